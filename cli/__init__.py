@@ -1,0 +1,1 @@
+"""The `coordinator` command: composes the rooms into processes and speaks to people."""

@@ -1,0 +1,1 @@
+"""The truth: tables, statuses and the set-based verbs that change them."""

@@ -1,0 +1,1 @@
+"""Plumbing without business words: settings, connections, mailboxes, bells, logs, metrics, embedded servers."""
