@@ -1,0 +1,124 @@
+"""Assignments on their way from a worker to the web process that holds the poll, over Redis pub/sub.
+
+A message may be lost at any time; the re-check of parked polls finds its assignment in Postgres within 2 s.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+import redis
+from redis.asyncio.client import PubSub
+
+from runtime.names import mailbox_channel
+from runtime.redis_client import FAILED, async_client
+from runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# A subscription that hears nothing for QUIET seconds is pinged, and given up when the pong is PATIENCE late: a frozen
+# Redis or a vanished peer looks like silence.
+QUIET: Final = 5.0
+PATIENCE: Final = 2.0
+FIRST_BACKOFF: Final = 0.1
+LONGEST_BACKOFF: Final = 2.0
+
+Assignment = Mapping[str, str]
+
+
+def publish_assignments(client: redis.Redis, assignments: Mapping[str, Sequence[Assignment]]) -> None:
+    """Tell each instance of its polls' assignments, `{"poll_id", "run_id", "claim_token"}` each, in one round trip.
+    Raises what Redis raises; nobody may be listening.
+    """
+    if not assignments:
+        return
+    with client.pipeline(transaction=False) as pipeline:
+        for instance, of_instance in assignments.items():
+            pipeline.publish(mailbox_channel(instance), orjson.dumps([dict(item) for item in of_instance]))
+        pipeline.execute()
+
+
+class Mailbox:
+    """The subscription of one web process. `on_message` gets the assignments of one message; `on_subscribed` is called
+    on every confirmation: whatever was published before it is lost. Both run in the event loop and must not block.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        instance: str,
+        on_message: Callable[[list[dict[str, str]]], None],
+        on_subscribed: Callable[[], None],
+    ) -> None:
+        self._url = settings.redis_url
+        self._channel = mailbox_channel(instance)
+        self._on_message = on_message
+        self._on_subscribed = on_subscribed
+        self._task: asyncio.Task[None] | None = None
+        self._backoff = FIRST_BACKOFF
+
+    async def start(self) -> None:
+        """Begin to listen; returns at once, whether Redis is there or not."""
+        self._task = asyncio.create_task(self._keep_listening(), name="mailbox")
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _keep_listening(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except FAILED as error:
+                if self._backoff == FIRST_BACKOFF:
+                    logger.warning("mailbox lost, trying again: %s", error)
+            except Exception:
+                # A mailbox that ended silently would make every dispatched run wait for the re-check.
+                logger.exception("mailbox failed, trying again")
+            await asyncio.sleep(self._backoff * random.uniform(0.5, 1))
+            self._backoff = min(self._backoff * 2, LONGEST_BACKOFF)
+
+    async def _listen(self) -> None:
+        # A fresh client each time: redis-py's own reconnection is silent, and what was published meanwhile is lost.
+        client = async_client(self._url, answer_timeout=PATIENCE, retries=0)
+        try:
+            async with client.pubsub() as pubsub:
+                await pubsub.subscribe(self._channel)
+                self._take(await _expect(pubsub))
+                while True:
+                    message = await pubsub.get_message(timeout=QUIET)
+                    if message is None:
+                        await pubsub.ping()
+                        message = await _expect(pubsub)
+                    self._take(message)
+        finally:
+            with contextlib.suppress(*FAILED):
+                await client.aclose()
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        try:
+            if message["type"] == "subscribe":
+                self._backoff = FIRST_BACKOFF
+                self._on_subscribed()
+            elif message["type"] == "message":
+                self._on_message(_assignments(message["data"]))
+        except Exception:
+            logger.exception("a message in the mailbox could not be handled")
+
+
+async def _expect(pubsub: PubSub) -> Mapping[str, Any]:
+    message: Mapping[str, Any] | None = await pubsub.get_message(timeout=PATIENCE)
+    if message is None:
+        raise redis.TimeoutError("no sign of life from Redis")
+    return message
+
+
+def _assignments(payload: bytes) -> list[dict[str, str]]:
+    assignments: list[dict[str, str]] = orjson.loads(payload)
+    return assignments

@@ -1,0 +1,57 @@
+"""What web and workers call each other's things in Redis; neither imports the other, both import these names."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+NAMESPACE: Final = "coordinator"
+
+HEAD_CHANNEL: Final = f"{NAMESPACE}:feed:head"
+
+
+class Queue(StrEnum):
+    """The queues of the engine room."""
+
+    DISPATCH = "dispatch"
+    FEED = "feed"
+    UPKEEP = "upkeep"
+
+
+class Actor(StrEnum):
+    """The actors that may be rung. A contract test asserts that each exists."""
+
+    DISPATCH = "dispatch"
+    BROADCAST = "broadcast"
+    EXPIRE = "expire"
+    UPKEEP = "upkeep"
+
+
+QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
+    {
+        Actor.DISPATCH: Queue.DISPATCH,
+        Actor.BROADCAST: Queue.FEED,
+        Actor.EXPIRE: Queue.UPKEEP,
+        Actor.UPKEEP: Queue.UPKEEP,
+    }
+)
+
+
+def mailbox_channel(instance: str) -> str:
+    """Where the web process `instance` hears of runs assigned to its parked polls."""
+    return f"{NAMESPACE}:mailbox:{instance}"
+
+
+def queue_key(queue: str) -> str:
+    """The list in which Dramatiq keeps the ids of waiting messages."""
+    return f"{NAMESPACE}:{queue}"
+
+
+def rung_key(actor: Actor) -> str:
+    """Set while a ring for `actor` is under way and not yet heard: further rings add nothing."""
+    return f"{NAMESPACE}:rung:{actor}"
+
+
+def slot_key(actor: Actor, slot: int) -> str:
+    """Who sets it first enqueues the periodic run of `actor` in time slot `slot`."""
+    return f"{NAMESPACE}:slot:{actor}:{slot}"
