@@ -1,0 +1,79 @@
+"""How every process writes its log: one line an event, for people or as JSON, our libraries in the same shape."""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import Processor
+
+from runtime.settings import Settings
+
+# Their own handlers would print each line twice, in another shape.
+_ADOPTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "dramatiq", "alembic")
+# Louder than anyone reads at our level: a line for each HTTP call of the runner, for each connection.
+_QUIET = ("httpx", "httpcore", "urllib3", "asyncio", "alembic.runtime.plugins")
+
+
+def configure_logs(settings: Settings, *, process: str, stream: TextIO | None = None) -> None:
+    """Send all lines of this process to `stream` (default: stderr), each with `process`. No access log."""
+    target = sys.stderr if stream is None else stream
+    shared = _shared_processors()
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.clear_contextvars()
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(_formatter(settings, process, shared, colours=target.isatty()))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(settings.log_level.upper())
+    _adopt()
+
+
+def log(name: str) -> structlog.stdlib.BoundLogger:
+    """A module's logger: `log(__name__).info("claimed", run_id=...)`. The event is a constant, what varies is a key."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def _shared_processors() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _formatter(settings: Settings, process: str, shared: list[Processor], *, colours: bool) -> logging.Formatter:
+    def name_process(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["process"] = process
+        return event
+
+    if settings.log_format == "json":
+        rendering: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        rendering = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[name_process, remove_meta, *rendering]
+    )
+
+
+def _adopt() -> None:
+    for name in _ADOPTED:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    logging.getLogger("uvicorn.access").disabled = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,35 @@
+"""Numbers about a process, read by Prometheus from /metrics; each is named once, here."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+
+_FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+REQUESTS = Counter("coordinator_http_requests", "Requests answered", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram("coordinator_http_request_seconds", "Time to the first byte", ["route"], buckets=_FAST)
+
+BATCH_ITEMS = Histogram("coordinator_batch_items", "Items that rode in one transaction", ["verb"], buckets=_SIZES)
+BATCH_SECONDS = Histogram("coordinator_batch_seconds", "One transaction, commit included", ["verb"], buckets=_FAST)
+# outcome: repeated, bisected, unavailable
+BATCH_TROUBLES = Counter("coordinator_batch_troubles", "Batches that did not go through at once", ["verb", "outcome"])
+REPORTS_HELD = Gauge("coordinator_reports_held", "Reports waiting for Postgres to come back")
+
+# source: poll, parked, recheck, dispatch
+CLAIMS = Counter("coordinator_claims", "Runs claimed, by whom", ["source"])
+CLAIM_SECONDS = Histogram("coordinator_claim_seconds", "One pass of the matchmaker", ["source"], buckets=_FAST)
+POLLS_PARKED = Gauge("coordinator_polls_parked", "Polls of runners held by this process")
+# kind: what ran out
+EXPIRED = Counter("coordinator_expired", "What expiry ended or returned", ["kind"])
+
+# outcome: sent, failed, coalesced
+RINGS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])
+SEQUENCED = Counter("coordinator_events_sequenced", "Events given their position by this process")
+STREAMS = Gauge("coordinator_feed_streams", "Feed clients connected to this process")
+
+# outcome: done, failed
+ACTOR_SECONDS = Histogram("coordinator_actor_seconds", "One run of an actor", ["actor", "outcome"], buckets=_FAST)
+
+
+def render() -> tuple[bytes, str]:
+    """All numbers of this process and the content type of the text."""
+    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

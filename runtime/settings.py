@@ -1,0 +1,277 @@
+"""Every setting of every process, read from the environment once and passed down; nobody else reads the environment."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "COORDINATOR_"
+ALIASES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
+MASK = "***"
+
+Names = Annotated[tuple[str, ...], NoDecode]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+SecondsOrOff = Annotated[float, Field(ge=0, le=31_536_000)]
+Days = Annotated[float, Field(gt=0, le=36_500)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Bytes = Annotated[int, Field(ge=1024, le=2**31 - 1)]
+
+
+class SettingsError(Exception):
+    """The environment says something that cannot be meant; the message is for the person who set it."""
+
+
+def _about(default: Any, description: str) -> Any:
+    """A default and what it means. The unit is the last word of the name."""
+    return Field(default, description=description)
+
+
+def _address(name: str, description: str) -> Any:
+    choices = AliasChoices(f"{PREFIX}{name.upper()}", ALIASES[name])
+    return Field("", description=description, validation_alias=choices, repr=False)
+
+
+class Settings(BaseSettings):
+    """What ARCHITECTURE calls Defaults, `COORDINATOR_` and the name in capitals; an empty variable is unset."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", populate_by_name=True
+    )
+
+    # Servers
+    database_url: str = _address("database_url", "Postgres 15 or newer, the truth (DATABASE_URL is read too)")
+    redis_url: str = _address("redis_url", "Redis 7 or Valkey, the bell; a logical database of its own (or REDIS_URL)")
+    prepare_statements: bool = _about(True, "Prepared statements; off behind a PgBouncer older than 1.21")
+    startup_options: bool = _about(
+        True, "Send the timeouts below when connecting; off behind a PgBouncer: then with each transaction"
+    )
+    connect_timeout_seconds: Annotated[int, Field(ge=1, le=60)] = _about(3, "A new Postgres connection gives up")
+    lock_timeout_seconds: Seconds = _about(2, "A statement waits for a row lock at most")
+    statement_timeout_seconds: Seconds = _about(10, "A statement runs at most")
+    idle_in_transaction_seconds: Seconds = _about(5, "A transaction whose client pauses is ended")
+    tcp_user_timeout_seconds: Seconds = _about(10, "Sent but unacknowledged data declares a connection dead")
+    pool_timeout_seconds: Seconds = _about(2, "Wait for a free connection of the pool")
+    web_pool_size: Count = _about(8, "Postgres connections of a web process")
+
+    # Web
+    listen_host: str = _about(
+        "127.0.0.1", "Address `coordinator web` binds; anything but loopback needs authentication"
+    )
+    listen_port: Annotated[int, Field(ge=0, le=65_535)] = _about(8765, "Port `coordinator web` binds")
+    insecure: bool = _about(False, "Allow binding to a public address although authentication is off")
+    cors_origins: Names | None = _about(
+        None, "Origins browsers may call from, comma-separated (default: loopback ones)"
+    )
+    allowed_hosts: Names = _about((), "Further names the service is reached by, comma-separated")
+    url: Names = _about(("http://127.0.0.1:8765",), "Where clients and runners find the coordinator, comma-separated")
+
+    # Polls, claims and signs of life
+    poll_timeout_seconds: Annotated[float, Field(ge=0, le=600)] = _about(30, "A runner's poll is held")
+    told_heartbeat_seconds: Seconds = _about(60, "Heartbeat interval told to a runner")
+    told_heartbeat_instance_seconds: Seconds = _about(10, "The same, told to a runner that has an instance_id")
+    stale_after_seconds: Seconds = _about(30, "Silence after which a runner is stale (at least 2 x told)")
+    lost_after_seconds: Seconds = _about(60, "Silence after which a runner is lost (at least 3 x told)")
+    forget_runner_seconds: Seconds = _about(86_400, "Silence after which a runner must register again")
+    claim_timeout_seconds: Seconds = _about(15, "An undelivered claim returns to pending")
+    start_timeout_seconds: Seconds = _about(120, "A delivered claim without `started` returns to pending")
+    stop_timeout_seconds: Seconds = _about(60, "A stop that nobody answers is taken as done (at least 3 x told)")
+    orphan_after_seconds: SecondsOrOff = _about(900, "A run silent since a gap of ours is taken as lost; 0: never")
+    no_match_timeout_seconds: Seconds = _about(300, "A ready run that no runner takes fails")
+    # Not `run_timeout_seconds`: COORDINATOR_RUN_* is what the runner gives to a command.
+    default_run_timeout_seconds: Seconds | None = _about(None, "Longest life of a run that names no limit; unset: none")
+    max_session_depth: Annotated[int, Field(ge=1, le=1000)] = _about(10, "Levels of children below a session")
+
+    # Ticks
+    sweep_seconds: Seconds = _about(2, "Sweeps behind lost hints")
+    expiry_seconds: Seconds = _about(1, "Tick of all deadlines")
+    recheck_seconds: Annotated[float, Field(gt=0, le=4)] = _about(2, "Re-check of parked polls, jittered")
+
+    # Feed
+    feed_poll_seconds: Seconds = _about(0.5, "The feed's reader looks without a bell")
+    feed_window_events: Count = _about(10_000, "Frames a web process keeps in memory")
+    feed_window_bytes: Bytes = _about(16 * 1024**2, "Size of those frames")
+    catch_up_page_events: Count = _about(500, "One page of a client that catches up")
+    catch_up_readers: Annotated[int, Field(ge=1, le=100)] = _about(3, "Clients that catch up at once, a process")
+    send_timeout_seconds: Seconds = _about(15, "A stream's client that takes nothing is cut")
+    stream_lifetime_seconds: Seconds = _about(600, "A stream ends cleanly and is resumed (+- 20 %)")
+    sse_heartbeat_seconds: Annotated[float, Field(gt=0, le=30)] = _about(15, "Comment on a silent stream")
+
+    # Living and dying
+    drain_seconds: SecondsOrOff = _about(10, "A web process serves on after SIGTERM, not ready")
+    graceful_shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = _about(5, "Then connections are cut after")
+    worker_grace_seconds: SecondsOrOff = _about(20, "A worker finishes its actors after SIGTERM")
+    report_hold_seconds: Annotated[float, Field(ge=0, le=30)] = _about(25, "Reports are held while Postgres is away")
+    worker_threads: Annotated[int, Field(ge=1, le=256)] = _about(4, "Threads of a worker process")
+
+    # Keeping and forgetting
+    idempotency_seconds: Seconds = _about(86_400, "An Idempotency-Key is remembered")
+    event_retention_days: Days = _about(30, "Events are kept")
+    retention_days: Days | None = _about(None, "Finished sessions are kept; unset: for ever")
+
+    # Limits
+    list_limit: Count = _about(10_000, "A list without `limit` returns at most")
+    init_limit: Count = _about(10_000, "Sessions in the feed's `init`")
+    submission_bytes: Bytes = _about(1024**2, "Body of one submission")
+    batch_bytes: Bytes = _about(16 * 1024**2, "Body of a batch")
+    parameters_bytes: Bytes = _about(256 * 1024, "`parameters` of one run")
+    event_bytes: Bytes = _about(16 * 1024**2, "One event; its oversized fields are left out beyond")
+    body_bytes: Bytes = _about(64 * 1024**2, "Any body; refused beyond")
+    group_commit_items: Count = _about(256, "Items that ride in one transaction")
+    group_commit_bytes: Bytes = _about(4 * 1024**2, "Size of those items")
+
+    # This process
+    log_format: Literal["console", "json"] = _about("console", "How log lines look")
+    log_level: Literal["debug", "info", "warning", "error"] = _about("info", "What is logged")
+    data_dir: str = _about(".coordinator", "Where `coordinator up` keeps databases, logs and pid files")
+
+    @field_validator("cors_origins", "allowed_hosts", "url", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+        return value
+
+    @field_validator("log_format", "log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _psycopg(cls, value: str) -> str:
+        if not value:
+            return value
+        scheme, separator, rest = value.partition("://")
+        if scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not separator:
+            message = "must begin with postgresql:// or postgres://"
+            raise ValueError(message)
+        return f"postgresql+psycopg://{rest}"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            message = "must begin with redis://, rediss:// or unix://"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _stale_before_lost(self) -> Self:
+        if self.lost_after_seconds <= self.stale_after_seconds:
+            message = "COORDINATOR_LOST_AFTER_SECONDS must be more than COORDINATOR_STALE_AFTER_SECONDS"
+            raise ValueError(message)
+        return self
+
+    def need_servers(self) -> None:
+        """Raise SettingsError unless both servers are named: for processes that cannot do without."""
+        for name, alias in ALIASES.items():
+            if not getattr(self, name):
+                variable = f"{PREFIX}{name.upper()} (or {alias})"
+                raise SettingsError(f"{variable} is not set. `coordinator up` brings its own Postgres and Redis.")
+
+
+def load_settings() -> Settings:
+    """The settings of this process. Raises SettingsError for an unknown or impossible `COORDINATOR_` variable."""
+    _refuse_unknown(os.environ)
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_complaint(item) for item in error.errors(include_url=False))) from None
+
+
+def _complaint(item: Mapping[str, Any]) -> str:
+    where = str(item["loc"][0]) if item["loc"] else ""
+    name = where if where.startswith(PREFIX) or where in ALIASES.values() else PREFIX + where.upper()
+    reason = item["msg"].removeprefix("Value error, ")
+    if not where:
+        return str(reason)
+    # A URL may hold a password: what is wrong with it is said without it.
+    shown = "" if where.lower().endswith("_url") else f", not {item['input']!r}"
+    return f"{name}: {reason}{shown}"
+
+
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_PORT = re.compile(rf"{PREFIX}(\w+_)?PORT")
+
+
+def _is_foreign(name: str, value: str) -> bool:
+    """Under our prefix but not a setting: what a run is given, and Kubernetes' links to a service of our name."""
+    if name.startswith(f"{PREFIX}RUN_") or _SERVICE_LINK.fullmatch(name):
+        return True
+    return _SERVICE_PORT.fullmatch(name) is not None and "://" in value
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    for name, value in sorted(environ.items()):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _is_foreign(name.upper(), value):
+            close = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.75)
+            hint = f" Did you mean {close[0]}?" if close else " `coordinator settings` lists all."
+            raise SettingsError(f"{name} is not a setting.{hint}")
+
+
+@dataclass(frozen=True)
+class EffectiveSetting:
+    """One row of `coordinator settings`. `source` is `default`, or the variable that set it."""
+
+    name: str
+    value: str
+    unit: str
+    source: str
+    description: str
+
+
+_UNITS = {"seconds", "days", "bytes", "events", "items", "threads", "readers"}
+_UNITS_BY_NAME = {
+    "web_pool_size": "connections",
+    "max_session_depth": "levels",
+    "list_limit": "rows",
+    "init_limit": "sessions",
+}
+
+
+def effective(settings: Settings) -> list[EffectiveSetting]:
+    """All settings as they are in force, passwords masked, in the order of the class."""
+    environ = {name.upper(): value for name, value in os.environ.items()}
+    rows: list[EffectiveSetting] = []
+    for name, field in Settings.model_fields.items():
+        variables = [PREFIX + name.upper(), *([ALIASES[name]] if name in ALIASES else [])]
+        source = next((variable for variable in variables if environ.get(variable)), "default")
+        last = name.rpartition("_")[2]
+        unit = _UNITS_BY_NAME.get(name, last if last in _UNITS else "")
+        shown = _shown(name, getattr(settings, name))
+        rows.append(EffectiveSetting(PREFIX + name.upper(), shown, unit, source, field.description or ""))
+    return rows
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, float):
+        return f"{value:g}" if value < 1e6 else f"{value:.0f}"
+    return masked(str(value)) if name in ALIASES else str(value)
+
+
+def masked(url: str) -> str:
+    """The URL without its password, wherever it stands in it: for logs and people."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return MASK
+    user_info, at, address = parts.netloc.rpartition("@")
+    user, colon, _ = user_info.partition(":")
+    netloc = f"{user}:{MASK}@{address}" if colon else f"{user_info}{at}{address}"
+    query = [(key, MASK if "password" in key.lower() else text) for key, text in parse_qsl(parts.query)]
+    return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query, safe="*/:")))
