@@ -1,0 +1,176 @@
+"""Processes that outlive the one that started them: pid files that a reused pid cannot fool, locks, orderly ends."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from random import SystemRandom
+
+import psutil
+
+# Linux hands out ports from 32768 on to outgoing connections: a server that restarts there may find its port taken.
+PORTS = range(20_000, 32_768)
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Locked(Exception):
+    """Another process holds the lock; `holder` is its pid, when it could be read."""
+
+    def __init__(self, path: Path, holder: int | None) -> None:
+        super().__init__(f"{path} is locked by {f'process {holder}' if holder else 'another process'}")
+        self.holder = holder
+
+
+@cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_mark(pid: int) -> str | None:
+    """What tells this process from any other that ever has the same pid; None when it is gone or a zombie."""
+    if sys.platform == "linux":
+        # Ticks since boot, not psutil's create_time: that one moves when the wall clock is set.
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in {"Z", "X"} else f"{_boot_id()}:{fields[19]}"
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.6f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+def write_pid_file(path: Path, pid: int) -> None:
+    """Name a process for whoever comes after us: its pid and start mark, replaced as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(f"{pid} {start_mark(pid) or '-'}\n")
+    fresh.replace(path)
+
+
+def read_pid_file(path: Path) -> psutil.Process | None:
+    """The process that the file names, if it is still that very one and alive."""
+    try:
+        pid_text, _, mark = path.read_text().strip().partition(" ")
+        pid = int(pid_text)
+    except (OSError, ValueError):
+        return None
+    if start_mark(pid) != mark:
+        return None
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def processes_in(directory: Path, names: Collection[str]) -> list[psutil.Process]:
+    """Live processes of these names whose working directory is `directory`: how a database server knows its data."""
+    wanted = str(directory.resolve())
+    found = []
+    for process in psutil.process_iter(["name", "status"]):
+        if process.info["name"] not in names or process.info["status"] == psutil.STATUS_ZOMBIE:
+            continue
+        try:
+            if process.cwd() == wanted:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def family(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """These processes and all their descendants, as of now."""
+    members: dict[int, psutil.Process] = {}
+    for process in processes:
+        members[process.pid] = process
+        try:
+            members.update((child.pid, child) for child in process.children(recursive=True))
+        except psutil.NoSuchProcess:
+            continue
+    return list(members.values())
+
+
+def end_processes(processes: Collection[psutil.Process], *, within: float, by: int = signal.SIGTERM) -> None:
+    """Signal all of them, wait up to `within` seconds, SIGKILL the rest; returns when they are gone."""
+    for process in processes:
+        send_signal(process, by)
+    _, left = psutil.wait_procs(processes, timeout=within)
+    for process in left:
+        send_signal(process, signal.SIGKILL)
+    psutil.wait_procs(left, timeout=5)
+
+
+def send_signal(process: psutil.Process, sig: int) -> None:
+    """Signal a process that may be gone already."""
+    try:
+        process.send_signal(sig)
+    except psutil.NoSuchProcess:
+        return
+
+
+def adopt_orphans() -> None:
+    """Make orphaned descendants our children (Linux), so that none is out of sight when its parent is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock that ends with this process, however it ends; raises Locked unless `wait`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            raise Locked(path, int(holder) if holder.isdigit() else None) from None
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 below the ephemeral range that nobody listens on at this moment."""
+    for port in SystemRandom().sample(PORTS, 200):
+        if port_is_free(port):
+            return port
+    raise OSError("no free port between 20000 and 32767 on 127.0.0.1")
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def wait_until(condition: Callable[[], bool], *, within: float, every: float = 0.01) -> bool:
+    """Whether `condition` came true in time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every)
+    return True

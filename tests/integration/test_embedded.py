@@ -1,0 +1,233 @@
+"""The embedded servers: what a bare checkout serves from."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from runtime import postgres_binaries
+from runtime.embedded import PortTaken, PostgresServer, RedisServer, find_postgres_binaries, start_postgres, start_redis
+from runtime.processes import processes_in, read_pid_file
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data directory whose servers are gone afterwards, whoever started them."""
+    yield tmp_path / "data"
+    for name, folder in (("postgres", "postgres/cluster"), ("valkey-server", "redis"), ("redis-server", "redis")):
+        for process in processes_in(tmp_path / "data" / folder, [name]):
+            process.kill()
+
+
+def query(server: PostgresServer, statement: str) -> object:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        row = cursor.fetchone() if cursor.description else None
+        return row[0] if row else None
+
+
+def client(server: RedisServer) -> "redis.Redis":
+    return redis.Redis.from_url(server.url, decode_responses=True)
+
+
+def test_data_survives_a_stop_and_a_start_at_the_same_address(data_dir: Path) -> None:
+    """Clients keep their URL over a restart, and find what they wrote."""
+    postgres, store = start_postgres(data_dir), start_redis(data_dir)
+    query(postgres, "CREATE TABLE kept AS SELECT 7 AS n")
+    client(store).set("kept", "7")
+    postgres.stop()
+    store.stop()
+    assert not psutil.pid_exists(postgres.pid)
+    assert not psutil.pid_exists(store.pid)
+
+    again, store_again = start_postgres(data_dir), start_redis(data_dir)
+    assert (again.url, store_again.url) == (postgres.url, store.url)
+    assert query(again, "SELECT n FROM kept") == 7
+    assert client(store_again).get("kept") == "7"
+    again.stop()
+    store_again.stop()
+
+
+def test_a_live_server_of_the_same_data_is_adopted(data_dir: Path) -> None:
+    """A second start finds the running pair, by its pid file or, when that is lost, by its working directory."""
+    postgres, store = start_postgres(data_dir), start_redis(data_dir)
+    for name in ("postgres", "redis"):
+        (data_dir / "run" / f"{name}.pid").unlink()
+    again, store_again = start_postgres(data_dir), start_redis(data_dir)
+    assert (again.pid, again.adopted) == (postgres.pid, True)
+    assert (store_again.pid, store_again.adopted) == (store.pid, True)
+    again.stop()
+    store_again.stop()
+    assert not postgres.alive()
+    assert not store.alive()
+
+
+def test_what_was_committed_survives_a_kill(data_dir: Path) -> None:
+    """SIGKILL of every process of the pair loses no commit, and the next start needs no help."""
+    postgres, store = start_postgres(data_dir), start_redis(data_dir)
+    query(postgres, "CREATE TABLE kept AS SELECT 7 AS n")
+    postgres.kill()
+    store.kill()
+    again, store_again = start_postgres(data_dir), start_redis(data_dir)
+    assert again.pid != postgres.pid
+    assert again.url == postgres.url
+    assert query(again, "SELECT n FROM kept") == 7
+    assert client(store_again).ping()
+    again.stop("immediate")
+    store_again.stop()
+
+
+def test_a_leftover_postmaster_pid_of_another_process_is_removed(data_dir: Path) -> None:
+    """A pid that went to somebody else meanwhile neither stops the start nor is harmed."""
+    postgres = start_postgres(data_dir)
+    leftover = (data_dir / "postgres/cluster/postmaster.pid").read_text()
+    postgres.stop()
+    stranger = psutil.Popen(["sleep", "60"])
+    try:
+        text = leftover.replace(str(postgres.pid), str(stranger.pid), 1)
+        (data_dir / "postgres/cluster/postmaster.pid").write_text(text)
+        (data_dir / "run/postgres.pid").write_text(f"{stranger.pid} made-up-mark\n")
+        again = start_postgres(data_dir)
+        assert again.pid not in {postgres.pid, stranger.pid}
+        assert stranger.is_running()
+        again.stop()
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_passwords_are_asked_for_and_private(data_dir: Path) -> None:
+    """Without the generated password nobody gets in, and nobody but us can read it."""
+    postgres, store = start_postgres(data_dir), start_redis(data_dir)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(postgres.url.replace("@", "x@"))
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis.from_url(store.url.replace("@", "x@")).ping()
+    for file in ("postgres/access.json", "redis/access.json", "redis/redis.conf", "postgres/cluster/coordinator.conf"):
+        assert stat.S_IMODE((data_dir / file).stat().st_mode) == 0o600, file
+    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
+    commands = [psutil.Process(server.pid).cmdline() for server in (postgres, store)]
+    for password in (postgres.url.split(":")[2].split("@")[0], store.url.split(":")[2].split("@")[0]):
+        assert password not in str(commands)
+    postgres.stop()
+    store.stop()
+
+
+def test_only_loopback_and_ports_below_the_ephemeral_range(data_dir: Path) -> None:
+    """Nothing of ours is reachable from outside, nothing sits where an outgoing connection may take its port."""
+    postgres, store = start_postgres(data_dir), start_redis(data_dir)
+    for server in (postgres, store):
+        listening = [c.laddr for c in psutil.Process(server.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+        assert all(address.port < 32768 for address in listening)
+    postgres.stop()
+    store.stop()
+
+
+def test_a_remembered_port_that_was_taken_meanwhile_is_replaced(data_dir: Path) -> None:
+    """The servers start anyway; only their address changes."""
+    postgres, store = start_postgres(data_dir), start_redis(data_dir)
+    postgres.stop()
+    store.stop()
+    with socket.socket() as thief, socket.socket() as other_thief:
+        for sock, server in ((thief, postgres), (other_thief, store)):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", int(server.url.rpartition(":")[2].split("/")[0])))
+            sock.listen()
+        again, store_again = start_postgres(data_dir), start_redis(data_dir)
+        assert again.url != postgres.url
+        assert store_again.url != store.url
+        assert query(again, "SELECT 1") == 1
+        again.stop()
+        store_again.stop()
+
+
+def test_an_asked_port_that_is_taken_is_said(data_dir: Path) -> None:
+    """An explicit port is a promise to somebody: no other one is chosen silently."""
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", 0))
+        thief.listen()
+        port = thief.getsockname()[1]
+        with pytest.raises(PortTaken, match=str(port)):
+            start_redis(data_dir, port=port)
+        with pytest.raises(PortTaken, match=str(port)):
+            start_postgres(data_dir, port=port)
+
+
+def test_settings_reach_postgres_and_the_environment_does_not(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the caller passes applies; what a developer's shell holds for other databases does not."""
+    monkeypatch.setenv("PGPORT", "1")
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=64kB")
+    monkeypatch.setenv("PGDATA", "/nowhere")
+    postgres = start_postgres(data_dir, settings={"max_prepared_transactions": "5", "log_line_prefix": "it's %p "})
+    monkeypatch.undo()
+    assert query(postgres, "SELECT current_setting('max_prepared_transactions')") == "5"
+    assert query(postgres, "SELECT current_setting('log_line_prefix')") == "it's %p "
+    assert query(postgres, "SELECT current_setting('fsync')") == "on"
+    postgres.stop()
+
+
+def test_the_pid_files_name_the_servers(data_dir: Path) -> None:
+    """run/NAME.pid names the live process, and is gone after a stop."""
+    postgres, store = start_postgres(data_dir), start_redis(data_dir)
+    for name, server in (("postgres", postgres), ("redis", store)):
+        named = read_pid_file(data_dir / "run" / f"{name}.pid")
+        assert named
+        assert named.pid == server.pid
+        assert (data_dir / "logs" / f"{name}.log").stat().st_size
+        server.stop()
+        assert not (data_dir / "run" / f"{name}.pid").exists()
+
+
+def test_a_frozen_server_is_ended_all_the_same(data_dir: Path) -> None:
+    """A stop does not wait for ever on a server that does not react."""
+    store = start_redis(data_dir)
+    psutil.Process(store.pid).send_signal(signal.SIGSTOP)
+    store.stop(within=0.2)
+    assert not psutil.pid_exists(store.pid)
+
+
+@as_root
+def test_as_root_postgres_runs_as_somebody_else_and_opens_no_folder(data_dir: Path) -> None:
+    """Its own data belongs to that user; the folders above, closed to it, stay as they are."""
+    data_dir.parent.chmod(0o700)
+    postgres = start_postgres(data_dir)
+    assert psutil.Process(postgres.pid).username() in {"postgres", "nobody"}
+    assert stat.S_IMODE(data_dir.parent.stat().st_mode) == 0o700
+    assert (data_dir / "postgres").stat().st_uid == psutil.Process(postgres.pid).uids().real
+    postgres.stop()
+
+
+@as_root
+def test_programs_closed_to_the_servers_user_are_copied_with_their_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel under root's home serves too."""
+    installed = find_postgres_binaries().parent
+    if installed.name != "pginstall":
+        pytest.skip("the wheel is not installed")
+    closed, shared = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
+    try:
+        shared.chmod(0o755)
+        package = installed.parent
+        shutil.copytree(package, closed / package.name, symlinks=True)
+        shutil.copytree(package.with_name(f"{package.name}.libs"), closed / f"{package.name}.libs", symlinks=True)
+        monkeypatch.setattr(postgres_binaries, "_SHARED_PLACES", (str(shared),))
+        nobody = pwd.getpwnam("nobody").pw_uid
+        found = postgres_binaries.readable_by(nobody, closed / package.name / "pginstall" / "bin")
+        assert found.is_relative_to(shared)
+        assert postgres_binaries.readable_by(nobody, closed / package.name / "pginstall" / "bin") == found
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    finally:
+        shutil.rmtree(closed)
+        shutil.rmtree(shared)
