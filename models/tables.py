@@ -113,7 +113,7 @@ runs = Table(
     Column("scope", JsonText),
     Column("demands", JsonText, nullable=False),
     Column("labels", JSONB),
-    Column("profile_id", BigInteger, ForeignKey("demand_profiles.profile_id"), nullable=False),
+    Column("profile_id", BigInteger, nullable=False),
     Column("status", Text, nullable=False, server_default=RunStatus.PENDING.value),
     Column("ready", Boolean, nullable=False, server_default="false"),
     Column("priority", SmallInteger, nullable=False, server_default="0"),
@@ -154,6 +154,12 @@ runs = Table(
     Index("ix_runs_session", "session_id", "session_seq", unique=True),
     Index("ix_runs_newest", text("created_at DESC"), text("run_id DESC")),
     Index("ix_runs_owner", "owner", text("created_at DESC"), text("run_id DESC")),
+    Index(
+        "ix_runs_unfinished",
+        "session_id",
+        "session_seq",
+        postgresql_where=text("status IN ('pending', 'claimed', 'running', 'stopping')"),
+    ),
     Index(
         "ix_runs_claim",
         "profile_id",

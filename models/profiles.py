@@ -1,0 +1,183 @@
+"""Demands: what runs ask of runners, one row per distinct set, and which sets each runner satisfies."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, text
+
+PROPERTIES = ("hostname", "project_dir", "executor_profile", "executor_type")
+AUTONOMOUS = "autonomous"
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a run asks of a runner; None asks nothing. ``tags`` are unordered and all required."""
+
+    hostname: str | None = None
+    project_dir: str | None = None
+    executor_profile: str | None = None
+    executor_type: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def merged(self, other: "Demands") -> "Demands":
+        """Return both together: the first to name a property wins, tags are united (PROTOCOL, Demands)."""
+        return Demands(
+            self.hostname if self.hostname is not None else other.hostname,
+            self.project_dir if self.project_dir is not None else other.project_dir,
+            self.executor_profile if self.executor_profile is not None else other.executor_profile,
+            self.executor_type if self.executor_type is not None else other.executor_type,
+            tuple(sorted({*self.tags, *other.tags})),
+        )
+
+    def as_json(self) -> str:
+        """Return the JSON text that the run shows: properties that are set, and the tags."""
+        shown: dict[str, Any] = {name: getattr(self, name) for name in PROPERTIES if getattr(self, name) is not None}
+        shown["tags"] = sorted(set(self.tags))
+        return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """The same for every way to write the same demands."""
+        whole = [self.hostname, self.project_dir, self.executor_profile, self.executor_type, sorted(set(self.tags))]
+        return hashlib.sha256(json.dumps(whole, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one registration of a runner offers to runs."""
+
+    registration: int
+    hostname: str
+    project_dir: str
+    executor_profile: str
+    executor_type: str | None
+    tags: frozenset[str]
+    require_matching_tags: bool = False
+
+    def satisfies(self, demands: Demands) -> bool:
+        """Whether this runner may take a run with these demands (PROTOCOL, Demands)."""
+        for name in PROPERTIES:
+            wanted = getattr(demands, name)
+            if wanted is not None and wanted != getattr(self, name):
+                return False
+        if not self.tags.issuperset(demands.tags):
+            return False
+        return not self.require_matching_tags or not self.tags.isdisjoint(demands.tags)
+
+
+_FIND = text("""
+    SELECT hash, profile_id FROM demand_profiles
+    WHERE hash = ANY(CAST(:hashes AS text[])) AND last_used_at > now() - interval '1 hour'
+""")
+
+# The advisory lock makes ids visible in their order, which lets every process read only what is newer than it knows.
+_LOCK_PROFILES = text("SELECT pg_advisory_xact_lock(hashtext('coordinator.demand_profiles'))")
+
+_ADD = text("""
+    INSERT INTO demand_profiles (hash, hostname, project_dir, executor_profile, executor_type, tags)
+    SELECT p.hash, p.hostname, p.project_dir, p.executor_profile, p.executor_type,
+           ARRAY(SELECT jsonb_array_elements_text(CAST(p.tags AS jsonb)))
+    FROM unnest(CAST(:hashes AS text[]), CAST(:hostnames AS text[]), CAST(:project_dirs AS text[]),
+                CAST(:profiles AS text[]), CAST(:types AS text[]), CAST(:tags AS text[]))
+         AS p(hash, hostname, project_dir, executor_profile, executor_type, tags)
+    ORDER BY p.hash
+    ON CONFLICT (hash) DO UPDATE SET last_used_at = now()
+    RETURNING hash, profile_id
+""")
+
+
+def ensure_profiles(conn: Connection, demands: Iterable[Demands]) -> dict[str, int]:
+    """Return the profile id of each distinct set by its hash, adding those that are new; first in the lock order."""
+    wanted = {one.hash: one for one in demands}
+    found = {row.hash: row.profile_id for row in conn.execute(_FIND, {"hashes": list(wanted)})}
+    missing = sorted(wanted.keys() - found.keys())
+    if missing:
+        conn.execute(_LOCK_PROFILES)
+        sets = [wanted[one] for one in missing]
+        rows = conn.execute(
+            _ADD,
+            {
+                "hashes": missing,
+                "hostnames": [one.hostname for one in sets],
+                "project_dirs": [one.project_dir for one in sets],
+                "profiles": [one.executor_profile for one in sets],
+                "types": [one.executor_type for one in sets],
+                "tags": [json.dumps(sorted(set(one.tags))) for one in sets],
+            },
+        )
+        found.update({row.hash: row.profile_id for row in rows})
+    return found
+
+
+_NEWER = text("""
+    SELECT profile_id, hostname, project_dir, executor_profile, executor_type, tags
+    FROM demand_profiles WHERE profile_id > :known ORDER BY profile_id
+""")
+
+
+@dataclass(slots=True)
+class _Matches:
+    """The profiles one registration satisfies, evaluated up to place ``upto`` of the known ones."""
+
+    upto: int = 0
+    profile_ids: list[int] = field(default_factory=list)
+
+
+class MatchSets:
+    """Which profiles each registration satisfies, remembered by this process for one database.
+
+    Profiles never change and registrations never change what they offer, so nothing remembered goes wrong; a profile
+    that upkeep removed has no runs and finds nothing.
+    """
+
+    MOST_REGISTRATIONS = 20_000
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: list[tuple[int, Demands]] = []
+        self._matches: dict[int, _Matches] = {}
+
+    def refresh(self, conn: Connection) -> None:
+        """Read the profiles that are newer than the newest known one."""
+        with self._lock:
+            newest = self._known[-1][0] if self._known else 0
+        rows = conn.execute(_NEWER, {"known": newest}).all()
+        if not rows:
+            return
+        with self._lock:
+            newest = self._known[-1][0] if self._known else 0
+            self._known += [
+                (
+                    row.profile_id,
+                    Demands(row.hostname, row.project_dir, row.executor_profile, row.executor_type, tuple(row.tags)),
+                )
+                for row in rows
+                if row.profile_id > newest
+            ]
+
+    def of(self, offer: Offer) -> Sequence[int]:
+        """Return the ids of the known profiles that the offer satisfies."""
+        with self._lock:
+            if len(self._matches) > self.MOST_REGISTRATIONS:
+                self._matches.clear()
+            matches = self._matches.setdefault(offer.registration, _Matches())
+            for profile_id, demands in self._known[matches.upto :]:
+                if offer.satisfies(demands):
+                    matches.profile_ids.append(profile_id)
+            matches.upto = len(self._known)
+            return tuple(matches.profile_ids)
+
+
+_match_sets: WeakKeyDictionary[Engine, MatchSets] = WeakKeyDictionary()
+_match_sets_lock = threading.Lock()
+
+
+def match_sets(conn: Connection) -> MatchSets:
+    """Return what this process remembers for the connection's database."""
+    with _match_sets_lock:
+        return _match_sets.setdefault(conn.engine, MatchSets())

@@ -1,0 +1,81 @@
+"""Runs as they are read: the row as an object, one by id."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from models.base import Caller
+from models.errors import NotFound
+from models.statuses import TERMINAL
+from models.tables import runs
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One unit of work. ``parameters``, ``demands`` and ``scope`` are JSON text, ``labels`` an object or None."""
+
+    run_id: str
+    session_id: str
+    type: str
+    agent_name: str | None
+    parameters: str
+    project_dir: str | None
+    parent_session_id: str | None
+    execution_mode: str
+    demands: str
+    labels: dict[str, str] | None
+    scope: str | None
+    status: str
+    runner_id: str | None
+    error: str | None
+    created_at: datetime
+    claimed_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    match_deadline_at: datetime | None
+    not_before: datetime | None
+    attempt: int
+    max_attempts: int
+    priority: int
+    claim_token: str | None
+    claim_poll_id: str | None
+    owner: str | None
+
+
+RUN_COLUMNS = tuple(runs.c[field.name] for field in fields(Run))
+
+
+def as_run(row: Row[Any]) -> Run:
+    """Return the object for a row that holds at least ``RUN_COLUMNS``, by name."""
+    values = row._mapping  # noqa: SLF001 - the documented way to read a row by column name
+    return Run(**{field.name: values[field.name] for field in fields(Run)})
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Return a timestamp as PROTOCOL writes it: ISO 8601, in UTC, with offset."""
+    return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def read_runs(conn: Connection, run_ids: Sequence[str]) -> dict[str, Run]:
+    """Return the runs by id, without locks; unknown ids are left out."""
+    if not run_ids:
+        return {}
+    rows = conn.execute(select(*RUN_COLUMNS).where(runs.c.run_id.in_(run_ids)))
+    return {row.run_id: as_run(row) for row in rows}
+
+
+def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
+    """Return one run; another owner's is not found (PROTOCOL, Submission)."""
+    found = read_runs(conn, [run_id]).get(run_id)
+    if found is None or (caller.scope is not None and found.owner != caller.scope):
+        return NotFound("run", run_id)
+    return found
+
+
+def runs_ended(conn: Connection, run_ids: Sequence[str]) -> list[Run]:
+    """Return those of the runs that are terminal: what ``?wait=`` waits for."""
+    rows = conn.execute(select(*RUN_COLUMNS).where(runs.c.run_id.in_(run_ids), runs.c.status.in_(TERMINAL)))
+    return [as_run(row) for row in rows]
