@@ -1,0 +1,252 @@
+"""What the house forbids and ruff cannot see: one function per rule, whose docstring says the rule and the reason."""
+
+import ast
+import re
+import sys
+import tokenize
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+ROOMS = ("app", "workers", "models", "runtime", "runner", "cli", "scripts", "tests")
+COMMITS = {"app/batching.py", "runtime/postgres.py"}
+SQL_OUTSIDE = {"runtime/postgres.py", "runtime/embedded_postgres.py"}
+SQL_NAMES = {"text", "select", "insert", "update", "delete", "func", "literal_column", "TextClause"}
+MOST_LINES, MOST_FUNCTION_LINES = 400, 60
+LONGEST_NAP = 0.05
+
+Finding = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class File:
+    """A source file: its path below the checkout's root, with slashes, and what stands in it."""
+
+    path: str
+    text: str
+    tree: ast.Module
+
+    @property
+    def room(self) -> str:
+        return self.path.split("/", 1)[0]
+
+    @classmethod
+    def parse(cls, path: str, text: str) -> "File":
+        return cls(path, text, ast.parse(text, path))
+
+
+def sql_stays_in_models(file: File) -> Iterator[Finding]:
+    """SQL is written in models/ only, so that every lock and every order of locks can be read in one room."""
+    if file.room in {"models", "tests", "scripts"} or file.path in SQL_OUTSIDE:
+        return
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy"):
+            for name in {alias.name for alias in node.names} & SQL_NAMES:
+                yield node.lineno, f"`{name}` builds SQL"
+        # Without an argument it is the pipeline of a Redis client.
+        if isinstance(node, ast.Call) and node.args and _called(node) in {"execute", "exec_driver_sql", "scalars"}:
+            yield node.lineno, f"`.{_called(node)}()` runs SQL"
+
+
+def commits_have_two_places(file: File) -> Iterator[Finding]:
+    """Transactions begin and commit in app/batching.py and runtime/postgres.py only.
+
+    The answer leaves after the commit, the ring after the answer: whoever commits elsewhere breaks that order unseen.
+    """
+    if file.path in COMMITS or file.room in {"tests", "scripts"} or file.path.startswith("models/migrat"):
+        return
+    for node in ast.walk(file.tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in {"commit", "begin"}
+        ):
+            yield node.lineno, f"`.{node.func.attr}()` outside {' and '.join(sorted(COMMITS))}"
+
+
+def files_fit_in_the_head(file: File) -> Iterator[Finding]:
+    """A file has at most 400 lines: what is longer holds two nouns."""
+    count = len(file.text.splitlines())
+    if count > MOST_LINES:
+        yield MOST_LINES, f"{count} lines, at most {MOST_LINES}: split it by noun"
+
+
+def functions_fit_on_a_screen(file: File) -> Iterator[Finding]:
+    """A function has at most 60 lines, its SQL included: what is longer does two things."""
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            count = (node.end_lineno or node.lineno) - node.lineno + 1
+            if count > MOST_FUNCTION_LINES:
+                yield node.lineno, f"{node.name}() has {count} lines, at most {MOST_FUNCTION_LINES}"
+
+
+def environment_is_read_once(file: File) -> Iterator[Finding]:
+    """Only runtime/settings.py reads the environment: a setting has one name, one default and one check.
+
+    A function called `child_environment` may read it to hand it on to a process it starts.
+    """
+    if file.path == "runtime/settings.py" or file.room == "tests":
+        return
+    handed_on = {
+        id(inner)
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.FunctionDef) and node.name == "child_environment"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(file.tree):
+        if id(node) in handed_on:
+            continue
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}:
+            yield node.lineno, f"`.{node.attr}` reads the environment"
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            for alias in node.names:
+                if alias.name in {"environ", "environb", "getenv"}:
+                    yield node.lineno, f"`{alias.name}` reads the environment"
+        if isinstance(node, ast.keyword) and node.arg == "envvar":
+            yield node.value.lineno, "`envvar=` reads the environment"
+
+
+def no_base_http_middleware(file: File) -> Iterator[Finding]:
+    """No BaseHTTPMiddleware, nor `@app.middleware("http")`, which is one.
+
+    Behind it a long-poll never learns that its client has gone, and takes a run with it.
+    """
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.alias | ast.Attribute):
+            name = node.name if isinstance(node, ast.alias) else node.attr
+            if name == "BaseHTTPMiddleware":
+                yield node.lineno, name
+        if isinstance(node, ast.Call) and _called(node) == "middleware":
+            yield node.lineno, '`.middleware("http")` makes a BaseHTTPMiddleware'
+
+
+def models_stand_alone(file: File) -> Iterator[Finding]:
+    """models/ imports the standard library, SQLAlchemy and psycopg (its migrations also alembic).
+
+    The truth must be readable and testable without the web, the workers or their libraries.
+    """
+    if file.room != "models":
+        return
+    allowed = {*sys.stdlib_module_names, "sqlalchemy", "psycopg", "models"}
+    if file.path.startswith("models/migrat"):
+        allowed.add("alembic")
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [node.module or ""]
+        else:
+            continue
+        for module in modules:
+            if module.split(".", 1)[0] not in allowed:
+                yield node.lineno, f"imports {module}"
+
+
+def tests_do_not_nap(file: File) -> Iterator[Finding]:
+    """A test waits for a condition with a deadline (tests/support), never for time to pass.
+
+    A nap is too short on a busy machine and too long on every other.
+    """
+    if file.room != "tests" or file.path.startswith("tests/support/"):
+        return
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Call) and _called(node) == "sleep" and node.args:
+            length = node.args[0]
+            if (
+                isinstance(length, ast.Constant)
+                and isinstance(length.value, int | float)
+                and length.value > LONGEST_NAP
+            ):
+                yield node.lineno, f"sleeps {length.value} s: use eventually()"
+
+
+def no_test_is_skipped(file: File) -> Iterator[Finding]:
+    """No skip, no xfail: a test that does not run promises what nobody checks."""
+    if file.room != "tests":
+        return
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Attribute) and node.attr in {"skip", "skipif", "skipIf", "xfail", "importorskip"}:
+            yield node.lineno, f"`.{node.attr}`"
+
+
+def tests_say_what_they_show(file: File) -> Iterator[Finding]:
+    """Every test has a docstring of one sentence: the part of the specification that it guards."""
+    if file.room != "tests":
+        return
+    for node in ast.walk(file.tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if node.name.startswith("test_") and not ast.get_docstring(node):
+            yield node.lineno, f"{node.name}() has no docstring"
+
+
+def silenced_tools_have_a_reason(file: File) -> Iterator[Finding]:
+    """`# type: ignore` and `# noqa` name their code and a reason on the line: else nobody dares to take them away."""
+    for token in tokenize.generate_tokens(StringIO(file.text).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        for silencer in re.finditer(
+            r"#\s*(type:\s*ignore|noqa)(?P<rest>[^#]*(?:#\s*(?!type:|noqa)[^#]*)?)", token.string
+        ):
+            if not re.match(r"(\[[\w, -]+\]|:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*)[\s#:-]+\w", silencer["rest"]):
+                yield token.start[0], f"`{silencer[0].strip()}` without code and reason"
+
+
+def sql_is_never_formatted(file: File) -> Iterator[Finding]:
+    """text() takes a literal or a named constant, never an f-string, `%` or format(): values are bound."""
+    for node in ast.walk(file.tree):
+        if not (isinstance(node, ast.Call) and _called(node) == "text" and node.args):
+            continue
+        argument = node.args[0]
+        formatted = isinstance(argument, ast.JoinedStr) or (
+            isinstance(argument, ast.BinOp) and isinstance(argument.op, ast.Mod)
+        )
+        if formatted or (isinstance(argument, ast.Call) and _called(argument) in {"format", "format_map"}):
+            yield node.lineno, "text() of a formatted string"
+
+
+Rule = Callable[[File], Iterable[Finding]]
+RULES: tuple[Rule, ...] = (
+    sql_stays_in_models,
+    commits_have_two_places,
+    files_fit_in_the_head,
+    functions_fit_on_a_screen,
+    environment_is_read_once,
+    no_base_http_middleware,
+    models_stand_alone,
+    tests_do_not_nap,
+    no_test_is_skipped,
+    tests_say_what_they_show,
+    silenced_tools_have_a_reason,
+    sql_is_never_formatted,
+)
+
+
+def _called(node: ast.Call) -> str:
+    """The last name of what is called: `c` of `a.b.c()`."""
+    match node.func:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+    return ""
+
+
+def sources(root: Path) -> Iterator[File]:
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            yield File.parse(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))
+
+
+def main(root: Path) -> int:
+    """Print every breach as `path:line: rule: what`; the number of them decides the exit code."""
+    breaches = 0
+    for file in sources(root):
+        for rule in RULES:
+            for line, what in rule(file):
+                print(f"{file.path}:{line}: {rule.__name__}: {what}")
+                breaches += 1
+    return 1 if breaches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).resolve().parent.parent))
