@@ -1,0 +1,216 @@
+"""The coordinator's HTTP API as typed calls: what the runner, the command line and your own code share.
+
+>>> async with CoordinatorClient("http://127.0.0.1:8765") as coordinator:
+...     submitted = await coordinator.submit(RunRequest(parameters={"prompt": "hello"}))
+...     run = await coordinator.wait_for_run(submitted["run_id"])
+"""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import quote
+from uuid import uuid4
+
+from runner.backoff import Backoff
+from runner.errors import Refused, Unreachable
+from runner.runner_calls import RunnerCalls
+from runner.shapes import (
+    TERMINAL_STATUSES,
+    BatchItem,
+    Event,
+    Result,
+    Run,
+    RunnerInfo,
+    RunPage,
+    RunRequest,
+    Session,
+    SessionPage,
+    Stopped,
+    Submitted,
+)
+from runner.transport import Transport
+
+# The longest a single wait for a run's end may take (PROTOCOL, Submission).
+LONGEST_RUN_WAIT = 60.0
+
+
+class CoordinatorClient(RunnerCalls):
+    """Calls to one coordinator at one or several addresses; use it as an async context manager, from one event loop.
+
+    A call goes to the address that worked last and to the others when that one fails. While all refuse, time out or
+    answer 429 or 503 it is tried again for `patience_seconds`, and raises Unreachable or Refused after that; every
+    other error answer raises Refused at once. Repeating is harmless: submissions carry an idempotency key, events an
+    event key, and the rest says what shall be, not what to add.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        token: str | None = None,
+        patience_seconds: float = 10.0,
+        answer_seconds: float = 40.0,
+    ) -> None:
+        self._transport = Transport([urls] if isinstance(urls, str) else urls, token=token)
+        self._patience = patience_seconds
+        self._answer_seconds = answer_seconds
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    @property
+    def url(self) -> str:
+        """The address that is used first at the moment."""
+        return self._transport.url
+
+    async def submit(self, request: RunRequest, *, idempotency_key: str | None = None) -> Submitted:
+        """A new run. It is submitted once however often this call is repeated with the same key (default: a new one).
+
+        Raises Refused: 400 parameters, 404 session or parent, 409 session exists or key used for another body, 422.
+        """
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        return cast("Submitted", await self._call("POST", "/runs", body=request.body(), headers=headers))
+
+    async def submit_batch(
+        self, requests: Sequence[RunRequest], *, idempotency_keys: Sequence[str] | None = None
+    ) -> list[BatchItem]:
+        """Up to 1000 new runs, one answer each in the same order; one bad item never fails the others."""
+        keys = idempotency_keys or [uuid4().hex for _ in requests]
+        runs = [{**request.body(), "idempotency_key": key} for request, key in zip(requests, keys, strict=True)]
+        answer = await self._call("POST", "/runs/batch", body={"runs": runs})
+        return cast("list[BatchItem]", answer["results"])
+
+    async def run(self, run_id: str, *, wait: float | None = None) -> Run:
+        """The run; with `wait` (seconds, at most 60) as soon as it is terminal or the time is up."""
+        seconds = self._answer_seconds + (wait or 0)
+        return cast("Run", await self._call("GET", f"/runs/{_quoted(run_id)}", query={"wait": wait}, seconds=seconds))
+
+    async def wait_for_run(self, run_id: str, *, seconds: float | None = None) -> Run:
+        """The run once it is completed, failed or stopped, or as it is when `seconds` are over (None: no limit)."""
+        deadline = None if seconds is None else monotonic() + seconds
+        while True:
+            left = LONGEST_RUN_WAIT if deadline is None else deadline - monotonic()
+            run = await self.run(run_id, wait=max(0.0, min(left, LONGEST_RUN_WAIT / 2)))
+            if run["status"] in TERMINAL_STATUSES or left <= 0:
+                return run
+
+    async def runs(
+        self,
+        *,
+        status: str | None = None,
+        session_id: str | None = None,
+        runner_id: str | None = None,
+        agent_name: str | None = None,
+        labels: dict[str, str] | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Runs, newest first; hand `next_cursor` back as `cursor` for those after them."""
+        query = {
+            "status": status,
+            "session_id": session_id,
+            "runner_id": runner_id,
+            "agent_name": agent_name,
+            "label": [f"{key}={value}" for key, value in (labels or {}).items()] or None,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        return cast("RunPage", await self._call("GET", "/runs", query=query))
+
+    async def stop_run(self, run_id: str) -> Stopped:
+        """Stop the run, and its session with it when it is the session's active one; the status it led to."""
+        return cast("Stopped", await self._call("POST", f"/runs/{_quoted(run_id)}/stop"))
+
+    async def sessions(
+        self,
+        *,
+        status: str | None = None,
+        parent_session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """Sessions, newest first; hand `next_cursor` back as `cursor` for those after them."""
+        query = {"status": status, "parent_session_id": parent_session_id, "limit": limit, "cursor": cursor}
+        return cast("SessionPage", await self._call("GET", "/sessions", query=query))
+
+    async def session(self, session_id: str) -> Session:
+        """The session."""
+        return cast("Session", (await self._call("GET", _session(session_id)))["session"])
+
+    async def session_status(self, session_id: str) -> str:
+        """The session's status, `not_existent` for an unknown one."""
+        return cast("str", (await self._call("GET", f"{_session(session_id)}/status"))["status"])
+
+    async def session_result(self, session_id: str) -> Result:
+        """The session's newest result. Raises Refused: 404 when there is none, 400 while the session runs."""
+        return cast("Result", await self._call("GET", f"{_session(session_id)}/result"))
+
+    async def session_events(
+        self, session_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> list[Event]:
+        """The session's events in the feed's order, those after the feed cursor `after` only."""
+        answer = await self._call("GET", f"{_session(session_id)}/events", query={"after": after, "limit": limit})
+        return cast("list[Event]", answer["events"])
+
+    async def stop_session(self, session_id: str) -> Stopped:
+        """Stop all runs of the session and its live process; the status it led to."""
+        return cast("Stopped", await self._call("POST", f"{_session(session_id)}/stop"))
+
+    async def delete_session(self, session_id: str) -> dict[str, Any]:
+        """Delete the session with its runs and events; what was deleted. Raises Refused 409 while it is active."""
+        return cast("dict[str, Any]", await self._call("DELETE", _session(session_id)))
+
+    async def runners(self) -> list[RunnerInfo]:
+        """All registered runners."""
+        return cast("list[RunnerInfo]", (await self._call("GET", "/runners"))["runners"])
+
+    async def health(self) -> dict[str, Any]:
+        """Whether the coordinator is ready; raises Refused 503 while it starts or drains."""
+        return cast("dict[str, Any]", await self._call("GET", "/health/ready"))
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, Any] | None = None,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> Any:
+        """One call, repeated with growing pauses as long as patience lasts and the failure may pass."""
+        deadline = monotonic() + self._patience
+        backoff = Backoff()
+        while True:
+            try:
+                return await self._transport.call(
+                    method, path, query=query, body=body, headers=headers, seconds=seconds or self._answer_seconds
+                )
+            except Unreachable:
+                pause = backoff.pause()
+                if monotonic() + pause > deadline:
+                    raise
+            except Refused as refused:
+                pause = max(backoff.pause(), refused.retry_after or 0.0)
+                if not refused.passing or monotonic() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _session(session_id: str) -> str:
+    return f"/sessions/{_quoted(session_id)}"

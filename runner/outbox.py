@@ -1,0 +1,93 @@
+"""A run's events on their way to the coordinator: in order, in batches, in bounded memory."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from runner.shapes import Event
+
+# What waits at most; a process that prints more waits in its pipe until some of it was accepted.
+MOST_WAITING = 2000
+MOST_WAITING_SIZE = 2 * 1024 * 1024
+# One request.
+MOST_AT_ONCE = 500
+MOST_AT_ONCE_SIZE = 1024 * 1024
+# Between two requests: what a chatty process prints meanwhile rides in one.
+GATHER_SECONDS = 0.1
+
+
+class Outbox:
+    """Events go in with `put` and leave through `send`, which answers whether they were accepted.
+
+    Once `send` says no, the run is not ours any more: everything that waits is dropped, and so is what comes later.
+    """
+
+    def __init__(self, send: Callable[[list[Event]], Awaitable[bool]]) -> None:
+        self._send = send
+        self._waiting: deque[tuple[Event, int]] = deque()
+        self._size = 0
+        self._closed = asyncio.Event()
+        self._something = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.refused = False
+
+    async def put(self, event: Event, size: int) -> None:
+        """Add an event of about `size` bytes; waits while too much is waiting already."""
+        await self._room.wait()
+        if self.refused:
+            return
+        self._waiting.append((event, size))
+        self._size += size
+        self._something.set()
+        if len(self._waiting) >= MOST_WAITING or self._size >= MOST_WAITING_SIZE:
+            self._room.clear()
+
+    def close(self) -> None:
+        """Nothing more will be put: send what is left without gathering."""
+        self._closed.set()
+        self._something.set()
+
+    def refuse(self) -> None:
+        """Drop what waits and what comes."""
+        self.refused = True
+        self._waiting.clear()
+        self._size = 0
+        self._room.set()
+        self.close()
+
+    async def deliver(self) -> bool:
+        """Send until closed and empty; whether everything was accepted."""
+        sent_at = 0.0
+        while not self.refused:
+            await self._something.wait()
+            if not self._waiting and self._closed.is_set():
+                break
+            await self._gather(sent_at + GATHER_SECONDS - monotonic())
+            batch = self._take()
+            sent_at = monotonic()
+            if batch and not await self._send(batch):
+                self.refuse()
+        return not self.refused
+
+    async def _gather(self, seconds: float) -> None:
+        if seconds > 0:
+            try:
+                await asyncio.wait_for(self._closed.wait(), seconds)
+            except TimeoutError:
+                return
+
+    def _take(self) -> list[Event]:
+        batch: list[Event] = []
+        size = 0
+        while self._waiting and len(batch) < MOST_AT_ONCE and (not batch or size < MOST_AT_ONCE_SIZE):
+            event, event_size = self._waiting.popleft()
+            batch.append(event)
+            size += event_size
+        self._size -= size
+        if len(self._waiting) < MOST_WAITING and self._size < MOST_WAITING_SIZE:
+            self._room.set()
+        if not self._waiting and not self._closed.is_set():
+            self._something.clear()
+        return batch

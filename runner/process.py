@@ -1,0 +1,94 @@
+"""One process in a group of its own: started, read, and ended with everything it started."""
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import PIPE, SubprocessStreamProtocol
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+# How long a process that was told to end has for it.
+KILL_AFTER_SECONDS = 5.0
+# How long the output of an ended process may stay open: processes it left behind hold it.
+LEFTOVER_SECONDS = 0.5
+
+READ_SIZE = 64 * 1024
+
+
+class _Protocol(SubprocessStreamProtocol):
+    """Says at once when the process has exited; asyncio's own wait() may also wait for its pipes to be closed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=READ_SIZE, loop=loop)
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+
+class Process:
+    """A running command; `exit_code` is negative for a signal, as in `subprocess`."""
+
+    def __init__(self, transport: asyncio.SubprocessTransport, protocol: _Protocol) -> None:
+        assert protocol.stdout is not None  # noqa: S101 - both are pipes, start() asked for them
+        assert protocol.stderr is not None  # noqa: S101
+        self._transport = transport
+        self._protocol = protocol
+        self.pid = transport.get_pid()
+        self.stdout = protocol.stdout
+        self.stderr = protocol.stderr
+
+    @classmethod
+    async def start(cls, command: Sequence[str], *, environment: Mapping[str, str], directory: str) -> "Process":
+        """Start the command with pipes, as the leader of a new process group. Raises OSError or ValueError."""
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: _Protocol(loop),
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=dict(environment),
+            cwd=directory,
+            start_new_session=True,
+        )
+        return cls(transport, protocol)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._transport.get_returncode()
+
+    async def write(self, data: bytes) -> None:
+        """Give the process its input and close it; a process that does not read it is not in error."""
+        stdin = self._protocol.stdin
+        if stdin is None:
+            return
+        with suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(data)
+            await stdin.drain()
+        stdin.close()
+
+    async def exited(self) -> None:
+        """Wait for the process itself, whatever became of those it started."""
+        await self._protocol.exited.wait()
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all it started that stayed in its group; nobody left is fine."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def end(self) -> None:
+        """SIGTERM to the group, SIGKILL to what is left of it after KILL_AFTER_SECONDS."""
+        self.signal_group(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self.exited(), KILL_AFTER_SECONDS)
+        except TimeoutError:
+            self.signal_group(signal.SIGKILL)
+            await self.exited()
+
+    def close(self) -> None:
+        """Close the pipes and kill what is left of the group."""
+        self.signal_group(signal.SIGKILL)
+        self._transport.close()

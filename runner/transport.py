@@ -1,0 +1,146 @@
+"""HTTP to a coordinator that has several addresses: one call goes to the next address when one fails."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from runner.errors import Refused, Unreachable
+
+CONNECT_SECONDS = 5.0
+WRITE_SECONDS = 30.0
+
+# The connection broke under the call. A kept-alive one that the server had just closed looks like this, so the same
+# address deserves one more try.
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+
+
+class Transport:
+    """Sends calls to the address that worked last, and from there to the others in turn.
+
+    A call may therefore arrive twice: everything sent through here must be harmless to repeat.
+    """
+
+    def __init__(self, urls: Sequence[str], *, token: str | None = None) -> None:
+        if not urls:
+            raise ValueError("at least one coordinator address is needed")
+        self.urls = tuple(_checked(url) for url in urls)
+        self._current = 0
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30)
+        self._http = httpx.AsyncClient(headers=headers, limits=limits)
+
+    @property
+    def url(self) -> str:
+        """The address that is used first at the moment."""
+        return self.urls[self._current]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 30.0,
+    ) -> Any:
+        """One call, tried once at every address; the answer's JSON, None for 204.
+
+        `seconds` is how long each address may take to answer. Raises Refused for an error answer (a 5xx only when no
+        other address did better) and Unreachable when no address answered as a coordinator does.
+        """
+        request = {
+            "method": method,
+            "params": _present(query),
+            "content": None if body is None else encode(body),
+            "headers": {**(headers or {}), **({} if body is None else {"Content-Type": "application/json"})},
+            "timeout": httpx.Timeout(seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS, pool=None),
+        }
+        causes: dict[str, str] = {}
+        unwell: Refused | None = None
+        start = self._current
+        for offset in range(len(self.urls)):
+            at = (start + offset) % len(self.urls)
+            try:
+                answer = await self._send(self.urls[at] + path, request)
+            except _NotACoordinator as cause:
+                causes[self.urls[at]] = str(cause)
+            except httpx.HTTPError as error:
+                causes[self.urls[at]] = _reason(error)
+            except Refused as refused:
+                if refused.status < 500:
+                    self._current = at
+                    raise
+                unwell = refused
+            else:
+                self._current = at
+                return answer
+        raise unwell or Unreachable(causes)
+
+    async def _send(self, url: str, request: dict[str, Any]) -> Any:
+        try:
+            response = await self._http.request(url=url, **request)
+        except _BROKEN:
+            response = await self._http.request(url=url, **request)
+        return _read(response)
+
+
+class _NotACoordinator(Exception):
+    """Something else answers at this address."""
+
+
+def encode(body: Any) -> bytes:
+    """JSON in ASCII: a lone surrogate stays an escape, where UTF-8 has no bytes for it."""
+    return json.dumps(body, separators=(",", ":")).encode("ascii")
+
+
+def _read(response: httpx.Response) -> Any:
+    if response.status_code == 204:
+        return None
+    try:
+        content = response.json()
+    except ValueError:
+        if response.status_code < 400:
+            raise _NotACoordinator(f"HTTP {response.status_code}, but no JSON") from None
+        content = {"detail": response.text[:200]}
+    if response.is_success:
+        return content
+    if response.status_code < 400:
+        raise _NotACoordinator(f"HTTP {response.status_code} redirect")
+    detail = content.get("detail", content) if isinstance(content, dict) else content
+    raise Refused(response.status_code, detail, _retry_after(response))
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _present(query: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (query or {}).items() if value is not None}
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    match error:
+        case httpx.ConnectTimeout():
+            return "no connection in time"
+        case httpx.TimeoutException():
+            return "no answer in time"
+        case _:
+            return str(error) or type(error).__name__
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"not an address of a coordinator: {url!r} (like http://127.0.0.1:8765)")
+    return url.rstrip("/")
