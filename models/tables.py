@@ -193,7 +193,12 @@ runners = Table(
     "runners",
     metadata,
     Column("runner_id", Text, primary_key=True),
-    Column("registration", BigInteger, runner_registration, nullable=False),
+    Column(
+        "registration",
+        BigInteger,
+        nullable=False,
+        server_default=text("nextval('runner_registration')"),
+    ),
     Column("instance_id", Text),
     Column("owner", Text),
     Column("hostname", Text, nullable=False),

@@ -1,0 +1,1 @@
+"""The schema's history: each revision expands or contracts, never both."""

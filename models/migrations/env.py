@@ -1,0 +1,15 @@
+"""How Alembic runs here: on the connection that ``models.migrate`` holds the lock on, one transaction a revision."""
+
+from alembic import context
+from sqlalchemy import text
+
+from models.tables import metadata
+
+connection = context.config.attributes["connection"]
+connection.execute(text("SET lock_timeout = '5s'"))
+connection.execute(text("SET statement_timeout = '10min'"))
+connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
+connection.commit()
+context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+with context.begin_transaction():
+    context.run_migrations()
