@@ -1,19 +1,21 @@
 """Wake-ups for the engine room: hints that may be lost, never block the one who rings and never fail him."""
 
 import asyncio
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import redis
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
+from runtime.logs import log
+from runtime.metrics import RINGS
 from runtime.names import NAMESPACE, QUEUE_OF, Actor, queue_key, rung_key
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = log(__name__)
 
 COALESCE_MILLISECONDS: Final = 200
 HUSH_SECONDS: Final = 1.0
@@ -24,8 +26,8 @@ MAX_WAITING_HINTS: Final = 100
 class Ringer:
     """Rings from threads: one message per actor while an earlier one is under way."""
 
-    def __init__(self, url: str) -> None:
-        self._client = sync_client(url)
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
         # For its message format only; maintenance is the business of those who consume.
         self._broker = RedisBroker(  # type: ignore[no-untyped-call]  # dramatiq annotates no broker
             client=self._client, namespace=NAMESPACE, middleware=[], maintenance_chance=0
@@ -42,8 +44,10 @@ class Ringer:
             pipeline.llen(queue_key(queue))
             first, waiting = pipeline.execute()
         if not first or waiting >= MAX_WAITING_HINTS:
+            RINGS.labels(actor, "coalesced").inc()
             return False
         self._broker.enqueue(Message(queue_name=queue, actor_name=actor, args=(), kwargs={}, options={}))
+        RINGS.labels(actor, "sent").inc()
         return True
 
     def ring(self, actor: Actor) -> bool:
@@ -53,8 +57,7 @@ class Ringer:
         try:
             return self.send(actor)
         except FAILED as error:
-            self._hushed_until = time.monotonic() + HUSH_SECONDS
-            logger.warning("no ring for %s: %s", actor, error)
+            self._hush(actor, error)
             return False
 
     def heard(self, actor: Actor) -> None:
@@ -67,12 +70,12 @@ class Ringer:
             self._client.delete(rung_key(actor))
         except FAILED as error:
             # The key goes by itself within COALESCE_MILLISECONDS.
-            self._hushed_until = time.monotonic() + HUSH_SECONDS
-            logger.warning("a ring for %s stays marked: %s", actor, error)
+            self._hush(actor, error)
 
-    def close(self) -> None:
-        """Give back the connections."""
-        self._client.close()
+    def _hush(self, actor: Actor, error: BaseException) -> None:
+        self._hushed_until = time.monotonic() + HUSH_SECONDS
+        RINGS.labels(actor, "failed").inc()
+        logger.warning("a bell does not ring", bell=actor, error=str(error))
 
 
 class Bells:
@@ -81,7 +84,8 @@ class Bells:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._ringer = Ringer(settings.redis_url)
+        self._client = sync_client(settings.redis_url)
+        self._ringer = Ringer(self._client)
         self._flags = {actor: asyncio.Event() for actor in Actor}
         self._threads = ThreadPoolExecutor(max_workers=len(Actor), thread_name_prefix="bell")
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,7 +102,7 @@ class Bells:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._ringer.close()
+        self._client.close()
 
     def ring(self, actor: Actor) -> None:
         """Wake `actor` soon. From the event loop's thread; never blocks, never raises."""
@@ -115,9 +119,10 @@ class Bells:
                 failing = False
                 continue
             except FAILED as error:
+                RINGS.labels(actor, "failed").inc()
                 if not failing:
-                    logger.warning("bell %s does not ring: %s", actor, error)
+                    logger.warning("a bell does not ring", bell=actor, error=str(error))
             except Exception:
-                logger.exception("bell %s does not ring", actor)
+                logger.exception("a bell does not ring", bell=actor)
             failing = True
             await asyncio.sleep(HUSH_SECONDS)

@@ -5,7 +5,6 @@ A message may be lost at any time; the re-check of parked polls finds its assign
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -14,11 +13,12 @@ import orjson
 import redis
 from redis.asyncio.client import PubSub
 
+from runtime.logs import log
 from runtime.names import mailbox_channel
 from runtime.redis_client import FAILED, async_client
 from runtime.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = log(__name__)
 
 # A subscription that hears nothing for QUIET seconds is pinged, and given up when the pong is PATIENCE late: a frozen
 # Redis or a vanished peer looks like silence.
@@ -77,7 +77,7 @@ class Mailbox:
                 await self._listen()
             except FAILED as error:
                 if self._backoff == FIRST_BACKOFF:
-                    logger.warning("mailbox lost, trying again: %s", error)
+                    logger.warning("mailbox lost, trying again", error=str(error))
             except Exception:
                 # A mailbox that ended silently would make every dispatched run wait for the re-check.
                 logger.exception("mailbox failed, trying again")

@@ -1,0 +1,242 @@
+"""Dramatiq on Redis, woken instead of polling: a message starts within milliseconds, a killed worker's within seconds.
+
+The stock consumer sleeps up to a second when idle, leaves a killed worker's messages lying for minutes, takes a late
+answer for a bug of its own and goes on fetching while its worker drains.
+"""
+
+import random
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+from dramatiq import Broker as AnyBroker
+from dramatiq import DecodeError, Message, MessageProxy, Middleware, Worker
+from dramatiq.broker import Consumer
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.common import iter_queue
+from dramatiq.middleware import AgeLimit, Retries
+
+from runtime.logs import log
+from runtime.names import NAMESPACE, queue_key
+from runtime.redis_client import LOST, sync_client
+
+logger = log(__name__)
+
+# Messages are hints with a sweep behind each: an old one is not worth running. Longer than clocks are apart.
+MAX_AGE_MILLISECONDS: Final = 60_000
+DEAD_MESSAGE_MILLISECONDS: Final = 600_000
+# A worker gives a sign of life with every command, once in BLOCK_SECONDS at least.
+DEAD_AFTER_SECONDS: Final = 15.0
+MAINTENANCE_SECONDS: Final = 5.0
+BLOCK_SECONDS: Final = 1
+ANSWER_TIMEOUT: Final = 3.0
+STALLED_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 0.5
+
+
+class WakingBroker(RedisBroker):
+    """A Redis broker whose consumers wait in Redis, and that looks after the messages of dead workers."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]  # dramatiq annotates no broker
+            # No retry: the answer of a repeated fetch hides that the first one took messages too.
+            client=sync_client(url, answer_timeout=ANSWER_TIMEOUT, retries=0),
+            namespace=NAMESPACE,
+            middleware=[AgeLimit(max_age=MAX_AGE_MILLISECONDS), Retries(max_retries=0), _Drain()],
+            heartbeat_timeout=int(DEAD_AFTER_SECONDS * 1000),
+            dead_message_ttl=DEAD_MESSAGE_MILLISECONDS,
+        )
+        self.draining = False
+        self._maintenance = threading.local()
+        self._grace_until = 0.0
+        self.postpone_maintenance()
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        """A consumer of one queue. `timeout` is Dramatiq's idle sleep and has no meaning here."""
+        del timeout
+        return WakingConsumer(self, queue_name, prefetch)
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue without the delay queue, and its thread and connection, that come with it elsewhere."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a hint. Raises ValueError for a delayed one: what is due later is a row with a time in it."""
+        if delay is not None:
+            raise ValueError("hints are not delayed")
+        return super().enqueue(message)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self.client.close()
+
+    def wait(self, queue_name: str) -> None:
+        """Return when the queue holds a message, or after BLOCK_SECONDS. Moving the first id onto itself changes
+        nothing.
+        """
+        key = queue_key(queue_name)
+        with self._patience(BLOCK_SECONDS + STALLED_SECONDS):
+            self.client.blmove(key, key, timeout=BLOCK_SECONDS, src="LEFT", dest="LEFT")
+
+    def postpone_maintenance(self) -> None:
+        """Declare nobody dead until everybody had time for a sign of life: after our start, which may be Redis's too,
+        and after a command that stalled, since all others stalled with it.
+        """
+        self._grace_until = time.monotonic() + DEAD_AFTER_SECONDS
+
+    @contextmanager
+    def _patience(self, seconds: float) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        except LOST:
+            self.postpone_maintenance()
+            raise
+        if time.monotonic() - began > seconds:
+            self.postpone_maintenance()
+
+    def _dispatch(self, command: str) -> Callable[..., Any]:
+        send = super()._dispatch(command)  # type: ignore[no-untyped-call]  # dramatiq annotates no broker
+
+        def timed(queue_name: str, *args: Any) -> Any:
+            with self._patience(STALLED_SECONDS):
+                return send(queue_name, *args)
+
+        return timed
+
+    def _max_unpack_size(self) -> int:
+        """Lua's own limit is 8000; the stock broker asks Redis for it, which may be away when we start."""
+        return 1000
+
+    def _should_do_maintenance(self, command: str) -> int:
+        """Now and then with a fetch. Each consumer's thread counts for itself: maintenance is done queue by queue."""
+        now = time.monotonic()
+        if command != "fetch" or now < self._grace_until or now < getattr(self._maintenance, "due", 0.0):
+            return 0
+        self._maintenance.due = now + MAINTENANCE_SECONDS * random.uniform(0.8, 1.2)
+        return 1
+
+
+class WakingConsumer(Consumer):
+    """The consumer of one queue. Iterated by its own thread; acknowledged by worker threads."""
+
+    def __init__(self, broker: WakingBroker, queue_name: str, prefetch: int) -> None:
+        self._broker = broker
+        self._queue = queue_name
+        self._prefetch = prefetch
+        self._fetched: deque[bytes | None] = deque()
+        self._in_hand: set[str] = set()
+        self._unsettled: deque[tuple[str, str]] = deque()
+        self._freed = threading.Event()
+        self._lost = False
+
+    def __next__(self) -> MessageProxy | None:
+        try:
+            if not self._fetched:
+                self._look()
+            self._found()
+        except LOST as error:
+            self._miss(error)
+            return None
+        return self._take()
+
+    def ack(self, message: MessageProxy) -> None:
+        """Strike the message off; later, when Redis does not answer now."""
+        self._settle("ack", message)
+
+    def nack(self, message: MessageProxy) -> None:
+        """Move the message to the dead ones; later, when Redis does not answer now."""
+        self._settle("nack", message)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Put messages back that were not started. When Redis does not answer, another worker's maintenance does."""
+        ids = [message.options["redis_message_id"] for message in messages]
+        if not ids:
+            return
+        try:
+            self._broker.do_requeue(self._queue, *ids)
+        except LOST as error:
+            logger.warning("messages are left to maintenance", queue=self._queue, count=len(ids), error=str(error))
+        self._in_hand.difference_update(ids)
+        self._freed.set()
+
+    def _look(self) -> None:
+        """Fetch as much as there is room for; with nothing there or no room, wait for a message or an ack."""
+        self._freed.clear()
+        room = 0 if self._broker.draining else max(self._prefetch - len(self._in_hand), 0)
+        # With no room it is the sign of life that keeps what is in hand ours.
+        self._fetched.extend(self._broker.do_fetch(self._queue, room))
+        while self._unsettled:
+            command, message_id = self._unsettled[0]
+            self._tell(command, message_id)
+            self._unsettled.popleft()
+        if self._fetched:
+            return
+        if room:
+            self._broker.wait(self._queue)
+        else:
+            self._freed.wait(BLOCK_SECONDS)
+
+    def _take(self) -> MessageProxy | None:
+        while self._fetched:
+            data = self._fetched.popleft()
+            if data is None:
+                continue
+            try:
+                message: Message[Any] = Message.decode(data)
+                self._in_hand.add(message.options["redis_message_id"])
+            except (DecodeError, KeyError):
+                logger.exception("a message cannot be read", queue=self._queue)
+                continue
+            return MessageProxy(message)
+        return None
+
+    def _settle(self, command: str, message: MessageProxy) -> None:
+        message_id = message.options["redis_message_id"]
+        try:
+            if self._lost:
+                self._unsettled.append((command, message_id))
+            else:
+                self._tell(command, message_id)
+        except LOST:
+            # Raising would make Dramatiq hold this worker thread in five-second sleeps until Redis is back.
+            self._unsettled.append((command, message_id))
+        finally:
+            self._in_hand.discard(message_id)
+            self._freed.set()
+
+    def _tell(self, command: str, message_id: str) -> None:
+        if command == "ack":
+            self._broker.do_ack(self._queue, message_id)
+        else:
+            self._broker.do_nack(self._queue, message_id)
+
+    def _miss(self, error: BaseException) -> None:
+        """Redis is away: stay, and try again soon. Raising would cost three seconds after its return."""
+        if not self._lost:
+            logger.warning("Redis does not answer, trying again", queue=self._queue, error=str(error))
+        self._lost = True
+        time.sleep(RETRY_SECONDS * random.uniform(0.5, 1))
+
+    def _found(self) -> None:
+        if self._lost:
+            logger.warning("Redis answers again", queue=self._queue)
+        self._lost = False
+
+
+class _Drain(Middleware):
+    """A worker told to stop fetches no more and gives back what it has not started: others can run it now."""
+
+    def before_worker_shutdown(self, broker: AnyBroker, worker: Worker) -> None:
+        cast("WakingBroker", broker).draining = True
+        unstarted: defaultdict[str, list[MessageProxy]] = defaultdict(list)
+        for item in iter_queue(worker.work_queue):  # type: ignore[no-untyped-call]  # dramatiq annotates it not
+            unstarted[item.message.queue_name].append(item.message)
+        for queue_name, messages in unstarted.items():
+            worker.consumers[queue_name].requeue_messages(messages)

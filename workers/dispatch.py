@@ -1,0 +1,52 @@
+"""Gives pending runs to polls that wait on any web process, and tells those processes."""
+
+from dataclasses import asdict
+from typing import Final
+
+from models.duties import duty_due
+from models.polls import Dispatched, dispatch_waiting
+
+from runtime.logs import log
+from runtime.mailbox import publish_assignments
+from runtime.metrics import CLAIM_SECONDS, CLAIMS
+from runtime.names import Actor
+from runtime.postgres import transaction
+from runtime.redis_client import FAILED
+from workers.room import Room
+
+logger = log(__name__)
+
+POLLS_A_PASS: Final = 500
+
+
+def dispatch(room: Room) -> None:
+    """One pass over the waiting polls. Twice, or never, is as good: assignments are rows, and the re-check of parked
+    polls finds those whose message was lost.
+    """
+    with CLAIM_SECONDS.labels("dispatch").time(), transaction(room.engine) as connection:
+        dispatched = dispatch_waiting(connection, limit=POLLS_A_PASS)
+    _tell(room, dispatched)
+    if dispatched.again:
+        room.ringer.ring(Actor.DISPATCH)
+
+
+def sweep_dispatch(room: Room, older_than: float) -> bool:
+    """A pass if none was swept for `older_than` seconds; whether there was one."""
+    with transaction(room.engine) as connection:
+        due = duty_due(connection, Actor.DISPATCH, older_than)
+    # Outside of that transaction, whose lock would let no other pass of this duty begin.
+    if due:
+        dispatch(room)
+    return due
+
+
+def _tell(room: Room, dispatched: Dispatched) -> None:
+    messages = {
+        instance: [asdict(assignment) for assignment in assignments]
+        for instance, assignments in dispatched.by_instance.items()
+    }
+    CLAIMS.labels("dispatch").inc(sum(map(len, messages.values())))
+    try:
+        publish_assignments(room.redis, messages)
+    except FAILED as error:
+        logger.warning("assignments are left to the re-check", instances=len(messages), error=str(error))

@@ -1,0 +1,69 @@
+"""What must be done again and again: each duty once, with its interval, as an actor's work and as the ticker's."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from models.duties import duty_due
+
+from runtime.names import Actor
+from runtime.postgres import transaction
+from workers.broadcast import broadcast, sweep_broadcast
+from workers.dispatch import dispatch, sweep_dispatch
+from workers.expiry import expire_due
+from workers.room import Room
+from workers.upkeep import upkeep_due
+
+UPKEEP_SECONDS: Final = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """`on_message` is what the actor does; `if_older(seconds)` does the same unless it was done within `seconds`, and
+    says whether it did.
+    """
+
+    actor: Actor
+    interval: float
+    on_message: Callable[[], object]
+    if_older: Callable[[float], bool]
+
+
+def duties_of(room: Room) -> list[Duty]:
+    """All duties. A message of the slot's winner comes about one interval after the last, hence half of it."""
+    sweep = room.settings.sweep_seconds
+    expiry = room.settings.expiry_seconds
+    return [
+        _rung(room, Actor.DISPATCH, sweep, dispatch, sweep_dispatch),
+        _rung(room, Actor.BROADCAST, sweep, broadcast, sweep_broadcast),
+        _timed(room, Actor.EXPIRE, expiry, expire_due),
+        _timed(room, Actor.UPKEEP, UPKEEP_SECONDS, upkeep_due),
+    ]
+
+
+def _timed(room: Room, actor: Actor, interval: float, if_older: Callable[[Room, float], bool]) -> Duty:
+    return Duty(actor, interval, partial(if_older, room, interval / 2), partial(if_older, room))
+
+
+def _rung(
+    room: Room,
+    actor: Actor,
+    interval: float,
+    always: Callable[[Room], None],
+    if_older: Callable[[Room, float], bool],
+) -> Duty:
+    """A duty that commits ring for, too: done for every message, noted as done now and then."""
+    noted_at = -interval
+
+    def on_message() -> None:
+        nonlocal noted_at
+        always(room)
+        # Afterwards: nobody waits for the note, somebody may wait for the pass.
+        if time.monotonic() - noted_at >= interval / 2:
+            noted_at = time.monotonic()
+            with transaction(room.engine) as connection:
+                duty_due(connection, actor, interval / 2)
+
+    return Duty(actor, interval, on_message, partial(if_older, room))

@@ -1,0 +1,40 @@
+"""Every deadline of runners, claims, starts, runs and stops, once a second."""
+
+from typing import Final
+
+from models.duties import duty_due
+from models.expire import ExpireResult, expire
+
+from runtime.metrics import EXPIRED
+from runtime.names import Actor
+from runtime.postgres import transaction
+from workers.room import Room
+
+PASSES: Final = 20
+
+
+def expire_due(room: Room, older_than: float) -> bool:
+    """End or give back what ran out of time, unless that was done within `older_than` seconds; whether it was done now.
+
+    By state, not by edge, so that a tick that is lost is made up for by the next.
+    """
+    with transaction(room.engine) as connection:
+        # In one transaction: the time of the last run is what tells our own gaps from silence of the runners.
+        if not duty_due(connection, Actor.EXPIRE, older_than):
+            return False
+        result = expire(connection, limits=room.limits)
+    _tell(room, result)
+    for _ in range(PASSES):
+        if not result.again:
+            break
+        with transaction(room.engine) as connection:
+            result = expire(connection, limits=room.limits)
+        _tell(room, result)
+    return True
+
+
+def _tell(room: Room, result: ExpireResult) -> None:
+    for kind, count in result.counts.items():
+        EXPIRED.labels(kind).inc(count)
+    for name in result.rings:
+        room.ringer.ring(Actor(name))

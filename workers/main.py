@@ -1,0 +1,72 @@
+"""One worker process: Dramatiq's threads and the ticker, from start to SIGTERM."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import dramatiq
+
+from runtime.logs import configure_logs, log
+from runtime.names import Queue
+from runtime.settings import Settings
+from workers.actors import declare_actors
+from workers.broker import WakingBroker
+from workers.duties import duties_of
+from workers.room import engine_room
+from workers.ticks import Ticker
+
+logger = log(__name__)
+
+
+def run(settings: Settings, *, queues: Sequence[str] = (), threads: int | None = None, name: str = "worker") -> int:
+    """Work on `queues` (none named: all) with `threads` threads until SIGTERM or SIGINT, then finish what runs within
+    `worker_grace_seconds` and return 0. Needs neither Postgres nor Redis to start.
+
+    Raises ValueError for a queue that does not exist. From the main thread only.
+    """
+    configure_logs(settings, process=name)
+    settings.need_servers()
+    wanted = {Queue(queue) for queue in queues} or set(Queue)
+    size = threads or settings.worker_threads
+    broker = WakingBroker(settings.redis_url)
+    with _told_to_stop() as wait_for_signal, engine_room(settings, threads=size) as room:
+        duties = duties_of(room)
+        declare_actors(broker, room.ringer, duties)
+        worker = dramatiq.Worker(broker, queues={str(queue) for queue in wanted}, worker_threads=size)
+        # In progress included. More than there are threads would only wait here instead of in another process.
+        worker.queue_prefetch = size
+        worker.start()
+        ticker = Ticker(settings.redis_url, duties)
+        ticker.start()
+        logger.info("worker is ready", queues=sorted(wanted), threads=size)
+        wait_for_signal()
+        logger.info("worker drains")
+        ticker.stop(0)
+        worker.stop(timeout=int(settings.worker_grace_seconds * 1000))
+        ticker.stop(1)
+        broker.close()
+    logger.info("worker has ended")
+    return 0
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bytes]]:
+    """Catch SIGTERM and SIGINT; what is given blocks until one came.
+
+    Through a pipe: an Event set by a handler while this thread takes the Event's lock would wait for itself.
+    """
+    reading, writing = os.pipe()
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        os.write(writing, b"!")
+
+    former = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: os.read(reading, 1)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)

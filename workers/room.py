@@ -1,0 +1,55 @@
+"""What every actor works with: one engine, one Redis client, the limits; made once per process and passed in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import redis
+from sqlalchemy import Engine
+
+from models.base import Limits
+from runtime.bells import Ringer
+from runtime.postgres import sync_engine
+from runtime.redis_client import sync_client
+from runtime.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The engine room of one process."""
+
+    settings: Settings
+    engine: Engine
+    redis: redis.Redis
+    ringer: Ringer
+    limits: Limits
+
+
+@contextmanager
+def engine_room(settings: Settings, *, threads: int) -> Iterator[Room]:
+    """Connections for `threads` actors, the ticker and one to spare. Nothing connects before its first use."""
+    engine = sync_engine(settings, pool_size=threads + 2, name="coordinator worker")
+    client = sync_client(settings.redis_url)
+    try:
+        yield Room(settings, engine, client, Ringer(client), limits_of(settings))
+    finally:
+        client.close()
+        engine.dispose()
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The deadlines that the verbs need."""
+    return Limits(
+        claim_timeout=settings.claim_timeout_seconds,
+        start_timeout=settings.start_timeout_seconds,
+        stop_timeout=settings.stop_timeout_seconds,
+        stale_after=settings.stale_after_seconds,
+        lost_after=settings.lost_after_seconds,
+        forget_runner=settings.forget_runner_seconds,
+        orphan_after=settings.orphan_after_seconds,
+        no_match_timeout=int(settings.no_match_timeout_seconds),
+        told_heartbeat=int(settings.told_heartbeat_seconds),
+        told_heartbeat_instance=int(settings.told_heartbeat_instance_seconds),
+        report_hold=settings.report_hold_seconds,
+        max_depth=settings.max_session_depth,
+    )

@@ -1,0 +1,107 @@
+"""Makes every duty run in its time: one enqueuer per time slot while Redis answers, Postgres alone when it does not."""
+
+import math
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from runtime.bells import Ringer
+from runtime.logs import log
+from runtime.names import slot_key
+from runtime.redis_client import FAILED, sync_client
+from workers.actors import attempt
+from workers.duties import Duty
+
+logger = log(__name__)
+
+PATIENCE: Final = 0.5
+WITHOUT_REDIS_SECONDS: Final = 10.0
+LONGEST_PAUSE: Final = 1.0
+SHORTEST_PAUSE: Final = 0.01
+LONGEST_LOOK: Final = 60.0
+# Without Redis several tickers look in turn; a little less than an interval, so that none is skipped by a hair.
+ALONE: Final = 0.9
+OVERDUE: Final = 2.0
+
+
+class Ticker(threading.Thread):
+    """The clock of one worker process. All processes tick; it does not matter which of them live."""
+
+    def __init__(self, url: str, duties: Sequence[Duty]) -> None:
+        super().__init__(name="ticker", daemon=True)
+        self._client = sync_client(url, answer_timeout=PATIENCE, connect_timeout=PATIENCE, retries=0)
+        self._ringer = Ringer(self._client)
+        self._duties = duties
+        self._seen: dict[str, int] = {}
+        self._next_look = dict.fromkeys((duty.actor for duty in duties), 0.0)
+        self._alone_until = 0.0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Tick until stopped; whatever happens."""
+        pause = 0.0
+        while not self._ended.wait(pause):
+            pause = LONGEST_PAUSE
+            try:
+                pause = self.tick()
+            except Exception:
+                logger.exception("a tick failed")
+        self._client.close()
+
+    def stop(self, within: float) -> None:
+        """End after the duty that runs now, if it ends in time."""
+        self._ended.set()
+        self.join(within)
+
+    def tick(self) -> float:
+        """Enqueue what is due and ours to enqueue, do what nobody does; seconds until the next time slot begins."""
+        pause = self._enqueue()
+        alone = pause is None
+        now = time.monotonic()
+        for duty in self._duties:
+            if now < self._next_look[duty.actor] or self._ended.is_set():
+                continue
+            self._next_look[duty.actor] = now + min(duty.interval, LONGEST_LOOK) * random.uniform(0.9, 1.1)
+            self._see_to(duty, duty.interval * (ALONE if alone else OVERDUE))
+        return min(duty.interval for duty in self._duties) / 2 if pause is None else pause
+
+    def _see_to(self, duty: Duty, older_than: float) -> None:
+        def work() -> None:
+            if duty.if_older(older_than):
+                logger.info("done by the ticker", actor=duty.actor)
+
+        try:
+            attempt(duty.actor, work)
+        except Exception:
+            # The other duties must not wait for this one to be mended.
+            logger.exception("a duty failed", actor=duty.actor)
+
+    def _enqueue(self) -> float | None:
+        """Seconds until the next slot of any duty, or None when Redis cannot be asked."""
+        if time.monotonic() < self._alone_until:
+            return None
+        try:
+            now = self._redis_time()
+            for duty in self._duties:
+                self._enqueue_one(duty, math.floor(now / duty.interval))
+        except FAILED as error:
+            self._alone_until = time.monotonic() + WITHOUT_REDIS_SECONDS
+            logger.warning("Redis does not answer: duties go on with Postgres alone", error=str(error))
+            return None
+        rest = min(duty.interval - now % duty.interval for duty in self._duties)
+        return min(rest + random.uniform(SHORTEST_PAUSE, 2 * SHORTEST_PAUSE), LONGEST_PAUSE)
+
+    def _enqueue_one(self, duty: Duty, slot: int) -> None:
+        if self._seen.get(duty.actor) == slot:
+            return
+        life = math.ceil(duty.interval * 2000)
+        if self._client.set(slot_key(duty.actor, slot), b"1", nx=True, px=life):
+            self._ringer.send(duty.actor)
+        # Not before: a slot that failed halfway is tried again.
+        self._seen[duty.actor] = slot
+
+    def _redis_time(self) -> float:
+        seconds, microseconds = self._client.time()
+        return float(seconds) + float(microseconds) / 1e6

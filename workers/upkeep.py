@@ -1,0 +1,26 @@
+"""Throws away what nobody needs any more: old idempotency keys, unused demand profiles, events of deleted sessions."""
+
+from typing import Final
+
+from models.duties import duty_due
+from models.upkeep import upkeep
+
+from runtime.names import Actor
+from runtime.postgres import transaction
+from workers.room import Room
+
+# What is left after so many waits for the next time.
+PASSES: Final = 200
+
+
+def upkeep_due(room: Room, older_than: float) -> bool:
+    """Clean up in bounded transactions, unless that was done within `older_than` seconds; whether it was done now."""
+    with transaction(room.engine) as connection:
+        if not duty_due(connection, Actor.UPKEEP, older_than):
+            return False
+    for _ in range(PASSES):
+        with transaction(room.engine) as connection:
+            more = upkeep(connection, idempotency_seconds=room.settings.idempotency_seconds)
+        if not more:
+            break
+    return True
