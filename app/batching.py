@@ -1,0 +1,309 @@
+"""Group commit: what arrives while one transaction is under way rides together in the next (ARCHITECTURE, Verbs)."""
+
+import asyncio
+import functools
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from models.errors import CoordinatorError, NotFound, Unstorable
+from runtime import logs
+from runtime.postgres import LOCK_TIMEOUT, STATEMENT_TIMEOUT, is_item_fault, is_retryable, is_unavailable, sqlstate
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+T = TypeVar("T")
+P = ParamSpec("P")
+Work: TypeAlias = Callable[[Connection], T]
+Verb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | CoordinatorError]]
+
+GATHER_SECONDS = 0.001
+FOREIGN_KEY_VIOLATION = "23503"
+_TIMEOUTS = frozenset({LOCK_TIMEOUT, STATEMENT_TIMEOUT})
+# Longer than any statement may take: only a frozen server or network is given up by it.
+ATTEMPT_SECONDS = 12.0
+
+log = logs.log(__name__)
+
+
+class Unavailable(Exception):
+    """Postgres could not take this now; nothing was acknowledged, and the same call may be repeated."""
+
+    def __init__(self, retry_after: int = 1) -> None:
+        super().__init__("The database is not available")
+        self.retry_after = retry_after
+
+
+class Attempts:
+    """Tries at Postgres over one pool of connections: bounded in time, repeated once, never left half done.
+
+    ``on_contact`` hears after every try whether Postgres was there: readiness is made from it.
+    """
+
+    def __init__(self, engine: AsyncEngine, on_contact: Callable[[bool], None] = lambda _: None) -> None:
+        self._engine = engine
+        self._on_contact = on_contact
+        self._left_behind: set[asyncio.Future[Any]] = set()
+
+    async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``work`` reads. Raises Unavailable when Postgres is away or too slow."""
+        try:
+            return await self._twice(self._reading, lambda connection: work(connection, *args, **kwargs), _name(work))
+        except DBAPIError as fault:
+            if sqlstate(fault) in _TIMEOUTS:
+                raise Unavailable from fault
+            raise
+
+    async def write(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
+        """Results of a verb by ordinal, after its commit (promise 2).
+
+        The items carry their ids, so the repeat after a COMMIT whose answer was lost changes nothing. Raises
+        Unavailable, or the database's exception when one item is to blame.
+        """
+        return await self._twice(self._writing, lambda connection: verb(connection, items), _name(verb))
+
+    async def _twice(self, attempt: Callable[[Work[T]], Awaitable[T]], work: Work[T], name: str) -> T:
+        """A lost connection, deadlock or serialisation failure repeats the whole once."""
+        try:
+            return await self._bounded(attempt, work)
+        except Exception as fault:
+            if not _worth_another(fault):
+                raise
+            log.info("repeated", work=name, error=_line(fault))
+        await asyncio.sleep(random.uniform(0.01, 0.05))
+        try:
+            return await self._bounded(attempt, work)
+        except Exception as fault:
+            if not _worth_another(fault):
+                raise
+            log.warning("unavailable", work=name, error=_line(fault))
+            raise Unavailable from fault
+
+    async def _bounded(self, attempt: Callable[[Work[T]], Awaitable[T]], work: Work[T]) -> T:
+        """One try. A frozen Postgres does not even let a statement be cancelled: the try is left behind then."""
+        task = asyncio.ensure_future(attempt(work))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=ATTEMPT_SECONDS)
+        except asyncio.CancelledError:
+            self._leave_behind(task)
+            raise
+        if not done:
+            self._leave_behind(task)
+            self._on_contact(False)  # noqa: FBT003 -- a callback takes its argument by position
+            raise Unavailable
+        fault = task.exception()
+        self._on_contact(fault is None or not is_unavailable(fault))
+        return task.result()
+
+    async def _reading(self, work: Work[T]) -> T:
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def _writing(self, work: Work[T]) -> T:
+        async with self._engine.connect() as connection:
+            results = await connection.run_sync(work)
+            await connection.commit()
+            return results
+
+    def _leave_behind(self, task: asyncio.Future[Any]) -> None:
+        self._left_behind.add(task)
+        task.add_done_callback(self._forget)
+        task.cancel()
+
+    def _forget(self, task: asyncio.Future[Any]) -> None:
+        self._left_behind.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+@dataclass(slots=True, eq=False)
+class _Rider(Generic[Item, Result]):
+    item: Item
+    size: int
+    answer: asyncio.Future[Result | CoordinatorError | Unavailable]
+
+
+class GroupCommit(Generic[Item, Result]):
+    """One verb's queue: at most one flush in flight, a lone item waits for nothing.
+
+    An item whose caller was cancelled still commits. ``after`` is called with the results of each commit when their
+    answers are on the way: bells are rung there.
+    """
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        verb: Verb[Item, Result],
+        *,
+        after: Callable[[Sequence[Result | CoordinatorError]], None] = lambda _: None,
+        max_items: int = 256,
+        max_bytes: int = 4 * 1024**2,
+        max_waiting_bytes: int = 256 * 1024**2,
+    ) -> None:
+        self._attempts = attempts
+        self._verb = verb
+        self._after = after
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting: deque[_Rider[Item, Result]] = deque()
+        self._waiting_bytes = 0
+        self._flusher: asyncio.Task[None] | None = None
+        self._cutting: set[asyncio.Task[None]] = set()
+
+    async def one(self, item: Item, size: int = 0) -> Result | CoordinatorError:
+        """Return the item's result after its commit. Raises Unavailable when Postgres could not take it."""
+        outcome = await self._board(item, size)
+        if isinstance(outcome, Unavailable):
+            raise outcome
+        return outcome
+
+    async def many(self, items: Iterable[tuple[Item, int]]) -> list[Result | CoordinatorError | Unavailable]:
+        """Results of items given with their sizes in bytes, by ordinal; they may ride in several transactions."""
+        return [await answer for answer in [self._board(item, size) for item, size in items]]
+
+    async def close(self) -> None:
+        """Wait until everything that was accepted is decided."""
+        while self._flusher is not None or self._cutting:
+            await asyncio.wait({*self._cutting, *([self._flusher] if self._flusher else [])})
+
+    def _board(self, item: Item, size: int) -> asyncio.Future[Result | CoordinatorError | Unavailable]:
+        answer: asyncio.Future[Result | CoordinatorError | Unavailable] = asyncio.get_running_loop().create_future()
+        if self._waiting_bytes + size > self._max_waiting_bytes:
+            answer.set_result(Unavailable())
+            return answer
+        self._waiting.append(_Rider(item, size, answer))
+        self._waiting_bytes += size
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush_all())
+        return answer
+
+    async def _flush_all(self) -> None:
+        carried = 0
+        try:
+            while self._waiting:
+                if carried > 1:
+                    # Those just answered are about to come back together.
+                    await asyncio.sleep(GATHER_SECONDS)
+                riders = self._take()
+                carried = len(riders)
+                await self._flush(riders)
+        finally:
+            self._flusher = None
+
+    def _take(self) -> list[_Rider[Item, Result]]:
+        riders = [self._waiting.popleft()]
+        size = riders[0].size
+        while self._waiting and len(riders) < self._max_items and size + self._waiting[0].size <= self._max_bytes:
+            riders.append(self._waiting.popleft())
+            size += riders[-1].size
+        self._waiting_bytes -= size
+        return riders
+
+    async def _flush(self, riders: list[_Rider[Item, Result]]) -> None:
+        """Commit the riders' items together; if one of them is to blame, find it without holding up the queue."""
+        try:
+            results = await self._attempts.write(self._verb, [rider.item for rider in riders])
+        except Unavailable as away:
+            self._settle(riders, [away] * len(riders))
+        except Exception as fault:  # noqa: BLE001 -- whatever it is, the riders must be told
+            if not is_item_fault(fault):
+                _fail(riders, fault)
+            elif len(riders) == 1:
+                log.warning("item failed alone", work=_name(self._verb), error=_line(fault))
+                self._settle(riders, [_fault_of_one(fault)])
+            else:
+                task = asyncio.create_task(self._cut(riders))
+                self._cutting.add(task)
+                task.add_done_callback(self._cutting.discard)
+        except BaseException:
+            self._settle(riders, [Unavailable()] * len(riders))
+            raise
+        else:
+            self._settle(riders, results)
+            self._after(results)
+
+    async def _cut(self, riders: list[_Rider[Item, Result]]) -> None:
+        middle = len(riders) // 2
+        await self._flush(riders[:middle])
+        await self._flush(riders[middle:])
+
+    @staticmethod
+    def _settle(
+        riders: Sequence[_Rider[Item, Result]], results: Sequence[Result | CoordinatorError | Unavailable]
+    ) -> None:
+        for rider, result in zip(riders, results, strict=True):
+            if not rider.answer.done():
+                rider.answer.set_result(result)
+
+
+async def held(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:
+    """Repeat ``call`` while Postgres is away, for a runner that sends each report once (promise 5).
+
+    Raises Unavailable after ``seconds``, or as soon as a try fails once ``give_up`` is set (the process must end).
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    pause = 0.1
+    while True:
+        attempt = asyncio.ensure_future(call())
+        try:
+            done, _ = await asyncio.wait({attempt}, timeout=max(0.001, end - loop.time()))
+        except asyncio.CancelledError:
+            attempt.cancel()
+            raise
+        if not done:
+            attempt.cancel()
+            raise Unavailable
+        try:
+            return attempt.result()
+        except Unavailable:
+            if loop.time() + pause >= end or give_up.is_set():
+                raise
+        try:
+            await asyncio.wait_for(give_up.wait(), pause * random.uniform(0.7, 1.3))
+        except TimeoutError:
+            pause = min(1.0, pause * 2)
+
+
+def _fail(riders: Sequence[_Rider[Any, Any]], fault: Exception) -> None:
+    log.error("verb failed", exc_info=fault)
+    for rider in riders:
+        if not rider.answer.done():
+            rider.answer.set_exception(fault)
+            # The caller may be gone; the log has it.
+            rider.answer.exception()
+
+
+def _fault_of_one(fault: Exception) -> CoordinatorError | Unavailable:
+    match sqlstate(fault):
+        case state if state == FOREIGN_KEY_VIOLATION:
+            # Its row was deleted between the verb's look and its insert.
+            return NotFound("session", "")
+        case state if state in _TIMEOUTS:
+            return Unavailable()
+        case _:
+            return Unstorable("The database refuses a value of this request")
+
+
+def _worth_another(fault: Exception) -> bool:
+    # A full pool is our own crowd, not an outage, but it may have passed.
+    return is_retryable(fault) or isinstance(fault, PoolTimeoutError)
+
+
+def _name(work: Any) -> str:
+    while isinstance(work, functools.partial):
+        work = work.func
+    return str(getattr(work, "__name__", "verb"))
+
+
+def _line(fault: BaseException) -> str:
+    """The first line of an error; the rest may quote what clients sent."""
+    return (str(fault).splitlines() or [type(fault).__name__])[0][:300]

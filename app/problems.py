@@ -1,0 +1,155 @@
+"""The one table from what went wrong to what is answered; every error is ``{"detail": ...}`` (PROTOCOL, Errors)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.batching import Unavailable
+from app.bodies import Fault, Gone, Invalid, TooLarge
+from app.lenient import encode
+from models import errors
+from models.errors import CoordinatorError
+
+Result = TypeVar("Result")
+
+JSON: Final = "application/json"
+CLIENT_CLOSED_REQUEST: Final = 499
+
+
+class Refused(Exception):
+    """Carries a verb's error from a route to its answer."""
+
+    def __init__(self, error: CoordinatorError) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
+class BadRequest(Exception):
+    """A request that says what cannot be done: 400 with this detail."""
+
+    def __init__(self, detail: Any) -> None:
+        super().__init__("bad request")
+        self.detail = detail
+
+
+class Problem(NamedTuple):
+    """What is answered."""
+
+    status: int
+    detail: Any
+    headers: Mapping[str, str] | None = None
+
+
+def accepted(result: Result | CoordinatorError) -> Result:
+    """Return the result of a verb. Raises Refused when it is an error."""
+    if isinstance(result, CoordinatorError):
+        raise Refused(result)
+    return result
+
+
+_NOT_FOUND: Final[Mapping[str, str]] = {
+    "run": "Run not found",
+    "session": "Session not found",
+    "runner": "Runner not found",
+}
+
+
+def _not_found(error: errors.NotFound) -> Problem:
+    if error.noun == "parent session":
+        return Problem(404, f"Parent session '{error.id}' not found")
+    return Problem(404, _NOT_FOUND.get(error.noun, "Not found"))
+
+
+def _stale_claim(error: errors.StaleClaim) -> Problem:
+    message = "The run is not held by this claim any more; nothing was changed"
+    return Problem(409, {"error": "stale_claim", "status": error.status, "message": message})
+
+
+def _invalid_transition(error: errors.InvalidTransition) -> Problem:
+    message = f"A {error.status} run cannot become {error.wanted}; nothing was changed"
+    return Problem(409, {"error": "invalid_transition", "status": error.status, "message": message})
+
+
+def _duplicate_runner(error: errors.DuplicateRunner) -> Problem:
+    detail = {
+        "error": "duplicate_runner",
+        "message": "A runner with the same hostname, project_dir, executor_profile and command is online",
+        "runner_id": error.runner_id,
+        "hostname": error.hostname,
+        "project_dir": error.project_dir,
+        "executor_profile": error.executor_profile,
+    }
+    return Problem(409, detail)
+
+
+_TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
+    errors.NotFound: _not_found,
+    errors.SessionExists: lambda error: Problem(409, f"Session '{error.session_id}' already exists"),
+    errors.ParentIsDescendant: lambda error: Problem(
+        400, f"Parent session '{error.parent_session_id}' is a descendant"
+    ),
+    errors.TooDeep: lambda error: Problem(
+        400, f"Session would be nested {error.depth} levels deep; at most {error.limit} are allowed"
+    ),
+    errors.KeyReused: lambda _: Problem(409, "Idempotency-Key was used with another body"),
+    errors.Unstorable: lambda error: Problem(422, [{"type": "unstorable", "loc": ["body"], "msg": error.reason}]),
+    errors.StaleClaim: _stale_claim,
+    errors.InvalidTransition: _invalid_transition,
+    errors.RunnerNotRegistered: lambda _: Problem(401, "Runner not registered"),
+    errors.DuplicateRunner: _duplicate_runner,
+    errors.StopSessionFirst: lambda _: Problem(409, "Stop session first"),
+    errors.ResultNotFound: lambda _: Problem(404, "No result found"),
+    errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),
+}
+
+
+def problem_of(fault: Exception) -> Problem:
+    """Return what is answered to an exception of a route or an error of a verb. Raises KeyError for unknown ones."""
+    match fault:
+        case Refused():
+            return problem_of(fault.error)
+        case CoordinatorError():
+            return _TABLE[type(fault)](fault)
+        case BadRequest():
+            return Problem(400, fault.detail)
+        case Invalid():
+            return Problem(422, [_shown(entry) for entry in fault.faults])
+        case TooLarge():
+            return Problem(413, fault.detail)
+        case Unavailable():
+            return Problem(503, "Service temporarily unavailable", {"Retry-After": str(fault.retry_after)})
+        case Gone():
+            return Problem(CLIENT_CLOSED_REQUEST, "Client closed the request")
+        case HTTPException():
+            return Problem(fault.status_code, fault.detail, fault.headers)
+        case RequestValidationError():
+            return Problem(422, [_shown(Fault(one["type"], tuple(one["loc"]), one["msg"])) for one in fault.errors()])
+        case _:
+            raise KeyError(type(fault))
+
+
+def _shown(fault: Fault) -> dict[str, Any]:
+    return {"type": fault.type, "loc": list(fault.loc), "msg": fault.msg}
+
+
+async def answer_problem(_: Request, fault: Exception) -> Response:
+    """Turn what a route raised into its answer."""
+    problem = problem_of(fault)
+    return Response(encode({"detail": problem.detail}), problem.status, dict(problem.headers or {}), JSON)
+
+
+async def answer_bug(_: Request, __: Exception) -> Response:
+    """Answer for what nobody foresaw; the log has it, the client gets no trace."""
+    return Response(encode({"detail": "Internal server error"}), 500, media_type=JSON)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Register the table with the application."""
+    for kind in (Refused, BadRequest, Invalid, TooLarge, Unavailable, Gone, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, answer_problem)
+    app.add_exception_handler(Exception, answer_bug)
