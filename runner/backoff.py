@@ -1,5 +1,6 @@
 """How long to wait before the next try."""
 
+import asyncio
 import random
 
 
@@ -16,6 +17,10 @@ class Backoff:
         whole: float = min(self._most, self._first * 2.0 ** min(self._tries, 30))
         self._tries += 1
         return whole * random.uniform(0.5, 1.0)
+
+    async def rest(self) -> None:
+        """Sleep for the next pause."""
+        await asyncio.sleep(self.pause())
 
     def reset(self) -> None:
         """It worked: begin with short pauses again."""

@@ -1,17 +1,16 @@
 """Executes one claimed run: its command as a process, its lines as events, its end as a report."""
 
 import asyncio
+import os
 import signal
 from asyncio import StreamReader
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 from uuid import uuid4
-
-import structlog
 
 from runner.lines import LineSplitter, in_pieces, may_be_result, read_result
 from runner.outbox import Outbox
@@ -28,8 +27,6 @@ ERROR_TAIL_LINES = 20
 ERROR_TAIL_LENGTH = 8 * 1024
 # Roughly what an event weighs besides its text.
 EVENT_SIZE = 256
-
-log = structlog.get_logger("runner")
 
 
 class Reporter(Protocol):
@@ -51,11 +48,10 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is started for each run: argument list, directory, and the environment it inherits."""
+    """What is started for each run, and where."""
 
     arguments: Sequence[str]
     directory: str
-    environment: Mapping[str, str]
 
 
 class Execution:
@@ -129,7 +125,7 @@ class Execution:
             return self._report_ended_by_us(0)
         try:
             self._process = await Process.start(
-                self._command.arguments, environment=self._environment(), directory=self._command.directory
+                self._command.arguments, environment=child_environment(self.run), directory=self._command.directory
             )
         except (OSError, ValueError) as error:
             return self._report("failed", error=f"Cannot start {self._command.arguments[0]}: {error}")
@@ -151,6 +147,8 @@ class Execution:
         ]
         try:
             await process.exited()
+            if self._ending is not None:
+                await self._ending
             await asyncio.wait(readers, timeout=LEFTOVER_SECONDS)
             process.signal_group(signal.SIGKILL)
             await asyncio.gather(*readers)
@@ -249,13 +247,15 @@ class Execution:
             report["error"] = error
         return report
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            **self._command.environment,
-            "COORDINATOR_RUN_ID": self.run["run_id"],
-            "COORDINATOR_RUN_SESSION_ID": self.run["session_id"],
-            "COORDINATOR_RUN_ATTEMPT": str(self.run.get("attempt", 1)),
-        }
+
+def child_environment(run: ClaimedRun) -> dict[str, str]:
+    """What the process inherits from the runner, and which run it is."""
+    return {
+        **os.environ,
+        "COORDINATOR_RUN_ID": run["run_id"],
+        "COORDINATOR_RUN_SESSION_ID": run["session_id"],
+        "COORDINATOR_RUN_ATTEMPT": str(run.get("attempt", 1)),
+    }
 
 
 def _for_process(run: ClaimedRun) -> dict[str, Any]:

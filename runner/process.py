@@ -6,11 +6,14 @@ import signal
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from time import monotonic
 
 # How long a process that was told to end has for it.
 KILL_AFTER_SECONDS = 5.0
 # How long the output of an ended process may stay open: processes it left behind hold it.
 LEFTOVER_SECONDS = 0.5
+# A group's end tells nobody: it is looked for this often.
+GROUP_LOOK_SECONDS = 0.05
 
 READ_SIZE = 64 * 1024
 
@@ -31,8 +34,8 @@ class Process:
     """A running command; `exit_code` is negative for a signal, as in `subprocess`."""
 
     def __init__(self, transport: asyncio.SubprocessTransport, protocol: _Protocol) -> None:
-        assert protocol.stdout is not None  # noqa: S101 - both are pipes, start() asked for them
-        assert protocol.stderr is not None  # noqa: S101
+        if protocol.stdout is None or protocol.stderr is None:
+            raise ValueError("a process without pipes")
         self._transport = transport
         self._protocol = protocol
         self.pid = transport.get_pid()
@@ -82,11 +85,20 @@ class Process:
     async def end(self) -> None:
         """SIGTERM to the group, SIGKILL to what is left of it after KILL_AFTER_SECONDS."""
         self.signal_group(signal.SIGTERM)
+        deadline = monotonic() + KILL_AFTER_SECONDS
+        while self._group_lives() and monotonic() < deadline:  # noqa: ASYNC110 - a group's end sets no event
+            await asyncio.sleep(GROUP_LOOK_SECONDS)
+        self.signal_group(signal.SIGKILL)
+        await self.exited()
+
+    def _group_lives(self) -> bool:
         try:
-            await asyncio.wait_for(self.exited(), KILL_AFTER_SECONDS)
-        except TimeoutError:
-            self.signal_group(signal.SIGKILL)
-            await self.exited()
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
 
     def close(self) -> None:
         """Close the pipes and kill what is left of the group."""

@@ -1,0 +1,289 @@
+"""A runner: takes runs from a coordinator and executes a command for each, until it is told to go."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from runner.backoff import Backoff
+from runner.client import CoordinatorClient
+from runner.errors import CoordinatorError, Refused
+from runner.executor import Command, Execution, Reason
+from runner.membership import Membership
+from runner.process import KILL_AFTER_SECONDS
+from runner.reporting import Reporting
+from runner.shapes import ClaimedRun, Identity
+
+# A full runner polls for stops only, and not before it has been full for so long: short runs never pay for it.
+FULL_SECONDS = 0.3
+# After so long without a word from the coordinator our runs may have been given to others: ask before going on.
+DOUBT_SECONDS = 30.0
+# A runner that an operator sends away has this long for what it holds; after `lost_after` it would run elsewhere too.
+SENT_AWAY_SECONDS = 30.0
+# Processes that were killed with us have this long for their last lines.
+LAST_LINES_SECONDS = 3.0
+
+log = structlog.stdlib.get_logger("runner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerOptions:
+    """What a runner is started with; `grace_seconds` is how long runs go on after a drain (None: to their end)."""
+
+    urls: Sequence[str]
+    command: Sequence[str]
+    profile: str
+    hostname: str
+    project_dir: str
+    executor_type: str = "autonomous"
+    tags: tuple[str, ...] = ()
+    require_matching_tags: bool = False
+    concurrency: int = 1
+    grace_seconds: float | None = None
+    token: str | None = None
+
+    def identity(self) -> Identity:
+        """Who we are to the coordinator; a new process each time."""
+        return Identity(
+            hostname=self.hostname,
+            project_dir=self.project_dir,
+            executor_profile=self.profile,
+            executor_type=self.executor_type,
+            command=" ".join(self.command),
+            tags=self.tags,
+            require_matching_tags=self.require_matching_tags,
+            capacity=self.concurrency,
+            instance_id=uuid4().hex,
+        )
+
+
+class Runner:
+    """Polls for runs while there are free slots, and for stops always; shows life; leaves in order.
+
+    A run is held from its claim until its end report was accepted or refused (PROTOCOL, Runners).
+    """
+
+    def __init__(self, options: RunnerOptions, client: CoordinatorClient) -> None:
+        self._options = options
+        self._client = client
+        self._membership = Membership(client, options.identity())
+        self._reporting = Reporting(client, self._membership)
+        self._command = Command(options.command, options.project_dir)
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._held: dict[asyncio.Task[None], Execution] = {}
+        self._asides: set[asyncio.Task[None]] = set()
+        self._draining = asyncio.Event()
+        self._hurrying = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._grace = options.grace_seconds
+
+    def drain(self) -> None:
+        """Take no more runs, finish what runs, then leave; called again: do not finish."""
+        if self._draining.is_set():
+            self._hurrying.set()
+        else:
+            log.info("draining", runs=len(self._held))
+        self._draining.set()
+        self._changed.set()
+
+    async def serve(self) -> None:
+        """Run until drained. Raises RegistrationRefused when the coordinator will not have us."""
+        if not await self._unless_draining(self._membership.join()):
+            return
+        loops = [asyncio.create_task(self._poll()), asyncio.create_task(self._beat())]
+        finish = asyncio.create_task(self._finish(loops))
+        try:
+            await asyncio.wait({*loops, finish}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (*loops, finish):
+                if task.done() and not task.cancelled():
+                    task.result()
+        finally:
+            await _cancel(*loops, finish, *self._held, *self._asides)
+            await self._membership.leave()
+
+    async def _finish(self, loops: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for the drain, then for what runs; end what still runs when grace is over, and the loops at last."""
+        await self._draining.wait()
+        hurrying = asyncio.create_task(self._hurrying.wait())
+        try:
+            async with asyncio.timeout(self._grace):
+                while self._held and not self._hurrying.is_set():
+                    await asyncio.wait({*self._held, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            log.info("grace_is_over", runs=len(self._held))
+        hurrying.cancel()
+        for execution in self._held.values():
+            execution.end(Reason.LEAVING)
+        if self._held:
+            await asyncio.wait(self._held, timeout=KILL_AFTER_SECONDS + LAST_LINES_SECONDS)
+        await _cancel(*loops)
+
+    async def _poll(self) -> None:
+        """Poll until we are sent away."""
+        backoff = Backoff()
+        while not self._membership.is_leaving:
+            self._changed.clear()
+            most = 0 if self._draining.is_set() else max(0, self._options.concurrency - len(self._held))
+            if most == 0 and await self._changes_within(FULL_SECONDS):
+                continue
+            generation = self._membership.generation
+            try:
+                await self._poll_once(most)
+                backoff.reset()
+            except Refused as refused:
+                if refused.status == 401 and not self._membership.is_leaving:
+                    await self._membership.rejoin(generation)
+                    continue
+                log.warning("poll_refused", reason=str(refused))
+                await asyncio.sleep(max(backoff.pause(), refused.retry_after or 0.0))
+            except CoordinatorError as error:
+                log.warning("poll_failed", reason=str(error))
+                await asyncio.sleep(backoff.pause())
+
+    async def _poll_once(self, most: int) -> None:
+        """One poll. It is given up when what it asks for has changed: we drain, or a full runner has a free slot."""
+        poll = asyncio.create_task(
+            self._client.poll(self._membership.runner_id, most=most, seconds=self._membership.poll_seconds)
+        )
+        try:
+            while not poll.done():
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait({poll, changed}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                self._changed.clear()
+                if not poll.done() and (most == 0 or self._draining.is_set()):
+                    return
+            answer = await poll
+        finally:
+            poll.cancel()
+        self._stop(answer.get("stop_sessions", []))
+        if answer.get("deregistered"):
+            self._go_away()
+        for run in answer.get("runs", []):
+            self._take(run)
+
+    def _take(self, run: ClaimedRun) -> None:
+        """Hold the run and execute it as soon as there is a slot; a former claim of it ends first."""
+        log.info("claimed", run_id=run["run_id"], session_id=run["session_id"], attempt=run.get("attempt"))
+        former = [task for task, execution in self._held.items() if execution.run["run_id"] == run["run_id"]]
+        for task in former:
+            self._held[task].end(Reason.LOST)
+        execution = Execution(run, self._command, self._reporting)
+        task = asyncio.create_task(self._execute(execution, former))
+        self._held[task] = execution
+        task.add_done_callback(self._let_go)
+
+    async def _execute(self, execution: Execution, former: list[asyncio.Task[None]]) -> None:
+        if former:
+            await asyncio.wait(former)
+        async with self._slots:
+            await execution.perform()
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        execution = self._held.pop(task)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("execution_failed", run_id=execution.run["run_id"], exc_info=error)
+        else:
+            log.info("let_go", run_id=execution.run["run_id"])
+
+    def _stop(self, sessions: Sequence[str]) -> None:
+        for session_id in sessions:
+            held = [execution for execution in self._held.values() if execution.run["session_id"] == session_id]
+            log.info("told_to_stop", session_id=session_id, runs=len(held))
+            for execution in held:
+                execution.end(Reason.STOP)
+            if not held:
+                self._aside(session_id)
+
+    def _aside(self, session_id: str) -> None:
+        """Say that nothing of the session runs here, so that its stop need not wait for the time-out."""
+
+        async def tell() -> None:
+            with suppress(CoordinatorError):
+                await self._client.report_session_status(self._membership.runner_id, session_id, "stopped")
+
+        task = asyncio.create_task(tell())
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
+    def _go_away(self) -> None:
+        log.warning("sent_away", runs=len(self._held))
+        self._membership.is_leaving = True
+        self._grace = SENT_AWAY_SECONDS if self._grace is None else min(self._grace, SENT_AWAY_SECONDS)
+        if not self._draining.is_set():
+            self.drain()
+
+    async def _beat(self) -> None:
+        """Show life and name what is held; after a long silence ask whether it is still ours."""
+        backoff = Backoff(first=0.5, most=5.0)
+        pause = self._membership.heartbeat_seconds
+        heard_at, generation = monotonic(), self._membership.generation
+        while True:
+            await asyncio.sleep(pause)
+            held = [execution.run["run_id"] for execution in self._held.values()]
+            try:
+                await self._client.heartbeat(self._membership.runner_id, held)
+            except Refused as refused:
+                if refused.status == 401 and not self._membership.is_leaving:
+                    await self._membership.rejoin(self._membership.generation)
+                    pause = 0
+                    continue
+                log.warning("heartbeat_refused", reason=str(refused))
+                pause = min(backoff.pause(), self._membership.heartbeat_seconds)
+            except CoordinatorError as error:
+                log.warning("heartbeat_failed", reason=str(error))
+                pause = min(backoff.pause(), self._membership.heartbeat_seconds)
+            else:
+                if monotonic() - heard_at > max(DOUBT_SECONDS, 2 * pause) or generation != self._membership.generation:
+                    await self._let_go_of_lost_ones()
+                heard_at, generation = monotonic(), self._membership.generation
+                pause = self._membership.heartbeat_seconds
+                backoff.reset()
+
+    async def _let_go_of_lost_ones(self) -> None:
+        """Repeat `started` for what runs: refused, it has been given to another runner, and ends here."""
+        for execution in [execution for execution in self._held.values() if execution.is_started]:
+            if not await self._reporting.started(execution.run):
+                execution.end(Reason.LOST)
+
+    async def _changes_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _unless_draining(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do the work; False when it was given up because of a drain."""
+        task = asyncio.create_task(work)
+        draining = asyncio.create_task(self._draining.wait())
+        await asyncio.wait({task, draining}, return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        if not task.done():
+            await _cancel(task)
+            return False
+        task.result()
+        return True
+
+
+async def run_runner(options: RunnerOptions) -> None:
+    """A runner as a process: SIGTERM or Ctrl-C drains it, a second one ends it. Raises RegistrationRefused."""
+    async with CoordinatorClient(options.urls, token=options.token, patience_seconds=0) as client:
+        runner = Runner(options, client)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, runner.drain)
+        await runner.serve()
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
