@@ -3,8 +3,8 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -125,7 +125,7 @@ class _Matches:
     """The profiles one registration satisfies, evaluated up to place ``upto`` of the known ones."""
 
     upto: int = 0
-    profile_ids: list[int] = field(default_factory=list)
+    profile_ids: frozenset[int] = frozenset()
 
 
 class MatchSets:
@@ -160,17 +160,16 @@ class MatchSets:
                 if row.profile_id > newest
             ]
 
-    def of(self, offer: Offer) -> Sequence[int]:
+    def of(self, offer: Offer) -> frozenset[int]:
         """Return the ids of the known profiles that the offer satisfies."""
         with self._lock:
             if len(self._matches) > self.MOST_REGISTRATIONS:
                 self._matches.clear()
             matches = self._matches.setdefault(offer.registration, _Matches())
-            for profile_id, demands in self._known[matches.upto :]:
-                if offer.satisfies(demands):
-                    matches.profile_ids.append(profile_id)
+            newer = self._known[matches.upto :]
+            matches.profile_ids |= {profile_id for profile_id, demands in newer if offer.satisfies(demands)}
             matches.upto = len(self._known)
-            return tuple(matches.profile_ids)
+            return matches.profile_ids
 
 
 _match_sets: WeakKeyDictionary[Engine, MatchSets] = WeakKeyDictionary()

@@ -6,13 +6,14 @@ Only the insert (submit) and the claim stand beside it.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from psycopg.errors import SerializationFailure
 from sqlalchemy import ARRAY, Connection, Row, Text, cast, func, select, text
 
 from models.base import uuid7
 from models.feed import EventRow, encode, record_events
+from models.runs import Run
 from models.sessions import Session, session_json
 from models.settle import Effect, settle_sessions
 from models.statuses import TRANSITIONS, UNFINISHED, RunStatus
@@ -20,19 +21,58 @@ from models.tables import runs, sessions
 
 HELD_COLUMNS = tuple(
     runs.c[name]
-    for name in (
-        "run_id session_id session_seq owner type agent_name project_dir parent_session_id execution_mode status ready "
-        "runner_id registration claim_token attempt max_attempts run_timeout_seconds fruitless_claims stop_cause "
-        "ended_by_us last_ended_token last_ended_runner last_ended_outcome error delivered_at started_at claimed_at "
-        "not_before match_deadline_at claim_deadline_at run_deadline_at unheld_beats"
-    ).split()
+    for name in [
+        "run_id",
+        "session_id",
+        "session_seq",
+        "owner",
+        "type",
+        "agent_name",
+        "project_dir",
+        "parent_session_id",
+        "execution_mode",
+        "status",
+        "ready",
+        "runner_id",
+        "registration",
+        "claim_token",
+        "attempt",
+        "max_attempts",
+        "run_timeout_seconds",
+        "fruitless_claims",
+        "stop_cause",
+        "ended_by_us",
+        "last_ended_token",
+        "last_ended_runner",
+        "last_ended_outcome",
+        "error",
+        "delivered_at",
+        "started_at",
+        "claimed_at",
+        "not_before",
+        "match_deadline_at",
+        "claim_deadline_at",
+        "run_deadline_at",
+        "unheld_beats",
+    ]
 )
 
-HeldRun = Row[Any]
-EVENT_FIELDS = (
-    "event_type session_id timestamp tool_name tool_input tool_output error exit_code reason role content "
-    "result_text result_data"
-).split()
+HeldRun: TypeAlias = Row[Any]
+EVENT_FIELDS = [
+    "event_type",
+    "session_id",
+    "timestamp",
+    "tool_name",
+    "tool_input",
+    "tool_output",
+    "error",
+    "exit_code",
+    "reason",
+    "role",
+    "content",
+    "result_text",
+    "result_data",
+]
 
 
 @dataclass(slots=True)
@@ -93,7 +133,7 @@ def hold_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: Coll
     )
     rows = conn.execute(statement).all()
     expected = {row.session_id: row.next_run for row in rows}
-    held = Held(runs={row.run_id: row for row in rows})
+    held = Held(runs=_by_id(rows))
     wanted_sessions = sorted({*expected, *session_ids})
     locked = conn.execute(
         select(sessions)
@@ -108,6 +148,10 @@ def hold_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: Coll
     return held
 
 
+def _by_id(rows: Iterable[Any]) -> dict[str, HeldRun]:
+    return {row.run_id: row for row in rows}
+
+
 def _hold_newcomers(conn: Connection, held: Held, session_ids: Sequence[str]) -> None:
     unfinished = runs.c.session_id.in_(session_ids) & runs.c.status.in_(UNFINISHED)
     there = set(conn.execute(select(runs.c.run_id).where(unfinished)).scalars()) - held.runs.keys()
@@ -119,7 +163,7 @@ def _hold_newcomers(conn: Connection, held: Held, session_ids: Sequence[str]) ->
     if len(rows) < len(there):
         msg = "a run of the session came meanwhile and is held by another transaction"
         raise SerializationFailure(msg)
-    held.runs.update({row.run_id: row for row in rows})
+    held.runs.update(_by_id(rows))
 
 
 def _array(values: Iterable[str]) -> Any:
@@ -238,7 +282,7 @@ def tell(
     record_events(conn, rows)
 
 
-def run_updated(run: HeldRun) -> EventRow:
+def run_updated(run: HeldRun | Run) -> EventRow:
     """Return the feed row that tells where a run stands now."""
     shown = {
         "run_id": run.run_id,

@@ -305,10 +305,20 @@ FIRST_HEAD = """
 INSERT INTO feed_head (epoch) VALUES (substr(replace(gen_random_uuid()::text, '-', ''), 1, 12));
 """
 
-NAMES = (
-    "waiting_polls child_results stop_commands idempotency_keys runs sessions demand_profiles runners events feed_head "
-    "instances duties"
-).split()
+NAMES = [
+    "waiting_polls",
+    "child_results",
+    "stop_commands",
+    "idempotency_keys",
+    "runs",
+    "sessions",
+    "demand_profiles",
+    "runners",
+    "events",
+    "feed_head",
+    "instances",
+    "duties",
+]
 
 
 def upgrade() -> None:

@@ -1,0 +1,247 @@
+"""The one matchmaker: which waiting asks get which ready runs, for polls and for dispatch alike (promise 1).
+
+Candidates are read without locks, and only the runs that are assigned are locked, with SKIP LOCKED.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from models.base import DEFAULT_LIMITS, Limits, uuid7
+from models.feed import record_events
+from models.profiles import Offer, match_sets
+from models.runs import Run, read_runs
+from models.transitions import run_updated
+
+
+@dataclass(slots=True)
+class Ask:
+    """One poll that wants runs: up to ``wanted`` of them for ``runner_id``; ``instance`` is who holds the poll."""
+
+    poll_id: str
+    runner_id: str
+    wanted: int
+    instance: str
+
+
+@dataclass(slots=True)
+class Seeker:
+    """An ask with its registration's offer: what the matchmaker works on."""
+
+    ask: Ask
+    offer: Offer
+    capacity: int | None
+    left: int = 0
+    matches: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class Assigned:
+    """What the matchmaker gave: claims by poll id, and whether it skipped a locked run while an ask stayed empty."""
+
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    ring_again: bool = False
+
+
+# One index probe per profile the askers satisfy, whatever stands in the queue that they may not take.
+_CANDIDATES = text("""
+    SELECT c.run_id, c.profile_id, c.priority, c.not_for
+    FROM unnest(CAST(:profiles AS bigint[])) AS p(profile_id)
+    CROSS JOIN LATERAL (
+        SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
+        WHERE r.profile_id = p.profile_id AND r.status = 'pending' AND r.ready
+          AND NOT r.run_id = ANY(CAST(:passed AS text[]))
+        ORDER BY r.priority DESC, r.run_id LIMIT :most
+    ) c
+    ORDER BY c.priority DESC, c.run_id LIMIT :most
+""")
+
+_LOCK_CAPACITY = text("""
+    SELECT runner_id, capacity FROM runners
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND capacity IS NOT NULL
+    ORDER BY runner_id FOR NO KEY UPDATE
+""")
+
+_IN_HAND = text("""
+    SELECT runner_id, count(*) AS in_hand FROM runs
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND status IN ('claimed', 'running', 'stopping')
+    GROUP BY runner_id
+""")
+
+# MATERIALIZED keeps the planner from locking more rows than are assigned; SKIP LOCKED leaves a run to whoever is first.
+_TAKE = text("""
+    WITH given AS (
+        SELECT * FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[]), CAST(:polls AS text[]),
+                             CAST(:runners AS text[]), CAST(:registrations AS bigint[]))
+            AS g(run_id, claim_token, claim_poll_id, runner_id, registration)
+    ), picked AS MATERIALIZED (
+        SELECT r.run_id FROM runs r
+        WHERE r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = 'pending' AND r.ready
+        ORDER BY r.run_id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE runs r
+    SET status = 'claimed', ready = false, claim_token = g.claim_token, claim_poll_id = g.claim_poll_id,
+        runner_id = g.runner_id, registration = g.registration, claimed_at = clock_timestamp(),
+        delivered_at = CASE WHEN :delivered THEN clock_timestamp() END,
+        claim_deadline_at = clock_timestamp() + make_interval(secs =>
+            CASE WHEN :delivered THEN CAST(:start_timeout AS float) ELSE CAST(:claim_timeout AS float) END),
+        unheld_beats = 0
+    FROM picked JOIN given g USING (run_id)
+    WHERE r.run_id = picked.run_id AND r.status = 'pending' AND r.ready
+    RETURNING r.run_id
+""")
+
+
+def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
+    """Return the ask together with what its runner's current registration offers."""
+    offer = Offer(
+        runner.registration,
+        runner.hostname,
+        runner.project_dir,
+        runner.executor_profile,
+        runner.executor_type,
+        frozenset(runner.tags),
+        runner.require_matching_tags,
+    )
+    return Seeker(ask, offer, runner.capacity)
+
+
+def equip(conn: Connection, seekers: Sequence[Seeker]) -> None:
+    """Put into each seeker which profiles it satisfies and how many runs it still wants."""
+    sets = match_sets(conn)
+    sets.refresh(conn)
+    for one in seekers:
+        one.left = one.ask.wanted
+        one.matches = sets.of(one.offer)
+
+
+def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> tuple[list[Seeker], bool]:
+    """Return the seekers that would get a run now, without locking anything, and whether there may be more work.
+
+    Dispatch asks this first, so that of thousands of waiting polls it locks only those it has something for.
+    """
+    equip(conn, seekers)
+    limited = sorted({one.ask.runner_id for one in seekers if one.capacity is not None})
+    rooms = {one.ask.runner_id: one.capacity for one in seekers if one.capacity is not None}
+    if limited:
+        for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
+            rooms[row.runner_id] -= row.in_hand
+    hungry = [one for one in seekers if one.matches and rooms.get(one.ask.runner_id, 1) > 0]
+    if not hungry:
+        return [], False
+    profiles = sorted(frozenset[int]().union(*(one.matches for one in hungry)))
+    rows = conn.execute(_CANDIDATES, {"profiles": profiles, "passed": [], "most": most}).all()
+    plan, _ = _assign(rows, hungry, rooms)
+    chosen = {one.ask.poll_id: one for _, one in plan}
+    return list(chosen.values()), len(rows) >= most and len(chosen) < len(hungry)
+
+
+def claim_runs(
+    conn: Connection,
+    seekers: Sequence[Seeker],
+    *,
+    delivered: bool,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Assigned:
+    """Give ready runs to the seekers, best priority first, oldest first among equals; each run to one of them.
+
+    ``delivered`` is True when the claim's own request will answer with it. Any number of processes may do this at
+    once: a run locked by another is passed over, and nobody is left empty while a run he may take is pending, but for
+    ``ring_again``, which says that a passed-over run may have come free again.
+    """
+    assigned = Assigned()
+    if not seekers:
+        return assigned
+    equip(conn, seekers)
+    rooms = _rooms(conn, seekers)
+    passed: set[str] = set()
+    given: dict[str, str] = {}
+    while hungry := [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]:
+        candidates = _candidates(conn, hungry, passed)
+        if not candidates:
+            break
+        plan, barred = _assign(candidates, hungry, rooms)
+        passed.update(barred, (run_id for run_id, _ in plan))
+        taken = _take(conn, plan, delivered=delivered, limits=limits)
+        for run_id, one in plan:
+            if run_id in taken:
+                given[run_id] = one.ask.poll_id
+            else:
+                one.left += 1
+                if one.ask.runner_id in rooms:
+                    rooms[one.ask.runner_id] += 1
+                assigned.ring_again = True
+    assigned.ring_again = assigned.ring_again and any(one.left == one.ask.wanted for one in seekers)
+    found = read_runs(conn, list(given))
+    for run_id, poll_id in sorted(given.items()):
+        assigned.runs.setdefault(poll_id, []).append(found[run_id])
+    record_events(conn, [run_updated(run) for run in found.values()])
+    return assigned
+
+
+def _rooms(conn: Connection, seekers: Sequence[Seeker]) -> dict[str, int]:
+    """Return how many more runs each runner with a capacity may take; its row stays locked, so the count holds."""
+    limited = sorted({one.ask.runner_id for one in seekers if one.capacity is not None})
+    if not limited:
+        return {}
+    rooms = {row.runner_id: row.capacity for row in conn.execute(_LOCK_CAPACITY, {"runner_ids": limited})}
+    for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
+        if row.runner_id in rooms:
+            rooms[row.runner_id] -= row.in_hand
+    return rooms
+
+
+def _candidates(conn: Connection, hungry: Sequence[Seeker], passed: set[str]) -> Sequence[Row[Any]]:
+    profiles = sorted(frozenset[int]().union(*(one.matches for one in hungry)))
+    most = sum(one.left for one in hungry) + 8
+    return conn.execute(_CANDIDATES, {"profiles": profiles, "passed": list(passed), "most": most}).all()
+
+
+def _assign(
+    candidates: Sequence[Row[Any]],
+    hungry: Sequence[Seeker],
+    rooms: dict[str, int],
+) -> tuple[list[tuple[str, Seeker]], list[str]]:
+    """Go through the candidates in order and give each to the first hungry seeker that may have it.
+
+    Returns the plan and the runs that none of the seekers that are still hungry may have.
+    """
+    by_profile = {
+        profile_id: [one for one in hungry if profile_id in one.matches]
+        for profile_id in {row.profile_id for row in candidates}
+    }
+    plan: list[tuple[str, Seeker]] = []
+    barred: list[str] = []
+    for row in candidates:
+        takers = [one for one in by_profile[row.profile_id] if one.left > 0 and rooms.get(one.ask.runner_id, 1) > 0]
+        by_profile[row.profile_id] = takers
+        taker = next((one for one in takers if one.offer.registration not in (row.not_for or ())), None)
+        if taker is not None:
+            taker.left -= 1
+            if taker.ask.runner_id in rooms:
+                rooms[taker.ask.runner_id] -= 1
+            plan.append((row.run_id, taker))
+        elif takers:
+            barred.append(row.run_id)
+    return plan, barred
+
+
+def _take(conn: Connection, plan: Sequence[tuple[str, Seeker]], *, delivered: bool, limits: Limits) -> set[str]:
+    if not plan:
+        return set()
+    rows = conn.execute(
+        _TAKE,
+        {
+            "run_ids": [run_id for run_id, _ in plan],
+            "tokens": [uuid7() for _ in plan],
+            "polls": [one.ask.poll_id for _, one in plan],
+            "runners": [one.ask.runner_id for _, one in plan],
+            "registrations": [one.offer.registration for _, one in plan],
+            "delivered": delivered,
+            "claim_timeout": limits.claim_timeout,
+            "start_timeout": limits.start_timeout,
+        },
+    )
+    return {row.run_id for row in rows}

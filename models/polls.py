@@ -1,0 +1,284 @@
+"""What a runner's poll does: answer it, park it, look after it, give it up; and the worker's pass over parked ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from models.base import DEFAULT_LIMITS, Limits
+from models.claim import Ask, Seeker, claim_runs, promise, seeker
+from models.deliveries import confirm_polls
+from models.errors import RunnerNotRegistered
+from models.runs import Run
+
+STOP_TOLD_AGAIN_SECONDS = 10
+
+
+@dataclass(slots=True)
+class PollAnswer:
+    """What a poll is told: the first of stops, leave, runs that has something; else it stays parked or not."""
+
+    stop_sessions: list[str] = field(default_factory=list)
+    deregistered: bool = False
+    runs: list[Run] = field(default_factory=list)
+    parked: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        return not (self.stop_sessions or self.deregistered or self.runs)
+
+
+@dataclass(slots=True)
+class Assignment:
+    """A claim that a worker made for a poll that another process holds."""
+
+    poll_id: str
+    run_id: str
+    claim_token: str
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """What one dispatch pass assigned, by the instance that holds the poll, and whether another pass is due."""
+
+    by_instance: dict[str, list[Assignment]] = field(default_factory=dict)
+    again: bool = False
+
+
+Answer = PollAnswer | RunnerNotRegistered
+
+# One look per poll at all it may have to be told of: its registration, stops that are due, runs assigned to it.
+_LOOK = text("""
+    SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
+        n.tags, n.require_matching_tags, n.capacity,
+        n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
+            OR n.last_seen < now() - make_interval(secs => :forget) AS gone,
+        n.leave_requested_at IS NOT NULL AS to_leave,
+        EXISTS (SELECT 1 FROM stop_commands c WHERE c.runner_id = a.runner_id
+                AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))) AS stop_due,
+        EXISTS (SELECT 1 FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed') AS assigned
+    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[])) AS a(poll_id, runner_id)
+    JOIN runners n ON n.runner_id = a.runner_id
+""")
+
+_TELL_STOPS = text("""
+    UPDATE stop_commands c SET sent_at = clock_timestamp()
+    FROM (SELECT stop_id FROM stop_commands
+          WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
+            AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => :again))
+          ORDER BY stop_id FOR UPDATE SKIP LOCKED) due
+    WHERE c.stop_id = due.stop_id
+    RETURNING c.runner_id, c.session_id, c.stop_id
+""")
+
+_TELL_LEAVE = text("""
+    UPDATE runners SET leave_told_at = clock_timestamp()
+    WHERE runner_id IN (
+        SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND leave_told_at IS NULL
+        ORDER BY runner_id FOR NO KEY UPDATE)
+    RETURNING runner_id
+""")
+
+_PARK = text("""
+    INSERT INTO waiting_polls (poll_id, runner_id, registration, instance, wanted, seen_at)
+    SELECT * , clock_timestamp()
+    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]),
+                CAST(:instances AS text[]), CAST(:wanted AS smallint[]))
+    ON CONFLICT (poll_id) DO UPDATE SET seen_at = clock_timestamp()
+""")
+
+# A row that a dispatcher holds is waited for: when it is gone then, its run is there to be found.
+_HOLD_WAITING = text("""
+    WITH mine AS MATERIALIZED (
+        SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) ORDER BY poll_id FOR UPDATE
+    )
+    UPDATE waiting_polls w SET seen_at = clock_timestamp() FROM mine WHERE w.poll_id = mine.poll_id
+    RETURNING w.poll_id
+""")
+
+_UNPARK = text("DELETE FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) RETURNING poll_id")
+
+_LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
+
+_WAITING = text("""
+    SELECT w.poll_id, w.runner_id, w.instance, w.wanted, n.registration, n.hostname, n.project_dir,
+        n.executor_profile, n.executor_type, n.tags, n.require_matching_tags, n.capacity
+    FROM waiting_polls w
+    JOIN runners n ON n.runner_id = w.runner_id AND n.registration = w.registration
+    WHERE w.seen_at > now() - make_interval(secs => :seen) AND n.left_at IS NULL AND n.leave_requested_at IS NULL
+    ORDER BY w.poll_id LIMIT :most
+""")
+
+_HOLD_SOME = text("""
+    SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[]))
+    ORDER BY poll_id FOR UPDATE SKIP LOCKED
+""")
+
+
+def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
+    """Answer each poll with what there is (stops, leave, runs), else park it (PROTOCOL, Runners).
+
+    Runs are claimed and marked delivered here. A parked poll's row is seen by dispatchers only after the commit, so
+    ``claim_parked`` has to be called next, for what was submitted in between. Repeating a batch finds the runs it
+    claimed by their poll id. Errors per ask: RunnerNotRegistered.
+    """
+    answers, open_asks = _tell(conn, asks, limits)
+    _claim(conn, open_asks, answers, limits)
+    idle = [one for one in open_asks if _answer(answers, one).empty]
+    _park(conn, idle)
+    for one in idle:
+        _answer(answers, one).parked = True
+    return [answers[ask.poll_id] for ask in asks]
+
+
+def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
+    """The second claim of polls that were just parked, and every later re-check of parked ones (≤ 2 s apart).
+
+    Takes a poll's own row away in the transaction that claims for it, so that nobody else claims for it too; a poll
+    whose row is gone gets what was assigned to it, or is parked anew when nothing was (a crash restart empties the
+    table). Renews ``seen_at``.
+    """
+    held = {row.poll_id for row in conn.execute(_HOLD_WAITING, {"polls": [ask.poll_id for ask in asks]})}
+    answers, open_asks = _tell(conn, asks, limits)
+    _claim(conn, [one for one in open_asks if one.ask.poll_id in held], answers, limits)
+    done = [ask.poll_id for ask in asks if ask.poll_id in held and not _waits(answers[ask.poll_id])]
+    if done:
+        conn.execute(_UNPARK, {"polls": done})
+    idle = [one for one in open_asks if _answer(answers, one).empty]
+    _park(conn, [one for one in idle if one.ask.poll_id not in held])
+    for one in idle:
+        _answer(answers, one).parked = True
+    return [answers[ask.poll_id] for ask in asks]
+
+
+recheck_polls = claim_parked
+
+
+def give_up_polls(
+    conn: Connection,
+    poll_ids: Sequence[str],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[list[Run]]:
+    """End the polls; one that a worker has just given a run to gets it, marked delivered: deliver or release it."""
+    conn.execute(_UNPARK, {"polls": list(poll_ids)})
+    found = confirm_polls(conn, poll_ids, limits=limits)
+    return [found.get(poll_id, []) for poll_id in poll_ids]
+
+
+def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
+    """Give ready runs to parked polls of any instance; what was assigned is delivered by the instance (Dispatch).
+
+    Of all polls seen in the last 5 s it locks only those it has something for; one that its own process looks after at
+    this moment is left to it.
+    """
+    done = Dispatched()
+    rows = {row.poll_id: row for row in conn.execute(_WAITING, {"seen": 5, "most": 20_000})}
+    waiting = [seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance), row) for row in rows.values()]
+    chosen, done.again = promise(conn, waiting, limit)
+    if not chosen:
+        return done
+    held = set(conn.execute(_HOLD_SOME, {"polls": [one.ask.poll_id for one in chosen]}).scalars())
+    assigned = claim_runs(conn, [one for one in chosen if one.ask.poll_id in held], delivered=False, limits=limits)
+    if assigned.runs:
+        conn.execute(_UNPARK, {"polls": list(assigned.runs)})
+    for poll_id, claimed in assigned.runs.items():
+        letters = done.by_instance.setdefault(rows[poll_id].instance, [])
+        letters += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
+    done.again = done.again or assigned.ring_again or len(held) < len(chosen)
+    return done
+
+
+def leave_instance(conn: Connection, instance: str) -> None:
+    """Remove the waiting rows of a process that shuts down."""
+    conn.execute(_LEAVE, {"instance": instance})
+
+
+def _tell(
+    conn: Connection,
+    asks: Sequence[Ask],
+    limits: Limits,
+) -> tuple[dict[str, Answer], list[Seeker]]:
+    """Answer what needs no claim: unknown runners, stops, leave, runs that are assigned already."""
+    looks = {
+        row.poll_id: row
+        for row in conn.execute(
+            _LOOK,
+            {
+                "polls": [ask.poll_id for ask in asks],
+                "runner_ids": [ask.runner_id for ask in asks],
+                "forget": limits.forget_runner,
+                "again": STOP_TOLD_AGAIN_SECONDS,
+            },
+        )
+    }
+    known = {poll_id: row for poll_id, row in looks.items() if not row.gone}
+    stops = _due_stops(conn, [row for row in known.values() if row.stop_due])
+    leaving = _tell_leave(conn, [row for row in known.values() if row.to_leave and row.runner_id not in stops])
+    assigned = [poll_id for poll_id, row in known.items() if row.assigned]
+    mine = confirm_polls(conn, assigned, limits=limits) if assigned else {}
+    answers: dict[str, Answer] = {}
+    open_asks: list[Seeker] = []
+    for ask in asks:
+        row = known.get(ask.poll_id)
+        if row is None:
+            answers[ask.poll_id] = RunnerNotRegistered(ask.runner_id)
+            continue
+        answer = PollAnswer(runs=mine.get(ask.poll_id, []))
+        if not answer.runs:
+            answer.stop_sessions = stops.pop(ask.runner_id, [])
+            answer.deregistered = not answer.stop_sessions and ask.runner_id in leaving
+        answers[ask.poll_id] = answer
+        if answer.empty and not row.to_leave:
+            open_asks.append(seeker(ask, row))
+    return answers, open_asks
+
+
+def _due_stops(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
+    if not rows:
+        return {}
+    parameters = {"runner_ids": sorted({row.runner_id for row in rows}), "again": STOP_TOLD_AGAIN_SECONDS}
+    stops: dict[str, list[str]] = {}
+    for row in sorted(conn.execute(_TELL_STOPS, parameters), key=lambda row: int(row.stop_id)):
+        stops.setdefault(row.runner_id, []).append(row.session_id)
+    return stops
+
+
+def _tell_leave(conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
+    if not rows:
+        return set()
+    told = conn.execute(_TELL_LEAVE, {"runner_ids": sorted({row.runner_id for row in rows})})
+    return set(told.scalars())
+
+
+def _claim(conn: Connection, seekers: Sequence[Seeker], answers: dict[str, Answer], limits: Limits) -> None:
+    assigned = claim_runs(conn, seekers, delivered=True, limits=limits)
+    for one in seekers:
+        _answer(answers, one).runs = assigned.runs.get(one.ask.poll_id, [])
+
+
+def _park(conn: Connection, seekers: Sequence[Seeker]) -> None:
+    if seekers:
+        conn.execute(
+            _PARK,
+            {
+                "polls": [one.ask.poll_id for one in seekers],
+                "runner_ids": [one.ask.runner_id for one in seekers],
+                "registrations": [one.offer.registration for one in seekers],
+                "instances": [one.ask.instance for one in seekers],
+                "wanted": [one.ask.wanted for one in seekers],
+            },
+        )
+
+
+def _answer(answers: dict[str, Answer], one: Seeker) -> PollAnswer:
+    answer = answers[one.ask.poll_id]
+    if isinstance(answer, RunnerNotRegistered):
+        raise TypeError(answer)
+    return answer
+
+
+def _waits(answer: Answer) -> bool:
+    return isinstance(answer, PollAnswer) and answer.empty
