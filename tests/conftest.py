@@ -1,0 +1,126 @@
+"""Fixtures of all tests: real servers, a fresh migrated database each, real processes of ours on top."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from runtime.postgres import sync_engine
+from runtime.settings import PREFIX, Settings
+from tests.support.cluster import Cluster
+from tests.support.servers import (
+    OwnPostgres,
+    OwnRedis,
+    PostgresOfTests,
+    RedisOfTests,
+    clear_leftovers,
+    new_directory,
+    postgres_of,
+    redis_of,
+    scratch_directory,
+)
+
+# What a developer has exported must not change what is tested; the two server URLs are the only way in.
+for _name in [name for name in os.environ if name.startswith(PREFIX)]:
+    del os.environ[_name]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Once all are done: end what a killed test process, of this run or an earlier one, has left."""
+    if not hasattr(config, "workerinput"):
+        clear_leftovers()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A directory of this test process; Postgres may enter it, whoever runs it."""
+    with scratch_directory() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def test_process() -> str:
+    return os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+
+
+@pytest.fixture(scope="session")
+def postgres(scratch: Path, test_process: str) -> Iterator[PostgresOfTests]:
+    """The Postgres of this test process, for databases beyond `database_url`; one to be stopped is own_postgres."""
+    server = postgres_of(scratch, test_process, os.environ.get("DATABASE_URL", ""))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server(scratch: Path, test_process: str) -> Iterator[RedisOfTests]:
+    server = redis_of(scratch, test_process, os.environ.get("REDIS_URL", ""))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def database_url(postgres: PostgresOfTests) -> Iterator[str]:
+    """URL of this test's own database, migrated and empty."""
+    url = postgres.create()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def empty_database_url(postgres: PostgresOfTests) -> Iterator[str]:
+    """URL of a database without any table: for migrations."""
+    url = postgres.create(migrated=False)
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisOfTests) -> str:
+    """URL of an empty logical database that no other test uses meanwhile."""
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Defaults, with this test's servers."""
+    return Settings(database_url=database_url, redis_url=redis_url)
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """Connections to this test's database, enough for the largest crowd of contenders."""
+    engine = sync_engine(settings, pool_size=48, name="test")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def cluster(scratch: Path, settings: Settings) -> Iterator[Cluster]:
+    """Real web and worker processes on this test's database: `cluster.start_web()`, `cluster.start_worker()`."""
+    cluster = Cluster(new_directory(scratch, "cluster"), settings.database_url, settings.redis_url)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def own_postgres(scratch: Path) -> Iterator[OwnPostgres]:
+    """A migrated embedded Postgres of this test alone, also when DATABASE_URL is given."""
+    server = OwnPostgres(new_directory(scratch, "postgres"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_redis(scratch: Path) -> Iterator[OwnRedis]:
+    """An embedded Redis of this test alone, also when REDIS_URL is given."""
+    server = OwnRedis(new_directory(scratch, "redis"))
+    yield server
+    server.kill()

@@ -1,0 +1,180 @@
+"""Connections to a real Postgres, and what its failures mean."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from runtime.postgres import (
+    async_engine,
+    autocommit,
+    autocommit_async,
+    is_item_fault,
+    is_retryable,
+    is_unavailable,
+    sqlstate,
+    sync_engine,
+    transaction,
+)
+from runtime.settings import Settings
+from tests.support.servers import OwnPostgres
+from tests.support.waiting import eventually
+
+TIMEOUTS = text(
+    "SELECT name, setting FROM pg_settings"
+    " WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout')"
+)
+EXPECTED = {"lock_timeout": "2000", "statement_timeout": "10000", "idle_in_transaction_session_timeout": "5000"}
+
+
+def timeouts_of(connection: Connection) -> dict[str, str]:
+    return {row.name: row.setting for row in connection.execute(TIMEOUTS)}
+
+
+def failure(connection: Connection, statement: str) -> DBAPIError:
+    with pytest.raises(DBAPIError) as caught:
+        connection.execute(text(statement))
+    return caught.value
+
+
+def verdict(error: BaseException) -> str:
+    found = [name for name, is_so in (("unavailable", is_unavailable), ("fault", is_item_fault)) if is_so(error)]
+    return " ".join([*found, *(["retry"] if is_retryable(error) else [])])
+
+
+def test_every_connection_has_its_timeouts_from_the_start(settings: Settings, engine: Engine) -> None:
+    """No statement waits for ever, whichever helper gave the connection."""
+    with transaction(engine) as connection:
+        assert timeouts_of(connection) == EXPECTED
+    with autocommit(engine) as connection:
+        assert timeouts_of(connection) == EXPECTED
+
+
+def test_without_startup_options_each_transaction_sets_its_timeouts(settings: Settings) -> None:
+    """Behind PgBouncer nothing is set for the session, which is another's next."""
+    engine = sync_engine(settings.model_copy(update={"startup_options": False}), pool_size=1)
+    with transaction(engine) as connection:
+        assert timeouts_of(connection) == EXPECTED
+    with autocommit(engine) as connection:
+        assert timeouts_of(connection)["lock_timeout"] == "0"
+    engine.dispose()
+
+
+async def test_the_web_engine_has_the_same_timeouts(settings: Settings) -> None:
+    """The asynchronous engine is the same in another colour."""
+    engine = async_engine(settings)
+    async with autocommit_async(engine) as connection:
+        assert await connection.run_sync(timeouts_of) == EXPECTED
+    await engine.dispose()
+
+
+def test_a_transaction_is_committed_at_its_end_and_undone_by_an_error(engine: Engine) -> None:
+    """All of the block or nothing of it."""
+    with transaction(engine) as connection:
+        connection.execute(text("CREATE TABLE noted (n int)"))
+    with pytest.raises(DBAPIError), transaction(engine) as connection:
+        connection.execute(text("INSERT INTO noted VALUES (1)"))
+        connection.execute(text("SELECT 1/0"))
+    with transaction(engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM noted")).scalar_one() == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "meaning"),
+    [
+        ("SELECT 1/0", "fault"),
+        ("SELECT repeat(chr(0), 1)", "fault"),
+        ("SELECT repeat('[', 100000)::json", "fault"),
+        ("SET LOCAL statement_timeout = 10; SELECT pg_sleep(5)", "fault"),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", "unavailable retry"),
+        ("SET TRANSACTION READ ONLY; CREATE TABLE t ()", "unavailable retry"),
+        ("SELECT * FROM no_such_table", ""),
+        ("SELEC 1", ""),
+    ],
+    ids=["division", "nul", "depth", "timeout", "terminated", "read only", "no table", "syntax"],
+)
+def test_a_failure_means_what_postgres_says(engine: Engine, statement: str, meaning: str) -> None:
+    """Faults of an item are bisected, outages held, the rest is a bug and nobody's fault but ours."""
+    with engine.connect() as connection:
+        assert verdict(failure(connection, statement)) == meaning
+
+
+def test_constraint_and_encoding_errors_are_faults_of_an_item(engine: Engine) -> None:
+    """A NUL or a lone surrogate in a text never reaches Postgres; it is the item's all the same."""
+    with engine.connect() as connection:
+        for value in ("\x00", "\ud800"):
+            with pytest.raises((DBAPIError, UnicodeEncodeError)) as caught:
+                connection.execute(text("SELECT CAST(:value AS text)"), {"value": value})
+            assert verdict(caught.value) == "fault"
+            connection.rollback()
+        connection.execute(text("CREATE TEMP TABLE once (n int PRIMARY KEY)"))
+        assert verdict(failure(connection, "INSERT INTO once VALUES (1), (1)")) == "fault"
+
+
+def test_a_lock_that_is_not_had_in_time_is_a_fault_and_a_deadlock_is_repeated(engine: Engine) -> None:
+    """Whoever is blocked waits alone; whoever deadlocked tries again."""
+    with transaction(engine) as connection:
+        connection.execute(text("CREATE TABLE rows AS SELECT n FROM generate_series(1, 2) AS n"))
+    meet = threading.Barrier(2)
+
+    def lock_both(first: int, second: int) -> str:
+        with engine.connect() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            statement = text("SELECT n FROM rows WHERE n = :n FOR UPDATE")
+            connection.execute(statement, {"n": first})
+            meet.wait(10)
+            try:
+                connection.execute(statement, {"n": second})
+            except DBAPIError as error:
+                return verdict(error)
+            return "got both"
+
+    with ThreadPoolExecutor(2) as threads:
+        outcomes = [threads.submit(lock_both, *pair).result for pair in ((1, 2), (2, 1))]
+        assert sorted(outcome() for outcome in outcomes) == ["got both", "retry"]
+
+    with engine.connect() as holder, engine.connect() as waiter:
+        holder.execute(text("SELECT n FROM rows WHERE n = 1 FOR UPDATE"))
+        waiter.execute(text("SET LOCAL lock_timeout = 20"))
+        error = failure(waiter, "SELECT n FROM rows WHERE n = 1 FOR UPDATE")
+        assert (sqlstate(error), verdict(error)) == ("55P03", "fault")
+
+
+def test_a_full_pool_is_not_an_outage(settings: Settings) -> None:
+    """Postgres is well when we have used up our own connections."""
+    engine = sync_engine(settings.model_copy(update={"pool_timeout_seconds": 0.01}), pool_size=1)
+    with engine.connect(), pytest.raises(PoolTimeout) as caught:
+        engine.connect()
+    assert verdict(caught.value) == ""
+    engine.dispose()
+
+
+def test_a_paused_transaction_is_ended_and_may_be_repeated(settings: Settings) -> None:
+    """A frozen process does not hold its locks: the server ends its transaction."""
+    engine = sync_engine(settings.model_copy(update={"idle_in_transaction_seconds": 0.02}), pool_size=2)
+    with engine.connect() as paused, autocommit(engine) as watcher:
+        pid = paused.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        alive = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+        eventually(lambda: watcher.execute(alive, {"pid": pid}).scalar_one() == 0)
+        assert "retry" in verdict(failure(paused, "SELECT 1"))
+    engine.dispose()
+
+
+def test_an_engine_survives_a_crash_and_a_stop_of_its_server(own_postgres: OwnPostgres) -> None:
+    """While it is away every failure says so; after that the same engine goes on."""
+    engine = sync_engine(Settings(database_url=own_postgres.url), pool_size=2)
+    for end in (own_postgres.kill, own_postgres.stop):
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            end()
+            assert verdict(failure(connection, "SELECT 1")) == "unavailable retry"
+        with pytest.raises(DBAPIError) as caught:
+            engine.connect()
+        assert verdict(caught.value) == "unavailable retry"
+        own_postgres.start()
+        with transaction(engine) as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()

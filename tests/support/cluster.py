@@ -1,0 +1,163 @@
+"""Real processes of the coordinator against a test's database: started, watched, frozen and killed by their pid."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from runtime.processes import free_port, write_pid_file
+from tests.support.waiting import eventually
+
+COMMAND = Path(sys.executable).with_name("coordinator")
+START_SECONDS = 30
+# Tests end processes all the time: what a person waits for would only make them slow.
+QUICK = {"drain_seconds": 0, "graceful_shutdown_seconds": 1, "worker_grace_seconds": 1, "log_format": "json"}
+
+
+class Process:
+    """One running process. `url` is empty unless it serves HTTP."""
+
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], log_file: Path, url: str = "") -> None:
+        self.name = name
+        self.url = url
+        self._popen = popen
+        self._log_file = log_file
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._popen.poll()
+
+    def log(self) -> str:
+        """Everything it has written so far."""
+        return self._log_file.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """`kill -9`, and it is gone when this returns."""
+        self.signal(signal.SIGKILL)
+        self._popen.wait(10)
+
+    def terminate(self) -> None:
+        """SIGTERM; it may live on for a while: see wait."""
+        self.signal(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """It stops in the middle of whatever it does, its connections stay open."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def signal(self, number: int) -> None:
+        if self.alive:
+            self._popen.send_signal(number)
+
+    def wait(self, within: float = 30) -> int:
+        """Its exit code, as soon as it ends."""
+        return self._popen.wait(within)
+
+    def stop(self) -> None:
+        """End it in order, or with SIGKILL when it does not end within 10 s."""
+        self.thaw()
+        self.terminate()
+        try:
+            self.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@dataclass
+class Cluster:
+    """Processes that share a database and a Redis; all are ended with the test."""
+
+    directory: Path
+    database_url: str
+    redis_url: str
+    processes: list[Process] = field(default_factory=list)
+    _numbers: "count[int]" = field(default_factory=lambda: count(1))
+
+    def start_web(self, *, wait: bool = True, **settings: object) -> Process:
+        """Start a web process on a free port; returns when it is ready. `settings` as in runtime/settings.py."""
+        port = free_port()
+        arguments = ["web", "--host", "127.0.0.1", "--port", str(port)]
+        process = self.start("web", arguments, settings, url=f"http://127.0.0.1:{port}")
+        if wait:
+            self.wait_until(process, lambda: answers(f"{process.url}/health/ready"), "ready")
+        return process
+
+    def start_worker(self, *arguments: str, wait: bool = True, **settings: object) -> Process:
+        """Start a worker process; returns when it has said that it is ready."""
+        process = self.start("worker", ["worker", *arguments], settings)
+        if wait:
+            self.wait_until(process, lambda: "ready" in process.log(), "ready")
+        return process
+
+    def start(
+        self, kind: str, arguments: list[str], settings: Mapping[str, object] | None = None, *, url: str = ""
+    ) -> Process:
+        """Start `coordinator` with any arguments; returns at once."""
+        name = f"{kind}-{next(self._numbers)}"
+        log_file = self.directory / f"{name}.log"
+        with log_file.open("wb") as log:
+            popen = subprocess.Popen(
+                [str(COMMAND), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment(settings or {}),
+                cwd=self.directory,
+                start_new_session=True,
+            )
+        process = Process(name, popen, log_file, url)
+        self.processes.append(process)
+        # By this file the next run finds it, should this one be killed.
+        write_pid_file(self.directory / "run" / f"{name}.pid", popen.pid)
+        return process
+
+    def wait_until(self, process: Process, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something of a process that must not die meanwhile; the end of its log is in the error."""
+
+        def done() -> bool:
+            return not process.alive or condition()
+
+        try:
+            eventually(done, START_SECONDS, every=0.02, what=f"{process.name}: {what}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{process.log()[-4000:]}") from None
+        if not process.alive:
+            raise AssertionError(f"{process.name} ended with {process.exit_code}\n{process.log()[-4000:]}")
+
+    def stop(self) -> None:
+        """End all processes: asked first, so that they end side by side, then one by one."""
+        for process in self.processes:
+            process.thaw()
+            process.terminate()
+        for process in self.processes:
+            process.stop()
+
+    def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
+        wanted = {"database_url": self.database_url, "redis_url": self.redis_url, **QUICK, **settings}
+        ours = {f"COORDINATOR_{name.upper()}": str(value) for name, value in wanted.items()}
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return {**inherited, "PYTHONUNBUFFERED": "1", **ours}
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200 within a second."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 our own http:// address
+            return bool(response.status == 200)
+    except OSError:
+        return False

@@ -1,0 +1,35 @@
+"""The one way a test waits: for a condition, with a deadline."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+def eventually(condition: Callable[[], T], deadline: float = 10, *, every: float = 0.01, what: str = "") -> T:
+    """The first true value of `condition`, asked again and again; AssertionError after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(_missed(what, deadline, value))
+        time.sleep(every)
+    return value
+
+
+async def eventually_async(
+    condition: Callable[[], Awaitable[T]], deadline: float = 10, *, every: float = 0.01, what: str = ""
+) -> T:
+    """The same for a condition that is awaited."""
+    end = time.monotonic() + deadline
+    while not (value := await condition()):
+        if time.monotonic() > end:
+            raise AssertionError(_missed(what, deadline, value))
+        await anyio.sleep(every)
+    return value
+
+
+def _missed(what: str, deadline: float, value: object) -> str:
+    return f"{what or 'the condition'} did not come true within {deadline:g} s (last: {value!r})"
