@@ -279,6 +279,18 @@ stop_commands = Table(
     Index("ix_stop_commands_deadline", "deadline_at"),
 )
 
+# What a delete leaves behind: its answer, for a repeat of the request, and which events upkeep has still to remove.
+deleted_sessions = Table(
+    "deleted_sessions",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("session_id", Text, nullable=False),
+    Column("below_event_id", BigInteger, nullable=False),
+    Column("events_count", BigInteger, nullable=False),
+    Column("runs_count", BigInteger, nullable=False),
+    _time("deleted_at", default=True),
+)
+
 child_results = Table(
     "child_results",
     metadata,

@@ -3,13 +3,13 @@
 Only the insert (submit) and the claim stand beside it.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from psycopg.errors import SerializationFailure
-from sqlalchemy import ARRAY, Connection, Row, Text, cast, func, select, text
+from sqlalchemy import ARRAY, Connection, Row, Select, Text, bindparam, func, select, text
 
 from models.base import uuid7
 from models.feed import EventRow, encode, record_events
@@ -110,64 +110,85 @@ class Held:
         return sorted(rows, key=lambda run: int(run.session_seq))
 
 
-def hold_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: Collection[str] = ()) -> Held:
+_UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')")
+
+
+def _ids(name: str) -> Any:
+    return func.unnest(bindparam(name, type_=ARRAY(Text)))
+
+
+# The unfinished runs of a session come from their partial index: a session of ten thousand turns costs no more.
+_CONCERNED = select(runs.c.session_id).where(runs.c.run_id.in_(select(_ids("run_ids")))).union(select(_ids("sessions")))
+_HOLD_RUNS: Select[Any] = (
+    select(*HELD_COLUMNS, sessions.c.next_run)
+    .join(sessions, sessions.c.session_id == runs.c.session_id)
+    .where(
+        runs.c.run_id.in_(
+            select(_ids("run_ids")).union(
+                select(runs.c.run_id).where(runs.c.session_id.in_(_CONCERNED), _UNFINISHED),
+            ),
+        ),
+    )
+    .order_by(runs.c.run_id)
+    .with_for_update(of=runs)
+)
+_HOLD_SESSIONS = (
+    select(sessions)
+    .where(sessions.c.session_id.in_(select(_ids("sessions"))))
+    .order_by(sessions.c.session_id)
+    .with_for_update()
+)
+_READ_SESSIONS = select(sessions).where(sessions.c.session_id.in_(select(_ids("sessions"))))
+_UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id.in_(select(_ids("sessions"))), _UNFINISHED)
+_HOLD_NEWCOMERS: Select[Any] = (
+    select(*HELD_COLUMNS)
+    .where(runs.c.run_id.in_(select(_ids("run_ids"))))
+    .with_for_update(of=runs, skip_locked=True)
+)
+
+
+def hold_runs(
+    conn: Connection,
+    run_ids: Collection[str] = (),
+    session_ids: Collection[str] = (),
+    *,
+    more_sessions: Collection[str] = (),
+) -> Held:
     """Lock the runs, all unfinished runs of their sessions and of ``session_ids``, then the sessions, in id order.
 
-    A run that was submitted between the two locks is locked too when nobody else holds it; else the transaction has
-    to start over, which is said as a serialisation failure.
+    ``more_sessions`` are locked with the sessions, without their runs. A run that was submitted between the two locks
+    is locked too when nobody else holds it; else the transaction has to start over, which is said as a serialisation
+    failure.
     """
-    concerned = (
-        select(runs.c.session_id)
-        .where(runs.c.run_id == func.any(_array(run_ids)))
-        .union(select(func.unnest(_array(session_ids))))
-    )
-    wanted = runs.c.session_id.in_(concerned) & (
-        runs.c.status.in_(UNFINISHED) | (runs.c.run_id == func.any(_array(run_ids)))
-    )
-    statement = (
-        select(*HELD_COLUMNS, sessions.c.next_run)
-        .join(sessions, sessions.c.session_id == runs.c.session_id)
-        .where(wanted)
-        .order_by(runs.c.run_id)
-        .with_for_update(of=runs)
-    )
-    rows = conn.execute(statement).all()
+    rows = conn.execute(_HOLD_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
     expected = {row.session_id: row.next_run for row in rows}
-    held = Held(runs=_by_id(rows))
-    wanted_sessions = sorted({*expected, *session_ids})
-    locked = conn.execute(
-        select(sessions)
-        .where(sessions.c.session_id == func.any(_array(wanted_sessions)))
-        .order_by(sessions.c.session_id)
-        .with_for_update(),
-    )
+    held = Held(runs={row.run_id: row for row in rows})
+    wanted_sessions = sorted({*expected, *session_ids, *more_sessions})
+    locked = conn.execute(_HOLD_SESSIONS, {"sessions": wanted_sessions})
     held.sessions = {row.session_id: row for row in locked}
-    newer = [one for one, row in held.sessions.items() if row.next_run != expected.get(one, 1)]
+    mattering = expected.keys() | set(session_ids)
+    newer = [one for one in mattering & held.sessions.keys() if held.sessions[one].next_run != expected.get(one, 1)]
     if newer:
         _hold_newcomers(conn, held, newer)
     return held
 
 
-def _by_id(rows: Iterable[Any]) -> dict[str, HeldRun]:
-    return {row.run_id: row for row in rows}
-
-
 def _hold_newcomers(conn: Connection, held: Held, session_ids: Sequence[str]) -> None:
-    unfinished = runs.c.session_id.in_(session_ids) & runs.c.status.in_(UNFINISHED)
-    there = set(conn.execute(select(runs.c.run_id).where(unfinished)).scalars()) - held.runs.keys()
+    unfinished = conn.execute(_UNFINISHED_NOW, {"sessions": list(session_ids)}).scalars()
+    there = set(unfinished) - held.runs.keys()
     if not there:
         return
-    rows = conn.execute(
-        select(*HELD_COLUMNS).where(runs.c.run_id.in_(there)).with_for_update(skip_locked=True),
-    ).all()
+    rows = conn.execute(_HOLD_NEWCOMERS, {"run_ids": list(there)}).all()
     if len(rows) < len(there):
         msg = "a run of the session came meanwhile and is held by another transaction"
         raise SerializationFailure(msg)
-    held.runs.update(_by_id(rows))
+    held.runs.update({row.run_id: row for row in rows})
 
 
-def _array(values: Iterable[str]) -> Any:
-    return cast(list(values), ARRAY(Text))
+def refresh_sessions(conn: Connection, held: Held, session_ids: Collection[str]) -> None:
+    """Read locked sessions again after a round has changed them."""
+    rows = conn.execute(_READ_SESSIONS, {"sessions": list(session_ids)})
+    held.sessions.update({row.session_id: row for row in rows})
 
 
 _MOVE = text("""
@@ -180,7 +201,7 @@ _MOVE = text("""
         completed_at = CASE WHEN m.status IN ('completed', 'failed', 'stopped') THEN clock_timestamp() END,
         run_deadline_at = CASE m.status
             WHEN 'running' THEN now() + make_interval(secs => r.run_timeout_seconds)
-            WHEN 'stopping' THEN now() + make_interval(secs => m.stop_seconds) END,
+            WHEN 'stopping' THEN coalesce(now() + make_interval(secs => m.stop_seconds), r.run_deadline_at) END,
         match_deadline_at = CASE WHEN m.status <> 'pending' THEN r.match_deadline_at END,
         claim_deadline_at = NULL,
         stop_cause = CASE WHEN m.status <> 'pending' THEN coalesce(m.stop_cause, r.stop_cause) END,
@@ -259,6 +280,12 @@ def _effects(moves: Sequence[Move]) -> list[Effect]:
             move.effect.told = move.effect.told or former.told
         by_session[move.effect.session_id] = move.effect
     return list(by_session.values())
+
+
+def settle_and_tell(conn: Connection, effects: Sequence[Effect]) -> None:
+    """Settle sessions in which no run moves (at most one effect each), and write ``session_updated`` where it shows."""
+    told = settle_sessions(conn, effects)
+    record_events(conn, [session_updated(session) for session in told])
 
 
 def tell(

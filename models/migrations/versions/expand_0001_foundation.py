@@ -23,6 +23,16 @@ CREATE TABLE child_results (
 
 CREATE INDEX ix_child_results_waiting ON child_results (parent_session_id) WHERE delivered_in IS NULL;
 
+CREATE TABLE deleted_sessions (
+    request_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    below_event_id BIGINT NOT NULL,
+    events_count BIGINT NOT NULL,
+    runs_count BIGINT NOT NULL,
+    deleted_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT pk_deleted_sessions PRIMARY KEY (request_id)
+);
+
 CREATE TABLE demand_profiles (
     profile_id BIGSERIAL NOT NULL,
     hash TEXT NOT NULL,
