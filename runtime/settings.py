@@ -210,11 +210,14 @@ def _is_foreign(name: str, value: str) -> bool:
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    known = {field.upper() for field in Settings.model_fields}
     for name, value in sorted(environ.items()):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not _is_foreign(name.upper(), value):
-            close = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.75)
-            hint = f" Did you mean {close[0]}?" if close else " `coordinator settings` lists all."
+        if not name.upper().startswith(PREFIX) or _is_foreign(name.upper(), value):
+            continue
+        own_name = name.upper().removeprefix(PREFIX)
+        if own_name not in known:
+            close = difflib.get_close_matches(own_name, sorted(known), n=1, cutoff=0.7)
+            hint = f" Did you mean {PREFIX}{close[0]}?" if close else " `coordinator settings` lists all."
             raise SettingsError(f"{name} is not a setting.{hint}")
 
 

@@ -1,0 +1,123 @@
+"""The house rules: each fires on what it forbids and leaves alone what looks like it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("house_rules", ROOT / "scripts" / "house_rules.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["house_rules"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+house_rules = _load()
+LONG_FUNCTION = "def verb():\n" + "    x = 1\n" * 60
+SHORT_FUNCTION = "def verb():\n" + "    x = 1\n" * 59
+# Put together here so that this file itself breaks no rule.
+IGNORE, NOQA = "# type: " + "ignore", "# no" + "qa"
+
+BREACHES = [
+    ("sql_stays_in_models", "app/x.py", "from sqlalchemy import text"),
+    ("sql_stays_in_models", "workers/x.py", "from sqlalchemy.dialects.postgresql import insert"),
+    ("sql_stays_in_models", "cli/x.py", "connection.execute(statement)"),
+    ("sql_stays_in_models", "runtime/x.py", "connection.exec_driver_sql('SELECT 1')"),
+    ("commits_have_two_places", "app/x.py", "connection.commit()"),
+    ("commits_have_two_places", "workers/x.py", "with engine.begin() as c: pass"),
+    ("commits_have_two_places", "models/x.py", "conn.commit()"),
+    ("files_fit_in_the_head", "app/x.py", "x = 1\n" * 401),
+    ("functions_fit_on_a_screen", "app/x.py", LONG_FUNCTION),
+    ("functions_fit_on_a_screen", "app/x.py", "async " + LONG_FUNCTION),
+    ("environment_is_read_once", "app/x.py", "import os\nos.environ['A']"),
+    ("environment_is_read_once", "runner/x.py", "import os\nos.getenv('A')"),
+    ("environment_is_read_once", "cli/x.py", "from os import environ"),
+    ("environment_is_read_once", "cli/x.py", "typer.Option('--url', envvar='X')"),
+    ("no_base_http_middleware", "app/x.py", "from starlette.middleware.base import BaseHTTPMiddleware"),
+    ("no_base_http_middleware", "app/x.py", "class A(base.BaseHTTPMiddleware): pass"),
+    ("no_base_http_middleware", "app/x.py", "@app.middleware('http')\nasync def f(): pass"),
+    ("models_stand_alone", "models/x.py", "import orjson"),
+    ("models_stand_alone", "models/x.py", "from runtime.settings import Settings"),
+    ("models_stand_alone", "models/x.py", "from alembic import op"),
+    ("tests_do_not_nap", "tests/unit/x.py", "time.sleep(1)"),
+    ("tests_do_not_nap", "tests/unit/x.py", "await asyncio.sleep(0.1)"),
+    ("no_test_is_skipped", "tests/unit/x.py", "@pytest.mark.skipif(True)\ndef test_a(): 'x'"),
+    ("no_test_is_skipped", "tests/unit/x.py", "pytest.skip('later')"),
+    ("no_test_is_skipped", "tests/unit/x.py", "@pytest.mark.xfail\ndef test_a(): 'x'"),
+    ("tests_say_what_they_show", "tests/unit/x.py", "def test_a(): pass"),
+    ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {IGNORE}"),
+    ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {IGNORE}[arg-type]"),
+    ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {NOQA}"),
+    ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {NOQA}: S101"),
+    ("sql_is_never_formatted", "models/x.py", "text(f'SELECT {x}')"),
+    ("sql_is_never_formatted", "models/x.py", "sqlalchemy.text('SELECT %s' % x)"),
+    ("sql_is_never_formatted", "models/x.py", "text('SELECT {}'.format(x))"),
+]
+ALLOWED = [
+    ("sql_stays_in_models", "models/x.py", "from sqlalchemy import text\nconn.execute(text('SELECT 1'))"),
+    ("sql_stays_in_models", "app/x.py", "from sqlalchemy import Connection\nawait connection.run_sync(get_run)"),
+    ("sql_stays_in_models", "workers/x.py", "pipeline.execute()"),
+    ("commits_have_two_places", "app/batching.py", "connection.commit()"),
+    ("commits_have_two_places", "runtime/postgres.py", "engine.begin()"),
+    ("commits_have_two_places", "models/x.py", "conn.begin_nested()"),
+    ("files_fit_in_the_head", "app/x.py", "x = 1\n" * 400),
+    ("functions_fit_on_a_screen", "app/x.py", SHORT_FUNCTION),
+    ("environment_is_read_once", "runtime/settings.py", "import os\nos.environ['A']"),
+    ("environment_is_read_once", "runner/x.py", "def child_environment():\n    return {**os.environ, 'A': '1'}"),
+    ("no_base_http_middleware", "app/x.py", "app.add_middleware(CORSMiddleware)"),
+    ("models_stand_alone", "models/x.py", "import json\nfrom psycopg import sql\nfrom models.base import ADMIN"),
+    ("models_stand_alone", "models/migrations/versions/x.py", "from alembic import op"),
+    ("tests_do_not_nap", "tests/unit/x.py", "time.sleep(0.01)\nawait asyncio.sleep(0)"),
+    ("tests_do_not_nap", "tests/support/x.py", "time.sleep(1)"),
+    ("no_test_is_skipped", "tests/unit/x.py", "itertools.islice(x, 1)"),
+    ("tests_say_what_they_show", "tests/unit/x.py", "def test_a():\n    'What it shows.'\ndef helper(): pass"),
+    ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {IGNORE}[arg-type]  # its stub is wrong"),
+    ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {NOQA}: S101 -- it cannot be None here"),
+    ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {IGNORE}[misc]  {NOQA}: S101 one reason for both"),
+    ("silenced_tools_have_a_reason", "app/x.py", f"x = '{NOQA}'"),
+    ("sql_is_never_formatted", "models/x.py", "text('SELECT :x')\ntext(CLAIM)"),
+]
+
+
+def findings(rule: str, path: str, source: str) -> list[object]:
+    return list(getattr(house_rules, rule)(house_rules.File.parse(path, source)))
+
+
+@pytest.mark.parametrize(("rule", "path", "source"), BREACHES, ids=[str(n) for n in range(len(BREACHES))])
+def test_a_breach_is_found(rule: str, path: str, source: str) -> None:
+    """What a rule forbids does not get in."""
+    assert findings(rule, path, source)
+
+
+@pytest.mark.parametrize(("rule", "path", "source"), ALLOWED, ids=[str(n) for n in range(len(ALLOWED))])
+def test_what_is_allowed_is_left_alone(rule: str, path: str, source: str) -> None:
+    """A rule that cries wolf is soon ignored."""
+    assert findings(rule, path, source) == []
+
+
+def test_every_rule_gives_its_reason_and_is_tried_both_ways() -> None:
+    """A rule without a reason is obeyed or broken at random."""
+    names = {rule.__name__ for rule in house_rules.RULES}
+    assert names == {rule for rule, _, _ in BREACHES} == {rule for rule, _, _ in ALLOWED}
+    assert all(len(rule.__doc__) > 60 for rule in house_rules.RULES)
+
+
+def test_a_breach_is_printed_with_its_place_and_fails_the_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An editor can jump to it, a script can stop at it."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "x.py").write_text("import os\n\nkey = os.environ['KEY']\n")
+    assert house_rules.main(tmp_path) == 1
+    expected = "app/x.py:3: environment_is_read_once: `.environ` reads the environment\n"
+    assert capsys.readouterr().out == expected
+    (tmp_path / "app" / "x.py").write_text("key = 1\n")
+    assert house_rules.main(tmp_path) == 0

@@ -1,0 +1,100 @@
+"""Log lines: ours and our libraries' in one shape."""
+
+import json
+import logging
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+import structlog
+
+from runtime.logs import configure_logs, log
+from runtime.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Logging belongs to the process: what a test configures is taken back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("uvicorn.access").disabled = False
+    structlog.reset_defaults()
+
+
+def lines(stream: StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def configured(**settings: Any) -> StringIO:
+    stream = StringIO()
+    configure_logs(Settings(**settings), process="web-1", stream=stream)
+    return stream
+
+
+def test_a_json_line_has_event_keys_level_time_and_process() -> None:
+    """One object a line, ready for any collector."""
+    stream = configured(log_format="json")
+    log("app.polls").info("claimed", run_id="run_1")
+    (line,) = lines(stream)
+    assert line.pop("timestamp").endswith("Z")
+    expected = {"event": "claimed", "run_id": "run_1", "level": "info", "logger": "app.polls", "process": "web-1"}
+    assert line == expected
+
+
+def test_lines_of_our_libraries_look_like_ours_and_come_once() -> None:
+    """Uvicorn and dramatiq bring handlers of their own, which would print twice."""
+    logging.getLogger("uvicorn").addHandler(logging.StreamHandler(StringIO()))
+    stream = configured(log_format="json")
+    logging.getLogger("uvicorn.error").info("Started %s", "here")
+    logging.getLogger("dramatiq.worker").warning("slow")
+    assert [(line["event"], line["process"]) for line in lines(stream)] == [
+        ("Started here", "web-1"),
+        ("slow", "web-1"),
+    ]
+
+
+def test_there_is_no_access_log() -> None:
+    """A line for every poll of every runner is for nobody."""
+    stream = configured(log_format="json")
+    logging.getLogger("uvicorn.access").info("GET /runner/runs")
+    assert lines(stream) == []
+
+
+def test_an_exception_stays_on_its_line() -> None:
+    """A collector must not cut a traceback into forty events."""
+    stream = configured(log_format="json")
+    try:
+        json.loads("lost")
+    except ValueError:
+        log("x").exception("failed")
+    (line,) = lines(stream)
+    assert "JSONDecodeError" in line["exception"]
+
+
+def test_only_the_wanted_level_is_written() -> None:
+    """log_level holds for everyone's lines."""
+    stream = configured(log_format="json", log_level="warning")
+    log("x").info("quiet")
+    logging.getLogger("uvicorn.error").info("quiet")
+    log("x").warning("loud")
+    assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+def test_text_that_cannot_be_encoded_is_logged_all_the_same() -> None:
+    """What clients send may hold lone surrogates."""
+    stream = configured(log_format="json")
+    log("x").info("odd", text="\ud800\x00")
+    assert lines(stream)[0]["text"] == "\ud800\x00"
+
+
+def test_console_lines_are_for_people_without_colours_in_a_file() -> None:
+    """Colours only on a terminal."""
+    stream = configured(log_format="console")
+    log("x").info("claimed", run_id="run_1")
+    assert "claimed" in stream.getvalue()
+    assert "run_id=run_1" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()

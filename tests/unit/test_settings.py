@@ -1,0 +1,160 @@
+"""Settings: one place, one name each, and nothing misspelt goes unnoticed."""
+
+import pytest
+
+from runtime.settings import PREFIX, Settings, SettingsError, effective, load_settings, masked
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def complaint(environment: pytest.MonkeyPatch, name: str, value: str) -> str:
+    environment.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    return str(caught.value)
+
+
+def test_a_setting_has_its_default_until_the_environment_says_otherwise(environment: pytest.MonkeyPatch) -> None:
+    """The environment wins over the default; an empty variable says nothing."""
+    assert load_settings().poll_timeout_seconds == 30
+    environment.setenv("COORDINATOR_POLL_TIMEOUT_SECONDS", "12.5")
+    environment.setenv("COORDINATOR_CLAIM_TIMEOUT_SECONDS", "")
+    assert load_settings().poll_timeout_seconds == 12.5
+    assert load_settings().claim_timeout_seconds == 15
+
+
+def test_settings_cannot_be_changed_afterwards(environment: pytest.MonkeyPatch) -> None:
+    """What was printed at the start is what is in force."""
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().insecure = True  # type: ignore[misc]  # the point of the test
+
+
+def test_a_misspelt_setting_is_refused_and_the_right_one_is_named(environment: pytest.MonkeyPatch) -> None:
+    """A typing error in a deadline must not wait for the incident to be found."""
+    said = complaint(environment, "COORDINATOR_CLAIM_TIMEOUT_SECOND", "5")
+    assert said == "COORDINATOR_CLAIM_TIMEOUT_SECOND is not a setting. Did you mean COORDINATOR_CLAIM_TIMEOUT_SECONDS?"
+
+
+def test_a_setting_like_no_other_is_refused_too(environment: pytest.MonkeyPatch) -> None:
+    """Without a near name the list of all is pointed to."""
+    assert complaint(environment, "COORDINATOR_XYZ", "1").endswith("`coordinator settings` lists all.")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("COORDINATOR_RUN_ID", "run_1"),
+        ("COORDINATOR_RUN_ANYTHING_ELSE", "x"),
+        ("COORDINATOR_SERVICE_HOST", "10.0.0.1"),
+        ("COORDINATOR_SERVICE_PORT", "8765"),
+        ("COORDINATOR_SERVICE_PORT_HTTP", "8765"),
+        ("COORDINATOR_PORT", "tcp://10.0.0.1:8765"),
+        ("COORDINATOR_PORT_8765_TCP", "tcp://10.0.0.1:8765"),
+        ("COORDINATOR_PORT_8765_TCP_ADDR", "10.0.0.1"),
+        ("COORDINATOR_WEB_SERVICE_HOST", "10.0.0.1"),
+        ("COORDINATOR_WEB_PORT_8765_TCP_PROTO", "tcp"),
+        ("MY_COORDINATOR_THING", "1"),
+    ],
+)
+def test_what_is_not_meant_for_us_is_left_alone(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A run's variables and the links of a Kubernetes service of our name are no settings."""
+    environment.setenv(name, value)
+    load_settings()
+
+
+def test_a_port_that_is_no_service_link_is_refused(environment: pytest.MonkeyPatch) -> None:
+    """Who sets COORDINATOR_PORT to a number means something that we would otherwise ignore."""
+    assert "COORDINATOR_PORT is not a setting" in complaint(environment, "COORDINATOR_PORT", "8765")
+
+
+def test_an_impossible_value_is_named_with_its_variable(environment: pytest.MonkeyPatch) -> None:
+    """The message says which variable, what is wrong and what was given."""
+    said = complaint(environment, "COORDINATOR_POLL_TIMEOUT_SECONDS", "601")
+    assert said == "COORDINATOR_POLL_TIMEOUT_SECONDS: Input should be less than or equal to 600, not '601'"
+
+
+def test_a_complaint_about_a_url_never_shows_it(environment: pytest.MonkeyPatch) -> None:
+    """Logs of a failed start are read by many; a URL may hold a password."""
+    said = complaint(environment, "DATABASE_URL", "mysql://me:secret@db/x")
+    assert "postgresql://" in said
+    assert "secret" not in said
+
+
+def test_a_runner_is_stale_before_it_is_lost(environment: pytest.MonkeyPatch) -> None:
+    """The two deadlines are only meant in this order."""
+    assert "must be more than" in complaint(environment, "COORDINATOR_LOST_AFTER_SECONDS", "30")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_spelling_of_a_postgres_url_is_understood(environment: pytest.MonkeyPatch, scheme: str) -> None:
+    """Hosts and libraries spell the scheme differently."""
+    environment.setenv("DATABASE_URL", f"{scheme}://me@db/x?sslmode=require")
+    assert load_settings().database_url == "postgresql+psycopg://me@db/x?sslmode=require"
+
+
+def test_our_name_of_a_server_wins_over_the_common_one(environment: pytest.MonkeyPatch) -> None:
+    """DATABASE_URL may be there for something else."""
+    environment.setenv("DATABASE_URL", "postgresql://other/x")
+    environment.setenv("COORDINATOR_DATABASE_URL", "postgresql://ours/x")
+    environment.setenv("REDIS_URL", "redis://common/1")
+    loaded = load_settings()
+    assert loaded.database_url == "postgresql+psycopg://ours/x"
+    assert loaded.redis_url == "redis://common/1"
+    sources = {row.name: row.source for row in effective(loaded)}
+    assert sources["COORDINATOR_DATABASE_URL"] == "COORDINATOR_DATABASE_URL"
+    assert sources["COORDINATOR_REDIS_URL"] == "REDIS_URL"
+    assert sources["COORDINATOR_LOG_LEVEL"] == "default"
+
+
+def test_a_process_that_needs_servers_says_which_is_missing(environment: pytest.MonkeyPatch) -> None:
+    """Nothing is guessed: a default address could be somebody else's database."""
+    environment.setenv("DATABASE_URL", "postgresql://db/x")
+    with pytest.raises(SettingsError, match=r"COORDINATOR_REDIS_URL \(or REDIS_URL\) is not set"):
+        load_settings().need_servers()
+
+
+def test_lists_are_separated_by_commas(environment: pytest.MonkeyPatch) -> None:
+    """Spaces and empty pieces do not count."""
+    environment.setenv("COORDINATOR_ALLOWED_HOSTS", "a.example, b.example,")
+    assert load_settings().allowed_hosts == ("a.example", "b.example")
+    assert load_settings().cors_origins is None
+
+
+def test_no_setting_takes_a_name_that_others_give(environment: pytest.MonkeyPatch) -> None:
+    """Kubernetes sets COORDINATOR_PORT, the runner COORDINATOR_RUN_*."""
+    assert not [name for name in Settings.model_fields if name in {"port", "host"} or name.startswith("run_")]
+
+
+def test_effective_settings_have_name_value_unit_and_meaning(environment: pytest.MonkeyPatch) -> None:
+    """What `coordinator settings` prints is complete."""
+    rows = effective(load_settings())
+    assert len(rows) == len(Settings.model_fields)
+    assert all(row.description and row.name.startswith(PREFIX) for row in rows)
+    bare = [row.name for row in rows if row.value.replace(".", "").isdigit() and not row.unit]
+    assert bare == ["COORDINATOR_LISTEN_HOST", "COORDINATOR_LISTEN_PORT"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@db:5432/x", "postgresql://me:***@db:5432/x"),
+        ("postgresql://me:s@cr@et@db/x", "postgresql://me:***@db/x"),
+        ("postgresql://me@db/x?password=secret&sslmode=require", "postgresql://me@db/x?password=***&sslmode=require"),
+        ("redis://:secret@cache/1", "redis://:***@cache/1"),
+        ("redis://cache/1", "redis://cache/1"),
+        ("redis://[secret", "***"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    """Wherever in the URL it stands."""
+    assert masked(url) == shown
+
+
+def test_a_printed_settings_object_shows_no_urls(environment: pytest.MonkeyPatch) -> None:
+    """Tracebacks print arguments."""
+    assert "secret" not in repr(Settings(database_url="postgresql://me:secret@db/x", redis_url="redis://:secret@c"))
