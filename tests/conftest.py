@@ -46,21 +46,21 @@ def scratch() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def test_process() -> str:
+def process_name() -> str:
     return os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 
 
 @pytest.fixture(scope="session")
-def postgres(scratch: Path, test_process: str) -> Iterator[PostgresOfTests]:
+def postgres(scratch: Path, process_name: str) -> Iterator[PostgresOfTests]:
     """The Postgres of this test process, for databases beyond `database_url`; one to be stopped is own_postgres."""
-    server = postgres_of(scratch, test_process, os.environ.get("DATABASE_URL", ""))
+    server = postgres_of(scratch, process_name, os.environ.get("DATABASE_URL", ""))
     yield server
     server.close()
 
 
 @pytest.fixture(scope="session")
-def redis_server(scratch: Path, test_process: str) -> Iterator[RedisOfTests]:
-    server = redis_of(scratch, test_process, os.environ.get("REDIS_URL", ""))
+def redis_server(scratch: Path, process_name: str) -> Iterator[RedisOfTests]:
+    server = redis_of(scratch, process_name, os.environ.get("REDIS_URL", ""))
     yield server
     server.close()
 
