@@ -69,6 +69,7 @@ class Execution:
         self._reason: Reason | None = None
         self._process: Process | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._is_over = False
         self._outbox = Outbox(self._send)
         self._key = uuid4().hex
         self._count = 0
@@ -133,7 +134,7 @@ class Execution:
             self._end_if_asked_meanwhile()
             return await self._attend(self._process)
         finally:
-            self._process.close()
+            await self._process.close()
 
     def _end_if_asked_meanwhile(self) -> None:
         if self._reason is not None:
@@ -151,6 +152,7 @@ class Execution:
                 await self._ending
             await asyncio.wait(readers, timeout=LEFTOVER_SECONDS)
             process.signal_group(signal.SIGKILL)
+            self._is_over = True
             await asyncio.gather(*readers)
         finally:
             for task in (given, *readers):
@@ -174,12 +176,12 @@ class Execution:
         splitter = LineSplitter()
         reads_left = READS_AFTER_END
         while reads_left:
-            has_ended = process.exit_code is not None
-            reads_left -= has_ended
+            is_over = self._is_over
+            reads_left -= is_over
             try:
                 data = await asyncio.wait_for(stream.read(READ_SIZE), QUIET_SECONDS)
             except TimeoutError:
-                if has_ended:
+                if is_over:
                     break
                 if stream is process.stdout:
                     await self._tell_kept_back(as_result=False)

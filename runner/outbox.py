@@ -64,7 +64,8 @@ class Outbox:
             await self._something.wait()
             if not self._waiting and self._closed.is_set():
                 break
-            await self._gather(sent_at + GATHER_SECONDS - monotonic())
+            if len(self._waiting) < MOST_AT_ONCE:
+                await self._gather(sent_at + GATHER_SECONDS - monotonic())
             batch = self._take()
             sent_at = monotonic()
             if batch and not await self._send(batch):

@@ -100,7 +100,8 @@ class Process:
             pass
         return True
 
-    def close(self) -> None:
-        """Close the pipes and kill what is left of the group."""
+    async def close(self) -> None:
+        """Kill what is left of the group and close the pipes."""
         self.signal_group(signal.SIGKILL)
+        await self.exited()
         self._transport.close()
