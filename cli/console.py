@@ -1,0 +1,37 @@
+"""What `coordinator up` says while it runs: a line for people or a JSON object for machines, one an event."""
+
+import json
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Literal
+
+Format = Literal["console", "json"]
+
+
+class Console:
+    """Writes to stdout; that nobody reads it any more is no reason to stop serving."""
+
+    def __init__(self, style: Format) -> None:
+        self._style = style
+
+    def say(self, process: str, text: str) -> None:
+        """One thing that happened to `process`."""
+        if self._style == "json":
+            self._write_json(process=process, event=text)
+        else:
+            self._write(f"{process:<10} {text}")
+
+    def ready(self, urls: list[str]) -> None:
+        """The one line that scripts wait for."""
+        if self._style == "json":
+            self._write_json(process="up", event="ready", urls=urls)
+        else:
+            self._write(f"ready: {' '.join(urls)}")
+
+    def _write_json(self, **fields: str | list[str]) -> None:
+        self._write(json.dumps({"timestamp": datetime.now(UTC).isoformat(), **fields}))
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            print(line, flush=True, file=sys.stdout)

@@ -1,0 +1,121 @@
+"""uvicorn as this service needs it: it tells the app first when it is to end, and bounds what a head may hold."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 64 * 1024
+BACKLOG = 2048
+# Longer than any balancer or client keeps an idle connection, so that they close it, never we under their request.
+KEEP_ALIVE_SECONDS = 75
+_HURRIED_SECONDS = 2  # a connection that does not end by itself, when nobody is drained to
+
+
+class Drainable(Protocol):
+    """The app's side of the end (app/drain.py)."""
+
+    seconds: float
+
+    def start(self, seconds: float | None = None) -> None: ...
+
+
+class HeadTooLarge(Exception):
+    """A request's target and headers are larger than HEAD_BYTES."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Refuses heads beyond HEAD_BYTES with 431 (httptools has no bound), and says why in our error shape."""
+
+    _head_bytes = 0
+    _unfinished_bytes = 0
+    _reading_head = False
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # A single endless header is never handed to on_header: what arrived before the head ended counts too.
+        if self._reading_head:
+            self._unfinished_bytes += len(data)
+            if self._unfinished_bytes > HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(431, "The request's headers are too large.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = self._unfinished_bytes = 0
+        self._reading_head = True
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._reading_head = False
+        super().on_headers_complete()
+
+    def _count(self, more: int) -> None:
+        self._head_bytes += more
+        if self._head_bytes > HEAD_BYTES:
+            raise HeadTooLarge
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse(431, "The request's headers are too large.")
+        else:
+            self._refuse(400, msg)
+
+    def _refuse(self, status: int, detail: str) -> None:
+        body = json.dumps({"detail": detail}).encode()
+        reason = {400: "Bad Request", 431: "Request Header Fields Too Large"}[status]
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Told to end, it first lets the app drain and goes on serving meanwhile; only then the listener closes."""
+
+    def __init__(
+        self, config: uvicorn.Config, *, drain: Drainable, is_ready: Callable[[], bool], tell_ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._is_ready = is_ready
+        self._tell_ready = tell_ready
+        self._told = False
+        self._end_at: float | None = None
+
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
+        """SIGTERM drains, SIGINT ends what is parked at once; a second signal closes now, a third one cuts.
+
+        uvicorn raises the signals it remembers again when it is done; ours end in exit code 0, so none is remembered.
+        """
+        if self.should_exit:
+            self.force_exit = True
+        elif self._end_at is not None:
+            self.should_exit = True
+        else:
+            seconds = 0.0 if sig == signal.SIGINT else self._drain.seconds
+            if sig == signal.SIGINT:
+                self.config.timeout_graceful_shutdown = _HURRIED_SECONDS
+            self._drain.start(seconds)
+            self._end_at = time.monotonic() + seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        if not self._told and self._is_ready():
+            self._told = True
+            self._tell_ready()
+        if self._end_at is not None and time.monotonic() >= self._end_at:
+            self.should_exit = True
+        return await super().on_tick(counter)

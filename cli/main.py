@@ -1,0 +1,35 @@
+"""The `coordinator` command. A command loads its room only when it runs, so that `--help` and clients are quick."""
+
+import sys
+
+import typer
+
+from cli import migrate, settings, up, web, worker
+
+app = typer.Typer(
+    name="coordinator",
+    help="Coordinates runs of agents and batch jobs: any number of replicas, one owner per run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("up")(up.up)
+app.command("web")(web.web)
+app.command("worker")(worker.worker)
+app.command("migrate")(migrate.migrate)
+app.command("settings")(settings.settings)
+
+
+def main() -> None:
+    """Run the command line; what a person can mend is said in a sentence, with exit code 2, not as a traceback."""
+    from runtime.settings import SettingsError
+
+    try:
+        app(prog_name="coordinator")
+    except SettingsError as error:
+        print(f"coordinator: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

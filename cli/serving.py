@@ -1,0 +1,240 @@
+"""What `coordinator up` does, from the lock on its data directory to the last process it ends."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cli.console import Console, Format
+from cli.supervisor import ROOT, Child, Service, Supervisor, own_command
+from runtime.embedded import EmbeddedServerError, start_postgres, start_redis
+from runtime.embedded_server import log_of, log_since
+from runtime.processes import Locked, adopt_orphans, end_processes, family, is_alive, locked, read_pid_file, send_signal
+
+HOST = "127.0.0.1"
+_SERVERS = {"postgres", "redis"}
+_PATIENCE = 3  # deaths in a row before the first `ready` that make us give up
+# Seconds: twice the first, then the longer of the others, then the databases' 1.5: in all less than 10.
+_RUNNER_GRACE, _WEB_GRACE, _WORKER_GRACE = 1.5, 4.0, 4.0
+# What names a database is not for a runner, whose commands are other people's.
+_SECRETS = ("COORDINATOR_DATABASE_URL", "COORDINATOR_REDIS_URL", "DATABASE_URL", "REDIS_URL")
+
+
+class Refused(Exception):
+    """It cannot be served; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line and the settings ask for."""
+
+    port: int
+    web: int
+    workers: int
+    runner: bool
+    data_dir: Path
+    log_format: Format
+    database_url: str
+    redis_url: str
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://{HOST}:{self.port + number}" for number in range(self.web)]
+
+
+async def serve(wanted: Wanted) -> int:
+    """Serve until SIGINT or SIGTERM, then end everything; the exit code. Raises Refused when it cannot begin."""
+    console = Console(wanted.log_format)
+    wanted.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(wanted.data_dir / "run" / "up.lock"))
+        except Locked as error:
+            by = f" (process {error.holder})" if error.holder else ""
+            raise Refused(f"another `coordinator up`{by} already serves {wanted.data_dir}") from None
+        await asyncio.to_thread(_end_leftovers, wanted.data_dir, console)
+        listeners = held.enter_context(_listening(wanted))
+        adopt_orphans()
+        house = Supervisor(console, wanted.data_dir)
+        return await _run(wanted, house, console, listeners)
+
+
+async def _run(wanted: Wanted, house: Supervisor, console: Console, listeners: list[socket.socket]) -> int:
+    stop = asyncio.Event()
+
+    def told(name: str) -> None:
+        if stop.is_set():
+            house.hurry.set()
+        else:
+            console.say("up", f"{name}: ending everything (again: at once)")
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(sig, told, sig.name)
+    beginning = asyncio.create_task(_begin(wanted, house, console, listeners))
+    ending = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({beginning, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if beginning.done():
+            beginning.result()
+            await ending
+        return 0
+    except (Refused, EmbeddedServerError) as error:
+        console.say("up", "giving up: ending everything")
+        raise Refused(str(error)) from error
+    finally:
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+        # Runners first: they report and leave through the web. The databases outlive those who use them.
+        await house.end([lambda name: name.startswith("runner"), lambda name: not name.startswith("runner")])
+        console.say("up", "ended")
+
+
+async def _begin(wanted: Wanted, house: Supervisor, console: Console, listeners: list[socket.socket]) -> None:
+    database_url, redis_url = await _servers(wanted, house)
+    env = child_environment(
+        COORDINATOR_DATABASE_URL=database_url,
+        COORDINATOR_REDIS_URL=redis_url,
+        COORDINATOR_LOG_FORMAT=wanted.log_format,
+        COORDINATOR_WORKER_GRACE_SECONDS=f"{_WORKER_GRACE - 0.5:g}",
+    )
+    await _migrate(wanted.data_dir, console, env)
+    replicas = [house.keep(_web(number, listener, env)) for number, listener in enumerate(listeners, 1)]
+    workers = [house.keep(_worker(number, env)) for number in range(1, wanted.workers + 1)]
+    await _all_ready(wanted.data_dir, house, replicas, workers)
+    console.ready(wanted.urls)
+    if wanted.runner:
+        house.keep(_runner(wanted.urls, env))
+
+
+async def _servers(wanted: Wanted, house: Supervisor) -> tuple[str, str]:
+    """The addresses of both; what was not given is started, or adopted, here."""
+    data_dir, database_url, redis_url = wanted.data_dir, wanted.database_url, wanted.redis_url
+    if not database_url:
+        database_url = await house.keep_server("postgres", lambda port: start_postgres(data_dir, port=port))
+    if not redis_url:
+        redis_url = await house.keep_server("redis", lambda port: start_redis(data_dir, port=port))
+    return database_url, redis_url
+
+
+async def _migrate(data_dir: Path, console: Console, env: dict[str, str]) -> None:
+    """Bring the schema up to date in a process of its own, so that we need not carry what that takes."""
+    path = log_of(data_dir, "migrate")
+    offset = path.stat().st_size if path.exists() else 0
+    with path.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *own_command("migrate"), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=ROOT
+        )
+        code = await process.wait()
+    said = log_since(path, offset)
+    if code:
+        raise Refused(f"the database could not be migrated; {path} ends with:\n{said}")
+    console.say("migrate", said.rpartition("\n")[2])
+
+
+def _web(number: int, listener: socket.socket, env: dict[str, str]) -> Service:
+    name, fd = f"web-{number}", listener.fileno()
+    command = own_command("web", "--fd", str(fd), "--name", name)
+    # SIGINT, not SIGTERM: nobody is to be drained to.
+    return Service(name, command, env, grace=_WEB_GRACE, signals=(signal.SIGINT,), fds=(fd,), tells_ready=True)
+
+
+def _worker(number: int, env: dict[str, str]) -> Service:
+    name = f"worker-{number}"
+    return Service(name, own_command("worker", "--name", name), env, grace=_WORKER_GRACE)
+
+
+def _runner(urls: list[str], env: dict[str, str]) -> Service:
+    addresses = [part for url in urls for part in ("--url", url)]
+    command = own_command("runner", *addresses, "--name", "demo", "--concurrency", "4", "--")
+    harmless = {name: value for name, value in env.items() if name not in _SECRETS}
+    # The first signal: take no more runs, finish what runs. The second: end that too.
+    return Service(
+        "runner-1",
+        (*command, sys.executable, "-m", "runner.demo"),
+        harmless,
+        grace=_RUNNER_GRACE,
+        signals=(signal.SIGTERM, signal.SIGTERM),
+    )
+
+
+async def _all_ready(data_dir: Path, house: Supervisor, replicas: list[Child], workers: list[Child]) -> None:
+    """Wait until every replica says so. Raises Refused when one of the processes cannot even begin."""
+    ready = asyncio.gather(*(replica.ready.wait() for replica in replicas))
+    try:
+        while not ready.done():
+            died = asyncio.ensure_future(house.died.wait())
+            waiting: set[asyncio.Future[Any]] = {ready, died}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            died.cancel()
+            house.died.clear()
+            for child in (*replicas, *workers):
+                if child.backoff.failures >= _PATIENCE:
+                    path = log_of(data_dir, child.service.name)
+                    raise Refused(f"{child.service.name} does not start; {path} ends with:\n{log_since(path, 0)}")
+    finally:
+        ready.cancel()
+
+
+@contextmanager
+def _listening(wanted: Wanted) -> Iterator[list[socket.socket]]:
+    """The replicas' sockets. They are ours, so that a replica can be replaced while its address stays open."""
+    with ExitStack() as held:
+        sockets = []
+        for port in range(wanted.port, wanted.port + wanted.web):
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((HOST, port))
+                listener.listen(2048)
+            except (OSError, OverflowError) as error:
+                raise Refused(
+                    f"port {port} on {HOST} cannot be used{_owner_of(port)}: {error}. "
+                    f"Nothing was started; choose another with --port (--web {wanted.web} takes that many in a row)."
+                ) from None
+            sockets.append(listener)
+        yield sockets
+
+
+def _owner_of(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                return f", process {connection.pid} ({psutil.Process(connection.pid).name()}) listens there"
+    except psutil.Error:
+        pass
+    return ""
+
+
+def _end_leftovers(data_dir: Path, console: Console) -> None:
+    """End what a killed `up` left running, but not the databases: those are adopted."""
+    files = [path for path in (data_dir / "run").glob("*.pid") if path.stem not in _SERVERS]
+    left = {path.stem: process for path in files if (process := read_pid_file(path))}
+    if left:
+        names = ", ".join(f"{name} (process {process.pid})" for name, process in sorted(left.items()))
+        console.say("up", f"ending what a former `up` left running: {names}")
+    members = family(left.values())
+    runners = [process for name, process in left.items() if name.startswith("runner")]
+    replicas = [process for name, process in left.items() if name.startswith("web")]
+    end_processes(runners, within=2)
+    for replica in replicas:
+        send_signal(replica, signal.SIGINT)
+    end_processes([process for name, process in left.items() if name.startswith("worker")], within=_WORKER_GRACE)
+    end_processes(replicas, within=1)
+    end_processes([process for process in members if is_alive(process)], within=0)
+    for path in files:
+        path.unlink(missing_ok=True)
+
+
+def child_environment(**ours: str) -> dict[str, str]:
+    """What the processes are given: our own environment, and the addresses and settings that `up` decides."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **ours}

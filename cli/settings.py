@@ -1,0 +1,21 @@
+"""`coordinator settings`: what is in force, in which unit, and who set it."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def settings(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for machines.")] = False) -> None:
+    """Print all settings with their effective values, units and sources; passwords are masked."""
+    from runtime.settings import effective, load_settings
+
+    rows = effective(load_settings())
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    widths = [max(len(getattr(row, column)) for row in rows) for column in ("name", "value", "unit", "source")]
+    for row in rows:
+        cells = (row.name, row.value or "-", row.unit, row.source)
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + f"  {row.description}")

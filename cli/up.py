@@ -1,0 +1,45 @@
+"""`coordinator up`: everything that serves, from one data directory, supervised in the foreground."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def up(
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_535, help="Port of the first web replica; the next ones take the following."),
+    ] = None,
+    web: Annotated[int, typer.Option(min=1, max=64, help="Web replicas.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 2,
+    data: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Where databases, logs and pid files are kept.")
+    ] = None,
+    runner: Annotated[bool, typer.Option("--runner/--no-runner", help="With a demo runner.")] = True,
+    log_format: Annotated[Literal["console", "json"] | None, typer.Option(help="How log lines look.")] = None,
+) -> None:
+    """Start Postgres and Redis (or use DATABASE_URL and REDIS_URL), migrate, serve; Ctrl-C ends all of it."""
+    import asyncio
+    import sys
+
+    from cli.serving import Refused, Wanted, serve
+    from runtime.settings import load_settings
+
+    settings = load_settings()
+    wanted = Wanted(
+        port=port or settings.listen_port or 8765,
+        web=web,
+        workers=workers,
+        runner=runner,
+        data_dir=(data or Path(settings.data_dir)).resolve(),
+        log_format=log_format or settings.log_format,
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+    )
+    try:
+        code = asyncio.run(serve(wanted))
+    except Refused as error:
+        print(f"coordinator: {error}", file=sys.stderr)
+        code = 1
+    raise typer.Exit(code)

@@ -1,0 +1,122 @@
+"""`coordinator web`: one web replica, on an address of its own or on a socket that a supervisor owns."""
+
+import ipaddress
+import os
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from cli.http_server import Server
+    from runtime.settings import Settings
+
+
+def web(
+    host: Annotated[str | None, typer.Option(help="Address to bind (default: COORDINATOR_LISTEN_HOST).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to bind (default: COORDINATOR_LISTEN_PORT).")
+    ] = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket to serve instead.")] = None,
+    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Where to write `ready` once it is.")] = None,
+    name: Annotated[str, typer.Option(hidden=True, help="What its log lines say.")] = "web",
+) -> None:
+    """Serve HTTP until SIGTERM; then drain COORDINATOR_DRAIN_SECONDS long (SIGINT: not at all) and end."""
+    from runtime.logs import configure_logs, log
+    from runtime.settings import load_settings
+
+    settings = load_settings()
+    settings.need_servers()
+    if fd is not None:
+        sockets = [socket.socket(fileno=fd)]
+    else:
+        address, number = host or settings.listen_host, settings.listen_port if port is None else port
+        addresses = _resolve(address, number)
+        _refuse_public(address, addresses, settings)
+        sockets = _bind(addresses)
+    configure_logs(settings, process=name)
+    for listener in sockets:
+        log("coordinator.web").info("listening", url=_url(listener))
+    from app.main import create_app
+
+    server = _server(create_app(settings), settings, ready_fd)
+    server.run(sockets)
+
+
+def _server(app: "FastAPI", settings: "Settings", ready_fd: int | None) -> "Server":
+    import uvicorn
+
+    from cli.http_server import BACKLOG, KEEP_ALIVE_SECONDS, BoundedHttp, Server
+
+    config = uvicorn.Config(
+        app,
+        http=BoundedHttp,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.graceful_shutdown_seconds,
+    )
+
+    def tell_ready() -> None:
+        if ready_fd is not None:
+            with suppress(BrokenPipeError):  # the supervisor was killed meanwhile; we serve on
+                os.write(ready_fd, b"ready\n")
+            os.close(ready_fd)
+
+    return Server(config, drain=app.state.drain, is_ready=app.state.is_ready, tell_ready=tell_ready)
+
+
+Address = tuple[socket.AddressFamily, tuple[str, int]]
+
+
+def _resolve(host: str, port: int) -> list[Address]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise typer.BadParameter(f"{host}: {error.strerror}", param_hint="--host") from None
+    return list(dict.fromkeys((family, (str(where[0]), port)) for family, *_, where in found))
+
+
+def _refuse_public(host: str, addresses: list[Address], settings: "Settings") -> None:
+    """Authentication is not configured (it does not exist yet): whoever reaches the port may run jobs."""
+    public = [where[0] for _, where in addresses if not ipaddress.ip_address(where[0].partition("%")[0]).is_loopback]
+    if public and not settings.insecure:
+        print(
+            f"coordinator: refusing to bind {host}: authentication is not configured, so everyone who reaches "
+            f"{public[0]} could start jobs on your runners. Bind 127.0.0.1, or set COORDINATOR_INSECURE=1 if only "
+            "trusted machines reach that address.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(2)
+
+
+def _bind(addresses: list[Address]) -> list[socket.socket]:
+    sockets = []
+    for family, where in addresses:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            listener.bind(where)
+        except OSError as error:
+            print(f"coordinator: cannot bind {where[0]} port {where[1]}: {error.strerror}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        sockets.append(listener)
+    return sockets
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"

@@ -1,0 +1,52 @@
+"""`coordinator worker`: the engine room as one process, or as several below a small parent that restarts them."""
+
+import os
+import signal
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+
+def worker(
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Threads of each (default: COORDINATOR_WORKER_THREADS).")
+    ] = None,
+    queues: Annotated[str, typer.Option(help="The queues to serve, comma-separated.")] = "dispatch,feed,upkeep",
+    name: Annotated[str, typer.Option(hidden=True, help="What its log lines say.")] = "worker",
+    lifeline: Annotated[int | None, typer.Option(hidden=True, help="Ends when this descriptor closes.")] = None,
+) -> None:
+    """Run dispatch, feed and upkeep until SIGTERM; then finish what is begun, COORDINATOR_WORKER_GRACE_SECONDS long."""
+    from runtime.logs import configure_logs
+    from runtime.names import Queue
+    from runtime.settings import load_settings
+
+    settings = load_settings()
+    settings.need_servers()
+    known = {queue.value for queue in Queue}
+    wanted = tuple(dict.fromkeys(part.strip() for part in queues.split(",") if part.strip()))
+    if not wanted or not known.issuperset(wanted):
+        raise typer.BadParameter(f"choose from {', '.join(sorted(known))}", param_hint="--queues")
+    if lifeline is not None:
+        _end_with(lifeline)
+    configure_logs(settings, process=name)
+    per_process = threads or settings.worker_threads
+    if processes > 1:
+        from cli.worker_parent import run_processes
+
+        sys.exit(run_processes(processes, threads=per_process, queues=wanted, grace=settings.worker_grace_seconds))
+    from workers.main import run
+
+    sys.exit(run(settings, queues=wanted, threads=per_process))
+
+
+def _end_with(lifeline: int) -> None:
+    """End as if told to when the parent is gone, however it went: its end of the pipe closes with it."""
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
