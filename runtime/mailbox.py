@@ -120,5 +120,4 @@ async def _expect(pubsub: PubSub) -> Mapping[str, Any]:
 
 
 def _assignments(payload: bytes) -> list[dict[str, str]]:
-    assignments: list[dict[str, str]] = orjson.loads(payload)
-    return assignments
+    return [{key: item[key] for key in ("poll_id", "run_id", "claim_token")} for item in orjson.loads(payload)]

@@ -40,13 +40,13 @@ RETRY_SECONDS: Final = 0.5
 class WakingBroker(RedisBroker):
     """A Redis broker whose consumers wait in Redis, and that looks after the messages of dead workers."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, dead_after: float = DEAD_AFTER_SECONDS) -> None:
         super().__init__(  # type: ignore[no-untyped-call]  # dramatiq annotates no broker
             # No retry: the answer of a repeated fetch hides that the first one took messages too.
             client=sync_client(url, answer_timeout=ANSWER_TIMEOUT, retries=0),
             namespace=NAMESPACE,
             middleware=[AgeLimit(max_age=MAX_AGE_MILLISECONDS), Retries(max_retries=0), _Drain()],
-            heartbeat_timeout=int(DEAD_AFTER_SECONDS * 1000),
+            heartbeat_timeout=int(dead_after * 1000),
             dead_message_ttl=DEAD_MESSAGE_MILLISECONDS,
         )
         self.draining = False
@@ -88,7 +88,7 @@ class WakingBroker(RedisBroker):
         """Declare nobody dead until everybody had time for a sign of life: after our start, which may be Redis's too,
         and after a command that stalled, since all others stalled with it.
         """
-        self._grace_until = time.monotonic() + DEAD_AFTER_SECONDS
+        self._grace_until = time.monotonic() + self.heartbeat_timeout / 1000
 
     @contextmanager
     def _patience(self, seconds: float) -> Iterator[None]:

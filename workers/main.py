@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
 
 import dramatiq
 
@@ -18,6 +19,9 @@ from workers.room import engine_room
 from workers.ticks import Ticker
 
 logger = log(__name__)
+
+# How soon an idle thread notices that it shall end; work wakes it at once.
+LOOK_UP_MILLISECONDS: Final = 250
 
 
 def run(settings: Settings, *, queues: Sequence[str] = (), threads: int | None = None, name: str = "worker") -> int:
@@ -34,7 +38,9 @@ def run(settings: Settings, *, queues: Sequence[str] = (), threads: int | None =
     with _told_to_stop() as wait_for_signal, engine_room(settings, threads=size) as room:
         duties = duties_of(room)
         declare_actors(broker, room.ringer, duties)
-        worker = dramatiq.Worker(broker, queues={str(queue) for queue in wanted}, worker_threads=size)
+        worker = dramatiq.Worker(
+            broker, queues={str(queue) for queue in wanted}, worker_threads=size, worker_timeout=LOOK_UP_MILLISECONDS
+        )
         # In progress included. More than there are threads would only wait here instead of in another process.
         worker.queue_prefetch = size
         worker.start()

@@ -96,11 +96,13 @@ class Ticker(threading.Thread):
     def _enqueue_one(self, duty: Duty, slot: int) -> None:
         if self._seen.get(duty.actor) == slot:
             return
-        life = math.ceil(duty.interval * 2000)
-        if self._client.set(slot_key(duty.actor, slot), b"1", nx=True, px=life):
+        if self._wins(duty, slot):
             self._ringer.send(duty.actor)
-        # Not before: a slot that failed halfway is tried again.
         self._seen[duty.actor] = slot
+
+    def _wins(self, duty: Duty, slot: int) -> bool:
+        life = math.ceil(duty.interval * 2000)
+        return bool(self._client.set(slot_key(duty.actor, slot), b"1", nx=True, px=life))
 
     def _redis_time(self) -> float:
         seconds, microseconds = self._client.time()

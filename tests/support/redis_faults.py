@@ -1,28 +1,21 @@
-"""What can happen to a Redis while ours use it."""
+"""What can happen to a Redis while ours use it, and what it knows of us."""
 
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis import Redis
 
-from runtime.embedded import RedisServer, start_redis
+from tests.support.servers import OwnRedis
 
 
 @contextmanager
-def frozen(server: RedisServer) -> Iterator[None]:
+def frozen(server: OwnRedis) -> Iterator[None]:
     """It accepts connections and answers nothing."""
-    os.kill(server.pid, signal.SIGSTOP)
+    server.freeze()
     try:
         yield
     finally:
-        os.kill(server.pid, signal.SIGCONT)
-
-
-def start_again(server: RedisServer) -> RedisServer:
-    """The same address, password and append-only file."""
-    return start_redis(server._data_dir)
+        server.thaw()
 
 
 def blocked_clients(client: Redis) -> int:

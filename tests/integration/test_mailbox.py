@@ -1,0 +1,176 @@
+"""The mailbox of a web process against a real Redis that is killed, frozen and flushed under it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from runtime.mailbox import FIRST_BACKOFF, Mailbox, publish_assignments
+from runtime.names import mailbox_channel
+from runtime.processes import free_port
+from runtime.redis_client import FAILED, sync_client
+from runtime.settings import Settings
+from tests.support.redis_faults import frozen
+from tests.support.servers import OwnRedis
+from tests.support.waiting import eventually_async
+
+ASSIGNMENT = {"poll_id": "p", "run_id": "run_1", "claim_token": "t"}
+
+
+class Heard:
+    """What a mailbox has said so far."""
+
+    mailbox: Mailbox
+
+    def __init__(self) -> None:
+        self.assignments: list[dict[str, str]] = []
+        self.confirmations = 0
+
+    def confirm(self) -> None:
+        self.confirmations += 1
+
+    async def confirmed(self, times: int) -> bool:
+        return self.confirmations >= times
+
+    async def gave_up(self) -> bool:
+        return self.mailbox._backoff > FIRST_BACKOFF
+
+    async def got(self, times: int) -> bool:
+        return len(self.assignments) >= times
+
+
+@asynccontextmanager
+async def opened(url: str, instance: str = "web-1") -> AsyncIterator[Heard]:
+    heard = Heard()
+    mailbox = Mailbox(Settings(redis_url=url), instance, heard.assignments.extend, heard.confirm)
+    heard.mailbox = mailbox
+    await mailbox.start()
+    try:
+        yield heard
+    finally:
+        await mailbox.stop()
+
+
+async def test_each_instance_hears_of_its_own_assignments_only(redis_url: str) -> None:
+    """The channel carries the instance; one publication may concern many."""
+    async with opened(redis_url, "web-1") as first, opened(redis_url, "web-2") as second:
+        await eventually_async(lambda: first.confirmed(1))
+        await eventually_async(lambda: second.confirmed(1))
+
+        publish_assignments(
+            sync_client(redis_url), {"web-1": [ASSIGNMENT, ASSIGNMENT], "web-2": [ASSIGNMENT], "gone": [ASSIGNMENT]}
+        )
+
+        await eventually_async(lambda: first.got(2))
+        await eventually_async(lambda: second.got(1))
+        assert first.assignments == [ASSIGNMENT, ASSIGNMENT]
+        assert second.assignments == [ASSIGNMENT]
+
+
+async def test_nothing_is_published_when_there_is_nothing_to_tell() -> None:
+    """No Redis is needed for an empty dispatch."""
+    publish_assignments(sync_client(f"redis://127.0.0.1:{free_port()}/0"), {})
+
+
+async def test_a_publisher_learns_that_redis_is_away() -> None:
+    """It says so in its log; the assignment is found by the re-check."""
+    with pytest.raises(FAILED):
+        publish_assignments(sync_client(f"redis://127.0.0.1:{free_port()}/0"), {"web-1": [ASSIGNMENT]})
+
+
+async def test_every_new_subscription_is_reported(redis_url: str) -> None:
+    """What was published before it is lost, and redis-py itself would say nothing."""
+    client = sync_client(redis_url)
+    async with opened(redis_url) as heard:
+        for times in (1, 2, 3):
+            await eventually_async(lambda times=times: heard.confirmed(times))
+            client.client_kill_filter(_type="pubsub")
+        await eventually_async(lambda: heard.confirmed(4))
+
+        publish_assignments(client, {"web-1": [ASSIGNMENT]})
+        await eventually_async(lambda: heard.got(1))
+
+
+async def test_a_mailbox_opened_without_redis_subscribes_when_it_comes(own_redis: OwnRedis) -> None:
+    """A web process starts and serves without Redis."""
+    own_redis.stop()
+    async with opened(own_redis.url) as heard:
+        own_redis.start()
+        await eventually_async(lambda: heard.confirmed(1))
+        publish_assignments(sync_client(own_redis.url), {"web-1": [ASSIGNMENT]})
+        await eventually_async(lambda: heard.got(1))
+
+
+async def test_a_mailbox_survives_a_killed_redis(own_redis: OwnRedis) -> None:
+    """It subscribes again at the next one under the same address."""
+    async with opened(own_redis.url) as heard:
+        await eventually_async(lambda: heard.confirmed(1))
+        own_redis.kill()
+        own_redis.start()
+        await eventually_async(lambda: heard.confirmed(2))
+        publish_assignments(sync_client(own_redis.url), {"web-1": [ASSIGNMENT]})
+        await eventually_async(lambda: heard.got(1))
+
+
+async def test_a_silent_redis_is_given_up(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen, it looks like silence; the pings notice, and a later confirmation says that messages may be missing."""
+    monkeypatch.setattr("runtime.mailbox.QUIET", 0.2)
+    monkeypatch.setattr("runtime.mailbox.PATIENCE", 0.3)
+    async with opened(own_redis.url) as heard:
+        await eventually_async(lambda: heard.confirmed(1))
+        client = sync_client(own_redis.url)
+        subscribed = client.client_list(_type="pubsub")[0]["id"]
+        with frozen(own_redis):
+            await eventually_async(heard.gave_up)
+        await eventually_async(lambda: heard.confirmed(2))
+        assert all(entry["id"] != subscribed for entry in client.client_list(_type="pubsub"))
+
+
+async def test_a_quiet_subscription_is_kept(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pings are answered: nothing to report, nothing lost."""
+    monkeypatch.setattr("runtime.mailbox.QUIET", 0.02)
+    client = sync_client(redis_url)
+    async with opened(redis_url) as heard:
+        await eventually_async(lambda: heard.confirmed(1))
+        before = client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"]
+        await eventually_async(lambda: _pings(client, before + 5))
+
+        publish_assignments(client, {"web-1": [ASSIGNMENT]})
+        await eventually_async(lambda: heard.got(1))
+        assert heard.confirmations == 1
+
+
+async def _pings(client: object, wanted: int) -> bool:
+    return bool(client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] >= wanted)
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"null", b'"text"', b"[1]", b"\xff"])
+async def test_what_is_no_list_of_assignments_is_passed_over(redis_url: str, payload: bytes) -> None:
+    """Somebody else's message on our channel ends nothing."""
+    client = sync_client(redis_url)
+    async with opened(redis_url) as heard:
+        await eventually_async(lambda: heard.confirmed(1))
+
+        client.publish(mailbox_channel("web-1"), payload)
+        publish_assignments(client, {"web-1": [ASSIGNMENT]})
+
+        await eventually_async(lambda: heard.got(1))
+        assert heard.assignments == [ASSIGNMENT]
+
+
+async def test_a_handler_that_fails_ends_nothing(redis_url: str) -> None:
+    """The next message is handled."""
+    heard = Heard()
+
+    def fail_once(assignments: list[dict[str, str]]) -> None:
+        heard.assignments.extend(assignments)
+        if len(heard.assignments) == 1:
+            raise RuntimeError("once")
+
+    mailbox = Mailbox(Settings(redis_url=redis_url), "web-1", fail_once, heard.confirm)
+    await mailbox.start()
+    await eventually_async(lambda: heard.confirmed(1))
+    for _ in range(2):
+        publish_assignments(sync_client(redis_url), {"web-1": [ASSIGNMENT]})
+    await eventually_async(lambda: heard.got(2))
+    await mailbox.stop()

@@ -1,0 +1,20 @@
+"""What web and workers agree on before either runs."""
+
+import pytest
+
+from runtime.names import QUEUE_OF, Actor, Queue, mailbox_channel, queue_key, rung_key, slot_key
+
+
+def test_every_actor_has_a_queue_and_every_queue_an_actor() -> None:
+    """A bell for an actor without a queue would ring nowhere."""
+    assert set(QUEUE_OF) == set(Actor)
+    assert set(QUEUE_OF.values()) == set(Queue)
+
+
+@pytest.mark.parametrize("actor", Actor)
+def test_no_key_of_ours_is_one_that_dramatiq_uses(actor: Actor) -> None:
+    """Both share one logical database and one prefix."""
+    ours = {rung_key(actor), slot_key(actor, 1), mailbox_channel("dispatch")}
+    theirs = {queue_key(queue) + ending for queue in Queue for ending in ("", ".msgs", ".XQ", ".XQ.msgs", ".DQ")}
+
+    assert not ours & theirs
