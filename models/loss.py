@@ -69,7 +69,6 @@ def time_out(run: HeldRun, *, stop_seconds: float) -> Move:
         run,
         RunStatus.STOPPING,
         Effect(run.session_id),
-        by_us=True,
         stop_cause=StopCause.TIMEOUT.value,
         stop_seconds=stop_seconds,
     )

@@ -70,6 +70,8 @@ class Offer:
         return not self.require_matching_tags or not self.tags.isdisjoint(demands.tags)
 
 
+NO_DEMANDS = Demands()
+
 _FIND = text("""
     SELECT hash, profile_id FROM demand_profiles
     WHERE hash = ANY(CAST(:hashes AS text[])) AND last_used_at > now() - interval '1 hour'

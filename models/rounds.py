@@ -1,6 +1,9 @@
 """Rounds: how items of one batch that concern the same row are applied one after another, in item order."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def in_rounds(keys: Iterable[Hashable]) -> list[list[int]]:
@@ -10,6 +13,32 @@ def in_rounds(keys: Iterable[Hashable]) -> list[list[int]]:
     for ordinal, key in enumerate(keys):
         place = seen.get(key, 0)
         seen[key] = place + 1
+        if place == len(rounds):
+            rounds.append([])
+        rounds[place].append(ordinal)
+    return rounds
+
+
+def in_rounds_of_many(
+    items: Sequence[T],
+    touches: Callable[[T], Sequence[Hashable]],
+    reads: Callable[[T], Sequence[Hashable]],
+) -> list[list[int]]:
+    """Return ordinals in rounds, for items that touch several keys and read others.
+
+    An item comes in a later round than every earlier item that touched one of its keys, or that read what it touches.
+    """
+    touched: dict[Hashable, int] = {}
+    read: dict[Hashable, int] = {}
+    rounds: list[list[int]] = []
+    for ordinal, item in enumerate(items):
+        own, others = touches(item), reads(item)
+        place = 1 + max(
+            [touched.get(key, -1) for key in (*own, *others)] + [read.get(key, -1) for key in own],
+            default=-1,
+        )
+        touched.update(dict.fromkeys(own, place))
+        read.update({key: max(place, read.get(key, -1)) for key in others})
         if place == len(rounds):
             rounds.append([])
         rounds[place].append(ordinal)

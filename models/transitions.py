@@ -141,9 +141,7 @@ _HOLD_SESSIONS = (
 _READ_SESSIONS = select(sessions).where(sessions.c.session_id.in_(select(_ids("sessions"))))
 _UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id.in_(select(_ids("sessions"))), _UNFINISHED)
 _HOLD_NEWCOMERS: Select[Any] = (
-    select(*HELD_COLUMNS)
-    .where(runs.c.run_id.in_(select(_ids("run_ids"))))
-    .with_for_update(of=runs, skip_locked=True)
+    select(*HELD_COLUMNS).where(runs.c.run_id.in_(select(_ids("run_ids")))).with_for_update(of=runs, skip_locked=True)
 )
 
 

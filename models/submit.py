@@ -1,0 +1,251 @@
+"""Submitting runs: the row of the run, of its session when it starts one, and their first lines of history."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from models import submit_rows
+from models.base import Caller
+from models.errors import CoordinatorError, KeyReused, NotFound, ParentIsDescendant, SessionExists, TooDeep
+from models.feed import EventRow, encode, record_events
+from models.profiles import AUTONOMOUS, NO_DEMANDS, Demands, ensure_profiles
+from models.rounds import in_rounds_of_many
+from models.settle import Effect, settle_sessions
+from models.statuses import RunType
+from models.transitions import session_updated
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """One submission. ``parameters`` and ``scope`` are JSON text; times in seconds; ids made before the first try.
+
+    ``session_id`` is what the client gave; ``new_session_id`` is used when a start gives none. ``not_before`` and
+    ``delay_seconds`` are two ways to say the same, the latter from the database's now.
+    """
+
+    run_id: str
+    session_id: str | None
+    new_session_id: str
+    caller: Caller
+    type: RunType
+    parameters: str
+    agent_name: str | None = None
+    project_dir: str | None = None
+    parent_session_id: str | None = None
+    scope: str | None = None
+    execution_mode: str = "sync"
+    additional_demands: Demands = NO_DEMANDS
+    priority: int = 0
+    not_before: datetime | None = None
+    delay_seconds: float | None = None
+    max_attempts: int = 1
+    run_timeout_seconds: int | None = None
+    no_match_timeout_seconds: int = 300
+    labels: dict[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+
+    @property
+    def own_session(self) -> str:
+        """The session this run belongs to."""
+        return self.session_id or self.new_session_id
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """The idempotency key, which counts per owner."""
+        return None if self.idempotency_key is None else (self.caller.owner or "", self.idempotency_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An accepted run; ``replayed`` when its idempotency key had been answered before."""
+
+    run_id: str
+    session_id: str
+    status: str = "pending"
+    replayed: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """A submission with what its session and parent add to it."""
+
+    item: NewRun
+    owner: str | None
+    depth: int
+    agent_name: str | None
+    project_dir: str | None
+    scope: str | None
+    demands: Demands
+    session_seq: int = 1
+
+
+Result = Submitted | CoordinatorError
+
+
+def submit_runs(conn: Connection, items: Sequence[NewRun], *, max_depth: int = 10) -> list[Result]:
+    """Create the runs, and the sessions of starts (PROTOCOL, Submission). Safe to repeat with the same ids.
+
+    One result per item, in order. Errors: SessionExists, NotFound (session, parent session), ParentIsDescendant,
+    TooDeep, KeyReused. A failed item leaves nothing behind, its idempotency key included. Items that concern the same
+    session or key are applied in rounds, in order.
+    """
+    results: dict[int, Result] = {}
+    _ensure_demands(conn, items)
+    for places in in_rounds_of_many(items, _touches, _reads):
+        batch = [items[place] for place in places]
+        results.update(zip(places, _submit_round(conn, batch, max_depth), strict=True))
+    return [results[place] for place in range(len(items))]
+
+
+def _touches(item: NewRun) -> list[Any]:
+    return [item.own_session] if item.key is None else [item.own_session, item.key]
+
+
+def _reads(item: NewRun) -> list[Any]:
+    return [] if item.parent_session_id is None else [item.parent_session_id]
+
+
+def _ensure_demands(conn: Connection, items: Sequence[NewRun]) -> None:
+    """Add new demand profiles before any lock is taken, with the affinity the sessions have just now."""
+    resumed = [item.own_session for item in items if item.type is RunType.RESUME]
+    sessions = submit_rows.look_at_sessions(conn, resumed) if resumed else {}
+    ensure_profiles(conn, [_demands(item, sessions.get(item.own_session)) for item in items])
+
+
+def _demands(item: NewRun, session: Row[Any] | None) -> Demands:
+    affinity = Demands()
+    if item.type is RunType.RESUME and session is not None:
+        affinity = Demands(hostname=session.hostname, executor_profile=session.executor_profile)
+    return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(item.additional_demands)
+
+
+def _submit_round(conn: Connection, items: Sequence[NewRun], max_depth: int) -> list[Result]:
+    """Submit items of different sessions and keys: keys, new sessions, locks, runs, history."""
+    results: dict[str, Result] = {}
+    answered = _take_keys(conn, items, results)
+    fresh = [item for item in items if item.run_id not in results]
+    parents = [item.parent_session_id for item in fresh if item.parent_session_id is not None]
+    starts = [item for item in fresh if item.type is RunType.START]
+    # New sessions come before the locks: of two transactions that insert the same one the second waits with no lock.
+    born = submit_rows.reserve_sessions(conn, starts)
+    held = submit_rows.hold_sessions(conn, [item.own_session for item in fresh], parents)
+    repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in born])
+    ancestors = submit_rows.ancestors(conn, [p for p in parents if p in held])
+    plans: list[Plan] = []
+    for item in fresh:
+        if item.run_id in repeated:
+            results[item.run_id] = Submitted(item.run_id, item.own_session)
+            continue
+        plan = _plan(item, born, held, ancestors, max_depth)
+        if isinstance(plan, Plan):
+            plans.append(plan)
+        else:
+            results[item.run_id] = plan
+    failed = [item for item in fresh if isinstance(results.get(item.run_id), CoordinatorError)]
+    submit_rows.drop_sessions(conn, [item.own_session for item in failed if item.own_session in born])
+    submit_rows.drop_keys(conn, [item.key for item in failed if item.key is not None and item.key not in answered])
+    _write(conn, plans, born)
+    results.update({plan.item.run_id: Submitted(plan.item.run_id, plan.item.own_session) for plan in plans})
+    return [results[item.run_id] for item in items]
+
+
+def _take_keys(
+    conn: Connection,
+    items: Sequence[NewRun],
+    results: dict[str, Result],
+) -> set[tuple[str, str]]:
+    """Store the items' idempotency keys; whoever comes second waits here for the first, and is answered by it."""
+    keyed = [item for item in items if item.key is not None]
+    if not keyed:
+        return set()
+    taken = submit_rows.take_keys(conn, keyed)
+    known = submit_rows.read_keys(conn, [item.key for item in keyed if item.key is not None and item.key not in taken])
+    for item in keyed:
+        row = known.get(item.key) if item.key is not None else None
+        if row is None:
+            continue
+        if row.body_hash != item.body_hash:
+            results[item.run_id] = KeyReused(item.idempotency_key or "")
+        else:
+            results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=row.run_id != item.run_id)
+    return set(known)
+
+
+def _plan(
+    item: NewRun,
+    born: set[str],
+    held: dict[str, Row[Any]],
+    ancestors: dict[str, set[str]],
+    max_depth: int,
+) -> Plan | CoordinatorError:
+    """Decide one submission on the locked rows of its session and parent."""
+    session = held.get(item.own_session)
+    parent = held.get(item.parent_session_id) if item.parent_session_id is not None else None
+    scope = item.caller.scope
+    if item.type is RunType.START and item.own_session not in born:
+        return SessionExists(item.own_session)
+    if session is None or (item.type is RunType.RESUME and scope is not None and session.owner != scope):
+        return NotFound("session", item.own_session)
+    if item.parent_session_id is not None:
+        if (
+            parent is None
+            or (scope is not None and parent.owner != scope)
+            or (item.type is RunType.START and item.parent_session_id == item.own_session)
+        ):
+            return NotFound("parent session", item.parent_session_id)
+        if item.own_session in ancestors.get(item.parent_session_id, ()):
+            return ParentIsDescendant(item.parent_session_id)
+        if item.type is RunType.START and parent.depth + 1 > max_depth:
+            return TooDeep(parent.depth + 1, max_depth)
+    start = item.type is RunType.START
+    return Plan(
+        item,
+        owner=(parent.owner if parent is not None else item.caller.owner) if start else session.owner,
+        depth=(parent.depth + 1 if parent is not None else 0) if start else session.depth,
+        agent_name=item.agent_name if item.agent_name is not None else session.agent_name,
+        project_dir=item.project_dir if item.project_dir is not None else session.project_dir,
+        scope=_scope(parent if parent is not None else session, item.scope),
+        demands=_demands(item, session),
+        session_seq=session.next_run,
+    )
+
+
+def _scope(inherited: Row[Any], own: str | None) -> str | None:
+    """Return the inherited scope with the run's own keys over it."""
+    if inherited.scope is None or own is None:
+        return own if own is not None else inherited.scope
+    return json.dumps({**json.loads(inherited.scope), **json.loads(own)}, separators=(",", ":"))
+
+
+def _write(conn: Connection, plans: Sequence[Plan], born: set[str]) -> None:
+    if not plans:
+        return
+    profiles = ensure_profiles(conn, [plan.demands for plan in plans])
+    fresh = submit_rows.insert_runs(conn, plans, [profiles[plan.demands.hash] for plan in plans])
+    written = [plan for plan in plans if plan.item.run_id in fresh]
+    sessions = submit_rows.fill_sessions(conn, written)
+    started = [plan for plan in written if plan.item.own_session in born]
+    resumed = [plan for plan in written if plan.item.own_session not in born]
+    rows = [session_updated(sessions[plan.item.own_session], "session_created") for plan in started]
+    told = settle_sessions(conn, [Effect(plan.item.own_session) for plan in resumed])
+    rows += [session_updated(session) for session in told]
+    rows += [_run_created(plan) for plan in written]
+    record_events(conn, rows)
+
+
+def _run_created(plan: Plan) -> EventRow:
+    item = plan.item
+    shown = {
+        "run_id": item.run_id,
+        "session_id": item.own_session,
+        "status": "pending",
+        "runner_id": None,
+        "attempt": 0,
+        "error": None,
+    }
+    return EventRow("run_updated", item.own_session, encode({"run": shown}), plan.owner, item.run_id)

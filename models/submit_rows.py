@@ -1,0 +1,244 @@
+"""The statements of a submission, one function each, in the order in which they lock."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, select, text
+
+from models.base import uuid7
+from models.sessions import Session, as_session
+from models.tables import sessions
+
+if TYPE_CHECKING:
+    from models.submit import NewRun, Plan
+
+Key = tuple[str, str]
+
+# The loser waits for the winner here, and sees its row in a second statement only.
+_TAKE_KEYS = text("""
+    INSERT INTO idempotency_keys (caller, key, body_hash, run_id, session_id)
+    SELECT * FROM unnest(CAST(:callers AS text[]), CAST(:keys AS text[]), CAST(:hashes AS text[]),
+                         CAST(:run_ids AS text[]), CAST(:sessions AS text[]))
+        AS k(caller, key, hash, run_id, session_id)
+    ORDER BY k.caller, k.key
+    ON CONFLICT (caller, key) DO NOTHING
+    RETURNING caller, key
+""")
+
+_READ_KEYS = text("""
+    SELECT k.caller, k.key, k.body_hash, k.run_id, k.session_id
+    FROM unnest(CAST(:callers AS text[]), CAST(:keys AS text[])) AS wanted(caller, key)
+    JOIN idempotency_keys k USING (caller, key)
+""")
+
+_DROP_KEYS = text("""
+    DELETE FROM idempotency_keys k
+    USING unnest(CAST(:callers AS text[]), CAST(:keys AS text[])) AS d(caller, key)
+    WHERE k.caller = d.caller AND k.key = d.key
+""")
+
+# first_event_id hides what is left of a former session of the same id: its events all have smaller ids.
+_RESERVE = text("""
+    INSERT INTO sessions (session_id, incarnation, status, first_event_id)
+    SELECT s.session_id, s.incarnation, 'pending', e.next_id
+    FROM unnest(CAST(:sessions AS text[]), CAST(:incarnations AS text[])) AS s(session_id, incarnation)
+    CROSS JOIN (SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END AS next_id FROM events_id_seq) e
+    ORDER BY s.session_id
+    ON CONFLICT (session_id) DO NOTHING
+    RETURNING session_id
+""")
+
+_KNOWN = text("SELECT run_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))")
+
+_DROP_SESSIONS = text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))")
+
+# Bounded, so that a cycle made by hand does not turn for ever.
+_ANCESTORS = text("""
+    WITH RECURSIVE line AS (
+        SELECT s.session_id AS start, s.session_id, s.parent_session_id, 0 AS steps
+        FROM sessions s WHERE s.session_id = ANY(CAST(:sessions AS text[]))
+        UNION ALL
+        SELECT line.start, s.session_id, s.parent_session_id, line.steps + 1
+        FROM line JOIN sessions s ON s.session_id = line.parent_session_id WHERE line.steps < 1000
+    )
+    SELECT start, session_id FROM line
+""")
+
+# A run is ready when nothing unfinished of its session stands before it; a resume is left to settle_sessions.
+_INSERT_RUNS = text("""
+    INSERT INTO runs (run_id, session_id, session_seq, owner, type, agent_name, parameters, project_dir,
+        parent_session_id, execution_mode, scope, demands, labels, profile_id, priority, max_attempts,
+        run_timeout_seconds, no_match_timeout_seconds, not_before, ready, match_deadline_at)
+    SELECT n.run_id, n.session_id, n.session_seq, n.owner, n.type, n.agent_name, CAST(n.parameters AS json),
+        n.project_dir, n.parent_session_id, n.execution_mode, CAST(n.scope AS json), CAST(n.demands AS json),
+        CAST(n.labels AS jsonb), n.profile_id, n.priority, n.max_attempts, n.run_timeout_seconds,
+        n.no_match_timeout_seconds, due.at, n.starts AND (due.at IS NULL OR due.at <= now()),
+        CASE WHEN n.starts AND (due.at IS NULL OR due.at <= now())
+             THEN now() + make_interval(secs => n.no_match_timeout_seconds) END
+    FROM unnest(CAST(:run_ids AS text[]), CAST(:sessions AS text[]), CAST(:seqs AS integer[]),
+                CAST(:owners AS text[]), CAST(:types AS text[]), CAST(:agents AS text[]),
+                CAST(:parameters AS text[]), CAST(:project_dirs AS text[]), CAST(:parents AS text[]),
+                CAST(:modes AS text[]), CAST(:scopes AS text[]), CAST(:demands AS text[]), CAST(:labels AS text[]),
+                CAST(:profiles AS bigint[]), CAST(:priorities AS smallint[]), CAST(:attempts AS integer[]),
+                CAST(:run_timeouts AS integer[]), CAST(:match_timeouts AS integer[]),
+                CAST(:not_before AS timestamptz[]), CAST(:delays AS double precision[]), CAST(:starts AS boolean[]))
+        AS n(run_id, session_id, session_seq, owner, type, agent_name, parameters, project_dir, parent_session_id,
+             execution_mode, scope, demands, labels, profile_id, priority, max_attempts, run_timeout_seconds,
+             no_match_timeout_seconds, not_before, delay, starts)
+    CROSS JOIN LATERAL (SELECT coalesce(n.not_before, now() + make_interval(secs => n.delay)) AS at) due
+    ORDER BY n.run_id
+    ON CONFLICT (run_id) DO NOTHING
+    RETURNING run_id
+""")
+
+_FILL_SESSIONS = text("""
+    UPDATE sessions s
+    SET next_run = s.next_run + 1, scope = coalesce(CAST(f.scope AS json), s.scope),
+        owner = f.owner, depth = f.depth,
+        project_dir = CASE WHEN f.starts THEN f.project_dir ELSE s.project_dir END,
+        agent_name = CASE WHEN f.starts THEN f.agent_name ELSE s.agent_name END,
+        parent_session_id = CASE WHEN f.starts THEN f.parent_session_id ELSE s.parent_session_id END
+    FROM unnest(CAST(:sessions AS text[]), CAST(:scopes AS text[]), CAST(:owners AS text[]),
+                CAST(:depths AS integer[]), CAST(:project_dirs AS text[]), CAST(:agents AS text[]),
+                CAST(:parents AS text[]), CAST(:starts AS boolean[]))
+        AS f(session_id, scope, owner, depth, project_dir, agent_name, parent_session_id, starts)
+    WHERE s.session_id = f.session_id
+    RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
+        s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth
+""")
+
+
+def _keys(keys: Collection[Key]) -> dict[str, list[str]]:
+    return {"callers": [caller for caller, _ in keys], "keys": [key for _, key in keys]}
+
+
+def take_keys(conn: Connection, items: Sequence["NewRun"]) -> set[Key]:
+    """Insert the items' keys; returns those that were not there."""
+    parameters = _keys([item.key for item in items if item.key is not None])
+    rows = conn.execute(
+        _TAKE_KEYS,
+        {
+            **parameters,
+            "hashes": [item.body_hash or "" for item in items],
+            "run_ids": [item.run_id for item in items],
+            "sessions": [item.own_session for item in items],
+        },
+    )
+    return {(row.caller, row.key) for row in rows}
+
+
+def read_keys(conn: Connection, keys: Collection[Key]) -> dict[Key, Row[Any]]:
+    """Return what is stored for the keys."""
+    if not keys:
+        return {}
+    return {(row.caller, row.key): row for row in conn.execute(_READ_KEYS, _keys(keys))}
+
+
+def drop_keys(conn: Connection, keys: Collection[Key]) -> None:
+    """Forget keys of submissions that failed."""
+    if keys:
+        conn.execute(_DROP_KEYS, _keys(keys))
+
+
+def reserve_sessions(conn: Connection, starts: Sequence["NewRun"]) -> set[str]:
+    """Insert bare rows for the sessions to be started; returns the ids that were free."""
+    if not starts:
+        return set()
+    ids = sorted({item.own_session for item in starts})
+    rows = conn.execute(_RESERVE, {"sessions": ids, "incarnations": [uuid7() for _ in ids]})
+    return set(rows.scalars())
+
+
+def look_at_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
+    """Return the sessions without locks."""
+    rows = conn.execute(select(sessions).where(sessions.c.session_id.in_(sorted(set(session_ids)))))
+    return _by_id(rows)
+
+
+def hold_sessions(conn: Connection, own: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
+    """Lock the sessions, own and parents' together, in id order."""
+    wanted = sorted({*own, *parents})
+    if not wanted:
+        return {}
+    statement = select(sessions).where(sessions.c.session_id.in_(wanted)).order_by(sessions.c.session_id)
+    return _by_id(conn.execute(statement.with_for_update()))
+
+
+def known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:
+    """Return which of the runs exist: a batch that is executed again finds its own."""
+    if not run_ids:
+        return set()
+    return set(conn.execute(_KNOWN, {"run_ids": sorted(run_ids)}).scalars())
+
+
+def ancestors(conn: Connection, session_ids: Collection[str]) -> dict[str, set[str]]:
+    """Return for each session itself and all it descends from."""
+    if not session_ids:
+        return {}
+    found: dict[str, set[str]] = {}
+    for row in conn.execute(_ANCESTORS, {"sessions": sorted(set(session_ids))}):
+        found.setdefault(row.start, set()).add(row.session_id)
+    return found
+
+
+def drop_sessions(conn: Connection, session_ids: Collection[str]) -> None:
+    """Remove the bare rows of starts that failed."""
+    if session_ids:
+        conn.execute(_DROP_SESSIONS, {"sessions": sorted(session_ids)})
+
+
+def insert_runs(conn: Connection, plans: Sequence["Plan"], profile_ids: Sequence[int]) -> set[str]:
+    """Insert the runs; returns those that were not there yet."""
+    items = [plan.item for plan in plans]
+    rows = conn.execute(
+        _INSERT_RUNS,
+        {
+            "run_ids": [item.run_id for item in items],
+            "sessions": [item.own_session for item in items],
+            "seqs": [plan.session_seq for plan in plans],
+            "owners": [plan.owner for plan in plans],
+            "types": [item.type.value for item in items],
+            "agents": [plan.agent_name for plan in plans],
+            "parameters": [item.parameters for item in items],
+            "project_dirs": [plan.project_dir for plan in plans],
+            "parents": [item.parent_session_id for item in items],
+            "modes": [str(item.execution_mode) for item in items],
+            "scopes": [plan.scope for plan in plans],
+            "demands": [plan.demands.as_json() for plan in plans],
+            "labels": [json.dumps(item.labels) if item.labels else None for item in items],
+            "profiles": list(profile_ids),
+            "priorities": [item.priority for item in items],
+            "attempts": [item.max_attempts for item in items],
+            "run_timeouts": [item.run_timeout_seconds for item in items],
+            "match_timeouts": [item.no_match_timeout_seconds for item in items],
+            "not_before": [item.not_before for item in items],
+            "delays": [item.delay_seconds for item in items],
+            "starts": [item.type.value == "start_session" for item in items],
+        },
+    )
+    return set(rows.scalars())
+
+
+def fill_sessions(conn: Connection, plans: Sequence["Plan"]) -> Mapping[str, Session]:
+    """Write what the submissions say about their sessions; returns them as they are now."""
+    if not plans:
+        return {}
+    rows = conn.execute(
+        _FILL_SESSIONS,
+        {
+            "sessions": [plan.item.own_session for plan in plans],
+            "scopes": [plan.scope for plan in plans],
+            "owners": [plan.owner for plan in plans],
+            "depths": [plan.depth for plan in plans],
+            "project_dirs": [plan.project_dir for plan in plans],
+            "agents": [plan.agent_name for plan in plans],
+            "parents": [plan.item.parent_session_id for plan in plans],
+            "starts": [plan.item.type.value == "start_session" for plan in plans],
+        },
+    )
+    return {row.session_id: as_session(row) for row in rows}
+
+
+def _by_id(rows: Any) -> dict[str, Row[Any]]:
+    return {row.session_id: row for row in rows}
