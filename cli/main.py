@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import migrate, settings, up, web, worker
+from cli import client, migrate, runner, settings, up, web, worker
 
 app = typer.Typer(
     name="coordinator",
@@ -18,6 +18,12 @@ app.command("web")(web.web)
 app.command("worker")(worker.worker)
 app.command("migrate")(migrate.migrate)
 app.command("settings")(settings.settings)
+app.command("runner", context_settings={"allow_interspersed_args": False})(runner.runner)
+app.command("submit")(client.submit)
+app.command("runs")(client.runs)
+app.command("run")(client.run)
+app.command("runners")(client.runners)
+app.command("stop")(client.stop)
 
 
 def main() -> None:

@@ -1,0 +1,73 @@
+"""`coordinator runner`: takes runs from a coordinator and executes a command for each."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+Urls = Annotated[
+    list[str] | None,
+    typer.Option("--url", metavar="URL", help="The coordinator; repeat it for several addresses (COORDINATOR_URL)."),
+]
+
+
+def runner(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="Started for each run, the run on stdin.")],
+    *,
+    url: Urls = None,
+    name: Annotated[str, typer.Option(help="Executor profile (default: the command's name and a number).")] = "",
+    tags: Annotated[str, typer.Option(metavar="A,B", help="What it can do, comma-separated.")] = "",
+    require_matching_tags: Annotated[
+        bool, typer.Option("--require-matching-tags", help="Take only runs that demand one of the tags.")
+    ] = False,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Runs at a time.")] = 1,
+    executor_type: Annotated[
+        str, typer.Option("--type", help="Executor type; runs demand `autonomous`.")
+    ] = "autonomous",
+    project_dir: Annotated[str, typer.Option(help="Where the command is started (default: here).")] = "",
+    hostname: Annotated[str, typer.Option(help="Name of this machine (default: its own).")] = "",
+    grace: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="How long runs may go on after SIGTERM (no limit).")
+    ] = None,
+) -> None:
+    """Execute COMMAND for each run until SIGTERM: then take no more, finish what runs, and leave.
+
+    COMMAND gets the run as JSON on stdin and COORDINATOR_RUN_ID, COORDINATOR_RUN_SESSION_ID and COORDINATOR_RUN_ATTEMPT
+    in its environment. Its lines become events; a last line that is a JSON object becomes the result. Exit code 0 is
+    completed, any other failed. A second SIGTERM ends what still runs; it goes on elsewhere if it has attempts left.
+    """
+    import asyncio
+    import socket
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from runner.membership import RegistrationRefused
+    from runner.runner import RunnerOptions, run_runner
+    from runner.slots import Slot
+    from runtime.logs import configure_logs
+    from runtime.settings import load_settings
+
+    settings = load_settings()
+    directory = Path(project_dir or ".").resolve()
+    if not directory.is_dir():
+        raise typer.BadParameter(f"{directory} is no directory", param_hint="--project-dir")
+    with ExitStack() as stack:
+        try:
+            profile = name or stack.enter_context(Slot(command)).profile
+            options = RunnerOptions(
+                urls=url or settings.url,
+                command=command,
+                profile=profile,
+                hostname=hostname or socket.gethostname(),
+                project_dir=str(directory),
+                executor_type=executor_type,
+                tags=tuple(dict.fromkeys(tag for tag in map(str.strip, tags.split(",")) if tag)),
+                require_matching_tags=require_matching_tags,
+                concurrency=concurrency,
+                grace_seconds=grace,
+            )
+            configure_logs(settings, process=profile)
+            asyncio.run(run_runner(options))
+        except (OSError, ValueError, RegistrationRefused) as error:
+            print(f"coordinator: {error}", file=sys.stderr)
+            sys.exit(1 if isinstance(error, RegistrationRefused) else 2)

@@ -1,0 +1,211 @@
+"""How runs and runners look: tables for people, JSON for machines.
+
+What runs print may hold anything; control characters never reach the terminal.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner.shapes import Event, Result, Run, RunnerInfo, RunPage, Stopped, Submitted
+
+_COLOURS = {
+    "completed": "green",
+    "online": "green",
+    "failed": "red",
+    "lost": "red",
+    "stale": "yellow",
+    "stopped": "yellow",
+    "stopping": "yellow",
+    "running": "cyan",
+    "claimed": "cyan",
+}
+# Wide enough for every column when nobody looks: a pipe wants whole ids, not a neat frame.
+_WIDTH_OF_A_PIPE = 240
+_LONGEST_CELL = 60
+
+
+def show_submitted(submitted: Submitted, *, as_json: bool) -> None:
+    """The new run's ids."""
+    if as_json:
+        _show_json(submitted)
+        return
+    _console().print(
+        Text.assemble(submitted["run_id"], "  session ", submitted["session_id"], "  ", _status(submitted["status"]))
+    )
+
+
+def show_stopped(stopped: Stopped, *, as_json: bool) -> None:
+    """What a stop led to."""
+    if as_json:
+        _show_json(stopped)
+        return
+    message = stopped.get("message")
+    _console().print(
+        Text.assemble(stopped["session_id"], "  ", _status(stopped["status"]), f"  {plain(message)}" if message else "")
+    )
+
+
+def show_runs(page: RunPage, *, as_json: bool) -> None:
+    """Runs, one a line, and how to see those after them."""
+    if as_json:
+        _show_json(page)
+        return
+    table = _table("run", "status", "session", "age", "runner", "attempt", "what")
+    for run in page["runs"]:
+        table.add_row(
+            run["run_id"],
+            _status(run["status"]),
+            plain(run["session_id"]),
+            age(run["created_at"]),
+            run["runner_id"] or "",
+            f"{run['attempt']}/{run['max_attempts']}",
+            _short(run["error"] or _prompt(run)),
+        )
+    console = _console()
+    console.print(table if page["runs"] else "no runs")
+    if cursor := page.get("next_cursor"):
+        console.print(Text(f"more: --cursor {cursor}", style="dim"))
+
+
+def show_runners(runners: Sequence[RunnerInfo], *, as_json: bool) -> None:
+    """Runners, one a line."""
+    if as_json:
+        _show_json({"runners": runners})
+        return
+    table = _table("runner", "status", "profile", "host", "directory", "tags", "in hand", "heard")
+    for runner in runners:
+        capacity = runner.get("capacity")
+        in_hand = str(runner.get("runs_in_hand", ""))
+        table.add_row(
+            runner["runner_id"],
+            _status("lost" if runner.get("lost") else runner["status"]),
+            plain(runner["executor_profile"]),
+            plain(runner["hostname"]),
+            _short(runner["project_dir"]),
+            plain(", ".join(runner["tags"] or [])),
+            in_hand if capacity is None else f"{in_hand}/{capacity}",
+            f"{span(runner['seconds_since_heartbeat'])} ago",
+        )
+    _console().print(table if runners else "no runners")
+
+
+def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *, as_json: bool) -> None:
+    """All of a run; with `events` what was said before, with `result` what came of it."""
+    if as_json:
+        more = {} if events is None else {"events": events}
+        _show_json({**run, "result": result, **more})
+        return
+    console = _console()
+    for event in events or []:
+        if event["event_type"] == "message":
+            console.print(Text(_said(event), style="dim" if event.get("role") == "system" else ""))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _details(run):
+        table.add_row(name, value)
+    if result is not None:
+        data = result["result_data"]
+        shown = result["result_text"] or (json.dumps(data, indent=2, ensure_ascii=False) if data is not None else "")
+        table.add_row("result", Text(plain(shown)))
+    console.print(table)
+
+
+def _details(run: Run) -> list[tuple[str, Text]]:
+    took = ""
+    if run["started_at"]:
+        end = _time(run["completed_at"]) if run["completed_at"] else datetime.now(UTC)
+        took = span((end - _time(run["started_at"])).total_seconds())
+    rows: dict[str, Any] = {
+        "run": run["run_id"],
+        "session": run["session_id"],
+        "status": _status(run["status"]),
+        "parameters": _prompt(run),
+        "agent": run["agent_name"],
+        "parent": run["parent_session_id"],
+        "demands": json.dumps(run["demands"], ensure_ascii=False) if run["demands"] else None,
+        "labels": " ".join(f"{key}={value}" for key, value in run["labels"].items()),
+        "runner": run["runner_id"],
+        "attempt": f"{run['attempt']} of {run['max_attempts']}",
+        "submitted": f"{age(run['created_at'])} ago",
+        "not before": run["not_before"],
+        "took": took,
+        "error": run["error"],
+    }
+    return [(name, value if isinstance(value, Text) else Text(plain(value))) for name, value in rows.items() if value]
+
+
+def _prompt(run: Run) -> str:
+    parameters = run["parameters"]
+    match parameters:
+        case {"prompt": str(prompt)} if len(parameters) == 1:
+            return prompt
+        case _:
+            return json.dumps(parameters, ensure_ascii=False)
+
+
+def _said(event: Event) -> str:
+    match event.get("content"):
+        case str(text):
+            return plain(text)
+        case [*blocks]:
+            return plain(
+                "\n".join(str(block["text"]) for block in blocks if isinstance(block, dict) and "text" in block)
+            )
+        case _:
+            return ""
+
+
+def plain(text: str) -> str:
+    """The text without what would move a cursor, ring a bell or rename a window."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
+
+
+def age(timestamp: str) -> str:
+    """How long ago that was, in one unit."""
+    return span((datetime.now(UTC) - _time(timestamp)).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """A length of time in the unit people would use; a clock that is a little off makes none below 0."""
+    seconds = max(0.0, seconds)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _time(timestamp: str) -> datetime:
+    return datetime.fromisoformat(timestamp)
+
+
+def _short(text: str) -> str:
+    line = plain(text).partition("\n")[0]
+    return line if len(line) <= _LONGEST_CELL else line[: _LONGEST_CELL - 1] + "…"
+
+
+def _status(status: str) -> Text:
+    return Text(status, style=_COLOURS.get(status, ""))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, no_wrap=column in {"run", "runner", "status", "age", "heard"}, overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    is_terminal = sys.stdout.isatty()
+    return Console(width=None if is_terminal else _WIDTH_OF_A_PIPE, markup=False, highlight=False, emoji=False)
+
+
+def _show_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
