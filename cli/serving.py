@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -169,12 +168,16 @@ def _runner(urls: list[str], env: dict[str, str]) -> Service:
 
 async def _all_ready(data_dir: Path, house: Supervisor, replicas: list[Child], workers: list[Child]) -> None:
     """Wait until every replica says so. Raises Refused when one of the processes cannot even begin."""
-    ready = asyncio.gather(*(replica.ready.wait() for replica in replicas))
+
+    async def all_told() -> None:
+        for replica in replicas:
+            await replica.ready.wait()
+
+    ready = asyncio.create_task(all_told())
     try:
         while not ready.done():
             died = asyncio.ensure_future(house.died.wait())
-            waiting: set[asyncio.Future[Any]] = {ready, died}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ready, died}, return_when=asyncio.FIRST_COMPLETED)
             died.cancel()
             house.died.clear()
             for child in (*replicas, *workers):

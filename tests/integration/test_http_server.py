@@ -1,0 +1,176 @@
+"""The HTTP server under the app: bounds of a head, and what happens between SIGTERM and the end."""
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from cli.http_server import HEAD_BYTES, BoundedHttp, Server
+from tests.support.waiting import eventually
+
+
+@dataclass
+class Drain:
+    """Notes how it was started, as the app's drain does."""
+
+    seconds: float = 0.3
+    started: list[float | None] = field(default_factory=list)
+
+    def start(self, seconds: float | None = None) -> None:
+        self.started.append(seconds)
+
+
+@dataclass
+class Serving:
+    port: int
+    server: Server
+    drain: Drain
+    thread: threading.Thread
+    ready: list[bool]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def send(self, data: bytes) -> bytes:
+        """What is answered to these bytes, until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(data)
+            answer = b""
+            while chunk := connection.recv(65_536):
+                answer += chunk
+            return answer
+
+
+async def echo(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[dict[str, Any]], Any]) -> None:
+    """Answer 200; `/slow` only after the server has begun to close."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/slow":
+        await asyncio.to_thread(closing.wait, 10)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"served"})
+
+
+closing = threading.Event()
+
+
+@pytest.fixture
+def serving() -> Iterator[Serving]:
+    closing.clear()
+    listener = socket.create_server(("127.0.0.1", 0))
+    ready: list[bool] = []
+    drain = Drain()
+    config = uvicorn.Config(
+        echo,
+        http=BoundedHttp,
+        loop="uvloop",
+        ws="none",
+        log_config=None,
+        timeout_graceful_shutdown=5,
+    )
+    server = Server(config, drain=drain, is_ready=lambda: True, tell_ready=lambda: ready.append(True))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    port = listener.getsockname()[1]
+    thread.start()
+    serving = Serving(port, server, drain, thread, ready)
+    eventually(lambda: server.started, what="the server")
+    yield serving
+    closing.set()
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_readiness_is_told_once(serving: Serving) -> None:
+    """The supervisor waits on it; a second line would be read by nobody."""
+    eventually(lambda: serving.ready, what="ready")
+    httpx.get(serving.url)
+    assert serving.ready == [True]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 1000) for i in range(80)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 2_000_000,
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["many headers", "a header without end", "a long target"],
+)
+def test_a_head_beyond_the_bound_is_refused_with_431(serving: Serving, head: bytes) -> None:
+    """The parser itself would keep all of it in memory, for every connection."""
+    try:
+        answer = serving.send(head)
+    except ConnectionError:  # it closed while we were still sending
+        return
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"content-type: application/json" in answer
+    assert "detail" in json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def test_a_head_below_the_bound_is_served(serving: Serving) -> None:
+    """Cookies and tokens of honest clients fit, on every request of a connection."""
+    with httpx.Client() as client:
+        for _ in range(3):
+            assert client.get(serving.url, headers={"X-Large": "a" * (HEAD_BYTES - 2000)}).text == "served"
+
+
+def test_what_is_no_http_is_refused_in_our_error_shape(serving: Serving) -> None:
+    """`{"detail": ...}` always."""
+    answer = serving.send(b"NONSENSE\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert "detail" in json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def test_sigterm_drains_before_the_listener_closes(serving: Serving) -> None:
+    """The app is told at once, and is served for the whole drain; then new connections are refused."""
+    serving.drain.seconds = 0.5
+    serving.server.handle_exit(signal.SIGTERM, None)
+    assert serving.drain.started == [0.5]
+    assert httpx.get(serving.url).text == "served"
+    assert not serving.server.should_exit
+    eventually(lambda: not serving.thread.is_alive(), what="the end")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(serving.url)
+
+
+def test_sigint_drains_nobody(serving: Serving) -> None:
+    """Ctrl-C, or `up` that ends: what is parked gives up now."""
+    serving.drain.seconds = 60
+    serving.server.handle_exit(signal.SIGINT, None)
+    assert serving.drain.started == [0]
+    eventually(lambda: not serving.thread.is_alive(), what="the end")
+
+
+def test_a_second_signal_cuts_the_drain_short(serving: Serving) -> None:
+    """Whoever asks twice means it."""
+    serving.drain.seconds = 60
+    serving.server.handle_exit(signal.SIGTERM, None)
+    serving.server.handle_exit(signal.SIGTERM, None)
+    assert serving.drain.started == [60]
+    eventually(lambda: not serving.thread.is_alive(), what="the end")
+
+
+def test_a_request_under_way_is_finished_before_the_end(serving: Serving) -> None:
+    """The listener closes, the answer still comes."""
+    answers: list[str] = []
+    client = threading.Thread(target=lambda: answers.append(httpx.get(f"{serving.url}/slow", timeout=10).text))
+    client.start()
+    eventually(lambda: serving.server.server_state.tasks, what="the request")
+    serving.server.handle_exit(signal.SIGINT, None)
+    eventually(lambda: not serving.server.servers[0].is_serving(), what="the closed listener")
+    closing.set()
+    client.join(10)
+    assert answers == ["served"]

@@ -1,0 +1,103 @@
+"""Pid files and locks: whom they name, and when they stop naming it."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runtime.processes import (
+    Locked,
+    end_processes,
+    family,
+    free_port,
+    is_alive,
+    locked,
+    read_pid_file,
+    start_mark,
+    write_pid_file,
+)
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_pid_file_names_its_process_while_it_lives(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """Also a zombie is dead: it holds no port and no file any more."""
+    path = tmp_path / "run" / "web-1.pid"
+    write_pid_file(path, sleeper.pid)
+    named = read_pid_file(path)
+    assert named
+    assert named.pid == sleeper.pid
+    sleeper.kill()
+    eventually(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_ZOMBIE, what="the zombie")
+    assert read_pid_file(path) is None
+
+
+def test_a_pid_that_went_to_another_process_is_not_taken_for_the_former(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """The start mark tells two processes of one pid apart, so that nobody else is ever killed for ours."""
+    path = tmp_path / "web-1.pid"
+    write_pid_file(path, sleeper.pid)
+    _, mark = path.read_text().split()
+    path.write_text(f"{psutil.Process().pid} {mark}\n")
+    assert read_pid_file(path) is None
+    assert start_mark(sleeper.pid) == mark
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "12 ", "99999999 x:1"])
+def test_a_broken_pid_file_names_nobody(tmp_path: Path, text: str) -> None:
+    """A file cut short by a crash stops nothing."""
+    path = tmp_path / "web-1.pid"
+    path.write_text(text)
+    assert read_pid_file(path) is None
+
+
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    """However the holder ends: the kernel lets go of it."""
+    path = tmp_path / "up.lock"
+    script = (
+        "import sys, pathlib\n"
+        "from runtime.processes import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(Locked) as refused, locked(path):
+            pass
+        assert refused.value.holder == holder.pid
+        holder.kill()
+        holder.wait()
+        with locked(path):
+            pass
+
+
+def test_who_does_not_end_by_itself_is_killed_with_its_family() -> None:
+    """SIGTERM first, SIGKILL for what ignores it, descendants included."""
+    script = "trap '' TERM; sleep 60 & echo started; wait; wait"
+    with subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE) as stubborn:
+        assert stubborn.stdout
+        assert stubborn.stdout.readline() == b"started\n"
+        members = family([psutil.Process(stubborn.pid)])
+        assert len(members) == 2
+        end_processes(members, within=0.2, by=signal.SIGTERM)
+        assert not any(map(is_alive, members))
+
+
+def test_a_free_port_lies_below_the_ephemeral_range() -> None:
+    """An outgoing connection must not be able to take it between two starts."""
+    assert all(20_000 <= free_port() < 32_768 for _ in range(20))
