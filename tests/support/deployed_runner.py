@@ -1,0 +1,330 @@
+"""A runner that behaves as the deployed ones do (PROTOCOL, Runners, Life), flaws included: no tokens, no retries.
+
+Run as a script it is that runner, a real process that writes a ledger of what it did, one JSON object a line;
+`DeployedRunner` starts it and reads the ledger. Nothing but httpx and the standard library: it knows only the wire.
+
+What a prompt asks for: `sleep 3`, `fail`, `fail 3` (after 3 s), `stubborn 3` (ignores SIGTERM); anything else ends at
+once.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+
+ANSWER_SECONDS = 35.0  # of polls and reports alike
+STOP_SECONDS = 10.0
+FAILED_POLLS = 3
+PAUSE_SECONDS = 1.0
+# Between the start of the process and the report of it: a short process has ended by then.
+START_REPORT_SECONDS = 0.05
+
+
+@dataclass
+class Work:
+    """A process of ours; `told` once somebody has taken it on to report its end."""
+
+    run: dict[str, Any]
+    process: "subprocess.Popen[bytes]"
+    told: bool = False
+
+
+class Ledger:
+    """What happened, in order, with times; complete up to a `kill -9`."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()  # a signal handler may write in the middle of a line of its own thread
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, what: str, **facts: Any) -> None:
+        with self._lock:
+            self._file.write(json.dumps({"at": time.time(), "what": what, **facts}) + "\n")
+            self._file.flush()
+
+
+class Runner:
+    """One poll loop; a thread for each process, one for heartbeats."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._ledger = Ledger(Path(options.ledger))
+        self._http = httpx.Client(
+            base_url=options.url, timeout=ANSWER_SECONDS, limits=httpx.Limits(max_connections=None)
+        )
+        self._lock = threading.Lock()
+        self._works: dict[str, Work] = {}
+        self._runner_id = ""
+
+    def main(self) -> NoReturn:
+        """Register, then poll until told to go, or until three polls in a row have failed."""
+        signal.signal(signal.SIGTERM, lambda *_: self._leave())
+        self._register()
+        threading.Thread(target=self._beat, daemon=True).start()
+        failed = 0
+        while failed < FAILED_POLLS:
+            if self._poll():
+                failed = 0
+            else:
+                failed += 1
+                time.sleep(PAUSE_SECONDS)
+        self._ledger.write("gave_up")
+        self._end(1)
+
+    def _register(self) -> None:
+        """Until accepted: our former self may still count as online."""
+        identity = {
+            "hostname": self._options.hostname,
+            "project_dir": self._options.project_dir,
+            "executor_profile": self._options.profile,
+            "executor": {"type": "autonomous", "command": self._options.command},
+            "tags": [tag for tag in self._options.tags.split(",") if tag],
+        }
+        while True:
+            try:
+                answer = self._http.post("/runner/register", json=identity)
+            except httpx.HTTPError as error:
+                self._ledger.write("register_failed", reason=repr(error))
+            else:
+                self._ledger.write("register", code=answer.status_code, body=answer.text)
+                if answer.status_code == 200:
+                    self._runner_id = answer.json()["runner_id"]
+                    return
+            time.sleep(PAUSE_SECONDS)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(self._options.heartbeat)
+            self._send_once("heartbeat", "/runner/heartbeat", {"runner_id": self._runner_id})
+
+    def _poll(self) -> bool:
+        """One poll, and all it asks for; nothing else is polled meanwhile. Whether it was answered well."""
+        try:
+            answer = self._http.get("/runner/runs", params={"runner_id": self._runner_id})
+        except httpx.HTTPError as error:
+            self._ledger.write("poll_failed", reason=repr(error))
+            return False
+        if answer.status_code == 204:
+            self._ledger.write("poll", code=204)
+            return True
+        if not answer.is_success:
+            self._ledger.write("poll_failed", code=answer.status_code, body=answer.text)
+            return False
+        content = answer.json()
+        self._ledger.write("poll", code=answer.status_code, keys=sorted(content))
+        if content.get("deregistered"):
+            self._ledger.write("deregistered")
+            self._end(0)
+        for session_id in content.get("stop_sessions", []):
+            self._stop(session_id)
+        if content.get("run"):
+            self._start(content["run"])
+        return True
+
+    def _start(self, run: dict[str, Any]) -> None:
+        """The process first, the report after it: the end of a short one overtakes its start."""
+        self._ledger.write("claimed", run_id=run["run_id"], session_id=run["session_id"], attempt=run.get("attempt"))
+        process = subprocess.Popen(command_of(str(run["parameters"].get("prompt", ""))), stdin=subprocess.DEVNULL)
+        work = Work(run, process)
+        with self._lock:
+            self._works[run["session_id"]] = work
+        self._ledger.write("spawned", run_id=run["run_id"], pid=process.pid)
+        threading.Thread(target=self._attend, args=(work,), daemon=True).start()
+        time.sleep(START_REPORT_SECONDS)
+        self._report(work, "started")
+
+    def _attend(self, work: Work) -> None:
+        """What the process itself would say over HTTP, and its end."""
+        session = f"/sessions/{work.run['session_id']}"
+        if not self._options.quiet:
+            binding = {
+                "executor_session_id": f"exec-{work.run['session_id']}",
+                "hostname": self._options.hostname,
+                "executor_profile": self._options.profile,
+                "project_dir": self._options.project_dir,
+            }
+            self._send_once("bind", f"{session}/bind", binding, run_id=work.run["run_id"])
+        exit_code = work.process.wait()
+        if not self._take_on(work):
+            return
+        self._ledger.write("exited", run_id=work.run["run_id"], exit_code=exit_code)
+        if exit_code:
+            self._report(work, "failed", error=f"exit code {exit_code}")
+            return
+        if not self._options.quiet:
+            result = {
+                "event_type": "result",
+                "session_id": work.run["session_id"],
+                "timestamp": datetime.now(UTC).isoformat(),
+                "result_text": f"done: {work.run['run_id']}",
+            }
+            self._send_once("event", f"{session}/events", result, run_id=work.run["run_id"])
+        self._report(work, "completed")
+
+    def _take_on(self, work: Work) -> bool:
+        """Whether the end of this process is ours to report: the poll loop's, which stops it, or its thread's."""
+        with self._lock:
+            if self._works.get(work.run["session_id"]) is work:
+                del self._works[work.run["session_id"]]
+            taken, work.told = work.told, True
+            return not taken
+
+    def _stop(self, session_id: str) -> None:
+        """SIGTERM, up to 10 s of patience, SIGKILL. Of a session without a process nothing is said."""
+        with self._lock:
+            work = self._works.get(session_id)
+        if work is None or not self._take_on(work):
+            self._ledger.write("stop_ignored", session_id=session_id)
+            return
+        self._ledger.write("stopping", run_id=work.run["run_id"], session_id=session_id)
+        number = "SIGTERM"
+        work.process.terminate()
+        try:
+            work.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            number = "SIGKILL"
+            work.process.kill()
+            work.process.wait()
+        self._report(work, "stopped", signal=number)
+
+    def _report(self, work: Work, outcome: str, **facts: Any) -> None:
+        body = {"runner_id": self._runner_id, **facts}
+        self._send_once(outcome, f"/runner/runs/{work.run['run_id']}/{outcome}", body, run_id=work.run["run_id"])
+
+    def _send_once(self, what: str, path: str, body: dict[str, Any], **facts: Any) -> None:
+        """Once, whatever comes of it."""
+        begun = time.time()
+        try:
+            answer = self._http.post(path, json=body)
+        except httpx.HTTPError as error:
+            self._ledger.write(what, **facts, code=None, reason=repr(error), begun=begun)
+        else:
+            self._ledger.write(what, **facts, code=answer.status_code, body=answer.text[:500], begun=begun)
+
+    def _leave(self) -> NoReturn:
+        self._kill_all()
+        try:
+            answer = self._http.delete(f"/runners/{self._runner_id}", params={"self": "true"}, timeout=5)
+            self._ledger.write("left", code=answer.status_code)
+        except httpx.HTTPError as error:
+            self._ledger.write("left", code=None, reason=repr(error))
+        self._end(0)
+
+    def _kill_all(self) -> None:
+        for work in list(self._works.values()):
+            work.told = True
+            work.process.kill()
+            self._ledger.write("killed", run_id=work.run["run_id"])
+
+    def _end(self, code: int) -> NoReturn:
+        """All its work dies with it, and it says nothing about that."""
+        self._kill_all()
+        self._ledger.write("ended", exit_code=code)
+        os._exit(code)
+
+
+def command_of(prompt: str) -> list[str]:
+    """The process that a prompt asks for."""
+    verb, _, length = prompt.partition(" ")
+    seconds = length if length.replace(".", "", 1).isdigit() else "0"
+    match verb:
+        case "sleep":
+            return ["sleep", seconds]
+        case "fail":
+            return ["sh", "-c", 'sleep "$0"; exit 1', seconds]
+        case "stubborn":
+            return ["sh", "-c", 'trap "" TERM; sleep "$0"', seconds]
+        case _:
+            return ["true"]
+
+
+@dataclass
+class DeployedRunner:
+    """The script as a process of a test. The same identity again: `start()` after `kill()`, or another of these."""
+
+    directory: Path
+    url: str
+    hostname: str = "deployed-host"
+    project_dir: str = "/srv/project"
+    profile: str = "deployed"
+    command: str = "deployed-executor"
+    tags: str = ""
+    heartbeat: float = 60
+    quiet: bool = False
+    process: "subprocess.Popen[bytes]" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.ledger_file = self.directory / "ledger.jsonl"
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again); it writes on in the same ledger."""
+        named = ("url", "hostname", "project_dir", "profile", "command", "tags", "heartbeat")
+        arguments = [part for name in named for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
+        with (self.directory / "output.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, *arguments, "--ledger", str(self.ledger_file), *["--quiet"] * self.quiet],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def ledger(self, what: str = "", run_id: str = "") -> list[dict[str, Any]]:
+        """What it did so far, or only that of one kind, of one run."""
+        if not self.ledger_file.exists():
+            return []
+        *lines, _unfinished = self.ledger_file.read_text(encoding="utf-8").split("\n")
+        entries: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        return [
+            entry
+            for entry in entries
+            if (not what or entry["what"] == what) and (not run_id or entry.get("run_id") == run_id)
+        ]
+
+    @property
+    def runner_id(self) -> str:
+        """Empty until registered."""
+        accepted = [entry for entry in self.ledger("register") if entry["code"] == 200]
+        return str(json.loads(accepted[-1]["body"])["runner_id"]) if accepted else ""
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def terminate(self) -> int:
+        """SIGTERM: it kills its work, leaves and ends; its exit code."""
+        self.process.terminate()
+        return self.process.wait(15)
+
+    def kill(self) -> None:
+        """`kill -9` to it and all it started, as in a power cut."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.process.wait(10)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("url", "ledger", "hostname", "project-dir", "profile", "command"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--tags", default="")
+    parser.add_argument("--heartbeat", type=float, default=60.0)
+    parser.add_argument("--quiet", action="store_true", help="no bind, no result event")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    Runner(_options()).main()
