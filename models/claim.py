@@ -128,7 +128,7 @@ def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> tuple[lis
     if limited:
         for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
             rooms[row.runner_id] -= row.in_hand
-    hungry = [one for one in seekers if one.matches and rooms.get(one.ask.runner_id, 1) > 0]
+    hungry = [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]
     if not hungry:
         return [], False
     profiles = sorted(frozenset[int]().union(*(one.matches for one in hungry)))
