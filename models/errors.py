@@ -106,3 +106,10 @@ class SessionNotFinished(CoordinatorError):
 
     session_id: str
     status: str = field(default="")
+
+
+@dataclass(frozen=True)
+class BadCursor(CoordinatorError):
+    """A page cursor that this database did not give out."""
+
+    cursor: str

@@ -8,7 +8,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
-    Float,
     ForeignKey,
     Index,
     Integer,
@@ -143,6 +142,7 @@ runs = Table(
     _time("match_deadline_at"),
     _time("claim_deadline_at"),
     _time("run_deadline_at"),
+    _time("gaps_counted_at"),
     CheckConstraint(_one_of("status", RunStatus), name="status"),
     CheckConstraint(_one_of("type", RunType), name="type"),
     CheckConstraint(_one_of("execution_mode", ExecutionMode), name="execution_mode"),
@@ -183,6 +183,7 @@ runs = Table(
     Index("ix_runs_match_deadline", "match_deadline_at", postgresql_where=text("status = 'pending' AND ready")),
     Index("ix_runs_claim_deadline", "claim_deadline_at", postgresql_where=text("status = 'claimed'")),
     Index("ix_runs_run_deadline", "run_deadline_at", postgresql_where=text("status IN ('running', 'stopping')")),
+    Index("ix_runs_unheld", "run_id", postgresql_where=text("status = 'running' AND unheld_beats >= 2")),
     Index("ix_runs_labels", "labels", postgresql_using="gin", postgresql_where=text("labels IS NOT NULL")),
     postgresql_with={"fillfactor": "80"},
 )
@@ -213,13 +214,14 @@ runners = Table(
     Column("told_interval", Integer, nullable=False),
     Column("sends_tokens", Boolean, nullable=False, server_default="false"),
     Column("sends_holding", Boolean, nullable=False, server_default="false"),
+    Column("registration_uid", Text, nullable=False, server_default=""),
     _time("registered_at", default=True),
     _time("last_seen", default=True),
     _time("lost_at"),
     _time("left_at"),
     _time("leave_requested_at"),
     _time("leave_told_at"),
-    Index("ix_runners_last_seen", "last_seen"),
+    _time("counted_beat_at"),
     postgresql_with={"fillfactor": "50"},
 )
 
@@ -237,7 +239,7 @@ events = Table(
     Column("frame", JsonText, nullable=False),
     _time("created_at", default=True),
     Index("ix_events_unnumbered", "id", postgresql_where=text("feed_pos IS NULL")),
-    Index("ix_events_session", "session_id", "id"),
+    Index("ix_events_session", "session_id", "feed_pos", "id"),
     Index("ix_events_result", "session_id", "id", postgresql_where=text("event_type = 'result'")),
 )
 
@@ -328,6 +330,17 @@ duties = Table(
     "duties",
     metadata,
     Column("duty", Text, primary_key=True),
-    Column("gap_seconds", Float, nullable=False, server_default="0"),
     _time("last_run"),
+)
+
+# Stretches in which silence of the runners was, or may have been, our own doing (models.gaps).
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("gap_id", BigInteger, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),
+    _time("started_at", nullable=False),
+    _time("ended_at", nullable=False),
+    CheckConstraint("kind IN ('expiry', 'web', 'runners')", name="kind"),
+    Index("ix_gaps_ended_at", "ended_at"),
 )

@@ -48,7 +48,6 @@ CREATE TABLE demand_profiles (
 
 CREATE TABLE duties (
     duty TEXT NOT NULL,
-    gap_seconds FLOAT DEFAULT '0' NOT NULL,
     last_run timestamptz,
     CONSTRAINT pk_duties PRIMARY KEY (duty)
 );
@@ -71,7 +70,7 @@ CREATE TABLE events (
 
 CREATE INDEX ix_events_result ON events (session_id, id) WHERE event_type = 'result';
 
-CREATE INDEX ix_events_session ON events (session_id, id);
+CREATE INDEX ix_events_session ON events (session_id, feed_pos, id);
 
 CREATE INDEX ix_events_unnumbered ON events (id) WHERE feed_pos IS NULL;
 
@@ -84,6 +83,17 @@ CREATE TABLE feed_head (
     CONSTRAINT pk_feed_head PRIMARY KEY (only_row),
     CONSTRAINT ck_feed_head_only_row CHECK (only_row)
 );
+
+CREATE TABLE gaps (
+    gap_id BIGSERIAL NOT NULL,
+    kind TEXT NOT NULL,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    CONSTRAINT pk_gaps PRIMARY KEY (gap_id),
+    CONSTRAINT ck_gaps_kind CHECK (kind IN ('expiry', 'web', 'runners'))
+);
+
+CREATE INDEX ix_gaps_ended_at ON gaps (ended_at);
 
 CREATE TABLE idempotency_keys (
     caller TEXT DEFAULT '' NOT NULL,
@@ -120,17 +130,17 @@ CREATE TABLE runners (
     told_interval INTEGER NOT NULL,
     sends_tokens BOOLEAN DEFAULT 'false' NOT NULL,
     sends_holding BOOLEAN DEFAULT 'false' NOT NULL,
+    registration_uid TEXT DEFAULT '' NOT NULL,
     registered_at timestamptz DEFAULT now() NOT NULL,
     last_seen timestamptz DEFAULT now() NOT NULL,
     lost_at timestamptz,
     left_at timestamptz,
     leave_requested_at timestamptz,
     leave_told_at timestamptz,
+    counted_beat_at timestamptz,
     CONSTRAINT pk_runners PRIMARY KEY (runner_id)
 )
  WITH (fillfactor = 50);
-
-CREATE INDEX ix_runners_last_seen ON runners (last_seen);
 
 CREATE TABLE sessions (
     session_id TEXT NOT NULL,
@@ -242,6 +252,7 @@ CREATE TABLE runs (
     match_deadline_at timestamptz,
     claim_deadline_at timestamptz,
     run_deadline_at timestamptz,
+    gaps_counted_at timestamptz,
     CONSTRAINT pk_runs PRIMARY KEY (run_id),
     CONSTRAINT ck_runs_status CHECK (
         status IN ('pending', 'claimed', 'running', 'stopping', 'completed', 'failed', 'stopped')
@@ -281,6 +292,8 @@ CREATE INDEX ix_runs_poll ON runs (claim_poll_id) WHERE status = 'claimed';
 CREATE INDEX ix_runs_run_deadline ON runs (run_deadline_at) WHERE status IN ('running', 'stopping');
 
 CREATE UNIQUE INDEX ix_runs_session ON runs (session_id, session_seq);
+
+CREATE INDEX ix_runs_unheld ON runs (run_id) WHERE status = 'running' AND unheld_beats >= 2;
 
 CREATE INDEX ix_runs_unfinished
     ON runs (session_id, session_seq) WHERE status IN ('pending', 'claimed', 'running', 'stopping');
@@ -328,6 +341,8 @@ NAMES = [
     "feed_head",
     "instances",
     "duties",
+    "deleted_sessions",
+    "gaps",
 ]
 
 
