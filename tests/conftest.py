@@ -115,7 +115,7 @@ def own_postgres(scratch: Path) -> Iterator[OwnPostgres]:
     """A migrated embedded Postgres of this test alone, also when DATABASE_URL is given."""
     server = OwnPostgres(new_directory(scratch, "postgres"))
     yield server
-    server.kill()
+    server.server.stop("immediate")
 
 
 @pytest.fixture

@@ -1,0 +1,124 @@
+"""A real `coordinator up` as a process of its own: started, read, signalled, killed; nothing of it survives a test."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+import httpx
+import psutil
+
+from cli.supervisor import ROOT
+from runtime.processes import end_processes, family, free_port, is_alive, port_is_free, processes_in, read_pid_file
+from tests.support.waiting import eventually
+
+START_SECONDS = 60
+
+
+class Up:
+    """One `coordinator up`, and every process that it ever had."""
+
+    def __init__(self, data_dir: Path, port: int, *arguments: str, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.port = port
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "up", "--data", str(data_dir), "--port", str(port), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+            cwd=ROOT,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._popen.stdout
+        assert self._popen.stderr
+        self._readers = [
+            threading.Thread(target=read, args=(stream, lines), daemon=True)
+            for stream, lines in ((self._popen.stdout, self.lines), (self._popen.stderr, self.errors))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def urls(self) -> list[str]:
+        return self.line("ready:").split()[1:]
+
+    def line(self, text: str, after: int = 0) -> str:
+        """The first line it said that holds `text`, waited for."""
+
+        def find() -> str:
+            if self._popen.poll() is not None and not any(reader.is_alive() for reader in self._readers):
+                found = next((line for line in self.lines[after:] if text in line), "")
+                assert found, f"ended without {text!r}: {self.lines} {self.errors}"
+            return next((line for line in self.lines[after:] if text in line), "")
+
+        return eventually(find, START_SECONDS, what=f"{text!r}")
+
+    def process(self, name: str) -> psutil.Process | None:
+        """The live process that run/NAME.pid names."""
+        return read_pid_file(self.data_dir / "run" / f"{name}.pid")
+
+    def running(self, name: str) -> psutil.Process:
+        process = eventually(lambda: self.process(name), what=f"process {name}")
+        assert process
+        return process
+
+    def pid_files(self) -> set[str]:
+        return {path.stem for path in (self.data_dir / "run").glob("*.pid")}
+
+    def family(self) -> list[psutil.Process]:
+        """All processes of this `up`, by their pid files and by descent."""
+        named = [process for name in self.pid_files() if (process := self.process(name))]
+        return family([*named, psutil.Process(self.pid)] if self._popen.poll() is None else named)
+
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self, within: float = 10) -> int:
+        """Its exit code, and everything it said is read."""
+        code = self._popen.wait(within)
+        for reader in self._readers:
+            reader.join(5)
+        return code
+
+    def end(self) -> None:
+        """End it, and whatever it left; for the end of a test, however that ended."""
+        if self._popen.poll() is None:
+            members = self.family()
+            self._popen.send_signal(signal.SIGKILL)
+            self._popen.wait(10)
+            end_processes([one for one in members if is_alive(one)], within=0)
+        left = [process for name in self.pid_files() if (process := self.process(name))]
+        left += processes_in(self.data_dir / "postgres" / "cluster", ["postgres"])
+        end_processes(family(left), within=0)
+
+
+def read(stream: IO[str], lines: list[str]) -> None:
+    """Collect what a process says, line by line, until it closes."""
+    lines.extend(line.rstrip("\n") for line in stream)
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` free ports in a row."""
+    while True:
+        first = free_port()
+        if all(port_is_free(first + number) for number in range(count)):
+            return first
+
+
+def answers(url: str, path: str = "/health") -> bool:
+    """Whether a web replica answers 200 there."""
+    try:
+        return httpx.get(url + path, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
