@@ -11,7 +11,7 @@ from models.errors import CoordinatorError, InvalidTransition, NotFound, RunnerN
 from models.loss import attempts_left, idle_stopped, timeout_reason
 from models.rounds import in_rounds
 from models.settle import Effect, Live
-from models.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, StopCause
+from models.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, SessionStatus, StopCause
 from models.stop import close_stops, read_stops
 from models.texts import storable_error
 from models.transitions import Held, HeldRun, Move, hold_runs, move_runs, refresh_sessions, settle_and_tell
@@ -126,7 +126,7 @@ def _apply(
     stopping = {
         run.session_id
         for run in (held.runs[item.run_id] for item in items)
-        if run.status == RunStatus.STOPPING or held.sessions[run.session_id].status == RunStatus.STOPPING
+        if run.status == RunStatus.STOPPING or held.sessions[run.session_id].status == SessionStatus.STOPPING
     }
     stops = read_stops(conn, stopping)
     decisions: list[Decision] = []
@@ -153,7 +153,9 @@ def _apply(
 def decide(run: HeldRun, report: Report, *, sends_tokens: bool) -> Decision:
     """Decide what a report does to the locked run: a move, nothing (accepted), or a refusal."""
     status = RunStatus(run.status)
-    if not _holds(run.runner_id, run.claim_token, report):
+    undelivered = status is RunStatus.CLAIMED and run.delivered_at is None and report.claim_token is None
+    if undelivered or not _holds(run.runner_id, run.claim_token, report):
+        # a claim that never left us has no process: without a token such a report is about an earlier one
         return _former_end(run, report)
     if status is RunStatus.CLAIMED or (status is RunStatus.RUNNING and report.outcome is not Outcome.STARTED):
         return _move(run, report)

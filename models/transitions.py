@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from psycopg.errors import SerializationFailure
 from sqlalchemy import ARRAY, Connection, Row, Select, Text, bindparam, func, select, text
 
-from models.base import uuid7
+from models.base import Caller, uuid7
 from models.feed import EventRow, encode, record_events
 from models.runs import Run
 from models.sessions import Session, session_json
@@ -104,6 +104,11 @@ class Held:
     runs: dict[str, HeldRun] = field(default_factory=dict)
     sessions: dict[str, Row[Any]] = field(default_factory=dict)
 
+    def shows(self, session_id: str, caller: Caller) -> bool:
+        """Whether the session is there and the caller may know of it."""
+        session = self.sessions.get(session_id)
+        return session is not None and (caller.scope is None or session.owner == caller.scope)
+
     def unfinished_of(self, session_id: str) -> list[HeldRun]:
         """Return the session's unfinished runs in submission order."""
         rows = [run for run in self.runs.values() if run.session_id == session_id and run.status in UNFINISHED]
@@ -181,6 +186,12 @@ def _hold_newcomers(conn: Connection, held: Held, session_ids: Sequence[str]) ->
         msg = "a run of the session came meanwhile and is held by another transaction"
         raise SerializationFailure(msg)
     held.runs.update({row.run_id: row for row in rows})
+
+
+def hold_sessions(conn: Connection, session_ids: Collection[str]) -> Held:
+    """Lock sessions alone, in id order: for changes that concern none of their runs."""
+    rows = conn.execute(_HOLD_SESSIONS, {"sessions": list(session_ids)})
+    return Held(sessions={row.session_id: row for row in rows})
 
 
 def refresh_sessions(conn: Connection, held: Held, session_ids: Collection[str]) -> None:

@@ -1,0 +1,225 @@
+"""Where a session lives: the executor that a process binds it to, its metadata, and what becomes of an idle process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, text
+
+from models.base import DEFAULT_LIMITS, Caller, Limits
+from models.errors import CoordinatorError, NotFound, RunnerNotRegistered, StaleClaim, Unstorable
+from models.feed import record_events
+from models.report import reporters
+from models.rounds import in_rounds
+from models.sessions import Session, read_sessions
+from models.settle import Effect, Live
+from models.statuses import IN_HAND, RunStatus
+from models.stop import close_stops
+from models.texts import storable
+from models.transitions import (
+    Held,
+    HeldRun,
+    hold_runs,
+    hold_sessions,
+    refresh_sessions,
+    session_updated,
+    settle_and_tell,
+)
+
+PATCHABLE = ("project_dir", "agent_name", "last_resumed_at", "executor_session_id", "executor_profile", "hostname")
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A process says that it is the session's executor, and where."""
+
+    caller: Caller
+    session_id: str
+    executor_session_id: str
+    hostname: str
+    executor_profile: str
+    project_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """New metadata of a session: any of ``PATCHABLE``; what is absent or None stays."""
+
+    caller: Caller
+    session_id: str
+    values: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSessionStatus:
+    """The runner of a session's live process says that the process has ended: finished, failed or stopped."""
+
+    runner_id: str
+    session_id: str
+    status: str
+
+
+BindResult: TypeAlias = Session | CoordinatorError
+
+# Nothing given leaves the column as it is. A process that lives with a claimed or running run makes it known as bound.
+_WRITE = text("""
+    UPDATE sessions s
+    SET project_dir = coalesce(w.project_dir, s.project_dir),
+        agent_name = coalesce(w.agent_name, s.agent_name),
+        last_resumed_at = coalesce(w.last_resumed_at, s.last_resumed_at),
+        executor_session_id = coalesce(w.executor_session_id, s.executor_session_id),
+        executor_profile = coalesce(w.executor_profile, s.executor_profile),
+        hostname = coalesce(w.hostname, s.hostname),
+        bound_token = coalesce(w.bound_token, s.bound_token),
+        last_sign_at = clock_timestamp()
+    FROM unnest(CAST(:sessions AS text[]), CAST(:project_dir AS text[]), CAST(:agent_name AS text[]),
+                CAST(:last_resumed_at AS timestamptz[]), CAST(:executor_session_id AS text[]),
+                CAST(:executor_profile AS text[]), CAST(:hostname AS text[]), CAST(:bound_token AS text[]))
+        AS w(session_id, project_dir, agent_name, last_resumed_at, executor_session_id, executor_profile, hostname,
+             bound_token)
+    WHERE s.session_id = w.session_id
+""")
+
+_WHERE_RUNNERS_ARE = text("""
+    SELECT runner_id, hostname, executor_profile FROM runners WHERE runner_id = ANY(CAST(:runners AS text[]))
+""")
+
+
+def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
+    """Store each session's affinity; its status becomes running while a process has a run of it in hand.
+
+    Results: the session as it then is, NotFound, or StaleClaim when that run is with another host or profile.
+    """
+    held = hold_runs(conn, session_ids={item.session_id for item in items})
+    in_hand = [run.runner_id for run in held.runs.values() if run.status in IN_HAND]
+    places = {row.runner_id: row for row in conn.execute(_WHERE_RUNNERS_ARE, {"runners": in_hand})} if in_hand else {}
+    results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
+    seen: list[int] = []
+    for ordinal, item in enumerate(items):
+        if not held.shows(item.session_id, item.caller):
+            continue
+        run = bound_run(held, item.session_id)
+        if run is not None and is_elsewhere(item, places.get(run.runner_id)):
+            results[ordinal] = StaleClaim(run.run_id, run.status)
+        else:
+            seen.append(ordinal)
+    for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
+        binds = [items[seen[index]] for index in one_round]
+        _write(conn, [(item.session_id, _affinity(item), bound_run(held, item.session_id)) for item in binds])
+        settle_and_tell(conn, [Effect(item.session_id, told=True) for item in binds])
+        found = read_sessions(conn, [item.session_id for item in binds])
+        for index in one_round:
+            results[seen[index]] = found[items[seen[index]].session_id]
+    return results
+
+
+def bound_run(held: Held, session_id: str) -> HeldRun | None:
+    """Return the run that a process of the session may be at: running, or claimed and delivered."""
+    for run in held.unfinished_of(session_id):
+        if run.status == RunStatus.RUNNING or (run.status == RunStatus.CLAIMED and run.delivered_at is not None):
+            return run
+    return None
+
+
+def is_elsewhere(item: Bind, runner: Row[Any] | None) -> bool:
+    """Whether the run is with a runner of another host or profile than the process that binds."""
+    return runner is not None and (runner.hostname, runner.executor_profile) != (item.hostname, item.executor_profile)
+
+
+def _affinity(item: Bind) -> dict[str, Any]:
+    affinity = {
+        "executor_session_id": item.executor_session_id,
+        "hostname": item.hostname,
+        "executor_profile": item.executor_profile,
+        "project_dir": item.project_dir,
+    }
+    return {name: None if value is None else storable(value) for name, value in affinity.items()}
+
+
+def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], HeldRun | None]]) -> None:
+    columns = {name: [values.get(name) for _, values, _ in changes] for name in PATCHABLE}
+    tokens = [None if run is None else run.claim_token for _, _, run in changes]
+    sessions = [session_id for session_id, _, _ in changes]
+    conn.execute(_WRITE, {"sessions": sessions, "bound_token": tokens, **columns})
+
+
+def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]:
+    """Change metadata of each session. Results: the session as it then is, NotFound, or Unstorable for a bad time."""
+    held = hold_sessions(conn, {item.session_id for item in items})
+    results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
+    wanted: dict[int, dict[str, Any]] = {}
+    for ordinal, item in enumerate(items):
+        if held.shows(item.session_id, item.caller):
+            values = patch_values(item.values)
+            if isinstance(values, Unstorable):
+                results[ordinal] = values
+            else:
+                wanted[ordinal] = values
+    seen = list(wanted)
+    for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
+        ordinals = [seen[index] for index in one_round]
+        changing = [ordinal for ordinal in ordinals if wanted[ordinal]]
+        if changing:
+            _write(conn, [(items[ordinal].session_id, wanted[ordinal], None) for ordinal in changing])
+        found = read_sessions(conn, [items[ordinal].session_id for ordinal in ordinals])
+        record_events(conn, [session_updated(found[items[ordinal].session_id]) for ordinal in changing])
+        for ordinal in ordinals:
+            results[ordinal] = found[items[ordinal].session_id]
+    return results
+
+
+def patch_values(values: Mapping[str, str | None]) -> dict[str, Any] | Unstorable:
+    """Return what a patch writes: known names with a value; a time without offset is UTC."""
+    given: dict[str, Any] = {}
+    for name in PATCHABLE:
+        value = values.get(name)
+        if value is not None:
+            given[name] = storable(value)
+    moment = given.get("last_resumed_at")
+    if moment is not None:
+        try:
+            parsed = datetime.fromisoformat(moment)
+        except ValueError:
+            return Unstorable("last_resumed_at is not an ISO 8601 timestamp")
+        given["last_resumed_at"] = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return given
+
+
+def report_session_statuses(
+    conn: Connection,
+    items: Sequence[ReportSessionStatus],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[bool | CoordinatorError]:
+    """End the live process of each session as its runner says; True where that changed something.
+
+    Accepted without effect from another runner, or while a run of the session is in hand (PROTOCOL, Runners).
+    Results: bool, NotFound or RunnerNotRegistered.
+    """
+    known = reporters(conn, {item.runner_id for item in items}, limits)
+    held = hold_runs(conn, session_ids={item.session_id for item in items if item.runner_id in known})
+    results: list[bool | CoordinatorError] = [NotFound("session", item.session_id) for item in items]
+    seen: list[int] = []
+    for ordinal, item in enumerate(items):
+        if item.runner_id not in known:
+            results[ordinal] = RunnerNotRegistered(item.runner_id)
+        elif item.session_id in held.sessions:
+            seen.append(ordinal)
+    for number, one_round in enumerate(in_rounds(items[ordinal].session_id for ordinal in seen)):
+        ordinals = [seen[index] for index in one_round]
+        if number:
+            refresh_sessions(conn, held, {items[ordinal].session_id for ordinal in ordinals})
+        ending = [items[ordinal] for ordinal in ordinals if ends_process(held, items[ordinal])]
+        close_stops(conn, [item.session_id for item in ending])
+        settle_and_tell(conn, [Effect(item.session_id, item.status, live=Live.CLEAR) for item in ending])
+        for ordinal in ordinals:
+            results[ordinal] = items[ordinal] in ending
+    return results
+
+
+def ends_process(held: Held, item: ReportSessionStatus) -> bool:
+    """Whether the report is about the session's live process, between its turns."""
+    if held.sessions[item.session_id].runner_id != item.runner_id:
+        return False
+    return not any(run.status in IN_HAND for run in held.unfinished_of(item.session_id))
