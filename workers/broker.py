@@ -73,8 +73,8 @@ class WakingBroker(RedisBroker):
         return super().enqueue(message)
 
     def close(self) -> None:
-        """Give back the connections."""
-        self.client.close()
+        """Give back the idle connections; a thread that still waits in Redis keeps its own until it ends."""
+        self.client.connection_pool.disconnect(inuse_connections=False)
 
     def wait(self, queue_name: str) -> None:
         """Return when the queue holds a message, or after BLOCK_SECONDS. Moving the first id onto itself changes

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Final
 
 from models.duties import duty_due
-from models.polls import Dispatched, dispatch_waiting
 
+from models.polls import Dispatched, dispatch_waiting
 from runtime.logs import log
 from runtime.mailbox import publish_assignments
 from runtime.metrics import CLAIM_SECONDS, CLAIMS
@@ -24,7 +24,7 @@ def dispatch(room: Room) -> None:
     polls finds those whose message was lost.
     """
     with CLAIM_SECONDS.labels("dispatch").time(), transaction(room.engine) as connection:
-        dispatched = dispatch_waiting(connection, limit=POLLS_A_PASS)
+        dispatched = dispatch_waiting(connection, limit=POLLS_A_PASS, limits=room.limits)
     _tell(room, dispatched)
     if dispatched.again:
         room.ringer.ring(Actor.DISPATCH)

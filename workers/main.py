@@ -9,7 +9,7 @@ from typing import Final
 
 import dramatiq
 
-from runtime.logs import configure_logs, log
+from runtime.logs import log
 from runtime.names import Queue
 from runtime.settings import Settings
 from workers.actors import declare_actors
@@ -24,13 +24,12 @@ logger = log(__name__)
 LOOK_UP_MILLISECONDS: Final = 250
 
 
-def run(settings: Settings, *, queues: Sequence[str] = (), threads: int | None = None, name: str = "worker") -> int:
+def run(settings: Settings, *, queues: Sequence[str] = (), threads: int | None = None) -> int:
     """Work on `queues` (none named: all) with `threads` threads until SIGTERM or SIGINT, then finish what runs within
     `worker_grace_seconds` and return 0. Needs neither Postgres nor Redis to start.
 
     Raises ValueError for a queue that does not exist. From the main thread only.
     """
-    configure_logs(settings, process=name)
     settings.need_servers()
     wanted = {Queue(queue) for queue in queues} or set(Queue)
     size = threads or settings.worker_threads

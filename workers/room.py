@@ -33,7 +33,8 @@ def engine_room(settings: Settings, *, threads: int) -> Iterator[Room]:
     try:
         yield Room(settings, engine, client, Ringer(client), limits_of(settings))
     finally:
-        client.close()
+        # Only what is idle: an actor that outlasts the grace must not be cut in the middle of a command.
+        client.connection_pool.disconnect(inuse_connections=False)
         engine.dispose()
 
 

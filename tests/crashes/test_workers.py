@@ -1,0 +1,123 @@
+"""Worker processes that are killed, drained, and left without Redis or Postgres."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine, text
+
+from runtime.names import Actor
+from runtime.processes import free_port
+from runtime.redis_client import sync_client
+from tests.support.cluster import Cluster
+from tests.support.servers import OwnRedis
+from tests.support.waiting import eventually
+
+FREQUENT = (Actor.DISPATCH, Actor.BROADCAST, Actor.EXPIRE)
+DONE = text("SELECT duty, last_run FROM duties")
+WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+
+
+def done_since(engine: Engine, *actors: Actor) -> Callable[[], bool]:
+    """Whether each duty has run after this call; to be asked again and again."""
+
+    def last_runs() -> dict[str, object]:
+        with engine.connect() as connection:
+            return {row.duty: row.last_run for row in connection.execute(DONE)}
+
+    before = last_runs()
+
+    def done() -> bool:
+        now = last_runs()
+        return all(now.get(actor) not in {None, before.get(actor)} for actor in actors)
+
+    return done
+
+
+def test_duties_go_on_when_a_worker_is_killed(cluster: Cluster, engine: Engine) -> None:
+    """It does not matter which one ticked."""
+    workers = [cluster.start_worker(), cluster.start_worker()]
+    eventually(done_since(engine, *FREQUENT), 20)
+
+    workers[0].kill()
+
+    for _ in range(3):
+        eventually(done_since(engine, *FREQUENT), 20)
+
+
+@pytest.mark.parametrize("way", ["killed", "frozen"])
+def test_duties_go_on_without_redis_and_with_it_again(
+    cluster: Cluster, engine: Engine, own_redis: OwnRedis, way: str
+) -> None:
+    """Postgres alone decides whose turn it is; nothing of a worker ends or fails."""
+    worker = cluster.start_worker(redis_url=own_redis.url)
+    eventually(done_since(engine, *FREQUENT), 20)
+
+    own_redis.kill() if way == "killed" else own_redis.freeze()
+    for _ in range(3):
+        eventually(done_since(engine, *FREQUENT), 20)
+    own_redis.start() if way == "killed" else own_redis.thaw()
+
+    for _ in range(3):
+        eventually(done_since(engine, *FREQUENT), 20)
+    eventually(lambda: "Redis answers again" in worker.log(), 20)
+    assert worker.alive
+    assert "Traceback" not in worker.log()
+
+
+def test_duties_go_on_when_redis_is_flushed(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
+    """Nothing was lost that was not a hint."""
+    worker = cluster.start_worker(redis_url=own_redis.url)
+    client = sync_client(own_redis.url)
+    for _ in range(3):
+        client.flushall()
+        eventually(done_since(engine, *FREQUENT), 20)
+    assert worker.alive
+    client.close()
+
+
+def test_a_worker_starts_before_redis_and_postgres_do(cluster: Cluster) -> None:
+    """It waits for them, and still ends in order when told to."""
+    worker = cluster.start_worker(
+        redis_url=f"redis://127.0.0.1:{free_port()}/0",
+        database_url=f"postgresql://nobody@127.0.0.1:{free_port()}/nothing",
+    )
+    eventually(lambda: "not done this time" in worker.log(), 20)
+    worker.terminate()
+    assert worker.wait() == 0
+    assert "Traceback" not in worker.log()
+
+
+@pytest.mark.parametrize("redis", ["there", "frozen"])
+def test_a_worker_told_to_end_ends_in_order(cluster: Cluster, own_redis: OwnRedis, redis: str) -> None:
+    """It says so and returns 0, whatever Redis does meanwhile."""
+    worker = cluster.start_worker(redis_url=own_redis.url)
+    if redis == "frozen":
+        own_redis.freeze()
+    worker.terminate()
+    try:
+        assert worker.wait() == 0
+    finally:
+        own_redis.thaw()
+    assert "worker has ended" in worker.log()
+    assert "Traceback" not in worker.log()
+
+
+def test_a_worker_told_to_end_finishes_what_it_has_begun(cluster: Cluster, engine: Engine) -> None:
+    """What an actor has begun is committed, not cut, and nothing new is begun."""
+    with engine.connect() as connection:
+        # Actors wait here as they would behind a slow neighbour.
+        connection.execute(text("LOCK TABLE duties IN ACCESS EXCLUSIVE MODE"))
+        worker = cluster.start_worker(worker_grace_seconds=20, lock_timeout_seconds=15)
+        eventually(lambda: _waiting(engine) > 0, 20)
+        worker.terminate()
+        eventually(lambda: "drains" in worker.log())
+        assert worker.alive
+    assert worker.wait() == 0
+    assert "Traceback" not in worker.log()
+    with engine.connect() as connection:
+        assert connection.execute(DONE).all()
+
+
+def _waiting(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(WAITING).scalar_one())

@@ -1,0 +1,126 @@
+"""Every name the web may ring has an actor, every actor does its duty, and twice is as good as once."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import Engine
+
+from runtime.bells import Ringer
+from runtime.names import QUEUE_OF, Actor, rung_key
+from runtime.processes import free_port
+from runtime.settings import Settings
+from workers.actors import attempt, declare_actors
+from workers.broker import WakingBroker
+from workers.duties import Duty, duties_of
+from workers.room import Room, engine_room
+
+
+@pytest.fixture
+def room(settings: Settings) -> Iterator[Room]:
+    with engine_room(settings, threads=2) as room:
+        yield room
+
+
+@pytest.fixture
+def broker(settings: Settings, room: Room) -> Iterator[WakingBroker]:
+    broker = WakingBroker(settings.redis_url)
+    declare_actors(broker, room.ringer, duties_of(room))
+    yield broker
+    broker.close()
+
+
+def test_every_name_has_an_actor_in_its_queue(broker: WakingBroker) -> None:
+    """The web enqueues by name; a name without an actor would fill the dead letters."""
+    assert {name: broker.get_actor(name).queue_name for name in broker.get_declared_actors()} == dict(QUEUE_OF)
+
+
+@pytest.mark.parametrize("actor", Actor)
+def test_an_actor_run_twice_does_no_harm(broker: WakingBroker, actor: Actor) -> None:
+    """Redis delivers at least once."""
+    for _ in range(2):
+        broker.get_actor(actor)()
+
+
+@pytest.mark.parametrize("actor", Actor)
+def test_an_actor_lets_the_next_ring_through_before_it_reads(broker: WakingBroker, room: Room, actor: Actor) -> None:
+    """A commit it misses rings again; with the mark still there that ring would be lost."""
+    marks: list[bool] = []
+    duties = [
+        replace(duty, on_message=lambda duty=duty: marks.append(bool(room.redis.exists(rung_key(duty.actor)))))
+        for duty in duties_of(room)
+    ]
+    fresh = WakingBroker(room.settings.redis_url)
+    declare_actors(fresh, room.ringer, duties)
+    room.ringer.send(actor)
+    assert room.redis.exists(rung_key(actor))
+
+    fresh.get_actor(actor)()
+
+    assert marks == [False]
+    fresh.close()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["as it is", "mutated: key not deleted first"])
+def test_a_commit_that_a_pass_misses_rings_for_another(
+    room: Room, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """It comes after the read and before the end of the pass, while the former ring's mark could still be there."""
+    room.redis.set(rung_key(Actor.DISPATCH), b"1")
+    rung: list[bool] = []
+    if not first:
+        monkeypatch.setattr(Ringer, "heard", lambda *_: None)
+    work = Duty(Actor.DISPATCH, 2, lambda: rung.append(room.ringer.send(Actor.DISPATCH)), lambda _: True)
+    broker = WakingBroker(room.settings.redis_url)
+    declare_actors(broker, room.ringer, [work])
+
+    broker.get_actor(Actor.DISPATCH)()
+
+    assert rung == [first]
+    broker.close()
+
+
+@pytest.mark.parametrize("actor", Actor)
+def test_the_row_of_a_duty_says_that_its_actor_ran(broker: WakingBroker, room: Room, actor: Actor) -> None:
+    """Else every ticker would do it again because nobody seems to."""
+    broker.get_actor(actor)()
+
+    duty = next(duty for duty in duties_of(room) if duty.actor == actor)
+    assert not duty.if_older(2 * duty.interval)
+
+
+@pytest.mark.parametrize("actor", Actor)
+def test_an_actor_without_redis_does_its_work_all_the_same(settings: Settings, actor: Actor) -> None:
+    """Redis is a bell: away, nothing of an actor's work is."""
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    with engine_room(away, threads=1) as room:
+        duty = next(duty for duty in duties_of(room) if duty.actor == actor)
+        assert duty.if_older(0)
+
+
+def test_an_actor_without_postgres_is_quiet(settings: Settings) -> None:
+    """The next tick tries again; a traceback a second would bury what matters."""
+    away = settings.model_copy(update={"database_url": f"postgresql+psycopg://x@127.0.0.1:{free_port()}/x"})
+    with engine_room(away, threads=1) as room:
+        for duty in duties_of(room):
+            attempt(duty.actor, duty.on_message)
+
+
+def test_an_actor_that_has_a_bug_says_so(engine: Engine) -> None:
+    """Only what passes by itself is taken lightly."""
+
+    def misspelt() -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SELEKT 1")
+
+    with pytest.raises(sqlalchemy.exc.ProgrammingError):
+        attempt(Actor.UPKEEP, misspelt)
+
+
+def test_two_of_the_same_actor_at_once_do_no_harm(broker: WakingBroker) -> None:
+    """A ring and a tick may come together, on two workers."""
+    with ThreadPoolExecutor(8) as crowd:
+        for result in [crowd.submit(broker.get_actor(actor)) for actor in Actor for _ in range(4)]:
+            result.result()
