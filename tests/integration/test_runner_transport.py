@@ -1,0 +1,174 @@
+"""Calls to a coordinator with several addresses, over real sockets that behave badly on purpose."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from runner.client import CoordinatorClient
+from runner.errors import Refused, Unreachable
+from runner.shapes import RunRequest
+from runner.transport import Transport
+from runtime.processes import free_port
+
+
+class Address:
+    """Answers each request with what `answer` says: (status, body), or None to break the connection."""
+
+    def __init__(self, answer: Callable[[int], tuple[int, str] | None]) -> None:
+        self.answer = answer
+        self.requests: list[str] = []
+        self.bodies: list[str] = []
+        self.url = ""
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                text = head.decode()
+                length = next(
+                    (int(line[15:]) for line in text.lower().split("\r\n") if line.startswith("content-length:")), 0
+                )
+                self.requests.append(text)
+                self.bodies.append((await reader.readexactly(length)).decode())
+                answer = self.answer(len(self.requests))
+                if answer is None:
+                    break
+                status, body = answer
+                extra = "Retry-After: 0\r\n" if status == 503 else ""
+                writer.write(f"HTTP/1.1 {status} X\r\n{extra}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def listening(answer: Callable[[int], tuple[int, str] | None]) -> AsyncIterator[Address]:
+    address = Address(answer)
+    server = await asyncio.start_server(address.handle, "127.0.0.1", 0)
+    address.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield address
+    finally:
+        server.close()
+
+
+def closed_address() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def always(status: int, body: str) -> Callable[[int], tuple[int, str]]:
+    return lambda _: (status, body)
+
+
+async def test_a_call_goes_to_the_next_address_when_one_fails_and_stays_there() -> None:
+    """Refused, broken, not a coordinator, not well: each time the next one is asked."""
+    async with (
+        listening(lambda _: None) as broken,
+        listening(always(200, "<html>")) as foreign,
+        listening(always(503, '{"detail": "draining"}')) as unwell,
+        listening(always(200, '{"ok": true}')) as good,
+    ):
+        transport = Transport([closed_address(), broken.url, foreign.url, unwell.url, good.url])
+        assert await transport.call("GET", "/x") == {"ok": True}
+        assert transport.url == good.url
+        assert await transport.call("GET", "/y") == {"ok": True}
+        assert [len(address.requests) for address in (foreign, unwell, good)] == [1, 1, 2]
+        await transport.close()
+
+
+async def test_an_error_answer_is_an_answer() -> None:
+    """4xx is not tried elsewhere: the other replica would say the same."""
+    async with (
+        listening(always(409, '{"detail": {"error": "stale_claim", "message": "not yours"}}')) as first,
+        listening(always(200, "{}")) as second,
+    ):
+        transport = Transport([first.url, second.url])
+        with pytest.raises(Refused) as caught:
+            await transport.call("POST", "/x", body={})
+        assert (caught.value.status, caught.value.detail["error"]) == (409, "stale_claim")
+        assert str(caught.value) == "409: not yours"
+        assert second.requests == []
+        await transport.close()
+
+
+async def test_a_connection_that_broke_is_tried_once_more_at_the_same_address() -> None:
+    """A server may close a kept-alive connection in the moment it is used."""
+    async with listening(lambda number: None if number == 2 else (200, "{}")) as address:
+        transport = Transport([address.url])
+        await transport.call("GET", "/first")
+        await transport.call("GET", "/second")
+        assert len(address.requests) == 3
+        await transport.close()
+
+
+async def test_no_address_left_names_what_happened_at_each() -> None:
+    """Whoever reads the message knows where to look."""
+    closed = closed_address()
+    async with listening(always(200, "hello")) as foreign:
+        transport = Transport([closed, foreign.url])
+        with pytest.raises(Unreachable) as caught:
+            await transport.call("GET", "/x")
+        assert set(caught.value.causes) == {closed, foreign.url}
+        await transport.close()
+
+
+async def test_an_address_that_accepts_and_says_nothing_is_left_in_time() -> None:
+    """A frozen replica costs its time-out, not the call."""
+    silent = await asyncio.start_server(lambda reader, writer: asyncio.Event().wait(), "127.0.0.1", 0)
+    async with listening(always(200, "{}")) as good:
+        transport = Transport([f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}", good.url])
+        assert await transport.call("GET", "/x", seconds=0.2) == {}
+        await transport.close()
+    silent.close()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8765", "ftp://host", "http://"])
+def test_what_is_no_address_is_said_at_once(url: str) -> None:
+    """Not when the first call fails."""
+    with pytest.raises(ValueError, match="address"):
+        Transport([url])
+
+
+async def test_a_submission_is_repeated_with_the_same_key_while_patience_lasts() -> None:
+    """However often it arrives, it is one submission."""
+
+    def answer(number: int) -> tuple[int, str] | None:
+        return (
+            [None, None, (503, '{"detail": "later"}'), (429, '{"detail": "slowly"}')][number - 1]
+            if number < 5
+            else (
+                201,
+                '{"run_id": "run_1", "session_id": "ses_1", "status": "pending"}',
+            )
+        )
+
+    async with listening(answer) as address, CoordinatorClient(address.url) as client:
+        submitted = await client.submit(RunRequest(parameters={"prompt": "\ud800"}))
+    assert submitted["run_id"] == "run_1"
+    keys = {line for text in address.requests for line in text.split("\r\n") if line.lower().startswith("idempotency")}
+    assert len(address.requests) == 5
+    assert len(keys) == 1
+    assert {json.loads(body)["parameters"]["prompt"] for body in address.bodies} == {"\ud800"}
+
+
+async def test_patience_ends() -> None:
+    """Then the last failure is raised."""
+    async with listening(always(503, '{"detail": "no"}')) as address:
+        async with CoordinatorClient(address.url, patience_seconds=0.5) as client:
+            with pytest.raises(Refused, match="503: no"):
+                await client.runners()
+        assert len(address.requests) > 1
+    async with CoordinatorClient(closed_address(), patience_seconds=0) as client:
+        with pytest.raises(Unreachable):
+            await client.runners()
+
+
+async def test_a_token_goes_along_as_bearer() -> None:
+    """The place where authentication will come in."""
+    async with listening(always(200, '{"runners": []}')) as address:
+        async with CoordinatorClient(address.url, token="secret") as client:
+            assert await client.runners() == []
+        assert "authorization: bearer secret" in address.requests[0].lower()

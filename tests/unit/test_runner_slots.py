@@ -1,0 +1,97 @@
+"""Which number a runner gets, and what its command is called."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner.backoff import Backoff
+from runner.errors import describe
+from runner.slots import Slot, base_name
+
+
+def test_two_runners_of_one_command_get_numbers_of_their_own(tmp_path: Path) -> None:
+    """The lowest free one, and it is free again afterwards."""
+    with Slot(["/usr/bin/agent"], tmp_path) as first:
+        assert first.profile == "agent-1"
+        with Slot(["agent", "--fast"], tmp_path) as second, Slot(["other"], tmp_path) as other:
+            assert (second.profile, other.profile) == ("agent-2", "other-1")
+    with Slot(["agent"], tmp_path) as again:
+        assert again.profile == "agent-1"
+
+
+def test_a_killed_runner_keeps_no_number(tmp_path: Path) -> None:
+    """The lock ends with its process."""
+    script = (
+        "import sys, time; from pathlib import Path; from runner.slots import Slot\n"
+        "with Slot(['agent'], Path(sys.argv[1])) as slot: print(slot.profile, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"agent-1\n"
+        with Slot(["agent"], tmp_path) as second:
+            assert second.number == 2
+        process.kill()
+        process.wait()
+    with Slot(["agent"], tmp_path) as again:
+        assert again.number == 1
+
+
+def test_a_lock_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """In a directory all may write to, somebody may have been there first."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(OSError, match="somebody else"), Slot(["agent"], tmp_path / "link"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["/opt/bin/agent", "run"], "agent"),
+        (["python3.12", "-m", "runner.demo"], "runner.demo"),
+        (["/usr/bin/python", "jobs/nightly.py", "x"], "nightly"),
+        (["python", "-c", "pass"], "python"),
+        (["./my tool"], "my-tool"),
+        (["/"], "command"),
+    ],
+)
+def test_a_command_is_called_as_people_call_it(command: list[str], name: str) -> None:
+    """The program without its path; of Python what it runs."""
+    assert base_name(command) == name
+
+
+def test_pauses_grow_to_a_limit_and_differ() -> None:
+    """Doubled each time, a random half to whole of it."""
+    backoff = Backoff(first=1, most=8)
+    pauses = [backoff.pause() for _ in range(2000)]
+    assert 0.5 <= pauses[0] <= 1
+    assert 1 <= pauses[1] <= 2
+    assert all(4 <= pause <= 8 for pause in pauses[3:])
+    assert len(set(pauses[3:])) > 1
+    backoff.reset()
+    assert backoff.pause() <= 1
+
+
+@pytest.mark.parametrize(
+    ("detail", "line"),
+    [
+        ("Run not found", "Run not found"),
+        ({"error": "stale_claim", "message": "not yours"}, "not yours"),
+        ({"error": "odd"}, "odd"),
+        (
+            [{"type": "missing", "loc": ["body", "parameters"], "msg": "Field required"}],
+            "body.parameters: Field required",
+        ),
+        (
+            {"message": "Parameters do not match", "validation_errors": [{"path": "$", "message": "x is required"}]},
+            "Parameters do not match; $: x is required",
+        ),
+        (None, "None"),
+    ],
+)
+def test_every_kind_of_error_detail_reads_as_one_line(detail: object, line: str) -> None:
+    """Text, an object, 422's list, a parameter complaint."""
+    assert describe(detail) == line
