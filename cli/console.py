@@ -1,8 +1,8 @@
 """What `coordinator up` says while it runs: a line for people or a JSON object for machines, one an event."""
 
 import json
+import os
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -33,5 +33,8 @@ class Console:
         self._write(json.dumps({"timestamp": datetime.now(UTC).isoformat(), **fields}))
 
     def _write(self, line: str) -> None:
-        with suppress(OSError, ValueError):
-            print(line, flush=True, file=sys.stdout)
+        try:
+            print(line, flush=True)
+        except OSError:
+            # `coordinator up | head -1`: from now on to nobody, also what the interpreter flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -96,16 +96,17 @@ class Up:
         if self._popen.poll() is None:
             members = self.family()
             self._popen.send_signal(signal.SIGKILL)
-            self._popen.wait(10)
             end_processes([one for one in members if is_alive(one)], within=0)
         left = [process for name in self.pid_files() if (process := self.process(name))]
         left += processes_in(self.data_dir / "postgres" / "cluster", ["postgres"])
         end_processes(family(left), within=0)
+        self.wait()
 
 
 def read(stream: IO[str], lines: list[str]) -> None:
     """Collect what a process says, line by line, until it closes."""
-    lines.extend(line.rstrip("\n") for line in stream)
+    with stream:
+        lines.extend(line.rstrip("\n") for line in stream)
 
 
 def free_ports(count: int) -> int:

@@ -1,0 +1,274 @@
+"""`coordinator up` and the deaths of its parts, of itself, and of the servers it brought."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from runtime.embedded import start_postgres, start_redis
+from runtime.processes import is_alive, port_is_free
+from tests.support.servers import FAST_POSTGRES, new_directory
+from tests.support.up import Up, answers, free_ports
+from tests.support.waiting import eventually
+
+StartUp = Callable[..., Up]
+SMALL = ("--web", "1", "--workers", "1", "--no-runner")
+
+
+@pytest.fixture
+def data_dir(scratch: Path) -> Path:
+    return new_directory(scratch, "up")
+
+
+@pytest.fixture
+def start_up(data_dir: Path) -> Iterator[StartUp]:
+    """Start `coordinator up` on this test's data directory, on free ports, as often as wanted."""
+    started: list[Up] = []
+    port = free_ports(3)
+
+    def start(*arguments: str, **environment: str) -> Up:
+        up = Up(data_dir, port, *arguments, **environment)
+        started.append(up)
+        return up
+
+    yield start
+    for up in started:
+        up.end()
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(map(is_alive, processes))
+
+
+def test_one_command_serves_and_sigterm_leaves_nothing_behind(start_up: StartUp) -> None:
+    """Two replicas, two workers, a runner and both servers, named by pid files; all gone within 10 s of a SIGTERM."""
+    up = start_up()
+    assert up.line("ready:") == f"ready: http://127.0.0.1:{up.port} http://127.0.0.1:{up.port + 1}"
+    assert all(answers(url, "/health/ready") for url in up.urls)
+    names = {"postgres", "redis", "web-1", "web-2", "worker-1", "worker-2", "runner-1"}
+    eventually(lambda: up.pid_files() == names, what="the pid files")
+    assert {path.stem for path in (up.data_dir / "logs").glob("*.log")} >= names
+    members = up.family()
+    assert len(members) > len(names)
+    up.signal(signal.SIGTERM)
+    assert up.wait(10) == 0
+    assert gone(members)
+    assert up.pid_files() == set()
+    assert port_is_free(up.port)
+    assert port_is_free(up.port + 1)
+
+
+@pytest.mark.parametrize("moment", ["postgres", "migrate", "ready:"])
+def test_ctrl_c_at_any_moment_leaves_nothing_behind(start_up: StartUp, moment: str) -> None:
+    """Also while something is just being started; nothing has to be cleaned up by hand."""
+    up = start_up(*SMALL)
+    up.line(moment)
+    members = up.family()
+    up.signal(signal.SIGINT)
+    assert up.wait(10) == 0
+    assert gone(members)
+    assert up.pid_files() == set()
+    assert "Traceback" not in "\n".join(up.errors)
+
+
+def test_ctrl_c_during_the_very_first_start_leaves_nothing_behind(start_up: StartUp, data_dir: Path) -> None:
+    """A half-made database is not taken for one the next time."""
+    up = start_up(*SMALL)
+    eventually(lambda: list((data_dir / "postgres").glob("cluster*")), 30, what="initdb at work")
+    up.signal(signal.SIGINT)
+    assert up.wait(15) == 0
+    assert up.pid_files() == set()
+    again = start_up(*SMALL)
+    assert again.line("ready:")
+
+
+def test_a_replica_that_dies_is_restarted_and_its_address_stays_open(start_up: StartUp) -> None:
+    """Who connects in between waits instead of being refused: the supervisor owns the socket."""
+    up = start_up("--web", "2", "--workers", "1", "--no-runner")
+    url = up.urls[0]
+    former = up.running("web-1")
+    other = up.running("web-2").pid
+    former.kill()
+    assert httpx.get(f"{url}/health", timeout=30).status_code == 200
+    assert "killed by SIGKILL" in up.line("web-1      ended")
+    assert up.running("web-1").pid != former.pid
+    assert up.running("web-2").pid == other
+
+
+def test_a_worker_that_keeps_dying_is_restarted_later_each_time(start_up: StartUp) -> None:
+    """Backoff: a broken process does not eat the machine, and each restart is said."""
+    up = start_up(*SMALL)
+    up.line("ready:")
+    for delay in ("0.5", "1", "2"):
+        said = len(up.lines)
+        up.running("worker-1").kill()
+        assert up.line("worker-1   ended", said).partition("again in ")[2].startswith(f"{delay} s")
+
+
+def test_embedded_servers_that_die_come_back_at_their_addresses(start_up: StartUp) -> None:
+    """Replicas and workers keep their URLs and go on by themselves."""
+    up = start_up(*SMALL)
+    url, pids = up.urls[0], {name: up.running(name).pid for name in ("web-1", "worker-1")}
+    for name in ("postgres", "redis"):
+        former = up.running(name)
+        started = up.line(f"{name:<10} started")
+        said = len(up.lines)
+        former.kill()
+        again = up.line(f"{name:<10} started", said)
+        assert again.rpartition("port ")[2] == started.rpartition("port ")[2]
+        assert up.running(name).pid != former.pid
+    eventually(lambda: answers(url, "/runs"), 30, what="an answer from Postgres")
+    assert {name: up.running(name).pid for name in pids} == pids
+
+
+def test_after_kill_9_the_next_up_ends_what_is_left_and_adopts_the_servers(start_up: StartUp) -> None:
+    """The orphans serve on until then; the databases are not even restarted."""
+    up = start_up("--web", "2", "--workers", "1")
+    url = up.urls[0]
+    up.running("runner-1")
+    former = {name: up.running(name) for name in ("postgres", "redis", "web-1", "web-2", "worker-1", "runner-1")}
+    up.signal(signal.SIGKILL)
+    up.wait()
+    assert answers(url)
+    assert all(map(is_alive, former.values()))
+
+    again = start_up("--web", "2", "--workers", "1")
+    assert "web-1 (process" in again.line("a former `up` left")
+    assert again.line("ready:")
+    for name in ("postgres", "redis"):
+        assert "adopted" in again.line(name)
+        assert again.running(name).pid == former[name].pid
+    for name in ("web-1", "web-2", "worker-1", "runner-1"):
+        assert not is_alive(former[name]), name
+        assert again.running(name).pid != former[name].pid
+    again.signal(signal.SIGINT)
+    assert again.wait(10) == 0
+    assert gone(list(former.values()))
+
+
+def test_a_pid_file_of_somebody_else_ends_nobody(start_up: StartUp, data_dir: Path) -> None:
+    """After a reboot our old pids belong to others."""
+    with psutil.Popen(["/bin/sleep", "60"]) as stranger:
+        (data_dir / "run").mkdir()
+        (data_dir / "run" / "web-1.pid").write_text(f"{stranger.pid} another-boot:12345\n")
+        up = start_up(*SMALL)
+        up.line("ready:")
+        assert stranger.is_running()
+        assert up.running("web-1").pid != stranger.pid
+        stranger.kill()
+
+
+def test_a_second_up_on_the_same_data_refuses(start_up: StartUp) -> None:
+    """It says who is there, and the first one serves on untouched."""
+    up = start_up(*SMALL)
+    up.line("ready:")
+    members = up.family()
+    second = start_up(*SMALL)
+    assert second.wait(30) == 1
+    assert f"another `coordinator up` (process {up.pid}) already serves" in second.errors[-1]
+    assert answers(up.urls[0])
+    assert all(map(is_alive, members))
+
+
+def test_a_taken_port_is_said_before_anything_starts(start_up: StartUp, data_dir: Path) -> None:
+    """Whose it is, what to do, and no database was made for it."""
+    with socket.socket() as squatter:
+        up_port = free_ports(2)
+        squatter.bind(("127.0.0.1", up_port + 1))
+        squatter.listen()
+        up = start_up("--port", str(up_port))
+        assert up.wait(30) == 1
+        assert f"port {up_port + 1} on 127.0.0.1 cannot be used, process {os.getpid()}" in up.errors[-1]
+        assert "--port" in up.errors[-1]
+    assert not (data_dir / "postgres").exists()
+    assert up.pid_files() == set()
+
+
+def test_given_servers_are_used_and_outlive_it(start_up: StartUp, data_dir: Path, scratch: Path) -> None:
+    """Each independently: with DATABASE_URL no Postgres is started, and the given one is not stopped."""
+    elsewhere = new_directory(scratch, "given")
+    postgres, store = start_postgres(elsewhere, settings=FAST_POSTGRES), start_redis(elsewhere)
+    try:
+        up = start_up(*SMALL, DATABASE_URL=postgres.url)
+        up.line("ready:")
+        assert "postgres" not in up.pid_files()
+        assert "redis" in up.pid_files()
+        assert not (data_dir / "postgres").exists()
+        up.signal(signal.SIGTERM)
+        assert up.wait(10) == 0
+        with psycopg.connect(postgres.url) as connection:
+            assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+        second = start_up(*SMALL, DATABASE_URL=postgres.url, REDIS_URL=store.url)
+        second.line("ready:")
+        assert second.pid_files().isdisjoint({"postgres", "redis"})
+        second.signal(signal.SIGTERM)
+        assert second.wait(10) == 0
+        assert store.alive()
+    finally:
+        postgres.kill()
+        store.kill()
+
+
+def test_a_database_that_cannot_be_reached_is_said_with_the_reason(start_up: StartUp) -> None:
+    """Not a silent wait: exit code 1, and the password is not shown."""
+    up = start_up(*SMALL, DATABASE_URL=f"postgresql://u:secret@127.0.0.1:{free_ports(1)}/none")
+    assert up.wait(60) == 1
+    said = "\n".join(up.lines + up.errors)
+    assert "could not be migrated" in said
+    assert "secret" not in said
+    assert up.pid_files() == set()
+
+
+def test_json_lines_for_machines(start_up: StartUp) -> None:
+    """Every line is an object; the ready one holds the addresses."""
+    up = start_up(*SMALL, "--log-format", "json")
+    assert json.loads(up.line('"ready"'))["urls"] == [f"http://127.0.0.1:{up.port}"]
+    up.signal(signal.SIGTERM)
+    assert up.wait(10) == 0
+    assert all(json.loads(line)["event"] for line in up.lines)
+
+
+def test_requests_under_way_do_not_hold_up_the_end(start_up: StartUp) -> None:
+    """A client that reads nothing and one that sends nothing cannot keep it alive."""
+    up = start_up(*SMALL)
+    port = int(up.urls[0].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as half:
+        half.sendall(b"POST /runs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+        members = up.family()
+        up.signal(signal.SIGINT)
+        assert up.wait(10) == 0
+        assert gone(members)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(start_up: StartUp) -> None:
+    """Even when a part hangs."""
+    up = start_up(*SMALL)
+    up.line("ready:")
+    members = up.family()
+    up.running("worker-1").suspend()
+    up.signal(signal.SIGINT)
+    up.line("SIGINT")
+    up.signal(signal.SIGINT)
+    assert up.wait(5) == 0
+    assert gone(members)
+
+
+def test_a_frozen_part_is_killed_within_the_ten_seconds(start_up: StartUp) -> None:
+    """Whoever does not react to its signal gets SIGKILL, and that is said."""
+    up = start_up("--web", "1", "--workers", "1")
+    up.line("ready:")
+    up.running("runner-1").suspend()
+    up.running("web-1").suspend()
+    members = up.family()
+    up.signal(signal.SIGTERM)
+    assert up.wait(10) == 0
+    assert gone(members)
+    assert up.line("web-1      does not end by itself: killed")
