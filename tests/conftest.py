@@ -21,6 +21,7 @@ from tests.support.servers import (
     redis_of,
     scratch_directory,
 )
+from tests.support.truth import Truth
 
 # What a developer has exported must not change what is tested; the two server URLs are the only way in.
 for _name in [name for name in os.environ if name.startswith(PREFIX)]:
@@ -100,6 +101,12 @@ def engine(settings: Settings) -> Iterator[Engine]:
     engine = sync_engine(settings, pool_size=48, name="test")
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def truth(engine: Engine) -> Truth:
+    """The verbs of models/ on this test's database, each call a committed transaction."""
+    return Truth(engine)
 
 
 @pytest.fixture
