@@ -15,7 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.errors import CoordinatorError, NotFound, Unstorable
 from runtime import logs
-from runtime.postgres import LOCK_TIMEOUT, STATEMENT_TIMEOUT, is_item_fault, is_retryable, is_unavailable, sqlstate
+from runtime.postgres import (
+    LOCK_TIMEOUT,
+    STATEMENT_TIMEOUT,
+    autocommit_async,
+    is_item_fault,
+    is_retryable,
+    is_unavailable,
+    sqlstate,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -61,6 +69,10 @@ class Attempts:
                 raise Unavailable from fault
             raise
 
+    async def autocommit(self, work: Work[T]) -> T:
+        """Return what ``work`` does where each statement is a transaction of its own. Raises Unavailable."""
+        return await self._twice(self._alone, work, _name(work))
+
     async def write(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
         """Results of a verb by ordinal, after its commit (promise 2).
 
@@ -104,6 +116,10 @@ class Attempts:
 
     async def _reading(self, work: Work[T]) -> T:
         async with self._engine.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def _alone(self, work: Work[T]) -> T:
+        async with autocommit_async(self._engine) as connection:
             return await connection.run_sync(work)
 
     async def _writing(self, work: Work[T]) -> T:
@@ -168,6 +184,10 @@ class GroupCommit(Generic[Item, Result]):
     async def many(self, items: Iterable[tuple[Item, int]]) -> list[Result | CoordinatorError | Unavailable]:
         """Results of items given with their sizes in bytes, by ordinal; they may ride in several transactions."""
         return [await answer for answer in [self._board(item, size) for item, size in items]]
+
+    def soon(self, item: Item) -> None:
+        """Let the item ride without waiting for what becomes of it."""
+        self._board(item, 0)
 
     async def close(self) -> None:
         """Wait until everything that was accepted is decided."""

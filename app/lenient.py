@@ -12,8 +12,6 @@ from app.bodies import MAX_DEPTH, Fault, Invalid
 _MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 # orjson makes floats of integers beyond 64 bits; the standard parser keeps them.
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-REPLACEMENT: Final = "\ufffd"
 MAX_DIGITS: Final = 4000
 
 
@@ -45,21 +43,6 @@ def encode(value: Any) -> bytes:
         return orjson.dumps(value)
     except (orjson.JSONEncodeError, TypeError, UnicodeEncodeError):
         return json.dumps(value, separators=(",", ":"), default=str).encode()
-
-
-def storable(text: str) -> str:
-    """Return the text with U+FFFD for the characters that a text column of Postgres refuses."""
-    return _UNSTORABLE.sub(REPLACEMENT, text)
-
-
-def shortened(text: str, limit: int) -> str:
-    """Return at most ``limit`` bytes of the text: its head and its tail, with a note between."""
-    raw = text.encode("utf-8", errors="replace")
-    if len(raw) <= limit:
-        return text
-    note = "\n… shortened …\n"
-    half = (limit - len(note.encode())) // 2
-    return raw[:half].decode("utf-8", "ignore") + note + raw[-half:].decode("utf-8", "ignore")
 
 
 def _finite(digits: str) -> float | None:

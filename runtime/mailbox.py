@@ -60,6 +60,7 @@ class Mailbox:
         self._on_subscribed = on_subscribed
         self._task: asyncio.Task[None] | None = None
         self._backoff = FIRST_BACKOFF
+        self.connected = False
 
     async def start(self) -> None:
         """Begin to listen; returns at once, whether Redis is there or not."""
@@ -81,6 +82,7 @@ class Mailbox:
             except Exception:
                 # A mailbox that ended silently would make every dispatched run wait for the re-check.
                 logger.exception("mailbox failed, trying again")
+            self.connected = False
             await asyncio.sleep(self._backoff * random.uniform(0.5, 1))
             self._backoff = min(self._backoff * 2, LONGEST_BACKOFF)
 
@@ -105,6 +107,7 @@ class Mailbox:
         try:
             if message["type"] == "subscribe":
                 self._backoff = FIRST_BACKOFF
+                self.connected = True
                 self._on_subscribed()
             elif message["type"] == "message":
                 self._on_message(_assignments(message["data"]))

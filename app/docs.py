@@ -1,0 +1,316 @@
+"""What routes answer, with examples, and the fields they take: for /openapi.json."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Answers = dict[int | str, dict[str, Any]]
+
+
+def _answer(description: str, example: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"example": example}}}
+
+
+def _error(description: str, detail: Any) -> dict[str, Any]:
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": {"detail": detail}}
+    return {"description": description, "content": {"application/json": content}}
+
+
+AWAY: Final[Answers] = {503: _error("Postgres is away; see `Retry-After`", "Service temporarily unavailable")}
+INVALID: Final[Answers] = {
+    413: _error("Larger than allowed", "Request body is larger than 1048576 bytes"),
+    422: _error("Not what is expected", [{"type": "missing", "loc": ["body", "type"], "msg": "Field required"}]),
+}
+_NO_RUN: Final[Answers] = {404: _error("There is no such run", "Run not found")}
+_NO_SESSION: Final[Answers] = {404: _error("There is no such session", "Session not found")}
+_NO_RUNNER: Final[Answers] = {401: _error("It is unknown, has left or was told to leave", "Runner not registered")}
+
+_RUN: Final[Mapping[str, Any]] = {
+    "run_id": "run_0197f7a0c3d17c1e8f2a4b6c8d0e1f2a",
+    "type": "start_session",
+    "session_id": "ses_0197f7a0c3d17c1e8f2a4b6c8d0e1f2b",
+    "agent_name": None,
+    "parameters": {"prompt": "Say hello"},
+    "project_dir": None,
+    "parent_session_id": None,
+    "execution_mode": "sync",
+    "demands": {"executor_type": "autonomous", "tags": []},
+    "status": "completed",
+    "runner_id": "lnch_0a1b2c3d4e5f",
+    "error": None,
+    "created_at": "2026-01-01T12:00:00.000000+00:00",
+    "claimed_at": "2026-01-01T12:00:00.010000+00:00",
+    "started_at": "2026-01-01T12:00:00.020000+00:00",
+    "completed_at": "2026-01-01T12:00:01.000000+00:00",
+    "timeout_at": "2026-01-01T12:05:00.000000+00:00",
+    "attempt": 1,
+    "priority": 0,
+    "not_before": None,
+    "max_attempts": 1,
+    "labels": {},
+}
+_SESSION: Final[Mapping[str, Any]] = {
+    "session_id": _RUN["session_id"],
+    "status": "finished",
+    "created_at": _RUN["created_at"],
+    "project_dir": None,
+    "agent_name": None,
+    "last_resumed_at": None,
+    "parent_session_id": None,
+    "executor_session_id": "a1",
+    "executor_profile": "coding",
+    "hostname": "build-7",
+    "owner": None,
+    "depth": 0,
+}
+_SUBMITTED_EXAMPLE: Final = {"run_id": _RUN["run_id"], "session_id": _RUN["session_id"], "status": "pending"}
+_CURSOR: Final = "v1.c0ffee.1024"
+_EVENT: Final[Mapping[str, Any]] = {
+    "id": 17,
+    "event_type": "message",
+    "session_id": _RUN["session_id"],
+    "timestamp": "2026-01-01T12:00:00Z",
+    "tool_name": None,
+    "tool_input": None,
+    "tool_output": None,
+    "error": None,
+    "exit_code": None,
+    "reason": None,
+    "role": "assistant",
+    "content": [{"type": "text", "text": "Hello"}],
+    "result_text": None,
+    "result_data": None,
+}
+_STALE: Final = {"error": "stale_claim", "status": "running", "message": "The run is not held by this claim any more"}
+
+SUBMITTED: Final[Answers] = {
+    201: _answer("Accepted", _SUBMITTED_EXAMPLE),
+    200: _answer("The first answer to this Idempotency-Key", _SUBMITTED_EXAMPLE),
+    400: _error("Parameters or parent cannot be used", "session_id is required for resume_session"),
+    404: _error("Session or parent session is unknown", "Session 'X' not found"),
+    409: _error("The session exists, or the key came with another body", "Session 'X' already exists"),
+    **INVALID,
+    **AWAY,
+}
+BATCH: Final[Answers] = {
+    200: _answer(
+        "One result per run, in order",
+        {"results": [{"code": 201, **_SUBMITTED_EXAMPLE}, {"code": 404, "detail": "Session 'X' not found"}]},
+    ),
+    **INVALID,
+    **AWAY,
+}
+_LIST: Final = "`next_cursor` is there when there is more; `feed_cursor` is the feed's position of this snapshot"
+RUNS: Final[Answers] = {200: _answer(_LIST, {"runs": [_RUN], "feed_cursor": _CURSOR}), **INVALID, **AWAY}
+RUN: Final[Answers] = {200: _answer("The run", _RUN), **_NO_RUN, **AWAY}
+STOPPED: Final[Answers] = {
+    200: _answer(
+        "What it came to; repeating is harmless",
+        {"ok": True, "session_id": _RUN["session_id"], "run_id": _RUN["run_id"], "status": "stopping"},
+    ),
+    404: _error("There is no such run or session", "Session not found"),
+    **AWAY,
+}
+RUN_FILTERS: Final = (
+    ("status", "string", "Only runs in this status; may be repeated"),
+    ("session_id", "string", "Only runs of this session"),
+    ("runner_id", "string", "Only runs of this runner"),
+    ("agent_name", "string", "Only runs of this agent"),
+    ("label", "string", "`key=value`; may be repeated, all must be there"),
+    ("limit", "integer", "At most so many (1 to 1000)"),
+    ("cursor", "string", "`next_cursor` of the page before"),
+)
+WAIT: Final = (("wait", "number", "Answer when the run has ended, or after so many seconds (at most 60)"),)
+
+SESSIONS: Final[Answers] = {200: _answer(_LIST, {"sessions": [_SESSION], "feed_cursor": _CURSOR}), **INVALID, **AWAY}
+SESSION_FILTERS: Final = (
+    ("status", "string", "Only sessions in this status; may be repeated"),
+    ("parent_session_id", "string", "Only children of this session"),
+    ("limit", "integer", "At most so many (1 to 1000)"),
+    ("cursor", "string", "`next_cursor` of the page before"),
+)
+SESSION: Final[Answers] = {200: _answer("The session", {"session": _SESSION}), **_NO_SESSION, **AWAY}
+SESSION_CHANGED: Final[Answers] = {
+    200: _answer("The session as it is now", {"ok": True, "session": _SESSION}),
+    **_NO_SESSION,
+    409: _error("The run is with another host or profile", _STALE),
+    **INVALID,
+    **AWAY,
+}
+SESSION_STATUS: Final[Answers] = {200: _answer("`not_existent` for an unknown one", {"status": "finished"}), **AWAY}
+RESULT: Final[Answers] = {
+    200: _answer("Of the newest `result` event", {"result_text": "Hello", "result_data": None}),
+    400: _error("It is still at work", "Session not finished or idle"),
+    404: _error("There is no such session, or it wrote no result", "No result found"),
+    **AWAY,
+}
+AFFINITY: Final[Answers] = {
+    200: _answer(
+        "Where it lives; null until it is bound",
+        {
+            "affinity": {
+                "session_id": _RUN["session_id"],
+                "executor_session_id": "a1",
+                "hostname": "build-7",
+                "project_dir": None,
+                "executor_profile": "coding",
+            }
+        },
+    ),
+    **_NO_SESSION,
+    **AWAY,
+}
+EVENTS: Final[Answers] = {
+    200: _answer("In feed order", {"events": [_EVENT | {"feed_cursor": _CURSOR}]}),
+    **_NO_SESSION,
+    **INVALID,
+    **AWAY,
+}
+EVENT_PAGE: Final = (
+    ("limit", "integer", "At most so many (1 to 1000)"),
+    ("after", "string", "`feed_cursor` of the last event seen"),
+)
+EVENTS_STORED: Final[Answers] = {
+    201: _answer("Stored; for a list with one result each", {"ok": True}),
+    400: _error("The event is of another session", "Event session_id must match URL session_id"),
+    **_NO_SESSION,
+    409: _error("The claim_token is not the run's current one", _STALE),
+    413: _error("Over 64 MiB", "Request body is larger than 67108864 bytes"),
+    422: INVALID[422],
+    **AWAY,
+}
+DELETED: Final[Answers] = {
+    200: _answer(
+        "It is gone",
+        {
+            "ok": True,
+            "session_id": _RUN["session_id"],
+            "deleted": {"session": True, "events_count": 12, "runs_count": 1},
+        },
+    ),
+    **_NO_SESSION,
+    409: _error("Something of it is alive", "Stop session first"),
+    **AWAY,
+}
+
+REGISTERED: Final[Answers] = {
+    200: _answer(
+        "Poll from now on; `warning` says when no run can come",
+        {
+            "runner_id": "lnch_0a1b2c3d4e5f",
+            "poll_endpoint": "/runner/runs",
+            "poll_timeout_seconds": 30,
+            "heartbeat_interval_seconds": 60,
+        },
+    ),
+    409: _error(
+        "A process with the same four properties is online",
+        {
+            "error": "duplicate_runner",
+            "message": "A runner with the same hostname, project_dir, executor_profile and command is online",
+            "runner_id": "lnch_0a1b2c3d4e5f",
+            "hostname": "build-7",
+            "project_dir": "/srv/project",
+            "executor_profile": "coding",
+        },
+    ),
+    **INVALID,
+    **AWAY,
+}
+POLLED: Final[Answers] = {
+    200: _answer(
+        "The first of: sessions to stop, leave, work (`runs` when `max` was given)",
+        {"run": {**_RUN, "status": "claimed", "scope": None, "claim_token": "0197f7a0c3d17c1e8f2a4b6c8d0e1f2c"}},
+    ),
+    204: {"description": "Nothing came"},
+    **_NO_RUNNER,
+    422: INVALID[422],
+}
+POLL: Final = (
+    ("runner_id", "string", "Who polls"),
+    ("max", "integer", "Take up to so many runs (at most 100; 0: only stops); the answer is then `runs`"),
+    ("wait", "number", "Hold the poll so many seconds (0 to 600)"),
+)
+REPORTED: Final[Answers] = {
+    200: _answer("It took effect, now or before", {"ok": True}),
+    **_NO_RUNNER,
+    **_NO_RUN,
+    409: _error("The claim is over, or the move is not allowed; nothing was changed", _STALE),
+    **AWAY,
+}
+REPORTED_MANY: Final[Answers] = {
+    200: _answer("One result per report, in order", {"results": [{"code": 200}, {"code": 409, "detail": _STALE}]}),
+    **_NO_RUNNER,
+    422: INVALID[422],
+    **AWAY,
+}
+SESSION_REPORTED: Final[Answers] = {
+    200: _answer("Noted", {"ok": True}),
+    400: _error("Another status", "Status must be 'finished', 'failed', or 'stopped'"),
+    **_NO_RUNNER,
+    **_NO_SESSION,
+    **AWAY,
+}
+HEARD: Final[Answers] = {200: _answer("Alive", {"ok": True}), **_NO_RUNNER, **AWAY}
+RUNNERS: Final[Answers] = {
+    200: _answer(
+        "Those that have not left and are not forgotten",
+        {
+            "runners": [
+                {
+                    "runner_id": "lnch_0a1b2c3d4e5f",
+                    "registered_at": _RUN["created_at"],
+                    "last_heartbeat": _RUN["created_at"],
+                    "hostname": "build-7",
+                    "project_dir": "/srv/project",
+                    "executor_profile": "coding",
+                    "executor": {"type": "autonomous", "command": "agent"},
+                    "tags": ["gpu"],
+                    "require_matching_tags": False,
+                    "status": "online",
+                    "seconds_since_heartbeat": 1.2,
+                    "capacity": 4,
+                    "runs_in_hand": 1,
+                    "lost": False,
+                }
+            ]
+        },
+    ),
+    **AWAY,
+}
+LEAVE: Final = (("self", "boolean", "Leave now instead of being told on the next poll"),)
+LEFT: Final[Answers] = {
+    200: _answer("It leaves", {"ok": True, "message": "Runner left", "initiated_by": "self"}),
+    404: _error("There is no such runner", "Runner not found"),
+    **AWAY,
+}
+
+_WHO: Final = {"runner_id": ("string", True, "Who speaks")}
+REPORT: Final = _WHO | {
+    "claim_token": ("string", False, "The claim's token; a stale one changes nothing (409)"),
+    "error": ("string", False, "Why it failed; kept up to 64 KiB, head and tail"),
+    "session_status": ("string", False, "`idle`: the process stays alive; `finished`"),
+    "signal": ("string", False, "What stopped it"),
+}
+REPORTS: Final = _WHO | {
+    "reports": ("array", True, "`{run_id, claim_token?, outcome: started|completed|failed|stopped, error?, ...}`")
+}
+BEAT: Final = _WHO | {"holding": ("array", False, "Ids of the runs it has; those missing twice are taken as lost")}
+ENDED: Final = _WHO | {"status": ("string", True, "`finished`, `failed` or `stopped`")}
+
+EVENT: Final = {
+    "event_type": ("string", True, "`run_start`, `message`, `result` ... or any text up to 64"),
+    "session_id": ("string", True, "As in the URL"),
+    "timestamp": ("string", True, "Kept as sent"),
+    **dict.fromkeys(("tool_name", "error", "reason", "role", "result_text"), ("string", False, "Anything")),
+    **dict.fromkeys(("tool_input", "tool_output", "content", "result_data"), ("object", False, "Anything")),
+    "exit_code": ("integer", False, "Anything"),
+    "event_key": ("string", False, "Up to 64 characters; stored once per session, so a retry is harmless"),
+    "claim_token": ("string", False, "A stale one is refused (409)"),
+}
+HEALTH: Final[Answers] = {200: _answer("It answers", {"status": "healthy"})}
+READY: Final[Answers] = {
+    200: _answer("Send requests here", {"status": "ready"}),
+    503: _answer("Starting or draining", {"status": "draining"}),
+}
+METRICS: Final[Answers] = {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}
+EMPTY: Final[Answers] = {200: _answer("Nothing is registered", [])}

@@ -1,0 +1,57 @@
+"""What this process knows of the parts it depends on, and what it says when asked whether it is ready."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.drain import Drain
+
+
+class Health:
+    """Ready after the first good look at the schema and until draining; what goes away later only degrades it.
+
+    Otherwise a restart of Postgres would empty the load balancer, and the deployed runners would end their work.
+    """
+
+    def __init__(self, drain: Drain) -> None:
+        self._drain = drain
+        self._started = False
+        self._postgres = False
+        self._reasons: Mapping[str, str] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should come here."""
+        return self._started and not self._drain.draining
+
+    @property
+    def started(self) -> bool:
+        """Whether the database was there once and had the tables that this version needs."""
+        return self._started
+
+    def start(self) -> None:
+        """Note that it was and had."""
+        self._started = True
+        self._postgres = True
+
+    def postgres_contact(self, there: bool) -> bool:  # noqa: FBT001 -- a callback takes its argument by position
+        """Note whether Postgres answered; True when it is back after having been away."""
+        back = there and not self._postgres
+        self._postgres = there
+        return back
+
+    def note(self, reasons: Mapping[str, str]) -> None:
+        """Set what else is away, by part; empty when all is well."""
+        self._reasons = dict(reasons)
+
+    def report(self) -> tuple[int, dict[str, Any]]:
+        """Return status and body of ``/health/ready`` (PROTOCOL, Health)."""
+        if self._drain.draining:
+            return 503, {"status": "draining"}
+        if not self._started:
+            return 503, {"status": "starting", "reason": self._reasons.get("schema", "waiting for the database")}
+        reasons = dict(self._reasons)
+        if not self._postgres:
+            reasons["postgres"] = "Postgres does not answer"
+        if reasons:
+            return 200, {"status": "degraded", "reason": "; ".join(reasons[part] for part in sorted(reasons))}
+        return 200, {"status": "ready"}

@@ -1,0 +1,99 @@
+"""The application: middleware, routes and the life of the process around them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import fastapi_offline
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+from app import openapi
+from app.drain import Drain
+from app.health import Health
+from app.middleware import LOOPBACK_ORIGIN, Door, Meter
+from app.problems import add_handlers
+from app.routes import health, registries, runner_protocol, runners, runs, session_events, sessions
+from app.web import Web
+from runtime.settings import Settings
+
+ABOUT: Final = """Runs of agents and batch jobs, coordinated by any number of equal processes.
+
+Clients submit runs, runners anywhere poll for them and report. Every error is `{"detail": ...}`; 503 comes with
+`Retry-After` and means that nothing was acknowledged: try again."""
+ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key")
+STATIC: Final = "/static/docs"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the ASGI application of one web process.
+
+    ``app.state.drain`` begins its end (``start()``, from any thread); ``app.state.is_ready()`` says whether it serves.
+    """
+    drain = Drain(settings.drain_seconds)
+    state = Health(drain)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        drain.attach(asyncio.get_running_loop())
+        web = Web(settings, drain, state)
+        app.state.web = web
+        await web.start()
+        try:
+            yield
+        finally:
+            drain.start(0)
+            await web.stop()
+
+    app = FastAPI(
+        title="Coordinator",
+        version=version("coordinator"),
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.drain = drain
+    app.state.is_ready = lambda: state.ready
+    for room in (runs, sessions, session_events, runner_protocol, runners, health, registries):
+        app.include_router(room.router)
+    add_handlers(app)
+    openapi.describe(app)
+    _add_docs(app)
+    _add_middleware(app, settings, drain)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, drain: Drain) -> None:
+    """The last one added is the first to see a request."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins or ()),
+        allow_origin_regex=LOOPBACK_ORIGIN if settings.cors_origins is None else None,
+        allow_methods=["*"],
+        allow_headers=list(ALLOWED_HEADERS),
+        expose_headers=["Retry-After"],
+    )
+    app.add_middleware(Door, hosts=settings.allowed_hosts, origins=settings.cors_origins or ())
+    app.add_middleware(Meter, drain=drain)
+
+
+def _add_docs(app: FastAPI) -> None:
+    """The reference for people, with its scripts from a package: it also works without a way out."""
+    app.mount(STATIC, StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static"), name="docs-static")
+
+    @app.get("/docs", include_in_schema=False)
+    async def read_docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Coordinator",
+            swagger_js_url=f"{STATIC}/swagger-ui-bundle.js",
+            swagger_css_url=f"{STATIC}/swagger-ui.css",
+            swagger_favicon_url=f"{STATIC}/favicon.png",
+        )

@@ -1,0 +1,111 @@
+"""What happens to every request: who may come in at all, what is counted, and how we say that we are leaving.
+
+Pure ASGI: behind a BaseHTTPMiddleware a long-poll never learns that its client has gone.
+"""
+
+import ipaddress
+import time
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.drain import Drain
+from runtime import metrics
+
+FOREIGN_HOST: Final = b'{"detail":"This host name is not served here; COORDINATOR_ALLOWED_HOSTS adds names"}'
+FOREIGN_ORIGIN: Final = (
+    b'{"detail":"Requests from this origin are not accepted; COORDINATOR_CORS_ORIGINS adds origins"}'
+)
+LOOPBACK_ORIGIN: Final = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Door:
+    """Refuses foreign Host and Origin headers while authentication is off: no web page may start jobs on localhost."""
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], origins: Iterable[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+        self._known: dict[tuple[str, str], bytes | None] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith("/health"):
+            headers = Headers(scope=scope)
+            refusal = self._refusal(headers.get("host", ""), headers.get("origin", ""))
+            if refusal is not None:
+                await _send_json(send, 403, refusal)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, host: str, origin: str) -> bytes | None:
+        known = self._known.get((host, origin), b"")
+        if known != b"":
+            return known
+        refusal = None
+        if not self._is_ours(urlsplit(f"//{host}").hostname if _parses(f"//{host}") else None):
+            refusal = FOREIGN_HOST
+        elif origin and not self._may_call(origin):
+            refusal = FOREIGN_ORIGIN
+        if len(self._known) < 1000:
+            self._known[host, origin] = refusal
+        return refusal
+
+    def _may_call(self, origin: str) -> bool:
+        if origin.lower().rstrip("/") in self._origins:
+            return True
+        return self._is_ours(urlsplit(origin).hostname if _parses(origin) else None)
+
+    def _is_ours(self, name: str | None) -> bool:
+        if name is None:
+            return False
+        if name == "localhost" or name in self._hosts or "*" in self._hosts:
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+
+def _parses(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname is not None
+    except ValueError:
+        return False
+
+
+class Meter:
+    """Counts and times requests by route, and asks clients to come back elsewhere while the process drains."""
+
+    def __init__(self, app: ASGIApp, drain: Drain) -> None:
+        self._app = app
+        self._drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+
+        async def send_and_count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if self._drain.draining:
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                # What a client makes up must not become a label: unknown paths and methods are counted together.
+                route = getattr(scope.get("route"), "path", "other")
+                method = scope["method"] if scope["method"] in METHODS else "other"
+                metrics.REQUESTS.labels(method, route, message["status"]).inc()
+                metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - begun)
+            await send(message)
+
+        await self._app(scope, receive, send_and_count)
+
+
+async def _send_json(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,275 @@
+"""The parked polls of this process: each ends with at most one answer, whatever happens to it (ARCHITECTURE, A poll).
+
+A poll's handler does one thing at a time with the database; the re-check looks only at polls whose handler is idle, and
+whatever was claimed for a poll that is over is released by the one who notices.
+"""
+
+import asyncio
+import contextlib
+import functools
+import random
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from app.batching import GroupCommit, Unavailable, held
+from app.bodies import Gone
+from app.drain import Drain
+from app.problems import Refused, accepted
+from models.base import new_id
+from models.claim import Ask
+from models.deliveries import Claim
+from models.errors import CoordinatorError
+from models.polls import PollAnswer
+from models.runs import Run
+from runtime import logs, metrics
+
+Result = TypeVar("Result")
+
+# A poll past its deadline waits this much longer for what is under way, then ends without it.
+LATE_SECONDS: Final = 2.0
+CLEAN_UP_SECONDS: Final = 60.0
+
+log = logs.log(__name__)
+
+
+class _LeftBehind(Exception):
+    """The poll must end now although something of it is under way."""
+
+
+@dataclass(slots=True, eq=False)
+class Poll:
+    """One held request of a runner. ``ends_at`` is the event loop's time."""
+
+    ask: Ask
+    ends_at: float
+    gone: asyncio.Future[None]
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    inbox: list[Claim] = field(default_factory=list)
+    found: PollAnswer | CoordinatorError | None = None
+    under_way: asyncio.Future[Any] | None = None
+    idle: bool = False
+    rechecked: asyncio.Future[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollVerbs:
+    """The queues that polls ride in."""
+
+    answer: GroupCommit[Ask, PollAnswer]
+    claim: GroupCommit[Ask, PollAnswer]
+    recheck: GroupCommit[Ask, PollAnswer]
+    give_up: GroupCommit[str, list[Run]]
+    confirm: GroupCommit[Claim, Run]
+    release: GroupCommit[Claim, bool]
+
+
+class Polls:
+    """All polls this process holds, and the re-check that stands behind every lost message."""
+
+    def __init__(self, verbs: PollVerbs, drain: Drain, instance: str, recheck_seconds: float) -> None:
+        self._verbs = verbs
+        self._drain = drain
+        self._instance = instance
+        self._recheck_seconds = recheck_seconds
+        self._held: dict[str, Poll] = {}
+        self._nudged = asyncio.Event()
+        self._chores: set[asyncio.Task[None]] = set()
+        drain.on_start(self._spread_ends)
+
+    async def hold(self, runner_id: str, wanted: int, seconds: float, gone: asyncio.Future[None]) -> PollAnswer | None:
+        """Return what there is for the runner, as soon as there is something; None when the time is up (204).
+
+        Raises Refused when Postgres says that the runner is not registered, Gone when the client has hung up; never
+        because Postgres or Redis is away.
+        """
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + min(seconds, self._drain.give_up_in())
+        poll = Poll(Ask(new_id("poll_"), runner_id, wanted, self._instance), ends_at, gone)
+        self._held[poll.ask.poll_id] = poll
+        metrics.POLLS_PARKED.set(len(self._held))
+        gone.add_done_callback(lambda _: poll.woken.set())
+        answer: PollAnswer | None = None
+        try:
+            answer = await self._answer(poll)
+            _still_there(poll)
+        except _LeftBehind:
+            self._chore(self._clean_up(poll))
+        except Refused:
+            raise
+        except BaseException:
+            self._chore(self._clean_up(poll, answer))
+            raise
+        finally:
+            del self._held[poll.ask.poll_id]
+            metrics.POLLS_PARKED.set(len(self._held))
+        return answer
+
+    def runners(self) -> Iterable[str]:
+        """The runners whose polls are held."""
+        return {poll.ask.runner_id for poll in self._held.values()}
+
+    def deliver(self, assignments: Iterable[Mapping[str, str]]) -> None:
+        """Take the assignments of one message of the mailbox; a poll that is over has given up its row already."""
+        for assignment in assignments:
+            poll = self._held.get(assignment["poll_id"])
+            if poll is not None:
+                poll.inbox.append(Claim(assignment["run_id"], assignment["claim_token"]))
+                poll.woken.set()
+
+    def nudge(self) -> None:
+        """Re-check soon: a message may have been lost, a stop is waiting, Postgres is back."""
+        self._nudged.set()
+
+    async def recheck_forever(self) -> None:
+        """Look every ~2 s, once for all idle polls of this process."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), self._recheck_seconds * random.uniform(0.75, 1.0))
+            self._nudged.clear()
+            try:
+                await self._recheck()
+            except Exception:
+                log.exception("re-check failed")
+
+    async def close(self) -> None:
+        """Finish what is left to release."""
+        if self._chores:
+            await asyncio.wait(self._chores, timeout=2.0)
+
+    async def _answer(self, poll: Poll) -> PollAnswer | None:
+        answer = await self._step(poll, self._verbs.answer.one(poll.ask))
+        if answer is not None and answer.parked:
+            answer = await self._step(poll, self._verbs.claim.one(poll.ask))
+        while answer is None or answer.empty:
+            if not await self._something_came(poll):
+                return await self._give_up(poll)
+            if poll.found is not None:
+                answer, poll.found = accepted(poll.found), None
+            elif poll.inbox:
+                answer = await self._confirmed(poll)
+        return answer
+
+    async def _something_came(self, poll: Poll) -> bool:
+        """Wait for an assignment or an answer of the re-check. False: the time is up. Raises Gone."""
+        loop = asyncio.get_running_loop()
+        while True:
+            _still_there(poll)
+            end = poll.ends_at if poll.rechecked is None else poll.ends_at + LATE_SECONDS
+            if poll.rechecked is None and (poll.found is not None or poll.inbox):
+                return True
+            if loop.time() >= end:
+                if poll.rechecked is not None:
+                    raise _LeftBehind
+                return False
+            poll.woken.clear()
+            poll.idle = True
+            try:
+                async with asyncio.timeout_at(end):
+                    await poll.woken.wait()
+            except TimeoutError:
+                pass
+            finally:
+                poll.idle = False
+
+    async def _confirmed(self, poll: Poll) -> PollAnswer | None:
+        """Only what the database still holds for this poll is handed out: the message may be old."""
+        claims, poll.inbox = poll.inbox, []
+        outcomes = await self._step(poll, self._verbs.confirm.many((claim, 0) for claim in claims))
+        runs = [run for run in outcomes or () if isinstance(run, Run)]
+        if not runs:
+            # The waiting row went with the assignment; the re-check puts it back.
+            self.nudge()
+        return _answer_with(runs)
+
+    async def _give_up(self, poll: Poll) -> PollAnswer | None:
+        """A row that is gone was taken by an assignment: what it gave is delivered, late as it is."""
+        return _answer_with(await self._step(poll, self._verbs.give_up.one(poll.ask.poll_id)) or [])
+
+    async def _step(self, poll: Poll, call: Awaitable[Result | CoordinatorError]) -> Result | None:
+        """Do one thing with the database; None when it failed. Raises Gone or _LeftBehind rather than wait on."""
+        poll.under_way = asyncio.ensure_future(call)
+        patience = max(0.0, poll.ends_at - asyncio.get_running_loop().time()) + LATE_SECONDS
+        await asyncio.wait({poll.under_way, poll.gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not poll.under_way.done():
+            raise Gone if poll.gone.done() else _LeftBehind
+        step, poll.under_way = poll.under_way, None
+        if step.cancelled() or step.exception() is not None:
+            # Postgres is away, or a verb failed and is in the log: a poll waits, whatever it is (promise 5).
+            return None
+        result: Result | CoordinatorError = step.result()
+        return accepted(result)
+
+    async def _recheck(self) -> None:
+        polls = [poll for poll in self._held.values() if poll.idle and poll.found is None and not poll.inbox]
+        if not polls:
+            return
+        done = asyncio.get_running_loop().create_future()
+        for poll in polls:
+            poll.rechecked = done
+        try:
+            results = await self._verbs.recheck.many((poll.ask, 0) for poll in polls)
+            for poll, result in zip(polls, results, strict=True):
+                if isinstance(result, CoordinatorError) or (isinstance(result, PollAnswer) and not result.empty):
+                    poll.found = result
+        finally:
+            for poll in polls:
+                poll.rechecked = None
+                if poll.found is not None or poll.inbox or poll.gone.done() or poll.ends_at <= done.get_loop().time():
+                    poll.woken.set()
+            done.set_result(None)
+
+    async def _clean_up(self, poll: Poll, answer: PollAnswer | None = None) -> None:
+        """Give back whatever was claimed for a poll that is over and did not deliver it, and its waiting row."""
+        runs = list(answer.runs) if answer is not None else []
+        if poll.under_way is not None:
+            await asyncio.wait({poll.under_way})
+            runs += _runs_in(poll.under_way)
+        if poll.rechecked is not None:
+            await asyncio.wait({poll.rechecked})
+        if isinstance(poll.found, PollAnswer):
+            runs += poll.found.runs
+        try:
+            await self._release(runs)
+            late = await held(lambda: self._verbs.give_up.one(poll.ask.poll_id), CLEAN_UP_SECONDS, self._drain.over)
+            await self._release(accepted(late))
+        except Unavailable:
+            log.warning("a poll was left as it is", poll_id=poll.ask.poll_id)
+
+    async def _release(self, runs: Iterable[Run]) -> None:
+        for run in {run.run_id: run for run in runs}.values():
+            claim = Claim(run.run_id, run.claim_token or "")
+            await held(functools.partial(self._verbs.release.one, claim), CLEAN_UP_SECONDS, self._drain.over)
+
+    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    def _spread_ends(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for poll in self._held.values():
+            poll.ends_at = min(poll.ends_at, now + self._drain.give_up_in())
+            poll.woken.set()
+
+
+def _still_there(poll: Poll) -> None:
+    if poll.gone.done():
+        raise Gone
+
+
+def _answer_with(runs: list[Run]) -> PollAnswer | None:
+    return PollAnswer(runs=runs) if runs else None
+
+
+def _runs_in(step: asyncio.Future[Any]) -> list[Run]:
+    """The runs that a step claimed or confirmed, whatever kind of step it was."""
+    if step.cancelled() or step.exception() is not None:
+        return []
+    match step.result():
+        case PollAnswer(runs=runs):
+            return list(runs)
+        case list() as outcomes:
+            return [run for run in outcomes if isinstance(run, Run)]
+        case _:
+            return []

@@ -1,0 +1,88 @@
+"""The process's own loop, every ~2 s: its sign of life, the runners' whose polls it holds, and the feed's numbering."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from models.duties import duty_ages, sign_instance
+from sqlalchemy import Connection
+
+from app.batching import Unavailable
+from models.feed import sequence_feed
+from models.migrate import newest_revision, revision
+from models.polls import leave_instance
+from runtime import logs
+from runtime.names import Actor
+
+if TYPE_CHECKING:
+    from app.web import Web
+
+BEAT_SECONDS: Final = 2.0
+# Several turns missed: whoever should have done the duty is away.
+OVERDUE_SECONDS: Final = 10.0
+
+log = logs.log(__name__)
+
+
+class Pulse:
+    """Everything in it is bounded and survives Postgres being away; no turn waits for the one before."""
+
+    def __init__(self, web: "Web") -> None:
+        self._web = web
+
+    async def beat_forever(self) -> None:
+        """Look at the schema until it is right, then do each turn's work."""
+        while True:
+            try:
+                if self._web.health.started or await self._started():
+                    await self._beat()
+            except Unavailable:
+                pass
+            except Exception:
+                log.exception("beat failed")
+            pause = BEAT_SECONDS if self._web.health.started else 0.25
+            await asyncio.sleep(pause * random.uniform(0.8, 1.0))
+
+    async def leave(self) -> None:
+        """Take the process's waiting rows away, so that nobody assigns anything to it."""
+        try:
+            await self._web.writes.write(_leave, [self._web.instance])
+        except Exception as fault:  # noqa: BLE001 -- rows of a silent instance are taken away by others
+            log.info("left without a word", error=type(fault).__name__)
+
+    async def _started(self) -> bool:
+        found, needed = await self._web.reads.read(revision), newest_revision()
+        # A newer schema serves this version too: it was expanded only (ARCHITECTURE, Migrations).
+        if found is None or found < needed:
+            self._web.health.note({"schema": f"schema is at {found or 'nothing'}, needs {needed}: coordinator migrate"})
+            return False
+        self._web.health.note({})
+        self._web.health.start()
+        return True
+
+    async def _beat(self) -> None:
+        web = self._web
+        web.signs.seen(web.polls.runners())
+        (ages,) = await web.writes.write(_sign, [web.instance])
+        reasons = {}
+        if isinstance(ages, dict):
+            overdue = sorted(duty for duty in (Actor.DISPATCH, Actor.EXPIRE) if ages.get(duty, 1e9) > OVERDUE_SECONDS)
+            if overdue:
+                reasons["workers"] = f"no worker did {', '.join(overdue)} for {OVERDUE_SECONDS:.0f} s"
+        if not web.mailbox.connected:
+            reasons["redis"] = "Redis does not answer"
+        web.health.note(reasons)
+        # The function is a transaction of its own, so that no pause of ours can hold the head of the feed.
+        await web.reads.autocommit(sequence_feed)
+
+
+def _sign(conn: Connection, instances: Sequence[str]) -> list[dict[str, float]]:
+    for instance in instances:
+        sign_instance(conn, instance)
+    ages = duty_ages(conn)
+    return [ages for _ in instances]
+
+
+def _leave(conn: Connection, instances: Sequence[str]) -> list[None]:
+    return [leave_instance(conn, instance) for instance in instances]

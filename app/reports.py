@@ -1,0 +1,57 @@
+"""From the body of a runner's report to what ``report_runs`` takes; reports are never refused for their content."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.bodies import Fault, Invalid, Loc
+from app.lenient import encode
+from models.report import Report
+from models.statuses import Outcome
+from models.texts import storable
+
+SESSION_STATUSES: Final = frozenset({"idle", "finished"})
+
+
+def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome) -> Report:
+    """Return the report a body makes; fields that mean nothing are left out."""
+    session_status = body.get("session_status")
+    return Report(
+        run_id=storable(run_id),
+        runner_id=runner_id,
+        outcome=outcome,
+        claim_token=_text(body.get("claim_token")),
+        error=_text(body.get("error")),
+        session_status=session_status
+        if isinstance(session_status, str) and session_status in SESSION_STATUSES
+        else None,
+        signal=_text(body.get("signal")),
+    )
+
+
+def one_of_many(body: Any, runner_id: str, at: Loc) -> Report:
+    """Return one report of a list. Raises Invalid when it does not say of which run it is, or what."""
+    if not isinstance(body, dict):
+        raise Invalid([Fault("dict_type", at, "Should be an object")])
+    run_id = body.get("run_id")
+    if not isinstance(run_id, str):
+        raise Invalid([Fault("string_type", (*at, "run_id"), "Should be text")])
+    outcome = body.get("outcome")
+    if outcome not in tuple(Outcome):
+        raise Invalid([Fault("literal_error", (*at, "outcome"), f"Should be one of {', '.join(Outcome)}")])
+    return report_of(body, run_id, runner_id, Outcome(outcome))
+
+
+def runner_id_of(body: Mapping[str, Any]) -> str:
+    """Return who reports. Raises Invalid when the body does not say."""
+    runner_id = body.get("runner_id")
+    if not isinstance(runner_id, str):
+        raise Invalid(
+            [Fault("string_type" if "runner_id" in body else "missing", ("body", "runner_id"), "Should be text")]
+        )
+    return storable(runner_id)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    return storable(value) if isinstance(value, str) else encode(value).decode()

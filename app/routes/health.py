@@ -1,0 +1,37 @@
+"""Whether this process lives and may be given work, and its numbers (PROTOCOL, Health)."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app import docs
+from app.deps import TheWeb
+from app.wire import Json
+from runtime import metrics
+
+router = APIRouter(tags=["Health"])
+
+
+@router.get("/health", responses=docs.HEALTH)
+async def healthy() -> Response:
+    """Say that the process answers; for clients that know no more."""
+    return Json({"status": "healthy"})
+
+
+@router.get("/health/live", responses=docs.HEALTH)
+async def live() -> Response:
+    """Say that the process answers; restart it when it does not."""
+    return Json({"status": "alive"})
+
+
+@router.get("/health/ready", responses=docs.READY)
+async def ready(web: TheWeb) -> Response:
+    """Say whether requests should come here. A shared dependency that is away is `degraded`, still 200."""
+    status, body = web.health.report()
+    return Json(body, status)
+
+
+@router.get("/metrics", response_class=Response, responses=docs.METRICS)
+async def numbers() -> Response:
+    """Numbers for Prometheus."""
+    body, kind = metrics.render()
+    return Response(body, media_type=kind)

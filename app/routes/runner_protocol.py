@@ -1,0 +1,175 @@
+"""What runners say and ask: register, poll, report, beat (PROTOCOL, Runners)."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from fastapi import APIRouter
+from models.runners import Registration, Touch
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import docs, openapi
+from app.batching import Unavailable, held
+from app.bodies import Fault, Invalid, read_body
+from app.deps import TheWeb, lenient_object, parse_object, strict_body
+from app.hangup import hang_up
+from app.lists import seconds, whole
+from app.problems import BadRequest, Refused, accepted, problem_of
+from app.reports import one_of_many, report_of, runner_id_of
+from app.schemas import RegisterRunner, checked
+from app.wire import OK, Json, claimed_run_json
+from models.bind import ReportSessionStatus
+from models.errors import CoordinatorError, RunnerNotRegistered
+from models.report import Report, Reported
+from models.statuses import Outcome
+from models.texts import storable
+
+Result = TypeVar("Result")
+
+router = APIRouter(prefix="/runner", tags=["Runners"])
+
+MOST_RUNS: Final = 100
+LONGEST_POLL: Final = 600.0
+MOST_REPORTS: Final = 1000
+ENDINGS: Final = frozenset({"finished", "failed", "stopped"})
+
+
+@router.get("/runs", responses=docs.POLLED, openapi_extra=openapi.query(docs.POLL))
+async def poll(request: Request, web: TheWeb) -> Response:
+    """Wait for work. Held until there is something, or the time is up (204); never 5xx while Postgres is away."""
+    query = request.query_params
+    runner_id = query.get("runner_id")
+    if not runner_id:
+        raise Invalid([Fault("missing", ("query", "runner_id"), "Field required")])
+    most, wait = query.get("max"), query.get("wait")
+    wanted = whole(most, ("query", "max"), 0, MOST_RUNS) if most else 1
+    patience = seconds(wait, ("query", "wait"), LONGEST_POLL) if wait else web.settings.poll_timeout_seconds
+    runner_id = storable(runner_id)
+    web.signs.seen([runner_id])
+    async with hang_up(request) as gone:
+        answer = await web.polls.hold(runner_id, wanted, patience, gone)
+    if answer is None:
+        return Response(status_code=204)
+    if answer.runs:
+        runs = [claimed_run_json(run) for run in answer.runs]
+        return Json({"runs": runs} if most else {"run": runs[0]})
+    return Json({"stop_sessions": answer.stop_sessions} if answer.stop_sessions else {"deregistered": True})
+
+
+@router.post("/register", openapi_extra=openapi.body(RegisterRunner), responses=docs.REGISTERED)
+async def register(request: Request, web: TheWeb) -> Response:
+    """Register a process. The same four properties are the same runner; 409 while another process of it is online."""
+    document = await strict_body(request, web.settings.submission_bytes)
+    body = checked(RegisterRunner, document)
+    registration = Registration.of(document, body)
+    registered = accepted(await web.verbs.register.one(registration))
+    answer: dict[str, Any] = {
+        "runner_id": registered.runner_id,
+        "poll_endpoint": "/runner/runs",
+        "poll_timeout_seconds": web.settings.poll_timeout_seconds,
+        "heartbeat_interval_seconds": registered.told_interval,
+    }
+    if body.executor is None or not body.executor.type:
+        answer["warning"] = "Every run demands an executor type; without executor.type this runner gets none"
+    return Json(answer)
+
+
+@router.post("/heartbeat", responses=docs.HEARD, openapi_extra=openapi.fields(docs.BEAT))
+async def heartbeat(request: Request, web: TheWeb) -> Response:
+    """Say that the runner is alive and, with `holding`, which runs it has."""
+    body = await lenient_object(request, web.settings.body_bytes)
+    holding = body.get("holding")
+    runs = tuple(storable(one) for one in holding if isinstance(one, str)) if isinstance(holding, list) else None
+    beat = Touch(runner_id_of(body), runs)
+    if not accepted(await _held(web, lambda: web.verbs.touch.one(beat))):
+        raise Refused(RunnerNotRegistered(beat.runner_id))
+    return Json(OK)
+
+
+@router.post("/runs/report", responses=docs.REPORTED_MANY, openapi_extra=openapi.fields(docs.REPORTS))
+async def report_many(request: Request, web: TheWeb) -> Response:
+    """Report of many runs at once, in order; a run may appear twice (started, then completed)."""
+    body = await lenient_object(request, web.settings.body_bytes)
+    runner_id, given = runner_id_of(body), body.get("reports")
+    if not isinstance(given, list) or len(given) > MOST_REPORTS:
+        raise Invalid([Fault("list_type", ("body", "reports"), f"Should be a list of at most {MOST_REPORTS} reports")])
+    web.signs.seen([runner_id])
+    results: list[dict[str, Any]] = [{} for _ in given]
+    reports: dict[int, Report] = {}
+    for place, one in enumerate(given):
+        try:
+            reports[place] = one_of_many(one, runner_id, ("body", "reports", place))
+        except Invalid as refused:
+            results[place] = _failed(refused)
+    outcomes = await _held(web, lambda: _all_reported(web, list(reports.values())))
+    for place, outcome in zip(reports, outcomes, strict=True):
+        if isinstance(outcome, RunnerNotRegistered):
+            raise Refused(outcome)
+        results[place] = _failed(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 200}
+    web.waits.hint(report.run_id for report in reports.values())
+    return Json({"results": results})
+
+
+@router.post("/runs/{run_id}/started", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
+async def started(run_id: str, request: Request, web: TheWeb) -> Response:
+    """Run and session are running from now on."""
+    return await _report(web, request, run_id, Outcome.STARTED)
+
+
+@router.post("/runs/{run_id}/completed", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
+async def completed(run_id: str, request: Request, web: TheWeb) -> Response:
+    """The run did its work; `session_status` says whether a process stays (`idle`)."""
+    return await _report(web, request, run_id, Outcome.COMPLETED)
+
+
+@router.post("/runs/{run_id}/failed", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
+async def failed(run_id: str, request: Request, web: TheWeb) -> Response:
+    """The run failed; `error` says why."""
+    return await _report(web, request, run_id, Outcome.FAILED)
+
+
+@router.post("/runs/{run_id}/stopped", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
+async def stopped(run_id: str, request: Request, web: TheWeb) -> Response:
+    """The run was stopped."""
+    return await _report(web, request, run_id, Outcome.STOPPED)
+
+
+@router.post("/sessions/{session_id}/status", responses=docs.SESSION_REPORTED, openapi_extra=openapi.fields(docs.ENDED))
+async def session_ended(session_id: str, request: Request, web: TheWeb) -> Response:
+    """The session's live process has ended; without effect when it is another runner's, or a run is active."""
+    body = await lenient_object(request, web.settings.body_bytes)
+    runner_id, status = runner_id_of(body), body.get("status")
+    if not isinstance(status, str) or status not in ENDINGS:
+        raise BadRequest("Status must be 'finished', 'failed', or 'stopped'")
+    web.signs.seen([runner_id])
+    item = ReportSessionStatus(runner_id, storable(session_id), status)
+    accepted(await _held(web, lambda: web.verbs.session_status.one(item)))
+    return Json(OK)
+
+
+async def _report(web: TheWeb, request: Request, run_id: str, outcome: Outcome) -> Response:
+    raw = await read_body(request, web.settings.body_bytes)
+    body = parse_object(raw)
+    report = report_of(body, run_id, runner_id_of(body), outcome)
+    web.signs.seen([report.runner_id])
+    accepted(await _held(web, lambda: web.verbs.report.one(report, len(raw))))
+    web.waits.hint([report.run_id])
+    return Json(OK)
+
+
+async def _all_reported(web: TheWeb, reports: list[Report]) -> list[Reported | CoordinatorError | Unavailable]:
+    outcomes = await web.verbs.report_bulk.many((report, len(report.error or "") + 256) for report in reports)
+    # Repeating those that took effect is harmless, so all go again together.
+    if any(isinstance(outcome, Unavailable) for outcome in outcomes):
+        raise Unavailable
+    return outcomes
+
+
+async def _held(web: TheWeb, call: Callable[[], Awaitable[Result]]) -> Result:
+    """Deployed runners send each report once: it is held while Postgres is away (promise 5)."""
+    return await held(call, web.settings.report_hold_seconds, web.drain.over)
+
+
+def _failed(fault: Exception) -> dict[str, Any]:
+    problem = problem_of(fault)
+    return {"code": problem.status, "detail": problem.detail}

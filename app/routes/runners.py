@@ -1,0 +1,52 @@
+"""Runners as everybody sees them, and sending them away (PROTOCOL, Runners)."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from models.runners import LeaveRunner, RunnerInfo, list_runners
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import docs, openapi
+from app.deps import TheWeb
+from app.problems import accepted
+from app.wire import Json, stored
+from models.runs import iso
+from models.texts import storable
+
+router = APIRouter(prefix="/runners", tags=["Runners"])
+
+
+@router.get("", responses=docs.RUNNERS)
+async def read_runners(web: TheWeb) -> Response:
+    """All runners that have not left and are not forgotten; a lost one shows as `stale` with `lost`."""
+    return Json({"runners": [_runner_json(runner) for runner in await web.reads.read(list_runners)]})
+
+
+@router.delete("/{runner_id}", responses=docs.LEFT, openapi_extra=openapi.query(docs.LEAVE))
+async def remove_runner(runner_id: str, request: Request, web: TheWeb) -> Response:
+    """With `self=true` it leaves now; otherwise it is told on its next poll."""
+    itself = request.query_params.get("self", "").lower() in {"true", "1", "yes", "on"}
+    accepted(await web.verbs.deregister.one(LeaveRunner(storable(runner_id), itself)))
+    web.polls.nudge()
+    message = "Runner left" if itself else "Runner will be told to leave on its next poll"
+    return Json({"ok": True, "message": message, "initiated_by": "self" if itself else "external"})
+
+
+def _runner_json(runner: RunnerInfo) -> dict[str, Any]:
+    return {
+        "runner_id": runner.runner_id,
+        "registered_at": iso(runner.registered_at),
+        "last_heartbeat": iso(runner.last_seen),
+        "hostname": runner.hostname,
+        "project_dir": runner.project_dir,
+        "executor_profile": runner.executor_profile,
+        "executor": stored(runner.executor),
+        "tags": list(runner.tags),
+        "require_matching_tags": runner.require_matching_tags,
+        "status": runner.status,
+        "seconds_since_heartbeat": runner.seconds_since_heartbeat,
+        "capacity": runner.capacity,
+        "runs_in_hand": runner.runs_in_hand,
+        "lost": runner.lost,
+    }

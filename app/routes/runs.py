@@ -1,0 +1,150 @@
+"""Runs: submit one or many, look at them, wait for one, stop one (PROTOCOL, Submission)."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import docs, openapi
+from app.batching import Unavailable
+from app.bodies import Fault, Invalid, first_fault, parse_strict, read_body
+from app.deps import TheCaller, TheWeb, strict_body
+from app.hangup import hang_up
+from app.lists import Page, answer_list, seconds, storable_query, wanted
+from app.problems import BadRequest, TooLarge, accepted, problem_of
+from app.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
+from app.submission import idempotency_key, new_run
+from app.wire import Json, run_json, without_nulls
+from models.errors import CoordinatorError
+from models.runs import Run, RunFilter, get_run, list_runs
+from models.stop import StopRun
+from models.submit import NewRun, Submitted
+
+router = APIRouter(tags=["Runs"])
+
+MOST_IN_BATCH: Final = 1000
+LONGEST_WAIT: Final = 60.0
+
+
+@router.post("/runs", status_code=201, openapi_extra=openapi.body(SubmitRun), responses=docs.SUBMITTED)
+async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Submit a run. With `Idempotency-Key` the same body answers 200 with the first answer and creates nothing."""
+    key = idempotency_key(request.headers.get("idempotency-key"), ("header", "Idempotency-Key"))
+    body = await strict_body(request, web.settings.submission_bytes)
+    run, size = new_run(web.settings, caller, body, key=key)
+    submitted = accepted(await web.verbs.submit.one(run, size))
+    return Json(_submitted_json(submitted), 200 if submitted.replayed else 201)
+
+
+@router.post("/runs/batch", openapi_extra=openapi.body(SubmitBatch), responses=docs.BATCH)
+async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Submit up to 1000 runs, each of which may carry an `idempotency_key`; one bad run never fails the others."""
+    document = parse_strict(await read_body(request, web.settings.batch_bytes))
+    bodies = document.value.get("runs") if isinstance(document.value, dict) else None
+    if not isinstance(bodies, list) or len(bodies) > MOST_IN_BATCH:
+        raise Invalid([Fault("list_type", ("body", "runs"), f"Should be a list of at most {MOST_IN_BATCH} runs")])
+    results: list[dict[str, Any]] = [{} for _ in bodies]
+    good: list[tuple[int, NewRun, int]] = []
+    for place, body in enumerate(bodies):
+        try:
+            run, size = _batch_item(web, caller, body, place, suspect=document.suspect)
+            good.append((place, run, size))
+        except (Invalid, TooLarge, BadRequest) as refused:
+            results[place] = _failed(refused)
+    outcomes = await web.verbs.submit_bulk.many((run, size) for _, run, size in good)
+    if outcomes and all(isinstance(outcome, Unavailable) for outcome in outcomes):
+        raise Unavailable
+    for (place, _, _), outcome in zip(good, outcomes, strict=True):
+        if isinstance(outcome, CoordinatorError | Unavailable):
+            results[place] = _failed(outcome)
+        else:
+            results[place] = {"code": 200 if outcome.replayed else 201, **_submitted_json(outcome)}
+    return Json({"results": results})
+
+
+@router.get("/runs", responses=docs.RUNS, openapi_extra=openapi.query(docs.RUN_FILTERS))
+async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Runs, newest first. Without `limit` and `cursor` all of them, streamed, up to the list limit."""
+    query = request.query_params
+    limit, cursor = wanted(request)
+    which = RunFilter(
+        statuses=tuple(filter(None, (storable_query(one) for one in query.getlist("status")))),
+        session_id=storable_query(query.get("session_id")),
+        runner_id=storable_query(query.get("runner_id")),
+        agent_name=storable_query(query.get("agent_name")),
+        labels=_labels(query.getlist("label")),
+    )
+
+    async def fetch(after: str | None, most: int) -> Page:
+        page = accepted(await web.reads.read(list_runs, caller, which, limit=most, after=after))
+        return Page([run_json(run) for run in page.runs], page.next_cursor, {"feed_cursor": page.feed_cursor})
+
+    return await answer_list("runs", fetch, limit, cursor, web.settings.list_limit)
+
+
+@router.get("/runs/{run_id}", responses=docs.RUN, openapi_extra=openapi.query(docs.WAIT))
+async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """One run. With `wait` the answer comes when it has ended, or after that many seconds."""
+    text = request.query_params.get("wait")
+    wait = seconds(text, ("query", "wait"), LONGEST_WAIT) if text else 0.0
+    run = await _read(web, caller, run_id)
+    if wait and run.completed_at is None and not web.drain.draining:
+        async with hang_up(request) as gone:
+            run = await web.waits.until_ended(run.run_id, wait, gone) or await _read(web, caller, run_id)
+    return Json(run_json(run))
+
+
+@router.post("/runs/{run_id}/stop", responses=docs.STOPPED)
+async def stop_run(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
+    """Stop this run, and its session with it when it is the session's active one. Repeating it is harmless."""
+    stopped = accepted(await web.verbs.stop_runs.one(StopRun(caller, storable_query(run_id) or "")))
+    web.polls.nudge()
+    return Json(stopped_json(stopped))
+
+
+def stopped_json(stopped: Any) -> dict[str, Any]:
+    """Return what a stop came to (PROTOCOL, Sessions)."""
+    return {"ok": True} | without_nulls(
+        {
+            "session_id": stopped.session_id,
+            "run_id": stopped.run_id,
+            "status": stopped.status,
+            "message": stopped.message,
+        }
+    )
+
+
+async def _read(web: TheWeb, caller: TheCaller, run_id: str) -> Run:
+    return accepted(await web.reads.read(get_run, caller, storable_query(run_id) or ""))
+
+
+def _batch_item(web: TheWeb, caller: TheCaller, body: Any, place: int, *, suspect: bool) -> tuple[NewRun, int]:
+    at = ("body", "runs", place)
+    fault = first_fault(body, at) if suspect else None
+    if fault is not None:
+        raise Invalid([fault])
+    given = body.get("idempotency_key") if isinstance(body, dict) else None
+    key = idempotency_key(given if isinstance(given, str) else None, (*at, "idempotency_key"))
+    return new_run(web.settings, caller, body, model=SubmitBatchItem, key=key, at=at)
+
+
+def _submitted_json(submitted: Submitted) -> dict[str, Any]:
+    return {"run_id": submitted.run_id, "session_id": submitted.session_id, "status": submitted.status}
+
+
+def _failed(fault: Exception) -> dict[str, Any]:
+    problem = problem_of(fault)
+    return {"code": problem.status, "detail": problem.detail}
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    """`key=value` each; all must be there."""
+    labels: dict[str, str] = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise Invalid([Fault("label", ("query", "label"), "Should be key=value")])
+        labels[storable_query(key) or ""] = storable_query(value) or ""
+    return labels

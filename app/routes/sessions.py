@@ -1,0 +1,132 @@
+"""Sessions: look at them, bind, change, stop and delete them (PROTOCOL, Sessions)."""
+
+import json
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import docs, openapi
+from app.batching import held
+from app.deps import TheCaller, TheWeb, strict_body
+from app.lists import Page, answer_list, storable_query, wanted
+from app.problems import accepted
+from app.routes.runs import stopped_json
+from app.schemas import BindSession, PatchSession, checked
+from app.wire import Json
+from models.base import new_id
+from models.bind import Bind, Patch
+from models.delete import DeleteSession
+from models.results import session_result, session_status
+from models.sessions import (
+    Session,
+    SessionFilter,
+    get_session,
+    list_sessions,
+    session_json,
+)
+from models.stop import StopSession
+
+router = APIRouter(tags=["Sessions"])
+
+AFFINITY: Final = ("session_id", "executor_session_id", "hostname", "project_dir", "executor_profile")
+
+
+@router.get("/sessions", responses=docs.SESSIONS, openapi_extra=openapi.query(docs.SESSION_FILTERS))
+async def read_sessions(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Sessions, newest first. Without `limit` and `cursor` all of them, streamed, up to the list limit."""
+    limit, cursor = wanted(request)
+    which = SessionFilter(
+        statuses=tuple(filter(None, (storable_query(one) for one in request.query_params.getlist("status")))),
+        parent_session_id=storable_query(request.query_params.get("parent_session_id")),
+    )
+
+    async def fetch(after: str | None, most: int) -> Page:
+        page = accepted(await web.reads.read(list_sessions, caller, which, limit=most, after=after))
+        shown = [session_json(session) for session in page.sessions]
+        return Page(shown, page.next_cursor, {"feed_cursor": page.feed_cursor})
+
+    return await answer_list("sessions", fetch, limit, cursor, web.settings.list_limit)
+
+
+@router.get("/sessions/{session_id}", responses=docs.SESSION)
+async def read_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
+    """One session."""
+    return Json({"session": session_json(await _read(web, caller, session_id))})
+
+
+@router.get("/sessions/{session_id}/status", responses=docs.SESSION_STATUS)
+async def read_status(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
+    """Only the status; `not_existent` when there is no such session."""
+    return Json({"status": await web.reads.read(session_status, caller, storable_query(session_id) or "")})
+
+
+@router.get("/sessions/{session_id}/result", responses=docs.RESULT)
+async def read_result(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
+    """What the newest `result` event says, once the session is finished or idle."""
+    result = accepted(await web.reads.read(session_result, caller, storable_query(session_id) or ""))
+    text, data = result
+    # Parsed, not passed on as it is: beside a text with lone surrogates it is encoded by another encoder.
+    return Json({"result_text": text, "result_data": None if data is None else json.loads(data)})
+
+
+@router.get("/sessions/{session_id}/affinity", responses=docs.AFFINITY)
+async def read_affinity(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
+    """Where the session lives: its resumes go there."""
+    session = session_json(await _read(web, caller, session_id))
+    return Json({"affinity": {name: session[name] for name in AFFINITY}})
+
+
+@router.post("/sessions/{session_id}/bind", openapi_extra=openapi.body(BindSession), responses=docs.SESSION_CHANGED)
+async def bind_session(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Note where the session lives; it runs from now on if a run of it is claimed or running."""
+    body = checked(BindSession, await strict_body(request, web.settings.submission_bytes))
+    bind = Bind(
+        caller=caller,
+        session_id=storable_query(session_id) or "",
+        executor_session_id=body.executor_session_id,
+        hostname=body.hostname,
+        executor_profile=body.executor_profile,
+        project_dir=body.project_dir,
+    )
+    # Deployed runners send it once: it is held while Postgres is away.
+    session = accepted(await held(lambda: web.verbs.bind.one(bind), web.settings.report_hold_seconds, web.drain.over))
+    return Json({"ok": True, "session": session_json(session)})
+
+
+@router.patch(
+    "/sessions/{session_id}/metadata", openapi_extra=openapi.body(PatchSession), responses=docs.SESSION_CHANGED
+)
+async def patch_session(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Change what is given; null leaves as it is."""
+    body = checked(PatchSession, await strict_body(request, web.settings.submission_bytes))
+    values = {name: value for name, value in body.model_dump(mode="json").items() if value is not None}
+    patch = Patch(caller, storable_query(session_id) or "", values)
+    return Json({"ok": True, "session": session_json(accepted(await web.verbs.patch.one(patch)))})
+
+
+@router.post("/sessions/{session_id}/stop", responses=docs.STOPPED)
+async def stop_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
+    """Stop all runs of the session, and its live process. Repeating it is harmless."""
+    stopped = accepted(await web.verbs.stop_sessions.one(StopSession(caller, storable_query(session_id) or "")))
+    web.polls.nudge()
+    return Json(stopped_json(stopped))
+
+
+@router.delete("/sessions/{session_id}", responses=docs.DELETED)
+async def delete_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
+    """Remove a session with its runs and events; children lose their parent, nothing else."""
+    deleted = accepted(
+        await web.verbs.delete.one(DeleteSession(caller, storable_query(session_id) or "", new_id("del_")))
+    )
+    counts: dict[str, Any] = {
+        "session": True,
+        "events_count": deleted.events_count,
+        "runs_count": deleted.runs_count,
+    }
+    return Json({"ok": True, "session_id": deleted.session_id, "deleted": counts})
+
+
+async def _read(web: TheWeb, caller: TheCaller, session_id: str) -> Session:
+    return accepted(await web.reads.read(get_session, caller, storable_query(session_id) or ""))

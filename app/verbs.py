@@ -1,0 +1,91 @@
+"""The web's writes: one queue per verb, a second one for bulk requests, and the bell each of them rings."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from models.events import append_events
+from models.runners import deregister_runners, register_runners, touch_runners
+
+from app.batching import Attempts, GroupCommit, Verb
+from app.polls import PollVerbs
+from models.base import Limits
+from models.bind import bind_sessions, patch_sessions, report_session_statuses
+from models.delete import delete_sessions
+from models.deliveries import confirm_deliveries, release_claims
+from models.errors import CoordinatorError
+from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
+from models.report import report_runs
+from models.stop import stop_runs, stop_sessions
+from models.submit import submit_runs
+from runtime.names import Actor
+from runtime.settings import Settings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# The re-check of all parked polls is one round trip, however many they are.
+ALL_POLLS = 1_000_000
+
+
+class Verbs:
+    """Every change a request can make. ``ring`` is told after each commit that gave somebody something to do."""
+
+    def __init__(self, attempts: Attempts, settings: Settings, limits: Limits, ring: Callable[..., None]) -> None:
+        self._attempts = attempts
+        self._settings = settings
+        self._ring = ring
+        work = (Actor.DISPATCH, Actor.BROADCAST)
+        news = (Actor.BROADCAST,)
+        submit = partial(submit_runs, max_depth=limits.max_depth)
+        report = partial(report_runs, limits=limits)
+        self.submit = self._queue(submit, work)
+        self.submit_bulk = self._queue(submit, work)
+        self.report = self._queue(report, work)
+        self.report_bulk = self._queue(report, work)
+        self.append = self._queue(append_events, news)
+        self.append_bulk = self._queue(append_events, news)
+        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), work)
+        self.stop_runs = self._queue(partial(stop_runs, limits=limits), work)
+        self.bind = self._queue(bind_sessions, news)
+        self.patch = self._queue(patch_sessions, news)
+        self.delete = self._queue(delete_sessions, news)
+        self.session_status = self._queue(report_session_statuses, work)
+        self.register = self._queue(partial(register_runners, limits=limits), work)
+        self.deregister = self._queue(partial(deregister_runners, limits=limits), work)
+        self.touch = self._queue(partial(touch_runners, limits=limits), ())
+        self.polls = PollVerbs(
+            answer=self._queue(partial(answer_polls, limits=limits), news, unless=_claimed_nothing),
+            claim=self._queue(partial(claim_parked, limits=limits), news, unless=_claimed_nothing),
+            recheck=self._queue(
+                partial(recheck_polls, limits=limits), news, unless=_claimed_nothing, max_items=ALL_POLLS
+            ),
+            give_up=self._queue(partial(give_up_polls, limits=limits), ()),
+            confirm=self._queue(partial(confirm_deliveries, limits=limits), ()),
+            release=self._queue(release_claims, work),
+        )
+
+    def _queue(
+        self,
+        verb: Verb[Item, Result],
+        rings: Sequence[Actor],
+        *,
+        unless: Callable[[Sequence[Any]], bool] = lambda _: False,
+        max_items: int | None = None,
+    ) -> GroupCommit[Item, Result]:
+        def after(results: Sequence[Result | CoordinatorError]) -> None:
+            if not unless(results):
+                for actor in rings:
+                    self._ring(actor)
+
+        return GroupCommit(
+            self._attempts,
+            verb,
+            after=after,
+            max_items=max_items or self._settings.group_commit_items,
+            max_bytes=self._settings.group_commit_bytes,
+        )
+
+
+def _claimed_nothing(results: Sequence[Any]) -> bool:
+    return not any(isinstance(result, PollAnswer) and result.runs for result in results)

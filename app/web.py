@@ -1,0 +1,104 @@
+"""One web process: its connections, queues, parked polls and the loops that keep it going."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from app.batching import Attempts
+from app.drain import Drain
+from app.health import Health
+from app.polls import Polls
+from app.pulse import Pulse
+from app.signs import Signs
+from app.verbs import Verbs
+from app.waits import Waits
+from models.base import Limits, new_id
+from runtime import logs
+from runtime.bells import Bells
+from runtime.mailbox import Mailbox
+from runtime.postgres import async_engine
+from runtime.settings import Settings
+
+# Together with the process's end after this (cli/web.py) still within what a supervisor waits for.
+LEAVE_SECONDS: Final = 2.0
+
+log = logs.log(__name__)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the deadlines that verbs are given."""
+    return Limits(
+        claim_timeout=settings.claim_timeout_seconds,
+        start_timeout=settings.start_timeout_seconds,
+        stop_timeout=settings.stop_timeout_seconds,
+        stale_after=settings.stale_after_seconds,
+        lost_after=settings.lost_after_seconds,
+        forget_runner=settings.forget_runner_seconds,
+        orphan_after=settings.orphan_after_seconds,
+        no_match_timeout=max(1, int(settings.no_match_timeout_seconds)),
+        told_heartbeat=max(1, int(settings.told_heartbeat_seconds)),
+        told_heartbeat_instance=max(1, int(settings.told_heartbeat_instance_seconds)),
+        report_hold=settings.report_hold_seconds,
+        max_depth=settings.max_session_depth,
+    )
+
+
+class Web:
+    """What the routes work with. Writes and reads have connections of their own: a crowd of readers stops no report."""
+
+    def __init__(self, settings: Settings, drain: Drain, health: Health) -> None:
+        self.settings = settings
+        self.drain = drain
+        self.health = health
+        self.instance = new_id("web_")
+        self.limits = limits_of(settings)
+        self._writing = async_engine(settings, name="coordinator-web")
+        self._reading = async_engine(
+            settings, pool_size=max(2, settings.web_pool_size // 2), name="coordinator-web-reads"
+        )
+        self.writes = Attempts(self._writing, self._contact)
+        self.reads = Attempts(self._reading, self._contact)
+        self.bells = Bells(settings)
+        self.verbs = Verbs(self.writes, settings, self.limits, self.bells.ring)
+        self.polls = Polls(self.verbs.polls, drain, self.instance, settings.recheck_seconds)
+        self.signs = Signs(self.verbs.touch)
+        self.waits = Waits(self.reads)
+        self.mailbox = Mailbox(settings, self.instance, self.polls.deliver, self.polls.nudge)
+        self._pulse = Pulse(self)
+        self._loops: list[asyncio.Task[None]] = []
+        drain.on_start(self.waits.give_up)
+
+    async def start(self) -> None:
+        """Begin: nothing here waits for Postgres or Redis to be there."""
+        await self.bells.start()
+        await self.mailbox.start()
+        self._loops = [asyncio.create_task(loop, name=name) for name, loop in self._forever().items()]
+
+    async def stop(self) -> None:
+        """End in order: what was accepted is decided, parked rows go, connections close; bounded in time."""
+        await self.polls.close()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._pulse.leave()
+        await self.mailbox.stop()
+        await self.bells.stop()
+        for engine in (self._writing, self._reading):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await engine.dispose()
+
+    def _forever(self) -> dict[str, Coroutine[Any, Any, None]]:
+        return {
+            "pulse": self._pulse.beat_forever(),
+            "re-check": self.polls.recheck_forever(),
+            "waits": self.waits.look_forever(),
+        }
+
+    def _contact(self, there: bool) -> None:  # noqa: FBT001 -- a callback takes its argument by position
+        if self.health.postgres_contact(there):
+            log.info("postgres is back")
+            self.polls.nudge()
