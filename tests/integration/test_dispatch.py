@@ -1,0 +1,144 @@
+"""From a ring to the mailbox of the process that holds the poll, and what becomes of it when a link is missing."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dramatiq
+import pytest
+from sqlalchemy import Engine
+
+from models.deliveries import Claim, confirm_deliveries
+from models.runs import Run
+from runtime.bells import Bells
+from runtime.mailbox import Mailbox
+from runtime.names import Actor, queue_key, rung_key
+from runtime.processes import free_port
+from runtime.settings import Settings
+from tests.support.truth import Truth, starting
+from tests.support.waiting import eventually, eventually_async
+from workers.actors import declare_actors
+from workers.broker import WakingBroker
+from workers.dispatch import dispatch
+from workers.duties import duties_of
+from workers.room import engine_room
+
+# What a worker is killed with, between the commit of its claims and the message that tells of them.
+KILLED = """
+import os, signal, sys
+import workers.dispatch
+from runtime.settings import Settings
+from workers.room import engine_room
+
+workers.dispatch.publish_assignments = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), threads=1) as room:
+    workers.dispatch.dispatch(room)
+"""
+
+
+@pytest.fixture
+def truth(engine: Engine) -> Truth:
+    return Truth(engine)
+
+
+@contextmanager
+def working(settings: Settings) -> Iterator[None]:
+    """A worker in this process, without the ticker: whatever happens was rung for."""
+    broker = WakingBroker(settings.redis_url)
+    with engine_room(settings, threads=2) as room:
+        declare_actors(broker, room.ringer, duties_of(room))
+        worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.stop(timeout=5000)
+            broker.close()
+
+
+async def test_a_ring_brings_a_run_to_the_process_that_holds_the_poll(settings: Settings, truth: Truth) -> None:
+    """The message carries what confirms the delivery; other instances hear nothing."""
+    mine: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
+    confirmed: list[str] = []
+    poll = truth.park(truth.runner(), instance="web-1")
+    boxes = [
+        Mailbox(settings, "web-1", mine.extend, lambda: confirmed.append("web-1")),
+        Mailbox(settings, "web-2", others.extend, lambda: confirmed.append("web-2")),
+    ]
+    bells = Bells(settings)
+    with working(settings):
+        for box in boxes:
+            await box.start()
+        await bells.start()
+        await eventually_async(lambda: _true(len(confirmed) == 2))
+        submitted = truth.start()
+        bells.ring(Actor.DISPATCH)
+        await eventually_async(lambda: _true(bool(mine)))
+        await bells.stop()
+        for box in boxes:
+            await box.stop()
+
+    (assignment,) = mine
+    assert not others
+    assert (assignment["poll_id"], assignment["run_id"]) == (poll.poll_id, submitted.run_id)
+    claim = Claim(assignment["run_id"], assignment["claim_token"])
+    (run,) = truth.do(confirm_deliveries, [claim])
+    assert isinstance(run, Run)
+    assert run.run_id == submitted.run_id
+
+
+async def _true(value: bool) -> bool:  # noqa: FBT001 a condition of eventually_async
+    return value
+
+
+def test_a_pass_that_was_full_rings_for_the_next(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One ring empties the house, whatever fits into a pass."""
+    monkeypatch.setattr("workers.dispatch.POLLS_A_PASS", 2)
+    for _ in range(7):
+        truth.park(truth.runner())
+    truth.accept(*(starting() for _ in range(7)))
+    with engine_room(settings, threads=1) as room, working(settings):
+        room.ringer.send(Actor.DISPATCH)
+        eventually(lambda: truth.count("runs", "status = 'claimed'") == 7)
+
+
+def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(settings: Settings, truth: Truth) -> None:
+    """Redis is away when the worker wants to tell; the poll's process looks by itself."""
+    poll = truth.park(truth.runner())
+    submitted = truth.start()
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    with engine_room(away, threads=1) as room:
+        dispatch(room)
+
+    (answer,) = truth.recheck(poll)
+    assert [run.run_id for run in answer.runs] == [submitted.run_id]
+
+
+def test_a_worker_killed_between_commit_and_message_loses_nothing(settings: Settings, truth: Truth) -> None:
+    """The claim is in Postgres, and so is the poll it was made for."""
+    poll = truth.park(truth.runner())
+    submitted = truth.start()
+    arguments = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url]
+
+    ended = subprocess.run(arguments, check=False, timeout=60, cwd=Path(__file__).parents[2])
+
+    assert ended.returncode == -signal.SIGKILL
+    assert truth.run(submitted.run_id).status == "claimed"
+    (answer,) = truth.recheck(poll)
+    assert [run.run_id for run in answer.runs] == [submitted.run_id]
+
+
+def test_a_pass_with_nothing_to_give_tells_nobody_and_rings_for_nobody(settings: Settings, truth: Truth) -> None:
+    """An idle house is quiet."""
+    truth.park(truth.runner())
+    with engine_room(settings, threads=1) as room:
+        dispatch(room)
+        assert not room.redis.exists(rung_key(Actor.DISPATCH))
+        assert not room.redis.llen(queue_key("dispatch"))
+    assert len(truth.waiting()) == 1
