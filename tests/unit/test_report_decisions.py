@@ -1,0 +1,210 @@
+"""What a report does to a run: every status, every outcome, every kind of token."""
+
+from typing import Any
+
+import pytest
+
+from models.errors import InvalidTransition, StaleClaim
+from models.report import Report, Reported, closes_stop, decide
+from models.settle import Live
+from models.statuses import TERMINAL, TRANSITIONS, Outcome, RunStatus
+from models.transitions import Move
+from tests.support.rows import RUNNER, TOKEN, a_run
+
+FORMER = {
+    "last_ended_token": "token-of-an-earlier-claim",
+    "last_ended_runner": "lnch_former",
+    "last_ended_outcome": "failed",
+}
+BY_TIMEOUT = {
+    "error": "Run timed out after 5 s",
+    "last_ended_token": TOKEN,
+    "last_ended_runner": RUNNER,
+    "last_ended_outcome": "stopped",
+}
+
+STATES: dict[str, Any] = {
+    "pending": a_run("pending"),
+    "claimed": a_run("claimed"),
+    "running": a_run("running"),
+    "stopping": a_run("stopping", stop_cause="stop"),
+    "stopping, never started": a_run("stopping", stop_cause="stop", started_at=None, attempt=0),
+    "stopping, timed out, attempts left": a_run(
+        "stopping", stop_cause="timeout", max_attempts=2, run_timeout_seconds=5
+    ),
+    "stopping, timed out, none left": a_run("stopping", stop_cause="timeout", run_timeout_seconds=5),
+    "completed": a_run("completed"),
+    "failed": a_run("failed"),
+    "stopped": a_run("stopped"),
+    "failed by us": a_run("failed", ended_by_us=True),
+    "stopped by us": a_run("stopped", ended_by_us=True),
+    "failed, timed out, reported stopped": a_run("failed", **BY_TIMEOUT),
+}
+
+# by the current holder: started, completed, failed, stopped. "+" counts the start, "=" is accepted without a change.
+EXPECTED = {
+    "pending": ("stale", "stale", "stale", "stale"),
+    "claimed": ("running+", "completed+", "failed+", "stopped+"),
+    "running": ("=", "completed", "failed", "stopped"),
+    "stopping": ("=", "completed", "failed", "stopped"),
+    "stopping, never started": ("=", "completed+", "failed+", "stopped+"),
+    "stopping, timed out, attempts left": ("=", "pending", "pending", "pending"),
+    "stopping, timed out, none left": ("=", "failed", "failed", "failed"),
+    "completed": ("=", "=", "invalid", "invalid"),
+    "failed": ("=", "invalid", "=", "invalid"),
+    "stopped": ("=", "invalid", "invalid", "="),
+    "failed by us": ("invalid", "=", "=", "="),
+    "stopped by us": ("invalid", "=", "=", "="),
+    "failed, timed out, reported stopped": ("=", "invalid", "invalid", "="),
+}
+
+
+def shown(decision: object) -> str:
+    """A decision in one word."""
+    match decision:
+        case Move():
+            return decision.to.value + ("+" if decision.starts else "")
+        case Reported():
+            assert not decision.changed
+            return "="
+        case StaleClaim():
+            return "stale"
+        case InvalidTransition():
+            return "invalid"
+    raise AssertionError(decision)
+
+
+def say(outcome: Outcome, token: str | None = TOKEN, runner_id: str = RUNNER, **values: Any) -> Report:
+    return Report("run_1", runner_id, outcome, token, **values)
+
+
+CASES = [
+    (state, outcome, word) for state, words in EXPECTED.items() for outcome, word in zip(Outcome, words, strict=True)
+]
+
+
+@pytest.mark.parametrize(("state", "outcome", "expected"), CASES)
+def test_the_holder_moves_a_run_as_the_table_says(state: str, outcome: Outcome, expected: str) -> None:
+    """With the claim's token, and with none."""
+    assert shown(decide(STATES[state], say(outcome), sends_tokens=True)) == expected
+    assert shown(decide(STATES[state], say(outcome, None), sends_tokens=False)) == expected
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+@pytest.mark.parametrize("state", list(STATES))
+def test_nobody_else_moves_a_run(state: str, outcome: Outcome) -> None:
+    """Neither another token of the same runner, nor another runner with the right token or with none."""
+    for report in (
+        say(outcome, "token-of-an-earlier-claim"),
+        say(outcome, TOKEN, "lnch_other"),
+        say(outcome, None, "lnch_other"),
+    ):
+        assert shown(decide(STATES[state], report, sends_tokens=True)) == "stale"
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_claim_that_was_not_delivered_is_reported_only_with_its_token(outcome: Outcome) -> None:
+    """Without one the report is about an earlier claim of the same runner: nobody has begun this one."""
+    run = a_run("claimed", delivered_at=None)
+    assert shown(decide(run, say(outcome, None), sends_tokens=False)) == "stale"
+    assert shown(decide(run, say(outcome), sends_tokens=True)).endswith("+")
+
+
+@pytest.mark.parametrize("status", ["pending", "claimed", "running", "stopping", "completed", "failed", "stopped"])
+def test_the_repeat_of_a_report_that_sent_the_run_back_is_harmless(status: str) -> None:
+    """Whatever has become of the run since; another outcome than the one that took effect is refused."""
+    run = a_run(status, **FORMER)
+    for token in ("token-of-an-earlier-claim", None):
+        assert shown(decide(run, say(Outcome.FAILED, token, "lnch_former"), sends_tokens=True)) == "="
+        assert shown(decide(run, say(Outcome.STARTED, token, "lnch_former"), sends_tokens=True)) == "="
+        assert shown(decide(run, say(Outcome.STOPPED, token, "lnch_former"), sends_tokens=True)) == "invalid"
+    assert shown(decide(run, say(Outcome.FAILED, "made-up", "lnch_former"), sends_tokens=True)) == "stale"
+
+
+def test_every_move_of_a_report_is_in_the_transition_table() -> None:
+    """And no report leaves a terminal status."""
+    for run in STATES.values():
+        for outcome in Outcome:
+            decision = decide(run, say(outcome), sends_tokens=True)
+            if isinstance(decision, Move):
+                assert decision.to in TRANSITIONS[RunStatus(run.status)]
+                assert run.status not in TERMINAL
+
+
+def test_a_timed_out_run_remembers_the_report_that_sent_it_back() -> None:
+    """A runner that never sent a token is barred from the run: its late reports could mean either claim."""
+    run = STATES["stopping, timed out, attempts left"]
+    silent = decide(run, say(Outcome.STOPPED, None), sends_tokens=False)
+    assert isinstance(silent, Move)
+    assert (silent.remember, silent.not_for, silent.error) == ("stopped", 7, None)
+    with_token = decide(run, say(Outcome.STOPPED), sends_tokens=False)
+    assert isinstance(with_token, Move)
+    assert with_token.not_for is None
+
+
+def test_a_timed_out_run_without_attempts_fails_with_the_reason() -> None:
+    """Not with what the runner says of the end that we caused."""
+    decision = decide(STATES["stopping, timed out, none left"], say(Outcome.FAILED, error="killed"), sends_tokens=True)
+    assert isinstance(decision, Move)
+    assert (decision.error, decision.remember, decision.by_us) == ("Run timed out after 5 s", "failed", False)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "session_status", "left", "live"),
+    [
+        (Outcome.STARTED, None, None, Live.SET),
+        (Outcome.COMPLETED, None, "finished", Live.CLEAR),
+        (Outcome.COMPLETED, "finished", "finished", Live.CLEAR),
+        (Outcome.COMPLETED, "idle", "idle", Live.SET),
+        (Outcome.FAILED, None, "failed", Live.CLEAR),
+        (Outcome.STOPPED, None, "stopped", Live.CLEAR),
+    ],
+)
+def test_a_report_says_what_it_leaves_of_the_session(
+    outcome: Outcome, session_status: str | None, left: str | None, live: Live
+) -> None:
+    """The outcome to show once nothing waits, and whether a process lives on."""
+    move = decide(a_run("claimed"), say(outcome, session_status=session_status), sends_tokens=True)
+    assert isinstance(move, Move)
+    assert (move.effect.outcome, move.effect.live) == (left, live)
+    assert (move.effect.runner_id, move.effect.registration) == ((RUNNER, 7) if live is Live.SET else (None, None))
+
+
+def test_a_started_resume_moves_the_session_below_the_runs_parent() -> None:
+    """Whether the start was reported, or only the end; a start leaves the parent as it is."""
+    run = a_run("claimed", type="resume_session", parent_session_id="ses_parent")
+    for outcome in Outcome:
+        move = decide(run, say(outcome), sends_tokens=True)
+        assert isinstance(move, Move)
+        assert (move.effect.resumed, move.effect.parent_session_id) == (True, "ses_parent")
+    start = decide(a_run("claimed", parent_session_id="ses_parent"), say(Outcome.STARTED), sends_tokens=True)
+    assert isinstance(start, Move)
+    assert (start.effect.resumed, start.effect.parent_session_id) == (False, None)
+
+
+class Stop:
+    """An open stop as it is read."""
+
+    def __init__(self, run_id: str | None, runner_id: str = RUNNER) -> None:
+        self.run_id = run_id
+        self.runner_id = runner_id
+
+
+@pytest.mark.parametrize(
+    ("stop", "state", "report", "closes"),
+    [
+        (Stop("run_1"), "stopping", say(Outcome.STOPPED), True),
+        (Stop("run_1"), "stopping", say(Outcome.COMPLETED), True),
+        (Stop("run_1"), "stopping", say(Outcome.STOPPED, "stale"), True),
+        (Stop(None), "completed", say(Outcome.STOPPED), True),
+        (Stop("run_1"), "stopping", say(Outcome.STARTED), False),
+        (Stop("run_2"), "completed", say(Outcome.COMPLETED), False),
+        (Stop("run_1", "lnch_other"), "stopping", say(Outcome.STOPPED), False),
+        (Stop("run_1"), "stopping", say(Outcome.COMPLETED, session_status="idle"), False),
+        (Stop("run_1"), "stopping, timed out, none left", say(Outcome.COMPLETED, session_status="idle"), True),
+        (None, "running", say(Outcome.STOPPED), False),
+    ],
+)
+def test_a_stop_is_closed_by_an_end_of_what_it_is_about(stop: Any, state: str, report: Report, *, closes: bool) -> None:
+    """Even by a refused one; not by a turn that leaves its process alive, unless only the turn was to stop."""
+    assert closes_stop(stop, STATES[state], report) is closes

@@ -1,0 +1,97 @@
+"""What a stop does, decided on the rows of its session."""
+
+from collections import defaultdict
+
+import pytest
+
+from models.base import Limits
+from models.statuses import RunStatus
+from models.stop import OpenStop, plan_run_stop, plan_session_stop, stop_seconds
+from tests.support.rows import RUNNER, a_run, a_session, held
+
+SECONDS = defaultdict(lambda: 60.0, {RUNNER: 180.0})
+
+
+def test_pending_runs_are_cancelled() -> None:
+    """All of the session's, also those that wait behind another."""
+    first, second = a_run("pending"), a_run("pending", run_id="run_2", session_seq=2)
+    plan = plan_session_stop(held(a_session("pending"), first, second), "ses_1", SECONDS)
+    assert [(move.run.run_id, move.to, move.error) for move in plan.moves] == [
+        ("run_1", RunStatus.STOPPED, None),
+        ("run_2", RunStatus.STOPPED, None),
+    ]
+    assert (plan.answer.status, plan.answer.message, plan.tell) == ("stopped", None, None)
+
+
+def test_an_undelivered_claim_is_cancelled_at_once() -> None:
+    """Nobody has it yet, and nobody will be handed it."""
+    plan = plan_session_stop(held(a_session("pending"), a_run("claimed", delivered_at=None)), "ses_1", SECONDS)
+    assert [move.to for move in plan.moves] == [RunStatus.STOPPED]
+    assert (plan.answer.status, plan.tell) == ("stopped", None)
+
+
+@pytest.mark.parametrize("status", ["claimed", "running"])
+def test_a_run_with_a_process_is_told_to_stop(status: str) -> None:
+    """By its runner, who has three of its heartbeats to do so; what waits behind it is cancelled."""
+    behind = a_run("pending", run_id="run_2", session_seq=2)
+    plan = plan_session_stop(held(a_session("running"), a_run(status), behind), "ses_1", SECONDS)
+    assert {move.run.run_id: move.to for move in plan.moves} == {
+        "run_1": RunStatus.STOPPING,
+        "run_2": RunStatus.STOPPED,
+    }
+    assert {move.stop_seconds for move in plan.moves if move.to is RunStatus.STOPPING} == {180.0}
+    assert plan.tell == OpenStop(RUNNER, 7, "ses_1", "run_1", 180.0)
+    assert (plan.answer.run_id, plan.answer.status) == ("run_1", "stopping")
+
+
+def test_a_second_stop_changes_nothing() -> None:
+    """It still is stopping."""
+    plan = plan_session_stop(held(a_session("stopping"), a_run("stopping", stop_cause="stop")), "ses_1", SECONDS)
+    assert (plan.moves, plan.answer.status, plan.answer.run_id) == ([], "stopping", "run_1")
+
+
+def test_a_run_that_its_time_limit_stops_does_not_come_back_after_a_stop() -> None:
+    """The cause becomes the stop, its deadline stays."""
+    run = a_run("stopping", stop_cause="timeout", max_attempts=3)
+    plan = plan_session_stop(held(a_session("stopping"), run), "ses_1", SECONDS)
+    assert [(move.to, move.stop_cause, move.stop_seconds) for move in plan.moves] == [
+        (RunStatus.STOPPING, "stop", None)
+    ]
+
+
+def test_an_idle_process_is_told_to_stop() -> None:
+    """There is no run to hold the stop."""
+    session = a_session("idle", runner_id=RUNNER, registration=7)
+    plan = plan_session_stop(held(session), "ses_1", SECONDS)
+    assert plan.tell == OpenStop(RUNNER, 7, "ses_1", None, 180.0)
+    assert plan.settles is not None
+    assert (plan.answer.status, plan.answer.run_id) == ("stopping", None)
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "stopped"])
+def test_what_has_ended_says_so(status: str) -> None:
+    """A stop is never an error."""
+    plan = plan_session_stop(held(a_session(status), a_run("completed")), "ses_1", SECONDS)
+    assert (plan.moves, plan.answer.status, plan.answer.message) == ([], status, f"Session already {status}")
+
+
+def test_stopping_a_waiting_run_leaves_the_others_alone() -> None:
+    """Only the active run takes its session with it."""
+    active, waiting = a_run("running"), a_run("pending", run_id="run_2", session_seq=2)
+    rows = held(a_session("running"), active, waiting)
+    assert [move.run.run_id for move in plan_run_stop(rows, waiting, SECONDS).moves] == ["run_2"]
+    assert {move.run.run_id for move in plan_run_stop(rows, active, SECONDS).moves} == {"run_1", "run_2"}
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "stopped"])
+def test_stopping_an_ended_run_says_what_it_is(status: str) -> None:
+    """And leaves its session alone."""
+    run = a_run(status)
+    plan = plan_run_stop(held(a_session("idle", runner_id=RUNNER, registration=7), run), run, SECONDS)
+    assert (plan.moves, plan.tell, plan.answer.status) == ([], None, status)
+
+
+def test_a_runner_has_three_heartbeats_to_stop() -> None:
+    """At least the configured time."""
+    assert stop_seconds(60, Limits(stop_timeout=60)) == 180
+    assert stop_seconds(10, Limits(stop_timeout=60)) == 60
