@@ -1,12 +1,18 @@
-"""The command line where it needs no server: what it refuses, prints and promises."""
+"""The command line: what it refuses, prints and promises, and how its processes end."""
 
 import json
+import signal
+import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 
-from cli.supervisor import ROOT, Backoff, describe
+from cli.supervisor import ROOT
+from runtime.processes import is_alive
+from tests.support.cluster import Cluster
+from tests.support.waiting import eventually
 
 
 def coordinator(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -85,23 +91,42 @@ def test_help_lists_the_commands_without_loading_their_rooms() -> None:
         assert command in said
 
 
-def test_backoff_doubles_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And begins anew for a process that has lived for a while."""
-    now = 100.0
-    monkeypatch.setattr("cli.supervisor.time.monotonic", lambda: now)
-    backoff = Backoff()
-    delays = []
-    for _ in range(8):
-        backoff.born()
-        delays.append(backoff.died())
-    assert delays == [0.5, 1, 2, 4, 8, 15, 15, 15]
-    backoff.born()
-    now += 60
-    assert backoff.died() == 0.5
+def test_a_web_and_a_worker_end_with_exit_code_0_on_sigterm(cluster: Cluster) -> None:
+    """An orderly end is no death by signal that somebody would restart or count."""
+    for process in (cluster.start_web(), cluster.start_worker()):
+        process.terminate()
+        assert process.wait(15) == 0, process.log()
 
 
-def test_an_end_is_described_for_people() -> None:
-    """The signal's name, not a negative number."""
-    assert describe(3) == "exit code 3"
-    assert describe(-9) == "killed by SIGKILL"
-    assert describe(-250) == "killed by signal 250"
+def test_migrate_says_what_it_did_and_may_be_repeated(cluster: Cluster, empty_database_url: str) -> None:
+    """The revision before and after; the second time there is nothing to do."""
+    said = [coordinator("migrate", DATABASE_URL=empty_database_url, REDIS_URL=cluster.redis_url) for _ in range(2)]
+    assert [done.returncode for done in said] == [0, 0]
+    assert "schema migrated from nothing to" in said[0].stdout
+    assert "nothing to do" in said[1].stdout
+
+
+def test_a_taken_port_is_said(cluster: Cluster) -> None:
+    """A sentence, not a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        port = squatter.getsockname()[1]
+        web = cluster.start("web", ["web", "--host", "127.0.0.1", "--port", str(port)])
+        assert web.wait(30) == 1
+    assert f"cannot bind 127.0.0.1 port {port}" in web.log()
+    assert "Traceback" not in web.log()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_worker_processes_are_restarted_and_end_with_their_parent(cluster: Cluster, end: signal.Signals) -> None:
+    """On SIGTERM in order, on SIGKILL of the parent by themselves: none serves on unseen."""
+    parent = cluster.start("worker", ["worker", "--processes", "2"])
+    children = psutil.Process(parent.pid).children
+    eventually(lambda: len(children()) == 2 and parent.log().count("ready") >= 2, 60, what="two workers")
+    first, second = children()
+    first.kill()
+    eventually(lambda: len(children()) == 2 and first not in children(), 30, what="the restarted worker")
+    assert second in children()
+    members = children()
+    parent.signal(end)
+    parent.wait(20)
+    eventually(lambda: not any(map(is_alive, members)), 20, what="the end of the workers")
