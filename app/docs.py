@@ -160,7 +160,7 @@ AFFINITY: Final[Answers] = {
     **AWAY,
 }
 EVENTS: Final[Answers] = {
-    200: _answer("In feed order", {"events": [_EVENT | {"feed_cursor": _CURSOR}]}),
+    200: _answer("In feed order", {"events": [{**_EVENT, "feed_cursor": _CURSOR}]}),
     **_NO_SESSION,
     **INVALID,
     **AWAY,

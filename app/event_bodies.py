@@ -48,7 +48,7 @@ def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: L
         raise BadRequest("Event session_id must match URL session_id")
     event = {name: body.get(name) for name in FIELDS}
     event["event_type"] = event_type
-    shown, frame = _within(event, most_bytes)
+    frame = _within(event, most_bytes)
     key, token = body.get("event_key"), body.get("claim_token")
     stored = NewEvent(
         event_uid=uuid7(),
@@ -70,12 +70,12 @@ def _name(value: Any, loc: Loc, longest: int) -> str:
     return storable(value)
 
 
-def _within(event: Mapping[str, Any], most_bytes: int) -> tuple[dict[str, Any], bytes]:
-    """Return the event and its frame of at most ``most_bytes``, without the fields that were too much."""
+def _within(event: Mapping[str, Any], most_bytes: int) -> bytes:
+    """Return the event's frame of at most ``most_bytes``, without the fields that were too much."""
     shown = dict(event)
     frame = encode({"data": shown})
     if len(frame) <= most_bytes:
-        return shown, frame
+        return frame
     sizes = {name: len(encode(value)) for name, value in shown.items() if name not in REQUIRED}
     left = len(frame)
     truncated: list[str] = []
@@ -86,4 +86,4 @@ def _within(event: Mapping[str, Any], most_bytes: int) -> tuple[dict[str, Any], 
         truncated.append(name)
         left -= sizes[name]
     shown["truncated"] = sorted(truncated)
-    return shown, encode({"data": shown})
+    return encode({"data": shown})

@@ -133,6 +133,12 @@ def problem_of(fault: Exception) -> Problem:
             raise KeyError(type(fault))
 
 
+def item_problem(fault: Exception) -> dict[str, Any]:
+    """Return what one item of a list is answered when it failed."""
+    problem = problem_of(fault)
+    return {"code": problem.status, "detail": problem.detail}
+
+
 def _shown(fault: Fault) -> dict[str, Any]:
     return {"type": fault.type, "loc": list(fault.loc), "msg": fault.msg}
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from models.duties import duty_ages, sign_instance
@@ -64,12 +65,12 @@ class Pulse:
     async def _beat(self) -> None:
         web = self._web
         web.signs.seen(web.polls.runners())
-        (ages,) = await web.writes.write(_sign, [web.instance])
+        await web.writes.write(_sign, [web.instance])
+        ages = await web.reads.read(duty_ages)
         reasons = {}
-        if isinstance(ages, dict):
-            overdue = sorted(duty for duty in (Actor.DISPATCH, Actor.EXPIRE) if ages.get(duty, 1e9) > OVERDUE_SECONDS)
-            if overdue:
-                reasons["workers"] = f"no worker did {', '.join(overdue)} for {OVERDUE_SECONDS:.0f} s"
+        overdue = sorted(duty for duty in (Actor.DISPATCH, Actor.EXPIRE) if ages.get(duty, inf) > OVERDUE_SECONDS)
+        if overdue:
+            reasons["workers"] = f"no worker did {', '.join(overdue)} for {OVERDUE_SECONDS:.0f} s"
         if not web.mailbox.connected:
             reasons["redis"] = "Redis does not answer"
         web.health.note(reasons)
@@ -77,12 +78,13 @@ class Pulse:
         await web.reads.autocommit(sequence_feed)
 
 
-def _sign(conn: Connection, instances: Sequence[str]) -> list[dict[str, float]]:
+def _sign(conn: Connection, instances: Sequence[str]) -> list[None]:
     for instance in instances:
         sign_instance(conn, instance)
-    ages = duty_ages(conn)
-    return [ages for _ in instances]
+    return [None for _ in instances]
 
 
 def _leave(conn: Connection, instances: Sequence[str]) -> list[None]:
-    return [leave_instance(conn, instance) for instance in instances]
+    for instance in instances:
+        leave_instance(conn, instance)
+    return [None for _ in instances]

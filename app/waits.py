@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from app.batching import Attempts, Unavailable
 from models.runs import Run, runs_ended
@@ -31,7 +31,8 @@ class Waits:
         self._waiting.setdefault(run_id, set()).add(ended)
         self._somebody.set()
         try:
-            await asyncio.wait({ended, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {ended, gone}
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             return ended.result() if ended.done() else None
         finally:
             others = self._waiting[run_id]

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
-from app.batching import Attempts
+from app.batching import Attempts, held
 from app.drain import Drain
 from app.health import Health
 from app.polls import Polls
@@ -22,6 +22,8 @@ from runtime.settings import Settings
 
 # Together with the process's end after this (cli/web.py) still within what a supervisor waits for.
 LEAVE_SECONDS: Final = 2.0
+
+Result = TypeVar("Result")
 
 log = logs.log(__name__)
 
@@ -90,6 +92,10 @@ class Web:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
                     await engine.dispose()
+
+    async def held(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        """Keep trying for a runner, which sends each report, bind and event once (promise 5). Raises Unavailable."""
+        return await held(call, self.settings.report_hold_seconds, self.drain.over)
 
     def _forever(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {

@@ -1,6 +1,5 @@
 """What runners say and ask: register, poll, report, beat (PROTOCOL, Runners)."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter
@@ -9,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import docs, openapi
-from app.batching import Unavailable, held
+from app.batching import Unavailable
 from app.bodies import Fault, Invalid, read_body
 from app.deps import TheWeb, lenient_object, parse_object, strict_body
 from app.hangup import hang_up
 from app.lists import seconds, whole
-from app.problems import BadRequest, Refused, accepted, problem_of
+from app.problems import BadRequest, Refused, accepted, item_problem
 from app.reports import one_of_many, report_of, runner_id_of
 from app.schemas import RegisterRunner, checked
 from app.wire import OK, Json, claimed_run_json
@@ -81,7 +80,7 @@ async def heartbeat(request: Request, web: TheWeb) -> Response:
     holding = body.get("holding")
     runs = tuple(storable(one) for one in holding if isinstance(one, str)) if isinstance(holding, list) else None
     beat = Touch(runner_id_of(body), runs)
-    if not accepted(await _held(web, lambda: web.verbs.touch.one(beat))):
+    if not accepted(await web.held(lambda: web.verbs.touch.one(beat))):
         raise Refused(RunnerNotRegistered(beat.runner_id))
     return Json(OK)
 
@@ -100,12 +99,12 @@ async def report_many(request: Request, web: TheWeb) -> Response:
         try:
             reports[place] = one_of_many(one, runner_id, ("body", "reports", place))
         except Invalid as refused:
-            results[place] = _failed(refused)
-    outcomes = await _held(web, lambda: _all_reported(web, list(reports.values())))
+            results[place] = item_problem(refused)
+    outcomes = await web.held(lambda: _all_reported(web, list(reports.values())))
     for place, outcome in zip(reports, outcomes, strict=True):
         if isinstance(outcome, RunnerNotRegistered):
             raise Refused(outcome)
-        results[place] = _failed(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 200}
+        results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 200}
     web.waits.hint(report.run_id for report in reports.values())
     return Json({"results": results})
 
@@ -143,7 +142,7 @@ async def session_ended(session_id: str, request: Request, web: TheWeb) -> Respo
         raise BadRequest("Status must be 'finished', 'failed', or 'stopped'")
     web.signs.seen([runner_id])
     item = ReportSessionStatus(runner_id, storable(session_id), status)
-    accepted(await _held(web, lambda: web.verbs.session_status.one(item)))
+    accepted(await web.held(lambda: web.verbs.session_status.one(item)))
     return Json(OK)
 
 
@@ -152,7 +151,7 @@ async def _report(web: TheWeb, request: Request, run_id: str, outcome: Outcome) 
     body = parse_object(raw)
     report = report_of(body, run_id, runner_id_of(body), outcome)
     web.signs.seen([report.runner_id])
-    accepted(await _held(web, lambda: web.verbs.report.one(report, len(raw))))
+    accepted(await web.held(lambda: web.verbs.report.one(report, len(raw))))
     web.waits.hint([report.run_id])
     return Json(OK)
 
@@ -163,13 +162,3 @@ async def _all_reported(web: TheWeb, reports: list[Report]) -> list[Reported | C
     if any(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
     return outcomes
-
-
-async def _held(web: TheWeb, call: Callable[[], Awaitable[Result]]) -> Result:
-    """Deployed runners send each report once: it is held while Postgres is away (promise 5)."""
-    return await held(call, web.settings.report_hold_seconds, web.drain.over)
-
-
-def _failed(fault: Exception) -> dict[str, Any]:
-    problem = problem_of(fault)
-    return {"code": problem.status, "detail": problem.detail}

@@ -9,11 +9,11 @@ from starlette.responses import Response
 
 from app import docs, openapi
 from app.batching import Unavailable
-from app.bodies import Fault, Invalid, first_fault, parse_strict, read_body
+from app.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body
 from app.deps import TheCaller, TheWeb, strict_body
 from app.hangup import hang_up
 from app.lists import Page, answer_list, seconds, storable_query, wanted
-from app.problems import BadRequest, TooLarge, accepted, problem_of
+from app.problems import BadRequest, accepted, item_problem
 from app.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
 from app.submission import idempotency_key, new_run
 from app.wire import Json, run_json, without_nulls
@@ -52,13 +52,13 @@ async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Resp
             run, size = _batch_item(web, caller, body, place, suspect=document.suspect)
             good.append((place, run, size))
         except (Invalid, TooLarge, BadRequest) as refused:
-            results[place] = _failed(refused)
+            results[place] = item_problem(refused)
     outcomes = await web.verbs.submit_bulk.many((run, size) for _, run, size in good)
     if outcomes and all(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
     for (place, _, _), outcome in zip(good, outcomes, strict=True):
         if isinstance(outcome, CoordinatorError | Unavailable):
-            results[place] = _failed(outcome)
+            results[place] = item_problem(outcome)
         else:
             results[place] = {"code": 200 if outcome.replayed else 201, **_submitted_json(outcome)}
     return Json({"results": results})
@@ -132,11 +132,6 @@ def _batch_item(web: TheWeb, caller: TheCaller, body: Any, place: int, *, suspec
 
 def _submitted_json(submitted: Submitted) -> dict[str, Any]:
     return {"run_id": submitted.run_id, "session_id": submitted.session_id, "status": submitted.status}
-
-
-def _failed(fault: Exception) -> dict[str, Any]:
-    problem = problem_of(fault)
-    return {"code": problem.status, "detail": problem.detail}
 
 
 def _labels(given: Sequence[str]) -> dict[str, str]:

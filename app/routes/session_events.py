@@ -14,7 +14,7 @@ from app.deps import TheCaller, TheWeb
 from app.event_bodies import new_event
 from app.lenient import parse_lenient
 from app.lists import Page, answer_list, wanted
-from app.problems import BadRequest, accepted, problem_of
+from app.problems import BadRequest, accepted, item_problem
 from app.wire import OK, Json
 from models.base import Caller
 from models.errors import CoordinatorError
@@ -50,7 +50,7 @@ async def append_event(session_id: str, request: Request, web: TheWeb, caller: T
     if isinstance(given, list):
         return await _append_many(given, session_id, web, caller)
     event = new_event(given, session_id, caller, web.settings.event_bytes, ("body",))
-    accepted(await _held(web, lambda: web.verbs.append.one(event, len(raw))))
+    accepted(await web.held(lambda: web.verbs.append.one(event, len(raw))))
     return Json(OK, 201)
 
 
@@ -63,10 +63,10 @@ async def _append_many(given: list[Any], session_id: str, web: TheWeb, caller: C
         try:
             events[place] = new_event(body, session_id, caller, web.settings.event_bytes, ("body", place))
         except (Invalid, BadRequest) as refused:
-            results[place] = _failed(refused)
-    outcomes = await _held(web, lambda: _all_stored(web, list(events.values())))
+            results[place] = item_problem(refused)
+    outcomes = await web.held(lambda: _all_stored(web, list(events.values())))
     for place, outcome in zip(events, outcomes, strict=True):
-        results[place] = _failed(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 201}
+        results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 201}
     return Json({"ok": all(one["code"] == 201 for one in results), "results": results}, 201)
 
 
@@ -78,8 +78,3 @@ async def _all_stored(
     if any(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
     return outcomes
-
-
-def _failed(fault: Exception) -> dict[str, Any]:
-    problem = problem_of(fault)
-    return {"code": problem.status, "detail": problem.detail}

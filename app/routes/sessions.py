@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import docs, openapi
-from app.batching import held
 from app.deps import TheCaller, TheWeb, strict_body
 from app.lists import Page, answer_list, storable_query, wanted
 from app.problems import accepted
@@ -91,7 +90,7 @@ async def bind_session(session_id: str, request: Request, web: TheWeb, caller: T
         project_dir=body.project_dir,
     )
     # Deployed runners send it once: it is held while Postgres is away.
-    session = accepted(await held(lambda: web.verbs.bind.one(bind), web.settings.report_hold_seconds, web.drain.over))
+    session = accepted(await web.held(lambda: web.verbs.bind.one(bind)))
     return Json({"ok": True, "session": session_json(session)})
 
 
