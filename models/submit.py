@@ -169,7 +169,7 @@ def _take_keys(
         row = known.get(item.key) if item.key is not None else None
         if row is None:
             continue
-        if row.body_hash != item.body_hash:
+        if row.body_hash != (item.body_hash or ""):
             results[item.run_id] = KeyReused(item.idempotency_key or "")
         else:
             results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=row.run_id != item.run_id)
@@ -209,17 +209,20 @@ def _plan(
         depth=(parent.depth + 1 if parent is not None else 0) if start else session.depth,
         agent_name=item.agent_name if item.agent_name is not None else session.agent_name,
         project_dir=item.project_dir if item.project_dir is not None else session.project_dir,
-        scope=_scope(parent if parent is not None else session, item.scope),
+        scope=_merged(session.scope, None if parent is None else parent.scope, item.scope),
         demands=_demands(item, session),
         session_seq=session.next_run,
     )
 
 
-def _scope(inherited: Row[Any], own: str | None) -> str | None:
-    """Return the inherited scope with the run's own keys over it."""
-    if inherited.scope is None or own is None:
-        return own if own is not None else inherited.scope
-    return json.dumps({**json.loads(inherited.scope), **json.loads(own)}, separators=(",", ":"))
+def _merged(*scopes: str | None) -> str | None:
+    """Return the scopes as one, later keys over earlier ones: the session's, its parent's latest, the run's own."""
+    given = [scope for scope in scopes if scope is not None]
+    if len(given) < 2:
+        return given[0] if given else None
+    return json.dumps(
+        {key: value for scope in given for key, value in json.loads(scope).items()}, separators=(",", ":")
+    )
 
 
 def _write(conn: Connection, plans: Sequence[Plan], born: set[str]) -> None:

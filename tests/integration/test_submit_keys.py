@@ -1,0 +1,201 @@
+"""Idempotency keys, and batches with the same thing in them twice: executed twice is executed once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from models.base import Caller, Role
+from models.errors import CoordinatorError, KeyReused, NotFound, SessionExists
+from models.statuses import RunType
+from models.submit import NewRun, Submitted, submit_runs
+from tests.support.truth import Truth, accepted, resuming, starting
+
+ANNA = Caller(Role.USER, "anna")
+BERT = Caller(Role.USER, "bert")
+
+TABLES = ["runs", "sessions", "events", "idempotency_keys"]
+
+
+def keyed(key: str = "k", body: str = "body", **values: Any) -> NewRun:
+    return starting(idempotency_key=key, body_hash=body, **values)
+
+
+def sizes(truth: Truth) -> list[int]:
+    return [truth.count(table) for table in TABLES]
+
+
+def test_the_same_key_answers_with_the_first_answer_and_creates_nothing(truth: Truth) -> None:
+    """200 instead of 201: `replayed`."""
+    first = accepted(truth.submit(keyed())[0])
+    before = sizes(truth)
+
+    assert truth.submit(keyed(), keyed()) == [replace(first, replayed=True)] * 2
+    assert sizes(truth) == before
+    assert not first.replayed
+
+
+def test_a_replay_gives_the_first_answer_whatever_became_of_the_run(truth: Truth) -> None:
+    """Also after its session is gone: the key has no foreign key."""
+    first = accepted(truth.submit(keyed())[0])
+    truth.rows("DELETE FROM runs")
+    truth.rows("DELETE FROM sessions")
+
+    assert truth.submit(keyed()) == [replace(first, replayed=True)]
+    assert truth.count("runs") == 0
+
+
+def test_the_same_key_with_another_body_is_refused(truth: Truth) -> None:
+    """409; the first run is untouched."""
+    truth.submit(keyed())
+    before = sizes(truth)
+
+    assert truth.submit(keyed(body="another")) == [KeyReused("k")]
+    assert sizes(truth) == before
+
+
+def test_a_key_counts_per_owner(truth: Truth) -> None:
+    """Two owners who chose the same key do not see each other's runs."""
+    callers = [Caller(), ANNA, BERT]
+    runs = truth.accept(*[keyed(caller=caller) for caller in callers])
+
+    assert len({run.run_id for run in runs}) == 3
+    assert not any(run.replayed for run in runs)
+    again = truth.accept(*[keyed(caller=caller) for caller in callers])
+    assert again == [replace(run, replayed=True) for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [
+        (keyed(session_id="taken"), SessionExists("taken")),
+        (keyed(parent_session_id="nobody"), NotFound("parent session", "nobody")),
+        (replace(keyed(session_id="nobody"), type=RunType.RESUME), NotFound("session", "nobody")),
+    ],
+    ids=["taken", "no parent", "no session"],
+)
+def test_a_failed_submission_keeps_nothing(truth: Truth, failing: NewRun, error: CoordinatorError) -> None:
+    """Its key can be used again, with another body too."""
+    truth.start(session_id="taken")
+    before = sizes(truth)
+
+    assert truth.submit(failing) == [error]
+    assert sizes(truth) == before
+    assert not accepted(truth.submit(keyed(body="another"))[0]).replayed
+
+
+def test_a_failed_repeat_keeps_the_key_of_the_success_before(truth: Truth) -> None:
+    """The refusal of a second body forgets nothing."""
+    first = accepted(truth.submit(keyed())[0])
+    truth.submit(keyed(body="another"))
+
+    assert truth.submit(keyed()) == [replace(first, replayed=True)]
+
+
+# What one key may meet twice in a batch: the item, and whether it succeeds when it is the first of its key.
+CASES: dict[str, tuple[Callable[[], NewRun], bool]] = {
+    "good": (keyed, True),
+    "other body": (lambda: keyed(body="another"), True),
+    "taken": (lambda: keyed(session_id="taken"), False),
+    "no parent": (lambda: keyed(parent_session_id="nobody"), False),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(product(CASES, repeat=2)))
+@pytest.mark.parametrize("batches", ["one batch", "two batches"])
+def test_the_same_key_twice_in_a_batch_is_as_in_two(truth: Truth, first: str, second: str, batches: str) -> None:
+    """Every pair of outcomes: applied in rounds, in item order."""
+    truth.start(session_id="taken")
+    items = [CASES[first][0](), CASES[second][0]()]
+    results = truth.submit(*items) if batches == "one batch" else [truth.submit(item)[0] for item in items]
+    succeeds, next_succeeds = CASES[first][1], CASES[second][1]
+
+    assert isinstance(results[0], Submitted) == succeeds
+    if not succeeds:
+        assert isinstance(results[1], Submitted) == next_succeeds
+    elif items[0].body_hash == items[1].body_hash:
+        assert results[1] == replace(accepted(results[0]), replayed=True)
+    else:
+        assert results[1] == KeyReused("k")
+    created = sum(1 for result in results if isinstance(result, Submitted) and not result.replayed)
+    assert truth.count("runs") == 1 + created
+    assert truth.count("idempotency_keys") == created
+
+
+KINDS: dict[str, Callable[[str], NewRun]] = {"start": starting, "resume": resuming}
+
+
+@pytest.mark.parametrize(("first", "second"), list(product(KINDS, repeat=2)))
+@pytest.mark.parametrize("before", ["there", "new"])
+def test_the_same_session_twice_in_a_batch_is_as_in_two(truth: Truth, first: str, second: str, before: str) -> None:
+    """A start needs it not to be there, a resume needs it; whoever comes first in the batch decides."""
+    exists = before == "there"
+    if exists:
+        truth.start(session_id="s")
+    items = [KINDS[kind]("s") for kind in (first, second)]
+    expected: list[Submitted | CoordinatorError] = []
+    for item in items:
+        fine = exists == (item.type is RunType.RESUME)
+        refusal = SessionExists("s") if exists else NotFound("session", "s")
+        expected.append(Submitted(item.run_id, "s") if fine else refusal)
+        exists = exists or fine
+
+    assert truth.submit(*items) == expected
+    rows = truth.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
+    assert [row.session_seq for row in rows] == list(range(1, len(rows) + 1))
+    assert [row.ready for row in rows] == [place == 0 for place in range(len(rows))]
+
+
+def test_a_child_may_stand_right_behind_its_parent_in_a_batch(truth: Truth) -> None:
+    """And its child behind it; before it, the parent is unknown."""
+    items = [
+        starting("early", parent_session_id="a"),
+        starting("a"),
+        starting("b", parent_session_id="a"),
+        starting("c", parent_session_id="b"),
+    ]
+    results = truth.submit(*items)
+
+    assert results[0] == NotFound("parent session", "a")
+    assert all(isinstance(result, Submitted) for result in results[1:])
+    assert [truth.session(one).depth for one in "abc"] == [0, 1, 2]
+
+
+def a_batch() -> list[NewRun]:
+    """Something of everything."""
+    return [
+        starting("a"),
+        starting(priority=5),
+        resuming("a"),
+        keyed("k1", session_id="b"),
+        resuming("nobody"),
+        keyed("k1", session_id="b"),
+        keyed("k2", session_id="b"),
+        starting("c", parent_session_id="b", delay_seconds=60.0),
+        resuming("c"),
+    ]
+
+
+def test_a_batch_executed_twice_is_executed_once(truth: Truth) -> None:
+    """After a COMMIT whose answer was lost the same items come again, with the same ids."""
+    items = a_batch()
+    first = truth.submit(*items)
+    before = sizes(truth), truth.rows("SELECT * FROM sessions ORDER BY 1"), truth.rows("SELECT run_id, ready FROM runs")
+
+    assert truth.submit(*items) == first
+    assert [type(result) for result in first].count(Submitted) == 7
+    after = sizes(truth), truth.rows("SELECT * FROM sessions ORDER BY 1"), truth.rows("SELECT run_id, ready FROM runs")
+    assert after == before
+
+
+def test_a_batch_that_was_rolled_back_can_be_executed_anew(truth: Truth) -> None:
+    """A deadlock or serialisation failure undoes all of it, and the repeat has the same ids."""
+    items = a_batch()
+    with truth.engine.connect() as connection:
+        submit_runs(connection, items)
+        connection.rollback()
+    assert sizes(truth) == [0, 0, 0, 0]
+
+    assert [type(result) for result in truth.submit(*items)].count(Submitted) == 7
