@@ -1,0 +1,145 @@
+"""The client commands as a person or a script calls them."""
+
+import json
+import sys
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.coordination import Coordination
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def coordination(cluster: Cluster) -> Coordination:
+    return Coordination(cluster, cluster.start_web().url)
+
+
+def test_submit_says_which_run_and_session_it_made(coordination: Coordination) -> None:
+    """For people one line, for machines JSON."""
+    shown = coordination.command("submit", "count the stars", "--session", "mine", "--label", "team=sky")
+    assert shown.returncode == 0, shown.stderr
+    run_id, word, session_id, status = shown.stdout.split()
+    assert (word, session_id, status) == ("session", "mine", "pending")
+    run = coordination.run(run_id)
+    assert run["parameters"] == {"prompt": "count the stars"}
+    assert run["labels"] == {"team": "sky"}
+    submitted = json.loads(coordination.command("submit", "-", "--json", stdin="from a pipe\n").stdout)
+    assert coordination.run(submitted["run_id"])["parameters"] == {"prompt": "from a pipe"}
+
+
+def test_submit_carries_all_that_can_be_asked_of_a_run(coordination: Coordination) -> None:
+    """Demands, priority, delay, attempts."""
+    options = ["--tag", "gpu,big", "--profile", "p", "--hostname", "h", "--project-dir", "/d", "--priority", "5"]
+    more = ["--max-attempts", "3", "--delay", "60", "--timeout", "100", "--no-match-timeout", "50"]
+    submitted = json.loads(coordination.command("submit", "x", *options, *more, "--json").stdout)
+    run = coordination.run(submitted["run_id"])
+    assert run["demands"] == {
+        "hostname": "h",
+        "project_dir": "/d",
+        "executor_profile": "p",
+        "executor_type": "autonomous",
+        "tags": ["gpu", "big"],
+    }
+    assert (run["priority"], run["max_attempts"]) == (5, 3)
+    assert run["not_before"] is not None
+
+
+def test_the_same_key_submits_once(coordination: Coordination) -> None:
+    """A script may be run again."""
+    first, second = (
+        json.loads(coordination.command("submit", "x", "--key", "nightly-1", "--json").stdout) for _ in range(2)
+    )
+    assert first["run_id"] == second["run_id"]
+
+
+def test_waiting_shows_the_result_and_tells_success_from_failure(coordination: Coordination) -> None:
+    """Exit code 0 for completed, 1 for anything else."""
+    coordination.start_runner("--name", "demo", "--concurrency", "4", "--", sys.executable, "-m", "runner.demo")
+    done = coordination.command("submit", "hello", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "You said: hello" in done.stdout
+    failed = coordination.command("submit", "fail no luck", "--wait", "--json")
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["error"] == "exit code 1\nno luck"
+    run_id = json.loads(failed.stdout)["run_id"]
+    shown = coordination.command("run", run_id, "--log")
+    assert shown.returncode == 0
+    assert "no luck" in shown.stdout
+    assert coordination.command("run", run_id, "--wait").returncode == 1
+
+
+def test_runs_are_listed_newest_first_and_page_by_page(coordination: Coordination) -> None:
+    """With filters; a pipe gets whole lines."""
+    ids = [coordination.submit(f"prompt {n}", labels={"n": str(n % 2)})[0] for n in range(5)]
+    shown = coordination.command("runs", "--limit", "2")
+    lines = shown.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == [ids[4], ids[3]]
+    assert "prompt 4" in lines[1]
+    cursor = lines[3].split()[-1]
+    rest = json.loads(coordination.command("runs", "--cursor", cursor, "--json").stdout)
+    assert [run["run_id"] for run in rest["runs"]] == ids[2::-1]
+    odd = json.loads(coordination.command("runs", "--label", "n=1", "--status", "pending", "--json").stdout)
+    assert [run["run_id"] for run in odd["runs"]] == [ids[3], ids[1]]
+    assert "no runs" in coordination.command("runs", "--status", "failed").stdout
+
+
+def test_runners_are_listed(coordination: Coordination) -> None:
+    """Who is there, what it can do, how much it has in hand."""
+    assert "no runners" in coordination.command("runners").stdout
+    coordination.start_python_runner("pass", "--name", "mine", "--tags", "a,b", "--concurrency", "3")
+    shown = coordination.command("runners").stdout
+    assert "online" in shown
+    assert "mine" in shown
+    assert "a, b" in shown
+    assert "0/3" in shown
+    assert json.loads(coordination.command("runners", "--json").stdout)["runners"][0]["capacity"] == 3
+
+
+@pytest.mark.parametrize("by", ["run", "session"])
+def test_stop_takes_a_run_or_a_session(coordination: Coordination, by: str) -> None:
+    """Whatever the session is called."""
+    run_id, session_id = coordination.submit("x", session_id="run_looks-like-one")
+    shown = coordination.command("stop", run_id if by == "run" else session_id)
+    assert shown.returncode == 0, shown.stderr
+    assert "stopped" in shown.stdout
+    assert coordination.run(run_id)["status"] == "stopped"
+
+
+def test_errors_are_one_line_with_an_exit_code(coordination: Coordination) -> None:
+    """1 refused, 2 a wrong command line, 3 nobody there."""
+    unknown = coordination.command("run", "run_unknown")
+    assert (unknown.returncode, unknown.stderr) == (1, "coordinator: 404: Run not found\n")
+    wrong = coordination.command("submit", "", "--param", "a=1")
+    assert wrong.returncode == 1
+    assert wrong.stderr.count("\n") == 1
+    assert "prompt" in wrong.stderr
+    assert coordination.command("submit").returncode == 2
+    assert coordination.command("runs", "--url", "nonsense").returncode == 2
+    nobody = coordination.command("runs", url="http://127.0.0.1:9")
+    assert nobody.returncode == 3
+    assert nobody.stderr.startswith("coordinator: cannot reach http://127.0.0.1:9")
+    assert nobody.stderr.count("\n") == 1
+
+
+def test_several_addresses_stand_for_one_coordinator(coordination: Coordination) -> None:
+    """In the variable, comma-separated, or with --url repeated."""
+    assert coordination.command("runs", url=f"http://127.0.0.1:9,{coordination.url}").returncode == 0
+    assert coordination.command("runs", "--url", "http://127.0.0.1:9", "--url", coordination.url).returncode == 0
+
+
+def test_a_runner_that_cannot_be_says_why(coordination: Coordination) -> None:
+    """A directory that is none, no command, a profile the coordinator does not take."""
+    assert coordination.command("runner", "--project-dir", "/nonexistent", "--", "true").returncode == 2
+    assert coordination.command("runner").returncode == 2
+    refused = coordination.command("runner", "--name", "x" * 2000, "--", "true")
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("coordinator: 4")
+
+
+def test_an_option_behind_the_command_is_the_command_s(coordination: Coordination) -> None:
+    """`--` may be left out."""
+    coordination.start_runner("--name", "plain", "sh", "-c", "echo $0", "--name")
+    run_id, session_id = coordination.submit("x")
+    coordination.until(run_id)
+    eventually(lambda: coordination.lines(session_id) == ["--name"])

@@ -1,0 +1,101 @@
+"""What tests of runners and of the client commands do with a cluster: start runners, run commands, look at the API."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.cluster import COMMAND, Cluster, Process
+from tests.support.waiting import eventually
+
+TERMINAL = {"completed", "failed", "stopped"}
+
+
+@dataclass
+class Coordination:
+    """A cluster seen from outside, through `url`: one web process unless a test starts more."""
+
+    cluster: Cluster
+    url: str
+
+    def start_runner(self, *arguments: str, urls: tuple[str, ...] = (), wait: bool = True) -> Process:
+        """Start `coordinator runner` with these arguments; returns when it is registered."""
+        addresses = [part for url in urls or (self.url,) for part in ("--url", url)]
+        process = self.cluster.start("runner", ["runner", *addresses, *arguments])
+        if wait:
+            self.cluster.wait_until(process, lambda: "registered" in process.log(), "registered")
+        return process
+
+    def start_python_runner(self, script: str, *arguments: str, **options: Any) -> Process:
+        """The same with a Python script as the command; its stdout is not buffered."""
+        return self.start_runner(*arguments, "--", sys.executable, "-uc", script, **options)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """One call; the answer's JSON, of an error too."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310 - our own address
+        try:
+            with urllib.request.urlopen(request, timeout=40) as answer:  # noqa: S310 - our own address
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            return json.loads(error.read())
+
+    def submit(self, prompt: str, **fields: Any) -> tuple[str, str]:
+        """A new run; its id and its session's."""
+        kind = "resume_session" if fields.pop("resume", False) else "start_session"
+        answer = self.ask("POST", "/runs", {"type": kind, "parameters": {"prompt": prompt}, **fields})
+        return answer["run_id"], answer["session_id"]
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask("GET", f"/runs/{run_id}")
+        return found
+
+    def until(self, run_id: str, *statuses: str, within: float = 20) -> dict[str, Any]:
+        """The run as soon as it is in one of these statuses (none given: in a terminal one)."""
+        wanted = set(statuses) or TERMINAL
+        last: dict[str, Any] = {}
+
+        def reached() -> bool:
+            last.update(self.run(run_id))
+            return last["status"] in wanted
+
+        eventually(reached, within, every=0.03, what=f"{run_id} in {sorted(wanted)}")
+        return last
+
+    def events(self, session_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("GET", f"/sessions/{session_id}/events")["events"]
+        return found
+
+    def lines(self, session_id: str) -> list[str]:
+        """What was printed in a session."""
+        return [event["content"][0]["text"] for event in self.events(session_id) if event["event_type"] == "message"]
+
+    def runners(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("GET", "/runners")["runners"]
+        return found
+
+    def command(self, *arguments: str, url: str | None = None, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        """`coordinator` with these arguments, as a person would call it in a pipe."""
+        environment = {"COORDINATOR_URL": self.url if url is None else url, "PATH": "/usr/bin:/bin"}
+        return subprocess.run(
+            [str(COMMAND), *arguments],
+            capture_output=True,
+            text=True,
+            input=stdin,
+            timeout=60,
+            env=environment,
+            check=False,
+        )
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is more than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
