@@ -3,7 +3,7 @@
 Candidates are read without locks, and only the runs that are assigned are locked, with SKIP LOCKED.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits, uuid7
 from models.feed import record_events
+from models.floors import HIGHEST, LOWEST, Stretch, floors
 from models.profiles import Offer, match_sets
 from models.runs import Run, read_runs
 from models.transitions import run_updated
@@ -45,15 +46,22 @@ class Assigned:
     ring_again: bool = False
 
 
-# One index probe per profile the askers satisfy, whatever stands in the queue that they may not take.
+# One index probe per stretch of the queues that the askers may take from, whatever stands in those that they may not.
 _CANDIDATES = text("""
     SELECT c.run_id, c.profile_id, c.priority, c.not_for
-    FROM unnest(CAST(:profiles AS bigint[])) AS p(profile_id)
+    FROM unnest(CAST(:profiles AS bigint[]), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),
+                CAST(:floors AS text[])) AS p(profile_id, low, high, floor)
     CROSS JOIN LATERAL (
-        SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
-        WHERE r.profile_id = p.profile_id AND r.status = 'pending' AND r.ready
-          AND NOT r.run_id = ANY(CAST(:passed AS text[]))
-        ORDER BY r.priority DESC, r.run_id LIMIT :most
+        (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
+         WHERE p.floor IS NULL AND r.profile_id = p.profile_id AND r.priority BETWEEN p.low AND p.high
+           AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
+         ORDER BY r.priority DESC, r.run_id LIMIT :most)
+        UNION ALL
+        -- priority as an equality, so that the floor is where the index scan begins
+        (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
+         WHERE r.profile_id = p.profile_id AND r.priority = p.low AND r.run_id >= p.floor
+           AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
+         ORDER BY r.run_id LIMIT :most)
     ) c
     ORDER BY c.priority DESC, c.run_id LIMIT :most
 """)
@@ -131,8 +139,7 @@ def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> tuple[lis
     hungry = [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]
     if not hungry:
         return [], False
-    profiles = sorted(frozenset[int]().union(*(one.matches for one in hungry)))
-    rows = conn.execute(_CANDIDATES, {"profiles": profiles, "passed": [], "most": most}).all()
+    rows = _candidates(conn, hungry, (), most)
     plan, _ = _assign(rows, hungry, rooms)
     chosen = {one.ask.poll_id: one for _, one in plan}
     return list(chosen.values()), len(rows) >= most and len(chosen) < len(hungry)
@@ -159,12 +166,13 @@ def claim_runs(
     passed: set[str] = set()
     given: dict[str, str] = {}
     while hungry := [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]:
-        candidates = _candidates(conn, hungry, passed)
+        candidates = _candidates(conn, hungry, passed, sum(one.left for one in hungry) + 8)
         if not candidates:
             break
         plan, barred = _assign(candidates, hungry, rooms)
         passed.update(barred, (run_id for run_id, _ in plan))
         taken = _take(conn, plan, delivered=delivered, limits=limits)
+        floors(conn).count((row.profile_id, row.priority) for row in candidates if row.run_id in taken)
         for run_id, one in plan:
             if run_id in taken:
                 given[run_id] = one.ask.poll_id
@@ -193,10 +201,30 @@ def _rooms(conn: Connection, seekers: Sequence[Seeker]) -> dict[str, int]:
     return rooms
 
 
-def _candidates(conn: Connection, hungry: Sequence[Seeker], passed: set[str]) -> Sequence[Row[Any]]:
+def _candidates(conn: Connection, hungry: Sequence[Seeker], passed: Collection[str], most: int) -> Sequence[Row[Any]]:
+    """Return the best ready runs that the seekers may take, without locks; below the floors only if there is nothing
+    above them.
+    """
     profiles = sorted(frozenset[int]().union(*(one.matches for one in hungry)))
-    most = sum(one.left for one in hungry) + 8
-    return conn.execute(_CANDIDATES, {"profiles": profiles, "passed": list(passed), "most": most}).all()
+    known = floors(conn)
+    known.refresh(conn)
+    stretches = known.stretches(profiles)
+    rows = _read(conn, stretches, passed, most)
+    if rows or len(stretches) == len(profiles):
+        return rows
+    return _read(conn, [Stretch(profile_id, LOWEST, HIGHEST) for profile_id in profiles], passed, most)
+
+
+def _read(conn: Connection, stretches: Sequence[Stretch], passed: Collection[str], most: int) -> Sequence[Row[Any]]:
+    values = {
+        "profiles": [one.profile_id for one in stretches],
+        "lows": [one.low for one in stretches],
+        "highs": [one.high for one in stretches],
+        "floors": [one.floor for one in stretches],
+        "passed": list(passed),
+        "most": most,
+    }
+    return conn.execute(_CANDIDATES, values).all()
 
 
 def _assign(
