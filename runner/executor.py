@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import uuid4
 
+from runner.leftovers import Leftovers
 from runner.lines import LineSplitter, in_pieces, may_be_result, read_result
 from runner.outbox import Outbox
 from runner.process import LEFTOVER_SECONDS, READ_SIZE, Process
@@ -52,6 +53,7 @@ class Command:
 
     arguments: Sequence[str]
     directory: str
+    leftovers: Leftovers | None = None
 
 
 class Execution:
@@ -126,7 +128,10 @@ class Execution:
             return self._report_ended_by_us(0)
         try:
             self._process = await Process.start(
-                self._command.arguments, environment=child_environment(self.run), directory=self._command.directory
+                self._command.arguments,
+                environment=child_environment(self.run),
+                directory=self._command.directory,
+                leftovers=self._command.leftovers,
             )
         except (OSError, ValueError) as error:
             return self._report("failed", error=f"Cannot start {self._command.arguments[0]}: {error}")

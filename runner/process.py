@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 
+from runner.leftovers import Leftovers
+
 # How long a process that was told to end has for it.
 KILL_AFTER_SECONDS = 5.0
 # How long the output of an ended process may stay open: processes it left behind hold it.
@@ -33,7 +35,9 @@ class _Protocol(SubprocessStreamProtocol):
 class Process:
     """A running command; `exit_code` is negative for a signal, as in `subprocess`."""
 
-    def __init__(self, transport: asyncio.SubprocessTransport, protocol: _Protocol) -> None:
+    def __init__(
+        self, transport: asyncio.SubprocessTransport, protocol: _Protocol, leftovers: Leftovers | None
+    ) -> None:
         if protocol.stdout is None or protocol.stderr is None:
             raise ValueError("a process without pipes")
         self._transport = transport
@@ -41,10 +45,23 @@ class Process:
         self.pid = transport.get_pid()
         self.stdout = protocol.stdout
         self.stderr = protocol.stderr
+        self._leftovers = leftovers
+        if leftovers is not None:
+            leftovers.note(self.pid)
 
     @classmethod
-    async def start(cls, command: Sequence[str], *, environment: Mapping[str, str], directory: str) -> "Process":
-        """Start the command with pipes, as the leader of a new process group. Raises OSError or ValueError."""
+    async def start(
+        cls,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: str,
+        leftovers: Leftovers | None = None,
+    ) -> "Process":
+        """Start the command with pipes, as the leader of a new process group; `leftovers` gets to know of it.
+
+        Raises OSError or ValueError.
+        """
         loop = asyncio.get_running_loop()
         transport, protocol = await loop.subprocess_exec(
             lambda: _Protocol(loop),
@@ -56,7 +73,7 @@ class Process:
             cwd=directory,
             start_new_session=True,
         )
-        return cls(transport, protocol)
+        return cls(transport, protocol, leftovers)
 
     @property
     def exit_code(self) -> int | None:
@@ -105,3 +122,5 @@ class Process:
         self.signal_group(signal.SIGKILL)
         await self.exited()
         self._transport.close()
+        if self._leftovers is not None:
+            self._leftovers.forget(self.pid)

@@ -15,6 +15,7 @@ from runner.backoff import Backoff
 from runner.client import CoordinatorClient
 from runner.errors import CoordinatorError, Refused
 from runner.executor import Command, Execution, Reason
+from runner.leftovers import Leftovers
 from runner.membership import Membership
 from runner.process import KILL_AFTER_SECONDS
 from runner.reporting import Reporting
@@ -74,7 +75,8 @@ class Runner:
         self._client = client
         self._membership = Membership(client, options.identity())
         self._reporting = Reporting(client, self._membership)
-        self._command = Command(options.command, options.project_dir)
+        self._leftovers = Leftovers()
+        self._command = Command(options.command, options.project_dir, self._leftovers)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._held: dict[asyncio.Task[None], Execution] = {}
         self._asides: set[asyncio.Task[None]] = set()
@@ -94,6 +96,7 @@ class Runner:
 
     async def serve(self) -> None:
         """Run until drained. Raises RegistrationRefused when the coordinator will not have us."""
+        self._leftovers.end()
         if not await self._unless_draining(self._membership.join()):
             return
         loops = [asyncio.create_task(self._poll()), asyncio.create_task(self._beat())]

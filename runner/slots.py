@@ -3,12 +3,12 @@
 import fcntl
 import os
 import re
-import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from runner.own_directory import ensure_own, own_directory
 
 MOST_SLOTS = 1000
 
@@ -22,7 +22,7 @@ class Slot:
     def __init__(self, command: Sequence[str], directory: Path | None = None) -> None:
         self.base = base_name(command)
         self.number = 0
-        self._directory = directory or _own_directory()
+        self._directory = directory
         self._file = -1
 
     @property
@@ -32,9 +32,10 @@ class Slot:
 
     def __enter__(self) -> Self:
         """Take the number. Raises OSError when there is no place for lock files."""
-        _ensure_own(self._directory)
+        directory = own_directory("slots") if self._directory is None else self._directory
+        ensure_own(directory)
         for number in range(1, MOST_SLOTS + 1):
-            file = os.open(self._directory / f"{self.base}-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(directory / f"{self.base}-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -60,15 +61,3 @@ def base_name(command: Sequence[str]) -> str:
             case [script, *_] if not script.startswith("-"):
                 program = Path(script).stem
     return re.sub(r"[^A-Za-z0-9_.:-]+", "-", program)[:64] or "command"
-
-
-def _own_directory() -> Path:
-    return Path(tempfile.gettempdir()) / f"coordinator-runner-{os.getuid()}"
-
-
-def _ensure_own(directory: Path) -> None:
-    """Make the directory, and refuse one that somebody else has put there."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise OSError(f"{directory} belongs to somebody else; give this runner a --name")
