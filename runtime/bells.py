@@ -33,6 +33,7 @@ class Ringer:
             client=self._client, namespace=NAMESPACE, middleware=[], maintenance_chance=0
         )
         self._hushed_until = 0.0
+        self._failing = False
 
     def send(self, actor: Actor) -> bool:
         """Enqueue `actor` unless a message for it is under way or its queue is long enough. True: a message was sent.
@@ -48,6 +49,7 @@ class Ringer:
             return False
         self._broker.enqueue(Message(queue_name=queue, actor_name=actor, args=(), kwargs={}, options={}))
         RINGS.labels(actor, "sent").inc()
+        self._failing = False
         return True
 
     def ring(self, actor: Actor) -> bool:
@@ -75,7 +77,9 @@ class Ringer:
     def _hush(self, actor: Actor, error: BaseException) -> None:
         self._hushed_until = time.monotonic() + HUSH_SECONDS
         RINGS.labels(actor, "failed").inc()
-        logger.warning("a bell does not ring", bell=actor, error=str(error))
+        if not self._failing:
+            logger.warning("a bell does not ring", bell=actor, error=str(error))
+        self._failing = True
 
 
 class Bells:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import redis
 import redis.asyncio
+import redis.exceptions
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -14,20 +15,21 @@ from redis.retry import Retry
 CONNECT_TIMEOUT: Final = 1.0
 ANSWER_TIMEOUT: Final = 1.0
 
-# What a Redis that is away, frozen or restarting looks like. Connection and timeout are siblings in redis-py, and a
-# name that does not resolve is a bare OSError.
-LOST: Final = (redis.ConnectionError, redis.TimeoutError, OSError)
-# The same and whatever else Redis may answer, out of memory or read-only: no hint is worth failing for.
+# What a command may end in: Redis away, frozen, restarting, full, read-only, or its name does not resolve (a bare
+# OSError). No hint is worth failing for.
 FAILED: Final = (redis.RedisError, OSError)
+
+# After these the connection is thrown away: a former primary would refuse for ever on the one we have.
+_RECONNECT: Final = (redis.ConnectionError, redis.exceptions.ReadOnlyError)
 
 
 def sync_client(
     url: str, *, answer_timeout: float = ANSWER_TIMEOUT, connect_timeout: float = CONNECT_TIMEOUT, retries: int = 1
 ) -> redis.Redis:
     """A client of threads. A command takes at most `answer_timeout` seconds and is repeated only when the connection
-    was lost, never when the answer was late: it may have been applied. Probes pass `retries=0`.
+    was lost or to a former primary, never when the answer was late: it may have been applied. Probes pass `retries=0`.
     """
-    retry = Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,))
+    retry = Retry(NoBackoff(), retries, supported_errors=_RECONNECT)
     options = _options(answer_timeout, connect_timeout)
     client: redis.Redis = redis.Redis.from_url(url, retry=retry, **options)
     client.connection_pool.connection_kwargs.update(options)
@@ -38,7 +40,7 @@ def async_client(
     url: str, *, answer_timeout: float = ANSWER_TIMEOUT, connect_timeout: float = CONNECT_TIMEOUT, retries: int = 1
 ) -> redis.asyncio.Redis:
     """The same for an event loop."""
-    retry = AsyncRetry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,))
+    retry = AsyncRetry(NoBackoff(), retries, supported_errors=_RECONNECT)
     options = _options(answer_timeout, connect_timeout)
     client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, retry=retry, **options)
     client.connection_pool.connection_kwargs.update(options)

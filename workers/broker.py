@@ -21,7 +21,7 @@ from dramatiq.middleware import AgeLimit, Retries
 
 from runtime.logs import log
 from runtime.names import NAMESPACE, queue_key
-from runtime.redis_client import LOST, sync_client
+from runtime.redis_client import FAILED, sync_client
 
 logger = log(__name__)
 
@@ -95,7 +95,7 @@ class WakingBroker(RedisBroker):
         began = time.monotonic()
         try:
             yield
-        except LOST:
+        except FAILED:
             self.postpone_maintenance()
             raise
         if time.monotonic() - began > seconds:
@@ -141,7 +141,7 @@ class WakingConsumer(Consumer):
             if not self._fetched:
                 self._look()
             self._found()
-        except LOST as error:
+        except FAILED as error:
             self._miss(error)
             return None
         return self._take()
@@ -161,7 +161,7 @@ class WakingConsumer(Consumer):
             return
         try:
             self._broker.do_requeue(self._queue, *ids)
-        except LOST as error:
+        except FAILED as error:
             logger.warning("messages are left to maintenance", queue=self._queue, count=len(ids), error=str(error))
         self._in_hand.difference_update(ids)
         self._freed.set()
@@ -204,7 +204,7 @@ class WakingConsumer(Consumer):
                 self._unsettled.append((command, message_id))
             else:
                 self._tell(command, message_id)
-        except LOST:
+        except FAILED:
             # Raising would make Dramatiq hold this worker thread in five-second sleeps until Redis is back.
             self._unsettled.append((command, message_id))
         finally:

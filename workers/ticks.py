@@ -70,7 +70,7 @@ class Ticker(threading.Thread):
     def _see_to(self, duty: Duty, older_than: float) -> None:
         def work() -> None:
             if duty.if_older(older_than):
-                logger.info("done by the ticker", actor=duty.actor)
+                logger.debug("done by the ticker", actor=duty.actor)
 
         try:
             attempt(duty.actor, work)
