@@ -23,8 +23,8 @@ from runner.shapes import ClaimedRun, Identity
 
 # A full runner polls for stops only, and not before it has been full for so long: short runs never pay for it.
 FULL_SECONDS = 0.3
-# After so long without a word from the coordinator our runs may have been given to others: ask before going on.
-DOUBT_SECONDS = 30.0
+# After so many heartbeats' time without a word from the coordinator our runs may have been given to others.
+DOUBTFUL_BEATS = 2
 # A runner that an operator sends away has this long for what it holds; after `lost_after` it would run elsewhere too.
 SENT_AWAY_SECONDS = 30.0
 # Processes that were killed with us have this long for their last lines.
@@ -230,12 +230,13 @@ class Runner:
         heard_at, generation = monotonic(), self._membership.generation
         while True:
             await asyncio.sleep(pause)
+            asked = self._membership.generation
             held = [execution.run["run_id"] for execution in self._held.values()]
             try:
                 await self._client.heartbeat(self._membership.runner_id, held)
             except Refused as refused:
                 if refused.status == 401 and not self._membership.is_leaving:
-                    await self._membership.rejoin(self._membership.generation)
+                    await self._membership.rejoin(asked)
                     pause = 0
                     continue
                 log.warning("heartbeat_refused", reason=str(refused))
@@ -244,9 +245,10 @@ class Runner:
                 log.warning("heartbeat_failed", reason=str(error))
                 pause = min(backoff.pause(), self._membership.heartbeat_seconds)
             else:
-                if monotonic() - heard_at > max(DOUBT_SECONDS, 2 * pause) or generation != self._membership.generation:
+                silence = monotonic() - heard_at
+                if silence > DOUBTFUL_BEATS * self._membership.heartbeat_seconds or generation != asked:
                     await self._let_go_of_lost_ones()
-                heard_at, generation = monotonic(), self._membership.generation
+                heard_at, generation = monotonic(), asked
                 pause = self._membership.heartbeat_seconds
                 backoff.reset()
 

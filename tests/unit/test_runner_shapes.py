@@ -1,0 +1,44 @@
+"""What the client sends."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+from runner.shapes import Identity, RunRequest
+
+
+def test_a_submission_says_only_what_was_asked_for() -> None:
+    """The coordinator's defaults stay the coordinator's."""
+    assert RunRequest(parameters={"prompt": "x"}).body() == {"type": "start_session", "parameters": {"prompt": "x"}}
+    full = RunRequest(
+        type="resume_session", session_id="s", parameters={}, priority=0, not_before=1.5, labels={"a": "b"}
+    )
+    assert full.body() == {
+        "type": "resume_session",
+        "session_id": "s",
+        "parameters": {},
+        "priority": 0,
+        "not_before": 1.5,
+        "labels": {"a": "b"},
+    }
+
+
+def test_a_time_is_sent_with_its_offset() -> None:
+    """Also one that names none: it is this machine's."""
+    moment = datetime(2026, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    sent = RunRequest(parameters={}, not_before=moment).body()["not_before"]
+    assert datetime.fromisoformat(sent) == moment
+    naive = datetime(2026, 5, 1, 12)  # noqa: DTZ001 - the case in question
+    sent = RunRequest(parameters={}, not_before=naive).body()["not_before"]
+    assert datetime.fromisoformat(sent) == naive.astimezone(UTC)
+
+
+def test_an_identity_names_capacity_and_instance_only_if_it_has_them() -> None:
+    """Deployed runners have neither."""
+    plain = Identity(hostname="h", project_dir="/p", executor_profile="e", executor_type="autonomous", command="c")
+    assert plain.body() == {
+        "hostname": "h",
+        "project_dir": "/p",
+        "executor_profile": "e",
+        "executor": {"type": "autonomous", "command": "c"},
+        "tags": [],
+        "require_matching_tags": False,
+    }
