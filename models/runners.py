@@ -1,0 +1,246 @@
+"""Runners as they live: their signs of life, their leaving, and the list of them (PROTOCOL, Runners)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import TypeAlias
+
+from sqlalchemy import Connection, text
+
+from models.base import DEFAULT_LIMITS, Limits
+from models.errors import NotFound
+from models.former import LEFT, Ended, drop_polls, end_holdings, holdings
+from models.gaps import counted_from
+from models.transitions import hold_runs
+
+# So far apart two beats count as two: one that is repeated after a lost answer counts once.
+BEATS_APART_SECONDS = 3
+# A run that started so lately may not stand in a list that was made before.
+STARTED_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A sign of life; ``holding`` names all runs the runner has, None when it does not say."""
+
+    runner_id: str
+    holding: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRunner:
+    """A wish that a runner leaves: its own, effective now, or somebody else's, which it is told of."""
+
+    runner_id: str
+    self_initiated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """``initiated_by`` is ``self`` or ``external``."""
+
+    runner_id: str
+    initiated_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerInfo:
+    """A runner as everybody sees it. ``executor`` is JSON text; ``status`` online or stale, which a lost one is too."""
+
+    runner_id: str
+    registered_at: datetime
+    last_seen: datetime
+    hostname: str
+    project_dir: str
+    executor_profile: str
+    executor: str | None
+    tags: list[str]
+    require_matching_tags: bool
+    status: str
+    seconds_since_heartbeat: float
+    capacity: int | None
+    runs_in_hand: int
+    lost: bool
+
+
+LeaveResult: TypeAlias = Left | NotFound
+
+
+def told_interval(instance_id: str | None, limits: Limits) -> int:
+    """Return the heartbeat interval in seconds that a runner is told; deployed ones (without instance) ignore it."""
+    return limits.told_heartbeat if instance_id is None else limits.told_heartbeat_instance
+
+
+def stale_after(told: float, limits: Limits) -> float:
+    """Return after how many seconds of silence a runner is stale."""
+    return max(limits.stale_after, 2 * told)
+
+
+def lost_after(told: float, limits: Limits) -> float:
+    """Return after how many seconds of silence a runner is lost, and its runs with it."""
+    return max(limits.lost_after, 3 * told)
+
+
+# A row that somebody holds is passed over: one frozen lock must not stop the beats of all others. Its runner is known
+# all the same, and its next request counts.
+_TOUCH = text("""
+    WITH asked AS (
+        SELECT * FROM unnest(CAST(:runner_ids AS text[]), CAST(:beats AS boolean[])) AS a(runner_id, beats)
+    ), known AS (
+        SELECT n.runner_id FROM runners n JOIN asked ON asked.runner_id = n.runner_id
+        WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
+          AND greatest(n.last_seen, (SELECT max(ended_at) FROM gaps)) > now() - make_interval(secs => :forget)
+    ), held AS MATERIALIZED (
+        SELECT n.runner_id, n.counted_beat_at FROM runners n
+        WHERE n.runner_id IN (SELECT runner_id FROM known) AND n.left_at IS NULL AND n.leave_told_at IS NULL
+        ORDER BY n.runner_id FOR NO KEY UPDATE SKIP LOCKED
+    ), touched AS (
+        UPDATE runners n
+        SET last_seen = clock_timestamp(), lost_at = NULL, sends_holding = n.sends_holding OR asked.beats,
+            counted_beat_at = CASE
+                WHEN asked.beats
+                    AND coalesce(held.counted_beat_at, '-infinity') <= now() - make_interval(secs => :apart)
+                THEN clock_timestamp() ELSE n.counted_beat_at END
+        FROM held JOIN asked ON asked.runner_id = held.runner_id
+        WHERE n.runner_id = held.runner_id
+        RETURNING n.runner_id,
+            asked.beats AND n.counted_beat_at IS DISTINCT FROM held.counted_beat_at AS counted
+    )
+    SELECT known.runner_id, touched.runner_id IS NOT NULL AS touched, coalesce(touched.counted, false) AS counted
+    FROM known LEFT JOIN touched ON touched.runner_id = known.runner_id
+""")
+
+# unheld_beats counts how many counted beats in a row did not name the run; expiry takes it away at two.
+_HOLDING = text("""
+    WITH named AS (
+        SELECT * FROM unnest(CAST(:holders AS text[]), CAST(:named AS text[])) AS n(runner_id, run_id)
+    ), held AS MATERIALIZED (
+        SELECT r.run_id, named.run_id IS NOT NULL AS is_named
+        FROM runs r LEFT JOIN named ON named.runner_id = r.runner_id AND named.run_id = r.run_id
+        WHERE r.status = 'running' AND r.runner_id = ANY(CAST(:beating AS text[]))
+          AND r.started_at < now() - make_interval(secs => :started)
+          AND CASE WHEN named.run_id IS NOT NULL THEN r.unheld_beats > 0
+                   ELSE r.runner_id = ANY(CAST(:counted AS text[])) AND r.unheld_beats < 2 END
+        ORDER BY r.run_id FOR NO KEY UPDATE OF r SKIP LOCKED
+    )
+    UPDATE runs r SET unheld_beats = CASE WHEN held.is_named THEN 0 ELSE r.unheld_beats + 1 END
+    FROM held WHERE r.run_id = held.run_id AND r.status = 'running'
+""")
+
+
+def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = DEFAULT_LIMITS) -> list[bool]:
+    """Write the runners' signs of life; stale and lost ones are online again, without the runs that were taken away.
+
+    False (401) for a runner that is unknown, has left, was told to leave or is forgotten. Rows that are locked are
+    passed over, and the commit is not waited for: a lost sign of life is made up for by the next.
+    """
+    conn.execute(text("SET LOCAL synchronous_commit = off"))
+    holding = {item.runner_id: item.holding for item in items if item.holding is not None}
+    runner_ids = sorted({item.runner_id for item in items})
+    rows = conn.execute(
+        _TOUCH,
+        {
+            "runner_ids": runner_ids,
+            "beats": [one in holding for one in runner_ids],
+            "forget": limits.forget_runner,
+            "apart": BEATS_APART_SECONDS,
+        },
+    ).all()
+    known = {row.runner_id for row in rows}
+    beating = [row.runner_id for row in rows if row.touched and row.runner_id in holding]
+    if beating:
+        named = [(one, run_id) for one in beating for run_id in holding[one] or ()]
+        conn.execute(
+            _HOLDING,
+            {
+                "holders": [one for one, _ in named],
+                "named": [run_id for _, run_id in named],
+                "beating": beating,
+                "counted": [row.runner_id for row in rows if row.counted],
+                "started": STARTED_SECONDS,
+            },
+        )
+    return [item.runner_id in known for item in items]
+
+
+_HOLD = text("""
+    SELECT runner_id, left_at, leave_told_at, sends_tokens FROM runners
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id FOR NO KEY UPDATE
+""")
+
+_LEAVE_NOW = text("""
+    UPDATE runners SET left_at = clock_timestamp(), lost_at = NULL
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
+""")
+
+_ASK_TO_LEAVE = text("""
+    UPDATE runners SET leave_requested_at = clock_timestamp()
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND leave_requested_at IS NULL
+""")
+
+
+def deregister_runners(
+    conn: Connection,
+    items: Sequence[LeaveRunner],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[LeaveResult]:
+    """Let runners leave (PROTOCOL, Runners). Safe to repeat. NotFound for one that is unknown.
+
+    By itself it leaves now, and what it held goes as when it is lost. Told by others it hears of it on its next poll;
+    a runner that has left already is not found then.
+    """
+    del limits
+    leaving = sorted({item.runner_id for item in items if item.self_initiated})
+    held = None
+    if leaving:
+        run_ids, session_ids = holdings(conn, leaving)
+        held = hold_runs(conn, run_ids, session_ids)
+    asked = sorted({item.runner_id for item in items})
+    there = {row.runner_id: row for row in conn.execute(_HOLD, {"runner_ids": asked})}
+    going = [one for one in leaving if one in there and there[one].left_at is None]
+    if going and held is not None:
+        conn.execute(_LEAVE_NOW, {"runner_ids": going})
+        drop_polls(conn, going)
+        end_holdings(conn, held, {one: Ended(LEFT, there[one].sends_tokens) for one in going})
+    told = [one for one in asked if one not in leaving and one in there and there[one].left_at is None]
+    if told:
+        conn.execute(_ASK_TO_LEAVE, {"runner_ids": told})
+    results: list[LeaveResult] = []
+    for item in items:
+        row = there.get(item.runner_id)
+        if row is None or (not item.self_initiated and row.left_at is not None):
+            results.append(NotFound("runner", item.runner_id))
+        else:
+            results.append(Left(item.runner_id, "self" if item.self_initiated else "external"))
+    return results
+
+
+_LIST = text("""
+    SELECT n.runner_id, n.registered_at, n.last_seen, n.hostname, n.project_dir, n.executor_profile,
+        CAST(n.executor AS text) AS executor, n.tags, n.require_matching_tags, n.capacity,
+        n.lost_at IS NOT NULL AS lost, coalesce(hand.runs, 0) AS runs_in_hand,
+        greatest(CAST(extract(epoch FROM clock_timestamp() - n.last_seen) AS float), 0) AS seconds_since_heartbeat,
+        CASE WHEN n.lost_at IS NULL
+                  AND clock_timestamp() - greatest(n.last_seen, CAST(:counted_from AS timestamptz))
+                      <= make_interval(secs => greatest(CAST(:stale_after AS float), 2 * n.told_interval))
+             THEN 'online' ELSE 'stale' END AS status
+    FROM runners n
+    LEFT JOIN (SELECT runner_id, count(*) AS runs FROM runs
+               WHERE status IN ('claimed', 'running', 'stopping') GROUP BY runner_id) hand
+        ON hand.runner_id = n.runner_id
+    WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
+      AND greatest(n.last_seen, CAST(:counted_from AS timestamptz)) > now() - make_interval(secs => :forget)
+    ORDER BY n.registered_at, n.runner_id
+""")
+
+
+def list_runners(conn: Connection, *, limits: Limits = DEFAULT_LIMITS) -> list[RunnerInfo]:
+    """Return all runners that have not left and are not forgotten, in the order of their registration."""
+    parameters = {
+        "counted_from": counted_from(conn),
+        "stale_after": limits.stale_after,
+        "forget": limits.forget_runner,
+    }
+    names = [field.name for field in fields(RunnerInfo)]
+    return [RunnerInfo(**{name: getattr(row, name) for name in names}) for row in conn.execute(_LIST, parameters)]
