@@ -87,7 +87,7 @@ async def _run(wanted: Wanted, house: Supervisor, console: Console, listeners: l
             beginning.result()
             await ending
         return 0
-    except (Refused, EmbeddedServerError) as error:
+    except (Refused, EmbeddedServerError, OSError) as error:
         console.say("up", "giving up: ending everything")
         raise Refused(str(error)) from error
     finally:
@@ -200,8 +200,9 @@ def _listening(wanted: Wanted) -> Iterator[list[socket.socket]]:
                 listener.bind((HOST, port))
                 listener.listen(2048)
             except (OSError, OverflowError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "there is no such port"
                 raise Refused(
-                    f"port {port} on {HOST} cannot be used{_owner_of(port)}: {error}. "
+                    f"port {port} on {HOST} cannot be used{_owner_of(port)}: {reason}. "
                     f"Nothing was started; choose another with --port (--web {wanted.web} takes that many in a row)."
                 ) from None
             sockets.append(listener)

@@ -93,13 +93,16 @@ class Child:
         name = self.service.name
         while not self._stopping.is_set():
             self.backoff.born()
-            with self._house.starting():
-                self._process = await self._spawn()
-            code = await self._process.wait()
+            try:
+                with self._house.starting():
+                    self._process = await self._spawn()
+                how = describe(await self._process.wait())
+            except OSError as error:  # out of memory, descriptors or disk: as if it had died at once
+                how = str(error)
             if self._stopping.is_set():
                 return
             delay = self.backoff.died()
-            self._house.say(name, f"ended ({describe(code)}); starting it again in {delay:g} s{self._log_hint()}")
+            self._house.say(name, f"ended ({how}); starting it again in {delay:g} s{self._log_hint()}")
             self._house.died.set()
             await self._house.end_strays()
             with suppress(TimeoutError):
@@ -213,7 +216,7 @@ class KeptServer:
             try:
                 self._backoff.born()
                 await self.start()
-            except EmbeddedServerError as error:
+            except (EmbeddedServerError, OSError) as error:
                 self._house.say(self.name, str(error))
 
     async def stop(self) -> None:
@@ -284,7 +287,8 @@ class Supervisor:
 
     async def end(self, order: Iterable[Callable[[str], bool]]) -> None:
         """End the children group by group (by name, in this order), then the servers, then whatever is left."""
-        members = family(psutil.Process(child.pid) for child in self.children if child.pid)
+        pids = {child.pid for child in self.children}
+        members = family(process for process in psutil.Process().children() if process.pid in pids)
         for belongs in order:
             group = [child for child in self.children if belongs(child.service.name)]
             await asyncio.gather(*(child.stop(self.hurry) for child in group))

@@ -39,7 +39,7 @@ def up(
     )
     try:
         code = asyncio.run(serve(wanted))
-    except Refused as error:
+    except (Refused, OSError) as error:
         print(f"coordinator: {error}", file=sys.stderr)
         code = 1
     raise typer.Exit(code)
