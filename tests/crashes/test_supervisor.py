@@ -272,3 +272,69 @@ def test_a_frozen_part_is_killed_within_the_ten_seconds(start_up: StartUp) -> No
     assert up.wait(10) == 0
     assert gone(members)
     assert up.line("web-1      does not end by itself: killed")
+
+
+def submit(url: str, prompt: str) -> str:
+    body = {"type": "start_session", "parameters": {"prompt": prompt}}
+    answer = httpx.post(f"{url}/runs", json=body, timeout=30)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["run_id"])
+
+
+def status(url: str, run_id: str) -> str:
+    return str(httpx.get(f"{url}/runs/{run_id}", timeout=30).json()["status"])
+
+
+def test_the_demo_runner_completes_a_run(start_up: StartUp) -> None:
+    """Submitted to one replica, seen completed on the other: the tour shows life."""
+    up = start_up()
+    first, second = up.urls
+    run_id = submit(first, "hello")
+    eventually(lambda: status(second, run_id) == "completed", 60, what="the completed run")
+
+
+def test_runs_survive_an_end_and_a_start(start_up: StartUp) -> None:
+    """What was answered with 201 is there the next day."""
+    up = start_up(*SMALL)
+    run_id = submit(up.urls[0], "hello")
+    up.signal(signal.SIGTERM)
+    assert up.wait(10) == 0
+    again = start_up(*SMALL)
+    assert status(again.urls[0], run_id) == "pending"
+
+
+def running_commands(up: Up) -> list[psutil.Process]:
+    """What the demo runner executes, once a run is running that will not end by itself."""
+    run_id = submit(up.urls[0], "sleep 60")
+    eventually(lambda: status(up.urls[0], run_id) == "running", 60, what="the running run")
+    return eventually(lambda: up.running("runner-1").children(recursive=True), what="its process")
+
+
+def test_what_a_killed_runner_was_executing_ends_too(start_up: StartUp) -> None:
+    """Its next run of the same work must not have a twin (on Linux, where orphans become the supervisor's)."""
+    up = start_up("--web", "1", "--workers", "1")
+    commands = running_commands(up)
+    up.running("runner-1").kill()
+    eventually(lambda: gone(commands), 15, what="the end of the command")
+    assert "killed by SIGKILL" in up.line("runner-1   ended")
+
+
+def test_ctrl_c_ends_running_commands_as_well(start_up: StartUp) -> None:
+    """Grandchildren, each in a process group of its own, within the same 10 s."""
+    up = start_up("--web", "1", "--workers", "1")
+    members = up.family() + running_commands(up)
+    up.signal(signal.SIGINT)
+    assert up.wait(10) == 0
+    assert gone(members)
+
+
+def test_after_kill_9_the_commands_of_the_former_runner_end_with_it(start_up: StartUp) -> None:
+    """The next `up` leaves no work of the one before running beside its own."""
+    up = start_up("--web", "1", "--workers", "1")
+    commands = running_commands(up)
+    up.signal(signal.SIGKILL)
+    up.wait()
+    assert not gone(commands)
+    again = start_up("--web", "1", "--workers", "1")
+    assert again.line("ready:")
+    assert gone(commands)
