@@ -126,7 +126,7 @@ def equip(conn: Connection, seekers: Sequence[Seeker]) -> None:
 
 
 def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> tuple[list[Seeker], bool]:
-    """Return the seekers that would get a run now, without locking anything, and whether there may be more work.
+    """Return the seekers that would get a run now, without locking anything, and whether more could get one after.
 
     Dispatch asks this first, so that of thousands of waiting polls it locks only those it has something for.
     """
@@ -142,7 +142,8 @@ def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> tuple[lis
     rows = _candidates(conn, hungry, (), most)
     plan, _ = _assign(rows, hungry, rooms)
     chosen = {one.ask.poll_id: one for _, one in plan}
-    return list(chosen.values()), len(rows) >= most and len(chosen) < len(hungry)
+    # A pass that gives nothing out leaves everything as it was: another one at once would do the same, for ever.
+    return list(chosen.values()), len(rows) >= most and 0 < len(chosen) < len(hungry)
 
 
 def claim_runs(
@@ -181,7 +182,7 @@ def claim_runs(
                 if one.ask.runner_id in rooms:
                     rooms[one.ask.runner_id] += 1
                 assigned.ring_again = True
-    assigned.ring_again = assigned.ring_again and any(one.left == one.ask.wanted for one in seekers)
+    assigned.ring_again = assigned.ring_again and any(one.left == one.ask.wanted > 0 for one in seekers)
     found = read_runs(conn, list(given))
     for run_id, poll_id in sorted(given.items()):
         assigned.runs.setdefault(poll_id, []).append(found[run_id])

@@ -58,7 +58,8 @@ _LOOK = text("""
         n.leave_requested_at IS NOT NULL AS to_leave,
         EXISTS (SELECT 1 FROM stop_commands c WHERE c.runner_id = a.runner_id
                 AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))) AS stop_due,
-        EXISTS (SELECT 1 FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed') AS assigned
+        EXISTS (SELECT 1 FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed') AS assigned,
+        EXISTS (SELECT 1 FROM waiting_polls w WHERE w.poll_id = a.poll_id) AS parked
     FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[])) AS a(poll_id, runner_id)
     JOIN runners n ON n.runner_id = a.runner_id
 """)
@@ -122,9 +123,13 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
 
     Runs are claimed and marked delivered here. A parked poll's row is seen by dispatchers only after the commit, so
     ``claim_parked`` has to be called next, for what was submitted in between. Repeating a batch finds the runs it
-    claimed by their poll id. Errors per ask: RunnerNotRegistered.
+    claimed by their poll id, and what it parked as parked. Errors per ask: RunnerNotRegistered.
     """
-    answers, open_asks = _tell(conn, asks, limits)
+    looks = _look(conn, asks, limits)
+    if any(row.parked for row in looks.values()):
+        # the repeat of a batch that was committed: a worker may be giving these polls something at this moment
+        return claim_parked(conn, asks, limits=limits)
+    answers, open_asks = _tell(conn, asks, looks, limits)
     _claim(conn, open_asks, answers, limits)
     idle = [one for one in open_asks if _answer(answers, one).empty]
     _park(conn, idle)
@@ -141,7 +146,7 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     table). Renews ``seen_at``.
     """
     held = {row.poll_id for row in conn.execute(_HOLD_WAITING, {"polls": [ask.poll_id for ask in asks]})}
-    answers, open_asks = _tell(conn, asks, limits)
+    answers, open_asks = _tell(conn, asks, _look(conn, asks, limits), limits)
     _claim(conn, [one for one in open_asks if one.ask.poll_id in held], answers, limits)
     done = [ask.poll_id for ask in asks if ask.poll_id in held and not _waits(answers[ask.poll_id])]
     if done:
@@ -196,32 +201,40 @@ def leave_instance(conn: Connection, instance: str) -> None:
     conn.execute(_LEAVE, {"instance": instance})
 
 
+def _look(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
+    """Return what is known of each poll, without locks; unknown runners are left out."""
+    rows = conn.execute(
+        _LOOK,
+        {
+            "polls": [ask.poll_id for ask in asks],
+            "runner_ids": [ask.runner_id for ask in asks],
+            "forget": limits.forget_runner,
+            "again": STOP_TOLD_AGAIN_SECONDS,
+        },
+    )
+    return {row.poll_id: row for row in rows}
+
+
 def _tell(
     conn: Connection,
     asks: Sequence[Ask],
+    looks: dict[str, Row[Any]],
     limits: Limits,
 ) -> tuple[dict[str, Answer], list[Seeker]]:
-    """Answer what needs no claim: unknown runners, stops, leave, runs that are assigned already."""
-    looks = {
-        row.poll_id: row
-        for row in conn.execute(
-            _LOOK,
-            {
-                "polls": [ask.poll_id for ask in asks],
-                "runner_ids": [ask.runner_id for ask in asks],
-                "forget": limits.forget_runner,
-                "again": STOP_TOLD_AGAIN_SECONDS,
-            },
-        )
-    }
+    """Answer what needs no claim: unknown runners, runs that are assigned already, stops, leave.
+
+    Assigned runs are confirmed first: runs are locked before runners.
+    """
     known = {poll_id: row for poll_id, row in looks.items() if not row.gone}
-    stops = _due_stops(conn, [row for row in known.values() if row.stop_due])
-    leaving = _tell_leave(conn, [row for row in known.values() if row.to_leave and row.runner_id not in stops])
     assigned = [poll_id for poll_id, row in known.items() if row.assigned]
     mine = confirm_polls(conn, assigned, limits=limits) if assigned else {}
+    stops = _due_stops(conn, [row for row in known.values() if row.stop_due])
+    leaving = _tell_leave(conn, [row for row in known.values() if row.to_leave and row.runner_id not in stops])
     answers: dict[str, Answer] = {}
     open_asks: list[Seeker] = []
     for ask in asks:
+        if ask.poll_id in answers:
+            continue
         row = known.get(ask.poll_id)
         if row is None:
             answers[ask.poll_id] = RunnerNotRegistered(ask.runner_id)

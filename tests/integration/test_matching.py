@@ -1,0 +1,172 @@
+"""Which run goes to which runner: demands, tags, capacity, priority and age (PROTOCOL, Demands)."""
+
+from typing import Any
+
+import pytest
+
+from models.claim import claim_runs
+from models.profiles import Demands
+from models.submit import NewRun
+from tests.support.truth import Runner, Truth, asking, resuming, starting
+
+ANY = Demands()
+
+
+def demanding(demands: Demands = ANY, **values: Any) -> NewRun:
+    return starting(additional_demands=demands, **values)
+
+
+def taken(truth: Truth, runner: Runner, wanted: int = 100) -> list[str]:
+    return [run.run_id for run in truth.claim(runner, wanted=wanted)]
+
+
+OFFER = {"hostname": "h", "project_dir": "/p", "executor_profile": "e", "tags": ["gpu", "big"]}
+
+
+@pytest.mark.parametrize(
+    ("demands", "fits"),
+    [
+        (ANY, True),
+        (Demands(hostname="h"), True),
+        (Demands(hostname="H"), False),
+        (Demands(project_dir="/p", executor_profile="e"), True),
+        (Demands(project_dir="/p", executor_profile="other"), False),
+        (Demands(project_dir="/p/"), False),
+        (Demands(tags=("gpu",)), True),
+        (Demands(tags=("gpu", "big")), True),
+        (Demands(tags=("gpu", "small")), False),
+        (Demands("h", "/p", "e", None, ("big",)), True),
+    ],
+)
+def test_a_runner_satisfies_demands_when_every_property_equals_and_all_tags_are_there(
+    truth: Truth,
+    demands: Demands,
+    fits: bool,  # noqa: FBT001 - a table of cases
+) -> None:
+    """A property that is not given demands nothing."""
+    run = truth.accept(demanding(demands))[0].run_id
+
+    assert taken(truth, truth.runner(**OFFER)) == ([run] if fits else [])
+
+
+def test_every_run_demands_an_executor_type(truth: Truth) -> None:
+    """`autonomous`: a runner registered without one takes nothing."""
+    run = truth.start().run_id
+
+    assert taken(truth, truth.runner(executor_type=None)) == []
+    assert taken(truth, truth.runner(executor_type="procedural")) == []
+    assert taken(truth, truth.runner()) == [run]
+
+
+def test_a_runner_that_requires_matching_tags_takes_only_runs_that_demand_one_of_them(truth: Truth) -> None:
+    """It still needs all that the run demands."""
+    plain, gpu, both, other = [
+        run.run_id
+        for run in truth.accept(*[demanding(Demands(tags=t)) for t in [(), ("gpu",), ("gpu", "big"), ("small",)]])
+    ]
+    assert taken(truth, truth.runner(**OFFER, require_matching_tags=True)) == [gpu, both]
+    assert taken(truth, truth.runner(tags=[], require_matching_tags=True)) == []
+    assert taken(truth, truth.runner(tags=["small"], require_matching_tags=True)) == [other]
+    assert taken(truth, truth.runner()) == [plain]
+
+
+def test_the_highest_priority_goes_first_then_the_oldest(truth: Truth) -> None:
+    """Across sets of demands, whichever their order."""
+    items = [
+        demanding(Demands(tags=("gpu",) if place % 2 else ()), priority=p)
+        for place, p in enumerate([0, -5, 100, 0, 7, -5, 7])
+    ]
+    runs = [run.run_id for run in truth.accept(*items)]
+    runner = truth.runner(tags=["gpu"])
+
+    expected = [runs[place] for place in (2, 4, 6, 0, 3, 1, 5)]
+    assert [taken(truth, runner, wanted=1)[0] for _ in runs] == expected
+
+
+def test_a_run_that_nobody_there_may_take_holds_up_none_behind_it(truth: Truth) -> None:
+    """Higher priority and older, and quite in the way."""
+    truth.accept(*[demanding(Demands(tags=("mainframe",)), priority=9) for _ in range(20)])
+    mine = truth.start().run_id
+
+    assert taken(truth, truth.runner()) == [mine]
+
+
+def test_a_runner_with_a_capacity_has_no_more_in_hand(truth: Truth) -> None:
+    """Claimed, running and stopping count; ended ones do not."""
+    runs = [run.run_id for run in truth.accept(*[starting() for _ in range(6)])]
+    runner = truth.runner(capacity=3)
+    assert taken(truth, runner, wanted=2) == runs[:2]
+    assert taken(truth, runner, wanted=2) == runs[2:3]
+    assert taken(truth, runner) == []
+
+    truth.rows("UPDATE runs SET status = 'stopping' WHERE run_id = :r", r=runs[0])
+    truth.rows("UPDATE runs SET status = 'running' WHERE run_id = :r", r=runs[1])
+    assert taken(truth, runner) == []
+    truth.rows("UPDATE runs SET status = 'completed', completed_at = now() WHERE run_id = :r", r=runs[0])
+    assert taken(truth, runner) == runs[3:4]
+
+
+def test_several_polls_of_a_runner_share_its_capacity(truth: Truth) -> None:
+    """At once in a batch, parked, and of dispatch."""
+    truth.accept(*[starting() for _ in range(9)])
+    runner = truth.runner(capacity=4)
+    answers = truth.answer(*[asking(runner, wanted=3) for _ in range(2)])
+    assert [len(answer.runs) for answer in answers] == [3, 1]
+
+    assert truth.answer(asking(runner))[0].parked
+    assert truth.dispatch() == {}
+    truth.rows(
+        """UPDATE runs SET status = 'completed', completed_at = now()
+           WHERE run_id IN (SELECT run_id FROM runs WHERE status = 'claimed' LIMIT 1)""",
+    )
+    truth.answer(asking(runner, wanted=0))
+    assert sum(map(len, truth.dispatch().values())) == 1
+    assert truth.count("runs", "status = 'claimed'") == 4
+
+
+def test_a_full_runner_leaves_the_work_to_others_in_the_batch(truth: Truth) -> None:
+    """Neither of them waits for the other."""
+    runs = [run.run_id for run in truth.accept(*[starting() for _ in range(3)])]
+    small, large = truth.runner(capacity=1), truth.runner()
+    first, second = truth.answer(asking(small, wanted=3), asking(large, wanted=3))
+
+    assert [len(first.runs), len(second.runs)] == [1, 2]
+    assert {run.run_id for answer in (first, second) for run in answer.runs} == set(runs)
+
+
+def test_a_registration_does_not_get_a_run_again_that_it_may_not_have(truth: Truth) -> None:
+    """`not_for`: of a runner without tokens a report must only mean one claim. Another registration may."""
+    barred, runner = truth.start(priority=5).run_id, truth.runner()
+    truth.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint), 77]", r=runner.registration)
+    free = truth.start().run_id
+
+    assert taken(truth, runner) == [free]
+    assert taken(truth, truth.runner()) == [barred]
+
+
+def test_barred_runs_in_front_hold_up_nothing(truth: Truth) -> None:
+    """More of them than a claim looks at in one go; the next seeker in the batch may have them."""
+    runner, other = truth.runner(), truth.runner()
+    truth.accept(*[starting(priority=5) for _ in range(60)])
+    truth.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
+    free = truth.start().run_id
+    mine, others = truth.answer(asking(runner), asking(other, wanted=2))
+
+    assert [run.run_id for run in mine.runs] == [free]
+    assert {run.priority for run in others.runs} == {5}
+
+
+def test_a_run_behind_another_of_its_session_is_not_given_out(truth: Truth) -> None:
+    """One at a time, even to a runner that wants many."""
+    first, *_ = truth.accept(starting("s"), resuming("s", priority=100), resuming("s"))
+
+    assert taken(truth, truth.runner()) == [first.run_id]
+    assert taken(truth, truth.runner()) == []
+
+
+def test_a_claim_of_nobody_is_nothing(truth: Truth) -> None:
+    """No seekers, no statement."""
+    truth.start()
+    given = truth.do(claim_runs, [], delivered=True)
+
+    assert (given.runs, given.ring_again) == ({}, False)
