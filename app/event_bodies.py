@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from models.events import NewEvent
-
 from app.bodies import Fault, Invalid, Loc
 from app.lenient import encode
 from app.problems import BadRequest
-from models.base import Caller, uuid7
+from models.base import Caller
+from models.events import NewEvent
 from models.texts import storable
 
 # All present in every event, null when unset (PROTOCOL, Sessions).
@@ -51,7 +50,6 @@ def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: L
     frame = _within(event, most_bytes)
     key, token = body.get("event_key"), body.get("claim_token")
     stored = NewEvent(
-        event_uid=uuid7(),
         session_id=storable(session_id),
         caller=caller,
         event_type=event_type,

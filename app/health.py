@@ -15,7 +15,7 @@ class Health:
     def __init__(self, drain: Drain) -> None:
         self._drain = drain
         self._started = False
-        self._postgres = False
+        self._postgres = True
         self._reasons: Mapping[str, str] = {}
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -16,9 +17,9 @@ LARGEST_LIMIT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of a list as it goes out; ``extra`` is said once, at the end, from the first page."""
+    """A stretch of a list, its items encoded; ``extra`` is said once, at the end, from the first page."""
 
-    items: Sequence[Mapping[str, Any]]
+    items: Sequence[bytes]
     next_cursor: str | None
     extra: Mapping[str, Any]
 
@@ -56,27 +57,29 @@ def storable_query(text: str | None) -> str | None:
     return text.replace("\x00", "\ufffd") if text else None
 
 
-async def answer_list(name: str, fetch: Fetch, limit: int | None, cursor: str | None, most: int) -> StreamingResponse:
+async def answer_list(
+    name: str, fetch: Fetch, limit: int | None, cursor: str | None, most: float = inf
+) -> StreamingResponse:
     """Answer with everything up to ``most`` when neither limit nor cursor was given, else with one page.
 
     The first page is read before the answer begins, so that what is wrong can still be said.
     """
     total = limit if limit is not None else (LARGEST_LIMIT if cursor is not None else most)
-    first = await fetch(cursor, min(PAGE, total))
+    first = await fetch(cursor, int(min(PAGE, total)))
     return StreamingResponse(_stream(name, fetch, first, total), media_type="application/json")
 
 
-async def _stream(name: str, fetch: Fetch, first: Page, total: int) -> AsyncIterator[bytes]:
+async def _stream(name: str, fetch: Fetch, first: Page, total: float) -> AsyncIterator[bytes]:
     page, left = first, total
     opening = f'{{"{name}":['.encode()
     while True:
         left -= len(page.items)
-        body = b",".join(encode(item) for item in page.items)
+        body = b",".join(page.items)
         yield opening + body
         if page.next_cursor is None or left <= 0 or not page.items:
             break
         opening = b","
-        page = await fetch(page.next_cursor, min(PAGE, left))
+        page = await fetch(page.next_cursor, int(min(PAGE, left)))
         if not page.items:
             opening = b""
     tail = dict(first.extra)

@@ -103,6 +103,7 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.RunnerNotRegistered: lambda _: Problem(401, "Runner not registered"),
     errors.DuplicateRunner: _duplicate_runner,
     errors.StopSessionFirst: lambda _: Problem(409, "Stop session first"),
+    errors.BadCursor: lambda _: Problem(400, "The cursor is not one that was given out here"),
     errors.ResultNotFound: lambda _: Problem(404, "No result found"),
     errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),
 }

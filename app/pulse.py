@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from models.duties import duty_ages, sign_instance
 from sqlalchemy import Connection
 
 from app.batching import Unavailable
+from models.duties import duty_ages, sign_instance
 from models.feed import sequence_feed
 from models.migrate import newest_revision, revision
 from models.polls import leave_instance

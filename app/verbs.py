@@ -4,9 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from models.events import append_events
-from models.runners import deregister_runners, register_runners, touch_runners
-
 from app.batching import Attempts, GroupCommit, Verb
 from app.polls import PollVerbs
 from models.base import Limits
@@ -14,8 +11,11 @@ from models.bind import bind_sessions, patch_sessions, report_session_statuses
 from models.delete import delete_sessions
 from models.deliveries import confirm_deliveries, release_claims
 from models.errors import CoordinatorError
+from models.events import append_events
 from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
+from models.register import register_runners
 from models.report import report_runs
+from models.runners import deregister_runners, touch_runners
 from models.stop import stop_runs, stop_sessions
 from models.submit import submit_runs
 from runtime.names import Actor

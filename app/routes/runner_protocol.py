@@ -3,7 +3,6 @@
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter
-from models.runners import Registration, Touch
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,6 +11,7 @@ from app.batching import Unavailable
 from app.bodies import Fault, Invalid, read_body
 from app.deps import TheWeb, lenient_object, parse_object, strict_body
 from app.hangup import hang_up
+from app.lenient import encode
 from app.lists import seconds, whole
 from app.problems import BadRequest, Refused, accepted, item_problem
 from app.reports import one_of_many, report_of, runner_id_of
@@ -19,7 +19,9 @@ from app.schemas import RegisterRunner, checked
 from app.wire import OK, Json, claimed_run_json
 from models.bind import ReportSessionStatus
 from models.errors import CoordinatorError, RunnerNotRegistered
+from models.register import Registration
 from models.report import Report, Reported
+from models.runners import Touch
 from models.statuses import Outcome
 from models.texts import storable
 
@@ -58,17 +60,29 @@ async def poll(request: Request, web: TheWeb) -> Response:
 @router.post("/register", openapi_extra=openapi.body(RegisterRunner), responses=docs.REGISTERED)
 async def register(request: Request, web: TheWeb) -> Response:
     """Register a process. The same four properties are the same runner; 409 while another process of it is online."""
-    document = await strict_body(request, web.settings.submission_bytes)
-    body = checked(RegisterRunner, document)
-    registration = Registration.of(document, body)
+    body = checked(RegisterRunner, await strict_body(request, web.settings.submission_bytes))
+    executor = body.executor
+    registration = Registration(
+        hostname=body.hostname,
+        project_dir=body.project_dir,
+        executor_profile=body.executor_profile,
+        tags=body.tags or (),
+        executor=None if executor is None else encode(executor.model_dump(exclude_unset=True)).decode(),
+        executor_type=executor.type if executor else None,
+        command=executor.command if executor else None,
+        require_matching_tags=bool(body.require_matching_tags),
+        agents=None if body.agents is None else encode(body.agents).decode(),
+        capacity=body.capacity,
+        instance_id=body.instance_id,
+    )
     registered = accepted(await web.verbs.register.one(registration))
     answer: dict[str, Any] = {
         "runner_id": registered.runner_id,
         "poll_endpoint": "/runner/runs",
-        "poll_timeout_seconds": web.settings.poll_timeout_seconds,
+        "poll_timeout_seconds": _plain(web.settings.poll_timeout_seconds),
         "heartbeat_interval_seconds": registered.told_interval,
     }
-    if body.executor is None or not body.executor.type:
+    if executor is None or not executor.type:
         answer["warning"] = "Every run demands an executor type; without executor.type this runner gets none"
     return Json(answer)
 
@@ -154,6 +168,10 @@ async def _report(web: TheWeb, request: Request, run_id: str, outcome: Outcome) 
     accepted(await web.held(lambda: web.verbs.report.one(report, len(raw))))
     web.waits.hint([report.run_id])
     return Json(OK)
+
+
+def _plain(number: float) -> float:
+    return int(number) if number == int(number) else number
 
 
 async def _all_reported(web: TheWeb, reports: list[Report]) -> list[Reported | CoordinatorError | Unavailable]:

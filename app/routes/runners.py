@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastapi import APIRouter
-from models.runners import LeaveRunner, RunnerInfo, list_runners
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,6 +10,7 @@ from app import docs, openapi
 from app.deps import TheWeb
 from app.problems import accepted
 from app.wire import Json, stored
+from models.runners import LeaveRunner, RunnerInfo, list_runners
 from models.runs import iso
 from models.texts import storable
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/runners", tags=["Runners"])
 @router.get("", responses=docs.RUNNERS)
 async def read_runners(web: TheWeb) -> Response:
     """All runners that have not left and are not forgotten; a lost one shows as `stale` with `lost`."""
-    return Json({"runners": [_runner_json(runner) for runner in await web.reads.read(list_runners)]})
+    return Json({"runners": [_runner_json(runner) for runner in await web.reads.read(list_runners, limits=web.limits)]})
 
 
 @router.delete("/{runner_id}", responses=docs.LEFT, openapi_extra=openapi.query(docs.LEAVE))

@@ -12,13 +12,15 @@ from app.batching import Unavailable
 from app.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body
 from app.deps import TheCaller, TheWeb, strict_body
 from app.hangup import hang_up
+from app.lenient import encode
 from app.lists import Page, answer_list, seconds, storable_query, wanted
 from app.problems import BadRequest, accepted, item_problem
 from app.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
 from app.submission import idempotency_key, new_run
 from app.wire import Json, run_json, without_nulls
 from models.errors import CoordinatorError
-from models.runs import Run, RunFilter, get_run, list_runs
+from models.lists import RunFilter, list_runs
+from models.runs import Run, get_run
 from models.stop import StopRun
 from models.submit import NewRun, Submitted
 
@@ -79,7 +81,7 @@ async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Respons
 
     async def fetch(after: str | None, most: int) -> Page:
         page = accepted(await web.reads.read(list_runs, caller, which, limit=most, after=after))
-        return Page([run_json(run) for run in page.runs], page.next_cursor, {"feed_cursor": page.feed_cursor})
+        return Page([encode(run_json(run)) for run in page.runs], page.next_cursor, {"feed_cursor": page.feed_cursor})
 
     return await answer_list("runs", fetch, limit, cursor, web.settings.list_limit)
 

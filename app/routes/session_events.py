@@ -3,7 +3,6 @@
 from typing import Any, Final
 
 from fastapi import APIRouter
-from models.events import NewEvent, StoredEvent, list_events
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,12 +11,13 @@ from app.batching import Unavailable
 from app.bodies import Fault, Invalid, read_body
 from app.deps import TheCaller, TheWeb
 from app.event_bodies import new_event
-from app.lenient import parse_lenient
+from app.lenient import encode, parse_lenient
 from app.lists import Page, answer_list, wanted
 from app.problems import BadRequest, accepted, item_problem
 from app.wire import OK, Json
 from models.base import Caller
-from models.errors import CoordinatorError
+from models.errors import CoordinatorError, NotFound
+from models.events import Event, NewEvent, StoredEvent, list_events
 from models.texts import storable
 
 router = APIRouter(tags=["Sessions"])
@@ -32,9 +32,9 @@ async def read_events(session_id: str, request: Request, web: TheWeb, caller: Th
 
     async def fetch(after: str | None, most: int) -> Page:
         page = accepted(await web.reads.read(list_events, caller, storable(session_id), after=after, limit=most))
-        return Page([_event_json(event) for event in page.events], page.next_cursor, {})
+        return Page([_encoded(event) for event in page.events], page.next_cursor, {"feed_cursor": page.feed_cursor})
 
-    return await answer_list("events", fetch, limit, cursor, ALL)
+    return await answer_list("events", fetch, limit, cursor)
 
 
 @router.post(
@@ -49,8 +49,8 @@ async def append_event(session_id: str, request: Request, web: TheWeb, caller: T
     given = parse_lenient(raw, extra_depth=1)
     if isinstance(given, list):
         return await _append_many(given, session_id, web, caller)
-    event = new_event(given, session_id, caller, web.settings.event_bytes, ("body",))
-    accepted(await web.held(lambda: web.verbs.append.one(event, len(raw))))
+    event, size = new_event(given, session_id, caller, web.settings.event_bytes, ("body",))
+    accepted(await web.held(lambda: web.verbs.append.one(event, size)))
     return Json(OK, 201)
 
 
@@ -65,6 +65,8 @@ async def _append_many(given: list[Any], session_id: str, web: TheWeb, caller: C
         except (Invalid, BadRequest) as refused:
             results[place] = item_problem(refused)
     outcomes = await web.held(lambda: _all_stored(web, list(events.values())))
+    if outcomes and all(isinstance(outcome, NotFound) for outcome in outcomes):
+        accepted(outcomes[0])
     for place, outcome in zip(events, outcomes, strict=True):
         results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 201}
     return Json({"ok": all(one["code"] == 201 for one in results), "results": results}, 201)
@@ -78,3 +80,9 @@ async def _all_stored(
     if any(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
     return outcomes
+
+
+def _encoded(event: Event) -> bytes:
+    """The fields as they were stored, behind what the list adds."""
+    cursor = b"null" if event.feed_cursor is None else encode(event.feed_cursor)
+    return b'{"id":%d,"feed_cursor":%s,%s' % (event.id, cursor, event.data[1:].encode())

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from app import docs, openapi
 from app.deps import TheCaller, TheWeb, strict_body
+from app.lenient import encode
 from app.lists import Page, answer_list, storable_query, wanted
 from app.problems import accepted
 from app.routes.runs import stopped_json
@@ -17,14 +18,9 @@ from app.wire import Json
 from models.base import new_id
 from models.bind import Bind, Patch
 from models.delete import DeleteSession
+from models.lists import SessionFilter, list_sessions
 from models.results import session_result, session_status
-from models.sessions import (
-    Session,
-    SessionFilter,
-    get_session,
-    list_sessions,
-    session_json,
-)
+from models.sessions import Session, get_session, session_json
 from models.stop import StopSession
 
 router = APIRouter(tags=["Sessions"])
@@ -43,7 +39,7 @@ async def read_sessions(request: Request, web: TheWeb, caller: TheCaller) -> Res
 
     async def fetch(after: str | None, most: int) -> Page:
         page = accepted(await web.reads.read(list_sessions, caller, which, limit=most, after=after))
-        shown = [session_json(session) for session in page.sessions]
+        shown = [encode(session_json(session)) for session in page.sessions]
         return Page(shown, page.next_cursor, {"feed_cursor": page.feed_cursor})
 
     return await answer_list("sessions", fetch, limit, cursor, web.settings.list_limit)
