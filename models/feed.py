@@ -68,7 +68,29 @@ def sequence_feed(conn: Connection) -> int:
     return int(conn.execute(text("SELECT sequence_feed()")).scalar_one())
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the feed: all up to ``position`` has been seen."""
+
+    epoch: str
+    position: int
+
+
+def write_cursor(epoch: str, position: int) -> str:
+    """Return the text by which clients name a place in the feed, ``v1.<epoch>.<pos>``."""
+    return f"v1.{epoch}.{position}"
+
+
+def parse_cursor(cursor: str) -> Cursor | None:
+    """Return what the text says, None when it is malformed."""
+    version, _, rest = cursor.partition(".")
+    epoch, _, position = rest.partition(".")
+    if version != "v1" or not epoch or not (position.isascii() and position.isdigit()) or len(position) > 18:
+        return None
+    return Cursor(epoch, int(position))
+
+
 def feed_position(conn: Connection) -> str:
-    """Return the cursor of the newest numbered event, ``v1.<epoch>.<pos>``."""
+    """Return the cursor of the newest numbered event."""
     row = conn.execute(text("SELECT epoch, last_pos FROM feed_head")).one()
-    return f"v1.{row.epoch}.{row.last_pos}"
+    return write_cursor(row.epoch, row.last_pos)
