@@ -1,0 +1,98 @@
+"""Runs brought to a status by the verbs themselves, and what runners say of them."""
+
+from typing import Any
+
+from sqlalchemy import text
+
+from models.base import ADMIN, Caller
+from models.claim import Ask
+from models.errors import CoordinatorError
+from models.report import Report, Reported, report_runs
+from models.runs import Run
+from models.statuses import Outcome
+from models.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
+from tests.support.truth import Runner, Truth
+
+OWN = "own"
+
+
+def report(run: Run, outcome: str, *, token: str | None = OWN, runner_id: str | None = None, **values: Any) -> Report:
+    """What a runner says of a run it was given; with the claim's token unless another, or None, is given."""
+    assert run.runner_id is not None
+    sent = run.claim_token if token == OWN else token
+    return Report(run.run_id, runner_id or run.runner_id, Outcome(outcome), sent, **values)
+
+
+def say(truth: Truth, *reports: Report) -> list[Reported | CoordinatorError]:
+    return truth.do(report_runs, reports)
+
+
+def accepted(truth: Truth, run: Run, outcome: str, **values: Any) -> Reported:
+    """Report what nobody can object to."""
+    (result,) = say(truth, report(run, outcome, **values))
+    assert isinstance(result, Reported), result
+    return result
+
+
+def claimed(truth: Truth, runner: Runner | None = None, **values: Any) -> Run:
+    """A run that starts a session, claimed and delivered."""
+    truth.start(**values)
+    (run,) = truth.claim(runner or truth.runner())
+    return run
+
+
+def running(truth: Truth, runner: Runner | None = None, **values: Any) -> Run:
+    """The same, started."""
+    run = claimed(truth, runner, **values)
+    accepted(truth, run, "started")
+    return run
+
+
+def idle(truth: Truth, runner: Runner | None = None, **values: Any) -> Run:
+    """A completed run whose session has a live process."""
+    run = running(truth, runner, **values)
+    accepted(truth, run, "completed", session_status="idle")
+    return run
+
+
+def stop(truth: Truth, session_id: str, caller: Caller = ADMIN) -> Stopped:
+    (result,) = truth.do(stop_sessions, [StopSession(caller, session_id)])
+    assert isinstance(result, Stopped), result
+    return result
+
+
+def stop_run(truth: Truth, run_id: str, caller: Caller = ADMIN) -> Stopped:
+    (result,) = truth.do(stop_runs, [StopRun(caller, run_id)])
+    assert isinstance(result, Stopped), result
+    return result
+
+
+def parked_run(truth: Truth, runner: Runner, ask: Ask) -> str:
+    """The id of the run that was given to a parked poll and not delivered yet."""
+    return str(truth.one("SELECT run_id FROM runs WHERE claim_poll_id = :p AND status = 'claimed'", p=ask.poll_id))
+
+
+def history(truth: Truth, session_id: str) -> list[str]:
+    """The session's own timeline: the types of its events, in order."""
+    rows = truth.rows(
+        "SELECT event_type FROM events WHERE session_id = :s AND kind = 'event' ORDER BY id", s=session_id
+    )
+    return [row.event_type for row in rows]
+
+
+def session_statuses(truth: Truth, session_id: str) -> list[str]:
+    """Each status the feed told of the session, in order."""
+    rows = truth.rows(
+        "SELECT frame->'session'->>'status' AS status FROM events "
+        "WHERE session_id = :s AND kind IN ('session_created', 'session_updated') ORDER BY id",
+        s=session_id,
+    )
+    return [row.status for row in rows]
+
+
+def time_out(truth: Truth, run_id: str) -> None:
+    """Put a running run into the state its passed time limit puts it into."""
+    with truth.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE runs SET status = 'stopping', stop_cause = 'timeout' WHERE run_id = :r"), {"r": run_id}
+        )
