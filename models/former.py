@@ -1,5 +1,6 @@
 """What a runner leaves behind when its registration ends: it left, is lost, or another process took its place."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -48,17 +49,29 @@ def holdings(conn: Connection, runner_ids: Iterable[str]) -> tuple[list[str], li
     )
 
 
-def end_holdings(conn: Connection, held: Held, ended: Mapping[str, Ended]) -> list[HeldRun]:
-    """Take from the runners what of theirs is locked: runs as lost, idle sessions finished, stops done.
+def registrations(held: Held) -> dict[str, set[int]]:
+    """Return the registrations that hold a run or keep a session alive, by runner."""
+    numbers: defaultdict[str, set[int]] = defaultdict(set)
+    for run in held.runs.values():
+        if run.runner_id is not None and run.status in IN_HAND:
+            numbers[run.runner_id].add(run.registration)
+    for session in held.sessions.values():
+        if session.runner_id is not None:
+            numbers[session.runner_id].add(session.registration)
+    return dict(numbers)
+
+
+def end_holdings(conn: Connection, held: Held, ended: Mapping[int, Ended]) -> list[HeldRun]:
+    """Take from the registrations what of theirs is locked: runs as lost, idle sessions finished, stops done.
 
     Returns the runs as they are now. The runs and sessions come from ``hold_runs`` or ``hold_free``.
     """
-    runs = [run for run in held.runs.values() if run.runner_id in ended and run.status in IN_HAND]
+    runs = [run for run in held.runs.values() if run.registration in ended and run.status in IN_HAND]
     idle = _idle_sessions(held, ended)
     concerned = {run.session_id for run in runs} | set(idle)
     stopping = read_stops(conn, concerned).keys()
     close_stops(conn, concerned)
-    moved = move_runs(conn, [_lost(run, ended[run.runner_id]) for run in runs])
+    moved = move_runs(conn, [_lost(run, ended[run.registration]) for run in runs])
     settle_and_tell(conn, [_idle_end(session_id, stopping=session_id in stopping) for session_id in idle])
     return list(moved.values())
 
@@ -68,9 +81,9 @@ def drop_polls(conn: Connection, runner_ids: Iterable[str]) -> None:
     conn.execute(_DROP_POLLS, {"runner_ids": list(runner_ids)})
 
 
-def _idle_sessions(held: Held, ended: Mapping[str, Ended]) -> list[str]:
+def _idle_sessions(held: Held, ended: Mapping[int, Ended]) -> list[str]:
     active = {run.session_id for run in held.runs.values() if run.status in IN_HAND}
-    return [name for name, row in sorted(held.sessions.items()) if row.runner_id in ended and name not in active]
+    return [name for name, row in sorted(held.sessions.items()) if row.registration in ended and name not in active]
 
 
 def _lost(run: HeldRun, end: Ended) -> Move:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits, RunnerId, runner_identity, uuid7
 from models.errors import DuplicateRunner
-from models.former import REPLACED, Ended, drop_polls, end_holdings, holdings
+from models.former import REPLACED, Ended, drop_polls, end_holdings, holdings, registrations
 from models.gaps import counted_from
 from models.rounds import in_rounds
 from models.runners import stale_after, told_interval
@@ -247,8 +247,14 @@ def _go_on(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], int]]) -> 
 
 
 def _end_former(conn: Connection, held: Held, former: Mapping[str, Row[Any]]) -> None:
-    if former:
-        end_holdings(conn, held, {one: Ended(REPLACED, row.sends_tokens) for one, row in former.items()})
+    numbers = registrations(held)
+    ended = {
+        number: Ended(REPLACED, sends_tokens=row.sends_tokens and number == row.registration)
+        for one, row in former.items()
+        for number in numbers.get(one, ())
+    }
+    if ended:
+        end_holdings(conn, held, ended)
 
 
 def _duplicate(runner_id: str, item: Registration) -> DuplicateRunner:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from models.base import DEFAULT_LIMITS, Limits
 from models.errors import NotFound
-from models.former import LEFT, Ended, drop_polls, end_holdings, holdings
+from models.former import LEFT, Ended, drop_polls, end_holdings, holdings, registrations
 from models.gaps import counted_from
 from models.transitions import hold_runs
 
@@ -164,7 +164,7 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
 
 
 _HOLD = text("""
-    SELECT runner_id, left_at, leave_told_at, sends_tokens FROM runners
+    SELECT runner_id, registration, left_at, leave_told_at, sends_tokens FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id FOR NO KEY UPDATE
 """)
 
@@ -202,7 +202,13 @@ def deregister_runners(
     if going and held is not None:
         conn.execute(_LEAVE_NOW, {"runner_ids": going})
         drop_polls(conn, going)
-        end_holdings(conn, held, {one: Ended(LEFT, there[one].sends_tokens) for one in going})
+        numbers = registrations(held)
+        ended = {
+            number: Ended(LEFT, sends_tokens=there[one].sends_tokens and number == there[one].registration)
+            for one in going
+            for number in numbers.get(one, ())
+        }
+        end_holdings(conn, held, ended)
     told = [one for one in asked if one not in leaving and one in there and there[one].left_at is None]
     if told:
         conn.execute(_ASK_TO_LEAVE, {"runner_ids": told})

@@ -1,0 +1,77 @@
+"""Expiry: every second, all that ran out of time, by state and not by edge (ARCHITECTURE, Expiry)."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import Connection
+
+from models.base import DEFAULT_LIMITS, Limits
+from models.duties import try_duty
+from models.expire_runners import (
+    drop_silent_polls,
+    lose_silent,
+    take_from_lost,
+    take_orphaned,
+    take_unheld,
+)
+from models.expire_runs import (
+    Pass,
+    Step,
+    fail_unmatched,
+    give_up_idle_stops,
+    give_up_stops,
+    ready_runs,
+    release_spent_claims,
+    stop_timed_out,
+)
+from models.gaps import read_clocks
+
+# What needs nobody to be heard, and what is judged by silence or by time that a gap of ours takes away.
+ALWAYS: Final[tuple[Step, ...]] = (ready_runs, drop_silent_polls)
+HEARING: Final[tuple[Step, ...]] = (
+    lose_silent,
+    take_from_lost,
+    take_unheld,
+    take_orphaned,
+    release_spent_claims,
+    stop_timed_out,
+    give_up_stops,
+    give_up_idle_stops,
+    fail_unmatched,
+)
+# These change nothing that anybody is told of.
+SILENT: Final = frozenset(
+    {"runners lost", "runners gone", "polls dropped", "match deadlines moved", "run deadlines moved"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireResult:
+    """What a pass did, by name; which actors are to be rung after the commit; whether another pass is due at once."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    rings: frozenset[str] = frozenset()
+    again: bool = False
+
+
+def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 500) -> ExpireResult:
+    """Do one pass over all deadlines of runners, claims, starts, runs and stops; each step takes ``at_most`` rows.
+
+    What somebody else has locked is left to the next pass, and so is everything while another pass runs. Silence that
+    we caused is held against nobody: gaps of ours are noted first, and while one is open only what needs no runner to
+    be heard is done (promise 5). Twice, or never for a while, is as good as once a second.
+    """
+    if not try_duty(conn, "expiry"):
+        return ExpireResult()
+    one = Pass(conn, read_clocks(conn, limits), limits, at_most)
+    steps = ALWAYS if one.clocks.blind else (*ALWAYS, *HEARING)
+    counts: dict[str, int] = {}
+    again = False
+    for step in steps:
+        done = step(one)
+        counts |= {name: number for name, number in done.counts.items() if number}
+        again = again or done.full
+    told = counts.keys() - SILENT
+    # A return to pending or a session's end makes a run claimable, and is told of.
+    rings = frozenset({"dispatch", "broadcast"}) if told else frozenset()
+    return ExpireResult(counts, rings, again)

@@ -1,0 +1,315 @@
+"""Deadlines of runs and claims: each pass handles what is due by its state now, whoever missed it before."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, TextClause, text
+
+from models.base import Limits
+from models.duties import duty_due
+from models.free_locks import hold_free, hold_runners
+from models.gaps import Clocks
+from models.loss import give_up_stop, idle_stopped, release, time_out, unmatched
+from models.settle import Effect
+from models.statuses import IN_HAND, RunStatus
+from models.stop import OpenStop, close_stops, open_stops, stop_seconds
+from models.transitions import Held, HeldRun, move_runs, settle_and_tell
+
+MISSED_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass of expiry: by which clocks and limits, and how many rows each of its steps takes at most."""
+
+    conn: Connection
+    clocks: Clocks
+    limits: Limits
+    most: int
+
+    def find(self, query: TextClause, **values: Any) -> list[str]:
+        """Return the first column of what is due."""
+        parameters = {"now": self.clocks.now, "restarted": self.clocks.restarted_at, "most": self.most, **values}
+        return list(self.conn.execute(query, parameters).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a step did: how many, by name, and whether it found as many as it may take."""
+
+    counts: dict[str, int]
+    full: bool = False
+
+
+Step = Callable[[Pass], Done]
+
+# Delays that ended lately; the small index holds them in order of their time.
+_DUE = text("""
+    SELECT DISTINCT r.session_id FROM runs r
+    WHERE r.status = 'pending' AND NOT r.ready
+      AND r.not_before BETWEEN CAST(:now AS timestamptz) - interval '60 seconds' AND CAST(:now AS timestamptz)
+      -- a stop of the session is open: closing it makes the run ready
+      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id)
+      -- it waits behind an earlier one: that one's end makes it ready
+      AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
+                      AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
+    LIMIT :most
+""")
+
+# The net under all that should have made a run ready; it looks at every waiting run, hence not every second.
+_MISSED = text("""
+    SELECT DISTINCT r.session_id FROM runs r
+    WHERE r.status = 'pending' AND NOT r.ready
+      AND (r.not_before IS NULL OR r.not_before <= CAST(:now AS timestamptz))
+      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id)
+      AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
+                      AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
+    LIMIT :most
+""")
+
+
+def ready_runs(one: Pass) -> Done:
+    """Make runs ready whose delay has ended, and now and then those that were missed."""
+    found = one.find(_DUE)
+    if len(found) < one.most and duty_due(one.conn, "missed readiness", MISSED_SECONDS):
+        found = sorted({*found, *one.find(_MISSED)})
+    if not found:
+        return Done({})
+    held = hold_free(one.conn, session_ids=found)
+    before = {run.run_id for run in held.runs.values() if run.ready}
+    settle_and_tell(one.conn, [Effect(name) for name in sorted(held.sessions)])
+    after = one.conn.execute(_READY, {"run_ids": sorted(held.runs.keys() - before)}).scalar_one()
+    return Done({"ready": int(after)}, len(found) >= one.most)
+
+
+_READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
+
+# A pending run lived through gaps since it became ready, or since they were counted last: its deadline moves by them.
+_MOVE_MATCH = text("""
+    UPDATE runs r SET match_deadline_at = r.match_deadline_at + late.length, gaps_counted_at = CAST(:now AS timestamptz)
+    FROM (
+        SELECT w.run_id, g.length FROM (
+            SELECT d.run_id, greatest(d.gaps_counted_at,
+                d.match_deadline_at - make_interval(secs => d.no_match_timeout_seconds)) AS since
+            FROM runs d
+            WHERE d.status = 'pending' AND d.ready AND d.match_deadline_at <= CAST(:now AS timestamptz)
+            ORDER BY d.match_deadline_at LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) w
+        CROSS JOIN LATERAL (
+            SELECT sum(upper(part) - lower(part)) AS length
+            FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps WHERE ended_at > w.since)
+                        * tstzmultirange(tstzrange(w.since, NULL))) AS part) g
+        WHERE g.length > interval '0') late
+    WHERE r.run_id = late.run_id
+    RETURNING r.run_id
+""")
+
+_UNMATCHED = text("""
+    SELECT r.run_id FROM runs r
+    WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at <= CAST(:now AS timestamptz)
+    ORDER BY r.match_deadline_at LIMIT :most
+""")
+
+
+def fail_unmatched(one: Pass) -> Done:
+    """Fail ready runs that no runner took in time."""
+    moved = one.find(_MOVE_MATCH) if one.clocks.restarted_at else []
+    found = one.find(_UNMATCHED)
+
+    def due(run: HeldRun) -> bool:
+        return run.status == RunStatus.PENDING and bool(run.ready) and run.match_deadline_at <= one.clocks.now
+
+    held = hold_free(one.conn, found) if found else Held()
+    ended = move_runs(one.conn, [unmatched(run) for run in _each_session_once(held, found, due)])
+    full = max(len(found), len(moved)) >= one.most
+    return Done({"unmatched": len(ended), "match deadlines moved": len(moved)}, full)
+
+
+_SPENT_CLAIMS = text("""
+    SELECT r.run_id FROM runs r
+    WHERE r.status = 'claimed' AND r.claim_deadline_at <= CAST(:now AS timestamptz)
+      -- after a gap the window starts anew
+      AND coalesce(CAST(:restarted AS timestamptz) + make_interval(secs =>
+            CASE WHEN r.delivered_at IS NULL THEN CAST(:claim_timeout AS float) ELSE CAST(:start_timeout AS float) END),
+          '-infinity') <= CAST(:now AS timestamptz)
+    ORDER BY r.claim_deadline_at LIMIT :most
+""")
+
+# A runner that has gone quiet will not fetch them: no need to wait for the rest of the time.
+_STALE_CLAIMS = text("""
+    SELECT r.run_id FROM runs r JOIN runners n ON n.runner_id = r.runner_id
+    WHERE r.status = 'claimed' AND r.delivered_at IS NULL
+      AND CAST(:now AS timestamptz) - greatest(n.last_seen, CAST(:restarted AS timestamptz))
+          > make_interval(secs => greatest(CAST(:stale_after AS float), 2 * n.told_interval))
+    ORDER BY r.claim_deadline_at LIMIT :most
+""")
+
+
+def release_spent_claims(one: Pass) -> Done:
+    """Release claims that were not delivered, or not started, in time, and undelivered ones of stale runners."""
+    limits = one.limits
+    spent = one.find(_SPENT_CLAIMS, claim_timeout=limits.claim_timeout, start_timeout=limits.start_timeout)
+    stale = set(one.find(_STALE_CLAIMS, stale_after=limits.stale_after)) - set(spent)
+    found = [*spent, *sorted(stale)]
+    held = hold_free(one.conn, found) if found else Held()
+    runners = hold_runners(one.conn, {run.runner_id for run in held.runs.values() if run.run_id in stale})
+
+    def due(run: HeldRun) -> bool:
+        if run.status != RunStatus.CLAIMED:
+            return False
+        if run.run_id in stale:
+            return run.delivered_at is None and _is_stale(one, runners.get(run.runner_id))
+        length = limits.claim_timeout if run.delivered_at is None else limits.start_timeout
+        anew = one.clocks.restarted_at is None or one.clocks.restarted_at + timedelta(seconds=length) <= one.clocks.now
+        return anew and run.claim_deadline_at is not None and run.claim_deadline_at <= one.clocks.now
+
+    runs = _each_session_once(held, found, due)
+    sending = token_senders(one.conn, runs)
+    moves = [release(run, sends_tokens=run.registration in sending) for run in runs]
+    return Done({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
+
+
+def _is_stale(one: Pass, runner: Row[Any] | None) -> bool:
+    if runner is None:
+        return False
+    silence = one.clocks.now - one.clocks.counted_from(runner.last_seen)
+    return bool(silence > timedelta(seconds=max(one.limits.stale_after, 2 * runner.told_interval)))
+
+
+_TOKEN_SENDERS = text("""
+    SELECT registration FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND sends_tokens
+""")
+
+
+def token_senders(conn: Connection, runs: Collection[HeldRun]) -> set[int]:
+    """Return those of the runs' registrations that are known to send claim tokens."""
+    if not runs:
+        return set()
+    return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.runner_id for run in runs})}).scalars())
+
+
+# Counted from the start, so doing it twice moves nothing twice.
+_MOVE_RUNNING = text("""
+    UPDATE runs r SET run_deadline_at = late.deadline_at
+    FROM (
+        SELECT w.run_id, w.ends_at + g.length AS deadline_at FROM (
+            SELECT d.run_id, d.started_at, d.run_deadline_at,
+                d.started_at + make_interval(secs => d.run_timeout_seconds) AS ends_at
+            FROM runs d
+            WHERE d.status = 'running' AND d.run_deadline_at <= CAST(:now AS timestamptz)
+            ORDER BY d.run_deadline_at LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) w
+        CROSS JOIN LATERAL (
+            SELECT sum(upper(part) - lower(part)) AS length
+            FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps WHERE ended_at > w.started_at)
+                        * tstzmultirange(tstzrange(w.started_at, NULL))) AS part) g
+        WHERE g.length > interval '0' AND w.ends_at + g.length > w.run_deadline_at) late
+    WHERE r.run_id = late.run_id
+    RETURNING r.run_id
+""")
+
+_TIMED_OUT = text("""
+    SELECT r.run_id FROM runs r
+    WHERE r.status = 'running' AND r.run_deadline_at <= CAST(:now AS timestamptz)
+    ORDER BY r.run_deadline_at LIMIT :most
+""")
+
+
+def stop_timed_out(one: Pass) -> Done:
+    """Have runs stopped that outlived their own time limit."""
+    moved = one.find(_MOVE_RUNNING) if one.clocks.restarted_at else []
+    found = one.find(_TIMED_OUT)
+
+    def due(run: HeldRun) -> bool:
+        return (
+            run.status == RunStatus.RUNNING
+            and run.run_deadline_at is not None
+            and (run.run_deadline_at <= one.clocks.now)
+        )
+
+    held = hold_free(one.conn, found) if found else Held()
+    runs = _each_session_once(held, found, due)
+    told = _told_intervals(one.conn, {run.runner_id for run in runs})
+    after = {run.run_id: stop_seconds(told.get(run.runner_id, 0), one.limits) for run in runs}
+    stops = [
+        OpenStop(run.runner_id, run.registration, run.session_id, run.run_id, after[run.run_id])
+        for run in sorted(runs, key=lambda run: str(run.session_id))
+    ]
+    open_stops(one.conn, stops)
+    ended = move_runs(one.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
+    full = max(len(found), len(moved)) >= one.most
+    return Done({"timed out": len(ended), "run deadlines moved": len(moved)}, full)
+
+
+_TOLD = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
+
+
+def _told_intervals(conn: Connection, runner_ids: Collection[str]) -> dict[str, int]:
+    if not runner_ids:
+        return {}
+    return {row.runner_id: row.told_interval for row in conn.execute(_TOLD, {"runner_ids": sorted(runner_ids)})}
+
+
+_OVERDUE_STOPS = text("""
+    SELECT r.run_id FROM runs r LEFT JOIN runners n ON n.runner_id = r.runner_id
+    WHERE r.status = 'stopping' AND r.run_deadline_at <= CAST(:now AS timestamptz)
+      AND coalesce(CAST(:restarted AS timestamptz) + make_interval(secs =>
+            greatest(CAST(:stop_timeout AS float), 3 * coalesce(n.told_interval, 0))), '-infinity')
+          <= CAST(:now AS timestamptz)
+    ORDER BY r.run_deadline_at LIMIT :most
+""")
+
+
+def give_up_stops(one: Pass) -> Done:
+    """End stopping runs whose runner did not report an end in time."""
+    found = one.find(_OVERDUE_STOPS, stop_timeout=one.limits.stop_timeout)
+
+    def due(run: HeldRun) -> bool:
+        return (
+            run.status == RunStatus.STOPPING
+            and run.run_deadline_at is not None
+            and (run.run_deadline_at <= one.clocks.now)
+        )
+
+    held = hold_free(one.conn, found) if found else Held()
+    runs = _each_session_once(held, found, due)
+    sending = token_senders(one.conn, runs)
+    close_stops(one.conn, {run.session_id for run in runs})
+    moves = [give_up_stop(run, sends_tokens=run.registration in sending) for run in runs]
+    return Done({"stops given up": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+
+
+# Stops of idle processes: a run in hand has a deadline of its own.
+_OVERDUE_IDLE_STOPS = text("""
+    SELECT c.session_id FROM stop_commands c LEFT JOIN runners n ON n.runner_id = c.runner_id
+    WHERE c.deadline_at <= CAST(:now AS timestamptz)
+      AND coalesce(CAST(:restarted AS timestamptz) + make_interval(secs =>
+            greatest(CAST(:stop_timeout AS float), 3 * coalesce(n.told_interval, 0))), '-infinity')
+          <= CAST(:now AS timestamptz)
+      AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = c.session_id
+                      AND r.status IN ('claimed', 'running', 'stopping'))
+    ORDER BY c.deadline_at LIMIT :most
+""")
+
+
+def give_up_idle_stops(one: Pass) -> Done:
+    """Stop sessions whose idle process was told to end and did not say that it has."""
+    found = one.find(_OVERDUE_IDLE_STOPS, stop_timeout=one.limits.stop_timeout)
+    held = hold_free(one.conn, session_ids=found) if found else Held()
+    active = {run.session_id for run in held.runs.values() if run.status in IN_HAND}
+    ended = sorted(held.sessions.keys() - active)
+    close_stops(one.conn, ended)
+    # Without a live process there is nothing left to be stopped: only the stop ends.
+    alive = {name for name in ended if held.sessions[name].runner_id is not None}
+    settle_and_tell(one.conn, [idle_stopped(name) if name in alive else Effect(name) for name in ended])
+    return Done({"idle stops given up": len(ended)}, len(found) >= one.most)
+
+
+def _each_session_once(held: Held, run_ids: Sequence[str], due: Callable[[HeldRun], bool]) -> list[HeldRun]:
+    """Return the held runs that are still due, at most one per session: the others come with the next pass."""
+    chosen: dict[str, HeldRun] = {}
+    for run_id in run_ids:
+        run = held.runs.get(run_id)
+        if run is not None and due(run):
+            chosen.setdefault(run.session_id, run)
+    return list(chosen.values())

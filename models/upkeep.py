@@ -1,0 +1,64 @@
+"""Upkeep: what nobody needs any more goes, in bounded transactions that wait for nobody."""
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from models.base import DEFAULT_LIMITS, Limits
+from models.delete import purge_deleted
+
+MOST: Final = 1000
+
+_KEYS = text("""
+    DELETE FROM idempotency_keys k
+    USING (SELECT caller, key FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age)
+           ORDER BY created_at LIMIT :most FOR UPDATE SKIP LOCKED) old
+    WHERE k.caller = old.caller AND k.key = old.key
+""")
+
+# A submission that uses a profile refreshes it within the hour, so one of a day ago is in nobody's hands; a run that
+# may still be claimed keeps its own.
+_PROFILES = text("""
+    DELETE FROM demand_profiles p
+    USING (SELECT profile_id FROM demand_profiles
+           WHERE last_used_at < now() - interval '1 day'
+             AND NOT profile_id IN (SELECT profile_id FROM runs
+                                    WHERE status IN ('pending', 'claimed', 'running', 'stopping'))
+           ORDER BY hash LIMIT :most FOR UPDATE SKIP LOCKED) unused
+    WHERE p.profile_id = unused.profile_id AND p.last_used_at < now() - interval '1 day'
+""")
+
+# Whatever they still hold is taken from them first; a left one stays for a while, so that it may leave once more.
+_RUNNERS = text("""
+    DELETE FROM runners n
+    USING (SELECT runner_id FROM runners
+           WHERE (left_at < now() - interval '1 hour'
+                  OR greatest(last_seen, (SELECT max(ended_at) FROM gaps)) < now() - make_interval(secs => :forget))
+             AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.runner_id = runners.runner_id
+                             AND r.status IN ('claimed', 'running', 'stopping'))
+             AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.runner_id = runners.runner_id)
+           ORDER BY runner_id LIMIT :most FOR UPDATE SKIP LOCKED) old
+    WHERE n.runner_id = old.runner_id
+""")
+
+_INSTANCES = text("DELETE FROM instances WHERE seen_at < now() - interval '1 hour'")
+
+# Longer than any deadline that may have to be moved by them.
+_GAPS = text("DELETE FROM gaps WHERE ended_at < now() - interval '30 days'")
+
+
+def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Limits = DEFAULT_LIMITS) -> bool:
+    """Remove up to 1,000 rows of each kind that nobody needs any more; whether there is more. Safe to repeat.
+
+    Idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten, signs of
+    processes long gone, gaps of a month ago, events of deleted sessions.
+    """
+    removed = [
+        conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,
+        conn.execute(_PROFILES, {"most": MOST}).rowcount,
+        conn.execute(_RUNNERS, {"forget": limits.forget_runner, "most": MOST}).rowcount,
+        purge_deleted(conn, MOST),
+    ]
+    conn.execute(_INSTANCES)
+    conn.execute(_GAPS)
+    return any(count >= MOST for count in removed)
