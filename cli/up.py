@@ -24,6 +24,7 @@ def up(
     import sys
 
     from cli.serving import Refused, Wanted, serve
+    from runtime.processes import leave
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -42,4 +43,4 @@ def up(
     except (Refused, OSError) as error:
         print(f"coordinator: {error}", file=sys.stderr)
         code = 1
-    raise typer.Exit(code)
+    leave(code)

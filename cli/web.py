@@ -27,6 +27,7 @@ def web(
 ) -> None:
     """Serve HTTP until SIGTERM; then drain COORDINATOR_DRAIN_SECONDS long (SIGINT: not at all) and end."""
     from runtime.logs import configure_logs, log
+    from runtime.processes import leave
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -43,8 +44,8 @@ def web(
         log("coordinator.web").info("listening", url=_url(listener))
     from app.main import create_app
 
-    server = _server(create_app(settings), settings, ready_fd)
-    server.run(sockets)
+    _server(create_app(settings), settings, ready_fd).run(sockets)
+    leave(0)
 
 
 def _server(app: "FastAPI", settings: "Settings", ready_fd: int | None) -> "Server":

@@ -21,6 +21,7 @@ def worker(
     """Run dispatch, feed and upkeep until SIGTERM; then finish what is begun, COORDINATOR_WORKER_GRACE_SECONDS long."""
     from runtime.logs import configure_logs
     from runtime.names import Queue
+    from runtime.processes import leave
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -39,7 +40,7 @@ def worker(
         sys.exit(run_processes(processes, threads=per_process, queues=wanted, grace=settings.worker_grace_seconds))
     from workers.main import run
 
-    sys.exit(run(settings, queues=wanted, threads=per_process))
+    leave(run(settings, queues=wanted, threads=per_process))
 
 
 def _end_with(lifeline: int) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from random import SystemRandom
+from typing import NoReturn
 
 import psutil
 
@@ -42,11 +43,12 @@ def start_mark(pid: int) -> str | None:
         except OSError:
             return None
         return None if fields[0] in {"Z", "X"} else f"{_boot_id()}:{fields[19]}"
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.6f}"
-    except psutil.NoSuchProcess:
-        return None
+    else:  # noqa: RET505  mypy takes what follows a platform's branch for unreachable
+        try:
+            process = psutil.Process(pid)
+            return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.6f}"
+        except psutil.NoSuchProcess:
+            return None
 
 
 def write_pid_file(path: Path, pid: int) -> None:
@@ -122,6 +124,13 @@ def send_signal(process: psutil.Process, sig: int) -> None:
         process.send_signal(sig)
     except psutil.NoSuchProcess:
         return
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now, its work being done: taking Python apart changes nothing (seen: 8 s of it under load)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def adopt_orphans() -> None:
