@@ -39,7 +39,7 @@ def engine_room(settings: Settings, *, threads: int) -> Iterator[Room]:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """The deadlines that the verbs need."""
+    """The deadlines that verbs are given; the web makes the same of the same settings."""
     return Limits(
         claim_timeout=settings.claim_timeout_seconds,
         start_timeout=settings.start_timeout_seconds,
@@ -48,9 +48,9 @@ def limits_of(settings: Settings) -> Limits:
         lost_after=settings.lost_after_seconds,
         forget_runner=settings.forget_runner_seconds,
         orphan_after=settings.orphan_after_seconds,
-        no_match_timeout=int(settings.no_match_timeout_seconds),
-        told_heartbeat=int(settings.told_heartbeat_seconds),
-        told_heartbeat_instance=int(settings.told_heartbeat_instance_seconds),
+        no_match_timeout=max(1, int(settings.no_match_timeout_seconds)),
+        told_heartbeat=max(1, int(settings.told_heartbeat_seconds)),
+        told_heartbeat_instance=max(1, int(settings.told_heartbeat_instance_seconds)),
         report_hold=settings.report_hold_seconds,
         max_depth=settings.max_session_depth,
     )

@@ -4,7 +4,6 @@ from typing import Final
 
 from models.duties import duty_due
 from models.upkeep import upkeep
-
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.room import Room
@@ -20,7 +19,7 @@ def upkeep_due(room: Room, older_than: float) -> bool:
             return False
     for _ in range(PASSES):
         with transaction(room.engine) as connection:
-            more = upkeep(connection, idempotency_seconds=room.settings.idempotency_seconds)
+            more = upkeep(connection, idempotency_seconds=room.settings.idempotency_seconds, limits=room.limits)
         if not more:
             break
     return True

@@ -105,6 +105,7 @@ def test_a_worker_told_to_end_ends_in_order(cluster: Cluster, own_redis: OwnRedi
 def test_a_worker_told_to_end_finishes_what_it_has_begun(cluster: Cluster, engine: Engine) -> None:
     """What an actor has begun is committed, not cut, and nothing new is begun."""
     with engine.connect() as connection:
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         # Actors wait here as they would behind a slow neighbour.
         connection.execute(text("LOCK TABLE duties IN ACCESS EXCLUSIVE MODE"))
         worker = cluster.start_worker(worker_grace_seconds=20, lock_timeout_seconds=15)
