@@ -37,6 +37,14 @@ class BadRequest(Exception):
         self.detail = detail
 
 
+class Missing(Exception):
+    """What a request names is not there: 404 with this detail."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("missing")
+        self.detail = detail
+
+
 class Problem(NamedTuple):
     """What is answered."""
 
@@ -50,6 +58,13 @@ def accepted(result: Result | CoordinatorError) -> Result:
     if isinstance(result, CoordinatorError):
         raise Refused(result)
     return result
+
+
+def of_submission(error: CoordinatorError) -> Exception:
+    """Return what a submission that failed is answered: it names the session it misses, other calls do not."""
+    if isinstance(error, errors.NotFound) and error.noun == "session" and error.id:
+        return Missing(f"Session '{error.id}' not found")
+    return Refused(error)
 
 
 _NOT_FOUND: Final[Mapping[str, str]] = {
@@ -118,6 +133,8 @@ def problem_of(fault: Exception) -> Problem:
             return _TABLE[type(fault)](fault)
         case BadRequest():
             return Problem(400, fault.detail)
+        case Missing():
+            return Problem(404, fault.detail)
         case Invalid():
             return Problem(422, [_shown(entry) for entry in fault.faults])
         case TooLarge():
@@ -157,6 +174,6 @@ async def answer_bug(_: Request, __: Exception) -> Response:
 
 def add_handlers(app: FastAPI) -> None:
     """Register the table with the application."""
-    for kind in (Refused, BadRequest, Invalid, TooLarge, Unavailable, Gone, HTTPException, RequestValidationError):
+    for kind in (Refused, BadRequest, Missing, Invalid, TooLarge, Unavailable, Gone, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_problem)
     app.add_exception_handler(Exception, answer_bug)

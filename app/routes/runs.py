@@ -14,7 +14,7 @@ from app.deps import TheCaller, TheWeb, strict_body
 from app.hangup import hang_up
 from app.lenient import encode
 from app.lists import Page, answer_list, seconds, storable_query, wanted
-from app.problems import BadRequest, accepted, item_problem
+from app.problems import BadRequest, accepted, item_problem, of_submission
 from app.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
 from app.submission import idempotency_key, new_run
 from app.wire import Json, run_json, without_nulls
@@ -36,7 +36,9 @@ async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Respon
     key = idempotency_key(request.headers.get("idempotency-key"), ("header", "Idempotency-Key"))
     body = await strict_body(request, web.settings.submission_bytes)
     run, size = new_run(web.settings, caller, body, key=key)
-    submitted = accepted(await web.verbs.submit.one(run, size))
+    submitted = await web.verbs.submit.one(run, size)
+    if isinstance(submitted, CoordinatorError):
+        raise of_submission(submitted)
     return Json(_submitted_json(submitted), 200 if submitted.replayed else 201)
 
 
@@ -59,8 +61,10 @@ async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Resp
     if outcomes and all(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
     for (place, _, _), outcome in zip(good, outcomes, strict=True):
-        if isinstance(outcome, CoordinatorError | Unavailable):
+        if isinstance(outcome, Unavailable):
             results[place] = item_problem(outcome)
+        elif isinstance(outcome, CoordinatorError):
+            results[place] = item_problem(of_submission(outcome))
         else:
             results[place] = {"code": 200 if outcome.replayed else 201, **_submitted_json(outcome)}
     return Json({"results": results})

@@ -1,0 +1,165 @@
+"""A web process inside the test's own: the real application behind the real server, and a client that knows the wire."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from app.main import create_app
+from cli.http_server import BoundedHttp, Server
+from runtime.processes import free_port
+from runtime.settings import Settings
+from tests.support.waiting import eventually
+
+PROMPT = {"prompt": "hello"}
+
+
+@dataclass
+class WebClient:
+    """Calls as deployed clients and runners make them; every method returns the raw response unless it says otherwise."""
+
+    url: str
+    http: httpx.Client = field(init=False)
+    _threads: ThreadPoolExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        limits = httpx.Limits(max_connections=100)
+        self.http = httpx.Client(base_url=self.url, timeout=60, limits=limits, trust_env=False)
+        self._threads = ThreadPoolExecutor(16)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.http.close()
+
+    def get(self, path: str, **query: Any) -> httpx.Response:
+        return self.http.get(path, params=query)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        return self.http.post(path, json=body, headers=headers)
+
+    def raw(self, path: str, body: bytes, method: str = "POST") -> httpx.Response:
+        return self.http.request(method, path, content=body, headers={"Content-Type": "application/json"})
+
+    def submit(self, **fields: Any) -> dict[str, Any]:
+        """A run that was accepted."""
+        body = {"type": "start_session", "parameters": PROMPT} | fields
+        return self._good(self.post("/runs", body), 201)
+
+    def resume(self, session_id: str, **fields: Any) -> dict[str, Any]:
+        return self.submit(type="resume_session", session_id=session_id, **fields)
+
+    def register(self, name: str = "host", **fields: Any) -> str:
+        """The id of a runner that was accepted."""
+        body = {"hostname": name, "project_dir": "/p", "executor_profile": "e", "executor": {"type": "autonomous"}}
+        return str(self._good(self.post("/runner/register", body | fields), 200)["runner_id"])
+
+    def poll(self, runner_id: str, wait: float = 0, **query: Any) -> httpx.Response:
+        return self.get("/runner/runs", runner_id=runner_id, wait=wait, **query)
+
+    def claim(self, runner_id: str) -> dict[str, Any]:
+        """The run a poll gave."""
+        run: dict[str, Any] = self._good(self.poll(runner_id, 10), 200)["run"]
+        return run
+
+    def report(self, run: dict[str, Any], runner_id: str, outcome: str, **fields: Any) -> httpx.Response:
+        body = {"runner_id": runner_id, "claim_token": run.get("claim_token")} | fields
+        return self.post(f"/runner/runs/{run['run_id']}/{outcome}", body)
+
+    def started(self, runner_id: str, **fields: Any) -> dict[str, Any]:
+        """A run that is running at this runner."""
+        self.submit(**fields)
+        run = self.claim(runner_id)
+        self._good(self.report(run, runner_id, "started"), 200)
+        return run
+
+    def finished(self, runner_id: str, **fields: Any) -> dict[str, Any]:
+        """A run that is completed."""
+        run = self.started(runner_id, **fields)
+        self._good(self.report(run, runner_id, "completed"), 200)
+        return run
+
+    def status(self, run_id: str) -> str:
+        return str(self.get(f"/runs/{run_id}").json()["status"])
+
+    def meanwhile(self, call: Any, *arguments: Any, **fields: Any) -> "Future[httpx.Response]":
+        """Make a call that is held, in another thread."""
+        return self._threads.submit(call, *arguments, **fields)
+
+    @staticmethod
+    def _good(response: httpx.Response, status: int) -> dict[str, Any]:
+        assert response.status_code == status, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+@dataclass
+class WebInThread:
+    """A served application; ``client`` speaks to it, ``app.state.web`` is its inside."""
+
+    app: FastAPI
+    server: Server
+    thread: threading.Thread
+    client: WebClient
+
+    @property
+    def parked(self) -> int:
+        """How many polls it holds."""
+        return len(self.app.state.web.polls._held)
+
+    def until_parked(self, number: int = 1) -> None:
+        """Wait until it holds so many polls that wait for something to come."""
+        polls = self.app.state.web.polls
+
+        def parked() -> bool:
+            return sum(poll.idle for poll in list(polls._held.values())) >= number
+
+        eventually(parked, what=f"{number} parked polls")
+
+    def drain(self, seconds: float) -> None:
+        self.app.state.drain.start(seconds)
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[WebInThread]:
+    """Serve the application on a free port until the end of the block."""
+    app = create_app(settings)
+    port = free_port()
+    config = uvicorn.Config(
+        app,
+        http=BoundedHttp,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        port=port,
+        timeout_graceful_shutdown=1,
+    )
+    started = threading.Event()
+    server = Server(config, drain=app.state.drain, is_ready=lambda: True, tell_ready=started.set)
+    # Its own loop: the test's thread blocks in calls.
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    client = WebClient(f"http://127.0.0.1:{port}")
+    try:
+        eventually(lambda: started.is_set() or not thread.is_alive(), 20, what="the server")
+        yield WebInThread(app, server, thread, client)
+    finally:
+        client.close()
+        app.state.drain.start(0)
+        server.should_exit = True
+        thread.join(20)
+
+
+def until_ready(web: WebInThread) -> None:
+    """Wait until it has seen the database."""
+    eventually(lambda: web.client.get("/health/ready").status_code == 200, 20, what="readiness")
