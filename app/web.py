@@ -28,24 +28,6 @@ Result = TypeVar("Result")
 log = logs.log(__name__)
 
 
-def limits_of(settings: Settings) -> Limits:
-    """Return the deadlines that verbs are given."""
-    return Limits(
-        claim_timeout=settings.claim_timeout_seconds,
-        start_timeout=settings.start_timeout_seconds,
-        stop_timeout=settings.stop_timeout_seconds,
-        stale_after=settings.stale_after_seconds,
-        lost_after=settings.lost_after_seconds,
-        forget_runner=settings.forget_runner_seconds,
-        orphan_after=settings.orphan_after_seconds,
-        no_match_timeout=max(1, int(settings.no_match_timeout_seconds)),
-        told_heartbeat=max(1, int(settings.told_heartbeat_seconds)),
-        told_heartbeat_instance=max(1, int(settings.told_heartbeat_instance_seconds)),
-        report_hold=settings.report_hold_seconds,
-        max_depth=settings.max_session_depth,
-    )
-
-
 class Web:
     """What the routes work with. Writes and reads have connections of their own: a crowd of readers stops no report."""
 
@@ -54,7 +36,7 @@ class Web:
         self.drain = drain
         self.health = health
         self.instance = new_id("web_")
-        self.limits = limits_of(settings)
+        self.limits = Limits(**settings.deadlines())
         self._writing = async_engine(settings, name="coordinator-web")
         self._reading = async_engine(
             settings, pool_size=max(2, settings.web_pool_size // 2), name="coordinator-web-reads"

@@ -130,6 +130,23 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = _about("info", "What is logged")
     data_dir: str = _about(".coordinator", "Where `coordinator up` keeps databases, logs and pid files")
 
+    def deadlines(self) -> dict[str, Any]:
+        """The values of `models.base.Limits` by their names there: web and workers build it from here alike."""
+        return {
+            "claim_timeout": self.claim_timeout_seconds,
+            "start_timeout": self.start_timeout_seconds,
+            "stop_timeout": self.stop_timeout_seconds,
+            "stale_after": self.stale_after_seconds,
+            "lost_after": self.lost_after_seconds,
+            "forget_runner": self.forget_runner_seconds,
+            "orphan_after": self.orphan_after_seconds,
+            "no_match_timeout": max(1, int(self.no_match_timeout_seconds)),
+            "told_heartbeat": max(1, int(self.told_heartbeat_seconds)),
+            "told_heartbeat_instance": max(1, int(self.told_heartbeat_instance_seconds)),
+            "report_hold": self.report_hold_seconds,
+            "max_depth": self.max_session_depth,
+        }
+
     @field_validator("cors_origins", "allowed_hosts", "url", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -31,26 +31,8 @@ def engine_room(settings: Settings, *, threads: int) -> Iterator[Room]:
     engine = sync_engine(settings, pool_size=threads + 2, name="coordinator worker")
     client = sync_client(settings.redis_url)
     try:
-        yield Room(settings, engine, client, Ringer(client), limits_of(settings))
+        yield Room(settings, engine, client, Ringer(client), Limits(**settings.deadlines()))
     finally:
         # Only what is idle: an actor that outlasts the grace must not be cut in the middle of a command.
         client.connection_pool.disconnect(inuse_connections=False)
         engine.dispose()
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The deadlines that verbs are given; the web makes the same of the same settings."""
-    return Limits(
-        claim_timeout=settings.claim_timeout_seconds,
-        start_timeout=settings.start_timeout_seconds,
-        stop_timeout=settings.stop_timeout_seconds,
-        stale_after=settings.stale_after_seconds,
-        lost_after=settings.lost_after_seconds,
-        forget_runner=settings.forget_runner_seconds,
-        orphan_after=settings.orphan_after_seconds,
-        no_match_timeout=max(1, int(settings.no_match_timeout_seconds)),
-        told_heartbeat=max(1, int(settings.told_heartbeat_seconds)),
-        told_heartbeat_instance=max(1, int(settings.told_heartbeat_instance_seconds)),
-        report_hold=settings.report_hold_seconds,
-        max_depth=settings.max_session_depth,
-    )
