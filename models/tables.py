@@ -180,7 +180,12 @@ runs = Table(
     ),
     Index("ix_runs_poll", "claim_poll_id", postgresql_where=text("status = 'claimed'")),
     Index("ix_runs_due", "not_before", postgresql_where=text("status = 'pending' AND NOT ready")),
-    Index("ix_runs_match_deadline", "match_deadline_at", postgresql_where=text("status = 'pending' AND ready")),
+    # NOT NULL keeps it away from the claim: with stale statistics the planner takes any smaller index of ready runs.
+    Index(
+        "ix_runs_match_deadline",
+        "match_deadline_at",
+        postgresql_where=text("status = 'pending' AND ready AND match_deadline_at IS NOT NULL"),
+    ),
     Index("ix_runs_claim_deadline", "claim_deadline_at", postgresql_where=text("status = 'claimed'")),
     Index("ix_runs_run_deadline", "run_deadline_at", postgresql_where=text("status IN ('running', 'stopping')")),
     Index("ix_runs_unheld", "run_id", postgresql_where=text("status = 'running' AND unheld_beats >= 2")),

@@ -278,7 +278,8 @@ CREATE INDEX ix_runs_in_hand ON runs (runner_id) WHERE status IN ('claimed', 'ru
 
 CREATE INDEX ix_runs_labels ON runs USING gin (labels) WHERE labels IS NOT NULL;
 
-CREATE INDEX ix_runs_match_deadline ON runs (match_deadline_at) WHERE status = 'pending' AND ready;
+CREATE INDEX ix_runs_match_deadline ON runs (match_deadline_at)
+    WHERE status = 'pending' AND ready AND match_deadline_at IS NOT NULL;
 
 CREATE INDEX ix_runs_newest ON runs (created_at DESC, run_id DESC);
 

@@ -1,0 +1,273 @@
+"""Scenarios of claiming, each with its check: run by the races as they are, and by the mutations with a part broken."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import count
+from threading import Barrier, Lock
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from models import claim
+from models.claim import Ask
+from models.deliveries import Claim, confirm_deliveries
+from models.polls import answer_polls, claim_parked, dispatch_waiting, give_up_polls
+from models.profiles import Demands
+from models.runs import Run
+from models.submit import NewRun, submit_runs
+from tests.support.contenders import BARRIER_SECONDS, Stepper, crowd, interleavings, steppers
+from tests.support.truth import Runner, Truth, asking, starting, told
+from tests.support.waiting import eventually
+
+_tags = count(1)
+
+
+def private(truth: Truth, runs: int = 1) -> tuple[Runner, Demands]:
+    """A runner, and demands that no other satisfies; ``runs`` of them are pending."""
+    tag = f"private-{next(_tags)}"
+    demands = Demands(tags=(tag,))
+    if runs:
+        truth.accept(*[starting(additional_demands=demands) for _ in range(runs)])
+    return truth.runner(tags=[tag]), demands
+
+
+def claimed_for(truth: Truth, poll: Ask) -> list[str]:
+    """The runs that belong to a poll, as the truth has it."""
+    rows = truth.rows("SELECT run_id FROM runs WHERE claim_poll_id = :p AND status = 'claimed'", p=poll.poll_id)
+    return [row.run_id for row in rows]
+
+
+def check_owners(truth: Truth, told_to: list[tuple[str, Run]]) -> None:
+    """Nobody was given what another was given, and all of them own what they were given."""
+    doubles = [run_id for run_id, times in Counter(run.run_id for _, run in told_to).items() if times > 1]
+    assert doubles == [], "given to more than one"
+    owners = {row.run_id: row for row in truth.rows("SELECT run_id, runner_id, claim_token, status FROM runs")}
+    for runner_id, run in told_to:
+        row = owners[run.run_id]
+        assert (row.status, row.runner_id, row.claim_token) == ("claimed", runner_id, run.claim_token)
+
+
+def storm(truth: Truth, contenders: int, runs: int, wanted: int = 1) -> None:
+    """All claim until nothing is left: every run once, none forgotten, nobody turned away while there is work."""
+    truth.accept(*[starting(priority=place % 3) for place in range(runs)])
+    runners = [truth.runner() for _ in range(contenders)]
+
+    def contend(place: int) -> list[tuple[str, Run]]:
+        mine: list[tuple[str, Run]] = []
+        while given := truth.claim(runners[place], wanted=wanted):
+            mine += [(runners[place].runner_id, run) for run in given]
+        return mine
+
+    check_owners(truth, [pair for mine in crowd(contenders, contend) for pair in mine])
+    left = truth.rows("SELECT run_id FROM runs WHERE status = 'pending'")
+    assert left == [], "left behind"
+
+
+class Bustle:
+    """Polls are answered, park and are re-checked while workers dispatch and clients submit, until ``runs`` went out.
+
+    Assignments come through a mailbox that loses every third message; the re-check finds those.
+    """
+
+    def __init__(self, truth: Truth, runs: int) -> None:
+        self.truth = truth
+        self.runs = runs
+        self._given = 0
+        self._guard = Lock()
+        self._letters = count()
+        self._mailbox: dict[str, list[Claim]] = {}
+
+    @property
+    def over(self) -> bool:
+        return self._given >= self.runs
+
+    def poll(self, runner: Runner) -> list[tuple[str, Run]]:
+        mine: list[tuple[str, Run]] = []
+        while not self.over:
+            found = self._answer(asking(runner))
+            mine += [(runner.runner_id, run) for run in found]
+            with self._guard:
+                self._given += len(found)
+        return mine
+
+    def _answer(self, poll: Ask) -> list[Run]:
+        """What the poll gets in the end: at once, by message, by a re-check, or when it gives up."""
+        found = self.truth.answer(poll)[0].runs
+        while not found and not self.over:
+            found = self._by_message(poll) or self.truth.second(poll)[0].runs
+        return found or self.truth.give_up(poll)[0]
+
+    def _by_message(self, poll: Ask) -> list[Run]:
+        with self._guard:
+            claims = self._mailbox.pop(poll.poll_id, [])
+        confirmed = self.truth.do(confirm_deliveries, claims) if claims else []
+        return [run for run in confirmed if isinstance(run, Run)]
+
+    def dispatch(self) -> None:
+        while not self.over:
+            for letters in self.truth.do(dispatch_waiting).by_instance.values():
+                for letter in letters:
+                    if next(self._letters) % 3:
+                        with self._guard:
+                            claims = self._mailbox.setdefault(letter.poll_id, [])
+                            claims.append(Claim(letter.run_id, letter.claim_token))
+
+    def submit(self) -> None:
+        for _ in range(self.runs // 4):
+            self.truth.accept(*[starting() for _ in range(4)])
+
+
+def storm_of_polls_and_dispatch(truth: Truth, polls: int, dispatchers: int, runs: int) -> None:
+    """Every run goes out once, whoever was faster, and none is left undelivered."""
+    bustle = Bustle(truth, runs)
+    runners = [truth.runner() for _ in range(polls)]
+
+    def contend(place: int) -> list[tuple[str, Run]]:
+        if place < polls:
+            return bustle.poll(runners[place])
+        bustle.submit() if place == polls else bustle.dispatch()
+        return []
+
+    check_owners(truth, [pair for mine in crowd(polls + 1 + dispatchers, contend) for pair in mine])
+    assert truth.count("runs", "status = 'claimed'") == runs
+    assert truth.count("runs", "delivered_at IS NULL") == 0
+
+
+@contextmanager
+def all_have_looked(contenders: int) -> Iterator[None]:
+    """Nobody takes a run before all have read their candidates: they have read the same ones."""
+    barrier, take, calls = Barrier(contenders), claim._take, count()
+
+    def together(conn: Connection, plan: Any, **how: Any) -> set[str]:
+        if next(calls) < contenders:
+            barrier.wait(BARRIER_SECONDS)
+        return take(conn, plan, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claim, "_take", together)
+        yield
+
+
+def same_candidates(truth: Truth, contenders: int) -> None:
+    """All have seen the same oldest run before any of them takes it: one gets it, the others get the next ones."""
+    truth.accept(*[starting() for _ in range(contenders)])
+    runners = [truth.runner() for _ in range(contenders)]
+    with all_have_looked(contenders):
+        given = crowd(contenders, lambda place: [(runners[place].runner_id, r) for r in truth.claim(runners[place])])
+    check_owners(truth, [pair for mine in given for pair in mine])
+    assert [len(mine) for mine in given] == [1] * contenders, "somebody was left empty"
+
+
+def nobody_waits_for_a_claim(truth: Truth) -> None:
+    """While one claim is not committed yet, the next one takes another run at once."""
+    truth.accept(starting(), starting())
+    first, second = asking(truth.runner()), asking(truth.runner())
+    with steppers(truth.engine, 2) as (one, other):
+        had = one.do(answer_polls, [first]).result()
+        found = other.do(answer_polls, [second])
+        assert found.done(), "the second one waits for the first"
+        given = [told(answer).runs for (answer,) in (had, found.result())]
+        assert [len(runs) for runs in given] == [1, 1]
+        assert given[0][0].run_id != given[1][0].run_id
+        one.commit()
+        other.commit()
+
+
+def one_run_per_poll(truth: Truth, second_claim: Callable[..., Any] = claim_parked) -> None:
+    """A poll parks and claims once more, a client submits two runs and a worker dispatches: in every order, with
+    every transaction open across the others' steps, the poll ends with exactly one of the two.
+    """
+    for order in interleavings(["look", "park", "look again", "done"], ["write", "submit", "give", "dispatch"]):
+        runner, demands = private(truth, 0)
+        poll = asking(runner)
+        items = [starting(additional_demands=demands) for _ in range(2)]
+        with steppers(truth.engine, 2) as (web, others):
+            steps, again = _steps_of_both(web, others, poll, items, second_claim)
+            for name in order:
+                steps[name]()
+            eventually(lambda web=web, others=others: web.done and others.done, what="the end of both")
+        if again:
+            truth.dispatch()
+        assert len(claimed_for(truth, poll)) == 1, f"after {order}"
+        assert poll.poll_id not in truth.waiting(), f"after {order}"
+
+
+def _steps_of_both(
+    web: Stepper,
+    others: Stepper,
+    poll: Ask,
+    items: list[NewRun],
+    second_claim: Callable[..., Any],
+) -> tuple[dict[str, Callable[[], object]], list[bool]]:
+    """What both can be told to do, and a list that is not empty once dispatch wants to be rung again."""
+    parked: list[bool] = []
+    again: list[bool] = []
+
+    def look(conn: Connection) -> None:
+        parked.append(told(answer_polls(conn, [poll])[0]).parked)
+
+    def look_again(conn: Connection) -> None:
+        if parked[0]:
+            second_claim(conn, [poll])
+
+    def give(conn: Connection) -> None:
+        if dispatch_waiting(conn).again:
+            again.append(True)
+
+    steps: dict[str, Callable[[], object]] = {
+        "look": lambda: web.do(look),
+        "park": web.commit,
+        "look again": lambda: web.do(look_again),
+        "done": web.commit,
+        "write": lambda: others.do(submit_runs, items),
+        "submit": others.commit,
+        "give": lambda: others.do(give),
+        "dispatch": others.commit,
+    }
+    return steps, again
+
+
+def giving_up_leaves_nothing_behind(truth: Truth) -> None:
+    """A poll gives up while a worker gives it a run: in every order it gets the run, or the run stays pending."""
+    for order in interleavings(["give up", "gone"], ["give", "dispatch"]):
+        runner, demands = private(truth, 0)
+        poll = truth.park(runner)
+        (run,) = truth.accept(starting(additional_demands=demands))
+        with steppers(truth.engine, 2) as (web, worker):
+            found: list[Future[list[list[Run]]]] = []
+            steps: dict[str, Callable[[], object]] = {
+                "give up": lambda web=web, poll=poll, found=found: found.append(web.do(give_up_polls, [poll.poll_id])),
+                "gone": web.commit,
+                "give": lambda worker=worker: worker.do(dispatch_waiting),
+                "dispatch": worker.commit,
+            }
+            for name in order:
+                steps[name]()
+            (mine,) = found[0].result()
+        row = truth.run(run.run_id)
+        assert [one.run_id for one in mine] == claimed_for(truth, poll), f"after {order}"
+        assert row.status == ("claimed" if mine else "pending"), f"after {order}"
+        assert (row.delivered_at is not None) == bool(mine), f"after {order}"
+        assert poll.poll_id not in truth.waiting(), f"after {order}"
+
+
+def two_workers_one_poll(truth: Truth) -> None:
+    """Two workers dispatch at once: in every order each poll gets one run, and one pass more leaves no run behind."""
+    for order in interleavings(["a gives", "a commits"], ["b gives", "b commits"]):
+        runner, demands = private(truth, 0)
+        polls = [truth.park(runner), truth.park(runner)]
+        truth.accept(*[starting(additional_demands=demands) for _ in range(3)])
+        with steppers(truth.engine, 2) as (one, other):
+            steps: dict[str, Callable[[], object]] = {
+                "a gives": lambda one=one: one.do(dispatch_waiting, 1),
+                "a commits": one.commit,
+                "b gives": lambda other=other: other.do(dispatch_waiting),
+                "b commits": other.commit,
+            }
+            for name in order:
+                steps[name]()
+        truth.dispatch()
+        assert [len(claimed_for(truth, poll)) for poll in polls] == [1, 1], f"after {order}"
