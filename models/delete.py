@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from psycopg.errors import SerializationFailure
 from sqlalchemy import Connection, Row, text
 
 from models.base import Caller, uuid7
@@ -12,7 +11,7 @@ from models.errors import NotFound, StopSessionFirst
 from models.feed import EventRow, encode, record_events
 from models.sessions import read_sessions
 from models.statuses import IN_HAND, SessionStatus
-from models.transitions import Held, hold_runs, session_updated
+from models.transitions import Held, hold_more, hold_runs, session_updated
 
 _ALIVE = frozenset({SessionStatus.RUNNING, SessionStatus.IDLE, SessionStatus.STOPPING})
 
@@ -82,7 +81,7 @@ _PURGE = text("""
             SELECT id FROM events
             WHERE session_id = d.session_id AND id < d.below_event_id
               AND feed_pos IS NOT NULL AND kind <> 'session_deleted'
-            ORDER BY id LIMIT :most
+            ORDER BY feed_pos LIMIT :most
         ) e
         LIMIT :most
     )
@@ -150,11 +149,9 @@ def _hold(conn: Connection, session_ids: Collection[str]) -> Held:
     run_ids = conn.execute(_ITS_RUNS, wanted).scalars().all()
     children = conn.execute(_ITS_CHILDREN, wanted).scalars().all()
     held = hold_runs(conn, run_ids, session_ids, more_sessions=children)
-    came = set(conn.execute(_ITS_RUNS, wanted).scalars()) - held.runs.keys()
-    came |= set(conn.execute(_ITS_CHILDREN, wanted).scalars()) - held.sessions.keys()
-    if came:
-        msg = "a run or a child of the session came meanwhile"
-        raise SerializationFailure(msg)
+    newer_runs = set(conn.execute(_ITS_RUNS, wanted).scalars()) - held.runs.keys()
+    newer_children = set(conn.execute(_ITS_CHILDREN, wanted).scalars()) - held.sessions.keys()
+    hold_more(conn, held, newer_runs, newer_children)
     return held
 
 

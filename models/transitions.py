@@ -145,9 +145,10 @@ _HOLD_SESSIONS = (
 )
 _READ_SESSIONS = select(sessions).where(sessions.c.session_id.in_(select(_ids("sessions"))))
 _UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id.in_(select(_ids("sessions"))), _UNFINISHED)
-_HOLD_NEWCOMERS: Select[Any] = (
+_HOLD_MORE_RUNS: Select[Any] = (
     select(*HELD_COLUMNS).where(runs.c.run_id.in_(select(_ids("run_ids")))).with_for_update(of=runs, skip_locked=True)
 )
+_HOLD_MORE_SESSIONS = _READ_SESSIONS.with_for_update(skip_locked=True)
 
 
 def hold_runs(
@@ -172,20 +173,23 @@ def hold_runs(
     mattering = expected.keys() | set(session_ids)
     newer = [one for one in mattering & held.sessions.keys() if held.sessions[one].next_run != expected.get(one, 1)]
     if newer:
-        _hold_newcomers(conn, held, newer)
+        unfinished = conn.execute(_UNFINISHED_NOW, {"sessions": newer}).scalars()
+        hold_more(conn, held, set(unfinished) - held.runs.keys())
     return held
 
 
-def _hold_newcomers(conn: Connection, held: Held, session_ids: Sequence[str]) -> None:
-    unfinished = conn.execute(_UNFINISHED_NOW, {"sessions": list(session_ids)}).scalars()
-    there = set(unfinished) - held.runs.keys()
-    if not there:
-        return
-    rows = conn.execute(_HOLD_NEWCOMERS, {"run_ids": list(there)}).all()
-    if len(rows) < len(there):
-        msg = "a run of the session came meanwhile and is held by another transaction"
+def hold_more(conn: Connection, held: Held, run_ids: Collection[str], session_ids: Collection[str] = ()) -> None:
+    """Lock rows that came meanwhile, out of order and hence only those that nobody else holds.
+
+    If somebody does, the transaction has to start over, which is said as a serialisation failure.
+    """
+    rows = conn.execute(_HOLD_MORE_RUNS, {"run_ids": list(run_ids)}).all() if run_ids else []
+    more = conn.execute(_HOLD_MORE_SESSIONS, {"sessions": list(session_ids)}).all() if session_ids else []
+    if len(rows) < len(set(run_ids)) or len(more) < len(set(session_ids)):
+        msg = "what came meanwhile is held by another transaction"
         raise SerializationFailure(msg)
     held.runs.update({row.run_id: row for row in rows})
+    held.sessions.update({row.session_id: row for row in more})
 
 
 def hold_sessions(conn: Connection, session_ids: Collection[str]) -> Held:
