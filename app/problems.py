@@ -174,6 +174,7 @@ async def answer_bug(_: Request, __: Exception) -> Response:
 
 def add_handlers(app: FastAPI) -> None:
     """Register the table with the application."""
-    for kind in (Refused, BadRequest, Missing, Invalid, TooLarge, Unavailable, Gone, HTTPException, RequestValidationError):
+    ours = (Refused, BadRequest, Missing, Invalid, TooLarge, Unavailable, Gone)
+    for kind in (*ours, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_problem)
     app.add_exception_handler(Exception, answer_bug)

@@ -118,7 +118,7 @@ class WebInThread:
         polls = self.app.state.web.polls
 
         def parked() -> bool:
-            return sum(poll.idle for poll in list(polls._held.values())) >= number
+            return len([poll for poll in list(polls._held.values()) if poll.idle]) >= number
 
         eventually(parked, what=f"{number} parked polls")
 
