@@ -34,12 +34,12 @@ def test_submit_carries_all_that_can_be_asked_of_a_run(coordination: Coordinatio
     more = ["--max-attempts", "3", "--delay", "60", "--timeout", "100", "--no-match-timeout", "50"]
     submitted = json.loads(coordination.command("submit", "x", *options, *more, "--json").stdout)
     run = coordination.run(submitted["run_id"])
-    assert run["demands"] == {
+    assert {**run["demands"], "tags": sorted(run["demands"]["tags"])} == {
         "hostname": "h",
         "project_dir": "/d",
         "executor_profile": "p",
         "executor_type": "autonomous",
-        "tags": ["gpu", "big"],
+        "tags": ["big", "gpu"],
     }
     assert (run["priority"], run["max_attempts"]) == (5, 3)
     assert run["not_before"] is not None

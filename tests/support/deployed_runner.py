@@ -26,8 +26,11 @@ ANSWER_SECONDS = 35.0  # of polls and reports alike
 STOP_SECONDS = 10.0
 FAILED_POLLS = 3
 PAUSE_SECONDS = 1.0
-# Between the start of the process and the report of it: a short process has ended by then.
-START_REPORT_SECONDS = 0.05
+# The start of a process that ends at once is reported when its end has been, as happens to the deployed ones now and
+# then; if that takes longer than this, before it.
+OVERTAKING_SECONDS = 3.0
+
+ENDS_AT_ONCE = ["true"]
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Work:
     run: dict[str, Any]
     process: "subprocess.Popen[bytes]"
     told: bool = False
+    has_ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Ledger:
@@ -133,13 +137,15 @@ class Runner:
     def _start(self, run: dict[str, Any]) -> None:
         """The process first, the report after it: the end of a short one overtakes its start."""
         self._ledger.write("claimed", run_id=run["run_id"], session_id=run["session_id"], attempt=run.get("attempt"))
-        process = subprocess.Popen(command_of(str(run["parameters"].get("prompt", ""))), stdin=subprocess.DEVNULL)
+        command = command_of(str(run["parameters"].get("prompt", "")))
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         work = Work(run, process)
         with self._lock:
             self._works[run["session_id"]] = work
         self._ledger.write("spawned", run_id=run["run_id"], pid=process.pid)
         threading.Thread(target=self._attend, args=(work,), daemon=True).start()
-        time.sleep(START_REPORT_SECONDS)
+        if command == ENDS_AT_ONCE:
+            work.has_ended.wait(OVERTAKING_SECONDS)
         self._report(work, "started")
 
     def _attend(self, work: Work) -> None:
@@ -169,6 +175,7 @@ class Runner:
             }
             self._send_once("event", f"{session}/events", result, run_id=work.run["run_id"])
         self._report(work, "completed")
+        work.has_ended.set()
 
     def _take_on(self, work: Work) -> bool:
         """Whether the end of this process is ours to report: the poll loop's, which stops it, or its thread's."""
@@ -244,7 +251,7 @@ def command_of(prompt: str) -> list[str]:
         case "stubborn":
             return ["sh", "-c", 'trap "" TERM; sleep "$0"', seconds]
         case _:
-            return ["true"]
+            return ENDS_AT_ONCE
 
 
 @dataclass
