@@ -1,0 +1,51 @@
+"""Contenders: calls that are let go at the same moment, each in a thread and a transaction of its own."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from runtime.postgres import LOCK_TIMEOUT, is_retryable, sqlstate
+from tests.support.truth import Truth
+
+T = TypeVar("T")
+
+
+def together(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """The results of the calls, in their order; all begin when the last one is there."""
+    gate = threading.Barrier(len(calls))
+
+    def go(call: Callable[[], T]) -> T:
+        gate.wait(timeout=30)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return [future.result(timeout=60) for future in [threads.submit(go, call) for call in calls]]
+
+
+def calling(
+    truth: Truth, verb: Callable[..., Sequence[Any]], *items: Any, repeats: int = 1
+) -> Callable[[], Sequence[Any]]:
+    """A call of a verb as the web and its clients make it, with the same items each time.
+
+    The web repeats it once when the database asks for that (`repeats`); a client repeats it when it waited too long for a lock,
+    which on a busy machine says nothing.
+    """
+    return partial(_until_decided, truth, verb, items, repeats)
+
+
+def _until_decided(
+    truth: Truth, verb: Callable[..., Sequence[Any]], items: Sequence[Any], repeats: int
+) -> Sequence[Any]:
+    waits = 20
+    while True:
+        try:
+            return truth.do(verb, items)
+        except Exception as fault:
+            if sqlstate(fault) == LOCK_TIMEOUT and waits:
+                waits -= 1
+            elif is_retryable(fault) and repeats:
+                repeats -= 1
+            else:
+                raise
