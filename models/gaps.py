@@ -132,7 +132,9 @@ _SIGN = text("""
     ), moved AS (
         UPDATE duties d SET last_run = clock_timestamp() FROM former WHERE d.duty = 'web clock'
     )
-    INSERT INTO duties (duty, last_run) VALUES ('web clock', clock_timestamp()) ON CONFLICT (duty) DO NOTHING
+    INSERT INTO duties (duty, last_run) SELECT 'web clock', clock_timestamp()
+    WHERE NOT EXISTS (SELECT 1 FROM duties WHERE duty = 'web clock')
+    ON CONFLICT (duty) DO NOTHING
 """)
 
 _COUNTED_FROM = text("""
