@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import httpx
 import psutil
 import pytest
 
@@ -96,6 +97,16 @@ def test_a_web_and_a_worker_end_with_exit_code_0_on_sigterm(cluster: Cluster) ->
     for process in (cluster.start_web(), cluster.start_worker()):
         process.terminate()
         assert process.wait(15) == 0, process.log()
+
+
+def test_a_web_told_to_end_is_unready_at_once_and_serves_through_its_drain(cluster: Cluster) -> None:
+    """A load balancer has time to take it out before its listener closes."""
+    web = cluster.start_web(drain_seconds=4)
+    web.terminate()
+    eventually(lambda: httpx.get(f"{web.url}/health/ready").status_code == 503, 3, what="unready")
+    assert httpx.get(f"{web.url}/runs").status_code == 200
+    assert web.alive
+    assert web.wait(20) == 0
 
 
 def test_migrate_says_what_it_did_and_may_be_repeated(cluster: Cluster, empty_database_url: str) -> None:
