@@ -1,6 +1,8 @@
 """A web process inside the test's own: the real application behind the real server, and a client that knows the wire."""
 
 import asyncio
+import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,7 @@ from runtime.processes import free_port
 from runtime.settings import Settings
 from tests.support.waiting import eventually
 
+JSON = {"Content-Type": "application/json"}
 PROMPT = {"prompt": "hello"}
 
 
@@ -42,10 +45,11 @@ class WebClient:
         return self.http.get(path, params=query)
 
     def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
-        return self.http.post(path, json=body, headers=headers)
+        # ASCII: lone surrogates can be sent as escapes only.
+        return self.http.post(path, content=json.dumps(body).encode(), headers={**JSON, **headers})
 
     def raw(self, path: str, body: bytes, method: str = "POST") -> httpx.Response:
-        return self.http.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        return self.http.request(method, path, content=body, headers=JSON)
 
     def submit(self, **fields: Any) -> dict[str, Any]:
         """A run that was accepted."""
@@ -92,6 +96,14 @@ class WebClient:
         """Make a call that is held, in another thread."""
         return self._threads.submit(call, *arguments, **fields)
 
+    @contextmanager
+    def held(self, path: str) -> Iterator[None]:
+        """A GET whose client waits for the answer until the end of the block, then goes away without a word."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            yield
+
     @staticmethod
     def _good(response: httpx.Response, status: int) -> dict[str, Any]:
         assert response.status_code == status, response.text
@@ -121,6 +133,15 @@ class WebInThread:
             return len([poll for poll in list(polls._held.values()) if poll.idle]) >= number
 
         eventually(parked, what=f"{number} parked polls")
+
+    def recheck(self) -> None:
+        """Let it look once more at all polls it holds, soon."""
+        self._loop.call_soon_threadsafe(self.app.state.web.polls.nudge)
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        loop: asyncio.AbstractEventLoop = self.app.state.drain._loop
+        return loop
 
     def drain(self, seconds: float) -> None:
         self.app.state.drain.start(seconds)

@@ -1,0 +1,198 @@
+"""Held polls: what wakes them, what they cost, and that each ends with at most one answer (ARCHITECTURE, A poll)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from models.polls import dispatch_waiting
+from runtime.mailbox import publish_assignments
+from runtime.postgres import transaction
+from runtime.redis_client import sync_client
+from runtime.settings import Settings
+from tests.support.waiting import eventually
+from tests.support.web import WebClient, WebInThread, served
+
+
+@pytest.fixture
+def slow(settings: Settings) -> Settings:
+    """No re-check within a test: what wakes a poll is what the test does."""
+    return settings.model_copy(update={"recheck_seconds": 3600.0})
+
+
+@pytest.fixture
+def web(slow: Settings) -> Iterator[WebInThread]:
+    with served(slow) as web:
+        yield web
+
+
+@pytest.fixture
+def client(web: WebInThread) -> WebClient:
+    return web.client
+
+
+def waiting_rows(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM waiting_polls")).scalar_one())
+
+
+def dispatch(engine: Engine) -> dict[str, list[dict[str, str]]]:
+    """What a worker's pass assigns, told to nobody yet."""
+    with transaction(engine) as connection:
+        done = dispatch_waiting(connection)
+    return {
+        instance: [
+            {"poll_id": one.poll_id, "run_id": one.run_id, "claim_token": one.claim_token} for one in assignments
+        ]
+        for instance, assignments in done.by_instance.items()
+    }
+
+
+def tell(settings: Settings, assignments: dict[str, list[dict[str, str]]]) -> None:
+    redis = sync_client(settings.redis_url)
+    publish_assignments(redis, assignments)
+    redis.close()
+
+
+def connected(web: WebInThread) -> None:
+    eventually(lambda: web.app.state.web.mailbox.connected, what="the mailbox")
+
+
+def test_a_poll_ends_with_204_at_its_time_and_leaves_no_row(client: WebClient, engine: Engine) -> None:
+    """Giving up takes the waiting row away."""
+    assert client.poll(client.register(), 0.2).status_code == 204
+    assert waiting_rows(engine) == 0
+
+
+def test_an_assignment_through_the_mailbox_ends_the_poll(
+    web: WebInThread, client: WebClient, engine: Engine, slow: Settings
+) -> None:
+    """The worker assigns, Redis tells, the process confirms and answers."""
+    connected(web)
+    runner = client.register()
+    waiting = client.meanwhile(client.poll, runner, 30)
+    web.until_parked()
+    run_id = client.submit()["run_id"]
+    tell(slow, dispatch(engine))
+    answer = waiting.result(20)
+    assert answer.json()["run"]["run_id"] == run_id
+    assert client.report(answer.json()["run"], runner, "started").status_code == 200
+    assert waiting_rows(engine) == 0
+
+
+def test_several_assignments_of_one_poll_are_one_answer(
+    web: WebInThread, client: WebClient, engine: Engine, slow: Settings
+) -> None:
+    """`max` counts for dispatch too."""
+    connected(web)
+    waiting = client.meanwhile(client.poll, client.register(), 30, max=5)
+    web.until_parked()
+    ids = {client.submit()["run_id"] for _ in range(3)}
+    tell(slow, dispatch(engine))
+    assert {run["run_id"] for run in waiting.result(20).json()["runs"]} == ids
+
+
+def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(
+    web: WebInThread, client: WebClient, engine: Engine
+) -> None:
+    """Redis is a bell: the fact stands in Postgres."""
+    waiting = client.meanwhile(client.poll, client.register(), 30)
+    web.until_parked()
+    run_id = client.submit()["run_id"]
+    assert dispatch(engine)
+    web.recheck()
+    assert waiting.result(20).json()["run"]["run_id"] == run_id
+
+
+def test_a_message_about_a_claim_that_ended_hands_nothing_out(
+    web: WebInThread, client: WebClient, engine: Engine, slow: Settings
+) -> None:
+    """A frozen process with an old message in its buffer must not start a second process (promise 1)."""
+    connected(web)
+    waiting = client.meanwhile(client.poll, client.register(), 30)
+    web.until_parked()
+    run = client.submit()
+    old = dispatch(engine)
+    client.post(f"/runs/{run['run_id']}/stop")
+    tell(slow, old)
+    other = client.submit()
+    web.until_parked()
+    eventually(lambda: web.recheck() or waiting.done(), every=0.1, what="the next run")
+    assert waiting.result(20).json()["run"]["run_id"] == other["run_id"]
+
+
+def test_a_client_that_hung_up_gets_no_run(web: WebInThread, client: WebClient, engine: Engine) -> None:
+    """Its row is gone as soon as it has left; a run submitted then stays pending for others."""
+    runner = client.register()
+    with client.held(f"/runner/runs?runner_id={runner}&wait=30"):
+        web.until_parked()
+    eventually(lambda: web.parked == 0 and waiting_rows(engine) == 0, what="the end of the poll")
+    run_id = client.submit()["run_id"]
+    assert dispatch(engine) == {}
+    assert client.status(run_id) == "pending"
+    assert client.claim(client.register("other"))["run_id"] == run_id
+
+
+def test_a_run_assigned_to_a_client_that_hung_up_is_given_back(
+    web: WebInThread, client: WebClient, engine: Engine
+) -> None:
+    """The assignment is on its way when the client leaves: it returns to pending at once, not after a timeout."""
+    runner = client.register()
+    with client.held(f"/runner/runs?runner_id={runner}&wait=30"):
+        web.until_parked()
+        run_id = client.submit()["run_id"]
+        assert dispatch(engine)
+        assert client.status(run_id) == "claimed"
+    eventually(lambda: client.status(run_id) == "pending", what="the release")
+    assert client.claim(client.register("other"))["run_id"] == run_id
+
+
+def test_a_crash_restart_that_empties_waiting_rows_is_healed(
+    web: WebInThread, client: WebClient, engine: Engine
+) -> None:
+    """The re-check puts back rows that vanished without an assignment (UNLOGGED tables)."""
+    waiting = client.meanwhile(client.poll, client.register(), 30)
+    web.until_parked()
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE waiting_polls"))
+    eventually(lambda: web.recheck() or waiting_rows(engine) == 1, every=0.1, what="the row")
+    run_id = client.submit()["run_id"]
+    eventually(lambda: web.recheck() or waiting.done(), every=0.1, what="the run")
+    assert waiting.result(20).json()["run"]["run_id"] == run_id
+
+
+def test_two_polls_of_one_runner_get_different_runs(web: WebInThread, client: WebClient) -> None:
+    """Each answer is one claim."""
+    runner = client.register()
+    held = [client.meanwhile(client.poll, runner, 30) for _ in range(3)]
+    web.until_parked(3)
+    ids = {client.submit()["run_id"] for _ in range(3)}
+    eventually(lambda: web.recheck() or all(one.done() for one in held), every=0.1, what="three answers")
+    assert {one.result().json()["run"]["run_id"] for one in held} == ids
+
+
+def test_polls_of_a_process_that_ends_leave_no_rows(slow: Settings, engine: Engine) -> None:
+    """What is parked gives up with 204 when the process drains, and its rows go."""
+    with served(slow) as web:
+        waiting = web.client.meanwhile(web.client.poll, web.client.register(), 60)
+        web.until_parked()
+        web.drain(0.2)
+        answer: Any = waiting.result(20)
+        assert answer.status_code == 204
+        assert answer.headers["connection"] == "close"
+    assert waiting_rows(engine) == 0
+
+
+def test_a_draining_process_answers_polls_with_work_it_has(slow: Settings) -> None:
+    """It goes on serving: a run that is there is handed out, with `Connection: close`."""
+    with served(slow) as web:
+        run_id = web.client.submit()["run_id"]
+        runner = web.client.register()
+        web.drain(30)
+        answer = web.client.poll(runner, 30)
+        assert answer.json()["run"]["run_id"] == run_id
+        assert answer.headers["connection"] == "close"
+        assert web.client.get("/health/ready").status_code == 503
+        assert web.client.get("/health/ready").json() == {"status": "draining"}
+        assert web.client.get("/health").status_code == 200
