@@ -3,12 +3,13 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 PROPERTIES = ("hostname", "project_dir", "executor_profile", "executor_type")
 AUTONOMOUS = "autonomous"
@@ -73,13 +74,20 @@ class Offer:
 NO_DEMANDS = Demands()
 
 _FIND = text("""
-    SELECT hash, profile_id FROM demand_profiles
-    WHERE hash = ANY(CAST(:hashes AS text[])) AND last_used_at > now() - interval '1 hour'
+    SELECT hash, profile_id, last_used_at > now() - interval '1 hour' AS fresh FROM demand_profiles
+    WHERE hash = ANY(CAST(:hashes AS text[]))
 """)
 
-# The advisory lock makes ids visible in their order, which lets every process read only what is newer than it knows.
-_LOCK_PROFILES = text("SELECT pg_advisory_xact_lock(hashtext('coordinator.demand_profiles'))")
+# Used again within the hour, a profile is out of the reach of upkeep; one that upkeep is removing is waited for.
+_TOUCH = text("""
+    UPDATE demand_profiles p SET last_used_at = now()
+    FROM (SELECT profile_id FROM demand_profiles WHERE hash = ANY(CAST(:hashes AS text[]))
+          ORDER BY hash FOR NO KEY UPDATE) held
+    WHERE p.profile_id = held.profile_id
+    RETURNING p.hash, p.profile_id
+""")
 
+# Whoever comes second waits here for the first, and sees its row in the next statement.
 _ADD = text("""
     INSERT INTO demand_profiles (hash, hostname, project_dir, executor_profile, executor_type, tags)
     SELECT p.hash, p.hostname, p.project_dir, p.executor_profile, p.executor_type,
@@ -88,37 +96,45 @@ _ADD = text("""
                 CAST(:profiles AS text[]), CAST(:types AS text[]), CAST(:tags AS text[]))
          AS p(hash, hostname, project_dir, executor_profile, executor_type, tags)
     ORDER BY p.hash
-    ON CONFLICT (hash) DO UPDATE SET last_used_at = now()
-    RETURNING hash, profile_id
+    ON CONFLICT (hash) DO NOTHING
 """)
 
 
 def ensure_profiles(conn: Connection, demands: Iterable[Demands]) -> dict[str, int]:
     """Return the profile id of each distinct set by its hash, adding those that are new; first in the lock order."""
     wanted = {one.hash: one for one in demands}
-    found = {row.hash: row.profile_id for row in conn.execute(_FIND, {"hashes": list(wanted)})}
+    rows = conn.execute(_FIND, {"hashes": list(wanted)}).all()
+    found = {row.hash: row.profile_id for row in rows if row.fresh}
+    stale = sorted(row.hash for row in rows if not row.fresh)
+    if stale:
+        found.update({row.hash: row.profile_id for row in conn.execute(_TOUCH, {"hashes": stale})})
     missing = sorted(wanted.keys() - found.keys())
     if missing:
-        conn.execute(_LOCK_PROFILES)
-        sets = [wanted[one] for one in missing]
-        rows = conn.execute(
-            _ADD,
-            {
-                "hashes": missing,
-                "hostnames": [one.hostname for one in sets],
-                "project_dirs": [one.project_dir for one in sets],
-                "profiles": [one.executor_profile for one in sets],
-                "types": [one.executor_type for one in sets],
-                "tags": [json.dumps(sorted(set(one.tags))) for one in sets],
-            },
-        )
-        found.update({row.hash: row.profile_id for row in rows})
+        _add(conn, [wanted[one] for one in missing])
+        found.update({row.hash: row.profile_id for row in conn.execute(_FIND, {"hashes": missing})})
     return found
 
 
+def _add(conn: Connection, sets: Sequence[Demands]) -> None:
+    conn.execute(
+        _ADD,
+        {
+            "hashes": [one.hash for one in sets],
+            "hostnames": [one.hostname for one in sets],
+            "project_dirs": [one.project_dir for one in sets],
+            "profiles": [one.executor_profile for one in sets],
+            "types": [one.executor_type for one in sets],
+            "tags": [json.dumps(sorted(set(one.tags))) for one in sets],
+        },
+    )
+
+
 _NEWER = text("""
-    SELECT profile_id, hostname, project_dir, executor_profile, executor_type, tags
-    FROM demand_profiles WHERE profile_id > :known ORDER BY profile_id
+    SELECT profile_id, hostname, project_dir, executor_profile, executor_type, tags FROM demand_profiles
+    WHERE profile_id > :known
+    UNION ALL
+    SELECT profile_id, hostname, project_dir, executor_profile, executor_type, tags FROM demand_profiles
+    WHERE profile_id = ANY(CAST(:skipped AS bigint[]))
 """)
 
 
@@ -134,33 +150,42 @@ class MatchSets:
     """Which profiles each registration satisfies, remembered by this process for one database.
 
     Profiles never change and registrations never change what they offer, so nothing remembered goes wrong; a profile
-    that upkeep removed has no runs and finds nothing.
+    that upkeep removed has no runs and finds nothing. Ids become visible in the order of commits, not in their own.
     """
 
     MOST_REGISTRATIONS = 20_000
+    # An id that was skipped belongs to a transaction that has not been committed yet, or never will be.
+    MOST_SKIPPED = 1_000
+    SKIPPED_SECONDS = 600.0
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: list[tuple[int, Demands]] = []
+        self._newest = 0
+        self._skipped: dict[int, float] = {}
         self._matches: dict[int, _Matches] = {}
 
     def refresh(self, conn: Connection) -> None:
-        """Read the profiles that are newer than the newest known one."""
+        """Read the profiles that were not there before: newer ones, and older ones whose transaction took longer."""
         with self._lock:
-            newest = self._known[-1][0] if self._known else 0
-        rows = conn.execute(_NEWER, {"known": newest}).all()
+            values = {"known": self._newest, "skipped": list(self._skipped)}
+        rows = conn.execute(_NEWER, values).all()
         if not rows:
             return
+        now = time.monotonic()
         with self._lock:
-            newest = self._known[-1][0] if self._known else 0
-            self._known += [
-                (
-                    row.profile_id,
-                    Demands(row.hostname, row.project_dir, row.executor_profile, row.executor_type, tuple(row.tags)),
-                )
-                for row in rows
-                if row.profile_id > newest
-            ]
+            there = {row.profile_id: row for row in rows}
+            fresh = [one for one in sorted(there) if one > self._newest or one in self._skipped]
+            self._known += [(one, _demands(there[one])) for one in fresh]
+            newest = max(self._newest, *there)
+            passed = range(max(self._newest + 1, newest - self.MOST_SKIPPED), newest)
+            self._skipped.update({one: now for one in passed if one not in there})
+            self._skipped = {
+                one: since
+                for one, since in self._skipped.items()
+                if one not in there and now - since < self.SKIPPED_SECONDS
+            }
+            self._newest = newest
 
     def of(self, offer: Offer) -> frozenset[int]:
         """Return the ids of the known profiles that the offer satisfies."""
@@ -172,6 +197,10 @@ class MatchSets:
             matches.profile_ids |= {profile_id for profile_id, demands in newer if offer.satisfies(demands)}
             matches.upto = len(self._known)
             return matches.profile_ids
+
+
+def _demands(row: Row[Any]) -> Demands:
+    return Demands(row.hostname, row.project_dir, row.executor_profile, row.executor_type, tuple(row.tags))
 
 
 _match_sets: WeakKeyDictionary[Engine, MatchSets] = WeakKeyDictionary()

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from models.claim import claim_runs
-from models.profiles import Demands
-from models.submit import NewRun
-from tests.support.truth import Runner, Truth, asking, resuming, starting
+from models.profiles import Demands, MatchSets, match_sets
+from models.submit import NewRun, submit_runs
+from models.upkeep import upkeep
+from tests.support.contenders import steppers
+from tests.support.truth import Runner, Truth, accepted, asking, resuming, starting
 
 ANY = Demands()
 
@@ -18,6 +20,12 @@ def demanding(demands: Demands = ANY, **values: Any) -> NewRun:
 
 def taken(truth: Truth, runner: Runner, wanted: int = 100) -> list[str]:
     return [run.run_id for run in truth.claim(runner, wanted=wanted)]
+
+
+def match_sets_of(truth: Truth) -> MatchSets:
+    """What this process remembers of the test's database."""
+    with truth.engine.connect() as connection:
+        return match_sets(connection)
 
 
 OFFER = {"hostname": "h", "project_dir": "/p", "executor_profile": "e", "tags": ["gpu", "big"]}
@@ -170,3 +178,59 @@ def test_a_claim_of_nobody_is_nothing(truth: Truth) -> None:
     given = truth.do(claim_runs, [], delivered=True)
 
     assert (given.runs, given.ring_again) == ({}, False)
+
+
+def test_a_profile_that_is_committed_after_a_newer_one_is_found(truth: Truth) -> None:
+    """Ids are given in one order and become visible in another; a process that knows the newer one learns the older."""
+    runner = truth.runner(tags=["slow", "quick"])
+    with steppers(truth.engine, 1) as (slow,):
+        slow.do(submit_runs, [demanding(Demands(tags=("slow",)))])
+        quick = truth.accept(demanding(Demands(tags=("quick",))))[0].run_id
+        assert taken(truth, runner) == [quick]
+        slow.commit()
+    assert len(taken(truth, runner)) == 1
+    sets = match_sets_of(truth)
+    assert sets._skipped == {}
+
+
+def test_ids_that_were_never_used_are_not_looked_for_forever(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rolled back submission leaves a hole."""
+    runner = truth.runner(tags=["a", "b"])
+    with steppers(truth.engine, 1) as (failing,):
+        failing.do(submit_runs, [demanding(Demands(tags=("a",)))])
+        failing.rollback()
+    truth.accept(demanding(Demands(tags=("b",))))
+    truth.claim(runner)
+    sets = match_sets_of(truth)
+    assert len(sets._skipped) == 1
+
+    monkeypatch.setattr(sets, "SKIPPED_SECONDS", 0.0)
+    truth.accept(demanding(Demands(tags=("c",))))
+    truth.claim(runner)
+    assert sets._skipped == {}
+
+
+@pytest.mark.parametrize("age", ["2 hours", "3 days"])
+def test_a_profile_that_was_not_used_for_long_is_used_again(truth: Truth, age: str) -> None:
+    """And is fresh from then on, so that upkeep leaves it."""
+    first = truth.run(truth.start().run_id).profile_id
+    truth.rows("UPDATE demand_profiles SET last_used_at = now() - CAST(:age AS interval)", age=age)
+
+    assert truth.run(truth.start().run_id).profile_id == first
+    assert truth.count("demand_profiles", "last_used_at > now() - interval '1 minute'") == 1
+
+
+def test_a_profile_that_upkeep_removes_at_this_moment_is_made_anew(truth: Truth) -> None:
+    """Else the run would demand what nobody can satisfy."""
+    first = truth.run(truth.start().run_id)
+    truth.rows("UPDATE runs SET status = 'completed', ready = false, completed_at = now()")
+    truth.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
+    with steppers(truth.engine, 2) as (keeper, client):
+        keeper.do(upkeep)
+        again = client.do(submit_runs, [starting()])
+        assert client.waits
+        keeper.commit()
+        client.commit()
+    run_id = accepted(again.result()[0]).run_id
+    assert truth.run(run_id).profile_id != first.profile_id
+    assert taken(truth, truth.runner()) == [run_id]

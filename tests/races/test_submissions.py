@@ -1,0 +1,163 @@
+"""Submissions against submissions: one run per idempotency key, one start per session, no deadlock for anybody."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from models.deliveries import Claim, release_claims
+from models.errors import KeyReused, SessionExists
+from models.profiles import Demands
+from models.submit import NewRun, Submitted, submit_runs
+from runtime.postgres import sync_engine
+from runtime.settings import Settings
+from tests.support.contenders import crowd, steppers, with_one_repeat
+from tests.support.truth import Truth, accepted, resuming, starting
+
+CROWDS = [2, 8, 32]
+
+
+@pytest.fixture
+def patient(settings: Settings) -> Iterator[Truth]:
+    """The truth for those who queue up behind 31 others on a slow machine: whoever waits is not the subject."""
+    engine = sync_engine(settings.model_copy(update={"lock_timeout_seconds": 30}), pool_size=36, name="patient")
+    yield Truth(engine)
+    engine.dispose()
+
+
+def keyed(key: str = "k", body: str = "body", **values: Any) -> NewRun:
+    return starting(idempotency_key=key, body_hash=body, **values)
+
+
+def submit_in_rounds(conn: Connection, items: Sequence[NewRun]) -> list[Any]:
+    return list(submit_runs(conn, items))
+
+
+@pytest.mark.parametrize("contenders", CROWDS)
+def test_many_submissions_with_one_key_create_one_run(truth: Truth, contenders: int) -> None:
+    """A concurrent repeat waits for the first, and is answered by it."""
+    answers = crowd(contenders, lambda _: truth.accept(keyed())[0])
+
+    assert len({answer.run_id for answer in answers}) == 1
+    assert [answer.replayed for answer in answers].count(False) == 1
+    assert (truth.count("runs"), truth.count("sessions"), truth.count("idempotency_keys")) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("contenders", CROWDS)
+def test_of_many_bodies_with_one_key_one_is_taken(truth: Truth, contenders: int) -> None:
+    """All others are refused."""
+    results = crowd(contenders, lambda place: truth.submit(keyed(body=f"body {place}"))[0])
+
+    assert sum(isinstance(result, Submitted) for result in results) == 1
+    assert results.count(KeyReused("k")) == contenders - 1
+    assert truth.count("runs") == 1
+
+
+@pytest.mark.parametrize("contenders", CROWDS)
+def test_of_many_starts_of_one_session_one_starts_it(truth: Truth, contenders: int) -> None:
+    """The losers find it there."""
+    results = crowd(contenders, lambda _: truth.submit(starting("mine"))[0])
+
+    assert sum(isinstance(result, Submitted) for result in results) == 1
+    assert results.count(SessionExists("mine")) == contenders - 1
+    assert (truth.count("runs"), truth.session("mine").next_run) == (1, 2)
+
+
+@pytest.mark.parametrize("contenders", CROWDS)
+def test_many_resumes_of_one_session_stand_in_one_line(patient: Truth, contenders: int) -> None:
+    """Numbered without a gap, only the first ready."""
+    patient.start(session_id="mine")
+    crowd(contenders, lambda _: [patient.resume("mine") for _ in range(3)])
+    rows = patient.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
+
+    assert [row.session_seq for row in rows] == list(range(1, 3 * contenders + 2))
+    assert [row.ready for row in rows].count(True) == 1
+    assert rows[0].ready
+
+
+def test_a_key_whose_first_submission_fails_serves_the_one_that_waits(truth: Truth) -> None:
+    """A failed submission keeps nothing, also for those who came meanwhile."""
+    truth.start(session_id="taken")
+    with steppers(truth.engine, 2) as (one, other):
+        failing = one.do(submit_runs, [keyed(session_id="taken")])
+        waiting = other.do(submit_runs, [keyed(body="another")])
+        assert other.waits
+        one.commit()
+        other.commit()
+    assert failing.result() == [SessionExists("taken")]
+    assert not accepted(waiting.result()[0]).replayed
+
+
+def test_a_key_whose_first_submission_is_rolled_back_serves_the_one_that_waits(truth: Truth) -> None:
+    """The process of the first one died."""
+    with steppers(truth.engine, 2) as (one, other):
+        one.do(submit_runs, [keyed()])
+        waiting = other.do(submit_runs, [keyed(body="another")])
+        assert other.waits
+        one.rollback()
+        other.commit()
+    assert not accepted(waiting.result()[0]).replayed
+    assert truth.count("runs") == 1
+
+
+def test_a_session_whose_start_is_rolled_back_can_be_started_by_the_one_that_waits(truth: Truth) -> None:
+    """Its id was never taken."""
+    with steppers(truth.engine, 2) as (one, other):
+        one.do(submit_runs, [starting("mine")])
+        waiting = other.do(submit_runs, [starting("mine")])
+        assert other.waits
+        one.rollback()
+        other.commit()
+    assert isinstance(waiting.result()[0], Submitted)
+
+
+def overlapping(place: int) -> list[NewRun]:
+    """Resumes, children and starts of the same sessions and keys; every other contender has them the other way."""
+    items = [resuming(f"s{number}") for number in range(8)]
+    items += [resuming(f"s{number}", parent_session_id=f"top{7 - number}") for number in range(8)]
+    items += [starting(f"new{number}") for number in range(6)]
+    items += [keyed(f"k{number}") for number in range(6)]
+    return items[::-1] if place % 2 else items
+
+
+@pytest.mark.parametrize("contenders", CROWDS)
+def test_overlapping_batches_in_opposite_order_reach_no_caller_as_a_deadlock(patient: Truth, contenders: int) -> None:
+    """Rows are locked in id order; what is left to chance is repeated once, unseen."""
+    patient.accept(*[starting(f"s{number}") for number in range(8)], *[starting(f"top{number}") for number in range(8)])
+    batches = [overlapping(place) for place in range(contenders)]
+    results = crowd(contenders, lambda place: with_one_repeat(patient.engine, submit_in_rounds, batches[place]))
+
+    assert all(isinstance(result, Submitted | SessionExists) for mine in results for result in mine)
+    assert patient.count("runs") == 16 + 16 * contenders + 6 + 6
+    assert patient.count("idempotency_keys") == 6
+    for number in range(8):
+        row = patient.session(f"s{number}")
+        assert row.next_run == patient.count("runs", "session_id = :s", s=f"s{number}") + 1
+
+
+@pytest.mark.parametrize("contenders", CROWDS)
+def test_new_demands_of_many_submissions_become_one_profile_each(patient: Truth, contenders: int) -> None:
+    """And their order of insertion deadlocks nobody."""
+
+    def contend(place: int) -> None:
+        tags = [f"tag{number}" for number in range(12)]
+        items = [starting(additional_demands=Demands(tags=(tag,))) for tag in (tags[::-1] if place % 2 else tags)]
+        with_one_repeat(patient.engine, submit_in_rounds, items)
+
+    crowd(contenders, contend)
+    assert patient.count("demand_profiles") == 12
+
+
+def test_releases_in_opposite_order_give_each_run_back_once(truth: Truth) -> None:
+    """Two who noticed the same hang-up."""
+    truth.accept(*[starting() for _ in range(20)])
+    runs = truth.claim(truth.runner(), wanted=20)
+    claims = [Claim(run.run_id, run.claim_token or "") for run in runs]
+
+    def contend(place: int) -> list[bool]:
+        return with_one_repeat(truth.engine, release_claims, claims[::-1] if place % 2 else claims)
+
+    done = crowd(8, contend)
+    assert sum(sum(mine) for mine in done) == 20
+    assert truth.count("runs", "status = 'pending' AND ready") == 20
