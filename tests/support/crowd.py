@@ -1,12 +1,11 @@
-"""Contenders: calls that are let go at the same moment, each in a thread and a transaction of its own."""
+"""Calls of verbs that are let go at the same moment, each in a thread and a transaction of its own."""
 
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 from runtime.postgres import LOCK_TIMEOUT, is_retryable, sqlstate
+from tests.support.contenders import crowd
 from tests.support.truth import Truth
 
 T = TypeVar("T")
@@ -14,14 +13,7 @@ T = TypeVar("T")
 
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     """The results of the calls, in their order; all begin when the last one is there."""
-    gate = threading.Barrier(len(calls))
-
-    def go(call: Callable[[], T]) -> T:
-        gate.wait(timeout=30)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as threads:
-        return [future.result(timeout=60) for future in [threads.submit(go, call) for call in calls]]
+    return crowd(len(calls), lambda place: calls[place]())
 
 
 def calling(
@@ -29,8 +21,8 @@ def calling(
 ) -> Callable[[], Sequence[Any]]:
     """A call of a verb as the web and its clients make it, with the same items each time.
 
-    The web repeats it once when the database asks for that (`repeats`); a client repeats it when it waited too long for a lock,
-    which on a busy machine says nothing.
+    The web repeats it once when the database asks for that (`repeats`); a client repeats it when it waited too long
+    for a lock, which on a busy machine says nothing.
     """
     return partial(_until_decided, truth, verb, items, repeats)
 
