@@ -94,15 +94,32 @@ class Cluster:
         arguments = ["web", "--host", "127.0.0.1", "--port", str(port)]
         process = self.start("web", arguments, settings, url=f"http://127.0.0.1:{port}")
         if wait:
-            self.wait_until(process, lambda: answers(f"{process.url}/health/ready"), "ready")
+            self.wait_until_ready(process)
         return process
 
     def start_worker(self, *arguments: str, wait: bool = True, **settings: object) -> Process:
         """Start a worker process; returns when it has said that it is ready."""
         process = self.start("worker", ["worker", *arguments], settings)
         if wait:
-            self.wait_until(process, lambda: "ready" in process.log(), "ready")
+            self.wait_until_ready(process)
         return process
+
+    def start_house(self, *, webs: int = 2, workers: int = 2, **settings: object) -> tuple[list[Process], list[Process]]:
+        """Start so many web and worker processes side by side; returns them when all are ready."""
+        started_webs = [self.start_web(wait=False, **settings) for _ in range(webs)]
+        started_workers = [self.start_worker(wait=False, **settings) for _ in range(workers)]
+        for web in started_webs:
+            self.wait_until_ready(web)
+        for worker in started_workers:
+            self.wait_until_ready(worker)
+        return started_webs, started_workers
+
+    def wait_until_ready(self, process: Process) -> None:
+        """Wait until a web process serves, or a worker process has said that it works."""
+        if process.url:
+            self.wait_until(process, lambda: answers(f"{process.url}/health/ready"), "ready")
+        else:
+            self.wait_until(process, lambda: "ready" in process.log(), "ready")
 
     def start(
         self, kind: str, arguments: list[str], settings: Mapping[str, object] | None = None, *, url: str = ""

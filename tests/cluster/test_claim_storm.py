@@ -1,0 +1,49 @@
+"""Two web processes and two workers at once: whoever asks where, each run goes to one, and none is left."""
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.support.cluster import Cluster
+from tests.support.traffic import Traffic
+from tests.support.verdict import assert_nothing_lost_or_doubled, claims, histories, reports_refused, until_all_ended
+from tests.support.web import WebClient
+
+
+@pytest.mark.parametrize("contenders", [2, 8, 32])
+def test_each_run_goes_to_one_of_many_polls_on_two_replicas(cluster: Cluster, engine: Engine, contenders: int) -> None:
+    """Polls, second claims, re-checks of both and dispatch of two workers contend: each run is claimed once."""
+    webs, _ = cluster.start_house()
+    with Traffic([web.url for web in webs], runners=contenders, submitters=8, work=0, pace=0.005) as traffic:
+        traffic.until_accepted(60 if contenders == 2 else 200)
+        traffic.finish_submitting()
+        until_all_ended(engine)
+    ledger = traffic.ledger
+    assert_nothing_lost_or_doubled(engine, ledger)
+    assert {claims(history) for history in histories(engine).values()} == {1}
+    assert len(ledger.deliveries) == len(ledger.accepted)
+    assert not ledger.refused()
+    assert not ledger.unheard
+    assert not reports_refused(ledger)
+
+
+@pytest.mark.parametrize("parked", [True, False], ids=["parked first", "submitted first"])
+def test_a_run_posted_to_one_replica_is_completed_through_the_other(cluster: Cluster, parked: bool) -> None:
+    """From POST on one to completed through a poll on the other, by dispatch or by the poll's own claim."""
+    webs, _ = cluster.start_house(workers=1)
+    first, second = (WebClient(web.url) for web in webs)
+    runner_id = second.register()
+    if parked:
+        poll = second.meanwhile(second.poll, runner_id, 20)
+        submitted = first.submit()
+    else:
+        submitted = first.submit()
+        poll = second.meanwhile(second.poll, runner_id, 20)
+    run = poll.result(30).json()["run"]
+    assert run["run_id"] == submitted["run_id"]
+    assert first.status(run["run_id"]) == "claimed"
+    assert second.report(run, runner_id, "started").status_code == 200
+    assert first.status(run["run_id"]) == "running"
+    assert second.report(run, runner_id, "completed").status_code == 200
+    assert [web.status(run["run_id"]) for web in (first, second)] == ["completed", "completed"]
+    for web in (first, second):
+        web.close()

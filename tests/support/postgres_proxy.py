@@ -1,0 +1,153 @@
+"""A connection to Postgres that can be lost at the worst moment: the COMMIT has happened, its answer never arrives."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit, urlunsplit
+
+CHUNK_BYTES = 65_536
+# Simple queries, as psycopg sends them: the type, the length, the text and its end.
+COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+COMMITTED = b"COMMIT\x00"
+NO_TLS = (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\x00\x00\x00\x08\x04\xd2\x16\x30")
+
+
+@dataclass
+class _Loss:
+    """Answers still to be lost of transactions whose statements hold ``marker``."""
+
+    marker: bytes
+    left: int
+
+
+@dataclass
+class PostgresProxy:
+    """Stands between a process and Postgres. ``url`` is where the process finds it; ``lost`` counts lost answers.
+
+    Which transaction it is shows in the text of its statements: the process needs `prepare_statements=False`.
+    """
+
+    host: str
+    port: int
+    url: str = ""
+    lost: int = 0
+    _losses: list[_Loss] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    def lose(self, marker: str, times: int = 1) -> None:
+        """Of the next so many transactions with this text in a statement the COMMIT happens and its answer is lost."""
+        with self._lock:
+            self._losses.append(_Loss(marker.encode(), times))
+
+    def lose_no_more(self) -> None:
+        with self._lock:
+            self._losses.clear()
+
+    def _wants(self, statements: bytes) -> bool:
+        with self._lock:
+            for loss in self._losses:
+                if loss.left > 0 and loss.marker in statements:
+                    loss.left -= 1
+                    return True
+            return False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection(self.host, self.port)
+        except OSError:
+            writer.close()
+            return
+        one = _Connection(self, reader, writer, server_reader, server_writer)
+        ways = [asyncio.create_task(one.to_server()), asyncio.create_task(one.to_client())]
+        self._tasks.update(ways)
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+            self._tasks.discard(way)
+        writer.close()
+        server_writer.close()
+
+
+class _Connection:
+    def __init__(
+        self,
+        proxy: PostgresProxy,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> None:
+        self._proxy = proxy
+        self._reader, self._writer = reader, writer
+        self._server_reader, self._server_writer = server_reader, server_writer
+        self._doomed = False
+
+    async def to_server(self) -> None:
+        statements = b""
+        try:
+            while chunk := await self._reader.read(CHUNK_BYTES):
+                statements += chunk
+                if statements.endswith(COMMIT):
+                    # Decided before the COMMIT leaves: whatever comes back then is its answer.
+                    self._doomed = self._proxy._wants(statements)
+                    statements = b""
+                self._server_writer.write(chunk)
+                await self._server_writer.drain()
+        except ConnectionError:
+            pass
+
+    async def to_client(self) -> None:
+        answer = b""
+        try:
+            while chunk := await self._server_reader.read(CHUNK_BYTES):
+                if not self._doomed:
+                    self._writer.write(chunk)
+                    await self._writer.drain()
+                    continue
+                answer += chunk
+                if COMMITTED in answer:
+                    self._proxy.lost += 1
+                    self._writer.transport.abort()
+                    return
+        except ConnectionError:
+            pass
+
+
+@contextmanager
+def postgres_proxy(url: str) -> Iterator[PostgresProxy]:
+    """A proxy before the Postgres of this URL, in a thread of its own."""
+    parts = urlsplit(url)
+    proxy = PostgresProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
+    started, loop = threading.Event(), asyncio.new_event_loop()
+
+    async def listen() -> asyncio.Server:
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        user_info, at, _ = parts.netloc.rpartition("@")
+        # In the clear, so that statements can be read.
+        proxy.url = urlunsplit(parts._replace(netloc=f"{user_info}{at}127.0.0.1:{port}", query="sslmode=disable"))
+        started.set()
+        return server
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        server = loop.run_until_complete(listen())
+        loop.run_forever()
+        server.close()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    thread = threading.Thread(target=run, name="postgres proxy", daemon=True)
+    thread.start()
+    started.wait(10)
+    try:
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)

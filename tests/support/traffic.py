@@ -1,0 +1,257 @@
+"""Clients and runners on several web processes at once, in a thread of their own, and the ledger of what they heard.
+
+They behave as ours are meant to: a submission is repeated with its key, a report with its token, until it is decided.
+"""
+
+import asyncio
+import itertools
+import random
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.support.waiting import eventually
+
+PAUSE_SECONDS = 0.1
+ANSWER_SECONDS = 40.0
+Answer = Awaitable[httpx.Response]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A run that a poll was given."""
+
+    run_id: str
+    claim_token: str
+    runner_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Said:
+    """A report that was decided: 200, or a refusal."""
+
+    run_id: str
+    claim_token: str
+    outcome: str
+    code: int
+
+
+@dataclass
+class Ledger:
+    """What clients and runners were told. ``unheard`` counts calls without an answer, ``codes`` answers by kind."""
+
+    keys: set[str] = field(default_factory=set)
+    accepted: dict[str, str] = field(default_factory=dict)
+    deliveries: list[Delivery] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    codes: Counter[tuple[str, int]] = field(default_factory=Counter)
+    unheard: Counter[str] = field(default_factory=Counter)
+    bodies: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def note(self, kind: str, answer: httpx.Response) -> None:
+        self.codes[kind, answer.status_code] += 1
+        self.bodies[kind, answer.status_code] = answer.text[:500]
+
+    def refused(self, *kinds: str) -> dict[tuple[str, int], str]:
+        """Answers 5xx, and polls and registrations refused in any way; one body for each, to look at."""
+        return {
+            (kind, code): body
+            for (kind, code), body in self.bodies.items()
+            if (not kinds or kind in kinds) and (code >= 500 or (kind in {"poll", "register"} and code >= 400))
+        }
+
+    def said_with(self, code: int, outcome: str) -> list[Said]:
+        return [one for one in self.said if (one.code, one.outcome) == (code, outcome)]
+
+
+class Traffic:
+    """Submitters and runners on ``urls``, each going on to the next one when a call is not answered.
+
+    ``max_attempts`` is what the runs are given; ``work`` the most seconds a run takes; ``keyed`` whether submissions
+    carry a key: one without is never repeated.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        runners: int = 8,
+        submitters: int = 4,
+        max_attempts: int = 1,
+        work: float = 0.05,
+        poll_seconds: float = 5.0,
+        keyed: bool = True,
+        pace: float = 0.02,
+    ) -> None:
+        self.ledger = Ledger()
+        self._urls = list(urls)
+        self._runners = runners
+        self._submitters = submitters
+        self._max_attempts = max_attempts
+        self._work = work
+        self._poll_seconds = poll_seconds
+        self._keyed = keyed
+        self._pace = pace
+        self._left = 0
+        self._no_more_runs = threading.Event()
+        self._over = threading.Event()
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._no_more_runs.set()
+        self._over.set()
+        self._thread.join(ANSWER_SECONDS + 20)
+        if error is None and self._failures:
+            raise self._failures[0]
+
+    def until_accepted(self, more: int, within: float = 60) -> None:
+        """Wait until so many submissions more than now were accepted."""
+        before = len(self.ledger.accepted)
+        self._until(lambda: len(self.ledger.accepted) >= before + more, within, f"{more} more accepted")
+
+    def until_completed(self, more: int, within: float = 60) -> None:
+        """Wait until so many reports of an end more than now were accepted."""
+        before = len(self.ledger.said_with(200, "completed"))
+        self._until(
+            lambda: len(self.ledger.said_with(200, "completed")) >= before + more, within, f"{more} more completed"
+        )
+
+    def finish_submitting(self) -> None:
+        """No more submissions are begun; returns when those under way are decided."""
+        self._no_more_runs.set()
+        self._until(lambda: not self._left, ANSWER_SECONDS + 20, "decided submissions")
+
+    def _until(self, condition: Callable[[], bool], within: float, what: str) -> None:
+        def done() -> bool:
+            if self._failures:
+                raise self._failures[0]
+            return condition()
+
+        eventually(done, within, every=0.05, what=f"{what} ({self.ledger.codes}, {self.ledger.unheard})")
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._all())
+        except BaseException as failure:  # noqa: BLE001 raised again in the test's own thread
+            self._failures.append(failure)
+
+    async def _all(self) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+        async with httpx.AsyncClient(timeout=ANSWER_SECONDS, limits=limits, trust_env=False) as http:
+            self._left = self._submitters
+            async with asyncio.TaskGroup() as tasks:
+                submitters = [tasks.create_task(self._submit(http, place)) for place in range(self._submitters)]
+                runners = [tasks.create_task(self._serve(http, place)) for place in range(self._runners)]
+                while not self._over.is_set():
+                    await asyncio.sleep(0.02)
+                for task in (*runners, *submitters):
+                    task.cancel()
+
+    async def _submit(self, http: httpx.AsyncClient, place: int) -> None:
+        urls = itertools.cycle(self._urls[place % len(self._urls) :] + self._urls[: place % len(self._urls)])
+        try:
+            while not self._no_more_runs.is_set():
+                await self._submit_one(http, urls)
+                await asyncio.sleep(random.uniform(0, 2 * self._pace))
+        finally:
+            self._left -= 1
+
+    async def _submit_one(self, http: httpx.AsyncClient, urls: "itertools.cycle[str]") -> None:
+        key = uuid.uuid4().hex
+        body = {
+            "type": "start_session",
+            "parameters": {"prompt": "hello"},
+            "labels": {"key": key},
+            "max_attempts": self._max_attempts,
+        }
+        headers = {"Idempotency-Key": key} if self._keyed else {}
+        self.ledger.keys.add(key)
+        while True:
+            answer = await self._heard("submit", http.post(f"{next(urls)}/runs", json=body, headers=headers))
+            if answer is not None and answer.status_code in {200, 201}:
+                self.ledger.accepted[key] = answer.json()["run_id"]
+                return
+            if not self._keyed:
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _serve(self, http: httpx.AsyncClient, place: int) -> None:
+        runner = _Runner(self, http, self._urls[place % len(self._urls) :] + self._urls[: place % len(self._urls)], place)
+        await runner.register()
+        while True:
+            await runner.poll(self._poll_seconds, self._work)
+
+    async def _heard(self, kind: str, call: Answer) -> httpx.Response | None:
+        """The answer, noted; None when there was none."""
+        try:
+            answer = await call
+        except httpx.HTTPError:
+            self.ledger.unheard[kind] += 1
+            return None
+        self.ledger.note(kind, answer)
+        return answer
+
+
+class _Runner:
+    """One runner: polls, and reports what it was given, until each report is decided."""
+
+    def __init__(self, traffic: Traffic, http: httpx.AsyncClient, urls: Sequence[str], place: int) -> None:
+        self._traffic = traffic
+        self._http = http
+        self._urls = itertools.cycle(urls)
+        self._url = next(self._urls)
+        self._name = f"traffic-{place}"
+        self._runner_id = ""
+
+    async def register(self) -> None:
+        body = {
+            "hostname": self._name,
+            "project_dir": "/p",
+            "executor_profile": "traffic",
+            "executor": {"type": "autonomous"},
+            "instance_id": uuid.uuid4().hex,
+        }
+        answer = await self._decided("register", "/runner/register", body)
+        self._runner_id = answer.json()["runner_id"]
+
+    async def poll(self, seconds: float, work: float) -> None:
+        query = {"runner_id": self._runner_id, "wait": str(seconds)}
+        answer = await self._traffic._heard("poll", self._http.get(f"{self._url}/runner/runs", params=query))
+        if answer is None or answer.status_code not in {200, 204}:
+            self._url = next(self._urls)
+            await asyncio.sleep(PAUSE_SECONDS)
+            return
+        if answer.status_code == 204:
+            return
+        run = answer.json()["run"]
+        given = Delivery(run["run_id"], run["claim_token"], self._runner_id, run["attempt"])
+        self._traffic.ledger.deliveries.append(given)
+        if await self._report(given, "started") == 200:
+            await asyncio.sleep(random.uniform(0, work))
+            await self._report(given, "completed")
+
+    async def _report(self, given: Delivery, outcome: str) -> int:
+        body = {"runner_id": self._runner_id, "claim_token": given.claim_token}
+        answer = await self._decided(outcome, f"/runner/runs/{given.run_id}/{outcome}", body)
+        self._traffic.ledger.said.append(Said(given.run_id, given.claim_token, outcome, answer.status_code))
+        return answer.status_code
+
+    async def _decided(self, kind: str, path: str, body: dict[str, Any]) -> httpx.Response:
+        while True:
+            answer = await self._traffic._heard(kind, self._http.post(self._url + path, json=body))
+            if answer is not None and answer.status_code < 500:
+                return answer
+            self._url = next(self._urls)
+            await asyncio.sleep(PAUSE_SECONDS)
