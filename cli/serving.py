@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ async def serve(wanted: Wanted) -> int:
     wanted.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as held:
         try:
-            held.enter_context(locked(wanted.data_dir / "run" / "up.lock"))
+            held.enter_context(locked(_lock_of(wanted.data_dir)))
         except Locked as error:
             by = f" (process {error.holder})" if error.holder else ""
             raise Refused(f"another `coordinator up`{by} already serves {wanted.data_dir}") from None
@@ -80,22 +80,38 @@ async def _run(wanted: Wanted, house: Supervisor, console: Console, listeners: l
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(sig, told, sig.name)
     beginning = asyncio.create_task(_begin(wanted, house, console, listeners))
-    ending = asyncio.create_task(stop.wait())
+    ending = asyncio.create_task(_ending(stop, wanted.data_dir))
     try:
         await asyncio.wait({beginning, ending}, return_when=asyncio.FIRST_COMPLETED)
         if beginning.done():
             beginning.result()
-            await ending
+        await ending
         return 0
     except (Refused, EmbeddedServerError, OSError) as error:
         console.say("up", "giving up: ending everything")
         raise Refused(str(error)) from error
     finally:
         beginning.cancel()
-        await asyncio.gather(beginning, return_exceptions=True)
+        ending.cancel()
+        await asyncio.gather(beginning, ending, return_exceptions=True)
         # Runners first: they report and leave through the web. The databases outlive those who use them.
         await house.end([lambda name: name.startswith("runner"), lambda name: not name.startswith("runner")])
         console.say("up", "ended")
+
+
+async def _ending(stop: asyncio.Event, data_dir: Path) -> None:
+    """Wait until told to stop. Raises Refused when somebody removed the data under us: new data would not be ours."""
+    path = _lock_of(data_dir)
+    held = path.stat().st_ino
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1)
+        if not path.exists() or path.stat().st_ino != held:
+            raise Refused(f"{data_dir} was removed while it was served from")
+
+
+def _lock_of(data_dir: Path) -> Path:
+    return data_dir / "run" / "up.lock"
 
 
 async def _begin(wanted: Wanted, house: Supervisor, console: Console, listeners: list[socket.socket]) -> None:

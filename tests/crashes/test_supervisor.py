@@ -165,6 +165,17 @@ def test_a_pid_file_of_somebody_else_ends_nobody(start_up: StartUp, data_dir: Pa
         stranger.kill()
 
 
+def test_data_removed_under_it_ends_it(start_up: StartUp, data_dir: Path) -> None:
+    """It does not go on from an empty database as if nothing had been."""
+    up = start_up(*SMALL)
+    up.line("ready:")
+    members = up.family()
+    data_dir.rename(data_dir.with_name("elsewhere"))
+    assert up.wait(30) == 1
+    assert "was removed while it was served from" in up.errors[-1]
+    assert gone(members)
+
+
 def test_a_second_up_on_the_same_data_refuses(start_up: StartUp) -> None:
     """It says who is there, and the first one serves on untouched."""
     up = start_up(*SMALL)

@@ -12,7 +12,16 @@ import httpx
 import psutil
 
 from cli.supervisor import ROOT
-from runtime.processes import end_processes, family, free_port, is_alive, port_is_free, processes_in, read_pid_file
+from runtime.processes import (
+    end_processes,
+    family,
+    free_port,
+    is_alive,
+    port_is_free,
+    processes_in,
+    read_pid_file,
+    write_pid_file,
+)
 from tests.support.waiting import eventually
 
 START_SECONDS = 60
@@ -36,6 +45,8 @@ class Up:
             text=True,
             start_new_session=True,
         )
+        # Where the next run looks for what a killed test process has left (tests/support/servers.py).
+        write_pid_file(data_dir.parent / "run" / f"up-{self.pid}.pid", self.pid)
         assert self._popen.stdout
         assert self._popen.stderr
         self._readers = [
