@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.errors import CoordinatorError, NotFound, Unstorable
-from runtime import logs
+from runtime import logs, metrics
 from runtime.postgres import (
     LOCK_TIMEOUT,
     STATEMENT_TIMEOUT,
@@ -33,6 +34,8 @@ Work: TypeAlias = Callable[[Connection], T]
 Verb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | CoordinatorError]]
 
 GATHER_SECONDS = 0.001
+# What takes longer than this is counted as held.
+PROMPT_SECONDS = 1.0
 FOREIGN_KEY_VIOLATION = "23503"
 _TIMEOUTS = frozenset({LOCK_TIMEOUT, STATEMENT_TIMEOUT})
 # Longer than any statement may take: only a frozen server or network is given up by it.
@@ -88,6 +91,7 @@ class Attempts:
         except Exception as fault:
             if not _worth_another(fault):
                 raise
+            metrics.BATCH_TROUBLES.labels(name, "repeated").inc()
             log.info("repeated", work=name, error=_line(fault))
         await asyncio.sleep(random.uniform(0.01, 0.05))
         try:
@@ -95,6 +99,7 @@ class Attempts:
         except Exception as fault:
             if not _worth_another(fault):
                 raise
+            metrics.BATCH_TROUBLES.labels(name, "unavailable").inc()
             log.warning("unavailable", work=name, error=_line(fault))
             raise Unavailable from fault
 
@@ -165,6 +170,7 @@ class GroupCommit(Generic[Item, Result]):
     ) -> None:
         self._attempts = attempts
         self._verb = verb
+        self._name = _name(verb)
         self._after = after
         self._max_items = max_items
         self._max_bytes = max_bytes
@@ -229,6 +235,7 @@ class GroupCommit(Generic[Item, Result]):
 
     async def _flush(self, riders: list[_Rider[Item, Result]]) -> None:
         """Commit the riders' items together; if one of them is to blame, find it without holding up the queue."""
+        begun = time.perf_counter()
         try:
             results = await self._attempts.write(self._verb, [rider.item for rider in riders])
         except Unavailable as away:
@@ -237,9 +244,10 @@ class GroupCommit(Generic[Item, Result]):
             if not is_item_fault(fault):
                 _fail(riders, fault)
             elif len(riders) == 1:
-                log.warning("item failed alone", work=_name(self._verb), error=_line(fault))
+                log.warning("item failed alone", work=self._name, error=_line(fault))
                 self._settle(riders, [_fault_of_one(fault)])
             else:
+                metrics.BATCH_TROUBLES.labels(self._name, "bisected").inc()
                 task = asyncio.create_task(self._cut(riders))
                 self._cutting.add(task)
                 task.add_done_callback(self._cutting.discard)
@@ -249,6 +257,8 @@ class GroupCommit(Generic[Item, Result]):
         else:
             self._settle(riders, results)
             self._after(results)
+            metrics.BATCH_ITEMS.labels(self._name).observe(len(riders))
+            metrics.BATCH_SECONDS.labels(self._name).observe(time.perf_counter() - begun)
 
     async def _cut(self, riders: list[_Rider[Item, Result]]) -> None:
         middle = len(riders) // 2
@@ -267,30 +277,45 @@ class GroupCommit(Generic[Item, Result]):
 async def held(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:
     """Repeat ``call`` while Postgres is away, for a runner that sends each report once (promise 5).
 
-    Raises Unavailable after ``seconds``, or as soon as a try fails once ``give_up`` is set (the process must end).
+    Raises Unavailable after ``seconds``, or soon after ``give_up`` is set (the process must end).
     """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    pause = 0.1
-    while True:
-        attempt = asyncio.ensure_future(call())
-        try:
-            done, _ = await asyncio.wait({attempt}, timeout=max(0.001, end - loop.time()))
-        except asyncio.CancelledError:
-            attempt.cancel()
-            raise
-        if not done:
-            attempt.cancel()
-            raise Unavailable
-        try:
+    end = asyncio.get_running_loop().time() + seconds
+    attempt = asyncio.ensure_future(call())
+    try:
+        await asyncio.wait({attempt}, timeout=min(PROMPT_SECONDS, seconds))
+        if attempt.done() and not isinstance(attempt.exception(), Unavailable):
             return attempt.result()
-        except Unavailable:
-            if loop.time() + pause >= end or give_up.is_set():
-                raise
+        metrics.REPORTS_HELD.inc()
         try:
-            await asyncio.wait_for(give_up.wait(), pause * random.uniform(0.7, 1.3))
-        except TimeoutError:
+            return await _held_on(attempt, call, end, give_up)
+        finally:
+            metrics.REPORTS_HELD.dec()
+    finally:
+        attempt.cancel()
+
+
+async def _held_on(
+    attempt: asyncio.Future[Result], call: Callable[[], Awaitable[Result]], end: float, give_up: asyncio.Event
+) -> Result:
+    now = asyncio.get_running_loop().time
+    ending = asyncio.ensure_future(give_up.wait())
+    pause = 0.1
+    try:
+        while True:
+            waited_for: set[asyncio.Future[Any]] = {attempt, ending}
+            await asyncio.wait(waited_for, timeout=max(0.0, end - now()), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                await asyncio.wait({attempt}, timeout=min(PROMPT_SECONDS, max(0.0, end - now())))
+            if not attempt.done():
+                raise Unavailable
+            if not isinstance(attempt.exception(), Unavailable) or ending.done() or now() + pause >= end:
+                return attempt.result()
+            await asyncio.wait({ending}, timeout=pause * random.uniform(0.7, 1.3))
             pause = min(1.0, pause * 2)
+            attempt = asyncio.ensure_future(call())
+    finally:
+        attempt.cancel()
+        ending.cancel()
 
 
 def _fail(riders: Sequence[_Rider[Any, Any]], fault: Exception) -> None:

@@ -101,7 +101,7 @@ BATCH: Final[Answers] = {
 }
 _LIST: Final = "`next_cursor` is there when there is more; `feed_cursor` is the feed's position of this snapshot"
 RUNS: Final[Answers] = {200: _answer(_LIST, {"runs": [_RUN], "feed_cursor": _CURSOR}), **INVALID, **AWAY}
-RUN: Final[Answers] = {200: _answer("The run", _RUN), **_NO_RUN, **AWAY}
+RUN: Final[Answers] = {200: _answer("The run", _RUN), **_NO_RUN, 422: INVALID[422], **AWAY}
 STOPPED: Final[Answers] = {
     200: _answer(
         "What it came to; repeating is harmless",

@@ -184,7 +184,11 @@ class Polls:
 
     async def _give_up(self, poll: Poll) -> PollAnswer | None:
         """A row that is gone was taken by an assignment: what it gave is delivered, late as it is."""
-        return _answer_with(await self._step(poll, self._verbs.give_up.one(poll.ask.poll_id)) or [])
+        runs = await self._step(poll, self._verbs.give_up.one(poll.ask.poll_id))
+        if runs is None:
+            # Postgres is away: what was claimed for this poll before must not wait for a runner that asks no more.
+            raise _LeftBehind
+        return _answer_with(runs)
 
     async def _step(self, poll: Poll, call: Awaitable[Result | CoordinatorError]) -> Result | None:
         """Do one thing with the database; None when it failed. Raises Gone or _LeftBehind rather than wait on."""

@@ -8,6 +8,7 @@ from app.batching import Attempts, GroupCommit, Verb
 from app.polls import PollVerbs
 from models.base import Limits
 from models.bind import bind_sessions, patch_sessions, report_session_statuses
+from models.claim import Ask
 from models.delete import delete_sessions
 from models.deliveries import confirm_deliveries, release_claims
 from models.errors import CoordinatorError
@@ -18,6 +19,7 @@ from models.report import report_runs
 from models.runners import deregister_runners, touch_runners
 from models.stop import stop_runs, stop_sessions
 from models.submit import submit_runs
+from runtime import metrics
 from runtime.names import Actor
 from runtime.settings import Settings
 
@@ -35,6 +37,7 @@ class Verbs:
         self._attempts = attempts
         self._settings = settings
         self._ring = ring
+        self._queues: list[GroupCommit[Any, Any]] = []
         work = (Actor.DISPATCH, Actor.BROADCAST)
         news = (Actor.BROADCAST,)
         submit = partial(submit_runs, max_depth=limits.max_depth)
@@ -55,37 +58,51 @@ class Verbs:
         self.deregister = self._queue(partial(deregister_runners, limits=limits), work)
         self.touch = self._queue(partial(touch_runners, limits=limits), ())
         self.polls = PollVerbs(
-            answer=self._queue(partial(answer_polls, limits=limits), news, unless=_claimed_nothing),
-            claim=self._queue(partial(claim_parked, limits=limits), news, unless=_claimed_nothing),
-            recheck=self._queue(
-                partial(recheck_polls, limits=limits), news, unless=_claimed_nothing, max_items=ALL_POLLS
-            ),
+            answer=self._claiming("poll", partial(answer_polls, limits=limits)),
+            claim=self._claiming("parked", partial(claim_parked, limits=limits)),
+            recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
             give_up=self._queue(partial(give_up_polls, limits=limits), ()),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), ()),
             release=self._queue(release_claims, work),
         )
+
+    async def close(self) -> None:
+        """Wait until everything that was accepted is decided."""
+        for queue in self._queues:
+            await queue.close()
+
+    def _claiming(
+        self, source: str, verb: Verb[Ask, PollAnswer], max_items: int | None = None
+    ) -> GroupCommit[Ask, PollAnswer]:
+        """A queue of polls, which rings only when one of them got something."""
+
+        def count(results: Sequence[Any]) -> bool:
+            claimed = sum(len(result.runs) for result in results if isinstance(result, PollAnswer))
+            if claimed:
+                metrics.CLAIMS.labels(source).inc(claimed)
+            return claimed > 0
+
+        return self._queue(verb, (Actor.BROADCAST,), count=count, max_items=max_items)
 
     def _queue(
         self,
         verb: Verb[Item, Result],
         rings: Sequence[Actor],
         *,
-        unless: Callable[[Sequence[Any]], bool] = lambda _: False,
+        count: Callable[[Sequence[Any]], bool] = lambda _: True,
         max_items: int | None = None,
     ) -> GroupCommit[Item, Result]:
         def after(results: Sequence[Result | CoordinatorError]) -> None:
-            if not unless(results):
+            if count(results):
                 for actor in rings:
                     self._ring(actor)
 
-        return GroupCommit(
+        queue = GroupCommit(
             self._attempts,
             verb,
             after=after,
             max_items=max_items or self._settings.group_commit_items,
             max_bytes=self._settings.group_commit_bytes,
         )
-
-
-def _claimed_nothing(results: Sequence[Any]) -> bool:
-    return not any(isinstance(result, PollAnswer) and result.runs for result in results)
+        self._queues.append(queue)
+        return queue

@@ -21,13 +21,13 @@ class Waits:
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
-        self._waiting: dict[str, set[asyncio.Future[Run]]] = {}
+        self._waiting: dict[str, set[asyncio.Future[Run | None]]] = {}
         self._somebody = asyncio.Event()
         self._nudged = asyncio.Event()
 
     async def until_ended(self, run_id: str, seconds: float, gone: asyncio.Future[None]) -> Run | None:
         """Return the run when it is terminal; None when the time is up or the client has hung up."""
-        ended: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[Run | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, set()).add(ended)
         self._somebody.set()
         try:
@@ -49,7 +49,8 @@ class Waits:
         """End all waits now: the process drains."""
         for waiters in self._waiting.values():
             for waiter in waiters:
-                waiter.cancel()
+                if not waiter.done():
+                    waiter.set_result(None)
 
     async def look_forever(self) -> None:
         """Look every half second while somebody waits."""

@@ -65,9 +65,10 @@ class Web:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await self._pulse.leave()
+        for last in (self.verbs.close, self._pulse.leave):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await last()
         await self.mailbox.stop()
         await self.bells.stop()
         for engine in (self._writing, self._reading):

@@ -23,6 +23,7 @@ from models.lists import RunFilter, list_runs
 from models.runs import Run, get_run
 from models.stop import StopRun
 from models.submit import NewRun, Submitted
+from models.texts import storable
 
 router = APIRouter(tags=["Runs"])
 
@@ -105,7 +106,7 @@ async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller
 @router.post("/runs/{run_id}/stop", responses=docs.STOPPED)
 async def stop_run(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Stop this run, and its session with it when it is the session's active one. Repeating it is harmless."""
-    stopped = accepted(await web.verbs.stop_runs.one(StopRun(caller, storable_query(run_id) or "")))
+    stopped = accepted(await web.verbs.stop_runs.one(StopRun(caller, storable(run_id))))
     web.polls.nudge()
     return Json(stopped_json(stopped))
 
@@ -123,7 +124,7 @@ def stopped_json(stopped: Any) -> dict[str, Any]:
 
 
 async def _read(web: TheWeb, caller: TheCaller, run_id: str) -> Run:
-    return accepted(await web.reads.read(get_run, caller, storable_query(run_id) or ""))
+    return accepted(await web.reads.read(get_run, caller, storable(run_id)))
 
 
 def _batch_item(web: TheWeb, caller: TheCaller, body: Any, place: int, *, suspect: bool) -> tuple[NewRun, int]:
@@ -147,5 +148,5 @@ def _labels(given: Sequence[str]) -> dict[str, str]:
         key, separator, value = text.partition("=")
         if not separator:
             raise Invalid([Fault("label", ("query", "label"), "Should be key=value")])
-        labels[storable_query(key) or ""] = storable_query(value) or ""
+        labels[storable(key)] = storable(value)
     return labels

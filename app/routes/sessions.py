@@ -22,6 +22,7 @@ from models.lists import SessionFilter, list_sessions
 from models.results import session_result, session_status
 from models.sessions import Session, get_session, session_json
 from models.stop import StopSession
+from models.texts import storable
 
 router = APIRouter(tags=["Sessions"])
 
@@ -54,13 +55,13 @@ async def read_session(session_id: str, web: TheWeb, caller: TheCaller) -> Respo
 @router.get("/sessions/{session_id}/status", responses=docs.SESSION_STATUS)
 async def read_status(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Only the status; `not_existent` when there is no such session."""
-    return Json({"status": await web.reads.read(session_status, caller, storable_query(session_id) or "")})
+    return Json({"status": await web.reads.read(session_status, caller, storable(session_id))})
 
 
 @router.get("/sessions/{session_id}/result", responses=docs.RESULT)
 async def read_result(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """What the newest `result` event says, once the session is finished or idle."""
-    result = accepted(await web.reads.read(session_result, caller, storable_query(session_id) or ""))
+    result = accepted(await web.reads.read(session_result, caller, storable(session_id)))
     text, data = result
     # Parsed, not passed on as it is: beside a text with lone surrogates it is encoded by another encoder.
     return Json({"result_text": text, "result_data": None if data is None else json.loads(data)})
@@ -79,7 +80,7 @@ async def bind_session(session_id: str, request: Request, web: TheWeb, caller: T
     body = checked(BindSession, await strict_body(request, web.settings.submission_bytes))
     bind = Bind(
         caller=caller,
-        session_id=storable_query(session_id) or "",
+        session_id=storable(session_id),
         executor_session_id=body.executor_session_id,
         hostname=body.hostname,
         executor_profile=body.executor_profile,
@@ -97,14 +98,14 @@ async def patch_session(session_id: str, request: Request, web: TheWeb, caller: 
     """Change what is given; null leaves as it is."""
     body = checked(PatchSession, await strict_body(request, web.settings.submission_bytes))
     values = {name: value for name, value in body.model_dump(mode="json").items() if value is not None}
-    patch = Patch(caller, storable_query(session_id) or "", values)
+    patch = Patch(caller, storable(session_id), values)
     return Json({"ok": True, "session": session_json(accepted(await web.verbs.patch.one(patch)))})
 
 
 @router.post("/sessions/{session_id}/stop", responses=docs.STOPPED)
 async def stop_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Stop all runs of the session, and its live process. Repeating it is harmless."""
-    stopped = accepted(await web.verbs.stop_sessions.one(StopSession(caller, storable_query(session_id) or "")))
+    stopped = accepted(await web.verbs.stop_sessions.one(StopSession(caller, storable(session_id))))
     web.polls.nudge()
     return Json(stopped_json(stopped))
 
@@ -112,9 +113,7 @@ async def stop_session(session_id: str, web: TheWeb, caller: TheCaller) -> Respo
 @router.delete("/sessions/{session_id}", responses=docs.DELETED)
 async def delete_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Remove a session with its runs and events; children lose their parent, nothing else."""
-    deleted = accepted(
-        await web.verbs.delete.one(DeleteSession(caller, storable_query(session_id) or "", new_id("del_")))
-    )
+    deleted = accepted(await web.verbs.delete.one(DeleteSession(caller, storable(session_id), new_id("del_"))))
     counts: dict[str, Any] = {
         "session": True,
         "events_count": deleted.events_count,
@@ -124,4 +123,4 @@ async def delete_session(session_id: str, web: TheWeb, caller: TheCaller) -> Res
 
 
 async def _read(web: TheWeb, caller: TheCaller, session_id: str) -> Session:
-    return accepted(await web.reads.read(get_session, caller, storable_query(session_id) or ""))
+    return accepted(await web.reads.read(get_session, caller, storable(session_id)))

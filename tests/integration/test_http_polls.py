@@ -118,7 +118,7 @@ def test_a_message_about_a_claim_that_ended_hands_nothing_out(
     tell(slow, old)
     other = client.submit()
     web.until_parked()
-    eventually(lambda: web.recheck() or waiting.done(), every=0.1, what="the next run")
+    eventually(lambda: web.rechecked(waiting.done), every=0.1, what="the next run")
     assert waiting.result(20).json()["run"]["run_id"] == other["run_id"]
 
 
@@ -156,9 +156,9 @@ def test_a_crash_restart_that_empties_waiting_rows_is_healed(
     web.until_parked()
     with engine.begin() as connection:
         connection.execute(text("TRUNCATE waiting_polls"))
-    eventually(lambda: web.recheck() or waiting_rows(engine) == 1, every=0.1, what="the row")
+    eventually(lambda: web.rechecked(lambda: waiting_rows(engine) == 1), every=0.1, what="the row")
     run_id = client.submit()["run_id"]
-    eventually(lambda: web.recheck() or waiting.done(), every=0.1, what="the run")
+    eventually(lambda: web.rechecked(waiting.done), every=0.1, what="the run")
     assert waiting.result(20).json()["run"]["run_id"] == run_id
 
 
@@ -168,7 +168,7 @@ def test_two_polls_of_one_runner_get_different_runs(web: WebInThread, client: We
     held = [client.meanwhile(client.poll, runner, 30) for _ in range(3)]
     web.until_parked(3)
     ids = {client.submit()["run_id"] for _ in range(3)}
-    eventually(lambda: web.recheck() or all(one.done() for one in held), every=0.1, what="three answers")
+    eventually(lambda: web.rechecked(lambda: all(one.done() for one in held)), every=0.1, what="three answers")
     assert {one.result().json()["run"]["run_id"] for one in held} == ids
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -137,6 +137,11 @@ class WebInThread:
     def recheck(self) -> None:
         """Let it look once more at all polls it holds, soon."""
         self._loop.call_soon_threadsafe(self.app.state.web.polls.nudge)
+
+    def rechecked(self, condition: Callable[[], bool]) -> bool:
+        """The condition, after asking for another look."""
+        self.recheck()
+        return condition()
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:

@@ -1,0 +1,201 @@
+"""What every request meets: unknown paths, foreign pages, bodies that cannot be, and how the service describes itself."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.bodies import MAX_DEPTH
+from runtime.settings import Settings
+from tests.support.waiting import eventually
+from tests.support.web import PROMPT, WebClient, served, until_ready
+
+START: dict[str, Any] = {"type": "start_session", "parameters": PROMPT}
+STRICT = [
+    ("POST", "/runs"),
+    ("POST", "/runner/register"),
+    ("POST", "/sessions/x/bind"),
+    ("PATCH", "/sessions/x/metadata"),
+]
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[WebClient]:
+    with served(settings) as web:
+        yield web.client
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (b'"\\u0000"', "string_nul"),
+        (b'"\\ud800"', "string_unicode"),
+        (b"NaN", "number_out_of_range"),
+        (b"1e400", "number_out_of_range"),
+        (b"9223372036854775808", "number_out_of_range"),
+        (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, "json_too_deep"),
+    ],
+)
+def test_a_submission_that_postgres_cannot_keep_is_422_and_names_the_field(
+    client: WebClient, value: bytes, kind: str
+) -> None:
+    """Wherever it stands, in any strict body; without an echo, and never 500."""
+    for method, path in STRICT:
+        body = b'{"type": "start_session", "parameters": {"prompt": "x"}, "scope": {"here": ' + value + b"}}"
+        answer = client.raw(path, body, method)
+        assert answer.status_code == 422, (path, answer.text)
+        (fault,) = answer.json()["detail"]
+        assert set(fault) == {"type", "loc", "msg"}
+        assert fault["type"] == kind
+        assert fault["loc"][:3] == ["body", "scope", "here"]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"\xff\xfe", b'"\xed\xa0\x80"', b"[" * 100_000, b"nonsense", b"[1]", b"null"]
+)
+def test_a_strict_body_that_is_no_object_is_422(client: WebClient, raw: bytes) -> None:
+    """Broken JSON, bad UTF-8 and shapes of every kind."""
+    for method, path in [*STRICT, ("POST", "/runs/batch")]:
+        answer = client.raw(path, raw, method)
+        assert answer.status_code == 422, (path, answer.text)
+        assert isinstance(answer.json()["detail"], list)
+
+
+def test_the_content_type_does_not_matter(client: WebClient) -> None:
+    """Deployed clients send what they send."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = client.http.post("/runs", content=json.dumps(START), headers={"Content-Type": kind})
+        assert answer.status_code == 201
+
+
+def test_unknown_paths_and_methods_answer_in_the_one_shape(client: WebClient) -> None:
+    """404 and 405 with `detail`."""
+    assert client.get("/nothing").json() == {"detail": "Not Found"}
+    assert client.get("/nothing").status_code == 404
+    answer = client.http.put("/runs", json={})
+    assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "10.1.2.3:8765"}],
+)
+def test_a_foreign_page_starts_no_jobs(client: WebClient, headers: dict[str, str]) -> None:
+    """403 in our shape, nothing is created; health is exempt."""
+    answer = client.http.post("/runs", json=START, headers=headers)
+    assert answer.status_code == 403
+    assert "detail" in answer.json()
+    assert client.get("/runs").json()["runs"] == []
+    assert client.http.get("/health", headers=headers).status_code == 200
+
+
+def test_a_loopback_page_may_call_with_all_our_headers(client: WebClient) -> None:
+    """The preflight of a dashboard in development."""
+    origin = "http://localhost:3000"
+    wanted = "authorization, content-type, idempotency-key, last-event-id, x-api-key"
+    answer = client.http.options(
+        "/runs",
+        headers={
+            "Origin": origin,
+            "Access-Control-Request-Method": "PATCH",
+            "Access-Control-Request-Headers": wanted,
+        },
+    )
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert "PATCH" in answer.headers["access-control-allow-methods"]
+    simple = client.http.get("/runs", headers={"Origin": origin})
+    assert simple.headers["access-control-allow-origin"] == origin
+    assert "access-control-allow-credentials" not in simple.headers
+
+
+def test_named_origins_replace_the_loopback_ones_for_browsers(settings: Settings) -> None:
+    """COORDINATOR_CORS_ORIGINS and COORDINATOR_ALLOWED_HOSTS."""
+    named = settings.model_copy(update={"cors_origins": ("https://dash.example",), "allowed_hosts": ("lb",)})
+    with served(named) as web:
+        headers = {"Origin": "https://dash.example", "Host": "lb"}
+        answer = web.client.http.get("/runs", headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://dash.example"
+        assert web.client.http.get("/runs", headers={"Origin": "https://other.example"}).status_code == 403
+
+
+def test_health_says_what_is_known(client: WebClient) -> None:
+    """Alive at once; ready once the schema was seen; degraded while no worker does its duties."""
+    assert client.get("/health").json() == {"status": "healthy"}
+    assert client.get("/health/live").status_code == 200
+    eventually(lambda: client.get("/health/ready").status_code == 200, what="readiness")
+    eventually(lambda: "no worker" in client.get("/health/ready").text, what="the reason")
+    assert client.get("/health/ready").json()["status"] == "degraded"
+
+
+def test_a_database_without_our_tables_is_not_ready(settings: Settings, empty_database_url: str) -> None:
+    """503 until it is migrated, with the command to do it."""
+    with served(Settings(database_url=empty_database_url, redis_url=settings.redis_url)) as web:
+        eventually(lambda: "migrate" in web.client.get("/health/ready").text, what="the reason")
+        assert web.client.get("/health/ready").status_code == 503
+        assert not web.app.state.is_ready()
+
+
+def test_the_registries_are_empty(client: WebClient) -> None:
+    """Until they exist."""
+    for path in ("/agents", "/capabilities", "/mcp-servers", "/scripts"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()) == (200, [])
+
+
+def test_metrics_count_requests_by_route(client: WebClient) -> None:
+    """Ids and made-up paths never become labels."""
+    client.submit()
+    client.get("/runs/some-id")
+    client.get("/made-up")
+    text = client.get("/metrics").text
+    assert 'coordinator_http_requests_total{method="POST",route="/runs",status="201"}' in text
+    assert 'route="/runs/{run_id}"' in text
+    assert "some-id" not in text
+    assert "made-up" not in text
+
+
+def test_the_description_covers_every_route_with_examples_and_errors(client: WebClient) -> None:
+    """/openapi.json: bodies, answers, error bodies; every reference resolves."""
+    described = client.get("/openapi.json").json()
+    names = described["components"]["schemas"]
+    references = [part.split('"')[0] for part in json.dumps(described).split("#/components/schemas/")[1:]]
+    assert {"SubmitRun", "SubmitBatch", "RegisterRunner", "Problem"} <= set(references) <= set(names)
+    operations = [
+        (path, method, operation)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    ]
+    assert len(operations) >= 30
+    for path, method, operation in operations:
+        assert operation.get("description"), (path, method)
+        if method in {"post", "patch"} and "stop" not in path:
+            assert "requestBody" in operation, path
+        for status, answer in operation["responses"].items():
+            if status >= "400" and "health" not in path:
+                schema = answer["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}, (path, method, status)
+    submitted = described["paths"]["/runs"]["post"]
+    assert {"200", "201", "400", "404", "409", "413", "422", "503"} <= set(submitted["responses"])
+    assert names["SubmitRun"]["examples"]
+
+
+def test_the_reference_for_people_needs_no_way_out(client: WebClient) -> None:
+    """/docs loads nothing from elsewhere."""
+    page = client.get("/docs")
+    assert page.status_code == 200
+    links = [part.split('"')[0] for part in page.text.split('src="')[1:] + page.text.split('href="')[1:]]
+    assert links
+    for link in links:
+        assert link.startswith("/"), link
+        assert client.get(link).status_code == 200
+
+
+def test_one_process_serves_before_and_after_the_first_look_at_the_schema(settings: Settings) -> None:
+    """A submission right after the start is taken."""
+    with served(settings) as web:
+        assert web.client.post("/runs", START).status_code == 201
+        until_ready(web)
+        assert web.app.state.is_ready()
