@@ -1,0 +1,97 @@
+"""What expiry and the lists ask every second or for every client never reads a large table from end to end."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import TextClause
+
+from models import events, expire_runners, expire_runs, former, gaps, runners
+from tests.support.clocks import add_gap
+from tests.support.reports import claimed, idle, running
+from tests.support.scans import analyze, fill, indexes, scanned
+from tests.support.truth import Truth
+
+LARGE = {"runs", "sessions", "events"}
+LIMITS: dict[str, Any] = {
+    "claim_timeout": 15.0,
+    "start_timeout": 120.0,
+    "stale_after": 30.0,
+    "lost_after": 60.0,
+    "stop_timeout": 60.0,
+    "report_hold": 25.0,
+    "orphan_after": 900.0,
+}
+
+
+@pytest.fixture
+def busy(truth: Truth) -> Truth:
+    """A system with a history, a queue, some work in hand and a gap behind it."""
+    fill(truth)
+    for begin in (claimed, running, idle):
+        for _ in range(5):
+            begin(truth)
+    add_gap(truth, "expiry", 3000, 2000)
+    analyze(truth)
+    return truth
+
+
+def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: Truth) -> None:
+    """Each has its partial index: a million ended runs cost nothing."""
+    now = busy.one("SELECT clock_timestamp()")
+    for module in (expire_runs, expire_runners):
+        for name, statement in vars(module).items():
+            if not isinstance(statement, TextClause):
+                continue
+            wanted = set(statement._bindparams)
+            values = {"now": now, "restarted": now, "most": 500, "run_ids": ["x"], "runner_ids": ["x"], **LIMITS}
+            missing = wanted - values.keys()
+            assert not missing, f"{name} wants {missing}"
+            used = {key: values[key] for key in wanted}
+            assert scanned(busy, statement, **used) & LARGE == set(), name
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "index"),
+    [
+        (expire_runs, "_DUE", "ix_runs_due"),
+        (expire_runs, "_UNMATCHED", "ix_runs_match_deadline"),
+        (expire_runs, "_MOVE_MATCH", "ix_runs_match_deadline"),
+        (expire_runs, "_SPENT_CLAIMS", "ix_runs_claim_deadline"),
+        (expire_runs, "_TIMED_OUT", "ix_runs_run_deadline"),
+        (expire_runs, "_OVERDUE_STOPS", "ix_runs_run_deadline"),
+        (expire_runners, "_OWNERLESS_SESSIONS", "ix_sessions_live"),
+        (expire_runners, "_UNHELD", "ix_runs_unheld"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_each_duty_finds_what_is_due_by_its_own_index(busy: Truth, module: Any, name: str, index: str) -> None:
+    """In the order of its deadlines."""
+    now, statement = busy.one("SELECT clock_timestamp()"), getattr(module, name)
+    values = {"now": now, "restarted": now, "most": 500, **LIMITS}
+    used = {key: values[key] for key in statement._bindparams}
+    assert index in indexes(busy, statement, **used)
+
+
+def test_what_runners_do_reads_no_large_table(busy: Truth) -> None:
+    """Beats, registrations, lists of runners, clocks."""
+    now = busy.one("SELECT clock_timestamp()")
+    beat = {"runner_ids": ["x"], "beats": [True], "forget": 86_400, "apart": 3}
+    assert scanned(busy, runners._TOUCH, **beat) & LARGE == set()
+    held = {"holders": ["x"], "named": ["run_1"], "beating": ["x"], "counted": ["x"], "started": 60}
+    assert scanned(busy, runners._HOLDING, **held) & LARGE == set()
+    assert scanned(busy, runners._LIST, counted_from=now, stale_after=30, forget=86_400) & LARGE == set()
+    assert scanned(busy, former._IN_HAND, runner_ids=["x"]) & LARGE == set()
+    assert scanned(busy, former._LIVE, runner_ids=["x"]) & LARGE == set()
+    assert scanned(busy, gaps._READ) & LARGE == set()
+
+
+def test_a_page_of_events_comes_from_its_session_alone(busy: Truth) -> None:
+    """In feed order, without sorting what other sessions wrote."""
+    busy.rows(
+        "INSERT INTO events (event_uid, kind, session_id, frame, feed_pos) SELECT 'u' || n, 'event', 'old_' || n % 50, "
+        "'{}', 1000000 + n FROM generate_series(1, 20000) n"
+    )
+    analyze(busy)
+    values = {"session_id": "old_7", "owner": None, "after": 0, "most": 500, "bytes": 1 << 20}
+    assert scanned(busy, events._LIST, **values) & LARGE == set()
+    assert "ix_events_session" in indexes(busy, events._LIST, **values)

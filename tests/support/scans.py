@@ -1,0 +1,68 @@
+"""Which tables and indexes Postgres would read for a statement, beside a history large enough for it to matter."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import TextClause, text
+
+from tests.support.truth import Truth
+
+_SESSIONS = """
+    INSERT INTO sessions (session_id, incarnation, status, next_run, created_at, last_outcome)
+    SELECT 'old_' || n, 'i' || n, 'finished', 2, now() - interval '1 day' - make_interval(secs => n), 'finished'
+    FROM generate_series(1, :many) n
+"""
+
+_RUNS = """
+    INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, status,
+                      no_match_timeout_seconds, created_at, completed_at, runner_id, registration, claim_token)
+    SELECT 'run_0' || lpad(CAST(n AS text), 12, '0'), 'old_' || n, 1, 'start_session', '{}', 'sync', '{}', 1,
+        'completed', 300, now() - interval '1 day', now(), 'lnch_' || n % 100, n % 100, 'token_' || n
+    FROM generate_series(1, :many) n
+"""
+
+_WAITING = """
+    INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, status,
+                      ready, no_match_timeout_seconds, match_deadline_at, not_before)
+    SELECT 'run_1' || lpad(CAST(n AS text), 12, '0'), 'old_' || n, 2, 'resume_session', '{}', 'sync', '{}', 1000 + n % 50,
+        'pending', n % 2 = 0, 300, CASE WHEN n % 2 = 0 THEN now() + make_interval(secs => n) END,
+        CASE WHEN n % 2 = 1 THEN now() + make_interval(secs => n) END
+    FROM generate_series(1, :many) n
+"""
+
+
+def fill(truth: Truth, *, ended: int = 40_000, waiting: int = 4_000) -> None:
+    """Let there be many runs that have ended and some that wait, half of them delayed; all known to the planner."""
+    truth.rows(_SESSIONS, many=ended)
+    truth.rows(_RUNS, many=ended)
+    truth.rows(_WAITING, many=waiting)
+    analyze(truth)
+
+
+def analyze(truth: Truth) -> None:
+    """Tell the planner what is there now."""
+    with truth.engine.connect() as connection:
+        autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
+        autocommit.exec_driver_sql("VACUUM ANALYZE")
+
+
+def scanned(truth: Truth, statement: TextClause, **values: Any) -> set[str]:
+    """The tables a statement reads from end to end."""
+    return {node["Relation Name"] for node in _plan(truth, statement, values) if node["Node Type"] == "Seq Scan"}
+
+
+def indexes(truth: Truth, statement: TextClause, **values: Any) -> set[str]:
+    """The indexes a statement uses."""
+    return {node["Index Name"] for node in _plan(truth, statement, values) if "Index Name" in node}
+
+
+def _plan(truth: Truth, statement: TextClause, values: dict[str, Any]) -> list[dict[str, Any]]:
+    with truth.engine.begin() as connection:
+        explained = connection.execute(text("EXPLAIN (FORMAT JSON) " + statement.text), values).scalar_one()
+    return list(_nodes(explained[0]["Plan"]))
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
