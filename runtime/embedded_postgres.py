@@ -26,11 +26,10 @@ from runtime.embedded_server import (
     log_since,
     pid_file_of,
     spawn_server,
-    write_pid_file,
     write_private,
 )
 from runtime.postgres_binaries import find_postgres_binaries, readable_by
-from runtime.processes import end_processes, is_alive, locked, processes_in, wait_until
+from runtime.processes import end_processes, is_alive, locked, processes_in, wait_until, write_pid_file
 
 _NAMES = ("postgres",)
 _USER = "coordinator"
@@ -242,7 +241,7 @@ def _create_database(home: Home, server: PostgresServer) -> None:
         return
     access = kept_access(home.access)
     binaries = readable_by(home.user, find_postgres_binaries(int((home.cluster / "PG_VERSION").read_text())))
-    command = [binaries / "createdb", "-h", "127.0.0.1", "-p", str(access.port), "-U", _USER, _DATABASE]
+    command = [str(binaries / "createdb"), "-h", "127.0.0.1", "-p", str(access.port), "-U", _USER, _DATABASE]
     made = subprocess.run(command, env={**_ENV, "PGPASSWORD": access.password}, capture_output=True, check=False)
     if made.returncode and b"already exists" not in made.stderr:
         server.stop()

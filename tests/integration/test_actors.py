@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import sqlalchemy.exc
@@ -44,14 +45,15 @@ def test_an_actor_run_twice_does_no_harm(broker: WakingBroker, actor: Actor) -> 
         broker.get_actor(actor)()
 
 
+def _note(marks: list[bool], room: Room, actor: Actor) -> None:
+    marks.append(bool(room.redis.exists(rung_key(actor))))
+
+
 @pytest.mark.parametrize("actor", Actor)
 def test_an_actor_lets_the_next_ring_through_before_it_reads(broker: WakingBroker, room: Room, actor: Actor) -> None:
     """A commit it misses rings again; with the mark still there that ring would be lost."""
     marks: list[bool] = []
-    duties = [
-        replace(duty, on_message=lambda duty=duty: marks.append(bool(room.redis.exists(rung_key(duty.actor)))))
-        for duty in duties_of(room)
-    ]
+    duties = [replace(duty, on_message=partial(_note, marks, room, duty.actor)) for duty in duties_of(room)]
     fresh = WakingBroker(room.settings.redis_url)
     declare_actors(fresh, room.ringer, duties)
     room.ringer.send(actor)

@@ -3,6 +3,8 @@
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
 
 import pytest
 from dramatiq import Message
@@ -29,7 +31,7 @@ def waiting(client: Redis, actor: Actor) -> list[Message[None]]:
     """The messages in the actor's queue that are for it."""
     key = queue_key(QUEUE_OF[actor])
     ids = client.lrange(key, 0, -1)
-    messages = [Message.decode(data) for data in client.hmget(f"{key}.msgs", ids) if data] if ids else []
+    messages = [Message.decode(cast("bytes", data)) for data in client.hmget(f"{key}.msgs", ids) if data] if ids else []
     return [message for message in messages if message.actor_name == actor]
 
 
@@ -111,7 +113,7 @@ async def test_a_ring_of_the_web_reaches_redis(client: Redis, redis_url: str) ->
         for actor in Actor:
             bells.ring(actor)
         for actor in Actor:
-            await eventually_async(lambda actor=actor: _any(client, actor))
+            await eventually_async(partial(_any, client, actor))
 
 
 async def _any(client: Redis, actor: Actor) -> bool:

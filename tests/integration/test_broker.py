@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import dramatiq
 import pytest
@@ -15,7 +16,7 @@ from runtime.redis_client import sync_client
 from tests.support.redis_faults import blocked_clients, frozen
 from tests.support.servers import OwnRedis
 from tests.support.waiting import eventually
-from workers.broker import WakingBroker
+from workers.broker import WakingBroker, WakingConsumer
 
 QUEUE = "dispatch"
 
@@ -49,6 +50,15 @@ def working(url: str, work: Callable[[int], None], *, threads: int = 2, dead_aft
     finally:
         worker.stop(timeout=2000)
         broker.close()
+
+
+def broker_of(worker: Worker) -> WakingBroker:
+    return cast("WakingBroker", worker.broker)
+
+
+def consumer_of(worker: Worker) -> WakingConsumer:
+    """Our consumer, inside of Dramatiq's thread."""
+    return cast("WakingConsumer", worker.consumers[QUEUE].consumer)
 
 
 def send(url: str, *numbers: int) -> None:
@@ -120,7 +130,7 @@ def test_a_draining_worker_fetches_nothing_and_gives_back_what_it_has_not_begun(
         draining.consumers[QUEUE].prefetch = 3
         send(redis_url, 0)
         eventually(lambda: first.begun == [0])
-        draining.consumers[QUEUE].consumer._prefetch = 3
+        consumer_of(draining)._prefetch = 3
         send(redis_url, 1, 2)
         eventually(lambda: draining.work_queue.qsize() == 2)
         stopping = threading.Thread(target=draining.stop, kwargs={"timeout": 20_000})
@@ -201,10 +211,10 @@ def test_a_worker_outlives_a_frozen_redis(own_redis: OwnRedis) -> None:
         eventually(lambda: work.begun == [1])
         with frozen(own_redis):
             work.gate.set()
-            eventually(lambda: worker.consumers[QUEUE].consumer._lost)
+            eventually(lambda: consumer_of(worker)._lost)
             eventually(lambda: worker.work_queue.unfinished_tasks == 0)
         client = sync_client(own_redis.url)
-        eventually(lambda: not worker.consumers[QUEUE].consumer._lost)
+        eventually(lambda: not consumer_of(worker)._lost)
         eventually(lambda: left(client) == 0)
         send(own_redis.url, 2)
         eventually(lambda: work.ended == [1, 2])
@@ -250,12 +260,13 @@ def test_a_worker_busy_for_long_is_not_dead(redis_url: str, client: Redis, monke
     with working(redis_url, busy, threads=1, dead_after=2) as worker:
         send(redis_url, 1)
         eventually(lambda: busy.begun == [1])
-        worker.broker.draining = True
+        broker = broker_of(worker)
+        broker.draining = True
         since = time.time()
-        mine = worker.broker.broker_id
+        mine = broker.broker_id
         with working(redis_url, other, dead_after=2):
             # Two lives later it still signs, and the other, who cleans up all the time, has not taken its message.
-            beats = f"{worker.broker.namespace}:__heartbeats__"
+            beats = f"{broker.namespace}:__heartbeats__"
             eventually(lambda: (client.zscore(beats, mine) or 0) / 1000 > since + 5)
             assert not other.begun
             busy.gate.set()
@@ -274,16 +285,16 @@ def test_nobody_is_declared_dead_for_an_outage_of_redis(own_redis: OwnRedis, mon
         working(own_redis.url, busy, threads=1, dead_after=2) as first,
         working(own_redis.url, other, threads=1, dead_after=2) as second,
     ):
-        consumers = [worker.consumers[QUEUE] for worker in (first, second)]
+        consumers = [consumer_of(worker) for worker in (first, second)]
         send(own_redis.url, 1, 2)
         eventually(lambda: len(busy.begun + other.begun) == 2)
         client = sync_client(own_redis.url)
         with frozen(own_redis):
-            eventually(lambda: all(consumer.consumer._lost for consumer in consumers), 20)
-        eventually(lambda: not any(consumer.consumer._lost for consumer in consumers))
+            eventually(lambda: all(consumer._lost for consumer in consumers), 20)
+        eventually(lambda: not any(consumer._lost for consumer in consumers))
         back = time.time()
-        beats = f"{first.broker.namespace}:__heartbeats__"
-        ids = [worker.broker.broker_id for worker in (first, second)]
+        beats = f"{broker_of(first).namespace}:__heartbeats__"
+        ids = [broker_of(worker).broker_id for worker in (first, second)]
         eventually(lambda: all((client.zscore(beats, each) or 0) / 1000 > back + 3 for each in ids), 20)
         assert client.llen(queue_key(QUEUE)) == 0
         busy.gate.set()

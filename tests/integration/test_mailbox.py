@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
+from redis import Redis
 
 from runtime.mailbox import FIRST_BACKOFF, Mailbox, publish_assignments
 from runtime.names import mailbox_channel
@@ -83,7 +85,7 @@ async def test_every_new_subscription_is_reported(redis_url: str) -> None:
     client = sync_client(redis_url)
     async with opened(redis_url) as heard:
         for times in (1, 2, 3):
-            await eventually_async(lambda times=times: heard.confirmed(times))
+            await eventually_async(partial(heard.confirmed, times))
             client.client_kill_filter(_type="pubsub")
         await eventually_async(lambda: heard.confirmed(4))
 
@@ -140,7 +142,7 @@ async def test_a_quiet_subscription_is_kept(redis_url: str, monkeypatch: pytest.
         assert heard.confirmations == 1
 
 
-async def _pings(client: object, wanted: int) -> bool:
+async def _pings(client: Redis, wanted: int) -> bool:
     return bool(client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] >= wanted)
 
 

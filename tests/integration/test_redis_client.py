@@ -56,7 +56,7 @@ def test_a_connection_to_a_former_primary_is_given_up(own_redis: OwnRedis) -> No
     """After a failover the address leads elsewhere, the old connection does not."""
     client = sync_client(own_redis.url, retries=0)
     first = client.client_id()
-    client.execute_command("REPLICAOF", "127.0.0.1", free_port())
+    client.replicaof("127.0.0.1", free_port())
     with pytest.raises(ReadOnlyError):
         client.set("key", "value")
     assert client.client_id() != first
