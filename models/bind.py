@@ -1,19 +1,19 @@
 """Where a session lives: the executor that a process binds it to, its metadata, and what becomes of an idle process."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.base import DEFAULT_LIMITS, Caller, Limits
+from models.base import DEFAULT_LIMITS, Caller, Limits, uuid7
 from models.errors import CoordinatorError, NotFound, RunnerNotRegistered, StaleClaim, Unstorable
 from models.feed import record_events
 from models.report import reporters
 from models.rounds import in_rounds
 from models.sessions import Session, read_sessions
-from models.settle import Effect, Live
+from models.settle import Effect, Live, settle_sessions
 from models.statuses import IN_HAND, RunStatus
 from models.stop import close_stops
 from models.texts import storable
@@ -32,7 +32,7 @@ PATCHABLE = ("project_dir", "agent_name", "last_resumed_at", "executor_session_i
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A process says that it is the session's executor, and where."""
+    """A process says that it is the session's executor, and where. By ``event_uid`` a repeat tells it only once."""
 
     caller: Caller
     session_id: str
@@ -40,15 +40,17 @@ class Bind:
     hostname: str
     executor_profile: str
     project_dir: str | None = None
+    event_uid: str = field(default_factory=uuid7)
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """New metadata of a session: any of ``PATCHABLE``; what is absent or None stays."""
+    """New metadata of a session: any of ``PATCHABLE``; what is absent or None stays. ``event_uid`` as in Bind."""
 
     caller: Caller
     session_id: str
     values: Mapping[str, str | None]
+    event_uid: str = field(default_factory=uuid7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,9 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
         binds = [items[seen[index]] for index in one_round]
         _write(conn, [(item.session_id, _affinity(item), bound_run(held, item.session_id)) for item in binds])
-        settle_and_tell(conn, [Effect(item.session_id, told=True) for item in binds])
-        found = read_sessions(conn, [item.session_id for item in binds])
+        told = settle_sessions(conn, [Effect(item.session_id, told=True) for item in binds])
+        found = {session.session_id: session for session in told}
+        _tell(conn, binds, found)
         for index in one_round:
             results[seen[index]] = found[items[seen[index]].session_id]
     return results
@@ -125,6 +128,12 @@ def bound_run(held: Held, session_id: str) -> HeldRun | None:
 def is_elsewhere(item: Bind, runner: Row[Any] | None) -> bool:
     """Whether the run is with a runner of another host or profile than the process that binds."""
     return runner is not None and (runner.hostname, runner.executor_profile) != (item.hostname, item.executor_profile)
+
+
+def _tell(conn: Connection, items: Sequence[Bind | Patch], found: Mapping[str, Session]) -> None:
+    """Write one ``session_updated`` per item, however often the batch is repeated."""
+    rows = [replace(session_updated(found[item.session_id]), event_uid=item.event_uid) for item in items]
+    record_events(conn, rows)
 
 
 def _affinity(item: Bind) -> dict[str, Any]:
@@ -163,7 +172,7 @@ def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]
         if changing:
             _write(conn, [(items[ordinal].session_id, wanted[ordinal], None) for ordinal in changing])
         found = read_sessions(conn, [items[ordinal].session_id for ordinal in ordinals])
-        record_events(conn, [session_updated(found[items[ordinal].session_id]) for ordinal in changing])
+        _tell(conn, [items[ordinal] for ordinal in changing], found)
         for ordinal in ordinals:
             results[ordinal] = found[items[ordinal].session_id]
     return results

@@ -26,13 +26,13 @@ def test_each_run_goes_to_one_of_many_polls_on_two_replicas(cluster: Cluster, en
     assert not reports_refused(ledger)
 
 
-@pytest.mark.parametrize("parked", [True, False], ids=["parked first", "submitted first"])
-def test_a_run_posted_to_one_replica_is_completed_through_the_other(cluster: Cluster, parked: bool) -> None:
+@pytest.mark.parametrize("first_comes", ["the poll", "the run"])
+def test_a_run_posted_to_one_replica_is_completed_through_the_other(cluster: Cluster, first_comes: str) -> None:
     """From POST on one to completed through a poll on the other, by dispatch or by the poll's own claim."""
     webs, _ = cluster.start_house(workers=1)
     first, second = (WebClient(web.url) for web in webs)
     runner_id = second.register()
-    if parked:
+    if first_comes == "the poll":
         poll = second.meanwhile(second.poll, runner_id, 20)
         submitted = first.submit()
     else:

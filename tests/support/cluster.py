@@ -104,7 +104,9 @@ class Cluster:
             self.wait_until_ready(process)
         return process
 
-    def start_house(self, *, webs: int = 2, workers: int = 2, **settings: object) -> tuple[list[Process], list[Process]]:
+    def start_house(
+        self, *, webs: int = 2, workers: int = 2, **settings: object
+    ) -> tuple[list[Process], list[Process]]:
         """Start so many web and worker processes side by side; returns them when all are ready."""
         started_webs = [self.start_web(wait=False, **settings) for _ in range(webs)]
         started_workers = [self.start_worker(wait=False, **settings) for _ in range(workers)]

@@ -11,7 +11,6 @@ CHUNK_BYTES = 65_536
 # Simple queries, as psycopg sends them: the type, the length, the text and its end.
 COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 COMMITTED = b"COMMIT\x00"
-NO_TLS = (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\x00\x00\x00\x08\x04\xd2\x16\x30")
 
 
 @dataclass
@@ -35,8 +34,9 @@ class PostgresProxy:
     lost: int = 0
     _losses: list[_Loss] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
-    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _away: bool = False
+    _leave_at: int | None = None
+    _connections: set["_Connection"] = field(default_factory=set)
 
     def lose(self, marker: str, times: int = 1) -> None:
         """Of the next so many transactions with this text in a statement the COMMIT happens and its answer is lost."""
@@ -44,8 +44,26 @@ class PostgresProxy:
             self._losses.append(_Loss(marker.encode(), times))
 
     def lose_no_more(self) -> None:
+        """Answers that were not lost by now arrive."""
         with self._lock:
             self._losses.clear()
+
+    def leave_after(self, lost: int) -> None:
+        """As soon as so many answers were lost, and until `come_back`, Postgres is not to be reached any more."""
+        self._leave_at = lost
+
+    def come_back(self) -> None:
+        self._leave_at, self._away = None, False
+
+    def _look(self) -> None:
+        if self._leave_at is not None and self.lost >= self._leave_at:
+            self._away = True
+            for one in list(self._connections):
+                one.cut()
+
+    def note_loss(self) -> None:
+        self.lost += 1
+        self._look()
 
     def _wants(self, statements: bytes) -> bool:
         with self._lock:
@@ -57,19 +75,20 @@ class PostgresProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if self._away:
+                return
             server_reader, server_writer = await asyncio.open_connection(self.host, self.port)
+            one = _Connection(self, reader, writer, server_reader, server_writer)
+            self._connections.add(one)
+            try:
+                await one.carry()
+            finally:
+                self._connections.discard(one)
+                server_writer.close()
         except OSError:
+            pass
+        finally:
             writer.close()
-            return
-        one = _Connection(self, reader, writer, server_reader, server_writer)
-        ways = [asyncio.create_task(one.to_server()), asyncio.create_task(one.to_client())]
-        self._tasks.update(ways)
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-            self._tasks.discard(way)
-        writer.close()
-        server_writer.close()
 
 
 class _Connection:
@@ -86,7 +105,24 @@ class _Connection:
         self._server_reader, self._server_writer = server_reader, server_writer
         self._doomed = False
 
-    async def to_server(self) -> None:
+    async def carry(self) -> None:
+        """Both ways until one ends."""
+        ways = [asyncio.create_task(self._to_server()), asyncio.create_task(self._to_client())]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # The test is over. Whoever is told of a cancelled connection prints it.
+            pass
+        finally:
+            for way in ways:
+                way.cancel()
+
+    def cut(self) -> None:
+        """From the loop's thread."""
+        self._writer.transport.abort()
+        self._server_writer.transport.abort()
+
+    async def _to_server(self) -> None:
         statements = b""
         try:
             while chunk := await self._reader.read(CHUNK_BYTES):
@@ -100,7 +136,7 @@ class _Connection:
         except ConnectionError:
             pass
 
-    async def to_client(self) -> None:
+    async def _to_client(self) -> None:
         answer = b""
         try:
             while chunk := await self._server_reader.read(CHUNK_BYTES):
@@ -110,8 +146,8 @@ class _Connection:
                     continue
                 answer += chunk
                 if COMMITTED in answer:
-                    self._proxy.lost += 1
                     self._writer.transport.abort()
+                    self._proxy.note_loss()
                     return
         except ConnectionError:
             pass
@@ -138,9 +174,10 @@ def postgres_proxy(url: str) -> Iterator[PostgresProxy]:
         server = loop.run_until_complete(listen())
         loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(loop):
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.close()
 
     thread = threading.Thread(target=run, name="postgres proxy", daemon=True)

@@ -101,17 +101,22 @@ class Traffic:
         self._pace = pace
         self._left = 0
         self._no_more_runs = threading.Event()
-        self._over = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = asyncio.Event()
         self._failures: list[BaseException] = []
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
+        eventually(lambda: self._loop is not None or not self._thread.is_alive(), what="traffic")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._no_more_runs.set()
-        self._over.set()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(ANSWER_SECONDS + 20)
         if error is None and self._failures:
             raise self._failures[0]
@@ -154,8 +159,8 @@ class Traffic:
             async with asyncio.TaskGroup() as tasks:
                 submitters = [tasks.create_task(self._submit(http, place)) for place in range(self._submitters)]
                 runners = [tasks.create_task(self._serve(http, place)) for place in range(self._runners)]
-                while not self._over.is_set():
-                    await asyncio.sleep(0.02)
+                self._loop = asyncio.get_running_loop()
+                await self._over.wait()
                 for task in (*runners, *submitters):
                     task.cancel()
 
@@ -188,7 +193,9 @@ class Traffic:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _serve(self, http: httpx.AsyncClient, place: int) -> None:
-        runner = _Runner(self, http, self._urls[place % len(self._urls) :] + self._urls[: place % len(self._urls)], place)
+        runner = _Runner(
+            self, http, self._urls[place % len(self._urls) :] + self._urls[: place % len(self._urls)], place
+        )
         await runner.register()
         while True:
             await runner.poll(self._poll_seconds, self._work)
