@@ -184,7 +184,8 @@ class Execution:
             is_over = self._is_over
             reads_left -= is_over
             try:
-                data = await asyncio.wait_for(stream.read(READ_SIZE), QUIET_SECONDS)
+                async with asyncio.timeout(QUIET_SECONDS):
+                    data = await stream.read(READ_SIZE)
             except TimeoutError:
                 if is_over:
                     break

@@ -75,7 +75,8 @@ class Outbox:
     async def _gather(self, seconds: float) -> None:
         if seconds > 0:
             try:
-                await asyncio.wait_for(self._closed.wait(), seconds)
+                async with asyncio.timeout(seconds):  # wait_for would swallow a cancellation (Python 3.11)
+                    await self._closed.wait()
             except TimeoutError:
                 return
 

@@ -260,7 +260,8 @@ class Runner:
 
     async def _changes_within(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for would swallow a cancellation (Python 3.11)
+                await self._changed.wait()
         except TimeoutError:
             return False
         return True
