@@ -1,0 +1,151 @@
+"""A status is written down in three places: the enum, the CHECK and the statements. They say the same."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
+
+import models
+from models.statuses import (
+    IN_HAND,
+    TERMINAL,
+    TRANSITIONS,
+    UNFINISHED,
+    ExecutionMode,
+    RunStatus,
+    RunType,
+    SessionStatus,
+    StopCause,
+)
+from tests.support.truth import Truth
+
+ENUMS = {
+    ("runs", "status"): RunStatus,
+    ("runs", "type"): RunType,
+    ("runs", "execution_mode"): ExecutionMode,
+    ("runs", "stop_cause"): StopCause,
+    ("sessions", "status"): SessionStatus,
+}
+SOURCES = sorted(Path(models.__file__).parent.glob("*.py"))
+
+
+def words(condition: str) -> set[str]:
+    """The quoted words of a condition."""
+    return set(re.findall(r"'([a-z_]+)'", condition))
+
+
+@pytest.mark.parametrize(("table", "column"), ENUMS)
+def test_the_check_of_a_column_lists_exactly_its_enum(engine: Engine, table: str, column: str) -> None:
+    """Autogenerate does not see CHECKs."""
+    query = text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = :name")
+    with engine.connect() as connection:
+        check = connection.execute(query, {"name": f"ck_{table}_{column}"}).scalar_one()
+
+    assert words(check) == {member.value for member in ENUMS[table, column]}
+
+
+@pytest.mark.parametrize(("table", "column"), ENUMS)
+def test_a_column_takes_no_other_word(truth: Truth, table: str, column: str) -> None:
+    """The CHECK is on."""
+    truth.start()
+    with pytest.raises(IntegrityError, match="violates check constraint"):
+        truth.rows(f"UPDATE {table} SET {column} = 'sleeping'")
+
+
+def test_every_status_has_its_row_in_the_table_of_transitions() -> None:
+    """And every target is a status; nothing leaves a terminal one, and every other can still end."""
+    assert set(TRANSITIONS) == set(RunStatus)
+    assert set().union(*TRANSITIONS.values()) <= set(RunStatus)
+    assert {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED} == TERMINAL
+    for status in UNFINISHED:
+        assert TRANSITIONS[status] & TERMINAL
+        assert status not in TRANSITIONS[status]
+    assert set(RunStatus) == UNFINISHED | TERMINAL
+    assert UNFINISHED - {RunStatus.PENDING} == IN_HAND
+
+
+@pytest.mark.parametrize(
+    ("index", "statuses"),
+    [
+        ("ix_runs_unfinished", UNFINISHED),
+        ("ix_runs_one_active", IN_HAND),
+        ("ix_runs_in_hand", IN_HAND),
+        ("ix_runs_claim", {RunStatus.PENDING}),
+        ("ix_runs_match_deadline", {RunStatus.PENDING}),
+        ("ix_runs_due", {RunStatus.PENDING}),
+        ("ix_runs_poll", {RunStatus.CLAIMED}),
+        ("ix_runs_claim_deadline", {RunStatus.CLAIMED}),
+        ("ix_runs_run_deadline", {RunStatus.RUNNING, RunStatus.STOPPING}),
+    ],
+)
+def test_the_condition_of_an_index_names_the_statuses_it_is_for(
+    engine: Engine, index: str, statuses: set[RunStatus]
+) -> None:
+    """A new unfinished status that an index does not know would be read by nobody."""
+    query = text("SELECT indexdef FROM pg_indexes WHERE indexname = :name")
+    with engine.connect() as connection:
+        definition = connection.execute(query, {"name": index}).scalar_one()
+
+    assert words(definition.partition(" WHERE ")[2]) == {status.value for status in statuses}
+
+
+def test_terminal_if_and_only_if_it_has_its_end_time(truth: Truth) -> None:
+    """The CHECK lists the terminal statuses as the code does."""
+    definition = truth.one("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'ck_runs_ended'")
+    assert words(definition) == {status.value for status in TERMINAL}
+    truth.start()
+    with pytest.raises(IntegrityError, match="ck_runs_ended"):
+        truth.rows("UPDATE runs SET status = 'completed', ready = false")
+    with pytest.raises(IntegrityError, match="ck_runs_ended"):
+        truth.rows("UPDATE runs SET completed_at = now()")
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ("status = 'claimed', ready = false", "ck_runs_owned"),
+        ("status = 'running', ready = false", "ck_runs_owned"),
+        ("claim_token = 'token'", "ck_runs_unowned"),
+        ("status = 'claimed', claim_token = 'token'", "ck_runs_ready"),
+    ],
+)
+def test_what_a_claim_must_never_look_like_is_refused(truth: Truth, change: str, check: str) -> None:
+    """In hand without a token, pending with one, ready while in hand."""
+    truth.start()
+    with pytest.raises(IntegrityError, match=check):
+        truth.rows(f"UPDATE runs SET {change}")
+
+
+def test_a_session_has_at_most_one_run_in_hand(truth: Truth) -> None:
+    """By a unique index, whatever the code believes."""
+    session = truth.start().session_id
+    truth.resume(session)
+    with pytest.raises(IntegrityError, match="ix_runs_one_active"):
+        truth.rows("UPDATE runs SET status = 'claimed', ready = false, claim_token = run_id")
+
+
+def statements() -> list[tuple[str, str]]:
+    """Every comparison of a status with literal words in the statements of models/."""
+    pattern = re.compile(r"\bstatus (?:NOT )?(?:IN|=|<>) (?:\(('[^)]*')\)|('[a-z_]+'))")
+    return [(path.stem, match[1] or match[2]) for path in SOURCES for match in pattern.finditer(path.read_text())]
+
+
+def test_the_statements_compare_statuses_with_nothing_but_statuses() -> None:
+    """A word that is no status would be a condition that is never true."""
+    known = {str(member) for enum in (RunStatus, SessionStatus) for member in enum}
+    found = statements()
+
+    assert len(found) > 20
+    assert [(module, values) for module, values in found if not words(values) <= known] == []
+
+
+def test_the_statements_list_groups_of_statuses_as_the_code_does() -> None:
+    """A list of three or four statuses is one of the groups of models/statuses.py."""
+    groups: list[frozenset[StrEnum]] = [UNFINISHED, IN_HAND, TERMINAL, frozenset(SessionStatus), frozenset(RunStatus)]
+    known = [{str(member) for member in group} for group in groups]
+    lists = [(module, words(values)) for module, values in statements() if len(words(values)) > 2]
+
+    assert [(module, values) for module, values in lists if values not in known] == []
