@@ -238,6 +238,7 @@ class GroupCommit(Generic[Item, Result]):
         begun = time.perf_counter()
         try:
             results = await self._attempts.write(self._verb, [rider.item for rider in riders])
+            self._one_each(riders, results)
         except Unavailable as away:
             self._settle(riders, [away] * len(riders))
         except Exception as fault:  # noqa: BLE001 -- whatever it is, the riders must be told
@@ -256,7 +257,10 @@ class GroupCommit(Generic[Item, Result]):
             raise
         else:
             self._settle(riders, results)
-            self._after(results)
+            try:
+                self._after(results)
+            except Exception:
+                log.exception("after a commit", work=self._name)
             metrics.BATCH_ITEMS.labels(self._name).observe(len(riders))
             metrics.BATCH_SECONDS.labels(self._name).observe(time.perf_counter() - begun)
 
@@ -264,6 +268,11 @@ class GroupCommit(Generic[Item, Result]):
         middle = len(riders) // 2
         await self._flush(riders[:middle])
         await self._flush(riders[middle:])
+
+    def _one_each(self, riders: Sequence[Any], results: Sequence[Any]) -> None:
+        # Answers of other people's items would be worse than none; the items are safe to repeat.
+        if len(riders) != len(results):
+            raise RuntimeError(f"{self._name} gave {len(results)} results for {len(riders)} items")
 
     @staticmethod
     def _settle(

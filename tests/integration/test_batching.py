@@ -192,6 +192,21 @@ def test_a_bug_in_a_verb_reaches_its_callers_and_not_the_next_ones(settings: Set
     run(settings, scenario)
 
 
+def test_a_verb_that_loses_a_result_answers_nobody_with_anothers(settings: Settings, table: str) -> None:
+    """Results are joined by ordinal: one too few is an error of all, and the queue goes on."""
+
+    def verb(_: Connection, items: Sequence[int]) -> list[int]:
+        return list(items)[1:] if len(items) > 1 else list(items)
+
+    async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
+        queue = GroupCommit(attempts, verb)
+        with pytest.raises(RuntimeError):
+            await queue.many((n, 0) for n in range(3))
+        assert await queue.one(7) == 7
+
+    run(settings, scenario)
+
+
 def test_the_bell_is_told_after_each_commit_with_the_results(settings: Settings, table: str) -> None:
     """Rings follow commits, never failures."""
     told: list[Sequence[Any]] = []
