@@ -1,6 +1,7 @@
 """Gaps of our own: stretches in which nobody could hear the runners, so that their silence says nothing (promise 5).
 
-A gap is a row. Silence counts from the end of the last one; deadlines of runs move by the gaps they lived through.
+A gap is a row. Silence counts from the end of the last one (in SQL ``silence_counts_from()``, which is now while all
+web processes are silent); deadlines of runs move by the gaps they lived through.
 """
 
 from collections.abc import Sequence
@@ -137,13 +138,6 @@ _SIGN = text("""
     ON CONFLICT (duty) DO NOTHING
 """)
 
-_COUNTED_FROM = text("""
-    SELECT greatest(
-        (SELECT max(ended_at) FROM gaps),
-        (SELECT clock_timestamp() FROM duties
-         WHERE duty = 'web clock' AND last_run < clock_timestamp() - CAST(:gap AS interval)))
-""")
-
 
 def read_clocks(conn: Connection, limits: Limits) -> Clocks:
     """Note the gaps that have ended, set the clocks, and return what this pass of expiry goes by."""
@@ -190,12 +184,3 @@ def _record(conn: Connection, ended: Sequence[tuple[str, datetime, datetime]]) -
 def sign_web(conn: Connection, instance: str) -> None:
     """Write a web process's sign of life; the first one after a gap of all web processes notes that gap."""
     conn.execute(_SIGN, {"instance": instance, "gap": GAP})
-
-
-def counted_from(conn: Connection) -> datetime | None:
-    """Return from when silence of runners counts at the earliest, None when there was no gap.
-
-    That is now, while no web process has given a sign for so long that it is a gap.
-    """
-    moment: datetime | None = conn.execute(_COUNTED_FROM, {"gap": GAP}).scalar_one()
-    return moment

@@ -54,7 +54,7 @@ _LOOK = text("""
     SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
         n.tags, n.require_matching_tags, n.capacity,
         n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
-            OR n.last_seen < now() - make_interval(secs => :forget) AS gone,
+            OR greatest(n.last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget) AS gone,
         n.leave_requested_at IS NOT NULL AS to_leave,
         EXISTS (SELECT 1 FROM stop_commands c WHERE c.runner_id = a.runner_id
                 AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))) AS stop_due,

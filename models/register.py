@@ -13,7 +13,6 @@ from sqlalchemy import Connection, Row, text
 from models.base import DEFAULT_LIMITS, Limits, RunnerId, runner_identity, uuid7
 from models.errors import DuplicateRunner
 from models.former import REPLACED, Ended, drop_polls, end_holdings, holdings, registrations
-from models.gaps import counted_from
 from models.rounds import in_rounds
 from models.runners import stale_after, told_interval
 from models.transitions import Held, hold_runs
@@ -86,7 +85,7 @@ def verdict(row: Row[Any], item: Registration, limits: Limits) -> Verdict:
 _LOOK = text("""
     SELECT runner_id, registration, registration_uid, instance_id, executor_type, tags, require_matching_tags,
         told_interval, sends_tokens, lost_at, left_at, leave_told_at,
-        clock_timestamp() - greatest(last_seen, CAST(:counted_from AS timestamptz)) AS silence
+        clock_timestamp() - greatest(last_seen, (SELECT silence_counts_from())) AS silence
     FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id
 """)
 _HOLD = text(_LOOK.text + " FOR NO KEY UPDATE")
@@ -183,7 +182,7 @@ def _register_round(
     limits: Limits,
 ) -> dict[str, RegisterResult]:
     """Register at most one process of each identity."""
-    reading = {"runner_ids": list(chosen), "counted_from": counted_from(conn)}
+    reading = {"runner_ids": list(chosen)}
     looked = {row.runner_id: verdict(row, chosen[row.runner_id], limits) for row in conn.execute(_LOOK, reading)}
     held = _hold_former(conn, [one for one, seen in looked.items() if seen in CHANGING])
     added: set[str] = set()

@@ -57,7 +57,7 @@ _REPORTERS = text("""
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
       AND (leave_told_at IS NULL
            OR leave_told_at > now() - make_interval(secs => greatest(:lost_after, 3 * told_interval)))
-      AND last_seen > now() - make_interval(secs => :forget_runner)
+      AND greatest(last_seen, (SELECT silence_counts_from())) > now() - make_interval(secs => :forget_runner)
 """)
 
 # A row locked by a claim is left to the next report: a heartbeat's lock must not stop a batch of reports.
@@ -140,6 +140,9 @@ def _apply(
             closed.append(run.session_id)
             if not isinstance(decision, Move):
                 effects.append(_effect_of_closing(held, run, item))
+        elif isinstance(decision, Reported) and decision.status == RunStatus.RUNNING:
+            # it asks whether the run is still its own: a sign that it has it
+            effects.append(Effect(run.session_id, sign=True))
     close_stops(conn, closed)
     moved = move_runs(conn, [decision for decision in decisions if isinstance(decision, Move)])
     settle_and_tell(conn, effects)
@@ -203,7 +206,7 @@ def _accepted(run: HeldRun, *, changed: bool = False) -> Reported:
 
 def _move(run: HeldRun, report: Report) -> Move:
     """Return the reported move; an end report of a run whose start was never reported starts it too."""
-    effect = Effect(run.session_id, live=Live.CLEAR)
+    effect = Effect(run.session_id, live=Live.CLEAR, sign=True)
     to = RunStatus.RUNNING if report.outcome is Outcome.STARTED else _END[report.outcome]
     match report.outcome:
         case Outcome.COMPLETED:

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, text
 from models.base import DEFAULT_LIMITS, Limits
 from models.errors import NotFound
 from models.former import LEFT, Ended, drop_polls, end_holdings, holdings, registrations
-from models.gaps import counted_from
 from models.transitions import hold_runs
 
 # So far apart two beats count as two: one that is repeated after a lost answer counts once.
@@ -89,7 +88,7 @@ _TOUCH = text("""
     ), known AS (
         SELECT n.runner_id FROM runners n JOIN asked ON asked.runner_id = n.runner_id
         WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
-          AND greatest(n.last_seen, (SELECT max(ended_at) FROM gaps)) > now() - make_interval(secs => :forget)
+          AND greatest(n.last_seen, (SELECT silence_counts_from())) > now() - make_interval(secs => :forget)
     ), held AS MATERIALIZED (
         SELECT n.runner_id, n.counted_beat_at FROM runners n
         WHERE n.runner_id IN (SELECT runner_id FROM known) AND n.left_at IS NULL AND n.leave_told_at IS NULL
@@ -228,7 +227,7 @@ _LIST = text("""
         n.lost_at IS NOT NULL AS lost, coalesce(hand.runs, 0) AS runs_in_hand,
         greatest(CAST(extract(epoch FROM clock_timestamp() - n.last_seen) AS float), 0) AS seconds_since_heartbeat,
         CASE WHEN n.lost_at IS NULL
-                  AND clock_timestamp() - greatest(n.last_seen, CAST(:counted_from AS timestamptz))
+                  AND clock_timestamp() - greatest(n.last_seen, (SELECT silence_counts_from()))
                       <= make_interval(secs => greatest(CAST(:stale_after AS float), 2 * n.told_interval))
              THEN 'online' ELSE 'stale' END AS status
     FROM runners n
@@ -236,17 +235,13 @@ _LIST = text("""
                WHERE status IN ('claimed', 'running', 'stopping') GROUP BY runner_id) hand
         ON hand.runner_id = n.runner_id
     WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
-      AND greatest(n.last_seen, CAST(:counted_from AS timestamptz)) > now() - make_interval(secs => :forget)
+      AND greatest(n.last_seen, (SELECT silence_counts_from())) > now() - make_interval(secs => :forget)
     ORDER BY n.registered_at, n.runner_id
 """)
 
 
 def list_runners(conn: Connection, *, limits: Limits = DEFAULT_LIMITS) -> list[RunnerInfo]:
     """Return all runners that have not left and are not forgotten, in the order of their registration."""
-    parameters = {
-        "counted_from": counted_from(conn),
-        "stale_after": limits.stale_after,
-        "forget": limits.forget_runner,
-    }
+    parameters = {"stale_after": limits.stale_after, "forget": limits.forget_runner}
     names = [field.name for field in fields(RunnerInfo)]
     return [RunnerInfo(**{name: getattr(row, name) for name in names}) for row in conn.execute(_LIST, parameters)]

@@ -22,7 +22,8 @@ class Effect:
     """What a change of a run, a bind or a stop means for its session.
 
     ``outcome`` (idle, finished, failed, stopped) is what the session shows once nothing unfinished is left.
-    ``unless_live`` keeps the outcome back while the session has a live process: it then returns to idle.
+    ``unless_live`` keeps the outcome back while the session has a live process: it then returns to idle. ``sign`` says
+    that the session's process gave a sign of life with it; what clients and we do is none.
     """
 
     session_id: str
@@ -34,6 +35,7 @@ class Effect:
     resumed: bool = False
     parent_session_id: str | None = None
     told: bool = False
+    sign: bool = False
 
 
 # seen: the session with the effect applied and what of it is unfinished; readied: its first unfinished run, if it may
@@ -43,10 +45,10 @@ _SETTLE = text("""
         SELECT e.* FROM unnest(
             CAST(:sessions AS text[]), CAST(:outcomes AS text[]), CAST(:unless_live AS boolean[]),
             CAST(:lives AS text[]), CAST(:runners AS text[]), CAST(:registrations AS bigint[]),
-            CAST(:resumed AS boolean[]), CAST(:parents AS text[])
-        ) AS e(session_id, outcome, unless_live, live, runner_id, registration, resumed, parent_session_id)
+            CAST(:resumed AS boolean[]), CAST(:parents AS text[]), CAST(:signs AS boolean[])
+        ) AS e(session_id, outcome, unless_live, live, runner_id, registration, resumed, parent_session_id, sign)
     ), seen AS (
-        SELECT e.session_id, e.resumed, e.parent_session_id, s.status AS former, s.bound_token,
+        SELECT e.session_id, e.resumed, e.parent_session_id, e.sign, s.status AS former, s.bound_token,
             CASE e.live WHEN 'set' THEN e.runner_id WHEN 'keep' THEN s.runner_id END AS runner_id,
             CASE e.live WHEN 'set' THEN e.registration WHEN 'keep' THEN s.registration END AS registration,
             CASE WHEN e.outcome IS NULL OR (e.unless_live AND s.runner_id IS NOT NULL) THEN s.last_outcome
@@ -87,7 +89,7 @@ _SETTLE = text("""
     SET status = c.status, last_outcome = c.last_outcome, runner_id = c.runner_id, registration = c.registration,
         parent_session_id = coalesce(c.parent_session_id, s.parent_session_id),
         last_resumed_at = CASE WHEN c.resumed THEN now() ELSE s.last_resumed_at END,
-        last_sign_at = clock_timestamp()
+        last_sign_at = CASE WHEN c.sign THEN clock_timestamp() ELSE s.last_sign_at END
     FROM computed c
     WHERE s.session_id = c.session_id
     RETURNING s.session_id, c.former <> s.status OR c.resumed AS changed
@@ -114,6 +116,7 @@ def settle_sessions(conn: Connection, effects: Iterable[Effect]) -> list[Session
             "registrations": [effect.registration for effect in listed],
             "resumed": [effect.resumed for effect in listed],
             "parents": [effect.parent_session_id for effect in listed],
+            "signs": [effect.sign for effect in listed],
         },
     )
     changed = {row.session_id for row in rows if row.changed}

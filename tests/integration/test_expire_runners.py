@@ -5,10 +5,11 @@ import pytest
 from models.base import ADMIN, Limits
 from models.errors import RunnerNotRegistered
 from models.events import NewEvent, append_events
+from models.report import Reported
 from models.runners import LeaveRunner, Left, Touch, deregister_runners, list_runners, touch_runners
 from models.statuses import Outcome
 from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time, tick
-from tests.support.reports import accepted, claimed, idle, report, running, say, stop
+from tests.support.reports import OWN, accepted, claimed, idle, report, running, say, stop
 from tests.support.truth import Runner, Truth, asking
 
 LOST = 181  # three times what runners without an instance are told
@@ -263,10 +264,15 @@ def test_a_beat_that_names_nothing_about_runs_accuses_none(truth: Truth) -> None
 def through_a_gap(truth: Truth, runner: Runner, *, length: float = 60, ago: float = 901, **values: int) -> str:
     """A run that was running when we were away for so long, that long ago, and gave no sign since."""
     run = running(truth, runner, **values)
+    orphan(truth, length=length, ago=ago)
+    return run.run_id
+
+
+def orphan(truth: Truth, *, length: float = 60, ago: float = 901) -> None:
+    """Let all that has happened so far have happened before a gap of this length, that long ago."""
     add_gap(truth, "expiry", ago + length, ago)
     pass_time(truth, "runs", "started_at", ago + length + 100)
     pass_time(truth, "sessions", "last_sign_at", ago + length + 100)
-    return run.run_id
 
 
 def test_a_silent_run_that_lived_through_a_long_gap_of_ours_is_taken_after_a_while(truth: Truth) -> None:
@@ -296,6 +302,26 @@ def test_a_run_with_a_sign_of_its_session_is_no_orphan(truth: Truth) -> None:
     event = NewEvent(session_id, ADMIN, "message", '{"data":{"event_type":"message"}}')
     truth.do(append_events, [event])
     assert counts(truth) == {}
+
+
+@pytest.mark.parametrize("token", [OWN, None])
+def test_a_runner_that_asks_whether_the_run_is_still_its_own_has_no_orphan(truth: Truth, token: str | None) -> None:
+    """A repeated `started` changes nothing, but it is a sign."""
+    run = running(truth)
+    orphan(truth)
+    (answer,) = say(truth, report(run, "started", token=token))
+    assert isinstance(answer, Reported)
+    assert counts(truth) == {}
+
+
+def test_what_clients_do_to_a_session_is_no_sign_of_its_process(truth: Truth) -> None:
+    """Somebody who waits in vain submits another turn: that must not keep the dead one for ever."""
+    run = running(truth)
+    orphan(truth)
+    waiting = truth.resume(run.session_id)
+    assert counts(truth) == {"runs orphaned": 1}
+    assert truth.run(run.run_id).status == "failed"
+    assert truth.run(waiting.run_id).ready
 
 
 def test_a_runner_that_says_what_it_holds_has_no_orphans(truth: Truth) -> None:

@@ -7,7 +7,7 @@ from models.register import Registered, Registration, register_runners
 from models.runners import Touch, list_runners, touch_runners
 from tests.support.clocks import counts, due, fall_silent, pass_time
 from tests.support.reports import claimed, running, stop
-from tests.support.truth import Truth
+from tests.support.truth import Truth, asking
 
 
 def let_clock_pass(truth: Truth, clock: str, seconds: float) -> None:
@@ -150,5 +150,6 @@ def test_a_runner_is_not_forgotten_because_we_were_away(truth: Truth) -> None:
     fall_silent(truth, runner, DEFAULT_LIMITS.forget_runner + 100)
     assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [False]
     let_clock_pass(truth, WEB_CLOCK, DEFAULT_LIMITS.forget_runner + 50)
+    assert truth.answer(asking(runner))[0].parked
     truth.do(sign_instance, "web-1")
     assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [True]

@@ -325,6 +325,18 @@ BEGIN
 END $$;
 """
 
+# Silence of runners says nothing before the end of the last gap of our own; nor at all while all web processes are
+# silent, for as long as the first of them has not noted that gap (models.gaps).
+SILENCE_COUNTS_FROM = """
+CREATE FUNCTION silence_counts_from() RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT greatest(
+        (SELECT max(ended_at) FROM gaps),
+        (SELECT clock_timestamp() FROM duties
+         WHERE duty = 'web clock' AND last_run < clock_timestamp() - interval '15 seconds'))
+$$;
+"""
+
 FIRST_HEAD = """
 INSERT INTO feed_head (epoch) VALUES (substr(replace(gen_random_uuid()::text, '-', ''), 1, 12));
 """
@@ -351,12 +363,14 @@ def upgrade() -> None:
     """Create everything."""
     op.execute(TABLES)
     op.execute(SEQUENCE_FEED)
+    op.execute(SILENCE_COUNTS_FROM)
     op.execute(FIRST_HEAD)
 
 
 def downgrade() -> None:
     """Remove everything."""
     op.execute("DROP FUNCTION sequence_feed(integer)")
+    op.execute("DROP FUNCTION silence_counts_from()")
     for name in NAMES:
         op.drop_table(name)
     op.execute("DROP SEQUENCE runner_registration")
