@@ -223,6 +223,7 @@ def test_settling_a_session_reads_its_unfinished_runs_only(conn: Connection, way
         "registrations": [None] * 2,
         "resumed": [False] * 2,
         "parents": [None] * 2,
+        "signs": [False] * 2,
     }
     plan = explain(conn, settle._SETTLE, values, way=way)
 
