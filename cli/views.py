@@ -130,7 +130,7 @@ def _details(run: Run) -> list[tuple[str, Text]]:
         "parameters": _prompt(run),
         "agent": run["agent_name"],
         "parent": run["parent_session_id"],
-        "demands": json.dumps(run["demands"], ensure_ascii=False) if run["demands"] else None,
+        "demands": _demands(run),
         "labels": " ".join(f"{key}={value}" for key, value in run["labels"].items()),
         "runner": run["runner_id"],
         "attempt": f"{run['attempt']} of {run['max_attempts']}",
@@ -140,6 +140,14 @@ def _details(run: Run) -> list[tuple[str, Text]]:
         "error": run["error"],
     }
     return [(name, value if isinstance(value, Text) else Text(plain(value))) for name, value in rows.items() if value]
+
+
+def _demands(run: Run) -> str:
+    """What is asked beyond what every run asks."""
+    asked = {key: value for key, value in (run["demands"] or {}).items() if value}
+    if asked.get("executor_type") == "autonomous":
+        del asked["executor_type"]
+    return json.dumps(asked, ensure_ascii=False) if asked else ""
 
 
 def _prompt(run: Run) -> str:
