@@ -1,10 +1,11 @@
 """Which tables and indexes Postgres would read for a statement, beside a history large enough for it to matter."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause
 
+from tests.support.explained import Plan, explain
 from tests.support.truth import Truth
 
 _SESSIONS = """
@@ -46,23 +47,20 @@ def analyze(truth: Truth) -> None:
         autocommit.exec_driver_sql("VACUUM ANALYZE")
 
 
-def scanned(truth: Truth, statement: TextClause, **values: Any) -> set[str]:
+def scanned(truth: Truth, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> set[str]:
     """The tables a statement reads from end to end."""
-    return {node["Relation Name"] for node in _plan(truth, statement, values) if node["Node Type"] == "Seq Scan"}
+    nodes = _plan(truth, statement, values, way).nodes()
+    return {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan" and node["Actual Loops"]}
 
 
-def indexes(truth: Truth, statement: TextClause, **values: Any) -> set[str]:
+def indexes(truth: Truth, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> set[str]:
     """The indexes a statement uses."""
-    return {node["Index Name"] for node in _plan(truth, statement, values) if "Index Name" in node}
+    return {node["Index Name"] for node in _plan(truth, statement, values, way).nodes() if "Index Name" in node}
 
 
-def _plan(truth: Truth, statement: TextClause, values: dict[str, Any]) -> list[dict[str, Any]]:
-    with truth.engine.begin() as connection:
-        explained = connection.execute(text("EXPLAIN (FORMAT JSON) " + statement.text), values).scalar_one()
-    return list(_nodes(explained[0]["Plan"]))
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for child in node.get("Plans", ()):
-        yield from _nodes(child)
+def _plan(truth: Truth, statement: TextClause, values: Mapping[str, Any], way: str) -> Plan:
+    names = statement.compile().params
+    with truth.engine.connect() as connection:
+        plan = explain(connection, statement, {name: values[name] for name in names}, way=way)
+        connection.rollback()
+    return plan
