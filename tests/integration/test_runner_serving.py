@@ -46,7 +46,11 @@ def test_a_run_is_executed_and_told_from_its_start_to_its_result(coordination: C
     assert affinity["executor_profile"] == "demo"
     assert affinity["executor_session_id"]
     (runner,) = coordination.runners()
-    assert (runner["executor"]["type"], sorted(runner["tags"]), runner["capacity"]) == ("autonomous", ["demo", "tour"], 1)
+    assert (runner["executor"]["type"], sorted(runner["tags"]), runner["capacity"]) == (
+        "autonomous",
+        ["demo", "tour"],
+        1,
+    )
     assert runner["runner_id"] == run["runner_id"]
 
 

@@ -22,8 +22,10 @@ class Address:
         self.requests: list[str] = []
         self.bodies: list[str] = []
         self.url = ""
+        self.connections: list[asyncio.StreamWriter] = []
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 text = head.decode()
@@ -53,6 +55,9 @@ async def listening(answer: Callable[[int], tuple[int, str] | None]) -> AsyncIte
         yield address
     finally:
         server.close()
+        for connection in address.connections:
+            connection.close()
+        await asyncio.gather(*(connection.wait_closed() for connection in address.connections), return_exceptions=True)
 
 
 def closed_address() -> str:
@@ -117,11 +122,20 @@ async def test_no_address_left_names_what_happened_at_each() -> None:
 
 async def test_an_address_that_accepts_and_says_nothing_is_left_in_time() -> None:
     """A frozen replica costs its time-out, not the call."""
-    silent = await asyncio.start_server(lambda reader, writer: asyncio.Event().wait(), "127.0.0.1", 0)
+    gone = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     async with listening(always(200, "{}")) as good:
         transport = Transport([f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}", good.url])
         assert await transport.call("GET", "/x", seconds=0.2) == {}
         await transport.close()
+    await gone.wait()
     silent.close()
 
 
