@@ -22,7 +22,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 
 
 class Refused(Exception):
-    """Carries a verb's error from a route to its answer."""
+    """Carries a verb's error, which is a value, from a route to its answer."""
 
     def __init__(self, error: CoordinatorError) -> None:
         super().__init__(type(error).__name__)
@@ -124,7 +124,7 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
 }
 
 
-def problem_of(fault: Exception) -> Problem:
+def problem_of(fault: Exception | CoordinatorError) -> Problem:
     """Return what is answered to an exception of a route or an error of a verb. Raises KeyError for unknown ones."""
     match fault:
         case Refused():
@@ -151,7 +151,7 @@ def problem_of(fault: Exception) -> Problem:
             raise KeyError(type(fault))
 
 
-def item_problem(fault: Exception) -> dict[str, Any]:
+def item_problem(fault: Exception | CoordinatorError) -> dict[str, Any]:
     """Return what one item of a list is answered when it failed."""
     problem = problem_of(fault)
     return {"code": problem.status, "detail": problem.detail}

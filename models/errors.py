@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class CoordinatorError(Exception):
-    """Base of everything a verb gives back instead of a result."""
+class CoordinatorError:
+    """Base of everything a verb gives back instead of a result: a value, never raised."""
 
 
 @dataclass(frozen=True)
