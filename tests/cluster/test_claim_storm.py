@@ -5,7 +5,7 @@ from sqlalchemy import Engine
 
 from tests.support.cluster import Cluster
 from tests.support.traffic import Traffic
-from tests.support.verdict import assert_nothing_lost_or_doubled, claims, histories, reports_refused, until_all_ended
+from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.web import WebClient
 
 
@@ -15,8 +15,7 @@ def test_each_run_goes_to_one_of_many_polls_on_two_replicas(cluster: Cluster, en
     webs, _ = cluster.start_house()
     with Traffic([web.url for web in webs], runners=contenders, submitters=8, work=0, pace=0.005) as traffic:
         traffic.until_accepted(60 if contenders == 2 else 200)
-        traffic.finish_submitting()
-        until_all_ended(engine)
+        finish(traffic, engine)
     ledger = traffic.ledger
     assert_nothing_lost_or_doubled(engine, ledger)
     assert {claims(history) for history in histories(engine).values()} == {1}

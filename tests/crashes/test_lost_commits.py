@@ -11,7 +11,7 @@ from tests.support.cluster import Cluster
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
 from tests.support.traffic import Traffic
 from tests.support.truth import Truth
-from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, until_all_ended
+from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served, until_ready
 
@@ -272,8 +272,7 @@ def test_with_answers_lost_all_the_time_no_run_is_lost_or_doubled(
         with Traffic([web.url for web in webs], runners=8) as traffic, ThreadPoolExecutor(1) as losing:
             enough = losing.submit(_lose_forever, proxy, 60)
             enough.result()
-            traffic.finish_submitting()
-            until_all_ended(truth.engine)
+            finish(traffic, truth.engine)
         lost = proxy.lost
     assert lost >= 60
     assert_nothing_lost_or_doubled(truth.engine, traffic.ledger)

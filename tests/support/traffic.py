@@ -100,6 +100,7 @@ class Traffic:
         self._keyed = keyed
         self._pace = pace
         self._left = 0
+        self._reporting = 0
         self._no_more_runs = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = asyncio.Event()
@@ -137,6 +138,10 @@ class Traffic:
         """No more submissions are begun; returns when those under way are decided."""
         self._no_more_runs.set()
         self._until(lambda: not self._left, ANSWER_SECONDS + 20, "decided submissions")
+
+    def until_reported(self) -> None:
+        """Wait until no runner has a report under way: the ledger is complete when every run has ended, too."""
+        self._until(lambda: not self._reporting, ANSWER_SECONDS + 20, "decided reports")
 
     def _until(self, condition: Callable[[], bool], within: float, what: str) -> None:
         def done() -> bool:
@@ -245,9 +250,13 @@ class _Runner:
         run = answer.json()["run"]
         given = Delivery(run["run_id"], run["claim_token"], self._runner_id, run["attempt"])
         self._traffic.ledger.deliveries.append(given)
-        if await self._report(given, "started") == 200:
-            await asyncio.sleep(random.uniform(0, work))
-            await self._report(given, "completed")
+        self._traffic._reporting += 1
+        try:
+            if await self._report(given, "started") == 200:
+                await asyncio.sleep(random.uniform(0, work))
+                await self._report(given, "completed")
+        finally:
+            self._traffic._reporting -= 1
 
     async def _report(self, given: Delivery, outcome: str) -> int:
         body = {"runner_id": self._runner_id, "claim_token": given.claim_token}

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from models.statuses import TERMINAL, TRANSITIONS, RunStatus
-from tests.support.traffic import Ledger
+from tests.support.traffic import Ledger, Traffic
 from tests.support.waiting import eventually
 
 _RUNS = text("""
@@ -26,10 +26,14 @@ Shown = dict[str, Any]
 
 def histories(engine: Engine) -> dict[str, list[Shown]]:
     """What each run's feed lines say, by run, in their order."""
-    found: dict[str, list[Shown]] = {}
     with engine.connect() as connection:
-        for row in connection.execute(_HISTORY):
-            found.setdefault(row.run_id, []).append(json.loads(row.frame)["run"])
+        return _histories(connection)
+
+
+def _histories(connection: Connection) -> dict[str, list[Shown]]:
+    found: dict[str, list[Shown]] = {}
+    for row in connection.execute(_HISTORY):
+        found.setdefault(row.run_id, []).append(json.loads(row.frame)["run"])
     return found
 
 
@@ -48,13 +52,21 @@ def until_all_ended(engine: Engine, within: float = 60) -> None:
     eventually(ended, within, every=0.1, what="the end of all runs")
 
 
+def finish(traffic: Traffic, engine: Engine, within: float = 60) -> None:
+    """No more submissions; returns when all runs have ended and everybody has heard so."""
+    traffic.finish_submitting()
+    until_all_ended(engine, within)
+    traffic.until_reported()
+
+
 def assert_one_history(engine: Engine) -> dict[str, list[Shown]]:
     """Each run went only where it may go, had one owner at a time and ended once; returns the histories.
 
     A claim follows a claim only over pending: so no two overlap. Between two lines the owner does not change.
     """
-    told = histories(engine)
-    with engine.connect() as connection:
+    # Both of one moment: it goes on while we look.
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        told = _histories(connection)
         runs = {row.run_id: row for row in connection.execute(_RUNS)}
     assert told.keys() == runs.keys()
     for run_id, history in told.items():

@@ -1,0 +1,107 @@
+"""Postgres stopped, killed and with all our connections ended, under load: 503 to clients, patience with runners."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from runtime.postgres import sync_engine
+from runtime.settings import Settings
+from tests.support.cluster import Cluster
+from tests.support.outages import terminate_backends, without_postgres
+from tests.support.servers import OwnPostgres
+from tests.support.traffic import Traffic
+from tests.support.truth import Truth
+from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
+from tests.support.waiting import eventually
+from tests.support.web import PROMPT, WebClient
+
+OUTAGE_SECONDS = 20
+
+
+@pytest.fixture
+def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
+    """Connections to the server that is stopped; each look takes a fresh one."""
+    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=8, name="test")
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("way", ["stopped", "killed"])
+def test_everything_goes_on_after_20_seconds_without_postgres(
+    cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine, way: str
+) -> None:
+    """Meanwhile polls end in 204, reports are held until they are accepted, submissions are told to come again."""
+    webs, workers = cluster.start_house(database_url=own_postgres.url)
+    with Traffic([web.url for web in webs], runners=6) as traffic:
+        traffic.until_completed(20)
+        ledger = traffic.ledger
+        own_engine.dispose()
+        with without_postgres(own_postgres, OUTAGE_SECONDS, way):
+            answers = [httpx.get(f"{web.url}/health/ready", timeout=10) for web in webs]
+            before = ledger.codes["poll", 204]
+            refused = httpx.post(
+                f"{webs[0].url}/runs", json={"type": "start_session", "parameters": PROMPT}, timeout=30
+            )
+        ended = ledger.codes["poll", 204] - before
+        traffic.until_completed(30)
+        finish(traffic, own_engine)
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
+    assert ended >= 6
+    assert_nothing_lost_or_doubled(own_engine, ledger)
+    assert {code for kind, code in ledger.refused() if kind == "submit"} <= {503}
+    assert not ledger.refused("poll", "started", "completed", "register")
+    assert not ledger.unheard
+    assert not reports_refused(ledger)
+    for process in chain(webs, workers):
+        assert process.alive
+        assert "Traceback" not in process.log()
+
+
+def test_polls_parked_before_a_crash_restart_get_runs_after_it(
+    cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine
+) -> None:
+    """Their rows are gone with the crash; each process puts its own back, and dispatch and re-check find them."""
+    webs, _ = cluster.start_house(database_url=own_postgres.url)
+    clients = [WebClient(web.url) for web in webs]
+    runners = [clients[place % 2].register(f"host-{place}") for place in range(6)]
+    polls = [clients[place % 2].meanwhile(clients[place % 2].poll, runners[place], 50) for place in range(6)]
+    truth = Truth(own_engine)
+    eventually(lambda: len(truth.waiting()) == 6, what="parked polls")
+    own_engine.dispose()
+    own_postgres.kill()
+    own_postgres.start()
+    submitted = set()
+    for place in range(6):
+        submitted.add(clients[place % 2].submit()["run_id"])
+    assert {poll.result(60).json()["run"]["run_id"] for poll in polls} == submitted
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("keys", ["with keys", "without keys"])
+def test_ended_connections_lose_and_double_nothing(cluster: Cluster, engine: Engine, keys: str) -> None:
+    """Every connection of ours, again and again, in the middle of whatever it did: runners notice nothing."""
+    webs, workers = cluster.start_house()
+    with Traffic([web.url for web in webs], runners=6, keyed=keys == "with keys") as traffic:
+        traffic.until_completed(10)
+        ended = 0
+        for _ in range(12):
+            ended += terminate_backends(engine)
+            traffic.until_completed(6)
+        finish(traffic, engine)
+    ledger = traffic.ledger
+    assert ended >= 12
+    assert_nothing_lost_or_doubled(engine, ledger, unheard_submissions=keys == "without keys")
+    assert {code for kind, code in ledger.refused() if kind == "submit"} <= {503}
+    assert not ledger.refused("poll", "started", "completed", "register")
+    assert not ledger.unheard
+    assert not reports_refused(ledger)
+    assert {claims(history) for history in histories(engine).values()} == {1}
+    for process in chain(webs, workers):
+        assert process.alive
+        assert "Traceback" not in process.log()

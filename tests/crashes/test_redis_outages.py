@@ -1,0 +1,70 @@
+"""Redis flushed, killed, stopped and frozen under load: clients and runners notice nothing (promises 2 and 5)."""
+
+from collections.abc import Callable
+from itertools import chain
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from runtime.redis_client import sync_client
+from tests.support.cluster import Cluster
+from tests.support.servers import OwnRedis
+from tests.support.traffic import Traffic
+from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
+from tests.support.waiting import eventually
+
+AWAY: dict[str, tuple[Callable[[OwnRedis], None], Callable[[OwnRedis], None]]] = {
+    "killed": (OwnRedis.kill, OwnRedis.start),
+    "stopped": (OwnRedis.stop, OwnRedis.start),
+    "frozen": (OwnRedis.freeze, OwnRedis.thaw),
+}
+
+
+def assert_all_well(engine: Engine, traffic: Traffic) -> None:
+    """Everything was answered, the first time, and is in the database once."""
+    assert_nothing_lost_or_doubled(engine, traffic.ledger)
+    assert {claims(history) for history in histories(engine).values()} == {1}
+    assert not traffic.ledger.refused()
+    assert not traffic.ledger.unheard
+    assert not reports_refused(traffic.ledger)
+
+
+@pytest.mark.parametrize("way", AWAY)
+def test_submissions_claims_and_reports_go_on_without_redis(
+    cluster: Cluster, engine: Engine, own_redis: OwnRedis, way: str
+) -> None:
+    """No error while it is away, none when it comes back; then every part is as before."""
+    webs, workers = cluster.start_house(redis_url=own_redis.url)
+    leave, come_back = AWAY[way]
+    with Traffic([web.url for web in webs], runners=6) as traffic:
+        traffic.until_completed(20)
+        leave(own_redis)
+        traffic.until_completed(40)
+        come_back(own_redis)
+        traffic.until_completed(40)
+        finish(traffic, engine)
+    assert_all_well(engine, traffic)
+    for web in webs:
+        eventually(lambda web=web: is_well(web.url), 20, what="all parts are back")  # type: ignore[misc]  # mypy cannot infer lambdas with defaults
+    assert all(process.alive and "Traceback" not in process.log() for process in chain(webs, workers))
+
+
+def test_a_flush_under_load_loses_nothing(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
+    """Again and again: whatever was in it was a hint."""
+    webs, workers = cluster.start_house(redis_url=own_redis.url)
+    client = sync_client(own_redis.url)
+    with Traffic([web.url for web in webs], runners=6) as traffic:
+        for _ in range(10):
+            traffic.until_completed(8)
+            client.flushall()
+        traffic.until_completed(8)
+        finish(traffic, engine)
+    client.close()
+    assert_all_well(engine, traffic)
+    assert all(process.alive and "Traceback" not in process.log() for process in chain(webs, workers))
+
+
+def is_well(url: str) -> bool:
+    """Whether the process calls itself ready without any reservation."""
+    return bool(httpx.get(f"{url}/health/ready", timeout=5).json() == {"status": "ready"})

@@ -1,0 +1,99 @@
+"""Web processes killed and frozen while they hold polls and have assignments on the way (promises 1 and 2)."""
+
+from sqlalchemy import Engine
+
+from tests.support.cluster import Cluster, Process
+from tests.support.traffic import Traffic
+from tests.support.truth import Truth
+from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
+from tests.support.waiting import eventually
+from tests.support.web import WebClient
+
+
+def test_a_killed_web_process_takes_no_run_with_it(cluster: Cluster, engine: Engine) -> None:
+    """With polls parked and answers on their way: its runners go to the other one, and every run is completed once."""
+    bounds = {"claim_timeout_seconds": 2, "start_timeout_seconds": 5}
+    webs, workers = cluster.start_house(**bounds)
+    with Traffic([web.url for web in webs], runners=8) as traffic:
+        traffic.until_completed(30)
+        webs[0].kill()
+        traffic.until_completed(30)
+        finish(traffic, engine)
+    assert_nothing_lost_or_doubled(engine, traffic.ledger)
+    assert not traffic.ledger.refused()
+    assert all(process.alive for process in (webs[1], *workers))
+
+
+def test_parked_polls_of_a_killed_web_process_get_nothing_more(cluster: Cluster, truth: Truth) -> None:
+    """What a worker assigned to them in the last moment is somebody's again after `claim_timeout`, and nothing else is
+    given to them.
+    """
+    webs, _ = cluster.start_house(workers=1, claim_timeout_seconds=2)
+    dead, living = (WebClient(web.url) for web in webs)
+    runners = [dead.register(f"host-{place}") for place in range(4)]
+    for runner_id in runners:
+        dead.meanwhile(dead.poll, runner_id, 60)
+    eventually(lambda: len(truth.waiting()) == 4, what="parked polls")
+    webs[0].kill()
+    submitted = {living.submit()["run_id"] for _ in range(6)}
+    given = {living.claim(runner_id)["run_id"] for runner_id in [*runners, runners[0], runners[1]]}
+    assert given == submitted
+    assert_one_history(truth.engine)
+    for client in (dead, living):
+        client.close()
+
+
+def test_a_web_process_frozen_with_an_assignment_in_its_buffer_starts_nothing(cluster: Cluster, truth: Truth) -> None:
+    """When it goes on the run is another's: confirming the delivery fails, and its poll ends with nothing."""
+    (frozen, other), workers = cluster.start_house(workers=1, claim_timeout_seconds=2)
+    slow, quick = WebClient(frozen.url), WebClient(other.url)
+    early, late = slow.register("early"), quick.register("late")
+    poll = slow.meanwhile(slow.poll, early, 12)
+    eventually(truth.waiting, what="a parked poll")
+    frozen.freeze()
+    run_id = quick.submit()["run_id"]
+    eventually(lambda: truth.run(run_id).runner_id == early, what="assigned to the frozen process")
+    eventually(lambda: truth.run(run_id).status == "pending", what="released")
+    run = quick.claim(late)
+    assert quick.report(run, late, "started").status_code == 200
+    frozen.thaw()
+    assert poll.result(30).status_code == 204
+    assert quick.report(run, late, "completed").status_code == 200
+    assert_given(truth, run_id, early, late)
+    assert all(process.alive and "Traceback" not in process.log() for process in (frozen, other, *workers))
+    for client in (slow, quick):
+        client.close()
+
+
+def test_a_frozen_and_thawed_web_process_takes_no_run_with_it(cluster: Cluster, engine: Engine) -> None:
+    """Again and again under load: what it held, and what it finds in its buffers, is decided by the database."""
+    webs, workers = cluster.start_house(claim_timeout_seconds=2, start_timeout_seconds=20)
+    with Traffic([web.url for web in webs], runners=8, poll_seconds=3) as traffic:
+        for _ in range(3):
+            traffic.until_completed(10)
+            freeze_until_released(webs[0], engine, traffic)
+        finish(traffic, engine)
+    assert_nothing_lost_or_doubled(engine, traffic.ledger)
+    assert not traffic.ledger.refused()
+    assert all(process.alive and "Traceback" not in process.log() for process in (*webs, *workers))
+
+
+def freeze_until_released(web: Process, engine: Engine, traffic: Traffic) -> None:
+    """Freeze it until at least one claim was taken back from a poll that it holds, or the others have gone well on."""
+    before = sum(claims(history) - 1 for history in assert_one_history(engine).values())
+    done = len(traffic.ledger.said_with(200, "completed"))
+    web.freeze()
+
+    def enough() -> bool:
+        taken_back = sum(claims(history) - 1 for history in assert_one_history(engine).values())
+        return taken_back > before or len(traffic.ledger.said_with(200, "completed")) > done + 60
+
+    eventually(enough, 30, every=0.2)
+    web.thaw()
+
+
+def assert_given(truth: Truth, run_id: str, *runner_ids: str) -> None:
+    """To these, one after the other, and started by the last of them only."""
+    history = assert_one_history(truth.engine)[run_id]
+    assert [one["runner_id"] for one in history if one["status"] == "claimed"] == list(runner_ids)
+    assert [one["runner_id"] for one in history if one["status"] == "running"] == [runner_ids[-1]]
