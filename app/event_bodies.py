@@ -9,24 +9,9 @@ from app.problems import BadRequest
 from models.base import Caller
 from models.events import NewEvent
 from models.texts import storable
+from models.transitions import EVENT_FIELDS
 
-# All present in every event, null when unset (PROTOCOL, Sessions).
-FIELDS: Final = (
-    "event_type",
-    "session_id",
-    "timestamp",
-    "tool_name",
-    "tool_input",
-    "tool_output",
-    "error",
-    "exit_code",
-    "reason",
-    "role",
-    "content",
-    "result_text",
-    "result_data",
-)
-REQUIRED: Final = FIELDS[:3]
+REQUIRED: Final = ("event_type", "session_id", "timestamp")
 LONGEST_TYPE: Final = 64
 LONGEST_KEY: Final = 64
 
@@ -45,7 +30,7 @@ def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: L
     event_type = _name(body["event_type"], (*at, "event_type"), LONGEST_TYPE)
     if body["session_id"] != session_id:
         raise BadRequest("Event session_id must match URL session_id")
-    event = {name: body.get(name) for name in FIELDS}
+    event = {name: body.get(name) for name in EVENT_FIELDS}
     event["event_type"] = event_type
     frame = _within(event, most_bytes)
     key, token = body.get("event_key"), body.get("claim_token")
