@@ -1,0 +1,109 @@
+"""Clients that go in the middle of a call: what was on its way to them is somebody else's at once."""
+
+import asyncio
+import random
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from tests.support.cluster import Cluster
+from tests.support.cut_calls import call_bytes, content_of, hold, send_part
+from tests.support.truth import Truth
+from tests.support.verdict import assert_one_history, claims
+from tests.support.waiting import eventually_async
+from tests.support.web import PROMPT, WebClient
+
+ROUNDS, RUNNERS = 8, 10
+# Only a release brings a run back within this test.
+PATIENT = {"claim_timeout_seconds": 600, "start_timeout_seconds": 600, "no_match_timeout_seconds": 600}
+
+
+async def test_runs_on_their_way_to_clients_that_hang_up_come_to_others_at_once(
+    cluster: Cluster, engine: Engine
+) -> None:
+    """Cut at random moments around the assignment, by dispatch and by the polls' own claims: each run reaches one."""
+    webs, _ = await asyncio.to_thread(cluster.start_house, **PATIENT)
+    urls = [web.url for web in webs]
+    received: list[str] = []
+    submitted: list[str] = []
+    async with httpx.AsyncClient(timeout=40, trust_env=False) as http:
+        hasty = [await register(http, urls[0], f"hasty-{place}") for place in range(RUNNERS)]
+        patient = await register(http, urls[1], "patient")
+        for number in range(ROUNDS):
+            calls = [hang_up_somewhen(urls[place % 2], hasty[place], number) for place in range(RUNNERS)]
+            cut = asyncio.gather(*calls)
+            for place in range(RUNNERS):
+                await asyncio.sleep(random.uniform(0, 0.01))
+                answer = await http.post(
+                    f"{urls[place % 2]}/runs", json={"type": "start_session", "parameters": PROMPT}
+                )
+                submitted.append(answer.json()["run_id"])
+            received.extend(run_id for run_id in await cut if run_id)
+            await eventually_async(lambda: took_the_rest(http, urls[1], patient, received, submitted), 20)
+    assert sorted(received) == sorted(submitted)
+    taken_back = sum(claims(history) - 1 for history in assert_one_history(engine).values())
+    assert taken_back > 0
+
+
+async def register(http: httpx.AsyncClient, url: str, name: str) -> str:
+    body = {"hostname": name, "project_dir": "/p", "executor_profile": "e", "executor": {"type": "autonomous"}}
+    return str((await http.post(f"{url}/runner/register", json=body)).json()["runner_id"])
+
+
+async def hang_up_somewhen(url: str, runner_id: str, number: int) -> str:
+    """Poll, go after a moment, and the run that had come by then."""
+    call = await hold(url, call_bytes(url, "GET", f"/runner/runs?runner_id={runner_id}&wait=30"))
+    await asyncio.sleep(random.uniform(0, 0.02 * (number + 1)))
+    answer = content_of(await call.hang_up() or b"HTTP/1.1 204 \r\n\r\n")
+    return str(answer["run"]["run_id"]) if answer else ""
+
+
+async def took_the_rest(
+    http: httpx.AsyncClient, url: str, runner_id: str, received: list[str], submitted: list[str]
+) -> bool:
+    """Poll for what the others did not get; whether all has reached somebody."""
+    answer = await http.get(f"{url}/runner/runs", params={"runner_id": runner_id, "max": 50, "wait": 1})
+    if answer.status_code == 200:
+        received += [run["run_id"] for run in answer.json()["runs"]]
+    return len(received) >= len(submitted)
+
+
+@pytest.mark.parametrize("end", ["FIN", "RST"])
+def test_a_submission_cut_at_any_byte_is_a_run_or_nothing(cluster: Cluster, truth: Truth, end: str) -> None:
+    """Half a request creates nothing; a whole one whose client did not wait is one run, also when it is repeated."""
+    web = cluster.start_web()
+    body = {"type": "start_session", "session_id": "s", "parameters": {"prompt": "ä" * 40}, "labels": {"a": "b"}}
+    request = call_bytes(web.url, "POST", "/runs", body, Idempotency_Key="k", Content_Type="application/json")
+    for length in range(len(request)):
+        send_part(web.url, request[:length], reset=end == "RST")
+    client = WebClient(web.url)
+    assert client.get("/runs").json()["runs"] == []
+    assert truth.count("sessions") == truth.count("idempotency_keys") == 0
+    send_part(web.url, request, reset=False)
+    answer = client.post("/runs", body, **{"Idempotency-Key": "k"})
+    assert answer.status_code in {200, 201}
+    assert [run["run_id"] for run in client.get("/runs").json()["runs"]] == [answer.json()["run_id"]]
+    assert_one_history(truth.engine)
+    client.close()
+    assert web.alive
+    assert "Traceback" not in web.log()
+
+
+def test_a_batch_cut_at_any_place_is_all_or_nothing(cluster: Cluster, truth: Truth) -> None:
+    """A list of runs of which the end is missing creates none of them."""
+    web = cluster.start_web()
+    runs: list[dict[str, Any]] = [
+        {"type": "start_session", "parameters": {"prompt": f"{n}"}, "idempotency_key": str(n)} for n in range(50)
+    ]
+    request = call_bytes(web.url, "POST", "/runs/batch", {"runs": runs}, Content_Type="application/json")
+    for length in random.sample(range(len(request)), 60):
+        send_part(web.url, request[:length], reset=length % 2 == 0)
+    client = WebClient(web.url)
+    assert truth.count("runs") == 0
+    results = client.post("/runs/batch", {"runs": runs}).json()["results"]
+    assert [result["code"] for result in results] == [201] * 50
+    assert truth.count("runs") == 50
+    client.close()
+    assert "Traceback" not in web.log()
