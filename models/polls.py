@@ -56,12 +56,21 @@ _LOOK = text("""
         n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
             OR greatest(n.last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget) AS gone,
         n.leave_requested_at IS NOT NULL AS to_leave,
+        n.lost_at IS NOT NULL OR n.last_seen < now() - interval '30 seconds' AS quiet,
         EXISTS (SELECT 1 FROM stop_commands c WHERE c.runner_id = a.runner_id
                 AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))) AS stop_due,
         EXISTS (SELECT 1 FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed') AS assigned,
         EXISTS (SELECT 1 FROM waiting_polls w WHERE w.poll_id = a.poll_id) AS parked
     FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[])) AS a(poll_id, runner_id)
     JOIN runners n ON n.runner_id = a.runner_id
+""")
+
+# Before it claims: what a lost runner has in hand is taken from it. A row that somebody holds is touched later.
+_BACK = text("""
+    UPDATE runners SET last_seen = clock_timestamp(), lost_at = NULL
+    WHERE runner_id IN (
+        SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
+        ORDER BY runner_id FOR NO KEY UPDATE SKIP LOCKED)
 """)
 
 _TELL_STOPS = text("""
@@ -109,6 +118,7 @@ _WAITING = text("""
     FROM waiting_polls w
     JOIN runners n ON n.runner_id = w.runner_id AND n.registration = w.registration
     WHERE w.seen_at > now() - make_interval(secs => :seen) AND n.left_at IS NULL AND n.leave_requested_at IS NULL
+      AND n.lost_at IS NULL
     ORDER BY w.poll_id LIMIT :most
 """)
 
@@ -228,6 +238,9 @@ def _tell(
     known = {poll_id: row for poll_id, row in looks.items() if not row.gone}
     assigned = [poll_id for poll_id, row in known.items() if row.assigned]
     mine = confirm_polls(conn, assigned, limits=limits) if assigned else {}
+    quiet = sorted({row.runner_id for row in known.values() if row.quiet})
+    if quiet:
+        conn.execute(_BACK, {"runner_ids": quiet})
     stops = _due_stops(conn, [row for row in known.values() if row.stop_due])
     leaving = _tell_leave(conn, [row for row in known.values() if row.to_leave and row.runner_id not in stops])
     answers: dict[str, Answer] = {}

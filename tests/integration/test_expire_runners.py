@@ -94,6 +94,28 @@ def test_a_lost_runner_is_online_again_with_its_next_request_without_its_runs(tr
     assert truth.run(run.run_id).status == "pending"
 
 
+def test_a_lost_runner_that_polls_keeps_what_it_is_given(truth: Truth) -> None:
+    """It is online before it claims: the next pass takes nothing from it."""
+    runner = truth.runner()
+    fall_silent(truth, runner, LOST)
+    assert counts(truth) == {"runners lost": 1}
+    run = claimed(truth, runner)
+    assert counts(truth) == {}
+    assert truth.run(run.run_id).status == "claimed"
+
+
+def test_nothing_is_dispatched_to_a_lost_runner(truth: Truth) -> None:
+    """It is not there; a poll that comes back makes it online first."""
+    runner = truth.runner()
+    poll = truth.park(runner)
+    fall_silent(truth, runner, LOST)
+    assert counts(truth) == {"runners lost": 1}
+    run = truth.start()
+    assert truth.dispatch() == {}
+    assert [one.run_id for one in truth.recheck(poll)[0].runs] == [run.run_id]
+    assert counts(truth) == {}
+
+
 def test_a_lost_runner_cannot_finish_a_run_given_to_another(truth: Truth) -> None:
     """One owner: its token is not the run's any more."""
     lost, other = truth.runner(), truth.runner()
