@@ -58,7 +58,7 @@ HELD_COLUMNS = tuple(
 )
 
 HeldRun: TypeAlias = Row[Any]
-EVENT_FIELDS = [
+EVENT_FIELDS = (
     "event_type",
     "session_id",
     "timestamp",
@@ -72,7 +72,7 @@ EVENT_FIELDS = [
     "content",
     "result_text",
     "result_data",
-]
+)
 
 
 @dataclass(slots=True)
