@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, text
 
-from models.sessions import Session, read_sessions
+from models.sessions import Session, as_session
 
 
 class Live(StrEnum):
@@ -92,7 +92,9 @@ _SETTLE = text("""
         last_sign_at = CASE WHEN c.sign THEN clock_timestamp() ELSE s.last_sign_at END
     FROM computed c
     WHERE s.session_id = c.session_id
-    RETURNING s.session_id, c.former <> s.status OR c.resumed AS changed
+    RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
+        s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth,
+        c.former <> s.status OR c.resumed AS changed
 """)
 
 
@@ -119,7 +121,9 @@ def settle_sessions(conn: Connection, effects: Iterable[Effect]) -> list[Session
             "signs": [effect.sign for effect in listed],
         },
     )
-    changed = {row.session_id for row in rows if row.changed}
-    telling = [e.session_id for e in listed if e.told or e.session_id in changed]
-    found = read_sessions(conn, telling)
-    return [found[session_id] for session_id in telling if session_id in found]
+    settled = {row.session_id: row for row in rows}
+    return [
+        as_session(settled[effect.session_id])
+        for effect in listed
+        if effect.session_id in settled and (effect.told or settled[effect.session_id].changed)
+    ]
