@@ -1,0 +1,239 @@
+"""A database and a small model of it, side by side: what happens to one happens to the other, and they are compared."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from models.base import new_id
+from models.claim import Ask
+from models.deliveries import Claim
+from models.errors import InvalidTransition, RunnerNotRegistered, StaleClaim
+from models.polls import PollAnswer, answer_polls, claim_parked, dispatch_waiting
+from models.register import Registered, Registration, register_runners
+from models.report import Report, Reported, report_runs
+from models.runners import LeaveRunner, Touch, deregister_runners, touch_runners
+from models.statuses import Outcome
+from models.submit import NewRun, Submitted
+from models.tables import metadata
+from tests.support import clocks, invariants, truth
+from tests.support.model import Model, Run, Runner, Session
+from tests.support.truth import Truth, starting
+
+T = TypeVar("T")
+KEPT = {"demand_profiles", "feed_head"}
+ANSWERS: dict[str, type] = {
+    "moved": Reported,
+    "same": Reported,
+    "stale": StaleClaim,
+    "invalid": InvalidTransition,
+    "unregistered": RunnerNotRegistered,
+}
+
+
+def some(pool: list[T], which: int) -> T:
+    return pool[which % len(pool)]
+
+
+class World:
+    """Both, and what is on its way between processes: parked polls, messages of workers, submissions that may come
+    again.
+    """
+
+    truth: Truth
+    model: Model
+
+    def begin(self) -> None:
+        """An empty database, an empty model."""
+        tables = [table.name for table in metadata.sorted_tables if table.name not in KEPT]
+        self.truth.rows(f"TRUNCATE {', '.join(tables)}")
+        self.model = Model()
+        self.memory = invariants.Memory()
+        self.parked: list[tuple[Ask, Runner]] = []
+        self.messages: list[tuple[Ask, Claim]] = []
+        self.submitted: list[tuple[NewRun, Submitted]] = []
+
+    @property
+    def runners(self) -> list[Runner]:
+        return [runner for runner in self.model.runners.values() if not runner.left]
+
+    @property
+    def runs(self) -> list[Run]:
+        return list(self.model.runs.values())
+
+    @property
+    def sessions(self) -> list[Session]:
+        return list(self.model.sessions.values())
+
+    def runs_in(self, *statuses: str) -> list[Run]:
+        return [run for run in self.runs if run.status in statuses]
+
+    def touched(self, runner: Runner) -> None:
+        """Every request of a runner is a sign of life, as the web notes it."""
+        self.truth.do(touch_runners, [Touch(runner.runner_id)])
+
+    def tick(self) -> None:
+        """A pass of expiry, of workers and webs that were there all the time."""
+        self.truth.rows("DELETE FROM duties")
+        self.truth.rows("UPDATE runners SET last_seen = clock_timestamp() WHERE last_seen > now() - interval '55 s'")
+        clocks.tick(self.truth)
+
+    def check(self) -> None:
+        invariants.check(self.truth, self.model, self.memory)
+
+    def submit_plainly(self, which: int) -> None:
+        (answer,) = self.truth.accept(item := starting(max_attempts=2, run_timeout_seconds=60))
+        self.submitted.append((item, answer))
+        self.model.submit(answer.session_id, answer.run_id, max_attempts=2)
+
+    def register(self, tags: set[str], capacity: int | None) -> None:
+        made = self.truth.runner(tags=sorted(tags), capacity=capacity)
+        runner = Runner(made.runner_id, made.registration, frozenset(tags), capacity)
+        self.model.runners[runner.runner_id] = runner
+
+    def poll(self, which: int, wanted: int) -> None:
+        self.poll_of(some([runner for runner in self.runners if not runner.told], which), wanted)
+
+    def poll_of(self, runner: Runner, wanted: int) -> None:
+        """First answer, and the second claim when it parks."""
+        self.touched(runner)
+        ask = Ask(new_id("poll_"), runner.runner_id, wanted, "web-1")
+        if self.answered(ask, runner, answer_polls):
+            return
+        assert not self.answered(ask, runner, claim_parked)
+        self.parked.append((ask, runner))
+
+    def answered(self, ask: Ask, runner: Runner, verb: Callable[..., Any]) -> bool:
+        """Hold an answer against the model; whether the poll is over with it."""
+        mine = [run for run in self.model.runs.values() if self.assigned(run, ask)]
+        open_runs = self.model.open_runs(runner)[: max(0, min(ask.wanted, self.model.room(runner)))]
+        if verb is not answer_polls and ask.poll_id not in self.truth.waiting():
+            # its row went with an assignment that came to nothing: it is put back first
+            open_runs = []
+        stops = {s.session_id for s in self.sessions if s.stop is not None and s.stop[0] is runner}
+        (answer,) = self.truth.do(verb, [ask])
+        if runner.left or (runner.told and not mine):
+            assert answer == RunnerNotRegistered(runner.runner_id)
+            return True
+        assert isinstance(answer, PollAnswer)
+        if answer.stop_sessions or answer.deregistered:
+            assert set(answer.stop_sessions) <= stops
+            runner.told = runner.told or answer.deregistered
+            return True
+        found = sorted(answer.runs, key=lambda run: (-run.priority, run.run_id))
+        if mine:
+            assert {run.run_id for run in found} == {run.run_id for run in mine}
+            for run in mine:
+                run.delivered = True
+            return True
+        assert [run.run_id for run in found] == [run.run_id for run in open_runs]
+        for row in found:
+            self.model.claim(self.model.runs[row.run_id], runner, str(row.claim_token), delivered=True)
+        return bool(found)
+
+    def assigned(self, run: Run, ask: Ask) -> bool:
+        return run.status == "claimed" and any(
+            letter.claim_token == run.token and poll is ask for poll, letter in self.messages
+        )
+
+    def over(self, ask: Ask) -> None:
+        self.parked = [(other, runner) for other, runner in self.parked if other is not ask]
+
+    def leaving(self, runner: Runner) -> bool:
+        where = "runner_id = :r AND leave_requested_at IS NOT NULL"
+        return bool(self.truth.count("runners", where, r=runner.runner_id))
+
+    def next_step(self, which: int, *, idle: bool) -> None:
+        """Whatever comes next for some run when nothing goes wrong."""
+        pool = [run for run in self.runs if run.ready or run.status in {"claimed", "running"}]
+        if not pool:
+            return self.submit_plainly(which)
+        run = some(pool, which)
+        if run.ready:
+            takers = [runner for runner in self.runners if run.open_to(runner) and not runner.told]
+            return self.poll_of(some(takers, which), 1) if takers else None
+        outcome = "started" if run.status == "claimed" else "completed"
+        return self.say(run, run.runner, outcome, run.token, idle=idle)
+
+    def say(self, run: Run, runner: Runner | None, outcome: str, token: str | None, *, idle: bool) -> None:
+        assert runner is not None
+        self.touched(runner)
+        before = self.truth.run(run.run_id)
+        left_behind = "idle" if idle else "finished"
+        item = Report(run.run_id, runner.runner_id, Outcome(outcome), token, session_status=left_behind)
+        (result,) = self.truth.do(report_runs, [item])
+        expected = self.model.report(run, runner, outcome, token, idle=idle)
+        assert isinstance(result, ANSWERS[expected]), (result, expected)
+        if isinstance(result, Reported):
+            assert result.changed == (expected == "moved")
+        if expected != "moved":
+            # a stop that it answers may make the session's next run ready, never this one different
+            assert self.truth.run(run.run_id).status == before.status
+
+    def leave(self, runner: Runner) -> None:
+        self.truth.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=True)])
+        self.gone(runner)
+
+    def ask_to_leave(self, runner: Runner) -> None:
+        """Its next poll is its last; what it still holds after a while is taken."""
+        self.truth.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=False)])
+        for _ in range(4):
+            if runner.told:
+                break
+            self._tell_leave(runner)
+        clocks.pass_time(self.truth, "runners", "leave_told_at", 200, "runner_id = :r", r=runner.runner_id)
+        self.tick()
+        self.gone(runner)
+
+    def _tell_leave(self, runner: Runner) -> None:
+        (answer,) = self.truth.do(answer_polls, [Ask(new_id("poll_"), runner.runner_id, 1, "web-1")])
+        assert isinstance(answer, PollAnswer)
+        assert answer.deregistered or answer.stop_sessions
+        runner.told = answer.deregistered
+
+    def gone(self, runner: Runner) -> None:
+        self.model.lose(runner)
+        runner.left = True
+
+    def lose_runner(self, runner: Runner, *, back: bool) -> None:
+        """It falls silent, and what it held is taken; it may come back as another process."""
+        clocks.fall_silent(self.truth, truth.Runner(runner.runner_id, runner.registration), 200)
+        self.tick()
+        self.model.lose(runner)
+        if back:
+            self._come_back(runner)
+        else:
+            self.touched(runner)
+
+    def _come_back(self, runner: Runner) -> None:
+        row = self.truth.rows("SELECT * FROM runners WHERE runner_id = :r", r=runner.runner_id)[0]
+        item = Registration(
+            row.hostname,
+            row.project_dir,
+            row.executor_profile,
+            tuple(row.tags),
+            executor_type=row.executor_type,
+            capacity=row.capacity,
+        )
+        (result,) = self.truth.do(register_runners, [item])
+        assert isinstance(result, Registered)
+        assert result.runner_id == runner.runner_id
+        runner.registration = self.truth.one(
+            "SELECT registration FROM runners WHERE runner_id = :r", r=runner.runner_id
+        )
+        runner.sends_tokens = False
+        self.parked = [(ask, other) for ask, other in self.parked if other is not runner]
+
+    def dispatch(self) -> None:
+        """What it gives away may be taken, and nothing is kept from a poll that may have it."""
+        self.truth.rows("UPDATE waiting_polls SET seen_at = clock_timestamp()")
+        polls = {ask.poll_id: (ask, runner) for ask, runner in self.parked}
+        done = self.truth.do(dispatch_waiting)
+        for letter in [letter for some_ in done.by_instance.values() for letter in some_]:
+            ask, runner = polls[letter.poll_id]
+            run = self.model.runs[letter.run_id]
+            assert run.open_to(runner)
+            self.model.claim(run, runner, letter.claim_token, delivered=False)
+            self.messages.append((ask, Claim(letter.run_id, letter.claim_token)))
+        waiting = self.truth.waiting()
+        for ask, runner in self.parked:
+            if ask.poll_id in waiting and ask.wanted and self.model.room(runner) > 0 and not self.leaving(runner):
+                assert self.model.open_runs(runner) == []
