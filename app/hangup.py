@@ -1,19 +1,39 @@
 """Learning that a client has left while its request is held; only pure ASGI middleware lets this through."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from starlette.requests import Request
 
+# The server's ASGI extension (cli/http_server.py); `is_closing` is a callable.
+CONNECTION: Final = "coordinator.connection"
+
+
+class Client:
+    """Who waits for an answer. ``gone`` is done soon after it has hung up."""
+
+    def __init__(self, request: Request) -> None:
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        extensions = request.scope.get("extensions") or {}
+        self._is_closing: Callable[[], bool] = extensions.get(CONNECTION, {}).get("is_closing", self.gone.done)
+
+    def has_gone(self) -> bool:
+        """Whether the server knows at this very moment that the client has hung up.
+
+        ``gone`` alone comes some turns of the loop late, and the server drops without a word what is sent in between.
+        """
+        return self.gone.done() or self._is_closing()
+
 
 @asynccontextmanager
-async def hang_up(request: Request) -> AsyncIterator[asyncio.Future[None]]:
-    """A future that is done when the client has hung up. The request's body must have been read."""
-    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    watch = asyncio.create_task(_watch(request, gone))
+async def hang_up(request: Request) -> AsyncIterator[Client]:
+    """The client of a request, watched. The request's body must have been read."""
+    client = Client(request)
+    watch = asyncio.create_task(_watch(request, client.gone))
     try:
-        yield gone
+        yield client
     finally:
         watch.cancel()
 

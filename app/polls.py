@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from app.batching import GroupCommit, Unavailable, held
 from app.bodies import Gone
 from app.drain import Drain
+from app.hangup import Client
 from app.problems import Refused, accepted
 from models.base import new_id
 from models.claim import Ask
@@ -43,7 +44,7 @@ class Poll:
 
     ask: Ask
     ends_at: float
-    gone: asyncio.Future[None]
+    client: Client
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     inbox: list[Claim] = field(default_factory=list)
     found: PollAnswer | CoordinatorError | None = None
@@ -77,18 +78,18 @@ class Polls:
         self._chores: set[asyncio.Task[None]] = set()
         drain.on_start(self._spread_ends)
 
-    async def hold(self, runner_id: str, wanted: int, seconds: float, gone: asyncio.Future[None]) -> PollAnswer | None:
+    async def hold(self, runner_id: str, wanted: int, seconds: float, client: Client) -> PollAnswer | None:
         """Return what there is for the runner, as soon as there is something; None when the time is up (204).
 
         Raises Refused when Postgres says that the runner is not registered, Gone when the client has hung up; never
-        because Postgres or Redis is away.
+        because Postgres or Redis is away. The answer must be sent without giving way to anything before.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + min(seconds, self._drain.give_up_in())
-        poll = Poll(Ask(new_id("poll_"), runner_id, wanted, self._instance), ends_at, gone)
+        poll = Poll(Ask(new_id("poll_"), runner_id, wanted, self._instance), ends_at, client)
         self._held[poll.ask.poll_id] = poll
         metrics.POLLS_PARKED.set(len(self._held))
-        gone.add_done_callback(lambda _: poll.woken.set())
+        client.gone.add_done_callback(lambda _: poll.woken.set())
         answer: PollAnswer | None = None
         try:
             answer = await self._answer(poll)
@@ -194,9 +195,9 @@ class Polls:
         """Do one thing with the database; None when it failed. Raises Gone or _LeftBehind rather than wait on."""
         poll.under_way = asyncio.ensure_future(call)
         patience = max(0.0, poll.ends_at - asyncio.get_running_loop().time()) + LATE_SECONDS
-        await asyncio.wait({poll.under_way, poll.gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({poll.under_way, poll.client.gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not poll.under_way.done():
-            raise Gone if poll.gone.done() else _LeftBehind
+            raise Gone if poll.client.gone.done() else _LeftBehind
         step, poll.under_way = poll.under_way, None
         if step.cancelled() or step.exception() is not None:
             # Postgres is away, or a verb failed and is in the log: a poll waits, whatever it is (promise 5).
@@ -219,7 +220,8 @@ class Polls:
         finally:
             for poll in polls:
                 poll.rechecked = None
-                if poll.found is not None or poll.inbox or poll.gone.done() or poll.ends_at <= done.get_loop().time():
+                over = poll.client.gone.done() or poll.ends_at <= done.get_loop().time()
+                if poll.found is not None or poll.inbox or over:
                     poll.woken.set()
             done.set_result(None)
 
@@ -258,7 +260,7 @@ class Polls:
 
 
 def _still_there(poll: Poll) -> None:
-    if poll.gone.done():
+    if poll.client.has_gone():
         raise Gone
 
 

@@ -47,8 +47,8 @@ async def poll(request: Request, web: TheWeb) -> Response:
     patience = seconds(wait, ("query", "wait"), LONGEST_POLL) if wait else web.settings.poll_timeout_seconds
     runner_id = storable(runner_id)
     web.signs.seen([runner_id])
-    async with hang_up(request) as gone:
-        answer = await web.polls.hold(runner_id, wanted, patience, gone)
+    async with hang_up(request) as client:
+        answer = await web.polls.hold(runner_id, wanted, patience, client)
     if answer is None:
         return Response(status_code=204)
     if answer.runs:

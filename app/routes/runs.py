@@ -98,8 +98,8 @@ async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller
     wait = seconds(text, ("query", "wait"), LONGEST_WAIT) if text else 0.0
     run = await _read(web, caller, run_id)
     if wait and run.completed_at is None and not web.drain.draining:
-        async with hang_up(request) as gone:
-            run = await web.waits.until_ended(run.run_id, wait, gone) or await _read(web, caller, run_id)
+        async with hang_up(request) as client:
+            run = await web.waits.until_ended(run.run_id, wait, client.gone) or await _read(web, caller, run_id)
     return Json(run_json(run))
 
 
