@@ -1,0 +1,125 @@
+"""Promise 1, with one of its mechanisms broken on purpose: the scenario that guards it must notice."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import TextClause, text
+
+from models import claim, deliveries, polls, report, submit_rows, transitions
+from models.submit import submit_runs
+from tests.support import claiming, fencing
+from tests.support.contenders import steppers
+from tests.support.truth import Truth, starting
+
+Scenario = Callable[[Truth], None]
+
+
+def without(statement: TextClause, *parts: str) -> TextClause:
+    """The statement with these parts cut out; they must be there."""
+    sql = statement.text
+    for part in parts:
+        assert part in sql, f"the statement changed: {part!r} is not in it"
+        sql = sql.replace(part, "")
+    return text(sql)
+
+
+def notices(scenario: Scenario, truth: Truth, by: str = "") -> None:
+    """The scenario fails by its own check, which says ``by``, not because something else broke."""
+    with pytest.raises(AssertionError, match=by):
+        scenario(truth)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        fencing.a_lost_runner_cannot_finish_a_run_given_to_another,
+        fencing.a_decision_on_a_former_claim_moves_nothing,
+        fencing.an_old_message_starts_nothing,
+    ],
+    ids=lambda scenario: scenario.__name__,
+)
+def test_late_words_change_nothing(truth: Truth, scenario: Scenario) -> None:
+    """The scenarios as they are; those of claiming stand in tests/races."""
+    scenario(truth)
+
+
+def test_an_update_without_its_fence_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The UPDATE that moves a run, without the status and token its decision saw."""
+    fence = "AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token"
+    monkeypatch.setattr(transitions, "_MOVE", without(transitions._MOVE, fence))
+    notices(fencing.a_decision_on_a_former_claim_moves_nothing, truth)
+
+
+def test_reports_that_nobody_compares_with_the_claim_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every report counts, whoever sends it."""
+    monkeypatch.setattr(report, "_holds", lambda *_: True)
+    notices(fencing.a_lost_runner_cannot_finish_a_run_given_to_another, truth)
+
+
+def test_a_confirmation_without_the_token_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old message would hand out a run that another runner has."""
+    unfenced = without(
+        deliveries._CONFIRM, "r.claim_token = c.claim_token AND ", " AND r.claim_token = held.claim_token"
+    )
+    monkeypatch.setattr(deliveries, "_CONFIRM", unfenced)
+    notices(fencing.an_old_message_starts_nothing, truth)
+
+
+def test_a_claim_without_lock_and_without_status_guard_is_noticed(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two who saw the same run both take it."""
+    guard = " AND r.status = 'pending' AND r.ready"
+    monkeypatch.setattr(claim, "_TAKE", without(claim._TAKE, guard, "FOR NO KEY UPDATE SKIP LOCKED"))
+    notices(lambda one: claiming.same_candidates(one, 8), truth, "given to more than one")
+
+
+def test_a_claim_without_skip_locked_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given out twice, but one slow commit holds up the next claim: it is seen waiting."""
+    monkeypatch.setattr(claim, "_TAKE", without(claim._TAKE, "SKIP LOCKED"))
+    with pytest.raises(AssertionError, match="waits for the first"):
+        claiming.nobody_waits_for_a_claim(truth)
+
+
+def test_a_second_claim_that_ignores_its_waiting_row_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dispatch gives the poll a run, and it takes another one itself."""
+    ignoring = text("SELECT poll_id FROM unnest(CAST(:polls AS text[])) AS w(poll_id)")
+    monkeypatch.setattr(polls, "_HOLD_WAITING", ignoring)
+    notices(claiming.one_run_per_poll, truth, "after ")
+
+
+def test_a_missing_second_claim_is_noticed(truth: Truth) -> None:
+    """What is submitted while a poll parks would wait for the re-check."""
+    notices(lambda one: claiming.one_run_per_poll(one, second_claim=lambda *_: None), truth, "after ")
+
+
+def test_a_dispatch_that_does_not_hold_the_waiting_rows_is_noticed(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers, or a worker and the poll itself, give it a run each."""
+    monkeypatch.setattr(polls, "_HOLD_SOME", without(polls._HOLD_SOME, "FOR UPDATE SKIP LOCKED"))
+    notices(claiming.two_workers_one_poll, truth, "after ")
+
+
+def test_giving_up_without_looking_for_an_assignment_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that a worker had just given to the poll would be claimed for nobody."""
+    monkeypatch.setattr(polls, "confirm_polls", lambda *_, **__: {})
+    notices(claiming.giving_up_leaves_nothing_behind, truth, "after ")
+
+
+def test_an_idempotency_key_that_is_only_looked_up_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the row that the second one waits for, both create a run."""
+
+    def one_run(truth: Truth) -> None:
+        items = [starting(idempotency_key="k", body_hash="b") for _ in range(2)]
+        with steppers(truth.engine, 2) as (one, other):
+            one.do(submit_runs, [items[0]])
+            other.do(submit_runs, [items[1]])
+            one.commit()
+            other.commit()
+        assert truth.count("runs") == 1
+
+    one_run(truth)
+    truth.rows("TRUNCATE runs, sessions, idempotency_keys")
+    monkeypatch.setattr(submit_rows, "take_keys", lambda _, items: {item.key for item in items})
+    notices(one_run, truth)

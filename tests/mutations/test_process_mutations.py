@@ -1,0 +1,139 @@
+"""Promises 2 and 5 of web and worker processes, with a mechanism broken on purpose: its scenario must notice."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from app import batching, polls
+from app.problems import accepted
+from runtime.bells import Ringer
+from runtime.names import Actor
+from runtime.settings import Settings
+from tests.support import serving
+from tests.support.servers import OwnPostgres
+from tests.support.truth import Truth
+from tests.support.web import WebInThread, served, until_ready
+from workers import actors
+from workers.duties import Duty
+from workers.room import Room, engine_room
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with served(settings) as web:
+        until_ready(web)
+        yield web
+
+
+@pytest.fixture
+def room(settings: Settings) -> Iterator[Room]:
+    with engine_room(settings, threads=2) as room:
+        yield room
+
+
+def test_what_is_answered_is_committed(truth: Truth, web: WebInThread) -> None:
+    """Promise 2, with a COMMIT that fails."""
+    serving.what_is_answered_is_committed(truth, web)
+
+
+def test_an_answer_before_the_commit_is_noticed(
+    truth: Truth, web: WebInThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flush answers when the verb is done, and commits when it finds the time."""
+    late: list[asyncio.Task[None]] = []
+
+    async def commit(connection: Any) -> None:
+        try:
+            await connection.commit()
+        except Exception:  # noqa: BLE001 - that nobody hears of it is what is broken
+            await connection.rollback()
+        await connection.close()
+
+    async def answer_first(self: batching.Attempts, work: Callable[..., Any]) -> Any:
+        connection = await self._engine.connect()
+        results = await connection.run_sync(work)
+        late.append(asyncio.create_task(commit(connection)))
+        return results
+
+    monkeypatch.setattr(batching.Attempts, "_writing", answer_first)
+    with pytest.raises(AssertionError, match="in the database"):
+        serving.what_is_answered_is_committed(truth, web)
+
+
+def test_a_poll_gets_its_run_without_any_worker(truth: Truth, web: WebInThread) -> None:
+    """Promise 5: slower, never wrong."""
+    serving.work_without_workers_reaches_a_parked_poll(truth, web)
+
+
+def test_a_missing_recheck_is_noticed(truth: Truth, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost message would cost a whole poll."""
+
+    async def look_away(_: polls.Polls) -> None:
+        """Nothing."""
+
+    monkeypatch.setattr(polls.Polls, "_recheck", look_away)
+    with pytest.raises(AssertionError, match="ended with 204"):
+        serving.work_without_workers_reaches_a_parked_poll(truth, web)
+
+
+@pytest.fixture
+def lonely_web(own_postgres: OwnPostgres, redis_url: str) -> Iterator[WebInThread]:
+    """A web process on a Postgres that this test may stop."""
+    with served(Settings(database_url=own_postgres.url, redis_url=redis_url)) as web:
+        until_ready(web)
+        yield web
+
+
+def test_a_poll_outlives_postgres(own_postgres: OwnPostgres, lonely_web: WebInThread) -> None:
+    """Promise 5: never 5xx because Postgres is away."""
+    serving.a_poll_outlives_postgres(own_postgres, lonely_web)
+
+
+def test_a_poll_answered_503_without_postgres_is_noticed(
+    own_postgres: OwnPostgres, lonely_web: WebInThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is right for every other request would end a deployed runner's work."""
+
+    async def hand_on(_: polls.Polls, poll: polls.Poll, call: Any) -> Any:
+        return accepted(await call)
+
+    monkeypatch.setattr(polls.Polls, "_step", hand_on)
+    with pytest.raises(AssertionError, match="a poll was refused"):
+        serving.a_poll_outlives_postgres(own_postgres, lonely_web)
+
+
+def test_a_commit_that_a_pass_misses_rings_again(truth: Truth, room: Room) -> None:
+    """The actor deletes the coalescing key before its first read."""
+    serving.a_commit_that_a_pass_misses_rings_again(truth, room)
+
+
+def test_a_coalescing_key_that_is_deleted_last_is_noticed(
+    truth: Truth, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ring of a commit that the pass did not see would be taken for the pass itself."""
+
+    def work(duty: Duty, ringer: Ringer) -> Callable[[], None]:
+        def first_work_then_listen() -> None:
+            duty.on_message()
+            ringer.heard(duty.actor)
+
+        return first_work_then_listen
+
+    monkeypatch.setattr(actors, "_work", work)
+    with pytest.raises(AssertionError, match="swallowed"):
+        serving.a_commit_that_a_pass_misses_rings_again(truth, room)
+
+
+def test_a_coalescing_key_that_is_never_deleted_is_noticed(
+    truth: Truth, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would only go with its time."""
+
+    def deaf(_: Ringer, actor: Actor) -> None:
+        """Not heard."""
+
+    monkeypatch.setattr(Ringer, "heard", deaf)
+    with pytest.raises(AssertionError, match="swallowed"):
+        serving.a_commit_that_a_pass_misses_rings_again(truth, room)

@@ -1,0 +1,90 @@
+"""Scenarios of a web process and of a worker, each with its check: run as they are, and with a part of them broken."""
+
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from runtime import bells
+from runtime.names import Actor
+from tests.support.servers import OwnPostgres
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import PROMPT, WebInThread
+from workers.actors import declare_actors
+from workers.broker import WakingBroker
+from workers.duties import duties_of
+from workers.room import Room
+
+START = {"type": "start_session", "parameters": PROMPT}
+
+# At COMMIT, when the verb is done: the last moment at which it can still go wrong.
+_REFUSE_COMMITS = """
+    CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE serialization_failure; END';
+    CREATE CONSTRAINT TRIGGER refuse_commits AFTER INSERT ON runs DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuse_commit();
+"""
+
+
+def what_is_answered_is_committed(truth: Truth, web: WebInThread) -> None:
+    """A submission whose COMMIT fails is not acknowledged: every run of a 201 is in the database (promise 2)."""
+    for commits in (True, False):
+        if not commits:
+            truth.rows(_REFUSE_COMMITS)
+        answer = web.client.post("/runs", START)
+        there = truth.count("runs", "run_id = :r", r=answer.json().get("run_id", ""))
+        assert (answer.status_code == 201) == bool(there), f"answered {answer.status_code}, {there} in the database"
+        assert (answer.status_code == 201) == commits
+
+
+def work_without_workers_reaches_a_parked_poll(truth: Truth, web: WebInThread) -> None:
+    """No worker dispatches, no message comes: the re-check finds the run within ~2 s (promise 5)."""
+    runner = web.client.register()
+    poll = web.client.meanwhile(web.client.poll, runner, 6)
+    web.until_parked()
+    run_id = web.client.submit()["run_id"]
+    answer = poll.result(30)
+    assert answer.status_code == 200, f"the poll ended with {answer.status_code}"
+    assert answer.json()["run"]["run_id"] == run_id
+    assert truth.run(run_id).status == "claimed"
+
+
+def a_poll_outlives_postgres(postgres: OwnPostgres, web: WebInThread) -> None:
+    """Parked before and asked during: both end in 204; a 5xx would make deployed runners kill their work (promise 5)."""
+    runner = web.client.register()
+    parked = web.client.meanwhile(web.client.poll, runner, 3)
+    web.until_parked()
+    postgres.stop()
+    try:
+        answers = [web.client.poll(runner, 0.5), parked.result(30)]
+        assert [answer.status_code for answer in answers] == [204, 204], "a poll was refused"
+    finally:
+        postgres.start()
+    eventually(lambda: web.client.poll(runner, 0).status_code == 204, what="polls as before")
+
+
+def a_commit_that_a_pass_misses_rings_again(truth: Truth, room: Room) -> None:
+    """A client commits and rings when a pass of dispatch has read but is not over: another message follows."""
+    (duty,) = [duty for duty in duties_of(room) if duty.actor == Actor.DISPATCH]
+    poll = truth.park(truth.runner())
+    runs: list[str] = []
+    rung: list[bool] = []
+
+    def dispatch_while_a_client_submits() -> None:
+        duty.on_message()
+        if not runs:
+            runs.append(truth.start().run_id)
+            rung.append(room.ringer.send(Actor.DISPATCH))
+
+    broker = WakingBroker(room.settings.redis_url)
+    declare_actors(broker, room.ringer, [replace(duty, on_message=dispatch_while_a_client_submits)])
+    with pytest.MonkeyPatch.context() as patch, closing(broker):
+        # on a slow machine the mark would go by itself
+        patch.setattr(bells, "COALESCE_MILLISECONDS", 60_000)
+        assert room.ringer.send(Actor.DISPATCH), "the first ring"
+        actor = broker.get_actor(Actor.DISPATCH)
+        actor()
+        assert rung == [True], "the second ring was swallowed"
+        actor()
+    assert truth.run(runs[0]).claim_poll_id == poll.poll_id
