@@ -23,8 +23,8 @@ def without(statement: TextClause, *parts: str) -> TextClause:
     return text(sql)
 
 
-def notices(scenario: Scenario, truth: Truth, by: str = "") -> None:
-    """The scenario fails by its own check, which says ``by``, not because something else broke."""
+def notices(scenario: Scenario, truth: Truth, by: str | None = None) -> None:
+    """The scenario fails by its own check, saying ``by``, not because something else broke."""
     with pytest.raises(AssertionError, match=by):
         scenario(truth)
 
