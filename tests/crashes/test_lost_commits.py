@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -280,10 +281,14 @@ def test_with_answers_lost_all_the_time_no_run_is_lost_or_doubled(
     assert sum(map(claims, assert_one_history(truth.engine).values())) == len(traffic.ledger.deliveries)
 
 
+def _has_lost(proxy: PostgresProxy, commits: int) -> bool:
+    return proxy.lost >= commits
+
+
 def _lose_forever(proxy: PostgresProxy, until: int) -> None:
     """One loss after the other, of every kind in turn, until so many answers were lost."""
     while proxy.lost < until:
         before = proxy.lost
         for marker in (SUBMIT, CLAIM, MOVE):
             proxy.lose(marker)
-        eventually(lambda before=before: proxy.lost >= before + 3, 30)  # type: ignore[misc]
+        eventually(partial(_has_lost, proxy, before + 3), 30)

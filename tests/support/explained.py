@@ -61,7 +61,7 @@ def explain(conn: Connection, statement: TextClause, values: Mapping[str, Any], 
     ``way`` generic: by the plan that Postgres keeps for a prepared statement, made without knowing any value.
     """
     if way == "custom":
-        rows = conn.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}"), dict(values))
+        rows = conn.execute(text("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement.text), dict(values))
         return Plan(rows.scalar_one()[0]["Plan"])
     names: list[str] = []
     sql = _NAMES.sub(lambda match: f"${_place(names, match[1])}", statement.text)
