@@ -46,7 +46,7 @@ def test_submissions_claims_and_reports_go_on_without_redis(
         finish(traffic, engine)
     assert_all_well(engine, traffic)
     for web in webs:
-        eventually(lambda web=web: is_well(web.url), 20, what="all parts are back")  # type: ignore[misc]  # mypy cannot infer lambdas with defaults
+        eventually(lambda web=web: is_well(web.url), 20, what="all parts are back")
     assert all(process.alive and "Traceback" not in process.log() for process in chain(webs, workers))
 
 

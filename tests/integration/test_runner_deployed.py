@@ -35,7 +35,7 @@ def test_a_deployed_runner_executes_runs_without_a_token(coordination: Coordinat
     assert result["result_text"] == f"done: {quick}"
     for run_id, ending in ((slow, "completed"), (quick, "completed"), (failing, "failed")):
         reports = eventually(
-            lambda run_id=run_id: len(deployed.ledger("started", run_id)) and deployed.ledger("", run_id)
+            lambda run_id=run_id: deployed.ledger("", run_id) if deployed.ledger("started", run_id) else []
         )
         codes = {entry["what"]: entry["code"] for entry in reports if "code" in entry}
         assert codes["started"] == 200

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,7 +225,11 @@ def test_a_runner_that_is_sent_away_ends(coordination: Coordination) -> None:
 
 def test_a_runner_that_lost_its_run_kills_the_process(cluster: Cluster) -> None:
     """Frozen for too long, its run was given up: silent work ends as soon as the runner is awake again."""
-    quick = {"told_heartbeat_instance_seconds": 0.3, "stale_after_seconds": 0.6, "lost_after_seconds": 1.5}
+    quick: dict[str, Any] = {
+        "told_heartbeat_instance_seconds": 0.3,
+        "stale_after_seconds": 0.6,
+        "lost_after_seconds": 1.5,
+    }
     coordination = Coordination(cluster, cluster.start_web(**quick).url)
     cluster.start_worker(**quick)
     runner = coordination.start_python_runner(SLEEPER)

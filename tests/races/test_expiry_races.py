@@ -43,8 +43,8 @@ def test_expiry_waits_for_nobody_and_leaves_what_is_locked_to_the_next_pass(trut
     for run in runs:
         stop(truth, run.session_id)
         due(truth, run.run_id, "run_deadline_at")
-    for one in (frozen, Runner(free.runner_id or "", 0)):
-        fall_silent(truth, one, LOST)
+    for runner in (frozen, Runner(free.runner_id or "", 0)):
+        fall_silent(truth, runner, LOST)
     locks = [
         ("SELECT 1 FROM runs WHERE run_id = :id FOR UPDATE", runs[0].run_id),
         ("SELECT 1 FROM sessions WHERE session_id = :id FOR UPDATE", runs[1].session_id),
@@ -98,8 +98,8 @@ def test_of_256_heartbeats_with_one_row_locked_255_are_written(truth: Truth) -> 
 @pytest.mark.parametrize("contenders", CROWDS)
 def test_restarted_processes_of_one_identity_end_the_former_once(truth: Truth, contenders: int) -> None:
     """While reports of the former come in, and expiry runs."""
-    offer = {"hostname": "host", "project_dir": "/project", "executor_profile": "profile"}
-    (first,) = truth.do(register_runners, [Registration(**offer, executor_type="autonomous")])
+    offer = partial(Registration, "host", "/project", "profile", executor_type="autonomous")
+    (first,) = truth.do(register_runners, [offer()])
     assert isinstance(first, Registered)
     runner = Runner(first.runner_id, 0)
     runs = [running(truth, runner, max_attempts=2) for _ in range(4)]
@@ -110,8 +110,7 @@ def test_restarted_processes_of_one_identity_end_the_former_once(truth: Truth, c
             return tick(truth)
         if place % 3 == 2:
             return with_one_repeat(truth.engine, report_runs, [report(run, "completed") for run in runs])
-        new = Registration(**offer, executor_type="autonomous")
-        return with_one_repeat(truth.engine, register_runners, [new])[0]
+        return with_one_repeat(truth.engine, register_runners, [offer()])[0]
 
     results = crowd(contenders, contend)
     assert sum(isinstance(result, Registered) for result in results) == 1

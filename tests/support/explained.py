@@ -44,7 +44,7 @@ class Plan:
         """How many rows of a table were looked at, thrown away ones included."""
         thrown = ["Rows Removed by Filter", "Rows Removed by Index Recheck"]
         return sum(
-            (node["Actual Rows"] + sum(node.get(name, 0) for name in thrown)) * node["Actual Loops"]
+            float((node["Actual Rows"] + sum(node.get(name, 0) for name in thrown)) * node["Actual Loops"])
             for node in self.scans(table)
             if "Scan" in node["Node Type"]
         )

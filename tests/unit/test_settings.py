@@ -31,7 +31,7 @@ def test_a_setting_has_its_default_until_the_environment_says_otherwise(environm
 def test_settings_cannot_be_changed_afterwards(environment: pytest.MonkeyPatch) -> None:
     """What was printed at the start is what is in force."""
     with pytest.raises(ValueError, match="frozen"):
-        load_settings().insecure = True  # type: ignore[misc]  # the point of the test
+        load_settings().insecure = True
 
 
 def test_a_misspelt_setting_is_refused_and_the_right_one_is_named(environment: pytest.MonkeyPatch) -> None:
