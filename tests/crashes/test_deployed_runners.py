@@ -1,0 +1,203 @@
+"""What the deployed runners must survive, their flaws included: none is driven to give up, nothing stays stuck."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from runtime.postgres import sync_engine
+from runtime.settings import Settings
+from tests.support.cluster import Cluster
+from tests.support.coordination import TERMINAL, Coordination
+from tests.support.deployed_runner import DeployedRunner
+from tests.support.outages import outage, without_postgres
+from tests.support.servers import OwnPostgres
+from tests.support.truth import Truth
+from tests.support.verdict import assert_one_history, claims
+from tests.support.waiting import eventually
+
+Start = Callable[..., DeployedRunner]
+FREEZE_SECONDS, RESTART_SECONDS = 20, 35
+
+
+@pytest.fixture
+def start_runner(tmp_path: Path) -> Iterator[Start]:
+    """Start a deployed runner of this name at this address; returns when it is registered, unless told otherwise."""
+    started: list[DeployedRunner] = []
+
+    def start(name: str, url: str, *, wait: bool = True, **values: Any) -> DeployedRunner:
+        runner = DeployedRunner(tmp_path / f"{name}-{len(started)}", url, hostname=name, **values)
+        started.append(runner)
+        if wait:
+            eventually(lambda: runner.runner_id, 20, what="registered")
+        return runner
+
+    yield start
+    for runner in started:
+        runner.kill()
+
+
+@pytest.fixture
+def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
+    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=4, name="test")
+    yield engine
+    engine.dispose()
+
+
+def spawned(*runners: DeployedRunner) -> list[str]:
+    """The runs that a process was started for, by any of them, each time."""
+    return [entry["run_id"] for runner in runners for entry in runner.ledger("spawned")]
+
+
+def only_for(hostname: str) -> dict[str, Any]:
+    return {"additional_demands": {"hostname": hostname}}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seconds", [20, 60])
+@pytest.mark.parametrize("way", ["stopped", "killed"])
+def test_deployed_runners_survive_an_outage_of_postgres(
+    cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine, start_runner: Start, seconds: int, way: str
+) -> None:
+    """20 s: no run twice, none lost. 60 s: they live; a run whose end nobody heard of fails as orphaned; none is stuck.
+
+    Runs begin and end before, in and after the outage.
+    """
+    webs, workers = cluster.start_house(database_url=own_postgres.url, orphan_after_seconds=10)
+    coordination = Coordination(cluster, webs[0].url)
+    runners = [start_runner(f"host-{place}", webs[place].url) for place in range(2)]
+    lengths = [0.5, 3, 6, 12, 30, seconds + 15]
+    before = [coordination.submit(f"sleep {length}")[0] for length in lengths]
+    eventually(lambda: {*before} == {*spawned(*runners)}, 20, what="all begun")
+    own_engine.dispose()
+    with without_postgres(own_postgres, seconds, way):
+        pass
+    after = [coordination.submit("sleep 1")[0] for _ in range(6)]
+    runs = {run_id: coordination.until(run_id, within=60) for run_id in (*before, *after)}
+
+    assert all(runner.alive for runner in runners)
+    assert sorted(spawned(*runners)) == sorted([*before, *after])
+    told = assert_one_history(own_engine)
+    assert {claims(history) for history in told.values()} == {1}
+    unheard = {run_id for runner in runners for run_id in before if not heard(runner, run_id)}
+    assert not (unheard and seconds == 20)
+    for run_id, run in runs.items():
+        if run_id in unheard:
+            assert run["status"] == "failed"
+            assert "no sign of life" in run["error"]
+        else:
+            assert run["status"] == "completed"
+    assert all(process.alive and "Traceback" not in process.log() for process in (*webs, *workers))
+
+
+def heard(runner: DeployedRunner, run_id: str) -> bool:
+    """Whether the end of this run, if it was this runner's, was reported and accepted."""
+    if not runner.ledger("spawned", run_id):
+        return True
+    return [entry["code"] for entry in runner.ledger("completed", run_id)] == [200]
+
+
+@pytest.mark.timeout(240)
+def test_a_deployed_runner_survives_ten_stops_at_once(cluster: Cluster, truth: Truth, start_runner: Start) -> None:
+    """Handled one after the other, 10 s each for those that do not want to; meanwhile it does not poll."""
+    webs, _ = cluster.start_house(workers=1)
+    coordination = Coordination(cluster, webs[0].url)
+    runner = start_runner("host", webs[1].url)
+    prompts = ["stubborn 300"] * 4 + ["sleep 300"] * 6
+    runs = dict(coordination.submit(prompt) for prompt in prompts)
+    for run_id in runs:
+        coordination.until(run_id, "running")
+    for session_id in runs.values():
+        coordination.ask("POST", f"/sessions/{session_id}/stop")
+    ended = {run_id: coordination.until(run_id, within=120)["status"] for run_id in runs}
+    assert set(ended.values()) == {"stopped"}
+    assert sorted(entry["run_id"] for entry in runner.ledger("stopped")) == sorted(runs)
+    assert {entry["code"] for entry in runner.ledger("stopped")} == {200}
+    again, _ = coordination.submit("now")
+    assert coordination.until(again)["status"] == "completed"
+    assert runner.alive
+    assert truth.count("stop_commands") == 0
+    assert_one_history(truth.engine)
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_deployed_runner_comes_back_after_35_seconds(
+    cluster: Cluster, truth: Truth, start_runner: Start
+) -> None:
+    """Refused while the former one counts as online, then accepted; what that one had goes on or ends, nothing else."""
+    webs, _ = cluster.start_house(workers=1, told_heartbeat_seconds=30)
+    coordination = Coordination(cluster, webs[0].url)
+    runner = start_runner("host", webs[1].url, heartbeat=30)
+    lost, _ = coordination.submit("sleep 300")
+    done, _ = coordination.submit("now", max_attempts=2)
+    again, _ = coordination.submit("sleep 300", max_attempts=2)
+    for run_id in (lost, again):
+        coordination.until(run_id, "running")
+    coordination.until(done)
+    with outage(RESTART_SECONDS, runner.kill, runner.start):
+        waiting, _ = coordination.submit("now")
+    codes = eventually(lambda: accepted_twice(runner), 60, every=0.1, what="registered again")
+    assert codes[:2] == [200, 409]
+    assert set(codes[1:-1]) == {409}
+    failed = coordination.until(lost, within=30)
+    assert failed["status"] == "failed"
+    assert "another process took its place" in failed["error"] or "no sign of life" in failed["error"]
+    assert coordination.until(waiting, within=30)["status"] == "completed"
+    assert coordination.until(again, "running", within=30)["attempt"] == 2
+    assert [run_id for run_id in spawned(runner) if run_id == again] == [again, again]
+    stopped = coordination.ask("POST", f"/runs/{again}/stop")
+    assert stopped["status"] == "stopping"
+    assert coordination.until(again)["status"] == "stopped"
+    assert coordination.run(done)["status"] == "completed"
+    assert_one_history(truth.engine)
+
+
+def accepted_twice(runner: DeployedRunner) -> list[int]:
+    """How its registrations were answered, once the second one was accepted."""
+    codes = [entry["code"] for entry in runner.ledger("register")]
+    return codes if codes.count(200) == 2 else []
+
+
+def test_two_resumes_of_one_session_run_one_after_the_other(
+    cluster: Cluster, truth: Truth, start_runner: Start
+) -> None:
+    """Submitted together to two replicas; at home on the session's runner, although another one is free."""
+    webs, _ = cluster.start_house(workers=1)
+    here, there = (Coordination(cluster, web.url) for web in webs)
+    runner, other = start_runner("host", webs[0].url), start_runner("other", webs[1].url)
+    first, session_id = here.submit("now", **only_for("host"))
+    here.until(first)
+    runs = [web.submit("sleep 2", resume=True, session_id=session_id)[0] for web in (here, there)]
+    for run_id in runs:
+        assert here.until(run_id)["status"] == "completed"
+    assert spawned(runner) == [first, *runs]
+    assert spawned(other) == []
+    order = [(one["what"], one["run_id"]) for one in runner.ledger() if one.get("run_id") in runs]
+    assert order.index(("completed", runs[0])) < order.index(("spawned", runs[1]))
+    assert_one_history(truth.engine)
+
+
+def test_a_web_process_frozen_for_20_seconds_starts_no_run_twice(
+    cluster: Cluster, truth: Truth, start_runner: Start
+) -> None:
+    """Its poll was given a run, of which it hears when it goes on: the other runner has it by then."""
+    webs, _ = cluster.start_house(workers=1)
+    coordination = Coordination(cluster, webs[1].url)
+    early = start_runner("early", webs[0].url)
+    eventually(truth.waiting, 20, what="a parked poll")
+    with outage(FREEZE_SECONDS, webs[0].freeze, webs[0].thaw):
+        run_id, _ = coordination.submit("sleep 5")
+        eventually(lambda: truth.run(run_id).runner_id == early.runner_id, what="assigned to the frozen process")
+        late = start_runner("late", webs[1].url)
+    assert coordination.until(run_id)["status"] == "completed"
+    next_run, _ = coordination.submit("now", **only_for("early"))
+    assert coordination.until(next_run, within=40)["status"] == "completed"
+    assert spawned(early) == [next_run]
+    assert spawned(late) == [run_id]
+    assert early.alive
+    assert not early.ledger("poll_failed")
+    histories = assert_one_history(truth.engine)
+    assert claims(histories[run_id]) == 2
+    assert {history[-1]["status"] for history in histories.values()} <= TERMINAL
