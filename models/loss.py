@@ -36,12 +36,15 @@ def release(run: HeldRun, *, sends_tokens: bool, gone: bool = False) -> Move:
     token can only mean one claim. ``gone``: the runner is gone too, and the session's live process with it.
     """
     delivered = run.delivered_at is not None
-    live = Live.CLEAR if gone else Live.KEEP
+    effect = Effect(run.session_id)
+    if gone:
+        # only its own: the session's process may be another runner's, idle since the turn before
+        effect.live, effect.registration = Live.CLEAR, run.registration
     if delivered and run.fruitless_claims + 1 >= MOST_FRUITLESS_CLAIMS:
-        effect = Effect(run.session_id, "failed", unless_live=not gone, live=live)
+        effect.outcome, effect.unless_live = "failed", not gone
         return Move(run, RunStatus.FAILED, effect, error=NEVER_STARTED, by_us=True, fruitless=True)
     not_for = run.registration if delivered and not sends_tokens else None
-    return Move(run, RunStatus.PENDING, Effect(run.session_id, live=live), not_for=not_for, fruitless=delivered)
+    return Move(run, RunStatus.PENDING, effect, not_for=not_for, fruitless=delivered)
 
 
 def lose(run: HeldRun, *, reason: str, sends_tokens: bool) -> Move:

@@ -24,6 +24,7 @@ class Effect:
     ``outcome`` (idle, finished, failed, stopped) is what the session shows once nothing unfinished is left.
     ``unless_live`` keeps the outcome back while the session has a live process: it then returns to idle. ``sign`` says
     that the session's process gave a sign of life with it; what clients and we do is none.
+    ``live`` CLEAR with a registration ends that one's process only: another runner's lives on.
     """
 
     session_id: str
@@ -49,8 +50,10 @@ _SETTLE = text("""
         ) AS e(session_id, outcome, unless_live, live, runner_id, registration, resumed, parent_session_id, sign)
     ), seen AS (
         SELECT e.session_id, e.resumed, e.parent_session_id, e.sign, s.status AS former, s.bound_token,
-            CASE e.live WHEN 'set' THEN e.runner_id WHEN 'keep' THEN s.runner_id END AS runner_id,
-            CASE e.live WHEN 'set' THEN e.registration WHEN 'keep' THEN s.registration END AS registration,
+            CASE WHEN e.live = 'set' THEN e.runner_id
+                WHEN e.live = 'keep' OR e.registration <> s.registration THEN s.runner_id END AS runner_id,
+            CASE WHEN e.live = 'set' THEN e.registration
+                WHEN e.live = 'keep' OR e.registration <> s.registration THEN s.registration END AS registration,
             CASE WHEN e.outcome IS NULL OR (e.unless_live AND s.runner_id IS NOT NULL) THEN s.last_outcome
                  ELSE e.outcome END AS last_outcome,
             active.status AS active, active.claim_token AS active_token,

@@ -372,3 +372,16 @@ def test_a_run_in_stop_is_taken_with_its_lost_runner_though_its_time_is_up_too(t
     assert truth.run(run.run_id).status == "stopped"
     assert truth.told_kinds(run.session_id).count("run_failed") == 0
     assert truth.run(run.run_id).status == Outcome.STOPPED
+
+
+def test_a_lost_claim_leaves_the_process_of_another_runner_alive(truth: Truth) -> None:
+    """A session idle at one runner, its next turn claimed by another that is lost: the first one is still told to stop."""
+    home, other = truth.runner(), truth.runner()
+    run = idle(truth, home)
+    truth.resume(run.session_id)
+    truth.claim(other)
+    fall_silent(truth, other, LOST)
+    tick(truth)
+
+    assert truth.session(run.session_id).runner_id == home.runner_id
+    assert stop(truth, run.session_id).status == "stopping"
