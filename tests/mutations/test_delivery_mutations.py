@@ -1,0 +1,144 @@
+"""Promises 1 and 2 where answers are lost, late or sent to nobody, with a mechanism broken: its scenario must notice."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from app import hangup, polls, verbs
+from models.base import new_id, uuid7
+from models.claim import Ask
+from models.deliveries import Claim
+from models.events import append_events
+from models.polls import answer_polls
+from models.runs import Run, read_runs
+from models.submit import submit_runs
+from runtime.settings import Settings
+from tests.support import delivering
+from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
+from tests.support.truth import Truth
+from tests.support.web import WebInThread, served, until_ready
+
+
+@pytest.fixture
+def proxy(settings: Settings) -> Iterator[PostgresProxy]:
+    with postgres_proxy(settings.database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def web_on(settings: Settings, proxy: PostgresProxy) -> Iterator[Callable[[], WebInThread]]:
+    """Serve behind the proxy: only when this is called, for what a web process does is put together at its start."""
+    serving: list[Any] = []
+
+    def serve() -> WebInThread:
+        context = served(settings.model_copy(update={"database_url": proxy.url, "prepare_statements": False}))
+        web = context.__enter__()
+        serving.append(context)
+        until_ready(web)
+        return web
+
+    yield serve
+    for context in serving:
+        context.__exit__(None, None, None)
+
+
+async def look_away(_: polls.Polls) -> None:
+    """No re-check."""
+
+
+def renewed(verb: Callable[..., Any], **fresh: Callable[[], Any]) -> Callable[..., Any]:
+    """The verb with other ids at each execution: as if they were made in it, not before the first try."""
+
+    def with_new_ids(conn: Any, items: Sequence[Any], **kwargs: Any) -> Any:
+        return verb(conn, [replace(item, **{name: make() for name, make in fresh.items()}) for item in items], **kwargs)
+
+    return with_new_ids
+
+
+def test_an_old_message_hands_out_nothing(
+    truth: Truth, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every delivery of what a worker assigned is confirmed first."""
+    monkeypatch.setattr(polls.Polls, "_recheck", look_away)
+    delivering.an_old_message_hands_out_nothing(truth, web_on())
+
+
+def test_a_delivery_without_confirmation_is_noticed(
+    truth: Truth, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message is taken at its word."""
+
+    def believe(conn: Any, items: Sequence[Claim], **_: Any) -> list[Run]:
+        found = read_runs(conn, [item.run_id for item in items])
+        return [found[item.run_id] for item in items]
+
+    monkeypatch.setattr(polls.Polls, "_recheck", look_away)
+    monkeypatch.setattr(verbs, "confirm_deliveries", believe)
+    with pytest.raises(AssertionError, match="handed out twice"):
+        delivering.an_old_message_hands_out_nothing(truth, web_on())
+
+
+def test_a_lost_answer_changes_nothing_twice(
+    truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy
+) -> None:
+    """Of an event here; submissions and claims in tests/crashes."""
+    delivering.a_lost_answer_to_an_event_stores_one(truth, web_on(), proxy)
+
+
+def test_ids_of_runs_made_anew_for_the_repeat_are_noticed(
+    truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try has stored the run under another id."""
+    fresh = {"run_id": lambda: new_id("run_"), "new_session_id": lambda: new_id("ses_")}
+    monkeypatch.setattr(verbs, "submit_runs", renewed(submit_runs, **fresh))
+    with pytest.raises(AssertionError, match="stored twice"):
+        delivering.a_lost_answer_to_a_submission_makes_one_run(truth, web_on(), proxy)
+
+
+def test_ids_of_polls_made_anew_for_the_repeat_are_noticed(
+    truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try's run is claimed for a poll that nobody holds."""
+
+    def answer_others(conn: Any, asks: Sequence[Ask], **kwargs: Any) -> Any:
+        return answer_polls(conn, [replace(ask, poll_id=new_id("poll_")) for ask in asks], **kwargs)
+
+    monkeypatch.setattr(verbs, "answer_polls", answer_others)
+    with pytest.raises(AssertionError, match="claimed for nobody"):
+        delivering.a_lost_answer_to_a_claim_takes_one_run(truth, web_on(), proxy)
+
+
+def test_ids_of_events_made_anew_for_the_repeat_are_noticed(
+    truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing says that it is the same event."""
+    monkeypatch.setattr(verbs, "append_events", renewed(append_events, event_uid=uuid7))
+    with pytest.raises(AssertionError, match="stored twice"):
+        delivering.a_lost_answer_to_an_event_stores_one(truth, web_on(), proxy)
+
+
+def test_who_hangs_up_takes_no_run_along(truth: Truth, web_on: Callable[[], WebInThread]) -> None:
+    """Its poll stops claiming at once."""
+    delivering.who_hangs_up_takes_no_run_along(truth, web_on())
+
+
+def test_a_hang_up_that_nobody_hears_of_is_noticed(
+    truth: Truth, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a BaseHTTPMiddleware: the poll goes on and takes a run for nobody."""
+
+    async def deaf(*_: Any) -> None:
+        """Not heard."""
+
+    def blind(self: hangup.Client, request: Request) -> None:
+        listen(self, request)
+        self._is_closing = self.gone.done
+
+    listen = hangup.Client.__init__
+    monkeypatch.setattr(hangup, "_watch", deaf)
+    monkeypatch.setattr(hangup.Client, "__init__", blind)
+    with pytest.raises(AssertionError, match="taken along"):
+        delivering.who_hangs_up_takes_no_run_along(truth, web_on())
