@@ -1,0 +1,49 @@
+"""Workers killed and frozen while they dispatch under load: hints are lost, runs are not (promises 1 and 2)."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.support.cluster import Cluster, Process
+from tests.support.traffic import Traffic
+from tests.support.verdict import (
+    assert_nothing_lost_or_doubled,
+    claims,
+    finish,
+    histories,
+    reports_refused,
+)
+
+Harm = Callable[[Process, Traffic], None]
+
+
+def kill(worker: Process, traffic: Traffic) -> None:
+    worker.kill()
+
+
+def freeze_for_a_while(worker: Process, traffic: Traffic) -> None:
+    """Whatever it held is undone by Postgres, or by itself when it goes on."""
+    worker.freeze()
+    traffic.until_completed(25)
+    worker.thaw()
+
+
+@pytest.mark.parametrize("harm", [kill, freeze_for_a_while])
+def test_workers_that_die_or_stand_still_take_no_run_with_them(cluster: Cluster, engine: Engine, harm: Harm) -> None:
+    """One after the other, until none is as it was: each run is claimed once, by whoever is left."""
+    webs, workers = cluster.start_house(workers=2)
+    with Traffic([web.url for web in webs], runners=8) as traffic:
+        for worker in workers:
+            traffic.until_completed(15)
+            harm(worker, traffic)
+        traffic.until_completed(15)
+        cluster.start_worker()
+        traffic.until_completed(15)
+        finish(traffic, engine)
+    assert_nothing_lost_or_doubled(engine, traffic.ledger)
+    assert {claims(history) for history in histories(engine).values()} == {1}
+    assert not traffic.ledger.refused()
+    assert not traffic.ledger.unheard
+    assert not reports_refused(traffic.ledger)
+    assert all(web.alive and "Traceback" not in web.log() for web in webs)
