@@ -154,7 +154,7 @@ def test_a_full_pool_is_not_an_outage(settings: Settings) -> None:
 
 def test_a_paused_transaction_is_ended_and_may_be_repeated(settings: Settings) -> None:
     """A frozen process does not hold its locks: the server ends its transaction."""
-    engine = sync_engine(settings.model_copy(update={"idle_in_transaction_seconds": 0.02}), pool_size=2)
+    engine = sync_engine(settings.model_copy(update={"idle_in_transaction_seconds": 1}), pool_size=2)
     with engine.connect() as paused, autocommit(engine) as watcher:
         pid = paused.execute(text("SELECT pg_backend_pid()")).scalar_one()
         alive = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
