@@ -63,7 +63,7 @@ def test_deployed_runners_survive_an_outage_of_postgres(
 ) -> None:
     """20 s: no run twice, none lost. 60 s: they live; a run whose end nobody heard of fails as orphaned; none is stuck.
 
-    Runs begin and end before, in and after the outage.
+    Runs begin and end before, in and after the outage. An end may have been stored although its answer was lost.
     """
     webs, workers = cluster.start_house(database_url=own_postgres.url, orphan_after_seconds=10)
     coordination = Coordination(cluster, webs[0].url)
@@ -84,8 +84,7 @@ def test_deployed_runners_survive_an_outage_of_postgres(
     unheard = {run_id for runner in runners for run_id in before if not heard(runner, run_id)}
     assert not (unheard and seconds == 20)
     for run_id, run in runs.items():
-        if run_id in unheard:
-            assert run["status"] == "failed"
+        if run_id in unheard and run["status"] == "failed":
             assert "no sign of life" in run["error"]
         else:
             assert run["status"] == "completed"

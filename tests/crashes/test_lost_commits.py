@@ -271,11 +271,11 @@ def test_with_answers_lost_all_the_time_no_run_is_lost_or_doubled(
     with postgres_proxy(settings.database_url) as proxy:
         webs, _ = cluster.start_house(database_url=proxy.url, prepare_statements=False)
         with Traffic([web.url for web in webs], runners=8) as traffic, ThreadPoolExecutor(1) as losing:
-            enough = losing.submit(_lose_forever, proxy, 60)
+            enough = losing.submit(_lose_forever, proxy, 40)
             enough.result()
             finish(traffic, truth.engine)
         lost = proxy.lost
-    assert lost >= 60
+    assert lost >= 40
     assert_nothing_lost_or_doubled(truth.engine, traffic.ledger)
     assert not traffic.ledger.refused("poll", "started", "completed", "register")
     assert sum(map(claims, assert_one_history(truth.engine).values())) == len(traffic.ledger.deliveries)

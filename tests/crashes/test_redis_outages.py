@@ -38,11 +38,11 @@ def test_submissions_claims_and_reports_go_on_without_redis(
     webs, workers = cluster.start_house(redis_url=own_redis.url)
     leave, come_back = AWAY[way]
     with Traffic([web.url for web in webs], runners=6) as traffic:
-        traffic.until_completed(20)
+        traffic.until_completed(15)
         leave(own_redis)
-        traffic.until_completed(40)
+        traffic.until_completed(25)
         come_back(own_redis)
-        traffic.until_completed(40)
+        traffic.until_completed(25)
         finish(traffic, engine)
     assert_all_well(engine, traffic)
     for web in webs:
@@ -55,7 +55,7 @@ def test_a_flush_under_load_loses_nothing(cluster: Cluster, engine: Engine, own_
     webs, workers = cluster.start_house(redis_url=own_redis.url)
     client = sync_client(own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
-        for _ in range(10):
+        for _ in range(6):
             traffic.until_completed(8)
             client.flushall()
         traffic.until_completed(8)

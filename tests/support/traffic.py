@@ -149,7 +149,10 @@ class Traffic:
                 raise self._failures[0]
             return condition()
 
-        eventually(done, within, every=0.05, what=f"{what} ({self.ledger.codes}, {self.ledger.unheard})")
+        try:
+            eventually(done, within, every=0.05, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"{error} ({self.ledger.codes}, {self.ledger.unheard})") from None
 
     def _run(self) -> None:
         try:
