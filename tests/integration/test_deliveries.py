@@ -27,7 +27,7 @@ def test_a_confirmed_delivery_gets_the_run_and_time_to_start(truth: Truth) -> No
     row = truth.run(run_id)
     assert isinstance(run, Run)
     assert run.claim_token == claim.claim_token
-    assert (row.claim_deadline_at - row.delivered_at).total_seconds() >= DEFAULT_LIMITS.start_timeout
+    assert round((row.claim_deadline_at - row.delivered_at).total_seconds()) >= DEFAULT_LIMITS.start_timeout
 
     assert truth.do(confirm_deliveries, [claim, claim]) == [run, run]
     assert truth.run(run_id).delivered_at == row.delivered_at

@@ -94,7 +94,7 @@ def test_a_poll_claims_at_once_what_is_there(truth: Truth) -> None:
         runner.registration,
     )
     assert (row.claim_poll_id, row.claim_token) == (poll.poll_id, answer.runs[0].claim_token)
-    assert (row.claim_deadline_at - row.delivered_at).total_seconds() == DEFAULT_LIMITS.start_timeout
+    assert round((row.claim_deadline_at - row.delivered_at).total_seconds()) == DEFAULT_LIMITS.start_timeout
     assert row.attempt == 0
     assert truth.told_kinds(row.session_id)[-1] == "run_updated"
 
@@ -209,7 +209,9 @@ def test_dispatch_gives_runs_to_parked_polls_and_names_their_instance(truth: Tru
     assert all(letter.claim_token == truth.run(letter.run_id).claim_token for letter in letters)
     rows = [truth.run(run_id) for run_id in runs]
     assert {row.delivered_at for row in rows} == {None}
-    assert {(row.claim_deadline_at - row.claimed_at).total_seconds() for row in rows} == {DEFAULT_LIMITS.claim_timeout}
+    assert {round((row.claim_deadline_at - row.claimed_at).total_seconds()) for row in rows} == {
+        DEFAULT_LIMITS.claim_timeout
+    }
     assert (truth.waiting(), done.again) == (set(), False)
 
 

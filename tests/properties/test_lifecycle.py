@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -287,6 +288,7 @@ class Lifecycle(RuleBasedStateMachine, World):
         self.check()
 
 
+@pytest.mark.timeout(300)
 def test_whatever_happens_in_whatever_order_the_truth_is_what_the_protocol_says(engine: Engine) -> None:
     """At most one owner, ends that stay, tokens that never come back, readiness and statuses as written, all told."""
 
