@@ -74,10 +74,13 @@ class Verbs:
     def _claiming(
         self, source: str, verb: Verb[Ask, PollAnswer], max_items: int | None = None
     ) -> GroupCommit[Ask, PollAnswer]:
-        """A queue of polls, which rings only when one of them got something."""
+        """A queue of polls, which tells the feed only when one got something, and dispatch when one was passed over."""
 
         def count(results: Sequence[Any]) -> bool:
-            claimed = sum(len(result.runs) for result in results if isinstance(result, PollAnswer))
+            answers = [result for result in results if isinstance(result, PollAnswer)]
+            if any(answer.passed_over for answer in answers):
+                self._ring(Actor.DISPATCH)
+            claimed = sum(len(answer.runs) for answer in answers)
             if claimed:
                 metrics.CLAIMS.labels(source).inc(claimed)
             return claimed > 0

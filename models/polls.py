@@ -17,12 +17,16 @@ STOP_TOLD_AGAIN_SECONDS = 10
 
 @dataclass(slots=True)
 class PollAnswer:
-    """What a poll is told: the first of stops, leave, runs that has something; else it stays parked or not."""
+    """What a poll is told: the first of stops, leave, runs that has something; else it stays parked or not.
+
+    ``passed_over``: a run it might have had was locked by another, who may give it back: ring dispatch once more.
+    """
 
     stop_sessions: list[str] = field(default_factory=list)
     deregistered: bool = False
     runs: list[Run] = field(default_factory=list)
     parked: bool = False
+    passed_over: bool = False
 
     @property
     def empty(self) -> bool:
@@ -282,7 +286,9 @@ def _tell_leave(conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
 def _claim(conn: Connection, seekers: Sequence[Seeker], answers: dict[str, Answer], limits: Limits) -> None:
     assigned = claim_runs(conn, seekers, delivered=True, limits=limits)
     for one in seekers:
-        _answer(answers, one).runs = assigned.runs.get(one.ask.poll_id, [])
+        answer = _answer(answers, one)
+        answer.runs = assigned.runs.get(one.ask.poll_id, [])
+        answer.passed_over = assigned.ring_again and not answer.runs
 
 
 def _park(conn: Connection, seekers: Sequence[Seeker]) -> None:

@@ -28,6 +28,11 @@ for _name in [name for name in os.environ if name.startswith(PREFIX)]:
     del os.environ[_name]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a core, at most eight: tests wait for servers and outages more than they compute."""
+    return min(8, 2 * (os.cpu_count() or 1))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Once all are done: end what a killed test process, of this run or an earlier one, has left."""
     if not hasattr(config, "workerinput"):

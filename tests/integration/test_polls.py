@@ -1,5 +1,7 @@
 """What a poll is told, in which order, and how it waits, is looked after and ends (ARCHITECTURE, Claiming)."""
 
+from sqlalchemy import text
+
 from models.base import DEFAULT_LIMITS
 from models.errors import RunnerNotRegistered
 from models.polls import PollAnswer, answer_polls, dispatch_waiting, leave_instance
@@ -343,3 +345,15 @@ def test_leaving_takes_the_rows_of_an_instance_away(truth: Truth) -> None:
     truth.do(leave_instance, "web-1")
 
     assert truth.waiting() == {staying.poll_id}
+
+
+def test_a_poll_left_empty_by_somebody_elses_lock_says_so(truth: Truth) -> None:
+    """Whoever holds the run may give it back: dispatch is rung once more rather than waiting for the re-check."""
+    submitted = truth.start()
+    runner = truth.runner()
+    with truth.engine.begin() as other:
+        other.execute(text("SELECT 1 FROM runs WHERE run_id = :id FOR UPDATE"), {"id": submitted.run_id})
+        (held,) = truth.answer(asking(runner))
+    assert (held.runs, held.passed_over) == ([], True)
+    (free,) = truth.answer(asking(runner))
+    assert ([run.run_id for run in free.runs], free.passed_over) == ([submitted.run_id], False)
