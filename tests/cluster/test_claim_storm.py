@@ -14,7 +14,7 @@ def test_each_run_goes_to_one_of_many_polls_on_two_replicas(cluster: Cluster, en
     """Polls, second claims, re-checks of both and dispatch of two workers contend: each run is claimed once."""
     webs, _ = cluster.start_house()
     with Traffic([web.url for web in webs], runners=contenders, submitters=8, work=0, pace=0.005) as traffic:
-        traffic.until_accepted(40 if contenders == 2 else 120)
+        traffic.until_accepted(32 if contenders == 2 else 64)
         finish(traffic, engine)
     ledger = traffic.ledger
     assert_nothing_lost_or_doubled(engine, ledger)

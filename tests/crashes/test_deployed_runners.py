@@ -12,7 +12,7 @@ from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.coordination import TERMINAL, Coordination
 from tests.support.deployed_runner import DeployedRunner
-from tests.support.outages import outage, without_postgres
+from tests.support.outages import outage, until_looked_after, without_postgres
 from tests.support.servers import OwnPostgres
 from tests.support.truth import Truth
 from tests.support.verdict import assert_one_history, claims
@@ -56,8 +56,7 @@ def only_for(hostname: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("seconds", [20, 60])
-@pytest.mark.parametrize("way", ["stopped", "killed"])
+@pytest.mark.parametrize(("seconds", "way"), [(20, "stopped"), (20, "killed"), (60, "killed")])
 def test_deployed_runners_survive_an_outage_of_postgres(
     cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine, start_runner: Start, seconds: int, way: str
 ) -> None:
@@ -185,7 +184,7 @@ def test_a_web_process_frozen_for_20_seconds_starts_no_run_twice(
     webs, _ = cluster.start_house(workers=1)
     coordination = Coordination(cluster, webs[1].url)
     early = start_runner("early", webs[0].url)
-    eventually(truth.waiting, 20, what="a parked poll")
+    until_looked_after(truth.engine)
     with outage(FREEZE_SECONDS, webs[0].freeze, webs[0].thaw):
         run_id, _ = coordination.submit("sleep 5")
         eventually(lambda: truth.run(run_id).runner_id == early.runner_id, what="assigned to the frozen process")

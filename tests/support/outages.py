@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from sqlalchemy import Engine, text
 
 from tests.support.servers import OwnPostgres
+from tests.support.waiting import eventually
 
 _TERMINATE = text("""
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE application_name LIKE 'coordinator%' AND datname = current_database()
 """)
+
+_SEEN = text("SELECT poll_id, seen_at FROM waiting_polls ORDER BY poll_id")
 
 
 @contextmanager
@@ -40,3 +43,19 @@ def terminate_backends(engine: Engine) -> int:
     """End all connections of our processes to this database, in the middle of whatever they do; how many there were."""
     with engine.connect() as connection:
         return int(connection.execute(_TERMINATE).scalar_one())
+
+
+def until_looked_after(engine: Engine) -> None:
+    """Wait for a parked poll, and until its process has just renewed it twice.
+
+    The first time may be its second claim; after the re-check nothing of it is under way for more than a second, so
+    that a process frozen now holds no lock that would keep dispatch away from it.
+    """
+    seen: set[str] = set()
+
+    def renewed() -> bool:
+        with engine.connect() as connection:
+            seen.add(str(connection.execute(_SEEN).all()))
+        return len(seen) >= 4
+
+    eventually(renewed, 30, what="a parked poll that is looked after")

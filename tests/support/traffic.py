@@ -122,12 +122,12 @@ class Traffic:
         if error is None and self._failures:
             raise self._failures[0]
 
-    def until_accepted(self, more: int, within: float = 60) -> None:
+    def until_accepted(self, more: int, within: float = 90) -> None:
         """Wait until so many submissions more than now were accepted."""
         before = len(self.ledger.accepted)
         self._until(lambda: len(self.ledger.accepted) >= before + more, within, f"{more} more accepted")
 
-    def until_completed(self, more: int, within: float = 60) -> None:
+    def until_completed(self, more: int, within: float = 90) -> None:
         """Wait until so many reports of an end more than now were accepted."""
         before = len(self.ledger.said_with(200, "completed"))
         self._until(
