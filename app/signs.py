@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from models.runners import Touch
-
 from app.batching import GroupCommit
+from models.runners import Touch
 
 TOUCH_SECONDS: Final = 10.0
 

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from models.submit import NewRun
 
 from app.bodies import Fault, Invalid, Loc, TooLarge
 from app.parameters import check_parameters
@@ -15,6 +14,7 @@ from app.schemas import SESSION_ID, DemandsIn, SubmitRun, checked
 from models.base import Caller, new_id
 from models.profiles import Demands
 from models.statuses import ExecutionMode, RunType
+from models.submit import NewRun
 from runtime.settings import Settings
 
 _SESSION_ID: Final = re.compile(SESSION_ID)

@@ -3,7 +3,6 @@
 from typing import Final
 
 from models.duties import duty_due
-
 from models.feed import sequence_feed
 from runtime.metrics import SEQUENCED
 from runtime.names import Actor

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Final
 
 from models.duties import duty_due
-
 from models.polls import Dispatched, dispatch_waiting
 from runtime.logs import log
 from runtime.mailbox import publish_assignments

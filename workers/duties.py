@@ -7,7 +7,6 @@ from functools import partial
 from typing import Final
 
 from models.duties import duty_due
-
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.broadcast import broadcast, sweep_broadcast

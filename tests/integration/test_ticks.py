@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from models.duties import duty_due
 from redis import Redis
 from sqlalchemy import Engine
 
+from models.duties import duty_due
 from runtime.names import QUEUE_OF, Actor, queue_key
 from runtime.postgres import transaction
 from runtime.processes import free_port
