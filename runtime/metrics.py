@@ -24,7 +24,6 @@ EXPIRED = Counter("coordinator_expired", "What expiry ended or returned", ["kind
 # outcome: sent, failed, coalesced
 RINGS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])
 SEQUENCED = Counter("coordinator_events_sequenced", "Events given their position by this process")
-STREAMS = Gauge("coordinator_feed_streams", "Feed clients connected to this process")
 
 # outcome: done, failed
 ACTOR_SECONDS = Histogram("coordinator_actor_seconds", "One run of an actor", ["actor", "outcome"], buckets=_FAST)
