@@ -256,6 +256,8 @@ feed_head = Table(
     Column("floor", BigInteger, nullable=False, server_default="0"),
     Column("numbered_below", BigInteger, nullable=False, server_default="0"),
     Column("epoch", Text, nullable=False),
+    Column("next_floor", BigInteger, nullable=False, server_default="0"),
+    _time("floors_moved_at", default=True),
     CheckConstraint("only_row", name="only_row"),
 )
 
