@@ -22,9 +22,12 @@ from runtime.processes import (
     read_pid_file,
     write_pid_file,
 )
+from runtime.settings import ALIASES
 from tests.support.waiting import eventually
 
 START_SECONDS = 60
+# Servers the tests were given are not given on: what `up` does with its own ones is what is tested.
+OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ALIASES.values()}
 
 
 class Up:
@@ -40,7 +43,7 @@ class Up:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **environment},
+            env={**OWN_ENVIRONMENT, **environment},
             cwd=ROOT,
             text=True,
             start_new_session=True,
