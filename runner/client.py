@@ -6,7 +6,7 @@
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, cast
@@ -15,11 +15,13 @@ from uuid import uuid4
 
 from runner.backoff import Backoff
 from runner.errors import Refused, Unreachable
+from runner.feed import Feed, OnConnection
 from runner.runner_calls import RunnerCalls
 from runner.shapes import (
     TERMINAL_STATUSES,
     BatchItem,
     Event,
+    FeedItem,
     Result,
     Run,
     RunnerInfo,
@@ -170,6 +172,40 @@ class CoordinatorClient(RunnerCalls):
     async def delete_session(self, session_id: str) -> dict[str, Any]:
         """Delete the session with its runs and events; what was deleted. Raises Refused 409 while it is active."""
         return cast("dict[str, Any]", await self._call("DELETE", _session(session_id)))
+
+    def feed(
+        self,
+        *,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        created_by: str | None = None,
+        types: Sequence[str] = (),
+        after: str | None = None,
+        init: bool = False,
+        patience_seconds: float | None = None,
+        on_connection: OnConnection | None = None,
+    ) -> AsyncGenerator[FeedItem, None]:
+        """What happens from now on, or after the cursor `after`, item by item without an end; close it when done.
+
+        Each item comes once, in the same order for every reader. Connections that break, fall silent or are ended by
+        the coordinator are replaced, at the next address each time, and the next one goes on behind the last item.
+        `after` is an item's `id` or the `feed_cursor` of a list; one that the coordinator cannot go on from gives a
+        `reset` and an `init`, never a silent gap. With `init` the first item is all sessions as they are. `types` are
+        names of events, for instance `run_updated`, which comes only when named; none: all others.
+
+        Raises Refused for an error answer that will not pass, and Unreachable when no address gives a stream for
+        `patience_seconds` (None: it tries for ever). `on_connection` is called with an address and the reason why
+        there is no connection to it, None when there is one.
+        """
+        query = {
+            "session_id": session_id,
+            "run_id": run_id,
+            "created_by": created_by,
+            "types": ",".join(types) or None,
+            "include_init": "true" if init else "false",
+        }
+        feed = Feed(self._transport, query, after=after, patience_seconds=patience_seconds, on_connection=on_connection)
+        return feed.items()
 
     async def runners(self) -> list[RunnerInfo]:
         """All registered runners."""

@@ -166,6 +166,19 @@ class Event(TypedDict, total=False):
     claim_token: str
 
 
+@dataclass(frozen=True, slots=True)
+class FeedItem:
+    """One item of the feed (PROTOCOL, Feed); reading on after `id` goes on exactly behind it, on any instance.
+
+    `event` says what `data` is. With `reset` history was skipped (`data["reason"]`) and an `init` follows; `init`
+    replaces whatever a reader has built up. The `id` of a `reset` still owes that `init`.
+    """
+
+    id: str
+    event: str
+    data: dict[str, Any]
+
+
 class Stopped(TypedDict):
     """The answer to a stop: the status it led to."""
 

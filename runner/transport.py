@@ -1,11 +1,13 @@
 """HTTP to a coordinator that has several addresses: one call goes to the next address when one fails."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from httpx_sse import ServerSentEvent, aconnect_sse
 
 from runner.errors import Refused, Unreachable
 
@@ -83,6 +85,36 @@ class Transport:
                 self._current = at
                 return answer
         raise unwell or Unreachable(causes)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        url: str,
+        path: str,
+        *,
+        query: Mapping[str, Any],
+        headers: Mapping[str, str],
+        silence_seconds: float,
+    ) -> AsyncGenerator[AsyncIterator[ServerSentEvent], None]:
+        """The event stream of one address: its complete frames, also those without data, until the server ends it.
+
+        The connection is closed with the block. Raises Refused for an error answer; Unreachable when there is no
+        stream, or when it breaks or is silent for `silence_seconds`.
+        """
+        timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS, pool=None)
+        try:
+            async with aconnect_sse(
+                self._http, "GET", url + path, params=_present(query), headers=dict(headers), timeout=timeout
+            ) as source:
+                if source.response.status_code >= 300:
+                    await source.response.aread()
+                    _read(source.response)
+                async with aclosing(source.aiter_sse()) as frames:
+                    yield frames
+        except _NotACoordinator as cause:
+            raise Unreachable({url: str(cause)}) from None
+        except httpx.HTTPError as error:
+            raise Unreachable({url: _reason(error)}) from error
 
     async def _send(self, url: str, request: dict[str, Any]) -> Any:
         try:
