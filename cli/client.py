@@ -76,7 +76,7 @@ def submit(
         views.show_submitted(submitted, as_json=as_json)
         return 0
 
-    _call(url, work)
+    call(url, work)
 
 
 def runs(
@@ -109,7 +109,7 @@ def runs(
         views.show_runs(page, as_json=as_json)
         return 0
 
-    _call(url, work)
+    call(url, work)
 
 
 def run(
@@ -124,7 +124,7 @@ def run(
     async def work(client: "CoordinatorClient") -> int:
         return await _follow(client, run_id, wait=wait, log=log, as_json=as_json)
 
-    _call(url, work)
+    call(url, work)
 
 
 def runners(url: Urls = None, as_json: AsJson = False) -> None:
@@ -135,7 +135,7 @@ def runners(url: Urls = None, as_json: AsJson = False) -> None:
         views.show_runners(await client.runners(), as_json=as_json)
         return 0
 
-    _call(url, work)
+    call(url, work)
 
 
 def stop(
@@ -163,7 +163,7 @@ def stop(
         views.show_stopped(answer, as_json=as_json)
         return 0
 
-    _call(url, work)
+    call(url, work)
 
 
 async def _follow(
@@ -186,7 +186,7 @@ async def _follow(
     return 1 if wait and found["status"] != "completed" else 0
 
 
-def _call(urls: list[str] | None, work: "Callable[[CoordinatorClient], Awaitable[int]]") -> None:
+def call(urls: list[str] | None, work: "Callable[[CoordinatorClient], Awaitable[int]]") -> None:
     """Do the work with a client of the coordinator and end with its exit code; what went wrong is said in one line."""
     import asyncio
     import sys

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import client, migrate, runner, settings, up, web, worker
+from cli import client, migrate, runner, settings, up, watch, web, worker
 
 app = typer.Typer(
     name="coordinator",
@@ -24,6 +24,7 @@ app.command("runs")(client.runs)
 app.command("run")(client.run)
 app.command("runners")(client.runners)
 app.command("stop")(client.stop)
+app.command("watch")(watch.watch)
 
 
 def main() -> None:

@@ -37,7 +37,9 @@ def show_submitted(submitted: Submitted, *, as_json: bool) -> None:
         _show_json(submitted)
         return
     _console().print(
-        Text.assemble(submitted["run_id"], "  session ", submitted["session_id"], "  ", _status(submitted["status"]))
+        Text.assemble(
+            submitted["run_id"], "  session ", submitted["session_id"], "  ", status_text(submitted["status"])
+        )
     )
 
 
@@ -48,7 +50,9 @@ def show_stopped(stopped: Stopped, *, as_json: bool) -> None:
         return
     message = stopped.get("message")
     _console().print(
-        Text.assemble(stopped["session_id"], "  ", _status(stopped["status"]), f"  {plain(message)}" if message else "")
+        Text.assemble(
+            stopped["session_id"], "  ", status_text(stopped["status"]), f"  {plain(message)}" if message else ""
+        )
     )
 
 
@@ -61,7 +65,7 @@ def show_runs(page: RunPage, *, as_json: bool) -> None:
     for run in page["runs"]:
         table.add_row(
             run["run_id"],
-            _status(run["status"]),
+            status_text(run["status"]),
             plain(run["session_id"]),
             age(run["created_at"]),
             run["runner_id"] or "",
@@ -85,7 +89,7 @@ def show_runners(runners: Sequence[RunnerInfo], *, as_json: bool) -> None:
         in_hand = str(runner.get("runs_in_hand", ""))
         table.add_row(
             runner["runner_id"],
-            _status("lost" if runner.get("lost") else runner["status"]),
+            status_text("lost" if runner.get("lost") else runner["status"]),
             plain(runner["executor_profile"]),
             plain(runner["hostname"]),
             _short(runner["project_dir"]),
@@ -105,7 +109,7 @@ def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *,
     console = _console()
     for event in events or []:
         if event["event_type"] == "message":
-            console.print(Text(_said(event), style="dim" if event.get("role") == "system" else ""))
+            console.print(Text(plain(text_of(event)), style="dim" if event.get("role") == "system" else ""))
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -126,7 +130,7 @@ def _details(run: Run) -> list[tuple[str, Text]]:
     rows: dict[str, Any] = {
         "run": run["run_id"],
         "session": run["session_id"],
-        "status": _status(run["status"]),
+        "status": status_text(run["status"]),
         "parameters": _prompt(run),
         "agent": run["agent_name"],
         "parent": run["parent_session_id"],
@@ -159,14 +163,13 @@ def _prompt(run: Run) -> str:
             return json.dumps(parameters, ensure_ascii=False)
 
 
-def _said(event: Event) -> str:
+def text_of(event: Event) -> str:
+    """The text of an event's content, as it came."""
     match event.get("content"):
         case str(text):
-            return plain(text)
+            return text
         case [*blocks]:
-            return plain(
-                "\n".join(str(block["text"]) for block in blocks if isinstance(block, dict) and "text" in block)
-            )
+            return "\n".join(str(block["text"]) for block in blocks if isinstance(block, dict) and "text" in block)
         case _:
             return ""
 
@@ -199,7 +202,8 @@ def _short(text: str) -> str:
     return line if len(line) <= _LONGEST_CELL else line[: _LONGEST_CELL - 1] + "…"
 
 
-def _status(status: str) -> Text:
+def status_text(status: str) -> Text:
+    """The status in its colour."""
     return Text(status, style=_COLOURS.get(status, ""))
 
 
