@@ -65,16 +65,14 @@ class Attempts:
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what ``work`` reads. Raises Unavailable when Postgres is away or too slow."""
-        try:
-            return await self._twice(self._reading, lambda connection: work(connection, *args, **kwargs), _name(work))
-        except DBAPIError as fault:
-            if sqlstate(fault) in _TIMEOUTS:
-                raise Unavailable from fault
-            raise
+        return await self._in_time(self._reading, lambda connection: work(connection, *args, **kwargs), _name(work))
 
-    async def autocommit(self, work: Work[T]) -> T:
-        """Return what ``work`` does where each statement is a transaction of its own. Raises Unavailable."""
-        return await self._twice(self._alone, work, _name(work))
+    async def autocommit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``work`` does where each statement is a transaction of its own: one round trip each.
+
+        Raises Unavailable when Postgres is away or too slow, or what it wants is locked for too long.
+        """
+        return await self._in_time(self._alone, lambda connection: work(connection, *args, **kwargs), _name(work))
 
     async def write(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
         """Results of a verb by ordinal, after its commit (promise 2).
@@ -83,6 +81,14 @@ class Attempts:
         Unavailable, or the database's exception when one item is to blame.
         """
         return await self._twice(self._writing, lambda connection: verb(connection, items), _name(verb))
+
+    async def _in_time(self, attempt: Callable[[Work[T]], Awaitable[T]], work: Work[T], name: str) -> T:
+        try:
+            return await self._twice(attempt, work, name)
+        except DBAPIError as fault:
+            if sqlstate(fault) in _TIMEOUTS:
+                raise Unavailable from fault
+            raise
 
     async def _twice(self, attempt: Callable[[Work[T]], Awaitable[T]], work: Work[T], name: str) -> T:
         """A lost connection, deadlock or serialisation failure repeats the whole once."""

@@ -314,3 +314,26 @@ READY: Final[Answers] = {
 }
 METRICS: Final[Answers] = {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}
 EMPTY: Final[Answers] = {200: _answer("Nothing is registered", [])}
+
+FEED: Final[Answers] = {
+    200: {
+        "description": "An endless stream of messages, each with `id:`, `event:` and `data:` (one JSON object)",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": "retry: 1830\n\nid: v1.5f0c2d9a7b31~init.41\n\nid: v1.5f0c2d9a7b31.41\nevent: init\n"
+                'data: {"sessions":[]}\n\nid: v1.5f0c2d9a7b31.42\nevent: session_deleted\n'
+                'data: {"session_id":"tour-1","runs_deleted":1}\n\n',
+            }
+        },
+    },
+    422: INVALID[422],
+}
+FEED_FILTERS: Final = (
+    ("session_id", "string", "Only what happens in this session"),
+    ("run_id", "string", "Only what happens to, and during, this run"),
+    ("created_by", "string", "Only sessions of this owner; while authentication is off all match"),
+    ("types", "string", "Only these, separated by commas; `run_updated` comes only when it is named"),
+    ("include_init", "boolean", "Begin with a snapshot of all sessions (default) unless the stream is resumed"),
+    ("last_event_id", "string", "Resume after this cursor; the header `Last-Event-ID` wins"),
+)

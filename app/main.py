@@ -19,7 +19,7 @@ from app.drain import Drain
 from app.health import Health
 from app.middleware import LOOPBACK_ORIGIN, Door, Meter
 from app.problems import add_handlers
-from app.routes import health, registries, runner_protocol, runners, runs, session_events, sessions
+from app.routes import feed, health, registries, runner_protocol, runners, runs, session_events, sessions
 from app.web import Web
 from runtime.settings import Settings
 
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.drain = drain
     app.state.is_ready = lambda: state.ready
-    for room in (runs, sessions, session_events, runner_protocol, runners, health, registries):
+    for room in (runs, sessions, session_events, feed, runner_protocol, runners, health, registries):
         app.include_router(room.router)
     add_handlers(app)
     openapi.describe(app)

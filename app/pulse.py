@@ -1,4 +1,4 @@
-"""The process's own loop, every ~2 s: its sign of life, the runners' whose polls it holds, and the feed's numbering."""
+"""The process's own loop, every ~2 s: its sign of life, and that of the runners whose polls it holds."""
 
 import asyncio
 import random
@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 
 from app.batching import Unavailable
 from models.duties import duty_ages, sign_instance
-from models.feed import sequence_feed
 from models.migrate import newest_revision, revision
 from models.polls import leave_instance
 from runtime import logs
@@ -74,8 +73,6 @@ class Pulse:
         if not web.mailbox.connected:
             reasons["redis"] = "Redis does not answer"
         web.health.note(reasons)
-        # The function is a transaction of its own, so that no pause of ours can hold the head of the feed.
-        await web.reads.autocommit(sequence_feed)
 
 
 def _sign(conn: Connection, instances: Sequence[str]) -> list[None]:

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from app.batching import Attempts, held
 from app.drain import Drain
+from app.feed import Feed
 from app.health import Health
 from app.polls import Polls
 from app.pulse import Pulse
@@ -16,7 +17,7 @@ from app.waits import Waits
 from models.base import Limits, new_id
 from runtime import logs
 from runtime.bells import Bells
-from runtime.mailbox import Mailbox
+from runtime.mailbox import Letters, Mailbox
 from runtime.postgres import async_engine
 from runtime.settings import Settings
 
@@ -41,6 +42,8 @@ class Web:
         self._reading = async_engine(
             settings, pool_size=max(2, settings.web_pool_size // 2), name="coordinator-web-reads"
         )
+        # The feed's reader waits for nobody who lists or catches up.
+        self._following = async_engine(settings, pool_size=1, name="coordinator-web-feed")
         self.writes = Attempts(self._writing, self._contact)
         self.reads = Attempts(self._reading, self._contact)
         self.bells = Bells(settings)
@@ -48,7 +51,8 @@ class Web:
         self.polls = Polls(self.verbs.polls, drain, self.instance, settings.recheck_seconds)
         self.signs = Signs(self.verbs.touch)
         self.waits = Waits(self.reads)
-        self.mailbox = Mailbox(settings, self.instance, self.polls.deliver, self.polls.nudge)
+        self.feed = Feed(Attempts(self._following, self._contact), self.reads, settings, drain)
+        self.mailbox = Mailbox(settings, self.instance, Letters(self.polls.deliver, self.feed.ring, self._listening))
         self._pulse = Pulse(self)
         self._loops: list[asyncio.Task[None]] = []
         drain.on_start(self.waits.give_up)
@@ -71,7 +75,7 @@ class Web:
                     await last()
         await self.mailbox.stop()
         await self.bells.stop()
-        for engine in (self._writing, self._reading):
+        for engine in (self._writing, self._reading, self._following):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
                     await engine.dispose()
@@ -85,9 +89,16 @@ class Web:
             "pulse": self._pulse.beat_forever(),
             "re-check": self.polls.recheck_forever(),
             "waits": self.waits.look_forever(),
+            "feed": self.feed.read_forever(),
         }
+
+    def _listening(self) -> None:
+        """What was said in Redis before this is lost: look at what it may have been."""
+        self.polls.nudge()
+        self.feed.ring()
 
     def _contact(self, there: bool) -> None:  # noqa: FBT001 -- a callback takes its argument by position
         if self.health.postgres_contact(there):
             log.info("postgres is back")
             self.polls.nudge()
+            self.feed.ring()

@@ -47,7 +47,8 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # By the time the app is told of a hang-up, an answer may have been dropped (app/hangup.py).
-        self.scope["extensions"] = {"coordinator.connection": {"is_closing": self.transport.is_closing}}
+        connection: dict[object, object] = {"is_closing": self.transport.is_closing, "abort": self.transport.abort}
+        self.scope["extensions"] = {"coordinator.connection": connection}
         self._head_bytes = self._unfinished_bytes = 0
         self._reading_head = True
 

@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection, Row, text
 
 from models.base import Caller, uuid7
+from models.cursors import parse_cursor, write_cursor
 from models.errors import BadCursor, NotFound, StaleClaim
-from models.feed import EventRow, parse_cursor, record_events, write_cursor
+from models.feed import EventRow, record_events
 
 # A page ends after so many bytes, as stored: events may be large, and a page is held in memory.
 PAGE_BYTES = 8 << 20

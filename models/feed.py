@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from models.base import uuid7
+from models.cursors import write_cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +69,53 @@ def sequence_feed(conn: Connection) -> int:
     return int(conn.execute(text("SELECT sequence_feed()")).scalar_one())
 
 
+# Above the floor only: below it all was numbered long ago, and a pinned horizon may keep dead entries there.
+_LOOK = text("""
+    SELECT h.epoch, h.last_pos, h.floor, coalesce((
+        SELECT e.created_at FROM events e WHERE e.feed_pos IS NULL AND e.id > h.numbered_below ORDER BY e.id LIMIT 1
+    ) < clock_timestamp() - make_interval(secs => :age), false) AS overdue
+    FROM feed_head h
+""")
+
+_LOWER_FLOOR = text("""
+    UPDATE feed_head
+    SET numbered_below = least(numbered_below, late.id - 1), next_floor = least(next_floor, late.id - 1)
+    FROM (SELECT min(id) AS id FROM events WHERE feed_pos IS NULL) late WHERE late.id <= feed_head.numbered_below
+""")
+
+
+def lower_feed_floor(conn: Connection) -> bool:
+    """Let the next pass number an event that somebody held back for longer than the floor allows; whether there is one.
+
+    The net under the floor of ``sequence_feed``: seldom worth more than a look now and then.
+    """
+    return conn.execute(_LOWER_FLOOR).rowcount > 0
+
+
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """A place in the feed: all up to ``position`` has been seen."""
+class FeedHead:
+    """The feed at one moment: its newest position, and the one up to which events have been dropped."""
 
     epoch: str
     position: int
+    floor: int
+
+    @property
+    def cursor(self) -> str:
+        """The cursor of the newest numbered event."""
+        return write_cursor(self.epoch, self.position)
 
 
-def write_cursor(epoch: str, position: int) -> str:
-    """Return the text by which clients name a place in the feed, ``v1.<epoch>.<pos>``."""
-    return f"v1.{epoch}.{position}"
+def read_head(conn: Connection) -> FeedHead:
+    """Return the head of the feed as it is now."""
+    row = conn.execute(text("SELECT epoch, last_pos, floor FROM feed_head")).one()
+    return FeedHead(row.epoch, row.last_pos, row.floor)
 
 
-def parse_cursor(cursor: str) -> Cursor | None:
-    """Return what the text says, None when it is malformed."""
-    version, _, rest = cursor.partition(".")
-    epoch, _, position = rest.partition(".")
-    if version != "v1" or not epoch or not (position.isascii() and position.isdigit()) or len(position) > 18:
-        return None
-    return Cursor(epoch, int(position))
+def look_at_feed(conn: Connection, age: float) -> tuple[FeedHead, bool]:
+    """Return the head of the feed, and whether an event written ``age`` seconds ago has no position yet.
 
-
-def feed_position(conn: Connection) -> str:
-    """Return the cursor of the newest numbered event."""
-    row = conn.execute(text("SELECT epoch, last_pos FROM feed_head")).one()
-    return write_cursor(row.epoch, row.last_pos)
+    Then whoever should have numbered it is away.
+    """
+    row = conn.execute(_LOOK, {"age": age}).one()
+    return FeedHead(row.epoch, row.last_pos, row.floor), row.overdue

@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, cast, lite
 from sqlalchemy.dialects.postgresql import JSONB
 
 from models.base import Caller
+from models.cursors import write_cursor
 from models.errors import BadCursor
-from models.feed import write_cursor
 from models.runs import RUN_COLUMNS, Run, as_run
 from models.sessions import SESSION_COLUMNS, Session, as_session
 from models.statuses import RunStatus, SessionStatus
@@ -46,6 +46,9 @@ class SessionFilter:
 
     statuses: tuple[str, ...] = ()
     parent_session_id: str | None = None
+    session_id: str | None = None
+    run_id: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,12 @@ def list_sessions(
         wanted.append(sessions.c.status.in_(_known(which.statuses, SessionStatus)))
     if which.parent_session_id is not None:
         wanted.append(sessions.c.parent_session_id == which.parent_session_id)
+    if which.session_id is not None:
+        wanted.append(sessions.c.session_id == which.session_id)
+    if which.run_id is not None:
+        wanted.append(sessions.c.session_id.in_(select(runs.c.session_id).where(runs.c.run_id == which.run_id)))
+    if which.owner is not None:
+        wanted.append(sessions.c.owner == which.owner)
     page = select(*SESSION_COLUMNS).where(*wanted)
     found = _page(conn, caller, sessions, sessions.c.session_id, page, limit=limit, after=after)
     if isinstance(found, BadCursor):

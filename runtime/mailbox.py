@@ -1,12 +1,13 @@
-"""Assignments on their way from a worker to the web process that holds the poll, over Redis pub/sub.
+"""What workers tell web processes over Redis pub/sub: assignments to the one with the poll, the feed's head to all.
 
-A message may be lost at any time; the re-check of parked polls finds its assignment in Postgres within 2 s.
+A message may be lost at any time: the re-check of parked polls and the feed's reader find in Postgres what it said.
 """
 
 import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -14,7 +15,7 @@ import redis
 from redis.asyncio.client import PubSub
 
 from runtime.logs import log
-from runtime.names import mailbox_channel
+from runtime.names import HEAD_CHANNEL, mailbox_channel
 from runtime.redis_client import FAILED, async_client
 from runtime.settings import Settings
 
@@ -42,22 +43,29 @@ def publish_assignments(client: redis.Redis, assignments: Mapping[str, Sequence[
         pipeline.execute()
 
 
-class Mailbox:
-    """The subscription of one web process. `on_message` gets the assignments of one message; `on_subscribed` is called
-    on every confirmation: whatever was published before it is lost. Both run in the event loop and must not block.
+def publish_head(client: redis.Redis, position: int) -> None:
+    """Tell every instance how far the feed reaches. Raises what Redis raises; nobody may be listening."""
+    client.publish(HEAD_CHANNEL, position)
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """Who takes what comes. `assignments` gets those of one message, `head` a position of the feed; `listening` is
+    called on every confirmation: whatever was published before it is lost. None of them may block.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        instance: str,
-        on_message: Callable[[list[dict[str, str]]], None],
-        on_subscribed: Callable[[], None],
-    ) -> None:
+    assignments: Callable[[list[dict[str, str]]], None]
+    head: Callable[[int], None]
+    listening: Callable[[], None]
+
+
+class Mailbox:
+    """The subscription of one web process."""
+
+    def __init__(self, settings: Settings, instance: str, letters: Letters) -> None:
         self._url = settings.redis_url
         self._channel = mailbox_channel(instance)
-        self._on_message = on_message
-        self._on_subscribed = on_subscribed
+        self._letters = letters
         self._task: asyncio.Task[None] | None = None
         self._backoff = FIRST_BACKOFF
         self.connected = False
@@ -91,7 +99,7 @@ class Mailbox:
         client = async_client(self._url, answer_timeout=PATIENCE, retries=0)
         try:
             async with client.pubsub() as pubsub:
-                await pubsub.subscribe(self._channel)
+                await pubsub.subscribe(self._channel, HEAD_CHANNEL)
                 self._take(await _expect(pubsub))
                 while True:
                     message = await pubsub.get_message(timeout=QUIET)
@@ -105,12 +113,15 @@ class Mailbox:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         try:
-            if message["type"] == "subscribe":
+            if message["type"] == "subscribe" and message["channel"] == HEAD_CHANNEL.encode():
+                # The second of two confirmations: from here on nothing is missed.
                 self._backoff = FIRST_BACKOFF
                 self.connected = True
-                self._on_subscribed()
+                self._letters.listening()
+            elif message["type"] == "message" and message["channel"] == HEAD_CHANNEL.encode():
+                self._letters.head(int(message["data"]))
             elif message["type"] == "message":
-                self._on_message(_assignments(message["data"]))
+                self._letters.assignments(_assignments(message["data"]))
         except Exception:
             logger.exception("a message in the mailbox could not be handled")
 

@@ -25,6 +25,11 @@ EXPIRED = Counter("coordinator_expired", "What expiry ended or returned", ["kind
 RINGS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])
 SEQUENCED = Counter("coordinator_events_sequenced", "Events given their position by this process")
 
+STREAMS = Gauge("coordinator_streams", "Clients that follow the feed in this process")
+FRAMES_SENT = Counter("coordinator_frames_sent", "Events sent to clients of the feed")
+# reason: malformed, epoch, ahead, expired
+RESETS = Counter("coordinator_feed_resets", "Clients whose cursor could not be resumed", ["reason"])
+
 # outcome: done, failed
 ACTOR_SECONDS = Histogram("coordinator_actor_seconds", "One run of an actor", ["actor", "outcome"], buckets=_FAST)
 

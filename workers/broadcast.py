@@ -1,24 +1,36 @@
-"""Numbers committed events, so that all clients see one history (promise 3)."""
+"""Numbers committed events, so that all clients see one history (promise 3), and tells how far it reaches."""
 
 from typing import Final
 
 from models.duties import duty_due
-from models.feed import sequence_feed
+from models.feed import lower_feed_floor, read_head, sequence_feed
+from runtime.logs import log
+from runtime.mailbox import publish_head
 from runtime.metrics import SEQUENCED
 from runtime.names import Actor
 from runtime.postgres import autocommit, transaction
+from runtime.redis_client import FAILED
 from workers.room import Room
+
+logger = log(__name__)
 
 PASSES: Final = 50
 FULL_PASS: Final = 1000
+LATE_EVENTS: Final = "late events"
+LATE_EVENTS_SECONDS: Final = 60.0
 
 
 def broadcast(room: Room) -> None:
-    """Number all that is committed. Two at once are as good as one: `sequence_feed` takes turns by itself."""
+    """Number all that is committed. Two at once are as good as one: `sequence_feed` takes turns by itself.
+
+    Each pass is told of at once. Who does not hear of it finds it within half a second.
+    """
     with autocommit(room.engine) as connection:
         for _ in range(PASSES):
             numbered = sequence_feed(connection)
-            SEQUENCED.inc(numbered)
+            if numbered:
+                SEQUENCED.inc(numbered)
+                _tell(room, read_head(connection).position)
             if numbered < FULL_PASS:
                 return
     room.ringer.ring(Actor.BROADCAST)
@@ -28,6 +40,15 @@ def sweep_broadcast(room: Room, older_than: float) -> bool:
     """The same if it was not swept for `older_than` seconds; whether it was done."""
     with transaction(room.engine) as connection:
         due = duty_due(connection, Actor.BROADCAST, older_than)
+        if due and duty_due(connection, LATE_EVENTS, LATE_EVENTS_SECONDS):
+            lower_feed_floor(connection)
     if due:
         broadcast(room)
     return due
+
+
+def _tell(room: Room, position: int) -> None:
+    try:
+        publish_head(room.redis, position)
+    except FAILED as error:
+        logger.warning("the feed's readers are not told", error=str(error))

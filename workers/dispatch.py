@@ -25,6 +25,8 @@ def dispatch(room: Room) -> None:
     with CLAIM_SECONDS.labels("dispatch").time(), transaction(room.engine) as connection:
         dispatched = dispatch_waiting(connection, limit=POLLS_A_PASS, limits=room.limits)
     _tell(room, dispatched)
+    if dispatched.by_instance:
+        room.ringer.ring(Actor.BROADCAST)
     if dispatched.again:
         room.ringer.ring(Actor.DISPATCH)
 

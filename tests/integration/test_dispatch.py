@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from models.deliveries import Claim, confirm_deliveries
 from models.runs import Run
 from runtime.bells import Bells
-from runtime.mailbox import Mailbox
+from runtime.mailbox import Letters, Mailbox
 from runtime.names import Actor, queue_key, rung_key
 from runtime.processes import free_port
 from runtime.settings import Settings
@@ -63,11 +63,12 @@ async def test_a_ring_brings_a_run_to_the_process_that_holds_the_poll(settings: 
     """The message carries what confirms the delivery; other instances hear nothing."""
     mine: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
+    heads: list[int] = []
     confirmed: list[str] = []
     poll = truth.park(truth.runner(), instance="web-1")
     boxes = [
-        Mailbox(settings, "web-1", mine.extend, lambda: confirmed.append("web-1")),
-        Mailbox(settings, "web-2", others.extend, lambda: confirmed.append("web-2")),
+        Mailbox(settings, "web-1", Letters(mine.extend, heads.append, lambda: confirmed.append("web-1"))),
+        Mailbox(settings, "web-2", Letters(others.extend, heads.append, lambda: confirmed.append("web-2"))),
     ]
     bells = Bells(settings)
     with working(settings):

@@ -9,7 +9,7 @@ from models.base import ADMIN, Caller, Role
 from models.delete import DeleteSession, delete_sessions
 from models.errors import BadCursor, NotFound, StaleClaim
 from models.events import AppendResult, EventPage, NewEvent, StoredEvent, append_events, list_events
-from models.feed import feed_position, sequence_feed
+from models.feed import read_head, sequence_feed
 from tests.support.clocks import counts, pass_time
 from tests.support.contenders import crowd, steppers
 from tests.support.reports import accepted, claimed, history, running
@@ -191,7 +191,7 @@ def test_a_list_is_in_feed_order_with_what_is_not_numbered_last(truth: Truth) ->
     assert history(truth, run.session_id) == ["run_start", "message", "message", "message"]
     assert [one.feed_cursor is None for one in found.events] == [False, False, True, True]
     assert found.next_cursor is None
-    assert found.feed_cursor == truth.do(feed_position)
+    assert found.feed_cursor == truth.do(read_head).cursor
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
@@ -249,6 +249,6 @@ def test_a_malformed_cursor_is_refused(truth: Truth, cursor: str) -> None:
 def test_a_cursor_of_another_database_or_ahead_of_this_one_is_refused(truth: Truth) -> None:
     """Its numbers mean something else, or nothing yet."""
     session_id = truth.start().session_id
-    _, epoch, position = truth.do(feed_position).split(".")
+    _, epoch, position = truth.do(read_head).cursor.split(".")
     for cursor in (f"v1.other.{position}", f"v1.{epoch}.{int(position) + 1}"):
         assert truth.do(list_events, ADMIN, session_id, after=cursor) == BadCursor(cursor)

@@ -1,13 +1,13 @@
 """The mailbox of a web process against a real Redis that is killed, frozen and flushed under it."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 
 import pytest
 from redis import Redis
 
-from runtime.mailbox import FIRST_BACKOFF, Mailbox, publish_assignments
+from runtime.mailbox import FIRST_BACKOFF, Letters, Mailbox, publish_assignments, publish_head
 from runtime.names import mailbox_channel
 from runtime.processes import free_port
 from runtime.redis_client import FAILED, sync_client
@@ -26,7 +26,11 @@ class Heard:
 
     def __init__(self) -> None:
         self.assignments: list[dict[str, str]] = []
+        self.heads: list[int] = []
         self.confirmations = 0
+
+    def letters(self) -> Letters:
+        return Letters(self.assignments.extend, self.heads.append, self.confirm)
 
     def confirm(self) -> None:
         self.confirmations += 1
@@ -44,13 +48,29 @@ class Heard:
 @asynccontextmanager
 async def opened(url: str, instance: str = "web-1") -> AsyncIterator[Heard]:
     heard = Heard()
-    mailbox = Mailbox(Settings(redis_url=url), instance, heard.assignments.extend, heard.confirm)
+    mailbox = Mailbox(Settings(redis_url=url), instance, heard.letters())
     heard.mailbox = mailbox
     await mailbox.start()
     try:
         yield heard
     finally:
         await mailbox.stop()
+
+
+async def test_every_instance_hears_how_far_the_feed_reaches(redis_url: str) -> None:
+    """One publication for all, beside each one's own letters."""
+    async with opened(redis_url, "web-1") as first, opened(redis_url, "web-2") as second:
+        await eventually_async(lambda: first.confirmed(1))
+        await eventually_async(lambda: second.confirmed(1))
+        with closing(sync_client(redis_url)) as client:
+            publish_head(client, 7)
+        for heard in (first, second):
+            await eventually_async(partial(_heads, heard, [7]))
+    assert (first.assignments, second.assignments) == ([], [])
+
+
+async def _heads(heard: Heard, expected: list[int]) -> bool:
+    return heard.heads == expected
 
 
 async def test_each_instance_hears_of_its_own_assignments_only(redis_url: str) -> None:
@@ -169,7 +189,7 @@ async def test_a_handler_that_fails_ends_nothing(redis_url: str) -> None:
         if len(heard.assignments) == 1:
             raise RuntimeError("once")
 
-    mailbox = Mailbox(Settings(redis_url=redis_url), "web-1", fail_once, heard.confirm)
+    mailbox = Mailbox(Settings(redis_url=redis_url), "web-1", Letters(fail_once, heard.heads.append, heard.confirm))
     await mailbox.start()
     await eventually_async(lambda: heard.confirmed(1))
     for _ in range(2):

@@ -1,0 +1,95 @@
+"""The feed over Server-Sent Events: everything that happens, to everyone who watches (PROTOCOL, Feed)."""
+
+from typing import Final
+
+from fastapi import APIRouter
+from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app import docs, openapi
+from app.bodies import Fault, Invalid
+from app.deps import TheCaller, TheWeb
+from app.hangup import CONNECTION
+from app.lists import storable_query
+from app.stream import Stream, Wanted
+from models.base import Caller
+from models.feed_pages import FeedFilter
+from runtime import logs
+
+router = APIRouter(tags=["Feed"])
+
+KINDS: Final = ("session_created", "session_updated", "session_deleted", "event", "run_failed", "run_updated")
+# What comes unless `types` names it.
+USUAL: Final = frozenset(KINDS) - {"run_updated"}
+WORDS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+# How long a stream that was to end by itself may take when the process ends.
+GRACE_SECONDS: Final = 1.0
+
+log = logs.log(__name__)
+
+
+class FeedResponse(EventSourceResponse):
+    """Cuts a client off that takes nothing: what it has not read would keep the connection open for ever."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the end, the client's or ours."""
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            log.info("a client of the feed takes nothing and is cut off")
+            (scope.get("extensions") or {})[CONNECTION]["abort"]()
+
+
+@router.get("/sse/sessions", responses=docs.FEED, openapi_extra=openapi.query(docs.FEED_FILTERS))
+async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Follow the feed. `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any
+    instance; without one a snapshot comes first.
+    """
+    query = request.query_params
+    wanted = Wanted(
+        caller=caller,
+        which=_filter(query, caller),
+        cursor=request.headers.get("last-event-id") or query.get("last_event_id") or None,
+        include_init=_yes(query, "include_init"),
+    )
+    stream = Stream(web.feed, wanted)
+    return FeedResponse(
+        stream.messages(),
+        headers={"Cache-Control": "no-cache"},
+        # It would send its own in the middle of a message.
+        ping=0,
+        send_timeout=web.settings.send_timeout_seconds,
+        shutdown_grace_period=GRACE_SECONDS,
+    )
+
+
+def _filter(query: QueryParams, caller: Caller) -> FeedFilter:
+    """Return what the query asks for, of what the caller may see. Raises Invalid."""
+    kinds = USUAL
+    if query.get("types"):
+        asked = frozenset(filter(None, (name.strip() for name in query["types"].split(","))))
+        unknown = sorted(asked - frozenset(KINDS))
+        if unknown or not asked:
+            raise Invalid([Fault("enum", ("query", "types"), f"Should be some of {', '.join(KINDS)}")])
+        kinds = asked
+    # While authentication is off sessions have no owners to choose from.
+    owner = caller.scope
+    created_by = storable_query(query.get("created_by")) if caller.owner is not None else None
+    if owner is not None and created_by not in {None, owner}:
+        kinds = frozenset()
+    return FeedFilter(
+        kinds=kinds,
+        session_id=storable_query(query.get("session_id")),
+        run_id=storable_query(query.get("run_id")),
+        owner=owner if owner is not None else created_by,
+    )
+
+
+def _yes(query: QueryParams, name: str) -> bool:
+    text = query.get(name) or "true"
+    if text.lower() not in WORDS:
+        raise Invalid([Fault("bool_parsing", ("query", name), "Should be true or false")])
+    return WORDS[text.lower()]
