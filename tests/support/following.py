@@ -1,0 +1,220 @@
+"""A client of the feed as a browser is one, over bare HTTP: it keeps its cursor, is cut off anywhere and comes back."""
+
+import http.client
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from sqlalchemy import Engine, text
+
+from tests.support.waiting import eventually
+
+READ_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that arrived whole; one without ``event`` only moves the cursor or tells when to come back."""
+
+    id: str | None
+    event: str
+    data: str
+    retry: int | None = None
+
+    @property
+    def position(self) -> int:
+        """The place in the feed that its id names."""
+        assert self.id is not None
+        return int(self.id.rpartition(".")[2])
+
+
+class Parser:
+    """Messages of a stream from its bytes; what is not whole is kept back."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.comments = 0
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        *blocks, self._rest = (self._rest + data).split(b"\n\n")
+        for block in blocks:
+            fields: dict[str, str] = {}
+            for line in block.decode().split("\n"):
+                name, _, value = line.partition(":")
+                if name:
+                    assert name not in fields, block
+                    fields[name] = value.removeprefix(" ")
+                else:
+                    self.comments += 1
+            if fields:
+                retry = int(fields["retry"]) if "retry" in fields else None
+                yield Message(fields.get("id"), fields.get("event", ""), fields.get("data", ""), retry)
+
+
+@dataclass
+class Connection:
+    """One request of a stream and what has come of it so far."""
+
+    url: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 30
+    parser: Parser = field(default_factory=Parser)
+
+    def __post_init__(self) -> None:
+        where = urlsplit(self.url)
+        self.http = http.client.HTTPConnection(str(where.hostname), where.port, timeout=self.timeout)
+        self.http.request("GET", f"/sse/sessions?{urlencode(dict(self.query))}", headers=dict(self.headers))
+        self.response = self.http.getresponse()
+
+    def messages(self, most_bytes: int | None = None) -> Iterator[Message]:
+        """What comes, until the server ends the stream, or after so many bytes."""
+        left = most_bytes
+        while left is None or left > 0:
+            data = self.response.read1(READ_BYTES if left is None else min(left, READ_BYTES))
+            if not data:
+                return
+            left = None if left is None else left - len(data)
+            yield from self.parser.feed(data)
+
+    def until(self, event: str) -> list[Message]:
+        """Everything up to the first message with this name; the stream must not end before."""
+        got: list[Message] = []
+        for message in self.messages():
+            got.append(message)
+            if message.event == event:
+                return got
+        raise AssertionError(f"no {event} in {got}")
+
+    def take(self, number: int) -> list[Message]:
+        """The next so many events, whatever else comes in between."""
+        got: list[Message] = []
+        for message in self.messages():
+            if message.event:
+                got.append(message)
+            if len(got) == number:
+                return got
+        raise AssertionError(f"the stream ended after {got}")
+
+    def close(self) -> None:
+        self.http.close()
+
+
+@contextmanager
+def following(url: str, query: Mapping[str, Any] | None = None, **headers: str) -> Iterator[Connection]:
+    """One stream for the length of a block; ``headers`` with ``_`` for ``-``."""
+    connection = Connection(url, query or {}, {name.replace("_", "-"): value for name, value in headers.items()})
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+class Follower:
+    """Follows the feed in a thread through all that happens to it: on each reconnect it goes to the next address.
+
+    With ``cuts`` it hangs up by itself after a random number of bytes, again and again. ``events`` is what an
+    application would have seen; ``resets`` must stay empty where nothing may be lost.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        query: Mapping[str, Any] | None = None,
+        *,
+        cursor: str | None = None,
+        cuts: Random | None = None,
+        longest: int = 20_000,
+    ) -> None:
+        self.events: list[Message] = []
+        self.inits: list[Message] = []
+        self.resets: list[Message] = []
+        self.cursor = cursor
+        self.connections = 0
+        self._urls = list(urls)
+        self._query = dict(query or {})
+        self._cuts = cuts
+        self._longest = longest
+        self._ended = threading.Event()
+        self._open: Connection | None = None
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; what has come stays."""
+        self._ended.set()
+        self._thread.join(40)
+        assert not self._thread.is_alive()
+
+    def until_at(self, position: int, within: float = 30) -> None:
+        """Wait until its cursor has come so far."""
+        eventually(lambda: self.position >= position, within, what=f"a client at {position}")
+
+    @property
+    def position(self) -> int:
+        return int(self.cursor.rpartition(".")[2]) if self.cursor and "~" not in self.cursor else -1
+
+    def _follow(self) -> None:
+        while not self._ended.is_set():
+            headers = {"Last-Event-ID": self.cursor} if self.cursor else {}
+            url = self._urls[self.connections % len(self._urls)]
+            self.connections += 1
+            with suppress(OSError, http.client.HTTPException):
+                self._listen(Connection(url, self._query, headers, timeout=1))
+            # Whoever is refused at once tries the next address, and gives the others a moment.
+            self._ended.wait(0.01)
+
+    def _listen(self, connection: Connection) -> None:
+        most = self._cuts.randrange(1, self._longest) if self._cuts else None
+        try:
+            assert connection.response.status == 200
+            for message in connection.messages(most):
+                self._take(message)
+                if self._ended.is_set():
+                    return
+        finally:
+            connection.close()
+
+    def _take(self, message: Message) -> None:
+        match message.event:
+            case "init":
+                self.inits.append(message)
+            case "reset":
+                self.resets.append(message)
+            case "":
+                pass
+            case _:
+                self.events.append(message)
+        if message.id is not None:
+            self.cursor = message.id
+
+
+def ledger(engine: Engine, after: int = 0, where: str = "kind <> 'run_updated'") -> list[tuple[int, str, str]]:
+    """The history as Postgres has it: position, name and data of what a client without filters is shown."""
+    statement = (
+        "SELECT feed_pos, kind, CAST(frame AS text) AS frame FROM events "
+        f"WHERE feed_pos > :after AND {where} ORDER BY feed_pos"
+    )
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(statement), {"after": after})]
+
+
+def told(messages: Sequence[Message]) -> list[tuple[int, str, str]]:
+    """The same of what a client saw."""
+    return [(message.position, message.event, message.data) for message in messages]
+
+
+def head(engine: Engine) -> int:
+    """The newest position."""
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT last_pos FROM feed_head")).scalar_one())
+
+
+def all_numbered(engine: Engine) -> bool:
+    """Whether every committed event has its position."""
+    with engine.connect() as connection:
+        return not connection.execute(text("SELECT count(*) FROM events WHERE feed_pos IS NULL")).scalar_one()
