@@ -15,7 +15,7 @@ from models.errors import CoordinatorError
 from models.events import append_events
 from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
 from models.register import register_runners
-from models.report import report_runs
+from models.report import Report, Reported, ReportResult, report_runs
 from models.runners import deregister_runners, touch_runners
 from models.stop import stop_runs, stop_sessions
 from models.submit import submit_runs
@@ -40,22 +40,23 @@ class Verbs:
         self._queues: list[GroupCommit[Any, Any]] = []
         work = (Actor.DISPATCH, Actor.BROADCAST)
         news = (Actor.BROADCAST,)
+        ends = (*work, Actor.CALLBACKS)
         submit = partial(submit_runs, max_depth=limits.max_depth)
         report = partial(report_runs, limits=limits)
         self.submit = self._queue(submit, work)
         self.submit_bulk = self._queue(submit, work)
-        self.report = self._queue(report, work)
-        self.report_bulk = self._queue(report, work)
+        self.report = self._reporting(report, work)
+        self.report_bulk = self._reporting(report, work)
         self.append = self._queue(append_events, news)
         self.append_bulk = self._queue(append_events, news)
-        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), work)
-        self.stop_runs = self._queue(partial(stop_runs, limits=limits), work)
+        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), ends)
+        self.stop_runs = self._queue(partial(stop_runs, limits=limits), ends)
         self.bind = self._queue(bind_sessions, news)
         self.patch = self._queue(patch_sessions, news)
-        self.delete = self._queue(delete_sessions, news)
-        self.session_status = self._queue(report_session_statuses, work)
-        self.register = self._queue(partial(register_runners, limits=limits), work)
-        self.deregister = self._queue(partial(deregister_runners, limits=limits), work)
+        self.delete = self._queue(delete_sessions, (*news, Actor.CALLBACKS))
+        self.session_status = self._queue(report_session_statuses, ends)
+        self.register = self._queue(partial(register_runners, limits=limits), ends)
+        self.deregister = self._queue(partial(deregister_runners, limits=limits), ends)
         self.touch = self._queue(partial(touch_runners, limits=limits), ())
         self.polls = PollVerbs(
             answer=self._claiming("poll", partial(answer_polls, limits=limits)),
@@ -86,6 +87,16 @@ class Verbs:
             return claimed > 0
 
         return self._queue(verb, (Actor.BROADCAST,), count=count, max_items=max_items)
+
+    def _reporting(self, verb: Verb[Report, ReportResult], rings: Sequence[Actor]) -> GroupCommit[Report, ReportResult]:
+        """A queue of reports, which rings for parents only when one of them may have something to hear."""
+
+        def count(results: Sequence[Any]) -> bool:
+            if any(isinstance(result, Reported) and result.calls_back for result in results):
+                self._ring(Actor.CALLBACKS)
+            return True
+
+        return self._queue(verb, rings, count=count)
 
     def _queue(
         self,

@@ -11,7 +11,8 @@ from models.errors import NotFound, StopSessionFirst
 from models.feed import EventRow, encode, record_events
 from models.sessions import read_sessions
 from models.statuses import IN_HAND, SessionStatus
-from models.transitions import Held, hold_more, hold_runs, session_updated
+from models.stop import cancelled
+from models.transitions import Held, hold_more, hold_runs, move_runs, session_updated
 
 _ALIVE = frozenset({SessionStatus.RUNNING, SessionStatus.IDLE, SessionStatus.STOPPING})
 
@@ -101,7 +102,8 @@ _PURGED = text("""
 def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[DeleteResult]:
     """Remove each session with its runs and write ``session_deleted``; its children become roots.
 
-    Refused with StopSessionFirst while something of the session is alive. Its events go later (``purge_deleted``).
+    Runs that still wait are stopped first, so that the feed and a parent hear of their end. Refused with
+    StopSessionFirst while something of the session is alive. Its events go later (``purge_deleted``).
     """
     results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
     done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
@@ -157,6 +159,7 @@ def _hold(conn: Connection, session_ids: Collection[str]) -> Held:
 
 def _remove(conn: Connection, held: Held, chosen: dict[str, DeleteSession]) -> dict[str, Row[Any]]:
     wanted = {"sessions": sorted(chosen)}
+    move_runs(conn, [cancelled(run) for session_id in chosen for run in held.unfinished_of(session_id)])
     counts = {row.session_id: row for row in conn.execute(_COUNT, wanted)}
     children = [child for child in conn.execute(_ITS_CHILDREN, wanted).scalars() if child not in chosen]
     conn.execute(_ORPHAN, wanted)

@@ -72,6 +72,6 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
         counts |= {name: number for name, number in done.counts.items() if number}
         again = again or done.full
     told = counts.keys() - SILENT
-    # A return to pending or a session's end makes a run claimable, and is told of.
-    rings = frozenset({"dispatch", "broadcast"}) if told else frozenset()
+    # A return to pending or a session's end makes a run claimable, and is told of, to parents too.
+    rings = frozenset({"dispatch", "broadcast", "callbacks"}) if told else frozenset()
     return ExpireResult(counts, rings, again)

@@ -1,12 +1,13 @@
 """What runners report of their runs: fenced by claim and runner, harmless when repeated (PROTOCOL, Runners)."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits
+from models.child_results import calls_back
 from models.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.loss import attempts_left, idle_stopped, timeout_reason
 from models.rounds import in_rounds
@@ -34,12 +35,16 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The run as it stands after an accepted report; ``changed`` is False for a repeat."""
+    """The run as it stands after an accepted report; ``changed`` is False for a repeat.
+
+    ``calls_back`` when a parent may be due to hear of a child now: this run's, or its own session of one of its own.
+    """
 
     run_id: str
     session_id: str
     status: str
     changed: bool
+    calls_back: bool = False
 
 
 ReportResult: TypeAlias = Reported | CoordinatorError
@@ -147,10 +152,13 @@ def _apply(
     moved = move_runs(conn, [decision for decision in decisions if isinstance(decision, Move)])
     settle_and_tell(conn, effects)
     held.runs.update(moved)
-    return [
-        _accepted(moved[decision.run.run_id], changed=True) if isinstance(decision, Move) else decision
-        for decision in decisions
-    ]
+    return [_moved(decision, moved) if isinstance(decision, Move) else decision for decision in decisions]
+
+
+def _moved(move: Move, moved: Mapping[str, HeldRun]) -> Reported:
+    run = moved[move.run.run_id]
+    told = run.status in TERMINAL and calls_back(run)
+    return replace(_accepted(run, changed=True), calls_back=told or move.effect.owed)
 
 
 def decide(run: HeldRun, report: Report, *, sends_tokens: bool) -> Decision:

@@ -25,6 +25,7 @@ class Effect:
     ``unless_live`` keeps the outcome back while the session has a live process: it then returns to idle. ``sign`` says
     that the session's process gave a sign of life with it; what clients and we do is none.
     ``live`` CLEAR with a registration ends that one's process only: another runner's lives on.
+    ``owed`` is written when it is settled: the session is free to go on, and results of children wait for it.
     """
 
     session_id: str
@@ -37,6 +38,7 @@ class Effect:
     parent_session_id: str | None = None
     told: bool = False
     sign: bool = False
+    owed: bool = False
 
 
 # seen: the session with the effect applied and what of it is unfinished; readied: its first unfinished run, if it may
@@ -97,7 +99,10 @@ _SETTLE = text("""
     WHERE s.session_id = c.session_id
     RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
         s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth,
-        c.former <> s.status OR c.resumed AS changed
+        c.former <> s.status OR c.resumed AS changed,
+        CASE WHEN s.status IN ('idle', 'finished') THEN EXISTS (
+            SELECT 1 FROM child_results w WHERE w.parent_session_id = s.session_id AND w.delivered_in IS NULL)
+        ELSE false END AS owed
 """)
 
 
@@ -105,7 +110,7 @@ def settle_sessions(conn: Connection, effects: Iterable[Effect]) -> list[Session
     """Apply the effects, one per session, recompute each status, and make the next run ready.
 
     The caller holds the sessions and all their unfinished runs locked. Returns the sessions that ``session_updated``
-    is to be told of: those whose status changed and those marked ``told``, in the order of the effects.
+    is to be told of: those whose status changed and those marked ``told``, in the order of the effects. Sets ``owed``.
     """
     listed = list(effects)
     if not listed:
@@ -125,6 +130,8 @@ def settle_sessions(conn: Connection, effects: Iterable[Effect]) -> list[Session
         },
     )
     settled = {row.session_id: row for row in rows}
+    for effect in listed:
+        effect.owed = effect.session_id in settled and settled[effect.session_id].owed
     return [
         as_session(settled[effect.session_id])
         for effect in listed

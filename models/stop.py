@@ -195,7 +195,7 @@ def plan_session_stop(held: Held, session_id: str, seconds: Mapping[str, float])
     unfinished = held.unfinished_of(session_id)
     waiting = [run for run in unfinished if _undelivered(run)]
     active = next((run for run in unfinished if not _undelivered(run)), None)
-    moves = [_cancelled(run) for run in waiting]
+    moves = [cancelled(run) for run in waiting]
     if active is not None:
         after = seconds[active.runner_id]
         moves += _told_to_stop(active, after)
@@ -215,7 +215,7 @@ def plan_run_stop(held: Held, run: HeldRun, seconds: Mapping[str, float]) -> Sto
     if run.status in TERMINAL:
         return StopPlan(Stopped(run.session_id, run.run_id, run.status, f"Run already {run.status}"))
     if _undelivered(run):
-        return StopPlan(Stopped(run.session_id, run.run_id, "stopped"), [_cancelled(run)])
+        return StopPlan(Stopped(run.session_id, run.run_id, "stopped"), [cancelled(run)])
     return plan_session_stop(held, run.session_id, seconds)
 
 
@@ -227,7 +227,8 @@ def _undelivered(run: HeldRun) -> bool:
     return run.status == RunStatus.PENDING or (run.status == RunStatus.CLAIMED and run.delivered_at is None)
 
 
-def _cancelled(run: HeldRun) -> Move:
+def cancelled(run: HeldRun) -> Move:
+    """Return the move of a run that no process was started for."""
     return Move(run, RunStatus.STOPPED, Effect(run.session_id, "stopped", unless_live=True), by_us=True)
 
 

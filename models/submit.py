@@ -118,10 +118,15 @@ def _ensure_demands(conn: Connection, items: Sequence[NewRun]) -> None:
 
 
 def _demands(item: NewRun, session: Row[Any] | None) -> Demands:
-    affinity = Demands()
     if item.type is RunType.RESUME and session is not None:
-        affinity = Demands(hostname=session.hostname, executor_profile=session.executor_profile)
-    return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(item.additional_demands)
+        return resume_demands(session).merged(item.additional_demands)
+    return Demands(executor_type=AUTONOMOUS).merged(item.additional_demands)
+
+
+def resume_demands(session: Row[Any]) -> Demands:
+    """Return what every resume of the session asks for: its affinity first."""
+    affinity = Demands(hostname=session.hostname, executor_profile=session.executor_profile)
+    return affinity.merged(Demands(executor_type=AUTONOMOUS))
 
 
 def _submit_round(conn: Connection, items: Sequence[NewRun], max_depth: int) -> list[Result]:

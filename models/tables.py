@@ -300,6 +300,7 @@ deleted_sessions = Table(
     _time("deleted_at", default=True),
 )
 
+# What parents are to hear of their children. The incarnation tells a parent from a later session of the same id.
 child_results = Table(
     "child_results",
     metadata,
@@ -310,7 +311,11 @@ child_results = Table(
     Column("body", JsonText, nullable=False),
     Column("delivered_in", Text),
     _time("created_at", default=True),
+    Column("parent_incarnation", Text, nullable=False, server_default=""),
+    Column("body_bytes", Integer, nullable=False, server_default="0"),
+    _time("returned_at"),
     Index("ix_child_results_waiting", "parent_session_id", postgresql_where=text("delivered_in IS NULL")),
+    Index("ix_child_results_delivered", "delivered_in", postgresql_where=text("delivered_in IS NOT NULL")),
 )
 
 waiting_polls = Table(

@@ -12,11 +12,12 @@ from psycopg.errors import SerializationFailure
 from sqlalchemy import ARRAY, Connection, Row, Select, Text, bindparam, func, select, text
 
 from models.base import Caller, uuid7
+from models.child_results import note_ends
 from models.feed import EventRow, encode, record_events
 from models.runs import Run
 from models.sessions import Session, session_json
 from models.settle import Effect, settle_sessions
-from models.statuses import TRANSITIONS, UNFINISHED, RunStatus
+from models.statuses import TERMINAL, TRANSITIONS, UNFINISHED, RunStatus
 from models.tables import runs, sessions
 
 HELD_COLUMNS = tuple(
@@ -251,8 +252,9 @@ _MOVE = text("""
 def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, HeldRun]:
     """Move each run (at most one move per run, at most one effect per session), settle the sessions, write history.
 
-    Returns the moved rows by id. A row that was not as the decision saw it is not moved and not returned; under the
-    locks of ``hold_runs`` that does not happen.
+    What an ended run leaves for its parent is kept, whatever ended it (``models.child_results``). Returns the moved
+    rows by id. A row that was not as the decision saw it is not moved and not returned; under the locks of
+    ``hold_runs`` that does not happen.
     """
     if not moves:
         return {}
@@ -279,6 +281,7 @@ def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, HeldRun]:
     )
     moved = {row.run_id: row for row in rows}
     done = [move for move in moves if move.run.run_id in moved]
+    note_ends(conn, [run for run in moved.values() if run.status in TERMINAL])
     told = settle_sessions(conn, _effects(done))
     tell(conn, done, moved, told)
     return moved

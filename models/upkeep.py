@@ -41,6 +41,17 @@ _RUNNERS = text("""
     WHERE n.runner_id = old.runner_id
 """)
 
+# Delivered a day ago, or not to be delivered: the parent was deleted while its child ended.
+_CHILD_RESULTS = text("""
+    DELETE FROM child_results c
+    USING (SELECT w.child_run_id FROM child_results w
+           LEFT JOIN runs r ON r.run_id = w.delivered_in
+           LEFT JOIN sessions p ON p.session_id = w.parent_session_id AND p.incarnation = w.parent_incarnation
+           WHERE p.session_id IS NULL OR r.started_at < now() - interval '1 day'
+           ORDER BY w.child_run_id LIMIT :most FOR UPDATE OF w SKIP LOCKED) old
+    WHERE c.child_run_id = old.child_run_id
+""")
+
 _INSTANCES = text("DELETE FROM instances WHERE seen_at < now() - interval '1 hour'")
 
 # Longer than any deadline that may have to be moved by them.
@@ -51,12 +62,14 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
     """Remove up to 1,000 rows of each kind that nobody needs any more; whether there is more. Safe to repeat.
 
     Idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten, signs of
-    processes long gone, gaps of a month ago, events of deleted sessions.
+    processes long gone, gaps of a month ago, results of children that were delivered yesterday, events of deleted
+    sessions.
     """
     removed = [
         conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,
         conn.execute(_PROFILES, {"most": MOST}).rowcount,
         conn.execute(_RUNNERS, {"forget": limits.forget_runner, "most": MOST}).rowcount,
+        conn.execute(_CHILD_RESULTS, {"most": MOST}).rowcount,
         purge_deleted(conn, MOST),
     ]
     conn.execute(_INSTANCES)

@@ -23,6 +23,7 @@ class Actor(StrEnum):
 
     DISPATCH = "dispatch"
     BROADCAST = "broadcast"
+    CALLBACKS = "callbacks"
     EXPIRE = "expire"
     UPKEEP = "upkeep"
 
@@ -31,6 +32,8 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
     {
         Actor.DISPATCH: Queue.DISPATCH,
         Actor.BROADCAST: Queue.FEED,
+        # A parent waits for it as a runner does, behind no clean-up.
+        Actor.CALLBACKS: Queue.DISPATCH,
         Actor.EXPIRE: Queue.UPKEEP,
         Actor.UPKEEP: Queue.UPKEEP,
     }

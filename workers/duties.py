@@ -10,6 +10,7 @@ from models.duties import duty_due
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.broadcast import broadcast, sweep_broadcast
+from workers.callbacks import resume_parents, sweep_callbacks
 from workers.dispatch import dispatch, sweep_dispatch
 from workers.expiry import expire_due
 from workers.room import Room
@@ -37,6 +38,7 @@ def duties_of(room: Room) -> list[Duty]:
     return [
         _rung(room, Actor.DISPATCH, sweep, dispatch, sweep_dispatch),
         _rung(room, Actor.BROADCAST, sweep, broadcast, sweep_broadcast),
+        _rung(room, Actor.CALLBACKS, sweep, resume_parents, sweep_callbacks),
         _timed(room, Actor.EXPIRE, expiry, expire_due),
         _timed(room, Actor.UPKEEP, UPKEEP_SECONDS, upkeep_due),
     ]

@@ -43,7 +43,7 @@ def test_a_lost_runners_running_run_goes_again_or_fails(truth: Truth, attempts: 
     run = running(truth, runner, max_attempts=attempts)
     fall_silent(truth, runner, LOST)
     result = tick(truth)
-    assert result.rings == {"dispatch", "broadcast"}
+    assert result.rings == {"dispatch", "broadcast", "callbacks"}
     row, session = truth.run(run.run_id), truth.session(run.session_id)
     assert row.status == status
     assert session.runner_id is None

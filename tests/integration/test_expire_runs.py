@@ -37,7 +37,7 @@ def test_a_delay_that_has_ended_makes_its_run_ready(truth: Truth) -> None:
     due(truth, run.run_id, "not_before")
     result = tick(truth)
     assert result.counts == {"ready": 1}
-    assert result.rings == {"dispatch", "broadcast"}
+    assert result.rings == {"dispatch", "broadcast", "callbacks"}
     row = truth.run(run.run_id)
     assert row.ready
     assert row.match_deadline_at is not None
