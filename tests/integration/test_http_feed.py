@@ -1,0 +1,372 @@
+"""The feed over the wire: where a stream begins, what it tells, whom it tells what, how it ends (PROTOCOL, Feed)."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from app import deps
+from models.base import Caller, Role
+from models.feed import read_head, sequence_feed
+from runtime.settings import Settings
+from tests.support.following import Connection, Message, following, ledger, told
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebClient, WebInThread, served, until_ready
+
+QUICK = {"feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2}
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with served(settings.model_copy(update=QUICK)) as web:
+        until_ready(web)
+        yield web
+
+
+@pytest.fixture
+def client(web: WebInThread) -> WebClient:
+    return web.client
+
+
+def say(client: WebClient, truth: Truth, session_id: str, *contents: str, **fields: Any) -> None:
+    """Write events to a session and give them their positions."""
+    for content in contents:
+        event = {"event_type": "message", "session_id": session_id, "timestamp": "t", "content": content} | fields
+        assert client.post(f"/sessions/{session_id}/events", event).status_code == 201
+    truth.do(sequence_feed)
+
+
+def contents(messages: list[Message]) -> list[str]:
+    return [json.loads(message.data)["data"]["content"] for message in messages if message.event == "event"]
+
+
+def first_event(stream: Connection) -> Message:
+    (message,) = stream.take(1)
+    return message
+
+
+def cursor_at(truth: Truth, position: int) -> str:
+    return f"v1.{truth.do(read_head).epoch}.{position}"
+
+
+@pytest.fixture
+def history(client: WebClient, truth: Truth) -> str:
+    """A session with five events, all numbered; position 3 and those behind it are messages a to e."""
+    session_id = str(client.submit()["session_id"])
+    say(client, truth, session_id, *"abcde")
+    assert truth.do(read_head).position == 7
+    return session_id
+
+
+# where a stream begins
+
+
+def test_a_stream_is_what_browsers_and_proxies_expect(client: WebClient) -> None:
+    """200, its type, and nothing that buffers or caches it."""
+    with following(client.url) as stream:
+        headers = stream.response.headers
+        assert stream.response.status == 200
+        assert headers["content-type"].startswith("text/event-stream")
+        assert headers["cache-control"] == "no-cache"
+        assert headers["x-accel-buffering"] == "no"
+        first, priming = next(stream.messages()), next(stream.messages())
+    assert first.retry is not None
+    assert 1000 <= first.retry <= 3000
+    assert priming.id is not None
+    assert (priming.event, priming.data) == ("", "")
+
+
+def test_without_a_cursor_a_snapshot_comes_first(client: WebClient, truth: Truth, history: str) -> None:
+    """One event with all sessions, newest first, and the position from which the feed goes on."""
+    other = client.submit(session_id="other")["session_id"]
+    truth.do(sequence_feed)
+    with following(client.url) as stream:
+        init = stream.until("init")[-1]
+        say(client, truth, history, "f")
+        after = first_event(stream)
+    shown = json.loads(init.data)
+    assert set(shown) == {"sessions"}
+    assert [session["session_id"] for session in shown["sessions"]] == [other, history]
+    assert shown["sessions"][1] == client.get(f"/sessions/{history}").json()["session"]
+    assert init.id == cursor_at(truth, 9)
+    assert (after.position, contents([after])) == (10, ["f"])
+
+
+def test_a_stream_without_snapshot_begins_now(client: WebClient, truth: Truth, history: str) -> None:
+    """And says where that is, so that a client that is cut off before anything comes has missed nothing."""
+    with following(client.url, {"include_init": "false"}) as stream:
+        _, priming = islice(stream.messages(), 2)
+        say(client, truth, history, "f")
+        assert contents([first_event(stream)]) == ["f"]
+    assert priming.id == cursor_at(truth, 7)
+    with following(client.url, Last_Event_ID=str(priming.id)) as stream:
+        assert contents([first_event(stream)]) == ["f"]
+
+
+@pytest.mark.parametrize("given", ["header", "query", "header wins"])
+@pytest.mark.parametrize(("position", "expected"), [(0, None), (2, "abcde"), (4, "cde"), (6, "e"), (7, "")])
+def test_a_cursor_resumes_exactly_behind_it(
+    client: WebClient, truth: Truth, history: str, given: str, position: int, expected: str | None
+) -> None:
+    """Whether it comes in the header or the query; a header is newer than the query of a browser's first request."""
+    cursor = cursor_at(truth, position)
+    query = {"query": {"last_event_id": cursor}, "header wins": {"last_event_id": cursor_at(truth, 1)}}.get(given, {})
+    headers = {} if given == "query" else {"Last_Event_ID": cursor}
+    with following(client.url, query, **headers) as stream:
+        say(client, truth, history, "f")
+        got = stream.take(len(ledger(truth.engine, position)))
+    assert told(got) == ledger(truth.engine, position)
+    if expected is not None:
+        assert "".join(contents(got)) == expected + "f"
+
+
+@pytest.mark.parametrize("query", [{}, {"include_init": "false"}])
+@pytest.mark.parametrize(
+    ("cursor", "reason"),
+    [
+        ("v1.{epoch}.2", "expired"),
+        ("v1.{epoch}.0", "expired"),
+        ("v1.{epoch}.8", "ahead"),
+        ("v1.000000000000.7", "epoch"),
+        ("junk", "malformed"),
+        ("v1.{epoch}.-1", "malformed"),
+        ("v1.{epoch}.99999999999999999999", "malformed"),
+    ],
+)
+def test_a_cursor_that_cannot_be_resumed_is_answered_by_a_reset_and_a_snapshot(
+    client: WebClient, truth: Truth, history: str, cursor: str, reason: str, query: dict[str, str]
+) -> None:
+    """Also without `include_init`; never a silent gap."""
+    truth.rows("DELETE FROM events WHERE feed_pos <= 3")
+    truth.rows("UPDATE feed_head SET floor = 3")
+    given = cursor.format(epoch=truth.do(read_head).epoch)
+    with following(client.url, query, Last_Event_ID=given) as stream:
+        *_, reset, init = stream.until("init")
+        say(client, truth, history, "f")
+        assert contents([first_event(stream)]) == ["f"]
+    assert (reset.event, json.loads(reset.data)) == ("reset", {"reason": reason})
+    assert (reset.position, init.position) == (7, 7)
+    assert init.id == cursor_at(truth, 7)
+
+
+def test_the_floor_itself_can_be_resumed(client: WebClient, truth: Truth, history: str) -> None:
+    """All above it is there."""
+    truth.rows("DELETE FROM events WHERE feed_pos <= 3")
+    truth.rows("UPDATE feed_head SET floor = 3")
+    with following(client.url, Last_Event_ID=cursor_at(truth, 3)) as stream:
+        assert contents(stream.take(4)) == list("bcde")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Last_Event_ID": ""}])
+def test_an_empty_cursor_is_none(client: WebClient, history: str, headers: dict[str, str]) -> None:
+    """It begins with a snapshot."""
+    with following(client.url, {"last_event_id": ""}, **headers) as stream:
+        assert stream.until("init")[-1].position == 7
+
+
+def test_a_client_cut_off_before_its_snapshot_gets_another_one(client: WebClient, truth: Truth, history: str) -> None:
+    """What announces it, and a reset, carry a cursor that says so: else it would resume without ever having had it."""
+    with following(client.url) as stream:
+        announced = next(message for message in stream.messages() if message.id)
+    with following(client.url, Last_Event_ID="junk") as stream:
+        reset = stream.until("reset")[-1]
+    for message in (announced, reset):
+        say(client, truth, history, "x")
+        with following(client.url, {"include_init": "false"}, Last_Event_ID=str(message.id)) as stream:
+            events = [one.event for one in stream.until("init") if one.event]
+        assert events == ["init"]
+
+
+# what it tells
+
+
+def test_the_stream_is_the_history_byte_for_byte(client: WebClient, truth: Truth) -> None:
+    """NUL, lone surrogates, line separators and long texts included; a list of the session says the same."""
+    runner = client.register()
+    with following(client.url, {"include_init": "false"}) as stream:
+        next(message for message in stream.messages() if message.id)
+        run = client.started(runner)
+        awkward = ["\x00", "\ud800", "\u2028\x85\x0b", "line\nline\r", "x" * 200_000, '"}\n\ndata: {', "ü€😀"]
+        say(client, truth, run["session_id"], *awkward)
+        client.report(run, runner, "failed", error="broken\x00")
+        truth.do(sequence_feed)
+        expected = ledger(truth.engine)
+        got = stream.take(len(expected))
+    assert told(got) == expected
+    listed = client.get(f"/sessions/{run['session_id']}/events").json()["events"]
+    fields = [{k: v for k, v in event.items() if k not in {"id", "feed_cursor"}} for event in listed]
+    assert [json.loads(message.data)["data"] for message in got if message.event == "event"] == fields
+    assert [event["feed_cursor"] for event in listed] == [message.id for message in got if message.event == "event"]
+
+
+def test_every_list_says_from_where_to_follow(client: WebClient, truth: Truth, history: str) -> None:
+    """A client that has read one and follows from there has missed nothing."""
+    cursors = [client.get(path).json()["feed_cursor"] for path in ("/runs", "/sessions", f"/sessions/{history}/events")]
+    say(client, truth, history, "f")
+    for cursor in cursors:
+        with following(client.url, {"last_event_id": cursor}) as stream:
+            assert contents([first_event(stream)]) == ["f"]
+
+
+def test_where_runs_stand_is_told_only_to_those_who_ask(client: WebClient, truth: Truth) -> None:
+    """`run_updated` with the run's id, status, runner, attempt and error."""
+    runner = client.register()
+    with following(client.url, {"types": "run_updated", "include_init": "false"}) as stream:
+        next(message for message in stream.messages() if message.id)
+        run = client.finished(runner)
+        truth.do(sequence_feed)
+        got = stream.take(4)
+    shown = [json.loads(message.data)["run"] for message in got]
+    assert [one["status"] for one in shown] == ["pending", "claimed", "running", "completed"]
+    assert shown[-1] == {
+        "run_id": run["run_id"], "session_id": run["session_id"], "status": "completed", "runner_id": runner,
+        "attempt": 1, "error": None,
+    }  # fmt: skip
+
+
+def test_filters_leave_out_everything_else(client: WebClient, truth: Truth) -> None:
+    """Live and from the past alike."""
+    runner = client.register()
+    runs = [client.finished(runner) for _ in range(2)]
+    say(client, truth, runs[0]["session_id"], "one")
+    say(client, truth, runs[1]["session_id"], "two")
+    run = runs[0]
+    expected = {
+        f"session_id={run['session_id']}": f"session_id = '{run['session_id']}' AND kind <> 'run_updated'",
+        f"run_id={run['run_id']}": f"run_id = '{run['run_id']}' AND kind <> 'run_updated'",
+        f"run_id={run['run_id']}&types=run_updated,event": f"run_id = '{run['run_id']}' AND kind IN ('run_updated', 'event')",
+        "types=session_created": "kind = 'session_created'",
+        f"types=event&session_id={run['session_id']}": f"session_id = '{run['session_id']}' AND kind = 'event'",
+        "created_by=whoever": "kind <> 'run_updated'",
+    }
+    for query, where in expected.items():
+        wanted = ledger(truth.engine, where=where)
+        asked = dict(pair.split("=") for pair in query.split("&"))
+        with following(client.url, asked | {"last_event_id": cursor_at(truth, 0)}) as stream:
+            assert told(stream.take(len(wanted))) == wanted, query
+
+
+def test_the_cursor_of_a_sparse_stream_moves_on(client: WebClient, truth: Truth, history: str) -> None:
+    """Now and then a message of only an id: who comes back later need not begin where the last event was."""
+    with following(client.url, {"session_id": "none", "include_init": "false"}) as stream:
+        messages = stream.messages()
+        next(message for message in messages if message.id)
+        say(client, truth, history, "f")
+        moved = next(messages)
+    assert (moved.id, moved.event) == (cursor_at(truth, 8), "")
+
+
+def test_a_silent_stream_gives_signs_of_life(client: WebClient) -> None:
+    """Comments, which no client shows."""
+    with following(client.url) as stream:
+        stream.until("init")
+
+        def heard() -> bool:
+            list(stream.parser.feed(stream.response.read1(100)))
+            return stream.parser.comments >= 3
+
+        eventually(heard, what="heartbeats")
+
+
+# whom it tells what
+
+
+@pytest.fixture
+def as_caller(web: WebInThread) -> Iterator[dict[str, Caller]]:
+    """Whoever the next requests come from, as authentication will say."""
+    who = {"caller": Caller(Role.USER, "ann")}
+    web.app.dependency_overrides[deps.the_caller] = lambda: who["caller"]
+    yield who
+    web.app.dependency_overrides.clear()
+
+
+def test_a_user_sees_only_what_is_its_own(client: WebClient, truth: Truth, as_caller: dict[str, Caller]) -> None:
+    """Snapshot, past and present; whatever else it asks for."""
+    mine = client.submit(session_id="anns")
+    as_caller["caller"] = Caller(Role.USER, "bob")
+    client.submit(session_id="bobs")
+    truth.do(sequence_feed)
+    as_caller["caller"] = Caller(Role.USER, "ann")
+    with following(client.url) as stream:
+        init = json.loads(stream.until("init")[-1].data)
+    assert [session["session_id"] for session in init["sessions"]] == [mine["session_id"]]
+    for query in ({}, {"created_by": "ann"}, {"session_id": "anns"}):
+        with following(client.url, query | {"last_event_id": cursor_at(truth, 0)}) as stream:
+            assert told(stream.take(1)) == ledger(truth.engine, where="owner = 'ann' AND kind <> 'run_updated'")
+            say(client, truth, "anns", "for me")
+            assert contents([first_event(stream)]) == ["for me"]
+        truth.rows("DELETE FROM events WHERE kind = 'event'")
+    for query in ({"created_by": "bob"}, {"session_id": "bobs"}):
+        with following(client.url, query | {"last_event_id": cursor_at(truth, 0)}) as stream:
+            messages = stream.messages()
+            assert [next(messages).event for _ in range(3)] == ["", "", ""]
+
+
+def test_an_admin_may_look_at_one_owner(client: WebClient, truth: Truth, as_caller: dict[str, Caller]) -> None:
+    """`created_by` filters by owner once sessions have owners."""
+    client.submit(session_id="anns")
+    as_caller["caller"] = Caller(Role.USER, "bob")
+    client.submit(session_id="bobs")
+    truth.do(sequence_feed)
+    as_caller["caller"] = Caller(Role.ADMIN, "root")
+    with following(client.url, {"created_by": "bob"}) as stream:
+        init = json.loads(stream.until("init")[-1].data)
+        say(client, truth, "anns", "not for bob")
+        say(client, truth, "bobs", "for bob")
+        assert contents([first_event(stream)]) == ["for bob"]
+    assert [session["session_id"] for session in init["sessions"]] == ["bobs"]
+
+
+# what is refused, and how it ends
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"types": "run_updated,nonsense"}, "session_created, session_updated"),
+        ({"types": ","}, "session_created, session_updated"),
+        ({"include_init": "perhaps"}, "true or false"),
+    ],
+)
+def test_a_query_that_means_nothing_is_refused(client: WebClient, query: dict[str, str], said: str) -> None:
+    """422 that says what there is; a misspelt filter must not look like a quiet feed."""
+    answer = client.get("/sse/sessions", **query)
+    assert answer.status_code == 422
+    assert said in answer.json()["detail"][0]["msg"]
+
+
+@pytest.mark.parametrize("name", ["session_id", "run_id", "created_by", "last_event_id"])
+@pytest.mark.parametrize(
+    "value", ["\x00", "x" * 5000, "'; DROP TABLE events", "\ud800".encode("utf-8", "surrogatepass")]
+)
+def test_whatever_a_filter_holds_the_stream_is_answered(client: WebClient, name: str, value: Any) -> None:
+    """It finds nothing, or is no cursor of ours."""
+    with following(client.url, {name: value}) as stream:
+        assert stream.response.status == 200
+        stream.until("init")
+
+
+def test_a_stream_ends_cleanly_when_its_time_is_up(settings: Settings) -> None:
+    """A whole `retry:` message, then the end of the answer; whoever comes back has missed nothing."""
+    with served(settings.model_copy(update=QUICK | {"stream_lifetime_seconds": 1})) as web:
+        until_ready(web)
+        with following(web.client.url) as stream:
+            *_, last = stream.messages()
+            assert stream.response.isclosed()
+    assert last.retry is not None
+    assert last.event == ""
+
+
+def test_streams_end_with_a_drain_and_new_ones_are_still_answered(web: WebInThread, client: WebClient) -> None:
+    """A browser gives up for good on anything but 200."""
+    with following(client.url) as stream:
+        stream.until("init")
+        web.drain(1.5)
+        with following(client.url) as late:
+            assert late.response.status == 200
+            assert (late.response.headers.get_all("connection") or [""])[-1] == "close"
+            assert [*late.messages()][-1].retry is not None
+        assert [*stream.messages()][-1].retry is not None

@@ -1,0 +1,57 @@
+"""The snapshot at the beginning of a stream: one message, however many sessions there are (PROTOCOL, Feed)."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from runtime.settings import Settings
+from tests.support.following import following
+from tests.support.web import WebClient, served, until_ready
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[WebClient]:
+    with served(settings) as web:
+        until_ready(web)
+        yield web.client
+
+
+def test_a_long_snapshot_is_one_message_from_many_pages(client: WebClient, truth: Truth) -> None:
+    """However many sessions there are; each once, newest first."""
+    runs = [
+        {"type": "start_session", "session_id": f"s{number:04}", "parameters": {"prompt": "p"}}
+        for number in range(1201)
+    ]
+    for begin in range(0, len(runs), 1000):
+        assert client.post("/runs/batch", {"runs": runs[begin : begin + 1000]}).status_code == 200
+    with following(client.url) as stream:
+        init = json.loads(stream.until("init")[-1].data)
+    ids = [session["session_id"] for session in init["sessions"]]
+    assert len(ids) == 1201
+    assert set(ids) == {run["session_id"] for run in runs}
+    assert ids == [row["session_id"] for row in client.get("/sessions").json()["sessions"]]
+    assert "truncated" not in init
+
+
+def test_a_snapshot_says_when_it_is_not_all(settings: Settings) -> None:
+    """The newest are in it."""
+    with served(settings.model_copy(update={"init_limit": 3})) as web:
+        until_ready(web)
+        for number in range(4):
+            web.client.submit(session_id=f"s{number}")
+        with following(web.client.url) as stream:
+            init = json.loads(stream.until("init")[-1].data)
+    assert [session["session_id"] for session in init["sessions"]] == ["s3", "s2", "s1"]
+    assert init["truncated"] is True
+
+
+@pytest.mark.parametrize("by", ["session_id", "run_id"])
+def test_a_filtered_stream_begins_with_what_it_is_about(client: WebClient, by: str) -> None:
+    """The session, or that of the run; none when there is none."""
+    wanted, _ = client.submit(), client.submit()
+    with following(client.url, {by: wanted[by]}) as stream:
+        init = json.loads(stream.until("init")[-1].data)
+    assert [session["session_id"] for session in init["sessions"]] == [wanted["session_id"]]
+    with following(client.url, {by: "none"}) as stream:
+        assert json.loads(stream.until("init")[-1].data) == {"sessions": []}
