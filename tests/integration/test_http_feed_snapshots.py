@@ -17,7 +17,7 @@ def client(settings: Settings) -> Iterator[WebClient]:
         yield web.client
 
 
-def test_a_long_snapshot_is_one_message_from_many_pages(client: WebClient, truth: Truth) -> None:
+def test_a_long_snapshot_is_one_message_from_many_pages(client: WebClient) -> None:
     """However many sessions there are; each once, newest first."""
     runs = [
         {"type": "start_session", "session_id": f"s{number:04}", "parameters": {"prompt": "p"}}
