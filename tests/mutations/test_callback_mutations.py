@@ -1,0 +1,62 @@
+"""Each child is told once, with one of the mechanisms broken on purpose: the scenario that guards it must notice."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from models import callbacks, child_results
+from models.free_locks import hold_free
+from tests.mutations.test_claim_mutations import notices, without
+from tests.support import calling_back
+from tests.support.truth import Truth
+
+
+def test_parents_that_nobody_locks_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two actors that have read the same results both tell them."""
+
+    def trust(_: Connection, seen: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(seen)
+
+    monkeypatch.setattr(callbacks, "_hold", trust)
+    notices(calling_back.two_actors, truth, "after ")
+
+
+def test_parents_that_are_not_looked_at_again_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found before the lock is not what is locked."""
+
+    def lock_only(conn: Connection, seen: Mapping[str, Any]) -> dict[str, Any]:
+        held = hold_free(conn, session_ids=seen)
+        return {one: seen[one] for one in held.sessions}
+
+    monkeypatch.setattr(callbacks, "_hold", lock_only)
+    notices(calling_back.a_parent_that_became_busy_is_left_alone, truth, "a busy parent was resumed")
+
+
+def test_results_that_are_read_whether_delivered_or_not_are_noticed(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run would carry what a former one has told."""
+    monkeypatch.setattr(callbacks, "_WAITING", without(callbacks._WAITING, " AND c.delivered_in IS NULL"))
+    notices(calling_back.what_was_told_is_not_told_again, truth, "after ")
+
+
+def test_a_delivery_that_is_not_noted_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is there and the result still waits."""
+    monkeypatch.setattr(callbacks, "_DELIVERED", text("SELECT CAST(:children AS text[]), CAST(:runs AS text[])"))
+    notices(calling_back.what_was_told_is_not_told_again, truth, "after ")
+
+
+def test_results_that_go_with_a_cancelled_run_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would ever hear of them."""
+    monkeypatch.setattr(child_results, "_GIVE_BACK", text("SELECT CAST(:runs AS text[])"))
+    notices(calling_back.a_cancelled_run_gives_back_what_it_carried, truth, "lost with the run")
+
+
+def test_results_for_a_name_and_not_for_a_session_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that takes a deleted parent's id would be told of children that are not its own."""
+    whoever = " AND s.incarnation = c.parent_incarnation"
+    monkeypatch.setattr(callbacks, "_DUE", without(callbacks._DUE, whoever))
+    monkeypatch.setattr(callbacks, "_WAITING", without(callbacks._WAITING, " AND c.parent_incarnation = s.incarnation"))
+    notices(calling_back.deleting_the_parent, truth, "after ")

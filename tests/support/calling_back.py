@@ -1,0 +1,151 @@
+"""Scenarios of children that end and parents that hear of it: run by the races, and by the mutations with a part broken."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from models import callbacks
+from models.base import ADMIN
+from models.callbacks import deliver_results
+from models.delete import DeleteSession, delete_sessions
+from models.profiles import ensure_profiles
+from models.report import report_runs
+from models.stop import StopRun, stop_runs
+from models.upkeep import upkeep
+from tests.support.contenders import Stepper, interleavings, steppers
+from tests.support.family import child_of, deliver, end_all_turns, end_turn, ended_child, finished, heard_of, waiting
+from tests.support.reports import accepted, report, running, stop_run
+from tests.support.truth import Truth
+
+Steps = dict[str, Callable[[], object]]
+
+
+def check_told(truth: Truth, parent: str, children: list[str], after: object = "") -> None:
+    """The parent heard of each of its children once."""
+    told = Counter(heard_of(truth, parent))
+    assert told == Counter(children), f"after {after}"
+    assert waiting(truth, parent) == [], f"after {after}"
+
+
+def steps_of(stepper: Stepper, name: str, verb: Callable[..., Any], *args: Any) -> Steps:
+    """What one contender does: its verb, and its commit."""
+    return {name: lambda: stepper.do(verb, *args), f"{name}, commit": stepper.commit}
+
+
+def child_and_parent_end(truth: Truth) -> None:
+    """A child ends while its parent's run does, and the actor comes by: in every order it is told once."""
+    names = [[name, f"{name}, commit"] for name in ("child", "parent", "actor")]
+    for two in interleavings(names[0], names[1]):
+        for order in interleavings(two, names[2]):
+            parent = running(truth)
+            child = child_of(truth, parent.session_id)
+            with steppers(truth.engine, 3) as (one, other, actor):
+                steps = steps_of(one, "child", report_runs, [report(child, "completed")])
+                steps |= steps_of(other, "parent", report_runs, [report(parent, "completed")])
+                steps |= steps_of(actor, "actor", deliver_results)
+                for name in order:
+                    steps[name]()
+            deliver(truth)
+            check_told(truth, parent.session_id, [child.session_id], order)
+            end_all_turns(truth)
+
+
+def two_actors(truth: Truth) -> None:
+    """Two actors at once, in every order, with every transaction open across the other's steps."""
+    for order in interleavings(["one", "one, commit"], ["other", "other, commit"]):
+        parent = finished(truth)
+        children = [ended_child(truth, parent).session_id for _ in range(2)]
+        with steppers(truth.engine, 2) as (one, other):
+            steps = steps_of(one, "one", deliver_results) | steps_of(other, "other", deliver_results)
+            for name in order:
+                steps[name]()
+        deliver(truth)
+        check_told(truth, parent, children, order)
+        end_all_turns(truth)
+
+
+def what_was_told_is_not_told_again(truth: Truth) -> None:
+    """Not even when another child's end brings the actor back."""
+    parent = finished(truth)
+    first = ended_child(truth, parent).session_id
+    end_turn(truth, deliver(truth).runs[parent])
+    second = ended_child(truth, parent).session_id
+    deliver(truth)
+    check_told(truth, parent, [first, second])
+
+
+def a_parent_that_became_busy_is_left_alone(truth: Truth) -> None:
+    """Somebody resumes it after the actor has found it and before it is locked."""
+    parent = finished(truth)
+    child = ended_child(truth, parent).session_id
+    resumed: list[str] = []
+
+    def resume_first(conn: Connection, demands: Any) -> Any:
+        resumed.append(truth.resume(parent).run_id)
+        return ensure_profiles(conn, demands)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "ensure_profiles", resume_first)
+        assert deliver(truth).runs == {}, "a busy parent was resumed"
+    end_turn(truth, resumed[0])
+    deliver(truth)
+    check_told(truth, parent, [child])
+
+
+def a_cancelled_run_gives_back_what_it_carried(truth: Truth) -> None:
+    """Nothing is lost with a run that never began."""
+    parent = finished(truth)
+    first = ended_child(truth, parent).session_id
+    stop_run(truth, deliver(truth).runs[parent])
+    assert waiting(truth, parent) == [first], "lost with the run"
+
+
+def cancelling_against_another_end(truth: Truth) -> None:
+    """Somebody cancels the carrying run while another child ends: in every order both stand in runs that can begin."""
+    names = [[name, f"{name}, commit"] for name in ("cancel", "end", "actor")]
+    for two in interleavings(names[0], names[1]):
+        for order in interleavings(two, names[2]):
+            parent = finished(truth)
+            first, second = child_of(truth, parent), child_of(truth, parent)
+            accepted(truth, first, "completed")
+            run_id = deliver(truth).runs[parent]
+            with steppers(truth.engine, 3) as (one, other, actor):
+                steps = steps_of(one, "cancel", stop_runs, [StopRun(ADMIN, run_id)])
+                steps |= steps_of(other, "end", report_runs, [report(second, "completed")])
+                steps |= steps_of(actor, "actor", deliver_results)
+                for name in order:
+                    steps[name]()
+            deliver(truth)
+            # a cancelled turn leaves the session stopped: it is somebody's turn to go on with it
+            if truth.session(parent).status == "stopped":
+                end_turn(truth, truth.resume(parent).run_id)
+                deliver(truth)
+            rows = truth.rows(
+                "SELECT c.child_session_id, r.status FROM child_results c JOIN runs r ON r.run_id = c.delivered_in "
+                "WHERE c.parent_session_id = :p",
+                p=parent,
+            )
+            told = {row.child_session_id: row.status for row in rows}
+            assert told == dict.fromkeys((first.session_id, second.session_id), "pending"), f"after {order}"
+            end_all_turns(truth)
+
+
+def deleting_the_parent(truth: Truth) -> None:
+    """The parent is deleted while a run ends whose session is not its child yet: in every order nobody is told, also not
+    who takes its name.
+    """
+    for order in interleavings(["delete", "delete, commit"], ["end", "end, commit"]):
+        parent, child = finished(truth), finished(truth)
+        run = truth.resume(child, parent_session_id=parent, execution_mode="async_callback")
+        with steppers(truth.engine, 2) as (one, other):
+            steps = steps_of(one, "delete", delete_sessions, [DeleteSession(ADMIN, parent)])
+            steps |= steps_of(other, "end", stop_runs, [StopRun(ADMIN, run.run_id)])
+            for name in order:
+                steps[name]()
+        end_turn(truth, truth.start(session_id=parent).run_id)
+        assert deliver(truth).runs == {}, f"after {order}"
+        truth.do(upkeep)
+        assert truth.count("child_results") == 0, f"after {order}"
