@@ -18,7 +18,12 @@ def watch(
     session: Annotated[str, typer.Option(metavar="ID", help="Only what concerns this session.")] = "",
     run: Annotated[str, typer.Option(metavar="ID", help="Only what concerns this run.")] = "",
     types: Annotated[
-        str, typer.Option(metavar="A,B", help="Only these events; run_updated comes only when it is named.")
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="Only these of session_created, session_updated, session_deleted, event, run_failed, run_updated; "
+            "the last one comes only when it is named.",
+        ),
     ] = "",
     since: Annotated[str, typer.Option(metavar="CURSOR", help="Begin behind this item's id instead of now.")] = "",
     owner: Annotated[str, typer.Option(help="Only sessions of this owner.")] = "",

@@ -19,7 +19,7 @@ from rich.text import Text
 from cli.views import plain, status_text, text_of
 from runner.shapes import Event, FeedItem
 
-_LONGEST_TEXT = 500
+_LONGEST_TEXT = 200
 _REASONS = {
     "expired": "the cursor is older than what is kept",
     "epoch": "the cursor is of another history",
@@ -126,7 +126,7 @@ def _status(shown: Mapping[object, object]) -> Text:
 
 def _one_line(value: object) -> str:
     """The first line with something on it, not too long, safe for a terminal."""
-    text = str(value)[: 20 * _LONGEST_TEXT].strip().replace("\r\n", "\n")
+    text = str(value)[: 50 * _LONGEST_TEXT].strip().replace("\r\n", "\n")
     shown = plain(text).partition("\n")[0].replace("\t", " ")
     return shown if len(shown) <= _LONGEST_TEXT else shown[: _LONGEST_TEXT - 1] + "…"
 
@@ -152,7 +152,8 @@ def _shown_time(time: datetime, now: datetime) -> str:
 
 def _print(shown: Text) -> None:
     if sys.stdout.isatty():
-        _console().print(shown, no_wrap=True, overflow="ellipsis")
+        # The terminal wraps what is too long for it: an id or a text that was cut off is of no use.
+        _console().print(shown, soft_wrap=True)
     else:
         print(shown.plain.rstrip(), flush=True)
 

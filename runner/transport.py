@@ -106,9 +106,7 @@ class Transport:
             async with aconnect_sse(
                 self._http, "GET", url + path, params=_present(query), headers=dict(headers), timeout=timeout
             ) as source:
-                if source.response.status_code >= 300:
-                    await source.response.aread()
-                    _read(source.response)
+                await _expect_stream(source.response)
                 async with aclosing(source.aiter_sse()) as frames:
                     yield frames
         except _NotACoordinator as cause:
@@ -148,6 +146,16 @@ def _read(response: httpx.Response) -> Any:
         raise _NotACoordinator(f"HTTP {response.status_code} redirect")
     detail = content.get("detail", content) if isinstance(content, dict) else content
     raise Refused(response.status_code, detail, _retry_after(response))
+
+
+async def _expect_stream(response: httpx.Response) -> None:
+    """Raise what an answer says that is no event stream."""
+    if response.status_code >= 300:
+        await response.aread()
+        _read(response)
+    # The parser looks as well, but not before the first frame is asked for.
+    if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+        raise _NotACoordinator(f"HTTP {response.status_code}, but no event stream")
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -1,0 +1,268 @@
+"""`coordinator watch` as a person or a script calls it."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import COMMAND, Cluster
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebClient
+
+NASTY = "\x1b[2J\x1b]0;mine\x07a\u2028b\x0bc\x9bd"
+
+
+@pytest.fixture
+def web(cluster: Cluster) -> Iterator[WebClient]:
+    """One web process."""
+    client = WebClient(cluster.start_web().url)
+    yield client
+    client.close()
+
+
+@contextmanager
+def watching(urls: Sequence[str], *arguments: str, stdout: Any, stderr: Any) -> "Iterator[subprocess.Popen[bytes]]":
+    """`coordinator watch`, ended with the block."""
+    environment = {"COORDINATOR_URL": ",".join(urls), "PATH": "/usr/bin:/bin", "TERM": "xterm", "TZ": "UTC"}
+    process = subprocess.Popen(
+        [str(COMMAND), "watch", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@contextmanager
+def written(directory: Path, urls: Sequence[str], *arguments: str) -> "Iterator[Written]":
+    """The same, into files."""
+    paths = (directory / "out", directory / "err")
+    with (
+        paths[0].open("wb") as out,
+        paths[1].open("wb") as err,
+        watching(urls, *arguments, stdout=out, stderr=err) as process,
+    ):
+        yield Written(process, *paths)
+
+
+class Written:
+    """A command that writes into files, and what it has written so far."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", out: Path, err: Path) -> None:
+        self.process = process
+        self._out = out
+        self._err = err
+
+    def lines(self) -> list[str]:
+        """Complete ones."""
+        return self._out.read_text().split("\n")[:-1]
+
+    def until(self, text: str) -> list[str]:
+        """All lines, once the last one has this text in it."""
+
+        def there() -> bool:
+            return text in "".join(self.lines()[-1:])
+
+        eventually(there, 20, what=f"{text!r} in the last line")
+        return self.lines()
+
+    def said(self) -> str:
+        return self._err.read_text()
+
+
+def now(client: WebClient) -> str:
+    """The feed's cursor."""
+    return str(client.get("/sessions").json()["feed_cursor"])
+
+
+def say(client: WebClient, session_id: str, content: str, **fields: object) -> None:
+    event = {"event_type": "message", "session_id": session_id, "timestamp": "2026-01-02T03:04:05Z"}
+    body = {**event, "role": "assistant", "content": content, **fields}
+    assert client.post(f"/sessions/{session_id}/events", body).status_code == 201
+
+
+def test_no_line_is_missed_when_a_replica_is_killed(cluster: Cluster, truth: Truth, tmp_path: Path) -> None:
+    """Each item is one JSON object on one line, in the order of history, whichever address it came from."""
+    (first, second), _ = cluster.start_house(webs=2, workers=1)
+    elsewhere = WebClient(second.url)
+    start = now(elsewhere)
+    session_id = elsewhere.submit()["session_id"]
+    with written(tmp_path, [first.url, second.url], "--json", "--since", start) as watch:
+        say(elsewhere, session_id, "before")
+        watch.until("before")
+        first.kill()
+        for number in range(50):
+            say(elsewhere, session_id, f"{NASTY} {number}")
+        say(elsewhere, session_id, "the end")
+        lines = watch.until("the end")
+        assert watch.said() == ""
+    told = [json.loads(line) for line in lines]
+    prefix, _, position = start.rpartition(".")
+    rows = truth.rows(
+        "SELECT feed_pos, kind, frame FROM events WHERE feed_pos > :after AND kind <> 'run_updated' ORDER BY feed_pos",
+        after=int(position),
+    )
+    assert told == [{"id": f"{prefix}.{row.feed_pos}", "event": row.kind, "data": row.frame} for row in rows]
+    elsewhere.close()
+
+
+def test_a_lost_connection_and_its_return_are_told_on_stderr(cluster: Cluster, tmp_path: Path) -> None:
+    """People see why nothing comes for a moment."""
+    first, second = cluster.start_web(), cluster.start_web()
+    elsewhere = WebClient(second.url)
+    session_id = elsewhere.submit()["session_id"]
+    with written(tmp_path, [first.url, second.url], "--since", now(elsewhere)) as watch:
+        say(elsewhere, session_id, "before")
+        watch.until("before")
+        first.kill()
+        say(elsewhere, session_id, "after")
+        watch.until("after")
+        lost, again = watch.said().splitlines()
+    assert lost.startswith(f"coordinator: connection lost: {first.url}: ")
+    assert again == f"coordinator: connected again: {second.url}"
+    elsewhere.close()
+
+
+def test_people_get_one_readable_line_an_item(web: WebClient, tmp_path: Path) -> None:
+    """A pipe or a file gets no colours; only what was asked for comes."""
+    web.submit(session_id="other")
+    start = now(web)
+    run_id = web.submit(session_id="mine")["run_id"]
+    with written(tmp_path, [web.url], "--session", "mine", "--since", start) as watch:
+        say(web, "other", "not mine")
+        say(web, "mine", "hello\nworld", timestamp="2026-01-02T03:04:05Z")
+        web.post(f"/runs/{run_id}/stop")
+        lines = watch.until("stopped")
+    words = [line.split() for line in lines]
+    assert [found[1:] for found in (words[0], words[-1])] == [
+        ["session_created", "mine", "pending"],
+        ["session_updated", "mine", "stopped"],
+    ]
+    assert "2026-01-02 03:04:05  message          mine  assistant: hello" in lines
+    with written(tmp_path, [web.url], "--run", run_id, "--types", "run_updated", "--since", start) as watch:
+        lines = watch.until("stopped")
+    assert [line.split()[1:] for line in lines] == [["run_updated", "mine", run_id, s] for s in ("pending", "stopped")]
+
+
+def test_without_a_cursor_it_begins_now(web: WebClient, tmp_path: Path) -> None:
+    """Neither history nor a snapshot."""
+    session_id = web.submit()["session_id"]
+    say(web, session_id, "long ago")
+    eventually(lambda: web.get(f"/sessions/{session_id}/events").json()["events"][-1]["feed_cursor"])
+    with written(tmp_path, [web.url], "--types", "event") as watch:
+
+        def has_written() -> bool:
+            say(web, session_id, "again and again")
+            return bool(watch.lines())
+
+        eventually(has_written, 20, every=0.1)
+        lines = watch.until("again and again")
+    assert "long ago" not in "".join(lines)
+
+
+def test_a_terminal_gets_colours_and_nothing_a_run_printed_reaches_it(web: WebClient) -> None:
+    """The only escape sequences are ours, and a line is a line."""
+    start = now(web)
+    session_id = web.submit()["session_id"]
+    say(web, session_id, NASTY, event_type=f"own{NASTY}")
+    say(web, session_id, "x" * 1000)
+    say(web, session_id, "the end")
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    shown = b""
+
+    def has_shown() -> bool:
+        nonlocal shown
+        with suppress(BlockingIOError):
+            shown += os.read(ours, 65_536)
+        return shown.endswith(b"the end\r\n")
+
+    try:
+        with watching([web.url], "--since", start, stdout=theirs, stderr=theirs):
+            eventually(has_shown, 20)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    coloured = shown.decode()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert "\x1b[2m" in coloured
+    assert not set("\x1b\x07\x0b\x9b\u2028") & set(text)
+    lines = text.split("\r\n")[:-1]
+    assert len(lines) == 4
+    assert lines[1].count("\ufffd[2J\ufffd]0;mine\ufffda\ufffdb\ufffdc\ufffdd") == 2
+    assert lines[2].endswith("x…")
+
+
+def test_ctrl_c_ends_it_without_a_word(web: WebClient, tmp_path: Path) -> None:
+    """With the exit code that shells expect."""
+    session_id = web.submit()["session_id"]
+    with written(tmp_path, [web.url], "--since", now(web)) as watch:
+        say(web, session_id, "hello")
+        watch.until("hello")
+        watch.process.send_signal(signal.SIGINT)
+        assert watch.process.wait(10) == 130
+        assert watch.said() == ""
+
+
+def test_a_reader_that_has_had_enough_ends_it(web: WebClient, tmp_path: Path) -> None:
+    """`coordinator watch | head -1`, also when nothing more happens."""
+    start = now(web)
+    web.submit()
+    with (
+        (tmp_path / "err").open("wb") as err,
+        watching([web.url], "--since", start, stdout=subprocess.PIPE, stderr=err) as watch,
+    ):
+        assert watch.stdout is not None
+        assert b"session_created" in watch.stdout.readline()
+        watch.stdout.close()
+        assert watch.wait(10) == 0
+    assert (tmp_path / "err").read_text() == ""
+
+
+def test_history_that_was_skipped_is_told(web: WebClient, tmp_path: Path) -> None:
+    """With the reason: on stderr to people, as an object to machines; then everything as it is."""
+    web.submit()
+    with written(tmp_path, [web.url], "--since", "v1.elsewhere.7") as watch:
+        lines = watch.until("1 sessions as they are")
+        assert len(lines) == 1
+        assert watch.said() == "coordinator: history was skipped: the cursor is of another history\n"
+    with written(tmp_path, [web.url], "--since", "v1.elsewhere.7", "--json") as watch:
+        reset, init = (json.loads(line) for line in watch.until('"init"'))
+        assert (reset["event"], reset["data"]) == ("reset", {"reason": "epoch"})
+        assert (init["event"], len(init["data"]["sessions"])) == ("init", 1)
+        assert watch.said() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--url", "http://127.0.0.1:9"], 3, "cannot reach http://127.0.0.1:9"),
+        (["--types", "nonsense"], 1, "422"),
+        (["--since", "ü"], 2, "cursor"),
+        (["--url", "nonsense"], 2, "address"),
+    ],
+)
+def test_what_cannot_begin_is_told_in_one_line(
+    web: WebClient, tmp_path: Path, arguments: list[str], code: int, text: str
+) -> None:
+    """1 refused, 2 a wrong command line, 3 nobody there."""
+    with written(tmp_path, [web.url], *arguments) as watch:
+        assert watch.process.wait(30) == code
+        assert text in watch.said()
+        assert watch.said().count("\n") == 1
+        assert watch.lines() == []

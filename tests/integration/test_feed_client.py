@@ -1,0 +1,338 @@
+"""Readers of the feed against real web processes: whatever happens to their connections, one whole history each."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+
+import pytest
+
+from runner.client import CoordinatorClient
+from runner.errors import Refused, Unreachable
+from runner.shapes import FeedItem
+from runtime.processes import free_port
+from runtime.settings import Settings
+from tests.support.cluster import Cluster
+from tests.support.truth import Truth
+from tests.support.waiting import eventually_async
+from tests.support.web import WebClient, WebInThread, served, until_ready
+from tests.support.web_proxy import WebProxy, web_proxy
+
+ALL = ("session_created", "session_updated", "session_deleted", "event", "run_failed", "run_updated")
+THE_END = "the end"
+TEXT = "a\u2028b\u2029c\u0085d\u000b\u001c ü 😀 \ud800"
+Told = tuple[str, str, object]
+
+
+@pytest.fixture
+def web(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebInThread]:
+    """Asks its readers to come back sooner than people need it, and beats often."""
+    monkeypatch.setattr("app.stream.RETRY_MILLISECONDS", (1, 20))
+    with served(settings.model_copy(update={"sse_heartbeat_seconds": 0.1})) as one:
+        until_ready(one)
+        yield one
+
+
+@pytest.fixture
+def other_web(settings: Settings, web: WebInThread) -> Iterator[WebInThread]:
+    """A second instance on the same database."""
+    with served(settings) as one:
+        until_ready(one)
+        yield one
+
+
+@asynccontextmanager
+async def followed(
+    urls: str | list[str], **wanted: object
+) -> AsyncIterator[tuple[AsyncGenerator[FeedItem, None], CoordinatorClient]]:
+    """A client's feed, closed with the block."""
+    async with (
+        CoordinatorClient(urls) as client,
+        aclosing(client.feed(**wanted)) as items,  # type: ignore[arg-type] # as each test names them
+    ):
+        yield items, client
+
+
+@asynccontextmanager
+async def reading(items: AsyncIterator[FeedItem]) -> AsyncIterator["asyncio.Task[list[Told]]"]:
+    """Read up to the end that the test writes, meanwhile."""
+    task = asyncio.create_task(until_the_end(items))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def say(client: WebClient, session_id: str, event_type: str = "message", content: str = TEXT) -> None:
+    """One event of the session."""
+    event = {"event_type": event_type, "session_id": session_id, "timestamp": "now", "content": content}
+    response = client.post(f"/sessions/{session_id}/events", event)
+    assert response.status_code == 201, response.text
+
+
+def talk(client: WebClient, events: int, seed: int) -> None:
+    """So many events in three sessions, some long, with runs submitted and stopped between them."""
+    dice = random.Random(seed)
+    sessions = [client.submit()["session_id"] for _ in range(3)]
+    for _ in range(events):
+        say(client, dice.choice(sessions), content=TEXT * dice.choice([0, 1, 1, 1, 30]))
+        if dice.random() < 0.1:
+            client.post(f"/sessions/{client.submit()['session_id']}/stop")
+
+
+async def until_the_end(items: AsyncIterator[FeedItem]) -> list[Told]:
+    """All items up to the last event that a test writes."""
+    told: list[Told] = []
+    async for item in items:
+        told.append((item.id, item.event, item.data))
+        if item.event == "event" and item.data["data"]["event_type"] == THE_END:
+            return told
+    raise AssertionError("the feed has ended")
+
+
+def history(truth: Truth, after: str) -> list[Told]:
+    """What the database holds behind the cursor, as it must have been told."""
+    prefix, _, position = after.rpartition(".")
+    rows = truth.rows(
+        "SELECT feed_pos, kind, frame FROM events WHERE feed_pos > :after ORDER BY feed_pos", after=int(position)
+    )
+    return [(f"{prefix}.{row.feed_pos}", row.kind, row.frame) for row in rows]
+
+
+def now(client: WebClient) -> str:
+    """The feed's cursor."""
+    return str(client.get("/sessions").json()["feed_cursor"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_reader_cut_at_any_byte_that_hops_between_instances_sees_each_event_once(
+    web: WebInThread, other_web: WebInThread, truth: Truth, seed: int
+) -> None:
+    """In the head of an answer, in a frame, in the middle of a character, between two frames."""
+    dice = random.Random(seed)
+    start = now(web.client)
+
+    def somewhere() -> int:
+        return dice.choice([dice.randint(0, 600), dice.randint(300, 6000)])
+
+    async with (
+        web_proxy(web.client.url, somewhere) as first,
+        web_proxy(other_web.client.url, somewhere) as second,
+        followed([first.url, second.url], after=start, types=ALL) as (items, _),
+        reading(items) as told,
+    ):
+        writers = (partial(talk, one.client, 40, seed * 2 + place) for place, one in enumerate((web, other_web)))
+        await asyncio.gather(*(asyncio.to_thread(writer) for writer in writers))
+        say(web.client, web.client.submit()["session_id"], THE_END)
+        assert await told == history(truth, start)
+        assert min(first.cuts, second.cuts) > 5
+
+
+@pytest.mark.parametrize("death", ["kill", "drain"])
+async def test_a_reader_goes_on_elsewhere_when_its_replica_goes(cluster: Cluster, truth: Truth, death: str) -> None:
+    """Killed or drained while others write: nothing missed, nothing twice; only a kill is a lost connection."""
+    (first, second), _ = cluster.start_house(webs=2, workers=1, drain_seconds=0.5)
+    causes: list[tuple[str, str | None]] = []
+    elsewhere = WebClient(second.url)
+    start = now(elsewhere)
+    read: list[FeedItem] = []
+
+    def note(url: str, cause: str | None) -> None:
+        causes.append((url, cause))
+
+    async def noted(items: AsyncIterator[FeedItem]) -> AsyncIterator[FeedItem]:
+        async for item in items:
+            read.append(item)
+            yield item
+
+    async def has_read(number: int) -> bool:
+        return len(read) >= number
+
+    async with (
+        followed([first.url, second.url], after=start, types=ALL, on_connection=note) as (items, _),
+        reading(noted(items)) as told,
+    ):
+        await asyncio.to_thread(talk, elsewhere, 20, 1)
+        await eventually_async(partial(has_read, 20))
+        writing = asyncio.create_task(asyncio.to_thread(talk, elsewhere, 100, 2))
+        first.kill() if death == "kill" else first.terminate()
+        await writing
+        say(elsewhere, elsewhere.submit()["session_id"], THE_END)
+        assert await told == history(truth, start)
+    assert (causes[0], causes[-1]) == ((first.url, None), (second.url, None))
+    assert any(cause for _, cause in causes) == (death == "kill")
+    elsewhere.close()
+
+
+async def test_a_reader_may_begin_with_everything_as_it_is(web: WebInThread) -> None:
+    """Then comes what happened after that snapshot."""
+    session_id = web.client.submit()["session_id"]
+    async with followed(web.client.url, init=True) as (items, _):
+        init = await anext(items)
+        assert (init.event, [one["session_id"] for one in init.data["sessions"]]) == ("init", [session_id])
+        say(web.client, session_id, THE_END)
+        told = await until_the_end(items)
+    assert init.id not in {cursor for cursor, _, _ in told}
+
+
+async def test_a_cursor_that_leads_nowhere_is_told_and_followed_by_a_snapshot(web: WebInThread) -> None:
+    """A reader that was not asked for one gets it too, and resumes behind it."""
+    session_id = web.client.submit()["session_id"]
+    async with followed(web.client.url, after="v1.elsewhere.7") as (items, client):
+        reset, init = await anext(items), await anext(items)
+        assert (reset.event, reset.data) == ("reset", {"reason": "epoch"})
+        assert (init.event, len(init.data["sessions"])) == ("init", 1)
+        say(web.client, session_id, THE_END)
+        async with aclosing(client.feed(after=init.id)) as again:
+            assert (await until_the_end(again))[-1] == (await until_the_end(items))[-1]
+
+
+@pytest.mark.parametrize("behind", [b'"reason":"malformed"}\n\n', b'"session_id"'], ids=["reset", "half an init"])
+async def test_a_reader_cut_before_its_snapshot_gets_it_from_the_next_instance(
+    web: WebInThread, other_web: WebInThread, behind: bytes
+) -> None:
+    """What is owed stays owed: the cursor says so."""
+    session_ids = [web.client.submit()["session_id"] for _ in range(3)]
+    async with (
+        web_proxy(web.client.url) as first,
+        web_proxy(other_web.client.url) as second,
+        followed([first.url, second.url], after="junk") as (items, _),
+    ):
+        first.cut_behind = behind
+        reset, init = await anext(items), await anext(items)
+        assert first.last_event_ids() == ["junk"]
+        assert second.last_event_ids() == [reset.id]
+    assert (reset.event, reset.data) == ("reset", {"reason": "malformed"})
+    assert (init.event, {one["session_id"] for one in init.data["sessions"]}) == ("init", set(session_ids))
+
+
+async def test_a_place_moves_on_while_nothing_wanted_happens(web: WebInThread) -> None:
+    """Ids that come alone count for the next connection; they are no items."""
+    mine, busy = (web.client.submit()["session_id"] for _ in range(2))
+    async with (
+        web_proxy(web.client.url) as proxy,
+        followed(proxy.url, session_id=mine, types=["event"]) as (items, _),
+        reading(items) as told,
+    ):
+        await eventually_async(partial(connected, proxy))
+        say(web.client, busy)
+        passed = await eventually_async(partial(numbered, web.client, busy))
+        await eventually_async(partial(has_said, proxy, f"id: {passed}\n"))
+        proxy.cut()
+        await eventually_async(partial(has_resumed_behind, proxy, passed))
+        say(web.client, mine, THE_END)
+        assert [event for _, event, _ in await told] == ["event"]
+
+
+async def connected(proxy: WebProxy) -> bool:
+    return proxy.open > 0
+
+
+async def numbered(client: WebClient, session_id: str) -> str:
+    """The cursor of the session's newest event, once it has one."""
+    events = client.get(f"/sessions/{session_id}/events").json()["events"]
+    return str(events[-1]["feed_cursor"] or "")
+
+
+async def has_said(proxy: WebProxy, text: str) -> bool:
+    return text.encode() in proxy.said
+
+
+async def has_resumed_behind(proxy: WebProxy, cursor: str) -> bool:
+    return cursor in proxy.last_event_ids()
+
+
+async def test_a_connection_that_fell_silent_is_replaced(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats keep an idle one; without them it is dead, whatever the network believes."""
+    monkeypatch.setattr("runner.feed.SILENCE_SECONDS", 1.0)
+    session_id = web.client.submit()["session_id"]
+    causes: list[str | None] = []
+
+    async def has_been_lost() -> bool:
+        return causes[-1:] == ["no answer in time"]
+
+    async with (
+        web_proxy(web.client.url) as proxy,
+        followed(proxy.url, on_connection=lambda _, cause: causes.append(cause)) as (items, _),
+        reading(items) as told,
+    ):
+        await eventually_async(partial(connected, proxy))
+        proxy.freeze()
+        await eventually_async(has_been_lost)
+        proxy.flowing.set()
+        say(web.client, session_id, THE_END)
+        await told
+
+
+async def test_a_reader_that_leaves_closes_its_connection(web: WebInThread) -> None:
+    """By leaving the block, or because its task was cancelled."""
+    session_id = web.client.submit()["session_id"]
+
+    async def is_left() -> bool:
+        return proxy.open == 0
+
+    async with web_proxy(web.client.url) as proxy, CoordinatorClient(proxy.url) as client:
+        async with aclosing(client.feed(after=now(web.client))) as items:
+            say(web.client, session_id)
+            async for _ in items:
+                break
+            assert proxy.open == 1
+        await eventually_async(is_left)
+        async with reading(client.feed()):
+            await eventually_async(partial(connected, proxy))
+        await eventually_async(is_left)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 503 X\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 502 X\r\nContent-Length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 429 X\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 408 X\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 302 X\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 X\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 204 X\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+    ids=["503", "502", "429", "408", "302", "page", "204", "nonsense", "closed"],
+)
+async def test_a_reader_tries_until_there_is_a_stream(web: WebInThread, answer: bytes) -> None:
+    """An answer that may pass, one that is no coordinator's, and none at all are met with another try."""
+    session_id = web.client.submit()["session_id"]
+    causes: list[str | None] = []
+
+    async def has_failed_often() -> bool:
+        return len(causes) >= 3
+
+    async with (
+        web_proxy(web.client.url) as proxy,
+        followed(proxy.url, on_connection=lambda _, cause: causes.append(cause), after=now(web.client)) as (items, _),
+    ):
+        proxy.answer, proxy.away = answer, not answer
+        async with reading(items) as told:
+            await eventually_async(has_failed_often)
+            assert all(causes)
+            proxy.answer, proxy.away = b"", False
+            say(web.client, session_id, THE_END)
+            await told
+
+
+async def test_an_error_that_will_not_pass_is_raised(web: WebInThread) -> None:
+    """Asking again would change nothing, here or elsewhere."""
+    async with followed(web.client.url, types=["nonsense"]) as (items, _):
+        with pytest.raises(Refused) as caught:
+            await anext(items)
+    assert caught.value.status == 422
+
+
+async def test_patience_ends_with_what_happened_at_each_address() -> None:
+    """For those who would rather know."""
+    closed = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    async with followed(closed, patience_seconds=0.5) as (items, _):
+        with pytest.raises(Unreachable) as caught:
+            await anext(items)
+    assert set(caught.value.causes) == set(closed)
