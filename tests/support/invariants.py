@@ -23,6 +23,10 @@ _RUN_EVENTS = """
         (e.frame->'run'->>'attempt')::int AS attempt, e.frame->'run'->>'error' AS error
     FROM events e JOIN runs r USING (run_id) WHERE e.kind = 'run_updated' ORDER BY e.id
 """
+_FAILURES = """
+    SELECT e.run_id, e.frame->>'error' AS error FROM events e JOIN runs r USING (run_id)
+    WHERE e.kind = 'run_failed' ORDER BY e.run_id
+"""
 _SESSION_EVENTS = """
     SELECT DISTINCT ON (e.session_id) e.session_id, e.frame->'session'->>'status' AS status
     FROM events e JOIN sessions s ON s.session_id = e.session_id AND e.id >= s.first_event_id
@@ -93,6 +97,10 @@ def _history_tells_it_all(truth: Truth, runs: Any) -> None:
         for former, latter in itertools.pairwise(lines):
             if former.status != latter.status:
                 assert RunStatus(latter.status) in TRANSITIONS[RunStatus(former.status)], (former, latter)
+    failed = [(run.run_id, run.error) for run in runs if run.status == "failed"]
+    assert [tuple(row) for row in truth.rows(_FAILURES)] == failed, (
+        "failures are told once each, and nothing else as one"
+    )
     statuses = {row.session_id: row.status for row in truth.rows("SELECT session_id, status FROM sessions")}
     assert {row.session_id: row.status for row in truth.rows(_SESSION_EVENTS)} == statuses
 

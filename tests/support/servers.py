@@ -21,7 +21,12 @@ from runtime.redis_client import sync_client
 
 _PREFIX = "coordinator-test-"
 # A killed process keeps its writes, only a dead machine loses them: tests kill processes.
-FAST_POSTGRES = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+FAST_POSTGRES = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "max_prepared_transactions": "10",
+}
 
 
 @contextmanager

@@ -1,0 +1,159 @@
+"""The one reader of a web process: what it asks of Postgres, whomever it serves; who is woken and who catches up."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from random import Random
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from models.feed import read_head, sequence_feed
+from runtime.settings import Settings
+from tests.support.following import Connection, following, ledger, told
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebInThread, served, until_ready
+
+QUICK = {"feed_poll_seconds": 0.05}
+
+
+@contextmanager
+def serving(settings: Settings, **values: Any) -> Iterator[WebInThread]:
+    with served(settings.model_copy(update=QUICK | values)) as web:
+        until_ready(web)
+        yield web
+
+
+def opened(stack: ExitStack, web: WebInThread, number: int, **query: Any) -> list[Connection]:
+    """So many clients that have seen their snapshot and wait."""
+    streams = [stack.enter_context(following(web.client.url, query)) for _ in range(number)]
+    for stream in streams:
+        stream.until("init")
+    return streams
+
+
+def write(truth: Truth, web: WebInThread, session_id: str, number: int) -> None:
+    event = {"event_type": "message", "session_id": session_id, "timestamp": "t"}
+    answer = web.client.post(f"/sessions/{session_id}/events", [event | {"content": n} for n in range(number)])
+    assert answer.status_code == 201
+    while truth.do(sequence_feed):
+        pass
+
+
+@pytest.mark.parametrize("clients", [1, 200])
+def test_what_is_asked_of_postgres_does_not_grow_with_clients(settings: Settings, truth: Truth, clients: int) -> None:
+    """Ten bursts cost at most ten reads, by the reader; the clients ask nothing."""
+    with serving(settings) as web, ExitStack() as stack:
+        session_id = str(web.client.submit()["session_id"])
+        truth.do(sequence_feed)
+        streams = opened(stack, web, clients)
+        eventually(lambda: web.app.state.web.feed.window.high == truth.do(read_head).position, what="the reader")
+        asked: Counter[str] = Counter()
+        inside = web.app.state.web
+        for name, engine in (("reader", inside._following), ("clients", inside._reading)):
+
+            def count(_c: Any, _cursor: Any, statement: str, *_: Any, by: str = name) -> None:
+                if "frame" in statement:
+                    asked[by] += 1
+
+            event.listen(engine.sync_engine, "before_cursor_execute", count)
+        for _ in range(10):
+            write(truth, web, session_id, 3)
+            for stream in streams:
+                assert len(stream.take(3)) == 3
+    assert asked["clients"] == 0
+    assert 1 <= asked["reader"] <= 10
+
+
+def test_a_client_that_is_far_behind_catches_up_and_joins(settings: Settings, truth: Truth) -> None:
+    """From Postgres, page by page, into the window, and on with what comes; nothing missing at the seams."""
+    with serving(settings, feed_window_events=50, catch_up_page_events=20) as web:
+        session_id = str(web.client.submit()["session_id"])
+        begin = f"v1.{truth.do(read_head).epoch}.0"
+        write(truth, web, session_id, 300)
+        eventually(lambda: web.app.state.web.feed.window.high >= 302, what="the reader")
+        for query in ({}, {"session_id": session_id}, {"types": "event"}):
+            with following(web.client.url, query | {"last_event_id": begin}) as stream:
+                got = stream.take(200)
+                write(truth, web, session_id, 5)
+                where = "kind = 'event'" if "types" in query else "kind <> 'run_updated'"
+                history = ledger(truth.engine, where=where)
+                got += stream.take(len(history) - 200)
+                assert told(got) == history
+
+
+def test_large_events_come_through_a_small_window(settings: Settings, truth: Truth) -> None:
+    """A page ends after some megabytes, and an event larger than the window is sent all the same."""
+    with serving(settings, feed_window_bytes=4096) as web, ExitStack() as stack:
+        session_id = str(web.client.submit()["session_id"])
+        begin = f"v1.{truth.do(read_head).epoch}.0"
+        (live,) = opened(stack, web, 1)
+        for size in (3_000_000, 10, 12_000_000, 10):
+            event = {"event_type": "message", "session_id": session_id, "timestamp": "t", "content": noise(size)}
+            assert web.client.post(f"/sessions/{session_id}/events", event).status_code == 201
+        truth.do(sequence_feed)
+        history = ledger(truth.engine, where="kind = 'event'")
+        assert told(live.take(5))[-4:] == history
+        (behind,) = [stack.enter_context(following(web.client.url, {"last_event_id": begin, "types": "event"}))]
+        assert told(behind.take(4)) == history
+
+
+def noise(size: int) -> str:
+    """Text that does not shrink much when it is compressed."""
+    return "".join(Random(size).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=size))
+
+
+def test_few_read_the_past_at_once(settings: Settings, truth: Truth) -> None:
+    """A crowd that comes back after an outage is served in turn, and takes no connection from others."""
+    with serving(settings, feed_window_events=10, catch_up_readers=2) as web, ExitStack() as stack:
+        session_id = str(web.client.submit()["session_id"])
+        begin = f"v1.{truth.do(read_head).epoch}.0"
+        write(truth, web, session_id, 500)
+        most = 0
+        now: set[Any] = set()
+
+        def started(conn: Any, *_: Any) -> None:
+            nonlocal most
+            now.add(conn)
+            most = max(most, len(now))
+
+        def done(conn: Any, *_: Any) -> None:
+            now.discard(conn)
+
+        engine = web.app.state.web._reading.sync_engine
+        event.listen(engine, "before_cursor_execute", started)
+        event.listen(engine, "after_cursor_execute", done)
+        streams = [
+            stack.enter_context(following(web.client.url, {"last_event_id": begin, "types": "event"}))
+            for _ in range(30)
+        ]
+        for stream in streams:
+            assert len(stream.take(500)) == 500
+    assert 1 <= most <= 3, "two that catch up, and one for what the process itself looks at"
+
+
+def test_only_those_are_woken_whom_it_concerns(settings: Settings, truth: Truth) -> None:
+    """A client that watches one session sleeps while another is busy."""
+    with serving(settings) as web, ExitStack() as stack:
+        quiet, busy = (str(web.client.submit()["session_id"]) for _ in range(2))
+        truth.do(sequence_feed)
+        opened(stack, web, 3, session_id=quiet)
+        watching = opened(stack, web, 1, session_id=busy)[0]
+        feed = web.app.state.web.feed
+        idle = feed._idle["session", quiet]
+        eventually(lambda: len(idle) == 3, what="idle clients")
+        before = set(idle)
+        write(truth, web, busy, 10)
+        assert len(watching.take(10)) == 10
+        assert set(feed._idle["session", quiet]) == before
+
+
+def test_what_nobody_numbers_the_reader_numbers(settings: Settings, truth: Truth) -> None:
+    """All workers are away, or Redis is: an event is a second old, then it has its position."""
+    with serving(settings) as web, ExitStack() as stack:
+        (stream,) = opened(stack, web, 1)
+        web.client.submit()
+        assert [message.event for message in stream.take(1)] == ["session_created"]
+    assert truth.count("events", "feed_pos IS NULL") == 0

@@ -1,0 +1,82 @@
+"""Promise 3, with one of its mechanisms broken on purpose: the scenario that guards it must notice."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import IncompleteRead
+from typing import Any
+
+import pytest
+from sqlalchemy import Select, bindparam, func, literal, select, true
+
+from app import feed
+from models import feed_pages
+from models.feed_pages import SHOWN, FeedFilter
+from models.tables import events, feed_head
+from runtime.settings import Settings
+from tests.support import numbering
+from tests.support.following import following
+from tests.support.truth import Truth
+from tests.support.web import WebInThread, served, until_ready
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with served(settings) as web:
+        until_ready(web)
+        yield web
+
+
+def test_numbering_without_locking_the_events_is_noticed(truth: Truth) -> None:
+    """A row that is deleted meanwhile takes its position with it."""
+    source = truth.one("SELECT pg_get_functiondef(CAST('sequence_feed' AS regproc))")
+    lock = "LIMIT batch FOR UPDATE"
+    assert source.count(lock) == 1
+    truth.rows(source.replace(lock, "LIMIT batch"))
+    with pytest.raises(AssertionError, match="not every position"):
+        numbering.an_event_deleted_while_it_is_numbered(truth)
+
+
+def by_id(_: FeedFilter) -> Select[Any]:
+    """The feed query with the id of an event for its position."""
+    shown = [events.c.id.label("feed_pos"), *SHOWN[1:]]
+    wanted = select(*shown, literal(1).label("found")).where(events.c.id > bindparam("after"), events.c.feed_pos > 0)
+    page = wanted.order_by(events.c.id).limit(bindparam("most")).subquery("page")
+    last = select(func.max(events.c.id)).where(events.c.feed_pos > 0).scalar_subquery().label("last_pos")
+    return (
+        select(feed_head.c.epoch, last, feed_head.c.floor, page)
+        .select_from(feed_head.outerjoin(page, true()))
+        .order_by(page.c.feed_pos)
+    )
+
+
+def test_reading_by_id_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are given before the commit: whoever commits late is passed over."""
+    monkeypatch.setattr(feed_pages, "_page", by_id)
+    with pytest.raises(AssertionError, match="a reader missed an event"):
+        numbering.an_event_that_commits_late(truth)
+
+
+def streams_end_whole(web: WebInThread) -> None:
+    """When the process ends, each stream ends with a message that says when to come back."""
+    with following(web.client.url) as stream:
+        stream.until("init")
+        web.drain(0.4)
+        web.server.should_exit = True
+        last = []
+        with suppress(IncompleteRead):
+            for message in stream.messages():
+                last = [message]
+    assert last, "a stream was cut without a word"
+    assert last[0].retry is not None
+
+
+def test_streams_end_whole_with_their_process(web: WebInThread) -> None:
+    streams_end_whole(web)
+
+
+def test_streams_cut_without_a_drain_are_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would go on until the server cancels them."""
+    monkeypatch.setattr(feed.Feed, "_spread_ends", lambda _: None)
+    monkeypatch.setattr(web.app.state.drain, "_listeners", [])
+    with pytest.raises(AssertionError, match="cut without a word"):
+        streams_end_whole(web)

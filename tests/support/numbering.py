@@ -1,0 +1,171 @@
+"""Scenarios of the feed's order, each with its check: run as they are, and with a part of the mechanism broken."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from models.base import ADMIN, uuid7
+from models.events import NewEvent, append_events
+from models.feed import EventRow, record_events, sequence_feed
+from models.feed_pages import FeedEvent, read_feed
+from runtime.postgres import LOCK_TIMEOUT, autocommit, sqlstate
+from tests.support.contenders import crowd, steppers
+from tests.support.following import ledger
+from tests.support.truth import Truth
+
+
+def row(number: int, session_id: str = "s") -> EventRow:
+    return EventRow("event", session_id, f'{{"data":{{"content":{number}}}}}', event_uid=uuid7())
+
+
+def number(truth: Truth) -> int:
+    """One pass, as everybody makes it: in autocommit. 0 when somebody else held what it wanted for too long."""
+    try:
+        with autocommit(truth.engine) as connection:
+            return sequence_feed(connection)
+    except Exception as fault:
+        if sqlstate(fault) == LOCK_TIMEOUT:
+            return 0
+        raise
+
+
+def number_all(truth: Truth) -> None:
+    while truth.count("events", "feed_pos IS NULL"):
+        number(truth)
+
+
+def is_whole(truth: Truth) -> None:
+    """Every position above the floor up to the head is there, once; nothing waits for one."""
+    number_all(truth)
+    last, floor = truth.rows("SELECT last_pos, floor FROM feed_head")[0]
+    positions = [one.feed_pos for one in truth.rows("SELECT feed_pos FROM events ORDER BY feed_pos")]
+    assert positions == list(range(floor + 1, last + 1)), f"not every position between {floor} and {last} is there"
+
+
+def an_event_deleted_while_it_is_numbered(truth: Truth) -> None:
+    """Whoever deletes an event that has no position yet leaves no hole behind, whichever of the two comes first."""
+    truth.do(record_events, [row(one) for one in range(10)])
+    victim = truth.one("SELECT min(id) + 4 FROM events")
+    with steppers(truth.engine, 2) as (deleter, numberer):
+        deleter.do(execute, "DELETE FROM events WHERE id = :id", id=victim)
+        numbering = numberer.do(sequence_feed)
+        assert numberer.waits, "numbering goes on over a row that is being deleted"
+        deleter.commit()
+        assert numbering.result(10) == 9
+        numberer.commit()
+    is_whole(truth)
+
+
+def an_event_that_commits_late(truth: Truth) -> None:
+    """It has a smaller id than one that was numbered and read before it: readers see it all the same."""
+    reader = Reader(truth)
+    with steppers(truth.engine, 2) as (early, late):
+        late.do(record_events, [row(1)])
+        early.do(record_events, [row(2)])
+        early.commit()
+        number(truth)
+        reader.read()
+        late.commit()
+    number(truth)
+    reader.read()
+    seen = [(one.position, one.kind, one.frame) for one in reader.seen]
+    assert seen == ledger(truth.engine, where="true"), "a reader missed an event"
+
+
+class Reader:
+    """Reads the feed as a web process does: always what is behind the position it has come to."""
+
+    def __init__(self, truth: Truth) -> None:
+        self.seen: list[FeedEvent] = []
+        self._truth = truth
+        self._at = 0
+
+    def read(self, limit: int = 1000) -> None:
+        more = True
+        while more:
+            page = self._truth.do(read_feed, self._at, limit=limit)
+            self.seen += page.events
+            self._at = page.covers
+            more = page.covers < page.head.position
+
+
+def writers_deleters_and_retention(truth: Truth, each: int, seed: int) -> None:
+    """All together with as many who number: whatever the order, the positions have no hole that nobody can explain."""
+    sessions = [truth.start(session_id=f"s{place}").session_id for place in range(4)]
+    roles: list[Callable[[Random], None]] = [
+        lambda _: _number_once(truth),
+        lambda random: _write(truth, random, sessions),
+        lambda random: _delete_unnumbered(truth, random),
+        lambda random: _retire(truth, random),
+    ]
+    _all_at_once([role for role in roles for _ in range(each)], seed)
+    is_whole(truth)
+
+
+def writers_and_readers(truth: Truth, each: int, seed: int) -> None:
+    """All together with as many who number: every reader sees the history, each event once and in its order."""
+    sessions = [truth.start(session_id=f"s{place}").session_id for place in range(4)]
+    readers = [Reader(truth) for _ in range(each)]
+    roles: list[Callable[[Random], None]] = [
+        *[lambda _: _number_once(truth)] * each,
+        *[lambda random: _write(truth, random, sessions)] * each,
+        *[partial(_read_some, reader) for reader in readers],
+    ]
+    _all_at_once(roles, seed)
+    is_whole(truth)
+    history = ledger(truth.engine, where="true")
+    for reader in readers:
+        reader.read()
+        assert [(one.position, one.kind, one.frame) for one in reader.seen] == history
+
+
+def _all_at_once(roles: Sequence[Callable[[Random], None]], seed: int) -> None:
+    def play(place: int) -> None:
+        random = Random(seed * 1000 + place)
+        for _ in range(20):
+            roles[place](random)
+
+    crowd(len(roles), play)
+
+
+def _number_once(truth: Truth) -> None:
+    number(truth)
+
+
+def _read_some(reader: Reader, random: Random) -> None:
+    reader.read(random.randint(1, 50))
+
+
+def _write(truth: Truth, random: Random, sessions: Sequence[str]) -> None:
+    items = [NewEvent(random.choice(sessions), ADMIN, "message", '{"data":{}}') for _ in range(random.randint(1, 20))]
+    connection = truth.engine.connect()
+    with connection, connection.begin() as transaction:
+        append_events(connection, items)
+        if random.random() < 0.3:
+            transaction.rollback()
+
+
+def _delete_unnumbered(truth: Truth, random: Random) -> None:
+    truth.rows(
+        "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE feed_pos IS NULL ORDER BY id DESC LIMIT :most "
+        "FOR UPDATE SKIP LOCKED)",
+        most=random.randint(1, 3),
+    )
+
+
+def _retire(truth: Truth, random: Random) -> None:
+    """Drop a prefix of the history as retention does: with the floor, in one transaction."""
+    with truth.engine.begin() as connection:
+        floor = execute(connection, "SELECT floor FROM feed_head FOR UPDATE").scalar_one()
+        last = execute(connection, "SELECT last_pos FROM feed_head").scalar_one()
+        upto = min(last, floor + random.randint(0, 5))
+        execute(connection, "DELETE FROM events WHERE feed_pos <= :upto", upto=upto)
+        execute(connection, "UPDATE feed_head SET floor = :upto", upto=upto)
+
+
+def execute(connection: Connection, statement: str, **values: Any) -> Any:
+    """Any statement, in the transaction of the connection."""
+    return connection.execute(text(statement), values)
