@@ -31,14 +31,21 @@ class Delivered:
     again: bool = False
 
 
-# What came back with a run that never began waits for an occasion: another child's end, or a later start.
+# What came back with a run that never began waits for an occasion: another child's end, or a later start. One look at
+# each session (LIMIT keeps it so: joined, they would be read through).
 _DUE = text("""
-    SELECT DISTINCT s.session_id
-    FROM child_results c
-    JOIN sessions s ON s.session_id = c.parent_session_id AND s.incarnation = c.parent_incarnation
-    WHERE c.delivered_in IS NULL AND s.status IN ('idle', 'finished')
-      AND (c.returned_at IS NULL
-           OR EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id AND r.started_at > c.returned_at))
+    WITH waiting AS MATERIALIZED (
+        SELECT c.parent_session_id, c.parent_incarnation, min(coalesce(c.returned_at, '-infinity')) AS since
+        FROM child_results c WHERE c.delivered_in IS NULL
+        GROUP BY c.parent_session_id, c.parent_incarnation
+    )
+    SELECT s.session_id FROM waiting w
+    CROSS JOIN LATERAL (
+        SELECT p.session_id, p.status, p.incarnation FROM sessions p WHERE p.session_id = w.parent_session_id LIMIT 1
+    ) s
+    WHERE s.incarnation = w.parent_incarnation AND s.status IN ('idle', 'finished')
+      AND (w.since = '-infinity'
+           OR EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id AND r.started_at > w.since))
     LIMIT :most
 """)
 

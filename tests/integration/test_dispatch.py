@@ -3,11 +3,8 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import dramatiq
 import pytest
 from sqlalchemy import Engine
 
@@ -20,10 +17,8 @@ from runtime.processes import free_port
 from runtime.settings import Settings
 from tests.support.truth import Truth, starting
 from tests.support.waiting import eventually, eventually_async
-from workers.actors import declare_actors
-from workers.broker import WakingBroker
+from tests.support.working import working
 from workers.dispatch import dispatch
-from workers.duties import duties_of
 from workers.room import engine_room
 
 # What a worker is killed with, between the commit of its claims and the message that tells of them.
@@ -42,21 +37,6 @@ with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), thre
 @pytest.fixture
 def truth(engine: Engine) -> Truth:
     return Truth(engine)
-
-
-@contextmanager
-def working(settings: Settings) -> Iterator[None]:
-    """A worker in this process, without the ticker: whatever happens was rung for."""
-    broker = WakingBroker(settings.redis_url)
-    with engine_room(settings, threads=2) as room:
-        declare_actors(broker, room.ringer, duties_of(room))
-        worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
-        worker.start()
-        try:
-            yield
-        finally:
-            worker.stop(timeout=5000)
-            broker.close()
 
 
 async def test_a_ring_brings_a_run_to_the_process_that_holds_the_poll(settings: Settings, truth: Truth) -> None:

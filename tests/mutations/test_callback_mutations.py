@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 
 from models import callbacks, child_results
 from models.free_locks import hold_free
-from tests.mutations.test_claim_mutations import notices, without
 from tests.support import calling_back
+from tests.support.broken import notices, without
 from tests.support.truth import Truth
 
 
@@ -56,7 +56,6 @@ def test_results_that_go_with_a_cancelled_run_are_noticed(truth: Truth, monkeypa
 
 def test_results_for_a_name_and_not_for_a_session_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that takes a deleted parent's id would be told of children that are not its own."""
-    whoever = " AND s.incarnation = c.parent_incarnation"
-    monkeypatch.setattr(callbacks, "_DUE", without(callbacks._DUE, whoever))
+    monkeypatch.setattr(callbacks, "_DUE", without(callbacks._DUE, "s.incarnation = w.parent_incarnation AND "))
     monkeypatch.setattr(callbacks, "_WAITING", without(callbacks._WAITING, " AND c.parent_incarnation = s.incarnation"))
     notices(calling_back.deleting_the_parent, truth, "after ")

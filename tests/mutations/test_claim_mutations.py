@@ -1,32 +1,14 @@
 """Promise 1, with one of its mechanisms broken on purpose: the scenario that guards it must notice."""
 
-from collections.abc import Callable
-
 import pytest
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 
 from models import claim, deliveries, polls, report, submit_rows, transitions
 from models.submit import submit_runs
 from tests.support import claiming, fencing
+from tests.support.broken import Scenario, notices, without
 from tests.support.contenders import steppers
 from tests.support.truth import Truth, starting
-
-Scenario = Callable[[Truth], None]
-
-
-def without(statement: TextClause, *parts: str) -> TextClause:
-    """The statement with these parts cut out; they must be there."""
-    sql = statement.text
-    for part in parts:
-        assert part in sql, f"the statement changed: {part!r} is not in it"
-        sql = sql.replace(part, "")
-    return text(sql)
-
-
-def notices(scenario: Scenario, truth: Truth, by: str | None = None) -> None:
-    """The scenario fails by its own check, saying ``by``, not because something else broke."""
-    with pytest.raises(AssertionError, match=by):
-        scenario(truth)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Workers killed while children end and parents are resumed: each parent hears of each child once (promise 2)."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from runtime.settings import Settings
+from tests.support.cluster import Cluster
+from tests.support.family import deliver, ended_child, finished, heard_of, prompts, waiting
+from tests.support.house_runners import serving
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebClient
+
+CHILD = {"execution_mode": "async_callback"}
+# A worker that is killed with the run inserted and not committed, or committed and not told to anybody.
+KILLED = """
+import os, signal, sys
+import workers.callbacks
+from runtime.bells import Ringer
+from runtime.settings import Settings
+from workers.room import engine_room
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+deliver = workers.callbacks.deliver_results
+if sys.argv[3] == "before the commit":
+    workers.callbacks.deliver_results = lambda *args, **how: die(deliver(*args, **how))
+else:
+    Ringer.ring = die
+with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), threads=1) as room:
+    workers.callbacks.resume_parents(room)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
+def test_a_worker_killed_in_the_middle_of_a_pass_leaves_no_half_of_it(
+    settings: Settings, truth: Truth, moment: str
+) -> None:
+    """Either the run is there and its results are delivered, or neither."""
+    parent = finished(truth)
+    children = [ended_child(truth, parent).session_id for _ in range(2)]
+    command = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url, moment]
+    process = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
+    assert process.returncode == -signal.SIGKILL
+    there = moment == "after the commit"
+    eventually(lambda: len(prompts(truth, parent)) == there)
+    assert waiting(truth, parent) == ([] if there else children)
+    eventually(lambda: deliver(truth).runs or heard_of(truth, parent))
+    assert heard_of(truth, parent) == children
+
+
+def test_children_that_end_while_workers_die_are_each_told_once(cluster: Cluster, truth: Truth) -> None:
+    """Until no worker of the beginning is left; the next one finds what they left."""
+    webs, workers = cluster.start_house(workers=2)
+    clients = [WebClient(web.url) for web in webs]
+    children: dict[str, list[str]] = {clients[0].submit()["session_id"]: [] for _ in range(4)}
+
+    def submit_children(each: int) -> None:
+        for number in range(each):
+            for parent, sessions in children.items():
+                child = clients[number % 2].submit(parent_session_id=parent, **CHILD)
+                sessions.append(child["session_id"])
+
+    def heard() -> int:
+        return sum(len(heard_of(truth, parent)) for parent in children)
+
+    def all_heard() -> bool:
+        quiet = truth.count("runs", "status NOT IN ('completed', 'failed', 'stopped')") == 0
+        return quiet and not any(waiting(truth, parent) for parent in children)
+
+    with serving([web.url for web in webs]):
+        for worker in workers:
+            before = heard()
+            submit_children(6)
+            eventually(lambda before=before: heard() > before, 30, every=0.02)
+            worker.kill()
+        submit_children(2)
+        cluster.start_worker()
+        eventually(all_heard, 60, every=0.1, what="the last child told")
+    for parent, sessions in children.items():
+        assert Counter(heard_of(truth, parent)) == Counter(sessions)
+    for client in clients:
+        client.close()

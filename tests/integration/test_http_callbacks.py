@@ -1,0 +1,124 @@
+"""Parents and children over the wire: nesting, and who rings for parents; no ticker is there to help."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from runtime.bells import Bells
+from runtime.names import Actor
+from runtime.settings import Settings
+from tests.support.family import heard_of
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebClient, served
+from tests.support.working import working
+
+CHILD = {"execution_mode": "async_callback"}
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[WebClient]:
+    with served(settings) as web:
+        yield web.client
+
+
+def test_sessions_nest_ten_deep(client: WebClient) -> None:
+    """The eleventh generation is refused, in words that say why; each knows how deep it is."""
+    parent: str | None = None
+    for depth in range(11):
+        parent = client.submit(parent_session_id=parent)["session_id"]
+        assert client.get(f"/sessions/{parent}").json()["session"]["depth"] == depth
+    body = {"type": "start_session", "parameters": {"prompt": "p"}, "parent_session_id": parent}
+    refused = client.post("/runs", body)
+    assert (refused.status_code, refused.json()) == (
+        400,
+        {"detail": "Session would be nested 11 levels deep; at most 10 are allowed"},
+    )
+
+
+def reported(client: WebClient, runner: str, parent: str) -> str:
+    return str(client.finished(runner, parent_session_id=parent, **CHILD)["session_id"])
+
+
+def reported_in_bulk(client: WebClient, runner: str, parent: str) -> str:
+    run = client.started(runner, parent_session_id=parent, **CHILD)
+    word = {"run_id": run["run_id"], "claim_token": run["claim_token"], "outcome": "failed", "error": "e"}
+    client.post("/runner/runs/report", {"runner_id": runner, "reports": [word]})
+    return str(run["session_id"])
+
+
+def stopped_run(client: WebClient, runner: str, parent: str) -> str:
+    run = client.submit(parent_session_id=parent, **CHILD)
+    client.post(f"/runs/{run['run_id']}/stop")
+    return str(run["session_id"])
+
+
+def stopped_session(client: WebClient, runner: str, parent: str) -> str:
+    run = client.submit(parent_session_id=parent, **CHILD)
+    client.post(f"/sessions/{run['session_id']}/stop")
+    return str(run["session_id"])
+
+
+def deleted(client: WebClient, runner: str, parent: str) -> str:
+    run = client.submit(parent_session_id=parent, **CHILD)
+    client.http.delete(f"/sessions/{run['session_id']}")
+    return str(run["session_id"])
+
+
+def deregistered(client: WebClient, runner: str, parent: str) -> str:
+    run = client.started(runner, parent_session_id=parent, **CHILD)
+    client.http.delete(f"/runners/{runner}", params={"self": "true"})
+    return str(run["session_id"])
+
+
+@pytest.mark.parametrize(
+    "end",
+    [reported, reported_in_bulk, stopped_run, stopped_session, deleted, deregistered],
+    ids=lambda end: end.__name__,
+)
+def test_the_end_of_a_child_rings_for_its_parent(
+    client: WebClient, settings: Settings, truth: Truth, end: Callable[[WebClient, str, str], str]
+) -> None:
+    """Whoever ends it."""
+    parent = client.finished(client.register("parents"))["session_id"]
+    with working(settings):
+        child = end(client, client.register("children"), parent)
+        eventually(lambda: heard_of(truth, parent) == [child])
+
+
+def test_the_end_of_a_parents_run_rings_for_what_waits(client: WebClient, settings: Settings, truth: Truth) -> None:
+    """The next run is there when the runner asks again."""
+    runner = client.register()
+    run = client.started(runner)
+    children = [reported(client, runner, run["session_id"]) for _ in range(2)]
+    with working(settings):
+        client.report(run, runner, "completed")
+        carried = client.claim(runner)
+    assert carried["parameters"]["prompt"].startswith('<agent-callback type="aggregated" count="2">')
+    assert heard_of(truth, run["session_id"]) == children
+
+
+def test_the_end_of_an_idle_process_rings_for_what_waits(client: WebClient, settings: Settings, truth: Truth) -> None:
+    """A session that was to be stopped and ended by itself is free again."""
+    runner = client.register()
+    run = client.started(runner)
+    client.report(run, runner, "completed", session_status="idle")
+    parent = run["session_id"]
+    client.post(f"/sessions/{parent}/stop")
+    child = reported(client, client.register("children"), parent)
+    with working(settings):
+        client.post(f"/runner/sessions/{parent}/status", {"runner_id": runner, "status": "finished"})
+        eventually(lambda: heard_of(truth, parent) == [child])
+
+
+def test_runs_without_parents_ring_for_no_parent(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly all reports are of such."""
+    rung: list[Actor] = []
+    monkeypatch.setattr(Bells, "ring", lambda _, actor: rung.append(actor))
+    with served(settings) as web:
+        runner = web.client.register()
+        eventually(lambda: Actor.CALLBACKS in rung)
+        rung.clear()
+        web.client.finished(runner)
+        eventually(lambda: rung.count(Actor.DISPATCH) == 3, what="the rings of a submission, a start and an end")
+    assert Actor.CALLBACKS not in rung

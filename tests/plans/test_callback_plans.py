@@ -1,0 +1,104 @@
+"""What is asked for parents costs what waits for those that are due, not what was delivered or is kept."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+
+from models import callbacks, child_results, settle, upkeep
+from tests.support.explained import Plan, explain
+from tests.support.family import ended_child, finished
+from tests.support.scans import analyze, fill, indexes, scanned
+from tests.support.servers import PostgresOfTests
+from tests.support.truth import Truth
+
+WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
+LARGE = {"runs", "sessions", "events", "child_results"}
+
+_DELIVERED = """
+    INSERT INTO child_results (child_run_id, child_session_id, parent_session_id, parent_incarnation, outcome, body,
+                               body_bytes, delivered_in)
+    SELECT 'run_d' || n, 'child_' || n, 'old_' || 1 + n % 40000, 'i' || 1 + n % 40000, 'completed', '{}', 2,
+        'run_0' || lpad(CAST(1 + n % 40000 AS text), 12, '0')
+    FROM generate_series(1, 100000) n
+"""
+_KEPT = """
+    INSERT INTO child_results (child_run_id, child_session_id, parent_session_id, parent_incarnation, outcome, body)
+    SELECT 'run_k' || n, 'kept_' || n, 'failed_' || 1 + n % 200, 'f', 'completed', '{}' FROM generate_series(1, 1000) n
+"""
+_FAILED = """
+    INSERT INTO sessions (session_id, incarnation, status, last_outcome)
+    SELECT 'failed_' || n, 'f', 'failed', 'failed' FROM generate_series(1, 200) n
+"""
+
+
+@pytest.fixture(scope="module")
+def families(postgres: PostgresOfTests) -> Iterator[Truth]:
+    """100,000 delivered results, 1,000 that failed parents keep, and three parents that are due."""
+    url = postgres.create()
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    truth = Truth(engine)
+    fill(truth)
+    for statement in (_DELIVERED, _FAILED, _KEPT):
+        truth.rows(statement)
+    for _ in range(3):
+        ended_child(truth, finished(truth), "done")
+    analyze(truth)
+    yield truth
+    engine.dispose()
+    postgres.drop(url)
+
+
+def plan_of(truth: Truth, statement: Any, values: dict[str, Any], way: str) -> Plan:
+    with truth.engine.connect() as connection:
+        plan = explain(connection, statement, values, way=way)
+        connection.rollback()
+    return plan
+
+
+@WAYS
+def test_who_is_due_is_read_from_what_waits_alone(families: Truth, way: str) -> None:
+    """By the index of what waits; each session once at most."""
+    plan = plan_of(families, callbacks._DUE, {"most": 100}, way)
+    assert plan.indexes("child_results") == {"ix_child_results_waiting"}
+    assert plan.touched("child_results") <= 1003
+    assert plan.touched("sessions") <= 203
+    assert len(families.rows(callbacks._DUE.text, most=100)) == 3
+
+
+@WAYS
+def test_nothing_asked_for_a_parent_reads_a_table_through(families: Truth, way: str) -> None:
+    """Parents, what waits for them, their bodies; and the ends of children and of runs that carried something."""
+    values = {
+        "parents": ["failed_1"],
+        "most": 1000,
+        "children": ["run_d1"],
+        "runs": ["run_d1"],
+        "sessions": ["old_1"],
+    }
+    parts = {name: getattr(callbacks, name) for name in ("_PARENTS", "_WAITING", "_BODIES", "_DELIVERED")}
+    parts |= {"_KEEP": child_results._KEEP, "_GIVE_BACK": child_results._GIVE_BACK}
+    for name, statement in parts.items():
+        assert scanned(families, statement, values, way=way) & LARGE == set(), name
+    assert "ix_child_results_delivered" in indexes(families, child_results._GIVE_BACK, values, way=way)
+    assert "ix_child_results_waiting" in indexes(families, callbacks._WAITING, values, way=way)
+
+
+@WAYS
+def test_a_settled_session_costs_one_look_at_what_waits(families: Truth, way: str) -> None:
+    """Every end of a run asks whether something is owed."""
+    names = ("sessions", "outcomes", "unless_live", "lives", "runners", "registrations", "resumed", "parents", "signs")
+    values = dict(
+        zip(names, (["old_1"], [None], [False], ["keep"], [None], [None], [False], [None], [False]), strict=True)
+    )
+    families.rows("UPDATE sessions SET status = 'finished' WHERE session_id = 'old_1'")
+    plan = plan_of(families, settle._SETTLE, values, way)
+    assert plan.touched("child_results") <= 1
+    assert plan.indexes("child_results") <= {"ix_child_results_waiting"}
+
+
+def test_upkeep_looks_at_each_result_once(families: Truth) -> None:
+    """It may read them through: four times an hour."""
+    plan = plan_of(families, upkeep._CHILD_RESULTS, {"most": 1000}, "custom")
+    assert plan.touched("child_results") <= 2 * 102_000

@@ -1,0 +1,27 @@
+"""A worker inside the test's own process, without the ticker."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dramatiq
+
+from runtime.settings import Settings
+from workers.actors import declare_actors
+from workers.broker import WakingBroker
+from workers.duties import duties_of
+from workers.room import engine_room
+
+
+@contextmanager
+def working(settings: Settings) -> Iterator[None]:
+    """Let actors run until the end of the block: whatever happens in it was rung for."""
+    broker = WakingBroker(settings.redis_url)
+    with engine_room(settings, threads=2) as room:
+        declare_actors(broker, room.ringer, duties_of(room))
+        worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.stop(timeout=5000)
+            broker.close()
