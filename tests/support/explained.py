@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, TextClause, text
 
-_NAMES = re.compile(r"(?<!:):([a-z_]+)")
+_NAMES = re.compile(r"(?<!:):([a-z_][a-z_0-9]*)")
 _numbers = count()
 
 

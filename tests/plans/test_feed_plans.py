@@ -1,0 +1,104 @@
+"""The feed's queries beside a long history: a look, a page and a pass of numbering touch what they need and no more."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.dialects import postgresql
+
+from models import feed
+from models.feed_pages import EVERYTHING, SPAN, FeedFilter, _page
+from tests.support.explained import Plan, explain
+from tests.support.scans import analyze
+from tests.support.servers import PostgresOfTests
+from tests.support.truth import Truth
+
+WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
+HISTORY = 60_000
+PAGE = 500
+
+
+@pytest.fixture(scope="module")
+def long_history(postgres: PostgresOfTests) -> Iterator[Truth]:
+    """Many numbered events of many sessions, some that wait for their position, and a floor below these."""
+    url = postgres.create()
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    truth = Truth(engine)
+    truth.rows(
+        "INSERT INTO events (event_uid, kind, session_id, run_id, owner, frame, feed_pos) "
+        "SELECT 'u' || n, CASE n % 3 WHEN 0 THEN 'event' WHEN 1 THEN 'run_updated' ELSE 'session_updated' END, "
+        "'s' || n % 500, 'r' || n % 5000, 'o' || n % 7, '{\"data\":{}}', n FROM generate_series(1, :many) n",
+        many=HISTORY,
+    )
+    truth.rows(
+        "INSERT INTO events (event_uid, kind, session_id, frame) "
+        "SELECT 'w' || n, 'event', 's1', '{}' FROM generate_series(1, 50) n"
+    )
+    truth.rows("UPDATE feed_head SET last_pos = :many, numbered_below = :many - 1000", many=HISTORY)
+    analyze(truth)
+    yield truth
+    engine.dispose()
+    postgres.drop(url)
+
+
+def plan_of(truth: Truth, which: FeedFilter, after: int, way: str) -> Plan:
+    """The plan of the one feed query, as text with the values that the filter puts into it."""
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy annotates no dialect
+    compiled = _page(which).compile(dialect=dialect)
+    statement = text(re.sub(r"(:[a-z_0-9]+)::([A-Z]+)", r"CAST(\1 AS \2)", str(compiled)))
+    values = compiled.construct_params({"after": after, "most": PAGE})
+    with truth.engine.connect() as connection:
+        plan = explain(connection, statement, values, way=way)
+        connection.rollback()
+    return plan
+
+
+@WAYS
+@pytest.mark.parametrize("after", [0, HISTORY // 2, HISTORY - 10, HISTORY])
+def test_a_page_of_everything_is_read_in_the_order_of_positions(long_history: Truth, after: int, way: str) -> None:
+    """Its own length, wherever it begins; nothing is sorted or thrown away."""
+    plan = plan_of(long_history, EVERYTHING, after, way)
+    assert plan.indexes("events") == {"uq_events_feed_pos"}
+    assert plan.touched("events") <= PAGE
+
+
+@WAYS
+@pytest.mark.parametrize("after", [0, HISTORY - 10])
+def test_a_page_of_one_session_looks_at_hardly_anything_else(long_history: Truth, after: int, way: str) -> None:
+    """Whatever lies between; near the head the last positions are as good."""
+    plan = plan_of(long_history, FeedFilter(session_id="s7"), after, way)
+    assert plan.touched("events") <= HISTORY / 500
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "which",
+    [FeedFilter(run_id="none"), FeedFilter(owner="none")],
+    ids=["run", "owner"],
+)
+def test_a_filter_that_nothing_passes_walks_a_bounded_stretch(long_history: Truth, which: FeedFilter, way: str) -> None:
+    """A page of a sparse feed costs a stretch of history, never all of it."""
+    plan = plan_of(long_history, which, 0, way)
+    assert plan.indexes("events") == {"uq_events_feed_pos"}
+    assert plan.touched("events") <= SPAN
+
+
+@WAYS
+def test_a_look_at_the_head_touches_one_event(long_history: Truth, way: str) -> None:
+    """Twice a second in every web process."""
+    with long_history.engine.connect() as connection:
+        plan = explain(connection, feed._LOOK, {"age": 1.0}, way=way)
+        connection.rollback()
+    assert plan.indexes("events") == {"ix_events_unnumbered"}
+    assert plan.touched("events") <= 1
+
+
+def test_numbering_reads_only_what_waits(long_history: Truth) -> None:
+    """From the small index of events without a position, above the floor."""
+    statement = text("SELECT id FROM events WHERE feed_pos IS NULL AND id > :floor ORDER BY id LIMIT :batch FOR UPDATE")
+    with long_history.engine.connect() as connection:
+        plan = explain(connection, statement, {"floor": HISTORY - 1000, "batch": 1000})
+        connection.rollback()
+    assert plan.indexes("events") == {"ix_events_unnumbered"}
+    assert plan.touched("events") == 50
