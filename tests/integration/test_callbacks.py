@@ -282,11 +282,10 @@ def test_a_parent_and_its_own_parent_may_be_due_in_one_pass(truth: Truth) -> Non
 
 
 def test_the_session_keeps_its_owner(truth: Truth) -> None:
-    """We resume it, it stays whose it was; so do children."""
-    alice = Caller(Role.USER, "alice")
-    parent = finished(truth, caller=alice)
-    child = ended_child(truth, parent, caller=alice)
-    assert truth.run(child.run_id).owner == "alice"
+    """We resume it, it stays whose it was; a child is its parent's owner's, whoever submits it."""
+    parent = finished(truth, caller=Caller(Role.USER, "alice"))
+    child = ended_child(truth, parent, caller=ADMIN)
+    assert (truth.run(child.run_id).owner, truth.session(child.session_id).owner) == ("alice", "alice")
     assert truth.run(deliver(truth).runs[parent]).owner == "alice"
 
 

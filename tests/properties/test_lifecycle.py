@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Engine
 
 from models.base import ADMIN
+from models.callbacks import deliver_results
 from models.delete import Deleted, DeleteSession, delete_sessions
 from models.deliveries import confirm_deliveries, release_claims
 from models.errors import StopSessionFirst
@@ -65,6 +66,7 @@ class Lifecycle(RuleBasedStateMachine, World):
         delayed=SELDOM,
         attempts=st.integers(1, 2),
         key=st.sampled_from([None, None, "k1", "k2"]),
+        child=st.booleans(),
     )
     def submit(
         self,
@@ -75,6 +77,7 @@ class Lifecycle(RuleBasedStateMachine, World):
         delayed: bool,  # noqa: FBT001 - drawn by Hypothesis
         attempts: int,
         key: str | None,
+        child: bool,  # noqa: FBT001 - drawn by Hypothesis
     ) -> None:
         values: dict[str, Any] = {
             "priority": priority,
@@ -87,9 +90,12 @@ class Lifecycle(RuleBasedStateMachine, World):
         if delayed:
             values["delay_seconds"] = 3600.0
         resume = resume and bool(self.sessions)
+        parent = some(self.sessions, which) if child and self.sessions and not resume else None
+        if parent is not None:
+            values |= {"parent_session_id": parent.session_id, "execution_mode": "async_callback"}
         item = resuming(some(self.sessions, which).session_id, **values) if resume else starting(**values)
         first = next((answer for had, answer in self.submitted if key and had.idempotency_key == key), None)
-        (answer,) = self.truth.submit(item)
+        (answer,) = self.truth.submit(item, max_depth=100)
         assert isinstance(answer, Submitted)
         if first is not None:
             assert (answer.run_id, answer.replayed) == (first.run_id, True)
@@ -103,7 +109,20 @@ class Lifecycle(RuleBasedStateMachine, World):
             tags=frozenset(tags),
             delayed=delayed,
             max_attempts=attempts,
+            parent=parent,
         )
+
+    @precondition(lambda self: any(session.waiting for session in self.sessions))
+    @rule()
+    def parents_hear(self) -> None:
+        """Those that are due, and nobody else."""
+        due = {session.session_id for session in self.sessions if session.due}
+        delivered = self.truth.do(deliver_results)
+        assert delivered.runs.keys() == due
+        for session_id, run_id in delivered.runs.items():
+            self.model.resume_parent(self.model.sessions[session_id], run_id)
+
+    parents_hear_again = parents_hear
 
     @precondition(lambda self: any(answer.run_id in self.model.runs for _, answer in self.submitted))
     @rule(which=WHICH)
@@ -286,6 +305,17 @@ class Lifecycle(RuleBasedStateMachine, World):
     @invariant()
     def all_is_well(self) -> None:
         self.check()
+
+    @invariant()
+    def every_end_of_a_child_waits_or_is_carried(self) -> None:
+        """For parents that are there."""
+        rows = self.truth.rows("SELECT child_run_id, parent_session_id, delivered_in FROM child_results")
+        expected = {
+            (result.child.run_id, session.session_id, result.carrier.run_id if result.carrier else None)
+            for session in self.sessions
+            for result in session.owed
+        }
+        assert {(row.child_run_id, row.parent_session_id, row.delivered_in) for row in rows} == expected
 
 
 @pytest.mark.timeout(300)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 
 IN_HAND = {"claimed", "running", "stopping"}
 ENDED = {"completed", "failed", "stopped"}
 MOST_FRUITLESS = 10
+_moments = count(1)
 
 
 @dataclass(eq=False)
@@ -24,7 +26,7 @@ class Runner:
 @dataclass(eq=False)
 class Run:
     """``token`` and ``runner`` stay with a run that ended in somebody's hands; ``recalled`` is an end report that was
-    taken for the end of a time limit: whose, and what it said.
+    taken for the end of a time limit: whose, and what it said. ``parent`` hears of its end.
     """
 
     run_id: str
@@ -44,6 +46,8 @@ class Run:
     cause: str | None = None
     ended_by_us: bool = False
     recalled: tuple[Runner, str | None, str] | None = None
+    parent: "Session | None" = None
+    began: int = 0
 
     @property
     def ready(self) -> bool:
@@ -63,6 +67,11 @@ class Run:
 
     def end(self, status: str, *, by_us: bool = False) -> None:
         self.status, self.ended_by_us = status, by_us
+        if self.parent is not None:
+            self.parent.owed.append(Result(self))
+        for result in self.session.owed:
+            if result.carrier is self and not self.started:
+                result.carrier, result.returned = None, next(_moments)
 
     def again_or_failed(self) -> None:
         """Its runner or its time is gone: attempts decide."""
@@ -76,14 +85,38 @@ class Run:
 
 
 @dataclass(eq=False)
+class Result:
+    """What a child left: which run carries it, and when one that never began gave it back."""
+
+    child: Run
+    carrier: Run | None = None
+    returned: int = 0
+
+
+@dataclass(eq=False)
 class Session:
-    """``live`` is the runner of its process; ``stop`` an open stop: who was told, and of which run."""
+    """``live`` is the runner of its process; ``stop`` an open stop: who was told, and of which run; ``owed`` all that
+    its children left.
+    """
 
     session_id: str
     runs: list[Run] = field(default_factory=list)
     live: Runner | None = None
     outcome: str | None = None
     stop: tuple[Runner, Run | None] | None = None
+    owed: list[Result] = field(default_factory=list)
+
+    @property
+    def waiting(self) -> list[Result]:
+        return [result for result in self.owed if result.carrier is None]
+
+    @property
+    def due(self) -> bool:
+        """Free to hear of what waits; what came back only after a later start."""
+        last = max((run.began for run in self.runs if run.started), default=0)
+        return self.status in {"idle", "finished"} and any(
+            not result.returned or last > result.returned for result in self.waiting
+        )
 
     @property
     def unfinished(self) -> list[Run]:
@@ -196,7 +229,7 @@ class Model:
             run.ended_by_us = False
             return
         if not run.started:
-            run.started, run.attempt, run.fruitless = True, run.attempt + 1, 0
+            run.started, run.attempt, run.fruitless, run.began = True, run.attempt + 1, 0, next(_moments)
         if outcome == "started":
             run.status, session.live = "running", holder
             return
@@ -258,7 +291,18 @@ class Model:
     def can_delete(self, session: Session) -> bool:
         return session.status not in {"running", "idle", "stopping"} and not session.live and not session.active
 
+    def resume_parent(self, session: Session, run_id: str) -> None:
+        """One run carries all that waits, and goes on as the session's last one."""
+        above = session.runs[-1].parent
+        there = above is not None and above.session_id in self.sessions
+        waiting = session.waiting
+        carrier = self.submit(session.session_id, run_id, parent=above if there else None)
+        for result in waiting:
+            result.carrier = carrier
+
     def delete(self, session: Session) -> None:
+        for run in session.unfinished:
+            run.end("stopped", by_us=True)
         for run in session.runs:
             del self.runs[run.run_id]
         del self.sessions[session.session_id]
