@@ -139,13 +139,14 @@ class Stream:
         shown = SessionFilter(session_id=self.which.session_id, run_id=self.which.run_id, owner=self.which.owner)
         left = self._feed.settings.init_limit
         after: str | None = None
-        self._heartbeat = BLANK
         while True:
             page = accepted(
                 await self._feed.patiently(
                     list_sessions, self._wanted.caller, shown, limit=min(SNAPSHOT_PAGE, left), after=after
                 )
             )
+            # Not before its first line is there: a blank in front of `id:` would be another field.
+            self._heartbeat = BLANK
             yield opening + b",".join(encode(session_json(session)) for session in page.sessions)
             opening, after = b",", page.next_cursor
             left -= len(page.sessions)
@@ -204,15 +205,15 @@ class Stream:
             self._woken = None
         if woken:
             return b""
-        if self._is_in_window():
-            # It would have been woken for anything else.
-            self._position = max(self._position, self._feed.window.high)
         if self._told == self._position:
             return HEARTBEAT
         return b": heartbeat\nid: %s\n\n" % self._cursor()
 
     def _let_go(self) -> None:
         if self._woken is not None and not self._woken.done():
+            if self._window is self._feed.window:
+                # It would have been woken for anything it wants. Later is too late: what comes then wakes nobody here.
+                self._position = max(self._position, self._feed.window.high)
             self._woken.set_result(False)
 
     def _time_is_up(self) -> None:
