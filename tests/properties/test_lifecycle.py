@@ -16,14 +16,13 @@ from hypothesis.stateful import (
 from sqlalchemy import Engine
 
 from models.base import ADMIN
-from models.callbacks import deliver_results
 from models.delete import Deleted, DeleteSession, delete_sessions
 from models.deliveries import confirm_deliveries, release_claims
 from models.errors import StopSessionFirst
 from models.polls import give_up_polls, recheck_polls
 from models.profiles import Demands
 from models.runs import Run as RunRow
-from models.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
+from models.stop import Stopped, StopSession, stop_sessions
 from models.submit import Submitted
 from tests.support import clocks
 from tests.support.model import ENDED, IN_HAND
@@ -115,14 +114,19 @@ class Lifecycle(RuleBasedStateMachine, World):
     @precondition(lambda self: any(session.waiting for session in self.sessions))
     @rule()
     def parents_hear(self) -> None:
-        """Those that are due, and nobody else."""
-        due = {session.session_id for session in self.sessions if session.due}
-        delivered = self.truth.do(deliver_results)
-        assert delivered.runs.keys() == due
-        for session_id, run_id in delivered.runs.items():
-            self.model.resume_parent(self.model.sessions[session_id], run_id)
+        self.deliver()
 
-    parents_hear_again = parents_hear
+    @precondition(lambda self: any(session.free for session in self.sessions))
+    @rule(which=WHICH, called_off=st.booleans())
+    def a_child_is_cancelled(self, which: int, called_off: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
+        """Its parent hears so; somebody may call off what it would do then."""
+        parent = some([session for session in self.sessions if session.free], which)
+        self.stop(self.submit_plainly(which, parent))
+        self.deliver()
+        if called_off:
+            self.stop(parent.runs[-1])
+
+    a_child_is_cancelled_again = a_child_is_cancelled
 
     @precondition(lambda self: any(answer.run_id in self.model.runs for _, answer in self.submitted))
     @rule(which=WHICH)
@@ -142,10 +146,7 @@ class Lifecycle(RuleBasedStateMachine, World):
     @precondition(lambda self: self.runs)
     @rule(which=WHICH)
     def stop_run(self, which: int) -> None:
-        run = some(self.runs, which)
-        (answer,) = self.truth.do(stop_runs, [StopRun(ADMIN, run.run_id)])
-        assert isinstance(answer, Stopped)
-        assert answer.status == self.model.stop_run(run)
+        self.stop(some(self.runs, which))
 
     @precondition(lambda self: self.sessions)
     @rule(which=WHICH, busy=SELDOM)

@@ -111,12 +111,14 @@ class Session:
         return [result for result in self.owed if result.carrier is None]
 
     @property
+    def free(self) -> bool:
+        return self.status in {"idle", "finished"}
+
+    @property
     def due(self) -> bool:
         """Free to hear of what waits; what came back only after a later start."""
         last = max((run.began for run in self.runs if run.started), default=0)
-        return self.status in {"idle", "finished"} and any(
-            not result.returned or last > result.returned for result in self.waiting
-        )
+        return self.free and any(not result.returned or last > result.returned for result in self.waiting)
 
     @property
     def unfinished(self) -> list[Run]:

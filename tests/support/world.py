@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from models.base import new_id
+from models.base import ADMIN, new_id
+from models.callbacks import deliver_results
 from models.claim import Ask
 from models.deliveries import Claim
 from models.errors import InvalidTransition, RunnerNotRegistered, StaleClaim
@@ -12,6 +13,7 @@ from models.register import Registered, Registration, register_runners
 from models.report import Report, Reported, report_runs
 from models.runners import LeaveRunner, Touch, deregister_runners, touch_runners
 from models.statuses import Outcome
+from models.stop import Stopped, StopRun, stop_runs
 from models.submit import NewRun, Submitted
 from models.tables import metadata
 from tests.support import clocks, invariants, truth
@@ -79,10 +81,28 @@ class World:
     def check(self) -> None:
         invariants.check(self.truth, self.model, self.memory)
 
-    def submit_plainly(self, which: int) -> None:
-        (answer,) = self.truth.accept(item := starting(max_attempts=2, run_timeout_seconds=60))
+    def submit_plainly(self, which: int, parent: Session | None = None) -> Run:
+        values: dict[str, Any] = {"max_attempts": 2, "run_timeout_seconds": 60}
+        if parent is not None:
+            values |= {"parent_session_id": parent.session_id, "execution_mode": "async_callback"}
+        item = starting(**values)
+        (answer,) = self.truth.submit(item, max_depth=100)
+        assert isinstance(answer, Submitted)
         self.submitted.append((item, answer))
-        self.model.submit(answer.session_id, answer.run_id, max_attempts=2)
+        return self.model.submit(answer.session_id, answer.run_id, max_attempts=2, parent=parent)
+
+    def stop(self, run: Run) -> None:
+        (answer,) = self.truth.do(stop_runs, [StopRun(ADMIN, run.run_id)])
+        assert isinstance(answer, Stopped)
+        assert answer.status == self.model.stop_run(run)
+
+    def deliver(self) -> None:
+        """A pass over the parents: those that are due are resumed, and nobody else."""
+        due = {session.session_id for session in self.sessions if session.due}
+        delivered = self.truth.do(deliver_results)
+        assert delivered.runs.keys() == due
+        for session_id, run_id in delivered.runs.items():
+            self.model.resume_parent(self.model.sessions[session_id], run_id)
 
     def register(self, tags: set[str], capacity: int | None) -> None:
         made = self.truth.runner(tags=sorted(tags), capacity=capacity)
@@ -145,7 +165,8 @@ class World:
         """Whatever comes next for some run when nothing goes wrong."""
         pool = [run for run in self.runs if run.ready or run.status in {"claimed", "running"}]
         if not pool:
-            return self.submit_plainly(which)
+            self.submit_plainly(which)
+            return None
         run = some(pool, which)
         if run.ready:
             takers = [runner for runner in self.runners if run.open_to(runner) and not runner.told]
