@@ -117,7 +117,8 @@ def deliver_results(
     runs = _submit(conn, {one: parents[one] for one in chosen}, _prompts(conn, chosen), limits)
     pairs = [(child, runs[one]) for one, children in chosen.items() if one in runs for child in children]
     conn.execute(_DELIVERED, {"children": [child for child, _ in pairs], "runs": [run_id for _, run_id in pairs]})
-    return Delivered(runs, again=left or len(due) >= at_most)
+    # Without progress whoever holds them is waited for by the tick, not by asking again at once.
+    return Delivered(runs, again=bool(runs) and (left or len(due) >= at_most))
 
 
 def _hold(conn: Connection, seen: Mapping[str, Row[Any]]) -> dict[str, Row[Any]]:

@@ -20,6 +20,7 @@ CLAIM_SECONDS = Histogram("coordinator_claim_seconds", "One pass of the matchmak
 POLLS_PARKED = Gauge("coordinator_polls_parked", "Polls of runners held by this process")
 # kind: what ran out
 EXPIRED = Counter("coordinator_expired", "What expiry ended or returned", ["kind"])
+PARENTS_RESUMED = Counter("coordinator_parents_resumed", "Runs by which parents hear of their children")
 
 # outcome: sent, failed, coalesced
 RINGS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])

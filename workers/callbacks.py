@@ -4,6 +4,7 @@ from typing import Final
 
 from models.callbacks import deliver_results
 from models.duties import duty_due
+from runtime.metrics import PARENTS_RESUMED
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.room import Room
@@ -18,6 +19,7 @@ def resume_parents(room: Room) -> None:
     with transaction(room.engine) as connection:
         delivered = deliver_results(connection, limits=room.limits, at_most=PARENTS_A_PASS)
     if delivered.runs:
+        PARENTS_RESUMED.inc(len(delivered.runs))
         room.ringer.ring(Actor.DISPATCH)
         room.ringer.ring(Actor.BROADCAST)
     if delivered.again:
