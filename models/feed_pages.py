@@ -1,6 +1,7 @@
 """The one feed query: what came after a position, for the live feed and for whoever catches up alike (promise 3)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, Select, bindparam, func, select, true
@@ -77,6 +78,7 @@ def read_feed(conn: Connection, after: int, which: FeedFilter = EVERYTHING, *, l
     return FeedPage(head, found, max(after, found[-1].position if cut else walked))
 
 
+@lru_cache(maxsize=256)
 def _page(which: FeedFilter) -> Select[Any]:
     after = bindparam("after", type_=BigInteger)
     wanted = [events.c.feed_pos > after]
