@@ -35,7 +35,8 @@ def in_its_loop(web: WebInThread, work: Callable[[], None]) -> None:
 
     def turn() -> None:
         try:
-            done.set_result(work())
+            work()
+            done.set_result(None)
         except BaseException as fault:  # noqa: BLE001 raised in the test's own thread
             done.set_exception(fault)
 

@@ -3,7 +3,7 @@
 import http.client
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -63,6 +63,8 @@ class Connection:
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 30
+    # Set when the client wants no more, whatever comes.
+    over: threading.Event = field(default_factory=threading.Event)
     parser: Parser = field(default_factory=Parser)
 
     def __post_init__(self) -> None:
@@ -74,7 +76,7 @@ class Connection:
     def messages(self, most_bytes: int | None = None) -> Iterator[Message]:
         """What comes, until the server ends the stream, or after so many bytes."""
         left = most_bytes
-        while left is None or left > 0:
+        while (left is None or left > 0) and not self.over.is_set():
             data = self.response.read1(READ_BYTES if left is None else min(left, READ_BYTES))
             if not data:
                 return
@@ -117,7 +119,7 @@ def following(url: str, query: Mapping[str, Any] | None = None, **headers: str) 
 class Follower:
     """Follows the feed in a thread through all that happens to it: on each reconnect it goes to the next address.
 
-    With ``cuts`` it hangs up by itself after a random number of bytes, again and again. ``events`` is what an
+    ``urls`` may change meanwhile; ``turn`` is where it begins. With ``cuts`` it hangs up by itself after a random number of bytes, again and again. ``events`` is what an
     application would have seen; ``resets`` must stay empty where nothing may be lost.
     """
 
@@ -129,18 +131,20 @@ class Follower:
         cursor: str | None = None,
         cuts: Random | None = None,
         longest: int = 20_000,
+        turn: int = 0,
     ) -> None:
         self.events: list[Message] = []
         self.inits: list[Message] = []
         self.resets: list[Message] = []
         self.cursor = cursor
         self.connections = 0
-        self._urls = list(urls)
+        self._urls = urls
+        self._turn = turn
+        self._fault: BaseException | None = None
         self._query = dict(query or {})
         self._cuts = cuts
         self._longest = longest
         self._ended = threading.Event()
-        self._open: Connection | None = None
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
@@ -149,10 +153,12 @@ class Follower:
         self._ended.set()
         self._thread.join(40)
         assert not self._thread.is_alive()
+        if self._fault is not None:
+            raise self._fault
 
     def until_at(self, position: int, within: float = 30) -> None:
         """Wait until its cursor has come so far."""
-        eventually(lambda: self.position >= position, within, what=f"a client at {position}")
+        eventually(lambda: self._fault or self.position >= position, within, what=f"a client at {position}")
 
     @property
     def position(self) -> int:
@@ -161,10 +167,15 @@ class Follower:
     def _follow(self) -> None:
         while not self._ended.is_set():
             headers = {"Last-Event-ID": self.cursor} if self.cursor else {}
-            url = self._urls[self.connections % len(self._urls)]
+            url = self._urls[(self._turn + self.connections) % len(self._urls)]
             self.connections += 1
-            with suppress(OSError, http.client.HTTPException):
-                self._listen(Connection(url, self._query, headers, timeout=1))
+            try:
+                self._listen(Connection(url, self._query, headers, timeout=1, over=self._ended))
+            except (OSError, http.client.HTTPException):
+                pass
+            except BaseException as fault:  # noqa: BLE001 raised again in the test's own thread
+                self._fault = fault
+                return
             # Whoever is refused at once tries the next address, and gives the others a moment.
             self._ended.wait(0.01)
 

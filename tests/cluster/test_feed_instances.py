@@ -1,0 +1,23 @@
+"""Writers and readers at two web processes at once: one history for all of them (promise 3)."""
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.support.cluster import Cluster
+from tests.support.feed_watchers import acknowledged_is_told, watching
+from tests.support.feed_writers import writing
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_everybody_sees_one_history_on_any_instance(cluster: Cluster, engine: Engine, seed: int) -> None:
+    """Events, runs, reports, deletes, transactions that come to nothing and that commit late; readers of all kinds."""
+    webs, workers = cluster.start_house(workers=1, sse_heartbeat_seconds=0.3)
+    urls = [web.url for web in webs]
+    with watching(urls, engine, seed) as watchers:
+        with writing(urls, engine, seed=seed) as writers:
+            writers.until_each(10)
+            watchers.join_in()
+            writers.until_each(10)
+        watchers.saw_everything()
+        acknowledged_is_told(writers.acknowledged, engine)
+    assert all(process.alive and "Traceback" not in process.log() for process in (*webs, *workers))

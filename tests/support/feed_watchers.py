@@ -1,0 +1,143 @@
+"""Everybody who reads history, at once: from the first moment and from the middle, filtered, cut off, hopping."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from tests.support.feed_writers import KEPT
+from tests.support.following import Follower, all_numbered, head, ledger, told
+from tests.support.waiting import eventually
+
+USUAL = "kind <> 'run_updated'"
+
+# Numbered events of deleted sessions are removed; readers may have seen them or not.
+_KEEP_REMOVED = """
+    CREATE TABLE removed_events (LIKE events);
+    CREATE FUNCTION keep_removed() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO removed_events SELECT OLD.*; RETURN NULL; END';
+    CREATE TRIGGER keep_removed AFTER DELETE ON events FOR EACH ROW EXECUTE FUNCTION keep_removed();
+"""
+
+_REMOVED = """
+    SELECT feed_pos, kind, CAST(frame AS text) AS frame FROM removed_events
+    WHERE feed_pos > :after AND {where} ORDER BY feed_pos
+"""
+
+
+def keep_removed(engine: Engine) -> None:
+    """Remember from now on what is removed from the history: with it every position is there."""
+    with engine.begin() as connection:
+        connection.execute(text(_KEEP_REMOVED))
+
+
+def removed(engine: Engine, after: int = 0, where: str = "true") -> list[tuple[int, str, str]]:
+    """What has been removed, as ``ledger`` gives what is there."""
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(_REMOVED.format(where=where)), {"after": after})]
+
+
+@dataclass
+class Watcher:
+    """A client and what it must see: all that passes ``where`` behind ``after`` (None: behind its snapshot)."""
+
+    name: str
+    follower: Follower
+    where: str = USUAL
+    after: int | None = 0
+
+    def saw_everything(self, engine: Engine) -> None:
+        """Each event once, in order, byte for byte; of deleted sessions, whose events go, all that it saw was true."""
+        after = self.follower.inits[0].position if self.after is None else self.after
+        seen = told(self.follower.events)
+        there, gone = ledger(engine, after, self.where), removed(engine, after, self.where)
+        positions = [position for position, _, _ in seen]
+        assert positions == sorted(set(positions)), f"{self.name}: twice, or out of order"
+        missed = [row for row in there if row[0] not in set(positions)]
+        assert not missed, f"{self.name} missed {len(missed)} of {len(there)}, first {missed[0]}"
+        history = sorted([*there, *(row for row in gone if row[0] in set(positions))])
+        assert seen == history, f"{self.name} saw something else"
+        assert not self.follower.resets, f"{self.name}: {self.follower.resets}"
+        assert len(self.follower.inits) == (1 if self.after is None else 0), self.name
+
+
+class Watchers:
+    """Clients of all kinds. Those from the middle begin with ``join_in``."""
+
+    def __init__(self, urls: Sequence[str], engine: Engine, seed: int) -> None:
+        self.all: list[Watcher] = []
+        self._urls = urls
+        self._engine = engine
+        self._seed = seed
+        self._epoch = self._one("SELECT epoch FROM feed_head")
+        session_id = KEPT[0]
+        self._watch("steady", after=0)
+        self._watch("cut off", after=0, cuts=True)
+        self._watch("from a snapshot", after=None, cuts=True)
+        self._watch("one session", {"session_id": session_id}, f"session_id = '{session_id}' AND {USUAL}", cuts=True)
+        kinds = {"types": "session_created,run_updated"}
+        self._watch("some kinds", kinds, "kind IN ('session_created', 'run_updated')", cuts=True)
+
+    def join_in(self) -> None:
+        """More clients, from where the history is now; and one of the newest run."""
+        self._watch("from the middle", after=head(self._engine), cuts=True)
+        run_id = self._one("SELECT run_id FROM runs ORDER BY created_at DESC LIMIT 1")
+        kinds = {"run_id": run_id, "types": "run_updated,session_updated,session_created,event"}
+        self._watch("one run", kinds, f"run_id = '{run_id}' AND kind <> 'run_failed'", cuts=True)
+
+    def saw_everything(self, within: float = 20) -> None:
+        """Wait until all is numbered and everybody has come to the end of it, then compare."""
+        eventually(lambda: all_numbered(self._engine), within, what="numbered events")
+        last = head(self._engine)
+        for watcher in self.all:
+            watcher.follower.until_at(last, within)
+        self.stop()
+        for watcher in self.all:
+            watcher.saw_everything(self._engine)
+        there = [position for position, _, _ in [*ledger(self._engine, where="true"), *removed(self._engine)]]
+        assert sorted(there) == list(range(1, last + 1)), "a position is missing, or was given twice"
+
+    def stop(self) -> None:
+        for watcher in self.all:
+            watcher.follower.stop()
+
+    def _watch(
+        self,
+        name: str,
+        query: dict[str, Any] | None = None,
+        where: str = USUAL,
+        *,
+        after: int | None = 0,
+        cuts: bool = False,
+    ) -> None:
+        cursor = None if after is None else f"v1.{self._epoch}.{after}"
+        chance = Random(f"{self._seed} {name}") if cuts else None
+        # Each begins somewhere else.
+        turn = len(self.all) % len(self._urls)
+        follower = Follower(self._urls, query, cursor=cursor, cuts=chance, turn=turn)
+        self.all.append(Watcher(name, follower, where, after))
+
+    def _one(self, statement: str) -> str:
+        with self._engine.connect() as connection:
+            return str(connection.execute(text(statement)).scalar_one())
+
+
+@contextmanager
+def watching(urls: Sequence[str], engine: Engine, seed: int = 1) -> Iterator[Watchers]:
+    """Clients for the length of a block."""
+    keep_removed(engine)
+    watchers = Watchers(urls, engine, seed)
+    try:
+        yield watchers
+    finally:
+        watchers.stop()
+
+
+def acknowledged_is_told(contents: Sequence[str], engine: Engine) -> None:
+    """Everything that was answered 201 is part of the history."""
+    history = "".join(frame for _, _, frame in ledger(engine, where="kind = 'event'"))
+    lost = [content for content in contents if content not in history]
+    assert not lost, f"{len(lost)} of {len(contents)} were acknowledged and lost"
