@@ -15,9 +15,9 @@ def test_everybody_sees_one_history_on_any_instance(cluster: Cluster, engine: En
     urls = [web.url for web in webs]
     with watching(urls, engine, seed) as watchers:
         with writing(urls, engine, seed=seed) as writers:
-            writers.until_each(10)
+            writers.until_each(6)
             watchers.join_in()
-            writers.until_each(10)
+            writers.until_each(6)
         watchers.saw_everything()
         acknowledged_is_told(writers.acknowledged, engine)
     assert all(process.alive and "Traceback" not in process.log() for process in (*webs, *workers))

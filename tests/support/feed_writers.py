@@ -40,7 +40,7 @@ class FeedWriters:
     ``turns`` counts what each has brought to an end; ``acknowledged`` are the contents of events that were answered 201.
     """
 
-    def __init__(self, urls: Sequence[str], engine: Engine, *, seed: int = 1, pace: float = 0.02) -> None:
+    def __init__(self, urls: Sequence[str], engine: Engine, *, seed: int = 1, pace: float = 0.05) -> None:
         self.turns: Counter[str] = Counter()
         self.acknowledged: list[str] = []
         self._urls = urls

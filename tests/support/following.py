@@ -36,11 +36,11 @@ class Parser:
     """Messages of a stream from its bytes; what is not whole is kept back."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.rest = b""
         self.comments = 0
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        *blocks, self._rest = (self._rest + data).split(b"\n\n")
+        *blocks, self.rest = (self.rest + data).split(b"\n\n")
         for block in blocks:
             fields: dict[str, str] = {}
             for line in block.decode().split("\n"):

@@ -1,0 +1,194 @@
+"""Clients that do not read, instances that end under their clients, and crowds: nobody else notices (promises 3 and 4)."""
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from urllib.parse import urlsplit
+
+import httpx
+from sqlalchemy import Engine
+
+from models.feed import sequence_feed
+from tests.support.cluster import Cluster, Process
+from tests.support.following import Connection, Follower, Message, all_numbered, following, head, ledger, told
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebClient
+
+# More than the kernel keeps on the way to a client that does not read.
+LARGE = "x" * 1_000_000
+LARGE_EVENTS = 12
+
+
+@contextmanager
+def never_reading(web: Process) -> Iterator[socket.socket]:
+    """A client that asks for the feed and then takes nothing."""
+    where = urlsplit(web.url)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.connect((str(where.hostname), int(where.port or 0)))
+        client.sendall(b"GET /sse/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        eventually(lambda: streams(web) == 1, what="a stream")
+        yield client
+
+
+def streams(web: Process) -> int:
+    """How many clients of the feed the process has."""
+    found = re.search(r"^coordinator_streams ([\d.]+)$", httpx.get(f"{web.url}/metrics", timeout=10).text, re.MULTILINE)
+    return int(float(found.group(1))) if found else 0
+
+
+def say(client: WebClient, session_id: str, *contents: object) -> None:
+    """Events in one call."""
+    event = {"event_type": "message", "session_id": session_id, "timestamp": "t"}
+    answer = client.post(f"/sessions/{session_id}/events", [event | {"content": content} for content in contents])
+    assert answer.status_code == 201
+
+
+def wait_for_nobody(web: Process, truth: Truth) -> None:
+    """Write so much that a client which takes nothing is waited for, while another one gets all of it."""
+    client = WebClient(web.url)
+    with following(web.url) as stream:
+        stream.until("init")
+        session_id = client.submit()["session_id"]
+        for _ in range(LARGE_EVENTS):
+            say(client, session_id, LARGE)
+        truth.do(sequence_feed)
+        history = ledger(truth.engine)
+        assert told(stream.take(len(history))) == history
+    client.close()
+
+
+def test_a_client_that_takes_nothing_is_cut_off_and_slows_nobody(cluster: Cluster, truth: Truth) -> None:
+    """Others get everything meanwhile; then its connection is gone, and the process knows of no client any more."""
+    web = cluster.start_web(send_timeout_seconds=1)
+    with never_reading(web) as client:
+        wait_for_nobody(web, truth)
+        eventually(lambda: streams(web) == 0, 20, what="a client that is cut off")
+        client.settimeout(10)
+        assert ended(client), "its connection is still open"
+    assert "Traceback" not in web.log()
+
+
+def ended(client: socket.socket) -> bool:
+    """Whether the connection ends, once what was on the way is read."""
+    try:
+        while client.recv(1 << 20):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_a_client_that_takes_nothing_keeps_no_process_from_its_end(cluster: Cluster, truth: Truth) -> None:
+    """It is cut off within the bounds of the drain, long before its patience is over; the process ends as told."""
+    web = cluster.start_web(send_timeout_seconds=600, drain_seconds=1, graceful_shutdown_seconds=1)
+    with never_reading(web):
+        wait_for_nobody(web, truth)
+        assert streams(web) == 1
+        web.terminate()
+        assert web.wait(20) == 0
+    assert "Traceback" not in web.log()
+
+
+def the_whole_of(stream: Connection) -> list[Message]:
+    """Everything until the server's end of the stream, which must come between two messages."""
+    messages = list(stream.messages())
+    assert stream.response.isclosed(), "the answer was cut"
+    assert not stream.parser.rest, f"ended in the middle of {stream.parser.rest!r}"
+    return messages
+
+
+@contextmanager
+def talking(client: WebClient) -> Iterator[None]:
+    """Somebody writes, all the time, until the end of the block."""
+    session_id = client.submit()["session_id"]
+    over = threading.Event()
+
+    def talk() -> None:
+        while not over.wait(0.01):
+            say(client, session_id, "x" * 2000, "y")
+
+    with ThreadPoolExecutor(1) as thread:
+        talk_on = thread.submit(talk)
+        yield
+        over.set()
+        talk_on.result(30)
+
+
+def test_streams_of_a_draining_process_end_whole_and_go_on_elsewhere(cluster: Cluster, engine: Engine) -> None:
+    """Each ends with `retry:`, never in the middle of a message; whoever comes during the drain is answered all the same."""
+    webs, _ = cluster.start_house(workers=1, drain_seconds=2, graceful_shutdown_seconds=5)
+    leaving, staying = webs
+    client = WebClient(staying.url)
+    with ExitStack() as stack:
+        begin = client.get("/sessions").json()["feed_cursor"]
+        opened = [stack.enter_context(following(leaving.url, {"last_event_id": begin})) for _ in range(20)]
+        follower = Follower([leaving.url, staying.url], cursor=begin)
+        stack.callback(follower.stop)
+        threads = stack.enter_context(ThreadPoolExecutor(len(opened)))
+        with talking(client):
+            eventually(lambda: len(follower.events) > 20, what="events")
+            read = [threads.submit(the_whole_of, stream) for stream in opened]
+            leaving.terminate()
+            eventually(partial(is_draining, leaving.url), what="a drain")
+            with following(leaving.url, {"last_event_id": begin}) as late:
+                assert late.response.status == 200
+                endings = [future.result(30) for future in read] + [the_whole_of(late)]
+            assert leaving.wait(20) == 0
+        eventually(lambda: all_numbered(engine), what="numbered events")
+        follower.until_at(head(engine))
+        follower.stop()
+    history = ledger(engine)
+    assert told(follower.events) == history
+    assert not follower.resets
+    for messages in endings:
+        events = [message for message in messages if message.event]
+        assert told(events) == history[: len(events)]
+        assert messages[-1].retry is not None
+    client.close()
+
+
+def is_draining(url: str) -> bool:
+    """Whether the process says that it is about to end."""
+    return httpx.get(f"{url}/health/ready", timeout=5).status_code == 503
+
+
+def test_two_hundred_clients_of_a_process_get_all_of_a_burst(cluster: Cluster, truth: Truth) -> None:
+    """Two thousand events at once, to each of them, byte for byte."""
+    web = cluster.start_web(sse_heartbeat_seconds=30)
+    client = WebClient(web.url)
+    session_id = client.submit()["session_id"]
+    truth.do(sequence_feed)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(following(web.url, {"types": "event"})) for _ in range(200)]
+        for stream in opened:
+            stream.until("init")
+        for part in range(2):
+            say(client, session_id, *range(part * 1000, part * 1000 + 1000))
+        while truth.do(sequence_feed):
+            pass
+        history = ledger(truth.engine, where="kind = 'event'")
+        assert len(history) == 2000
+        for stream in opened:
+            assert burst(stream, len(history)) == history
+    client.close()
+
+
+def burst(stream: Connection, number: int) -> list[tuple[int, str, str]]:
+    """So many messages of a stream, found by their looks: quicker than to parse them."""
+    found: list[tuple[int, str, str]] = []
+    rest = b""
+    while len(found) < number:
+        data = stream.response.read1(1 << 20)
+        assert data, f"the stream ended after {len(found)}"
+        whole, _, rest = (rest + data).rpartition(b"\n\n")
+        messages = re.findall(r"id: \S+?(\d+)\nevent: (\w+)\ndata: (.*)", whole.decode())
+        found += [(int(position), kind, frame) for position, kind, frame in messages]
+    return found

@@ -1,0 +1,171 @@
+"""The feed while parts of the house are killed, cut and frozen under writers and readers: one history (promise 3)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from runtime.postgres import sync_engine
+from runtime.redis_client import sync_client
+from runtime.settings import Settings
+from tests.support.cluster import Cluster, Process
+from tests.support.feed_watchers import Watchers, acknowledged_is_told, watching
+from tests.support.feed_writers import FeedWriters, writing
+from tests.support.redis_faults import frozen
+from tests.support.servers import OwnPostgres, OwnRedis
+from tests.support.waiting import eventually
+
+# Whoever numbers, or reads for everybody: in the middle of a statement if there is one, as a fault has it.
+_END_SEQUENCERS = text("""
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+      AND (query LIKE '%sequence_feed%' OR application_name IN ('coordinator worker', 'coordinator-web-feed'))
+""")
+
+
+@dataclass
+class House:
+    """Two web processes and a worker, their servers, and everybody who writes and reads at them."""
+
+    cluster: Cluster
+    postgres: OwnPostgres
+    redis: OwnRedis
+    engine: Engine
+    webs: list[Process]
+    workers: list[Process]
+    urls: list[str]
+    writers: FeedWriters
+    watchers: Watchers
+
+
+Fault = Callable[[House], None]
+
+
+@pytest.fixture
+def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
+    """Connections to the server of this test alone."""
+    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=16, name="test")
+    yield engine
+    engine.dispose()
+
+
+def sequencers_are_terminated(house: House) -> None:
+    for _ in range(12):
+        with house.engine.connect() as connection:
+            assert connection.execute(_END_SEQUENCERS).scalar_one() > 0
+        house.writers.until_each(1)
+
+
+def webs_are_killed(house: House) -> None:
+    for place in range(2):
+        house.webs[place].kill()
+        house.webs[place] = _start_web(house)
+        house.urls[place] = house.webs[place].url
+        house.writers.until_each(2)
+
+
+def workers_are_killed(house: House) -> None:
+    for _ in range(2):
+        house.workers[0].kill()
+        house.writers.until_each(3)
+        house.workers[0] = house.cluster.start_worker(database_url=house.postgres.url, redis_url=house.redis.url)
+        house.writers.until_each(2)
+
+
+def redis_is_killed(house: House) -> None:
+    house.redis.kill()
+    house.writers.until_each(4)
+    house.redis.start()
+    house.writers.until_each(4)
+
+
+def redis_is_flushed(house: House) -> None:
+    with _asking(house.redis) as redis:
+        for _ in range(6):
+            redis.flushall()
+            house.writers.until_each(1)
+
+
+def redis_freezes(house: House) -> None:
+    with frozen(house.redis):
+        house.writers.until_each(4)
+    house.writers.until_each(4)
+
+
+def subscriptions_are_cut(house: House) -> None:
+    with _asking(house.redis) as redis:
+        for _ in range(6):
+            assert eventually(lambda: redis.client_kill_filter(_type="pubsub"), what="a subscription")
+            house.writers.until_each(1)
+
+
+def postgres_crashes(house: House) -> None:
+    for _ in range(2):
+        house.postgres.kill()
+        house.postgres.start()
+        house.engine.dispose()
+        house.writers.until_each(3)
+
+
+FAULTS: list[Fault] = [
+    sequencers_are_terminated,
+    webs_are_killed,
+    workers_are_killed,
+    redis_is_killed,
+    redis_is_flushed,
+    redis_freezes,
+    subscriptions_are_cut,
+    postgres_crashes,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_history_stays_one(
+    cluster: Cluster, own_postgres: OwnPostgres, own_redis: OwnRedis, own_engine: Engine, fault: Fault
+) -> None:
+    """No reset, no gap, no repeat; and what was acknowledged is in it."""
+    webs, workers = cluster.start_house(
+        workers=1, database_url=own_postgres.url, redis_url=own_redis.url, sse_heartbeat_seconds=0.3
+    )
+    urls = [web.url for web in webs]
+    with watching(urls, own_engine) as watchers:
+        with writing(urls, own_engine) as writers:
+            house = House(cluster, own_postgres, own_redis, own_engine, webs, workers, urls, writers, watchers)
+            writers.until_each(2)
+            watchers.join_in()
+            fault(house)
+        watchers.saw_everything()
+        acknowledged_is_told(writers.acknowledged, own_engine)
+    assert all(process.alive and "Traceback" not in process.log() for process in (*webs, *workers))
+
+
+@pytest.mark.parametrize("without", ["workers", "Redis", "both"])
+def test_the_history_goes_on(cluster: Cluster, engine: Engine, own_redis: OwnRedis, without: str) -> None:
+    """From the start to the end: each web process numbers what nobody has numbered, and both read it."""
+    if without != "workers":
+        own_redis.kill()
+    webs, _ = cluster.start_house(
+        workers=1 if without == "Redis" else 0, redis_url=own_redis.url, sse_heartbeat_seconds=0.3
+    )
+    urls = [web.url for web in webs]
+    with watching(urls, engine) as watchers:
+        with writing(urls, engine) as writers:
+            writers.until_each(4)
+            watchers.join_in()
+            writers.until_each(2)
+        watchers.saw_everything()
+        acknowledged_is_told(writers.acknowledged, engine)
+    assert all(web.alive and "Traceback" not in web.log() for web in webs)
+
+
+def _start_web(house: House) -> Process:
+    return house.cluster.start_web(
+        database_url=house.postgres.url, redis_url=house.redis.url, sse_heartbeat_seconds=0.3
+    )
+
+
+def _asking(server: OwnRedis) -> Redis:
+    """A connection that is closed with the block."""
+    return sync_client(server.url)
