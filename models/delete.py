@@ -89,13 +89,21 @@ _PURGE = text("""
     DELETE FROM events USING doomed WHERE events.id = doomed.id
 """)
 
-# The row outlives its work by a minute: it also answers a repeat of the request.
+_PURGE_RESULTS = text("""
+    DELETE FROM kept_results k USING deleted_sessions d
+    WHERE k.session_id = d.session_id AND k.event_id < d.below_event_id
+""")
+
+# The row outlives its work by a minute: it also answers a repeat of the request, and retention may have kept a result
+# in the moment of the delete.
 _PURGED = text("""
     DELETE FROM deleted_sessions d
-    WHERE d.deleted_at < now() - interval '1 minute' AND NOT EXISTS (
-        SELECT 1 FROM events e
-        WHERE e.session_id = d.session_id AND e.id < d.below_event_id AND e.kind <> 'session_deleted'
-    )
+    USING (SELECT request_id FROM deleted_sessions o
+           WHERE o.deleted_at < now() - interval '1 minute' AND NOT EXISTS (
+               SELECT 1 FROM events e
+               WHERE e.session_id = o.session_id AND e.id < o.below_event_id AND e.kind <> 'session_deleted')
+           ORDER BY o.request_id LIMIT :most FOR UPDATE OF o SKIP LOCKED) done
+    WHERE d.request_id = done.request_id
 """)
 
 
@@ -119,7 +127,9 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
         else:
             chosen[item.session_id] = ordinal
     if chosen:
-        counts = _remove(conn, held, {session_id: items[ordinal] for session_id, ordinal in chosen.items()})
+        requests = {session_id: items[ordinal] for session_id, ordinal in chosen.items()}
+        counts = remove_sessions(conn, held, requests)
+        _remember(conn, requests, counts)
         for session_id, ordinal in chosen.items():
             results[ordinal] = _answer(counts[session_id])
     return results
@@ -134,11 +144,13 @@ def is_alive(held: Held, session_id: str) -> bool:
 
 
 def purge_deleted(conn: Connection, limit: int = 1000) -> int:
-    """Remove up to ``limit`` numbered events of deleted sessions; returns how many there were."""
+    """Remove up to ``limit`` numbered events of deleted sessions, and what is remembered of as many without any.
+
+    Returns the larger of both numbers: there may be more when it is ``limit``.
+    """
+    conn.execute(_PURGE_RESULTS)
     removed = conn.execute(_PURGE, {"most": limit}).rowcount
-    if removed < limit:
-        conn.execute(_PURGED)
-    return removed
+    return removed if removed >= limit else max(removed, conn.execute(_PURGED, {"most": limit}).rowcount)
 
 
 def _answer(row: Row[Any]) -> Deleted:
@@ -157,7 +169,11 @@ def _hold(conn: Connection, session_ids: Collection[str]) -> Held:
     return held
 
 
-def _remove(conn: Connection, held: Held, chosen: dict[str, DeleteSession]) -> dict[str, Row[Any]]:
+def remove_sessions(conn: Connection, held: Held, chosen: dict[str, DeleteSession]) -> dict[str, Row[Any]]:
+    """Remove sessions, each for its request, that are locked with all their runs and children; what each had.
+
+    Writes ``session_deleted``, and ``session_updated`` of the children, which become roots.
+    """
     wanted = {"sessions": sorted(chosen)}
     move_runs(conn, [cancelled(run) for session_id in chosen for run in held.unfinished_of(session_id)])
     counts = {row.session_id: row for row in conn.execute(_COUNT, wanted)}
@@ -166,6 +182,12 @@ def _remove(conn: Connection, held: Held, chosen: dict[str, DeleteSession]) -> d
     gone = [_session_deleted(held, item, counts[session_id].runs_count) for session_id, item in chosen.items()]
     orphans = read_sessions(conn, sorted(children))
     record_events(conn, [*map(session_updated, orphans.values()), *gone])
+    for statement in _FORGET:
+        conn.execute(statement, wanted)
+    return counts
+
+
+def _remember(conn: Connection, chosen: dict[str, DeleteSession], counts: dict[str, Row[Any]]) -> None:
     conn.execute(
         _REMEMBER,
         {
@@ -175,9 +197,6 @@ def _remove(conn: Connection, held: Held, chosen: dict[str, DeleteSession]) -> d
             "runs": [counts[session_id].runs_count for session_id in chosen],
         },
     )
-    for statement in _FORGET:
-        conn.execute(statement, wanted)
-    return counts
 
 
 def _session_deleted(held: Held, item: DeleteSession, runs_count: int) -> EventRow:

@@ -13,10 +13,20 @@ from models.statuses import SessionStatus
 NOT_EXISTENT = "not_existent"
 
 # The text of the frame, not ->>: Postgres refuses to unescape a NUL that some result may hold.
+# One statement: retention moves a result from one table to the other.
 _NEWEST = text("""
-    SELECT CAST(e.frame AS text) AS frame FROM events e JOIN sessions s ON s.session_id = e.session_id
-    WHERE e.session_id = :session_id AND e.event_type = 'result' AND e.kind = 'event' AND e.id >= s.first_event_id
-    ORDER BY e.id DESC LIMIT 1
+    SELECT CAST(r.frame AS text) AS frame
+    FROM sessions s
+    CROSS JOIN LATERAL (
+        (SELECT e.id, e.frame FROM events e
+         WHERE e.session_id = s.session_id AND e.event_type = 'result' AND e.kind = 'event' AND e.id >= s.first_event_id
+         ORDER BY e.id DESC LIMIT 1)
+        UNION ALL
+        SELECT k.event_id, k.frame FROM kept_results k
+        WHERE k.session_id = s.session_id AND k.event_id >= s.first_event_id
+    ) r
+    WHERE s.session_id = :session_id
+    ORDER BY r.id DESC LIMIT 1
 """)
 
 

@@ -83,3 +83,5 @@ TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {
 TERMINAL: Final = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
 UNFINISHED: Final = frozenset(RunStatus) - TERMINAL
 IN_HAND: Final = frozenset({RunStatus.CLAIMED, RunStatus.RUNNING, RunStatus.STOPPING})
+# Nothing of such a session is alive, unless it has a run that waits or a process that has not ended yet.
+ENDED: Final = frozenset({SessionStatus.FINISHED, SessionStatus.FAILED, SessionStatus.STOPPED})

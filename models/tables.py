@@ -248,6 +248,15 @@ events = Table(
     Index("ix_events_result", "session_id", "id", postgresql_where=text("event_type = 'result'")),
 )
 
+# The newest result of a session whose events retention has dropped. No foreign key: a delete leaves it to upkeep.
+kept_results = Table(
+    "kept_results",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("event_id", BigInteger, nullable=False),
+    Column("frame", JsonText, nullable=False),
+)
+
 feed_head = Table(
     "feed_head",
     metadata,

@@ -52,10 +52,20 @@ _CHILD_RESULTS = text("""
     WHERE c.child_run_id = old.child_run_id
 """)
 
-_INSTANCES = text("DELETE FROM instances WHERE seen_at < now() - interval '1 hour'")
+_INSTANCES = text("""
+    DELETE FROM instances i
+    USING (SELECT instance FROM instances WHERE seen_at < now() - interval '1 hour'
+           ORDER BY instance LIMIT :most FOR UPDATE SKIP LOCKED) gone
+    WHERE i.instance = gone.instance
+""")
 
 # Longer than any deadline that may have to be moved by them.
-_GAPS = text("DELETE FROM gaps WHERE ended_at < now() - interval '30 days'")
+_GAPS = text("""
+    DELETE FROM gaps g
+    USING (SELECT gap_id FROM gaps WHERE ended_at < now() - interval '30 days'
+           ORDER BY ended_at LIMIT :most FOR UPDATE SKIP LOCKED) old
+    WHERE g.gap_id = old.gap_id
+""")
 
 
 def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Limits = DEFAULT_LIMITS) -> bool:
@@ -70,8 +80,8 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
         conn.execute(_PROFILES, {"most": MOST}).rowcount,
         conn.execute(_RUNNERS, {"forget": limits.forget_runner, "most": MOST}).rowcount,
         conn.execute(_CHILD_RESULTS, {"most": MOST}).rowcount,
+        conn.execute(_INSTANCES, {"most": MOST}).rowcount,
+        conn.execute(_GAPS, {"most": MOST}).rowcount,
         purge_deleted(conn, MOST),
     ]
-    conn.execute(_INSTANCES)
-    conn.execute(_GAPS)
     return any(count >= MOST for count in removed)

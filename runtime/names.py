@@ -26,6 +26,7 @@ class Actor(StrEnum):
     CALLBACKS = "callbacks"
     EXPIRE = "expire"
     UPKEEP = "upkeep"
+    RETENTION = "retention"
 
 
 QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
@@ -36,6 +37,7 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
         Actor.CALLBACKS: Queue.DISPATCH,
         Actor.EXPIRE: Queue.UPKEEP,
         Actor.UPKEEP: Queue.UPKEEP,
+        Actor.RETENTION: Queue.UPKEEP,
     }
 )
 

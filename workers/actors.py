@@ -19,7 +19,14 @@ from workers.duties import Duty
 logger = log(__name__)
 
 # Smaller goes first among what a worker has fetched: a runner waits for a dispatch, nobody for upkeep.
-PRIORITY: Final = {Actor.DISPATCH: 0, Actor.BROADCAST: 1, Actor.CALLBACKS: 2, Actor.EXPIRE: 3, Actor.UPKEEP: 4}
+PRIORITY: Final = {
+    Actor.DISPATCH: 0,
+    Actor.BROADCAST: 1,
+    Actor.CALLBACKS: 2,
+    Actor.EXPIRE: 3,
+    Actor.UPKEEP: 4,
+    Actor.RETENTION: 5,
+}
 
 
 def declare_actors(broker: WakingBroker, ringer: Ringer, duties: Iterable[Duty]) -> None:

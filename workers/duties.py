@@ -13,10 +13,13 @@ from workers.broadcast import broadcast, sweep_broadcast
 from workers.callbacks import resume_parents, sweep_callbacks
 from workers.dispatch import dispatch, sweep_dispatch
 from workers.expiry import expire_due
+from workers.retention import retire_due
 from workers.room import Room
 from workers.upkeep import upkeep_due
 
 UPKEEP_SECONDS: Final = 900.0
+# What is kept for days need not go to the minute; often enough that little is left for each time.
+RETENTION_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ def duties_of(room: Room) -> list[Duty]:
         _rung(room, Actor.CALLBACKS, sweep, resume_parents, sweep_callbacks),
         _timed(room, Actor.EXPIRE, expiry, expire_due),
         _timed(room, Actor.UPKEEP, UPKEEP_SECONDS, upkeep_due),
+        _timed(room, Actor.RETENTION, RETENTION_SECONDS, retire_due),
     ]
 
 
