@@ -7,8 +7,10 @@ import pytest
 
 from models.callbacks import deliver_results
 from models.report import report_runs
+from models.transitions import hold_sessions
 from tests.support import calling_back
 from tests.support.calling_back import check_told
+from tests.support.contenders import steppers
 from tests.support.crowd import calling, together
 from tests.support.family import child_of, deliver, end_all_turns, ended_child, finished
 from tests.support.reports import report, running
@@ -31,6 +33,23 @@ from tests.support.truth import Truth
 def test_in_every_order(truth: Truth, scenario: Callable[[Truth], None]) -> None:
     """The scenarios as they are; the mutations break a part of the mechanism."""
     scenario(truth)
+
+
+@pytest.mark.parametrize("held", ["parent", "grandparent"])
+def test_an_actor_waits_for_nobody(truth: Truth, held: str) -> None:
+    """Whoever holds the parent, or the one above it, is left alone until the next pass."""
+    top = finished(truth)
+    middle = ended_child(truth, top).session_id
+    deliver(truth)
+    end_all_turns(truth)
+    low = ended_child(truth, middle).session_id
+    with steppers(truth.engine, 2) as (one, actor):
+        one.do(hold_sessions, [middle if held == "parent" else top]).result()
+        passed = actor.do(deliver_results)
+        assert passed.done(), "the actor waits"
+        assert passed.result().runs == {}
+    assert list(deliver(truth).runs) == [middle]
+    check_told(truth, middle, [low])
 
 
 @pytest.mark.parametrize("actors", [2, 8])
