@@ -88,7 +88,7 @@ def ended(client: socket.socket) -> bool:
 
 def test_a_client_that_takes_nothing_keeps_no_process_from_its_end(cluster: Cluster, truth: Truth) -> None:
     """It is cut off within the bounds of the drain, long before its patience is over; the process ends as told."""
-    web = cluster.start_web(send_timeout_seconds=600, drain_seconds=1, graceful_shutdown_seconds=1)
+    web = cluster.start_web(send_timeout_seconds=600, drain_seconds=1, graceful_shutdown_seconds=3)
     with never_reading(web):
         wait_for_nobody(web, truth)
         assert streams(web) == 1
@@ -101,7 +101,7 @@ def the_whole_of(stream: Connection) -> list[Message]:
     """Everything until the server's end of the stream, which must come between two messages."""
     messages = list(stream.messages())
     assert stream.response.isclosed(), "the answer was cut"
-    assert not stream.parser.rest, f"ended in the middle of {stream.parser.rest!r}"
+    assert not stream.parser.rest, f"ended in the middle of {bytes(stream.parser.rest)!r}"
     return messages
 
 

@@ -63,7 +63,7 @@ def webs_are_killed(house: House) -> None:
         house.webs[place].kill()
         house.webs[place] = _start_web(house)
         house.urls[place] = house.webs[place].url
-        house.writers.until_each(2)
+        house.writers.until_each(1)
 
 
 def workers_are_killed(house: House) -> None:

@@ -1,6 +1,7 @@
 """A client of the feed as a browser is one, over bare HTTP: it keeps its cursor, is cut off anywhere and comes back."""
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,14 +37,19 @@ class Parser:
     """Messages of a stream from its bytes; what is not whole is kept back."""
 
     def __init__(self) -> None:
-        self.rest = b""
+        self.rest = bytearray()
         self.comments = 0
+        self._searched = 0
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        *blocks, self.rest = (self.rest + data).split(b"\n\n")
-        for block in blocks:
+        """What is whole now; what nobody has taken yet comes with the next call."""
+        self.rest += data
+        while (end := self.rest.find(b"\n\n", self._searched)) >= 0:
+            block = self.rest[:end].decode()
+            del self.rest[: end + 2]
+            self._searched = 0
             fields: dict[str, str] = {}
-            for line in block.decode().split("\n"):
+            for line in block.split("\n"):
                 name, _, value = line.partition(":")
                 if name:
                     assert name not in fields, block
@@ -53,6 +59,7 @@ class Parser:
             if fields:
                 retry = int(fields["retry"]) if "retry" in fields else None
                 yield Message(fields.get("id"), fields.get("event", ""), fields.get("data", ""), retry)
+        self._searched = max(0, len(self.rest) - 1)
 
 
 @dataclass
@@ -65,17 +72,25 @@ class Connection:
     timeout: float = 30
     # Set when the client wants no more, whatever comes.
     over: threading.Event = field(default_factory=threading.Event)
+    # Bytes that the kernel takes for a client which does not read.
+    receive_buffer: int | None = None
     parser: Parser = field(default_factory=Parser)
 
     def __post_init__(self) -> None:
         where = urlsplit(self.url)
         self.http = http.client.HTTPConnection(str(where.hostname), where.port, timeout=self.timeout)
+        if self.receive_buffer is not None:
+            self.http.sock = socket.socket()
+            self.http.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
+            self.http.sock.settimeout(self.timeout)
+            self.http.sock.connect((str(where.hostname), where.port))
         self.http.request("GET", f"/sse/sessions?{urlencode(dict(self.query))}", headers=dict(self.headers))
         self.response = self.http.getresponse()
 
     def messages(self, most_bytes: int | None = None) -> Iterator[Message]:
         """What comes, until the server ends the stream, or after so many bytes."""
         left = most_bytes
+        yield from self.parser.feed(b"")
         while (left is None or left > 0) and not self.over.is_set():
             data = self.response.read1(READ_BYTES if left is None else min(left, READ_BYTES))
             if not data:

@@ -1,0 +1,241 @@
+"""Streams while Postgres is away, comes back as an older one, or is held up by somebody's transaction (promises 3, 5)."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from models.feed import read_head, record_events, sequence_feed
+from runtime.settings import Settings
+from tests.support.contenders import steppers
+from tests.support.following import Connection, Message, all_numbered, following, ledger, told
+from tests.support.numbering import execute, row
+from tests.support.servers import OwnPostgres
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebInThread, served, until_ready
+
+LIVELY = {"sse_heartbeat_seconds": 0.1}
+
+
+@pytest.fixture
+def own_settings(own_postgres: OwnPostgres, redis_url: str) -> Settings:
+    """Of a web process whose Postgres is this test's alone."""
+    return Settings(database_url=own_postgres.url, redis_url=redis_url).model_copy(update=LIVELY)
+
+
+@pytest.fixture
+def own_truth(own_settings: Settings) -> Iterator[Truth]:
+    """The verbs on it, without any of our time limits: as others' transactions are."""
+    engine = create_engine(own_settings.database_url, pool_size=8, pool_pre_ping=True)
+    yield Truth(engine)
+    engine.dispose()
+
+
+def beaten(stream: Connection, times: int) -> list[Message]:
+    """Wait for so many more signs of life, and give what else has come."""
+    before = stream.parser.comments
+    got: list[Message] = []
+
+    def heard() -> bool:
+        got.extend(stream.parser.feed(stream.response.read1(1000)))
+        return stream.parser.comments >= before + times
+
+    eventually(heard, what="signs of life")
+    return got
+
+
+def last_id(messages: list[Message]) -> str:
+    """The cursor of a client that has got these."""
+    return [message.id for message in messages if message.id is not None][-1]
+
+
+# Postgres away
+
+
+@pytest.mark.parametrize("since", ["its start", "a moment ago"])
+def test_a_client_that_comes_while_postgres_is_away_waits_for_it(
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth, since: str
+) -> None:
+    """200, `retry:` and signs of life; then the snapshot, or what follows its cursor, without another request."""
+    own_truth.start(session_id="before")
+    cursor = own_truth.do(read_head).cursor
+    if since == "its start":
+        own_postgres.kill()
+    with served(own_settings) as web, ExitStack() as stack:
+        if since == "a moment ago":
+            until_ready(web)
+            own_postgres.kill()
+        new = stack.enter_context(following(web.client.url))
+        known = stack.enter_context(following(web.client.url, Last_Event_ID=cursor))
+        for stream in (new, known):
+            assert stream.response.status == 200
+            (only,) = beaten(stream, 3)
+            assert only.retry is not None
+        own_postgres.start()
+        snapshot = new.until("init")[-1]
+        assert [one["session_id"] for one in json.loads(snapshot.data)["sessions"]] == ["before"]
+        own_truth.start(session_id="after")
+        got = known.take(2)
+        assert told(got) == ledger(own_truth.engine)
+
+
+def test_a_live_stream_goes_on_after_a_crash_of_postgres(
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+) -> None:
+    """The same connection: silent but for signs of life, then with what comes next."""
+    with served(own_settings) as web, following(web.client.url) as stream:
+        stream.until("init")
+        own_truth.start()
+        own_truth.do(sequence_feed)
+        seen = stream.take(1)
+        own_postgres.kill()
+        beaten(stream, 3)
+        own_postgres.start()
+        own_truth.start()
+        seen += stream.take(1)
+        assert told(seen) == ledger(own_truth.engine)
+
+
+# a long snapshot
+
+
+SESSIONS = 10_000
+# So much that it does not fit between a process and a client that does not read.
+_MANY_SESSIONS = """
+    INSERT INTO sessions (session_id, incarnation, status, project_dir)
+    SELECT 'session-' || n, 'i', 'finished', repeat('x', 1024) FROM generate_series(1, :number) n
+"""
+
+
+@contextmanager
+def in_the_middle_of_a_snapshot(web: WebInThread, truth: Truth) -> Iterator[tuple[Connection, list[Message]]]:
+    """A client to which a snapshot is under way, and what came before: the process waits for it to read on."""
+    truth.rows(_MANY_SESSIONS, number=SESSIONS)
+    stream = Connection(web.client.url, receive_buffer=4096)
+    messages: list[Message] = []
+    while b"event: init" not in stream.parser.rest:
+        messages.extend(stream.parser.feed(stream.response.read1(4096)))
+    yield stream, messages
+    stream.close()
+
+
+def test_a_snapshot_that_a_crash_interrupts_is_completed_rightly(
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+) -> None:
+    """The message is on its way and stays open; when Postgres is back the rest of it follows."""
+    with served(own_settings) as web:
+        until_ready(web)
+        with in_the_middle_of_a_snapshot(web, own_truth) as (stream, before):
+            own_postgres.kill()
+            own_postgres.start()
+            (snapshot,) = stream.until("init")
+    assert "~" in last_id(before)
+    assert is_whole(snapshot)
+
+
+def test_whoever_leaves_in_the_middle_of_a_snapshot_gets_another_one(
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+) -> None:
+    """Of a process whose Postgres has gone; its last id says that a snapshot is owed, on any instance."""
+    with served(own_settings) as web, served(own_settings) as other:
+        until_ready(web)
+        with in_the_middle_of_a_snapshot(web, own_truth) as (_, before):
+            own_postgres.kill()
+        with following(other.client.url, Last_Event_ID=last_id(before)) as stream:
+            beaten(stream, 2)
+            own_postgres.start()
+            assert is_whole(stream.until("init")[-1])
+
+
+def is_whole(snapshot: Message) -> bool:
+    """Whether every session is in it, once."""
+    shown = [one["session_id"] for one in json.loads(snapshot.data)["sessions"]]
+    return len(shown) == SESSIONS and len(set(shown)) == SESSIONS and "~" not in str(snapshot.id)
+
+
+# others' transactions
+
+
+def is_building(engine: Engine) -> bool:
+    """Whether an index is being built that waits for somebody's transaction."""
+    statement = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
+    with engine.connect() as connection:
+        return bool(connection.execute(text(statement)).scalar_one())
+
+
+def test_transactions_that_do_not_end_and_an_index_that_waits_for_them_stop_nobody(
+    own_settings: Settings, own_truth: Truth
+) -> None:
+    """One that has written, one prepared, one that has only read: others' events flow; theirs come when they commit."""
+    with served(own_settings) as web, following(web.client.url) as stream, ExitStack() as stack:
+        stream.until("init")
+        idle, prepared, reader = stack.enter_context(steppers(own_truth.engine, 3))
+        idle.do(record_events, [row(0)])
+        prepared.do(record_events, [row(1)])
+        prepared.do(execute, "PREPARE TRANSACTION 'held'")
+        reader.do(execute, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.do(execute, "SELECT count(*) FROM events")
+        threads = stack.enter_context(ThreadPoolExecutor(1))
+        index = threads.submit(alone, own_truth.engine, "CREATE INDEX CONCURRENTLY waits ON events (created_at)")
+        eventually(lambda: is_building(own_truth.engine), what="an index that waits")
+        seen = []
+        for number in range(3):
+            own_truth.do(record_events, [row(10 + number)])
+            seen += stream.take(1)
+        assert not index.done()
+        for commit in (idle.commit, reader.commit):
+            commit()
+        seen += stream.take(1)
+        alone(own_truth.engine, "COMMIT PREPARED 'held'")
+        seen += stream.take(1)
+        index.result(20)
+        assert told(seen) == ledger(own_truth.engine)
+    contents = [json.loads(message.data)["data"]["content"] for message in seen]
+    assert contents == [10, 11, 12, 0, 1]
+    assert all_numbered(own_truth.engine)
+
+
+def alone(engine: Engine, statement: str) -> None:
+    """A statement that is no part of a transaction."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        execute(connection, statement)
+
+
+# another history
+
+
+RESTORED = {
+    "epoch": "UPDATE feed_head SET epoch = 'restored'",
+    "ahead": "WITH lost AS (DELETE FROM events WHERE feed_pos > 2) UPDATE feed_head SET last_pos = 2",
+}
+
+
+@pytest.mark.parametrize("reason", RESTORED)
+def test_live_clients_are_told_that_history_is_another(settings: Settings, truth: Truth, reason: str) -> None:
+    """A backup was restored under them: `reset`, a fresh snapshot and what comes next, without another request."""
+    with served(settings.model_copy(update=LIVELY)) as web, ExitStack() as stack:
+        queries: list[dict[str, Any]] = [{}, {"types": "session_created"}, {"include_init": "false"}]
+        opened = [stack.enter_context(following(web.client.url, query)) for query in queries]
+        for stream, query in zip(opened, queries, strict=True):
+            next(message for message in stream.messages() if message.id and (message.event or "include_init" in query))
+        for number in range(4):
+            truth.start(session_id=f"s{number}")
+        for stream in opened:
+            assert len(stream.take(4)) == 4
+        truth.rows(RESTORED[reason])
+        for stream in opened:
+            reset, snapshot = stream.take(2)
+            assert (reset.event, json.loads(reset.data)) == ("reset", {"reason": reason})
+            assert snapshot.event == "init"
+            assert len(json.loads(snapshot.data)["sessions"]) == 4
+        before = truth.do(read_head)
+        truth.start(session_id="next")
+        for stream in opened:
+            (message,) = stream.take(1)
+            assert message.event == "session_created"
+            assert message.id == f"v1.{before.epoch}.{before.position + 1}"
