@@ -10,11 +10,11 @@ from models.base import ADMIN, Caller
 from models.callbacks import deliver_results
 from models.delete import DeleteSession, delete_sessions
 from models.errors import NotFound, ResultNotFound
-from models.events import EventPage, NewEvent, append_events, list_events
+from models.events import EventPage, list_events
 from models.feed import read_head, record_events, sequence_feed
 from models.feed_pages import read_feed
 from models.results import session_result
-from models.retention import retire_events, retire_sessions
+from models.retention import retire_events
 from models.sessions import read_sessions
 from models.upkeep import upkeep
 from runtime.names import Actor, rung_key
@@ -22,63 +22,10 @@ from runtime.settings import Settings
 from tests.support.clocks import pass_time
 from tests.support.numbering import is_whole, number_all, row
 from tests.support.reports import accepted, idle, running
+from tests.support.retiring import DAY, DAYS, all_grows_old, finished, forget, grow_old, result, retire
 from tests.support.truth import Truth
 from workers.retention import retire_due
 from workers.room import engine_room
-
-DAY = 86_400.0
-DAYS = 30.0
-
-
-def grow_old(truth: Truth, days: float = DAYS + 1, where: str = "true", **values: Any) -> None:
-    """Let events be so many days older, all or some."""
-    pass_time(truth, "events", "created_at", days * DAY, where, **values)
-
-
-def session_grows_old(truth: Truth, days: float = DAYS + 1) -> None:
-    """Let everything that ever happened be so many days longer ago."""
-    number_all(truth)
-    grow_old(truth, days)
-    for table, column in [
-        ("sessions", "created_at"),
-        ("sessions", "last_resumed_at"),
-        ("sessions", "last_sign_at"),
-        ("runs", "created_at"),
-        ("runs", "completed_at"),
-    ]:
-        pass_time(truth, table, column, days * DAY)
-
-
-def retire(truth: Truth, most: int = 1000) -> int:
-    """All passes until one finds nothing; how many events went."""
-    total = 0
-    while dropped := truth.do(retire_events, older_than_days=DAYS, most=most):
-        total += dropped
-    return total
-
-
-def forget(truth: Truth, days: float = DAYS, most: int = 200) -> int:
-    """A walk over all sessions; how many were removed."""
-    total = 0
-    after = None
-    while True:
-        walked = truth.do(retire_sessions, older_than_days=days, after=after, most=most)
-        total += walked.removed
-        after = walked.at
-        if after is None:
-            return total
-
-
-def finished(truth: Truth, **values: Any) -> str:
-    run = running(truth, **values)
-    accepted(truth, run, "completed")
-    return run.session_id
-
-
-def result(truth: Truth, session_id: str, content: str) -> None:
-    """Write a result as runners do."""
-    frame = json.dumps({"data": {"event_type": "result", "result_text": content, "result_data": {"said": content}}})
-    truth.do(append_events, [NewEvent(session_id, ADMIN, "result", frame)])
 
 
 def said(truth: Truth, session_id: str) -> Any:
@@ -233,7 +180,7 @@ def test_an_ended_session_goes_when_none_of_its_events_is_left(truth: Truth) -> 
     """With its runs and its kept result; the feed tells of it, as of a delete."""
     session_id = finished(truth)
     result(truth, session_id, "done")
-    session_grows_old(truth)
+    all_grows_old(truth)
     assert forget(truth) == 0, "its events are still there"
     retire(truth)
     assert forget(truth) == 1
@@ -249,7 +196,7 @@ def test_an_ended_session_goes_when_none_of_its_events_is_left(truth: Truth) -> 
 def test_a_session_of_an_owner_goes_with_its_owners_name(truth: Truth) -> None:
     """Else the owner's own list would keep it for ever."""
     finished(truth, caller=Caller(owner="alice"))
-    session_grows_old(truth)
+    all_grows_old(truth)
     retire(truth)
     assert forget(truth) == 1
     assert truth.one("SELECT owner FROM events") == "alice"
@@ -261,7 +208,7 @@ def test_what_is_alive_or_waits_is_kept(truth: Truth) -> None:
     running(truth)
     truth.start(delay_seconds=DAY)
     truth.resume(finished(truth))
-    session_grows_old(truth)
+    all_grows_old(truth)
     retire(truth)
     assert truth.count("events") == 0
     assert forget(truth) == 0
@@ -271,7 +218,7 @@ def test_what_is_alive_or_waits_is_kept(truth: Truth) -> None:
 def test_a_session_is_kept_for_its_days_since_its_last_change(truth: Truth) -> None:
     """Not since it began."""
     session_id = finished(truth)
-    session_grows_old(truth)
+    all_grows_old(truth)
     retire(truth)
     pass_time(truth, "runs", "completed_at", -20 * DAY)
     assert forget(truth) == 0
@@ -287,7 +234,7 @@ def test_children_of_a_session_that_goes_become_roots(truth: Truth) -> None:
     """As when it is deleted; the feed shows them so."""
     parent = finished(truth)
     child = finished(truth, parent_session_id=parent)
-    session_grows_old(truth)
+    all_grows_old(truth)
     retire(truth)
     pass_time(truth, "runs", "completed_at", -20 * DAY, "session_id = :s", s=child)
     assert forget(truth) == 1
@@ -299,7 +246,7 @@ def test_a_parent_waits_for_its_children(truth: Truth) -> None:
     """It is to hear of their end."""
     parent = finished(truth)
     child = running(truth, parent_session_id=parent, execution_mode="async_callback")
-    session_grows_old(truth)
+    all_grows_old(truth)
     retire(truth)
     assert forget(truth) == 0
     accepted(truth, child, "completed")
@@ -310,7 +257,7 @@ def test_a_family_goes_together(truth: Truth) -> None:
     """Nobody is told of a child that becomes a root and goes in the same moment."""
     parent = finished(truth)
     finished(truth, parent_session_id=finished(truth, parent_session_id=parent))
-    session_grows_old(truth)
+    all_grows_old(truth)
     retire(truth)
     assert forget(truth) == 3
     assert {one.kind for one in truth.rows("SELECT kind FROM events")} == {"session_deleted"}
@@ -320,7 +267,7 @@ def test_a_walk_passes_sessions_that_are_kept(truth: Truth) -> None:
     """In steps, each behind the last: many that are kept hide none that goes."""
     kept = [idle(truth).session_id for _ in range(5)]
     gone = [finished(truth) for _ in range(5)]
-    session_grows_old(truth)
+    all_grows_old(truth)
     retire(truth)
     assert forget(truth, most=2) == 5
     assert {one.session_id for one in truth.rows("SELECT session_id FROM sessions")} == set(kept)
@@ -334,7 +281,7 @@ def test_a_walk_passes_sessions_that_are_kept(truth: Truth) -> None:
 def test_the_duty_drops_what_the_settings_say(truth: Truth, settings: Settings, days: float | None) -> None:
     """Sessions only if somebody said for how long they are kept."""
     finished(truth)
-    session_grows_old(truth, 61)
+    all_grows_old(truth, 61)
     with engine_room(settings.model_copy(update={"retention_days": days}), threads=1) as room:
         assert retire_due(room, 0)
         assert not retire_due(room, 60), "it was done a moment ago"
@@ -346,7 +293,7 @@ def test_the_duty_drops_what_the_settings_say(truth: Truth, settings: Settings, 
 def test_events_are_kept_for_as_long_as_the_settings_say(truth: Truth, settings: Settings) -> None:
     """Sessions for as long as their events, though they were to go earlier."""
     finished(truth)
-    session_grows_old(truth, 61)
+    all_grows_old(truth, 61)
     with engine_room(
         settings.model_copy(update={"retention_days": 1.0, "event_retention_days": 90.0}), threads=1
     ) as room:
