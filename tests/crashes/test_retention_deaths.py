@@ -1,0 +1,83 @@
+"""A worker killed in the middle of retention: floor and rows agree, and the next one goes on (promises 2 and 3)."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.feed import read_head
+from runtime.settings import Settings
+from tests.support.numbering import is_whole
+from tests.support.retiring import all_grows_old, finished, old_history, result, retire
+from tests.support.truth import Truth
+from workers.retention import retire_due
+from workers.room import engine_room
+
+# Killed when it is about to send a statement, or to commit, which it does once more for its duty.
+KILLED = """
+import os, signal, sys
+import models.retention
+import workers.retention
+from functools import partial
+from runtime.settings import Settings
+from sqlalchemy import event
+from workers.room import engine_room
+
+workers.retention.retire_events = partial(models.retention.retire_events, most=4)
+settings = Settings(database_url=sys.argv[1], redis_url=sys.argv[2], retention_days=30)
+with engine_room(settings, threads=1) as room:
+    passes = 0
+
+    @event.listens_for(room.engine, "before_cursor_execute")
+    def die(connection, cursor, statement, *rest):
+        global passes
+        if statement.strip().startswith(sys.argv[3]):
+            passes += 1
+        if passes == int(sys.argv[4]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @event.listens_for(room.engine, "commit")
+    def die_before_the_commit(connection):
+        global passes
+        if sys.argv[3] == "commit":
+            passes += 1
+        if passes == int(sys.argv[4]) + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    workers.retention.retire_due(room, 0)
+"""
+
+
+def killed(settings: Settings, moment: str, time: int = 2) -> None:
+    """Let a worker die at that moment, when it comes for so many a time."""
+    command = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url, moment, str(time)]
+    process = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("moment", ["INSERT INTO kept_results", "DELETE FROM events", "UPDATE feed_head", "commit"])
+def test_floor_and_rows_agree_wherever_a_worker_was_killed(settings: Settings, truth: Truth, moment: str) -> None:
+    """The pass that was committed counts, the one that was not has left nothing."""
+    old_history(truth, 10)
+    killed(settings, moment)
+    assert truth.do(read_head).floor == 4
+    is_whole(truth)
+    assert retire(truth) == 6
+    is_whole(truth)
+
+
+def test_a_session_is_there_with_all_that_is_its_own_or_not_at_all(settings: Settings, truth: Truth) -> None:
+    """Killed while it removes sessions; the next worker's duty removes what is left."""
+    for _ in range(3):
+        result(truth, finished(truth), "kept")
+    all_grows_old(truth)
+    retire(truth)
+    killed(settings, "DELETE FROM sessions", 1)
+    assert [truth.count(table) for table in ("sessions", "runs", "kept_results")] == [3, 3, 3]
+    assert truth.count("events") == 0
+    with engine_room(settings.model_copy(update={"retention_days": 30.0}), threads=1) as room:
+        assert retire_due(room, 0)
+    assert [truth.count(table) for table in ("sessions", "runs", "kept_results")] == [0, 0, 0]
+    assert truth.count("events", "kind = 'session_deleted'") == 3
