@@ -85,10 +85,11 @@ def talk(client: WebClient, events: int, seed: int) -> None:
 async def until_the_end(items: AsyncIterator[FeedItem]) -> list[Told]:
     """All items up to the last event that a test writes."""
     told: list[Told] = []
-    async for item in items:
-        told.append((item.id, item.event, item.data))
-        if item.event == "event" and item.data["data"]["event_type"] == THE_END:
-            return told
+    async with asyncio.timeout(60):
+        async for item in items:
+            told.append((item.id, item.event, item.data))
+            if item.event == "event" and item.data["data"]["event_type"] == THE_END:
+                return told
     raise AssertionError("the feed has ended")
 
 
@@ -255,7 +256,7 @@ async def test_a_connection_that_fell_silent_is_replaced(web: WebInThread, monke
 
     async with (
         web_proxy(web.client.url) as proxy,
-        followed(proxy.url, on_connection=lambda _, cause: causes.append(cause)) as (items, _),
+        followed(proxy.url, after=now(web.client), on_connection=lambda _, cause: causes.append(cause)) as (items, _),
         reading(items) as told,
     ):
         await eventually_async(partial(connected, proxy))
