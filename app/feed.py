@@ -164,15 +164,17 @@ class Feed:
     def _take(self, page: FeedPage) -> bool:
         """Add a page to the window and wake whom it concerns; whether there is more."""
         window = self.window
-        if page.head.epoch != window.epoch or page.head.position < window.high:
-            log.warning("the feed began anew", former=window.epoch, epoch=page.head.epoch, position=page.head.position)
-            self._begin(page.head)
+        head = page.head
+        # Above the floor all is there; below it something may be gone that was never read.
+        if head.epoch != window.epoch or not head.floor <= window.high <= head.position:
+            log.warning("the feed began anew", former=window.epoch, epoch=head.epoch, position=head.position)
+            self._begin(head)
             return False
         former = window.high
         frames = [encode_frame(window.epoch, event) for event in page.events]
         window.append(frames, page.covers)
         self._wake(frames, former)
-        return page.covers < page.head.position
+        return page.covers < head.position
 
     def _wake(self, frames: Sequence[Frame], former: int) -> None:
         for frame in frames:

@@ -111,3 +111,20 @@ def test_a_snapshot_that_had_to_wait_has_its_id(settings: Settings, truth: Truth
         stream.close()
     assert snapshot.id is not None
     assert "~" not in snapshot.id
+
+
+def test_events_that_went_before_the_reader_came_to_them_are_not_passed_over(web: WebInThread, truth: Truth) -> None:
+    """The process was frozen for longer than events are kept: its clients are told that history is not whole."""
+    feed: Any = web.app.state.web.feed
+    with following(web.client.url) as stream:
+        stream.until("init")
+        the_idle(web)
+        for _ in range(2):
+            web.client.submit()
+        truth.do(sequence_feed)
+        truth.rows("WITH old AS (DELETE FROM events WHERE feed_pos <= 3) UPDATE feed_head SET floor = 3")
+        page = truth.do(read_feed, feed.window.high, limit=100)
+        in_its_loop(web, lambda: feed._take(page))
+        reset, snapshot = stream.take(2)
+    assert (reset.event, reset.data) == ("reset", '{"reason":"expired"}')
+    assert (snapshot.event, snapshot.position) == ("init", 4)

@@ -22,11 +22,6 @@ _KEEP_REMOVED = """
     CREATE TRIGGER keep_removed AFTER DELETE ON events FOR EACH ROW EXECUTE FUNCTION keep_removed();
 """
 
-_REMOVED = """
-    SELECT feed_pos, kind, CAST(frame AS text) AS frame FROM removed_events
-    WHERE feed_pos > :after AND {where} ORDER BY feed_pos
-"""
-
 
 def keep_removed(engine: Engine) -> None:
     """Remember from now on what is removed from the history: with it every position is there."""
@@ -36,8 +31,12 @@ def keep_removed(engine: Engine) -> None:
 
 def removed(engine: Engine, after: int = 0, where: str = "true") -> list[tuple[int, str, str]]:
     """What has been removed, as ``ledger`` gives what is there."""
+    statement = (
+        "SELECT feed_pos, kind, CAST(frame AS text) AS frame FROM removed_events "
+        f"WHERE feed_pos > :after AND {where} ORDER BY feed_pos"
+    )
     with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text(_REMOVED.format(where=where)), {"after": after})]
+        return [tuple(row) for row in connection.execute(text(statement), {"after": after})]
 
 
 @dataclass
