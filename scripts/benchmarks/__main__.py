@@ -2,47 +2,79 @@
 
 import argparse
 import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-from scripts.benchmarks.cluster import scratch_servers
+import orjson
+
+from cli.supervisor import ROOT
+from scripts.benchmarks import machine
+from scripts.benchmarks.cluster import ClusterFailed, scratch_servers
 from scripts.benchmarks.figures import Measured, averaged
-from scripts.benchmarks.report import line_of, table
+from scripts.benchmarks.record import record
+from scripts.benchmarks.report import Results, fact_lines, line_of, table
 from scripts.benchmarks.rows import ROWS, Row
 from scripts.benchmarks.stage import LoadFailed, Stage, load_average
 
 
 def main() -> int:
     """Measure the rows that were asked for, all by default; 1 when one of them could not be measured."""
-    names = [row.name for row in ROWS]
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the rows of the performance table.")
-    parser.add_argument("rows", nargs="*", metavar="ROW", choices=[[], *names], help="which; all by default")
-    parser.add_argument("--list", action="store_true", help="print the rows and their targets, measure nothing")
-    parser.add_argument("--quick", action="store_true", help="smaller, shorter, once: to see that it works")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="repetitions of each (3)")
-    asked = parser.parse_args()
+    asked = _arguments()
     rows = [row for row in ROWS if not asked.rows or row.name in asked.rows]
     if asked.list:
-        for row in rows:
-            print(line_of(row))
+        print("\n".join(map(line_of, rows)))
         return 0
-    failed = False
-    measured: dict[str, Measured] = {}
     with scratch_servers() as (servers, directory):
+        results = Results(machine.facts(servers), machine.generator_cost(), quick=asked.quick)
         for row in rows:
             print(f"-- {row.name}: {row.what}", file=sys.stderr, flush=True)
             stage = Stage(servers, directory, asked.quick, 1 if asked.quick else asked.repeat)
             try:
-                measured[row.name] = _measure(row, stage)
-            except LoadFailed as error:
+                results.measured[row.name] = _measure(row, stage)
+            except (ClusterFailed, LoadFailed) as error:
                 print(f"{row.name}: {error}", file=sys.stderr)
-                failed = True
-    print(table([(row, measured[row.name]) for row in rows if row.name in measured]))
-    return 1 if failed else 0
+    print("\n".join(fact_lines(results)), end="\n\n")
+    print(table(results))
+    if asked.json:
+        asked.json.write_bytes(orjson.dumps(_plain(results), option=orjson.OPT_INDENT_2))
+    if asked.record:
+        record(results, ROOT / "docs")
+    return 0 if len(results.measured) == len(rows) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the rows of the performance table.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="which rows; all by default")
+    parser.add_argument("--list", action="store_true", help="print the rows and their targets, measure nothing")
+    parser.add_argument("--quick", action="store_true", help="smaller, shorter, once each: to see that it works")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="repetitions of each (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--record", action="store_true", help="write docs/performance.md and its charts")
+    asked = parser.parse_args()
+    unknown = set(asked.rows) - {row.name for row in ROWS}
+    if unknown:
+        parser.error(f"no such row: {', '.join(sorted(unknown))} (--list names them)")
+    if asked.repeat < 1:
+        parser.error("--repeat must be at least 1")
+    return asked
 
 
 def _measure(row: Row, stage: Stage) -> Measured:
     before = load_average()
     repetitions = row.measure(stage)
-    return Measured(repetitions, cpu=averaged(stage.cpu), load_before=before)
+    cpu = averaged(stage.cpu)
+    limit = stage.raw(row.raw, **dict(row.raw_with)) if row.raw else {}
+    return Measured(repetitions, limit, cpu, before)
+
+
+def _plain(results: Results) -> dict[str, Any]:
+    return {
+        "machine": results.machine,
+        "generator": results.generator,
+        "quick": results.quick,
+        "rows": {name: asdict(measured) for name, measured in results.measured.items()},
+    }
 
 
 if __name__ == "__main__":

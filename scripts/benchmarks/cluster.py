@@ -26,6 +26,10 @@ POSTGRES: Final = {"shared_preload_libraries": "pg_stat_statements", "max_wal_si
 SETTINGS: Final = {"COORDINATOR_LOG_LEVEL": "warning"}
 
 
+class ClusterFailed(Exception):
+    """The cluster does not start; the message is what it said."""
+
+
 class Servers:
     """One Postgres and one Redis for the whole benchmark."""
 
@@ -89,14 +93,14 @@ class Cluster:
         return {**inherited, **SETTINGS, **self._settings, **addresses}
 
     def wait_ready(self) -> None:
-        """Return when all replicas are ready. Raises RuntimeError with what `up` said when they do not get so far."""
+        """Return when all replicas are ready. Raises ClusterFailed when they do not get so far."""
         ended = wait_until(
             lambda: self._up.poll() is not None or b"ready: " in self._output.read_bytes(),
             within=START_SECONDS,
             every=0.05,
         )
         if not ended or self._up.poll() is not None:
-            raise RuntimeError(f"the cluster does not start:\n{self._output.read_text(errors='replace')}")
+            raise ClusterFailed(self._output.read_text(errors="replace"))
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """The processes that serve, by what they are."""

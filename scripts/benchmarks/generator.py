@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 import uvloop
 
-from scripts.benchmarks import loads_feed, loads_runs
+from scripts.benchmarks import loads_feed, loads_own, loads_polls, loads_raw, loads_runs
 
 Load = Callable[..., Awaitable[dict[str, float]]]
 
@@ -17,6 +17,17 @@ LOADS: Final[dict[str, Load]] = {
     "lives": loads_runs.lives,
     "submit-to-runner": loads_runs.submit_to_runner,
     "event-to-client": loads_feed.event_to_client,
+    "parked-polls": loads_polls.parked_polls,
+    "heartbeats": loads_polls.heartbeats,
+    "claims": loads_polls.claims,
+    "claim-rate": loads_polls.claim_rate,
+    "raw-submissions": loads_raw.raw_submissions,
+    "raw-lives": loads_raw.raw_lives,
+    "raw-claims": loads_raw.raw_claims,
+    "raw-hand-over": loads_raw.raw_hand_over,
+    "raw-events": loads_raw.raw_events,
+    "serve-trivially": loads_own.serve_trivially,
+    "own-cost": loads_own.own_cost,
 }
 # However long the load means to run: a generator that hangs must not outlive the benchmark.
 MOST_SECONDS: Final = 600

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,17 @@ import orjson
 import psutil
 
 from cli.supervisor import ROOT
+from models.migrate import upgrade
 from scripts.benchmarks.cluster import Cluster, Servers, running
 from scripts.benchmarks.figures import Figures
 from scripts.benchmarks.meter import BEGINS, ENDS
 from scripts.benchmarks.usage import Usage
 
+Processes = Mapping[str, Sequence[psutil.Process]]
+
 
 class LoadFailed(Exception):
-    """A load met an answer that it did not expect; the message is what it said."""
+    """A load met an answer that it did not expect; what it was stands above, from the generator itself."""
 
 
 @dataclass
@@ -46,44 +49,82 @@ class Stage:
         with running(self.servers, self.directory, web=web, workers=workers, settings=settings) as cluster:
             yield cluster
 
-    def run(self, cluster: Cluster, load: str, **arguments: Any) -> dict[str, float]:
-        """Run one load in a generator of its own; what it measured. Raises LoadFailed."""
-        job = {"load": load, "urls": cluster.urls, **arguments}
-        command = [sys.executable, "-m", "scripts.benchmarks.generator"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as generator:
-            measured = b""
-            try:
-                measured = self._follow(cluster, generator, job)
-            finally:
-                if generator.poll() is None and not measured:
-                    generator.kill()
-            if generator.wait() or not measured:
-                raise LoadFailed(f"{load} ended with {generator.returncode}")
-        figures: dict[str, float] = orjson.loads(measured)
-        return figures
+    def repeat(self, cluster: Cluster, load: str, **arguments: Any) -> list[Figures]:
+        """Run one load as often as is asked for."""
+        return [self.run(cluster, load, **arguments) for _ in range(self.repetitions)]
 
-    def _follow(self, cluster: Cluster, generator: "subprocess.Popen[bytes]", job: dict[str, Any]) -> bytes:
-        """Feed the generator, account for the CPU between its two marks; its last line."""
-        if generator.stdin is None or generator.stdout is None:
-            raise ValueError(generator)
-        with generator.stdin as stdin:
-            stdin.write(orjson.dumps(job))
-        itself = psutil.Process(generator.pid)
-        usage: Usage | None = None
-        for line in generator.stdout:
-            match line.strip().decode():
-                case "":
-                    continue
-                case text if text == BEGINS:
-                    usage = Usage({**cluster.processes(), "generator": [itself]})
-                case text if text == ENDS:
-                    if usage is not None:
-                        self.cpu.append(usage.shares({**cluster.processes(), "generator": [itself]}))
-                case _:
-                    return line
-        return b""
+    def run(
+        self, cluster: Cluster, load: str, *, watch: Callable[[], Figures] | None = None, **arguments: Any
+    ) -> dict[str, float]:
+        """Run one load in a generator of its own; what it measured, and each part's CPU as `cpu_…`.
+
+        What `watch` counts is read at both ends of the window: what it grew by a second is added under its names, and
+        its first reading as `first_…`. Raises LoadFailed.
+        """
+        window = _Window(cluster.processes, watch)
+        figures = generate(load, {"urls": cluster.urls, **arguments}, window)
+        self.cpu.append(window.cpu)
+        return {**figures, **{f"cpu_{name}": share for name, share in window.cpu.items()}, **window.watched}
+
+    def raw(self, load: str, **arguments: Any) -> dict[str, float]:
+        """Run a load of `loads_raw` on an empty database of the same server, with no process of ours beside it."""
+        url = self.servers.fresh_database()
+        upgrade(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        return generate(load, {"urls": [url], "seconds": self.seconds / 2, **arguments})
+
+
+class _Window:
+    """Takes its readings at both marks of the generator."""
+
+    def __init__(self, processes: Callable[[], Processes], watch: Callable[[], Figures] | None) -> None:
+        self._processes = processes
+        self._watch = watch or dict
+        self.cpu: dict[str, float] = {}
+        self.watched: dict[str, float] = {}
+
+    def begin(self, generator: psutil.Process) -> None:
+        self._first = self._watch()
+        self._usage = Usage({**self._processes(), "generator": [generator]})
+
+    def end(self, generator: psutil.Process) -> None:
+        self.cpu = self._usage.shares({**self._processes(), "generator": [generator]})
+        seconds = self._usage.elapsed()
+        for name, last in self._watch().items():
+            self.watched[name] = (last - self._first[name]) / seconds
+            self.watched[f"first_{name}"] = self._first[name]
+
+
+def generate(load: str, job: Mapping[str, Any], window: _Window | None = None) -> dict[str, float]:
+    """Run one load in a process of its own; what it measured. Raises LoadFailed."""
+    command = [sys.executable, "-m", "scripts.benchmarks.generator"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as generator:
+        try:
+            measured = _follow(generator, orjson.dumps({"load": load, **job}), window)
+        except BaseException:
+            generator.kill()
+            raise
+        if generator.wait() or not measured:
+            raise LoadFailed(f"{load} ended with {generator.returncode}")
+    figures: dict[str, float] = orjson.loads(measured)
+    return figures
+
+
+def _follow(generator: "subprocess.Popen[bytes]", job: bytes, window: _Window | None) -> bytes:
+    """Tell the generator its job and the window of its marks; its last line, empty if it ended without one."""
+    if generator.stdin is None or generator.stdout is None:
+        raise ValueError(generator)
+    with generator.stdin as stdin:
+        stdin.write(job)
+    itself = psutil.Process(generator.pid)
+    for line in generator.stdout:
+        text = line.decode().strip()
+        if text not in {BEGINS, ENDS}:
+            return line
+        if window is not None:
+            (window.begin if text == BEGINS else window.end)(itself)
+    return b""
 
 
 def load_average() -> float:
-    """Of the last minute."""
+    """Of the machine, over the last minute."""
     return os.getloadavg()[0]

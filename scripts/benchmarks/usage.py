@@ -14,9 +14,13 @@ class Usage:
         self._began_at = perf_counter()
         self._spent = {name: _seconds(processes) for name, processes in groups.items()}
 
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return perf_counter() - self._began_at
+
     def shares(self, now: Mapping[str, Sequence[psutil.Process]]) -> dict[str, float]:
         """Percent of one core by group, of the processes that it has `now`; its new ones count from their birth."""
-        elapsed = perf_counter() - self._began_at
+        elapsed = self.elapsed()
         shares = {}
         for name, processes in now.items():
             spent = sum(_seconds(processes).values())

@@ -1,0 +1,62 @@
+"""docs/performance.md: the table of one run, the machine it was taken on, the charts, and how to read all of it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from scripts.benchmarks.charts import draw
+from scripts.benchmarks.report import HEADINGS, Results, all_cells, cost_line
+from scripts.benchmarks.rows import ROWS
+
+_HEAD: Final = """# How fast
+
+Written by `scripts/bench --record`; do not edit. `scripts/bench --list` names the rows, `scripts/bench ROW` measures
+one of them, `--json FILE` keeps every figure of every repetition.
+"""
+
+_READING: Final = """## How to read it
+
+- Load generator, web and worker processes, Postgres and Redis share the cores of one machine. Absolute figures say
+  more about that machine than about the coordinator; what carries over is the ratio to the raw limit, the shares of
+  CPU, and what stays flat.
+- The figure is the median of the repetitions, least and most stand beside it. A target is met or not by the median.
+- The raw limit is a tight loop of psycopg on the same Postgres, in the same run, with no process of the coordinator
+  beside it: the same rows inserted, claimed, started and completed, with as many event rows, one statement and one
+  transaction each (in the batched rows one for a hundred runs). No HTTP, no validation, no demands, no fencing. A
+  ratio above 1 is what group commit gains.
+- CPU is in percent of one core during the counted window, averaged over the row's loads; processes of one kind are
+  added up.
+- The load average before a row says whether the machine was at rest. With more than a few tenths the row competed
+  with somebody else.
+- What is counted: a submission when it is answered 201; a life when its `completed` is answered 200, submissions
+  running beside it uncounted; submit-to-runner from just before the POST is written to the end of the poll's answer;
+  event-to-client from just before the POST is written to the arrival of the whole frame, for every client; all by one
+  clock, in the generator. The first seconds of each load are not counted.
+- An answer that is not the expected one ends the row without a figure.
+"""
+
+
+def record(results: Results, directory: Path) -> None:
+    """Write performance.md and its charts into `directory`."""
+    drawn = draw(results.measured, directory)
+    parts = [
+        _HEAD,
+        _facts(results),
+        "## Figures\n\n" + _table([HEADINGS, *all_cells(results)]),
+        "".join(f"- `{row.name}`: {row.what}\n" for row in ROWS if row.name in results.measured),
+        *(f"## {title}\n\n![{title}]({name})\n" for name, title in drawn.items()),
+        _READING,
+    ]
+    (directory / "performance.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _facts(results: Results) -> str:
+    facts = {**results.machine, "load generator": cost_line(results.generator)}
+    if results.quick:
+        facts["measured"] = "with `--quick`: once each, smaller and shorter"
+    return "".join(f"- {name}: {value}\n" for name, value in facts.items())
+
+
+def _table(lines: Iterable[tuple[str, ...]]) -> str:
+    heading, *rest = (f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join([heading, "|" + "---|" * len(HEADINGS) + "\n", *rest])
