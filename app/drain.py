@@ -7,10 +7,14 @@ from collections.abc import Callable
 
 
 class Drain:
-    """``draining`` once the process was told to end. ``seconds`` is how long it goes on serving after that."""
+    """``draining`` once the process was told to end. ``seconds`` is how long it goes on serving after that.
+
+    ``handed_over``: another process accepts at this address by now, so whoever asks for it is to stay.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.handed_over = False
         self.began = asyncio.Event()
         self.over = asyncio.Event()
         self._since: float | None = None
@@ -32,12 +36,13 @@ class Drain:
         """Call this in the event loop when draining begins."""
         self._listeners.append(listener)
 
-    def start(self, seconds: float | None = None) -> None:
+    def start(self, seconds: float | None = None, *, handed_over: bool = False) -> None:
         """Begin to drain, once; ``seconds`` overrides how long (0: what is parked gives up now)."""
         if self._since is not None:
             return
         if seconds is not None:
             self.seconds = seconds
+        self.handed_over = handed_over
         self._since = time.monotonic()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._begin)

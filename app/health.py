@@ -45,7 +45,8 @@ class Health:
 
     def report(self) -> tuple[int, dict[str, Any]]:
         """Return status and body of ``/health/ready`` (PROTOCOL, Health)."""
-        if self._drain.draining:
+        # A balancer that asks us on a connection it kept means our successor, which it will reach by the next one.
+        if self._drain.draining and not self._drain.handed_over:
             return 503, {"status": "draining"}
         if not self._started:
             return 503, {"status": "starting", "reason": self._reasons.get("schema", "waiting for the database")}

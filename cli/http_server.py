@@ -1,7 +1,9 @@
 """uvicorn as this service needs it: it tells the app first when it is to end, and bounds what a head may hold."""
 
+import asyncio
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -14,6 +16,7 @@ HEAD_BYTES = 64 * 1024
 BACKLOG = 2048
 # Longer than any balancer or client keeps an idle connection, so that they close it, never we under their request.
 KEEP_ALIVE_SECONDS = 75
+_LOOK_SECONDS = 0.02
 _HURRIED_SECONDS = 2  # a connection that does not end by itself, when nobody is drained to
 
 
@@ -22,7 +25,7 @@ class Drainable(Protocol):
 
     seconds: float
 
-    def start(self, seconds: float | None = None) -> None: ...
+    def start(self, seconds: float | None = None, *, handed_over: bool = False) -> None: ...
 
 
 class HeadTooLarge(Exception):
@@ -87,16 +90,28 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Told to end, it first lets the app drain and goes on serving meanwhile; only then the listener closes."""
+    """Told to end, it first lets the app drain and goes on serving meanwhile; only then the listener closes.
+
+    A ``successor`` shares its sockets with one that still serves them, and accepts nothing before it is ready; told to
+    ``hand_over``, that one accepts nothing more and drains, and ends as soon as its last connection is gone.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, *, drain: Drainable, is_ready: Callable[[], bool], tell_ready: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        *,
+        drain: Drainable,
+        is_ready: Callable[[], bool],
+        tell_ready: Callable[[], None],
+        successor: bool = False,
     ) -> None:
         super().__init__(config)
         self._drain = drain
         self._is_ready = is_ready
         self._tell_ready = tell_ready
+        self._successor = successor
         self._told = False
+        self._succeeded = False
         self._end_at: float | None = None
 
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
@@ -104,21 +119,50 @@ class Server(uvicorn.Server):
 
         uvicorn raises the signals it remembers again when it is done; ours end in exit code 0, so none is remembered.
         """
+        if sig == signal.SIGINT:
+            self.config.timeout_graceful_shutdown = _HURRIED_SECONDS
         if self.should_exit:
             self.force_exit = True
         elif self._end_at is not None:
             self.should_exit = True
         else:
             seconds = 0.0 if sig == signal.SIGINT else self._drain.seconds
-            if sig == signal.SIGINT:
-                self.config.timeout_graceful_shutdown = _HURRIED_SECONDS
             self._drain.start(seconds)
             self._end_at = time.monotonic() + seconds
+
+    def hand_over(self, _sig: int, _frame: FrameType | None) -> None:
+        """Leave the sockets to the successor that accepts there by now: within a tick, since this is a signal's."""
+        self._succeeded = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; a successor when it is ready, or not at all when it is told to end before."""
+        if self._successor and sockets is not None:
+            begin = self.lifespan.startup
+
+            async def begin_and_wait() -> None:
+                await begin()
+                while True:
+                    if self._end_at is not None:
+                        # uvicorn listens on what is left: on nothing that somebody else serves.
+                        sockets.clear()
+                    if self._is_ready() or self.lifespan.should_exit or not sockets:
+                        return
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+            self.lifespan.startup = begin_and_wait
+        await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if not self._told and self._is_ready():
             self._told = True
             self._tell_ready()
+        if self._succeeded and self._end_at is None:
+            for server in self.servers:
+                server.close()
+            self._drain.start(self._drain.seconds, handed_over=True)
+            self._end_at = time.monotonic() + self._drain.seconds
+        elif self._succeeded and not self.server_state.connections:
+            self.should_exit = True
         if self._end_at is not None and time.monotonic() >= self._end_at:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -1,15 +1,16 @@
 """`coordinator web`: one web replica, on an address of its own or on a socket that a supervisor owns."""
 
 import ipaddress
-import os
+import signal
 import socket
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import FastAPI
 
     from cli.http_server import Server
@@ -23,11 +24,14 @@ def web(
     ] = None,
     fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket to serve instead.")] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Where to write `ready` once it is.")] = None,
+    successor: Annotated[
+        bool, typer.Option("--successor", hidden=True, help="Somebody serves that socket yet.")
+    ] = False,
     name: Annotated[str, typer.Option(hidden=True, help="What its log lines say.")] = "web",
 ) -> None:
     """Serve HTTP until SIGTERM; then drain COORDINATOR_DRAIN_SECONDS long (SIGINT: not at all) and end."""
     from runtime.logs import configure_logs, log
-    from runtime.processes import leave
+    from runtime.processes import leave, tell_ready
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -44,11 +48,15 @@ def web(
         log("coordinator.web").info("listening", url=_url(listener))
     from app.main import create_app
 
-    _server(create_app(settings), settings, ready_fd).run(sockets)
+    server = _server(create_app(settings), settings, lambda: tell_ready(ready_fd), successor=successor)
+    if fd is not None:
+        # Only who owns the socket knows that somebody else accepts there.
+        signal.signal(signal.SIGUSR1, server.hand_over)
+    server.run(sockets)
     leave(0)
 
 
-def _server(app: "FastAPI", settings: "Settings", ready_fd: int | None) -> "Server":
+def _server(app: "FastAPI", settings: "Settings", told: "Callable[[], None]", *, successor: bool) -> "Server":
     import uvicorn
 
     from cli.http_server import BACKLOG, KEEP_ALIVE_SECONDS, BoundedHttp, Server
@@ -69,13 +77,7 @@ def _server(app: "FastAPI", settings: "Settings", ready_fd: int | None) -> "Serv
         timeout_graceful_shutdown=settings.graceful_shutdown_seconds,
     )
 
-    def tell_ready() -> None:
-        if ready_fd is not None:
-            with suppress(BrokenPipeError):  # the supervisor was killed meanwhile; we serve on
-                os.write(ready_fd, b"ready\n")
-            os.close(ready_fd)
-
-    return Server(config, drain=app.state.drain, is_ready=app.state.is_ready, tell_ready=tell_ready)
+    return Server(config, drain=app.state.drain, is_ready=app.state.is_ready, tell_ready=told, successor=successor)
 
 
 Address = tuple[socket.AddressFamily, tuple[str, int]]

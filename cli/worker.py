@@ -16,12 +16,15 @@ def worker(
     ] = None,
     queues: Annotated[str, typer.Option(help="The queues to serve, comma-separated.")] = "dispatch,feed,upkeep",
     name: Annotated[str, typer.Option(hidden=True, help="What its log lines say.")] = "worker",
+    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Where to write `ready` once it is.")] = None,
     lifeline: Annotated[int | None, typer.Option(hidden=True, help="Ends when this descriptor closes.")] = None,
 ) -> None:
-    """Run dispatch, feed and upkeep until SIGTERM; then finish what is begun, COORDINATOR_WORKER_GRACE_SECONDS long."""
+    """Run dispatch, feed and upkeep until SIGTERM; then finish what is begun, COORDINATOR_WORKER_GRACE_SECONDS long
+    (SIGINT: a few seconds).
+    """
     from runtime.logs import configure_logs
     from runtime.names import Queue
-    from runtime.processes import leave
+    from runtime.processes import leave, tell_ready
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -40,7 +43,7 @@ def worker(
         sys.exit(run_processes(processes, threads=per_process, queues=wanted, grace=settings.worker_grace_seconds))
     from workers.main import run
 
-    leave(run(settings, queues=wanted, threads=per_process))
+    leave(run(settings, queues=wanted, threads=per_process, tell_ready=lambda: tell_ready(ready_fd)))
 
 
 def _end_with(lifeline: int) -> None:

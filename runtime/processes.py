@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from random import SystemRandom
@@ -131,6 +131,23 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def tell_ready(descriptor: int | None) -> None:
+    """Tell whoever started us, by the pipe it gave, that we serve; once."""
+    if descriptor is not None:
+        with suppress(BrokenPipeError):  # it was killed meanwhile; we serve on
+            os.write(descriptor, b"ready\n")
+        os.close(descriptor)
+
+
+def has_terminal() -> bool:
+    """Whether there is a terminal that we belong to, at this moment: a closed one is gone."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def adopt_orphans() -> None:

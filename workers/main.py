@@ -22,11 +22,20 @@ logger = log(__name__)
 
 # How soon an idle thread notices that it shall end; work wakes it at once.
 LOOK_UP_MILLISECONDS: Final = 250
+# What is begun when everybody ends (SIGINT): it is a hint with a sweep behind it, or a transaction that rolls back.
+HURRIED_SECONDS: Final = 3.0
 
 
-def run(settings: Settings, *, queues: Sequence[str] = (), threads: int | None = None) -> int:
-    """Work on `queues` (none named: all) with `threads` threads until SIGTERM or SIGINT, then finish what runs within
-    `worker_grace_seconds` and return 0. Needs neither Postgres nor Redis to start.
+def run(
+    settings: Settings,
+    *,
+    queues: Sequence[str] = (),
+    threads: int | None = None,
+    tell_ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Work on `queues` (none named: all) with `threads` threads until SIGTERM, then fetch nothing more, give back what
+    is not begun, finish the rest within `worker_grace_seconds` (SIGINT: HURRIED_SECONDS at most) and return 0. Needs
+    neither Postgres nor Redis to start; `tell_ready` is called when it fetches.
 
     Raises ValueError for a queue that does not exist. From the main thread only.
     """
@@ -46,10 +55,13 @@ def run(settings: Settings, *, queues: Sequence[str] = (), threads: int | None =
         ticker = Ticker(settings.redis_url, duties)
         ticker.start()
         logger.info("worker is ready", queues=sorted(wanted), threads=size)
-        wait_for_signal()
-        logger.info("worker drains")
+        tell_ready()
+        grace = settings.worker_grace_seconds
+        if wait_for_signal() == signal.SIGINT:
+            grace = min(grace, HURRIED_SECONDS)
+        logger.info("worker drains", seconds=grace)
         ticker.stop(0)
-        worker.stop(timeout=int(settings.worker_grace_seconds * 1000))
+        worker.stop(timeout=int(grace * 1000))
         ticker.stop(1)
         broker.close()
     logger.info("worker has ended")
@@ -57,19 +69,19 @@ def run(settings: Settings, *, queues: Sequence[str] = (), threads: int | None =
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bytes]]:
-    """Catch SIGTERM and SIGINT; what is given blocks until one came.
+def _told_to_stop() -> Iterator[Callable[[], int]]:
+    """Catch SIGTERM and SIGINT; what is given blocks until one came, and returns which.
 
     Through a pipe: an Event set by a handler while this thread takes the Event's lock would wait for itself.
     """
     reading, writing = os.pipe()
 
-    def tell(_number: int, _frame: FrameType | None) -> None:
-        os.write(writing, b"!")
+    def tell(number: int, _frame: FrameType | None) -> None:
+        os.write(writing, bytes([number]))
 
     former = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: os.read(reading, 1)
+        yield lambda: os.read(reading, 1)[0]
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)

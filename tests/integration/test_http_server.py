@@ -23,9 +23,11 @@ class Drain:
 
     seconds: float = 0.3
     started: list[float | None] = field(default_factory=list)
+    handed_over: bool = False
 
-    def start(self, seconds: float | None = None) -> None:
+    def start(self, seconds: float | None = None, *, handed_over: bool = False) -> None:
         self.started.append(seconds)
+        self.handed_over = handed_over
 
 
 @dataclass
