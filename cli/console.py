@@ -29,6 +29,13 @@ class Console:
         else:
             self._write(f"ready: {' '.join(urls)}")
 
+    def balancer(self, url: str) -> None:
+        """Where the replicas are reached together."""
+        if self._style == "json":
+            self._write_json(process="up", event="balancer", url=url)
+        else:
+            self._write(f"balancer: {url}")
+
     def _write_json(self, **fields: str | list[str]) -> None:
         self._write(json.dumps({"timestamp": datetime.now(UTC).isoformat(), **fields}))
 

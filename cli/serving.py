@@ -5,30 +5,42 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from cli.console import Console, Format
-from cli.supervisor import ROOT, Child, Service, Supervisor, own_command
+from cli.load_balancer import NAME as BALANCER
+from cli.load_balancer import balancer, find_caddy, until_balanced
+from cli.rolling import Rolling, lock_of
+from cli.supervisor import ROOT, Child, Refused, Service, Supervisor, own_command
 from runtime.embedded import EmbeddedServerError, start_postgres, start_redis
 from runtime.embedded_server import log_of, log_since
-from runtime.processes import Locked, adopt_orphans, end_processes, family, is_alive, locked, read_pid_file, send_signal
+from runtime.processes import (
+    Locked,
+    adopt_orphans,
+    end_processes,
+    family,
+    has_terminal,
+    is_alive,
+    locked,
+    read_pid_file,
+    send_signal,
+)
 
 HOST = "127.0.0.1"
 _SERVERS = {"postgres", "redis"}
 _PATIENCE = 3  # deaths in a row before the first `ready` that make us give up
 # Seconds: twice the first, then the longer of the others, then the databases' 1.5: in all less than 10.
 _RUNNER_GRACE, _WEB_GRACE, _WORKER_GRACE = 1.5, 4.0, 4.0
+# Seconds more than a process takes at most, before it is taken to hang.
+_MARGIN = 3.0
 # What names a database is not for a runner, whose commands are other people's.
 _SECRETS = ("COORDINATOR_DATABASE_URL", "COORDINATOR_REDIS_URL", "DATABASE_URL", "REDIS_URL")
-
-
-class Refused(Exception):
-    """It cannot be served; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +51,14 @@ class Wanted:
     web: int
     workers: int
     runner: bool
+    lb_port: int | None
     data_dir: Path
     log_format: Format
     database_url: str
     redis_url: str
+    drain_seconds: float
+    shutdown_seconds: float
+    worker_seconds: float
 
     @property
     def urls(self) -> list[str]:
@@ -50,24 +66,32 @@ class Wanted:
 
 
 async def serve(wanted: Wanted) -> int:
-    """Serve until SIGINT or SIGTERM, then end everything; the exit code. Raises Refused when it cannot begin."""
+    """Serve until SIGINT or SIGTERM, then end everything; the exit code. SIGHUP replaces the replicas one by one.
+
+    Raises Refused when it cannot begin.
+    """
     console = Console(wanted.log_format)
     wanted.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as held:
         try:
-            held.enter_context(locked(_lock_of(wanted.data_dir)))
+            held.enter_context(locked(lock_of(wanted.data_dir)))
         except Locked as error:
             by = f" (process {error.holder})" if error.holder else ""
             raise Refused(f"another `coordinator up`{by} already serves {wanted.data_dir}") from None
+        caddy = None if wanted.lb_port is None else find_caddy()
         await asyncio.to_thread(_end_leftovers, wanted.data_dir, console)
         listeners = held.enter_context(_listening(wanted))
         adopt_orphans()
         house = Supervisor(console, wanted.data_dir)
-        return await _run(wanted, house, console, listeners)
+        return await _run(wanted, house, console, listeners, caddy)
 
 
-async def _run(wanted: Wanted, house: Supervisor, console: Console, listeners: list[socket.socket]) -> int:
+async def _run(
+    wanted: Wanted, house: Supervisor, console: Console, listeners: list[socket.socket], caddy: Path | None
+) -> int:
     stop = asyncio.Event()
+    rolling = Rolling(house, wanted.data_dir, console)
+    had_terminal = has_terminal()
 
     def told(name: str) -> None:
         if stop.is_set():
@@ -76,10 +100,18 @@ async def _run(wanted: Wanted, house: Supervisor, console: Console, listeners: l
             console.say("up", f"{name}: ending everything (again: at once)")
         stop.set()
 
+    def hung_up() -> None:
+        # Also what is sent when the terminal is closed that we were started from.
+        if had_terminal and not has_terminal():
+            told(signal.SIGHUP.name)
+        elif not stop.is_set():
+            rolling.ask()
+
     loop = asyncio.get_running_loop()
-    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for sig in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sig, told, sig.name)
-    beginning = asyncio.create_task(_begin(wanted, house, console, listeners))
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    beginning = asyncio.create_task(_begin(wanted, house, rolling, console, listeners, caddy))
     ending = asyncio.create_task(_ending(stop, wanted.data_dir))
     try:
         await asyncio.wait({beginning, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -93,7 +125,7 @@ async def _run(wanted: Wanted, house: Supervisor, console: Console, listeners: l
     finally:
         beginning.cancel()
         ending.cancel()
-        await asyncio.gather(beginning, ending, return_exceptions=True)
+        await asyncio.gather(beginning, ending, rolling.stop(), return_exceptions=True)
         # Runners first: they report and leave through the web. The databases outlive those who use them.
         await house.end([lambda name: name.startswith("runner"), lambda name: not name.startswith("runner")])
         console.say("up", "ended")
@@ -101,7 +133,7 @@ async def _run(wanted: Wanted, house: Supervisor, console: Console, listeners: l
 
 async def _ending(stop: asyncio.Event, data_dir: Path) -> None:
     """Wait until told to stop. Raises Refused when somebody removed the data under us: new data would not be ours."""
-    path = _lock_of(data_dir)
+    path = lock_of(data_dir)
     held = path.stat().st_ino
     while not stop.is_set():
         with suppress(TimeoutError):
@@ -110,23 +142,32 @@ async def _ending(stop: asyncio.Event, data_dir: Path) -> None:
             raise Refused(f"{data_dir} was removed while it was served from")
 
 
-def _lock_of(data_dir: Path) -> Path:
-    return data_dir / "run" / "up.lock"
-
-
-async def _begin(wanted: Wanted, house: Supervisor, console: Console, listeners: list[socket.socket]) -> None:
+async def _begin(
+    wanted: Wanted,
+    house: Supervisor,
+    rolling: Rolling,
+    console: Console,
+    listeners: list[socket.socket],
+    caddy: Path | None,
+) -> None:
     database_url, redis_url = await _servers(wanted, house)
     env = child_environment(
         COORDINATOR_DATABASE_URL=database_url,
         COORDINATOR_REDIS_URL=redis_url,
         COORDINATOR_LOG_FORMAT=wanted.log_format,
-        COORDINATOR_WORKER_GRACE_SECONDS=f"{_WORKER_GRACE - 0.5:g}",
     )
     await _migrate(wanted.data_dir, console, env)
-    replicas = [house.keep(_web(number, listener, env)) for number, listener in enumerate(listeners, 1)]
-    workers = [house.keep(_worker(number, env)) for number in range(1, wanted.workers + 1)]
-    await _all_ready(wanted.data_dir, house, replicas, workers)
+    sockets = listeners[: wanted.web]
+    replicas = [house.keep(_web(number, listener, wanted, env)) for number, listener in enumerate(sockets, 1)]
+    workers = [house.keep(_worker(number, wanted, env)) for number in range(1, wanted.workers + 1)]
+    await _all_ready(house, wanted.data_dir, _told_by(replicas), (*replicas, *workers))
+    if caddy and wanted.lb_port is not None:
+        service = balancer(caddy, wanted.data_dir, listeners[-1].fileno(), wanted.urls, wanted.drain_seconds)
+        await _all_ready(house, wanted.data_dir, until_balanced(HOST, wanted.lb_port), (house.keep(service),))
     console.ready(wanted.urls)
+    if wanted.lb_port is not None:
+        console.balancer(f"http://{HOST}:{wanted.lb_port}")
+    rolling.allow(lambda: _migrate(wanted.data_dir, console, env))
     if wanted.runner:
         house.keep(_runner(wanted.urls, env))
 
@@ -156,16 +197,34 @@ async def _migrate(data_dir: Path, console: Console, env: dict[str, str]) -> Non
     console.say("migrate", said.rpartition("\n")[2])
 
 
-def _web(number: int, listener: socket.socket, env: dict[str, str]) -> Service:
+def _web(number: int, listener: socket.socket, wanted: Wanted, env: dict[str, str]) -> Service:
     name, fd = f"web-{number}", listener.fileno()
-    command = own_command("web", "--fd", str(fd), "--name", name)
-    # SIGINT, not SIGTERM: nobody is to be drained to.
-    return Service(name, command, env, grace=_WEB_GRACE, signals=(signal.SIGINT,), fds=(fd,), tells_ready=True)
+    return Service(
+        name,
+        own_command("web", "--fd", str(fd), "--name", name),
+        env,
+        grace=_WEB_GRACE,
+        # SIGINT, not SIGTERM: nobody is to be drained to.
+        signals=(signal.SIGINT,),
+        fds=(fd,),
+        tells_ready=True,
+        trial=("--successor",),
+        retire=signal.SIGUSR1,
+        retire_grace=wanted.drain_seconds + wanted.shutdown_seconds + _MARGIN,
+    )
 
 
-def _worker(number: int, env: dict[str, str]) -> Service:
+def _worker(number: int, wanted: Wanted, env: dict[str, str]) -> Service:
     name = f"worker-{number}"
-    return Service(name, own_command("worker", "--name", name), env, grace=_WORKER_GRACE)
+    return Service(
+        name,
+        own_command("worker", "--name", name),
+        env,
+        grace=_WORKER_GRACE,
+        signals=(signal.SIGINT,),
+        tells_ready=True,
+        retire_grace=wanted.worker_seconds + _MARGIN,
+    )
 
 
 def _runner(urls: list[str], env: dict[str, str]) -> Service:
@@ -182,21 +241,23 @@ def _runner(urls: list[str], env: dict[str, str]) -> Service:
     )
 
 
-async def _all_ready(data_dir: Path, house: Supervisor, replicas: list[Child], workers: list[Child]) -> None:
-    """Wait until every replica says so. Raises Refused when one of the processes cannot even begin."""
+async def _told_by(replicas: Iterable[Child]) -> None:
+    for replica in replicas:
+        await replica.ready.wait()
 
-    async def all_told() -> None:
-        for replica in replicas:
-            await replica.ready.wait()
 
-    ready = asyncio.create_task(all_told())
+async def _all_ready(
+    house: Supervisor, data_dir: Path, told: Coroutine[Any, Any, None], children: Iterable[Child]
+) -> None:
+    """Wait until we were told that they are. Raises Refused when one of the processes cannot even begin."""
+    ready = asyncio.create_task(told)
     try:
         while not ready.done():
             died = asyncio.ensure_future(house.died.wait())
             await asyncio.wait({ready, died}, return_when=asyncio.FIRST_COMPLETED)
             died.cancel()
             house.died.clear()
-            for child in (*replicas, *workers):
+            for child in children:
                 if child.backoff.failures >= _PATIENCE:
                     path = log_of(data_dir, child.service.name)
                     raise Refused(f"{child.service.name} does not start; {path} ends with:\n{log_since(path, 0)}")
@@ -206,10 +267,13 @@ async def _all_ready(data_dir: Path, house: Supervisor, replicas: list[Child], w
 
 @contextmanager
 def _listening(wanted: Wanted) -> Iterator[list[socket.socket]]:
-    """The replicas' sockets. They are ours, so that a replica can be replaced while its address stays open."""
+    """The replicas' sockets, then the balancer's. They are ours, so that who serves an address can be replaced while
+    it stays open.
+    """
     with ExitStack() as held:
-        sockets = []
-        for port in range(wanted.port, wanted.port + wanted.web):
+        sockets: list[socket.socket] = []
+        balancers = () if wanted.lb_port is None else (wanted.lb_port,)
+        for port in (*range(wanted.port, wanted.port + wanted.web), *balancers):
             listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -217,9 +281,11 @@ def _listening(wanted: Wanted) -> Iterator[list[socket.socket]]:
                 listener.listen(2048)
             except (OSError, OverflowError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "there is no such port"
+                row = f"--port (--web {wanted.web} takes that many in a row)"
+                option = "--lb-port" if len(sockets) == wanted.web else row
                 raise Refused(
                     f"port {port} on {HOST} cannot be used{_owner_of(port)}: {reason}. "
-                    f"Nothing was started; choose another with --port (--web {wanted.web} takes that many in a row)."
+                    f"Nothing was started; choose another with {option}."
                 ) from None
             sockets.append(listener)
         yield sockets
@@ -246,6 +312,7 @@ def _end_leftovers(data_dir: Path, console: Console) -> None:
     runners = [process for name, process in left.items() if name.startswith("runner")]
     replicas = [process for name, process in left.items() if name.startswith("web")]
     end_processes(runners, within=2)
+    end_processes([process for name, process in left.items() if name == BALANCER], within=0.5)
     for replica in replicas:
         send_signal(replica, signal.SIGINT)
     end_processes([process for name, process in left.items() if name.startswith("worker")], within=_WORKER_GRACE)

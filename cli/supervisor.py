@@ -29,9 +29,17 @@ def own_command(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "cli.main", *arguments)
 
 
+class Refused(Exception):
+    """It cannot be served; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Service:
-    """A process to keep. `signals` end it, one after the other, `grace` seconds after each; then SIGKILL."""
+    """A process to keep. `signals` end it, one after the other, `grace` seconds after each; then SIGKILL.
+
+    Replaced while it runs, a second one is started, with `trial` added to its command; once that is ready the first one
+    gets `retire` and has `retire_grace` seconds to finish.
+    """
 
     name: str
     command: Sequence[str]
@@ -40,6 +48,9 @@ class Service:
     signals: Sequence[int] = (signal.SIGTERM,)
     fds: Sequence[int] = ()
     tells_ready: bool = False
+    trial: Sequence[str] = ()
+    retire: int = signal.SIGTERM
+    retire_grace: float = 30
 
 
 class Server(Protocol):
@@ -74,12 +85,17 @@ class Backoff:
 
 
 class Child:
-    """One service's process, and the next one when it died."""
+    """One service's process, and the next one when it died; on trial there is no next one."""
 
-    def __init__(self, service: Service, house: "Supervisor") -> None:
+    def __init__(self, service: Service, house: "Supervisor", *, on_trial: bool = False) -> None:
         self.service = service
         self.ready = asyncio.Event()
         self.backoff = Backoff()
+        self.on_trial = on_trial
+        # Whom its pid file names; a successor and a former one are named beside the one that is meant.
+        self.title = f"{service.name}.next" if on_trial else service.name
+        self.fault = ""
+        self._failed = asyncio.Event()
         self._house = house
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -101,31 +117,53 @@ class Child:
                 how = str(error)
             if self._stopping.is_set():
                 return
+            if self.on_trial:
+                self.fault = f"ended ({how})"
+                self._failed.set()
+                return
             delay = self.backoff.died()
-            self._house.say(name, f"ended ({how}); starting it again in {delay:g} s{self._log_hint()}")
+            self._house.say(name, f"ended ({how}); starting it again in {delay:g} s{self.log_hint()}")
             self._house.died.set()
             await self._house.end_strays()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
-    async def stop(self, hurry: asyncio.Event) -> None:
+    async def until_ready(self, within: float) -> str:
+        """Wait until it has said that it is ready; what is the matter when it has not, else nothing."""
+        either = [asyncio.ensure_future(event.wait()) for event in (self.ready, self._failed)]
+        await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in either:
+            waiting.cancel()
+        return self.fault or ("" if self.ready.is_set() else f"was not ready within {within:g} s")
+
+    def rename(self, title: str) -> None:
+        """Have another pid file name the process."""
+        if self._house.data_dir:
+            with suppress(FileNotFoundError):
+                pid_file_of(self._house.data_dir, self.title).replace(pid_file_of(self._house.data_dir, title))
+        self.title = title
+
+    async def stop(self, hurry: asyncio.Event, *, retiring: bool = False) -> None:
         """End it as its service says; at once when `hurry` is set."""
+        signals, grace = self.service.signals, self.service.grace
+        if retiring:
+            signals, grace = (self.service.retire,), self.service.retire_grace
         self._stopping.set()
         if self._process is None:
             return
         ended = asyncio.ensure_future(self._process.wait())
         hurried = asyncio.ensure_future(hurry.wait())
-        for sig in self.service.signals:
+        for sig in signals:
             if self._process.returncode is None and not hurry.is_set():
                 self._send(sig)
-                await asyncio.wait({ended, hurried}, timeout=self.service.grace, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({ended, hurried}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if self._process.returncode is None and not ended.done():
             self._house.say(self.service.name, "does not end by itself: killed")
             self._send(signal.SIGKILL)
         await ended
         if self._house.data_dir:
-            pid_file_of(self._house.data_dir, self.service.name).unlink(missing_ok=True)
+            pid_file_of(self._house.data_dir, self.title).unlink(missing_ok=True)
 
     def _send(self, sig: int) -> None:
         with suppress(ProcessLookupError):
@@ -134,7 +172,7 @@ class Child:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         service, data_dir = self.service, self._house.data_dir
-        command, fds = list(service.command), list(service.fds)
+        command, fds = [*service.command, *(service.trial if self.on_trial else ())], list(service.fds)
         told = self._listen(command, fds) if service.tells_ready else None
         log = log_of(data_dir, service.name).open("ab") if data_dir else None
         try:
@@ -154,7 +192,7 @@ class Child:
             if told is not None:
                 os.close(told)
         if data_dir:
-            write_pid_file(pid_file_of(data_dir, service.name), process.pid)
+            write_pid_file(pid_file_of(data_dir, self.title), process.pid)
         return process
 
     def _listen(self, command: list[str], fds: list[int]) -> int:
@@ -174,7 +212,7 @@ class Child:
         fds.append(told)
         return told
 
-    def _log_hint(self) -> str:
+    def log_hint(self) -> str:
         return f"; see {log_of(self._house.data_dir, self.service.name)}" if self._house.data_dir else ""
 
 
@@ -250,6 +288,26 @@ class Supervisor:
         self.children.append(child)
         self._watch(child.run())
         return child
+
+    async def replace(self, child: Child, within: float) -> str:
+        """Start another process of its service, and when it is ready let the former one finish and go.
+
+        Returns what was the matter, when it was not ready in time: then it is gone, and the former one stays.
+        """
+        successor = Child(child.service, self, on_trial=True)
+        self.children.insert(self.children.index(child), successor)
+        self._watch(successor.run())
+        fault = await successor.until_ready(within)
+        if fault:
+            await successor.stop(self.hurry)
+            self.children.remove(successor)
+            return fault + successor.log_hint()
+        successor.on_trial = False
+        child.rename(f"{child.service.name}.former")
+        successor.rename(child.service.name)
+        await child.stop(self.hurry, retiring=True)
+        self.children.remove(child)
+        return ""
 
     async def keep_server(self, name: str, start: Callable[[int | None], Server]) -> str:
         """Start an embedded server and keep it alive from now on; its address. Raises EmbeddedServerError."""

@@ -16,14 +16,22 @@ def up(
     data: Annotated[
         Path | None, typer.Option(file_okay=False, help="Where databases, logs and pid files are kept.")
     ] = None,
+    lb: Annotated[
+        bool, typer.Option("--lb/--no-lb", help="With a load balancer (Caddy) in front of the replicas.")
+    ] = False,
+    lb_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the load balancer.")] = 8764,
     runner: Annotated[bool, typer.Option("--runner/--no-runner", help="With a demo runner.")] = True,
     log_format: Annotated[Literal["console", "json"] | None, typer.Option(help="How log lines look.")] = None,
 ) -> None:
-    """Start Postgres and Redis (or use DATABASE_URL and REDIS_URL), migrate, serve; Ctrl-C ends all of it."""
+    """Start Postgres and Redis (or use DATABASE_URL and REDIS_URL), migrate, serve; Ctrl-C ends all of it.
+
+    SIGHUP, or scripts/rolling_deploy, replaces web and worker processes one by one without a failed request.
+    """
     import asyncio
     import sys
 
-    from cli.serving import Refused, Wanted, serve
+    from cli.serving import Wanted, serve
+    from cli.supervisor import Refused
     from runtime.processes import leave
     from runtime.settings import load_settings
 
@@ -33,10 +41,14 @@ def up(
         web=web,
         workers=workers,
         runner=runner,
+        lb_port=lb_port if lb else None,
         data_dir=(data or Path(settings.data_dir)).resolve(),
         log_format=log_format or settings.log_format,
         database_url=settings.database_url,
         redis_url=settings.redis_url,
+        drain_seconds=settings.drain_seconds,
+        shutdown_seconds=settings.graceful_shutdown_seconds,
+        worker_seconds=settings.worker_grace_seconds,
     )
     try:
         code = asyncio.run(serve(wanted))

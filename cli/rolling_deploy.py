@@ -1,0 +1,87 @@
+"""What scripts/rolling_deploy does: asks a running `coordinator up` for a rolling restart, and says how that goes."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from cli.rolling import Progress, Step, lock_of, progress_file
+from runtime.processes import Locked, is_alive, locked, send_signal
+
+_LOOK_SECONDS = 0.1
+_LAST = {Step.FINISHED, Step.STOPPED}
+
+
+def rolling_deploy(
+    data: Annotated[
+        Path | None, typer.Option(file_okay=False, help="The data directory of the `coordinator up` that is meant.")
+    ] = None,
+) -> None:
+    """Replace every web and worker process of a running `coordinator up` by one of the code that is installed now.
+
+    One at a time: the new one starts and is ready, then the old one finishes what it has and ends; no request fails.
+    Exit code 0 when all were replaced.
+    """
+    from runtime.settings import load_settings
+
+    data_dir = (data or Path(load_settings().data_dir)).resolve()
+    process = _serving(data_dir)
+    if process is None:
+        print(f"coordinator: no `coordinator up` serves {data_dir}; --data names another directory", file=sys.stderr)
+        raise typer.Exit(1)
+    with progress_file(data_dir).open("ab+") as file:
+        # What is written from now on; not what a former one has come to.
+        where = file.seek(0, 2)
+    send_signal(process, signal.SIGHUP)
+    for progress in _followed(progress_file(data_dir), where, process):
+        print(f"{progress.process:<10} {progress.text}", flush=True)
+        if progress.step in _LAST | {Step.BUSY}:
+            raise typer.Exit(0 if progress.step is Step.FINISHED else 1)
+    print("coordinator: `coordinator up` ended meanwhile", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _serving(data_dir: Path) -> psutil.Process | None:
+    """The `coordinator up` of this directory, if one runs."""
+    if not lock_of(data_dir).exists():
+        return None
+    with suppress(psutil.NoSuchProcess):
+        try:
+            with locked(lock_of(data_dir)):
+                return None
+        except Locked as error:
+            return psutil.Process(error.holder) if error.holder else None
+    return None
+
+
+def _followed(path: Path, where: int, process: psutil.Process) -> Iterator[Progress]:
+    """What is written down from there on of the restart that we asked for, until it or the process ends."""
+    begun = False
+    with path.open("rb") as file:
+        file.seek(where)
+        rest = b""
+        while True:
+            alive = is_alive(process)
+            *lines, rest = (rest + file.read()).split(b"\n")
+            for line in lines:
+                said = json.loads(line)
+                progress = Progress(Step(said["step"]), said["process"], said["text"])
+                # Before ours begins it is of a former one, and who asks meanwhile is told that it is busy.
+                if begun == (progress.step in {Step.BEGUN, Step.BUSY}):
+                    continue
+                begun = True
+                yield progress
+            if not alive:
+                return
+            time.sleep(_LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    typer.run(rolling_deploy)
