@@ -124,7 +124,7 @@ async def test_a_reader_cut_at_any_byte_that_hops_between_instances_sees_each_ev
         followed([first.url, second.url], after=start, types=ALL) as (items, _),
         reading(items) as told,
     ):
-        writers = (partial(talk, one.client, 40, seed * 2 + place) for place, one in enumerate((web, other_web)))
+        writers = (partial(talk, one.client, 30, seed * 2 + place) for place, one in enumerate((web, other_web)))
         await asyncio.gather(*(asyncio.to_thread(writer) for writer in writers))
         say(web.client, web.client.submit()["session_id"], THE_END)
         assert await told == history(truth, start)
