@@ -7,11 +7,19 @@ from tests.support.cluster import Cluster
 from tests.support.feed_watchers import acknowledged_is_told, watching
 from tests.support.feed_writers import writing
 
+# So little that whoever was away for a moment has to read it from Postgres, in many pages.
+NARROW = {"feed_window_events": 30, "catch_up_page_events": 7}
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_everybody_sees_one_history_on_any_instance(cluster: Cluster, engine: Engine, seed: int) -> None:
+
+@pytest.mark.parametrize(("seed", "settings_of_webs"), [(1, {}), (2, NARROW)], ids=["window", "pages"])
+def test_everybody_sees_one_history_on_any_instance(
+    cluster: Cluster, engine: Engine, seed: int, settings_of_webs: dict[str, int]
+) -> None:
     """Events, runs, reports, deletes, transactions that come to nothing and that commit late; readers of all kinds."""
-    webs, workers = cluster.start_house(workers=1, sse_heartbeat_seconds=0.3)
+    webs = [cluster.start_web(wait=False, sse_heartbeat_seconds=0.3, **settings_of_webs) for _ in range(2)]
+    workers = [cluster.start_worker()]
+    for web in webs:
+        cluster.wait_until_ready(web)
     urls = [web.url for web in webs]
     with watching(urls, engine, seed) as watchers:
         with writing(urls, engine, seed=seed) as writers:

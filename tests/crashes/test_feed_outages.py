@@ -152,6 +152,19 @@ def test_whoever_leaves_in_the_middle_of_a_snapshot_gets_another_one(
             assert is_whole(stream.until("init")[-1])
 
 
+def test_a_snapshot_under_way_is_not_ended_by_the_end_of_its_stream(own_settings: Settings, own_truth: Truth) -> None:
+    """A `retry:` inside of it, or behind half of it, would make a whole message of that half."""
+    with served(own_settings) as web:
+        until_ready(web)
+        with in_the_middle_of_a_snapshot(web, own_truth) as (stream, before):
+            web.drain(0.1)
+            eventually(web.app.state.drain.over.is_set, what="the end of the drain")
+            assert list(stream.messages()) == []
+            assert b"retry" not in stream.parser.rest
+            assert stream.parser.rest
+    assert "~" in last_id(before)
+
+
 def is_whole(snapshot: Message) -> bool:
     """Whether every session is in it, once."""
     shown = [one["session_id"] for one in json.loads(snapshot.data)["sessions"]]

@@ -1,5 +1,6 @@
 """Everybody who reads history, at once: from the first moment and from the middle, filtered, cut off, hopping."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,8 +60,19 @@ class Watcher:
         assert not missed, f"{self.name} missed {len(missed)} of {len(there)}, first {missed[0]}"
         history = sorted([*there, *(row for row in gone if row[0] in set(positions))])
         assert seen == history, f"{self.name} saw something else"
+        if self.after is None:
+            self._saw_what_was_before(engine)
         assert not self.follower.resets, f"{self.name}: {self.follower.resets}"
         assert len(self.follower.inits) == (1 if self.after is None else 0), self.name
+
+    def _saw_what_was_before(self, engine: Engine) -> None:
+        """Sessions whose beginning the stream does not tell are in the snapshot, unless they are deleted by now."""
+        (snapshot,) = self.follower.inits
+        before = f"kind = 'session_created' AND feed_pos <= {snapshot.position}"
+        begun = {json.loads(frame)["session"]["session_id"] for _, _, frame in ledger(engine, where=before)}
+        gone = {json.loads(frame)["session_id"] for _, _, frame in ledger(engine, where="kind = 'session_deleted'")}
+        shown = {one["session_id"] for one in json.loads(snapshot.data)["sessions"]}
+        assert begun - gone <= shown, f"{self.name}: the snapshot does not show what its position says"
 
 
 class Watchers:
@@ -85,6 +97,7 @@ class Watchers:
         self._watch("from the middle", after=head(self._engine), cuts=True)
         run_id = self._one("SELECT run_id FROM runs ORDER BY created_at DESC LIMIT 1")
         kinds = {"run_id": run_id, "types": "run_updated,session_updated,session_created,event"}
+        self._watch("from a late snapshot", after=None)
         self._watch("one run", kinds, f"run_id = '{run_id}' AND kind <> 'run_failed'", cuts=True)
 
     def saw_everything(self, within: float = 20) -> None:
