@@ -35,7 +35,10 @@ class FeedResponse(EventSourceResponse):
     """Cuts a client off that takes nothing: what it has not read would keep the connection open for ever."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the end, the client's or ours."""
+        """Stream until the end, the client's or ours, and of the connection: kept, a balancer would send a request on
+        it just when the process that has ended the stream closes it.
+        """
+        self.headers["Connection"] = "close"
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:

@@ -59,6 +59,11 @@ class Ledger:
         self.codes[kind, answer.status_code] += 1
         self.bodies[kind, answer.status_code] = answer.text[:500]
 
+    def failed(self) -> dict[str, Any]:
+        """Everything that a client without retries would call a failure, by kind; empty when no request failed."""
+        bad = {f"{kind} {code}": body for (kind, code), body in self.bodies.items() if code >= 400}
+        return bad | {f"{kind} without an answer": number for kind, number in self.unheard.items()}
+
     def refused(self, *kinds: str) -> dict[tuple[str, int], str]:
         """Answers 5xx, and polls and registrations refused in any way; one body for each, to look at."""
         return {
@@ -75,7 +80,8 @@ class Traffic:
     """Submitters and runners on ``urls``, each going on to the next one when a call is not answered.
 
     ``max_attempts`` is what the runs are given; ``work`` the most seconds a run takes; ``keyed`` whether submissions
-    carry a key: one without is never repeated.
+    carry a key: one without is never repeated. ``readers`` look at what was submitted; ``idle`` runners only poll: no
+    run is for them.
     """
 
     def __init__(
@@ -89,6 +95,8 @@ class Traffic:
         poll_seconds: float = 5.0,
         keyed: bool = True,
         pace: float = 0.02,
+        readers: int = 0,
+        idle: int = 0,
     ) -> None:
         self.ledger = Ledger()
         self._urls = list(urls)
@@ -99,6 +107,8 @@ class Traffic:
         self._poll_seconds = poll_seconds
         self._keyed = keyed
         self._pace = pace
+        self._readers = readers
+        self._idle = idle
         self._left = 0
         self._reporting = 0
         self._no_more_runs = threading.Event()
@@ -166,10 +176,11 @@ class Traffic:
             self._left = self._submitters
             async with asyncio.TaskGroup() as tasks:
                 submitters = [tasks.create_task(self._submit(http, place)) for place in range(self._submitters)]
-                runners = [tasks.create_task(self._serve(http, place)) for place in range(self._runners)]
+                runners = [tasks.create_task(self._serve(http, place)) for place in range(self._runners + self._idle)]
+                readers = [tasks.create_task(self._read(http, place)) for place in range(self._readers)]
                 self._loop = asyncio.get_running_loop()
                 await self._over.wait()
-                for task in (*runners, *submitters):
+                for task in (*runners, *submitters, *readers):
                     task.cancel()
 
     async def _submit(self, http: httpx.AsyncClient, place: int) -> None:
@@ -200,10 +211,19 @@ class Traffic:
                 return
             await asyncio.sleep(PAUSE_SECONDS)
 
+    async def _read(self, http: httpx.AsyncClient, place: int) -> None:
+        """Look at a run that was accepted, at its session, at all of them: one after the other."""
+        for turn in itertools.count(place):
+            await asyncio.sleep(random.uniform(0, 2 * self._pace))
+            url = self._urls[turn % len(self._urls)]
+            run_ids = list(self.ledger.accepted.values())[-20:]
+            paths = [f"/runs/{random.choice(run_ids)}"] * 3 if run_ids else []
+            path = [*paths, "/runs?limit=20", "/sessions?limit=20", "/runners"][turn % (len(paths) + 3)]
+            await self._heard("read", http.get(url + path))
+
     async def _serve(self, http: httpx.AsyncClient, place: int) -> None:
-        runner = _Runner(
-            self, http, self._urls[place % len(self._urls) :] + self._urls[: place % len(self._urls)], place
-        )
+        urls = self._urls[place % len(self._urls) :] + self._urls[: place % len(self._urls)]
+        runner = _Runner(self, http, urls, place, choosy=place >= self._runners)
         await runner.register()
         while True:
             await runner.poll(self._poll_seconds, self._work)
@@ -222,12 +242,15 @@ class Traffic:
 class _Runner:
     """One runner: polls, and reports what it was given, until each report is decided."""
 
-    def __init__(self, traffic: Traffic, http: httpx.AsyncClient, urls: Sequence[str], place: int) -> None:
+    def __init__(
+        self, traffic: Traffic, http: httpx.AsyncClient, urls: Sequence[str], place: int, *, choosy: bool
+    ) -> None:
         self._traffic = traffic
         self._http = http
         self._urls = itertools.cycle(urls)
         self._url = next(self._urls)
         self._name = f"traffic-{place}"
+        self._choosy = choosy
         self._runner_id = ""
 
     async def register(self) -> None:
@@ -237,6 +260,7 @@ class _Runner:
             "executor_profile": "traffic",
             "executor": {"type": "autonomous"},
             "instance_id": uuid.uuid4().hex,
+            "require_matching_tags": self._choosy,
         }
         answer = await self._decided("register", "/runner/register", body)
         self._runner_id = answer.json()["runner_id"]

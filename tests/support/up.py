@@ -67,6 +67,18 @@ class Up:
     def urls(self) -> list[str]:
         return self.line("ready:").split()[1:]
 
+    @property
+    def balancer(self) -> str:
+        """The address of the load balancer."""
+        return self.line("balancer: ").split()[1]
+
+    def rolling_deploy(self, within: float = 90) -> "subprocess.CompletedProcess[str]":
+        """What scripts/rolling_deploy does, once the environment is as the lock says; returns when it has ended."""
+        command = [sys.executable, "-m", "cli.rolling_deploy", "--data", str(self.data_dir)]
+        return subprocess.run(
+            command, env=OWN_ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=within, check=False
+        )
+
     def line(self, text: str, after: int = 0) -> str:
         """The first line it said that holds `text`, waited for."""
 
