@@ -1,6 +1,7 @@
 """The command line of scripts/bench."""
 
 import argparse
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,8 @@ def main() -> int:
     if asked.list:
         print("\n".join(map(line_of, rows)))
         return 0
+    # As Ctrl-C does, so that nothing is left running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with scratch_servers() as (servers, directory):
         results = Results(machine.facts(servers), machine.generator_cost(), quick=asked.quick)
         for row in rows:

@@ -20,6 +20,7 @@ from runtime.embedded import PostgresServer, RedisServer, start_postgres, start_
 from runtime.embedded_server import pid_file_of
 from runtime.processes import end_processes, family, free_port, port_is_free, read_pid_file, wait_until
 
+_PREFIX: Final = "coordinator-bench-"
 START_SECONDS: Final = 120
 # A database that is dropped with all its rows must not wait for a checkpoint of them; fsync stays on, as by default.
 POSTGRES: Final = {"shared_preload_libraries": "pg_stat_statements", "max_wal_size": "4GB"}
@@ -131,7 +132,8 @@ def scratch_servers() -> Iterator[tuple[Servers, Path]]:
     """Servers in a scratch directory, and that directory; both are gone at the end."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    directory = Path(tempfile.mkdtemp(prefix="coordinator-bench-"))
+    _clear_leftovers()
+    directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
         servers = Servers(directory / "servers")
         try:
@@ -153,6 +155,17 @@ def running(
         yield cluster
     finally:
         cluster.end()
+
+
+def _clear_leftovers() -> None:
+    """End and remove what a benchmark that was killed has left."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            left = [process for process in map(read_pid_file, path.rglob("run/*.pid")) if process is not None]
+            # To Postgres it means: end at once, but give your shared memory back.
+            end_processes(family(left), within=10, by=signal.SIGQUIT)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _free_ports(count: int) -> int:

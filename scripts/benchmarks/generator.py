@@ -9,6 +9,7 @@ import orjson
 import uvloop
 
 from scripts.benchmarks import loads_feed, loads_own, loads_polls, loads_raw, loads_runs
+from scripts.benchmarks.wire import Unexpected
 
 Load = Callable[..., Awaitable[dict[str, float]]]
 
@@ -39,5 +40,21 @@ async def generate(job: dict[str, Any]) -> dict[str, float]:
         return await LOADS[job.pop("load")](**job)
 
 
+def main() -> int:
+    """Run the load on stdin; 1 when it met something unexpected, which is said in a line."""
+    met: BaseException | None = None
+    try:
+        figures = uvloop.run(generate(orjson.loads(sys.stdin.buffer.read())))
+        print(orjson.dumps(figures).decode())
+    except* (Unexpected, ValueError, TimeoutError, OSError) as group:
+        met = group
+    if met is None:
+        return 0
+    while isinstance(met, BaseExceptionGroup):
+        met = met.exceptions[0]
+    print(f"generator: {met!r}", file=sys.stderr)
+    return 1
+
+
 if __name__ == "__main__":
-    sys.stdout.write(orjson.dumps(uvloop.run(generate(orjson.loads(sys.stdin.buffer.read())))).decode() + "\n")
+    sys.exit(main())

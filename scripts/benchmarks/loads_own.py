@@ -25,12 +25,12 @@ class Trivial(asyncio.Protocol):
         self._transport.write(ANSWER)
 
 
-async def serve_trivially(urls: list[str], *, port: int, seconds: float) -> dict[str, float]:
-    """Serve on 127.0.0.1 for so long."""
+async def serve_trivially(urls: list[str], *, port: int) -> dict[str, float]:
+    """Serve on 127.0.0.1 until killed."""
     del urls
     server = await asyncio.get_running_loop().create_server(Trivial, "127.0.0.1", port)
     async with server:
-        await asyncio.sleep(seconds)
+        await server.serve_forever()
     return {}
 
 

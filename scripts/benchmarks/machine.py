@@ -4,7 +4,6 @@ import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
-from threading import Thread
 
 import psutil
 import psycopg
@@ -12,10 +11,9 @@ import psycopg
 from runtime.processes import free_port, port_is_free, wait_until
 from runtime.redis_client import sync_client
 from scripts.benchmarks.cluster import Servers
-from scripts.benchmarks.stage import generate
+from scripts.benchmarks.stage import generate, started
 
 LIBRARIES = ("fastapi", "uvicorn", "uvloop", "httptools", "sqlalchemy", "psycopg", "dramatiq", "redis")
-_SERVER_SECONDS = 6
 
 
 def facts(servers: Servers) -> dict[str, str]:
@@ -41,13 +39,10 @@ def facts(servers: Servers) -> dict[str, str]:
 def generator_cost() -> dict[str, float]:
     """The generator against a server that does nothing: `rate` a second, `microseconds` of its own CPU a request."""
     port = free_port()
-    server = Thread(
-        target=generate, args=("serve-trivially", {"urls": [], "port": port, "seconds": _SERVER_SECONDS}), daemon=True
-    )
-    server.start()
-    wait_until(lambda: not port_is_free(port), within=10)
-    figures = generate("own-cost", {"urls": [f"http://127.0.0.1:{port}"], "seconds": 2, "clients": 32})
-    server.join()
+    with started("serve-trivially", {"urls": [], "port": port}) as server:
+        wait_until(lambda: not port_is_free(port), within=30)
+        figures = generate("own-cost", {"urls": [f"http://127.0.0.1:{port}"], "seconds": 2, "clients": 32})
+        server.kill()
     return figures
 
 

@@ -10,9 +10,11 @@ from scripts.benchmarks.rows import ROWS
 
 _HEAD: Final = """# How fast
 
-Written by `scripts/bench --record`; do not edit. `scripts/bench --list` names the rows, `scripts/bench ROW` measures
-one of them, `--json FILE` keeps every figure of every repetition.
+Written by `scripts/bench --record`, but for the last chapter, which is kept. `scripts/bench --list` names the rows,
+`scripts/bench ROW` measures one of them, `--json FILE` keeps every figure of every repetition.
 """
+
+STORY: Final = "## What costs what\n"
 
 _READING: Final = """## How to read it
 
@@ -37,7 +39,8 @@ _READING: Final = """## How to read it
 
 
 def record(results: Results, directory: Path) -> None:
-    """Write performance.md and its charts into `directory`."""
+    """Write performance.md and its charts into `directory`; the chapter that people write there stays as it is."""
+    path = directory / "performance.md"
     drawn = draw(results.measured, directory)
     parts = [
         _HEAD,
@@ -46,8 +49,14 @@ def record(results: Results, directory: Path) -> None:
         "".join(f"- `{row.name}`: {row.what}\n" for row in ROWS if row.name in results.measured),
         *(f"## {title}\n\n![{title}]({name})\n" for name, title in drawn.items()),
         _READING,
+        *_story(path),
     ]
-    (directory / "performance.md").write_text("\n".join(parts), encoding="utf-8")
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _story(path: Path) -> list[str]:
+    _, heading, story = path.read_text(encoding="utf-8").partition(STORY) if path.exists() else ("", "", "")
+    return [heading + story] if heading else []
 
 
 def _facts(results: Results) -> str:

@@ -96,25 +96,33 @@ class _Window:
 
 def generate(load: str, job: Mapping[str, Any], window: _Window | None = None) -> dict[str, float]:
     """Run one load in a process of its own; what it measured. Raises LoadFailed."""
-    command = [sys.executable, "-m", "scripts.benchmarks.generator"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as generator:
-        try:
-            measured = _follow(generator, orjson.dumps({"load": load, **job}), window)
-        except BaseException:
-            generator.kill()
-            raise
+    with started(load, job) as generator:
+        measured = _follow(generator, window)
         if generator.wait() or not measured:
             raise LoadFailed(f"{load} ended with {generator.returncode}")
     figures: dict[str, float] = orjson.loads(measured)
     return figures
 
 
-def _follow(generator: "subprocess.Popen[bytes]", job: bytes, window: _Window | None) -> bytes:
-    """Tell the generator its job and the window of its marks; its last line, empty if it ended without one."""
-    if generator.stdin is None or generator.stdout is None:
+@contextmanager
+def started(load: str, job: Mapping[str, Any]) -> Iterator["subprocess.Popen[bytes]"]:
+    """A generator that was told its load; killed if the block fails."""
+    command = [sys.executable, "-m", "scripts.benchmarks.generator"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as generator:
+        try:
+            if generator.stdin:
+                generator.stdin.write(orjson.dumps({"load": load, **job}))
+                generator.stdin.close()
+            yield generator
+        except BaseException:
+            generator.kill()
+            raise
+
+
+def _follow(generator: "subprocess.Popen[bytes]", window: _Window | None) -> bytes:
+    """Tell the window of the generator's marks; its last line, empty if it ended without one."""
+    if generator.stdout is None:
         raise ValueError(generator)
-    with generator.stdin as stdin:
-        stdin.write(job)
     itself = psutil.Process(generator.pid)
     for line in generator.stdout:
         text = line.decode().strip()
