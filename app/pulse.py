@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from app.batching import Unavailable
 from models.duties import duty_ages, sign_instance
-from models.migrate import newest_revision, revision
+from models.migrate import schema_fault
 from models.polls import leave_instance
 from runtime import logs
 from runtime.names import Actor
@@ -52,10 +52,9 @@ class Pulse:
             log.info("left without a word", error=type(fault).__name__)
 
     async def _started(self) -> bool:
-        found, needed = await self._web.reads.read(revision), newest_revision()
-        # A newer schema serves this version too: it was expanded only (ARCHITECTURE, Migrations).
-        if found is None or found < needed:
-            self._web.health.note({"schema": f"schema is at {found or 'nothing'}, needs {needed}: coordinator migrate"})
+        fault = await self._web.reads.read(schema_fault)
+        if fault is not None:
+            self._web.health.note({"schema": fault})
             return False
         self._web.health.note({})
         self._web.health.start()

@@ -16,7 +16,7 @@ def migrate() -> None:
     settings.need_servers()
     configure_logs(settings, process="migrate")
     try:
-        before, after = upgrade(settings.database_url)
+        before, after = upgrade(settings.database_url, say=print)
     except Exception as error:
         if not is_unavailable(error):
             raise

@@ -1,7 +1,7 @@
 """Bringing a database to this version's schema, safely from every replica at once."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,31 +9,49 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 HEAD_LOCK = 0x636F6F7264  # "coord": one migration at a time on one database
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
+# Not what somebody builds at this moment, nor what is no index by itself.
+INVALID_INDEXES = text("""
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname ~ '_cc(new|old)[0-9]*$' AS is_copy
+    FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indexrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = current_schema()
+        AND i.indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index)
+    ORDER BY name
+""")
+
+
 class MigrationBusy(Exception):
     """Another process has been migrating for longer than we were asked to wait."""
 
 
-def upgrade(url: str, *, wait_seconds: float = 300) -> tuple[str | None, str | None]:
+def upgrade(
+    url: str, *, wait_seconds: float = 300, say: Callable[[str], object] = lambda _line: None
+) -> tuple[str | None, str | None]:
     """Bring the database at ``url`` to the newest revision; returns the revision before and after.
 
     Safe to call from many processes at once: one migrates, the others wait. The lock is tried once a second outside any
     transaction, since a transaction that waits inside ``pg_advisory_lock`` deadlocks with CREATE INDEX CONCURRENTLY.
+    Safe to repeat after it was killed anywhere: a revision is there wholly or not at all, and an index that was being
+    built concurrently, which stays behind INVALID, is rebuilt first. A table that is in use is waited for briefly but
+    again and again, since everybody queues behind who waits for it; ``say`` is told of both. Gives up after
+    ``wait_seconds`` of either, with MigrationBusy or Postgres's own error.
     """
     engine = create_engine(url, poolclass=NullPool)
     try:
         with engine.connect() as connection, _alone(connection, wait_seconds):
             before = revision(connection)
             connection.rollback()
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _upgrade_patiently(connection, time.monotonic() + wait_seconds, say)
             after = revision(connection)
             connection.rollback()
             return before, after
@@ -65,6 +83,52 @@ def newest_revision() -> str:
         msg = "there are no migrations"
         raise RuntimeError(msg)
     return head
+
+
+def schema_fault(connection: Connection) -> str | None:
+    """Return why this version cannot serve the schema and what to do, None when it can.
+
+    A newer schema serves this version too: it was expanded only.
+    """
+    found, needed = revision(connection), newest_revision()
+    if found is not None and found >= needed:
+        return None
+    return f"the schema is at {found or 'nothing'}, this version needs {needed}: run `coordinator migrate`"
+
+
+def _upgrade_patiently(connection: Connection, deadline: float, say: Callable[[str], object]) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    while True:
+        try:
+            _rebuild_invalid_indexes(connection, say)
+            command.upgrade(config, "head")
+            return
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable) or time.monotonic() > deadline:
+                raise
+            connection.rollback()
+            say("a table is in use: trying again")
+            time.sleep(1)
+
+
+def _rebuild_invalid_indexes(connection: Connection, say: Callable[[str], object]) -> None:
+    """Make indexes valid whose concurrent build was cut off: readers do not use them, but each write pays for them.
+
+    A revision that is run again would take them for built (IF NOT EXISTS) or fail. What a REINDEX left is dropped.
+    """
+    connection.execution_options(isolation_level="AUTOCOMMIT")
+    left = connection.execute(INVALID_INDEXES).all()
+    if left:
+        # Such a build waits for transactions that run already, and is in nobody's way meanwhile.
+        connection.execute(text("SET lock_timeout = 0"))
+        connection.execute(text("SET statement_timeout = 0"))
+    for name, is_copy in left:
+        say(f"index {name} was left unfinished: {'removing' if is_copy else 'rebuilding'} it")
+        action = "DROP INDEX CONCURRENTLY IF EXISTS" if is_copy else "REINDEX INDEX CONCURRENTLY"
+        connection.exec_driver_sql(f"{action} {name}")
+    connection.rollback()
+    connection.execution_options(isolation_level=connection.default_isolation_level)
 
 
 def _config() -> Config:

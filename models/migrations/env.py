@@ -6,7 +6,8 @@ from sqlalchemy import text
 from models.tables import metadata
 
 connection = context.config.attributes["connection"]
-connection.execute(text("SET lock_timeout = '5s'"))
+# Whoever comes after us waits behind us: less than the 2 s after which requests give up.
+connection.execute(text("SET lock_timeout = '1s'"))
 connection.execute(text("SET statement_timeout = '10min'"))
 connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
 connection.commit()

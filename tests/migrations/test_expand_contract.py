@@ -1,0 +1,150 @@
+"""Each revision expands or contracts: version N-1 goes on beside it, and nobody waits long for it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.migrate import MIGRATIONS
+from tests.support.revisions import Revision, faults, revisions
+
+SQUAWK = Path(sys.executable).with_name("squawk")
+# The connection has both timeouts already (models/migrations/env.py); an int is a choice, not a danger.
+NOT_ASKED = "require-statement-timeout,require-lock-timeout,prefer-bigint-over-int,prefer-robust-stmts"
+# An ordinary index, on a table that nothing had written before.
+ACCEPTED = {("0003", "child_results")}
+
+BLOCK = "COMMIT; SET lock_timeout = 0; {}; RESET lock_timeout; BEGIN;"
+
+
+def is_accepted(revision: Revision, fault: str) -> bool:
+    return any(number == revision.number and table in fault for number, table in ACCEPTED)
+
+
+@pytest.mark.parametrize("revision", revisions(), ids=lambda revision: revision.name)
+def test_a_revision_breaks_nobody_who_is_there(revision: Revision) -> None:
+    """Expansions break nothing that version N-1 does; contractions only take away."""
+    found = [fault for fault in faults(revision.name, revision.sql) if not is_accepted(revision, fault)]
+
+    assert found == []
+
+
+def test_the_linter_of_migrations_finds_nothing_either(tmp_path: Path) -> None:
+    """squawk, all its rules but those whose reason is given above."""
+    for revision in revisions():
+        (tmp_path / f"{revision.number}.sql").write_text(revision.sql)
+    command = [
+        str(SQUAWK),
+        "--pg-version",
+        "15",
+        "--assume-in-transaction",
+        "--reporter",
+        "json",
+        "--exclude",
+        NOT_ASKED,
+    ]
+    done = subprocess.run([*command, *map(str, tmp_path.glob("*.sql"))], capture_output=True, text=True, check=False)
+    found = [
+        (Path(each["file"]).stem, each["rule_name"], each["line"])
+        for each in json.loads(done.stdout)
+        if (Path(each["file"]).stem, "child_results") not in ACCEPTED
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP TABLE gaps",
+        "DROP INDEX CONCURRENTLY ix_runs_newest",
+        "DROP FUNCTION sequence_feed(integer)",
+        "ALTER TABLE runs DROP COLUMN error",
+        "ALTER TABLE runs DROP CONSTRAINT ck_runs_type",
+        "ALTER TABLE runs RENAME COLUMN error TO fault",
+        "ALTER TABLE runs RENAME TO tasks",
+        "ALTER TABLE runs ALTER COLUMN priority TYPE integer",
+        "ALTER TABLE runs ALTER priority SET DATA TYPE integer",
+        "ALTER TABLE runs ALTER COLUMN error SET NOT NULL",
+        "ALTER TABLE runs ADD COLUMN note text NOT NULL",
+        "ALTER TABLE runs ADD COLUMN a text DEFAULT '' NOT NULL, ADD COLUMN b text NOT NULL",
+        "ALTER TABLE runs ADD COLUMN a text NOT NULL, ADD COLUMN b text DEFAULT '' NOT NULL",
+        "ALTER TABLE runs ADD CONSTRAINT ck_runs_note CHECK (note <> '')",
+        "ALTER TABLE runs ADD CONSTRAINT uq_runs_note UNIQUE (note)",
+        "UPDATE runs SET error = ''",
+        "LOCK TABLE runs",
+        "CREATE INDEX ix_runs_note ON runs (note)",
+        "CREATE UNIQUE INDEX IF NOT EXISTS ix_runs_note ON runs (note)",
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_runs_note ON runs (note)",
+        BLOCK.format("CREATE INDEX CONCURRENTLY ix_runs_note ON runs (note)"),
+        "COMMIT; CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_runs_note ON runs (note); BEGIN",
+        f"CREATE TABLE notes (note_id text); {BLOCK.format('CREATE INDEX CONCURRENTLY IF NOT EXISTS ix ON runs (note)')}",
+    ],
+)
+def test_an_expansion_that_would_break_somebody_is_found(sql: str) -> None:
+    """The checks themselves are checked."""
+    assert list(faults("expand_9999_future", sql)) != []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ALTER TABLE runs ADD COLUMN note text",
+        "ALTER TABLE runs ADD COLUMN note text DEFAULT '' NOT NULL",
+        "ALTER TABLE runs ADD COLUMN note text NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ALTER COLUMN error DROP NOT NULL",
+        "ALTER TABLE runs ADD CONSTRAINT ck_runs_note CHECK (note <> '') NOT VALID",
+        "CREATE TABLE notes (note_id text NOT NULL, CONSTRAINT uq UNIQUE (note_id)); CREATE INDEX ix ON notes (note_id)",
+        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS $$ DELETE FROM runs; DROP TABLE runs $$",
+        BLOCK.format("CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_runs_note ON runs (note)"),
+    ],
+)
+def test_an_expansion_that_breaks_nobody_is_let_through(sql: str) -> None:
+    """Else nobody would believe the checks."""
+    assert list(faults("expand_9999_future", sql)) == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SET LOCAL lock_timeout = '2s'; ALTER TABLE runs DROP COLUMN error, DROP CONSTRAINT ck_runs_type",
+        "DROP TABLE gaps; DROP FUNCTION sequence_feed(integer)",
+        "COMMIT; DROP INDEX CONCURRENTLY ix_runs_newest; BEGIN",
+    ],
+)
+def test_a_contraction_takes_away(sql: str) -> None:
+    """One release after the last one that used it."""
+    assert list(faults("contract_9999_future", sql)) == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ALTER TABLE runs DROP COLUMN error, ADD COLUMN fault text",
+        "CREATE TABLE notes (note_id text)",
+        "DELETE FROM runs",
+    ],
+)
+def test_a_contraction_does_nothing_else(sql: str) -> None:
+    """What it adds would have had to come a release earlier."""
+    assert list(faults("contract_9999_future", sql)) != []
+
+
+def test_revisions_follow_each_other_by_number() -> None:
+    """An older schema is told from a newer one by comparing their names (models.migrate.schema_fault)."""
+    numbers = [revision.number for revision in revisions()]
+    files = sorted(path.stem for path in (MIGRATIONS / "versions").glob("*.py"))
+
+    assert numbers == sorted(numbers)
+    assert all(len(number) == 4 and number.isdigit() for number in numbers)
+    assert sorted(f"{name.split('_')[1]}" for name in files) == ["0001", *numbers]
+
+
+def test_no_wait_for_a_lock_is_longer_than_what_requests_endure() -> None:
+    """A request that queues behind a migration gives up after two seconds."""
+    environment = (MIGRATIONS / "env.py").read_text()
+
+    assert "SET lock_timeout = '1s'" in environment
+    assert "SET statement_timeout" in environment
