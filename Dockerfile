@@ -4,12 +4,14 @@ ARG PYTHON_VERSION=3.13
 
 FROM python:${PYTHON_VERSION}-slim AS build
 WORKDIR /build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-# Both before our own source: a change of it reuses these layers.
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Before our own source: a change of it reuses these layers.
 COPY deploy/locks/ deploy/locks/
-RUN python -m venv --without-pip /opt/coordinator \
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv --without-pip /opt/coordinator \
     && pip --python /opt/coordinator/bin/python install --require-hashes --no-deps -r deploy/locks/runtime.lock
-RUN pip install --require-hashes --no-deps -r deploy/locks/build.lock
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --require-hashes --no-deps -r deploy/locks/build.lock
 COPY pyproject.toml README.md ./
 COPY app/ app/
 COPY cli/ cli/
@@ -18,7 +20,7 @@ COPY runner/ runner/
 COPY runtime/ runtime/
 COPY workers/ workers/
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
-    && pip --python /opt/coordinator/bin/python install --no-deps --no-index dist/*.whl
+    && pip --python /opt/coordinator/bin/python install --no-cache-dir --no-deps --no-index dist/*.whl
 
 FROM python:${PYTHON_VERSION}-slim
 # Nothing is installed in a running container.
@@ -27,6 +29,7 @@ COPY --from=build /opt/coordinator /opt/coordinator
 # 0.0.0.0: a container's loopback reaches nobody. `coordinator web` refuses it until COORDINATOR_INSECURE=1 says that only
 # trusted machines reach the port, since there is no authentication yet.
 ENV PATH=/opt/coordinator/bin:$PATH \
+    HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     COORDINATOR_LISTEN_HOST=0.0.0.0 \

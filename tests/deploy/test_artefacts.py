@@ -1,0 +1,216 @@
+"""Dockerfile, compose file and manifests: well-formed, in step with the code and with each other."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from cli.http_server import KEEP_ALIVE_SECONDS
+from cli.main import app
+from runtime.settings import PREFIX, Settings, load_settings
+from tests.support.artefacts import (
+    CADDYFILE,
+    COMPOSE,
+    DOCKERFILE,
+    KUBERNETES,
+    ROOT,
+    TEXTS,
+    Launch,
+    compose,
+    instructions,
+    launches,
+    manifests,
+)
+
+TOOLS = Path(sys.executable).parent
+LONGEST_POLL = 600
+
+
+def run(*command: str) -> None:
+    """Run a tool of the venv; what it finds is the failure."""
+    done = subprocess.run(
+        [str(TOOLS / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def by_kind(kind: str) -> list[Launch]:
+    return [launch for launch in launches() if launch.kind == kind]
+
+
+def seconds(text: str, name: str) -> float:
+    """The value of a duration or a plain number behind a name."""
+    found = re.search(rf'{name}:?\s+"?(\d+)(s|ms)?\b', text)
+    assert found, name
+    return float(found[1])
+
+
+def test_the_dockerfile_has_nothing_to_complain_about() -> None:
+    """By hadolint, all its rules."""
+    run("hadolint", "--failure-threshold", "style", DOCKERFILE.name)
+
+
+def test_the_compose_file_is_one_by_its_schema() -> None:
+    """A misspelt key is otherwise ignored, or found out at noon."""
+    run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE.name)
+
+
+def test_the_image_holds_every_package_of_ours_and_runs_as_nobody() -> None:
+    """A room that is built but not copied would be missing in the image only."""
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "packages"
+    ]
+    copied = {
+        each.rest.split()[0].rstrip("/") for each in instructions() if each.name == "COPY" and each.stage == "build"
+    }
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    final = {each.name: each.rest for each in instructions() if each.stage == "final"}
+
+    assert set(packages) <= copied
+    assert allowed == {*copied, "README.md"}
+    assert final["USER"] == "10001:10001"
+    assert final["STOPSIGNAL"] == "SIGTERM"
+    assert final["ENTRYPOINT"] == '["coordinator"]'
+    assert final["COPY"] == "--from=build /opt/coordinator /opt/coordinator"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
+    """A setting that was renamed is renamed here too; the process itself would refuse to start."""
+    named = set(re.findall(rf"\b{PREFIX}([A-Z_]+[A-Z])\b", path.read_text()))
+    known = {name.upper() for name in Settings.model_fields}
+
+    assert {name for name in named if not name.startswith("RUN_")} <= known
+
+
+@pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.where)
+def test_every_process_is_given_settings_it_accepts(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values as well as names; what is only for web does not stop the others."""
+    for name in [name for name in os.environ if name in {"DATABASE_URL", "REDIS_URL"}]:
+        monkeypatch.delenv(name)
+    for name, value in launch.environment.items():
+        if name != "PATH":
+            monkeypatch.setenv(name, value.replace("${POSTGRES_PASSWORD:-coordinator}", "coordinator"))
+    settings = load_settings()
+
+    if launch.kind != "runner":
+        settings.need_servers()
+
+
+@pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.where)
+def test_every_command_is_one_of_ours_with_options_it_has(launch: Launch) -> None:
+    """Parsed by the command line itself, not run."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    name, *arguments = launch.command
+    command = group.commands[name]
+
+    command.make_context(name, arguments, **group.commands[name].context_settings)
+
+
+@pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.where)
+def test_nobody_is_killed_while_it_still_ends_in_order(launch: Launch) -> None:
+    """The grace period is above all that the process may take after SIGTERM, and a few seconds more."""
+    settings = Settings.model_validate(
+        {
+            name.removeprefix(PREFIX).lower(): value
+            for name, value in launch.environment.items()
+            if name.startswith(PREFIX)
+        }
+    )
+    match launch.kind:
+        case "web":
+            # What was accepted is decided and connections are closed after that, bounded at 2 s each (app/web.py).
+            takes = settings.drain_seconds + settings.graceful_shutdown_seconds + 6
+        case "worker":
+            takes = settings.worker_grace_seconds + 2
+        case "runner":
+            takes = float(launch.command[launch.command.index("--grace") + 1]) + 5
+        case _:
+            return
+    assert launch.grace >= launch.before_signal + takes
+
+
+def test_the_port_is_one_and_the_same() -> None:
+    """In the image, its health check, compose, the load balancer and Kubernetes."""
+    default = str(Settings.model_fields["listen_port"].default)
+    web = compose()["services"]["web"]
+    lb = compose()["services"]["lb"]
+    (deployment,) = [
+        each for each in manifests() if each["metadata"]["name"] == "coordinator-web" and each["kind"] == "Deployment"
+    ]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+
+    assert {launch.environment["COORDINATOR_LISTEN_PORT"] for launch in by_kind("web")} == {default}
+    assert [each.rest for each in instructions() if each.name == "EXPOSE"] == [default]
+    assert re.findall(r"127\.0\.0\.1:(\d+)/health/live", DOCKERFILE.read_text()) == [default]
+    assert re.findall(r"127\.0\.0\.1:(\d+)/health/ready", web["healthcheck"]["test"][-1]) == [default]
+    assert {upstream.rpartition(":")[2] for upstream in lb["environment"]["WEB_REPLICAS"].split()} == {default}
+    assert container["ports"] == [{"name": "http", "containerPort": int(default)}]
+    published, inside = lb["ports"][0].rsplit(":", 1)
+    assert published == f"127.0.0.1:{default}"
+    assert f"\n:{inside} {{" in CADDYFILE.read_text()
+    assert f"http://lb:{inside}" in compose()["services"]["runner"]["command"]
+
+
+def test_the_load_balancer_knows_as_many_replicas_as_anybody_is_told_to_start() -> None:
+    """By the names that compose gives them."""
+    upstreams = compose()["services"]["lb"]["environment"]["WEB_REPLICAS"].split()
+    told = [int(number) for path in TEXTS for number in re.findall(r"--scale web=(\d+)", path.read_text())]
+
+    assert upstreams == [f"${{COMPOSE_PROJECT_NAME:-coordinator}}-web-{n}:8765" for n in range(1, len(upstreams) + 1)]
+    assert len(upstreams) >= max(told)
+
+
+def test_balancers_wait_longer_than_the_longest_poll() -> None:
+    """And close idle connections before we do."""
+    caddy = CADDYFILE.read_text()
+    (ingress,) = [each for each in manifests("examples") if each["kind"] == "Ingress"]
+    annotations = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
+
+    assert seconds(caddy, "response_header_timeout") > LONGEST_POLL
+    assert seconds(caddy, "read_timeout") > LONGEST_POLL
+    assert seconds(caddy, "keepalive") < KEEP_ALIVE_SECONDS
+    assert int(annotations["proxy-read-timeout"]) > LONGEST_POLL
+    assert int(annotations["proxy-send-timeout"]) > LONGEST_POLL
+    assert annotations["proxy-buffering"] == "off"
+    assert "flush_interval -1" in caddy
+
+
+def test_the_pools_fit_into_postgres() -> None:
+    """All the replicas that compose may start, with what a rolling start has twice and some for people."""
+    services = compose()["services"]
+    allowed = int(re.findall(r"max_connections=(\d+)", services["postgres"]["command"])[0])
+    settings = Settings()
+    web = settings.web_pool_size + max(2, settings.web_pool_size // 2) + 1
+    worker = settings.worker_threads + 2
+    replicas = len(services["lb"]["environment"]["WEB_REPLICAS"].split())
+
+    assert replicas * web + 8 * worker + 10 <= allowed
+
+
+def test_only_the_load_balancer_is_reached_and_only_from_this_machine() -> None:
+    """There is no authentication yet."""
+    services = compose()["services"]
+    networks = compose()["networks"]
+
+    assert [name for name, service in services.items() if "ports" in service] == ["lb"]
+    assert all(port.startswith("127.0.0.1:") for port in services["lb"]["ports"])
+    open_networks = {name for name, network in networks.items() if not (network or {}).get("internal")}
+    assert [name for name, service in services.items() if open_networks & set(service["networks"])] == ["lb"]
+
+
+def test_what_is_mounted_is_there() -> None:
+    """A path that does not exist would become an empty directory."""
+    services = compose()["services"].values()
+    sources = [volume.split(":")[0] for service in services for volume in service.get("volumes", [])]
+    named = compose()["volumes"]
+
+    assert [source for source in sources if source not in named and not (ROOT / source).is_file()] == []
+    assert KUBERNETES.is_dir()

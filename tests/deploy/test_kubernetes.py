@@ -1,0 +1,141 @@
+"""The manifests: valid for every Kubernetes they are meant for, least privilege, and each reference leads somewhere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]  # it has no annotations
+import pytest
+import yaml
+
+from tests.support.artefacts import KUBERNETES, manifests, of_kind, pods
+
+OLDEST, NEWEST = "1.28", kubernetes_validate.latest_version()
+EVERYTHING = [*manifests(), *manifests("examples")]
+PODS = dict(pods())
+LONG_LIVED = [each["metadata"]["name"] for each in of_kind("Deployment")]
+
+
+def called(manifest: Mapping[str, Any]) -> str:
+    return f"{manifest['kind']} {manifest['metadata']['name']}"
+
+
+def container_of(name: str) -> dict[str, Any]:
+    (container,) = PODS[name]["spec"]["containers"]
+    return dict(container)
+
+
+def chosen(selector: Mapping[str, Any]) -> list[str]:
+    """The pods that a selector matches."""
+    wanted = selector.get("matchLabels", {}).items()
+    return [name for name, template in PODS.items() if wanted <= template["metadata"]["labels"].items()]
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("manifest", EVERYTHING, ids=called)
+def test_a_manifest_is_one_by_its_schema(manifest: dict[str, Any], version: str) -> None:
+    """Strictly: a key that Kubernetes does not know is refused, not dropped."""
+    kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_kustomization_takes_every_file_beside_it() -> None:
+    """One that is forgotten would never be applied."""
+    kustomization = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())
+    files = {path.name for path in (KUBERNETES / "base").glob("*.yaml")} - {"kustomization.yaml"}
+    images = {image["name"] for image in kustomization["images"]}
+
+    assert set(kustomization["resources"]) == files
+    assert {container_of(name)["image"] for name in PODS} == images
+    assert {each["metadata"].get("namespace", kustomization["namespace"]) for each in EVERYTHING} == {"coordinator"}
+    assert of_kind("Namespace")[0]["metadata"]["name"] == kustomization["namespace"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_has_no_rights_it_does_not_need(name: str) -> None:
+    """What the namespace's `restricted` level asks for, a read-only file system and no token besides."""
+    spec, container = PODS[name]["spec"], container_of(name)
+    accounts = {each["metadata"]["name"]: each["automountServiceAccountToken"] for each in of_kind("ServiceAccount")}
+
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert accounts[spec["serviceAccountName"]] is False
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+    assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_what_a_pod_is_configured_by_is_there(name: str) -> None:
+    """A pod that waits for a ConfigMap that nobody made starts never."""
+    known = {each["metadata"]["name"] for each in EVERYTHING if each["kind"] in {"ConfigMap", "Secret"}}
+    named = {next(iter(source.values()))["name"] for source in container_of(name)["envFrom"]}
+
+    assert named <= known
+
+
+@pytest.mark.parametrize("name", LONG_LIVED)
+def test_replicas_come_and_go_one_by_one(name: str) -> None:
+    """Scaled by load and not by the manifest, spread, replaced before they go, never all away for a drain of nodes."""
+    (deployment,) = [each for each in of_kind("Deployment") if each["metadata"]["name"] == name]
+    spec = deployment["spec"]
+    (scaler,) = [
+        each["spec"] for each in of_kind("HorizontalPodAutoscaler") if each["spec"]["scaleTargetRef"]["name"] == name
+    ]
+    (budget,) = [each["spec"] for each in of_kind("PodDisruptionBudget") if chosen(each["spec"]["selector"]) == [name]]
+
+    assert "replicas" not in spec
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert chosen(spec["selector"]) == [name]
+    assert [chosen(each["labelSelector"]) for each in spec["template"]["spec"]["topologySpreadConstraints"]] == [
+        [name]
+    ] * 2
+    assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"]
+    assert budget["maxUnavailable"] == 1
+
+
+def test_the_service_and_the_ingress_lead_to_web() -> None:
+    """By labels and by the name of the port."""
+    (service,) = of_kind("Service")
+    (ingress,) = [each for each in EVERYTHING if each["kind"] == "Ingress"]
+    (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+    names = of_kind("ConfigMap")[0]["data"]["COORDINATOR_ALLOWED_HOSTS"].split(",")
+
+    assert chosen({"matchLabels": service["spec"]["selector"]}) == ["coordinator-web"]
+    assert service["spec"]["ports"][0]["targetPort"] == container_of("coordinator-web")["ports"][0]["name"]
+    assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": "http"}}
+    assert {rule["host"] for rule in ingress["spec"]["rules"]} <= set(names)
+    assert service["metadata"]["name"] in names
+
+
+def test_nobody_speaks_to_anybody_but_as_is_written_down() -> None:
+    """All is refused first; then every process may use its servers, and only web is spoken to."""
+    policies = {each["metadata"]["name"]: each["spec"] for each in of_kind("NetworkPolicy")}
+    refused = policies.pop("coordinator-nobody")
+
+    assert refused == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert sorted(chosen(policies["coordinator-servers"]["podSelector"])) == sorted(PODS)
+    assert policies["coordinator-servers"]["policyTypes"] == ["Egress"]
+    assert chosen(policies["coordinator-web"]["podSelector"]) == ["coordinator-web"]
+    assert policies["coordinator-web"]["policyTypes"] == ["Ingress"]
+    assert len(policies) == 2
+
+
+def test_web_is_asked_whether_it_lives_and_whether_it_is_ready() -> None:
+    """Ready and alive are two questions: an outage of Postgres must not restart every replica."""
+    container = container_of("coordinator-web")
+    paths = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness", "startup")}
+
+    assert paths == {"readiness": "/health/ready", "liveness": "/health/live", "startup": "/health/live"}
+
+
+def test_the_example_of_a_secret_holds_none() -> None:
+    """Placeholders only."""
+    (secret,) = [each for each in EVERYTHING if each["kind"] == "Secret"]
+
+    assert all("PASSWORD@" in value for value in secret["stringData"].values())

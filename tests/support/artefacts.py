@@ -1,0 +1,118 @@
+"""What stands in Dockerfile, docker-compose.yml and deploy/kubernetes, as data: every process they start, and how."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = ROOT / "Dockerfile"
+COMPOSE = ROOT / "docker-compose.yml"
+CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+TEXTS = [DOCKERFILE, COMPOSE, CADDYFILE, *sorted(KUBERNETES.rglob("*.yaml")), ROOT / "docs" / "deployment.md"]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process of ours as an orchestrator starts and ends it. Seconds."""
+
+    where: str
+    command: list[str]
+    environment: Mapping[str, str]
+    grace: float
+    before_signal: float = 0
+
+    @property
+    def kind(self) -> str:
+        return self.command[0]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One of a Dockerfile, in the stage it belongs to."""
+
+    stage: str
+    name: str
+    rest: str
+
+
+def instructions() -> list[Instruction]:
+    """The Dockerfile, continued lines joined and comments gone; the last stage is called `final`."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
+    found: list[Instruction] = []
+    stage = ""
+    for line in joined:
+        name, _, rest = line.partition(" ")
+        if name == "FROM":
+            stage = rest.rpartition(" AS ")[2] if " AS " in rest else "final"
+        found.append(Instruction(stage, name, rest.strip()))
+    return found
+
+
+def compose() -> dict[str, Any]:
+    """The compose file; its anchors are resolved, its variables are not."""
+    return dict(yaml.safe_load(COMPOSE.read_text()))
+
+
+def manifests(folder: str = "base") -> list[dict[str, Any]]:
+    """All Kubernetes objects of a folder, `kustomization.yaml` left out."""
+    found: list[dict[str, Any]] = []
+    for path in sorted((KUBERNETES / folder).glob("*.yaml")):
+        if path.name != "kustomization.yaml":
+            found.extend(yaml.safe_load_all(path.read_text()))
+    return found
+
+
+def of_kind(*kinds: str) -> list[dict[str, Any]]:
+    return [manifest for manifest in manifests() if manifest["kind"] in kinds]
+
+
+def pods() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every pod template: the name of what makes it, and the template."""
+    for manifest in of_kind("Deployment", "Job"):
+        yield manifest["metadata"]["name"], manifest["spec"]["template"]
+
+
+def image_environment() -> dict[str, str]:
+    """What the image itself sets."""
+    words = [
+        pair for each in instructions() if each.stage == "final" and each.name == "ENV" for pair in each.rest.split()
+    ]
+    return dict(word.split("=", 1) for word in words)
+
+
+def launches() -> list[Launch]:
+    """Every process of ours, in compose and in Kubernetes."""
+    return [*_compose_launches(), *_kubernetes_launches()]
+
+
+def _compose_launches() -> Iterator[Launch]:
+    for name, service in compose()["services"].items():
+        if service["image"] != "coordinator:local":
+            continue
+        environment = {**image_environment(), **service.get("environment", {})}
+        grace = str(service.get("stop_grace_period", "10s"))
+        yield Launch(f"compose {name}", list(service["command"]), environment, float(grace.removesuffix("s")))
+
+
+def _kubernetes_launches() -> Iterator[Launch]:
+    settings = {each["metadata"]["name"]: each["data"] for each in of_kind("ConfigMap")}
+    secret = {
+        each["metadata"]["name"]: each["stringData"] for each in manifests("examples") if each["kind"] == "Secret"
+    }
+    for name, template in pods():
+        (container,) = template["spec"]["containers"]
+        environment = dict(image_environment())
+        for source in container["envFrom"]:
+            if "configMapRef" in source:
+                environment |= settings[source["configMapRef"]["name"]]
+            else:
+                environment |= secret[source["secretRef"]["name"]]
+        before = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+        grace = template["spec"].get("terminationGracePeriodSeconds", 30)
+        yield Launch(f"kubernetes {name}", list(container["args"]), environment, grace, float(before[1]))
