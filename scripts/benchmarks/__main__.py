@@ -3,16 +3,13 @@
 import argparse
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from cli.supervisor import ROOT
 from scripts.benchmarks import machine
 from scripts.benchmarks.cluster import ClusterFailed, scratch_servers
 from scripts.benchmarks.figures import Measured, averaged
+from scripts.benchmarks.keep import kept
 from scripts.benchmarks.record import record
 from scripts.benchmarks.report import Results, fact_lines, line_of, table
 from scripts.benchmarks.rows import ROWS, Row
@@ -29,7 +26,8 @@ def main() -> int:
     # As Ctrl-C does, so that nothing is left running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with scratch_servers() as (servers, directory):
-        results = Results(machine.facts(servers), machine.generator_cost(), quick=asked.quick)
+        results = Results(machine.facts(servers), machine.generator_cost())
+        failed = False
         for row in rows:
             print(f"-- {row.name}: {row.what}", file=sys.stderr, flush=True)
             stage = Stage(servers, directory, asked.quick, 1 if asked.quick else asked.repeat)
@@ -37,13 +35,14 @@ def main() -> int:
                 results.measured[row.name] = _measure(row, stage)
             except (ClusterFailed, LoadFailed) as error:
                 print(f"{row.name}: {error}", file=sys.stderr)
+                failed = True
+    if asked.json:
+        results = kept(asked.json, results)
     print("\n".join(fact_lines(results)), end="\n\n")
     print(table(results))
-    if asked.json:
-        asked.json.write_bytes(orjson.dumps(_plain(results), option=orjson.OPT_INDENT_2))
     if asked.record:
         record(results, ROOT / "docs")
-    return 0 if len(results.measured) == len(rows) else 1
+    return 1 if failed else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -52,8 +51,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the rows and their targets, measure nothing")
     parser.add_argument("--quick", action="store_true", help="smaller, shorter, once each: to see that it works")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="repetitions of each (3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--record", action="store_true", help="write docs/performance.md and its charts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep all figures there, beside those of other rows")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="write docs/performance.md and its charts, of all rows in FILE if there is one",
+    )
     asked = parser.parse_args()
     unknown = set(asked.rows) - {row.name for row in ROWS}
     if unknown:
@@ -68,16 +71,7 @@ def _measure(row: Row, stage: Stage) -> Measured:
     repetitions = row.measure(stage)
     cpu = averaged(stage.cpu)
     limit = stage.raw(row.raw, **dict(row.raw_with)) if row.raw else {}
-    return Measured(repetitions, limit, cpu, before)
-
-
-def _plain(results: Results) -> dict[str, Any]:
-    return {
-        "machine": results.machine,
-        "generator": results.generator,
-        "quick": results.quick,
-        "rows": {name: asdict(measured) for name, measured in results.measured.items()},
-    }
+    return Measured(repetitions, limit, cpu, before, stage.quick)
 
 
 if __name__ == "__main__":

@@ -61,13 +61,14 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """All that one row came to: its repetitions, the raw limit's figures, CPU shares by part, and the load average
-    of the machine before it began.
+    of the machine before it began. ``quick`` ones were smaller and shorter.
     """
 
     repetitions: Sequence[Figures]
     limit: Figures = field(default_factory=dict)
     cpu: Figures = field(default_factory=dict)
     load_before: float = 0.0
+    quick: bool = False
 
     def spread(self, figure: str) -> Spread:
         """Of one figure over the repetitions."""

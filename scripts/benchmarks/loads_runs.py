@@ -150,7 +150,7 @@ async def _many_lives(connection: Connection, runner_id: str, backlog: Backlog, 
     return len(runs)
 
 
-async def submit_to_runner(urls: list[str], *, samples: int, fleet: int = 20) -> dict[str, float]:
+async def submit_to_runner(urls: list[str], *, samples: int, uncounted: int = 10, fleet: int = 20) -> dict[str, float]:
     """From just before a submission to the first replica to the end of the answer of a poll parked at the last one.
 
     `fleet` more polls of other tags are parked, half at each replica. One sample at a time, with a pause of 20-60 ms,
@@ -163,8 +163,8 @@ async def submit_to_runner(urls: list[str], *, samples: int, fleet: int = 20) ->
     submission = request("POST", "/runs", new_run(["measured"]))
     poll = request("GET", f"/runner/runs?runner_id={runner_id}&wait=30")
     await asyncio.sleep(1)
-    for number in range(samples + 10):
-        if number == 10:
+    for number in range(samples + uncounted):
+        if number == uncounted:
             meter.begin()
         parked = asyncio.create_task(runner.expect(200, poll))
         await asyncio.sleep(0.02 + 0.04 * (number * 0.618 % 1))

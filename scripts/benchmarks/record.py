@@ -34,6 +34,7 @@ _READING: Final = """## How to read it
   running beside it uncounted; submit-to-runner from just before the POST is written to the end of the poll's answer;
   event-to-client from just before the POST is written to the arrival of the whole frame, for every client; all by one
   clock, in the generator. The first seconds of each load are not counted.
+- `quick` rows were taken once, smaller and shorter: they show that it works, not how fast it is.
 - An answer that is not the expected one ends the row without a figure.
 """
 
@@ -61,8 +62,6 @@ def _story(path: Path) -> list[str]:
 
 def _facts(results: Results) -> str:
     facts = {**results.machine, "load generator": cost_line(results.generator)}
-    if results.quick:
-        facts["measured"] = "with `--quick`: once each, smaller and shorter"
     return "".join(f"- {name}: {value}\n" for name, value in facts.items())
 
 

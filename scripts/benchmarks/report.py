@@ -16,6 +16,7 @@ HEADINGS = (
     "of it",
     "CPU, % of one core",
     "load before",
+    "taken",
 )
 # Readings that explain a goal, not figures of their own.
 _ASIDES = ("cpu_", "first_")
@@ -27,7 +28,6 @@ class Results:
 
     machine: Mapping[str, str]
     generator: Mapping[str, float]
-    quick: bool
     measured: dict[str, Measured] = field(default_factory=dict)
 
 
@@ -60,8 +60,8 @@ def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
     cpu = ", ".join(f"{name} {share:.0f}" for name, share in measured.cpu.items())
     first, *others = lines
     return [
-        (row.name, *first, cpu, f"{measured.load_before:.1f}"),
-        *(("", *other, "", "") for other in others),
+        (row.name, *first, cpu, f"{measured.load_before:.1f}", _taken(measured)),
+        *(("", *other, "", "", "") for other in others),
     ]
 
 
@@ -106,3 +106,8 @@ def _judged(verdict: Verdict) -> tuple[str, ...]:
 def _ends(measured: Measured, name: str) -> str:
     spread = measured.spread(name)
     return f"{short(spread.least)} / {short(spread.most)}"
+
+
+def _taken(measured: Measured) -> str:
+    times = len(measured.repetitions)
+    return f"{times} x{', quick' if measured.quick else ''}"

@@ -43,7 +43,7 @@ def submit_to_runner_without_redis(stage: Stage) -> list[Figures]:
     with stage.cluster() as cluster:
         stage.servers.redis.kill()
         try:
-            return stage.repeat(cluster, "submit-to-runner", samples=8 if stage.quick else 25)
+            return stage.repeat(cluster, "submit-to-runner", samples=8 if stage.quick else 15, uncounted=2)
         finally:
             stage.servers.start_redis()
 

@@ -8,6 +8,7 @@ import pytest
 from scripts.benchmarks.charts import draw, points
 from scripts.benchmarks.figures import Goal, Measured, Spread, averaged
 from scripts.benchmarks.generator import LOADS
+from scripts.benchmarks.keep import kept
 from scripts.benchmarks.meter import percentile
 from scripts.benchmarks.record import STORY, record
 from scripts.benchmarks.report import Results, line_of, short, table
@@ -19,8 +20,9 @@ PROMPT = Goal("p99", "<=", 8, "ms")
 BY_NAME = {row.name: row for row in ROWS}
 
 
-def results(measured: Mapping[str, Measured], *, quick: bool = False) -> Results:
-    return Results({"processor": "2 cores"}, {"microseconds": 11, "rate": 17_000}, quick, dict(measured))
+def results(measured: Mapping[str, Measured], processor: str = "2 cores") -> Results:
+    machine = {"date": "2026-01-01", "processor": processor}
+    return Results(machine, {"microseconds": 11, "rate": 17_000}, dict(measured))
 
 
 @pytest.mark.parametrize(
@@ -104,9 +106,9 @@ def test_the_same_figures_draw_the_same_file(tmp_path: Path) -> None:
 
 def test_the_document_has_the_table_the_machine_and_how_to_read_it(tmp_path: Path) -> None:
     """What was measured, on what, and in which way: figures without these mean nothing."""
-    record(results({"lives-64": Measured([{"rate": 1000}])}, quick=True), tmp_path)
+    record(results({"lives-64": Measured([{"rate": 1000}], quick=True)}), tmp_path)
     text = (tmp_path / "performance.md").read_text()
-    for part in ("| lives-64 |", "2 cores", "--quick", "How to read it"):
+    for part in ("| lives-64 |", "2 cores", "1 x, quick", "How to read it"):
         assert part in text
 
 
@@ -117,3 +119,12 @@ def test_what_people_wrote_into_the_document_is_kept(tmp_path: Path) -> None:
     record(results({"lives-64": Measured([{"rate": 1000}])}), tmp_path)
     assert path.read_text().endswith(f"{STORY}\nValidation takes most.\n")
     assert "old" not in path.read_text()
+
+
+def test_rows_can_be_measured_one_at_a_time(tmp_path: Path) -> None:
+    """A row replaces its own former figures and leaves those of other rows, but only on the same machine."""
+    path = tmp_path / "figures.json"
+    first, second = Measured([{"rate": 1000.0}]), Measured([{"rate": 2000.0}], quick=True)
+    kept(path, results({"lives-64": first, "lives-16": first}))
+    assert kept(path, results({"lives-16": second})).measured == {"lives-64": first, "lives-16": second}
+    assert kept(path, results({"memory": first}, "64 cores")).measured == {"memory": first}
