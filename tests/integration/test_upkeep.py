@@ -34,6 +34,25 @@ def test_there_is_more_when_a_pass_was_full(truth: Truth, monkeypatch: pytest.Mo
     assert truth.count("idempotency_keys") == 0
 
 
+def test_signs_gaps_and_deletes_of_long_ago_go_in_small_portions_too(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long outage there may be many of each."""
+    monkeypatch.setattr("models.upkeep.MOST", 2)
+    truth.rows("INSERT INTO instances SELECT 'web-' || n, now() - interval '2 hours' FROM generate_series(1, 3) n")
+    for _ in range(5):
+        add_gap(truth, "expiry", 40 * 86_400, 31 * 86_400)
+    truth.rows(
+        "INSERT INTO deleted_sessions SELECT 'r' || n, 's' || n, 0, 0, 0, now() - interval '1 hour' "
+        "FROM generate_series(1, 7) n"
+    )
+    left = []
+    while keep_up(truth):
+        left.append([truth.count(table) for table in ("instances", "gaps", "deleted_sessions")])
+    assert left == [[1, 3, 5], [0, 1, 3], [0, 0, 1]]
+    assert truth.count("deleted_sessions") == 0
+
+
 def test_demand_profiles_go_when_no_run_may_need_them(truth: Truth) -> None:
     """Used within a day, or by a run that may be claimed again: they stay."""
     waiting = truth.start(additional_demands=Demands(tags=("waiting",)))
