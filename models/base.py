@@ -17,7 +17,7 @@ RunnerId = NewType("RunnerId", str)
 
 
 class Role(StrEnum):
-    """What a caller may do; issue by issue narrowed down by the endpoints."""
+    """What a caller may do (docs/security.md)."""
 
     ADMIN = "admin"
     USER = "user"
@@ -26,15 +26,22 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request. ``owner`` None sees the sessions of everybody (an admin, or authentication is off)."""
+    """Who makes a request: a role and, but for some admins, an owner, which for a runner is the subject of its
+    registrations. While authentication is off everybody is an admin without an owner.
+    """
 
     role: Role = Role.ADMIN
     owner: str | None = None
 
     @property
     def scope(self) -> str | None:
-        """The owner whose rows the caller is limited to, or None for all rows."""
+        """The owner whose rows the caller is limited to, or the subject as which it acts; None for no limit."""
         return None if self.role is Role.ADMIN else (self.owner or "")
+
+    @property
+    def key_space(self) -> str:
+        """Whose idempotency keys the caller's are: a runner's name is not the user's of the same name."""
+        return f"runner\x1f{self.owner or ''}" if self.role is Role.RUNNER else self.owner or ""
 
 
 ADMIN = Caller()

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Row, text
 from models.base import DEFAULT_LIMITS, Caller, Limits, uuid7
 from models.errors import CoordinatorError, NotFound, RunnerNotRegistered, StaleClaim, Unstorable
 from models.feed import record_events
-from models.report import reporters
+from models.reach import reach
+from models.report import is_reporter, reporters
 from models.rounds import in_rounds
 from models.sessions import Session, read_sessions
 from models.settle import Effect, Live, settle_sessions
@@ -55,11 +56,15 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class ReportSessionStatus:
-    """The runner of a session's live process says that the process has ended: finished, failed or stopped."""
+    """The runner of a session's live process says that the process has ended: finished, failed or stopped.
+
+    ``subject`` as in ``Report``.
+    """
 
     runner_id: str
     session_id: str
     status: str
+    subject: str | None = None
 
 
 BindResult: TypeAlias = Session | CoordinatorError
@@ -96,6 +101,7 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     held = hold_runs(conn, session_ids={item.session_id for item in items})
     in_hand = [run.runner_id for run in held.runs.values() if run.status in IN_HAND]
     places = {row.runner_id: row for row in conn.execute(_WHERE_RUNNERS_ARE, {"runners": in_hand})} if in_hand else {}
+    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
     seen: list[int] = []
     for ordinal, item in enumerate(items):
@@ -156,6 +162,7 @@ def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], Hel
 def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]:
     """Change metadata of each session. Results: the session as it then is, NotFound, or Unstorable for a bad time."""
     held = hold_sessions(conn, {item.session_id for item in items})
+    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
     wanted: dict[int, dict[str, Any]] = {}
     for ordinal, item in enumerate(items):
@@ -207,11 +214,12 @@ def report_session_statuses(
     Results: bool, NotFound or RunnerNotRegistered.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
-    held = hold_runs(conn, session_ids={item.session_id for item in items if item.runner_id in known})
+    concerned = {item.session_id for item in items if is_reporter(known, item.runner_id, item.subject)}
+    held = hold_runs(conn, session_ids=concerned)
     results: list[bool | CoordinatorError] = [NotFound("session", item.session_id) for item in items]
     seen: list[int] = []
     for ordinal, item in enumerate(items):
-        if item.runner_id not in known:
+        if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
         elif item.session_id in held.sessions:
             seen.append(ordinal)

@@ -19,12 +19,16 @@ from models.transitions import run_updated
 
 @dataclass(slots=True)
 class Ask:
-    """One poll that wants runs: up to ``wanted`` of them for ``runner_id``; ``instance`` is who holds the poll."""
+    """One poll that wants runs: up to ``wanted`` of them for ``runner_id``; ``instance`` is who holds the poll.
+
+    ``subject``: who asks, and must have made the runner's registration; None for an admin.
+    """
 
     poll_id: str
     runner_id: str
     wanted: int
     instance: str
+    subject: str | None = None
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, text
 from models.base import Caller, uuid7
 from models.errors import NotFound, StopSessionFirst
 from models.feed import EventRow, encode, record_events
+from models.reach import reach
 from models.sessions import read_sessions
 from models.statuses import IN_HAND, SessionStatus
 from models.stop import cancelled
@@ -116,6 +117,7 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
     results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
     done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
     held = _hold(conn, {item.session_id for item in items if item.request_id not in done})
+    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
     chosen: dict[str, int] = {}
     for ordinal, item in enumerate(items):
         if item.request_id in done:

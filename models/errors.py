@@ -78,7 +78,7 @@ class RunnerNotRegistered(CoordinatorError):
 
 @dataclass(frozen=True)
 class DuplicateRunner(CoordinatorError):
-    """A live process of the same identity is online."""
+    """A live process of the same identity is online, or the identity is registered by somebody else."""
 
     runner_id: str
     hostname: str

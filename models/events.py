@@ -6,10 +6,11 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.base import Caller, uuid7
+from models.base import Caller, Role, uuid7
 from models.cursors import parse_cursor, write_cursor
 from models.errors import BadCursor, NotFound, StaleClaim
 from models.feed import EventRow, record_events
+from models.reach import reach, sees
 
 # A page ends after so many bytes, as stored: events may be large, and a page is held in memory.
 PAGE_BYTES = 8 << 20
@@ -102,11 +103,12 @@ def append_events(conn: Connection, items: Sequence[NewEvent]) -> list[AppendRes
     found = {row.session_id: row for row in conn.execute(_HOLD_SESSIONS, {"sessions": wanted})}
     active = {row.session_id: row for row in conn.execute(_ACTIVE, {"sessions": list(found)})}
     ended = _ended_claims(conn, items, active)
+    reached = reach(conn, [(item.caller, item.session_id) for item in items])
     refused: dict[int, NotFound | StaleClaim] = {}
     rows: dict[int, EventRow] = {}
     for place, item in enumerate(items):
         session, run = found.get(item.session_id), active.get(item.session_id)
-        if session is None or (item.caller.scope is not None and session.owner != item.caller.scope):
+        if session is None or not sees(item.caller, item.session_id, session.owner, reached):
             refused[place] = NotFound("session", item.session_id)
             continue
         run_id = run.run_id if run is not None else None
@@ -190,9 +192,11 @@ def list_events(
     cursor = parse_cursor(after) if after is not None else None
     if after is not None and cursor is None:
         return BadCursor(after)
+    if caller.role is Role.RUNNER and not reach(conn, [(caller, session_id)]):
+        return NotFound("session", session_id)
     parameters = {
         "session_id": session_id,
-        "owner": caller.scope,
+        "owner": None if caller.role is Role.RUNNER else caller.scope,
         "after": cursor.position if cursor else 0,
         "most": limit,
         "bytes": PAGE_BYTES,

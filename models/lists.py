@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from models.base import Caller
 from models.cursors import write_cursor
 from models.errors import BadCursor
+from models.reach import in_scope
 from models.runs import RUN_COLUMNS, Run, as_run
 from models.sessions import SESSION_COLUMNS, Session, as_session
 from models.statuses import RunStatus, SessionStatus
@@ -160,8 +161,9 @@ def _page(
     What happens to the rows after it has a higher position than the head then, or none yet: a feed from there on may
     tell something twice, but leaves nothing out.
     """
-    if caller.scope is not None:
-        page = page.where(table.c.owner == caller.scope)
+    limited = in_scope(caller, table.c.owner, table.c.session_id)
+    if limited is not None:
+        page = page.where(limited)
     if after is not None:
         key = parse_key(after)
         if key is None:

@@ -10,6 +10,7 @@ from models.base import DEFAULT_LIMITS, Limits
 from models.claim import Ask, Seeker, claim_runs, promise, seeker
 from models.deliveries import confirm_polls
 from models.errors import RunnerNotRegistered
+from models.reach import acts_for
 from models.runs import Run
 
 STOP_TOLD_AGAIN_SECONDS = 10
@@ -56,7 +57,7 @@ Answer = PollAnswer | RunnerNotRegistered
 # One look per poll at all it may have to be told of: its registration, stops that are due, runs assigned to it.
 _LOOK = text("""
     SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
-        n.tags, n.require_matching_tags, n.capacity,
+        n.tags, n.require_matching_tags, n.capacity, n.owner,
         n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
             OR greatest(n.last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget) AS gone,
         n.leave_requested_at IS NOT NULL AS to_leave,
@@ -239,7 +240,8 @@ def _tell(
 
     Assigned runs are confirmed first: runs are locked before runners.
     """
-    known = {poll_id: row for poll_id, row in looks.items() if not row.gone}
+    subjects = {ask.poll_id: ask.subject for ask in asks}
+    known = {one: row for one, row in looks.items() if not row.gone and acts_for(subjects[one], row.owner)}
     assigned = [poll_id for poll_id, row in known.items() if row.assigned]
     mine = confirm_polls(conn, assigned, limits=limits) if assigned else {}
     quiet = sorted({row.runner_id for row in known.values() if row.quiet})

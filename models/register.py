@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, text
 from models.base import DEFAULT_LIMITS, Limits, RunnerId, runner_identity, uuid7
 from models.errors import DuplicateRunner
 from models.former import REPLACED, Ended, drop_polls, end_holdings, holdings, registrations
+from models.reach import acts_for
 from models.rounds import in_rounds
 from models.runners import stale_after, told_interval
 from models.transitions import Held, hold_runs
@@ -21,7 +22,8 @@ from models.transitions import Held, hold_runs
 @dataclass(frozen=True, slots=True)
 class Registration:
     """A process that offers itself. ``executor`` and ``agents`` are JSON text; ``registration_uid`` is made before the
-    first try, so that a repeat is known as one.
+    first try, so that a repeat is known as one. ``owner``: whose registration it will be; ``subject``: who may take
+    over only what is its own, None for an admin.
     """
 
     hostname: str
@@ -36,6 +38,7 @@ class Registration:
     capacity: int | None = None
     instance_id: str | None = None
     owner: str | None = None
+    subject: str | None = None
     registration_uid: str = field(default_factory=uuid7)
 
     @property
@@ -72,6 +75,8 @@ def verdict(row: Row[Any], item: Registration, limits: Limits) -> Verdict:
     same = item.instance_id is not None and item.instance_id == row.instance_id
     if row.left_at is not None:
         return Verdict.ANOTHER_PROCESS
+    if not acts_for(item.subject, row.owner):
+        return Verdict.DUPLICATE
     if same:
         offers = (row.executor_type, frozenset(row.tags), row.require_matching_tags)
         unchanged = offers == (item.executor_type, frozenset(item.tags), item.require_matching_tags)
@@ -83,7 +88,7 @@ def verdict(row: Row[Any], item: Registration, limits: Limits) -> Verdict:
 
 
 _LOOK = text("""
-    SELECT runner_id, registration, registration_uid, instance_id, executor_type, tags, require_matching_tags,
+    SELECT runner_id, registration, registration_uid, instance_id, owner, executor_type, tags, require_matching_tags,
         told_interval, sends_tokens, lost_at, left_at, leave_told_at,
         clock_timestamp() - greatest(last_seen, (SELECT silence_counts_from())) AS silence
     FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id
@@ -109,8 +114,9 @@ _ADD = text("""
 # A leave that the process has not heard of yet stays, so that reconnecting does not undo it.
 _RENEW = text("""
     UPDATE runners n
-    SET instance_id = g.instance_id, owner = g.owner, executor_type = g.executor_type,
-        executor = CAST(g.executor AS json), tags = ARRAY(SELECT json_array_elements_text(g.tags)),
+    SET instance_id = g.instance_id, owner = CASE WHEN g.keeps_owner THEN n.owner ELSE g.owner END,
+        executor_type = g.executor_type, executor = CAST(g.executor AS json),
+        tags = ARRAY(SELECT json_array_elements_text(g.tags)),
         require_matching_tags = g.require_matching_tags, agents = CAST(g.agents AS json), capacity = g.capacity,
         told_interval = g.told_interval, registration_uid = g.registration_uid,
         registration = CASE WHEN g.renumber THEN nextval('runner_registration') ELSE n.registration END,
@@ -122,7 +128,7 @@ _RENEW = text("""
     FROM json_to_recordset(CAST(:given AS json))
         AS g(runner_id text, instance_id text, owner text, executor_type text, executor text, tags json,
              require_matching_tags boolean, agents text, capacity integer, told_interval integer,
-             registration_uid text, renumber boolean, same boolean)
+             registration_uid text, renumber boolean, same boolean, keeps_owner boolean)
     WHERE n.runner_id = g.runner_id
     RETURNING n.runner_id, n.registration
 """)
@@ -284,6 +290,8 @@ def _given(
             "registration_uid": item.registration_uid,
             "renumber": one in renumbered,
             "same": one in same,
+            # An admin who reconnects somebody's process takes nothing away.
+            "keeps_owner": one in same and item.subject is None,
         }
         for one, item in chosen.items()
     ]

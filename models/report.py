@@ -10,6 +10,7 @@ from models.base import DEFAULT_LIMITS, Limits
 from models.child_results import calls_back
 from models.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.loss import attempts_left, idle_stopped, timeout_reason
+from models.reach import acts_for
 from models.rounds import in_rounds
 from models.settle import Effect, Live
 from models.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, SessionStatus, StopCause
@@ -22,7 +23,10 @@ IDLE = "idle"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One word of a runner about a run. ``session_status``: idle or finished, what a completed run leaves behind."""
+    """One word of a runner about a run. ``session_status``: idle or finished, what a completed run leaves behind.
+
+    ``subject``: who says it, and must have made the runner's registration; None for an admin.
+    """
 
     run_id: str
     runner_id: str
@@ -31,6 +35,7 @@ class Report:
     error: str | None = None
     session_status: str | None = None
     signal: str | int | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ _END = {
 
 # A runner that was told to leave finishes its reports first; one that is stale or lost is back with this request.
 _REPORTERS = text("""
-    SELECT runner_id, sends_tokens FROM runners
+    SELECT runner_id, owner, sends_tokens FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
       AND (leave_told_at IS NULL
            OR leave_told_at > now() - make_interval(secs => greatest(:lost_after, 3 * told_interval)))
@@ -76,13 +81,18 @@ _SENDS_TOKENS = text("""
 
 
 def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> dict[str, Row[Any]]:
-    """Return those of the runners whose reports are accepted, without locks, with ``sends_tokens``."""
+    """Return those of the runners whose reports are accepted, without locks, with ``owner`` and ``sends_tokens``."""
     values = {
         "runner_ids": sorted(set(runner_ids)),
         "lost_after": limits.lost_after,
         "forget_runner": limits.forget_runner,
     }
     return {row.runner_id: row for row in conn.execute(_REPORTERS, values)}
+
+
+def is_reporter(known: Mapping[str, Row[Any]], runner_id: str, subject: str | None) -> bool:
+    """Whether reports of the runner are accepted from the subject."""
+    return runner_id in known and acts_for(subject, known[runner_id].owner)
 
 
 def report_runs(
@@ -98,11 +108,11 @@ def report_runs(
     or InvalidTransition.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
-    held = hold_runs(conn, {item.run_id for item in items if item.runner_id in known})
+    held = hold_runs(conn, {item.run_id for item in items if is_reporter(known, item.runner_id, item.subject)})
     results: list[ReportResult] = [NotFound("run", item.run_id) for item in items]
     concerned: list[int] = []
     for ordinal, item in enumerate(items):
-        if item.runner_id not in known:
+        if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
         elif item.run_id in held.runs:
             concerned.append(ordinal)
@@ -114,7 +124,7 @@ def report_runs(
         answers = _apply(conn, held, [items[ordinal] for ordinal in ordinals], known)
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
-    newly = {item.runner_id for item in items if item.claim_token and item.runner_id in known}
+    newly = {item.runner_id for item in items if item.claim_token and is_reporter(known, item.runner_id, item.subject)}
     newly = {runner_id for runner_id in newly if not known[runner_id].sends_tokens}
     if newly:
         conn.execute(_SENDS_TOKENS, {"runner_ids": sorted(newly)})

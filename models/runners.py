@@ -1,16 +1,17 @@
 """Runners as they live: their signs of life, their leaving, and the list of them (PROTOCOL, Runners)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits
 from models.errors import NotFound
 from models.former import LEFT, Ended, drop_polls, end_holdings, holdings, registrations
-from models.transitions import hold_runs
+from models.reach import acts_for
+from models.transitions import Held, hold_runs
 
 # So far apart two beats count as two: one that is repeated after a lost answer counts once.
 BEATS_APART_SECONDS = 3
@@ -20,18 +21,26 @@ STARTED_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """A sign of life; ``holding`` names all runs the runner has, None when it does not say."""
+    """A sign of life; ``holding`` names all runs the runner has, None when it does not say.
+
+    ``subject``: who gives it, and must have made the runner's registration; None for an admin.
+    """
 
     runner_id: str
     holding: tuple[str, ...] | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LeaveRunner:
-    """A wish that a runner leaves: its own, effective now, or somebody else's, which it is told of."""
+    """A wish that a runner leaves: its own, effective now, or somebody else's, which it is told of.
+
+    ``subject``: who wishes it, and must have made the runner's registration; None for an admin.
+    """
 
     runner_id: str
     self_initiated: bool
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +136,29 @@ _HOLDING = text("""
 """)
 
 
+_OWNERS = text("SELECT runner_id, owner FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
+
+
+def _of_their_own(conn: Connection, items: Sequence[Touch]) -> list[bool]:
+    """Whether each sign of life comes from who made the registration."""
+    asked = sorted({item.runner_id for item in items if item.subject is not None})
+    if not asked:
+        return [True for _ in items]
+    owners = {row.runner_id: row.owner for row in conn.execute(_OWNERS, {"runner_ids": asked})}
+    return [acts_for(item.subject, owners.get(item.runner_id)) for item in items]
+
+
 def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = DEFAULT_LIMITS) -> list[bool]:
     """Write the runners' signs of life; stale and lost ones are online again, without the runs that were taken away.
 
-    False (401) for a runner that is unknown, has left, was told to leave or is forgotten. Rows that are locked are
-    passed over, and the commit is not waited for: a lost sign of life is made up for by the next.
+    False (401) for a runner that is unknown, somebody else's, has left, was told to leave or is forgotten. Rows that
+    are locked are passed over, and the commit is not waited for: a lost sign of life is made up for by the next.
     """
     conn.execute(text("SET LOCAL synchronous_commit = off"))
-    holding = {item.runner_id: item.holding for item in items if item.holding is not None}
-    runner_ids = sorted({item.runner_id for item in items})
+    own = _of_their_own(conn, items)
+    signs = [item for item, its_own in zip(items, own, strict=True) if its_own]
+    holding = {item.runner_id: item.holding for item in signs if item.holding is not None}
+    runner_ids = sorted({item.runner_id for item in signs})
     rows = conn.execute(
         _TOUCH,
         {
@@ -159,11 +182,11 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
                 "started": STARTED_SECONDS,
             },
         )
-    return [item.runner_id in known for item in items]
+    return [its_own and item.runner_id in known for item, its_own in zip(items, own, strict=True)]
 
 
 _HOLD = text("""
-    SELECT runner_id, registration, left_at, leave_told_at, sends_tokens FROM runners
+    SELECT runner_id, registration, owner, left_at, leave_told_at, sends_tokens FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id FOR NO KEY UPDATE
 """)
 
@@ -184,41 +207,49 @@ def deregister_runners(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[LeaveResult]:
-    """Let runners leave (PROTOCOL, Runners). Safe to repeat. NotFound for one that is unknown.
+    """Let runners leave (PROTOCOL, Runners). Safe to repeat. NotFound for one that is unknown, or somebody else's.
 
     By itself it leaves now, and what it held goes as when it is lost. Told by others it hears of it on its next poll;
     a runner that has left already is not found then.
     """
     del limits
     leaving = sorted({item.runner_id for item in items if item.self_initiated})
-    held = None
+    held = Held()
     if leaving:
         run_ids, session_ids = holdings(conn, leaving)
         held = hold_runs(conn, run_ids, session_ids)
-    asked = sorted({item.runner_id for item in items})
-    there = {row.runner_id: row for row in conn.execute(_HOLD, {"runner_ids": asked})}
-    going = [one for one in leaving if one in there and there[one].left_at is None]
-    if going and held is not None:
-        conn.execute(_LEAVE_NOW, {"runner_ids": going})
-        drop_polls(conn, going)
-        numbers = registrations(held)
-        ended = {
-            number: Ended(LEFT, sends_tokens=there[one].sends_tokens and number == there[one].registration)
-            for one in going
-            for number in numbers.get(one, ())
-        }
-        end_holdings(conn, held, ended)
-    told = [one for one in asked if one not in leaving and one in there and there[one].left_at is None]
+    there = {
+        row.runner_id: row for row in conn.execute(_HOLD, {"runner_ids": sorted({item.runner_id for item in items})})
+    }
+    own = [item for item in items if item.runner_id in there and acts_for(item.subject, there[item.runner_id].owner)]
+    here = {item.runner_id: item.self_initiated for item in own if there[item.runner_id].left_at is None}
+    here.update({item.runner_id: True for item in own if item.self_initiated and item.runner_id in here})
+    _leave_now(conn, held, {one: there[one] for one in sorted(here) if here[one]})
+    told = sorted(one for one in here if not here[one])
     if told:
         conn.execute(_ASK_TO_LEAVE, {"runner_ids": told})
     results: list[LeaveResult] = []
     for item in items:
-        row = there.get(item.runner_id)
-        if row is None or (not item.self_initiated and row.left_at is not None):
+        if item not in own or (not item.self_initiated and there[item.runner_id].left_at is not None):
             results.append(NotFound("runner", item.runner_id))
         else:
             results.append(Left(item.runner_id, "self" if item.self_initiated else "external"))
     return results
+
+
+def _leave_now(conn: Connection, held: Held, going: Mapping[str, Row[Any]]) -> None:
+    """Let runners go, whose rows are locked, and end what they hold, which is locked too."""
+    if not going:
+        return
+    conn.execute(_LEAVE_NOW, {"runner_ids": list(going)})
+    drop_polls(conn, going)
+    numbers = registrations(held)
+    ended = {
+        number: Ended(LEFT, sends_tokens=row.sends_tokens and number == row.registration)
+        for one, row in going.items()
+        for number in numbers.get(one, ())
+    }
+    end_holdings(conn, held, ended)
 
 
 _LIST = text("""
@@ -236,12 +267,16 @@ _LIST = text("""
         ON hand.runner_id = n.runner_id
     WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
       AND greatest(n.last_seen, (SELECT silence_counts_from())) > now() - make_interval(secs => :forget)
+      AND (CAST(:subject AS text) IS NULL OR n.owner IS NULL OR n.owner = CAST(:subject AS text))
     ORDER BY n.registered_at, n.runner_id
 """)
 
 
-def list_runners(conn: Connection, *, limits: Limits = DEFAULT_LIMITS) -> list[RunnerInfo]:
-    """Return all runners that have not left and are not forgotten, in the order of their registration."""
-    parameters = {"stale_after": limits.stale_after, "forget": limits.forget_runner}
+def list_runners(conn: Connection, subject: str | None = None, *, limits: Limits = DEFAULT_LIMITS) -> list[RunnerInfo]:
+    """Return all runners that have not left and are not forgotten, in the order of their registration.
+
+    With a ``subject`` only those it may act for.
+    """
+    parameters = {"stale_after": limits.stale_after, "forget": limits.forget_runner, "subject": subject}
     names = [field.name for field in fields(RunnerInfo)]
     return [RunnerInfo(**{name: getattr(row, name) for name in names}) for row in conn.execute(_LIST, parameters)]

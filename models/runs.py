@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, select
 
 from models.base import Caller
 from models.errors import NotFound
+from models.reach import reach, sees
 from models.statuses import TERMINAL
 from models.tables import runs
 
@@ -70,7 +71,7 @@ def read_runs(conn: Connection, run_ids: Sequence[str]) -> dict[str, Run]:
 def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
     """Return one run; another owner's is not found (PROTOCOL, Submission)."""
     found = read_runs(conn, [run_id]).get(run_id)
-    if found is None or (caller.scope is not None and found.owner != caller.scope):
+    if found is None or not sees(caller, found.session_id, found.owner, reach(conn, [(caller, found.session_id)])):
         return NotFound("run", run_id)
     return found
 

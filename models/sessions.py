@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, select
 
 from models.base import Caller
 from models.errors import NotFound
+from models.reach import reach, sees
 from models.runs import iso
 from models.tables import sessions
 
@@ -69,6 +70,6 @@ def read_sessions(conn: Connection, session_ids: Sequence[str]) -> dict[str, Ses
 def get_session(conn: Connection, caller: Caller, session_id: str) -> Session | NotFound:
     """Return one session; another owner's is not found."""
     found = read_sessions(conn, [session_id]).get(session_id)
-    if found is None or (caller.scope is not None and found.owner != caller.scope):
+    if found is None or not sees(caller, session_id, found.owner, reach(conn, [(caller, session_id)])):
         return NotFound("session", session_id)
     return found

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Caller, Limits
 from models.errors import NotFound
+from models.reach import reach
 from models.rounds import in_rounds
 from models.settle import Effect
 from models.statuses import TERMINAL, RunStatus, StopCause
@@ -132,6 +133,7 @@ def stop_sessions(
 ) -> list[StopResult]:
     """Stop all runs of each session and its live process (PROTOCOL, Sessions); safe to repeat."""
     held = hold_runs(conn, session_ids={item.session_id for item in items})
+    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
     results: list[StopResult] = [NotFound("session", item.session_id) for item in items]
     seen = [place for place, item in enumerate(items) if held.shows(item.session_id, item.caller)]
 
@@ -148,11 +150,9 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
     """Stop each run; one that a runner has in hand takes its session with it. Safe to repeat."""
     held = hold_runs(conn, {item.run_id for item in items})
     results: list[StopResult] = [NotFound("run", item.run_id) for item in items]
-    seen = [
-        (place, held.runs[item.run_id].session_id)
-        for place, item in enumerate(items)
-        if item.run_id in held.runs and held.shows(held.runs[item.run_id].session_id, item.caller)
-    ]
+    found = [(place, held.runs[item.run_id].session_id) for place, item in enumerate(items) if item.run_id in held.runs]
+    held.reached = reach(conn, [(items[place].caller, session_id) for place, session_id in found])
+    seen = [(place, session_id) for place, session_id in found if held.shows(session_id, items[place].caller)]
 
     def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
         return plan_run_stop(held, held.runs[items[place].run_id], seconds)

@@ -13,6 +13,7 @@ from models.base import Caller
 from models.errors import CoordinatorError, KeyReused, NotFound, ParentIsDescendant, SessionExists, TooDeep
 from models.feed import EventRow, encode, record_events
 from models.profiles import AUTONOMOUS, NO_DEMANDS, Demands, ensure_profiles
+from models.reach import Reached, reach, sees
 from models.rounds import in_rounds_of_many
 from models.settle import Effect, settle_sessions
 from models.statuses import RunType
@@ -57,7 +58,7 @@ class NewRun:
     @property
     def key(self) -> tuple[str, str] | None:
         """The idempotency key, which counts per owner."""
-        return None if self.idempotency_key is None else (self.caller.owner or "", self.idempotency_key)
+        return None if self.idempotency_key is None else (self.caller.key_space, self.idempotency_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +142,15 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], max_depth: int) -> 
     held = submit_rows.hold_sessions(conn, [item.own_session for item in fresh], parents)
     repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in born])
     ancestors = submit_rows.ancestors(conn, [p for p in parents if p in held])
+    reached = reach(
+        conn, [(item.caller, one) for item in fresh for one in (item.own_session, item.parent_session_id or "")]
+    )
     plans: list[Plan] = []
     for item in fresh:
         if item.run_id in repeated:
             results[item.run_id] = Submitted(item.run_id, item.own_session)
             continue
-        plan = _plan(item, born, held, ancestors, max_depth)
+        plan = _plan(item, born, held, ancestors, reached, max_depth)
         if isinstance(plan, Plan):
             plans.append(plan)
         else:
@@ -186,20 +190,21 @@ def _plan(
     born: set[str],
     held: dict[str, Row[Any]],
     ancestors: dict[str, set[str]],
+    reached: Reached,
     max_depth: int,
 ) -> Plan | CoordinatorError:
     """Decide one submission on the locked rows of its session and parent."""
     session = held.get(item.own_session)
     parent = held.get(item.parent_session_id) if item.parent_session_id is not None else None
-    scope = item.caller.scope
     if item.type is RunType.START and item.own_session not in born:
         return SessionExists(item.own_session)
-    if session is None or (item.type is RunType.RESUME and scope is not None and session.owner != scope):
+    resumed = item.type is RunType.RESUME
+    if session is None or (resumed and not sees(item.caller, item.own_session, session.owner, reached)):
         return NotFound("session", item.own_session)
     if item.parent_session_id is not None:
         if (
             parent is None
-            or (scope is not None and parent.owner != scope)
+            or not sees(item.caller, item.parent_session_id, parent.owner, reached)
             or (item.type is RunType.START and item.parent_session_id == item.own_session)
         ):
             return NotFound("parent session", item.parent_session_id)

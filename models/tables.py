@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from models.base import JsonText
+from models.base import JsonText, Role
 from models.statuses import ExecutionMode, RunStatus, RunType, SessionStatus, StopCause
 
 metadata = MetaData(
@@ -73,10 +73,7 @@ sessions = Table(
     _time("last_resumed_at"),
     _time("last_sign_at"),
     CheckConstraint(_one_of("status", SessionStatus), name="status"),
-    CheckConstraint(
-        "last_outcome IN ('idle', 'finished', 'failed', 'stopped')",
-        name="last_outcome",
-    ),
+    CheckConstraint("last_outcome IN ('idle', 'finished', 'failed', 'stopped')", name="last_outcome"),
     Index("ix_sessions_newest", text("created_at DESC"), text("session_id DESC")),
     Index("ix_sessions_owner", "owner", text("created_at DESC"), text("session_id DESC")),
     Index("ix_sessions_parent", "parent_session_id", postgresql_where=text("parent_session_id IS NOT NULL")),
@@ -173,11 +170,7 @@ runs = Table(
         unique=True,
         postgresql_where=text("status IN ('claimed', 'running', 'stopping')"),
     ),
-    Index(
-        "ix_runs_in_hand",
-        "runner_id",
-        postgresql_where=text("status IN ('claimed', 'running', 'stopping')"),
-    ),
+    Index("ix_runs_in_hand", "runner_id", postgresql_where=text("status IN ('claimed', 'running', 'stopping')")),
     Index("ix_runs_poll", "claim_poll_id", postgresql_where=text("status = 'claimed'")),
     Index("ix_runs_due", "not_before", postgresql_where=text("status = 'pending' AND NOT ready")),
     # NOT NULL keeps it away from the claim: with stale statistics the planner takes any smaller index of ready runs.
@@ -199,12 +192,7 @@ runners = Table(
     "runners",
     metadata,
     Column("runner_id", Text, primary_key=True),
-    Column(
-        "registration",
-        BigInteger,
-        nullable=False,
-        server_default=text("nextval('runner_registration')"),
-    ),
+    Column("registration", BigInteger, nullable=False, server_default=text("nextval('runner_registration')")),
     Column("instance_id", Text),
     Column("owner", Text),
     Column("hostname", Text, nullable=False),
@@ -325,6 +313,47 @@ child_results = Table(
     _time("returned_at"),
     Index("ix_child_results_waiting", "parent_session_id", postgresql_where=text("delivered_in IS NULL")),
     Index("ix_child_results_delivered", "delivered_in", postgresql_where=text("delivered_in IS NOT NULL")),
+)
+
+# What callers show. Of a key only the hash of its secret is kept; `key_id` is the readable part by which it is found.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("secret_hash", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("owner", Text),
+    Column("name", Text),
+    _time("created_at", default=True),
+    _time("expires_at"),
+    _time("revoked_at"),
+    _time("last_used_at"),
+    CheckConstraint(_one_of("role", Role), name="role"),
+    CheckConstraint("role = 'admin' OR owner IS NOT NULL", name="owned"),
+)
+
+# Counts changes of api_keys; 0 means that there was never a key.
+key_changes = Table(
+    "key_changes",
+    metadata,
+    Column("only_row", Boolean, primary_key=True, server_default="true"),
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("only_row", name="only_row"),
+)
+
+# A ticket is for one stream: whoever shows it takes its row away.
+stream_tickets = Table(
+    "stream_tickets",
+    metadata,
+    Column("ticket_hash", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("owner", Text),
+    Column("key_id", Text),
+    _time("valid_until"),
+    Column("filters", JsonText, nullable=False),
+    _time("expires_at", nullable=False),
+    CheckConstraint(_one_of("role", Role), name="role"),
+    Index("ix_stream_tickets_expires_at", "expires_at"),
 )
 
 waiting_polls = Table(

@@ -14,6 +14,7 @@ from sqlalchemy import ARRAY, Connection, Row, Select, Text, bindparam, func, se
 from models.base import Caller, uuid7
 from models.child_results import note_ends
 from models.feed import EventRow, encode, record_events
+from models.reach import Reached, sees
 from models.runs import Run
 from models.sessions import Session, session_json
 from models.settle import Effect, settle_sessions
@@ -100,15 +101,19 @@ class Move:
 
 @dataclass(slots=True)
 class Held:
-    """Locked runs and sessions, by id. The runs are all unfinished ones of the sessions, and those asked for."""
+    """Locked runs and sessions, by id. The runs are all unfinished ones of the sessions, and those asked for.
+
+    ``reached``: what ``models.reach.reach`` found for the runners among the callers.
+    """
 
     runs: dict[str, HeldRun] = field(default_factory=dict)
     sessions: dict[str, Row[Any]] = field(default_factory=dict)
+    reached: Reached = ()
 
     def shows(self, session_id: str, caller: Caller) -> bool:
         """Whether the session is there and the caller may know of it."""
         session = self.sessions.get(session_id)
-        return session is not None and (caller.scope is None or session.owner == caller.scope)
+        return session is not None and sees(caller, session_id, session.owner, self.reached)
 
     def unfinished_of(self, session_id: str) -> list[HeldRun]:
         """Return the session's unfinished runs in submission order."""

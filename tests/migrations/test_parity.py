@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 import models
+from models.base import Role
 from models.statuses import (
     IN_HAND,
     TERMINAL,
@@ -28,6 +29,8 @@ ENUMS = {
     ("runs", "execution_mode"): ExecutionMode,
     ("runs", "stop_cause"): StopCause,
     ("sessions", "status"): SessionStatus,
+    ("api_keys", "role"): Role,
+    ("stream_tickets", "role"): Role,
 }
 SOURCES = sorted(Path(models.__file__).parent.glob("*.py"))
 
@@ -51,6 +54,8 @@ def test_the_check_of_a_column_lists_exactly_its_enum(engine: Engine, table: str
 def test_a_column_takes_no_other_word(truth: Truth, table: str, column: str) -> None:
     """The CHECK is on."""
     truth.start()
+    truth.rows("INSERT INTO api_keys (key_id, secret_hash, role) VALUES ('k', 'h', 'admin')")
+    truth.rows("INSERT INTO stream_tickets (ticket_hash, role, filters, expires_at) VALUES ('h', 'admin', '{}', now())")
     with pytest.raises(IntegrityError, match="violates check constraint"):
         truth.rows(f"UPDATE {table} SET {column} = 'sleeping'")
 

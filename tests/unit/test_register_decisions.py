@@ -1,6 +1,6 @@
 """What a registration is to the row that is there: the same process, another one, or one too many."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,7 @@ def row(**values: Any) -> Any:
     known = {
         "registration_uid": "uid-1",
         "instance_id": None,
+        "owner": None,
         "executor_type": "autonomous",
         "tags": ["a", "b"],
         "require_matching_tags": False,
@@ -85,3 +86,14 @@ def test_windows_follow_the_told_interval() -> None:
     assert (told_interval(None, DEFAULT_LIMITS), told_interval("one", DEFAULT_LIMITS)) == (60, 10)
     assert [stale_after(told, DEFAULT_LIMITS) for told in (10, 15, 60)] == [30, 30, 120]
     assert [lost_after(told, DEFAULT_LIMITS) for told in (10, 20, 60)] == [60, 60, 180]
+
+
+@pytest.mark.parametrize("silent_seconds", [1, 10_000])
+def test_an_identity_that_somebody_else_registered_is_taken_until_it_is_left(silent_seconds: int) -> None:
+    """Whatever its process does: whoever could take it over could end its runs. An admin may."""
+    theirs = row(owner="ann", silence=timedelta(seconds=silent_seconds), instance_id="one")
+    foreign = item(owner="bob", subject="bob", instance_id="one")
+    assert decide(theirs, foreign) is Verdict.DUPLICATE
+    assert decide(row(owner="ann", left_at=datetime.now(UTC)), foreign) is Verdict.ANOTHER_PROCESS
+    assert decide(theirs, item(owner="", instance_id="one")) is Verdict.SAME_PROCESS
+    assert decide(row(owner=None, silence=timedelta(seconds=1), instance_id="one"), foreign) is Verdict.SAME_PROCESS
