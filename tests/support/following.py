@@ -1,8 +1,10 @@
 """A client of the feed as a browser is one, over bare HTTP: it keeps its cursor, is cut off anywhere and comes back."""
 
 import http.client
+import math
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,7 +71,7 @@ class Connection:
     url: str
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 30
+    timeout: float = 20
     # Set when the client wants no more, whatever comes.
     over: threading.Event = field(default_factory=threading.Event)
     # Bytes that the kernel takes for a client which does not read.
@@ -87,11 +89,13 @@ class Connection:
         self.http.request("GET", f"/sse/sessions?{urlencode(dict(self.query))}", headers=dict(self.headers))
         self.response = self.http.getresponse()
 
-    def messages(self, most_bytes: int | None = None) -> Iterator[Message]:
-        """What comes, until the server ends the stream, or after so many bytes."""
+    def messages(self, most_bytes: int | None = None, within: float = math.inf) -> Iterator[Message]:
+        """What comes, until the server ends the stream, or after so many bytes; all ``within`` so many seconds."""
         left = most_bytes
+        end = time.monotonic() + within
         yield from self.parser.feed(b"")
         while (left is None or left > 0) and not self.over.is_set():
+            assert time.monotonic() < end, f"no more than signs of life within {within} s"
             data = self.response.read1(READ_BYTES if left is None else min(left, READ_BYTES))
             if not data:
                 return
@@ -101,7 +105,7 @@ class Connection:
     def until(self, event: str) -> list[Message]:
         """Everything up to the first message with this name; the stream must not end before."""
         got: list[Message] = []
-        for message in self.messages():
+        for message in self.messages(within=self.timeout):
             got.append(message)
             if message.event == event:
                 return got
@@ -110,7 +114,7 @@ class Connection:
     def take(self, number: int) -> list[Message]:
         """The next so many events, whatever else comes in between."""
         got: list[Message] = []
-        for message in self.messages():
+        for message in self.messages(within=self.timeout):
             if message.event:
                 got.append(message)
             if len(got) == number:
