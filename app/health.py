@@ -28,6 +28,11 @@ class Health:
         """Whether the database was there once and had the tables that this version needs."""
         return self._started
 
+    @property
+    def schema_fault(self) -> str | None:
+        """What is wrong with the tables, when that is known: nothing can be served with them."""
+        return None if self._started else self._reasons.get("schema")
+
     def start(self) -> None:
         """Note that it was and had."""
         self._started = True

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from app import openapi
 from app.drain import Drain
 from app.health import Health
-from app.middleware import LOOPBACK_ORIGIN, Door, Meter
+from app.middleware import LOOPBACK_ORIGIN, Door, Gate, Meter
 from app.problems import add_handlers
 from app.routes import feed, health, registries, runner_protocol, runners, runs, session_events, sessions
 from app.web import Web
@@ -66,12 +66,13 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     openapi.describe(app)
     _add_docs(app)
-    _add_middleware(app, settings, drain)
+    _add_middleware(app, settings, drain, state)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, drain: Drain) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, drain: Drain, health: Health) -> None:
     """The last one added is the first to see a request."""
+    app.add_middleware(Gate, health=health)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins or ()),

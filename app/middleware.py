@@ -9,16 +9,19 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
+import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.drain import Drain
+from app.health import Health
 from runtime import metrics
 
 FOREIGN_HOST: Final = b'{"detail":"This host name is not served here; COORDINATOR_ALLOWED_HOSTS adds names"}'
 FOREIGN_ORIGIN: Final = (
     b'{"detail":"Requests from this origin are not accepted; COORDINATOR_CORS_ORIGINS adds origins"}'
 )
+TABLELESS: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
 LOOPBACK_ORIGIN: Final = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -78,6 +81,23 @@ def _parses(url: str) -> bool:
         return False
 
 
+class Gate:
+    """Refuses what would need tables while they are known to be older than this version: it would fail in their midst.
+
+    A balancer does not come here meanwhile, since `/health/ready` says the same.
+    """
+
+    def __init__(self, app: ASGIApp, health: Health) -> None:
+        self._app = app
+        self._health = health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (fault := self._health.schema_fault) and not scope["path"].startswith(TABLELESS):
+            await _send_json(send, 503, orjson.dumps({"detail": fault}), (b"retry-after", b"5"))
+            return
+        await self._app(scope, receive, send)
+
+
 class Meter:
     """Counts and times requests by route, and asks clients to come back elsewhere while the process drains."""
 
@@ -105,7 +125,7 @@ class Meter:
         await self._app(scope, receive, send_and_count)
 
 
-async def _send_json(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+async def _send_json(send: Send, status: int, body: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,6 +1,7 @@
 """One worker process: Dramatiq's threads and the ticker, from start to SIGTERM."""
 
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from workers.actors import declare_actors
 from workers.broker import WakingBroker
 from workers.duties import duties_of
 from workers.room import engine_room
+from workers.schema import wait_for_schema
 from workers.ticks import Ticker
 
 logger = log(__name__)
@@ -35,7 +37,8 @@ def run(
 ) -> int:
     """Work on `queues` (none named: all) with `threads` threads until SIGTERM, then fetch nothing more, give back what
     is not begun, finish the rest within `worker_grace_seconds` (SIGINT: HURRIED_SECONDS at most) and return 0. Needs
-    neither Postgres nor Redis to start; `tell_ready` is called when it fetches.
+    neither Postgres nor Redis to start, but fetches nothing before there is a schema that it can serve; then
+    `tell_ready` is called.
 
     Raises ValueError for a queue that does not exist. From the main thread only.
     """
@@ -46,6 +49,10 @@ def run(
     with _told_to_stop() as wait_for_signal, engine_room(settings, threads=size) as room:
         duties = duties_of(room)
         declare_actors(broker, room.ringer, duties)
+        if not wait_for_schema(room.engine, wait_for_signal):
+            broker.close()
+            logger.info("worker has ended")
+            return 0
         worker = dramatiq.Worker(
             broker, queues={str(queue) for queue in wanted}, worker_threads=size, worker_timeout=LOOK_UP_MILLISECONDS
         )
@@ -57,7 +64,7 @@ def run(
         logger.info("worker is ready", queues=sorted(wanted), threads=size)
         tell_ready()
         grace = settings.worker_grace_seconds
-        if wait_for_signal() == signal.SIGINT:
+        if wait_for_signal(None) == signal.SIGINT:
             grace = min(grace, HURRIED_SECONDS)
         logger.info("worker drains", seconds=grace)
         ticker.stop(0)
@@ -69,8 +76,8 @@ def run(
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[Callable[[], int]]:
-    """Catch SIGTERM and SIGINT; what is given blocks until one came, and returns which.
+def _told_to_stop() -> Iterator[Callable[[float | None], int | None]]:
+    """Catch SIGTERM and SIGINT; what is given blocks until one came and returns which, or None after so many seconds.
 
     Through a pipe: an Event set by a handler while this thread takes the Event's lock would wait for itself.
     """
@@ -79,9 +86,13 @@ def _told_to_stop() -> Iterator[Callable[[], int]]:
     def tell(number: int, _frame: FrameType | None) -> None:
         os.write(writing, bytes([number]))
 
+    def wait(within: float | None) -> int | None:
+        came, _, _ = select.select([reading], [], [], within)
+        return os.read(reading, 1)[0] if came else None
+
     former = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: os.read(reading, 1)[0]
+        yield wait
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)

@@ -80,8 +80,9 @@ def test_a_worker_starts_before_redis_and_postgres_do(cluster: Cluster) -> None:
     worker = cluster.start_worker(
         redis_url=f"redis://127.0.0.1:{free_port()}/0",
         database_url=f"postgresql://nobody@127.0.0.1:{free_port()}/nothing",
+        wait=False,
     )
-    eventually(lambda: "not done this time" in worker.log(), 20)
+    eventually(lambda: "Postgres does not answer" in worker.log(), 20)
     worker.terminate()
     assert worker.wait() == 0
     assert "Traceback" not in worker.log()

@@ -1,0 +1,77 @@
+"""Which schemas web and worker serve: their own and newer ones, never an older one."""
+
+import httpx
+import pytest
+
+from models.migrate import downgrade, newest_revision, upgrade
+from tests.support.cluster import Cluster, Process
+from tests.support.future import next_release
+from tests.support.servers import new_directory
+from tests.support.waiting import eventually
+from tests.support.web import WebClient
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    return database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def a_run_completes(web: Process) -> None:
+    """Submitted, dispatched to a parked poll, reported."""
+    client = WebClient(web.url)
+    run = client.finished(client.register(web.name))
+    assert client.status(run["run_id"]) == "completed"
+    client.close()
+
+
+def test_an_older_schema_is_not_served(cluster: Cluster, url: str) -> None:
+    """Web and worker say what to run, do nothing meanwhile, and begin by themselves once it was run."""
+    downgrade(url, "0002")
+    web, worker = cluster.start_web(wait=False), cluster.start_worker(wait=False)
+    advice = f"the schema is at 0002, this version needs {newest_revision()}: run `coordinator migrate`"
+    cluster.wait_until(worker, lambda: "worker waits" in worker.log(), "it waits")
+    cluster.wait_until(web, lambda: advice in said_by(web, "/health/ready"), "it says why it is not ready")
+
+    assert advice in worker.log()
+    assert "worker is ready" not in worker.log()
+    with httpx.Client(base_url=web.url) as client:
+        refused = client.post("/runs", json={"type": "start_session", "parameters": {"prompt": "hello"}})
+        assert (refused.status_code, refused.json(), refused.headers["retry-after"]) == (503, {"detail": advice}, "5")
+        assert client.get("/health/live").status_code == 200
+    assert "Traceback" not in worker.log()
+
+    upgrade(url)
+    for process in (web, worker):
+        cluster.wait_until_ready(process)
+    a_run_completes(web)
+
+
+def test_a_worker_that_waits_for_the_schema_ends_when_told_to(cluster: Cluster, url: str) -> None:
+    """In order, with exit code 0."""
+    downgrade(url, "base")
+    worker = cluster.start_worker(wait=False)
+    eventually(lambda: "the schema is at nothing" in worker.log(), 20)
+    worker.terminate()
+
+    assert worker.wait() == 0
+    assert "worker has ended" in worker.log()
+
+
+def test_a_schema_that_is_a_step_ahead_is_served(cluster: Cluster, database_url: str) -> None:
+    """While replicas are replaced one by one, the old ones work on the new schema: those that run, and those that start."""
+    running = cluster.start_web()
+    process = next_release(new_directory(cluster.directory, "release")).migrate(database_url)
+    said, _ = process.communicate(timeout=60)
+    assert f"schema migrated from {newest_revision()} to 9999" in said
+    started = cluster.start_web()
+    cluster.start_worker()
+
+    a_run_completes(running)
+    a_run_completes(started)
+
+
+def said_by(web: Process, path: str) -> str:
+    try:
+        return httpx.get(web.url + path).text
+    except httpx.TransportError:
+        return ""
