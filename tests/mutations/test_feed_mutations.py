@@ -71,6 +71,7 @@ def streams_end_whole(web: WebInThread) -> None:
 
 
 def test_streams_end_whole_with_their_process(web: WebInThread) -> None:
+    """The scenario as it is."""
     streams_end_whole(web)
 
 

@@ -15,6 +15,7 @@ CROWDS = [2, 8, 32]
 
 
 def test_an_event_deleted_while_it_is_numbered_leaves_no_hole(truth: Truth) -> None:
+    """Whoever numbers waits for the delete, or the delete for it."""
     numbering.an_event_deleted_while_it_is_numbered(truth)
 
 
@@ -25,6 +26,7 @@ def test_an_event_that_commits_late_is_read_late(truth: Truth) -> None:
 
 @pytest.mark.parametrize("each", [1, 2, 6])
 def test_writers_deleters_and_retention_leave_no_hole(truth: Truth, each: int) -> None:
+    """Each position above the floor is there, once, whoever was quicker."""
     numbering.writers_deleters_and_retention(truth, each, seed=each)
 
 
