@@ -37,7 +37,7 @@ def test_a_rolling_deploy_fails_no_request_loses_nothing_and_doubles_nothing(up:
     """Submissions, reads, polls and reports go on all the time, and every stream tells what the database has."""
     urls = [up.balancer] if way == "through the balancer" else up.urls
     former = {name: up.running(name).pid for name in REPLICAS}
-    queries = [{}] * WATCHING + [{"session_id": "nobody"}] * SILENT
+    queries: list[dict[str, str]] = [{}] * WATCHING + [{"session_id": "nobody"}] * SILENT
     with (
         Streams(urls, queries) as streams,
         Traffic(urls, keyed=False, readers=2, idle=PARKED, poll_seconds=20, pace=0.04) as traffic,

@@ -91,7 +91,8 @@ def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
     assert scanned(busy, runners._TOUCH, beat, way=way) & LARGE == set()
     held = {"holders": ["x"], "named": ["run_1"], "beating": ["x"], "counted": ["x"], "started": 60.0}
     assert scanned(busy, runners._HOLDING, held, way=way) & LARGE == set()
-    assert scanned(busy, runners._LIST, {"stale_after": 30.0, "forget": 86_400.0}, way=way) & LARGE == set()
+    listed = {"stale_after": 30.0, "forget": 86_400.0, "subject": None}
+    assert scanned(busy, runners._LIST, listed, way=way) & LARGE == set()
     assert scanned(busy, former._IN_HAND, {"runner_ids": ["x"]}, way=way) & LARGE == set()
     assert scanned(busy, former._LIVE, {"runner_ids": ["x"]}, way=way) & LARGE == set()
     assert scanned(busy, gaps._READ, {}, way=way) & LARGE == set()

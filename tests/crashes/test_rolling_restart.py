@@ -1,0 +1,176 @@
+"""SIGHUP to `coordinator up`, scripts/rolling_deploy, and the balancer beside it: what goes wrong, and what is left."""
+
+import os
+import pty
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from runtime.processes import is_alive, port_is_free
+from tests.support.servers import OwnPostgres, new_directory
+from tests.support.up import Up, answers, free_ports
+from tests.support.waiting import eventually
+
+StartUp = Callable[..., Up]
+SMALL = ("--web", "1", "--workers", "1", "--no-runner")
+QUICK = {"COORDINATOR_DRAIN_SECONDS": "1"}
+# What every new Python process of it runs first, once it is there.
+HOOK = "sitecustomize.py"
+BROKEN = "import os, sys\nif '--successor' in sys.orig_argv: os._exit(3)\n"
+NOTED = "import sys\nopen({path!r}, 'a').write(' '.join(sys.orig_argv) + '\\n')\n"
+
+
+@pytest.fixture
+def start_up(scratch: Path) -> Iterator[StartUp]:
+    """Start `coordinator up` on this test's data directory; the code of its next processes is to be changed there."""
+    started: list[Up] = []
+    data_dir, port = new_directory(scratch, "up"), free_ports(3)
+
+    def start(*arguments: str, **environment: str) -> Up:
+        up = Up(data_dir, port, *arguments, PYTHONPATH=str(data_dir), **QUICK, **environment)
+        started.append(up)
+        return up
+
+    yield start
+    for up in started:
+        up.end()
+
+
+def test_each_replica_becomes_a_process_of_the_new_code_at_the_same_address(start_up: StartUp) -> None:
+    """Step by step, in order, and said to whoever asked; exit code 0."""
+    up = start_up("--web", "2", "--workers", "1", "--no-runner")
+    up.line("ready:")
+    former = {name: up.running(name) for name in ("web-1", "web-2", "worker-1", "postgres", "redis")}
+    (up.data_dir / HOOK).write_text(NOTED.format(path=str(up.data_dir / "started")))
+    deployed = up.rolling_deploy()
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    said = [line for line in deployed.stdout.splitlines() if "replaced: process" in line]
+    assert [line.split()[0] for line in said] == ["web-1", "web-2", "worker-1"]
+    for name in ("web-1", "web-2", "worker-1"):
+        assert f"process {former[name].pid} by {up.running(name).pid}" in deployed.stdout
+        assert not is_alive(former[name])
+    assert all(is_alive(former[name]) for name in ("postgres", "redis"))
+    started = (up.data_dir / "started").read_text()
+    assert all(part in started for part in ("migrate", "--name web-1", "--name web-2", "--name worker-1"))
+    assert all(answers(url, "/health/ready") for url in up.urls)
+    assert up.pid_files() == set(former)
+
+
+def test_new_code_that_does_not_start_replaces_nothing(start_up: StartUp) -> None:
+    """It is said why, with exit code 1; the former process serves on, and the next deploy may be a better one."""
+    up = start_up(*SMALL)
+    up.line("ready:")
+    former = up.running("web-1").pid
+    (up.data_dir / HOOK).write_text(BROKEN)
+    deployed = up.rolling_deploy()
+    assert deployed.returncode == 1
+    assert "the new web-1 ended (exit code 3)" in deployed.stdout
+    assert "the former one stays" in deployed.stdout
+    assert up.running("web-1").pid == former
+    assert answers(up.urls[0], "/health/ready")
+    (up.data_dir / HOOK).unlink()
+    assert up.rolling_deploy().returncode == 0
+    assert up.running("web-1").pid != former
+
+
+def test_without_a_database_nothing_is_replaced(start_up: StartUp, own_postgres: OwnPostgres) -> None:
+    """The new code may need a newer schema; polls go on being held by what runs."""
+    up = start_up(*SMALL, DATABASE_URL=own_postgres.url)
+    up.line("ready:")
+    former = {name: up.running(name).pid for name in ("web-1", "worker-1")}
+    own_postgres.stop()
+    deployed = up.rolling_deploy()
+    own_postgres.start()
+    assert deployed.returncode == 1
+    assert "nothing was replaced" in deployed.stdout
+    assert {name: up.running(name).pid for name in former} == former
+
+
+def test_where_nothing_runs_a_deploy_says_so(start_up: StartUp) -> None:
+    """Neither before the first start nor after the end is there anybody to signal."""
+    up = start_up(*SMALL)
+    up.line("migrate")
+    assert "only just starting" in up.rolling_deploy().stdout
+    up.line("ready:")
+    up.signal(signal.SIGTERM)
+    assert up.wait() == 0
+    deployed = up.rolling_deploy()
+    assert deployed.returncode == 1
+    assert f"no `coordinator up` serves {up.data_dir}" in deployed.stderr
+
+
+def test_told_to_end_in_the_middle_of_a_deploy_it_leaves_nothing_behind(start_up: StartUp) -> None:
+    """Also not the process that was just being tried; meanwhile a second deploy is refused."""
+    up = start_up(*SMALL)
+    up.line("ready:")
+    up.signal(signal.SIGHUP)
+    up.line("starting its successor")
+    up.signal(signal.SIGHUP)
+    up.line("one is under way")
+    members = up.family()
+    up.signal(signal.SIGTERM)
+    assert up.wait(10) == 0
+    eventually(lambda: not any(map(is_alive, members)), 2, what="the end of all")
+    assert up.pid_files() == set()
+
+
+def test_after_kill_9_in_the_middle_of_a_deploy_the_next_up_ends_both(start_up: StartUp) -> None:
+    """The successor and the former one are each named by a pid file of their own."""
+    up = start_up(*SMALL)
+    up.line("ready:")
+    up.signal(signal.SIGHUP)
+    successor = up.running("web-1.next")
+    former = up.running("web-1")
+    up.signal(signal.SIGKILL)
+    up.wait()
+    again = start_up(*SMALL)
+    assert again.line("ready:")
+    assert not is_alive(successor)
+    assert not is_alive(former)
+    assert again.pid_files() == {"postgres", "redis", "web-1", "worker-1"}
+
+
+def test_the_balancer_is_kept_alive_at_its_address_and_ends_with_the_rest(start_up: StartUp) -> None:
+    """Who connects while it is restarted waits instead of being refused."""
+    port = free_ports(1)
+    up = start_up("--web", "2", "--workers", "1", "--no-runner", "--lb", "--lb-port", str(port))
+    assert up.line("ready:") == f"ready: {' '.join(up.urls)}"
+    assert up.balancer == f"http://127.0.0.1:{port}"
+    assert answers(up.balancer, "/health/ready")
+    former = up.running("balancer")
+    former.kill()
+    assert httpx.get(f"{up.balancer}/runs", timeout=30).status_code == 200
+    assert up.running("balancer").pid != former.pid
+    members = up.family()
+    up.signal(signal.SIGTERM)
+    assert up.wait(10) == 0
+    assert not any(map(is_alive, members))
+    assert port_is_free(port)
+
+
+def test_a_port_that_two_want_is_said_before_anything_starts(start_up: StartUp) -> None:
+    """The balancer's is chosen by an option of its own."""
+    up = start_up(*SMALL, "--lb", "--port", "8764")
+    assert up.wait(30) == 1
+    assert "port 8764 on 127.0.0.1 cannot be used" in up.errors[-1]
+    assert up.errors[-1].endswith("--lb-port.")
+
+
+def test_a_closed_terminal_ends_it_as_ever(scratch: Path) -> None:
+    """SIGHUP means another thing to a process whose terminal has gone."""
+    data_dir = new_directory(scratch, "terminal")
+    (data_dir / "run").mkdir()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        arguments = ["up", "--data", str(data_dir), "--port", str(free_ports(1)), *SMALL]
+        os.execv(sys.executable, [sys.executable, "-m", "cli.main", *arguments])  # noqa: S606 -- a list of arguments, in a child of our own
+    said = b""
+    while b"ready:" not in said:
+        said += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert not list((data_dir / "run").glob("*.pid"))

@@ -1,0 +1,196 @@
+"""The balancer of `up --lb`: what it sends where, what it sends again, and what it lets through at once."""
+
+import socket
+import subprocess
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.load_balancer import balancer, configuration, find_caddy
+from cli.supervisor import Refused
+from runtime.processes import free_port
+from runtime.settings import Settings
+from tests.support.following import following
+from tests.support.waiting import eventually
+from tests.support.web import WebClient, served, until_ready
+
+START = {"type": "start_session", "parameters": {"prompt": "hello"}}
+StartBalancer = Callable[..., str]
+
+
+class Replica:
+    """An HTTP server that notes what it is sent; it can be not ready, and die under a request."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.dies = False
+        self.seen: list[str] = []
+        replica = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if self.path == "/health/ready":
+                    self.answer(200 if replica.ready else 503)
+                    return
+                replica.seen.append(f"{self.command} {self.path}")
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if replica.dies:
+                    self.close_connection = True
+                else:
+                    self.answer(200)
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def answer(self, code: int) -> None:
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def replicas() -> Iterator[tuple[Replica, Replica]]:
+    pair = Replica(), Replica()
+    yield pair
+    for replica in pair:
+        replica.server.shutdown()
+        replica.server.server_close()
+
+
+@pytest.fixture
+def start_balancer(tmp_path: Path) -> Iterator[StartBalancer]:
+    """Start Caddy in front of these addresses, as `up` does; its address, once it answers."""
+    with ExitStack() as held:
+
+        def start(*urls: str) -> str:
+            listener = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+            service = balancer(find_caddy(), tmp_path, listener.fileno(), urls, drain_seconds=10)
+            log = held.enter_context((tmp_path / "balancer.log").open("wb"))
+            process = subprocess.Popen(
+                service.command, env=dict(service.env), pass_fds=service.fds, stdout=log, stderr=log
+            )
+            held.callback(process.wait, 10)
+            held.callback(process.kill)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            assert httpx.get(f"{url}/health/ready", timeout=20).status_code == 200
+            return url
+
+        yield start
+
+
+def test_a_post_that_was_sent_is_never_sent_again(
+    start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
+) -> None:
+    """The replica that died may have committed it: only the client, who has the key, may repeat it."""
+    url = start_balancer(*(replica.url for replica in replicas))
+    for replica in replicas:
+        replica.dies = True
+    for headers in ({}, {"Idempotency-Key": "once"}):
+        assert httpx.post(f"{url}/runs", json=START, headers=headers, timeout=20).status_code == 502
+    assert len(replicas[0].seen + replicas[1].seen) == 2
+
+
+def test_a_get_goes_to_another_replica_when_one_dies_under_it(
+    start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
+) -> None:
+    """Asking twice changes nothing: a poll whose replica died is as good as one that was never sent."""
+    url = start_balancer(*(replica.url for replica in replicas))
+    replicas[0].dies = True
+    assert [httpx.get(f"{url}/runs", timeout=20).status_code for _ in range(6)] == [200] * 6
+    assert replicas[0].seen
+
+
+def test_what_could_not_be_connected_goes_to_another_replica(
+    start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
+) -> None:
+    """Nobody has seen it, so a POST may go on as well; before any health check has noticed."""
+    url = start_balancer(f"http://127.0.0.1:{free_port()}", replicas[1].url)
+    assert [httpx.post(f"{url}/runs", json=START, timeout=20).status_code for _ in range(6)] == [200] * 6
+    assert len(replicas[1].seen) == 6
+
+
+def test_a_replica_that_is_not_ready_is_asked_for_nothing(
+    start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
+) -> None:
+    """It drains, or its schema is too old; and it is asked again when it is ready."""
+    url = start_balancer(*(replica.url for replica in replicas))
+
+    def only_asked(one: Replica, other: Replica) -> bool:
+        for replica in replicas:
+            replica.seen.clear()
+        for _ in range(4):
+            assert httpx.get(f"{url}/runs", timeout=20).status_code == 200
+        return bool(one.seen) and not other.seen
+
+    replicas[0].ready = False
+    eventually(lambda: only_asked(replicas[1], replicas[0]), 20, what="all at the ready one")
+    replicas[0].ready, replicas[1].ready = True, False
+    eventually(lambda: only_asked(replicas[0], replicas[1]), 20, what="all at the other one")
+
+
+def test_a_poll_whose_client_has_hung_up_ends_behind_the_balancer(
+    start_balancer: StartBalancer, settings: Settings
+) -> None:
+    """Held on, it would take a run with it."""
+    with served(settings) as web:
+        until_ready(web)
+        with closing(WebClient(start_balancer(web.client.url))) as client:
+            runner = client.register()
+            with client.held(f"/runner/runs?runner_id={runner}&wait=600"):
+                web.until_parked()
+            eventually(lambda: web.parked == 0, what="the end of the poll")
+
+
+def test_events_are_not_kept_back(start_balancer: StartBalancer, settings: Settings) -> None:
+    """A stream's first message and what follows come while it is open; a hang-up ends it on the replica, too."""
+    with served(settings) as web:
+        until_ready(web)
+        with following(start_balancer(web.client.url)) as stream:
+            stream.until("init")
+            web.client.submit()
+            assert stream.take(1)[0].event == "session_created"
+        eventually(lambda: not web.app.state.web.feed._clients, what="the end of the stream")
+
+
+@pytest.mark.parametrize("drain", [0.0, 1.0, 10.0, 600.0])
+def test_idle_connections_end_before_half_a_drain_is_over(tmp_path: Path, drain: float) -> None:
+    """Else the replica closes one at the end of its drain just when a request is sent on it."""
+    (kept,) = [
+        line.split()[1]
+        for line in configuration(3, ["http://127.0.0.1:1"], tmp_path, drain).splitlines()
+        if line.split()[:1] == ["keepalive"]
+    ]
+    assert 0 < float(kept.removesuffix("s")) <= max(0.2, drain / 2)
+
+
+def test_the_configuration_is_one_that_caddy_takes(tmp_path: Path) -> None:
+    """Whatever the data directory is called."""
+    path = tmp_path / "Caddyfile"
+    path.write_text(configuration(3, ["http://127.0.0.1:1"], tmp_path / 'a "strange" {place}', 10))
+    command = [str(find_caddy()), "adapt", "--validate", "--config", str(path), "--adapter", "caddyfile"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, env={"HOME": str(tmp_path)})
+    assert checked.returncode == 0, checked.stderr
+    assert "not formatted" not in checked.stderr
+
+
+def test_without_caddy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A sentence, before anything was started."""
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Refused, match=r"extra \[lb\]"):
+        find_caddy()

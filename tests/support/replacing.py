@@ -1,0 +1,115 @@
+"""Scenarios of a supervisor that replaces a process; each wants a process of its own.
+
+A supervisor takes every child of its process for its own and ends it, as it would end a test's Postgres.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+
+from cli.console import Console
+from cli.supervisor import Child, Service, Supervisor
+from runtime.processes import is_alive, read_pid_file
+from tests.support.waiting import eventually_async
+
+# Says that it is ready unless its arguments say otherwise; told to retire it says so and ends.
+PROCESS = """
+import os, signal, sys, time
+def retire(*_):
+    print("retired", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGUSR1, retire)
+arguments, fd = sys.argv[1:-2], int(sys.argv[-1])
+print("arguments", *arguments, flush=True)
+if "dies" in arguments:
+    sys.exit(3)
+if "hangs" not in arguments:
+    os.write(fd, b"ready")
+time.sleep(60)
+"""
+Scenario = Callable[[Supervisor, Child], Awaitable[None]]
+
+
+def supervised(data_dir: Path, trial: tuple[str, ...], scenario: Scenario) -> str:
+    """Run a scenario with one process that serves; what its processes have said."""
+    service = Service(
+        "web-1",
+        (sys.executable, "-c", PROCESS),
+        {},
+        grace=5,
+        tells_ready=True,
+        trial=trial,
+        retire=signal.SIGUSR1,
+    )
+
+    async def run() -> None:
+        house = Supervisor(Console("json"), data_dir)
+        try:
+            child = house.keep(service)
+            assert not await child.until_ready(20)
+            await scenario(house, child)
+        finally:
+            await house.end([lambda _: True])
+
+    (data_dir / "run").mkdir()
+    asyncio.run(run())
+    assert not list((data_dir / "run").glob("*.pid"))
+    return (data_dir / "logs" / "web-1.log").read_text()
+
+
+def named(data_dir: Path, name: str = "web-1") -> psutil.Process:
+    process = read_pid_file(data_dir / "run" / f"{name}.pid")
+    assert process
+    return process
+
+
+def takes_over_when_it_is_ready(data_dir: Path) -> None:
+    """The former one is told to retire, not to end, and is gone when it has."""
+
+    async def scenario(house: Supervisor, child: Child) -> None:
+        former = named(data_dir)
+        assert await house.replace(child, 20) == ""
+        assert not is_alive(former)
+        assert named(data_dir).pid not in {former.pid, None}
+        assert [one.pid for one in house.children] == [named(data_dir).pid]
+        assert [path.name for path in (data_dir / "run").glob("*.pid")] == ["web-1.pid"]
+
+    said = supervised(data_dir, ("second",), scenario)
+    assert said.count("retired") == 1
+    assert said.index("arguments second") < said.index("retired")
+
+
+def stays_without_a_successor(data_dir: Path, flaw: str, fault: str) -> None:
+    """What is the matter is said, and nothing of the attempt is left; a broken one is not started again and again."""
+
+    async def scenario(house: Supervisor, child: Child) -> None:
+        former = named(data_dir)
+        # Time enough to die; for one that hangs any time is too short.
+        assert (await house.replace(child, 0.5 if flaw == "hangs" else 20)).startswith(fault)
+        assert [one.pid for one in house.children] == [former.pid] == [named(data_dir).pid]
+        assert [one.pid for one in psutil.Process().children()] == [former.pid]
+
+    assert "retired" not in supervised(data_dir, (flaw,), scenario)
+
+
+def is_started_again_as_any_other(data_dir: Path) -> None:
+    """Nobody serves beside it any more: what was asked of it on trial is not asked again."""
+
+    async def scenario(house: Supervisor, child: Child) -> None:
+        assert await house.replace(child, 20) == ""
+        (successor,) = house.children
+        dead = named(data_dir)
+        dead.kill()
+        await eventually_async(lambda: comes_back(dead.pid), 20, what="the next one")
+        assert not await successor.until_ready(20)
+
+    async def comes_back(former: int) -> bool:
+        process = read_pid_file(data_dir / "run" / "web-1.pid")
+        return process is not None and process.pid != former
+
+    said = supervised(data_dir, ("second",), scenario)
+    assert [line for line in said.splitlines() if "arguments" in line] == ["arguments", "arguments second", "arguments"]
