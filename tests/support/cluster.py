@@ -169,7 +169,8 @@ class Cluster:
     def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
         wanted = {"database_url": self.database_url, "redis_url": self.redis_url, **QUICK, **settings}
         ours = {f"COORDINATOR_{name.upper()}": str(value) for name, value in wanted.items()}
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        # By PYTHONPATH the tests of an earlier release start its code (tests/migrations/test_last_release.py).
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         return {**inherited, "PYTHONUNBUFFERED": "1", **ours}
 
 

@@ -1,8 +1,10 @@
 """Postgres and Redis of a test process: an embedded pair of its own, or the ones DATABASE_URL and REDIS_URL name."""
 
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from runtime.processes import end_processes, read_pid_file
 from runtime.redis_client import sync_client
 
 _PREFIX = "coordinator-test-"
+MIGRATE_WITH = "MIGRATE_WITH"
 # A killed process keeps its writes, only a dead machine loses them: tests kill processes.
 FAST_POSTGRES = {
     "fsync": "off",
@@ -60,6 +63,20 @@ def clear_leftovers() -> None:
             clear(path)
 
 
+def migrate(url: str) -> None:
+    """Bring a database to this release's schema; with MIGRATE_WITH, a command, to another one's that it brings it to.
+
+    So the tests of this release can be run on the schema of a later one (tests/migrations/test_last_release.py).
+    """
+    command = os.environ.get(MIGRATE_WITH, "")
+    if not command:
+        upgrade(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        return
+    # Nothing of ours is handed on: the command is to find its own code.
+    servers = {"DATABASE_URL": url, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    subprocess.run(shlex.split(command), env={"PATH": os.defpath, **servers}, cwd="/", check=True)
+
+
 @dataclass
 class PostgresOfTests:
     """A server, with one migrated template that each test's database is copied from (some 20 ms)."""
@@ -92,7 +109,7 @@ class PostgresOfTests:
         if not self._template:
             name = f"{self.name}_template"
             self._run(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-            upgrade(self._url_of(name).replace("postgresql://", "postgresql+psycopg://", 1))
+            migrate(self._url_of(name))
             self._template = name
         return self._template
 
@@ -132,7 +149,7 @@ class OwnPostgres:
     def __post_init__(self) -> None:
         self.start()
         self.url = self.server.url
-        upgrade(self.url.replace("postgresql://", "postgresql+psycopg://", 1))
+        migrate(self.url)
 
     def start(self) -> None:
         self.server = start_postgres(self.directory, settings=FAST_POSTGRES)
