@@ -1,0 +1,67 @@
+"""The last release, as the commit that pyproject.toml names: its code and its tests in a directory of their own."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import tomllib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from runtime.settings import PREFIX
+from tests.support.servers import MIGRATE_WITH
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = Path(sys.executable).with_name("coordinator")
+NOT_THERE = (
+    "{commit}, the last release by pyproject.toml, is not in this clone: {reason}. "
+    "Where history was cut off: git fetch --unshallow"
+)
+
+
+@dataclass(frozen=True)
+class FormerRelease:
+    """Its checkout. Not registered with git, so that a test that is killed leaves nothing in the clone."""
+
+    directory: Path
+
+    def run(self, *command: str, within: float) -> "subprocess.CompletedProcess[str]":
+        """Run a module of this Python with its code instead of ours; databases are migrated by ours."""
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.directory,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=within,
+            check=False,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without what would tell it where we are, or lead it to servers that we use at the same time."""
+        hidden = ("PYTEST_", PREFIX, "DATABASE_URL", "REDIS_URL")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        return {**kept, "PYTHONPATH": str(self.directory), MIGRATE_WITH: f"{OURS} migrate"}
+
+
+def last_release() -> str:
+    """The commit that pyproject.toml names."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return str(declared["tool"]["coordinator"]["last_release"])
+
+
+def check_out(commit: str, directory: Path) -> FormerRelease:
+    """Unpack a commit. AssertionError with what to do when this clone does not have it."""
+    done = git("archive", commit)
+    reason = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+    assert done.returncode == 0, NOT_THERE.format(commit=commit, reason=reason)
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(directory, filter="data")
+    return FormerRelease(directory)
+
+
+def git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """Ask the clone that the tests stand in."""
+    command = ["/usr/bin/env", "git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, check=False)
