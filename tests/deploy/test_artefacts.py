@@ -176,7 +176,7 @@ def test_balancers_wait_longer_than_the_longest_poll() -> None:
 
     assert seconds(caddy, "response_header_timeout") > LONGEST_POLL
     assert seconds(caddy, "read_timeout") > LONGEST_POLL
-    assert seconds(caddy, "keepalive") < KEEP_ALIVE_SECONDS
+    assert seconds(caddy, "keepalive") < min(KEEP_ALIVE_SECONDS, Settings().drain_seconds / 2)
     assert int(annotations["proxy-read-timeout"]) > LONGEST_POLL
     assert int(annotations["proxy-send-timeout"]) > LONGEST_POLL
     assert annotations["proxy-buffering"] == "off"
