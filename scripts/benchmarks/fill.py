@@ -11,6 +11,10 @@ from psycopg.rows import TupleRow
 from models.profiles import AUTONOMOUS, Demands
 
 CHUNK: Final = 100_000
+# Runs stand as far apart as if a hundred had been submitted each second: a claim's floor lies 60 s of ids below the
+# lowest that is ready (models/floors.py), and with none between would lie before all of them.
+MILLISECONDS_APART: Final = 10
+PAST_SECONDS: Final = 100_000
 
 _PROFILE = """
     INSERT INTO demand_profiles (hash, executor_type, tags) VALUES (%(hash)s, %(executor_type)s, %(tags)s)
@@ -18,21 +22,20 @@ _PROFILE = """
 """
 
 _SESSIONS = """
-    INSERT INTO sessions (session_id, incarnation, status, next_run, last_outcome)
-    SELECT %(series)s || lpad(n::text, 12, '0'), 'bench', %(status)s, 2, %(outcome)s
+    INSERT INTO sessions (session_id, incarnation, status, next_run)
+    SELECT %(series)s || lpad(n::text, 12, '0'), 'bench', 'pending', 2
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
 """
 
-# Ids that are lower than any that is given out: these runs stand in front of all others of their priority.
+# Their ids are of the past: these runs stand in front of all others of their priority.
 _RUNS = """
-    INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, status,
-        ready, no_match_timeout_seconds, match_deadline_at, not_before, completed_at)
-    SELECT 'run_' || lpad(to_hex(n), 12, '0') || %(series)s, %(series)s || lpad(n::text, 12, '0'), 1, 'start_session',
-        '{"prompt": "bench"}', 'sync', %(demands)s,
-        (%(profiles)s::bigint[])[1 + n %% cardinality(%(profiles)s::bigint[])], %(status)s, %(ready)s, 604800,
+    INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, ready,
+        no_match_timeout_seconds, match_deadline_at, not_before)
+    SELECT 'run_' || lpad(to_hex(%(epoch)s::bigint + n * %(apart)s::bigint), 12, '0') || %(series)s,
+        %(series)s || lpad(n::text, 12, '0'), 1, 'start_session', '{"prompt": "bench"}', 'sync', %(demands)s,
+        (%(profiles)s::bigint[])[1 + n %% cardinality(%(profiles)s::bigint[])], %(ready)s, 604800,
         CASE WHEN %(ready)s THEN now() + interval '7 days' END,
-        CASE WHEN %(status)s = 'pending' AND NOT %(ready)s THEN now() + interval '1 day' END,
-        CASE WHEN %(status)s = 'completed' THEN now() END
+        CASE WHEN NOT %(ready)s THEN now() + interval '1 day' END
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
 """
 
@@ -60,17 +63,20 @@ def pending_runs(url: str, series: str, first: int, last: int, tags: list[str], 
     `ready` False delays them by a day.
     """
     with database(url) as connection:
-        profiles = [_profile(connection, tag) for tag in tags]
-        _insert(connection, series, first, last, status="pending", ready=ready, profiles=profiles)
+        filled = {
+            "series": series,
+            "demands": '{"tags":[]}',
+            "profiles": [_profile(connection, tag) for tag in tags],
+            "ready": ready,
+            "apart": MILLISECONDS_APART,
+            "epoch": _epoch(connection),
+        }
+        # By pieces, so that a checkpoint finds little to do at once and a reader no transaction of minutes.
+        for begin in range(first, last + 1, CHUNK):
+            piece = {**filled, "first": begin, "last": min(begin + CHUNK - 1, last)}
+            connection.execute(_SESSIONS, piece)
+            connection.execute(_RUNS, piece)
         connection.execute("ANALYZE runs, sessions, demand_profiles")
-
-
-def finished_runs(url: str, series: str, first: int, last: int) -> None:
-    """Runs that ended long ago, with their sessions."""
-    with database(url) as connection:
-        profile = _profile(connection, "finished")
-        _insert(connection, series, first, last, status="completed", ready=False, profiles=[profile])
-        connection.execute("ANALYZE runs, sessions")
 
 
 def runners(url: str, count: int) -> list[str]:
@@ -90,26 +96,9 @@ def _profile(connection: Connection[TupleRow], tag: str) -> int:
     return int(row[0])
 
 
-def _insert(
-    connection: Connection[TupleRow],
-    series: str,
-    first: int,
-    last: int,
-    *,
-    status: str,
-    ready: bool,
-    profiles: list[int],
-) -> None:
-    finished = status == "completed"
-    common = {
-        "series": series,
-        "outcome": "finished" if finished else None,
-        "demands": '{"tags":[]}',
-        "profiles": profiles,
-        "ready": ready,
-    }
-    # By pieces, so that a checkpoint finds little to do at once and a reader no transaction of minutes.
-    for begin in range(first, last + 1, CHUNK):
-        piece = {**common, "first": begin, "last": min(begin + CHUNK - 1, last)}
-        connection.execute(_SESSIONS, {**piece, "status": "finished" if finished else "pending"})
-        connection.execute(_RUNS, {**piece, "status": status})
+def _epoch(connection: Connection[TupleRow]) -> int:
+    """The milliseconds of a day that is long enough ago for all that is filled in, on the database's clock."""
+    row = connection.execute("SELECT extract(epoch FROM now())").fetchone()
+    if row is None:
+        raise LookupError("now()")
+    return 1000 * (int(row[0]) - PAST_SECONDS)
