@@ -33,6 +33,8 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     },
 )
+# Every row is updated, and no update is HOT: it touches an indexed column (docs/operations.md, Bloat).
+_VACUUMED_EARLY = {"autovacuum_vacuum_scale_factor": "0.05"}
 
 
 def _one_of(column: str, values: Any) -> str:
@@ -78,6 +80,7 @@ sessions = Table(
     Index("ix_sessions_owner", "owner", text("created_at DESC"), text("session_id DESC")),
     Index("ix_sessions_parent", "parent_session_id", postgresql_where=text("parent_session_id IS NOT NULL")),
     Index("ix_sessions_live", "runner_id", postgresql_where=text("runner_id IS NOT NULL")),
+    postgresql_with=_VACUUMED_EARLY,
 )
 
 demand_profiles = Table(
@@ -183,7 +186,7 @@ runs = Table(
     Index("ix_runs_run_deadline", "run_deadline_at", postgresql_where=text("status IN ('running', 'stopping')")),
     Index("ix_runs_unheld", "run_id", postgresql_where=text("status = 'running' AND unheld_beats >= 2")),
     Index("ix_runs_labels", "labels", postgresql_using="gin", postgresql_where=text("labels IS NOT NULL")),
-    postgresql_with={"fillfactor": "80"},
+    postgresql_with=_VACUUMED_EARLY,
 )
 
 runner_registration = Sequence("runner_registration", metadata=metadata)
@@ -234,6 +237,7 @@ events = Table(
     Index("ix_events_unnumbered", "id", postgresql_where=text("feed_pos IS NULL")),
     Index("ix_events_session", "session_id", "feed_pos", "id"),
     Index("ix_events_result", "session_id", "id", postgresql_where=text("event_type = 'result'")),
+    postgresql_with=_VACUUMED_EARLY,
 )
 
 # The newest result of a session whose events retention has dropped. No foreign key: a delete leaves it to upkeep.
