@@ -24,7 +24,6 @@ LOADS: Final[dict[str, Load]] = {
     "claim-rate": loads_polls.claim_rate,
     "raw-submissions": loads_raw.raw_submissions,
     "raw-lives": loads_raw.raw_lives,
-    "raw-claims": loads_raw.raw_claims,
     "raw-hand-over": loads_raw.raw_hand_over,
     "raw-events": loads_raw.raw_events,
     "serve-trivially": loads_own.serve_trivially,

@@ -5,14 +5,18 @@ One statement a step and each its own transaction, as a coordinator without grou
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Any, Final
+from typing import Final, TypeAlias
 
-import psycopg
 from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
 
 from models.base import new_id
 from scripts.benchmarks.meter import Meter
+
+Postgres: TypeAlias = AsyncConnection[TupleRow]
+Step: TypeAlias = Callable[[Postgres], Awaitable[int]]
 
 FRAME: Final = '{"session": {"session_id": "ses_0", "status": "pending", "created_at": null, "project_dir": null}}'
 
@@ -82,7 +86,7 @@ async def raw_submissions(urls: list[str], *, seconds: float, connections: int, 
 async def raw_lives(urls: list[str], *, seconds: float, connections: int, batch: int) -> dict[str, float]:
     """Insert, claim, start and complete; counts runs."""
 
-    async def life(connection: AsyncConnection[Any]) -> int:
+    async def life(connection: Postgres) -> int:
         await _submit(connection, batch)
         ids, token = await _claim(connection, batch)
         for statement in (_STARTED, _COMPLETED):
@@ -92,23 +96,10 @@ async def raw_lives(urls: list[str], *, seconds: float, connections: int, batch:
     return await _loop(urls[0], seconds, connections, life)
 
 
-async def raw_claims(urls: list[str], *, seconds: float, connections: int) -> dict[str, float]:
-    """Insert uncounted, claim counted: latencies of a claim alone."""
-    meter = Meter()
-
-    async def step(connection: AsyncConnection[Any]) -> None:
-        await _submit(connection, 1)
-        began = perf_counter()
-        await _claim(connection, 1)
-        meter.note(began)
-
-    return await _run(urls[0], seconds, connections, meter, step)
-
-
 async def raw_hand_over(urls: list[str], *, seconds: float) -> dict[str, float]:
     """Insert one run, then claim it, on one connection: what Postgres alone needs between submission and claim."""
 
-    async def hand_over(connection: AsyncConnection[Any]) -> int:
+    async def hand_over(connection: Postgres) -> int:
         await _submit(connection, 1)
         return len((await _claim(connection, 1))[0])
 
@@ -118,7 +109,7 @@ async def raw_hand_over(urls: list[str], *, seconds: float) -> dict[str, float]:
 async def raw_events(urls: list[str], *, seconds: float) -> dict[str, float]:
     """Insert one event, number it, read it, on one connection: what Postgres alone needs of an event's way."""
 
-    async def append(connection: AsyncConnection[Any]) -> int:
+    async def append(connection: Postgres) -> int:
         await connection.execute(_APPEND, {"uid": new_id(""), "frame": FRAME})
         await connection.execute("SELECT sequence_feed()")
         await connection.execute("SELECT frame FROM events ORDER BY feed_pos DESC NULLS LAST LIMIT 1")
@@ -127,31 +118,26 @@ async def raw_events(urls: list[str], *, seconds: float) -> dict[str, float]:
     return await _loop(urls[0], seconds, 1, append)
 
 
-async def _submit(connection: AsyncConnection[Any], batch: int) -> None:
+async def _submit(connection: Postgres, batch: int) -> int:
     await connection.execute(_SUBMIT, {"ids": [new_id("raw_") for _ in range(batch)], "frame": FRAME})
+    return batch
 
 
-async def _claim(connection: AsyncConnection[Any], most: int) -> tuple[list[str], str]:
+async def _claim(connection: Postgres, most: int) -> tuple[list[str], str]:
     token = new_id("")
     rows = await connection.execute(_CLAIM, {"most": most, "token": token, "frame": FRAME})
     return [row[0] for row in await rows.fetchall()], token
 
 
-async def _loop(url: str, seconds: float, connections: int, step: Any) -> dict[str, float]:
+async def _loop(url: str, seconds: float, connections: int, step: Step) -> dict[str, float]:
+    """Let each connection repeat the step, which returns how many rows it was worth."""
     meter = Meter()
 
-    async def timed(connection: AsyncConnection[Any]) -> None:
-        began = perf_counter()
-        meter.note(began, await step(connection) or 1)
-
-    return await _run(url, seconds, connections, meter, timed)
-
-
-async def _run(url: str, seconds: float, connections: int, meter: Meter, step: Any) -> dict[str, float]:
     async def worker() -> None:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        async with await Postgres.connect(url, autocommit=True) as connection:
             while not meter.over:
-                await step(connection)
+                began = perf_counter()
+                meter.note(began, await step(connection))
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(connections):

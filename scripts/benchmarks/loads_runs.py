@@ -97,7 +97,7 @@ async def lives(urls: list[str], *, seconds: float, runners: int, batch: int = 1
     """`runners` that claim, report `started` and report `completed`, three requests a life, or three for `batch` lives.
 
     A life counts when its `completed` is answered 200; its latency is from the poll to that answer. Submissions run
-    beside it, uncounted, through `/runs/batch`.
+    beside it, uncounted, through `/runs/batch`. `empty_poll_p50` is there only if a poll came back with 204.
     """
     meter = Meter()
     backlog = Backlog(urls[0], max(300, 3 * runners * batch))
@@ -108,7 +108,7 @@ async def lives(urls: list[str], *, seconds: float, runners: int, batch: int = 1
         runner_id = await register(connection, f"runner-{number}")
         while not meter.over:
             began = perf_counter()
-            if count := await life(connection, runner_id, backlog, batch):
+            if count := await life(connection, runner_id, backlog, batch, meter):
                 meter.note(began, count)
 
     async with asyncio.TaskGroup() as tasks:
@@ -121,30 +121,37 @@ async def lives(urls: list[str], *, seconds: float, runners: int, batch: int = 1
     return meter.figures()
 
 
-async def _one_life(connection: Connection, runner_id: str, backlog: Backlog, _batch: int) -> int:
+async def _one_life(connection: Connection, runner_id: str, backlog: Backlog, _batch: int, meter: Meter) -> int:
+    began = perf_counter()
     status, body = await connection.call(request("GET", f"/runner/runs?runner_id={runner_id}&wait={POLL_SECONDS}"))
+    meter.step("poll" if status == 200 else "empty_poll", began)
     if status == 204:
         return 0
     run = orjson.loads(body)["run"]
     backlog.took(1)
     report = {"runner_id": runner_id, "claim_token": run["claim_token"]}
     for outcome in ("started", "completed"):
+        began = perf_counter()
         await connection.expect(200, request("POST", f"/runner/runs/{run['run_id']}/{outcome}", report))
+        meter.step(outcome, began)
     return 1
 
 
-async def _many_lives(connection: Connection, runner_id: str, backlog: Backlog, batch: int) -> int:
+async def _many_lives(connection: Connection, runner_id: str, backlog: Backlog, batch: int, meter: Meter) -> int:
     path = f"/runner/runs?runner_id={runner_id}&wait={POLL_SECONDS}&max={batch}"
+    began = perf_counter()
     status, body = await connection.call(request("GET", path))
+    meter.step("poll" if status == 200 else "empty_poll", began)
     if status == 204:
         return 0
     runs = orjson.loads(body)["runs"]
     backlog.took(len(runs))
     for outcome in ("started", "completed"):
         reports = [{"run_id": run["run_id"], "claim_token": run["claim_token"], "outcome": outcome} for run in runs]
-        body = await connection.expect(
-            200, request("POST", "/runner/runs/report", {"runner_id": runner_id, "reports": reports})
-        )
+        content = request("POST", "/runner/runs/report", {"runner_id": runner_id, "reports": reports})
+        began = perf_counter()
+        body = await connection.expect(200, content)
+        meter.step(outcome, began)
         if body.count(b'"code":200') != len(runs):
             raise ValueError(body[:300])
     return len(runs)

@@ -18,6 +18,7 @@ class Meter:
         self.over = False
         self.count = 0
         self.latencies = array("d")
+        self.steps: dict[str, array[float]] = {}
         self._began_at = 0.0
         self._seconds = 0.0
 
@@ -45,11 +46,10 @@ class Meter:
             self.count += count
             self.latencies.append(perf_counter() - began)
 
-    def add(self, latency: float) -> None:
-        """A latency that was taken by somebody else, in seconds."""
+    def step(self, name: str, began: float) -> None:
+        """A part of what is counted, which began at `began`, has ended: `figures` has its median as `<name>_p50`."""
         if self._began_at and not self.over:
-            self.count += 1
-            self.latencies.append(latency)
+            self.steps.setdefault(name, array("d")).append(perf_counter() - began)
 
     def figures(self) -> dict[str, float]:
         """`rate` a second, `count`, and `p50`, `p99` and `max` in milliseconds. Raises ValueError without a count."""
@@ -62,6 +62,7 @@ class Meter:
             "p50": 1000 * percentile(ordered, 50),
             "p99": 1000 * percentile(ordered, 99),
             "max": 1000 * ordered[-1],
+            **{f"{name}_p50": 1000 * percentile(sorted(took), 50) for name, took in self.steps.items()},
         }
 
 

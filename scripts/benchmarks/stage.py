@@ -67,10 +67,14 @@ class Stage:
         return {**figures, **{f"cpu_{name}": share for name, share in window.cpu.items()}, **window.watched}
 
     def raw(self, load: str, **arguments: Any) -> dict[str, float]:
-        """Run a load of `loads_raw` on an empty database of the same server, with no process of ours beside it."""
+        """Run a load of `loads_raw` on an empty database of the same server, with no process of ours beside it.
+
+        The best of three, also when quick: a limit that somebody else's fsync held down is none.
+        """
         url = self.servers.fresh_database()
         upgrade(url.replace("postgresql://", "postgresql+psycopg://", 1))
-        return generate(load, {"urls": [url], "seconds": self.seconds / 2, **arguments})
+        tries = [generate(load, {"urls": [url], "seconds": self.seconds / 2, **arguments}) for _ in range(3)]
+        return max(tries, key=lambda figures: figures["rate"])
 
 
 class _Window:
