@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection, Row, text
 
 from models.base import Caller, Role, uuid7
-from models.cursors import parse_cursor, write_cursor
+from models.cursors import lost, parse_cursor, write_cursor
 from models.errors import BadCursor, NotFound, StaleClaim
-from models.feed import EventRow, record_events
+from models.feed import EventRow, FeedHead, record_events
 from models.reach import reach, sees
 
 # A page ends after so many bytes, as stored: events may be large, and a page is held in memory.
@@ -165,7 +165,7 @@ _LIST = text("""
         WHERE s.session_id = :session_id AND e.feed_pos IS NULL AND e.id >= s.first_event_id AND e.kind = 'event'
           AND (SELECT count(*) FROM page) = (SELECT count(*) FROM numbered)
     )
-    SELECT h.epoch, h.last_pos, s.session_id, e.id, e.feed_pos, CAST(e.frame AS text) AS frame,
+    SELECT h.epoch, h.last_pos, h.floor, s.session_id, e.id, e.feed_pos, CAST(e.frame AS text) AS frame,
         (SELECT count(*) FROM page) < (SELECT count(*) FROM numbered) AS more
     FROM feed_head h
     LEFT JOIN sessions s
@@ -205,7 +205,7 @@ def list_events(
     head = rows[0]
     if head.session_id is None:
         return NotFound("session", session_id)
-    if after is not None and cursor is not None and (cursor.epoch != head.epoch or cursor.position > head.last_pos):
+    if after is not None and lost(cursor, FeedHead(head.epoch, head.last_pos, head.floor)) is not None:
         return BadCursor(after)
     found = [
         Event(row.id, None if row.feed_pos is None else write_cursor(head.epoch, row.feed_pos), row.frame)

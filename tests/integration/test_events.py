@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from models.base import ADMIN, Caller, Role
+from models.cursors import write_cursor
 from models.delete import DeleteSession, delete_sessions
 from models.errors import BadCursor, NotFound, StaleClaim
 from models.events import AppendResult, EventPage, NewEvent, StoredEvent, append_events, list_events
@@ -252,3 +253,16 @@ def test_a_cursor_of_another_database_or_ahead_of_this_one_is_refused(truth: Tru
     _, epoch, position = truth.do(read_head).cursor.split(".")
     for cursor in (f"v1.other.{position}", f"v1.{epoch}.{int(position) + 1}"):
         assert truth.do(list_events, ADMIN, session_id, after=cursor) == BadCursor(cursor)
+
+
+def test_a_cursor_below_what_is_kept_is_refused(truth: Truth) -> None:
+    """What went with retention cannot be told any more, and must not look like nothing."""
+    session_id = truth.start().session_id
+    stored(truth, event(session_id), event(session_id))
+    number_all(truth)
+    head = truth.do(read_head)
+    truth.rows("DELETE FROM events WHERE feed_pos <= 3")
+    truth.rows("UPDATE feed_head SET floor = 3")
+    below, at = write_cursor(head.epoch, 2), write_cursor(head.epoch, 3)
+    assert truth.do(list_events, ADMIN, session_id, after=below) == BadCursor(below)
+    assert len(page(truth, session_id, after=at).events) == head.position - 3
