@@ -17,7 +17,7 @@ from cli.console import Console, Format
 from cli.load_balancer import NAME as BALANCER
 from cli.load_balancer import balancer, find_caddy, until_balanced
 from cli.rolling import Rolling, lock_of
-from cli.supervisor import ROOT, Child, Refused, Service, Supervisor, own_command
+from cli.supervisor import Child, Refused, Service, Supervisor, own_command
 from runtime.embedded import EmbeddedServerError, start_postgres, start_redis
 from runtime.embedded_server import log_of, log_since
 from runtime.processes import (
@@ -156,7 +156,7 @@ async def _begin(
         COORDINATOR_REDIS_URL=redis_url,
         COORDINATOR_LOG_FORMAT=wanted.log_format,
     )
-    await _migrate(wanted.data_dir, console, env)
+    await _migrate(house, wanted.data_dir, console, env)
     sockets = listeners[: wanted.web]
     replicas = [house.keep(_web(number, listener, wanted, env)) for number, listener in enumerate(sockets, 1)]
     workers = [house.keep(_worker(number, wanted, env)) for number in range(1, wanted.workers + 1)]
@@ -167,7 +167,7 @@ async def _begin(
     console.ready(wanted.urls)
     if wanted.lb_port is not None:
         console.balancer(f"http://{HOST}:{wanted.lb_port}")
-    rolling.allow(lambda: _migrate(wanted.data_dir, console, env))
+    rolling.allow(lambda: _migrate(house, wanted.data_dir, console, env))
     if wanted.runner:
         house.keep(_runner(wanted.urls, env))
 
@@ -182,15 +182,12 @@ async def _servers(wanted: Wanted, house: Supervisor) -> tuple[str, str]:
     return database_url, redis_url
 
 
-async def _migrate(data_dir: Path, console: Console, env: dict[str, str]) -> None:
+async def _migrate(house: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
     """Bring the schema up to date in a process of its own, so that we need not carry what that takes."""
     path = log_of(data_dir, "migrate")
     offset = path.stat().st_size if path.exists() else 0
     with path.open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *own_command("migrate"), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=ROOT
-        )
-        code = await process.wait()
+        code = await house.run_once(own_command("migrate"), env, log)
     said = log_since(path, offset)
     if code:
         raise Refused(f"the database could not be migrated; {path} ends with:\n{said}")

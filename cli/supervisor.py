@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 import psutil
@@ -277,6 +277,7 @@ class Supervisor:
         self.children: list[Child] = []
         self.servers: list[KeptServer] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._passing: set[int] = set()
         self._starts = 0
         self._nobody_starts = asyncio.Event()
         self._nobody_starts.set()
@@ -317,6 +318,18 @@ class Supervisor:
         self._watch(server.run())
         return url
 
+    async def run_once(self, command: Sequence[str], env: Mapping[str, str], log: IO[bytes]) -> int:
+        """Run a process that ends by itself; its exit code. It is no stray, whatever dies meanwhile."""
+        with self.starting():
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env), cwd=ROOT
+            )
+            self._passing.add(process.pid)
+        try:
+            return await process.wait()
+        finally:
+            self._passing.discard(process.pid)
+
     def _watch(self, duty: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(duty))
 
@@ -340,7 +353,7 @@ class Supervisor:
             await asyncio.to_thread(end_processes, family(strays), within=2)
 
     def _strays(self) -> list[psutil.Process]:
-        own = {*(child.pid for child in self.children), *(server.pid for server in self.servers)}
+        own = {*(child.pid for child in self.children), *(server.pid for server in self.servers), *self._passing}
         return [child for child in psutil.Process().children() if child.pid not in own]
 
     async def end(self, order: Iterable[Callable[[str], bool]]) -> None:

@@ -29,6 +29,11 @@ def test_without_a_successor_that_is_ready_the_former_one_stays(tmp_path: Path, 
     alone("stays_without_a_successor", tmp_path, flaw, fault)
 
 
+def test_a_death_does_not_end_a_migration_under_way(tmp_path: Path) -> None:
+    """It would stop the deploy that it is part of, and could leave the schema half way."""
+    alone("leaves_what_is_run_once", tmp_path)
+
+
 def test_a_successor_that_dies_later_is_started_again_as_any_other(tmp_path: Path) -> None:
     """Nobody serves beside it any more: what was asked of it on trial is not asked again."""
     alone("is_started_again_as_any_other", tmp_path)

@@ -96,6 +96,33 @@ def stays_without_a_successor(data_dir: Path, flaw: str, fault: str) -> None:
     assert "retired" not in supervised(data_dir, (flaw,), scenario)
 
 
+async def comes_back(data_dir: Path, former: int) -> bool:
+    """Whether another process than this one serves."""
+    process = read_pid_file(data_dir / "run" / "web-1.pid")
+    return process is not None and process.pid != former
+
+
+def leaves_what_is_run_once(data_dir: Path) -> None:
+    """A migration goes on when a replica dies beside it: only what the dead one has left is ended."""
+
+    async def scenario(house: Supervisor, child: Child) -> None:
+        dead = named(data_dir)
+
+        async def others() -> list[psutil.Process]:
+            return [one for one in psutil.Process().children() if one.pid != dead.pid]
+
+        with (data_dir / "once.log").open("wb") as log:
+            migration = asyncio.create_task(house.run_once(("/bin/sleep", "60"), {}, log))
+            process = (await eventually_async(others, what="its process"))[0]
+            dead.kill()
+            await eventually_async(lambda: comes_back(data_dir, dead.pid), 20, what="the next one")
+            assert is_alive(process)
+            process.terminate()
+            assert await migration == -signal.SIGTERM
+
+    supervised(data_dir, (), scenario)
+
+
 def is_started_again_as_any_other(data_dir: Path) -> None:
     """Nobody serves beside it any more: what was asked of it on trial is not asked again."""
 
@@ -104,12 +131,8 @@ def is_started_again_as_any_other(data_dir: Path) -> None:
         (successor,) = house.children
         dead = named(data_dir)
         dead.kill()
-        await eventually_async(lambda: comes_back(dead.pid), 20, what="the next one")
+        await eventually_async(lambda: comes_back(data_dir, dead.pid), 20, what="the next one")
         assert not await successor.until_ready(20)
-
-    async def comes_back(former: int) -> bool:
-        process = read_pid_file(data_dir / "run" / "web-1.pid")
-        return process is not None and process.pid != former
 
     said = supervised(data_dir, ("second",), scenario)
     assert [line for line in said.splitlines() if "arguments" in line] == ["arguments", "arguments second", "arguments"]
