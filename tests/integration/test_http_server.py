@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ class Serving:
     drain: Drain
     thread: threading.Thread
     ready: list[bool]
+    # The socket as a supervisor has it: open also when the server has closed its own.
+    listener: socket.socket
 
     @property
     def url(self) -> str:
@@ -71,6 +74,14 @@ closing = threading.Event()
 
 @pytest.fixture
 def serving() -> Iterator[Serving]:
+    with started() as serving:
+        eventually(lambda: serving.server.started, what="the server")
+        yield serving
+
+
+@contextmanager
+def started(is_ready: Callable[[], bool] = lambda: True, *, successor: bool = False) -> Iterator[Serving]:
+    """A server in a thread of its own, until the end of the block."""
     closing.clear()
     listener = socket.create_server(("127.0.0.1", 0))
     ready: list[bool] = []
@@ -83,16 +94,21 @@ def serving() -> Iterator[Serving]:
         log_config=None,
         timeout_graceful_shutdown=5,
     )
-    server = Server(config, drain=drain, is_ready=lambda: True, tell_ready=lambda: ready.append(True))
+    server = Server(config, drain=drain, is_ready=is_ready, tell_ready=lambda: ready.append(True), successor=successor)
+    held = listener.dup()
+    held.settimeout(10)
     thread = threading.Thread(target=server.run, args=([listener],))
     port = listener.getsockname()[1]
     thread.start()
-    serving = Serving(port, server, drain, thread, ready)
-    eventually(lambda: server.started, what="the server")
-    yield serving
-    closing.set()
-    server.should_exit = True
-    thread.join(10)
+    try:
+        yield Serving(port, server, drain, thread, ready, held)
+    finally:
+        closing.set()
+        server.handle_exit(signal.SIGINT, None)
+        server.should_exit = True
+        thread.join(10)
+        held.close()
+        listener.close()
 
 
 def test_readiness_is_told_once(serving: Serving) -> None:
@@ -138,6 +154,7 @@ def test_what_is_no_http_is_refused_in_our_error_shape(serving: Serving) -> None
 
 def test_sigterm_drains_before_the_listener_closes(serving: Serving) -> None:
     """The app is told at once, and is served for the whole drain; then new connections are refused."""
+    serving.listener.close()
     serving.drain.seconds = 0.5
     serving.server.handle_exit(signal.SIGTERM, None)
     assert serving.drain.started == [0.5]
@@ -176,3 +193,47 @@ def test_a_request_under_way_is_finished_before_the_end(serving: Serving) -> Non
     closing.set()
     client.join(10)
     assert answers == ["served"]
+
+
+def test_told_of_a_successor_it_accepts_nothing_more_and_finishes_what_it_has(serving: Serving) -> None:
+    """Who connects from now on is the successor's; nobody is refused, and it goes when its last client has gone."""
+    serving.drain.seconds = 60
+    answers: list[str] = []
+    client = threading.Thread(target=lambda: answers.append(httpx.get(f"{serving.url}/slow", timeout=10).text))
+    client.start()
+    eventually(lambda: serving.server.server_state.tasks, what="the request")
+    serving.server.hand_over(signal.SIGUSR1, None)
+    eventually(lambda: serving.drain.started, what="the drain")
+    assert serving.drain.started == [60]
+    assert serving.drain.handed_over
+    with socket.create_connection(("127.0.0.1", serving.port)):
+        accepted, _ = serving.listener.accept()
+        accepted.close()
+    assert serving.thread.is_alive()
+    closing.set()
+    client.join(10)
+    assert answers == ["served"]
+    eventually(lambda: not serving.thread.is_alive(), what="the end")
+
+
+def test_a_successor_accepts_nothing_before_it_is_ready() -> None:
+    """Until then the former one answers, who can."""
+    ready = threading.Event()
+    with started(ready.is_set, successor=True) as serving:
+        with socket.create_connection(("127.0.0.1", serving.port)):
+            accepted, _ = serving.listener.accept()
+            accepted.close()
+        assert not serving.server.started
+        ready.set()
+        assert httpx.get(serving.url, timeout=10).text == "served"
+        eventually(lambda: serving.ready, what="ready")
+
+
+def test_a_successor_told_to_end_before_it_is_ready_has_served_nothing() -> None:
+    """Nor is the socket closed: it is the former one's."""
+    with started(lambda: False, successor=True) as serving:
+        serving.server.handle_exit(signal.SIGINT, None)
+        eventually(lambda: not serving.thread.is_alive(), what="the end")
+        with socket.create_connection(("127.0.0.1", serving.port)):
+            accepted, _ = serving.listener.accept()
+            accepted.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -150,6 +151,11 @@ class WebInThread:
 
     def drain(self, seconds: float) -> None:
         self.app.state.drain.start(seconds)
+
+    def leave(self, seconds: float) -> None:
+        """SIGTERM to a process with this drain."""
+        self.app.state.drain.seconds = seconds
+        self.server.handle_exit(signal.SIGTERM, None)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 
 from app.drain import Drain
+from app.health import Health
 
 
 def test_nothing_gives_up_while_nobody_drains() -> None:
@@ -44,3 +45,13 @@ def test_listeners_hear_it_in_the_loop_also_when_it_began_before() -> None:
         return heard
 
     assert asyncio.run(scenario()) == ["began"]
+
+
+def test_who_drains_is_not_ready_unless_somebody_else_serves_its_address() -> None:
+    """A balancer that asks on a connection it kept would take the address for gone, and the successor with it."""
+    for handed_over, code in ((False, 503), (True, 200)):
+        drain = Drain(10)
+        health = Health(drain)
+        health.start()
+        drain.start(handed_over=handed_over)
+        assert health.report()[0] == code

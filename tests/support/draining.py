@@ -1,0 +1,44 @@
+"""A web process that ends while clients wait on it: what each of them is to see. Played whole, and with draining broken."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from http.client import IncompleteRead
+
+import httpx
+
+from tests.support.following import Message, following
+from tests.support.web import WebInThread
+
+DRAIN_SECONDS = 1.0
+
+
+def everybody_who_waits_is_answered(web: WebInThread) -> None:
+    """A poll, a stream and a wait for a run, begun before the process is told to end, and what is asked meanwhile."""
+    runner = web.client.register()
+    run_id = web.client.submit(additional_demands={"hostname": "nobody"})["run_id"]
+    with following(web.client.url) as stream, httpx.Client(base_url=web.client.url, trust_env=False) as kept:
+        stream.until("init")
+        poll = web.client.meanwhile(web.client.poll, runner, 30)
+        wait = web.client.meanwhile(web.client.get, f"/runs/{run_id}", wait=30)
+        web.until_parked()
+        kept.get("/health")
+        web.leave(DRAIN_SECONDS)
+        meanwhile = kept.get("/runs")
+        assert meanwhile.status_code == 200
+        assert meanwhile.headers.get("connection") == "close", "a client is not told to come back elsewhere"
+        last: list[Message] = []
+        with suppress(IncompleteRead):
+            for message in stream.messages():
+                last = [message]
+        assert _code(poll.result) == 204, "a poll was cut"
+        assert _code(wait.result) == 200, "a wait was cut"
+        assert last, "a stream was cut"
+        assert last[0].retry is not None, "a stream was cut"
+
+
+def _code(result: Callable[[float], httpx.Response]) -> int:
+    """The status that was answered; 0 without an answer."""
+    try:
+        return result(30).status_code
+    except httpx.TransportError:
+        return 0
