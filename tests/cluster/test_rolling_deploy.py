@@ -1,22 +1,29 @@
 """Promise 4: every web and worker process is replaced under load, and no client, none of which repeats anything, notices."""
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from runtime.settings import Settings
+from tests.support.cluster import Cluster
+from tests.support.coordination import Coordination
+from tests.support.deployed_runner import DeployedRunner
 from tests.support.following import all_numbered, head, ledger, told
 from tests.support.servers import new_directory
 from tests.support.traffic import Traffic
 from tests.support.traffic_streams import Streams
 from tests.support.up import Up, free_ports
-from tests.support.verdict import assert_nothing_lost_or_doubled, finish, reports_refused
+from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish, reports_refused
 from tests.support.waiting import eventually
 
 REPLICAS = ("web-1", "web-2", "worker-1", "worker-2")
 WATCHING, SILENT, PARKED = 3, 22, 25
+# What a deployed runner says of each run, once.
+TOLD = ("bind", "started", "event", "completed")
 ENVIRONMENT = {"COORDINATOR_DRAIN_SECONDS": "4", "COORDINATOR_SSE_HEARTBEAT_SECONDS": "2"}
 
 
@@ -61,3 +68,42 @@ def test_a_rolling_deploy_fails_no_request_loses_nothing_and_doubles_nothing(up:
     assert not any(stream.events for stream in streams.all[WATCHING:])
     # None was on a process that is gone.
     assert all(stream.connections > 1 for stream in streams.all)
+
+
+@pytest.mark.timeout(180)
+def test_deployed_runners_hear_nothing_of_a_rolling_deploy(
+    up: Up, cluster: Cluster, engine: Engine, tmp_path: Path
+) -> None:
+    """Three failed polls within seconds, or one report that fails, would cost work: there is not one of either.
+
+    One polls through the balancer, one at an address; runs begin and end before, in and after the deploy.
+    """
+    coordination = Coordination(cluster, up.balancer)
+    with ExitStack() as held:
+        runners = [
+            DeployedRunner(tmp_path / name, url, hostname=name)
+            for name, url in (("balanced", up.balancer), ("direct", up.urls[1]))
+        ]
+        for runner in runners:
+            held.callback(runner.kill)
+        eventually(lambda: all(runner.runner_id for runner in runners), 20, what="registered runners")
+        runs = [coordination.submit(f"sleep {length}")[0] for length in (0.5, 2, 4, 8, 12, 20)]
+        eventually(lambda: {*runs} == spawned(runners).keys(), 20, what="all begun")
+        deployed = up.rolling_deploy()
+        runs += [coordination.submit("sleep 1")[0] for _ in range(4)]
+        ended = [coordination.until(run_id, within=60)["status"] for run_id in runs]
+
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        assert ended == ["completed"] * len(runs)
+        assert all(runner.alive for runner in runners)
+        assert spawned(runners) == dict.fromkeys(runs, 1)
+        assert not any(runner.ledger("poll_failed") for runner in runners)
+        told = [entry["code"] for runner in runners for what in TOLD for entry in runner.ledger(what)]
+        assert {*told} <= {200, 201}
+        assert len(told) == len(TOLD) * len(runs)
+    assert {claims(history) for history in assert_one_history(engine).values()} == {1}
+
+
+def spawned(runners: list[DeployedRunner]) -> dict[str, int]:
+    """How often a process was started for each run, by any of them."""
+    return Counter(entry["run_id"] for runner in runners for entry in runner.ledger("spawned"))
