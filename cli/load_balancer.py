@@ -49,8 +49,7 @@ http:// {{
 		health_fails 2
 		fail_duration 2s
 		max_fails 1
-		# Events leave at once.
-		flush_interval -1
+		# No flush_interval: event streams leave at once anyway, and with -1 some versions hide a client's hang-up.
 		transport http {{
 			dial_timeout 3s
 			# Above the longest poll, 600 s.
