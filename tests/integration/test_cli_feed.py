@@ -95,6 +95,7 @@ def test_a_database_that_is_away_is_said_in_a_sentence() -> None:
 def test_a_live_stream_begins_anew_with_the_new_epoch(web: WebInThread, truth: Truth, database_url: str) -> None:
     """Without a new request: it is told why, gets a snapshot, and goes on in the new epoch."""
     web.client.submit(session_id="before")
+    number_all(truth)
     with following(web.client.url) as stream:
         stream.until("init")
         assert feed(database_url, "rotate-epoch", "--yes").returncode == 0
