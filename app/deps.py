@@ -31,9 +31,9 @@ TheWeb = Annotated[Web, Depends(the_web)]
 TheCaller = Annotated[Caller, Depends(the_caller)]
 
 
-async def strict_body(request: Request, limit: int, *, instead_of_none: bytes = b"") -> Any:
+async def strict_body(request: Request, limit: int) -> Any:
     """Return the parsed body of a submission or setting. Raises Invalid, TooLarge."""
-    document = parse_strict(await read_body(request, limit) or instead_of_none)
+    document = parse_strict(await read_body(request, limit))
     fault = first_fault(document.value, ("body",)) if document.suspect else None
     if fault is not None:
         raise Invalid([fault])
