@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -321,6 +322,17 @@ class DeployedRunner:
         except ProcessLookupError:
             return
         self.process.wait(10)
+
+    def freeze(self) -> None:
+        """It and all it started stop in the middle of whatever they do."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
 
 def _options() -> argparse.Namespace:

@@ -1,0 +1,83 @@
+"""What clients and runners of the load were told, and what they did: one side of every comparison of the verdict."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+# What a call may be answered with when nothing is wrong; anything else is a failure. 404: the session was deleted
+# meanwhile; 409 of a report: the run had been taken away; of a registration: its former self still counts as alive.
+EXPECTED = {
+    "submit": {200, 201, 404},
+    "event": {201, 404, 409},
+    "stop": {200, 404},
+    "delete": {200, 404, 409},
+    "read": {200, 404},
+    "register": {200, 409},
+    "poll": {200, 204},
+    "heartbeat": {200},
+    "started": {200, 404, 409},
+    "completed": {200, 404, 409},
+    "failed": {200, 404, 409},
+    "stopped": {200, 404, 409},
+    "bind": {200, 404, 409},
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A call that was not answered as expected; without a ``code`` it had no answer. Times are monotonic."""
+
+    kind: str
+    where: str
+    begun: float
+    ended: float
+    code: int | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.where}: {self.code or 'no answer'} {self.text[:200]!r}"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A run that a poll was given, and when."""
+
+    run_id: str
+    token: str
+    runner: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was decided. ``begun`` is when the call that was answered had been sent."""
+
+    run_id: str
+    token: str
+    outcome: str
+    code: int
+    begun: float
+
+
+@dataclass
+class Ledger:
+    """All of it. ``accepted`` is run by idempotency key, ``session_of`` its session."""
+
+    accepted: dict[str, str] = field(default_factory=dict)
+    session_of: dict[str, str] = field(default_factory=dict)
+    # Keys that were answered with different runs at different times.
+    contradictions: list[str] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    delete_asked: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    # Event keys that were answered with 201, by session.
+    events: dict[str, list[str]] = field(default_factory=dict)
+    deliveries: list[Delivery] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    answers: Counter[tuple[str, int]] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+    def accept(self, key: str, run_id: str, session_id: str) -> None:
+        """Note an accepted submission; a repeat must name the same run."""
+        if self.accepted.setdefault(key, run_id) != run_id:
+            self.contradictions.append(f"key {key}: {self.accepted[key]} and {run_id}")
+        self.session_of[run_id] = session_id

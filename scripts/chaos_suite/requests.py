@@ -1,0 +1,61 @@
+"""Which failed calls are nobody's fault: each fault excuses what it must break, at whom it must break it, and no more.
+
+Redis, workers and clocks excuse nothing. A poll is never excused a 5xx by a live web process, and nothing is excused a 500.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from scripts.chaos_suite.faults import Done
+from scripts.chaos_suite.ledger import Failure, Ledger
+from scripts.chaos_suite.schedule import BALANCER, POSTGRES, WEBS, Kind
+from scripts.chaos_suite.verdict import Judgement
+
+# A process that was killed is started again, a pool finds its connections dead, a held report gives up: all later.
+AFTERMATH_SECONDS = 25.0
+_BY_ITSELF = {502, 503, 504}
+
+
+def judge_requests(failures: Iterable[Failure], done: Sequence[Done], ledger: Ledger) -> Judgement:
+    """Every failure has an excuse."""
+    against: Counter[str] = Counter()
+    failed = 0
+    for failure in failures:
+        failed += 1
+        if not excused(failure, done):
+            against[str(failure)] += 1
+    lines = [f"{number} x {text}" if number > 1 else text for text, number in against.most_common()]
+    looked_at = f"{ledger.answers.total()} answers, {failed} calls failed by what was done to us"
+    return Judgement("No request failed that need not", looked_at, lines)
+
+
+def excused(failure: Failure, done: Sequence[Done]) -> bool:
+    """Whether something that was done explains it."""
+    balanced = failure.where == BALANCER
+    if failure.code is not None:
+        # What the balancer says by itself has no body.
+        from_balancer = balanced and failure.code in _BY_ITSELF and '"detail"' not in failure.text
+        if failure.code != 503 and not from_balancer:
+            return False
+        if failure.kind == "poll" and not from_balancer:
+            return False
+    ways = WEBS if balanced else (failure.where,)
+    return any(_explains(one, failure, ways) for one in done if _meets(one, failure))
+
+
+def _explains(one: Done, failure: Failure, ways: Sequence[str]) -> bool:
+    fault, name = one.fault, one.fault.target.partition("/")[0]
+    if fault.target.partition("/")[2] == POSTGRES:
+        return name == "all" or name in ways
+    if fault.target == POSTGRES:
+        # So long a web process holds what it is asked, or answers 503; it never just closes.
+        return failure.code is not None or "Timeout" in failure.text
+    if fault.kind in {Kind.KILL, Kind.FREEZE} and failure.code != 503:
+        return name in ways or (name == BALANCER and failure.where == BALANCER)
+    # The balancer says 503 by itself when no web process counts as healthy.
+    return fault.kind in {Kind.KILL, Kind.FREEZE} and name in ways and failure.where == BALANCER
+
+
+def _meets(one: Done, failure: Failure) -> bool:
+    ended = one.ended or failure.ended
+    return one.begun <= failure.ended and failure.begun <= ended + AFTERMATH_SECONDS

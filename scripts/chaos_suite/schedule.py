@@ -1,0 +1,135 @@
+"""What is done to the cluster and when: a pure function of the seed, so that a run which failed can be had again."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+WEBS: Final = ("web-1", "web-2", "web-3")
+WORKERS: Final = ("worker-1", "worker-2")
+OURS: Final = (*WEBS, *WORKERS)
+BALANCER: Final = "balancer"
+POSTGRES, REDIS = "postgres", "redis"
+# The runners that are processes of their own: the deployed kind, without tokens.
+DEPLOYED: Final = ("deployed-1", "deployed-2")
+# Those of the load, which show their tokens: all of them are meant, one after the other.
+TOKENED: Final = ("runner-1", "runner-2", "runner-3")
+LONGEST_FREEZE: Final = 20.0
+# A runner is lost after 12 s of silence (see house.SETTINGS).
+BEYOND_LOST: Final = (14.0, 22.0)
+
+
+class Kind(StrEnum):
+    """What can be done."""
+
+    KILL = "kill -9"
+    FREEZE = "freeze"
+    CUT = "cut the network"
+    SILENCE = "silence the network"
+    FLUSH = "FLUSHALL"
+    KILL_CLIENTS = "CLIENT KILL"
+    FILL = "let writes fail"
+    TERMINATE = "pg_terminate_backend"
+    SKEW = "skew the clock"
+    DEPLOY = "rolling deploy"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One of them: ``at`` so many seconds from the beginning, for ``seconds``.
+
+    A ``target`` with a slash is a way: web-1/redis is web-1's connections to Redis. ``amount`` is by how many seconds a
+    clock is wrong.
+    """
+
+    at: float
+    kind: Kind
+    target: str
+    seconds: float = 0.0
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.at:6.1f} s  {self.kind} {self.target}"
+        text += f" for {self.seconds:g} s" if self.seconds else ""
+        return text + (f" by {self.amount:+g} s" if self.amount else "")
+
+
+Maker = Callable[[Random], Fault]
+
+
+def _seconds(random: Random, least: float, most: float) -> float:
+    return round(random.uniform(least, most), 1)
+
+
+def _at_once(kind: Kind, *targets: str) -> Maker:
+    return lambda random: Fault(0, kind, random.choice(targets))
+
+
+def _lasting(kind: Kind, targets: tuple[str, ...], least: float = 1.0, most: float = LONGEST_FREEZE) -> Maker:
+    return lambda random: Fault(0, kind, random.choice(targets), _seconds(random, least, most))
+
+
+def _skewed(random: Random) -> Fault:
+    amount = random.choice((-1, 1)) * random.choice((5, 70, 600, 7200))
+    return Fault(0, Kind.SKEW, random.choice(OURS), _seconds(random, 5, 20), amount)
+
+
+def _ways(server: str) -> tuple[str, ...]:
+    # `all` is the whole network.
+    return tuple(f"{name}/{server}" for name in (*WEBS, WORKERS[0], "all"))
+
+
+# Each is done once before any is done again. A server that was killed is away for `seconds`.
+MAKERS: Final[dict[str, Maker]] = {
+    "kill a web process": _at_once(Kind.KILL, *WEBS),
+    "kill another web process": _at_once(Kind.KILL, *WEBS),
+    "kill a worker": _at_once(Kind.KILL, *WORKERS),
+    "kill the balancer": _at_once(Kind.KILL, BALANCER),
+    "kill Redis": _lasting(Kind.KILL, (REDIS,), 0.2, 8),
+    "crash Postgres": _lasting(Kind.KILL, (POSTGRES,), 0.2, 8),
+    "freeze a web process": _lasting(Kind.FREEZE, WEBS),
+    "freeze a worker": _lasting(Kind.FREEZE, WORKERS),
+    "freeze the balancer": _lasting(Kind.FREEZE, (BALANCER,)),
+    "freeze Redis": _lasting(Kind.FREEZE, (REDIS,)),
+    "freeze Postgres": _lasting(Kind.FREEZE, (POSTGRES,)),
+    "flush Redis": _at_once(Kind.FLUSH, REDIS),
+    "cut Redis' clients": _at_once(Kind.KILL_CLIENTS, REDIS),
+    "fill Redis' disk": _lasting(Kind.FILL, (REDIS,)),
+    "cut Postgres' clients": _at_once(Kind.TERMINATE, POSTGRES),
+    "cut the way to Redis": _lasting(Kind.CUT, _ways(REDIS)),
+    "cut the way to Postgres": _lasting(Kind.CUT, _ways(POSTGRES)),
+    "silence the way to Redis": _lasting(Kind.SILENCE, _ways(REDIS)),
+    "silence the way to Postgres": _lasting(Kind.SILENCE, _ways(POSTGRES)),
+    "skew a clock": _skewed,
+    "kill a runner": _at_once(Kind.KILL, *DEPLOYED, *TOKENED),
+    "freeze a deployed runner": _lasting(Kind.FREEZE, DEPLOYED, *BEYOND_LOST),
+    "freeze a runner with tokens": _lasting(Kind.FREEZE, TOKENED, *BEYOND_LOST),
+    "deploy": lambda _: Fault(0, Kind.DEPLOY, "up"),
+}
+
+
+def schedule(seed: int, seconds: float, *, gap: float = 6.0) -> list[Fault]:
+    """The faults of so many seconds, in the order of their time; one begins every ``gap`` seconds on average.
+
+    What lasts ends within the time. Every kind comes once before one comes again.
+    """
+    random = Random(seed)
+    faults: list[Fault] = []
+    at = 0.0
+    for maker in _in_turn(random):
+        # Sometimes together, sometimes apart.
+        at += random.choice((random.uniform(0, gap / 3), random.uniform(gap, gap * 8 / 3)))
+        if at >= seconds - 1:
+            return faults
+        fault = maker(random)
+        length = round(min(fault.seconds, seconds - at), 1) if fault.seconds else 0.0
+        faults.append(Fault(round(at, 1), fault.kind, fault.target, length, fault.amount))
+    return faults
+
+
+def _in_turn(random: Random) -> Iterator[Maker]:
+    while True:
+        names = list(MAKERS)
+        random.shuffle(names)
+        yield from (MAKERS[name] for name in names)
