@@ -6,10 +6,12 @@ They behave as ours are meant to: a submission is repeated with its key, a repor
 import asyncio
 import itertools
 import random
+import ssl
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -171,16 +173,26 @@ class Traffic:
             self._failures.append(failure)
 
     async def _all(self) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-        async with httpx.AsyncClient(timeout=ANSWER_SECONDS, limits=limits, trust_env=False) as http:
+        # A client each, and what is slow to make only once: one pool of all connections is searched at every request.
+        trust = ssl.create_default_context()
+        async with AsyncExitStack() as held:
+
+            async def clients(number: int) -> list[httpx.AsyncClient]:
+                made = [httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False, verify=trust) for _ in range(number)]
+                return [await held.enter_async_context(client) for client in made]
+
+            submitters, readers = await clients(self._submitters), await clients(self._readers)
+            runners = await clients(self._runners + self._idle)
             self._left = self._submitters
-            async with asyncio.TaskGroup() as tasks:
-                submitters = [tasks.create_task(self._submit(http, place)) for place in range(self._submitters)]
-                runners = [tasks.create_task(self._serve(http, place)) for place in range(self._runners + self._idle)]
-                readers = [tasks.create_task(self._read(http, place)) for place in range(self._readers)]
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(work(http, place))
+                    for work, crowd in ((self._submit, submitters), (self._serve, runners), (self._read, readers))
+                    for place, http in enumerate(crowd)
+                ]
                 self._loop = asyncio.get_running_loop()
                 await self._over.wait()
-                for task in (*runners, *submitters, *readers):
+                for task in tasks:
                     task.cancel()
 
     async def _submit(self, http: httpx.AsyncClient, place: int) -> None:
