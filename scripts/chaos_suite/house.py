@@ -37,7 +37,6 @@ SETTINGS = {
     "worker_grace_seconds": "5",
     "sse_heartbeat_seconds": "5",
     "stream_lifetime_seconds": "60",
-    "log_format": "json",
     "log_level": "warning",
 }
 

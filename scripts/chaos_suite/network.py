@@ -24,14 +24,20 @@ class _End(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: _End | None = None
+        # What came before there was somebody to give it to.
+        self.early = b""
         self._silent = False
         self._full = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        if self.other is not None and self.other.early:
+            transport.write(self.other.early)
 
     def data_received(self, data: bytes) -> None:
-        if self.other is not None and self.other.transport is not None:
+        if self.other is None or self.other.transport is None:
+            self.early += data
+        else:
             self.other.transport.write(data)
 
     def pause_writing(self) -> None:
@@ -164,7 +170,6 @@ class Network:
             pair.cut()
             return
         self._pairs.add(pair)
-        client.hold(full=False)
         for trouble in self._troubles:
             self._apply(trouble, trouble.ports(), {pair})
 
@@ -173,7 +178,7 @@ class Network:
 
 
 class _Accepted(_End):
-    """A client's end: nothing is read from it until there is somebody to give it to."""
+    """A client's end."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -182,7 +187,6 @@ class _Accepted(_End):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.hold(full=True)
         port = transport.get_extra_info("peername")[1]
         if self.other is not None:
             self._joining = asyncio.ensure_future(self._network.join(self, self.other, port))

@@ -1,6 +1,6 @@
 """Which failed calls are nobody's fault: each fault excuses what it must break, at whom it must break it, and no more.
 
-Redis, workers and clocks excuse nothing. A poll is never excused a 5xx by a live web process, and nothing is excused a 500.
+Redis, workers and clocks excuse nothing. A live web process is never excused a 5xx to a poll, nor a 500 to anything.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Whether anything has been left behind: memory, connections and processes, before the faults and after the quiet time."""
+"""Whether anything is left behind: memory, connections and processes, before the faults and after the quiet time."""
 
 from contextlib import suppress
 from dataclasses import dataclass
