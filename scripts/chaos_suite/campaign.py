@@ -95,15 +95,20 @@ def _settle(campaign: Campaign, built: House, load: Load, watchers: Watchers, sa
     begun = time.monotonic()
 
     def step(what: str, wait: Callable[[float], object]) -> None:
+        fault = ""
         try:
             wait(campaign.settle)
         except AssertionError as error:
-            against.append(f"{what}: {error}")
-        say(f"{time.monotonic() - begun:6.1f} s  {what}{' (not)' if against else ''}")
+            fault = f"{what}: {error}"
+            against.append(fault)
+        say(f"{time.monotonic() - begun:6.1f} s  {fault or what}")
 
     step("every process is well", built.until_well)
     step("clients have their answers", load.finish_submitting)
     step("all runs have ended", load.until_all_ended)
+    # A runner that reports once and is not heard leaves its run running (docs/guarantees.md, What may be lost).
+    if unheard := load.stop_unheard():
+        step(f"{unheard} whose end nobody heard have been stopped", load.until_none_left)
     for _ in range(5):
         # Parents that failed or were stopped are told nothing until somebody resumes them.
         parents = _waiting(built)

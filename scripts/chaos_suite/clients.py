@@ -51,8 +51,7 @@ class Clients:
         while not self.over.is_set():
             await self._pause(pace)
             if self._sessions:
-                session_id = self.random.choice(list(self._sessions)[-30:])
-                await self.wire.decided("stop", "POST", f"/sessions/{session_id}/stop")
+                await self.stop_one(self.random.choice(list(self._sessions)[-30:]))
 
     async def delete(self, pace: float) -> None:
         """Delete what is most likely over."""
@@ -74,6 +73,10 @@ class Clients:
             if self._sessions:
                 paths.append(f"/sessions/{self.random.choice(self._sessions)}")
             await self.wire.call("read", "GET", self.random.choice(paths))
+
+    async def stop_one(self, session_id: str) -> None:
+        """Stop this session."""
+        await self.wire.decided("stop", "POST", f"/sessions/{session_id}/stop")
 
     async def resume(self, session_id: str) -> None:
         """One more run for a session that exists."""

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -22,7 +22,7 @@ from scripts.chaos_suite.wire import Wire, http_client
 from tests.support.deployed_runner import DeployedRunner
 from tests.support.waiting import eventually
 
-_UNFINISHED = text("SELECT count(*) FROM runs WHERE status IN ('pending', 'claimed', 'running', 'stopping')")
+_UNFINISHED = text("SELECT run_id, session_id FROM runs WHERE status IN ('pending', 'claimed', 'running', 'stopping')")
 # The first ones are those that schedules kill and freeze.
 MANNERS = {
     TOKENED[0]: Manner(work=0.2),
@@ -108,22 +108,50 @@ class Load:
         self._until(lambda: not self._submitting, within, "decided calls of clients")
 
     def until_all_ended(self, within: float) -> None:
-        """Wait until every run has ended, and every runner has heard of its reports."""
-        self._until(lambda: self.unfinished() == 0, within, "the end of all runs")
+        """Wait until every run has ended but those in ``unheard``, and every runner has heard of its reports."""
+        self._until(lambda: not self._left(), within, "the end of all runs")
         self._until(lambda: not any(runner.busy for runner in self.runners.values()), within, "decided reports")
+
+    def until_none_left(self, within: float) -> None:
+        """Wait until every run has ended."""
+        self._until(lambda: self.unfinished() == {}, within, "the end of the last runs")
+
+    def stop_unheard(self) -> int:
+        """Stop, as a person would, what stays running since a runner that reports once was not heard; how many."""
+        sessions = set((self.unfinished() or {}).values())
+        for session_id in sessions:
+            self._do(Clients.stop_one, session_id)
+        return len(sessions)
 
     def resume(self, session_id: str) -> None:
         """Submit one more run for this session."""
-        if self._clients is not None:
-            asyncio.run_coroutine_threadsafe(self._clients.resume(session_id), self._loop).result(60)
+        self._do(Clients.resume, session_id)
 
-    def unfinished(self) -> int:
-        """Runs that have not ended; -1 while nobody knows."""
+    def unheard(self) -> set[str]:
+        """Runs whose end a deployed runner has told, once, to somebody who did not accept it."""
+        return {
+            entry["run_id"]
+            for runner in self.deployed.values()
+            for outcome in ("completed", "failed", "stopped")
+            for entry in runner.ledger(outcome)
+            if entry["code"] is None or entry["code"] >= 500
+        }
+
+    def unfinished(self) -> dict[str, str] | None:
+        """Runs that have not ended, and their sessions; None while nobody knows."""
         try:
             with self._house.engine.connect() as connection:
-                return int(connection.execute(_UNFINISHED).scalar_one())
+                return {row.run_id: row.session_id for row in connection.execute(_UNFINISHED)}
         except SQLAlchemyError:
-            return -1
+            return None
+
+    def _left(self) -> bool:
+        unfinished = self.unfinished()
+        return unfinished is None or bool(unfinished.keys() - (self.unheard() if unfinished else set()))
+
+    def _do(self, what: Callable[[Clients, str], Coroutine[Any, Any, None]], session_id: str) -> None:
+        if self._clients is not None:
+            asyncio.run_coroutine_threadsafe(what(self._clients, session_id), self._loop).result(60)
 
     def failures(self) -> list[Failure]:
         """All calls that failed, those of the deployed runners too."""
@@ -153,8 +181,8 @@ class Load:
                 if name not in self._frozen and not runner.alive:
                     runner.start()
             unfinished = self.unfinished()
-            if self._clients is not None and unfinished >= 0:
-                self._clients.backlog = unfinished
+            if self._clients is not None and unfinished is not None:
+                self._clients.backlog = len(unfinished)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -15,6 +15,7 @@ from scripts.chaos_suite.clients import KEPT
 from scripts.chaos_suite.house import House
 from tests.support.feed_watchers import keep_removed
 from tests.support.following import Connection, Follower, Message
+from tests.support.waiting import eventually
 
 # What a balancer says when it has nobody to ask.
 _NOBODY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
@@ -27,7 +28,7 @@ _HISTORY = text("""
     ORDER BY feed_pos
 """)
 _REMOVED = text("SELECT feed_pos FROM removed_events")
-_HEAD = text("SELECT last_pos FROM feed_head")
+_LAST = text("SELECT kind, session_id, max(feed_pos) AS position FROM events GROUP BY kind, session_id")
 _EPOCH = text("SELECT epoch FROM feed_head")
 _UNNUMBERED = text("SELECT count(*) FROM events WHERE feed_pos IS NULL")
 
@@ -88,13 +89,13 @@ class Watchers:
         self.all = list(_watchers(house, self._one(_EPOCH), seed))
 
     def until_at_the_end(self, within: float) -> None:
-        """Wait until all is numbered, and every client has come to the end of it."""
+        """Wait until all is numbered, and every client has come to the last event that is for it."""
+        eventually(lambda: self._one(_UNNUMBERED) == 0, within, every=0.1, what="numbered events")
+        with self._engine.connect() as connection:
+            newest = connection.execute(_LAST).all()
         for watcher in self.all:
-            watcher.client.until_at(int(self._one(_HEAD)), within)
-
-    def unnumbered(self) -> int:
-        """Events without a position yet."""
-        return int(self._one(_UNNUMBERED))
+            last = max((row.position for row in newest if watcher.wants(row.kind, row.session_id)), default=0)
+            watcher.client.until_at(last, within)
 
     def stop(self) -> None:
         for watcher in self.all:
