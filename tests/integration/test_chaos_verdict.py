@@ -1,0 +1,254 @@
+"""The verdict of the chaos suite notices what it is there for: each of its lines breaks when its promise is broken."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from scripts.chaos_suite import clock
+from scripts.chaos_suite.faults import Done
+from scripts.chaos_suite.ledger import Delivery, Failure, Ledger, Report
+from scripts.chaos_suite.network import Network, network
+from scripts.chaos_suite.requests import excused
+from scripts.chaos_suite.schedule import Fault, Kind
+from scripts.chaos_suite.verdict import Judgement, judge
+from tests.support.feed_watchers import keep_removed
+from tests.support.reports import accepted, running
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+
+Break = Callable[[Truth, Ledger, str], None]
+_TOKEN = "0" * 32
+
+
+@pytest.fixture
+def ledger(truth: Truth) -> Ledger:
+    """What a client and a runner were told of three runs that went as they should."""
+    keep_removed(truth.engine)
+    ledger = Ledger()
+    for number in range(3):
+        run = running(truth, labels={"key": f"key-{number}"})
+        ledger.accept(f"key-{number}", run.run_id, run.session_id)
+        ledger.deliveries.append(Delivery(run.run_id, str(run.claim_token), "runner-1", 1))
+        ledger.reports.append(Report(run.run_id, str(run.claim_token), "started", 200, 2))
+        accepted(truth, run, "completed")
+        ledger.reports.append(Report(run.run_id, str(run.claim_token), "completed", 200, 3))
+    return ledger
+
+
+def broken(truth: Truth, ledger: Ledger) -> list[Judgement]:
+    return [judgement for judgement in judge(truth.engine, ledger) if not judgement.held]
+
+
+def test_what_went_well_is_judged_so(truth: Truth, ledger: Ledger) -> None:
+    """Otherwise the rest says nothing."""
+    assert broken(truth, ledger) == []
+
+
+def lose_a_run(truth: Truth, _ledger: Ledger, run_id: str) -> None:
+    [truth.rows(f"DELETE FROM {table} WHERE run_id = '{run_id}'") for table in ("events", "removed_events", "runs")]
+
+
+def lose_its_row(truth: Truth, _ledger: Ledger, run_id: str) -> None:
+    truth.rows("DELETE FROM runs WHERE run_id = :r", r=run_id)
+
+
+def double_a_key(truth: Truth, _ledger: Ledger, _run_id: str) -> None:
+    truth.rows("UPDATE runs SET labels = CAST(:labels AS jsonb)", labels=json.dumps({"key": "one"}))
+
+
+def invent_a_run(truth: Truth, _ledger: Ledger, _run_id: str) -> None:
+    accepted(truth, running(truth), "completed")
+
+
+def answer_a_key_twice(_truth: Truth, ledger: Ledger, _run_id: str) -> None:
+    ledger.accept("key-0", "another run", "another session")
+
+
+def change_the_owner(truth: Truth, _ledger: Ledger, run_id: str) -> None:
+    truth.rows(
+        """UPDATE events SET frame = CAST(replace(CAST(frame AS text), runs.runner_id, 'lnch_other') AS json) FROM runs
+           WHERE events.run_id = :r AND runs.run_id = :r AND kind = 'run_updated'
+             AND frame -> 'run' ->> 'status' = 'running'""",
+        r=run_id,
+    )
+
+
+def end_it_twice(truth: Truth, _ledger: Ledger, run_id: str) -> None:
+    truth.rows(
+        """INSERT INTO events (event_uid, kind, session_id, run_id, frame)
+           SELECT 'again', kind, session_id, run_id, frame FROM events WHERE run_id = :r AND kind = 'run_updated'
+           ORDER BY id DESC LIMIT 1""",
+        r=run_id,
+    )
+
+
+def leave_one_running(truth: Truth, ledger: Ledger, _run_id: str) -> None:
+    run = running(truth)
+    ledger.accept("hanging", run.run_id, run.session_id)
+
+
+def let_two_report(_truth: Truth, ledger: Ledger, run_id: str) -> None:
+    ledger.deliveries.append(Delivery(run_id, _TOKEN, "runner-2", 2.5))
+
+
+def deliver_one_claim_twice(_truth: Truth, ledger: Ledger, _run_id: str) -> None:
+    ledger.deliveries.append(ledger.deliveries[0])
+
+
+def accept_two_ends(_truth: Truth, ledger: Ledger, run_id: str) -> None:
+    token = next(one.token for one in ledger.deliveries if one.run_id == run_id)
+    ledger.reports.append(Report(run_id, token, "failed", 200, 4))
+
+
+def lose_an_event(_truth: Truth, ledger: Ledger, _run_id: str) -> None:
+    ledger.events.setdefault("any", []).append("never written")
+
+
+def forget_a_child(truth: Truth, ledger: Ledger, _run_id: str) -> None:
+    parent = truth.start()
+    child = running(truth, execution_mode="async_callback", parent_session_id=parent.session_id)
+    ledger.accept("parent", parent.run_id, parent.session_id)
+    ledger.accept("child", child.run_id, child.session_id)
+    accepted(truth, child, "completed")
+
+
+@pytest.mark.parametrize(
+    ("promise", "breaks"),
+    [
+        ("Nothing acknowledged", lose_a_run),
+        ("Nothing acknowledged", lose_its_row),
+        ("Nothing acknowledged", double_a_key),
+        ("Nothing acknowledged", invent_a_run),
+        ("Nothing acknowledged", answer_a_key_twice),
+        ("One owner", change_the_owner),
+        ("One owner", end_it_twice),
+        ("Nothing stays", leave_one_running),
+        ("Tokens fence", let_two_report),
+        ("Tokens fence", deliver_one_claim_twice),
+        ("Tokens fence", accept_two_ends),
+        ("Each event", lose_an_event),
+        ("Each child", forget_a_child),
+    ],
+)
+def test_a_broken_promise_is_noticed(truth: Truth, ledger: Ledger, promise: str, breaks: Break) -> None:
+    """A verdict that cannot be bad is none."""
+    breaks(truth, ledger, ledger.accepted["key-1"])
+    assert any(one.promise.startswith(promise) for one in broken(truth, ledger))
+
+
+FREEZE_WEB = Fault(0, Kind.FREEZE, "web-1", 5)
+KILL_WEB = Fault(0, Kind.KILL, "web-1")
+CRASH = Fault(0, Kind.KILL, "postgres", 5)
+SILENCE = Fault(0, Kind.SILENCE, "web-1/postgres", 5)
+BLIND = Fault(0, Kind.FREEZE, "redis", 5)
+DETAIL = '{"detail":"Service temporarily unavailable"}'
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "where", "code", "text", "expected"),
+    [
+        (KILL_WEB, "submit", "web-1", None, "ConnectError()", True),
+        (KILL_WEB, "submit", "web-2", None, "ConnectError()", False),
+        (KILL_WEB, "submit", "balancer", 502, "", True),
+        (FREEZE_WEB, "poll", "balancer", 503, "", True),
+        (FREEZE_WEB, "poll", "web-1", None, "ReadTimeout()", True),
+        (FREEZE_WEB, "submit", "web-1", 503, DETAIL, False),
+        (CRASH, "submit", "web-1", 503, DETAIL, True),
+        (CRASH, "submit", "balancer", 503, DETAIL, True),
+        (CRASH, "submit", "web-1", 500, DETAIL, False),
+        (CRASH, "submit", "web-1", None, "ReadError()", False),
+        (CRASH, "poll", "web-1", 503, DETAIL, False),
+        (CRASH, "poll", "balancer", 503, DETAIL, False),
+        (SILENCE, "submit", "web-1", 503, DETAIL, True),
+        (SILENCE, "submit", "web-2", 503, DETAIL, False),
+        (BLIND, "submit", "web-1", 503, DETAIL, False),
+        (BLIND, "submit", "web-1", None, "ReadTimeout()", False),
+    ],
+)
+def test_a_failed_call_is_excused_by_what_must_break_it_and_by_nothing_else(
+    fault: Fault, kind: str, where: str, code: int | None, text: str, *, expected: bool
+) -> None:
+    """Redis excuses nothing, Postgres 503 but to a poll, a web process that is killed whoever asked it."""
+    failure = Failure(kind, where, 10, 11, code, text)
+    assert excused(failure, [Done(fault, 9, 12)]) is expected
+    assert not excused(failure, [Done(fault, 100, 101)])
+    assert not excused(failure, [])
+
+
+@pytest.fixture
+def way(database_url: str) -> Iterator[Network]:
+    """The network to this test's Postgres."""
+    with network(database_url) as way:
+        yield way
+
+
+def test_a_cut_network_resets_what_is_open_and_what_is_opened(way: Network) -> None:
+    """And when it is whole again everything passes."""
+    with closing(psycopg.connect(way.url)) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        with way.cut(None):
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+            with pytest.raises(psycopg.OperationalError):
+                psycopg.connect(way.url)
+    psycopg.connect(way.url).close()
+
+
+def test_a_silent_network_answers_nothing_and_ends_in_a_reset(way: Network) -> None:
+    """Whoever was caught in it learns so when it is over."""
+    with closing(psycopg.connect(way.url)) as connection:
+        with way.silence(None), pytest.raises(psycopg.OperationalError, match="timeout"):
+            psycopg.connect(way.url, connect_timeout=2)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+
+
+def test_trouble_of_one_process_is_not_that_of_another(way: Network) -> None:
+    """None of the connections of this process are meant."""
+    with closing(psycopg.connect(way.url)) as connection, way.cut(list):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        psycopg.connect(way.url).close()
+
+
+@pytest.mark.parametrize("seconds", [-7200, 600])
+def test_a_clock_is_wrong_for_the_process_that_is_meant(tmp_path: Path, seconds: int) -> None:
+    """By the hook alone, and it jumps back; another process tells the right time all the while."""
+    ask = "import sys, time\nfor _ in sys.stdin: print(time.time_ns() // 10**9, time.time(), flush=True)"
+    environment = {"PYTHONPATH": str(clock.install(tmp_path))}
+
+    def now(process: "subprocess.Popen[str]") -> list[float]:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return [float(part) for part in process.stdout.readline().split()]
+
+    def is_wrong_by(process: "subprocess.Popen[str]", seconds: int) -> bool:
+        return all(abs(told - time.time() - seconds) < 30 for told in now(process))
+
+    with ExitStack() as held:
+        meant, other = (
+            held.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", ask],
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(2)
+        )
+        assert is_wrong_by(meant, 0)
+        with clock.skewed(tmp_path, [psutil.Process(meant.pid)], seconds):
+            eventually(lambda: is_wrong_by(meant, seconds), what="a wrong clock")
+            assert is_wrong_by(other, 0)
+        eventually(lambda: is_wrong_by(meant, 0), what="a right clock")
