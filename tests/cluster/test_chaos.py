@@ -1,0 +1,30 @@
+"""The chaos suite, short: a whole cluster under load and a fixed schedule of faults; every promise holds."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.chaos_suite.campaign import Campaign, run
+from scripts.chaos_suite.schedule import Kind, schedule
+from tests.support.servers import new_directory
+
+# Half a minute in which a web process, a worker and the balancer die, connections to both servers are cut, and a
+# worker is frozen and cut off. `scripts/chaos --seed …` does the same; longer runs do all there is.
+SHORT = Campaign(seed=2, seconds=26, gap=2.5, rate=10, warm_up=2, settle=60)
+
+
+@pytest.mark.timeout(240)
+def test_a_cluster_under_load_and_faults_keeps_every_promise(scratch: Path) -> None:
+    """Ledger and database agree on all of it once it is quiet."""
+    said: list[str] = []
+    result = run(SHORT, new_directory(scratch, "chaos"), said.append)
+    verdict = "\n".join(map(str, result.judgements))
+    assert result.held, "\n".join(said) + "\n" + verdict
+    assert len(result.faults) == len(schedule(SHORT.seed, SHORT.seconds, gap=SHORT.gap))
+
+
+def test_the_short_run_has_no_deploy() -> None:
+    """It would take longer than all the rest, and tests/cluster/test_rolling_deploy.py does nothing else."""
+    faults = schedule(SHORT.seed, SHORT.seconds, gap=SHORT.gap)
+    assert len(faults) >= 5
+    assert Kind.DEPLOY not in {fault.kind for fault in faults}
