@@ -86,8 +86,12 @@ class Connection:
             self.http.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
             self.http.sock.settimeout(self.timeout)
             self.http.sock.connect((str(where.hostname), where.port))
-        self.http.request("GET", f"/sse/sessions?{urlencode(dict(self.query))}", headers=dict(self.headers))
-        self.response = self.http.getresponse()
+        try:
+            self.http.request("GET", f"/sse/sessions?{urlencode(dict(self.query))}", headers=dict(self.headers))
+            self.response = self.http.getresponse()
+        except BaseException:
+            self.http.close()
+            raise
 
     def messages(self, most_bytes: int | None = None, within: float = math.inf) -> Iterator[Message]:
         """What comes, until the server ends the stream, or after so many bytes; all ``within`` so many seconds."""
