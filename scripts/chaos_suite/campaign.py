@@ -82,7 +82,7 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
             Judgement("One history for every client", _seen(watchers), watchers.differences()),
             judge_requests(load.failures(), faults.done, load.ledger),
             judge_usage(before, usage(built)),
-            Judgement("Faults were done and undone", f"{len(faults.done)} faults", faults.broken),
+            Judgement("Faults were done and undone", f"{len(faults.done)} faults", faults.faults_of_faults()),
         ]
         result.faults = [done.to_json() for done in faults.done]
         result.counts = _counts(load)
@@ -107,8 +107,8 @@ def _settle(campaign: Campaign, built: House, load: Load, watchers: Watchers, sa
     step("clients have their answers", load.finish_submitting)
     step("all runs have ended", load.until_all_ended)
     # A runner that reports once and is not heard leaves its run running (docs/guarantees.md, What may be lost).
-    if unheard := load.stop_unheard():
-        step(f"{unheard} whose end nobody heard have been stopped", load.until_none_left)
+    if stopped := load.stop_unheard():
+        step(f"{stopped} whose end nobody heard have been stopped", load.until_none_left)
     for _ in range(5):
         # Parents that failed or were stopped are told nothing until somebody resumes them.
         parents = _waiting(built)
@@ -118,7 +118,8 @@ def _settle(campaign: Campaign, built: House, load: Load, watchers: Watchers, sa
             load.resume(session_id)
         step(f"{len(parents)} parents have been resumed", load.until_all_ended)
     step("every client has come to the end of the history", watchers.until_at_the_end)
-    return Judgement("It goes on by itself", f"quiet after {time.monotonic() - begun:.0f} s", against)
+    looked_at = f"quiet after {time.monotonic() - begun:.0f} s; {stopped} runs stopped whose only report nobody heard"
+    return Judgement("It goes on by itself", looked_at, against)
 
 
 def _waiting(built: House) -> list[str]:

@@ -70,6 +70,15 @@ class Faults:
         for thread in threads:
             thread.join(_DEPLOY_SECONDS + 60)
 
+    def faults_of_faults(self) -> list[str]:
+        """What went wrong with them: among others a deploy that failed though nothing else was the matter."""
+        failed = [
+            one for one in self.done if one.fault.kind is Kind.DEPLOY and not one.outcome.startswith("exit code 0")
+        ]
+        alone = [one for one in failed if not any(_overlap(one, other) for other in self.done if other is not one)]
+        unfinished = [f"{one.fault} is not over" for one in self.done if not one.ended]
+        return [*self.broken, *(f"{one.fault}: {one.outcome}" for one in alone), *unfinished]
+
     def _do(self, fault: Fault) -> None:
         with self._locks[fault.target]:
             done = Done(fault, time.monotonic())
@@ -185,3 +194,8 @@ class Faults:
         deployed = self.house.up.rolling_deploy(_DEPLOY_SECONDS)
         last = (deployed.stdout.strip() or deployed.stderr.strip()).rpartition("\n")[2]
         return f"exit code {deployed.returncode}: {last}"
+
+
+def _overlap(one: Done, other: Done) -> bool:
+    # What was killed shortly before may still be starting.
+    return other.begun <= one.ended and one.begun <= other.ended + 20
