@@ -13,7 +13,7 @@ from models.base import DEFAULT_LIMITS, Limits, uuid7
 from models.feed import record_events
 from models.floors import HIGHEST, LOWEST, Stretch, floors
 from models.profiles import Offer, match_sets
-from models.runs import Run, read_runs
+from models.runs import RUN_COLUMNS, Run, as_run
 from models.transitions import run_updated
 
 
@@ -102,8 +102,12 @@ _TAKE = text("""
         unheld_beats = 0
     FROM picked JOIN given g USING (run_id)
     WHERE r.run_id = picked.run_id AND r.status = 'pending' AND r.ready
-    RETURNING r.run_id
+    RETURNING r.run_id, r.session_id, r.type, r.agent_name, CAST(r.parameters AS text), r.project_dir,
+        r.parent_session_id, r.execution_mode, CAST(r.demands AS text), r.labels, CAST(r.scope AS text), r.status,
+        r.runner_id, r.error, r.created_at, r.claimed_at, r.started_at, r.completed_at, r.match_deadline_at,
+        r.not_before, r.attempt, r.max_attempts, r.priority, r.claim_token, r.claim_poll_id, r.owner
 """)
+_TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 
 
 def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
@@ -120,10 +124,10 @@ def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
     return Seeker(ask, offer, runner.capacity)
 
 
-def equip(conn: Connection, seekers: Sequence[Seeker]) -> None:
+def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | None = None) -> None:
     """Put into each seeker which profiles it satisfies and how many runs it still wants."""
     sets = match_sets(conn)
-    sets.refresh(conn)
+    sets.refresh(conn, newest_profile)
     for one in seekers:
         one.left = one.ask.wanted
         one.matches = sets.of(one.offer)
@@ -156,20 +160,22 @@ def claim_runs(
     *,
     delivered: bool,
     limits: Limits = DEFAULT_LIMITS,
+    newest_profile: int | None = None,
 ) -> Assigned:
     """Give ready runs to the seekers, best priority first, oldest first among equals; each run to one of them.
 
-    ``delivered`` is True when the claim's own request will answer with it. Any number of processes may do this at
-    once: a run locked by another is passed over, and nobody is left empty while a run he may take is pending, but for
-    ``ring_again``, which says that a passed-over run may have come free again.
+    ``delivered`` is True when the claim's own request will answer with it; ``newest_profile``, where known, saves a
+    look for newer ones. Any number of processes may do this at once: a run locked by another is passed over, and nobody
+    is left empty while a run he may take is pending, but for ``ring_again``, which says that a passed-over run may have
+    come free again.
     """
     assigned = Assigned()
     if not seekers:
         return assigned
-    equip(conn, seekers)
+    equip(conn, seekers, newest_profile)
     rooms = _rooms(conn, seekers)
     passed: set[str] = set()
-    given: dict[str, str] = {}
+    given: dict[str, tuple[str, Run]] = {}
     while hungry := [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]:
         candidates = _candidates(conn, hungry, passed, sum(one.left for one in hungry) + 8)
         if not candidates:
@@ -180,17 +186,16 @@ def claim_runs(
         floors(conn).count((row.profile_id, row.priority) for row in candidates if row.run_id in taken)
         for run_id, one in plan:
             if run_id in taken:
-                given[run_id] = one.ask.poll_id
+                given[run_id] = (one.ask.poll_id, taken[run_id])
             else:
                 one.left += 1
                 if one.ask.runner_id in rooms:
                     rooms[one.ask.runner_id] += 1
                 assigned.ring_again = True
     assigned.ring_again = assigned.ring_again and any(one.left == one.ask.wanted > 0 for one in seekers)
-    found = read_runs(conn, list(given))
-    for run_id, poll_id in sorted(given.items()):
-        assigned.runs.setdefault(poll_id, []).append(found[run_id])
-    record_events(conn, [run_updated(run) for run in found.values()])
+    for _, (poll_id, run) in sorted(given.items()):
+        assigned.runs.setdefault(poll_id, []).append(run)
+    record_events(conn, [run_updated(run) for _, run in given.values()])
     return assigned
 
 
@@ -261,11 +266,11 @@ def _assign(
     return plan, barred
 
 
-def _take(conn: Connection, plan: Sequence[tuple[str, Seeker]], *, delivered: bool, limits: Limits) -> set[str]:
+def _take(conn: Connection, plan: Sequence[tuple[str, Seeker]], *, delivered: bool, limits: Limits) -> dict[str, Run]:
     if not plan:
-        return set()
+        return {}
     rows = conn.execute(
-        _TAKE,
+        _TAKE_RUNS,
         {
             "run_ids": [run_id for run_id, _ in plan],
             "tokens": [uuid7() for _ in plan],
@@ -277,4 +282,4 @@ def _take(conn: Connection, plan: Sequence[tuple[str, Seeker]], *, delivered: bo
             "start_timeout": limits.start_timeout,
         },
     )
-    return {row.run_id for row in rows}
+    return {row.run_id: as_run(row) for row in rows}

@@ -1,10 +1,10 @@
 """The feed's rows: written with the change they tell of, numbered after its commit."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, text
 
 from models.base import uuid7
@@ -58,7 +58,7 @@ def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
 
 def encode(frame: dict[str, Any]) -> str:
     """Return the frame as compact JSON text; what the caller puts in holds no surrogates."""
-    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
+    return orjson.dumps(frame).decode()
 
 
 def sequence_feed(conn: Connection) -> int:

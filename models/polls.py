@@ -65,7 +65,8 @@ _LOOK = text("""
         EXISTS (SELECT 1 FROM stop_commands c WHERE c.runner_id = a.runner_id
                 AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))) AS stop_due,
         EXISTS (SELECT 1 FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed') AS assigned,
-        EXISTS (SELECT 1 FROM waiting_polls w WHERE w.poll_id = a.poll_id) AS parked
+        EXISTS (SELECT 1 FROM waiting_polls w WHERE w.poll_id = a.poll_id) AS parked,
+        (SELECT max(profile_id) FROM demand_profiles) AS newest_profile
     FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[])) AS a(poll_id, runner_id)
     JOIN runners n ON n.runner_id = a.runner_id
 """)
@@ -145,7 +146,7 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
         # the repeat of a batch that was committed: a worker may be giving these polls something at this moment
         return claim_parked(conn, asks, limits=limits)
     answers, open_asks = _tell(conn, asks, looks, limits)
-    _claim(conn, open_asks, answers, limits)
+    _claim(conn, open_asks, answers, limits, _newest_profile(looks))
     idle = [one for one in open_asks if _answer(answers, one).empty]
     _park(conn, idle)
     for one in idle:
@@ -161,8 +162,9 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     table). Renews ``seen_at``.
     """
     held = {row.poll_id for row in conn.execute(_HOLD_WAITING, {"polls": [ask.poll_id for ask in asks]})}
-    answers, open_asks = _tell(conn, asks, _look(conn, asks, limits), limits)
-    _claim(conn, [one for one in open_asks if one.ask.poll_id in held], answers, limits)
+    looks = _look(conn, asks, limits)
+    answers, open_asks = _tell(conn, asks, looks, limits)
+    _claim(conn, [one for one in open_asks if one.ask.poll_id in held], answers, limits, _newest_profile(looks))
     done = [ask.poll_id for ask in asks if ask.poll_id in held and not _waits(answers[ask.poll_id])]
     if done:
         conn.execute(_UNPARK, {"polls": done})
@@ -285,8 +287,14 @@ def _tell_leave(conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
     return set(told.scalars())
 
 
-def _claim(conn: Connection, seekers: Sequence[Seeker], answers: dict[str, Answer], limits: Limits) -> None:
-    assigned = claim_runs(conn, seekers, delivered=True, limits=limits)
+def _newest_profile(looks: dict[str, Row[Any]]) -> int:
+    return next((row.newest_profile or 0 for row in looks.values()), 0)
+
+
+def _claim(
+    conn: Connection, seekers: Sequence[Seeker], answers: dict[str, Answer], limits: Limits, newest_profile: int
+) -> None:
+    assigned = claim_runs(conn, seekers, delivered=True, limits=limits, newest_profile=newest_profile)
     for one in seekers:
         answer = _answer(answers, one)
         answer.runs = assigned.runs.get(one.ask.poll_id, [])

@@ -1,5 +1,6 @@
 """Demands: what runs ask of runners, one row per distinct set, and which sets each runner satisfies."""
 
+import functools
 import hashlib
 import json
 import threading
@@ -37,15 +38,22 @@ class Demands:
 
     def as_json(self) -> str:
         """Return the JSON text that the run shows: properties that are set, and the tags."""
-        shown: dict[str, Any] = {name: getattr(self, name) for name in PROPERTIES if getattr(self, name) is not None}
-        shown["tags"] = sorted(set(self.tags))
-        return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+        return _written(self)[0]
 
     @property
     def hash(self) -> str:
         """The same for every way to write the same demands."""
-        whole = [self.hostname, self.project_dir, self.executor_profile, self.executor_type, sorted(set(self.tags))]
-        return hashlib.sha256(json.dumps(whole, separators=(",", ":")).encode()).hexdigest()
+        return _written(self)[1]
+
+
+@functools.lru_cache(1024)
+def _written(demands: Demands) -> tuple[str, str]:
+    """The text of demands and their hash, remembered: few sets are asked for again and again."""
+    named = {name: getattr(demands, name) for name in PROPERTIES}
+    tags = sorted(set(demands.tags))
+    shown = {name: value for name, value in named.items() if value is not None} | {"tags": tags}
+    digest = hashlib.sha256(json.dumps([*named.values(), tags], separators=(",", ":")).encode()).hexdigest()
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")), digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +173,20 @@ class MatchSets:
         self._skipped: dict[int, float] = {}
         self._matches: dict[int, _Matches] = {}
 
-    def refresh(self, conn: Connection) -> None:
-        """Read the profiles that were not there before: newer ones, and older ones whose transaction took longer."""
+    def refresh(self, conn: Connection, newest: int | None = None) -> None:
+        """Read the profiles that were not there before: newer ones, and older ones whose transaction took longer.
+
+        ``newest`` is the highest id there is, when the caller knows it: then there may be nothing to read.
+        """
+        now = time.monotonic()
         with self._lock:
+            self._skipped = {one: at for one, at in self._skipped.items() if now - at < self.SKIPPED_SECONDS}
+            if newest is not None and newest <= self._newest and not self._skipped:
+                return
             values = {"known": self._newest, "skipped": list(self._skipped)}
         rows = conn.execute(_NEWER, values).all()
         if not rows:
             return
-        now = time.monotonic()
         with self._lock:
             there = {row.profile_id: row for row in rows}
             fresh = [one for one in sorted(there) if one > self._newest or one in self._skipped]
@@ -180,11 +194,7 @@ class MatchSets:
             newest = max(self._newest, *there)
             passed = range(max(self._newest + 1, newest - self.MOST_SKIPPED), newest)
             self._skipped.update({one: now for one in passed if one not in there})
-            self._skipped = {
-                one: since
-                for one, since in self._skipped.items()
-                if one not in there and now - since < self.SKIPPED_SECONDS
-            }
+            self._skipped = {one: at for one, at in self._skipped.items() if one not in there}
             self._newest = newest
 
     def of(self, offer: Offer) -> frozenset[int]:

@@ -15,6 +15,7 @@ from models.feed import EventRow, encode, record_events
 from models.profiles import AUTONOMOUS, NO_DEMANDS, Demands, ensure_profiles
 from models.reach import Reached, reach, sees
 from models.rounds import in_rounds_of_many
+from models.sessions import Session
 from models.settle import Effect, settle_sessions
 from models.statuses import RunType
 from models.transitions import session_updated
@@ -72,6 +73,17 @@ class Submitted:
 
 
 @dataclass(slots=True)
+class Seen:
+    """The locked rows on which submissions are decided: ``held`` are resumed sessions and parents, by id."""
+
+    born: dict[str, Session]
+    held: dict[str, Row[Any]]
+    ancestors: dict[str, set[str]]
+    reached: Reached
+    max_depth: int
+
+
+@dataclass(slots=True)
 class Plan:
     """A submission with what its session and parent add to it."""
 
@@ -96,10 +108,10 @@ def submit_runs(conn: Connection, items: Sequence[NewRun], *, max_depth: int = 1
     session or key are applied in rounds, in order.
     """
     results: dict[int, Result] = {}
-    _ensure_demands(conn, items)
+    profiles = _ensure_demands(conn, items)
     for places in in_rounds_of_many(items, _touches, _reads):
         batch = [items[place] for place in places]
-        results.update(zip(places, _submit_round(conn, batch, max_depth), strict=True))
+        results.update(zip(places, _submit_round(conn, batch, profiles, max_depth), strict=True))
     return [results[place] for place in range(len(items))]
 
 
@@ -111,11 +123,11 @@ def _reads(item: NewRun) -> list[Any]:
     return [] if item.parent_session_id is None else [item.parent_session_id]
 
 
-def _ensure_demands(conn: Connection, items: Sequence[NewRun]) -> None:
-    """Add new demand profiles before any lock is taken, with the affinity the sessions have just now."""
+def _ensure_demands(conn: Connection, items: Sequence[NewRun]) -> dict[str, int]:
+    """Add new demand profiles before any lock is taken, with the affinity the sessions have just now; ids by hash."""
     resumed = [item.own_session for item in items if item.type is RunType.RESUME]
     sessions = submit_rows.look_at_sessions(conn, resumed) if resumed else {}
-    ensure_profiles(conn, [_demands(item, sessions.get(item.own_session)) for item in items])
+    return ensure_profiles(conn, [_demands(item, sessions.get(item.own_session)) for item in items])
 
 
 def _demands(item: NewRun, session: Row[Any] | None) -> Demands:
@@ -130,7 +142,7 @@ def resume_demands(session: Row[Any]) -> Demands:
     return affinity.merged(Demands(executor_type=AUTONOMOUS))
 
 
-def _submit_round(conn: Connection, items: Sequence[NewRun], max_depth: int) -> list[Result]:
+def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str, int], max_depth: int) -> list[Result]:
     """Submit items of different sessions and keys: keys, new sessions, locks, runs, history."""
     results: dict[str, Result] = {}
     answered = _take_keys(conn, items, results)
@@ -138,19 +150,18 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], max_depth: int) -> 
     parents = [item.parent_session_id for item in fresh if item.parent_session_id is not None]
     starts = [item for item in fresh if item.type is RunType.START]
     # New sessions come before the locks: of two transactions that insert the same one the second waits with no lock.
-    born = submit_rows.reserve_sessions(conn, starts)
-    held = submit_rows.hold_sessions(conn, [item.own_session for item in fresh], parents)
+    born = submit_rows.begin_sessions(conn, starts)
+    held = submit_rows.hold_sessions(conn, [one.own_session for one in fresh if one.type is RunType.RESUME], parents)
     repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in born])
     ancestors = submit_rows.ancestors(conn, [p for p in parents if p in held])
-    reached = reach(
-        conn, [(item.caller, one) for item in fresh for one in (item.own_session, item.parent_session_id or "")]
-    )
+    named = [(item.caller, one) for item in fresh for one in (item.own_session, item.parent_session_id or "")]
+    seen = Seen(born, held, ancestors, reach(conn, named), max_depth)
     plans: list[Plan] = []
     for item in fresh:
         if item.run_id in repeated:
             results[item.run_id] = Submitted(item.run_id, item.own_session)
             continue
-        plan = _plan(item, born, held, ancestors, reached, max_depth)
+        plan = _plan(item, seen)
         if isinstance(plan, Plan):
             plans.append(plan)
         else:
@@ -158,7 +169,7 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], max_depth: int) -> 
     failed = [item for item in fresh if isinstance(results.get(item.run_id), CoordinatorError)]
     submit_rows.drop_sessions(conn, [item.own_session for item in failed if item.own_session in born])
     submit_rows.drop_keys(conn, [item.key for item in failed if item.key is not None and item.key not in answered])
-    _write(conn, plans, born)
+    _write(conn, plans, profiles, born)
     results.update({plan.item.run_id: Submitted(plan.item.run_id, plan.item.own_session) for plan in plans})
     return [results[item.run_id] for item in items]
 
@@ -185,38 +196,53 @@ def _take_keys(
     return set(known)
 
 
-def _plan(
-    item: NewRun,
-    born: set[str],
-    held: dict[str, Row[Any]],
-    ancestors: dict[str, set[str]],
-    reached: Reached,
-    max_depth: int,
-) -> Plan | CoordinatorError:
+def _plan(item: NewRun, seen: Seen) -> Plan | CoordinatorError:
     """Decide one submission on the locked rows of its session and parent."""
-    session = held.get(item.own_session)
-    parent = held.get(item.parent_session_id) if item.parent_session_id is not None else None
-    if item.type is RunType.START and item.own_session not in born:
-        return SessionExists(item.own_session)
-    resumed = item.type is RunType.RESUME
-    if session is None or (resumed and not sees(item.caller, item.own_session, session.owner, reached)):
+    parent = None if item.parent_session_id is None else seen.held.get(item.parent_session_id)
+    if item.type is RunType.START:
+        if item.own_session not in seen.born:
+            return SessionExists(item.own_session)
+        return _refused_parent(item, parent, seen) or _start(item, parent)
+    session = seen.held.get(item.own_session)
+    if session is None or not sees(item.caller, item.own_session, session.owner, seen.reached):
         return NotFound("session", item.own_session)
-    if item.parent_session_id is not None:
-        if (
-            parent is None
-            or not sees(item.caller, item.parent_session_id, parent.owner, reached)
-            or (item.type is RunType.START and item.parent_session_id == item.own_session)
-        ):
-            return NotFound("parent session", item.parent_session_id)
-        if item.own_session in ancestors.get(item.parent_session_id, ()):
-            return ParentIsDescendant(item.parent_session_id)
-        if item.type is RunType.START and parent.depth + 1 > max_depth:
-            return TooDeep(parent.depth + 1, max_depth)
+    return _refused_parent(item, parent, seen) or _resume(item, session, parent)
+
+
+def _refused_parent(item: NewRun, parent: Row[Any] | None, seen: Seen) -> CoordinatorError | None:
+    if item.parent_session_id is None:
+        return None
     start = item.type is RunType.START
+    if (
+        parent is None
+        or not sees(item.caller, item.parent_session_id, parent.owner, seen.reached)
+        or (start and item.parent_session_id == item.own_session)
+    ):
+        return NotFound("parent session", item.parent_session_id)
+    if item.own_session in seen.ancestors.get(item.parent_session_id, ()):
+        return ParentIsDescendant(item.parent_session_id)
+    if start and parent.depth + 1 > seen.max_depth:
+        return TooDeep(parent.depth + 1, seen.max_depth)
+    return None
+
+
+def _start(item: NewRun, parent: Row[Any] | None) -> Plan:
     return Plan(
         item,
-        owner=(parent.owner if parent is not None else item.caller.owner) if start else session.owner,
-        depth=(parent.depth + 1 if parent is not None else 0) if start else session.depth,
+        owner=item.caller.owner if parent is None else parent.owner,
+        depth=0 if parent is None else parent.depth + 1,
+        agent_name=item.agent_name,
+        project_dir=item.project_dir,
+        scope=_merged(None if parent is None else parent.scope, item.scope),
+        demands=_demands(item, None),
+    )
+
+
+def _resume(item: NewRun, session: Row[Any], parent: Row[Any] | None) -> Plan:
+    return Plan(
+        item,
+        owner=session.owner,
+        depth=session.depth,
         agent_name=item.agent_name if item.agent_name is not None else session.agent_name,
         project_dir=item.project_dir if item.project_dir is not None else session.project_dir,
         scope=_merged(session.scope, None if parent is None else parent.scope, item.scope),
@@ -235,16 +261,22 @@ def _merged(*scopes: str | None) -> str | None:
     )
 
 
-def _write(conn: Connection, plans: Sequence[Plan], born: set[str]) -> None:
+def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], born: dict[str, Session]) -> None:
     if not plans:
         return
-    profiles = ensure_profiles(conn, [plan.demands for plan in plans])
+    # The affinity of a session may have changed since it was looked at.
+    changed = [plan.demands for plan in plans if plan.demands.hash not in profiles]
+    profiles |= ensure_profiles(conn, changed) if changed else {}
     fresh = submit_rows.insert_runs(conn, plans, [profiles[plan.demands.hash] for plan in plans])
     written = [plan for plan in plans if plan.item.run_id in fresh]
-    sessions = submit_rows.fill_sessions(conn, written)
-    started = [plan for plan in written if plan.item.own_session in born]
     resumed = [plan for plan in written if plan.item.own_session not in born]
-    rows = [session_updated(sessions[plan.item.own_session], "session_created") for plan in started]
+    filled = [plan for plan in written if plan.item.own_session not in born or plan.item.parent_session_id is not None]
+    sessions = {**born, **submit_rows.fill_sessions(conn, filled)}
+    rows = [
+        session_updated(sessions[plan.item.own_session], "session_created")
+        for plan in written
+        if plan.item.own_session in born
+    ]
     told = settle_sessions(conn, [Effect(plan.item.own_session) for plan in resumed])
     rows += [session_updated(session) for session in told]
     rows += [_run_created(plan) for plan in written]

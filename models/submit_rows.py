@@ -39,14 +39,19 @@ _DROP_KEYS = text("""
 """)
 
 # first_event_id hides what is left of a former session of the same id: its events all have smaller ids.
-_RESERVE = text("""
-    INSERT INTO sessions (session_id, incarnation, status, first_event_id)
-    SELECT s.session_id, s.incarnation, 'pending', e.next_id
-    FROM unnest(CAST(:sessions AS text[]), CAST(:incarnations AS text[])) AS s(session_id, incarnation)
+_BEGIN = text("""
+    INSERT INTO sessions (session_id, incarnation, status, first_event_id, next_run, owner, project_dir, agent_name,
+        scope)
+    SELECT s.session_id, s.incarnation, 'pending', e.next_id, 2, s.owner, s.project_dir, s.agent_name,
+        CAST(s.scope AS json)
+    FROM unnest(CAST(:sessions AS text[]), CAST(:incarnations AS text[]), CAST(:owners AS text[]),
+                CAST(:project_dirs AS text[]), CAST(:agents AS text[]), CAST(:scopes AS text[]))
+        AS s(session_id, incarnation, owner, project_dir, agent_name, scope)
     CROSS JOIN (SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END AS next_id FROM events_id_seq) e
     ORDER BY s.session_id
     ON CONFLICT (session_id) DO NOTHING
-    RETURNING session_id
+    RETURNING session_id, status, created_at, project_dir, agent_name, last_resumed_at, parent_session_id,
+        executor_session_id, executor_profile, hostname, owner, depth
 """)
 
 _KNOWN = text("SELECT run_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))")
@@ -92,17 +97,15 @@ _INSERT_RUNS = text("""
     RETURNING run_id
 """)
 
-_FILL_SESSIONS = text("""
+# What a start has from its parent, and what a resume changes.
+_FILL = text("""
     UPDATE sessions s
-    SET next_run = s.next_run + 1, scope = coalesce(CAST(f.scope AS json), s.scope),
+    SET next_run = s.next_run + CASE WHEN f.starts THEN 0 ELSE 1 END, scope = coalesce(CAST(f.scope AS json), s.scope),
         owner = f.owner, depth = f.depth,
-        project_dir = CASE WHEN f.starts THEN f.project_dir ELSE s.project_dir END,
-        agent_name = CASE WHEN f.starts THEN f.agent_name ELSE s.agent_name END,
         parent_session_id = CASE WHEN f.starts THEN f.parent_session_id ELSE s.parent_session_id END
     FROM unnest(CAST(:sessions AS text[]), CAST(:scopes AS text[]), CAST(:owners AS text[]),
-                CAST(:depths AS integer[]), CAST(:project_dirs AS text[]), CAST(:agents AS text[]),
-                CAST(:parents AS text[]), CAST(:starts AS boolean[]))
-        AS f(session_id, scope, owner, depth, project_dir, agent_name, parent_session_id, starts)
+                CAST(:depths AS integer[]), CAST(:parents AS text[]), CAST(:starts AS boolean[]))
+        AS f(session_id, scope, owner, depth, parent_session_id, starts)
     WHERE s.session_id = f.session_id
     RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
         s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth
@@ -141,13 +144,22 @@ def drop_keys(conn: Connection, keys: Collection[Key]) -> None:
         conn.execute(_DROP_KEYS, _keys(keys))
 
 
-def reserve_sessions(conn: Connection, starts: Sequence["NewRun"]) -> set[str]:
-    """Insert bare rows for the sessions to be started; returns the ids that were free."""
+def begin_sessions(conn: Connection, starts: Sequence["NewRun"]) -> dict[str, Session]:
+    """Insert the sessions to be started, as if none had a parent; returns those whose ids were free."""
     if not starts:
-        return set()
-    ids = sorted({item.own_session for item in starts})
-    rows = conn.execute(_RESERVE, {"sessions": ids, "incarnations": [uuid7() for _ in ids]})
-    return set(rows.scalars())
+        return {}
+    rows = conn.execute(
+        _BEGIN,
+        {
+            "sessions": [item.own_session for item in starts],
+            "incarnations": [uuid7() for _ in starts],
+            "owners": [item.caller.owner for item in starts],
+            "project_dirs": [item.project_dir for item in starts],
+            "agents": [item.agent_name for item in starts],
+            "scopes": [item.scope for item in starts],
+        },
+    )
+    return {row.session_id: as_session(row) for row in rows}
 
 
 def look_at_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
@@ -156,9 +168,9 @@ def look_at_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str
     return _by_id(rows)
 
 
-def hold_sessions(conn: Connection, own: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
-    """Lock the sessions, own and parents' together, in id order."""
-    wanted = sorted({*own, *parents})
+def hold_sessions(conn: Connection, resumed: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
+    """Lock the sessions, those resumed and parents together, in id order."""
+    wanted = sorted({*resumed, *parents})
     if not wanted:
         return {}
     statement = select(sessions).where(sessions.c.session_id.in_(wanted)).order_by(sessions.c.session_id)
@@ -221,18 +233,16 @@ def insert_runs(conn: Connection, plans: Sequence["Plan"], profile_ids: Sequence
 
 
 def fill_sessions(conn: Connection, plans: Sequence["Plan"]) -> Mapping[str, Session]:
-    """Write what the submissions say about their sessions; returns them as they are now."""
+    """Write what resumes, and the parents of starts, change about their sessions; returns them as they are now."""
     if not plans:
         return {}
     rows = conn.execute(
-        _FILL_SESSIONS,
+        _FILL,
         {
             "sessions": [plan.item.own_session for plan in plans],
             "scopes": [plan.scope for plan in plans],
             "owners": [plan.owner for plan in plans],
             "depths": [plan.depth for plan in plans],
-            "project_dirs": [plan.project_dir for plan in plans],
-            "agents": [plan.agent_name for plan in plans],
             "parents": [plan.item.parent_session_id for plan in plans],
             "starts": [plan.item.type.value == "start_session" for plan in plans],
         },

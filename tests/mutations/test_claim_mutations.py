@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from models import claim, deliveries, polls, report, submit_rows, transitions
+from models.runs import RUN_COLUMNS
 from models.submit import submit_runs
 from tests.support import claiming, fencing
 from tests.support.broken import Scenario, notices, without
@@ -52,13 +53,14 @@ def test_a_claim_without_lock_and_without_status_guard_is_noticed(
 ) -> None:
     """Two who saw the same run both take it."""
     guard = " AND r.status = 'pending' AND r.ready"
-    monkeypatch.setattr(claim, "_TAKE", without(claim._TAKE, guard, "FOR NO KEY UPDATE SKIP LOCKED"))
+    broken = without(claim._TAKE, guard, "FOR NO KEY UPDATE SKIP LOCKED")
+    monkeypatch.setattr(claim, "_TAKE_RUNS", broken.columns(*RUN_COLUMNS))
     notices(lambda one: claiming.same_candidates(one, 8), truth, "given to more than one")
 
 
 def test_a_claim_without_skip_locked_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is given out twice, but one slow commit holds up the next claim: it is seen waiting."""
-    monkeypatch.setattr(claim, "_TAKE", without(claim._TAKE, "SKIP LOCKED"))
+    monkeypatch.setattr(claim, "_TAKE_RUNS", without(claim._TAKE, "SKIP LOCKED").columns(*RUN_COLUMNS))
     with pytest.raises(AssertionError, match="waits for the first"):
         claiming.nobody_waits_for_a_claim(truth)
 
