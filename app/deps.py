@@ -6,9 +6,10 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from app.bodies import Fault, Invalid, first_fault, parse_strict, read_body
+from app.entrance import let_in
 from app.lenient import parse_lenient
 from app.web import Web
-from models.base import ADMIN, Caller
+from models.base import Caller
 
 
 async def the_web(request: Request) -> Web:
@@ -17,21 +18,22 @@ async def the_web(request: Request) -> Web:
     return web
 
 
-async def the_caller(_: Request) -> Caller:
+async def the_caller(request: Request) -> Caller:
     """Return who makes this request. While authentication is off everybody is an admin without an owner.
 
-    Every route that reads or writes for somebody takes this one dependency; authentication goes in here.
+    The application has every route depend on it: none is open that app/access.py does not open.
     """
-    return ADMIN
+    web: Web = request.app.state.web
+    return (await let_in(web, request)).caller
 
 
 TheWeb = Annotated[Web, Depends(the_web)]
 TheCaller = Annotated[Caller, Depends(the_caller)]
 
 
-async def strict_body(request: Request, limit: int) -> Any:
+async def strict_body(request: Request, limit: int, *, instead_of_none: bytes = b"") -> Any:
     """Return the parsed body of a submission or setting. Raises Invalid, TooLarge."""
-    document = parse_strict(await read_body(request, limit))
+    document = parse_strict(await read_body(request, limit) or instead_of_none)
     fault = first_fault(document.value, ("body",)) if document.suspect else None
     if fault is not None:
         raise Invalid([fault])

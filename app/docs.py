@@ -16,6 +16,19 @@ def _error(description: str, detail: Any) -> dict[str, Any]:
 
 
 AWAY: Final[Answers] = {503: _error("Postgres is away; see `Retry-After`", "Service temporarily unavailable")}
+TICKET: Final[Answers] = {
+    201: _answer("Good for one stream, within a minute", {"ticket": "tkt_c2VjcmV0", "expires_in": 60}),
+    422: _error(
+        "Not what is expected", [{"type": "enum", "loc": ["query", "types"], "msg": "Should be some of event"}]
+    ),
+    **AWAY,
+}
+TICKET_FILTERS: Final[Mapping[str, tuple[str, bool, str]]] = {
+    "session_id": ("string", False, "Only this session"),
+    "run_id": ("string", False, "Only this run"),
+    "created_by": ("string", False, "Only sessions of this owner"),
+    "types": ("string", False, "Names of events, comma-separated"),
+}
 INVALID: Final[Answers] = {
     413: _error("Larger than allowed", "Request body is larger than 1048576 bytes"),
     422: _error("Not what is expected", [{"type": "missing", "loc": ["body", "type"], "msg": "Field required"}]),

@@ -19,6 +19,11 @@ class Client:
         extensions = request.scope.get("extensions") or {}
         self._is_closing: Callable[[], bool] = extensions.get(CONNECTION, {}).get("is_closing", self.gone.done)
 
+    def leave(self) -> None:
+        """End what is held for it as if it had hung up: nothing is handed out any more."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
     def has_gone(self) -> bool:
         """Whether the server knows at this very moment that the client has hung up.
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Final
 
 import fastapi_offline
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from app import openapi
+from app.deps import the_caller
 from app.drain import Drain
+from app.farewell import Farewell
 from app.health import Health
 from app.middleware import LOOPBACK_ORIGIN, Door, Gate, Meter
 from app.problems import add_handlers
@@ -58,6 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(the_caller)],
     )
     app.state.drain = drain
     app.state.is_ready = lambda: state.ready
@@ -81,13 +85,23 @@ def _add_middleware(app: FastAPI, settings: Settings, drain: Drain, health: Heal
         allow_headers=list(ALLOWED_HEADERS),
         expose_headers=["Retry-After"],
     )
-    app.add_middleware(Door, hosts=settings.allowed_hosts, origins=settings.cors_origins or ())
+    app.add_middleware(
+        Door,
+        hosts=settings.allowed_hosts,
+        origins=settings.cors_origins or (),
+        callers_are_asked=lambda: bool(app.state.web.callers.are_asked),
+    )
+    app.add_middleware(Farewell, drain=drain)
     app.add_middleware(Meter, drain=drain)
 
 
 def _add_docs(app: FastAPI) -> None:
     """The reference for people, with its scripts from a package: it also works without a way out."""
     app.mount(STATIC, StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static"), name="docs-static")
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def read_openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
 
     @app.get("/docs", include_in_schema=False)
     async def read_docs() -> HTMLResponse:

@@ -17,6 +17,7 @@ from app.bodies import Gone
 from app.drain import Drain
 from app.hangup import Client
 from app.problems import Refused, accepted
+from app.signs import Sign
 from models.base import new_id
 from models.claim import Ask
 from models.deliveries import Claim
@@ -78,15 +79,18 @@ class Polls:
         self._chores: set[asyncio.Task[None]] = set()
         drain.on_start(self._spread_ends)
 
-    async def hold(self, runner_id: str, wanted: int, seconds: float, client: Client) -> PollAnswer | None:
+    async def hold(
+        self, runner_id: str, wanted: int, seconds: float, client: Client, subject: str | None = None
+    ) -> PollAnswer | None:
         """Return what there is for the runner, as soon as there is something; None when the time is up (204).
 
-        Raises Refused when Postgres says that the runner is not registered, Gone when the client has hung up; never
-        because Postgres or Redis is away. The answer must be sent without giving way to anything before.
+        ``subject`` is who asks, None for an admin. Raises Refused when Postgres says that the runner is not registered,
+        Gone when the client has hung up; never because Postgres or Redis is away. The answer must be sent without
+        giving way to anything before.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + min(seconds, self._drain.give_up_in())
-        poll = Poll(Ask(new_id("poll_"), runner_id, wanted, self._instance), ends_at, client)
+        poll = Poll(Ask(new_id("poll_"), runner_id, wanted, self._instance, subject), ends_at, client)
         self._held[poll.ask.poll_id] = poll
         metrics.POLLS_PARKED.set(len(self._held))
         client.gone.add_done_callback(lambda _: poll.woken.set())
@@ -106,9 +110,9 @@ class Polls:
             metrics.POLLS_PARKED.set(len(self._held))
         return answer
 
-    def runners(self) -> Iterable[str]:
-        """The runners whose polls are held."""
-        return {poll.ask.runner_id for poll in self._held.values()}
+    def runners(self) -> Iterable[Sign]:
+        """The runners whose polls are held, and who asks for them."""
+        return {(poll.ask.runner_id, poll.ask.subject) for poll in self._held.values()}
 
     def deliver(self, assignments: Iterable[Mapping[str, str]]) -> None:
         """Take the assignments of one message of the mailbox; a poll that is over has given up its row already."""

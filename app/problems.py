@@ -45,6 +45,22 @@ class Missing(Exception):
         self.detail = detail
 
 
+class Unauthenticated(Exception):
+    """A request that shows no credential, or something that is none: 401."""
+
+
+class Forbidden(Exception):
+    """A credential that is not good (any more), or whose role may not do this: 403."""
+
+
+class NothingCame(Exception):
+    """A poll of somebody who cannot be known before its time is up: 204, as if there were no work."""
+
+
+class ComeBack(Exception):
+    """A stream of somebody who cannot be known now: 200, and over at once; its client comes again."""
+
+
 class Problem(NamedTuple):
     """What is answered."""
 
@@ -124,6 +140,13 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
 }
 
 
+_FIXED: Final[Mapping[type[Exception], Problem]] = {
+    Unauthenticated: Problem(401, "An API key or a bearer token is required", {"WWW-Authenticate": "Bearer"}),
+    Forbidden: Problem(403, "The credential was rejected, or its role may not do this"),
+    Gone: Problem(CLIENT_CLOSED_REQUEST, "Client closed the request"),
+}
+
+
 def problem_of(fault: Exception | CoordinatorError) -> Problem:
     """Return what is answered to an exception of a route or an error of a verb. Raises KeyError for unknown ones."""
     match fault:
@@ -131,6 +154,8 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
             return problem_of(fault.error)
         case CoordinatorError():
             return _TABLE[type(fault)](fault)
+        case Unauthenticated() | Forbidden() | Gone():
+            return _FIXED[type(fault)]
         case BadRequest():
             return Problem(400, fault.detail)
         case Missing():
@@ -141,8 +166,6 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
             return Problem(413, fault.detail)
         case Unavailable():
             return Problem(503, "Service temporarily unavailable", {"Retry-After": str(fault.retry_after)})
-        case Gone():
-            return Problem(CLIENT_CLOSED_REQUEST, "Client closed the request")
         case HTTPException():
             return Problem(fault.status_code, fault.detail, fault.headers)
         case RequestValidationError():
@@ -167,6 +190,16 @@ async def answer_problem(_: Request, fault: Exception) -> Response:
     return Response(encode({"detail": problem.detail}), problem.status, dict(problem.headers or {}), JSON)
 
 
+async def answer_nothing(_: Request, __: Exception) -> Response:
+    """Answer a poll that got nothing."""
+    return Response(status_code=204)
+
+
+async def answer_later(_: Request, __: Exception) -> Response:
+    """Answer a stream that cannot begin: on anything but 200 a browser gives up for good."""
+    return Response(b"retry: 2000\n\n", 200, {"Cache-Control": "no-cache"}, "text/event-stream")
+
+
 async def answer_bug(_: Request, __: Exception) -> Response:
     """Answer for what nobody foresaw; the log has it, the client gets no trace."""
     return Response(encode({"detail": "Internal server error"}), 500, media_type=JSON)
@@ -174,7 +207,9 @@ async def answer_bug(_: Request, __: Exception) -> Response:
 
 def add_handlers(app: FastAPI) -> None:
     """Register the table with the application."""
-    ours = (Refused, BadRequest, Missing, Invalid, TooLarge, Unavailable, Gone)
+    ours = (Refused, Unauthenticated, Forbidden, BadRequest, Missing, Invalid, TooLarge, Unavailable, Gone)
     for kind in (*ours, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_problem)
+    app.add_exception_handler(NothingCame, answer_nothing)
+    app.add_exception_handler(ComeBack, answer_later)
     app.add_exception_handler(Exception, answer_bug)

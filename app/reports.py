@@ -12,7 +12,9 @@ from models.texts import storable
 SESSION_STATUSES: Final = frozenset({"idle", "finished"})
 
 
-def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome) -> Report:
+def report_of(
+    body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome, subject: str | None = None
+) -> Report:
     """Return the report a body makes; fields that mean nothing are left out."""
     session_status = body.get("session_status")
     return Report(
@@ -25,10 +27,11 @@ def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Out
         if isinstance(session_status, str) and session_status in SESSION_STATUSES
         else None,
         signal=_text(body.get("signal")),
+        subject=subject,
     )
 
 
-def one_of_many(body: Any, runner_id: str, at: Loc) -> Report:
+def one_of_many(body: Any, runner_id: str, at: Loc, subject: str | None = None) -> Report:
     """Return one report of a list. Raises Invalid when it does not say of which run it is, or what."""
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", at, "Should be an object")])
@@ -38,7 +41,7 @@ def one_of_many(body: Any, runner_id: str, at: Loc) -> Report:
     outcome = body.get("outcome")
     if outcome not in tuple(Outcome):
         raise Invalid([Fault("literal_error", (*at, "outcome"), f"Should be one of {', '.join(Outcome)}")])
-    return report_of(body, run_id, runner_id, Outcome(outcome))
+    return report_of(body, run_id, runner_id, Outcome(outcome), subject)
 
 
 def runner_id_of(body: Mapping[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from app.batching import GroupCommit
 from models.runners import Touch
 
 TOUCH_SECONDS: Final = 10.0
+
+# A runner, and the subject that gives the sign (models.reach.acts_for).
+Sign: TypeAlias = tuple[str, str | None]
 
 
 class Signs:
@@ -15,16 +18,17 @@ class Signs:
 
     def __init__(self, touches: GroupCommit[Touch, bool]) -> None:
         self._touches = touches
-        self._touched: dict[str, float] = {}
+        self._touched: dict[Sign, float] = {}
         self._next_sweep = 0.0
 
-    def seen(self, runner_ids: Iterable[str]) -> None:
-        """Renew the runners' sign of life soon. What fails is made up for by their next request."""
+    def seen(self, signs: Iterable[Sign]) -> None:
+        """Renew the runners' signs of life soon. What fails is made up for by their next request."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_sweep:
             self._next_sweep = now + TOUCH_SECONDS
             self._touched = {one: at for one, at in self._touched.items() if at > now - TOUCH_SECONDS}
-        for runner_id in runner_ids:
-            if self._touched.get(runner_id, 0.0) <= now - TOUCH_SECONDS:
-                self._touched[runner_id] = now
-                self._touches.soon(Touch(runner_id))
+        for sign in signs:
+            if self._touched.get(sign, 0.0) <= now - TOUCH_SECONDS:
+                self._touched[sign] = now
+                runner_id, subject = sign
+                self._touches.soon(Touch(runner_id, subject=subject))

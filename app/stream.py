@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,7 +59,7 @@ class Stream:
         self._woken: asyncio.Future[bool] | None = None
         self._heartbeat = HEARTBEAT
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncGenerator[bytes]:
         """Yield everything there is for the client, until its lifetime, or the process's, ends."""
         self._feed.join(self)
         try:

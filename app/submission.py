@@ -9,9 +9,9 @@ import orjson
 
 from app.bodies import Fault, Invalid, Loc, TooLarge
 from app.parameters import check_parameters
-from app.problems import BadRequest
+from app.problems import BadRequest, Forbidden
 from app.schemas import SESSION_ID, DemandsIn, SubmitRun, checked
-from models.base import Caller, new_id
+from models.base import Caller, Role, new_id
 from models.profiles import Demands
 from models.statuses import ExecutionMode, RunType
 from models.submit import NewRun
@@ -38,6 +38,9 @@ def new_run(
     if asked.type == "resume_session":
         if asked.session_id is None:
             raise BadRequest("session_id is required for resume_session")
+    elif caller.role is Role.RUNNER and asked.parent_session_id is None:
+        # What it starts belongs to a tree that it holds, and so to that tree's owner.
+        raise Forbidden
     elif asked.session_id is not None and not _SESSION_ID.fullmatch(asked.session_id):
         message = "Should be 1 to 128 letters, digits or any of _ . : -"
         raise Invalid([Fault("string_pattern_mismatch", (*at, "session_id"), message)])

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from app.batching import Attempts, held
+from app.callers import Callers
 from app.drain import Drain
 from app.feed import Feed
 from app.health import Health
@@ -42,7 +43,7 @@ class Web:
         self._reading = async_engine(
             settings, pool_size=max(2, settings.web_pool_size // 2), name="coordinator-web-reads"
         )
-        # The feed's reader waits for nobody who lists or catches up.
+        # The feed's reader, and who looks for revoked keys, wait for nobody who lists or catches up.
         self._following = async_engine(settings, pool_size=1, name="coordinator-web-feed")
         self.writes = Attempts(self._writing, self._contact)
         self.reads = Attempts(self._reading, self._contact)
@@ -51,7 +52,9 @@ class Web:
         self.polls = Polls(self.verbs.polls, drain, self.instance, settings.recheck_seconds)
         self.signs = Signs(self.verbs.touch)
         self.waits = Waits(self.reads)
-        self.feed = Feed(Attempts(self._following, self._contact), self.reads, settings, drain)
+        following = Attempts(self._following, self._contact)
+        self.feed = Feed(following, self.reads, settings, drain)
+        self.callers = Callers(settings, following, self.reads, self.writes)
         self.mailbox = Mailbox(settings, self.instance, Letters(self.polls.deliver, self.feed.ring, self._listening))
         self._pulse = Pulse(self)
         self._loops: list[asyncio.Task[None]] = []
@@ -90,6 +93,7 @@ class Web:
             "re-check": self.polls.recheck_forever(),
             "waits": self.waits.look_forever(),
             "feed": self.feed.read_forever(),
+            **self.callers.forever(),
         }
 
     def _listening(self) -> None:

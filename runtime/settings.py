@@ -65,11 +65,27 @@ class Settings(BaseSettings):
     )
     listen_port: Annotated[int, Field(ge=0, le=65_535)] = _about(8765, "Port `coordinator web` binds")
     insecure: bool = _about(False, "Allow binding to a public address although authentication is off")
+    auth: bool = _about(False, "Ask for credentials from the start; else as soon as there is an issuer or a key")
+    oidc_issuer: str = _about("", "Issuer of OIDC tokens: their `iss`, and where its keys are found")
+    oidc_audience: str = _about("", "Audience that a token must be made for: its `aud`")
+    oidc_jwks_url: str = _about("", "The issuer's keys, if its discovery document is not to be asked")
+    oidc_roles_claim: str = _about("permissions", "Claim with the words that give a role; dots lead inwards")
+    oidc_roles: Names = _about(
+        ("admin:full=admin", "runner:execute=runner", "user:runs=user", "user:sessions=user"),
+        "Which of them give which role, comma-separated",
+    )
+    oidc_owner_claim: str = _about("sub", "Claim with the owner of what is submitted")
+    oidc_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = _about(10, "Difference between two clocks")
+    allow_query_tokens: bool = _about(False, "Accept `?api_key=` on GETs, for dashboards that know nothing else")
     cors_origins: Names | None = _about(
         None, "Origins browsers may call from, comma-separated (default: loopback ones)"
     )
     allowed_hosts: Names = _about((), "Further names the service is reached by, comma-separated")
     url: Names = _about(("http://127.0.0.1:8765",), "Where clients and runners find the coordinator, comma-separated")
+
+    # Clients
+    token: str = Field("", description="API key or token that clients and runners show", repr=False)
+    token_file: str = _about("", "A file with it, mode 0600 (default: ~/.config/coordinator/token)")
 
     # Polls, claims and signs of life
     poll_timeout_seconds: Annotated[float, Field(ge=0, le=600)] = _about(30, "A runner's poll is held")
@@ -147,7 +163,7 @@ class Settings(BaseSettings):
             "max_depth": self.max_session_depth,
         }
 
-    @field_validator("cors_origins", "allowed_hosts", "url", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "url", "oidc_roles", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -178,6 +194,31 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return value
 
+    @field_validator("oidc_roles")
+    @classmethod
+    def _mapped(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            word, _, role = one.rpartition("=")
+            if not word or role not in {"admin", "user", "runner"}:
+                message = "must be word=role each, with the roles admin, user and runner"
+                raise ValueError(message)
+        return value
+
+    @field_validator("oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        if value and not is_safe_url(value):
+            message = "must begin with https:// (http:// only to this machine)"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _issuer_and_audience(self) -> Self:
+        if bool(self.oidc_issuer) != bool(self.oidc_audience):
+            message = "COORDINATOR_OIDC_ISSUER and COORDINATOR_OIDC_AUDIENCE go together"
+            raise ValueError(message)
+        return self
+
     @model_validator(mode="after")
     def _stale_before_lost(self) -> Self:
         if self.lost_after_seconds <= self.stale_after_seconds:
@@ -191,6 +232,16 @@ class Settings(BaseSettings):
             if not getattr(self, name):
                 variable = f"{PREFIX}{name.upper()} (or {alias})"
                 raise SettingsError(f"{variable} is not set. `coordinator up` brings its own Postgres and Redis.")
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether what is fetched from there cannot be changed on the way: https, or http to this machine."""
+    try:
+        parts = urlsplit(url)
+        hostname = parts.hostname
+    except ValueError:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and hostname in {"127.0.0.1", "::1", "localhost"})
 
 
 def load_settings() -> Settings:
@@ -209,7 +260,7 @@ def _complaint(item: Mapping[str, Any]) -> str:
     if not where:
         return str(reason)
     # A URL may hold a password: what is wrong with it is said without it.
-    shown = "" if where.lower().endswith("_url") else f", not {item['input']!r}"
+    shown = "" if where.lower().endswith(("_url", "token")) else f", not {item['input']!r}"
     return f"{name}: {reason}{shown}"
 
 
@@ -281,6 +332,8 @@ def _shown(name: str, value: object) -> str:
         return ",".join(value)
     if isinstance(value, float):
         return f"{value:g}" if value < 1e6 else f"{value:.0f}"
+    if name == "token":
+        return MASK
     return masked(str(value)) if name in ALIASES else str(value)
 
 

@@ -1,6 +1,9 @@
 """The feed over Server-Sent Events: everything that happens, to everyone who watches (PROTOCOL, Feed)."""
 
-from typing import Final
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final
 
 from fastapi import APIRouter
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
@@ -11,10 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from app import docs, openapi
 from app.bodies import Fault, Invalid
-from app.deps import TheCaller, TheWeb
+from app.callers import TICKET_SECONDS, Credential
+from app.deps import TheCaller, TheWeb, strict_body
+from app.entrance import credential_of, filters_of_ticket
 from app.hangup import CONNECTION
 from app.lists import storable_query
 from app.stream import Stream, Wanted
+from app.wire import Json
 from models.base import Caller
 from models.feed_pages import FeedFilter
 from runtime import logs
@@ -25,6 +31,9 @@ KINDS: Final = ("session_created", "session_updated", "session_deleted", "event"
 # What comes unless `types` names it.
 USUAL: Final = frozenset(KINDS) - {"run_updated"}
 WORDS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+# What a ticket is bound to.
+FILTERS: Final = ("session_id", "run_id", "created_by", "types")
+LONGEST_FILTER: Final = 1024
 # How long a stream that was to end by itself may take when the process ends.
 GRACE_SECONDS: Final = 1.0
 
@@ -51,7 +60,7 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Follow the feed. `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any
     instance; without one a snapshot comes first.
     """
-    query = request.query_params
+    query, credential = _asked(request), credential_of(request)
     wanted = Wanted(
         caller=caller,
         which=_filter(query, caller),
@@ -60,13 +69,51 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     )
     stream = Stream(web.feed, wanted)
     return FeedResponse(
-        stream.messages(),
+        _watched(web, credential, stream),
         headers={"Cache-Control": "no-cache"},
         # It would send its own in the middle of a message.
         ping=0,
         send_timeout=web.settings.send_timeout_seconds,
         shutdown_grace_period=GRACE_SECONDS,
     )
+
+
+@router.post("/sse/ticket", status_code=201, responses=docs.TICKET, openapi_extra=openapi.fields(docs.TICKET_FILTERS))
+async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Give out a ticket for one stream with these filters, for a browser's `EventSource`: `/sse/sessions?ticket=…`."""
+    body = await strict_body(request, web.settings.submission_bytes, instead_of_none=b"{}")
+    if not isinstance(body, dict):
+        raise Invalid([Fault("dict_type", ("body",), "Should be an object")])
+    filters = {name: body[name] for name in FILTERS if body.get(name) is not None}
+    wrong = [
+        Fault("string_type", ("body", name), "Should be text") for name, value in filters.items() if not _fits(value)
+    ]
+    if wrong:
+        raise Invalid(wrong)
+    _filter(QueryParams(filters), caller)
+    ticket = await web.callers.issue_ticket(credential_of(request), filters)
+    return Json({"ticket": ticket, "expires_in": TICKET_SECONDS}, 201)
+
+
+async def _watched(web: TheWeb, credential: Credential, stream: Stream) -> AsyncIterator[bytes]:
+    """The stream's messages, until the credential is over at the latest."""
+    with web.callers.watching(credential, partial(stream.end_early, 0.0)):
+        async with aclosing(stream.messages()) as messages:
+            async for message in messages:
+                yield message
+
+
+def _asked(request: Request) -> QueryParams:
+    """The query; with a ticket its filters are those that the ticket was given for, whatever the query says."""
+    bound = filters_of_ticket(request)
+    if bound is None:
+        return request.query_params
+    rest = {name: value for name, value in request.query_params.items() if name not in FILTERS}
+    return QueryParams(rest | bound)
+
+
+def _fits(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_FILTER
 
 
 def _filter(query: QueryParams, caller: Caller) -> FeedFilter:

@@ -8,8 +8,10 @@ from starlette.responses import Response
 
 from app import docs, openapi
 from app.batching import Unavailable
-from app.bodies import Fault, Invalid, read_body
-from app.deps import TheWeb, lenient_object, parse_object, strict_body
+from app.bodies import Fault, Gone, Invalid, read_body
+from app.callers import OPEN
+from app.deps import TheCaller, TheWeb, lenient_object, parse_object, strict_body
+from app.entrance import credential_of
 from app.hangup import hang_up
 from app.lenient import encode
 from app.lists import seconds, whole
@@ -17,6 +19,7 @@ from app.problems import BadRequest, Refused, accepted, item_problem
 from app.reports import one_of_many, report_of, runner_id_of
 from app.schemas import RegisterRunner, checked
 from app.wire import OK, Json, claimed_run_json
+from models.base import Caller
 from models.bind import ReportSessionStatus
 from models.errors import CoordinatorError, RunnerNotRegistered
 from models.register import Registration
@@ -36,7 +39,7 @@ ENDINGS: Final = frozenset({"finished", "failed", "stopped"})
 
 
 @router.get("/runs", responses=docs.POLLED, openapi_extra=openapi.query(docs.POLL))
-async def poll(request: Request, web: TheWeb) -> Response:
+async def poll(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Wait for work. Held until there is something, or the time is up (204); never 5xx while Postgres is away."""
     query = request.query_params
     runner_id = query.get("runner_id")
@@ -46,9 +49,15 @@ async def poll(request: Request, web: TheWeb) -> Response:
     wanted = whole(most, ("query", "max"), 0, MOST_RUNS) if most else 1
     patience = seconds(wait, ("query", "wait"), LONGEST_POLL) if wait else web.settings.poll_timeout_seconds
     runner_id = storable(runner_id)
-    web.signs.seen([runner_id])
+    web.signs.seen([(runner_id, caller.scope)])
+    credential = credential_of(request)
     async with hang_up(request) as client:
-        answer = await web.polls.hold(runner_id, wanted, patience, client)
+        with web.callers.watching(credential, client.leave):
+            try:
+                answer = await web.polls.hold(runner_id, wanted, patience, client, caller.scope)
+            except Gone:
+                web.callers.check(credential)
+                raise
     if answer is None:
         return Response(status_code=204)
     if answer.runs:
@@ -58,7 +67,7 @@ async def poll(request: Request, web: TheWeb) -> Response:
 
 
 @router.post("/register", openapi_extra=openapi.body(RegisterRunner), responses=docs.REGISTERED)
-async def register(request: Request, web: TheWeb) -> Response:
+async def register(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Register a process. The same four properties are the same runner; 409 while another process of it is online."""
     body = checked(RegisterRunner, await strict_body(request, web.settings.submission_bytes))
     executor = body.executor
@@ -74,6 +83,9 @@ async def register(request: Request, web: TheWeb) -> Response:
         agents=None if body.agents is None else encode(body.agents).decode(),
         capacity=body.capacity,
         instance_id=body.instance_id,
+        # While authentication is off it is nobody's, and whoever is a runner later may act for it.
+        owner=None if credential_of(request) is OPEN else caller.owner or "",
+        subject=caller.scope,
     )
     registered = accepted(await web.verbs.register.one(registration))
     answer: dict[str, Any] = {
@@ -88,30 +100,30 @@ async def register(request: Request, web: TheWeb) -> Response:
 
 
 @router.post("/heartbeat", responses=docs.HEARD, openapi_extra=openapi.fields(docs.BEAT))
-async def heartbeat(request: Request, web: TheWeb) -> Response:
+async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Say that the runner is alive and, with `holding`, which runs it has."""
     body = await lenient_object(request, web.settings.body_bytes)
     holding = body.get("holding")
     runs = tuple(storable(one) for one in holding if isinstance(one, str)) if isinstance(holding, list) else None
-    beat = Touch(runner_id_of(body), runs)
+    beat = Touch(runner_id_of(body), runs, caller.scope)
     if not accepted(await web.held(lambda: web.verbs.touch.one(beat))):
         raise Refused(RunnerNotRegistered(beat.runner_id))
     return Json(OK)
 
 
 @router.post("/runs/report", responses=docs.REPORTED_MANY, openapi_extra=openapi.fields(docs.REPORTS))
-async def report_many(request: Request, web: TheWeb) -> Response:
+async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Report of many runs at once, in order; a run may appear twice (started, then completed)."""
     body = await lenient_object(request, web.settings.body_bytes)
     runner_id, given = runner_id_of(body), body.get("reports")
     if not isinstance(given, list) or len(given) > MOST_REPORTS:
         raise Invalid([Fault("list_type", ("body", "reports"), f"Should be a list of at most {MOST_REPORTS} reports")])
-    web.signs.seen([runner_id])
+    web.signs.seen([(runner_id, caller.scope)])
     results: list[dict[str, Any]] = [{} for _ in given]
     reports: dict[int, Report] = {}
     for place, one in enumerate(given):
         try:
-            reports[place] = one_of_many(one, runner_id, ("body", "reports", place))
+            reports[place] = one_of_many(one, runner_id, ("body", "reports", place), caller.scope)
         except Invalid as refused:
             results[place] = item_problem(refused)
     outcomes = await web.held(lambda: _all_reported(web, list(reports.values())))
@@ -124,47 +136,47 @@ async def report_many(request: Request, web: TheWeb) -> Response:
 
 
 @router.post("/runs/{run_id}/started", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
-async def started(run_id: str, request: Request, web: TheWeb) -> Response:
+async def started(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Run and session are running from now on."""
-    return await _report(web, request, run_id, Outcome.STARTED)
+    return await _report(web, caller, request, run_id, Outcome.STARTED)
 
 
 @router.post("/runs/{run_id}/completed", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
-async def completed(run_id: str, request: Request, web: TheWeb) -> Response:
+async def completed(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The run did its work; `session_status` says whether a process stays (`idle`)."""
-    return await _report(web, request, run_id, Outcome.COMPLETED)
+    return await _report(web, caller, request, run_id, Outcome.COMPLETED)
 
 
 @router.post("/runs/{run_id}/failed", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
-async def failed(run_id: str, request: Request, web: TheWeb) -> Response:
+async def failed(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The run failed; `error` says why."""
-    return await _report(web, request, run_id, Outcome.FAILED)
+    return await _report(web, caller, request, run_id, Outcome.FAILED)
 
 
 @router.post("/runs/{run_id}/stopped", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
-async def stopped(run_id: str, request: Request, web: TheWeb) -> Response:
+async def stopped(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The run was stopped."""
-    return await _report(web, request, run_id, Outcome.STOPPED)
+    return await _report(web, caller, request, run_id, Outcome.STOPPED)
 
 
 @router.post("/sessions/{session_id}/status", responses=docs.SESSION_REPORTED, openapi_extra=openapi.fields(docs.ENDED))
-async def session_ended(session_id: str, request: Request, web: TheWeb) -> Response:
+async def session_ended(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The session's live process has ended; without effect when it is another runner's, or a run is active."""
     body = await lenient_object(request, web.settings.body_bytes)
     runner_id, status = runner_id_of(body), body.get("status")
     if not isinstance(status, str) or status not in ENDINGS:
         raise BadRequest("Status must be 'finished', 'failed', or 'stopped'")
-    web.signs.seen([runner_id])
-    item = ReportSessionStatus(runner_id, storable(session_id), status)
+    web.signs.seen([(runner_id, caller.scope)])
+    item = ReportSessionStatus(runner_id, storable(session_id), status, caller.scope)
     accepted(await web.held(lambda: web.verbs.session_status.one(item)))
     return Json(OK)
 
 
-async def _report(web: TheWeb, request: Request, run_id: str, outcome: Outcome) -> Response:
+async def _report(web: TheWeb, caller: Caller, request: Request, run_id: str, outcome: Outcome) -> Response:
     raw = await read_body(request, web.settings.body_bytes)
     body = parse_object(raw)
-    report = report_of(body, run_id, runner_id_of(body), outcome)
-    web.signs.seen([report.runner_id])
+    report = report_of(body, run_id, runner_id_of(body), outcome, caller.scope)
+    web.signs.seen([(report.runner_id, report.subject)])
     accepted(await web.held(lambda: web.verbs.report.one(report, len(raw))))
     web.waits.hint([report.run_id])
     return Json(OK)

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import docs, openapi
-from app.deps import TheWeb
+from app.deps import TheCaller, TheWeb
 from app.problems import accepted
 from app.wire import Json, stored
 from models.runners import LeaveRunner, RunnerInfo, list_runners
@@ -18,16 +18,17 @@ router = APIRouter(prefix="/runners", tags=["Runners"])
 
 
 @router.get("", responses=docs.RUNNERS)
-async def read_runners(web: TheWeb) -> Response:
+async def read_runners(web: TheWeb, caller: TheCaller) -> Response:
     """All runners that have not left and are not forgotten; a lost one shows as `stale` with `lost`."""
-    return Json({"runners": [_runner_json(runner) for runner in await web.reads.read(list_runners, limits=web.limits)]})
+    found = await web.reads.read(list_runners, caller.scope, limits=web.limits)
+    return Json({"runners": [_runner_json(runner) for runner in found]})
 
 
 @router.delete("/{runner_id}", responses=docs.LEFT, openapi_extra=openapi.query(docs.LEAVE))
-async def remove_runner(runner_id: str, request: Request, web: TheWeb) -> Response:
+async def remove_runner(runner_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """With `self=true` it leaves now; otherwise it is told on its next poll."""
     itself = request.query_params.get("self", "").lower() in {"true", "1", "yes", "on"}
-    accepted(await web.verbs.deregister.one(LeaveRunner(storable(runner_id), itself)))
+    accepted(await web.verbs.deregister.one(LeaveRunner(storable(runner_id), itself, caller.scope)))
     web.polls.nudge()
     message = "Runner left" if itself else "Runner will be told to leave on its next poll"
     return Json({"ok": True, "message": message, "initiated_by": "self" if itself else "external"})

@@ -11,10 +11,11 @@ from app import docs, openapi
 from app.batching import Unavailable
 from app.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body
 from app.deps import TheCaller, TheWeb, strict_body
+from app.entrance import credential_of
 from app.hangup import hang_up
 from app.lenient import encode
 from app.lists import Page, answer_list, seconds, storable_query, wanted
-from app.problems import BadRequest, accepted, item_problem, of_submission
+from app.problems import BadRequest, Forbidden, accepted, item_problem, of_submission
 from app.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
 from app.submission import idempotency_key, new_run
 from app.wire import Json, run_json, without_nulls
@@ -56,7 +57,7 @@ async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Resp
         try:
             run, size = _batch_item(web, caller, body, place, suspect=document.suspect)
             good.append((place, run, size))
-        except (Invalid, TooLarge, BadRequest) as refused:
+        except (Invalid, TooLarge, BadRequest, Forbidden) as refused:
             results[place] = item_problem(refused)
     outcomes = await web.verbs.submit_bulk.many((run, size) for _, run, size in good)
     if outcomes and all(isinstance(outcome, Unavailable) for outcome in outcomes):
@@ -98,8 +99,12 @@ async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller
     wait = seconds(text, ("query", "wait"), LONGEST_WAIT) if text else 0.0
     run = await _read(web, caller, run_id)
     if wait and run.completed_at is None and not web.drain.draining:
+        credential = credential_of(request)
         async with hang_up(request) as client:
-            run = await web.waits.until_ended(run.run_id, wait, client.gone) or await _read(web, caller, run_id)
+            with web.callers.watching(credential, client.leave):
+                ended = await web.waits.until_ended(run.run_id, wait, client.gone)
+        web.callers.check(credential)
+        run = ended or await _read(web, caller, run_id)
     return Json(run_json(run))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from app import deps
-from models.base import Caller, Role
+from models.base import Role
 from models.feed import read_head, sequence_feed
 from runtime.settings import Settings
+from tests.support.callers import bearer, calling, make_key
 from tests.support.following import Connection, Message, following, ledger, told
 from tests.support.truth import Truth
 from tests.support.waiting import eventually
@@ -275,48 +275,51 @@ def test_a_silent_stream_gives_signs_of_life(client: WebClient) -> None:
 
 
 @pytest.fixture
-def as_caller(web: WebInThread) -> Iterator[dict[str, Caller]]:
-    """Whoever the next requests come from, as authentication will say."""
-    who = {"caller": Caller(Role.USER, "ann")}
-    web.app.dependency_overrides[deps.the_caller] = lambda: who["caller"]
-    yield who
-    web.app.dependency_overrides.clear()
+def guarded(settings: Settings) -> Iterator[WebInThread]:
+    """A web process that asks everybody who it is."""
+    with served(settings.model_copy(update=QUICK | {"auth": True})) as web:
+        until_ready(web)
+        yield web
 
 
-def test_a_user_sees_only_what_is_its_own(client: WebClient, truth: Truth, as_caller: dict[str, Caller]) -> None:
+def test_a_user_sees_only_what_is_its_own(guarded: WebInThread, truth: Truth) -> None:
     """Snapshot, past and present; whatever else it asks for."""
-    mine = client.submit(session_id="anns")
-    as_caller["caller"] = Caller(Role.USER, "bob")
-    client.submit(session_id="bobs")
-    truth.do(sequence_feed)
-    as_caller["caller"] = Caller(Role.USER, "ann")
-    with following(client.url) as stream:
-        init = json.loads(stream.until("init")[-1].data)
-    assert [session["session_id"] for session in init["sessions"]] == [mine["session_id"]]
-    for query in ({}, {"created_by": "ann"}, {"session_id": "anns"}):
-        with following(client.url, query | {"last_event_id": cursor_at(truth, 0)}) as stream:
-            assert told(stream.take(1)) == ledger(truth.engine, where="owner = 'ann' AND kind <> 'run_updated'")
-            say(client, truth, "anns", "for me")
-            assert contents([first_event(stream)]) == ["for me"]
-        truth.rows("DELETE FROM events WHERE kind = 'event'")
-    for query in ({"created_by": "bob"}, {"session_id": "bobs"}):
-        with following(client.url, query | {"last_event_id": cursor_at(truth, 0)}) as stream:
-            messages = stream.messages()
-            assert [next(messages).event for _ in range(3)] == ["", "", ""]
+    token = make_key(truth, Role.USER, "ann")
+    shown = bearer(token)
+    with calling(guarded.client.url, token) as ann, calling(ann.url, make_key(truth, Role.USER, "bob")) as bob:
+        mine = ann.submit(session_id="anns")
+        bob.submit(session_id="bobs")
+        truth.do(sequence_feed)
+        with following(ann.url, None, **shown) as stream:
+            init = json.loads(stream.until("init")[-1].data)
+        assert [session["session_id"] for session in init["sessions"]] == [mine["session_id"]]
+        for query in ({}, {"created_by": "ann"}, {"session_id": "anns"}):
+            with following(ann.url, query | {"last_event_id": cursor_at(truth, 0)}, **shown) as stream:
+                assert told(stream.take(1)) == ledger(truth.engine, where="owner = 'ann' AND kind <> 'run_updated'")
+                say(ann, truth, "anns", "for me")
+                assert contents([first_event(stream)]) == ["for me"]
+            truth.rows("DELETE FROM events WHERE kind = 'event'")
+        for query in ({"created_by": "bob"}, {"session_id": "bobs"}):
+            with following(ann.url, query | {"last_event_id": cursor_at(truth, 0)}, **shown) as stream:
+                messages = stream.messages()
+                assert [next(messages).event for _ in range(3)] == ["", "", ""]
 
 
-def test_an_admin_may_look_at_one_owner(client: WebClient, truth: Truth, as_caller: dict[str, Caller]) -> None:
+def test_an_admin_may_look_at_one_owner(guarded: WebInThread, truth: Truth) -> None:
     """`created_by` filters by owner once sessions have owners."""
-    client.submit(session_id="anns")
-    as_caller["caller"] = Caller(Role.USER, "bob")
-    client.submit(session_id="bobs")
-    truth.do(sequence_feed)
-    as_caller["caller"] = Caller(Role.ADMIN, "root")
-    with following(client.url, {"created_by": "bob"}) as stream:
-        init = json.loads(stream.until("init")[-1].data)
-        say(client, truth, "anns", "not for bob")
-        say(client, truth, "bobs", "for bob")
-        assert contents([first_event(stream)]) == ["for bob"]
+    root = make_key(truth, Role.ADMIN, "root")
+    with (
+        calling(guarded.client.url, make_key(truth, Role.USER, "ann")) as ann,
+        calling(ann.url, make_key(truth, Role.USER, "bob")) as bob,
+    ):
+        ann.submit(session_id="anns")
+        bob.submit(session_id="bobs")
+        truth.do(sequence_feed)
+        with following(ann.url, {"created_by": "bob"}, **bearer(root)) as stream:
+            init = json.loads(stream.until("init")[-1].data)
+            say(ann, truth, "anns", "not for bob")
+            say(bob, truth, "bobs", "for bob")
+            assert contents([first_event(stream)]) == ["for bob"]
     assert [session["session_id"] for session in init["sessions"]] == ["bobs"]
 
 

@@ -30,12 +30,14 @@ class WebClient:
     """Calls as deployed clients and runners make them; every method returns the raw response unless it says otherwise."""
 
     url: str
+    token: str = ""
     http: httpx.Client = field(init=False)
     _threads: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         limits = httpx.Limits(max_connections=100)
-        self.http = httpx.Client(base_url=self.url, timeout=60, limits=limits, trust_env=False)
+        shown = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        self.http = httpx.Client(base_url=self.url, headers=shown, timeout=60, limits=limits, trust_env=False)
         self._threads = ThreadPoolExecutor(16)
 
     def close(self) -> None:

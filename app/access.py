@@ -1,0 +1,122 @@
+"""Who may call which endpoint: the one table that the door reads, and that docs/security.md shows.
+
+What is not in it is for admins only. What a role sees of the things an endpoint shows is decided in the verbs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from fastapi.routing import iter_route_contexts
+from starlette.routing import BaseRoute, Mount
+
+from models.base import Role
+
+
+class Patience(Enum):
+    """What a caller is told whom we cannot know yet: Postgres, or the issuer of its token, is away."""
+
+    PROMPT = auto()  # 503 soon
+    HELD = auto()  # 503 after the report hold: it is sent once
+    POLL = auto()  # 204 when its time is up
+    STREAM = auto()  # a stream that ends at once: a browser gives up for good on anything but 200
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What each role may do with an endpoint, in the words of the table; None: nothing (403)."""
+
+    admin: str | None = "all"
+    user: str | None = None
+    runner: str | None = None
+    patience: Patience = Patience.PROMPT
+    public: bool = False
+
+    def allows(self, role: Role) -> bool:
+        """Whether the role may call the endpoint at all."""
+        return self.words(role) is not None
+
+    def words(self, role: Role) -> str | None:
+        """What the role may do."""
+        match role:
+            case Role.ADMIN:
+                return self.admin
+            case Role.USER:
+                return self.user
+            case Role.RUNNER:
+                return self.runner
+
+
+_OWN, _TREES, _ITSELF = "own", "its trees", "itself"
+_PUBLIC: Final = Access("yes", "yes", "yes", public=True)
+_EVERYBODY: Final = Access("yes", "yes", "yes")
+_THINGS: Final = Access(user=_OWN, runner=_TREES)
+_SENT_ONCE: Final = Access(user=_OWN, runner=_TREES, patience=Patience.HELD)
+_RUNNER: Final = Access(runner=_ITSELF)
+_REPORT: Final = Access(runner=_ITSELF, patience=Patience.HELD)
+
+NOBODY_ELSE: Final = Access()
+
+ACCESS: Final[Mapping[str, Access]] = {
+    "POST /runs": _THINGS,
+    "POST /runs/batch": _THINGS,
+    "GET /runs": _THINGS,
+    "GET /runs/{run_id}": _THINGS,
+    "POST /runs/{run_id}/stop": _THINGS,
+    "GET /sessions": _THINGS,
+    "GET /sessions/{session_id}": _THINGS,
+    "GET /sessions/{session_id}/status": _THINGS,
+    "GET /sessions/{session_id}/result": _THINGS,
+    "GET /sessions/{session_id}/affinity": _THINGS,
+    "POST /sessions/{session_id}/bind": _SENT_ONCE,
+    "PATCH /sessions/{session_id}/metadata": _THINGS,
+    "POST /sessions/{session_id}/stop": _THINGS,
+    "DELETE /sessions/{session_id}": _THINGS,
+    "GET /sessions/{session_id}/events": _THINGS,
+    "POST /sessions/{session_id}/events": _SENT_ONCE,
+    "GET /sse/sessions": Access(user=_OWN, patience=Patience.STREAM),
+    "POST /sse/ticket": Access(user=_OWN),
+    "GET /runner/runs": Access(runner=_ITSELF, patience=Patience.POLL),
+    "POST /runner/register": _RUNNER,
+    "POST /runner/heartbeat": _REPORT,
+    "POST /runner/runs/report": _REPORT,
+    "POST /runner/runs/{run_id}/started": _REPORT,
+    "POST /runner/runs/{run_id}/completed": _REPORT,
+    "POST /runner/runs/{run_id}/failed": _REPORT,
+    "POST /runner/runs/{run_id}/stopped": _REPORT,
+    "POST /runner/sessions/{session_id}/status": _REPORT,
+    "GET /runners": _RUNNER,
+    "DELETE /runners/{runner_id}": _RUNNER,
+    "GET /agents": _EVERYBODY,
+    "GET /capabilities": _EVERYBODY,
+    "GET /mcp-servers": _EVERYBODY,
+    "GET /scripts": _EVERYBODY,
+    "GET /health": _PUBLIC,
+    "GET /health/live": _PUBLIC,
+    "GET /health/ready": _PUBLIC,
+    "GET /metrics": Access("yes"),
+    "GET /docs": _EVERYBODY,
+    "GET /openapi.json": _EVERYBODY,
+}
+
+
+def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
+    """Return the names under which the routes of an application stand in the table, in their order."""
+    return [
+        f"{method} {route.path}"
+        for route in iter_route_contexts(routes)
+        if not isinstance(route.route, Mount)
+        for method in sorted(route.methods or ())
+    ]
+
+
+def access_table(names: Iterable[str]) -> str:
+    """Return the table as docs/security.md shows it."""
+    rows = ["| endpoint | nobody | user | runner | admin |", "|---|---|---|---|---|"]
+    for name in names:
+        access = ACCESS.get(name, NOBODY_ELSE)
+        cells = ["yes" if access.public else "401"]
+        cells += [access.words(role) or "403" for role in (Role.USER, Role.RUNNER, Role.ADMIN)]
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(rows)

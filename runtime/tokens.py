@@ -1,0 +1,198 @@
+"""Tokens that an OIDC issuer signed: its keys, fetched and kept, and whether a token is what it says it is.
+
+Nothing here knows what a claim means to us.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+import jwt
+
+from runtime.logs import log
+from runtime.settings import is_safe_url
+
+# Decided before any key is looked for: `none`, and HS256 with a public key as its secret, go no further.
+ALGORITHMS: Final = {"RS256": "RSA", "ES256": "EC"}
+REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
+DISCOVERY: Final = "/.well-known/openid-configuration"
+FETCH_SECONDS: Final = 5.0
+MOST_BYTES: Final = 1 << 20
+MOST_KEYS: Final = 100
+LEAST_RSA_BITS: Final = 2048
+REFRESH_SECONDS: Final = 600.0
+# A token that names a key we do not have is no reason to ask the issuer more often.
+UNKNOWN_KEY_SECONDS: Final = 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+
+logger = log(__name__)
+
+
+class Rejected(Exception):
+    """The token proves nothing; the message is for the log, never for who sent it."""
+
+
+class KeysMissing(Exception):
+    """The issuer's keys were never fetched: what a token proves cannot be said yet."""
+
+
+class _Unusable(Exception):
+    """What the issuer answered is not what it should be."""
+
+
+class Issuer:
+    """One issuer and its keys, which outlive an outage of it. ``generation`` counts how often they changed."""
+
+    def __init__(self, issuer: str, audience: str, *, jwks_url: str = "", leeway_seconds: float = 10.0) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._jwks_url = jwks_url
+        self._leeway = leeway_seconds
+        self._keys: dict[str | None, list[jwt.PyJWK]] | None = None
+        self._raw: Any = None
+        self._fetching = asyncio.Lock()
+        self._asked_at = -UNKNOWN_KEY_SECONDS
+        self.generation = 0
+
+    async def verify(self, token: str) -> Mapping[str, Any]:
+        """Return the claims of a token that is signed by the issuer, for our audience, and not out of its time.
+
+        Raises Rejected, or KeysMissing while the issuer has never answered.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise Rejected(f"malformed: {type(error).__name__}") from None
+        algorithm, key_id = header.get("alg"), header.get("kid")
+        if algorithm not in ALGORITHMS or "crit" in header:
+            raise Rejected("algorithm or extension is not accepted")
+        key = await self._key(algorithm, key_id if isinstance(key_id, str) else None)
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key.key,
+                algorithms=[algorithm],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=self._leeway,
+                options={"require": list(REQUIRED)},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise Rejected(type(error).__name__) from None
+        return claims
+
+    def lives_for(self, claims: Mapping[str, Any]) -> float:
+        """Return for how many seconds a verified token is still good."""
+        return max(0.0, float(claims["exp"]) + self._leeway - time.time())
+
+    async def keep_keys(self) -> None:
+        """Fetch the keys now and from time to time; what was fetched last is kept while the issuer does not answer."""
+        pause = FIRST_PAUSE
+        while True:
+            if await self._refresh():
+                pause = FIRST_PAUSE
+                await asyncio.sleep(REFRESH_SECONDS * random.uniform(0.8, 1.2))
+            else:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _key(self, algorithm: str, key_id: str | None) -> jwt.PyJWK:
+        key = self._find(algorithm, key_id)
+        if key is None and asyncio.get_running_loop().time() - self._asked_at >= UNKNOWN_KEY_SECONDS:
+            # It may have been made a moment ago.
+            await self._refresh()
+            key = self._find(algorithm, key_id)
+        if key is None:
+            if self._keys is None:
+                raise KeysMissing
+            raise Rejected("signed with an unknown key")
+        return key
+
+    def _find(self, algorithm: str, key_id: str | None) -> jwt.PyJWK | None:
+        """The key of that name; without a name the only one there is for the algorithm."""
+        keys = self._keys or {}
+        candidates = keys.get(key_id, []) if key_id is not None else [key for some in keys.values() for key in some]
+        suited = [key for key in candidates if key.key_type == ALGORITHMS[algorithm]]
+        return suited[0] if len(suited) == 1 else None
+
+    async def _refresh(self) -> bool:
+        """Ask the issuer; of many who want it at once one does. Whether there are keys that it has just given."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with self._fetching:
+            if self._asked_at > began:
+                return self._keys is not None
+            self._asked_at = loop.time()
+            try:
+                async with asyncio.timeout(2 * FETCH_SECONDS), _http() as http:
+                    found = await self._fetch_keys(http)
+            except (_Unusable, httpx.HTTPError, OSError, ValueError, TimeoutError, RecursionError) as error:
+                logger.warning("the issuer's keys could not be fetched", error=str(error) or type(error).__name__)
+                return False
+            self._take(found)
+            return True
+
+    async def _fetch_keys(self, http: httpx.AsyncClient) -> list[Any]:
+        url = self._jwks_url
+        if not url:
+            about = await _fetch(http, self._issuer.rstrip("/") + DISCOVERY)
+            if about.get("issuer") != self._issuer:
+                raise _Unusable("the discovery document is of another issuer")
+            url = str(about.get("jwks_uri", ""))
+        if not is_safe_url(url):
+            raise _Unusable("the address of the keys is not https")
+        keys = (await _fetch(http, url)).get("keys")
+        if not isinstance(keys, list):
+            raise _Unusable("no key set")
+        return keys
+
+    def _take(self, found: list[Any]) -> None:
+        if found == self._raw:
+            return
+        keys: dict[str | None, list[jwt.PyJWK]] = {}
+        for description in found[:MOST_KEYS]:
+            if (key := _usable(description)) is not None:
+                keys.setdefault(key.key_id, []).append(key)
+        self._keys, self._raw = keys, found
+        self.generation += 1
+        logger.info("the issuer's keys", keys=len(keys))
+
+
+def _http() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
+
+
+async def _fetch(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """The JSON object at the address. Raises _Unusable when it is none, or too large."""
+    body = bytearray()
+    async with http.stream("GET", url) as response:
+        if response.status_code != 200:
+            raise _Unusable(f"HTTP {response.status_code}")
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > MOST_BYTES:
+                raise _Unusable("the answer is too large")
+    document = json.loads(body)
+    if not isinstance(document, dict):
+        raise _Unusable("the answer is no JSON object")
+    return document
+
+
+def _usable(description: Any) -> jwt.PyJWK | None:
+    """A public key for signatures of an accepted kind; None for any other."""
+    if not isinstance(description, dict) or description.get("use", "sig") != "sig":
+        return None
+    if description.get("kty") not in ALGORITHMS.values():
+        return None
+    try:
+        key = jwt.PyJWK(description)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return None
+    if key.algorithm_name not in ALGORITHMS:
+        return None
+    is_weak = key.key_type == "RSA" and key.key.key_size < LEAST_RSA_BITS
+    return None if is_weak else key

@@ -1,0 +1,34 @@
+"""Those who call with a credential of their own, and those who should not get in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from models.base import Role
+from models.keys import NewKey, create_keys, mint_token, revoke_keys
+from tests.support.truth import Truth
+from tests.support.web import WebClient
+
+
+def make_key(truth: Truth, role: Role, owner: str | None = None, expires_in: float | None = None) -> str:
+    """The token of a new key."""
+    token, (key_id, secret_hash) = mint_token()
+    truth.do(create_keys, [NewKey(key_id, secret_hash, role, owner, expires_in=expires_in)])
+    return token
+
+
+def revoke(truth: Truth, token: str) -> None:
+    truth.do(revoke_keys, [token.rpartition("_")[0]])
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@contextmanager
+def calling(url: str, token: str) -> Iterator[WebClient]:
+    """A client that shows this token with each call."""
+    client = WebClient(url, token)
+    try:
+        yield client
+    finally:
+        client.close()

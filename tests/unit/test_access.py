@@ -1,0 +1,36 @@
+"""The table of who may call what is about the endpoints there are, and says what the door does."""
+
+import pytest
+
+from app.access import ACCESS, Access, access_table, endpoints
+from app.main import create_app
+from models.base import Role
+from runtime.settings import Settings
+
+
+def test_every_endpoint_has_its_row_and_every_row_its_endpoint() -> None:
+    """A new endpoint is for admins only until somebody says for whom it is."""
+    there = endpoints(create_app(Settings()).routes)
+    assert len(there) == len(set(there))
+    assert set(there) == set(ACCESS)
+
+
+def test_only_signs_of_health_are_public() -> None:
+    """Whatever else is made public must be thought over."""
+    assert {name for name, access in ACCESS.items() if access.public} == {
+        "GET /health",
+        "GET /health/live",
+        "GET /health/ready",
+    }
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_role_without_words_is_not_let_in(role: Role) -> None:
+    """The words of the table and the answer of the door are one thing."""
+    assert Access(admin=None).allows(role) is False
+    assert Access("a", "b", "c").allows(role) is True
+
+
+def test_the_table_shows_an_endpoint_nobody_spoke_about_as_the_admins() -> None:
+    """What is forgotten is closed."""
+    assert access_table(["GET /new"]).splitlines()[-1] == "| `GET /new` | 401 | 403 | 403 | all |"
