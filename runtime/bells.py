@@ -35,29 +35,32 @@ class Ringer:
         self._hushed_until = 0.0
         self._failing = False
 
-    def send(self, actor: Actor) -> bool:
-        """Enqueue `actor` unless a message for it is under way or its queue is long enough. True: a message was sent.
-        Raises what Redis raises.
+    def send(self, *actors: Actor) -> set[Actor]:
+        """Enqueue those of the actors for which no message is under way and whose queue is not long enough; returns
+        them. One round trip looks at all. Raises what Redis raises.
         """
-        queue = QUEUE_OF[actor]
         with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.set(rung_key(actor), b"1", nx=True, px=COALESCE_MILLISECONDS)
-            pipeline.llen(queue_key(queue))
-            first, waiting = pipeline.execute()
-        if not first or waiting >= MAX_WAITING_HINTS:
-            RINGS.labels(actor, "coalesced").inc()
-            return False
-        self._broker.enqueue(Message(queue_name=queue, actor_name=actor, args=(), kwargs={}, options={}))
-        RINGS.labels(actor, "sent").inc()
-        self._failing = False
-        return True
+            for actor in actors:
+                pipeline.set(rung_key(actor), b"1", nx=True, px=COALESCE_MILLISECONDS)
+                pipeline.llen(queue_key(QUEUE_OF[actor]))
+            found = pipeline.execute()
+        sent = set()
+        for actor, first, waiting in zip(actors, found[::2], found[1::2], strict=True):
+            if first and waiting < MAX_WAITING_HINTS:
+                self._broker.enqueue(
+                    Message(queue_name=QUEUE_OF[actor], actor_name=actor, args=(), kwargs={}, options={})
+                )
+                sent.add(actor)
+            RINGS.labels(actor, "sent" if actor in sent else "coalesced").inc()
+        self._failing = self._failing and not sent
+        return sent
 
     def ring(self, actor: Actor) -> bool:
         """The same, but False instead of an exception; none is tried for a second after one failed."""
         if time.monotonic() < self._hushed_until:
             return False
         try:
-            return self.send(actor)
+            return bool(self.send(actor))
         except FAILED as error:
             self._hush(actor, error)
             return False
@@ -83,50 +86,53 @@ class Ringer:
 
 
 class Bells:
-    """The bells of one web process. A ring sets a flag; one task per bell takes it and sends off the event loop, one
-    message in flight per bell, none for a second after a failure.
+    """The bells of one web process. A ring marks an actor; one task takes what is marked and sends it off the event
+    loop, all of it together, nothing for a second after a failure.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._client = sync_client(settings.redis_url)
         self._ringer = Ringer(self._client)
-        self._flags = {actor: asyncio.Event() for actor in Actor}
-        self._threads = ThreadPoolExecutor(max_workers=len(Actor), thread_name_prefix="bell")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._marked: set[Actor] = set()
+        self._rung = asyncio.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bells")
+        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to take flags."""
-        self._tasks = [
-            asyncio.create_task(self._take(actor, flag), name=f"bell {actor}") for actor, flag in self._flags.items()
-        ]
+        """Begin to send."""
+        self._task = asyncio.create_task(self._send_forever(), name="bells")
 
     async def stop(self) -> None:
-        """Send nothing more; flags not yet taken are lost, as any ring may be."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Send nothing more; what is marked is lost, as any ring may be."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def ring(self, actor: Actor) -> None:
         """Wake `actor` soon. From the event loop's thread; never blocks, never raises."""
-        self._flags[actor].set()
+        self._marked.add(actor)
+        self._rung.set()
 
-    async def _take(self, actor: Actor, flag: asyncio.Event) -> None:
+    async def _send_forever(self) -> None:
         loop = asyncio.get_running_loop()
         failing = False
         while True:
-            await flag.wait()
-            flag.clear()
+            await self._rung.wait()
+            self._rung.clear()
+            marked = [actor for actor in Actor if actor in self._marked]
+            self._marked.clear()
             try:
-                await loop.run_in_executor(self._threads, self._ringer.send, actor)
+                await loop.run_in_executor(self._thread, self._ringer.send, *marked)
                 failing = False
                 continue
             except FAILED as error:
-                RINGS.labels(actor, "failed").inc()
+                for actor in marked:
+                    RINGS.labels(actor, "failed").inc()
                 if not failing:
-                    logger.warning("a bell does not ring", bell=actor, error=str(error))
+                    logger.warning("bells do not ring", bells=marked, error=str(error))
             except Exception:
-                logger.exception("a bell does not ring", bell=actor)
+                logger.exception("bells do not ring", bells=marked)
             failing = True
             await asyncio.sleep(HUSH_SECONDS)

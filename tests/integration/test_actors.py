@@ -74,7 +74,7 @@ def test_a_commit_that_a_pass_misses_rings_for_another(
     rung: list[bool] = []
     if mutation:
         monkeypatch.setattr(Ringer, "heard", lambda *_: None)
-    work = Duty(Actor.DISPATCH, 2, lambda: rung.append(room.ringer.send(Actor.DISPATCH)), lambda _: True)
+    work = Duty(Actor.DISPATCH, 2, lambda: rung.append(bool(room.ringer.send(Actor.DISPATCH))), lambda _: True)
     broker = WakingBroker(room.settings.redis_url)
     declare_actors(broker, room.ringer, [work])
 

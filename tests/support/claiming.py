@@ -141,7 +141,7 @@ def all_have_looked(contenders: int) -> Iterator[None]:
     """Nobody takes a run before all have read their candidates: they have read the same ones."""
     barrier, take, calls = Barrier(contenders), claim._take, count()
 
-    def together(conn: Connection, plan: Any, **how: Any) -> set[str]:
+    def together(conn: Connection, plan: Any, **how: Any) -> dict[str, Run]:
         if next(calls) < contenders:
             barrier.wait(BARRIER_SECONDS)
         return take(conn, plan, **how)

@@ -75,7 +75,7 @@ def a_commit_that_a_pass_misses_rings_again(truth: Truth, room: Room) -> None:
         duty.on_message()
         if not runs:
             runs.append(truth.start().run_id)
-            rung.append(room.ringer.send(Actor.DISPATCH))
+            rung.append(bool(room.ringer.send(Actor.DISPATCH)))
 
     broker = WakingBroker(room.settings.redis_url)
     declare_actors(broker, room.ringer, [replace(duty, on_message=dispatch_while_a_client_submits)])
