@@ -72,7 +72,7 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
         time.sleep(campaign.warm_up)
         before = usage(built)
         say(f"the cluster serves: {before}")
-        faults = Faults(built, load, say)
+        faults, began = Faults(built, load, say), time.monotonic()
         faults.run(schedule(campaign.seed, campaign.seconds, gap=campaign.gap))
         say("no more faults: it is to become quiet")
         settled = _settle(campaign, built, load, watchers, say)
@@ -80,7 +80,7 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
             settled,
             *judge(built.engine, load.ledger),
             Judgement("One history for every client", _seen(watchers), watchers.differences()),
-            judge_requests(load.failures(), faults.done, load.ledger),
+            judge_requests(load.failures(), faults.done, load.ledger, began),
             judge_usage(before, usage(built)),
             Judgement("Faults were done and undone", f"{len(faults.done)} faults", faults.faults_of_faults()),
         ]

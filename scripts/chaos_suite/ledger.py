@@ -36,14 +36,19 @@ class Failure:
     def __str__(self) -> str:
         return f"{self.kind} at {self.where}: {self.code or 'no answer'} {self.text[:200]!r}"
 
+    def at(self, beginning: float) -> str:
+        """The same with when it was, in seconds since the beginning."""
+        return f"{self} ({self.begun - beginning:.1f} to {self.ended - beginning:.1f} s)"
+
 
 @dataclass(frozen=True)
 class Delivery:
-    """A run that a poll was given, and when."""
+    """A run that a poll was given: when that had been asked, and when it was answered."""
 
     run_id: str
     token: str
     runner: str
+    asked: float
     at: float
 
 

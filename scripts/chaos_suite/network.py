@@ -37,7 +37,7 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.other is None or self.other.transport is None:
             self.early += data
-        else:
+        elif not self.other.transport.is_closing():
             self.other.transport.write(data)
 
     def pause_writing(self) -> None:

@@ -3,7 +3,6 @@
 Redis, workers and clocks excuse nothing. A live web process is never excused a 5xx to a poll, nor a 500 to anything.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from scripts.chaos_suite.faults import Done
@@ -16,15 +15,15 @@ AFTERMATH_SECONDS = 25.0
 _BY_ITSELF = {502, 503, 504}
 
 
-def judge_requests(failures: Iterable[Failure], done: Sequence[Done], ledger: Ledger) -> Judgement:
-    """Every failure has an excuse."""
-    against: Counter[str] = Counter()
+def judge_requests(failures: Iterable[Failure], done: Sequence[Done], ledger: Ledger, began: float) -> Judgement:
+    """Every failure has an excuse. ``began``: when the first fault was to be done."""
+    against: dict[str, list[str]] = {}
     failed = 0
     for failure in failures:
         failed += 1
         if not excused(failure, done):
-            against[str(failure)] += 1
-    lines = [f"{number} x {text}" if number > 1 else text for text, number in against.most_common()]
+            against.setdefault(str(failure), []).append(failure.at(began))
+    lines = [f"{len(times)} x {times[0]}" if len(times) > 1 else times[0] for times in against.values()]
     looked_at = f"{ledger.answers.total()} answers, {failed} calls failed by what was done to us"
     return Judgement("No request failed that need not", looked_at, lines)
 

@@ -89,12 +89,13 @@ class Runner:
             tasks.create_task(self._beat())
             while True:
                 await self._awake.wait()
+                asked = time.monotonic()
                 answer = await self._poll()
                 await self._awake.wait()
                 if answer is None or answer.status_code != 200:
                     await asyncio.sleep(0 if answer is not None and answer.status_code == 204 else PAUSE_SECONDS)
                     continue
-                self._take(answer.json(), lambda run: tasks.create_task(self._work(run)))
+                self._take(answer.json(), asked, lambda run: tasks.create_task(self._work(run)))
 
     async def _register(self, instance: str) -> None:
         body: dict[str, Any] = {
@@ -121,13 +122,13 @@ class Runner:
             query["max"] = self._manner.at_once
         return await self._wire.call("poll", "GET", "/runner/runs", params=query)
 
-    def _take(self, answer: dict[str, Any], begin: Callable[[dict[str, Any]], object]) -> None:
+    def _take(self, answer: dict[str, Any], asked: float, begin: Callable[[dict[str, Any]], object]) -> None:
         for session_id in answer.get("stop_sessions", []):
             for work in self._works.values():
                 if work.run["session_id"] == session_id:
                     work.stop.set()
         for run in answer.get("runs", [answer["run"]] if "run" in answer else []):
-            given = Delivery(run["run_id"], run["claim_token"], self.name, time.monotonic())
+            given = Delivery(run["run_id"], run["claim_token"], self.name, asked, time.monotonic())
             self._wire.ledger.deliveries.append(given)
             begin(run)
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from models.statuses import TERMINAL, TRANSITIONS, RunStatus
-from scripts.chaos_suite.ledger import Ledger
+from scripts.chaos_suite.ledger import Delivery, Ledger
 
 _SHOWN = 5
 
@@ -154,10 +154,14 @@ def _faults_of(run_id: str, lines: Sequence[Line], status: str | None) -> Iterat
 
 
 def tokens_fence(_connection: Connection, ledger: Ledger) -> Judgement:
-    """What runners saw: no token is given twice, and no report counts once its run is in another's hands."""
-    given: dict[str, list[tuple[float, str, str]]] = {}
+    """What runners saw: no token is given twice, and no report counts once its run is in another's hands.
+
+    An answer may be read late, by a runner or balancer that was frozen: a claim that was made for a poll which had been
+    asked after another's delivery is later than that one's.
+    """
+    given: dict[str, list[Delivery]] = {}
     for one in ledger.deliveries:
-        given.setdefault(one.run_id, []).append((one.at, one.token, one.runner))
+        given.setdefault(one.run_id, []).append(one)
     doubled = [token for token, number in Counter(one.token for one in ledger.deliveries).items() if number > 1]
     against = [f"the claim {token} was delivered twice" for token in doubled]
     ends: Counter[str] = Counter()
@@ -165,10 +169,10 @@ def tokens_fence(_connection: Connection, ledger: Ledger) -> Judgement:
         if report.code != 200:
             continue
         ends[report.run_id] += report.outcome != "started"
-        mine = max(at for at, token, _ in given[report.run_id] if token == report.token)
-        later = [one for one in given[report.run_id] if one[0] > mine and one[0] < report.begun]
+        mine = max(one.at for one in given[report.run_id] if one.token == report.token)
+        later = [one for one in given[report.run_id] if mine < one.asked and one.at < report.begun]
         if later:
-            against.append(f"{report.outcome} of {report.run_id} counted, though {later[0][2]} had it by then")
+            against.append(f"{report.outcome} of {report.run_id} counted, though {later[0].runner} had it by then")
     against += [f"{number} reports of an end of {run_id} counted" for run_id, number in ends.items() if number > 1]
     looked_at = f"{len(ledger.deliveries)} deliveries, {len(ledger.reports)} reports"
     return Judgement("Tokens fence: no two runners had one run at a time", looked_at, against)

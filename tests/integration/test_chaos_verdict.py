@@ -36,7 +36,7 @@ def ledger(truth: Truth) -> Ledger:
     for number in range(3):
         run = running(truth, labels={"key": f"key-{number}"})
         ledger.accept(f"key-{number}", run.run_id, run.session_id)
-        ledger.deliveries.append(Delivery(run.run_id, str(run.claim_token), "runner-1", 1))
+        ledger.deliveries.append(Delivery(run.run_id, str(run.claim_token), "runner-1", 0, 1))
         ledger.reports.append(Report(run.run_id, str(run.claim_token), "started", 200, 2))
         accepted(truth, run, "completed")
         ledger.reports.append(Report(run.run_id, str(run.claim_token), "completed", 200, 3))
@@ -96,7 +96,7 @@ def leave_one_running(truth: Truth, ledger: Ledger, _run_id: str) -> None:
 
 
 def let_two_report(_truth: Truth, ledger: Ledger, run_id: str) -> None:
-    ledger.deliveries.append(Delivery(run_id, _TOKEN, "runner-2", 2.5))
+    ledger.deliveries.append(Delivery(run_id, _TOKEN, "runner-2", 2, 2.5))
 
 
 def deliver_one_claim_twice(_truth: Truth, ledger: Ledger, _run_id: str) -> None:
