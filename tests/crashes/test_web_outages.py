@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -95,17 +96,40 @@ def test_a_frozen_postgres_holds_polls_and_lets_go(
 ) -> None:
     """Connections stay open and silent: the poll ends in 204 all the same, and the next one works."""
     runner = client.register()
-    processes = [psutil.Process(own_postgres.server.pid), *psutil.Process(own_postgres.server.pid).children()]
+    with silent(own_postgres):
+        assert client.poll(runner, 0.5).status_code == 204
+    run_id = eventually(lambda: client.post("/runs", START).json().get("run_id"), 30, what="a submission")
+    assert eventually(lambda: client.poll(runner, 5), 30, what="a run").json()["run"]["run_id"] == run_id
+
+
+def test_what_a_silent_postgres_holds_beyond_the_end_is_answered(
+    web: WebInThread, client: WebClient, own_postgres: OwnPostgres
+) -> None:
+    """The server cuts off what outlasts its patience: it is told to try again, a poll hears of nothing; never 500."""
+    runner = client.register()
+    with silent(own_postgres):
+        writing = client.meanwhile(client.post, "/runs", START)
+        reading = client.meanwhile(client.get, "/runs")
+        polling = client.meanwhile(client.poll, runner, 60)
+        web.until_parked()
+        web.leave(0)
+        answers = [held.result(30) for held in (writing, reading, polling)]
+    assert [answer.status_code for answer in answers] == [503, 503, 204]
+    assert all("try again" in answer.json()["detail"] and answer.headers["retry-after"] for answer in answers[:2])
+
+
+@contextmanager
+def silent(postgres: OwnPostgres) -> Iterator[None]:
+    """All of its processes frozen: connections stay open, and nobody answers."""
+    processes = [psutil.Process(postgres.server.pid), *psutil.Process(postgres.server.pid).children()]
     for process in processes:
         os.kill(process.pid, signal.SIGSTOP)
     try:
-        assert client.poll(runner, 0.5).status_code == 204
+        yield
     finally:
         for process in processes:
             if process.is_running():
                 os.kill(process.pid, signal.SIGCONT)
-    run_id = eventually(lambda: client.post("/runs", START).json().get("run_id"), 30, what="a submission")
-    assert eventually(lambda: client.poll(runner, 5), 30, what="a run").json()["run"]["run_id"] == run_id
 
 
 def test_everything_goes_on_without_redis(settings: Settings, own_redis: OwnRedis) -> None:
