@@ -65,7 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.drain = drain
     app.state.is_ready = lambda: state.ready
-    for room in (runs, sessions, session_events, feed, runner_protocol, runners, health, registries):
+    # In the order of how often they are asked: routes are tried one after another.
+    for room in (runner_protocol, runs, session_events, sessions, feed, runners, health, registries):
         app.include_router(room.router)
     add_handlers(app)
     openapi.describe(app)
