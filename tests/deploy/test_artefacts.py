@@ -180,7 +180,8 @@ def test_balancers_wait_longer_than_the_longest_poll() -> None:
     assert int(annotations["proxy-read-timeout"]) > LONGEST_POLL
     assert int(annotations["proxy-send-timeout"]) > LONGEST_POLL
     assert annotations["proxy-buffering"] == "off"
-    assert "flush_interval -1" in caddy
+    # With -1 a client's hang-up may not reach the replica that holds its poll.
+    assert not re.search(r"^\s*flush_interval", caddy, re.MULTILINE)
 
 
 def test_the_pools_fit_into_postgres() -> None:
