@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.tokens import TokenOption
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -47,6 +49,7 @@ def submit(
     key: Annotated[str, typer.Option(help="Idempotency key: the same one submits once (a new one).")] = "",
     wait: Wait = False,
     url: Urls = None,
+    token: TokenOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Submit a run: `coordinator submit "count the stars" --tag telescope --wait`."""
@@ -76,7 +79,7 @@ def submit(
         views.show_submitted(submitted, as_json=as_json)
         return 0
 
-    call(url, work)
+    call(url, token, work)
 
 
 def runs(
@@ -89,6 +92,7 @@ def runs(
     limit: Limit = 20,
     cursor: Annotated[str, typer.Option(help="Go on where a former list ended.")] = "",
     url: Urls = None,
+    token: TokenOption = "",
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
@@ -109,7 +113,7 @@ def runs(
         views.show_runs(page, as_json=as_json)
         return 0
 
-    call(url, work)
+    call(url, token, work)
 
 
 def run(
@@ -117,6 +121,7 @@ def run(
     wait: Wait = False,
     log: Annotated[bool, typer.Option("--log", help="With what was said in its session.")] = False,
     url: Urls = None,
+    token: TokenOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Show a run, with its result when it has one."""
@@ -124,10 +129,10 @@ def run(
     async def work(client: "CoordinatorClient") -> int:
         return await _follow(client, run_id, wait=wait, log=log, as_json=as_json)
 
-    call(url, work)
+    call(url, token, work)
 
 
-def runners(url: Urls = None, as_json: AsJson = False) -> None:
+def runners(url: Urls = None, token: TokenOption = "", as_json: AsJson = False) -> None:
     """List the registered runners."""
     from cli import views
 
@@ -135,12 +140,13 @@ def runners(url: Urls = None, as_json: AsJson = False) -> None:
         views.show_runners(await client.runners(), as_json=as_json)
         return 0
 
-    call(url, work)
+    call(url, token, work)
 
 
 def stop(
     target: Annotated[str, typer.Argument(metavar="ID", help="A run, or a session with all its runs.")],
     url: Urls = None,
+    token: TokenOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Stop a run or a session."""
@@ -163,7 +169,7 @@ def stop(
         views.show_stopped(answer, as_json=as_json)
         return 0
 
-    call(url, work)
+    call(url, token, work)
 
 
 async def _follow(
@@ -186,19 +192,22 @@ async def _follow(
     return 1 if wait and found["status"] != "completed" else 0
 
 
-def call(urls: list[str] | None, work: "Callable[[CoordinatorClient], Awaitable[int]]") -> None:
+def call(urls: list[str] | None, token: str, work: "Callable[[CoordinatorClient], Awaitable[int]]") -> None:
     """Do the work with a client of the coordinator and end with its exit code; what went wrong is said in one line."""
     import asyncio
     import sys
 
+    from cli.tokens import find_token
     from runner.client import CoordinatorClient
     from runner.errors import Refused, Unreachable
     from runtime.settings import load_settings
 
-    addresses = urls or load_settings().url
+    settings = load_settings()
+    addresses = urls or settings.url
 
     async def connected() -> int:
-        async with CoordinatorClient(addresses, patience_seconds=2) as client:
+        shown = find_token(token, addresses, settings)
+        async with CoordinatorClient(addresses, token=shown, patience_seconds=2) as client:
             return await work(client)
 
     def end(code: int, message: Any) -> None:

@@ -1,9 +1,12 @@
 """`coordinator runner`: takes runs from a coordinator and executes a command for each."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cli.tokens import TokenOption
 
 Urls = Annotated[
     list[str] | None,
@@ -15,6 +18,7 @@ def runner(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="Started for each run, the run on stdin.")],
     *,
     url: Urls = None,
+    token: TokenOption = "",
     name: Annotated[str, typer.Option(help="Executor profile (default: the command's name and a number).")] = "",
     tags: Annotated[str, typer.Option(metavar="A,B", help="What it can do, comma-separated.")] = "",
     require_matching_tags: Annotated[
@@ -39,8 +43,8 @@ def runner(
     import asyncio
     import socket
     from contextlib import ExitStack
-    from pathlib import Path
 
+    from cli.tokens import find_token
     from runner.membership import RegistrationRefused
     from runner.runner import RunnerOptions, run_runner
     from runner.slots import Slot
@@ -48,14 +52,13 @@ def runner(
     from runtime.settings import load_settings
 
     settings = load_settings()
-    directory = Path(project_dir or ".").resolve()
-    if not directory.is_dir():
-        raise typer.BadParameter(f"{directory} is no directory", param_hint="--project-dir")
+    directory = _directory(project_dir)
     with ExitStack() as stack:
         try:
             profile = name or stack.enter_context(Slot(command)).profile
             options = RunnerOptions(
                 urls=url or settings.url,
+                token=find_token(token, url or settings.url, settings),
                 command=command,
                 profile=profile,
                 hostname=hostname or socket.gethostname(),
@@ -71,3 +74,10 @@ def runner(
         except (OSError, ValueError, RegistrationRefused) as error:
             print(f"coordinator: {error}", file=sys.stderr)
             sys.exit(1 if isinstance(error, RegistrationRefused) else 2)
+
+
+def _directory(name: str) -> Path:
+    directory = Path(name or ".").resolve()
+    if not directory.is_dir():
+        raise typer.BadParameter(f"{directory} is no directory", param_hint="--project-dir")
+    return directory

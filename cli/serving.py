@@ -18,6 +18,7 @@ from cli.load_balancer import NAME as BALANCER
 from cli.load_balancer import balancer, find_caddy, until_balanced
 from cli.rolling import Rolling, lock_of
 from cli.supervisor import Child, Refused, Service, Supervisor, own_command
+from cli.tokens import ADMIN_FILE, RUNNER_FILE
 from runtime.embedded import EmbeddedServerError, start_postgres, start_redis
 from runtime.embedded_server import log_of, log_since
 from runtime.processes import (
@@ -39,8 +40,8 @@ _PATIENCE = 3  # deaths in a row before the first `ready` that make us give up
 _RUNNER_GRACE, _WEB_GRACE, _WORKER_GRACE = 1.5, 4.0, 4.0
 # Seconds more than a process takes at most, before it is taken to hang.
 _MARGIN = 3.0
-# What names a database is not for a runner, whose commands are other people's.
-_SECRETS = ("COORDINATOR_DATABASE_URL", "COORDINATOR_REDIS_URL", "DATABASE_URL", "REDIS_URL")
+# What names a database is not for a runner, whose commands are other people's, nor is the key of who started us.
+_SECRETS = ("COORDINATOR_DATABASE_URL", "COORDINATOR_REDIS_URL", "DATABASE_URL", "REDIS_URL", "COORDINATOR_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Wanted:
     web: int
     workers: int
     runner: bool
+    auth: bool
     lb_port: int | None
     data_dir: Path
     log_format: Format
@@ -157,6 +159,9 @@ async def _begin(
         COORDINATOR_LOG_FORMAT=wanted.log_format,
     )
     await _migrate(house, wanted.data_dir, console, env)
+    if wanted.auth:
+        env = {**env, "COORDINATOR_AUTH": "1"}
+        await _keep_keys(house, wanted.data_dir, console, env)
     sockets = listeners[: wanted.web]
     replicas = [house.keep(_web(number, listener, wanted, env)) for number, listener in enumerate(sockets, 1)]
     workers = [house.keep(_worker(number, wanted, env)) for number in range(1, wanted.workers + 1)]
@@ -169,7 +174,7 @@ async def _begin(
         console.balancer(f"http://{HOST}:{wanted.lb_port}")
     rolling.allow(lambda: _migrate(house, wanted.data_dir, console, env))
     if wanted.runner:
-        house.keep(_runner(wanted.urls, env))
+        house.keep(_runner(wanted.urls, wanted.data_dir / RUNNER_FILE, env))
 
 
 async def _servers(wanted: Wanted, house: Supervisor) -> tuple[str, str]:
@@ -192,6 +197,17 @@ async def _migrate(house: Supervisor, data_dir: Path, console: Console, env: dic
     if code:
         raise Refused(f"the database could not be migrated; {path} ends with:\n{said}")
     console.say("migrate", said.rpartition("\n")[2])
+
+
+async def _keep_keys(house: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
+    """Have a key for the people of this machine and one for its runner; a new one for people is shown, once."""
+    file, path = data_dir / ADMIN_FILE, log_of(data_dir, "keys")
+    former = file.read_text() if file.is_file() else ""
+    with path.open("ab") as log:
+        if await house.run_once(own_command("keys", "keep", "--data", str(data_dir)), env, log):
+            raise Refused(f"the keys of --auth could not be made; see {path}")
+    if (token := file.read_text()) != former:
+        console.say("up", f"admin key, shown once and kept in {file}: {token.strip()}")
 
 
 def _web(number: int, listener: socket.socket, wanted: Wanted, env: dict[str, str]) -> Service:
@@ -224,10 +240,12 @@ def _worker(number: int, wanted: Wanted, env: dict[str, str]) -> Service:
     )
 
 
-def _runner(urls: list[str], env: dict[str, str]) -> Service:
+def _runner(urls: list[str], token_file: Path, env: dict[str, str]) -> Service:
     addresses = [part for url in urls for part in ("--url", url)]
     command = own_command("runner", *addresses, "--name", "demo", "--concurrency", "4", "--")
     harmless = {name: value for name, value in env.items() if name not in _SECRETS}
+    if token_file.is_file():
+        harmless["COORDINATOR_TOKEN_FILE"] = str(token_file)
     # The first signal: take no more runs, finish what runs. The second: end that too.
     return Service(
         "runner-1",

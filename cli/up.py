@@ -7,6 +7,7 @@ import typer
 
 
 def up(
+    *,
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65_535, help="Port of the first web replica; the next ones take the following."),
@@ -20,6 +21,9 @@ def up(
         bool, typer.Option("--lb/--no-lb", help="With a load balancer (Caddy) in front of the replicas.")
     ] = False,
     lb_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the load balancer.")] = 8764,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Ask everybody for a key; makes one for this machine, and shows it once.")
+    ] = False,
     runner: Annotated[bool, typer.Option("--runner/--no-runner", help="With a demo runner.")] = True,
     log_format: Annotated[Literal["console", "json"] | None, typer.Option(help="How log lines look.")] = None,
 ) -> None:
@@ -41,6 +45,7 @@ def up(
         web=web,
         workers=workers,
         runner=runner,
+        auth=auth or settings.auth,
         lb_port=lb_port if lb else None,
         data_dir=(data or Path(settings.data_dir)).resolve(),
         log_format=log_format or settings.log_format,

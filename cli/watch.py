@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.client import AsJson, Urls, call
+from cli.tokens import TokenOption
 
 if TYPE_CHECKING:
     from runner.client import CoordinatorClient
@@ -28,6 +29,7 @@ def watch(
     since: Annotated[str, typer.Option(metavar="CURSOR", help="Begin behind this item's id instead of now.")] = "",
     owner: Annotated[str, typer.Option(help="Only sessions of this owner.")] = "",
     url: Urls = None,
+    token: TokenOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Follow what happens, one line each: `coordinator watch --session mine`, `coordinator watch --json | jq .event`.
@@ -62,7 +64,7 @@ def watch(
         return 0
 
     try:
-        call(url, work)
+        call(url, token, work)
     except BrokenPipeError:
         # The interpreter flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -92,13 +92,13 @@ def _resolve(host: str, port: int) -> list[Address]:
 
 
 def _refuse_public(host: str, addresses: list[Address], settings: "Settings") -> None:
-    """Authentication is not configured (it does not exist yet): whoever reaches the port may run jobs."""
+    """Without credentials whoever reaches the port may run jobs; whether there is a key in the database is not seen."""
     public = [where[0] for _, where in addresses if not ipaddress.ip_address(where[0].partition("%")[0]).is_loopback]
-    if public and not settings.insecure:
+    if public and not (settings.auth or settings.oidc_issuer or settings.insecure):
         print(
             f"coordinator: refusing to bind {host}: authentication is not configured, so everyone who reaches "
-            f"{public[0]} could start jobs on your runners. Bind 127.0.0.1, or set COORDINATOR_INSECURE=1 if only "
-            "trusted machines reach that address.",
+            f"{public[0]} could start jobs on your runners. Set COORDINATOR_AUTH=1 (`coordinator keys create` makes "
+            "keys), bind 127.0.0.1, or set COORDINATOR_INSECURE=1 if only trusted machines reach that address.",
             file=sys.stderr,
         )
         raise typer.Exit(2)

@@ -28,6 +28,8 @@ ERROR_TAIL_LINES = 20
 ERROR_TAIL_LENGTH = 8 * 1024
 # Roughly what an event weighs besides its text.
 EVENT_SIZE = 256
+# As who the runner speaks is not for a command, which is other people's.
+_SECRETS = ("COORDINATOR_TOKEN", "COORDINATOR_TOKEN_FILE")
 
 
 class Reporter(Protocol):
@@ -258,8 +260,9 @@ class Execution:
 
 def child_environment(run: ClaimedRun) -> dict[str, str]:
     """What the process inherits from the runner, and which run it is."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     return {
-        **os.environ,
+        **inherited,
         "COORDINATOR_RUN_ID": run["run_id"],
         "COORDINATOR_RUN_SESSION_ID": run["session_id"],
         "COORDINATOR_RUN_ATTEMPT": str(run.get("attempt", 1)),

@@ -73,7 +73,7 @@ class PostgresServer:
     def __init__(self, home: Home, process: ServerProcess, access: Access) -> None:
         self._home = home
         self._process = process
-        self.url = f"postgresql://{_USER}:{access.password}@127.0.0.1:{access.port}/{_DATABASE}"
+        self.url = _url(access)
 
     @property
     def pid(self) -> int:
@@ -117,6 +117,16 @@ def start_postgres(
         server = _adopt(home) or _start(home, port, settings or {})
         _create_database(home, server)
         return server
+
+
+def kept_url(data_dir: Path) -> str | None:
+    """Where the Postgres of this data directory is, or was when it ran; None when there never was one."""
+    path = data_dir / "postgres" / "access.json"
+    return _url(kept_access(path)) if path.exists() else None
+
+
+def _url(access: Access) -> str:
+    return f"postgresql://{_USER}:{access.password}@127.0.0.1:{access.port}/{_DATABASE}"
 
 
 def _user_for(path: Path) -> int | None:

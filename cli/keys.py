@@ -1,0 +1,201 @@
+"""`coordinator keys`: API keys, made, listed and revoked in the database itself, whether anything serves or not."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from models.base import Role
+    from models.keys import Key
+
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
+Data = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Directory of `coordinator up`, where no DATABASE_URL is given.")
+]
+
+keys = typer.Typer(help="API keys: from the first one on every request needs one.", no_args_is_help=True)
+
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@keys.command("create")
+def create(
+    role: Annotated[str, typer.Option(help="admin, user or runner.")],
+    *,
+    owner: Annotated[
+        str, typer.Option(help="Whose things a user sees; as who a runner registers. May be left out for an admin.")
+    ] = "",
+    expires: Annotated[str, typer.Option(metavar="90d", help="Worthless after (m, h, d, w; default: never).")] = "",
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and show it once: only a hash of it is kept."""
+    from models.keys import NewKey, mint_token
+    from runtime.postgres import transaction
+
+    chosen, seconds = _role(role, owner), _seconds(expires)
+    token, parts = mint_token()
+    new = NewKey(parts.key_id, parts.secret_hash, chosen, owner or None, name or None, seconds)
+    with _database(data) as engine, transaction(engine) as connection:
+        key = _create(connection, new)
+    if as_json:
+        print(json.dumps({"key": token, **_shown(key)}, default=datetime.isoformat))
+        return
+    print(token)
+    print("This is shown once. Keep it where only its user can read it.", file=sys.stderr)
+
+
+@keys.command("list")
+def show(data: Data = None, as_json: AsJson = False) -> None:
+    """List all keys, oldest first, without their secrets."""
+    from models.keys import list_keys
+    from runtime.postgres import transaction
+
+    with _database(data) as engine, transaction(engine) as connection:
+        rows = [_shown(key) for key in list_keys(connection)]
+    if as_json:
+        print(json.dumps(rows, indent=2, default=datetime.isoformat))
+        return
+    columns = ("key_id", "role", "owner", "name", "created_at", "expires_at", "last_used_at", "state")
+    cells = [[column.replace("_", " ") for column in columns]]
+    cells += [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@keys.command("revoke")
+def revoke(
+    key_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As `list` shows them: crd_ and 12 digits.")],
+    data: Data = None,
+) -> None:
+    """Make keys worthless for ever, everywhere within 5 s; streams and polls opened with them end."""
+    from models.errors import NotFound
+    from models.keys import revoke_keys
+    from runtime.postgres import transaction
+
+    with _database(data) as engine, transaction(engine) as connection:
+        results = revoke_keys(connection, [key_id[:16] for key_id in key_ids])
+    for key_id, result in zip(key_ids, results, strict=True):
+        if isinstance(result, NotFound):
+            print(f"coordinator: there is no key {key_id[:16]}", file=sys.stderr)
+        else:
+            print(f"{result.key_id} is revoked")
+    if any(isinstance(result, NotFound) for result in results):
+        raise typer.Exit(1)
+
+
+@keys.command("keep", hidden=True)
+def keep(data: Annotated[Path, typer.Option(file_okay=False)]) -> None:
+    """What `coordinator up --auth` needs: a key for the people of this machine and one for its runner, in files."""
+    from cli.tokens import ADMIN_FILE, RUNNER_FILE
+    from models.base import Role
+    from models.keys import NewKey, mint_token
+    from runtime.embedded_server import write_private
+    from runtime.postgres import transaction
+
+    wanted = ((ADMIN_FILE, Role.ADMIN, None), (RUNNER_FILE, Role.RUNNER, "up"))
+    with _database(data) as engine:
+        for file, role, owner in wanted:
+            path = data / file
+            with transaction(engine) as connection:
+                if _is_good(connection, path):
+                    continue
+                token, parts = mint_token()
+                _create(connection, NewKey(parts.key_id, parts.secret_hash, role, owner, f"coordinator up: {file}"))
+            write_private(path, token + "\n")
+
+
+def _create(connection: "Connection", new: Any) -> "Key":
+    from models.keys import Key, create_keys
+
+    (key,) = create_keys(connection, [new])
+    if not isinstance(key, Key):
+        raise TypeError(key)
+    return key
+
+
+def _is_good(connection: "Connection", path: Path) -> bool:
+    """Whether the file keeps a key that is good."""
+    from cli.tokens import TokenFileError, read_token
+    from models.keys import Key, find_keys, is_secret, parse_token
+
+    try:
+        token = parse_token(read_token(path))
+    except TokenFileError:
+        return False
+    if token is None:
+        return False
+    (key,) = find_keys(connection, [token.key_id])
+    return isinstance(key, Key) and is_secret(key, token) and key.lives_for != 0
+
+
+def _role(role: str, owner: str) -> "Role":
+    from models.base import Role
+
+    if role not in set(Role):
+        raise typer.BadParameter("should be admin, user or runner", param_hint="--role")
+    if role != Role.ADMIN and not owner:
+        raise typer.BadParameter(f"a {role} needs an owner", param_hint="--owner")
+    if owner and not (owner.strip() and owner.isprintable() and len(owner) <= 255):
+        raise typer.BadParameter("should be at most 255 printable characters", param_hint="--owner")
+    return Role(role)
+
+
+def _seconds(expires: str) -> float | None:
+    if not expires:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", expires)
+    if found is None:
+        raise typer.BadParameter("should be a number and m, h, d or w: 90d", param_hint="--expires")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _shown(key: "Key") -> dict[str, Any]:
+    fields = {name: value for name, value in asdict(key).items() if name not in {"secret_hash", "lives_for"}}
+    state = "revoked" if key.revoked_at is not None else "expired" if key.lives_for == 0 else "good"
+    return {**fields, "state": state}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return "-" if value is None else "".join(char if char.isprintable() else "?" for char in str(value))
+
+
+@contextmanager
+def _database(data: Path | None) -> "Iterator[Engine]":
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from runtime.embedded_postgres import kept_url
+    from runtime.postgres import is_unavailable, sync_engine
+    from runtime.settings import load_settings, masked
+
+    settings = load_settings()
+    if not settings.database_url:
+        url = kept_url((data or Path(settings.data_dir)).resolve())
+        if url is None:
+            print("coordinator: DATABASE_URL is not set, and `coordinator up` has served nothing here", file=sys.stderr)
+            raise typer.Exit(2)
+        settings = settings.model_validate({**settings.model_dump(), "database_url": url})
+    engine = sync_engine(settings, pool_size=1, name="coordinator keys")
+    try:
+        yield engine
+    except SQLAlchemyError as error:
+        if not is_unavailable(error):
+            raise
+        print(f"coordinator: {masked(settings.database_url)} does not answer: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    finally:
+        engine.dispose()

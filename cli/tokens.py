@@ -1,0 +1,70 @@
+"""Which API key or token a client shows: the command line's, the environment's, or one that a file keeps."""
+
+import stat
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+if TYPE_CHECKING:
+    from runtime.settings import Settings
+
+ADMIN_FILE, RUNNER_FILE = "admin.token", "runner.token"
+
+TokenOption = Annotated[
+    str,
+    typer.Option(metavar="TOKEN", help="API key or token (COORDINATOR_TOKEN, or a file: COORDINATOR_TOKEN_FILE)."),
+]
+
+
+class TokenFileError(ValueError):
+    """A file that should keep a token keeps it badly."""
+
+
+def find_token(given: str, urls: Sequence[str], settings: "Settings") -> str | None:
+    """Return the token to show, None for none: `--token`, COORDINATOR_TOKEN, COORDINATOR_TOKEN_FILE,
+    `~/.config/coordinator/token`, and what `coordinator up --auth` keeps, which goes to this machine only.
+
+    Raises TokenFileError for a file that others may read.
+    """
+    if given or settings.token:
+        return given or settings.token
+    if settings.token_file:
+        return read_token(_at_home(settings.token_file))
+    kept = [_at_home("~/.config/coordinator/token")]
+    if all(_is_here(url) for url in urls):
+        kept.append(Path(settings.data_dir) / ADMIN_FILE)
+    return next((read_token(path) for path in kept if path.is_file()), None)
+
+
+def read_token(path: Path) -> str:
+    """Return the token a file keeps. Raises TokenFileError when it is not there, or not for its owner alone."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenFileError(f"{path} cannot be read: {error}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise TokenFileError(f"{path} may be read by others; chmod 600 {path}")
+    if not text.isascii() or not text.isprintable() or not text:
+        raise TokenFileError(f"{path} does not hold one line with a token")
+    return text
+
+
+def _at_home(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        # A user without a home, as in many containers.
+        return Path(name)
+
+
+def _is_here(url: str) -> bool:
+    hostname = urlsplit(url).hostname or ""
+    try:
+        return hostname == "localhost" or ip_address(hostname).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,161 @@
+"""`coordinator keys`, and commands and runners that show a key."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.base import Role
+from models.keys import find_keys
+from runtime.settings import Settings
+from tests.support.callers import bearer, make_key
+from tests.support.cluster import COMMAND, Cluster
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebClient
+
+
+def command(directory: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`coordinator` as a person calls it, from a home without any key."""
+    return subprocess.run(
+        [str(COMMAND), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": os.environ["PATH"], "HOME": str(directory), **environment},
+        cwd=directory,
+        check=False,
+    )
+
+
+def keys(settings: Settings, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return command(directory, "keys", *arguments, COORDINATOR_DATABASE_URL=settings.database_url)
+
+
+def listed(settings: Settings, directory: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(keys(settings, directory, "list", "--json").stdout)
+    return found
+
+
+def test_a_key_is_shown_once_and_kept_as_a_hash(settings: Settings, truth: Truth, tmp_path: Path) -> None:
+    """The token alone on stdout; nothing in the database, or in any list, is it."""
+    made = keys(settings, tmp_path, "create", "--role", "user", "--owner", "ann", "--expires", "90d", "--name", "ci")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.strip()
+    key_id, _, secret = token.rpartition("_")
+    (stored,) = truth.rows("SELECT k::text AS row, expires_at - created_at AS lives FROM api_keys k")
+    assert secret not in stored.row
+    assert stored.lives.days == 90
+    shown = keys(settings, tmp_path, "list")
+    assert secret not in shown.stdout
+    assert key_id in shown.stdout
+    (one,) = listed(settings, tmp_path)
+    assert (one["role"], one["owner"], one["name"], one["state"]) == ("user", "ann", "ci", "good")
+    assert not {"secret_hash", "lives_for"} & set(one)
+
+
+def test_a_revoked_key_stays_in_the_list(settings: Settings, truth: Truth, tmp_path: Path) -> None:
+    """By its id, or by the whole token; an unknown one is an error, and does not keep the others."""
+    first, second = make_key(truth, Role.ADMIN), make_key(truth, Role.RUNNER, "machine")
+    revoked = keys(settings, tmp_path, "revoke", first[:16], second)
+    assert revoked.returncode == 0, revoked.stderr
+    assert second.rpartition("_")[2] not in revoked.stdout + revoked.stderr
+    assert [one["state"] for one in listed(settings, tmp_path)] == ["revoked", "revoked"]
+    unknown = keys(settings, tmp_path, "revoke", "crd_000000000000")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--role", "root"), "admin, user or runner"),
+        (("--role", "user"), "needs an owner"),
+        (("--role", "runner", "--owner", " "), "printable"),
+        (("--role", "admin", "--expires", "soon"), "90d"),
+        (("--role", "admin", "--expires", "0d"), "90d"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused(
+    settings: Settings, truth: Truth, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """Exit code 2, and no key, so that nothing is closed by accident."""
+    refused = keys(settings, tmp_path, "create", *arguments)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert truth.one("SELECT count(*) FROM api_keys") == 0
+
+
+def test_commands_show_the_token_they_are_given(cluster: Cluster, truth: Truth, tmp_path: Path) -> None:
+    """As an option, in the environment, in a file; without one they say in one line what is wanted."""
+    url = cluster.start_web(auth=1).url
+    token = make_key(truth, Role.USER, "ann")
+    file = tmp_path / "mine"
+    file.write_text(token)
+    file.chmod(0o600)
+    where = {"COORDINATOR_URL": url}
+    for shown in (
+        command(tmp_path, "submit", "hello", "--token", token, **where),
+        command(tmp_path, "runs", COORDINATOR_TOKEN=token, **where),
+        command(tmp_path, "runs", COORDINATOR_TOKEN_FILE=str(file), **where),
+    ):
+        assert shown.returncode == 0, shown.stderr
+    nobody = command(tmp_path, "runs", **where)
+    assert nobody.returncode != 0
+    assert "API key" in nobody.stderr
+    assert len(nobody.stderr.splitlines()) == 1
+    file.chmod(0o644)
+    careless = command(tmp_path, "runs", COORDINATOR_TOKEN_FILE=str(file), **where)
+    assert (careless.returncode, "chmod 600" in careless.stderr) == (2, True)
+    assert token not in careless.stderr
+
+
+def test_a_runner_works_with_a_key_and_keeps_it_to_itself(cluster: Cluster, truth: Truth) -> None:
+    """It registers, polls, binds, writes events and reports with it; the command it starts does not get it."""
+    url = cluster.start_web(auth=1).url
+    token = make_key(truth, Role.RUNNER, "machine")
+    client = WebClient(url, make_key(truth, Role.USER, "ann"))
+    script = "import os; print([name for name in os.environ if 'TOKEN' in name])"
+    runner = cluster.start("runner", ["runner", "--url", url, "--", sys.executable, "-uc", script], {"token": token})
+    run = client.submit()
+    eventually(lambda: client.status(run["run_id"]) == "completed", 20, what=runner.log())
+    events = client.get(f"/sessions/{run['session_id']}/events").json()["events"]
+    assert [event["content"][0]["text"] for event in events if event["event_type"] == "message"] == ["[]"]
+    assert token not in runner.log()
+    client.close()
+
+
+def test_a_runner_whose_key_is_rejected_ends_and_says_so(cluster: Cluster, truth: Truth) -> None:
+    """403 is for ever: it does not knock on and on."""
+    url = cluster.start_web(auth=1).url
+    token = make_key(truth, Role.USER, "ann")
+    runner = cluster.start("runner", ["runner", "--url", url, "--", "true"], {"token": token})
+    assert runner.wait(20) == 1
+    assert "403" in runner.log()
+
+
+def test_a_public_address_is_bound_once_credentials_are_asked_for(cluster: Cluster) -> None:
+    """Without them it needs COORDINATOR_INSECURE."""
+    refused = cluster.start("web", ["web", "--host", "0.0.0.0", "--port", "0"])
+    assert refused.wait(20) == 2
+    assert "COORDINATOR_AUTH=1" in refused.log()
+    bound = cluster.start("web", ["web", "--host", "0.0.0.0", "--port", "0"], {"auth": 1})
+    cluster.wait_until(bound, lambda: "http://0.0.0.0" in bound.log(), "served")
+
+
+def test_keys_in_use_are_written_down(cluster: Cluster, truth: Truth) -> None:
+    """Once a minute at most, by nobody's request."""
+    url = cluster.start_web(auth=1).url
+    token = make_key(truth, Role.ADMIN)
+    client = WebClient(url)
+    assert client.http.get("/runs", headers=bearer(token)).status_code == 200
+
+    def written() -> bool:
+        (key,) = truth.do(find_keys, [token[:16]])
+        return getattr(key, "last_used_at", None) is not None
+
+    eventually(written, 10, what="last_used_at")
+    client.close()

@@ -1,0 +1,63 @@
+"""`coordinator up --auth`: closed from its first moment, and still one command for the people of its machine."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.callers import bearer
+from tests.support.cluster import COMMAND
+from tests.support.servers import new_directory
+from tests.support.up import Up, free_ports
+
+
+@pytest.fixture
+def home(scratch: Path) -> Path:
+    """Where a person starts it, and calls commands later; its data directory is the usual one."""
+    return new_directory(scratch, "up-auth")
+
+
+def up(home: Path, port: int) -> Up:
+    return Up(home / ".coordinator", port, "--web", "1", "--workers", "1", "--auth")
+
+
+def command(home: Path, port: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(COMMAND), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "COORDINATOR_URL": f"http://127.0.0.1:{port}"},
+        cwd=home,
+        check=False,
+    )
+
+
+def test_it_makes_a_key_shows_it_once_and_commands_on_this_machine_just_work(home: Path) -> None:
+    """The key is in a file with mode 0600; its own runner has one for runners; nobody else is let in."""
+    port = free_ports(1)
+    first = up(home, port)
+    try:
+        token = first.line("admin key").split()[-1]
+        url = first.urls[0]
+        assert httpx.get(f"{url}/runs").status_code == 401
+        assert httpx.get(f"{url}/runs", headers=bearer(token)).status_code == 200
+        for name in ("admin.token", "runner.token"):
+            assert stat.S_IMODE((home / ".coordinator" / name).stat().st_mode) == 0o600
+        done = command(home, port, "submit", "hello", "--wait")
+        assert done.returncode == 0, done.stderr
+        assert "You said: hello" in done.stdout
+        assert len(command(home, port, "keys", "list").stdout.splitlines()) == 3
+    finally:
+        first.end()
+    logs = "".join(path.read_text() for path in (home / ".coordinator" / "logs").glob("*.log"))
+    assert token.rpartition("_")[2] not in logs
+    second = up(home, port)
+    try:
+        assert httpx.get(f"{second.urls[0]}/runs", headers=bearer(token)).status_code == 200
+        assert not [line for line in second.lines if "admin key" in line]
+    finally:
+        second.end()
