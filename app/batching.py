@@ -161,7 +161,8 @@ class GroupCommit(Generic[Item, Result]):
     """One verb's queue: at most one flush in flight, a lone item waits for nothing.
 
     An item whose caller was cancelled still commits. ``after`` is called with the results of each commit when their
-    answers are on the way: bells are rung there.
+    answers are on the way: bells are rung there. ``gather`` says how many seconds the next flush waits for company:
+    for what is not urgent.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class GroupCommit(Generic[Item, Result]):
         verb: Verb[Item, Result],
         *,
         after: Callable[[Sequence[Result | CoordinatorError]], None] = lambda _: None,
+        gather: Callable[[], float] = lambda: 0.0,
         max_items: int = 256,
         max_bytes: int = 4 * 1024**2,
         max_waiting_bytes: int = 256 * 1024**2,
@@ -178,6 +180,7 @@ class GroupCommit(Generic[Item, Result]):
         self._verb = verb
         self._name = _name(verb)
         self._after = after
+        self._gather = gather
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._max_waiting_bytes = max_waiting_bytes
@@ -221,9 +224,10 @@ class GroupCommit(Generic[Item, Result]):
         carried = 0
         try:
             while self._waiting:
-                if carried > 1:
-                    # Those just answered are about to come back together.
-                    await asyncio.sleep(GATHER_SECONDS)
+                # Those just answered together are about to come back together.
+                pause = max(self._gather(), GATHER_SECONDS if carried > 1 else 0.0)
+                if pause > 0 and len(self._waiting) < self._max_items:
+                    await asyncio.sleep(pause)
                 riders = self._take()
                 carried = len(riders)
                 await self._flush(riders)

@@ -78,6 +78,8 @@ class Feed:
 
     def join(self, client: Listener) -> None:
         """Count the client in."""
+        if not self._clients:
+            self.ring()
         self._clients.add(client)
         metrics.STREAMS.set(len(self._clients))
 
@@ -114,7 +116,7 @@ class Feed:
     # its reader
 
     async def read_forever(self) -> None:
-        """Read on each ring, and look without one every ~0.5 s; nothing ends it."""
+        """Read on each ring, and look without one every ~0.5 s, half as often while nobody listens; nothing ends it."""
         while True:
             try:
                 await self._read()
@@ -125,8 +127,8 @@ class Feed:
                 log.exception("the feed could not be read")
                 await asyncio.sleep(LONGEST_PAUSE)
             with contextlib.suppress(TimeoutError):
-                pause = self.settings.feed_poll_seconds * random.uniform(0.8, 1.0)
-                await asyncio.wait_for(self._rung.wait(), pause)
+                pause = self.settings.feed_poll_seconds * (1 if self._clients else 2)
+                await asyncio.wait_for(self._rung.wait(), pause * random.uniform(0.8, 1.0))
 
     async def _read(self) -> None:
         if self._window is None or not self._rung.is_set():

@@ -63,8 +63,8 @@ class Pulse:
     async def _beat(self) -> None:
         web = self._web
         web.signs.seen(web.polls.runners())
-        await web.writes.write(_sign, [web.instance])
-        ages = await web.reads.read(duty_ages)
+        await web.writes.autocommit(sign_instance, web.instance)
+        ages = await web.reads.autocommit(duty_ages)
         reasons = {}
         overdue = sorted(duty for duty in (Actor.DISPATCH, Actor.EXPIRE) if ages.get(duty, inf) > OVERDUE_SECONDS)
         if overdue:
@@ -72,12 +72,6 @@ class Pulse:
         if not web.mailbox.connected:
             reasons["redis"] = "Redis does not answer"
         web.health.note(reasons)
-
-
-def _sign(conn: Connection, instances: Sequence[str]) -> list[None]:
-    for instance in instances:
-        sign_instance(conn, instance)
-    return [None for _ in instances]
 
 
 def _leave(conn: Connection, instances: Sequence[str]) -> list[None]:

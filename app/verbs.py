@@ -28,6 +28,9 @@ Result = TypeVar("Result")
 
 # The re-check of all parked polls is one round trip, however many they are.
 ALL_POLLS = 1_000_000
+MOST_TOUCHES = 2_000
+# What nobody is in a hurry for waits so long for company: polls that find nothing begin, end and beat all the time.
+UNHURRIED_SECONDS = 0.025
 
 
 class Verbs:
@@ -57,12 +60,12 @@ class Verbs:
         self.session_status = self._queue(report_session_statuses, ends)
         self.register = self._queue(partial(register_runners, limits=limits), ends)
         self.deregister = self._queue(partial(deregister_runners, limits=limits), ends)
-        self.touch = self._queue(partial(touch_runners, limits=limits), ())
+        self.touch = self._queue(partial(touch_runners, limits=limits), (), gather=_unhurried, max_items=MOST_TOUCHES)
         self.polls = PollVerbs(
-            answer=self._claiming("poll", partial(answer_polls, limits=limits)),
+            answer=self._claiming("poll", partial(answer_polls, limits=limits), gathers=True),
             claim=self._claiming("parked", partial(claim_parked, limits=limits)),
             recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
-            give_up=self._queue(partial(give_up_polls, limits=limits), ()),
+            give_up=self._queue(partial(give_up_polls, limits=limits), (), gather=_unhurried),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), ()),
             release=self._queue(release_claims, work),
         )
@@ -73,20 +76,29 @@ class Verbs:
             await queue.close()
 
     def _claiming(
-        self, source: str, verb: Verb[Ask, PollAnswer], max_items: int | None = None
+        self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, gathers: bool = False
     ) -> GroupCommit[Ask, PollAnswer]:
-        """A queue of polls, which tells the feed only when one got something, and dispatch when one was passed over."""
+        """A queue of polls, which tells the feed only when one got something, and dispatch when one was passed over.
+
+        With ``gathers`` the next ones wait for company while there is nothing to be had: most are parked then.
+        """
+        found = True
 
         def count(results: Sequence[Any]) -> bool:
+            nonlocal found
             answers = [result for result in results if isinstance(result, PollAnswer)]
             if any(answer.passed_over for answer in answers):
                 self._ring(Actor.DISPATCH)
             claimed = sum(len(answer.runs) for answer in answers)
+            found = claimed > 0
             if claimed:
                 metrics.CLAIMS.labels(source).inc(claimed)
             return claimed > 0
 
-        return self._queue(verb, (Actor.BROADCAST,), count=count, max_items=max_items)
+        def gather() -> float:
+            return UNHURRIED_SECONDS if gathers and not found else 0.0
+
+        return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather, max_items=max_items)
 
     def _reporting(self, verb: Verb[Report, ReportResult], rings: Sequence[Actor]) -> GroupCommit[Report, ReportResult]:
         """A queue of reports, which rings for parents only when one of them may have something to hear."""
@@ -104,6 +116,7 @@ class Verbs:
         rings: Sequence[Actor],
         *,
         count: Callable[[Sequence[Any]], bool] = lambda _: True,
+        gather: Callable[[], float] = lambda: 0.0,
         max_items: int | None = None,
     ) -> GroupCommit[Item, Result]:
         def after(results: Sequence[Result | CoordinatorError]) -> None:
@@ -115,8 +128,13 @@ class Verbs:
             self._attempts,
             verb,
             after=after,
+            gather=gather,
             max_items=max_items or self._settings.group_commit_items,
             max_bytes=self._settings.group_commit_bytes,
         )
         self._queues.append(queue)
         return queue
+
+
+def _unhurried() -> float:
+    return UNHURRIED_SECONDS

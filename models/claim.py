@@ -13,7 +13,7 @@ from models.base import DEFAULT_LIMITS, Limits, uuid7
 from models.feed import record_events
 from models.floors import HIGHEST, LOWEST, Stretch, floors
 from models.profiles import Offer, match_sets
-from models.runs import RUN_COLUMNS, Run, as_run
+from models.runs import RUN_COLUMNS, Run, as_run, returning_runs
 from models.transitions import run_updated
 
 
@@ -40,6 +40,15 @@ class Seeker:
     capacity: int | None
     left: int = 0
     matches: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class Promised:
+    """The seekers that would get a run, the candidates they would choose from, and whether more could get one after."""
+
+    seekers: list[Seeker] = field(default_factory=list)
+    candidates: Sequence[Row[Any]] = ()
+    more: bool = False
 
 
 @dataclass(slots=True)
@@ -83,7 +92,7 @@ _IN_HAND = text("""
 """)
 
 # MATERIALIZED keeps the planner from locking more rows than are assigned; SKIP LOCKED leaves a run to whoever is first.
-_TAKE = text("""
+_TAKE = returning_runs("""
     WITH given AS (
         SELECT * FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[]), CAST(:polls AS text[]),
                              CAST(:runners AS text[]), CAST(:registrations AS bigint[]))
@@ -102,10 +111,6 @@ _TAKE = text("""
         unheld_beats = 0
     FROM picked JOIN given g USING (run_id)
     WHERE r.run_id = picked.run_id AND r.status = 'pending' AND r.ready
-    RETURNING r.run_id, r.session_id, r.type, r.agent_name, CAST(r.parameters AS text), r.project_dir,
-        r.parent_session_id, r.execution_mode, CAST(r.demands AS text), r.labels, CAST(r.scope AS text), r.status,
-        r.runner_id, r.error, r.created_at, r.claimed_at, r.started_at, r.completed_at, r.match_deadline_at,
-        r.not_before, r.attempt, r.max_attempts, r.priority, r.claim_token, r.claim_poll_id, r.owner
 """)
 _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 
@@ -133,8 +138,8 @@ def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | Non
         one.matches = sets.of(one.offer)
 
 
-def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> tuple[list[Seeker], bool]:
-    """Return the seekers that would get a run now, without locking anything, and whether more could get one after.
+def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> Promised:
+    """Return who would get a run now, without locking anything.
 
     Dispatch asks this first, so that of thousands of waiting polls it locks only those it has something for.
     """
@@ -146,12 +151,14 @@ def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> tuple[lis
             rooms[row.runner_id] -= row.in_hand
     hungry = [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]
     if not hungry:
-        return [], False
+        return Promised()
     rows = _candidates(conn, hungry, (), most)
     plan, _ = _assign(rows, hungry, rooms)
     chosen = {one.ask.poll_id: one for _, one in plan}
+    for one in chosen.values():
+        one.left = one.ask.wanted
     # A pass that gives nothing out leaves everything as it was: another one at once would do the same, for ever.
-    return list(chosen.values()), len(rows) >= most and 0 < len(chosen) < len(hungry)
+    return Promised(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(hungry))
 
 
 def claim_runs(
@@ -161,29 +168,32 @@ def claim_runs(
     delivered: bool,
     limits: Limits = DEFAULT_LIMITS,
     newest_profile: int | None = None,
+    candidates: Sequence[Row[Any]] = (),
 ) -> Assigned:
     """Give ready runs to the seekers, best priority first, oldest first among equals; each run to one of them.
 
     ``delivered`` is True when the claim's own request will answer with it; ``newest_profile``, where known, saves a
-    look for newer ones. Any number of processes may do this at once: a run locked by another is passed over, and nobody
-    is left empty while a run he may take is pending, but for ``ring_again``, which says that a passed-over run may have
-    come free again.
+    look for newer ones, and ``candidates`` of ``promise`` the first look at the queues. Any number of processes may do
+    this at once: a run locked by another is passed over, and nobody is left empty while a run he may take is pending,
+    but for ``ring_again``, which says that a passed-over run may have come free again.
     """
     assigned = Assigned()
     if not seekers:
         return assigned
-    equip(conn, seekers, newest_profile)
+    if not candidates:
+        equip(conn, seekers, newest_profile)
     rooms = _rooms(conn, seekers)
     passed: set[str] = set()
     given: dict[str, tuple[str, Run]] = {}
     while hungry := [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]:
-        candidates = _candidates(conn, hungry, passed, sum(one.left for one in hungry) + 8)
-        if not candidates:
+        rows = candidates or _candidates(conn, hungry, passed, sum(one.left for one in hungry) + 8)
+        if not rows:
             break
-        plan, barred = _assign(candidates, hungry, rooms)
+        candidates = ()
+        plan, barred = _assign(rows, hungry, rooms)
         passed.update(barred, (run_id for run_id, _ in plan))
         taken = _take(conn, plan, delivered=delivered, limits=limits)
-        floors(conn).count((row.profile_id, row.priority) for row in candidates if row.run_id in taken)
+        floors(conn).count((row.profile_id, row.priority) for row in rows if row.run_id in taken)
         for run_id, one in plan:
             if run_id in taken:
                 given[run_id] = (one.ask.poll_id, taken[run_id])

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from models.base import DEFAULT_LIMITS, Limits
 from models.errors import StaleClaim
-from models.runs import Run, read_runs
+from models.runs import RUN_COLUMNS, Run, as_run, read_runs, returning_runs
 from models.settle import Effect
 from models.statuses import RunStatus
 from models.transitions import Move, hold_runs, move_runs
@@ -22,7 +22,7 @@ class Claim:
 
 
 # Whoever is about to hand a run out asks once more: a frozen process may hold a message about a claim that has ended.
-_CONFIRM = text("""
+_CONFIRM = returning_runs("""
     UPDATE runs r
     SET delivered_at = coalesce(r.delivered_at, clock_timestamp()),
         claim_deadline_at = clock_timestamp() + make_interval(secs => :start_timeout)
@@ -32,8 +32,8 @@ _CONFIRM = text("""
           WHERE r.claim_token = c.claim_token AND r.status = 'claimed'
           ORDER BY r.run_id FOR NO KEY UPDATE OF r) held
     WHERE r.run_id = held.run_id AND r.claim_token = held.claim_token AND r.status = 'claimed'
-    RETURNING r.run_id
 """)
+_CONFIRM_RUNS = _CONFIRM.columns(*RUN_COLUMNS)
 
 _OF_POLLS = text("""
     SELECT claim_poll_id, run_id, claim_token FROM runs
@@ -52,23 +52,25 @@ def confirm_deliveries(
     From here on the run waits for ``started`` up to ``start_timeout``. Safe to repeat.
     """
     rows = conn.execute(
-        _CONFIRM,
+        _CONFIRM_RUNS,
         {
             "run_ids": [item.run_id for item in items],
             "tokens": [item.claim_token for item in items],
             "start_timeout": limits.start_timeout,
         },
     )
-    confirmed = set(rows.scalars())
-    found = read_runs(conn, sorted({item.run_id for item in items}))
-    results: list[Run | StaleClaim] = []
-    for item in items:
-        run = found.get(item.run_id)
-        if run is not None and item.run_id in confirmed and run.claim_token == item.claim_token:
-            results.append(run)
-        else:
-            results.append(StaleClaim(item.run_id, run.status if run else "not_existent"))
-    return results
+    confirmed = {row.run_id: as_run(row) for row in rows}
+    ended = [item for item in items if not _is_of(item, confirmed.get(item.run_id))]
+    now = read_runs(conn, sorted({item.run_id for item in ended}))
+    stale = {
+        item: StaleClaim(item.run_id, now[item.run_id].status if item.run_id in now else "not_existent")
+        for item in ended
+    }
+    return [stale.get(item) or confirmed[item.run_id] for item in items]
+
+
+def _is_of(claim: Claim, run: Run | None) -> bool:
+    return run is not None and run.claim_token == claim.claim_token
 
 
 def confirm_polls(

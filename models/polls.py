@@ -199,17 +199,19 @@ def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEF
     done = Dispatched()
     rows = {row.poll_id: row for row in conn.execute(_WAITING, {"seen": 5, "most": 20_000})}
     waiting = [seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance), row) for row in rows.values()]
-    chosen, done.again = promise(conn, waiting, limit)
-    if not chosen:
+    promised = promise(conn, waiting, limit)
+    done.again = promised.more
+    if not promised.seekers:
         return done
-    held = set(conn.execute(_HOLD_SOME, {"polls": [one.ask.poll_id for one in chosen]}).scalars())
-    assigned = claim_runs(conn, [one for one in chosen if one.ask.poll_id in held], delivered=False, limits=limits)
+    held = set(conn.execute(_HOLD_SOME, {"polls": [one.ask.poll_id for one in promised.seekers]}).scalars())
+    seekers = [one for one in promised.seekers if one.ask.poll_id in held]
+    assigned = claim_runs(conn, seekers, delivered=False, limits=limits, candidates=promised.candidates)
     if assigned.runs:
         conn.execute(_UNPARK, {"polls": list(assigned.runs)})
     for poll_id, claimed in assigned.runs.items():
         letters = done.by_instance.setdefault(rows[poll_id].instance, [])
         letters += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
-    done.again = done.again or assigned.ring_again or len(held) < len(chosen)
+    done.again = done.again or assigned.ring_again or len(held) < len(promised.seekers)
     return done
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, TextClause, select, text
 
-from models.base import Caller
+from models.base import Caller, JsonText
 from models.errors import NotFound
 from models.reach import reach, sees
 from models.statuses import TERMINAL
@@ -47,6 +47,15 @@ class Run:
 
 
 RUN_COLUMNS = tuple(runs.c[field.name] for field in fields(Run))
+_COLUMNS_OF_R = ", ".join(
+    f"CAST(r.{column.name} AS text)" if isinstance(column.type, JsonText) else f"r.{column.name}"
+    for column in RUN_COLUMNS
+)
+
+
+def returning_runs(statement: str) -> TextClause:
+    """Return a statement that changes runs, called r in it, and answers with ``.columns(*RUN_COLUMNS)``."""
+    return text(f"{statement} RETURNING {_COLUMNS_OF_R}")
 
 
 def as_run(row: Row[Any]) -> Run:

@@ -44,7 +44,7 @@ def test_a_confirmation_without_the_token_is_noticed(truth: Truth, monkeypatch: 
     unfenced = without(
         deliveries._CONFIRM, "r.claim_token = c.claim_token AND ", " AND r.claim_token = held.claim_token"
     )
-    monkeypatch.setattr(deliveries, "_CONFIRM", unfenced)
+    monkeypatch.setattr(deliveries, "_CONFIRM_RUNS", unfenced.columns(*RUN_COLUMNS))
     notices(fencing.an_old_message_starts_nothing, truth)
 
 

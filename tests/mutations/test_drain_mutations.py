@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from app.drain import Drain
+from app.farewell import Farewell
 from app.polls import Polls
 from runtime.settings import Settings
 from tests.support.draining import everybody_who_waits_is_answered
@@ -30,6 +32,17 @@ def test_an_end_without_a_drain_is_noticed(web: WebInThread, monkeypatch: pytest
         everybody_who_waits_is_answered(web)
 
 
+@pytest.fixture
+def no_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing answers what is cut at the end: that is the net below the drain, and would hide that it is broken."""
+
+    async def pass_on(self: Farewell, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    monkeypatch.setattr(Farewell, "__call__", pass_on)
+
+
+@pytest.mark.usefixtures("no_farewell")
 def test_a_drain_that_only_says_so_is_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readiness and headers alone end no poll."""
     monkeypatch.setattr(Drain, "_begin", lambda _: None)
@@ -37,6 +50,7 @@ def test_a_drain_that_only_says_so_is_noticed(web: WebInThread, monkeypatch: pyt
         everybody_who_waits_is_answered(web)
 
 
+@pytest.mark.usefixtures("no_farewell")
 def test_polls_that_do_not_give_up_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployed runner would count each as a failure."""
     monkeypatch.setattr(Polls, "_spread_ends", lambda _: None)
