@@ -77,6 +77,6 @@ def _trees(subject: str) -> Select[Any]:
         .join(runners, runners.c.runner_id == runs.c.runner_id)
         .where(its, runs.c.status.in_(sorted(IN_HAND)))
     )
-    tree = live.union(in_hand).cte("tree", recursive=True)
+    tree = select(live.union(in_hand).subquery("held").c.session_id).cte("tree", recursive=True)
     tree = tree.union(select(sessions.c.session_id).join(tree, sessions.c.parent_session_id == tree.c.session_id))
     return select(tree.c.session_id)

@@ -1,0 +1,197 @@
+"""Two owners and their runner on one coordinator, and every call that one of them may make with the other's ids."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import httpx
+
+from models.base import Role
+from tests.support.callers import calling, make_key
+from tests.support.truth import Truth
+from tests.support.web import PROMPT, WebClient
+
+# Stands in everything that is Bob's, and nowhere else.
+MARK = "belongs-to-bob"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a caller names: Bob's own things, or such as there never were."""
+
+    session: str
+    run: str
+    runner: str
+
+
+NONE = Names(session="never-was", run="run_never_was", runner="lnch_never_was")
+
+Calls: TypeAlias = Mapping[str, Callable[[WebClient, Names], list[httpx.Response]]]
+
+
+@dataclass(frozen=True)
+class Tenants:
+    """Everybody, and what is Bob's. ``machine`` is the runner that works for him, ``other`` holds nothing of his."""
+
+    ann: WebClient
+    bob: WebClient
+    admin: WebClient
+    machine: WebClient
+    other: WebClient
+    bobs: Names
+    child: Names
+
+    def close(self) -> None:
+        for client in (self.ann, self.bob, self.admin, self.machine, self.other):
+            client.close()
+
+
+@contextmanager
+def tenants(url: str, truth: Truth) -> Iterator[Tenants]:
+    """Bob has a session with a live process, events and a result, one child of it, and one run that nobody takes."""
+    roles = {"ann": Role.USER, "bob": Role.USER, "admin": Role.ADMIN, "machine": Role.RUNNER, "other": Role.RUNNER}
+    with ExitStack() as stack:
+        who = {name: stack.enter_context(calling(url, make_key(truth, role, name))) for name, role in roles.items()}
+        bob, machine = who["bob"], who["machine"]
+        runner_id = machine.register(MARK)
+        session_id = f"session-{MARK}"
+        bob.submit(
+            session_id=session_id,
+            parameters={"prompt": MARK},
+            project_dir=f"/{MARK}",
+            agent_name=MARK,
+            labels={"team": MARK},
+            scope={"secret": MARK},
+        )
+        run = machine.claim(runner_id)
+        good(machine.report(run, runner_id, "started"))
+        where = {"executor_session_id": MARK, "hostname": MARK, "executor_profile": "e"}
+        good(machine.post(f"/sessions/{session_id}/bind", where))
+        for kind in ("message", "result"):
+            event = {
+                "event_type": kind,
+                "session_id": session_id,
+                "timestamp": "t",
+                "content": MARK,
+                "result_text": MARK,
+            }
+            good(machine.post(f"/sessions/{session_id}/events", event))
+        child = machine.submit(parent_session_id=session_id, session_id=f"child-{MARK}", parameters={"prompt": MARK})
+        good(machine.report(run, runner_id, "completed", session_status="idle"))
+        bob.submit(
+            session_id=f"waiting-{MARK}",
+            labels={"team": MARK},
+            parameters={"prompt": MARK},
+            additional_demands={"tags": [MARK]},
+        )
+        yield Tenants(
+            **who,
+            bobs=Names(session_id, run["run_id"], runner_id),
+            child=Names(child["session_id"], child["run_id"], runner_id),
+        )
+
+
+def good(answer: httpx.Response) -> httpx.Response:
+    assert answer.status_code in {200, 201}, answer.text
+    return answer
+
+
+def _event(names: Names) -> dict[str, Any]:
+    return {"event_type": "message", "session_id": names.session, "timestamp": "t", "content": "from a stranger"}
+
+
+def _start(**fields: Any) -> dict[str, Any]:
+    return {"type": "start_session", "parameters": PROMPT} | fields
+
+
+def _resume(names: Names) -> dict[str, Any]:
+    return {"type": "resume_session", "session_id": names.session, "parameters": PROMPT}
+
+
+def _report(names: Names, outcome: str) -> dict[str, Any]:
+    return {"runner_id": names.runner, "reports": [{"run_id": names.run, "outcome": outcome}]}
+
+
+# By endpoint: all that a caller can do with the ids of something that it may not know of. Each answer must be the one
+# that it gets for what there never was.
+CALLS: Calls = {
+    "POST /runs": lambda who, names: [
+        who.post("/runs", _resume(names)),
+        who.post("/runs", _start(parent_session_id=names.session)),
+    ],
+    "POST /runs/batch": lambda who, names: [
+        who.post("/runs/batch", {"runs": [_resume(names), _start(parent_session_id=names.session)]})
+    ],
+    "GET /runs": lambda who, names: [
+        who.get("/runs", session_id=names.session),
+        who.get("/runs", session_id=names.session, limit=5),
+        who.get("/runs", runner_id=names.runner),
+    ],
+    "GET /runs/{run_id}": lambda who, names: [
+        who.get(f"/runs/{names.run}"),
+        who.get(f"/runs/{names.run}", wait=60),
+    ],
+    "POST /runs/{run_id}/stop": lambda who, names: [who.post(f"/runs/{names.run}/stop")],
+    "GET /sessions": lambda who, names: [who.get("/sessions", parent_session_id=names.session)],
+    "GET /sessions/{session_id}": lambda who, names: [who.get(f"/sessions/{names.session}")],
+    "GET /sessions/{session_id}/status": lambda who, names: [who.get(f"/sessions/{names.session}/status")],
+    "GET /sessions/{session_id}/result": lambda who, names: [who.get(f"/sessions/{names.session}/result")],
+    "GET /sessions/{session_id}/affinity": lambda who, names: [who.get(f"/sessions/{names.session}/affinity")],
+    "POST /sessions/{session_id}/bind": lambda who, names: [
+        who.post(
+            f"/sessions/{names.session}/bind",
+            {"executor_session_id": "x", "hostname": "h", "executor_profile": "e", "project_dir": "/x"},
+        )
+    ],
+    "PATCH /sessions/{session_id}/metadata": lambda who, names: [
+        who.raw(f"/sessions/{names.session}/metadata", b'{"agent_name": "x"}', "PATCH")
+    ],
+    "POST /sessions/{session_id}/stop": lambda who, names: [who.post(f"/sessions/{names.session}/stop")],
+    "DELETE /sessions/{session_id}": lambda who, names: [who.http.delete(f"/sessions/{names.session}")],
+    "GET /sessions/{session_id}/events": lambda who, names: [
+        who.get(f"/sessions/{names.session}/events"),
+        who.get(f"/sessions/{names.session}/events", limit=1),
+    ],
+    "POST /sessions/{session_id}/events": lambda who, names: [
+        who.post(f"/sessions/{names.session}/events", _event(names)),
+        who.post(f"/sessions/{names.session}/events", [_event(names)]),
+    ],
+    "GET /runner/runs": lambda who, names: [who.poll(names.runner, 20), who.poll(names.runner, 20, max=3)],
+    "POST /runner/heartbeat": lambda who, names: [
+        who.post("/runner/heartbeat", {"runner_id": names.runner, "holding": []})
+    ],
+    "POST /runner/runs/report": lambda who, names: [
+        who.post("/runner/runs/report", _report(names, outcome)) for outcome in ("started", "failed")
+    ],
+    **{
+        f"POST /runner/runs/{{run_id}}/{outcome}": lambda who, names, outcome=outcome: [
+            who.post(f"/runner/runs/{names.run}/{outcome}", {"runner_id": names.runner, "error": "x"})
+        ]
+        for outcome in ("started", "completed", "failed", "stopped")
+    },
+    "POST /runner/sessions/{session_id}/status": lambda who, names: [
+        who.post(f"/runner/sessions/{names.session}/status", {"runner_id": names.runner, "status": "finished"})
+    ],
+    "DELETE /runners/{runner_id}": lambda who, names: [
+        who.http.delete(f"/runners/{names.runner}"),
+        who.http.delete(f"/runners/{names.runner}", params={"self": "true"}),
+    ],
+}
+# Those that name nothing of anybody, or are looked at apart.
+OTHERS = {
+    "GET /sse/sessions",
+    "POST /sse/ticket",
+    "POST /runner/register",
+    "GET /runners",
+    "GET /agents",
+    "GET /capabilities",
+    "GET /mcp-servers",
+    "GET /scripts",
+    "GET /health",
+    "GET /health/live",
+    "GET /health/ready",
+    "GET /metrics",
+    "GET /docs",
+    "GET /openapi.json",
+}
