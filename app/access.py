@@ -102,13 +102,14 @@ ACCESS: Final[Mapping[str, Access]] = {
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
-    """Return the names under which the routes of an application stand in the table, in their order."""
-    return [
+    """Return the names under which the routes of an application stand in the table, by their paths."""
+    names = [
         f"{method} {route.path}"
         for route in iter_route_contexts(routes)
         if not isinstance(route.route, Mount)
         for method in sorted(route.methods or ())
     ]
+    return sorted(names, key=lambda name: name.partition(" ")[::-1])
 
 
 def access_table(names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from app.access import ACCESS, Access, access_table, endpoints
 from app.main import create_app
 from models.base import Role
 from runtime.settings import Settings
+from scripts.access_table import PAGE, with_table
 
 
 def test_every_endpoint_has_its_row_and_every_row_its_endpoint() -> None:
@@ -34,3 +35,10 @@ def test_a_role_without_words_is_not_let_in(role: Role) -> None:
 def test_the_table_shows_an_endpoint_nobody_spoke_about_as_the_admins() -> None:
     """What is forgotten is closed."""
     assert access_table(["GET /new"]).splitlines()[-1] == "| `GET /new` | 401 | 403 | 403 | all |"
+
+
+def test_the_page_on_security_shows_the_table_as_it_is() -> None:
+    """`.venv/bin/python scripts/access_table.py` writes it."""
+    page = PAGE.read_text()
+    assert page == with_table(page)
+    assert all(f"| `{name}` |" in page for name in ACCESS)
