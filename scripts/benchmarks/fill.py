@@ -39,6 +39,32 @@ _RUNS = """
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
 """
 
+# What runs leave behind when they have ended: session and run, which nobody touches any more, and their numbered lines.
+_ENDED_SESSIONS = """
+    INSERT INTO sessions (session_id, incarnation, status, last_outcome, next_run, created_at)
+    SELECT 'ended-' || lpad(n::text, 12, '0'), 'bench', 'finished', 'finished', 2, now() - interval '1 day'
+    FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
+"""
+_ENDED_RUNS = """
+    INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, status,
+        ready, no_match_timeout_seconds, attempt, started_at, completed_at)
+    SELECT 'run_' || lpad(to_hex(%(epoch)s::bigint + n), 12, '0') || 'ended',
+        'ended-' || lpad(n::text, 12, '0'), 1, 'start_session', '{"prompt": "bench"}', 'sync', '{"tags":[]}',
+        %(profile)s, 'completed', false, 300, 1, now() - interval '1 day', now() - interval '1 day'
+    FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
+"""
+_ENDED_EVENTS = """
+    INSERT INTO events (feed_pos, event_uid, kind, session_id, frame, created_at)
+    SELECT (n - 1) * %(each)s + k, 'ended-' || n || '-' || k, 'run_updated', 'ended-' || lpad(n::text, 12, '0'),
+        '{"run":{"run_id":"of the bench","status":"completed","runner_id":null,"attempt":1,"error":null}}',
+        now() - interval '1 day'
+    FROM generate_series(%(first)s::bigint, %(last)s::bigint) n CROSS JOIN generate_series(1, %(each)s::bigint) k
+"""
+_NUMBERED = """
+    UPDATE feed_head SET last_pos = (SELECT max(feed_pos) FROM events),
+        numbered_below = (SELECT max(id) FROM events), next_floor = (SELECT max(id) FROM events)
+"""
+
 _RUNNERS = """
     INSERT INTO runners (runner_id, hostname, project_dir, executor_profile, executor_type, tags, told_interval,
         instance_id)
@@ -77,6 +103,20 @@ def pending_runs(url: str, series: str, first: int, last: int, tags: list[str], 
             connection.execute(_SESSIONS, piece)
             connection.execute(_RUNS, piece)
         connection.execute("ANALYZE runs, sessions, demand_profiles")
+
+
+def ended_runs(url: str, count: int, tag: str, *, events_each: int) -> None:
+    """Runs that have ended, of the demand set that the measured runner satisfies, with their events. Into an empty
+    database.
+    """
+    with database(url) as connection:
+        common = {"profile": _profile(connection, tag), "epoch": _epoch(connection), "each": events_each}
+        for begin in range(1, count + 1, CHUNK // events_each):
+            piece = {**common, "first": begin, "last": min(begin + CHUNK // events_each - 1, count)}
+            for statement in (_ENDED_SESSIONS, _ENDED_RUNS, _ENDED_EVENTS):
+                connection.execute(statement, piece)
+        connection.execute(_NUMBERED)
+        connection.execute("ANALYZE runs, sessions, events, demand_profiles")
 
 
 def runners(url: str, count: int) -> list[str]:

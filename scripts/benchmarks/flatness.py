@@ -44,6 +44,24 @@ def claim_behind_backlog(stage: Stage) -> list[Figures]:
     return list(repetitions)
 
 
+def claim_behind_history(stage: Stage) -> list[Figures]:
+    """Claims as in ``claim_behind_backlog``, in an empty database and after 1 M runs have ended, with 10 M events."""
+    ended = 50_000 if stage.quick else 1_000_000
+    samples = 200 if stage.quick else 500
+    repetitions: list[dict[str, float]] = [{} for _ in range(stage.repetitions)]
+    for after, count in (("empty", 0), ("full", ended)):
+        with stage.cluster() as cluster:
+            if count:
+                fill.ended_runs(cluster.database_url, count, "mine-full-0", events_each=10)
+            for number, figures in enumerate(repetitions):
+                measured = stage.run(cluster, "claims", samples=samples, tag=f"mine-{after}-{number}")
+                figures.update({f"p50_{after}": measured["p50"], f"p99_{after}": measured["p99"]})
+    for figures in repetitions:
+        figures["deep"] = figures["p99_full"] / figures["p99_empty"]
+        figures["deep_p50"] = figures["p50_full"] / figures["p50_empty"]
+    return list(repetitions)
+
+
 def delayed_runs(stage: Stage) -> list[Figures]:
     """Polls that find one run, before and after 100 k delayed ones of the same demands were submitted."""
     count = 20_000 if stage.quick else 100_000

@@ -102,6 +102,12 @@ ROWS: Final = (
         flatness.claim_behind_backlog,
     ),
     Row(
+        "claim-behind-history",
+        "claim p99 after 1 M runs have ended, with 10 M events of history, as a multiple of an empty database",
+        (Goal("deep", "<=", 1.5, "x p99"), Goal("deep_p50", "<=", 1.5, "x p50")),
+        flatness.claim_behind_history,
+    ),
+    Row(
         "parked-polls-idle",
         "5,000 parked polls, none begins or ends, two replicas together",
         (Goal("web", "<=", 5, "% of a core"), Goal("statements", "<=", 5, "/s a replica")),
