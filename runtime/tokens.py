@@ -68,7 +68,7 @@ class Issuer:
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise Rejected(f"malformed: {type(error).__name__}") from None
         algorithm, key_id = header.get("alg"), header.get("kid")
-        if algorithm not in ALGORITHMS or "crit" in header:
+        if not isinstance(algorithm, str) or algorithm not in ALGORITHMS or "crit" in header:
             raise Rejected("algorithm or extension is not accepted")
         key = await self._key(algorithm, key_id if isinstance(key_id, str) else None)
         try:

@@ -1,0 +1,249 @@
+"""Tokens of an OIDC issuer: what proves who somebody is, what does not, and what an absent issuer changes."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from jwt.warnings import InsecureKeyLengthWarning
+
+import runtime.tokens
+from app.callers import Callers
+from runtime.settings import Settings
+from tests.support.callers import bearer
+from tests.support.following import following
+from tests.support.issuer import IssuerOfTests, ec_key, forgeries, issuing, rsa_key
+from tests.support.waiting import eventually
+from tests.support.web import PROMPT, WebClient, WebInThread, served
+
+
+@pytest.fixture
+def issuer() -> Iterator[IssuerOfTests]:
+    with issuing() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+def web(settings: Settings, issuer: IssuerOfTests) -> Iterator[WebInThread]:
+    with served(settings.model_copy(update=issuer.settings)) as web:
+        yield web
+
+
+@pytest.fixture
+def client(web: WebInThread) -> WebClient:
+    return web.client
+
+
+def status(client: WebClient, token: str, path: str = "/runs") -> int:
+    return client.http.get(path, headers=bearer(token)).status_code
+
+
+@pytest.mark.parametrize("key_id", ["rsa", "ec"])
+def test_a_token_of_the_issuer_says_who_somebody_is(client: WebClient, issuer: IssuerOfTests, key_id: str) -> None:
+    """RS256 and ES256; the subject owns what it submits."""
+    body = {"type": "start_session", "parameters": PROMPT}
+    submitted = client.post("/runs", body, **bearer(issuer.token(key_id, sub="ann")))
+    assert submitted.status_code == 201
+    session = f"/sessions/{submitted.json()['session_id']}"
+    assert client.http.get(session, headers=bearer(issuer.token(key_id))).json()["session"]["owner"] == "ann"
+    assert status(client, issuer.token(key_id, sub="bob"), session) == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "runs", "runners", "sessions_of_all"),
+    [
+        (["admin:full"], 200, 200, True),
+        (["runner:execute"], 200, 200, False),
+        (["user:runs"], 200, 403, False),
+        (["user:sessions", "other:thing"], 200, 403, False),
+        ("user:runs other:thing", 200, 403, False),
+        (["runner:execute", "user:runs"], 200, 200, False),
+        (["admin:full", "user:runs"], 200, 200, True),
+        ([], 403, 403, False),
+        (["other:thing"], 403, 403, False),
+        (["admin"], 403, 403, False),
+        ([["admin:full"], 7], 403, 403, False),
+        ({"admin:full": True}, 403, 403, False),
+        (None, 403, 403, False),
+    ],
+)
+def test_permissions_that_deployed_clients_carry_give_their_roles(
+    client: WebClient, issuer: IssuerOfTests, given: Any, runs: int, runners: int, *, sessions_of_all: bool
+) -> None:
+    """Of several the first of admin, runner, user; without a known one no role."""
+    client.post("/runs", {"type": "start_session", "parameters": PROMPT}, **bearer(issuer.token(sub="bob")))
+    token = issuer.token(permissions=given)
+    assert status(client, token) == runs
+    assert status(client, token, "/runners") == runners
+    if runs == 200:
+        seen = client.http.get("/sessions", headers=bearer(token)).json()["sessions"]
+        assert bool(seen) is sessions_of_all
+
+
+def test_claims_have_other_names_elsewhere(settings: Settings, issuer: IssuerOfTests) -> None:
+    """A claim within a claim, other words, another owner; one whose own name has dots wins."""
+    mapped = {
+        "oidc_roles_claim": "realm_access.roles",
+        "oidc_roles": ("operators=admin", "people=user"),
+        "oidc_owner_claim": "https://example.org/name",
+    }
+    with served(settings.model_copy(update=issuer.settings | mapped)) as web:
+        owner: dict[str, Any] = {"https://example.org/name": "ann@example.org"}
+        people = issuer.token(realm_access={"roles": ["people"]}, **owner)
+        assert status(web.client, people) == 200
+        assert status(web.client, people, "/runners") == 403
+        assert status(web.client, issuer.token(realm_access={"roles": ["operators"]}, **owner), "/runners") == 200
+        assert status(web.client, issuer.token(**owner | {"realm_access.roles": "operators"}), "/runners") == 200
+        assert status(web.client, issuer.token(permissions=["admin:full"], **owner)) == 403
+        assert status(web.client, issuer.token(realm_access={"roles": ["people"]})) == 403
+
+
+@pytest.mark.parametrize("owner", ["", " ", "a\nb", "a\x00b", "x" * 256, 7, ["ann"], None])
+def test_an_owner_that_can_own_nothing_is_refused(settings: Settings, issuer: IssuerOfTests, owner: Any) -> None:
+    """Rather than that rows of nobody are everybody's."""
+    with served(settings.model_copy(update=issuer.settings | {"oidc_owner_claim": "name"})) as web:
+        assert status(web.client, issuer.token(name=owner)) == 403
+
+
+def test_no_forged_token_lets_anybody_in(web: WebInThread, client: WebClient, issuer: IssuerOfTests) -> None:
+    """403 for each, twice, so that nothing was remembered; the good one is let in before and after."""
+    callers: Callers = web.app.state.web.callers
+    assert status(client, issuer.token()) == 200
+    told = {name: [status(client, token) for _ in range(2)] for name, token in forgeries(issuer).items()}
+    assert {name: two for name, two in told.items() if two != [403, 403]} == {}
+    assert len(callers._verified) == 1
+    assert status(client, issuer.token()) == 200
+
+
+@hypothesis_settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+@given(data=st.data())
+def test_a_token_with_anything_changed_is_refused(
+    client: WebClient, issuer: IssuerOfTests, data: st.DataObject
+) -> None:
+    """Cut, doubled, or with other characters anywhere: 401 or 403, never 5xx."""
+    good = issuer.token()
+    alphabet = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
+    start = data.draw(st.integers(0, len(good)))
+    end = data.draw(st.integers(start, len(good)))
+    token = good[:start] + data.draw(st.text(alphabet, max_size=20)) + good[end:]
+    # The last character of a signature holds bits that mean nothing.
+    if token.rpartition(".")[0] == good.rpartition(".")[0]:
+        return
+    assert status(client, token) in {401, 403}
+
+
+@pytest.mark.parametrize("shown", [b"Bearer a.b\x00.c", b"Bearer \xff.b.c", "Bearer ä.b.c".encode()])
+def test_bytes_that_no_token_has_are_refused(client: WebClient, shown: bytes) -> None:
+    """By the server or by us, with 400 or 401."""
+    host, _, port = client.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(b"GET /runs HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + shown + b"\r\n\r\n")
+        assert connection.recv(4096).split(b" ")[1] in {b"400", b"401"}
+
+
+def test_a_token_that_is_known_ends_with_its_time(client: WebClient, issuer: IssuerOfTests) -> None:
+    """It is not checked anew each time; that it is over is noticed all the same."""
+    token = issuer.token(exp=int(time.time()) - 8)
+    assert status(client, token) == 200
+    eventually(lambda: status(client, token) == 403, 10, what="the end of its leeway")
+
+
+def test_a_new_key_of_the_issuer_is_fetched_when_a_token_names_it(
+    settings: Settings, issuer: IssuerOfTests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what only the old one has signed is worth nothing when the issuer has taken that back."""
+    monkeypatch.setattr(runtime.tokens, "UNKNOWN_KEY_SECONDS", 0.1)
+    with served(settings.model_copy(update=issuer.settings)) as web:
+        old = issuer.token()
+        assert status(web.client, old) == 200
+        issuer.keys = {"next": ec_key()}
+        eventually(lambda: status(web.client, issuer.token("next")) == 200, 5, what="the next key")
+        assert status(web.client, old) == 403
+
+
+def test_tokens_with_made_up_keys_do_not_ask_the_issuer_again_and_again(
+    client: WebClient, issuer: IssuerOfTests
+) -> None:
+    """At most every 10 s, whoever knocks."""
+    assert status(client, issuer.token()) == 200
+    before = issuer.asked
+    for number in range(20):
+        assert status(client, issuer.token(headers={"kid": f"made up {number}"})) == 403
+    assert issuer.asked <= before + 1
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        (500, b""),
+        (302, b""),
+        (200, b"no JSON"),
+        (200, b"[]"),
+        (200, b'{"keys": 7}'),
+        (200, b"[" * 100_000),
+        (200, b'{"keys": [], "x": "' + b"x" * (2 << 20) + b'"}'),
+    ],
+)
+def test_an_issuer_that_answers_nonsense_changes_nothing(
+    settings: Settings, issuer: IssuerOfTests, monkeypatch: pytest.MonkeyPatch, instead: tuple[int, bytes]
+) -> None:
+    """The keys that were fetched last are used on."""
+    monkeypatch.setattr(runtime.tokens, "UNKNOWN_KEY_SECONDS", 0.0)
+    with served(settings.model_copy(update=issuer.settings)) as web:
+        assert status(web.client, issuer.token()) == 200
+        before, issuer.instead = issuer.asked, instead
+        assert status(web.client, issuer.token(headers={"kid": "none"})) == 403
+        assert issuer.asked > before
+        assert status(web.client, issuer.token(sub="somebody new")) == 200
+
+
+def test_keys_that_are_too_weak_or_for_something_else_are_not_used(settings: Settings, issuer: IssuerOfTests) -> None:
+    """Short RSA, a secret, one for encryption, one that is none."""
+    issuer.keys["weak"] = rsa_key(1024)
+    _, known = issuer.answer("/keys")
+    keys = json.loads(known)["keys"]
+    other = {"kty": "oct", "k": "c2VjcmV0", "kid": "secret", "alg": "HS256"}
+    for_encryption = next(dict(one) for one in keys if one["kid"] == "rsa") | {"kid": "enc", "use": "enc"}
+    issuer.instead = (200, json.dumps({"keys": [*keys, other, for_encryption, {"kty": "RSA"}, None]}).encode())
+    with served(settings.model_copy(update=issuer.settings)) as web:
+        assert status(web.client, issuer.token()) == 200
+        with pytest.warns(InsecureKeyLengthWarning):
+            weak = issuer.token("weak")
+        assert status(web.client, weak) == 403
+        assert status(web.client, issuer.token(headers={"kid": "enc"})) == 403
+
+
+def test_an_outage_of_the_issuer_is_outlived(client: WebClient, issuer: IssuerOfTests) -> None:
+    """Tokens that were seen and tokens that were not."""
+    seen, unseen = issuer.token(), issuer.token(sub="somebody new")
+    assert status(client, seen) == 200
+    issuer.stop()
+    assert status(client, seen) == 200
+    assert status(client, unseen) == 200
+
+
+def test_an_issuer_that_was_never_there_is_waited_for(settings: Settings) -> None:
+    """503 for clients, 204 for polls, a stream that ends at once; nobody is let in, and all is well when it comes."""
+    issuer = IssuerOfTests()
+    with served(settings.model_copy(update=issuer.settings)) as web:
+        shown = bearer(issuer.token(permissions=["admin:full"]))
+        refused = web.client.http.get("/runs", headers=shown)
+        assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
+        poll = web.client.http.get("/runner/runs", params={"runner_id": "lnch_x", "wait": "0"}, headers=shown)
+        assert poll.status_code == 204
+        with following(web.client.url, None, **shown) as stream:
+            assert stream.response.status == 200
+            assert [message.retry for message in stream.messages()] == [2000]
+        assert web.client.get("/runs").status_code == 401
+        issuer.start()
+        try:
+            eventually(lambda: web.client.http.get("/runs", headers=shown).status_code == 200, 20, what="the issuer")
+        finally:
+            issuer.stop()
