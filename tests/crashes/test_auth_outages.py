@@ -1,0 +1,129 @@
+"""Keys while Redis or Postgres is away: revocation reaches everybody, and who is known is served on."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from models.base import Role
+from runtime.postgres import sync_engine
+from runtime.settings import Settings
+from tests.support.callers import bearer, calling, make_key, revoke
+from tests.support.cluster import Cluster
+from tests.support.following import following
+from tests.support.servers import OwnPostgres, OwnRedis
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import PROMPT, WebClient
+
+# What docs/security.md promises.
+REVOKED_SECONDS = 5
+
+
+@pytest.fixture
+def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
+    """Connections to the server that is stopped; each look takes a fresh one."""
+    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=8, name="test")
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("redis", ["there", "stopped", "frozen"])
+def test_revocation_reaches_every_instance_within_five_seconds(
+    cluster: Cluster, truth: Truth, own_redis: OwnRedis, redis: str
+) -> None:
+    """What is asked anew, a parked poll, a wait and a stream; on each of three instances, with and without Redis."""
+    webs = [cluster.start_web(wait=False, auth=1, redis_url=own_redis.url) for _ in range(3)]
+    for web in webs:
+        cluster.wait_until_ready(web)
+    user, machine, other = (make_key(truth, role, role) for role in (Role.USER, Role.RUNNER, Role.ADMIN))
+    with ExitStack() as stack:
+        if redis != "there":
+            {"stopped": own_redis.stop, "frozen": own_redis.freeze}[redis]()
+            stack.callback({"stopped": own_redis.start, "frozen": own_redis.thaw}[redis])
+        users = [stack.enter_context(calling(web.url, user)) for web in webs]
+        runners = [stack.enter_context(calling(web.url, machine)) for web in webs]
+        run_id = users[0].submit(additional_demands={"tags": ["nobody"]})["run_id"]
+        held = [client.meanwhile(client.get, f"/runs/{run_id}", wait=60) for client in users]
+        held += [one.meanwhile(one.poll, one.register(f"host {place}"), 60) for place, one in enumerate(runners)]
+        streams = [stack.enter_context(following(web.url, None, **bearer(user))) for web in webs]
+        for stream in streams:
+            stream.until("init")
+        eventually(lambda: truth.one("SELECT count(*) FROM waiting_polls") == len(webs), what="parked polls")
+
+        revoke(truth, user)
+        revoke(truth, machine)
+        eventually(
+            lambda: {one.get("/runs").status_code for one in [*users, *runners]} == {403}, REVOKED_SECONDS, every=0.1
+        )
+        answers = [one.result(REVOKED_SECONDS) for one in held]
+        assert [answer.status_code for answer in answers] == [403] * len(held)
+        for stream in streams:
+            # To its end.
+            list(stream.messages(within=REVOKED_SECONDS))
+        for web in webs:
+            assert httpx.get(f"{web.url}/runs", headers=bearer(other)).status_code == 200
+
+
+def test_who_is_known_is_served_while_postgres_is_away(
+    cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine
+) -> None:
+    """A parked poll is held and ends in 204, a new one as well; clients are told to come again, never that their key is
+    bad; one whom nobody knows here is held or told to come again too, and let in when it is back.
+    """
+    truth = Truth(own_engine)
+    web = cluster.start_web(auth=1, database_url=own_postgres.url)
+    known, machine, late = (
+        make_key(truth, role, owner) for role, owner in ((Role.USER, "ann"), (Role.RUNNER, "one"), (Role.RUNNER, "two"))
+    )
+    with calling(web.url, known) as user, calling(web.url, machine) as runner, calling(web.url, late) as stranger:
+        user.submit(additional_demands={"tags": ["nobody"]})
+        runner_id = runner.register()
+        parked = runner.meanwhile(runner.poll, runner_id, 5)
+        eventually(lambda: truth.one("SELECT count(*) FROM waiting_polls") == 1, what="a parked poll")
+        own_engine.dispose()
+        own_postgres.kill()
+        try:
+            assert parked.result(20).status_code == 204
+            assert runner.poll(runner_id, 1).status_code == 204
+            assert stranger.poll(runner_id, 1).status_code == 204
+            body = {"type": "start_session", "parameters": PROMPT}
+            for who in (user, stranger):
+                refused = who.post("/runs", body)
+                assert (refused.status_code, bool(refused.headers["Retry-After"])) == (503, True)
+            assert user.post("/runner/heartbeat", {"runner_id": runner_id}).status_code == 403
+            assert WebClient(web.url).get("/runs").status_code == 401
+            beat = runner.meanwhile(runner.post, "/runner/heartbeat", {"runner_id": runner_id})
+            strange = stranger.meanwhile(stranger.post, "/runner/heartbeat", {"runner_id": runner_id})
+        finally:
+            own_postgres.start()
+        assert beat.result(30).status_code == 200
+        assert strange.result(30).status_code == 401
+        eventually(lambda: user.post("/runs", body).status_code == 201, 20, what="submissions")
+    assert "Traceback" not in web.log()
+
+
+def test_a_process_that_has_never_seen_postgres_lets_nobody_in(cluster: Cluster, own_postgres: OwnPostgres) -> None:
+    """It cannot know whether there is a key; polls end in 204, streams in 200, and no runner gives up."""
+    own_postgres.stop()
+    web = cluster.start_web(wait=False, database_url=own_postgres.url)
+    try:
+        eventually(lambda: _answers(web.url), 30, what="a web process")
+        client = WebClient(web.url)
+        assert client.poll("lnch_x", 0).status_code == 204
+        assert client.get("/runs").status_code == 503
+        with following(web.url) as stream:
+            assert stream.response.status == 200
+            assert [message.retry for message in stream.messages(within=20)] == [2000]
+    finally:
+        own_postgres.start()
+    eventually(lambda: client.get("/runs").status_code == 200, 30, what="an open house")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/live").status_code == 200
+    except httpx.HTTPError:
+        return False
