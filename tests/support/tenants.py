@@ -97,6 +97,25 @@ def good(answer: httpx.Response) -> httpx.Response:
     return answer
 
 
+def as_if_it_never_was(who: WebClient, name: str, names: Names) -> None:
+    """The endpoint says the same of these as of what nobody ever had, and nothing of Bob's."""
+    theirs, nobodys = _answers(who, name, names), _answers(who, name, NONE)
+    assert theirs == nobodys, f"{name} tells a stranger that there is something"
+    assert all(MARK not in text for _, text in theirs)
+    assert all(status != 403 for status, _ in theirs)
+
+
+def _answers(who: WebClient, name: str, names: Names) -> list[tuple[int, str]]:
+    """What is said, with what was asked for taken out: nothing may be left by which two things differ."""
+    said = []
+    for answer in CALLS[name](who, names):
+        text = answer.text
+        for one in (names.session, names.run, names.runner):
+            text = text.replace(one, "IT")
+        said.append((answer.status_code, text))
+    return said
+
+
 def _event(names: Names) -> dict[str, Any]:
     return {"event_type": "message", "session_id": names.session, "timestamp": "t", "content": "from a stranger"}
 

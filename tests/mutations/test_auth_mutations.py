@@ -1,0 +1,199 @@
+"""The door and the scopes, with one mechanism broken on purpose: what guards it must notice."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+import app.access
+import app.callers
+import app.known_keys
+import app.main
+import models.events
+import models.lists
+import models.polls
+import models.register
+import models.report
+import models.runners
+import models.runs
+import models.sessions
+import models.submit
+import models.tickets
+import models.transitions
+import runtime.tokens
+from models.base import Role
+from models.reach import acts_for, sees
+from runtime.settings import Settings
+from tests.support.callers import bearer, calling, make_key, revoke
+from tests.support.following import following
+from tests.support.issuer import forgeries, issuing
+from tests.support.tenants import as_if_it_never_was, tenants
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebInThread, served, until_ready
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with served(settings.model_copy(update={"auth": True})) as web:
+        until_ready(web)
+        yield web
+
+
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        (models.sessions, "GET /sessions/{session_id}"),
+        (models.runs, "GET /runs/{run_id}"),
+        (models.events, "POST /sessions/{session_id}/events"),
+        (models.submit, "POST /runs"),
+        (models.transitions, "POST /sessions/{session_id}/stop"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_a_verb_that_does_not_ask_whose_it_is_is_noticed(
+    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch, room: Any, name: str
+) -> None:
+    """Each of them asks by itself."""
+    with tenants(web.client.url, truth) as everybody:
+        as_if_it_never_was(everybody.ann, name, everybody.bobs)
+        assert room.sees is sees
+        monkeypatch.setattr(room, "sees", lambda *_: True)
+        with pytest.raises(AssertionError):
+            as_if_it_never_was(everybody.ann, name, everybody.bobs)
+
+
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        (models.polls, "GET /runner/runs"),
+        (models.report, "POST /runner/runs/report"),
+        (models.runners, "POST /runner/heartbeat"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_a_verb_that_does_not_ask_who_the_runner_is_is_noticed(
+    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch, room: Any, name: str
+) -> None:
+    """A runner's id is known to many."""
+    with tenants(web.client.url, truth) as everybody:
+        as_if_it_never_was(everybody.other, name, everybody.bobs)
+        assert room.acts_for is acts_for
+        monkeypatch.setattr(room, "acts_for", lambda *_: True)
+        with pytest.raises(AssertionError, match="there is something"):
+            as_if_it_never_was(everybody.other, name, everybody.bobs)
+
+
+def test_a_list_without_its_scope_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every filter is one more condition, this one too."""
+    with tenants(web.client.url, truth) as everybody:
+        as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
+        monkeypatch.setattr(models.lists, "in_scope", lambda *_: None)
+        with pytest.raises(AssertionError):
+            as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
+
+
+def another_secret_is_refused(web: WebInThread, truth: Truth) -> None:
+    """The readable part of a key is no secret."""
+    token = make_key(truth, Role.ADMIN).rpartition("_")[0] + "_" + 64 * "0"
+    assert web.client.http.get("/runs", headers=bearer(token)).status_code == 403
+
+
+def test_a_secret_that_nobody_compares_is_noticed(
+    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by its prefix, and that would be all."""
+    another_secret_is_refused(web, truth)
+    monkeypatch.setattr(app.callers, "is_secret", lambda *_: True)
+    with pytest.raises(AssertionError):
+        another_secret_is_refused(web, truth)
+
+
+def revocation_ends_what_is_open(web: WebInThread, truth: Truth) -> None:
+    """What is asked anew, and a stream."""
+    token = make_key(truth, Role.USER, "ann")
+    with calling(web.client.url, token) as ann, following(ann.url, None, **bearer(token)) as stream:
+        stream.until("init")
+        revoke(truth, token)
+        eventually(lambda: ann.get("/runs").status_code == 403, 5, what="403")
+        # To its end.
+        list(stream.messages(within=5))
+
+
+def test_changes_of_keys_that_nobody_looks_for_are_noticed(
+    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process would go on with what it knows."""
+    revocation_ends_what_is_open(web, truth)
+
+    async def nobody_reads(_: object) -> None:
+        pass
+
+    monkeypatch.setattr(app.known_keys.KnownKeys, "_read_again", nobody_reads)
+    with pytest.raises(AssertionError, match="403"):
+        revocation_ends_what_is_open(web, truth)
+
+
+def test_a_stream_that_nobody_ends_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was opened rightly, and would tell for 10 minutes more."""
+    monkeypatch.setattr(app.callers.Callers, "watching", lambda *_: nullcontext())
+    with pytest.raises(AssertionError, match="no more than signs of life"):
+        revocation_ends_what_is_open(web, truth)
+
+
+def test_a_ticket_that_stays_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked up instead of taken away."""
+    kept = text("""
+        SELECT t.ticket_hash, t.role, t.owner, t.key_id, CAST(t.filters AS text) AS filters, true AS in_time,
+            CAST(NULL AS float) AS lives_for
+        FROM stream_tickets t WHERE t.ticket_hash = ANY(CAST(:hashes AS text[]))
+    """)
+
+    def opens_once() -> None:
+        with calling(web.client.url, make_key(truth, Role.USER, "ann")) as ann:
+            ticket = ann.post("/sse/ticket", {}).json()["ticket"]
+        for code in (200, 403):
+            with web.client.http.stream("GET", "/sse/sessions", params={"ticket": ticket}) as answer:
+                assert answer.status_code == code
+
+    opens_once()
+    monkeypatch.setattr(models.tickets, "_TAKE", kept)
+    with pytest.raises(AssertionError):
+        opens_once()
+
+
+@pytest.mark.parametrize("claim", ["iat", "sub"])
+def test_a_claim_that_is_not_required_is_noticed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, claim: str
+) -> None:
+    """By the forged token that lacks it."""
+    monkeypatch.setattr(runtime.tokens, "REQUIRED", tuple(one for one in runtime.tokens.REQUIRED if one != claim))
+    with issuing() as issuer:
+        trusting = settings.model_copy(update=issuer.settings | {"oidc_owner_claim": "iss"})
+        with served(trusting) as web:
+            forged = bearer(forgeries(issuer)[f"without {claim}"])
+            assert web.client.http.get("/runs", headers=forged).status_code == 200
+
+
+def test_a_route_that_does_not_ask_is_noticed(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that needs no caller for what it does has the door all the same."""
+    make_key(truth, Role.ADMIN)
+
+    async def nobody_asks() -> None:
+        pass
+
+    monkeypatch.setattr(app.main, "the_caller", nobody_asks)
+    with served(settings.model_copy(update={"auth": True})) as web:
+        assert web.client.get("/agents").status_code == 200
+
+
+def test_a_table_that_nobody_reads_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users see runners only when roles mean nothing."""
+    shown = bearer(make_key(truth, Role.USER, "ann"))
+    assert web.client.http.get("/runners", headers=shown).status_code == 403
+    monkeypatch.setattr(app.access.Access, "allows", lambda *_: True)
+    assert web.client.http.get("/runners", headers=shown).status_code == 200
