@@ -64,7 +64,10 @@ class Runner:
         self._options = options
         self._ledger = Ledger(Path(options.ledger))
         self._http = httpx.Client(
-            base_url=options.url, timeout=ANSWER_SECONDS, limits=httpx.Limits(max_connections=None)
+            base_url=options.url,
+            headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
+            timeout=ANSWER_SECONDS,
+            limits=httpx.Limits(max_connections=None),
         )
         self._lock = threading.Lock()
         self._works: dict[str, Work] = {}
@@ -268,6 +271,7 @@ class DeployedRunner:
     tags: str = ""
     heartbeat: float = 60
     quiet: bool = False
+    token: str = ""
     process: "subprocess.Popen[bytes]" = field(init=False)
 
     def __post_init__(self) -> None:
@@ -277,7 +281,7 @@ class DeployedRunner:
 
     def start(self) -> None:
         """Start it (again); it writes on in the same ledger."""
-        named = ("url", "hostname", "project_dir", "profile", "command", "tags", "heartbeat")
+        named = ("url", "hostname", "project_dir", "profile", "command", "tags", "heartbeat", "token")
         arguments = [part for name in named for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
         with (self.directory / "output.log").open("ab") as output:
             self.process = subprocess.Popen(
@@ -340,6 +344,7 @@ def _options() -> argparse.Namespace:
     for name in ("url", "ledger", "hostname", "project-dir", "profile", "command"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--tags", default="")
+    parser.add_argument("--token", default="")
     parser.add_argument("--heartbeat", type=float, default=60.0)
     parser.add_argument("--quiet", action="store_true", help="no bind, no result event")
     return parser.parse_args()

@@ -1,0 +1,100 @@
+"""Runners that show a token: deployed ones as they are, and the tools that work beside them with the same token."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from models.base import Role
+from runner.client import CoordinatorClient
+from runner.errors import Refused
+from runner.shapes import RunRequest
+from tests.support.callers import calling, make_key, revoke
+from tests.support.cluster import Cluster
+from tests.support.deployed_runner import DeployedRunner
+from tests.support.issuer import IssuerOfTests, issuing
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebClient
+
+
+@pytest.fixture
+def issuer() -> Iterator[IssuerOfTests]:
+    with issuing() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+def url(cluster: Cluster, issuer: IssuerOfTests) -> str:
+    cluster.start_worker()
+    return cluster.start_web(auth=1, **issuer.settings).url
+
+
+@pytest.fixture
+def ann(url: str, truth: Truth) -> Iterator[WebClient]:
+    with calling(url, make_key(truth, Role.USER, "ann")) as ann:
+        yield ann
+
+
+def test_a_deployed_runner_works_with_the_token_it_has(
+    url: str, ann: WebClient, issuer: IssuerOfTests, tmp_path: Path
+) -> None:
+    """`runner:execute` of the issuer: it registers, is given work, binds, writes events, reports, and leaves."""
+    token = issuer.token(sub="machine", permissions=["runner:execute"])
+    runner = DeployedRunner(tmp_path / "deployed", url, token=token)
+    eventually(lambda: runner.runner_id, what="registered")
+    for prompt, ending in (("now", "completed"), ("sleep 1", "completed"), ("fail", "failed")):
+        run = ann.submit(parameters={"prompt": prompt})
+        eventually(lambda run=run, ending=ending: ann.status(run["run_id"]) == ending, 20, what=ending)
+        result = ann.get(f"/sessions/{run['session_id']}/result")
+        assert result.status_code == (200 if ending == "completed" else 400)
+    assert not [entry for entry in runner.ledger() if entry.get("code") in {401, 403}]
+    runner.process.send_signal(signal.SIGTERM)
+    assert runner.process.wait(20) == 0
+
+
+def test_a_deployed_runner_whose_key_is_revoked_ends(url: str, truth: Truth, tmp_path: Path) -> None:
+    """Its parked poll is answered 403, and the next two: it gives up, as it does with everything."""
+    token = make_key(truth, Role.RUNNER, "machine")
+    runner = DeployedRunner(tmp_path / "deployed", url, token=token)
+    eventually(lambda: truth.one("SELECT count(*) FROM waiting_polls") == 1, what="a parked poll")
+    revoke(truth, token)
+    assert runner.process.wait(20) != 0
+
+
+@pytest.mark.anyio
+async def test_the_tools_beside_a_runner_start_children_in_its_tree(url: str, ann: WebClient, truth: Truth) -> None:
+    """With the runner's own token, by the client library; outside of the tree they are strangers."""
+    token = make_key(truth, Role.RUNNER, "machine")
+    with calling(url, token) as machine:
+        runner_id = machine.register()
+        run = ann.submit()
+        other = ann.submit(additional_demands={"tags": ["nobody"]})
+        parent = machine.claim(runner_id)
+        assert parent["run_id"] == run["run_id"]
+        assert machine.report(parent, runner_id, "started").status_code == 200
+        async with CoordinatorClient([url], token=token) as tools:
+            child = await tools.submit(
+                RunRequest(parameters={"prompt": "help"}, parent_session_id=parent["session_id"])
+            )
+            assert (await tools.run(child["run_id"]))["status"] == "pending"
+            assert (await tools.stop_session(child["session_id"]))["status"] == "stopped"
+            with pytest.raises(Refused, match="404"):
+                await tools.run(other["run_id"])
+            with pytest.raises(Refused, match="403"):
+                await tools.submit(RunRequest(parameters={"prompt": "a session of its own"}))
+        assert ann.get(f"/sessions/{child['session_id']}").json()["session"]["owner"] == "ann"
+
+
+@pytest.mark.anyio
+async def test_the_client_library_follows_the_feed_with_a_token(url: str, ann: WebClient) -> None:
+    """And says so when it is none."""
+    ann.submit(session_id="anns")
+    async with CoordinatorClient([url], token=ann.token) as client, aclosing(client.feed(init=True)) as items:
+        first = await anext(items)
+    assert (first.event, [one["session_id"] for one in first.data["sessions"]]) == ("init", ["anns"])
+    async with CoordinatorClient([url], token="nothing") as client:
+        with pytest.raises(Refused, match="401"):
+            await anext(aiter(client.feed()))
