@@ -110,7 +110,7 @@ _TAKE = returning_runs("""
             CASE WHEN :delivered THEN CAST(:start_timeout AS float) ELSE CAST(:claim_timeout AS float) END),
         unheld_beats = 0
     FROM picked JOIN given g USING (run_id)
-    WHERE r.run_id = picked.run_id AND r.status = 'pending' AND r.ready
+    WHERE r.run_id = picked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = 'pending' AND r.ready
 """)
 _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 

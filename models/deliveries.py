@@ -28,10 +28,11 @@ _CONFIRM = returning_runs("""
         claim_deadline_at = clock_timestamp() + make_interval(secs => :start_timeout)
     FROM (SELECT r.run_id, c.claim_token
           FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[])) AS c(run_id, claim_token)
-          JOIN runs r ON r.run_id = c.run_id
+          JOIN runs r ON r.run_id = c.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
           WHERE r.claim_token = c.claim_token AND r.status = 'claimed'
           ORDER BY r.run_id FOR NO KEY UPDATE OF r) held
-    WHERE r.run_id = held.run_id AND r.claim_token = held.claim_token AND r.status = 'claimed'
+    WHERE r.run_id = held.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
+      AND r.claim_token = held.claim_token AND r.status = 'claimed'
 """)
 _CONFIRM_RUNS = _CONFIRM.columns(*RUN_COLUMNS)
 

@@ -3,38 +3,23 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Select, Text, bindparam, func, select, text
+from sqlalchemy import Connection, Row, Select, select, text
 
 from models.tables import runs, sessions, stop_commands
-from models.transitions import HELD_COLUMNS, Held
+from models.transitions import CONCERNED, HELD_COLUMNS, Held, any_of
 
-_UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')")
-
-
-def _ids(name: str) -> Any:
-    return select(func.unnest(bindparam(name, type_=ARRAY(Text))))
-
-
-_CONCERNED = select(runs.c.session_id).where(runs.c.run_id.in_(_ids("run_ids"))).union(_ids("sessions"))
 _HOLD_RUNS: Select[Any] = (
-    select(*HELD_COLUMNS)
-    .where(
-        runs.c.run_id.in_(
-            _ids("run_ids").union(select(runs.c.run_id).where(runs.c.session_id.in_(_CONCERNED), _UNFINISHED)),
-        ),
-    )
-    .order_by(runs.c.run_id)
-    .with_for_update(of=runs, skip_locked=True)
+    select(*HELD_COLUMNS).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs, skip_locked=True)
 )
 _HOLD_SESSIONS = (
     select(sessions)
-    .where(sessions.c.session_id.in_(_ids("sessions")))
+    .where(sessions.c.session_id == any_of("sessions"))
     .order_by(sessions.c.session_id)
     .with_for_update(skip_locked=True)
 )
 _HOLD_STOPS = (
     select(stop_commands.c.stop_id)
-    .where(stop_commands.c.session_id.in_(_ids("sessions")))
+    .where(stop_commands.c.session_id == any_of("sessions"))
     .order_by(stop_commands.c.stop_id)
     .with_for_update(skip_locked=True)
 )

@@ -54,7 +54,8 @@ class Dispatched:
 
 Answer = PollAnswer | RunnerNotRegistered
 
-# One look per poll at all it may have to be told of: its registration, stops that are due, runs assigned to it.
+# One look per poll at all it may have to be told of: its registration, stops that are due, runs assigned to it. EXISTS
+# might be answered by reading all stops and all that is claimed.
 _LOOK = text("""
     SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
         n.tags, n.require_matching_tags, n.capacity, n.owner,
@@ -62,13 +63,14 @@ _LOOK = text("""
             OR greatest(n.last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget) AS gone,
         n.leave_requested_at IS NOT NULL AS to_leave,
         n.lost_at IS NOT NULL OR n.last_seen < now() - interval '30 seconds' AS quiet,
-        EXISTS (SELECT 1 FROM stop_commands c WHERE c.runner_id = a.runner_id
-                AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))) AS stop_due,
-        EXISTS (SELECT 1 FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed') AS assigned,
-        EXISTS (SELECT 1 FROM waiting_polls w WHERE w.poll_id = a.poll_id) AS parked,
+        (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
+            AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1) IS TRUE AS stop_due,
+        (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1) IS TRUE
+            AS assigned,
+        (SELECT true FROM waiting_polls w WHERE w.poll_id = a.poll_id) IS TRUE AS parked,
         (SELECT max(profile_id) FROM demand_profiles) AS newest_profile
     FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[])) AS a(poll_id, runner_id)
-    JOIN runners n ON n.runner_id = a.runner_id
+    JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
 """)
 
 # Before it claims: what a lost runner has in hand is taken from it. A row that somebody holds is touched later.

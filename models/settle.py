@@ -63,10 +63,11 @@ _SETTLE = text("""
             next.run_id AS next_run, next.status AS next_status, next.ready AS next_ready,
             next.not_before IS NULL OR next.not_before <= now() AS due
         FROM effect e
-        JOIN sessions s ON s.session_id = e.session_id
+        JOIN sessions s ON s.session_id = e.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
         LEFT JOIN LATERAL (
             SELECT r.status, r.claim_token FROM runs r
             WHERE r.session_id = e.session_id AND r.status IN ('claimed', 'running', 'stopping')
+            LIMIT 1
         ) active ON true
         LEFT JOIN LATERAL (
             SELECT r.run_id, r.status, r.ready, r.not_before FROM runs r
@@ -77,7 +78,8 @@ _SETTLE = text("""
         UPDATE runs r
         SET ready = true, match_deadline_at = now() + make_interval(secs => r.no_match_timeout_seconds)
         FROM seen
-        WHERE r.run_id = seen.next_run AND r.status = 'pending' AND NOT r.ready
+        WHERE r.run_id = seen.next_run AND r.run_id = ANY(ARRAY(SELECT next_run FROM seen))
+          AND r.status = 'pending' AND NOT r.ready
           AND seen.due AND NOT seen.stop_open
     ), computed AS (
         SELECT seen.*, CASE
@@ -96,7 +98,7 @@ _SETTLE = text("""
         last_resumed_at = CASE WHEN c.resumed THEN now() ELSE s.last_resumed_at END,
         last_sign_at = CASE WHEN c.sign THEN clock_timestamp() ELSE s.last_sign_at END
     FROM computed c
-    WHERE s.session_id = c.session_id
+    WHERE s.session_id = c.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
     RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
         s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth,
         c.former <> s.status OR c.resumed AS changed,

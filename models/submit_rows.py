@@ -106,7 +106,7 @@ _FILL = text("""
     FROM unnest(CAST(:sessions AS text[]), CAST(:scopes AS text[]), CAST(:owners AS text[]),
                 CAST(:depths AS integer[]), CAST(:parents AS text[]), CAST(:starts AS boolean[]))
         AS f(session_id, scope, owner, depth, parent_session_id, starts)
-    WHERE s.session_id = f.session_id
+    WHERE s.session_id = f.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
     RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
         s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth
 """)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from psycopg.errors import SerializationFailure
-from sqlalchemy import ARRAY, Connection, Row, Select, Text, bindparam, func, select, text
+from sqlalchemy import ARRAY, Connection, Row, Select, Text, any_, bindparam, select, text
 
 from models.base import Caller, uuid7
 from models.child_results import note_ends
@@ -121,38 +121,29 @@ class Held:
         return sorted(rows, key=lambda run: int(run.session_seq))
 
 
-_UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')")
-
-
-def _ids(name: str) -> Any:
-    return func.unnest(bindparam(name, type_=ARRAY(Text)))
+# Arrays, not joined sets: a plan that was made while the tables were empty reads them by key when they are full, too.
+def any_of(name: str) -> Any:
+    """Return the parameter of this name, an array of texts, to be compared with a column."""
+    return any_(bindparam(name, type_=ARRAY(Text)))
 
 
 # The unfinished runs of a session come from their partial index: a session of ten thousand turns costs no more.
-_CONCERNED = select(runs.c.session_id).where(runs.c.run_id.in_(select(_ids("run_ids")))).union(select(_ids("sessions")))
+CONCERNED = text("""runs.run_id = ANY(CAST(:run_ids AS text[]) || ARRAY(
+    SELECT u.run_id FROM runs u
+    WHERE u.session_id = ANY(CAST(:sessions AS text[]) || ARRAY(
+            SELECT a.session_id FROM runs a WHERE a.run_id = ANY(CAST(:run_ids AS text[]))))
+        AND u.status IN ('pending', 'claimed', 'running', 'stopping')))
+""")
+_NEXT_RUN = select(sessions.c.next_run).where(sessions.c.session_id == runs.c.session_id).scalar_subquery()
 _HOLD_RUNS: Select[Any] = (
-    select(*HELD_COLUMNS, sessions.c.next_run)
-    .join(sessions, sessions.c.session_id == runs.c.session_id)
-    .where(
-        runs.c.run_id.in_(
-            select(_ids("run_ids")).union(
-                select(runs.c.run_id).where(runs.c.session_id.in_(_CONCERNED), _UNFINISHED),
-            ),
-        ),
-    )
-    .order_by(runs.c.run_id)
-    .with_for_update(of=runs)
+    select(*HELD_COLUMNS, _NEXT_RUN.label("next_run")).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs)
 )
-_HOLD_SESSIONS = (
-    select(sessions)
-    .where(sessions.c.session_id.in_(select(_ids("sessions"))))
-    .order_by(sessions.c.session_id)
-    .with_for_update()
-)
-_READ_SESSIONS = select(sessions).where(sessions.c.session_id.in_(select(_ids("sessions"))))
-_UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id.in_(select(_ids("sessions"))), _UNFINISHED)
+_READ_SESSIONS = select(sessions).where(sessions.c.session_id == any_of("sessions"))
+_HOLD_SESSIONS = _READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
+_UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')")
+_UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id == any_of("sessions"), _UNFINISHED)
 _HOLD_MORE_RUNS: Select[Any] = (
-    select(*HELD_COLUMNS).where(runs.c.run_id.in_(select(_ids("run_ids")))).with_for_update(of=runs, skip_locked=True)
+    select(*HELD_COLUMNS).where(runs.c.run_id == any_of("run_ids")).with_for_update(of=runs, skip_locked=True)
 )
 _HOLD_MORE_SESSIONS = _READ_SESSIONS.with_for_update(skip_locked=True)
 
@@ -245,7 +236,8 @@ _MOVE = text("""
                 CAST(:fruitless AS boolean[]), CAST(:remember AS text[]))
          AS m(run_id, former, token, status, error, starts, by_us, stop_cause, stop_seconds, not_for, fruitless,
               remember)
-    WHERE r.run_id = m.run_id AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token
+    WHERE r.run_id = m.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
+      AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token
     RETURNING r.run_id, r.session_id, r.session_seq, r.owner, r.type, r.agent_name, r.project_dir,
         r.parent_session_id, r.execution_mode, r.status, r.ready, r.runner_id, r.registration, r.claim_token,
         r.attempt, r.max_attempts, r.run_timeout_seconds, r.fruitless_claims, r.stop_cause, r.ended_by_us,

@@ -66,9 +66,13 @@ async def autocommit_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
         yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def timeouts(settings: Settings) -> dict[str, str]:
-    """The server-side timeouts of every connection, in milliseconds."""
+def session_settings(settings: Settings) -> dict[str, str]:
+    """What every connection asks of the server: its timeouts, in milliseconds, and to read tables by their indexes.
+
+    The plan of a prepared statement may be made while a table is nearly empty, and stays when it has grown.
+    """
     return {
+        "enable_seqscan": "off",
         "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
         "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_seconds),
@@ -78,8 +82,8 @@ def timeouts(settings: Settings) -> dict[str, str]:
 def connect_arguments(settings: Settings, name: str) -> dict[str, Any]:
     """Arguments of every libpq connection: found dead within seconds, never waiting for ever.
 
-    The timeouts travel with the start-up packet, so they cost no round trip and never leak into another's session, as a
-    session-level SET does behind PgBouncer's transaction mode. With `startup_options` off each transaction sets them.
+    The session's settings travel with the start-up packet, so they cost no round trip and never leak into another's
+    session, as a SET does behind PgBouncer's transaction mode. With `startup_options` off each transaction sets them.
     """
     arguments: dict[str, Any] = {
         "application_name": name,
@@ -93,7 +97,7 @@ def connect_arguments(settings: Settings, name: str) -> dict[str, Any]:
     if not settings.prepare_statements:
         arguments["prepare_threshold"] = None
     if settings.startup_options:
-        ours = " ".join(f"-c {key}={value}" for key, value in timeouts(settings).items())
+        ours = " ".join(f"-c {key}={value}" for key, value in session_settings(settings).items())
         theirs = make_url(settings.database_url).query.get("options", "")
         arguments["options"] = f"{ours} {theirs}".strip()
     return arguments
@@ -122,14 +126,14 @@ def _listen(engine: Engine, settings: Settings) -> None:
     event.listen(engine, "handle_error", _drop_poisoned)
     event.listen(engine, "connect", _send_arrays_as_binary)
     if not settings.startup_options:
-        limits = timeouts(settings)
-        calls = ", ".join(["set_config(%s, %s, true)"] * len(limits))
-        parameters = tuple(part for pair in limits.items() for part in pair)
+        wanted = session_settings(settings)
+        calls = ", ".join(["set_config(%s, %s, true)"] * len(wanted))
+        parameters = tuple(part for pair in wanted.items() for part in pair)
 
-        def set_timeouts(connection: Connection) -> None:
+        def set_them(connection: Connection) -> None:
             connection.exec_driver_sql(f"SELECT {calls}", parameters)
 
-        event.listen(engine, "begin", set_timeouts)
+        event.listen(engine, "begin", set_them)
 
 
 def _send_arrays_as_binary(connection: Any, _: object) -> None:

@@ -1,0 +1,136 @@
+"""A prepared statement keeps its plan: one that was made while the tables were empty must do when they are full."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import ClauseElement, Connection, Engine, text
+
+from models import claim, deliveries, free_locks, polls, settle, submit_rows, transitions
+from models.statuses import RunStatus
+from runtime.postgres import sync_engine
+from runtime.settings import Settings
+from tests.support.explained import Plan
+
+# No statistics come in between: they would have the plans made anew.
+_QUIET = "ALTER TABLE {} SET (autovacuum_enabled = off)"
+_FILL = """
+INSERT INTO runners (runner_id, hostname, project_dir, executor_profile, tags, told_interval)
+SELECT 'lnch_' || n, 'h', '/p', 'e', '{}', 60 FROM generate_series(1, 2000) n;
+INSERT INTO sessions (session_id, incarnation, status, next_run)
+SELECT 'ses_' || n, n, 'pending', 2 FROM generate_series(1, 20000) n;
+INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, status, ready,
+    no_match_timeout_seconds, match_deadline_at, claim_token, runner_id, registration)
+SELECT 'run_' || n, 'ses_' || n, 1, 'start_session', '{}', 'sync', '{}', 1,
+    CASE WHEN n <= 2000 THEN 'running' ELSE 'pending' END, n > 2000, 300,
+    CASE WHEN n > 2000 THEN now() + interval '5 minutes' END, CASE WHEN n <= 2000 THEN 'token ' || n END,
+    CASE WHEN n <= 2000 THEN 'lnch_' || n END, CASE WHEN n <= 2000 THEN n END
+FROM generate_series(1, 20000) n;
+"""
+
+RUNS, SESSIONS, TOKENS = ["run_7", "run_8"], ["ses_7", "ses_8"], ["token 7", "token 8"]
+POLLS, RUNNERS = ["poll_1", "poll_2"], ["lnch_7", "lnch_8"]
+NONE, NO = [None] * 2, [False] * 2
+CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
+    "holding runs": (transitions._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
+    "holding free runs": (free_locks._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
+    "holding sessions": (transitions._HOLD_SESSIONS, {"sessions": SESSIONS}),
+    "unfinished runs": (transitions._UNFINISHED_NOW, {"sessions": SESSIONS}),
+    "moving": (
+        transitions._MOVE,
+        {
+            "run_ids": RUNS,
+            "formers": [RunStatus.RUNNING.value] * 2,
+            "tokens": TOKENS,
+            "statuses": [RunStatus.COMPLETED.value] * 2,
+            "errors": NONE,
+            "starts": NO,
+            "by_us": NO,
+            "stop_causes": NONE,
+            "stop_seconds": NONE,
+            "not_for": NONE,
+            "fruitless": NO,
+            "remember": NONE,
+        },
+    ),
+    "settling": (
+        settle._SETTLE,
+        {
+            "sessions": SESSIONS,
+            "outcomes": NONE,
+            "unless_live": NO,
+            "lives": ["keep"] * 2,
+            "runners": NONE,
+            "registrations": NONE,
+            "resumed": NO,
+            "parents": NONE,
+            "signs": NO,
+        },
+    ),
+    "taking": (
+        claim._TAKE,
+        {
+            "run_ids": ["run_2007", "run_2008"],
+            "tokens": TOKENS,
+            "polls": POLLS,
+            "runners": RUNNERS,
+            "registrations": [7, 8],
+            "delivered": True,
+            "claim_timeout": 30.0,
+            "start_timeout": 120.0,
+        },
+    ),
+    "confirming": (deliveries._CONFIRM, {"run_ids": RUNS, "tokens": TOKENS, "start_timeout": 120.0}),
+    "looking at polls": (
+        polls._LOOK,
+        {"polls": POLLS, "runner_ids": RUNNERS, "forget": 86_400.0, "again": 10.0},
+    ),
+    "filling sessions": (
+        submit_rows._FILL,
+        {"sessions": SESSIONS, "scopes": NONE, "owners": NONE, "depths": [0] * 2, "parents": NONE, "starts": NO},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_plan_made_in_an_empty_database_reads_a_full_one_by_its_keys(
+    engine: Engine, settings: Settings, case: str
+) -> None:
+    """Nothing is read but what was asked for, as long as nobody has counted the rows."""
+    ours = sync_engine(settings, pool_size=1, name="test")
+    statement, values = CASES[case]
+    with ours.connect() as conn, conn.begin() as transaction:
+        for table in ("runs", "sessions", "runners", "stop_commands", "waiting_polls"):
+            conn.execute(text(_QUIET.format(table)))
+        plan = prepared(conn, statement, values)
+        plan()
+        conn.exec_driver_sql(_FILL)
+        found = plan()
+        transaction.rollback()
+    ours.dispose()
+    for table in ("runs", "sessions", "runners"):
+        assert "seq scan" not in found.indexes(table)
+        assert found.touched(table) <= 12, table
+
+
+def prepared(conn: Connection, statement: ClauseElement, values: Mapping[str, Any]) -> Callable[[], Plan]:
+    """The statement with a plan of its own, which is made at the first call and kept; each call shows it at work."""
+    compiled = str(statement.compile(dialect=conn.dialect))
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", compiled)))
+    sql = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", compiled).replace("%%", "%")
+    driver = conn.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    cursor = psycopg.ClientCursor(driver)
+    cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+    cursor.execute(f"PREPARE early AS {sql}".encode())
+    arguments = ", ".join(cursor.mogrify("%s", [values[name]]) for name in names)
+
+    def plan() -> Plan:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE early ({arguments})".encode())
+        row = cursor.fetchone()
+        assert row is not None
+        return Plan(row[0][0]["Plan"])
+
+    return plan
