@@ -79,8 +79,9 @@ class Clients:
         await self.wire.decided("stop", "POST", f"/sessions/{session_id}/stop")
 
     async def resume(self, session_id: str) -> None:
-        """One more run for a session that exists."""
-        await self.wire.submit(uuid.uuid4().hex, {**_plain(), "type": "resume_session", "session_id": session_id})
+        """One more run for a session that exists, wherever its process was last."""
+        body = {"type": "resume_session", "session_id": session_id, "parameters": {"prompt": "work"}}
+        await self.wire.submit(uuid.uuid4().hex, body)
 
     async def _submit_one(self) -> None:
         key, chance = uuid.uuid4().hex, self.random.random()
