@@ -78,6 +78,11 @@ def pods() -> Iterator[tuple[str, dict[str, Any]]]:
         yield manifest["metadata"]["name"], manifest["spec"]["template"]
 
 
+def _filled(value: str) -> str:
+    """A value of a compose file as it is when nothing is set outside."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+
+
 def image_environment() -> dict[str, str]:
     """What the image itself sets."""
     words = [
@@ -95,7 +100,8 @@ def _compose_launches() -> Iterator[Launch]:
     for name, service in compose()["services"].items():
         if service["image"] != "coordinator:local":
             continue
-        environment = {**image_environment(), **service.get("environment", {})}
+        given = {name: _filled(value) for name, value in service.get("environment", {}).items()}
+        environment = {**image_environment(), **given}
         grace = str(service.get("stop_grace_period", "10s"))
         yield Launch(f"compose {name}", list(service["command"]), environment, float(grace.removesuffix("s")))
 
