@@ -36,7 +36,7 @@ class Wire:
         try:
             answer = await self.http.request(method, self.addresses[where] + path, **how)
         except httpx.HTTPError as error:
-            self.ledger.failures.append(Failure(kind, where, begun, time.monotonic(), None, repr(error)))
+            self.ledger.failures.append(Failure(kind, where, begun, time.monotonic(), None, _with_causes(error)))
             return None
         self.ledger.answers[kind, answer.status_code] += 1
         if answer.status_code not in EXPECTED[kind]:
@@ -77,6 +77,15 @@ class Wire:
         if answer.status_code == 201:
             self.ledger.events.setdefault(session_id, []).append(key)
         return answer.status_code == 201
+
+
+def _with_causes(error: BaseException) -> str:
+    """An HTTP client's error and what it came from: a connection that was reset, or one that the client closed."""
+    texts = [repr(error)]
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+        texts.append(repr(error))
+    return " from ".join(texts)
 
 
 def http_client() -> httpx.AsyncClient:
