@@ -13,6 +13,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64 * 1024
+# A head is there within these, a body comes with at least this many bytes in each of these, or the sender is cut.
+HEAD_SECONDS = 15.0
+BODY_SECONDS = 15.0
+SLOWEST_BODY_BYTES = 15 * 1024
+# A client that takes nothing of an answer is cut after these; streams have a bound of their own (app/stream.py).
+STALLED_SECONDS = 60.0
 BACKLOG = 2048
 # Longer than any balancer or client keeps an idle connection, so that they close it, never we under their request.
 KEEP_ALIVE_SECONDS = 75
@@ -33,19 +39,68 @@ class HeadTooLarge(Exception):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Refuses heads beyond HEAD_BYTES with 431 (httptools has no bound), and says why in our error shape."""
+    """Refuses heads beyond HEAD_BYTES with 431 and requests that never end with 408 (httptools and uvicorn have no
+    bound), in our error shape.
+
+    A request that arrives whole, as nearly all do, sets no timer.
+    """
+
+    head_seconds = HEAD_SECONDS
+    body_seconds = BODY_SECONDS
+    stalled_seconds = STALLED_SECONDS
 
     _head_bytes = 0
     _unfinished_bytes = 0
+    _body_bytes = 0
     _reading_head = False
+    _reading_body = False
+    _begun = False
+    _overdue: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        # uvicorn does this only after an answer: a connection that never says anything would stay for ever.
+        self._wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._overdue, self._stalled, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
+        self._overdue = self._stalled = None
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         # A single endless header is never handed to on_header: what arrived before the head ended counts too.
         if self._reading_head:
             self._unfinished_bytes += len(data)
-            if self._unfinished_bytes > HEAD_BYTES and not self.transport.is_closing():
+            if self._unfinished_bytes > HEAD_BYTES:
                 self._refuse(431, "The request's headers are too large.")
+                return
+        if self._reading_head or self._reading_body:
+            if self._overdue is None:
+                self._expect(self.body_seconds if self._reading_body else self.head_seconds)
+            return
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        # What begins no request (blank lines, the rest of one that was answered before) ended uvicorn's timer too.
+        if self.timeout_keep_alive_task is None and self._is_idle():
+            self._wait_for_request()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self.stalled_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -54,6 +109,10 @@ class BoundedHttp(HttpToolsProtocol):
         self.scope["extensions"] = {"coordinator.connection": connection}
         self._head_bytes = self._unfinished_bytes = 0
         self._reading_head = True
+        if self._overdue is not None:
+            # Of the request before this one.
+            self._overdue.cancel()
+            self._overdue = None
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -64,8 +123,47 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._reading_head = False
+        self._reading_head, self._reading_body, self._body_bytes = False, True, 0
+        self._begun = True
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._reading_body = False
+        super().on_message_complete()
+
+    def _wait_for_request(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _expect(self, seconds: float) -> None:
+        """Have the rest of the request, or enough more of its body, within so many seconds."""
+        self._overdue = self.loop.call_later(seconds, self._look_again, self._reading_body, self._body_bytes)
+
+    def _look_again(self, was_body: bool, seen: int) -> None:
+        self._overdue = None
+        if self.transport.is_closing():
+            return
+        is_new = self._reading_body and not was_body
+        # Bytes that wait for our own reading are not missing.
+        if is_new or (was_body and (self._body_bytes - seen >= SLOWEST_BODY_BYTES or self.flow.read_paused)):
+            self._expect(self.body_seconds)
+        elif self._may_answer():
+            self._refuse(408, "The request did not come to its end in time.")
+        else:
+            self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether nothing was said to this request, and nothing is still to be said to one before it."""
+        if self._reading_body:
+            return not self.cycle.response_started
+        return self._is_idle()
+
+    def _is_idle(self) -> bool:
+        """Whether every request that has begun is answered."""
+        return not self._begun or self.cycle.response_complete
 
     def _count(self, more: int) -> None:
         self._head_bytes += more
@@ -80,7 +178,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         body = json.dumps({"detail": detail}).encode()
-        reason = {400: "Bad Request", 431: "Request Header Fields Too Large"}[status]
+        reason = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
         head = (
             f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
             "connection: close\r\n\r\n"

@@ -31,7 +31,7 @@ def web(
 ) -> None:
     """Serve HTTP until SIGTERM; then drain COORDINATOR_DRAIN_SECONDS long (SIGINT: not at all) and end."""
     from runtime.logs import configure_logs, log
-    from runtime.processes import leave, tell_ready
+    from runtime.processes import allow_connections, leave, tell_ready
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -44,6 +44,7 @@ def web(
         _refuse_public(address, addresses, settings)
         sockets = _bind(addresses)
     configure_logs(settings, process=name)
+    allow_connections()
     for listener in sockets:
         log("coordinator.web").info("listening", url=_url(listener))
     from app.main import create_app

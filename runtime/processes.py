@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import resource
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ import psutil
 
 # Linux hands out ports from 32768 on to outgoing connections: a server that restarts there may find its port taken.
 PORTS = range(20_000, 32_768)
+MOST_FILES = 1 << 20
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -190,6 +192,17 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def allow_connections() -> None:
+    """Let this process have as many connections as its administrator allows, not as few as a shell starts with.
+
+    Beyond that the kernel's answer to a client is a reset, which no deployed runner survives three times.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def wait_until(condition: Callable[[], bool], *, within: float, every: float = 0.01) -> bool:

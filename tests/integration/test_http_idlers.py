@@ -1,0 +1,193 @@
+"""Clients that say nothing, or say it slowly, or do not listen: they are cut in time, and nobody else notices them."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
+
+import pytest
+import uvicorn
+
+from app.main import create_app
+from cli.http_server import BoundedHttp, Server
+from runtime.processes import allow_connections
+from runtime.settings import Settings
+from tests.support.waiting import eventually
+from tests.support.web import PROMPT, WebClient
+
+IDLE = 1000
+SLOW = 100
+HEAD = b"POST /runs HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class Hasty(BoundedHttp):
+    """Loses patience as the real one does, only sooner."""
+
+    head_seconds = 0.5
+    body_seconds = 0.5
+    stalled_seconds = 0.5
+
+
+@contextmanager
+def serving(settings: Settings, http: type[BoundedHttp], keep_alive: int = 75) -> Iterator[WebClient]:
+    app = create_app(settings)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    config = uvicorn.Config(
+        app, http=http, loop="uvloop", ws="none", lifespan="on", log_config=None, timeout_keep_alive=keep_alive
+    )
+    server = Server(config, drain=app.state.drain, is_ready=app.state.is_ready, tell_ready=lambda: None)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    client = WebClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    try:
+        eventually(app.state.is_ready, what="readiness")
+        yield client
+    finally:
+        client.close()
+        server.should_exit = True
+        thread.join(15)
+        listener.close()
+
+
+@contextmanager
+def connected(client: WebClient) -> Iterator[socket.socket]:
+    host, _, port = client.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=15) as connection:
+        yield connection
+
+
+def answer(connection: socket.socket) -> bytes:
+    """Everything until the server closes."""
+    received = b""
+    while chunk := connection.recv(65_536):
+        received += chunk
+    return received
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"P",
+        b"POST /runs HTTP/1.1\r\nHost: loc",
+        HEAD,
+        HEAD + b"Content-Length: 500\r\n\r\n{",
+        HEAD + b"X: " + b"y" * 99,
+    ],
+    ids=["a letter", "a line and a half", "no end of the head", "a body's first byte", "half a header"],
+)
+def test_a_request_that_does_not_come_to_its_end_is_answered_408(settings: Settings, begun: bytes) -> None:
+    """In our error shape, and the connection is closed."""
+    with serving(settings, Hasty) as client, connected(client) as connection:
+        connection.sendall(begun)
+        head, _, body = answer(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert "detail" in json.loads(body)
+        assert client.get("/runs").json()["runs"] == []
+
+
+def test_a_request_that_trickles_in_is_cut_however_busy_it_looks(settings: Settings) -> None:
+    """A byte now and then ends no patience: neither of a head nor of a body."""
+    with serving(settings, Hasty) as client:
+        for begun in (HEAD, HEAD + b"Content-Length: 5000\r\n\r\n"):
+            with connected(client) as connection:
+                connection.sendall(begun)
+                connection.settimeout(0.05)
+                received = trickled(connection)
+                assert received.startswith(b"HTTP/1.1 408 "), received
+
+
+def trickled(connection: socket.socket) -> bytes:
+    """What is answered to one who sends a byte each 50 ms."""
+
+    def one_more() -> bytes | None:
+        try:
+            connection.sendall(b"y")
+            return connection.recv(65_536)
+        except TimeoutError:
+            return None
+
+    return eventually(one_more, what="an answer") or b""
+
+
+def test_a_connection_that_never_says_anything_is_closed(settings: Settings) -> None:
+    """As one is that has nothing more to say; blank lines are nothing."""
+    with serving(settings, Hasty, keep_alive=1) as client:
+        for said in (b"", b"\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            with connected(client) as connection:
+                connection.sendall(said)
+                assert b"HTTP/1.1 4" not in answer(connection)
+
+
+class Counting(Hasty):
+    """Counts how often patience was renewed."""
+
+    renewed: ClassVar[list[int]] = []
+
+    def _expect(self, seconds: float) -> None:
+        self.renewed.append(self._body_bytes)
+        super()._expect(seconds)
+
+
+def test_a_large_body_that_comes_steadily_is_taken(settings: Settings) -> None:
+    """However long it takes in all: enough of it comes in each stretch."""
+    Counting.renewed.clear()
+    with serving(settings, Counting) as client:
+        session = client.submit()["session_id"]
+        event = {"event_type": "message", "session_id": session, "timestamp": "t", "content": "x" * 20_000}
+
+        def steadily() -> Iterator[bytes]:
+            yield b"["
+            while len(Counting.renewed) < 3:
+                yield b" " * 5000
+                client.get("/health")
+            yield json.dumps(event).encode() + b"]"
+
+        stored = client.http.post(f"/sessions/{session}/events", content=steadily())
+        assert (stored.status_code, stored.json()["ok"]) == (201, True)
+
+
+class Listed(Hasty):
+    """Tells who is connected."""
+
+    clients: ClassVar[set[int]] = set()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self.clients.add(transport.get_extra_info("peername")[1])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.clients.discard(self.client[1] if self.client else 0)
+        super().connection_lost(exc)
+
+
+def test_who_takes_nothing_of_an_answer_is_cut(settings: Settings) -> None:
+    """What waits for it would stay in memory for ever."""
+    with serving(settings, Listed) as client:
+        for _ in range(40):
+            client.submit(parameters={"prompt": "x" * 200_000})
+        with connected(client) as connection:
+            connection.sendall(b"GET /runs HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            port = connection.getsockname()[1]
+            eventually(lambda: port in Listed.clients, what="the connection")
+            eventually(lambda: port not in Listed.clients, what="the end")
+            assert not answer(connection).endswith(b"0\r\n\r\n")
+        assert len(client.get("/runs").json()["runs"]) == 40
+
+
+def test_a_thousand_idle_connections_and_a_hundred_slow_senders_harm_nobody(settings: Settings) -> None:
+    """A runner's whole life goes on beside them: register, poll, start, complete; a stream begins, a list is read."""
+    allow_connections()
+    with serving(settings, BoundedHttp) as client, ExitStack() as crowd:
+        for number in range(IDLE + SLOW):
+            connection = crowd.enter_context(connected(client))
+            if number >= IDLE:
+                connection.sendall((HEAD, HEAD + b"Content-Length: 100\r\n\r\n{")[number % 2])
+        runner_id = client.register()
+        runs: list[dict[str, Any]] = [client.finished(runner_id) for _ in range(5)]
+        assert {client.status(run["run_id"]) for run in runs} == {"completed"}
+        with client.http.stream("GET", "/sse/sessions") as stream:
+            assert "event: init" in (line for line in stream.iter_lines())
+        assert client.post("/runs", {"type": "start_session", "parameters": PROMPT}).status_code == 201
