@@ -16,6 +16,9 @@ def _error(description: str, detail: Any) -> dict[str, Any]:
 
 
 AWAY: Final[Answers] = {503: _error("Postgres is away; see `Retry-After`", "Service temporarily unavailable")}
+TOO_MANY: Final[Answers] = {
+    429: _error("More than the caller may; see `Retry-After`", "Too many submissions: 600 a minute are allowed")
+}
 TICKET: Final[Answers] = {
     201: _answer("Good for one stream, within a minute", {"ticket": "tkt_c2VjcmV0", "expires_in": 60}),
     422: _error(
@@ -102,6 +105,7 @@ SUBMITTED: Final[Answers] = {
     404: _error("Session or parent session is unknown", "Session 'X' not found"),
     409: _error("The session exists, or the key came with another body", "Session 'X' already exists"),
     **INVALID,
+    **TOO_MANY,
     **AWAY,
 }
 BATCH: Final[Answers] = {
@@ -110,6 +114,7 @@ BATCH: Final[Answers] = {
         {"results": [{"code": 201, **_SUBMITTED_EXAMPLE}, {"code": 404, "detail": "Session 'X' not found"}]},
     ),
     **INVALID,
+    **TOO_MANY,
     **AWAY,
 }
 _LIST: Final = "`next_cursor` is there when there is more; `feed_cursor` is the feed's position of this snapshot"
@@ -189,6 +194,7 @@ EVENTS_STORED: Final[Answers] = {
     409: _error("The claim_token is not the run's current one", _STALE),
     413: _error("Over 64 MiB", "Request body is larger than 67108864 bytes"),
     422: INVALID[422],
+    **TOO_MANY,
     **AWAY,
 }
 DELETED: Final[Answers] = {

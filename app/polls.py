@@ -69,12 +69,17 @@ class PollVerbs:
 class Polls:
     """All polls this process holds, and the re-check that stands behind every lost message."""
 
-    def __init__(self, verbs: PollVerbs, drain: Drain, instance: str, recheck_seconds: float) -> None:
+    def __init__(
+        self, verbs: PollVerbs, drain: Drain, instance: str, recheck_seconds: float, *, most_of_a_runner: int = 5
+    ) -> None:
         self._verbs = verbs
         self._drain = drain
         self._instance = instance
         self._recheck_seconds = recheck_seconds
         self._held: dict[str, Poll] = {}
+        self._most_of_a_runner = most_of_a_runner
+        # A runner's in the order in which they came.
+        self._of_runner: dict[Sign, dict[str, Poll]] = {}
         self._nudged = asyncio.Event()
         self._chores: set[asyncio.Task[None]] = set()
         drain.on_start(self._spread_ends)
@@ -91,7 +96,7 @@ class Polls:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + min(seconds, self._drain.give_up_in())
         poll = Poll(Ask(new_id("poll_"), runner_id, wanted, self._instance, subject), ends_at, client)
-        self._held[poll.ask.poll_id] = poll
+        self._admit(poll)
         metrics.POLLS_PARKED.set(len(self._held))
         client.gone.add_done_callback(lambda _: poll.woken.set())
         answer: PollAnswer | None = None
@@ -106,7 +111,7 @@ class Polls:
             self._chore(self._clean_up(poll, answer))
             raise
         finally:
-            del self._held[poll.ask.poll_id]
+            self._dismiss(poll)
             metrics.POLLS_PARKED.set(len(self._held))
         return answer
 
@@ -141,6 +146,25 @@ class Polls:
         """Finish what is left to release."""
         if self._chores:
             await asyncio.wait(self._chores, timeout=2.0)
+
+    def _admit(self, poll: Poll) -> None:
+        """Hold the poll; of too many of one runner the oldest gives up: a refusal may end all that the runner does."""
+        self._held[poll.ask.poll_id] = poll
+        siblings = self._of_runner.setdefault((poll.ask.runner_id, poll.ask.subject), {})
+        siblings[poll.ask.poll_id] = poll
+        if len(siblings) > self._most_of_a_runner:
+            oldest = siblings.pop(next(iter(siblings)))
+            oldest.ends_at = min(oldest.ends_at, asyncio.get_running_loop().time())
+            oldest.woken.set()
+
+    def _dismiss(self, poll: Poll) -> None:
+        del self._held[poll.ask.poll_id]
+        sign = (poll.ask.runner_id, poll.ask.subject)
+        siblings = self._of_runner.get(sign)
+        if siblings is not None:
+            siblings.pop(poll.ask.poll_id, None)
+            if not siblings:
+                del self._of_runner[sign]
 
     async def _answer(self, poll: Poll) -> PollAnswer | None:
         answer = await self._step(poll, self._verbs.answer.one(poll.ask))

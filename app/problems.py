@@ -1,6 +1,7 @@
 """The one table from what went wrong to what is answered; every error is ``{"detail": ...}`` (PROTOCOL, Errors)."""
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fastapi import FastAPI
@@ -51,6 +52,17 @@ class Unauthenticated(Exception):
 
 class Forbidden(Exception):
     """A credential that is not good (any more), or whose role may not do this: 403."""
+
+
+class TooMany(Exception):
+    """A caller that asks for more than it may: 429. ``reset`` is in how many seconds there is more."""
+
+    def __init__(self, what: str, limit: int, remaining: int, reset: float) -> None:
+        super().__init__(what)
+        self.what = what
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
 
 
 class NothingCame(Exception):
@@ -147,6 +159,17 @@ _FIXED: Final[Mapping[type[Exception], Problem]] = {
 }
 
 
+def _too_many(fault: TooMany) -> Problem:
+    wait = str(max(1, ceil(fault.reset)))
+    headers = {
+        "Retry-After": wait,
+        "RateLimit-Limit": str(fault.limit),
+        "RateLimit-Remaining": str(fault.remaining),
+        "RateLimit-Reset": wait,
+    }
+    return Problem(429, f"Too many {fault.what}: {fault.limit} a minute are allowed", headers)
+
+
 def problem_of(fault: Exception | CoordinatorError) -> Problem:
     """Return what is answered to an exception of a route or an error of a verb. Raises KeyError for unknown ones."""
     match fault:
@@ -164,6 +187,8 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
             return Problem(422, [_shown(entry) for entry in fault.faults])
         case TooLarge():
             return Problem(413, fault.detail)
+        case TooMany():
+            return _too_many(fault)
         case Unavailable():
             return Problem(503, "Service temporarily unavailable", {"Retry-After": str(fault.retry_after)})
         case HTTPException():
@@ -207,7 +232,7 @@ async def answer_bug(_: Request, __: Exception) -> Response:
 
 def add_handlers(app: FastAPI) -> None:
     """Register the table with the application."""
-    ours = (Refused, Unauthenticated, Forbidden, BadRequest, Missing, Invalid, TooLarge, Unavailable, Gone)
+    ours = (Refused, Unauthenticated, Forbidden, BadRequest, Missing, Invalid, TooLarge, TooMany, Unavailable, Gone)
     for kind in (*ours, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_problem)
     app.add_exception_handler(NothingCame, answer_nothing)

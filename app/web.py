@@ -10,6 +10,7 @@ from app.callers import Callers
 from app.drain import Drain
 from app.feed import Feed
 from app.health import Health
+from app.limits import CallerLimits
 from app.polls import Polls
 from app.pulse import Pulse
 from app.signs import Signs
@@ -49,11 +50,18 @@ class Web:
         self.reads = Attempts(self._reading, self._contact)
         self.bells = Bells(settings)
         self.verbs = Verbs(self.writes, settings, self.limits, self.bells.ring)
-        self.polls = Polls(self.verbs.polls, drain, self.instance, settings.recheck_seconds)
+        self.polls = Polls(
+            self.verbs.polls,
+            drain,
+            self.instance,
+            settings.recheck_seconds,
+            most_of_a_runner=settings.polls_per_runner,
+        )
         self.signs = Signs(self.verbs.touch)
         self.waits = Waits(self.reads)
         following = Attempts(self._following, self._contact)
         self.feed = Feed(following, self.reads, settings, drain)
+        self.caller_limits = CallerLimits(settings, drain)
         self.callers = Callers(settings, following, self.reads, self.writes)
         self.mailbox = Mailbox(settings, self.instance, Letters(self.polls.deliver, self.feed.ring, self._listening))
         self._pulse = Pulse(self)
@@ -78,6 +86,7 @@ class Web:
                     await last()
         await self.mailbox.stop()
         await self.bells.stop()
+        await self.caller_limits.close()
         for engine in (self._writing, self._reading, self._following):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):

@@ -20,6 +20,7 @@ Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 SecondsOrOff = Annotated[float, Field(ge=0, le=31_536_000)]
 Days = Annotated[float, Field(gt=0, le=36_500)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+CountOrOff = Annotated[int, Field(ge=0, le=10_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=2**31 - 1)]
 
 
@@ -138,6 +139,10 @@ class Settings(BaseSettings):
     parameters_bytes: Bytes = _about(256 * 1024, "`parameters` of one run")
     event_bytes: Bytes = _about(16 * 1024**2, "One event; its oversized fields are left out beyond")
     body_bytes: Bytes = _about(64 * 1024**2, "Any body; refused beyond")
+    submissions_per_minute: CountOrOff = _about(600, "Runs one caller may submit a minute; 0: any number")
+    events_per_minute: CountOrOff = _about(6000, "Events a caller may append to a session a minute; 0: any number")
+    streams_per_caller: CountOrOff = _about(20, "Streams of one caller a process; the oldest is ended; 0: any number")
+    polls_per_runner: Count = _about(5, "Polls of one runner a process holds; the oldest is ended")
     group_commit_items: Count = _about(256, "Items that ride in one transaction")
     group_commit_bytes: Bytes = _about(4 * 1024**2, "Size of those items")
 
@@ -306,6 +311,10 @@ _UNITS_BY_NAME = {
     "max_session_depth": "levels",
     "list_limit": "rows",
     "init_limit": "sessions",
+    "submissions_per_minute": "runs",
+    "events_per_minute": "events",
+    "streams_per_caller": "streams",
+    "polls_per_runner": "polls",
 }
 
 

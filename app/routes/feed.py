@@ -97,7 +97,8 @@ async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Resp
 
 async def _watched(web: TheWeb, credential: Credential, stream: Stream) -> AsyncIterator[bytes]:
     """The stream's messages, until the credential is over at the latest."""
-    with web.callers.watching(credential, partial(stream.end_early, 0.0)):
+    end = partial(stream.end_early, 0.0)
+    with web.callers.watching(credential, end), web.caller_limits.streaming(credential, end):
         async with aclosing(stream.messages()) as messages:
             async for message in messages:
                 yield message

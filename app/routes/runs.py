@@ -36,6 +36,7 @@ LONGEST_WAIT: Final = 60.0
 async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Submit a run. With `Idempotency-Key` the same body answers 200 with the first answer and creates nothing."""
     key = idempotency_key(request.headers.get("idempotency-key"), ("header", "Idempotency-Key"))
+    await web.caller_limits.submit(credential_of(request))
     body = await strict_body(request, web.settings.submission_bytes)
     run, size = new_run(web.settings, caller, body, key=key)
     submitted = await web.verbs.submit.one(run, size)
@@ -51,6 +52,7 @@ async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Resp
     bodies = document.value.get("runs") if isinstance(document.value, dict) else None
     if not isinstance(bodies, list) or len(bodies) > MOST_IN_BATCH:
         raise Invalid([Fault("list_type", ("body", "runs"), f"Should be a list of at most {MOST_IN_BATCH} runs")])
+    await web.caller_limits.submit(credential_of(request), len(bodies))
     results: list[dict[str, Any]] = [{} for _ in bodies]
     good: list[tuple[int, NewRun, int]] = []
     for place, body in enumerate(bodies):

@@ -10,6 +10,7 @@ from app import docs, openapi
 from app.batching import Unavailable
 from app.bodies import Fault, Invalid, read_body
 from app.deps import TheCaller, TheWeb
+from app.entrance import credential_of
 from app.event_bodies import new_event
 from app.lenient import encode, parse_lenient
 from app.lists import Page, answer_list, wanted
@@ -47,6 +48,8 @@ async def append_event(session_id: str, request: Request, web: TheWeb, caller: T
     """Store an event, or a list of at most 1000; an `event_key` that is stored already makes a retry harmless."""
     raw = await read_body(request, web.settings.body_bytes)
     given = parse_lenient(raw, extra_depth=1)
+    count = len(given) if isinstance(given, list) else 1
+    await web.caller_limits.append(credential_of(request), session_id, count)
     if isinstance(given, list):
         return await _append_many(given, session_id, web, caller)
     event, size = new_event(given, session_id, caller, web.settings.event_bytes, ("body",))

@@ -1,0 +1,85 @@
+"""How much one caller may ask for, so that no one can flood the others: submissions, events, streams (docs/limits.md).
+
+None of it holds while authentication is off: then there is one caller, everybody.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from app.callers import OPEN, Credential
+from app.drain import Drain
+from app.problems import TooMany
+from models.base import Role
+from runtime.quotas import Quota, Quotas
+from runtime.settings import Settings
+
+# A deployed runner waits 35 s for an answer and sends each event once: what is late is taken all the same.
+LONGEST_DELAY: Final = 5.0
+
+
+class CallerLimits:
+    """What the routes ask before they do what costs; streams are counted in this process, the rest in all of them."""
+
+    def __init__(self, settings: Settings, drain: Drain) -> None:
+        self._quotas = Quotas(settings)
+        self._drain = drain
+        self._submissions = Quota("submissions", settings.submissions_per_minute)
+        self._events = Quota("events", settings.events_per_minute)
+        self._most_streams = settings.streams_per_caller
+        self._streams: dict[str, OrderedDict[object, Callable[[], None]]] = {}
+
+    async def submit(self, credential: Credential, runs: int = 1) -> None:
+        """Let so many submissions of the caller pass. Raises TooMany."""
+        if credential is OPEN or not self._submissions.amount:
+            return
+        await self._spend(self._submissions, _name_of(credential), max(1, runs))
+
+    async def append(self, credential: Credential, session_id: str, events: int = 1) -> None:
+        """Let so many events of a session pass. Raises TooMany; a runner's are delayed instead, 5 s at most."""
+        if credential is OPEN or not self._events.amount:
+            return
+        try:
+            # Of another caller's session nothing is used up.
+            await self._spend(self._events, f"{_name_of(credential)}/{session_id[:128]}", max(1, events))
+        except TooMany as refused:
+            if credential.caller.role is not Role.RUNNER:
+                raise
+            await asyncio.sleep(min(refused.reset, LONGEST_DELAY, self._drain.give_up_in()))
+
+    @contextmanager
+    def streaming(self, credential: Credential, end: Callable[[], None]) -> Iterator[None]:
+        """Count a stream of the caller; of too many the oldest is ended, by the ``end`` it came with."""
+        if credential is OPEN or not self._most_streams:
+            yield
+            return
+        name = _name_of(credential)
+        streams = self._streams.setdefault(name, OrderedDict())
+        mine = object()
+        streams[mine] = end
+        if len(streams) > self._most_streams:
+            _, end_oldest = streams.popitem(last=False)
+            end_oldest()
+        try:
+            yield
+        finally:
+            streams.pop(mine, None)
+            if not streams and self._streams.get(name) is streams:
+                del self._streams[name]
+
+    async def close(self) -> None:
+        """Count no more."""
+        await self._quotas.close()
+
+    async def _spend(self, quota: Quota, name: str, cost: int) -> None:
+        refusal = await self._quotas.spend(quota, name, cost)
+        if refusal is not None:
+            raise TooMany(quota.name, quota.amount, refusal.remaining, refusal.reset)
+
+
+def _name_of(credential: Credential) -> str:
+    """All credentials of one owner are one caller; admins without an owner are told apart by their keys."""
+    caller = credential.caller
+    return f"{caller.role}:{caller.owner}" if caller.owner is not None else f"key:{credential.key_id}"

@@ -1,0 +1,151 @@
+"""How often something may be done in a minute: counted in Redis over a moving window, here while Redis is away."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final, NamedTuple
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter as SharedWindows
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter as OwnWindows
+
+from runtime.logs import log
+from runtime.names import NAMESPACE
+from runtime.redis_client import FAILED, async_client
+from runtime.settings import Settings
+
+logger = log(__name__)
+
+WINDOW_SECONDS: Final = 60.0
+# A request waits for Redis no longer than this; then nobody asks it for a while.
+PATIENCE: Final = 0.25
+HUSH_SECONDS: Final = 2.0
+# Of a limit at most this part is drawn at once: what a process may let through too much, or keep unused.
+SMALLEST_PART: Final = 60
+MOST_PURSES: Final = 10_000
+
+
+class Quota(NamedTuple):
+    """So many a minute. Of each `name` every key is counted for itself; the amount is at least 1."""
+
+    name: str
+    amount: int
+
+
+class Refusal(NamedTuple):
+    """What is left now, and in how many seconds there is more."""
+
+    remaining: int
+    reset: float
+
+
+@dataclass(slots=True, eq=False)
+class _Purse:
+    """What this process has drawn of one key's quota and not spent yet."""
+
+    item: RateLimitItemPerMinute
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    in_hand: int = 0
+    drawn_at: float = -inf
+    part: int = 1
+    refusal: Refusal | None = None
+    closed_until: float = -inf
+
+
+class Quotas:
+    """The counters of one web process. Who comes often is counted in parts, in one round trip for many requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = async_client(settings.redis_url, answer_timeout=PATIENCE, connect_timeout=PATIENCE, retries=0)
+        # The address is in the pool; the one here is only parsed.
+        storage = RedisStorage(
+            "redis://",
+            implementation="redispy",
+            key_prefix=f"{NAMESPACE}:quota",
+            connection_pool=self._client.connection_pool,  # type: ignore[arg-type]  # a pool is an option too
+        )
+        self._shared = SharedWindows(storage)
+        self._own = OwnWindows(MemoryStorage())
+        self._purses: OrderedDict[tuple[Quota, str], _Purse] = OrderedDict()
+        self._away_until = -inf
+
+    async def spend(self, quota: Quota, key: str, cost: int = 1) -> Refusal | None:
+        """Take `cost` (at most the whole amount) from what `key` may do. Returns None when that was allowed; else
+        nothing was taken. Never raises because Redis is away: then this process counts alone.
+
+        Exact for who comes now and then; of a busy key each process may let a sixtieth of the amount more through.
+        """
+        cost = min(cost, quota.amount)
+        purse = self._purse(quota, key)
+        while True:
+            now = time.monotonic()
+            if now - purse.drawn_at >= WINDOW_SECONDS:
+                purse.in_hand = 0
+            if purse.in_hand >= cost:
+                purse.in_hand -= cost
+                return None
+            if now < purse.closed_until:
+                return purse.refusal
+            if not purse.drawing.locked():
+                break
+            # Who comes meanwhile spends of what the one draws who is under way.
+            async with purse.drawing:
+                pass
+        async with purse.drawing:
+            return await self._draw(purse, key, cost)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    def _purse(self, quota: Quota, key: str) -> _Purse:
+        purse = self._purses.get((quota, key))
+        if purse is None:
+            purse = _Purse(RateLimitItemPerMinute(quota.amount, namespace=quota.name))
+            self._purses[quota, key] = purse
+            if len(self._purses) > MOST_PURSES:
+                self._purses.popitem(last=False)
+        self._purses.move_to_end((quota, key))
+        return purse
+
+    async def _draw(self, purse: _Purse, key: str, cost: int) -> Refusal | None:
+        now = time.monotonic()
+        busy = now - purse.drawn_at < 1.0
+        purse.part = min(purse.part * 2, max(1, purse.item.amount // SMALLEST_PART)) if busy else 1
+        missing = cost - purse.in_hand
+        for part in sorted({max(missing, purse.part), missing}, reverse=True):
+            if await self._hit(purse.item, key, part):
+                purse.in_hand += part - cost
+                purse.drawn_at = now
+                return None
+        reset_at, remaining = await self._left(purse.item, key)
+        refusal = Refusal(max(0, remaining), min(WINDOW_SECONDS, max(0.0, reset_at - time.time())))
+        if remaining <= 0:
+            # A flood is refused without asking Redis each time.
+            purse.refusal, purse.closed_until = refusal, now + min(refusal.reset, 1.0)
+        return refusal
+
+    async def _hit(self, item: RateLimitItemPerMinute, key: str, cost: int) -> bool:
+        if time.monotonic() >= self._away_until:
+            try:
+                return await self._shared.hit(item, key, cost=cost)
+            except FAILED as error:
+                self._lost(error)
+        return self._own.hit(item, key, cost=cost)
+
+    async def _left(self, item: RateLimitItemPerMinute, key: str) -> tuple[float, int]:
+        if time.monotonic() >= self._away_until:
+            try:
+                return await self._shared.get_window_stats(item, key)
+            except FAILED as error:
+                self._lost(error)
+        return self._own.get_window_stats(item, key)
+
+    def _lost(self, error: Exception) -> None:
+        if self._away_until == -inf:
+            logger.warning("callers are counted by each process alone while Redis is away", error=str(error))
+        self._away_until = time.monotonic() + HUSH_SECONDS

@@ -1,0 +1,184 @@
+"""How much one caller may ask for: what is refused, what is delayed, what ends, and that others are unharmed."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar
+
+import anyio
+import httpx
+import pytest
+from limits import RateLimitItemPerMinute
+
+from models.base import Role
+from runtime.quotas import Quota, Quotas, Refusal
+from runtime.settings import Settings
+from tests.support.callers import calling, make_key
+from tests.support.servers import OwnRedis
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import PROMPT, WebClient, WebInThread, served
+
+START = {"type": "start_session", "parameters": PROMPT}
+FEW = {"auth": True, "submissions_per_minute": 3, "events_per_minute": 3, "streams_per_caller": 2}
+
+
+@contextmanager
+def limited(settings: Settings, **more: object) -> Iterator[WebInThread]:
+    with served(settings.model_copy(update=FEW | more)) as web:
+        yield web
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with limited(settings) as web:
+        yield web
+
+
+def event(session_id: str) -> dict[str, str]:
+    return {"event_type": "message", "session_id": session_id, "timestamp": "t"}
+
+
+def test_who_submits_too_much_is_told_when_to_come_again(web: WebInThread, truth: Truth) -> None:
+    """429 with Retry-After and RateLimit headers; nothing is created; who is another caller is unharmed."""
+    ann, bob = make_key(truth, Role.USER, "ann"), make_key(truth, Role.USER, "bob")
+    with calling(web.client.url, ann) as client:
+        assert [client.post("/runs", START).status_code for _ in range(5)] == [201, 201, 201, 429, 429]
+        refused = client.post("/runs", START)
+        assert refused.json() == {"detail": "Too many submissions: 3 a minute are allowed"}
+        assert refused.headers["ratelimit-limit"] == "3"
+        assert refused.headers["ratelimit-remaining"] == "0"
+        assert refused.headers["retry-after"] == refused.headers["ratelimit-reset"]
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert len(client.get("/runs").json()["runs"]) == 3
+    with calling(web.client.url, bob) as client:
+        assert client.post("/runs", START).status_code == 201
+
+
+def test_all_keys_of_an_owner_on_all_instances_are_one_caller(settings: Settings, truth: Truth) -> None:
+    """What is counted is counted in Redis."""
+    keys = [make_key(truth, Role.USER, "ann") for _ in range(2)]
+    with limited(settings) as one, limited(settings) as other, ExitStack() as clients:
+        callers = [
+            clients.enter_context(calling(web.client.url, key))
+            for web, key in zip((one, other, one, other), keys * 2, strict=True)
+        ]
+        assert [caller.post("/runs", START).status_code for caller in callers] == [201, 201, 201, 429]
+
+
+def test_a_batch_counts_its_runs_and_one_beyond_the_limit_passes_alone(web: WebInThread, truth: Truth) -> None:
+    """A batch larger than what a minute allows would otherwise never pass."""
+    with calling(web.client.url, make_key(truth, Role.USER, "ann")) as client:
+        assert client.post("/runs/batch", {"runs": [START] * 5}).status_code == 200
+        assert client.post("/runs/batch", {"runs": [START]}).status_code == 429
+        assert client.post("/runs", START).status_code == 429
+    with calling(web.client.url, make_key(truth, Role.USER, "bob")) as client:
+        assert client.post("/runs/batch", {"runs": [START] * 2}).status_code == 200
+        assert client.post("/runs/batch", {"runs": [START] * 2}).status_code == 429
+        assert client.post("/runs", START).status_code == 201
+
+
+def test_events_are_counted_by_session_and_a_runners_are_never_refused(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are late instead: a deployed runner sends each event once."""
+    monkeypatch.setattr("app.limits.LONGEST_DELAY", 0.1)
+    with limited(settings) as web, calling(web.client.url, make_key(truth, Role.ADMIN)) as admin:
+        one, other = (admin.submit()["session_id"] for _ in range(2))
+        path = f"/sessions/{one}/events"
+        assert [admin.post(path, event(one)).status_code for _ in range(4)] == [201, 201, 201, 429]
+        assert admin.post(path, [event(one)]).status_code == 429
+        assert admin.post(f"/sessions/{other}/events", event(other)).status_code == 201
+        with calling(web.client.url, make_key(truth, Role.RUNNER, "machine")) as machine:
+            runner_id = machine.register()
+            session = machine.claim(runner_id)["session_id"]
+            sent = [machine.post(f"/sessions/{session}/events", event(session)) for _ in range(5)]
+            assert {answer.status_code for answer in sent} == {201}
+
+
+def test_of_too_many_streams_of_a_caller_the_oldest_ends_with_a_retry(web: WebInThread, truth: Truth) -> None:
+    """It ends cleanly, its client may come again; another caller's go on."""
+    ann, bob = make_key(truth, Role.USER, "ann"), make_key(truth, Role.USER, "bob")
+    with calling(web.client.url, ann) as client, calling(web.client.url, bob) as other, ExitStack() as open_ones:
+
+        def follow(who: WebClient) -> Iterator[str]:
+            stream: httpx.Response = open_ones.enter_context(who.http.stream("GET", "/sse/sessions"))
+            lines = stream.iter_lines()
+            assert "event: init" in lines
+            return lines
+
+        foreign, oldest, second = follow(other), follow(client), follow(client)
+        third = follow(client)
+        assert any(line.startswith("retry:") for line in oldest)
+        session_id = other.submit()["session_id"]
+        assert any(session_id in line for line in foreign)
+        session_id = client.submit()["session_id"]
+        assert any(session_id in line for line in second)
+        assert any(session_id in line for line in third)
+        assert len(web.app.state.web.caller_limits._streams) == 2
+
+
+def test_without_authentication_there_is_no_limit(settings: Settings) -> None:
+    """Everybody is one caller then."""
+    with limited(settings, auth=False) as web:
+        assert {web.client.post("/runs", START).status_code for _ in range(8)} == {201}
+        session_id = web.client.submit()["session_id"]
+        sent = {web.client.post(f"/sessions/{session_id}/events", event(session_id)).status_code for _ in range(8)}
+        assert sent == {201}
+
+
+def test_of_more_than_five_polls_of_a_runner_the_oldest_ends_with_204(settings: Settings) -> None:
+    """Never a refusal, with or without authentication: after three a deployed runner ends all its work."""
+    with served(settings) as web:
+        runner, other = web.client.register("one"), web.client.register("other")
+        bystander = web.client.meanwhile(web.client.poll, other, 60)
+        first = web.client.meanwhile(web.client.poll, runner, 60)
+        web.until_parked(2)
+        later = [web.client.meanwhile(web.client.poll, runner, 60) for _ in range(5)]
+        assert first.result(20).status_code == 204
+        web.until_parked(6)
+        assert not any(poll.done() for poll in [*later, bystander])
+        web.app.state.drain.start(0)
+        assert {poll.result(20).status_code for poll in [*later, bystander]} == {204}
+        assert not web.app.state.web.polls._of_runner
+
+
+def test_while_redis_is_away_each_process_counts_alone(settings: Settings, truth: Truth, own_redis: OwnRedis) -> None:
+    """No request fails for it, no caller is free for it; when Redis is back it counts again."""
+    named = settings.model_copy(update={"redis_url": own_redis.url})
+    with limited(named) as web, calling(web.client.url, make_key(truth, Role.USER, "ann")) as client:
+        own_redis.kill()
+        assert [client.post("/runs", START).status_code for _ in range(4)] == [201, 201, 201, 429]
+        own_redis.start()
+        assert eventually(lambda: client.post("/runs", START).status_code == 201, what="Redis counting")
+
+
+class Counting(Quotas):
+    """Notes each round trip."""
+
+    trips: ClassVar[list[int]] = []
+
+    async def _hit(self, item: RateLimitItemPerMinute, key: str, cost: int) -> bool:
+        self.trips.append(cost)
+        return await super()._hit(item, key, cost)
+
+
+@pytest.mark.anyio
+async def test_who_comes_often_is_counted_in_parts_and_never_gets_more_than_all(settings: Settings) -> None:
+    """Many at once, through two processes: each request is either allowed or refused, in far fewer round trips."""
+    Counting.trips.clear()
+    quota = Quota("busy", 600)
+    both = (Counting(settings), Counting(settings))
+    refusals: list[Refusal | None] = []
+
+    async def come(quotas: Quotas) -> None:
+        refusals.extend([await quotas.spend(quota, "ann") for _ in range(20)])
+
+    async with anyio.create_task_group() as crowd:
+        for number in range(40):
+            crowd.start_soon(come, both[number % 2])
+    unspent = sum(purse.in_hand for quotas in both for purse in quotas._purses.values())
+    assert refusals.count(None) + unspent == quota.amount
+    assert unspent <= 2 * quota.amount // 60
+    assert len(Counting.trips) < 200
+    for quotas in both:
+        await quotas.close()
