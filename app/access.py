@@ -32,6 +32,8 @@ class Access:
     runner: str | None = None
     patience: Patience = Patience.PROMPT
     public: bool = False
+    # The service's own description: public when COORDINATOR_PUBLIC_DOCS says so.
+    is_about: bool = False
 
     def allows(self, role: Role) -> bool:
         """Whether the role may call the endpoint at all."""
@@ -51,6 +53,7 @@ class Access:
 _OWN, _TREES, _ITSELF = "own", "its trees", "itself"
 _PUBLIC: Final = Access("yes", "yes", "yes", public=True)
 _EVERYBODY: Final = Access("yes", "yes", "yes")
+_ABOUT: Final = Access("yes", "yes", "yes", is_about=True)
 _THINGS: Final = Access(user=_OWN, runner=_TREES)
 _SENT_ONCE: Final = Access(user=_OWN, runner=_TREES, patience=Patience.HELD)
 _RUNNER: Final = Access(runner=_ITSELF)
@@ -96,8 +99,8 @@ ACCESS: Final[Mapping[str, Access]] = {
     "GET /health/live": _PUBLIC,
     "GET /health/ready": _PUBLIC,
     "GET /metrics": Access("yes"),
-    "GET /docs": _EVERYBODY,
-    "GET /openapi.json": _EVERYBODY,
+    "GET /docs": _ABOUT,
+    "GET /openapi.json": _ABOUT,
 }
 
 

@@ -35,7 +35,7 @@ async def let_in(web: Web, request: Request) -> Credential:
         request.scope[CREDENTIAL] = OPEN
         return OPEN
     access = ACCESS.get(f"{request.method} {request.scope['route'].path}", NOBODY_ELSE)
-    credential = NOBODY if access.public else await _identify(web, request, access)
+    credential = NOBODY if access.public or (access.is_about and web.settings.public_docs) else await _identify(web, request, access)
     if not access.allows(credential.caller.role):
         raise Forbidden
     request.scope[CREDENTIAL] = credential

@@ -10,7 +10,6 @@ from typing import Final
 import fastapi_offline
 from fastapi import Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
@@ -19,7 +18,7 @@ from app.deps import the_caller
 from app.drain import Drain
 from app.farewell import Farewell
 from app.health import Health
-from app.middleware import LOOPBACK_ORIGIN, Door, Gate, Meter
+from app.middleware import Cors, Door, Gate, Meter
 from app.problems import add_handlers
 from app.routes import feed, health, registries, runner_protocol, runners, runs, session_events, sessions
 from app.web import Web
@@ -29,7 +28,6 @@ ABOUT: Final = """Runs of agents and batch jobs, coordinated by any number of eq
 
 Clients submit runs, runners anywhere poll for them and report. Every error is `{"detail": ...}`; 503 comes with
 `Retry-After` and means that nothing was acknowledged: try again."""
-ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key")
 STATIC: Final = "/static/docs"
 
 
@@ -77,20 +75,17 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_middleware(app: FastAPI, settings: Settings, drain: Drain, health: Health) -> None:
     """The last one added is the first to see a request."""
+
+    def callers_are_asked() -> bool:
+        return bool(app.state.web.callers.are_asked)
+
     app.add_middleware(Gate, health=health)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(settings.cors_origins or ()),
-        allow_origin_regex=LOOPBACK_ORIGIN if settings.cors_origins is None else None,
-        allow_methods=["*"],
-        allow_headers=list(ALLOWED_HEADERS),
-        expose_headers=["Retry-After"],
-    )
+    app.add_middleware(Cors, origins=settings.cors_origins, callers_are_asked=callers_are_asked)
     app.add_middleware(
         Door,
         hosts=settings.allowed_hosts,
         origins=settings.cors_origins or (),
-        callers_are_asked=lambda: bool(app.state.web.callers.are_asked),
+        callers_are_asked=callers_are_asked,
     )
     app.add_middleware(Farewell, drain=drain)
     app.add_middleware(Meter, drain=drain)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.drain import Drain
@@ -22,9 +23,46 @@ FOREIGN_ORIGIN: Final = (
     b'{"detail":"Requests from this origin are not accepted; COORDINATOR_CORS_ORIGINS adds origins"}'
 )
 TABLELESS: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
+ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key")
+EXPOSED_HEADERS: Final = ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 LOOPBACK_ORIGIN: Final = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
 
+# No answer is a page to be framed, guessed at or told of; the reference for people has its own scripts only.
+SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+PAGE_POLICY: Final = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"frame-ancestors 'none'"
+)
+PAGE_HEADERS: Final = (*SECURITY_HEADERS[:3], (b"content-security-policy", PAGE_POLICY))
+PAGES: Final = ("/docs", "/static/")
+
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Cors(CORSMiddleware):
+    """The loopback origins that may call while nobody is asked for credentials may not once everybody is."""
+
+    def __init__(self, app: ASGIApp, origins: Iterable[str] | None, callers_are_asked: Callable[[], bool]) -> None:
+        super().__init__(
+            app,
+            allow_origins=list(origins or ()),
+            allow_origin_regex=LOOPBACK_ORIGIN if origins is None else None,
+            allow_methods=["*"],
+            allow_headers=list(ALLOWED_HEADERS),
+            expose_headers=list(EXPOSED_HEADERS),
+        )
+        self._callers_are_asked = callers_are_asked
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether a browser is told that this origin's pages may read the answer."""
+        if self.allow_origin_regex is not None and self._callers_are_asked():
+            return False
+        return super().is_allowed_origin(origin)
 
 
 class Door:
@@ -106,7 +144,9 @@ class Gate:
 
 
 class Meter:
-    """Counts and times requests by route, and asks clients to come back elsewhere while the process drains."""
+    """Counts and times requests by route, has browsers keep to the answer, and asks clients to come back elsewhere
+    while the process drains.
+    """
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
@@ -120,8 +160,10 @@ class Meter:
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
+                more = PAGE_HEADERS if scope["path"].startswith(PAGES) else SECURITY_HEADERS
+                message["headers"] = [*message.get("headers", ()), *more]
                 if self._drain.draining:
-                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                    message["headers"].append((b"connection", b"close"))
                 # What a client makes up must not become a label: unknown paths and methods are counted together.
                 route = getattr(scope.get("route"), "path", "other")
                 method = scope["method"] if scope["method"] in METHODS else "other"

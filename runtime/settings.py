@@ -78,8 +78,9 @@ class Settings(BaseSettings):
     oidc_owner_claim: str = _about("sub", "Claim with the owner of what is submitted")
     oidc_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = _about(10, "Difference between two clocks")
     allow_query_tokens: bool = _about(False, "Accept `?api_key=` on GETs, for dashboards that know nothing else")
+    public_docs: bool = _about(False, "Show /docs and /openapi.json to everybody also while credentials are asked for")
     cors_origins: Names | None = _about(
-        None, "Origins browsers may call from, comma-separated (default: loopback ones)"
+        None, "Origins browsers may call from, comma-separated (default: loopback ones, none with authentication)"
     )
     allowed_hosts: Names = _about((), "Further names the service is reached by, comma-separated")
     url: Names = _about(("http://127.0.0.1:8765",), "Where clients and runners find the coordinator, comma-separated")

@@ -1,0 +1,74 @@
+"""What answers never hold, what browsers are told of them, and what is shown to nobody in particular."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from models.base import Role
+from runtime.settings import Settings
+from tests.support.callers import calling, make_key
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebInThread, served
+
+PAGE = "http://localhost:3000"
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with served(settings.model_copy(update={"auth": True})) as web:
+        yield web
+
+
+def test_browsers_are_told_to_frame_guess_and_tell_nothing(web: WebInThread) -> None:
+    """Refusals and unknown paths too; the page for people may load its own scripts, nobody else's."""
+    for path in ("/health", "/runs", "/nothing"):
+        headers = web.client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert "script-src 'self'" in web.client.get("/docs").headers["content-security-policy"]
+
+
+def test_with_authentication_no_foreign_page_may_read_an_answer(settings: Settings, truth: Truth) -> None:
+    """Loopback pages could before the first key was made; named origins may."""
+    with served(settings) as web:
+        assert web.client.http.get("/runs", headers={"Origin": PAGE}).headers["access-control-allow-origin"] == PAGE
+        key = make_key(truth, Role.ADMIN)
+        eventually(lambda: web.client.get("/runs").status_code == 401, what="authentication")
+        with calling(web.client.url, key) as client:
+            answer = client.http.get("/runs", headers={"Origin": PAGE})
+            assert answer.status_code == 200
+            assert "access-control-allow-origin" not in answer.headers
+            asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+            assert "access-control-allow-origin" not in client.http.options("/runs", headers=asked).headers
+    with served(settings.model_copy(update={"auth": True, "cors_origins": (PAGE,)})) as web:
+        asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+        assert web.client.http.options("/runs", headers=asked).headers["access-control-allow-origin"] == PAGE
+
+
+def test_the_description_is_shown_to_nobody_in_particular_only_when_a_setting_says_so(
+    settings: Settings, web: WebInThread
+) -> None:
+    """COORDINATOR_PUBLIC_DOCS; the numbers stay the admins', health is always public and says no more than it must."""
+    for path in ("/docs", "/openapi.json", "/metrics"):
+        assert web.client.get(path).status_code == 401
+    assert web.client.get("/health").json() == {"status": "healthy"}
+    with served(settings.model_copy(update={"auth": True, "public_docs": True})) as shown:
+        assert shown.client.get("/docs").status_code == 200
+        assert shown.client.get("/openapi.json").status_code == 200
+        assert shown.client.get("/metrics").status_code == 401
+
+
+def test_a_fault_that_nobody_foresaw_tells_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trace and no SQL, whatever breaks: it is in the log."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("SELECT secret FROM sessions")
+
+    with served(settings) as web:
+        monkeypatch.setattr("app.routes.sessions.SessionFilter", broken)
+        answer = web.client.get("/sessions")
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "Internal server error"}
