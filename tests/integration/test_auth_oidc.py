@@ -4,12 +4,10 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from jwt.warnings import InsecureKeyLengthWarning
 
 import runtime.tokens
@@ -20,6 +18,8 @@ from tests.support.following import following
 from tests.support.issuer import IssuerOfTests, ec_key, forgeries, issuing, rsa_key
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served
+
+VISIBLE = [chr(code) for code in range(0x21, 0x7F)]
 
 
 @pytest.fixture
@@ -120,23 +120,17 @@ def test_no_forged_token_lets_anybody_in(web: WebInThread, client: WebClient, is
     assert status(client, issuer.token()) == 200
 
 
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
-@given(data=st.data())
-def test_a_token_with_anything_changed_is_refused(
-    client: WebClient, issuer: IssuerOfTests, data: st.DataObject
-) -> None:
+def test_a_token_with_anything_changed_is_refused(client: WebClient, issuer: IssuerOfTests) -> None:
     """Cut, doubled, or with other characters anywhere: 401 or 403, never 5xx."""
-    good = issuer.token()
-    alphabet = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
-    start = data.draw(st.integers(0, len(good)))
-    end = data.draw(st.integers(start, len(good)))
-    token = good[:start] + data.draw(st.text(alphabet, max_size=20)) + good[end:]
-    # The last character of a signature holds bits that mean nothing.
-    if token.rpartition(".")[0] == good.rpartition(".")[0]:
-        return
-    assert status(client, token) in {401, 403}
+    good, chance = issuer.token(), Random(7)
+    for _ in range(200):
+        start = chance.randrange(len(good))
+        end = chance.randrange(start, len(good) + 1)
+        put_in = "".join(chance.choices(VISIBLE, k=chance.choice((0, 0, 1, 20))))
+        token = good[:start] + put_in + good[end:]
+        # The last character of a signature holds bits that mean nothing.
+        if token and token[:-1] != good[:-1]:
+            assert status(client, token) in {401, 403}, token
 
 
 @pytest.mark.parametrize("shown", [b"Bearer a.b\x00.c", b"Bearer \xff.b.c", "Bearer ä.b.c".encode()])
