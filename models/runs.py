@@ -55,7 +55,7 @@ _COLUMNS_OF_R = ", ".join(
 
 def returning_runs(statement: str) -> TextClause:
     """Return a statement that changes runs, called r in it, and answers with ``.columns(*RUN_COLUMNS)``."""
-    return text(f"{statement} RETURNING {_COLUMNS_OF_R}")
+    return text(statement + " RETURNING " + _COLUMNS_OF_R)
 
 
 def as_run(row: Row[Any]) -> Run:

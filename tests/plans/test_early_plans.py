@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import ClauseElement, Connection, Engine, text
+from sqlalchemy import ClauseElement, Connection, Engine
 
 from models import claim, deliveries, free_locks, polls, settle, submit_rows, transitions
 from models.statuses import RunStatus
@@ -15,7 +15,11 @@ from runtime.settings import Settings
 from tests.support.explained import Plan
 
 # No statistics come in between: they would have the plans made anew.
-_QUIET = "ALTER TABLE {} SET (autovacuum_enabled = off)"
+_QUIET = """
+ALTER TABLE runs SET (autovacuum_enabled = off);
+ALTER TABLE sessions SET (autovacuum_enabled = off);
+ALTER TABLE runners SET (autovacuum_enabled = off);
+"""
 _FILL = """
 INSERT INTO runners (runner_id, hostname, project_dir, executor_profile, tags, told_interval)
 SELECT 'lnch_' || n, 'h', '/p', 'e', '{}', 60 FROM generate_series(1, 2000) n;
@@ -102,8 +106,7 @@ def test_a_plan_made_in_an_empty_database_reads_a_full_one_by_its_keys(
     ours = sync_engine(settings, pool_size=1, name="test")
     statement, values = CASES[case]
     with ours.connect() as conn, conn.begin() as transaction:
-        for table in ("runs", "sessions", "runners", "stop_commands", "waiting_polls"):
-            conn.execute(text(_QUIET.format(table)))
+        conn.exec_driver_sql(_QUIET)
         plan = prepared(conn, statement, values)
         plan()
         conn.exec_driver_sql(_FILL)
