@@ -21,7 +21,10 @@ CREDENTIAL: Final = "coordinator.credential"
 TICKET: Final = "coordinator.ticket"
 # What a ticket is bound to holds also while everybody is an admin.
 TICKET_QUERY: Final = b"ticket="
-PROMPT_SECONDS: Final = 2.0
+# How long somebody waits whom we do not know yet: Postgres may be slow, or just coming.
+PROMPT_SECONDS: Final = 5.0
+# A poll that waited longer for that is over.
+LATE_SECONDS: Final = 2.0
 # Of a public endpoint: sees nothing of anybody.
 NOBODY: Final = Credential(Caller(Role.USER))
 
@@ -35,7 +38,8 @@ async def let_in(web: Web, request: Request) -> Credential:
         request.scope[CREDENTIAL] = OPEN
         return OPEN
     access = ACCESS.get(f"{request.method} {request.scope['route'].path}", NOBODY_ELSE)
-    credential = NOBODY if access.public or (access.is_about and web.settings.public_docs) else await _identify(web, request, access)
+    is_public = access.public or (access.is_about and web.settings.public_docs)
+    credential = NOBODY if is_public else await _identify(web, request, access)
     if not access.allows(credential.caller.role):
         raise Forbidden
     request.scope[CREDENTIAL] = credential
@@ -77,7 +81,7 @@ async def _identify(web: Web, request: Request, access: Access) -> Credential:
         if access.patience is Patience.STREAM:
             raise ComeBack from None
         raise
-    if access.patience is Patience.POLL and loop.time() - began > PROMPT_SECONDS:
+    if access.patience is Patience.POLL and loop.time() - began > LATE_SECONDS:
         # What is left of its time may be too little; the runner asks again at once, and is known then.
         raise NothingCame
     return credential
