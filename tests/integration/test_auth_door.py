@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import app.known_keys
 from app.access import ACCESS
 from models.base import Role
 from runtime.settings import Settings
@@ -129,6 +130,20 @@ def test_a_key_ends_while_it_is_in_use(client: WebClient, truth: Truth) -> None:
     revoke(truth, long)
     for token in (short, long):
         eventually(lambda token=token: client.http.get("/runs", headers=bearer(token)).status_code == 403, 5)
+
+
+def test_made_up_keys_neither_grow_nor_empty_what_is_remembered(
+    web: WebInThread, client: WebClient, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known keys and ids that no key has are bounded, each for themselves."""
+    monkeypatch.setattr(app.known_keys, "MOST_KEYS", 5)
+    token = make_key(truth, Role.USER, "ann")
+    assert client.http.get("/runs", headers=bearer(token)).status_code == 200
+    for number in range(20):
+        assert client.http.get("/runs", headers=bearer(f"crd_{number:012x}_{64 * '0'}")).status_code == 403
+    keys = web.app.state.web.callers._keys
+    assert list(keys._known) == [token[:16]]
+    assert len(keys._unknown) == 5
 
 
 def test_where_a_page_comes_from_is_no_matter_once_credentials_are_asked_for(client: WebClient, truth: Truth) -> None:
