@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from runtime.secret_files import NoSecret, complete_url
+
 PREFIX = "COORDINATOR_"
 ALIASES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
 MASK = "***"
@@ -46,6 +48,10 @@ class Settings(BaseSettings):
     )
 
     # Servers
+    database_url_file: str = _about("", "A file with the URL of Postgres, instead of the URL")
+    database_password_file: str = _about("", "A file with the password that the URL of Postgres leaves out")
+    redis_url_file: str = _about("", "A file with the URL of Redis, instead of the URL")
+    redis_password_file: str = _about("", "A file with the password that the URL of Redis leaves out")
     database_url: str = _address("database_url", "Postgres 15 or newer, the truth (DATABASE_URL is read too)")
     redis_url: str = _address("redis_url", "Redis 7 or Valkey, the bell; a logical database of its own (or REDIS_URL)")
     prepare_statements: bool = _about(True, "Prepared statements; off behind a PgBouncer older than 1.21")
@@ -254,9 +260,24 @@ def load_settings() -> Settings:
     """The settings of this process. Raises SettingsError for an unknown or impossible `COORDINATOR_` variable."""
     _refuse_unknown(os.environ)
     try:
-        return Settings()
+        return with_secrets(Settings())
     except ValidationError as error:
         raise SettingsError("\n".join(_complaint(item) for item in error.errors(include_url=False))) from None
+
+
+def with_secrets(settings: Settings) -> Settings:
+    """The settings with what stands in files: whole URLs, or passwords that they leave out. Raises SettingsError."""
+    changed = {}
+    for name in ALIASES:
+        password_file = f"{name.removesuffix('_url')}_password_file"
+        files = (getattr(settings, f"{name}_file"), getattr(settings, password_file))
+        try:
+            if any(files):
+                changed[name] = complete_url(PREFIX + name.upper(), getattr(settings, name), *files)
+        except NoSecret as reason:
+            raise SettingsError(str(reason)) from None
+    # Once more through the checks of a URL.
+    return Settings.model_validate({**settings.model_dump(), **changed}) if changed else settings
 
 
 def _complaint(item: Mapping[str, Any]) -> str:

@@ -1,0 +1,83 @@
+"""Secrets in files: what is read, what is said of what cannot be, and that none of it is shown."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from runtime.settings import SettingsError, effective, load_settings
+
+SECRET = "p@ss:w/rd%1"
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_urls_are_read_from_files(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The end of the line does not belong to them."""
+    database = write(tmp_path / "db", "postgresql://u:p@h/db\n")
+    environment.setenv("COORDINATOR_DATABASE_URL_FILE", database)
+    environment.setenv("COORDINATOR_REDIS_URL_FILE", write(tmp_path / "redis", "rediss://h:6379/0\n"))
+    settings = load_settings()
+    assert settings.database_url == "postgresql+psycopg://u:p@h/db"
+    assert settings.redis_url == "rediss://h:6379/0"
+    environment.setenv("COORDINATOR_DATABASE_URL", settings.database_url)
+    assert load_settings() == settings
+
+
+def test_passwords_are_put_into_urls_whatever_they_hold(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And are shown by nothing that shows settings."""
+    path = write(tmp_path / "password", f"{SECRET}\n")
+    environment.setenv("DATABASE_URL", "postgresql://user@h:5432/db?sslmode=verify-full")
+    environment.setenv("REDIS_URL", "redis://h:6379/0")
+    environment.setenv("COORDINATOR_DATABASE_PASSWORD_FILE", path)
+    environment.setenv("COORDINATOR_REDIS_PASSWORD_FILE", path)
+    settings = load_settings()
+    url = make_url(settings.database_url)
+    assert (url.username, url.password, url.host, url.query["sslmode"]) == ("user", SECRET, "h", "verify-full")
+    assert settings.redis_url == "redis://:p%40ss%3Aw%2Frd%251@h:6379/0"
+    shown = " ".join(row.value for row in effective(settings)) + repr(settings)
+    assert SECRET not in shown
+    assert "p%40ss" not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "reason"),
+    [
+        ("postgresql://u:other@h/db", SECRET, "has another password"),
+        ("", SECRET, "names no server"),
+        ("postgresql://u@h/db", " \n", "is empty"),
+        ("postgresql://u@h/db", None, "cannot be read (FileNotFoundError)"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_without_the_secret(
+    environment: pytest.MonkeyPatch, tmp_path: Path, url: str, text: str | None, reason: str
+) -> None:
+    """The message names variable and file."""
+    path = tmp_path / "password"
+    if text is not None:
+        path.write_text(text)
+    environment.setenv("DATABASE_URL", url)
+    environment.setenv("COORDINATOR_DATABASE_PASSWORD_FILE", str(path))
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert reason in str(caught.value)
+    assert "COORDINATOR_DATABASE_PASSWORD_FILE" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_url_and_a_file_that_differ_are_refused(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody is to guess which one is meant."""
+    environment.setenv("REDIS_URL", "redis://one:6379/0")
+    environment.setenv("COORDINATOR_REDIS_URL_FILE", write(tmp_path / "redis", "redis://other:6379/0"))
+    with pytest.raises(SettingsError, match="different URLs"):
+        load_settings()
