@@ -118,7 +118,15 @@ BATCH: Final[Answers] = {
     **AWAY,
 }
 _LIST: Final = "`next_cursor` is there when there is more; `feed_cursor` is the feed's position of this snapshot"
-RUNS: Final[Answers] = {200: _answer(_LIST, {"runs": [_RUN], "feed_cursor": _CURSOR}), **INVALID, **AWAY}
+_BAD_CURSOR: Final[Answers] = {
+    400: _error("The cursor cannot be used", "The cursor is not one that was given out here")
+}
+RUNS: Final[Answers] = {
+    200: _answer(_LIST, {"runs": [_RUN], "feed_cursor": _CURSOR}),
+    **_BAD_CURSOR,
+    422: INVALID[422],
+    **AWAY,
+}
 RUN: Final[Answers] = {200: _answer("The run", _RUN), **_NO_RUN, 422: INVALID[422], **AWAY}
 STOPPED: Final[Answers] = {
     200: _answer(
@@ -139,7 +147,12 @@ RUN_FILTERS: Final = (
 )
 WAIT: Final = (("wait", "number", "Answer when the run has ended, or after so many seconds (at most 60)"),)
 
-SESSIONS: Final[Answers] = {200: _answer(_LIST, {"sessions": [_SESSION], "feed_cursor": _CURSOR}), **INVALID, **AWAY}
+SESSIONS: Final[Answers] = {
+    200: _answer(_LIST, {"sessions": [_SESSION], "feed_cursor": _CURSOR}),
+    **_BAD_CURSOR,
+    422: INVALID[422],
+    **AWAY,
+}
 SESSION_FILTERS: Final = (
     ("status", "string", "Only sessions in this status; may be repeated"),
     ("parent_session_id", "string", "Only children of this session"),
@@ -179,8 +192,9 @@ AFFINITY: Final[Answers] = {
 }
 EVENTS: Final[Answers] = {
     200: _answer("In feed order", {"events": [{**_EVENT, "feed_cursor": _CURSOR}]}),
+    **_BAD_CURSOR,
     **_NO_SESSION,
-    **INVALID,
+    422: INVALID[422],
     **AWAY,
 }
 EVENT_PAGE: Final = (

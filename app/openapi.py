@@ -8,7 +8,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.access import ACCESS, NOBODY_ELSE
+
 REF: Final = "#/components/schemas/{model}"
+REFUSALS: Final = {
+    "401": "No credential was shown, or something that is none",
+    "403": "The credential was rejected, or its role may not do this",
+}
 
 _bodies: dict[str, type[BaseModel]] = {}
 
@@ -85,10 +91,22 @@ def describe(app: FastAPI) -> None:
             schemas.update(definitions.get("$defs", {}))
             schemas["Problem"] = _PROBLEM
             _drop_guesses(described)
+            _add_refusals(described)
             app.openapi_schema = described
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend what FastAPI describes
+
+
+def _add_refusals(described: dict[str, Any]) -> None:
+    """What every endpoint says to who shows no credential, or none that will do, once credentials are asked for."""
+    content = {"application/json": {"schema": {"$ref": REF.format(model="Problem")}}}
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            if ACCESS.get(f"{method.upper()} {path}", NOBODY_ELSE).public:
+                continue
+            for status, description in REFUSALS.items():
+                operation["responses"].setdefault(status, {"description": description, "content": content})
 
 
 def _drop_guesses(described: dict[str, Any]) -> None:

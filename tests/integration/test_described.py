@@ -1,0 +1,91 @@
+"""What is described is what is answered: calls made up from /openapi.json, with everything that a schema allows or not."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from models.base import Caller, Role
+from runtime.settings import Settings
+from tests.support.callers import make_key
+from tests.support.truth import Truth
+from tests.support.web import WebInThread, served, until_ready
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+# Streams do not end and polls are held: what they answer is in the tests of the feed and of polls.
+HELD = {"/sse/sessions"}
+CALLS = 8
+
+
+@pytest.fixture
+def quick(settings: Settings) -> Settings:
+    return settings.model_copy(update={"poll_timeout_seconds": 0, "report_hold_seconds": 1})
+
+
+# What schemathesis does within a strategy of its own.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+@pytest.mark.parametrize("role", [None, *Role])
+def test_every_endpoint_answers_as_described_whatever_it_is_asked(
+    quick: Settings, truth: Truth, role: Role | None
+) -> None:
+    """In every role, and without any while authentication is off: no 5xx, no undocumented status, no other shape."""
+    asked = quick.model_copy(update={"auth": role is not None, "public_docs": True, "submissions_per_minute": 0})
+    headers = {} if role is None else {"Authorization": f"Bearer {make_key(truth, role, 'ann')}"}
+    with served(asked) as web:
+        until_ready(web)
+        faults = list(found_faults(web, headers, names_of_things(truth)))
+    assert not faults, "\n\n".join(faults[:10])
+
+
+def names_of_things(truth: Truth) -> dict[str, str]:
+    """A session, a run and a runner that are there, of the one who asks; what ends them comes last."""
+    started = truth.start(caller=Caller(Role.USER, "ann"))
+    return {"session_id": started.session_id, "run_id": started.run_id, "runner_id": truth.runner().runner_id}
+
+
+def found_faults(web: WebInThread, headers: dict[str, str], things: dict[str, str]) -> Iterator[str]:
+    """What is wrong with answers to made-up calls, of things that are there and others; always the same calls."""
+    schema = schemathesis.openapi.from_dict(web.client.get("/openapi.json").json())
+    schema.config.base_url = web.client.url
+    for result in schema.get_all_operations():
+        assert isinstance(result, Ok)
+        operation = result.ok()
+        if operation.path in HELD:
+            continue
+        names = {name: value for name, value in things.items() if f"{{{name}}}" in operation.path}
+        try:
+            ask(operation, headers, names)
+        except (AssertionError, BaseExceptionGroup) as fault:
+            yield f"{operation.label}: {fault}"
+
+
+def ask(operation: Any, headers: dict[str, str], names: dict[str, str]) -> None:
+    """Make some calls of one endpoint. Raises what the checks find."""
+
+    @hypothesis.seed(6)
+    @hypothesis.settings(
+        max_examples=CALLS,
+        database=None,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy())
+    def call(case: Any) -> None:
+        case.query = {name: value for name, value in (case.query or {}).items() if name != "wait"}
+        case.call_and_validate(headers=headers, checks=CHECKS)
+        if names:
+            case.path_parameters = {**case.path_parameters, **names}
+            case.call_and_validate(headers=headers, checks=CHECKS)
+
+    call()
