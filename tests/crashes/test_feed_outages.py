@@ -57,19 +57,15 @@ def last_id(messages: list[Message]) -> str:
 # Postgres away
 
 
-@pytest.mark.parametrize("since", ["its start", "a moment ago"])
 def test_a_client_that_comes_while_postgres_is_away_waits_for_it(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth, since: str
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
 ) -> None:
     """200, `retry:` and signs of life; then the snapshot, or what follows its cursor, without another request."""
     own_truth.start(session_id="before")
     cursor = own_truth.do(read_head).cursor
-    if since == "its start":
-        own_postgres.kill()
     with served(own_settings) as web, ExitStack() as stack:
-        if since == "a moment ago":
-            until_ready(web)
-            own_postgres.kill()
+        until_ready(web)
+        own_postgres.kill()
         new = stack.enter_context(following(web.client.url))
         known = stack.enter_context(following(web.client.url, Last_Event_ID=cursor))
         for stream in (new, known):
@@ -82,6 +78,24 @@ def test_a_client_that_comes_while_postgres_is_away_waits_for_it(
         own_truth.start(session_id="after")
         got = known.take(2)
         assert told(got) == ledger(own_truth.engine)
+
+
+def test_a_client_of_a_process_that_has_never_seen_postgres_is_told_to_come_back(
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+) -> None:
+    """Whether it asks for credentials is not known there: 200, `retry:` and the end; later it is as ever."""
+    own_truth.start(session_id="before")
+    own_postgres.kill()
+    with served(own_settings) as web:
+        with following(web.client.url) as stream:
+            assert stream.response.status == 200
+            (only,) = stream.messages(within=20)
+            assert only.retry is not None
+        own_postgres.start()
+        until_ready(web)
+        with following(web.client.url) as stream:
+            snapshot = stream.until("init")[-1]
+    assert [one["session_id"] for one in json.loads(snapshot.data)["sessions"]] == ["before"]
 
 
 def test_a_live_stream_goes_on_after_a_crash_of_postgres(
