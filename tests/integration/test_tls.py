@@ -1,0 +1,61 @@
+"""TLS to Postgres and Redis: what the URLs say is done, and a server with another certificate is not spoken to."""
+
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from runtime.postgres import sync_engine, transaction
+from runtime.redis_client import sync_client
+from runtime.settings import Settings
+from tests.support.tls import behind_tls, self_signed
+from tests.support.waiting import eventually
+from tests.support.web import served, until_ready
+
+
+def test_a_web_process_serves_over_tls_to_both_servers(settings: Settings, tmp_path: Path) -> None:
+    """`sslmode=verify-full` and `rediss://`, with a private authority: a run's life, and Redis is heard."""
+    ours = self_signed(tmp_path, "ours")
+    with (
+        behind_tls(settings.database_url, ours) as database_url,
+        behind_tls(settings.redis_url, ours) as redis_url,
+        served(
+            settings.model_copy(
+                update={
+                    "database_url": f"{database_url}?sslmode=verify-full&sslrootcert={ours.certificate}",
+                    "redis_url": f"{redis_url}?ssl_ca_certs={ours.certificate}",
+                }
+            )
+        ) as web,
+    ):
+        until_ready(web)
+        run = web.client.finished(web.client.register())
+        assert web.client.status(run["run_id"]) == "completed"
+        eventually(lambda: web.app.state.web.mailbox.connected, what="Redis")
+
+
+def test_a_postgres_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
+    """Nothing is sent to whoever answers instead."""
+    ours, foreign = self_signed(tmp_path, "ours"), self_signed(tmp_path, "foreign")
+    with behind_tls(settings.database_url, foreign) as url:
+        asked = {"database_url": f"{url}?sslmode=verify-full&sslrootcert={ours.certificate}"}
+        engine = sync_engine(settings.model_copy(update=asked))
+        with pytest.raises(OperationalError, match="certificate verify failed"), transaction(engine) as connection:
+            connection.execute(text("SELECT 1"))
+        engine.dispose()
+
+
+def test_a_redis_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
+    """As with Postgres."""
+    ours, foreign = self_signed(tmp_path, "ours"), self_signed(tmp_path, "foreign")
+    with behind_tls(settings.redis_url, foreign) as url:
+        client = sync_client(f"{url}?ssl_ca_certs={ours.certificate}")
+        with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
+            client.ping()
+        client.close()
+    with behind_tls(settings.redis_url, ours) as url:
+        client = sync_client(f"{url}?ssl_ca_certs={ours.certificate}")
+        assert client.ping()
+        client.close()

@@ -1,0 +1,111 @@
+"""TLS in front of Postgres and Redis with a certificate of its own: the servers of tests speak none themselves."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+# What libpq sends before it begins TLS: length 8, request 80877103.
+SSL_REQUEST = (8).to_bytes(4, "big") + (80_877_103).to_bytes(4, "big")
+
+
+@dataclass
+class Certificate:
+    """A self-signed one of 127.0.0.1, in files."""
+
+    certificate: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def self_signed(directory: Path, name: str) -> Certificate:
+    """A new certificate; a client that trusts another one must refuse it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    day = dt.timedelta(days=1)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - day)
+        .not_valid_after(now + day)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    found = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
+    found.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    found.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return found
+
+
+@contextlib.contextmanager
+def behind_tls(url: str, certificate: Certificate) -> Iterator[str]:
+    """The URL of the same server behind TLS: Postgres as libpq asks for it, Redis from the first byte."""
+    parts = urlsplit(url)
+    is_postgres = parts.scheme.startswith("postgres")
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
+            if is_postgres:
+                assert await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST
+                writer.write(b"S")
+                await writer.start_tls(certificate.context())
+            inward, outward = await asyncio.open_connection(parts.hostname, parts.port)
+            await asyncio.wait(
+                [asyncio.create_task(_pass_on(reader, outward)), asyncio.create_task(_pass_on(inward, writer))],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            outward.close()
+        writer.close()
+
+    starting = asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if is_postgres else certificate.context())
+    server = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    user_info = parts.netloc.rpartition("@")[0]
+    scheme = parts.scheme if is_postgres else "rediss"
+    try:
+        yield urlunsplit(parts._replace(scheme=scheme, netloc=f"{user_info}@{address}" if user_info else address))
+    finally:
+        asyncio.run_coroutine_threadsafe(_end(server), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, ssl.SSLError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+
+
+async def _end(server: asyncio.Server) -> None:
+    server.close()
+    ours = asyncio.current_task()
+    left = [task for task in asyncio.all_tasks() if task is not ours]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
