@@ -21,7 +21,9 @@ TABLES = ("sessions", "runs", "events", "child_results", "stop_commands", "runne
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with served(settings.model_copy(update={"auth": True, "feed_poll_seconds": 0.05})) as web:
+    with served(
+        settings.model_copy(update={"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2})
+    ) as web:
         until_ready(web)
         yield web
 
