@@ -9,12 +9,16 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 MAX_DEPTH: Final = 64
+# An empty list of two bytes becomes some hundred in memory: 16 MiB of them would be a gigabyte.
+MAX_CONTAINERS: Final = 200_000
 MAX_KEY_SHOWN: Final = 64
 SMALLEST_INT: Final = -(2**63)
 LARGEST_INT: Final = 2**63 - 1
 
 # Most bodies hold none of these and need no walk: escapes of NUL and surrogates, 19 digits, raw NUL.
 _SUSPECT: Final = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[0-9]{19}")
+# Possessive, and to the end where none closes: no body makes it look at a byte twice.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Loc = tuple[str | int, ...]
@@ -81,14 +85,24 @@ _UNUSABLE: Final = _Unusable()
 
 
 def parse_strict(raw: bytes) -> Document:
-    """Return the body of a submission. Raises Invalid when it is no JSON at all, or no UTF-8."""
-    suspect = _SUSPECT.search(raw) is not None or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+    """Return the body of a submission. Raises Invalid when it is no JSON at all, or no UTF-8, and TooLarge when more
+    would be made of it than its size tells.
+    """
+    containers = _containers(raw)
+    # Brackets within texts are none; they are looked for only when there are too many.
+    if containers > MAX_CONTAINERS and _containers(_STRING.sub(b"", raw)) > MAX_CONTAINERS:
+        raise TooLarge(f"Request body has more than {MAX_CONTAINERS} lists and objects")
+    suspect = _SUSPECT.search(raw) is not None or containers > MAX_DEPTH
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as refused:
         return Document(_parse_slowly(raw, refused), suspect=True)
     # orjson turns integers beyond 64 bits into floats; the standard parser keeps them to be seen.
     return Document(_parse_slowly(raw, None) if suspect else value, suspect)
+
+
+def _containers(raw: bytes) -> int:
+    return raw.count(b"[") + raw.count(b"{")
 
 
 def _parse_slowly(raw: bytes, refused: orjson.JSONDecodeError | None) -> Any:

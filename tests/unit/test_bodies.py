@@ -1,10 +1,11 @@
 """Submissions: what no database could keep is refused and named, never echoed."""
 
+import json
 from typing import Any
 
 import pytest
 
-from app.bodies import Invalid, first_fault, parse_strict
+from app.bodies import MAX_CONTAINERS, Invalid, TooLarge, first_fault, parse_strict
 
 
 def fault_of(raw: bytes) -> tuple[str, tuple[Any, ...]] | None:
@@ -70,3 +71,22 @@ def test_the_refusal_does_not_hold_what_was_sent() -> None:
     fault = first_fault(document.value, ("body",))
     assert fault is not None
     assert "secret" not in repr(fault)
+
+
+@pytest.mark.parametrize("part", [b"[]", b"{}", b'{"a":"["}'])
+def test_more_lists_and_objects_than_a_body_may_have_are_refused_before_they_are_made(part: bytes) -> None:
+    """A few bytes of each become a hundred in memory."""
+    with pytest.raises(TooLarge):
+        parse_strict(b"[" + b",".join([part] * MAX_CONTAINERS) + b"]")
+
+
+def test_brackets_within_texts_are_no_lists() -> None:
+    """A prompt with code in it, however long and however escaped."""
+    text = '[{"a": "\\\\"}' * MAX_CONTAINERS
+    assert parse_strict(json.dumps({"prompt": text}).encode()).value == {"prompt": text}
+
+
+def test_no_body_takes_longer_to_be_counted_than_its_size_says() -> None:
+    """Quotes that never close, between brackets: looked through once, then refused as no JSON."""
+    with pytest.raises(Invalid):
+        parse_strict(b"[" * (MAX_CONTAINERS // 2) + b'"' + b'\\"[' * 1_000_000)
