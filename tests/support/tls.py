@@ -68,18 +68,20 @@ def behind_tls(url: str, certificate: Certificate) -> Iterator[str]:
     thread.start()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
+        with (
+            contextlib.closing(writer),
+            contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError),
+        ):
             if is_postgres:
                 assert await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST
                 writer.write(b"S")
                 await writer.start_tls(certificate.context())
             inward, outward = await asyncio.open_connection(parts.hostname, parts.port)
-            await asyncio.wait(
-                [asyncio.create_task(_pass_on(reader, outward)), asyncio.create_task(_pass_on(inward, writer))],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            outward.close()
-        writer.close()
+            with contextlib.closing(outward):
+                await asyncio.wait(
+                    [asyncio.create_task(_pass_on(reader, outward)), asyncio.create_task(_pass_on(inward, writer))],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
 
     starting = asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if is_postgres else certificate.context())
     server = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
