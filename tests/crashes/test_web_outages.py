@@ -111,7 +111,7 @@ def test_what_a_silent_postgres_holds_beyond_the_end_is_answered(
         writing = client.meanwhile(client.post, "/runs", START)
         reading = client.meanwhile(client.get, "/runs")
         polling = client.meanwhile(client.poll, runner, 60)
-        web.until_parked()
+        eventually(lambda: len(web.server.server_state.tasks) == 3, what="all three to be held")
         web.leave(0)
         answers = [held.result(30) for held in (writing, reading, polling)]
     assert [answer.status_code for answer in answers] == [503, 503, 204]
