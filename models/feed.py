@@ -10,7 +10,6 @@ from sqlalchemy import Connection, text
 from models.base import uuid7
 from models.cursors import write_cursor
 
-
 # Made once: json.dumps makes one for each call that is not by default.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
