@@ -266,6 +266,12 @@ class KeptServer:
         if self._server:
             await asyncio.to_thread(self._server.stop, within=1.5)
 
+    async def forget(self) -> None:
+        """End what a start that was not waited for has brought since; one that was cut off leaves its pid file."""
+        if self._server is None and self._starting and self._house.data_dir:
+            await self.stop()
+            pid_file_of(self._house.data_dir, self.name).unlink(missing_ok=True)
+
 
 class Supervisor:
     """The processes of one data directory (or, without one, of a worker's parent) and their end."""
@@ -370,6 +376,7 @@ class Supervisor:
         await asyncio.gather(*(server.stop() for server in self.servers))
         # Whoever is left now was being started when we were told to end, or is somebody's orphan.
         await asyncio.to_thread(end_processes, family(psutil.Process().children()), within=0.5)
+        await asyncio.gather(*(server.forget() for server in self.servers))
 
 
 def describe(code: int) -> str:

@@ -89,6 +89,19 @@ def test_ctrl_c_during_the_very_first_start_leaves_nothing_behind(start_up: Star
     assert again.line("ready:")
 
 
+def test_ctrl_c_while_postgres_does_not_come_up_leaves_nothing_behind(start_up: StartUp) -> None:
+    """On a busy machine that takes longer than we wait for it."""
+    up = start_up(*SMALL)
+    eventually(lambda: "postgres" in up.pid_files(), 30, what="a server that is being started")
+    server = up.process("postgres")
+    assert server is not None
+    server.suspend()
+    up.signal(signal.SIGINT)
+    assert up.wait(20) == 0
+    assert up.pid_files() == set()
+    assert gone([server])
+
+
 def test_a_replica_that_dies_is_restarted_and_its_address_stays_open(start_up: StartUp) -> None:
     """Who connects in between waits instead of being refused: the supervisor owns the socket."""
     up = start_up("--web", "2", "--workers", "1", "--no-runner")
