@@ -1,9 +1,6 @@
 """`coordinator feed`: where the feed stands, and its new beginning after a restore."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy import Engine
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
@@ -50,24 +49,11 @@ def rotate(
     print(json.dumps({"former": former, "epoch": fresh}) if as_json else f"epoch {former} is over, {fresh} begins")
 
 
-@contextmanager
-def _database() -> "Iterator[Engine]":
-    from sqlalchemy.exc import SQLAlchemyError
+def _database() -> "AbstractContextManager[Engine]":
+    from cli.database import database
+    from runtime.settings import load_settings
 
-    from runtime.postgres import is_unavailable, sync_engine
-    from runtime.settings import load_settings, masked
-
-    settings = load_settings()
-    engine = sync_engine(settings, pool_size=1, name="coordinator feed")
-    try:
-        yield engine
-    except SQLAlchemyError as error:
-        if not is_unavailable(error):
-            raise
-        print(f"coordinator: {masked(settings.database_url)} does not answer: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    finally:
-        engine.dispose()
+    return database(load_settings(), "coordinator feed")
 
 
 def _shown(name: str, value: object) -> str:

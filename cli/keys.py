@@ -3,8 +3,6 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy import Connection, Engine
 
     from models.base import Role
@@ -174,13 +174,10 @@ def _cell(value: object) -> str:
     return "-" if value is None else "".join(char if char.isprintable() else "?" for char in str(value))
 
 
-@contextmanager
-def _database(data: Path | None) -> "Iterator[Engine]":
-    from sqlalchemy.exc import SQLAlchemyError
-
+def _database(data: Path | None) -> "AbstractContextManager[Engine]":
+    from cli.database import database
     from runtime.embedded_postgres import kept_url
-    from runtime.postgres import is_unavailable, sync_engine
-    from runtime.settings import load_settings, masked
+    from runtime.settings import load_settings
 
     settings = load_settings()
     if not settings.database_url:
@@ -189,13 +186,4 @@ def _database(data: Path | None) -> "Iterator[Engine]":
             print("coordinator: DATABASE_URL is not set, and `coordinator up` has served nothing here", file=sys.stderr)
             raise typer.Exit(2)
         settings = settings.model_validate({**settings.model_dump(), "database_url": url})
-    engine = sync_engine(settings, pool_size=1, name="coordinator keys")
-    try:
-        yield engine
-    except SQLAlchemyError as error:
-        if not is_unavailable(error):
-            raise
-        print(f"coordinator: {masked(settings.database_url)} does not answer: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    finally:
-        engine.dispose()
+    return database(settings, "coordinator keys")
