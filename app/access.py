@@ -10,6 +10,7 @@ from typing import Final
 
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute, Mount
+from starlette.types import Scope
 
 from models.base import Role
 
@@ -102,6 +103,12 @@ ACCESS: Final[Mapping[str, Access]] = {
     "GET /docs": _ABOUT,
     "GET /openapi.json": _ABOUT,
 }
+
+
+def access_of(scope: Scope) -> Access:
+    """Return the entry of the endpoint that a request was routed to."""
+    route = scope.get("route")
+    return ACCESS.get(f"{scope['method']} {route.path}", NOBODY_ELSE) if route is not None else NOBODY_ELSE
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:

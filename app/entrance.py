@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from app.access import ACCESS, NOBODY_ELSE, Access, Patience
+from app.access import Access, Patience, access_of
 from app.batching import Unavailable, held
 from app.bodies import Invalid
 from app.callers import OPEN, Credential, shown_by
@@ -37,7 +37,7 @@ async def let_in(web: Web, request: Request) -> Credential:
     if web.callers.are_asked is False and TICKET_QUERY not in request.scope["query_string"]:
         request.scope[CREDENTIAL] = OPEN
         return OPEN
-    access = ACCESS.get(f"{request.method} {request.scope['route'].path}", NOBODY_ELSE)
+    access = access_of(request.scope)
     is_public = access.public or (access.is_about and web.settings.public_docs)
     credential = NOBODY if is_public else await _identify(web, request, access)
     if not access.allows(credential.caller.role):

@@ -6,10 +6,10 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access import Patience, access_of
 from app.drain import Drain
 from app.problems import JSON
 
-POLL: Final = "/runner/runs"
 _NOTHING: Final = Response(status_code=204)
 _ENDING: Final = Response(
     b'{"detail":"This process is ending; nothing was acknowledged, try again"}', 503, {"Retry-After": "1"}, JSON
@@ -40,5 +40,5 @@ class Farewell:
         except asyncio.CancelledError:
             if begun or scope["type"] != "http" or not self._drain.draining:
                 raise
-            answer = _NOTHING if (scope["method"], scope["path"]) == ("GET", POLL) else _ENDING
+            answer = _NOTHING if access_of(scope).patience is Patience.POLL else _ENDING
             await answer(scope, receive, send)
