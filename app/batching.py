@@ -33,7 +33,9 @@ P = ParamSpec("P")
 Work: TypeAlias = Callable[[Connection], T]
 Verb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | CoordinatorError]]
 
-GATHER_SECONDS = 0.001
+# As long as the last flush took, within these: a machine that is slow just now gets fewer, larger ones.
+SHORTEST_GATHER_SECONDS = 0.001
+LONGEST_GATHER_SECONDS = 0.02
 # What takes longer than this is counted as held.
 PROMPT_SECONDS = 1.0
 FOREIGN_KEY_VIOLATION = "23503"
@@ -221,16 +223,17 @@ class GroupCommit(Generic[Item, Result]):
         return answer
 
     async def _flush_all(self) -> None:
-        carried = 0
+        pause = 0.0
         try:
             while self._waiting:
-                # Those just answered together are about to come back together.
-                pause = max(self._gather(), GATHER_SECONDS if carried > 1 else 0.0)
+                pause = max(self._gather(), pause)
                 if pause > 0 and len(self._waiting) < self._max_items:
                     await asyncio.sleep(pause)
                 riders = self._take()
-                carried = len(riders)
+                begun = time.perf_counter()
                 await self._flush(riders)
+                # Those just answered together are about to come back together.
+                pause = _company(time.perf_counter() - begun) if len(riders) > 1 else 0.0
         finally:
             self._flusher = None
 
@@ -291,6 +294,10 @@ class GroupCommit(Generic[Item, Result]):
         for rider, result in zip(riders, results, strict=True):
             if not rider.answer.done():
                 rider.answer.set_result(result)
+
+
+def _company(took: float) -> float:
+    return min(max(took, SHORTEST_GATHER_SECONDS), LONGEST_GATHER_SECONDS)
 
 
 async def held(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:

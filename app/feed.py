@@ -54,6 +54,8 @@ class Feed:
         self._opened = asyncio.Event()
         self._rung = asyncio.Event()
         self._clients: set[Listener] = set()
+        # Nobody listened for a while, in which nothing was read.
+        self._slept = False
         self._idle: dict[Topic, set[Listener]] = {}
         self._catching_up = asyncio.Semaphore(settings.catch_up_readers)
         drain.on_start(self._spread_ends)
@@ -71,7 +73,7 @@ class Feed:
 
     def ring(self, head: int | None = None) -> None:
         """Read soon: there is something up to position ``head``, or something may have been missed (None)."""
-        if head is None or self._window is None or head > self._window.high:
+        if self._clients and (head is None or self._window is None or head > self._window.high):
             self._rung.set()
 
     # its clients
@@ -79,7 +81,8 @@ class Feed:
     def join(self, client: Listener) -> None:
         """Count the client in."""
         if not self._clients:
-            self.ring()
+            self._slept = True
+            self._rung.set()
         self._clients.add(client)
         metrics.STREAMS.set(len(self._clients))
 
@@ -116,7 +119,10 @@ class Feed:
     # its reader
 
     async def read_forever(self) -> None:
-        """Read on each ring, and look without one every ~0.5 s, half as often while nobody listens; nothing ends it."""
+        """Read on each ring, and look without one every ~0.5 s; nothing ends it.
+
+        While nobody listens nothing is read, and whether somebody numbers the events is looked at half as often.
+        """
         while True:
             try:
                 await self._read()
@@ -131,16 +137,17 @@ class Feed:
                 await asyncio.wait_for(self._rung.wait(), pause * random.uniform(0.8, 1.0))
 
     async def _read(self) -> None:
-        if self._window is None or not self._rung.is_set():
+        if self._window is None or self._slept or not self._rung.is_set():
+            slept, self._slept = self._slept, False
             head, overdue = await self._reader.autocommit(look_at_feed, OVERDUE_SECONDS)
             if overdue:
                 await self._number()
-            if self._window is None:
+            if self._window is None or (slept and head.position - self._window.high > PAGE_EVENTS):
                 self._begin(head)
             elif not overdue and (head.epoch, head.position) == (self._window.epoch, self._window.high):
                 return
         self._rung.clear()
-        more = True
+        more = bool(self._clients)
         while more:
             more = self._take(await self._reader.autocommit(read_feed, self.window.high, limit=PAGE_EVENTS))
 

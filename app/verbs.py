@@ -17,6 +17,7 @@ from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, 
 from models.register import register_runners
 from models.report import Report, Reported, ReportResult, report_runs
 from models.runners import deregister_runners, touch_runners
+from models.statuses import RunStatus
 from models.stop import stop_runs, stop_sessions
 from models.submit import submit_runs
 from runtime import metrics
@@ -48,8 +49,8 @@ class Verbs:
         report = partial(report_runs, limits=limits)
         self.submit = self._queue(submit, work)
         self.submit_bulk = self._queue(submit, work)
-        self.report = self._reporting(report, work)
-        self.report_bulk = self._reporting(report, work)
+        self.report = self._reporting(report)
+        self.report_bulk = self._reporting(report)
         self.append = self._queue(append_events, news)
         self.append_bulk = self._queue(append_events, news)
         self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), ends)
@@ -100,15 +101,20 @@ class Verbs:
 
         return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather, max_items=max_items)
 
-    def _reporting(self, verb: Verb[Report, ReportResult], rings: Sequence[Actor]) -> GroupCommit[Report, ReportResult]:
-        """A queue of reports, which rings for parents only when one of them may have something to hear."""
+    def _reporting(self, verb: Verb[Report, ReportResult]) -> GroupCommit[Report, ReportResult]:
+        """A queue of reports, which rings for parents only when one of them may have something to hear, and for
+        dispatch unless all that happened is that runs have started.
+        """
 
         def count(results: Sequence[Any]) -> bool:
             if any(isinstance(result, Reported) and result.calls_back for result in results):
                 self._ring(Actor.CALLBACKS)
+            # One that was refused may have been the last word of a process that was to be stopped.
+            if any(not isinstance(result, Reported) or result.status != RunStatus.RUNNING for result in results):
+                self._ring(Actor.DISPATCH)
             return True
 
-        return self._queue(verb, rings, count=count)
+        return self._queue(verb, (Actor.BROADCAST,), count=count)
 
     def _queue(
         self,
