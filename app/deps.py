@@ -6,29 +6,19 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from app.bodies import Fault, Invalid, first_fault, parse_strict, read_body
-from app.entrance import let_in
 from app.lenient import parse_lenient
 from app.web import Web
 from models.base import Caller
 
 
-async def the_web(request: Request) -> Web:
-    """Return the process's own state, made at its start."""
-    web: Web = request.app.state.web
-    return web
+def _given() -> None:
+    """Tell FastAPI that no part of the request is meant; app/endpoint.py gives the argument itself."""
 
 
-async def the_caller(request: Request) -> Caller:
-    """Return who makes this request. While authentication is off everybody is an admin without an owner.
-
-    The application has every route depend on it: none is open that app/access.py does not open.
-    """
-    web: Web = request.app.state.web
-    return (await let_in(web, request)).caller
-
-
-TheWeb = Annotated[Web, Depends(the_web)]
-TheCaller = Annotated[Caller, Depends(the_caller)]
+# The process's own state, made at its start.
+TheWeb = Annotated[Web, Depends(_given)]
+# Who makes the request. While authentication is off everybody is an admin without an owner.
+TheCaller = Annotated[Caller, Depends(_given)]
 
 
 async def strict_body(request: Request, limit: int, *, instead_of_none: bytes = b"") -> Any:

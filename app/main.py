@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 import fastapi_offline
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from app import openapi
-from app.deps import the_caller
 from app.drain import Drain
+from app.endpoint import Endpoint
 from app.farewell import Farewell
 from app.health import Health
 from app.middleware import Cors, Door, Gate, Meter
@@ -59,13 +59,13 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        dependencies=[Depends(the_caller)],
     )
+    app.router.route_class = Endpoint
     app.state.drain = drain
     app.state.is_ready = lambda: state.ready
     # In the order of how often they are asked: routes are tried one after another.
     for room in (runner_protocol, runs, session_events, sessions, feed, runners, health, registries):
-        app.include_router(room.router)
+        app.router.routes.extend(room.router.routes)
     add_handlers(app)
     openapi.describe(app)
     _add_docs(app)

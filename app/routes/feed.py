@@ -16,6 +16,7 @@ from app import docs, openapi
 from app.bodies import Fault, Invalid
 from app.callers import TICKET_SECONDS, Credential
 from app.deps import TheCaller, TheWeb, strict_body
+from app.endpoint import Endpoint
 from app.entrance import credential_of, filters_of_ticket
 from app.hangup import CONNECTION
 from app.lists import storable_query
@@ -25,7 +26,7 @@ from models.base import Caller
 from models.feed_pages import FeedFilter
 from runtime import logs
 
-router = APIRouter(tags=["Feed"])
+router = APIRouter(tags=["Feed"], route_class=Endpoint)
 
 KINDS: Final = ("session_created", "session_updated", "session_deleted", "event", "run_failed", "run_updated")
 # What comes unless `types` names it.

@@ -5,10 +5,11 @@ from starlette.responses import Response
 
 from app import docs
 from app.deps import TheWeb
+from app.endpoint import Endpoint
 from app.wire import Json
 from runtime import metrics
 
-router = APIRouter(tags=["Health"])
+router = APIRouter(tags=["Health"], route_class=Endpoint)
 
 
 @router.get("/health", responses=docs.HEALTH)

@@ -4,9 +4,10 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app import docs
+from app.endpoint import Endpoint
 from app.wire import Json
 
-router = APIRouter(tags=["Registries"])
+router = APIRouter(tags=["Registries"], route_class=Endpoint)
 
 
 @router.get("/agents", responses=docs.EMPTY)

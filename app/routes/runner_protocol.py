@@ -11,6 +11,7 @@ from app.batching import Unavailable
 from app.bodies import Fault, Gone, Invalid, read_body
 from app.callers import OPEN
 from app.deps import TheCaller, TheWeb, lenient_object, parse_object, strict_body
+from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.hangup import hang_up
 from app.lenient import encode
@@ -30,7 +31,7 @@ from models.texts import storable
 
 Result = TypeVar("Result")
 
-router = APIRouter(prefix="/runner", tags=["Runners"])
+router = APIRouter(prefix="/runner", tags=["Runners"], route_class=Endpoint)
 
 MOST_RUNS: Final = 100
 LONGEST_POLL: Final = 600.0

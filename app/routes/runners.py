@@ -8,13 +8,14 @@ from starlette.responses import Response
 
 from app import docs, openapi
 from app.deps import TheCaller, TheWeb
+from app.endpoint import Endpoint
 from app.problems import accepted
 from app.wire import Json, stored
 from models.runners import LeaveRunner, RunnerInfo, list_runners
 from models.runs import iso
 from models.texts import storable
 
-router = APIRouter(prefix="/runners", tags=["Runners"])
+router = APIRouter(prefix="/runners", tags=["Runners"], route_class=Endpoint)
 
 
 @router.get("", responses=docs.RUNNERS)

@@ -11,6 +11,7 @@ from app import docs, openapi
 from app.batching import Unavailable
 from app.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body
 from app.deps import TheCaller, TheWeb, strict_body
+from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.hangup import hang_up
 from app.lenient import encode
@@ -26,7 +27,7 @@ from models.stop import StopRun
 from models.submit import NewRun, Submitted
 from models.texts import storable
 
-router = APIRouter(tags=["Runs"])
+router = APIRouter(tags=["Runs"], route_class=Endpoint)
 
 MOST_IN_BATCH: Final = 1000
 LONGEST_WAIT: Final = 60.0

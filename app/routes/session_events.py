@@ -10,6 +10,7 @@ from app import docs, openapi
 from app.batching import Unavailable
 from app.bodies import Fault, Invalid, read_body
 from app.deps import TheCaller, TheWeb
+from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.event_bodies import new_event
 from app.lenient import encode, parse_lenient
@@ -21,7 +22,7 @@ from models.errors import CoordinatorError, NotFound
 from models.events import Event, NewEvent, StoredEvent, list_events
 from models.texts import storable
 
-router = APIRouter(tags=["Sessions"])
+router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
 MOST_EVENTS: Final = 1000
 

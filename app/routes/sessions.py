@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from app import docs, openapi
 from app.deps import TheCaller, TheWeb, strict_body
+from app.endpoint import Endpoint
 from app.lenient import encode
 from app.lists import Page, answer_list, storable_query, wanted
 from app.problems import accepted
@@ -24,7 +25,7 @@ from models.sessions import Session, get_session, session_json
 from models.stop import StopSession
 from models.texts import storable
 
-router = APIRouter(tags=["Sessions"])
+router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
 AFFINITY: Final = ("session_id", "executor_session_id", "hostname", "project_dir", "executor_profile")
 

@@ -36,8 +36,9 @@ def opened(stack: ExitStack, web: WebInThread, number: int, **query: Any) -> lis
 
 def write(truth: Truth, web: WebInThread, session_id: str, number: int) -> None:
     event = {"event_type": "message", "session_id": session_id, "timestamp": "t"}
-    answer = web.client.post(f"/sessions/{session_id}/events", [event | {"content": n} for n in range(number)])
-    assert answer.status_code == 201
+    for most in range(0, number, 1000):
+        events = [event | {"content": n} for n in range(most, min(number, most + 1000))]
+        assert web.client.post(f"/sessions/{session_id}/events", events).status_code == 201
     while truth.do(sequence_feed):
         pass
 
@@ -67,9 +68,47 @@ def test_what_is_asked_of_postgres_does_not_grow_with_clients(settings: Settings
     assert 1 <= asked["reader"] <= 10
 
 
+@pytest.mark.parametrize("missed", [10, 1500])
+def test_nothing_is_read_while_nobody_listens(settings: Settings, truth: Truth, missed: int) -> None:
+    """The first client afterwards has all of it, whether it resumes or begins, and what comes then."""
+    with serving(settings) as web, ExitStack() as stack:
+        session_id = str(web.client.submit()["session_id"])
+        begin = f"v1.{truth.do(read_head).epoch}.0"
+        asked: Counter[str] = Counter()
+        with reads_of(web, asked):
+            write(truth, web, session_id, missed)
+            web.app.state.web.feed.ring()
+            write(truth, web, session_id, 1)
+            eventually(lambda: asked["looks"] >= 2, what="the reader that only looks")
+        assert asked["pages"] == 0
+        resuming = stack.enter_context(following(web.client.url, {"last_event_id": begin, "types": "event"}))
+        (beginning,) = opened(stack, web, 1, types="event")
+        got = resuming.take(missed + 1)
+        write(truth, web, session_id, 3)
+        history = ledger(truth.engine, where="kind = 'event'")
+        assert told(got + resuming.take(3)) == history
+        assert told(beginning.take(3)) == history[-3:]
+
+
+@contextmanager
+def reads_of(web: WebInThread, asked: Counter[str]) -> Iterator[None]:
+    """Count what the reader asks: pages of events, and looks at where the feed is."""
+
+    def count(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked["pages" if "frame" in statement else "looks"] += 1
+
+    engine = web.app.state.web._following.sync_engine
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+
+
 def test_a_client_that_is_far_behind_catches_up_and_joins(settings: Settings, truth: Truth) -> None:
     """From Postgres, page by page, into the window, and on with what comes; nothing missing at the seams."""
-    with serving(settings, feed_window_events=50, catch_up_page_events=20) as web:
+    with serving(settings, feed_window_events=50, catch_up_page_events=20) as web, ExitStack() as stack:
+        opened(stack, web, 1)
         session_id = str(web.client.submit()["session_id"])
         begin = f"v1.{truth.do(read_head).epoch}.0"
         write(truth, web, session_id, 300)

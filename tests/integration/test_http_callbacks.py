@@ -120,5 +120,5 @@ def test_runs_without_parents_ring_for_no_parent(settings: Settings, monkeypatch
         eventually(lambda: Actor.CALLBACKS in rung)
         rung.clear()
         web.client.finished(runner)
-        eventually(lambda: rung.count(Actor.DISPATCH) == 3, what="the rings of a submission, a start and an end")
+        eventually(lambda: rung.count(Actor.DISPATCH) == 2, what="the rings of a submission and an end")
     assert Actor.CALLBACKS not in rung

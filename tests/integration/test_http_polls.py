@@ -117,7 +117,6 @@ def test_a_message_about_a_claim_that_ended_hands_nothing_out(
     client.post(f"/runs/{run['run_id']}/stop")
     tell(slow, old)
     other = client.submit()
-    web.until_parked()
     eventually(lambda: web.rechecked(waiting.done), every=0.1, what="the next run")
     assert waiting.result(20).json()["run"]["run_id"] == other["run_id"]
 

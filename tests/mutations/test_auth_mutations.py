@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 import app.access
 import app.callers
+import app.endpoint
 import app.known_keys
-import app.main
 import models.events
 import models.lists
 import models.polls
@@ -23,6 +23,7 @@ import models.submit
 import models.tickets
 import models.transitions
 import runtime.tokens
+from app.callers import OPEN, Credential
 from models.base import Role
 from models.reach import acts_for, sees
 from runtime.settings import Settings
@@ -183,10 +184,10 @@ def test_a_route_that_does_not_ask_is_noticed(
     """One that needs no caller for what it does has the door all the same."""
     make_key(truth, Role.ADMIN)
 
-    async def nobody_asks() -> None:
-        pass
+    async def nobody_asks(*_: object) -> Credential:
+        return OPEN
 
-    monkeypatch.setattr(app.main, "the_caller", nobody_asks)
+    monkeypatch.setattr(app.endpoint, "let_in", nobody_asks)
     with served(settings.model_copy(update={"auth": True})) as web:
         assert web.client.get("/agents").status_code == 200
 

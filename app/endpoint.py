@@ -1,0 +1,38 @@
+"""How a request gets to its endpoint: let in by the table of app/access.py, called by name with what it asks for."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.entrance import let_in
+
+
+class Endpoint(APIRoute):
+    """A route of ours: nobody reaches it whom ``let_in`` does not let in.
+
+    It may ask for ``request``, ``web``, ``caller`` and the parts of its path, by these names, and returns a Response.
+    FastAPI describes it and is not asked to solve its dependencies: for a small request that took as long as all else.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **described: Any) -> None:
+        super().__init__(path, endpoint, **described)
+        self.app = _app_of(endpoint)
+
+
+def _app_of(endpoint: Callable[..., Awaitable[Response]]) -> ASGIApp:
+    wanted = tuple(inspect.signature(endpoint).parameters)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        web = scope["app"].state.web
+        credential = await let_in(web, request)
+        given = {"request": request, "web": web, "caller": credential.caller, **scope["path_params"]}
+        response = await endpoint(**{name: given[name] for name in wanted})
+        await response(scope, receive, send)
+
+    return app
