@@ -11,6 +11,8 @@ from starlette.requests import ClientDisconnect, Request
 MAX_DEPTH: Final = 64
 # An empty list of two bytes becomes some hundred in memory: 16 MiB of them would be a gigabyte.
 MAX_CONTAINERS: Final = 200_000
+# To see how deep so many are nested is cheap; more are taken for deep.
+FEW_CONTAINERS: Final = 10_000
 MAX_KEY_SHOWN: Final = 64
 SMALLEST_INT: Final = -(2**63)
 LARGEST_INT: Final = 2**63 - 1
@@ -19,6 +21,8 @@ LARGEST_INT: Final = 2**63 - 1
 _SUSPECT: Final = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[0-9]{19}")
 # Possessive, and to the end where none closes: no body makes it look at a byte twice.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_INNERMOST: Final = re.compile(rb"\{\}|\[\]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Loc = tuple[str | int, ...]
@@ -92,13 +96,24 @@ def parse_strict(raw: bytes) -> Document:
     # Brackets within texts are none; they are looked for only when there are too many.
     if containers > MAX_CONTAINERS and _containers(_STRING.sub(b"", raw)) > MAX_CONTAINERS:
         raise TooLarge(f"Request body has more than {MAX_CONTAINERS} lists and objects")
-    suspect = _SUSPECT.search(raw) is not None or containers > MAX_DEPTH
+    suspect = _SUSPECT.search(raw) is not None or nested_deeper(raw, MAX_DEPTH)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as refused:
         return Document(_parse_slowly(raw, refused), suspect=True)
     # orjson turns integers beyond 64 bits into floats; the standard parser keeps them to be seen.
     return Document(_parse_slowly(raw, None) if suspect else value, suspect)
+
+
+def nested_deeper(raw: bytes, limit: int) -> bool:
+    """Whether the JSON text may nest lists and objects deeper than ``limit``: it does, is none, or has very many."""
+    containers = _containers(raw)
+    if containers <= limit or containers > FEW_CONTAINERS:
+        return containers > limit
+    brackets = _STRING.sub(b"", raw).translate(None, _NO_BRACKETS)
+    for _ in range(limit):
+        brackets = _INNERMOST.sub(b"", brackets)
+    return bool(brackets)
 
 
 def _containers(raw: bytes) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from app.bodies import MAX_DEPTH, Fault, Invalid
+from app.bodies import MAX_DEPTH, Fault, Invalid, nested_deeper
 
 _MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 # orjson makes floats of integers beyond 64 bits; the standard parser keeps them.
@@ -22,7 +22,7 @@ def parse_lenient(raw: bytes, extra_depth: int = 0) -> Any:
     around several events) the text it was. Raises Invalid only for what is no JSON at all.
     """
     limit = MAX_DEPTH + extra_depth
-    deep = raw.count(b"[") + raw.count(b"{") > limit
+    deep = nested_deeper(raw, limit)
     if not deep and not _LONG_NUMBER.search(raw):
         try:
             return orjson.loads(raw)

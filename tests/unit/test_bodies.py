@@ -4,8 +4,23 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.bodies import MAX_CONTAINERS, Invalid, TooLarge, first_fault, parse_strict
+from app.bodies import (
+    FEW_CONTAINERS,
+    MAX_CONTAINERS,
+    Invalid,
+    TooLarge,
+    first_fault,
+    nested_deeper,
+    parse_strict,
+)
+
+TEXTS = st.text(alphabet='[]{}"\\a', max_size=5)
+NESTED: st.SearchStrategy[Any] = st.recursive(
+    TEXTS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=30
+)
 
 
 def fault_of(raw: bytes) -> tuple[str, tuple[Any, ...]] | None:
@@ -47,6 +62,24 @@ def test_what_cannot_be_stored_is_named_by_its_field(raw: bytes, kind: str, loc:
 def test_what_can_be_stored_passes(raw: bytes) -> None:
     """The bounds themselves, surrogate pairs, long digits in text and brackets in text are no fault."""
     assert fault_of(raw) is None
+
+
+def depth_of(value: Any) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(depth_of, value.values() if isinstance(value, dict) else value), default=0)
+
+
+@given(NESTED, st.integers(0, 8))
+def test_how_deep_a_text_is_nested_is_seen_without_parsing_it(value: Any, limit: int) -> None:
+    """Whatever brackets stand in its strings and keys."""
+    assert nested_deeper(json.dumps(value).encode(), limit) is (depth_of(value) > limit)
+
+
+@pytest.mark.parametrize("raw", [b"[{]}" * 40, b"[" * 80, b"{}" * (FEW_CONTAINERS + 1)])
+def test_what_is_no_json_or_has_very_many_parts_counts_as_deep(raw: bytes) -> None:
+    """Then the parser that can name the fault has a look."""
+    assert nested_deeper(raw, 64)
 
 
 def test_depth_65_is_refused_and_64_is_not() -> None:
