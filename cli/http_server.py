@@ -4,22 +4,27 @@ import asyncio
 import json
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from cli.admission import Admission
+from runtime.logs import log
+
+logger = log(__name__)
 
 HEAD_BYTES = 64 * 1024
 # A head is there within these, a body comes with at least this many bytes in each of these, or the sender is cut.
 HEAD_SECONDS = 15.0
 BODY_SECONDS = 15.0
 SLOWEST_BODY_BYTES = 15 * 1024
-# A client that takes nothing of an answer is cut after these; streams have a bound of their own (app/stream.py).
+# A client that takes nothing of an answer is cut after these; streams set a bound of their own (app/routes/feed.py).
 STALLED_SECONDS = 60.0
-BACKLOG = 2048
 # Longer than any balancer or client keeps an idle connection, so that they close it, never we under their request.
 KEEP_ALIVE_SECONDS = 75
 _LOOK_SECONDS = 0.02
@@ -49,6 +54,7 @@ class BoundedHttp(HttpToolsProtocol):
     body_seconds = BODY_SECONDS
     stalled_seconds = STALLED_SECONDS
 
+    _stalled_after = STALLED_SECONDS
     _head_bytes = 0
     _unfinished_bytes = 0
     _body_bytes = 0
@@ -60,6 +66,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        if isinstance(self.server_state, Admission):
+            self.server_state.count()
         # uvicorn does this only after an answer: a connection that never says anything would stay for ever.
         self._wait_for_request()
 
@@ -94,7 +102,7 @@ class BoundedHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(self.stalled_seconds, self.transport.abort)
+            self._stalled = self.loop.call_later(self._stalled_after, self._cut)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -105,8 +113,12 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # By the time the app is told of a hang-up, an answer may have been dropped (app/hangup.py).
-        connection: dict[object, object] = {"is_closing": self.transport.is_closing, "abort": self.transport.abort}
+        connection: dict[object, object] = {
+            "is_closing": self.transport.is_closing,
+            "cut_after": self._cut_after,
+        }
         self.scope["extensions"] = {"coordinator.connection": connection}
+        self._stalled_after = self.stalled_seconds
         self._head_bytes = self._unfinished_bytes = 0
         self._reading_head = True
         if self._overdue is not None:
@@ -134,6 +146,14 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._reading_body = False
         super().on_message_complete()
+
+    def _cut(self) -> None:
+        logger.info("a client that takes nothing is cut off")
+        self.transport.abort()
+
+    def _cut_after(self, seconds: float) -> None:
+        """Cut the client of this answer off when it takes nothing for so many seconds."""
+        self._stalled_after = seconds
 
     def _wait_for_request(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -191,7 +211,8 @@ class Server(uvicorn.Server):
     """Told to end, it first lets the app drain and goes on serving meanwhile; only then the listener closes.
 
     A ``successor`` shares its sockets with one that still serves them, and accepts nothing before it is ready; told to
-    ``hand_over``, that one accepts nothing more and drains, and ends as soon as its last connection is gone.
+    ``hand_over``, that one accepts nothing more and drains, and ends as soon as its last connection is gone. Of
+    connections beyond ``most_connections`` none is accepted before others have ended.
     """
 
     def __init__(
@@ -202,8 +223,10 @@ class Server(uvicorn.Server):
         is_ready: Callable[[], bool],
         tell_ready: Callable[[], None],
         successor: bool = False,
+        most_connections: int = sys.maxsize,
     ) -> None:
         super().__init__(config)
+        self._admission = self.server_state = Admission(most_connections)
         self._drain = drain
         self._is_ready = is_ready
         self._tell_ready = tell_ready
@@ -249,18 +272,28 @@ class Server(uvicorn.Server):
 
             self.lifespan.startup = begin_and_wait
         await super().startup(sockets)
+        self._admission.mind(self.servers)
 
     async def on_tick(self, counter: int) -> bool:
         if not self._told and self._is_ready():
             self._told = True
             self._tell_ready()
         if self._succeeded and self._end_at is None:
-            for server in self.servers:
-                server.close()
+            self._admission.end()
             self._drain.start(self._drain.seconds, handed_over=True)
             self._end_at = time.monotonic() + self._drain.seconds
         elif self._succeeded and not self.server_state.connections:
             self.should_exit = True
         if self._end_at is not None and time.monotonic() >= self._end_at:
             self.should_exit = True
+        await self._admission.accept_again(self._protocol)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._admission.end()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """One for the next connection, as uvicorn makes them."""
+        make = cast("type[BoundedHttp]", self.config.http_protocol_class)
+        return make(self.config, self._admission, self.lifespan.state)

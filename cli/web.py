@@ -44,12 +44,12 @@ def web(
         _refuse_public(address, addresses, settings)
         sockets = _bind(addresses)
     configure_logs(settings, process=name)
-    allow_connections()
+    most = allow_connections(settings.most_connections, besides=2 * settings.web_pool_size)
     for listener in sockets:
         log("coordinator.web").info("listening", url=_url(listener))
     from app.main import create_app
 
-    server = _server(create_app(settings), settings, lambda: tell_ready(ready_fd), successor=successor)
+    server = _server(create_app(settings), settings, lambda: tell_ready(ready_fd), most, successor=successor)
     if fd is not None:
         # Only who owns the socket knows that somebody else accepts there.
         signal.signal(signal.SIGUSR1, server.hand_over)
@@ -58,10 +58,13 @@ def web(
     leave(0)
 
 
-def _server(app: "FastAPI", settings: "Settings", told: "Callable[[], None]", *, successor: bool) -> "Server":
+def _server(
+    app: "FastAPI", settings: "Settings", told: "Callable[[], None]", most: int, *, successor: bool
+) -> "Server":
     import uvicorn
 
-    from cli.http_server import BACKLOG, KEEP_ALIVE_SECONDS, BoundedHttp, Server
+    from cli.admission import BACKLOG
+    from cli.http_server import KEEP_ALIVE_SECONDS, BoundedHttp, Server
 
     config = uvicorn.Config(
         app,
@@ -79,7 +82,14 @@ def _server(app: "FastAPI", settings: "Settings", told: "Callable[[], None]", *,
         timeout_graceful_shutdown=settings.graceful_shutdown_seconds,
     )
 
-    return Server(config, drain=app.state.drain, is_ready=app.state.is_ready, tell_ready=told, successor=successor)
+    return Server(
+        config,
+        drain=app.state.drain,
+        is_ready=app.state.is_ready,
+        tell_ready=told,
+        successor=successor,
+        most_connections=most,
+    )
 
 
 Address = tuple[socket.AddressFamily, tuple[str, int]]

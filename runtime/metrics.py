@@ -6,6 +6,7 @@ _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 REQUESTS = Counter("coordinator_http_requests", "Requests answered", ["method", "route", "status"])
+ACCEPTING_PAUSED = Counter("coordinator_accepting_paused", "Times a process had all connections it may take")
 REQUEST_SECONDS = Histogram("coordinator_http_request_seconds", "Time to the first byte", ["route"], buckets=_FAST)
 
 BATCH_ITEMS = Histogram("coordinator_batch_items", "Items that rode in one transaction", ["verb"], buckets=_SIZES)

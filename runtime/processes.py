@@ -21,6 +21,8 @@ import psutil
 # Linux hands out ports from 32768 on to outgoing connections: a server that restarts there may find its port taken.
 PORTS = range(20_000, 32_768)
 MOST_FILES = 1 << 20
+# Logs, listeners, Redis, whatever a library opens: not for connections.
+_OWN_FILES = 128
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -206,15 +208,19 @@ def tend_garbage() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-def allow_connections() -> None:
+def allow_connections(most: int | None = None, *, besides: int = 0) -> int:
     """Let this process have as many connections as its administrator allows, not as few as a shell starts with.
 
-    Beyond that the kernel's answer to a client is a reset, which no deployed runner survives three times.
+    Returns how many it may take: `most`, if its open files suffice for them, for `besides` to the databases and for
+    its own. Beyond its open files the answer to a client is a reset, which no deployed runner survives three times.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = max(files - _OWN_FILES - besides, files // 2)
+    return room if most is None else min(most, room)
 
 
 def wait_until(condition: Callable[[], bool], *, within: float, every: float = 0.01) -> bool:

@@ -150,6 +150,9 @@ class Settings(BaseSettings):
     events_per_minute: CountOrOff = _about(6000, "Events a caller may append to a session a minute; 0: any number")
     streams_per_caller: CountOrOff = _about(20, "Streams of one caller a process; the oldest is ended; 0: any number")
     polls_per_runner: Count = _about(5, "Polls of one runner a process holds; the oldest is ended")
+    most_connections: Count | None = _about(
+        None, "Connections a web process takes, more wait; unset: as its limit of open files allows, nor ever more"
+    )
     group_commit_items: Count = _about(256, "Items that ride in one transaction")
     group_commit_bytes: Bytes = _about(4 * 1024**2, "Size of those items")
 
@@ -337,6 +340,7 @@ _UNITS_BY_NAME = {
     "events_per_minute": "events",
     "streams_per_caller": "streams",
     "polls_per_runner": "polls",
+    "most_connections": "connections",
 }
 
 

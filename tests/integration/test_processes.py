@@ -1,5 +1,6 @@
 """Pid files and locks: whom they name, and when they stop naming it."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from runtime.processes import (
     write_pid_file,
 )
 from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -101,3 +104,12 @@ def test_who_does_not_end_by_itself_is_killed_with_its_family() -> None:
 def test_a_free_port_lies_below_the_ephemeral_range() -> None:
     """An outgoing connection must not be able to take it between two starts."""
     assert all(20_000 <= free_port() < 32_768 for _ in range(20))
+
+
+def test_connections_leave_descriptors_for_the_databases_and_for_the_process_itself() -> None:
+    """As many as were asked for, if they fit into its open files; of few files half."""
+    calls = "allow(), allow(20), allow(1000), allow(besides=16), allow(besides=500)"
+    script = f"from runtime.processes import allow_connections as allow; print({calls})"
+    command = ["/bin/sh", "-c", 'ulimit -n 300; exec "$0" -c "$1"', sys.executable, script]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout
+    assert re.findall(r"\d+", said) == ["172", "20", "172", "156", "150"]

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -124,9 +124,15 @@ class Cluster:
             self.wait_until(process, lambda: "ready" in process.log(), "ready")
 
     def start(
-        self, kind: str, arguments: list[str], settings: Mapping[str, object] | None = None, *, url: str = ""
+        self,
+        kind: str,
+        arguments: list[str],
+        settings: Mapping[str, object] | None = None,
+        *,
+        url: str = "",
+        fds: Sequence[int] = (),
     ) -> Process:
-        """Start `coordinator` with any arguments; returns at once."""
+        """Start `coordinator` with any arguments and these descriptors of ours; returns at once."""
         name = f"{kind}-{next(self._numbers)}"
         log_file = self.directory / f"{name}.log"
         with log_file.open("wb") as log:
@@ -137,6 +143,7 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 env=self._environment(settings or {}),
                 cwd=self.directory,
+                pass_fds=fds,
                 start_new_session=True,
             )
         process = Process(name, popen, log_file, url)
