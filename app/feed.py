@@ -24,6 +24,7 @@ PAGE_EVENTS: Final = 1000
 # An event without a position for so long: whoever should have numbered it is away.
 OVERDUE_SECONDS: Final = 1.0
 NUMBERING_PASSES: Final = 50
+SELDOM: Final = 4
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 1.0
 
@@ -121,7 +122,7 @@ class Feed:
     async def read_forever(self) -> None:
         """Read on each ring, and look without one every ~0.5 s; nothing ends it.
 
-        While nobody listens nothing is read, and whether somebody numbers the events is looked at half as often.
+        While nobody listens nothing is read, and whether somebody numbers the events is seldom looked at.
         """
         while True:
             try:
@@ -133,7 +134,7 @@ class Feed:
                 log.exception("the feed could not be read")
                 await asyncio.sleep(LONGEST_PAUSE)
             with contextlib.suppress(TimeoutError):
-                pause = self.settings.feed_poll_seconds * (1 if self._clients else 2)
+                pause = self.settings.feed_poll_seconds * (1 if self._clients else SELDOM)
                 await asyncio.wait_for(self._rung.wait(), pause * random.uniform(0.8, 1.0))
 
     async def _read(self) -> None:

@@ -19,7 +19,7 @@ from models.errors import CoordinatorError
 from models.keys import LAST_USED_SECONDS, Key, find_keys, key_revision, touch_keys
 from runtime import logs
 
-LOOK_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 2.5
 # Until it is known whether there is any key no request can be answered.
 FIRST_LOOK_SECONDS: Final = 0.1
 MOST_KEYS: Final = 10_000
@@ -90,7 +90,7 @@ class KnownKeys:
                 del self._watchers[key_id]
 
     async def watch_forever(self) -> None:
-        """Notice changes of keys within ~2 s, and write down now and then which ones are in use."""
+        """Notice changes of keys within ~2.5 s, and write down now and then which ones are in use."""
         while True:
             try:
                 await self._look()
@@ -102,10 +102,10 @@ class KnownKeys:
             except Exception:
                 log.exception("keys could not be looked at")
             pause = FIRST_LOOK_SECONDS if self._revision is None else LOOK_SECONDS
-            await asyncio.sleep(pause * random.uniform(0.8, 1.0))
+            await asyncio.sleep(pause * random.uniform(0.9, 1.0))
 
     async def _look(self) -> None:
-        revision = await self._watch.read(key_revision)
+        revision = await self._watch.autocommit(key_revision)
         if revision != self._revision:
             self._revision, self._is_stale = revision, True
         if self._is_stale:
@@ -117,7 +117,7 @@ class KnownKeys:
         key_ids = sorted({*self._known, *self._watchers})
         if not key_ids:
             return
-        for key_id, key in zip(key_ids, await self._watch.read(find_keys, key_ids), strict=True):
+        for key_id, key in zip(key_ids, await self._watch.autocommit(find_keys, key_ids), strict=True):
             found = None if isinstance(key, CoordinatorError) else _known(key)
             self._remember(key_id, found)
             if found is None or found.key.revoked_at is not None:

@@ -135,7 +135,7 @@ class Polls:
         """Look every ~2 s, once for all idle polls of this process."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._recheck_seconds * random.uniform(0.75, 1.0))
+                await asyncio.wait_for(self._nudged.wait(), self._recheck_seconds * random.uniform(0.85, 1.0))
             self._nudged.clear()
             try:
                 await self._recheck()

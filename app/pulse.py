@@ -42,7 +42,7 @@ class Pulse:
             except Exception:
                 log.exception("beat failed")
             pause = BEAT_SECONDS if self._web.health.started else 0.25
-            await asyncio.sleep(pause * random.uniform(0.8, 1.0))
+            await asyncio.sleep(pause * random.uniform(0.9, 1.0))
 
     async def leave(self) -> None:
         """Take the process's waiting rows away, so that nobody assigns anything to it."""

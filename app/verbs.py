@@ -30,8 +30,9 @@ Result = TypeVar("Result")
 # The re-check of all parked polls is one round trip, however many they are.
 ALL_POLLS = 1_000_000
 MOST_TOUCHES = 2_000
-# What nobody is in a hurry for waits so long for company: polls that find nothing begin, end and beat all the time.
-UNHURRIED_SECONDS = 0.025
+# What nobody is in a hurry for waits so long for company: polls begin where nothing is to be had, end and beat.
+BEGIN_SECONDS = 0.025
+END_SECONDS = 0.1
 
 
 class Verbs:
@@ -97,7 +98,7 @@ class Verbs:
             return claimed > 0
 
         def gather() -> float:
-            return UNHURRIED_SECONDS if gathers and not found else 0.0
+            return BEGIN_SECONDS if gathers and not found else 0.0
 
         return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather, max_items=max_items)
 
@@ -143,4 +144,4 @@ class Verbs:
 
 
 def _unhurried() -> float:
-    return UNHURRIED_SECONDS
+    return END_SECONDS

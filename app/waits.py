@@ -67,7 +67,7 @@ class Waits:
 
     async def _look(self, run_ids: Sequence[str]) -> None:
         try:
-            ended = await self._attempts.read(runs_ended, run_ids)
+            ended = await self._attempts.autocommit(runs_ended, run_ids)
         except Unavailable:
             return
         except Exception:

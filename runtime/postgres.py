@@ -69,10 +69,12 @@ async def autocommit_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
 def session_settings(settings: Settings) -> dict[str, str]:
     """What every connection asks of the server: its timeouts, in milliseconds, and to read tables by their indexes.
 
-    The plan of a prepared statement may be made while a table is nearly empty, and stays when it has grown.
+    The plan of a prepared statement may be made while a table is nearly empty, and stays when it has grown. Before
+    Postgres 18 what must read a table all the same is then given a price at which it would be compiled first.
     """
     return {
         "enable_seqscan": "off",
+        "jit": "off",
         "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
         "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_seconds),

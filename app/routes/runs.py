@@ -132,7 +132,7 @@ def stopped_json(stopped: Any) -> dict[str, Any]:
 
 
 async def _read(web: TheWeb, caller: TheCaller, run_id: str) -> Run:
-    return accepted(await web.reads.read(get_run, caller, storable(run_id)))
+    return accepted(await web.reads.autocommit(get_run, caller, storable(run_id)))
 
 
 def _batch_item(web: TheWeb, caller: TheCaller, body: Any, place: int, *, suspect: bool) -> tuple[NewRun, int]:

@@ -56,7 +56,7 @@ async def read_session(session_id: str, web: TheWeb, caller: TheCaller) -> Respo
 @router.get("/sessions/{session_id}/status", responses=docs.SESSION_STATUS)
 async def read_status(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Only the status; `not_existent` when there is no such session."""
-    return Json({"status": await web.reads.read(session_status, caller, storable(session_id))})
+    return Json({"status": await web.reads.autocommit(session_status, caller, storable(session_id))})
 
 
 @router.get("/sessions/{session_id}/result", responses=docs.RESULT)
@@ -124,4 +124,4 @@ async def delete_session(session_id: str, web: TheWeb, caller: TheCaller) -> Res
 
 
 async def _read(web: TheWeb, caller: TheCaller, session_id: str) -> Session:
-    return accepted(await web.reads.read(get_session, caller, storable(session_id)))
+    return accepted(await web.reads.autocommit(get_session, caller, storable(session_id)))
