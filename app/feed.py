@@ -24,7 +24,7 @@ PAGE_EVENTS: Final = 1000
 # An event without a position for so long: whoever should have numbered it is away.
 OVERDUE_SECONDS: Final = 1.0
 NUMBERING_PASSES: Final = 50
-SELDOM: Final = 4
+SELDOM: Final = 6
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 1.0
 
