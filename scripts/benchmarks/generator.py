@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 import uvloop
 
-from scripts.benchmarks import loads_feed, loads_own, loads_polls, loads_raw, loads_runs
+from scripts.benchmarks import loads_feed, loads_flood, loads_own, loads_polls, loads_raw, loads_runs
 from scripts.benchmarks.wire import Unexpected
 
 Load = Callable[..., Awaitable[dict[str, float]]]
@@ -22,6 +22,8 @@ LOADS: Final[dict[str, Load]] = {
     "heartbeats": loads_polls.heartbeats,
     "claims": loads_polls.claims,
     "claim-rate": loads_polls.claim_rate,
+    "calm": loads_flood.calm,
+    "flood": loads_flood.flood,
     "raw-submissions": loads_raw.raw_submissions,
     "raw-lives": loads_raw.raw_lives,
     "raw-hand-over": loads_raw.raw_hand_over,

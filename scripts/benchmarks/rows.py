@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scripts.benchmarks import flatness, throughput
+from scripts.benchmarks import flatness, flood, throughput
 from scripts.benchmarks.figures import Goal
 from scripts.benchmarks.throughput import Measure
 
@@ -142,6 +142,12 @@ ROWS: Final = (
         "claim p50 beside 100 k delayed runs of the same demands, as a multiple of without",
         (Goal("ratio", "<=", 1.2, "x without"),),
         flatness.delayed_runs,
+    ),
+    Row(
+        "flood",
+        "p99 of a calm caller's requests beside a caller who floods with 32 connections, as a multiple of alone",
+        (Goal("ratio", "<=", 2, "x p99"),),
+        flood.flood,
     ),
     Row(
         "replicas", "lives and submissions with 1, 2 and 4 web processes (a chart, no target)", (), throughput.replicas

@@ -101,10 +101,15 @@ class _Window:
 def generate(load: str, job: Mapping[str, Any], window: _Window | None = None) -> dict[str, float]:
     """Run one load in a process of its own; what it measured. Raises LoadFailed."""
     with started(load, job) as generator:
-        measured = _follow(generator, window)
-        if generator.wait() or not measured:
-            raise LoadFailed(f"{load} ended with {generator.returncode}")
-    figures: dict[str, float] = orjson.loads(measured)
+        return measured(load, generator, window)
+
+
+def measured(load: str, generator: "subprocess.Popen[bytes]", window: _Window | None = None) -> dict[str, float]:
+    """What a generator that was started measured, when it has ended. Raises LoadFailed."""
+    last = _follow(generator, window)
+    if generator.wait() or not last:
+        raise LoadFailed(f"{load} ended with {generator.returncode}")
+    figures: dict[str, float] = orjson.loads(last)
     return figures
 
 

@@ -114,10 +114,12 @@ async def connect_stream(url: str, on_frame: Callable[[bytes], None]) -> Stream:
     return stream
 
 
-def request(method: str, path: str, body: Any = None) -> bytes:
-    """The bytes of a request; `body` is sent as JSON."""
+def request(method: str, path: str, body: Any = None, *, token: str = "") -> bytes:
+    """The bytes of a request; `body` is sent as JSON, `token` as whose it is."""
     content = b"" if body is None else orjson.dumps(body)
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    if token:
+        head += f"Authorization: Bearer {token}\r\n"
     if body is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
     return head.encode() + b"\r\n" + content
