@@ -173,7 +173,8 @@ class Callers:
         if not is_secret(known.key, token) or known.until <= asyncio.get_running_loop().time():
             raise Forbidden
         self._keys.used(known.key.key_id)
-        return Credential(Caller(known.key.role, known.key.owner), known.key.key_id, known.until)
+        key = known.key
+        return Credential(Caller(key.role, key.owner, f"key:{key.key_id}"), key.key_id, known.until)
 
     def _remembered(self, token: str) -> Credential | None:
         if self._issuer is None:
@@ -212,7 +213,7 @@ class Callers:
         owner = _at(claims, self._settings.oidc_owner_claim)
         if not roles or not isinstance(owner, str) or not is_owner(owner):
             raise Forbidden
-        return Caller(next(role for role in RANKING if role in roles), owner)
+        return Caller(next(role for role in RANKING if role in roles), owner, f"subject:{owner}")
 
 
 def is_owner(name: str) -> bool:

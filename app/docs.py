@@ -366,7 +366,11 @@ FEED_FILTERS: Final = (
     ("session_id", "string", "Only what happens in this session"),
     ("run_id", "string", "Only what happens to, and during, this run"),
     ("created_by", "string", "Only sessions of this owner; while authentication is off all match"),
-    ("types", "string", "Only these, separated by commas; `run_updated` comes only when it is named"),
+    (
+        "types",
+        "string",
+        "Only these, separated by commas; `run_updated` comes only when it is named, and so does `audit`, for admins",
+    ),
     ("include_init", "boolean", "Begin with a snapshot of all sessions (default) unless the stream is resumed"),
     ("last_event_id", "string", "Resume after this cursor; the header `Last-Event-ID` wins"),
 )

@@ -1,9 +1,13 @@
-"""The database of a command that speaks to it by itself, and what is said when it does not answer."""
+"""The database of a command that speaks to it by itself: which, as whom, and what is said when it does not answer."""
 
+import os
+import pwd
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +15,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from runtime.settings import Settings
+
+Data = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Directory of `coordinator up`, where no DATABASE_URL is given.")
+]
 
 
 @contextmanager
@@ -31,3 +39,29 @@ def database(settings: "Settings", name: str) -> "Iterator[Engine]":
         raise typer.Exit(1) from error
     finally:
         engine.dispose()
+
+
+def nearest_database(data: Path | None, name: str) -> "AbstractContextManager[Engine]":
+    """The database that the settings name, else the one that `coordinator up` keeps in a directory; exit code 2."""
+    from runtime.embedded_postgres import kept_url
+    from runtime.settings import load_settings
+
+    settings = load_settings()
+    if not settings.database_url:
+        url = kept_url((data or Path(settings.data_dir)).resolve())
+        if url is None:
+            print("coordinator: DATABASE_URL is not set, and `coordinator up` has served nothing here", file=sys.stderr)
+            raise typer.Exit(2)
+        settings = settings.model_validate({**settings.model_dump(), "database_url": url})
+    return database(settings, name)
+
+
+def operator() -> str:
+    """Return as whom the audit log names who calls a command: the operating system's word for it, and the machine."""
+    number = os.getuid()
+    try:
+        user = pwd.getpwuid(number).pw_name
+    except KeyError:
+        # In a container that runs as a number without a name.
+        user = str(number)
+    return f"local:{user}@{socket.gethostname()}"

@@ -39,13 +39,14 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Give the feed a new epoch: every client begins anew with a snapshot. Needed after a restore from a backup."""
+    from cli.database import operator
     from models.feed_state import rotate_epoch
     from runtime.postgres import transaction
 
     if not yes:
         typer.confirm("Every client of the feed will begin anew. Go on?", abort=True, err=True)
     with _database() as engine, transaction(engine) as connection:
-        former, fresh = rotate_epoch(connection)
+        former, fresh = rotate_epoch(connection, operator())
     print(json.dumps({"former": former, "epoch": fresh}) if as_json else f"epoch {former} is over, {fresh} begins")
 
 

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+from cli.database import Data, nearest_database, operator
+from cli.tables import print_table
 
-    from sqlalchemy import Connection, Engine
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
     from models.base import Role
     from models.keys import Key
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
-Data = Annotated[
-    Path | None, typer.Option(file_okay=False, help="Directory of `coordinator up`, where no DATABASE_URL is given.")
-]
 
 keys = typer.Typer(help="API keys: from the first one on every request needs one.", no_args_is_help=True)
 
+NAME = "coordinator keys"
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -47,7 +46,7 @@ def create(
     chosen, seconds = _role(role, owner), _seconds(expires)
     token, parts = mint_token()
     new = NewKey(parts.key_id, parts.secret_hash, chosen, owner or None, name or None, seconds)
-    with _database(data) as engine, transaction(engine) as connection:
+    with nearest_database(data, NAME) as engine, transaction(engine) as connection:
         key = _create(connection, new)
     if as_json:
         print(json.dumps({"key": token, **_shown(key)}, default=datetime.isoformat))
@@ -62,17 +61,14 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
     from models.keys import list_keys
     from runtime.postgres import transaction
 
-    with _database(data) as engine, transaction(engine) as connection:
+    with nearest_database(data, NAME) as engine, transaction(engine) as connection:
         rows = [_shown(key) for key in list_keys(connection)]
     if as_json:
         print(json.dumps(rows, indent=2, default=datetime.isoformat))
         return
     columns = ("key_id", "role", "owner", "name", "created_at", "expires_at", "last_used_at", "state")
-    cells = [[column.replace("_", " ") for column in columns]]
-    cells += [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
-    for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    head = [column.replace("_", " ") for column in columns]
+    print_table(head, [[row[column] for column in columns] for row in rows])
 
 
 @keys.command("revoke")
@@ -85,8 +81,8 @@ def revoke(
     from models.keys import revoke_keys
     from runtime.postgres import transaction
 
-    with _database(data) as engine, transaction(engine) as connection:
-        results = revoke_keys(connection, [key_id[:16] for key_id in key_ids])
+    with nearest_database(data, NAME) as engine, transaction(engine) as connection:
+        results = revoke_keys(connection, [key_id[:16] for key_id in key_ids], operator())
     for key_id, result in zip(key_ids, results, strict=True):
         if isinstance(result, NotFound):
             print(f"coordinator: there is no key {key_id[:16]}", file=sys.stderr)
@@ -106,7 +102,7 @@ def keep(data: Annotated[Path, typer.Option(file_okay=False)]) -> None:
     from runtime.postgres import transaction
 
     wanted = ((ADMIN_FILE, Role.ADMIN, None), (RUNNER_FILE, Role.RUNNER, "up"))
-    with _database(data) as engine:
+    with nearest_database(data, NAME) as engine:
         for file, role, owner in wanted:
             path = data / file
             with transaction(engine) as connection:
@@ -120,7 +116,7 @@ def keep(data: Annotated[Path, typer.Option(file_okay=False)]) -> None:
 def _create(connection: "Connection", new: Any) -> "Key":
     from models.keys import Key, create_keys
 
-    (key,) = create_keys(connection, [new])
+    (key,) = create_keys(connection, [new], operator())
     if not isinstance(key, Key):
         raise TypeError(key)
     return key
@@ -166,24 +162,3 @@ def _shown(key: "Key") -> dict[str, Any]:
     fields = {name: value for name, value in asdict(key).items() if name not in {"secret_hash", "lives_for"}}
     state = "revoked" if key.revoked_at is not None else "expired" if key.lives_for == 0 else "good"
     return {**fields, "state": state}
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return "-" if value is None else "".join(char if char.isprintable() else "?" for char in str(value))
-
-
-def _database(data: Path | None) -> "AbstractContextManager[Engine]":
-    from cli.database import database
-    from runtime.embedded_postgres import kept_url
-    from runtime.settings import load_settings
-
-    settings = load_settings()
-    if not settings.database_url:
-        url = kept_url((data or Path(settings.data_dir)).resolve())
-        if url is None:
-            print("coordinator: DATABASE_URL is not set, and `coordinator up` has served nothing here", file=sys.stderr)
-            raise typer.Exit(2)
-        settings = settings.model_validate({**settings.model_dump(), "database_url": url})
-    return database(settings, "coordinator keys")

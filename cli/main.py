@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import client, feed, keys, migrate, runner, settings, up, watch, web, worker
+from cli import audit, client, feed, keys, migrate, runner, settings, up, watch, web, worker
 
 app = typer.Typer(
     name="coordinator",
@@ -20,6 +20,7 @@ app.command("migrate")(migrate.migrate)
 app.command("settings")(settings.settings)
 app.add_typer(feed.feed, name="feed")
 app.add_typer(keys.keys, name="keys")
+app.command("audit")(audit.audit)
 app.command("runner", context_settings={"allow_interspersed_args": False})(runner.runner)
 app.command("submit")(client.submit)
 app.command("runs")(client.runs)

@@ -23,7 +23,7 @@ def watch(
         typer.Option(
             metavar="A,B",
             help="Only these of session_created, session_updated, session_deleted, event, run_failed, run_updated; "
-            "the last one comes only when it is named.",
+            "the last one comes only when it is named, and so does audit, which is for admins.",
         ),
     ] = "",
     since: Annotated[str, typer.Option(metavar="CURSOR", help="Begin behind this item's id instead of now.")] = "",

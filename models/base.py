@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
 
@@ -28,10 +28,13 @@ class Role(StrEnum):
 class Caller:
     """Who makes a request: a role and, but for some admins, an owner, which for a runner is the subject of its
     registrations. While authentication is off everybody is an admin without an owner.
+
+    ``by``: as whom the audit log names it, ``key:`` and an id or ``subject:`` and an owner; no part of who it is.
     """
 
     role: Role = Role.ADMIN
     owner: str | None = None
+    by: str | None = field(default=None, compare=False)
 
     @property
     def scope(self) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
+from models.audit import Act, Done, answers_for, record_acts
 from models.base import Caller, uuid7
 from models.errors import NotFound, StopSessionFirst
 from models.feed import EventRow, encode, record_events
@@ -112,7 +113,8 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
     """Remove each session with its runs and write ``session_deleted``; its children become roots.
 
     Runs that still wait are stopped first, so that the feed and a parent hear of their end. Refused with
-    StopSessionFirst while something of the session is alive. Its events go later (``purge_deleted``).
+    StopSessionFirst while something of the session is alive. Its events go later (``purge_deleted``). An admin's delete
+    of what is another's is written down (models.audit).
     """
     results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
     done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
@@ -130,11 +132,18 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
             chosen[item.session_id] = ordinal
     if chosen:
         requests = {session_id: items[ordinal] for session_id, ordinal in chosen.items()}
+        record_acts(conn, _answered_for(held, requests))
         counts = remove_sessions(conn, held, requests)
         _remember(conn, requests, counts)
         for session_id, ordinal in chosen.items():
             results[ordinal] = _answer(counts[session_id])
     return results
+
+
+def _answered_for(held: Held, requests: dict[str, DeleteSession]) -> list[Done]:
+    owners = {session_id: held.sessions[session_id].owner for session_id in requests}
+    answering = {session_id: answers_for(item.caller, owners[session_id]) for session_id, item in requests.items()}
+    return [Done(Act.SESSION_DELETED, by, one, owners[one]) for one, by in answering.items() if by is not None]
 
 
 def is_alive(held: Held, session_id: str) -> bool:

@@ -16,7 +16,10 @@ _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One line of history. ``frame`` is the JSON text that every client will be sent, fixed now."""
+    """One line of history. ``frame`` is the JSON text that every client will be sent, fixed now.
+
+    ``session_id`` is empty where none is concerned.
+    """
 
     kind: str
     session_id: str

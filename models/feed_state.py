@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from models.audit import Act, Done, record_acts
 from models.base import uuid7
 
 
@@ -43,10 +44,12 @@ def feed_state(conn: Connection) -> FeedState:
     return FeedState(**conn.execute(_STATE).mappings().one())
 
 
-def rotate_epoch(conn: Connection) -> tuple[str, str]:
+def rotate_epoch(conn: Connection, by: str) -> tuple[str, str]:
     """Give the feed a new epoch, so that every client begins anew (``reset``); returns the old one and the new one.
 
-    After a restore: positions that clients have seen would be given again, to other events.
+    After a restore: positions that clients have seen would be given again, to other events. ``by``: who answers for it
+    in the audit log.
     """
     row = conn.execute(_ROTATE, {"fresh": uuid7().replace("-", "")[-12:]}).one()
+    record_acts(conn, [Done(Act.EPOCH_ROTATED, by, row.epoch)])
     return row.former, row.epoch

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
+from models.audit import Act, Done, record_acts
 from models.base import Role
 from models.errors import NotFound
 
@@ -75,6 +76,7 @@ _ADD = text("""
         AS k(key_id, secret_hash, role, owner, name, expires_in)
     ORDER BY k.key_id
     ON CONFLICT (key_id) DO NOTHING
+    RETURNING key_id, owner
 """)
 
 _FIND = text("SELECT" + _COLUMNS + "FROM api_keys WHERE key_id = ANY(CAST(:key_ids AS text[]))")
@@ -86,6 +88,7 @@ _REVOKE = text("""
     WHERE key_id IN (
         SELECT key_id FROM api_keys WHERE key_id = ANY(CAST(:key_ids AS text[])) AND revoked_at IS NULL
         ORDER BY key_id FOR NO KEY UPDATE)
+    RETURNING key_id, owner
 """)
 
 # The row stays locked until the commit: whoever reads a number sees every change that it counts.
@@ -126,9 +129,12 @@ def is_secret(key: Key, token: Token) -> bool:
     return hmac.compare_digest(key.secret_hash, token.secret_hash)
 
 
-def create_keys(conn: Connection, items: Sequence[NewKey]) -> list[FindResult]:
-    """Store keys; from the first one on every process asks for credentials. Safe to repeat with the same ids."""
-    conn.execute(
+def create_keys(conn: Connection, items: Sequence[NewKey], by: str) -> list[FindResult]:
+    """Store keys; from the first one on every process asks for credentials. Safe to repeat with the same ids.
+
+    ``by``: who answers for it in the audit log.
+    """
+    made = conn.execute(
         _ADD,
         {
             "key_ids": [item.key_id for item in items],
@@ -138,15 +144,21 @@ def create_keys(conn: Connection, items: Sequence[NewKey]) -> list[FindResult]:
             "names": [item.name for item in items],
             "expires_in": [item.expires_in for item in items],
         },
-    )
+    ).all()
     conn.execute(_COUNT_CHANGE)
+    record_acts(conn, [Done(Act.KEY_CREATED, by, key.key_id, key.owner) for key in made])
     return find_keys(conn, [item.key_id for item in items])
 
 
-def revoke_keys(conn: Connection, key_ids: Sequence[str]) -> list[FindResult]:
-    """Make keys worthless for ever; every process knows within 5 s. Safe to repeat. NotFound for an unknown id."""
-    if conn.execute(_REVOKE, {"key_ids": list(key_ids)}).rowcount:
+def revoke_keys(conn: Connection, key_ids: Sequence[str], by: str) -> list[FindResult]:
+    """Make keys worthless for ever; every process knows within 5 s. Safe to repeat. NotFound for an unknown id.
+
+    ``by``: who answers for it in the audit log.
+    """
+    revoked = conn.execute(_REVOKE, {"key_ids": list(key_ids)}).all()
+    if revoked:
         conn.execute(_COUNT_CHANGE)
+        record_acts(conn, [Done(Act.KEY_REVOKED, by, key.key_id, key.owner) for key in revoked])
     return find_keys(conn, key_ids)
 
 

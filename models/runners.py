@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.base import DEFAULT_LIMITS, Limits
+from models.audit import Act, Done, answers_for, record_acts
+from models.base import ADMIN, DEFAULT_LIMITS, Caller, Limits
 from models.errors import NotFound
 from models.former import LEFT, Ended, drop_polls, end_holdings, holdings, registrations
 from models.reach import acts_for
@@ -35,12 +36,12 @@ class Touch:
 class LeaveRunner:
     """A wish that a runner leaves: its own, effective now, or somebody else's, which it is told of.
 
-    ``subject``: who wishes it, and must have made the runner's registration; None for an admin.
+    ``caller``: who wishes it, and must have made the runner's registration unless it is an admin.
     """
 
     runner_id: str
     self_initiated: bool
-    subject: str | None = None
+    caller: Caller = ADMIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,7 @@ _LEAVE_NOW = text("""
 _ASK_TO_LEAVE = text("""
     UPDATE runners SET leave_requested_at = clock_timestamp()
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND leave_requested_at IS NULL
+    RETURNING runner_id
 """)
 
 
@@ -210,7 +212,7 @@ def deregister_runners(
     """Let runners leave (PROTOCOL, Runners). Safe to repeat. NotFound for one that is unknown, or somebody else's.
 
     By itself it leaves now, and what it held goes as when it is lost. Told by others it hears of it on its next poll;
-    a runner that has left already is not found then.
+    a runner that has left already is not found then. An admin's wish about another's is written down (models.audit).
     """
     del limits
     leaving = sorted({item.runner_id for item in items if item.self_initiated})
@@ -221,13 +223,16 @@ def deregister_runners(
     there = {
         row.runner_id: row for row in conn.execute(_HOLD, {"runner_ids": sorted({item.runner_id for item in items})})
     }
-    own = [item for item in items if item.runner_id in there and acts_for(item.subject, there[item.runner_id].owner)]
+    own = [
+        item for item in items if item.runner_id in there and acts_for(item.caller.scope, there[item.runner_id].owner)
+    ]
     here = {item.runner_id: item.self_initiated for item in own if there[item.runner_id].left_at is None}
     here.update({item.runner_id: True for item in own if item.self_initiated and item.runner_id in here})
     _leave_now(conn, held, {one: there[one] for one in sorted(here) if here[one]})
     told = sorted(one for one in here if not here[one])
-    if told:
-        conn.execute(_ASK_TO_LEAVE, {"runner_ids": told})
+    asked = set(conn.execute(_ASK_TO_LEAVE, {"runner_ids": told}).scalars()) if told else set()
+    affected = asked.union(one for one in here if here[one])
+    _write_down(conn, there, [item for item in own if item.runner_id in affected])
     results: list[LeaveResult] = []
     for item in items:
         if item not in own or (not item.self_initiated and there[item.runner_id].left_at is not None):
@@ -235,6 +240,17 @@ def deregister_runners(
         else:
             results.append(Left(item.runner_id, "self" if item.self_initiated else "external"))
     return results
+
+
+def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence[LeaveRunner]) -> None:
+    """Write down what admins wished of others' runners, once for each runner."""
+    acts: dict[str, Done] = {}
+    for item in items:
+        owner = there[item.runner_id].owner
+        by = answers_for(item.caller, owner)
+        if by is not None:
+            acts.setdefault(item.runner_id, Done(Act.RUNNER_DEREGISTERED, by, item.runner_id, owner))
+    record_acts(conn, list(acts.values()))
 
 
 def _leave_now(conn: Connection, held: Held, going: Mapping[str, Row[Any]]) -> None:

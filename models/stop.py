@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
+from models.audit import Act, Done, answers_for, record_acts
 from models.base import DEFAULT_LIMITS, Caller, Limits
 from models.errors import NotFound
 from models.reach import reach
@@ -79,6 +80,7 @@ _OPEN = text("""
     SET runner_id = excluded.runner_id, registration = excluded.registration, run_id = excluded.run_id,
         created_at = now(), sent_at = NULL, deadline_at = excluded.deadline_at
     WHERE c.registration <> excluded.registration
+    RETURNING session_id
 """)
 
 _CLOSE = text("DELETE FROM stop_commands WHERE session_id = ANY(CAST(:sessions AS text[]))")
@@ -96,11 +98,14 @@ def stop_seconds(told_interval: float, limits: Limits) -> float:
     return max(limits.stop_timeout, 3 * told_interval)
 
 
-def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> None:
-    """Open a stop per session; one that is open for the same registration stays as it is. The sessions are locked."""
+def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> set[str]:
+    """Open a stop per session, which is locked; one that is open for the same registration stays as it is.
+
+    Returns the sessions whose stop is a new one.
+    """
     if not stops:
-        return
-    conn.execute(
+        return set()
+    opened = conn.execute(
         _OPEN,
         {
             "runners": [stop.runner_id for stop in stops],
@@ -110,6 +115,7 @@ def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> None:
             "seconds": [stop.seconds for stop in stops],
         },
     )
+    return set(opened.scalars())
 
 
 def close_stops(conn: Connection, session_ids: Collection[str]) -> None:
@@ -131,7 +137,10 @@ def stop_sessions(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[StopResult]:
-    """Stop all runs of each session and its live process (PROTOCOL, Sessions); safe to repeat."""
+    """Stop all runs of each session and its live process (PROTOCOL, Sessions); safe to repeat.
+
+    An admin's stop of what is another's is written down, unless it changes nothing (models.audit).
+    """
     held = hold_runs(conn, session_ids={item.session_id for item in items})
     held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
     results: list[StopResult] = [NotFound("session", item.session_id) for item in items]
@@ -141,13 +150,21 @@ def stop_sessions(
         return plan_session_stop(held, items[place].session_id, seconds)
 
     places = [(place, items[place].session_id) for place in seen]
-    for place, answer in _in_rounds(conn, held, places, plan, limits):
+    acts: list[Done] = []
+    for place, answer, is_new in _in_rounds(conn, held, places, plan, limits):
         results[place] = answer
+        if is_new:
+            session = held.sessions[items[place].session_id]
+            acts += _answered_for(items[place].caller, Act.SESSION_STOPPED, session.session_id, session.owner)
+    record_acts(conn, acts)
     return results
 
 
 def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DEFAULT_LIMITS) -> list[StopResult]:
-    """Stop each run; one that a runner has in hand takes its session with it. Safe to repeat."""
+    """Stop each run; one that a runner has in hand takes its session with it. Safe to repeat.
+
+    An admin's stop of what is another's is written down, unless it changes nothing (models.audit).
+    """
     held = hold_runs(conn, {item.run_id for item in items})
     results: list[StopResult] = [NotFound("run", item.run_id) for item in items]
     found = [(place, held.runs[item.run_id].session_id) for place, item in enumerate(items) if item.run_id in held.runs]
@@ -157,9 +174,19 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
     def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
         return plan_run_stop(held, held.runs[items[place].run_id], seconds)
 
-    for place, answer in _in_rounds(conn, held, seen, plan, limits):
+    acts: list[Done] = []
+    for place, answer, is_new in _in_rounds(conn, held, seen, plan, limits):
         results[place] = answer
+        if is_new:
+            owner = held.sessions[held.runs[items[place].run_id].session_id].owner
+            acts += _answered_for(items[place].caller, Act.RUN_STOPPED, items[place].run_id, owner)
+    record_acts(conn, acts)
     return results
+
+
+def _answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> list[Done]:
+    by = answers_for(caller, owner)
+    return [] if by is None else [Done(act, by, target, owner)]
 
 
 def _in_rounds(
@@ -168,17 +195,18 @@ def _in_rounds(
     seen: Sequence[tuple[int, str]],
     plan: Callable[[int, Mapping[str, float]], StopPlan],
     limits: Limits,
-) -> Iterator[tuple[int, Stopped]]:
-    """Carry out the plan of each place, those of one session one after another."""
+) -> Iterator[tuple[int, Stopped, bool]]:
+    """Carry out the plan of each place, those of one session one after another; whether it changed anything."""
     seconds = _seconds_by_runner(conn, held, limits) if seen else {}
     for number, one_round in enumerate(in_rounds(session_id for _, session_id in seen)):
         if number:
             refresh_sessions(conn, held, {seen[index][1] for index in one_round})
         plans = {seen[index][0]: plan(seen[index][0], seconds) for index in one_round}
-        open_stops(conn, [one.tell for one in plans.values() if one.tell is not None])
+        opened = open_stops(conn, [one.tell for one in plans.values() if one.tell is not None])
         held.runs.update(move_runs(conn, [move for one in plans.values() for move in one.moves]))
         settle_and_tell(conn, [one.settles for one in plans.values() if one.settles is not None])
-        yield from ((place, one.answer) for place, one in plans.items())
+        for place, one in plans.items():
+            yield place, one.answer, bool(one.moves) or one.answer.session_id in opened
 
 
 def _seconds_by_runner(conn: Connection, held: Held, limits: Limits) -> Mapping[str, float]:

@@ -1,54 +1,52 @@
 """The tables. The migrations create them; a test compares both."""
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     Sequence,
     SmallInteger,
     Table,
     Text,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from models.base import JsonText, Role
+from models.base import JsonText
+from models.caller_tables import api_keys, audit_log, key_changes, stream_tickets
+from models.columns import metadata, moment, one_of
 from models.statuses import ExecutionMode, RunStatus, RunType, SessionStatus, StopCause
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_N_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    },
-)
+__all__ = [
+    "api_keys",
+    "audit_log",
+    "child_results",
+    "deleted_sessions",
+    "demand_profiles",
+    "duties",
+    "events",
+    "feed_head",
+    "gaps",
+    "idempotency_keys",
+    "instances",
+    "kept_results",
+    "key_changes",
+    "metadata",
+    "runner_registration",
+    "runners",
+    "runs",
+    "sessions",
+    "stop_commands",
+    "stream_tickets",
+    "waiting_polls",
+]
+
 # Every row is updated, and no update is HOT: it touches an indexed column (docs/operations.md, Bloat).
 _VACUUMED_EARLY = {"autovacuum_vacuum_scale_factor": "0.05"}
-
-
-def _one_of(column: str, values: Any) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
-
-
-def _time(name: str, *, default: bool = False, nullable: bool = True) -> Column[Any]:
-    return Column(
-        name,
-        DateTime(timezone=True),
-        nullable=nullable and not default,
-        server_default=func.now() if default else None,
-    )
-
 
 sessions = Table(
     "sessions",
@@ -71,10 +69,10 @@ sessions = Table(
     Column("bound_token", Text),
     Column("scope", JsonText),
     Column("first_event_id", BigInteger, nullable=False, server_default="0"),
-    _time("created_at", default=True),
-    _time("last_resumed_at"),
-    _time("last_sign_at"),
-    CheckConstraint(_one_of("status", SessionStatus), name="status"),
+    moment("created_at", default=True),
+    moment("last_resumed_at"),
+    moment("last_sign_at"),
+    CheckConstraint(one_of("status", SessionStatus), name="status"),
     CheckConstraint("last_outcome IN ('idle', 'finished', 'failed', 'stopped')", name="last_outcome"),
     Index("ix_sessions_newest", text("created_at DESC"), text("session_id DESC")),
     Index("ix_sessions_owner", "owner", text("created_at DESC"), text("session_id DESC")),
@@ -93,7 +91,7 @@ demand_profiles = Table(
     Column("executor_profile", Text),
     Column("executor_type", Text),
     Column("tags", ARRAY(Text), nullable=False),
-    _time("last_used_at", default=True),
+    moment("last_used_at", default=True),
 )
 
 runs = Table(
@@ -133,20 +131,20 @@ runs = Table(
     Column("last_ended_runner", Text),
     Column("last_ended_outcome", Text),
     Column("error", Text),
-    _time("created_at", default=True),
-    _time("not_before"),
-    _time("claimed_at"),
-    _time("delivered_at"),
-    _time("started_at"),
-    _time("completed_at"),
-    _time("match_deadline_at"),
-    _time("claim_deadline_at"),
-    _time("run_deadline_at"),
-    _time("gaps_counted_at"),
-    CheckConstraint(_one_of("status", RunStatus), name="status"),
-    CheckConstraint(_one_of("type", RunType), name="type"),
-    CheckConstraint(_one_of("execution_mode", ExecutionMode), name="execution_mode"),
-    CheckConstraint(_one_of("stop_cause", StopCause), name="stop_cause"),
+    moment("created_at", default=True),
+    moment("not_before"),
+    moment("claimed_at"),
+    moment("delivered_at"),
+    moment("started_at"),
+    moment("completed_at"),
+    moment("match_deadline_at"),
+    moment("claim_deadline_at"),
+    moment("run_deadline_at"),
+    moment("gaps_counted_at"),
+    CheckConstraint(one_of("status", RunStatus), name="status"),
+    CheckConstraint(one_of("type", RunType), name="type"),
+    CheckConstraint(one_of("execution_mode", ExecutionMode), name="execution_mode"),
+    CheckConstraint(one_of("stop_cause", StopCause), name="stop_cause"),
     CheckConstraint("(status IN ('completed', 'failed', 'stopped')) = (completed_at IS NOT NULL)", name="ended"),
     CheckConstraint("status NOT IN ('claimed', 'running') OR claim_token IS NOT NULL", name="owned"),
     CheckConstraint("status <> 'pending' OR claim_token IS NULL", name="unowned"),
@@ -211,13 +209,13 @@ runners = Table(
     Column("sends_tokens", Boolean, nullable=False, server_default="false"),
     Column("sends_holding", Boolean, nullable=False, server_default="false"),
     Column("registration_uid", Text, nullable=False, server_default=""),
-    _time("registered_at", default=True),
-    _time("last_seen", default=True),
-    _time("lost_at"),
-    _time("left_at"),
-    _time("leave_requested_at"),
-    _time("leave_told_at"),
-    _time("counted_beat_at"),
+    moment("registered_at", default=True),
+    moment("last_seen", default=True),
+    moment("lost_at"),
+    moment("left_at"),
+    moment("leave_requested_at"),
+    moment("leave_told_at"),
+    moment("counted_beat_at"),
     postgresql_with={"fillfactor": "50"},
 )
 
@@ -233,7 +231,7 @@ events = Table(
     Column("run_id", Text),
     Column("owner", Text),
     Column("frame", JsonText, nullable=False),
-    _time("created_at", default=True),
+    moment("created_at", default=True),
     Index("ix_events_unnumbered", "id", postgresql_where=text("feed_pos IS NULL")),
     Index("ix_events_session", "session_id", "feed_pos", "id"),
     Index("ix_events_result", "session_id", "id", postgresql_where=text("event_type = 'result'")),
@@ -258,7 +256,7 @@ feed_head = Table(
     Column("numbered_below", BigInteger, nullable=False, server_default="0"),
     Column("epoch", Text, nullable=False),
     Column("next_floor", BigInteger, nullable=False, server_default="0"),
-    _time("floors_moved_at", default=True),
+    moment("floors_moved_at", default=True),
     CheckConstraint("only_row", name="only_row"),
 )
 
@@ -270,7 +268,7 @@ idempotency_keys = Table(
     Column("body_hash", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("session_id", Text, nullable=False),
-    _time("created_at", default=True),
+    moment("created_at", default=True),
     Index("ix_idempotency_keys_age", "created_at"),
 )
 
@@ -282,9 +280,9 @@ stop_commands = Table(
     Column("registration", BigInteger, nullable=False),
     Column("session_id", Text, nullable=False, unique=True),
     Column("run_id", Text),
-    _time("created_at", default=True),
-    _time("sent_at"),
-    _time("deadline_at", nullable=False),
+    moment("created_at", default=True),
+    moment("sent_at"),
+    moment("deadline_at", nullable=False),
     Index("ix_stop_commands_runner", "runner_id"),
     Index("ix_stop_commands_deadline", "deadline_at"),
 )
@@ -298,7 +296,7 @@ deleted_sessions = Table(
     Column("below_event_id", BigInteger, nullable=False),
     Column("events_count", BigInteger, nullable=False),
     Column("runs_count", BigInteger, nullable=False),
-    _time("deleted_at", default=True),
+    moment("deleted_at", default=True),
 )
 
 # What parents are to hear of their children. The incarnation tells a parent from a later session of the same id.
@@ -311,53 +309,12 @@ child_results = Table(
     Column("outcome", Text, nullable=False),
     Column("body", JsonText, nullable=False),
     Column("delivered_in", Text),
-    _time("created_at", default=True),
+    moment("created_at", default=True),
     Column("parent_incarnation", Text, nullable=False, server_default=""),
     Column("body_bytes", Integer, nullable=False, server_default="0"),
-    _time("returned_at"),
+    moment("returned_at"),
     Index("ix_child_results_waiting", "parent_session_id", postgresql_where=text("delivered_in IS NULL")),
     Index("ix_child_results_delivered", "delivered_in", postgresql_where=text("delivered_in IS NOT NULL")),
-)
-
-# What callers show. Of a key only the hash of its secret is kept; `key_id` is the readable part by which it is found.
-api_keys = Table(
-    "api_keys",
-    metadata,
-    Column("key_id", Text, primary_key=True),
-    Column("secret_hash", Text, nullable=False),
-    Column("role", Text, nullable=False),
-    Column("owner", Text),
-    Column("name", Text),
-    _time("created_at", default=True),
-    _time("expires_at"),
-    _time("revoked_at"),
-    _time("last_used_at"),
-    CheckConstraint(_one_of("role", Role), name="role"),
-    CheckConstraint("role = 'admin' OR owner IS NOT NULL", name="owned"),
-)
-
-# Counts changes of api_keys; 0 means that there was never a key.
-key_changes = Table(
-    "key_changes",
-    metadata,
-    Column("only_row", Boolean, primary_key=True, server_default="true"),
-    Column("revision", BigInteger, nullable=False, server_default="0"),
-    CheckConstraint("only_row", name="only_row"),
-)
-
-# A ticket is for one stream: whoever shows it takes its row away.
-stream_tickets = Table(
-    "stream_tickets",
-    metadata,
-    Column("ticket_hash", Text, primary_key=True),
-    Column("role", Text, nullable=False),
-    Column("owner", Text),
-    Column("key_id", Text),
-    _time("valid_until"),
-    Column("filters", JsonText, nullable=False),
-    _time("expires_at", nullable=False),
-    CheckConstraint(_one_of("role", Role), name="role"),
-    Index("ix_stream_tickets_expires_at", "expires_at"),
 )
 
 waiting_polls = Table(
@@ -368,7 +325,7 @@ waiting_polls = Table(
     Column("registration", BigInteger, nullable=False),
     Column("instance", Text, nullable=False),
     Column("wanted", SmallInteger, nullable=False),
-    _time("seen_at", default=True),
+    moment("seen_at", default=True),
     Index("ix_waiting_polls_runner", "runner_id"),
     prefixes=["UNLOGGED"],
 )
@@ -377,14 +334,14 @@ instances = Table(
     "instances",
     metadata,
     Column("instance", Text, primary_key=True),
-    _time("seen_at", default=True),
+    moment("seen_at", default=True),
 )
 
 duties = Table(
     "duties",
     metadata,
     Column("duty", Text, primary_key=True),
-    _time("last_run"),
+    moment("last_run"),
 )
 
 # Stretches in which silence of the runners was, or may have been, our own doing (models.gaps).
@@ -393,8 +350,8 @@ gaps = Table(
     metadata,
     Column("gap_id", BigInteger, primary_key=True, autoincrement=True),
     Column("kind", Text, nullable=False),
-    _time("started_at", nullable=False),
-    _time("ended_at", nullable=False),
+    moment("started_at", nullable=False),
+    moment("ended_at", nullable=False),
     CheckConstraint("kind IN ('expiry', 'web', 'runners')", name="kind"),
     Index("ix_gaps_ended_at", "ended_at"),
 )

@@ -171,7 +171,8 @@ def test_a_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, trut
                 stream.until("init")
                 if ending == "revoked":
                     revoke(truth, token)
-                assert [message.event for message in stream.messages(within=10)] == [""]
+                # Nothing but moves of the cursor: keys that are made and revoked have events that only admins see.
+                assert {message.event for message in stream.messages(within=10)} == {""}
             # A ticket's end and its key's are told by two looks at one clock.
             eventually(lambda ann=ann: ann.get("/runs").status_code == 403, 2, what="the end of the key")
 

@@ -6,6 +6,7 @@ from models.base import Caller, Role
 from models.errors import NotFound
 from models.keys import Key, NewKey, create_keys, find_keys, key_revision, mint_token, revoke_keys, touch_keys
 from models.tickets import NewTicket, Ticket, hash_ticket, issue_tickets, redeem_tickets
+from tests.support.callers import OPERATOR
 from tests.support.contenders import crowd
 from tests.support.truth import Truth
 
@@ -20,18 +21,18 @@ def new_key() -> NewKey:
 def test_every_change_is_counted(truth: Truth) -> None:
     """Of many at once, each one."""
     keys = [new_key() for _ in range(MANY)]
-    crowd(MANY, lambda place: truth.do(create_keys, [keys[place]]))
+    crowd(MANY, lambda place: truth.do(create_keys, [keys[place]], OPERATOR))
     assert truth.do(key_revision) == MANY
-    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id]))
+    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id], OPERATOR))
     assert truth.do(key_revision) == 2 * MANY
-    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id]))
+    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id], OPERATOR))
     assert truth.do(key_revision) == 2 * MANY
 
 
 def test_who_reads_a_number_sees_every_change_that_it_counts(truth: Truth) -> None:
     """Else a process would take it for read, and never look at that key again."""
     keys = [new_key() for _ in range(MANY)]
-    truth.do(create_keys, keys)
+    truth.do(create_keys, keys, OPERATOR)
     before = truth.do(key_revision)
     over = threading.Event()
     missed: list[tuple[int, int]] = []
@@ -46,7 +47,7 @@ def test_who_reads_a_number_sees_every_change_that_it_counts(truth: Truth) -> No
 
     watcher = threading.Thread(target=look)
     watcher.start()
-    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id]))
+    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id], OPERATOR))
     over.set()
     watcher.join()
     assert missed == []
@@ -55,10 +56,12 @@ def test_who_reads_a_number_sees_every_change_that_it_counts(truth: Truth) -> No
 def test_a_key_is_written_down_as_used_while_it_is_revoked(truth: Truth) -> None:
     """Neither waits for the other for long, and it stays revoked."""
     key = new_key()
-    truth.do(create_keys, [key])
+    truth.do(create_keys, [key], OPERATOR)
 
     def contend(place: int) -> object:
-        return truth.do(touch_keys if place % 2 else revoke_keys, [key.key_id])
+        if place % 2:
+            return truth.do(touch_keys, [key.key_id])
+        return truth.do(revoke_keys, [key.key_id], OPERATOR)
 
     crowd(MANY, contend)
     (found,) = truth.do(find_keys, [key.key_id])

@@ -8,16 +8,19 @@ from models.keys import NewKey, create_keys, mint_token, revoke_keys
 from tests.support.truth import Truth
 from tests.support.web import WebClient
 
+# As whom the audit log names whoever makes and revokes keys here.
+OPERATOR = "local:test@test"
+
 
 def make_key(truth: Truth, role: Role, owner: str | None = None, expires_in: float | None = None) -> str:
     """The token of a new key."""
     token, (key_id, secret_hash) = mint_token()
-    truth.do(create_keys, [NewKey(key_id, secret_hash, role, owner, expires_in=expires_in)])
+    truth.do(create_keys, [NewKey(key_id, secret_hash, role, owner, expires_in=expires_in)], OPERATOR)
     return token
 
 
 def revoke(truth: Truth, token: str) -> None:
-    truth.do(revoke_keys, [token.rpartition("_")[0]])
+    truth.do(revoke_keys, [token.rpartition("_")[0]], OPERATOR)
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -1,0 +1,281 @@
+"""The audit log: what administrators did, one row an act, seen by nobody else."""
+
+import json
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from models.audit import Act, Done, newest_acts, record_acts
+from models.base import ADMIN, Caller, Role
+from models.delete import DeleteSession, delete_sessions, purge_deleted
+from models.feed import read_head, sequence_feed
+from models.feed_state import rotate_epoch
+from models.retention import retire_events
+from models.runners import LeaveRunner, deregister_runners
+from models.stop import StopRun, StopSession, stop_runs, stop_sessions
+from runtime.settings import Settings
+from tests.support.auditing import (
+    BOB,
+    BOSS,
+    a_key_is_written_down_once_made_and_once_revoked,
+    a_rolled_back_act_leaves_none,
+    acts,
+    stops_and_deletes_are_written_down_once,
+    the_word_means_nothing_to_a_user,
+)
+from tests.support.callers import OPERATOR, bearer, calling, make_key, revoke
+from tests.support.cluster import COMMAND
+from tests.support.contenders import crowd
+from tests.support.family import finished
+from tests.support.following import Message, following
+from tests.support.reports import running
+from tests.support.truth import Truth
+from tests.support.web import WebClient, WebInThread, served, until_ready
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with served(
+        settings.model_copy(update={"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2})
+    ) as web:
+        until_ready(web)
+        yield web
+
+
+def test_a_key_leaves_one_row_when_it_is_made_and_one_when_it_is_revoked(truth: Truth) -> None:
+    """However often either is repeated."""
+    a_key_is_written_down_once_made_and_once_revoked(truth)
+
+
+def test_an_act_that_is_rolled_back_leaves_none(truth: Truth) -> None:
+    """The row is in its transaction."""
+    a_rolled_back_act_leaves_none(truth)
+
+
+def test_what_an_admin_stops_and_deletes_of_somebody_else_is_written_down_once(truth: Truth) -> None:
+    """However often it is repeated."""
+    stops_and_deletes_are_written_down_once(truth)
+
+
+def test_many_who_revoke_one_key_leave_one_row(truth: Truth) -> None:
+    """One of them did it."""
+    token = make_key(truth, Role.USER, "ann")
+    crowd(8, lambda _: revoke(truth, token))
+    assert [act for act, *_ in acts(truth)] == ["key_created", "key_revoked"]
+
+
+def test_a_new_epoch_leaves_a_row_in_it(truth: Truth) -> None:
+    """Whoever begins anew is told who wished it."""
+    _, fresh = truth.do(rotate_epoch, OPERATOR)
+    assert acts(truth) == [("epoch_rotated", OPERATOR, fresh, None)]
+
+
+def test_a_delete_that_is_repeated_after_a_lost_answer_leaves_one_row(truth: Truth) -> None:
+    """It has the same request id, and the same answer."""
+    item = DeleteSession(BOSS, finished(truth, caller=BOB))
+    answers = [truth.do(delete_sessions, [item]) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert acts(truth) == [("session_deleted", BOSS.by, item.session_id, "bob")]
+
+
+def test_many_who_stop_and_delete_leave_one_row_each(truth: Truth) -> None:
+    """Whichever comes first."""
+    run, ended = running(truth, caller=BOB), finished(truth, caller=BOB)
+    crowd(8, lambda _: truth.do(stop_runs, [StopRun(BOSS, run.run_id)]))
+    crowd(8, lambda _: truth.do(delete_sessions, [DeleteSession(BOSS, ended)]))
+    assert [(act, target) for act, _, target, _ in acts(truth)] == [
+        ("run_stopped", run.run_id),
+        ("session_deleted", ended),
+    ]
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_runner_that_an_admin_sends_away_is_written_down_once(truth: Truth, *, itself: bool) -> None:
+    """Whether it is told on its next poll or counts as gone at once; not when it leaves by itself."""
+    runner = truth.runner()
+    machine = Caller(Role.RUNNER, "machine", "key:crd_aaaaaaaaaaaa")
+    truth.rows("UPDATE runners SET owner = 'machine'")
+    for _ in range(2):
+        truth.do(deregister_runners, [LeaveRunner(runner.runner_id, itself, BOSS)] * 2)
+    assert acts(truth) == [("runner_deregistered", BOSS.by, runner.runner_id, "machine")]
+    leaving = truth.runner()
+    truth.rows("UPDATE runners SET owner = 'machine'")
+    truth.do(deregister_runners, [LeaveRunner(leaving.runner_id, itself, machine)])
+    assert len(acts(truth)) == 1
+
+
+def test_what_is_ones_own_is_not_written_down(truth: Truth) -> None:
+    """A user's stops, an admin's of what is his by name; and while authentication is off nobody has a name."""
+    for caller in (BOB, ADMIN, BOSS):
+        stopped = running(truth, caller=caller)
+        truth.do(stop_sessions, [StopSession(caller, stopped.session_id)])
+        truth.do(delete_sessions, [DeleteSession(caller, finished(truth, caller=caller))])
+    assert acts(truth) == []
+    # What nobody's name stands on may be anybody's.
+    nobodys = running(truth, caller=ADMIN)
+    key = Caller(Role.ADMIN, None, BOSS.by)
+    truth.do(stop_sessions, [StopSession(key, nobodys.session_id)])
+    assert acts(truth) == [("session_stopped", BOSS.by, nobodys.session_id, None)]
+
+
+def test_the_log_outlives_the_session_and_retention(truth: Truth) -> None:
+    """Its events are dropped with all others, and below the floor of the feed there is nothing; the log stays."""
+    session_id = finished(truth, caller=BOB)
+    truth.do(delete_sessions, [DeleteSession(BOSS, session_id)])
+    truth.do(sequence_feed)
+    while truth.do(purge_deleted):
+        pass
+    assert acts(truth) == [("session_deleted", BOSS.by, session_id, "bob")]
+    truth.rows("UPDATE events SET created_at = now() - interval '400 days'")
+    assert truth.do(retire_events, older_than_days=30) > 0
+    assert truth.count("events") == 0
+    (entry,) = truth.do(newest_acts, 10)
+    assert (entry.act, entry.by, entry.target) == ("session_deleted", BOSS.by, session_id)
+
+
+def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, truth: Truth) -> None:
+    """Stop, delete and the leaving of a runner, each by an admin with a key of his own; those of the owner are not."""
+    with ExitStack() as stack:
+        url = web.client.url
+        bob = stack.enter_context(calling(url, make_key(truth, Role.USER, "bob")))
+        boss = stack.enter_context(calling(url, make_key(truth, Role.ADMIN)))
+        machine = stack.enter_context(calling(url, make_key(truth, Role.RUNNER, "machine")))
+        first, second, own = (bob.submit() for _ in range(3))
+        runner_id = machine.register()
+        before = len(acts(truth))
+        assert bob.post(f"/runs/{own['run_id']}/stop").status_code == 200
+        for _ in range(2):
+            boss.post(f"/runs/{first['run_id']}/stop")
+            boss.post(f"/sessions/{second['session_id']}/stop")
+            boss.http.delete(f"/sessions/{second['session_id']}")
+            boss.http.delete(f"/runners/{runner_id}")
+        assert machine.http.delete(f"/runners/{runner_id}", params={"self": "true"}).status_code == 200
+        by = f"key:{boss.token[:16]}"
+    assert acts(truth)[before:] == [
+        ("run_stopped", by, first["run_id"], "bob"),
+        ("session_stopped", by, second["session_id"], "bob"),
+        ("session_deleted", by, second["session_id"], "bob"),
+        ("runner_deregistered", by, runner_id, "machine"),
+    ]
+
+
+def seen(client: WebClient, head: int, **filters: str) -> list[Message]:
+    """What the stream says until it has passed this position."""
+    got = []
+    with following(client.url, filters, **bearer(client.token)) as stream:
+        for message in stream.messages(within=20):
+            got.append(message)
+            if message.id is not None and message.position >= head:
+                return got
+    raise AssertionError(got)
+
+
+def test_an_admin_who_asks_is_told_and_nobody_else(web: WebInThread, truth: Truth) -> None:
+    """Live, and resumed from the first position; without being asked for it is told to nobody."""
+    with ExitStack() as stack:
+        url = web.client.url
+        bob = stack.enter_context(calling(url, make_key(truth, Role.USER, "bob")))
+        boss = stack.enter_context(calling(url, make_key(truth, Role.ADMIN, "boss")))
+        run = bob.submit()
+        truth.do(sequence_feed)
+        with following(url, {"types": "audit", "include_init": "false"}, **bearer(boss.token)) as live:
+            boss.post(f"/sessions/{run['session_id']}/stop")
+            (stopped,) = [json.loads(one.data) for one in live.take(1)]
+            boss.http.delete(f"/sessions/{run['session_id']}")
+            (deleted,) = [json.loads(one.data) for one in live.take(1)]
+        assert (stopped["act"], stopped["owner"]) == ("session_stopped", "bob")
+        assert {name: value for name, value in deleted.items() if name != "at"} == {
+            "type": "audit",
+            "act": "session_deleted",
+            "by": f"key:{boss.token[:16]}",
+            "target": run["session_id"],
+            "owner": "bob",
+        }
+        assert datetime.fromisoformat(deleted["at"]).utcoffset() == timedelta(0)
+        head = truth.do(read_head)
+        resume = {"last_event_id": f"v1.{head.epoch}.0"}
+        asked = seen(boss, head.position, types="audit,event", **resume)
+        assert [json.loads(one.data)["act"] for one in asked if one.event] == [
+            "key_created",
+            "key_created",
+            "session_stopped",
+            "session_deleted",
+        ]
+        for client, filters in (
+            (boss, {}),
+            (boss, {"session_id": run["session_id"], "types": "audit"}),
+            (bob, {}),
+            (bob, {"created_by": "bob"}),
+            (bob, {"session_id": run["session_id"]}),
+        ):
+            assert "audit" not in {one.event for one in seen(client, head.position, **filters, **resume)}
+
+
+@pytest.mark.parametrize("types", ["audit", "event,audit", "audit,unheard-of"])
+def test_to_a_user_the_word_means_as_little_as_one_that_never_was(web: WebInThread, truth: Truth, types: str) -> None:
+    """Nor can a ticket be had for it."""
+    the_word_means_nothing_to_a_user(web, truth, types)
+
+
+def test_no_list_shows_what_was_written_down(web: WebInThread, truth: Truth) -> None:
+    """Neither the events of a session nor any list of runs, sessions and runners."""
+    with calling(web.client.url, make_key(truth, Role.USER, "bob")) as bob:
+        run = bob.submit()
+        with calling(web.client.url, make_key(truth, Role.ADMIN, "boss")) as boss:
+            boss.post(f"/sessions/{run['session_id']}/stop")
+            by = boss.token[:16]
+        for path in ("/runs", "/sessions", f"/sessions/{run['session_id']}/events", f"/runs/{run['run_id']}"):
+            answer = bob.get(path)
+            assert answer.status_code == 200
+            assert by not in answer.text
+            assert "audit" not in answer.text
+
+
+def audit(settings: Settings, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(COMMAND), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": os.environ["PATH"], "HOME": str(directory), "COORDINATOR_DATABASE_URL": settings.database_url},
+        cwd=directory,
+        check=False,
+    )
+
+
+def test_commands_name_the_one_who_called_them(settings: Settings, truth: Truth, tmp_path: Path) -> None:
+    """The operating system's word for it, not that of the environment."""
+    made = audit(settings, tmp_path, "keys", "create", "--role", "user", "--owner", "ann").stdout.strip()
+    assert audit(settings, tmp_path, "keys", "revoke", made[:16]).returncode == 0
+    assert audit(settings, tmp_path, "keys", "revoke", made[:16]).returncode == 0
+    assert audit(settings, tmp_path, "feed", "rotate-epoch", "--yes").returncode == 0
+    by = f"local:{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
+    assert [(act, who) for act, who, _, _ in acts(truth)] == [
+        ("key_created", by),
+        ("key_revoked", by),
+        ("epoch_rotated", by),
+    ]
+    shown = json.loads(audit(settings, tmp_path, "audit", "--json").stdout)
+    assert [(one["act"], one["by"], one["owner"]) for one in shown] == [
+        ("key_created", by, "ann"),
+        ("key_revoked", by, "ann"),
+        ("epoch_rotated", by, None),
+    ]
+    lines = audit(settings, tmp_path, "audit", "--limit", "2").stdout.splitlines()
+    assert [line.split()[:2] for line in (lines[0],)] == [["at", "act"]]
+    assert [("key_revoked" in line, "epoch_rotated" in line) for line in lines[1:]] == [(True, False), (False, True)]
+    assert made.rpartition("_")[2] not in json.dumps(shown)
+
+
+def test_what_a_terminal_would_obey_is_not_shown(settings: Settings, truth: Truth, tmp_path: Path) -> None:
+    """Ids are chosen by clients."""
+    truth.do(record_acts, [Done(Act.SESSION_DELETED, OPERATOR, "a\x1b[2Jb", "ann")])
+    shown = audit(settings, tmp_path, "audit")
+    assert "a?[2Jb" in shown.stdout

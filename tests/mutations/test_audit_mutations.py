@@ -1,0 +1,87 @@
+"""The audit log, with one mechanism broken on purpose: the scenario that guards it must notice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Connection, text
+
+import app.routes.feed
+import models.audit
+import models.keys
+import models.stop
+from app.routes.feed import KINDS_FOR_ADMINS
+from models.audit import Done, record_acts
+from models.feed import EventRow, record_events
+from models.stop import OpenStop, open_stops
+from runtime.settings import Settings
+from tests.support.auditing import (
+    a_key_is_written_down_once_made_and_once_revoked,
+    a_rolled_back_act_leaves_none,
+    stops_and_deletes_are_written_down_once,
+    the_word_means_nothing_to_a_user,
+)
+from tests.support.truth import Truth
+from tests.support.web import WebInThread, served, until_ready
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with served(settings.model_copy(update={"auth": True})) as web:
+        until_ready(web)
+        yield web
+
+
+def test_a_feed_that_lets_everybody_ask_is_noticed(
+    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The filter by owner would still hold, and nobody should have to rely on that."""
+    the_word_means_nothing_to_a_user(web, truth, "audit")
+    monkeypatch.setattr(app.routes.feed, "_kinds_of", lambda _: KINDS_FOR_ADMINS)
+    with pytest.raises(AssertionError):
+        the_word_means_nothing_to_a_user(web, truth, "audit")
+
+
+def test_an_act_that_is_told_as_its_victims_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What belongs to a user passes a user's filter."""
+
+    def theirs(conn: Connection, rows: Sequence[EventRow]) -> None:
+        record_events(conn, [replace(row, owner="bob") for row in rows])
+
+    monkeypatch.setattr(models.audit, "record_events", theirs)
+    with pytest.raises(AssertionError, match="told as somebody's"):
+        stops_and_deletes_are_written_down_once(truth)
+
+
+def test_a_repeated_stop_that_is_written_down_again_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients repeat stops until something has stopped."""
+
+    def always_new(conn: Connection, stops: Sequence[OpenStop]) -> set[str]:
+        open_stops(conn, stops)
+        return {stop.session_id for stop in stops}
+
+    monkeypatch.setattr(models.stop, "open_stops", always_new)
+    with pytest.raises(AssertionError):
+        stops_and_deletes_are_written_down_once(truth)
+
+
+def test_a_repeated_revocation_that_is_written_down_again_is_noticed(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would also move the moment from which the key was worthless."""
+    first = models.keys._REVOKE.text
+    assert first.count(" AND revoked_at IS NULL") == 1
+    monkeypatch.setattr(models.keys, "_REVOKE", text(first.replace(" AND revoked_at IS NULL", "")))
+    with pytest.raises(AssertionError):
+        a_key_is_written_down_once_made_and_once_revoked(truth)
+
+
+def test_a_log_with_a_transaction_of_its_own_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would tell of what never happened."""
+
+    def elsewhere(_: Connection, acts: Sequence[Done]) -> None:
+        truth.do(record_acts, acts)
+
+    monkeypatch.setattr(models.keys, "record_acts", elsewhere)
+    with pytest.raises(AssertionError):
+        a_rolled_back_act_leaves_none(truth)
