@@ -2,12 +2,16 @@
 
 import re
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from scripts import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -34,8 +38,8 @@ def wanted() -> list[Requirement]:
 @pytest.mark.parametrize("requirement", wanted(), ids=str)
 def test_the_lock_holds_what_the_project_declares(requirement: Requirement) -> None:
     """After a change of dependencies scripts/lock has been run; the build backend is pinned like all else."""
-    version = PINNED[canonicalize_name(requirement.name)]
-    assert requirement.specifier.contains(version, prereleases=True)
+    pinned = PINNED[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pinned, prereleases=True)
 
 
 def test_the_lock_names_no_index_host_or_path() -> None:
@@ -49,3 +53,33 @@ def test_every_version_has_hashes() -> None:
     entries = re.split(r"\n(?=\S)", LOCK.strip())
     assert len(entries) == len(PINNED)
     assert [entry.split("==")[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_what_is_installed_is_held_against_the_lock() -> None:
+    """What scripts/check says of it: another version and a missing package, not what other Pythons get."""
+    installed = version("pytest")
+    lock = f"""\
+        pytest=={installed} ; sys_platform == 'darwin' or sys_platform == 'linux' \\
+            --hash=sha256:00
+        ruff==0.0.1 \\
+            --hash=sha256:00
+        never-was==1 ; python_full_version >= '3.11' \\
+            --hash=sha256:00
+        never-was-either==1 ; python_full_version < '3' \\
+            --hash=sha256:00
+        """
+    assert list(locked.faults(dedent(lock))) == [
+        f"ruff==0.0.1 is locked, installed is {version('ruff')}",
+        "never-was==1 is locked, installed is none",
+    ]
+
+
+def test_the_lock_of_the_audit_is_hashed_and_agrees_with_the_other() -> None:
+    """It may hold more; what both hold they hold in one version."""
+    text = (ROOT / "scripts" / "audit.lock").read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert {name: PINNED.get(name, found) for name, found in pinned.items()} == pinned
+    for requirement in map(Requirement, declared()["dependency-groups"]["audit"]):
+        assert requirement.specifier.contains(pinned[requirement.name], prereleases=True)
