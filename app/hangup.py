@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-# The server's ASGI extension (cli/http_server.py): `is_closing` and `abort`, callables.
+# The server's ASGI extension (cli/http_server.py): `is_closing` and `cut_after`, callables.
 CONNECTION: Final = "coordinator.connection"
 
 

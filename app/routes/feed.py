@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter
-from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from sse_starlette.sse import EventSourceResponse
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app import docs, openapi
 from app.bodies import Fault, Invalid
@@ -25,7 +25,6 @@ from app.wire import Json
 from models import audit
 from models.base import Caller, Role
 from models.feed_pages import FeedFilter
-from runtime import logs
 
 router = APIRouter(tags=["Feed"], route_class=Endpoint)
 
@@ -41,22 +40,27 @@ LONGEST_FILTER: Final = 1024
 # How long a stream that was to end by itself may take when the process ends.
 GRACE_SECONDS: Final = 1.0
 
-log = logs.log(__name__)
-
 
 class FeedResponse(EventSourceResponse):
     """Cuts a client off that takes nothing: what it has not read would keep the connection open for ever."""
+
+    def __init__(self, *args: Any, cut_after: float, **values: Any) -> None:
+        super().__init__(*args, **values)
+        self._cut_after = cut_after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the end, the client's or ours, and of the connection: kept, a balancer would send a request on
         it just when the process that has ended the stream closes it.
         """
         self.headers["Connection"] = "close"
-        try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            log.info("a client of the feed takes nothing and is cut off")
-            (scope.get("extensions") or {})[CONNECTION]["abort"]()
+        bound = (scope.get("extensions") or {}).get(CONNECTION, {}).get("cut_after")
+        if bound is not None:
+            bound(self._cut_after)
+        await super().__call__(scope, receive, send)
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        """Send; the connection has the bound. A cancel scope around each message cost as much as sending it."""
+        await send(message)
 
 
 @router.get("/sse/sessions", responses=docs.FEED, openapi_extra=openapi.query(docs.FEED_FILTERS))
@@ -77,7 +81,7 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
         headers={"Cache-Control": "no-cache"},
         # It would send its own in the middle of a message.
         ping=0,
-        send_timeout=web.settings.send_timeout_seconds,
+        cut_after=web.settings.send_timeout_seconds,
         shutdown_grace_period=GRACE_SECONDS,
     )
 
