@@ -35,9 +35,10 @@ from tests.support.cluster import COMMAND
 from tests.support.contenders import crowd
 from tests.support.family import finished
 from tests.support.following import Message, following
+from tests.support.issuer import issuing
 from tests.support.reports import running
 from tests.support.truth import Truth
-from tests.support.web import WebClient, WebInThread, served, until_ready
+from tests.support.web import PROMPT, WebClient, WebInThread, served, until_ready
 
 
 @pytest.fixture
@@ -164,6 +165,20 @@ def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, truth: T
         ("session_deleted", by, second["session_id"], "bob"),
         ("runner_deregistered", by, runner_id, "machine"),
     ]
+
+
+def test_an_act_with_a_token_of_the_issuer_names_its_owner_claim(settings: Settings, truth: Truth) -> None:
+    """Also one that is known from an earlier request."""
+    with issuing() as issuer, served(settings.model_copy(update=issuer.settings)) as web:
+        shown = {
+            name: bearer(issuer.token(sub=name, permissions=[permission]))
+            for name, permission in (("bob", "user:runs"), ("boss", "admin:full"))
+        }
+        body = {"type": "start_session", "parameters": PROMPT}
+        sessions = [web.client.post("/runs", body, **shown["bob"]).json()["session_id"] for _ in range(2)]
+        for one in sessions:
+            assert web.client.http.delete(f"/sessions/{one}", headers=shown["boss"]).status_code == 200
+    assert acts(truth) == [("session_deleted", "subject:boss", one, "bob") for one in sessions]
 
 
 def seen(client: WebClient, head: int, **filters: str) -> list[Message]:
