@@ -13,7 +13,7 @@ from app.batching import Unavailable, held
 from app.bodies import Invalid
 from app.callers import OPEN, Credential, shown_by
 from app.lists import seconds
-from app.problems import ComeBack, Forbidden, NothingCame
+from app.problems import ComeBack, Forbidden, NothingCame, Unauthenticated
 from app.web import Web
 from models.base import Caller, Role
 
@@ -39,9 +39,11 @@ async def let_in(web: Web, request: Request) -> Credential:
         return OPEN
     access = access_of(request.scope)
     is_public = access.public or (access.is_about and web.settings.public_docs)
-    credential = NOBODY if is_public else await _identify(web, request, access)
+    credential = NOBODY if is_public else await _identified(web, request, access)
     if not access.allows(credential.caller.role):
         raise Forbidden
+    if request.method == "GET" and not is_public and access.patience is Patience.PROMPT:
+        await web.caller_limits.look(credential)
     request.scope[CREDENTIAL] = credential
     return credential
 
@@ -56,6 +58,15 @@ def filters_of_ticket(request: Request) -> dict[str, str] | None:
     """Return the filters of the ticket that the request showed, None when it showed none."""
     filters: dict[str, str] | None = request.scope.get(TICKET)
     return filters
+
+
+async def _identified(web: Web, request: Request, access: Access) -> Credential:
+    """Whoever guesses credentials learns slowly that they are wrong."""
+    try:
+        return await _identify(web, request, access)
+    except (Unauthenticated, Forbidden):
+        await web.caller_limits.reject()
+        raise
 
 
 async def _identify(web: Web, request: Request, access: Access) -> Credential:

@@ -12,12 +12,15 @@ from typing import Final
 from app.callers import OPEN, Credential
 from app.drain import Drain
 from app.problems import TooMany
+from app.turns import Turns
 from models.base import Role
 from runtime.quotas import Quota, Quotas
 from runtime.settings import Settings
 
 # A deployed runner waits 35 s for an answer and sends each event once: what is late is taken all the same.
 LONGEST_DELAY: Final = 5.0
+# Of one caller in this process; beyond that it waits a little for the next one.
+REFUSALS_A_SECOND: Final = 50
 
 
 class CallerLimits:
@@ -25,6 +28,8 @@ class CallerLimits:
 
     def __init__(self, settings: Settings, drain: Drain) -> None:
         self._quotas = Quotas(settings)
+        self._reads = Turns(drain, settings.reads_per_second)
+        self._refusals = Turns(drain, REFUSALS_A_SECOND)
         self._drain = drain
         self._submissions = Quota("submissions", settings.submissions_per_minute)
         self._events = Quota("events", settings.events_per_minute)
@@ -48,6 +53,15 @@ class CallerLimits:
             if credential.caller.role is not Role.RUNNER:
                 raise
             await asyncio.sleep(min(refused.reset, LONGEST_DELAY, self._drain.give_up_in()))
+
+    async def look(self, credential: Credential) -> None:
+        """Let the caller read; a user who reads more than others could beside it waits for its turn, 1 s at most."""
+        if credential.caller.role is Role.USER:
+            await self._reads.wait(_name_of(credential))
+
+    async def reject(self) -> None:
+        """Wait until somebody may be told that its credential is not good; all of them take turns together."""
+        await self._refusals.wait("")
 
     @contextmanager
     def streaming(self, credential: Credential, end: Callable[[], None]) -> Iterator[None]:
@@ -76,6 +90,7 @@ class CallerLimits:
     async def _spend(self, quota: Quota, name: str, cost: int) -> None:
         refusal = await self._quotas.spend(quota, name, cost)
         if refusal is not None:
+            await self._refusals.wait(f"{quota.name} {name}")
             raise TooMany(quota.name, quota.amount, refusal.remaining, refusal.reset)
 
 

@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     body_bytes: Bytes = _about(64 * 1024**2, "Any body; refused beyond")
     submissions_per_minute: CountOrOff = _about(600, "Runs one caller may submit a minute; 0: any number")
     events_per_minute: CountOrOff = _about(6000, "Events a caller may append to a session a minute; 0: any number")
+    reads_per_second: CountOrOff = _about(
+        50, "Reads of a user a second a process; more wait, 1 s at most; 0: any number"
+    )
     streams_per_caller: CountOrOff = _about(20, "Streams of one caller a process; the oldest is ended; 0: any number")
     polls_per_runner: Count = _about(5, "Polls of one runner a process holds; the oldest is ended")
     most_connections: Count | None = _about(
@@ -338,6 +341,7 @@ _UNITS_BY_NAME = {
     "init_limit": "sessions",
     "submissions_per_minute": "runs",
     "events_per_minute": "events",
+    "reads_per_second": "reads",
     "streams_per_caller": "streams",
     "polls_per_runner": "polls",
     "most_connections": "connections",

@@ -10,6 +10,7 @@ import pytest
 from limits import RateLimitItemPerMinute
 
 from models.base import Role
+from models.keys import mint_token
 from runtime.quotas import Quota, Quotas, Refusal
 from runtime.settings import Settings
 from tests.support.callers import calling, make_key
@@ -52,6 +53,28 @@ def test_who_submits_too_much_is_told_when_to_come_again(web: WebInThread, truth
         assert len(client.get("/runs").json()["runs"]) == 3
     with calling(web.client.url, bob) as client:
         assert client.post("/runs", START).status_code == 201
+
+
+def test_reads_and_refusals_of_a_user_take_turns(web: WebInThread, truth: Truth) -> None:
+    """They are answered as ever, only slower when they are many; who else is there has no part in it."""
+    limits = web.app.state.web.caller_limits
+    roles = {role: make_key(truth, role, "ann") for role in (Role.USER, Role.ADMIN, Role.RUNNER)}
+    for token in roles.values():
+        with calling(web.client.url, token) as client:
+            assert client.get("/runs").status_code == 200
+    assert list(limits._reads._moments) == ["user:ann"]
+    with calling(web.client.url, roles[Role.USER]) as client:
+        assert [client.post("/runs", START).status_code for _ in range(4)][-1] == 429
+    with calling(web.client.url, mint_token()[0]) as client:
+        assert client.get("/runs").status_code == 403
+    assert list(limits._refusals._moments) == ["submissions user:ann", ""]
+
+
+def test_a_user_who_reads_a_lot_is_answered_all_the_same(settings: Settings, truth: Truth) -> None:
+    """Waiting is all that happens to it."""
+    ann = make_key(truth, Role.USER, "ann")
+    with limited(settings, reads_per_second=20) as web, calling(web.client.url, ann) as client:
+        assert {client.get("/runs").status_code for _ in range(40)} == {200}
 
 
 def test_all_keys_of_an_owner_on_all_instances_are_one_caller(settings: Settings, truth: Truth) -> None:
