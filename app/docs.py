@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.shapes import Anything, Choice, Free, MayLack, NullOr, OrNull, example, schema
+from models.statuses import ExecutionMode, RunStatus, RunType, SessionStatus
+
 Answers = dict[int | str, dict[str, Any]]
 
 
-def _answer(description: str, example: Any) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"example": example}}}
+def _answer(description: str, shape: Any) -> dict[str, Any]:
+    content = {"schema": schema(shape), "example": example(shape)}
+    return {"description": description, "content": {"application/json": content}}
 
 
 def _error(description: str, detail: Any) -> dict[str, Any]:
@@ -21,6 +25,7 @@ TOO_MANY: Final[Answers] = {
 }
 TICKET: Final[Answers] = {
     201: _answer("Good for one stream, within a minute", {"ticket": "tkt_c2VjcmV0", "expires_in": 60}),
+    413: _error("Larger than allowed", "Request body is larger than 1048576 bytes"),
     422: _error(
         "Not what is expected", [{"type": "enum", "loc": ["query", "types"], "msg": "Should be some of event"}]
     ),
@@ -42,65 +47,61 @@ _NO_RUNNER: Final[Answers] = {401: _error("It is unknown, has left or was told t
 
 _RUN: Final[Mapping[str, Any]] = {
     "run_id": "run_0197f7a0c3d17c1e8f2a4b6c8d0e1f2a",
-    "type": "start_session",
+    "type": RunType.START,
     "session_id": "ses_0197f7a0c3d17c1e8f2a4b6c8d0e1f2b",
-    "agent_name": None,
-    "parameters": {"prompt": "Say hello"},
-    "project_dir": None,
-    "parent_session_id": None,
-    "execution_mode": "sync",
-    "demands": {"executor_type": "autonomous", "tags": []},
-    "status": "completed",
-    "runner_id": "lnch_0a1b2c3d4e5f",
-    "error": None,
+    "agent_name": NullOr("writer"),
+    "parameters": Free({"prompt": "Say hello"}),
+    "project_dir": NullOr("/srv/project"),
+    "parent_session_id": NullOr("ses_0197f7a0c3d17c1e8f2a4b6c8d0e1f20"),
+    "execution_mode": ExecutionMode.SYNC,
+    "demands": Free({"executor_type": "autonomous", "tags": []}),
+    "status": RunStatus.COMPLETED,
+    "runner_id": OrNull("lnch_0a1b2c3d4e5f"),
+    "error": NullOr("Exit code 1"),
     "created_at": "2026-01-01T12:00:00.000000+00:00",
-    "claimed_at": "2026-01-01T12:00:00.010000+00:00",
-    "started_at": "2026-01-01T12:00:00.020000+00:00",
-    "completed_at": "2026-01-01T12:00:01.000000+00:00",
-    "timeout_at": "2026-01-01T12:05:00.000000+00:00",
+    "claimed_at": OrNull("2026-01-01T12:00:00.010000+00:00"),
+    "started_at": OrNull("2026-01-01T12:00:00.020000+00:00"),
+    "completed_at": OrNull("2026-01-01T12:00:01.000000+00:00"),
+    "timeout_at": OrNull("2026-01-01T12:05:00.000000+00:00"),
     "attempt": 1,
     "priority": 0,
-    "not_before": None,
+    "not_before": NullOr("2026-01-01T12:00:00.000000+00:00"),
     "max_attempts": 1,
-    "labels": {},
+    "labels": Free({}),
 }
 _SESSION: Final[Mapping[str, Any]] = {
     "session_id": _RUN["session_id"],
-    "status": "finished",
+    "status": SessionStatus.FINISHED,
     "created_at": _RUN["created_at"],
-    "project_dir": None,
-    "agent_name": None,
-    "last_resumed_at": None,
-    "parent_session_id": None,
-    "executor_session_id": "a1",
-    "executor_profile": "coding",
-    "hostname": "build-7",
-    "owner": None,
+    "project_dir": NullOr("/srv/project"),
+    "agent_name": NullOr("writer"),
+    "last_resumed_at": NullOr(_RUN["created_at"]),
+    "parent_session_id": _RUN["parent_session_id"],
+    "executor_session_id": OrNull("a1"),
+    "executor_profile": OrNull("coding"),
+    "hostname": OrNull("build-7"),
+    "owner": NullOr("ann"),
     "depth": 0,
 }
-_SUBMITTED_EXAMPLE: Final = {"run_id": _RUN["run_id"], "session_id": _RUN["session_id"], "status": "pending"}
+_SUBMITTED: Final = {"run_id": _RUN["run_id"], "session_id": _RUN["session_id"], "status": "pending"}
 _CURSOR: Final = "v1.c0ffee.1024"
+# Of a page: with `next_cursor` when there is more.
+_PAGE: Final = {"next_cursor": MayLack(_CURSOR), "feed_cursor": _CURSOR}
 _EVENT: Final[Mapping[str, Any]] = {
     "id": 17,
     "event_type": "message",
     "session_id": _RUN["session_id"],
-    "timestamp": "2026-01-01T12:00:00Z",
-    "tool_name": None,
-    "tool_input": None,
-    "tool_output": None,
-    "error": None,
-    "exit_code": None,
-    "reason": None,
-    "role": "assistant",
-    "content": [{"type": "text", "text": "Hello"}],
-    "result_text": None,
-    "result_data": None,
+    "timestamp": Anything("2026-01-01T12:00:00Z"),
+    **dict.fromkeys(("tool_name", "tool_input", "tool_output", "error", "exit_code", "reason"), Anything()),
+    "role": Anything("assistant"),
+    "content": Anything([{"type": "text", "text": "Hello"}]),
+    **dict.fromkeys(("result_text", "result_data"), Anything()),
 }
 _STALE: Final = {"error": "stale_claim", "status": "running", "message": "The run is not held by this claim any more"}
 
 SUBMITTED: Final[Answers] = {
-    201: _answer("Accepted", _SUBMITTED_EXAMPLE),
-    200: _answer("The first answer to this Idempotency-Key", _SUBMITTED_EXAMPLE),
+    201: _answer("Accepted", _SUBMITTED),
+    200: _answer("The first answer to this Idempotency-Key", _SUBMITTED),
     400: _error("Parameters or parent cannot be used", "session_id is required for resume_session"),
     404: _error("Session or parent session is unknown", "Session 'X' not found"),
     409: _error("The session exists, or the key came with another body", "Session 'X' already exists"),
@@ -111,7 +112,7 @@ SUBMITTED: Final[Answers] = {
 BATCH: Final[Answers] = {
     200: _answer(
         "One result per run, in order",
-        {"results": [{"code": 201, **_SUBMITTED_EXAMPLE}, {"code": 404, "detail": "Session 'X' not found"}]},
+        {"results": [{"code": 201, **_SUBMITTED}, {"code": 404, "detail": Anything("Session 'X' not found")}]},
     ),
     **INVALID,
     **TOO_MANY,
@@ -122,7 +123,7 @@ _BAD_CURSOR: Final[Answers] = {
     400: _error("The cursor cannot be used", "The cursor is not one that was given out here")
 }
 RUNS: Final[Answers] = {
-    200: _answer(_LIST, {"runs": [_RUN], "feed_cursor": _CURSOR}),
+    200: _answer(_LIST, {"runs": [_RUN], **_PAGE}),
     **_BAD_CURSOR,
     422: INVALID[422],
     **AWAY,
@@ -131,7 +132,13 @@ RUN: Final[Answers] = {200: _answer("The run", _RUN), **_NO_RUN, 422: INVALID[42
 STOPPED: Final[Answers] = {
     200: _answer(
         "What it came to; repeating is harmless",
-        {"ok": True, "session_id": _RUN["session_id"], "run_id": _RUN["run_id"], "status": "stopping"},
+        {
+            "ok": True,
+            "session_id": _RUN["session_id"],
+            "run_id": MayLack(_RUN["run_id"]),
+            "status": "stopping",
+            "message": MayLack("It has ended already"),
+        },
     ),
     404: _error("There is no such run or session", "Session not found"),
     **AWAY,
@@ -148,7 +155,7 @@ RUN_FILTERS: Final = (
 WAIT: Final = (("wait", "number", "Answer when the run has ended, or after so many seconds (at most 60)"),)
 
 SESSIONS: Final[Answers] = {
-    200: _answer(_LIST, {"sessions": [_SESSION], "feed_cursor": _CURSOR}),
+    200: _answer(_LIST, {"sessions": [_SESSION], **_PAGE}),
     **_BAD_CURSOR,
     422: INVALID[422],
     **AWAY,
@@ -169,7 +176,7 @@ SESSION_CHANGED: Final[Answers] = {
 }
 SESSION_STATUS: Final[Answers] = {200: _answer("`not_existent` for an unknown one", {"status": "finished"}), **AWAY}
 RESULT: Final[Answers] = {
-    200: _answer("Of the newest `result` event", {"result_text": "Hello", "result_data": None}),
+    200: _answer("Of the newest `result` event", {"result_text": Anything("Hello"), "result_data": Anything()}),
     400: _error("It is still at work", "Session not finished or idle"),
     404: _error("There is no such session, or it wrote no result", "No result found"),
     **AWAY,
@@ -179,11 +186,8 @@ AFFINITY: Final[Answers] = {
         "Where it lives; null until it is bound",
         {
             "affinity": {
-                "session_id": _RUN["session_id"],
-                "executor_session_id": "a1",
-                "hostname": "build-7",
-                "project_dir": None,
-                "executor_profile": "coding",
+                name: _SESSION[name]
+                for name in ("session_id", "executor_session_id", "hostname", "project_dir", "executor_profile")
             }
         },
     ),
@@ -191,7 +195,7 @@ AFFINITY: Final[Answers] = {
     **AWAY,
 }
 EVENTS: Final[Answers] = {
-    200: _answer("In feed order", {"events": [{**_EVENT, "feed_cursor": _CURSOR}]}),
+    200: _answer("In feed order", {"events": [{**_EVENT, "feed_cursor": OrNull(_CURSOR)}], **_PAGE}),
     **_BAD_CURSOR,
     **_NO_SESSION,
     422: INVALID[422],
@@ -202,7 +206,10 @@ EVENT_PAGE: Final = (
     ("after", "string", "`feed_cursor` of the last event seen"),
 )
 EVENTS_STORED: Final[Answers] = {
-    201: _answer("Stored; for a list with one result each", {"ok": True}),
+    201: _answer(
+        "Stored; for a list with one result each",
+        {"ok": True, "results": MayLack([{"code": 201, "detail": MayLack(Anything())}])},
+    ),
     400: _error("The event is of another session", "Event session_id must match URL session_id"),
     **_NO_SESSION,
     409: _error("The claim_token is not the run's current one", _STALE),
@@ -231,8 +238,9 @@ REGISTERED: Final[Answers] = {
         {
             "runner_id": "lnch_0a1b2c3d4e5f",
             "poll_endpoint": "/runner/runs",
-            "poll_timeout_seconds": 30,
+            "poll_timeout_seconds": 30.0,
             "heartbeat_interval_seconds": 60,
+            "warning": MayLack("Without executor.type this runner gets none"),
         },
     ),
     409: _error(
@@ -249,10 +257,19 @@ REGISTERED: Final[Answers] = {
     **INVALID,
     **AWAY,
 }
+_CLAIMED: Final = {
+    **_RUN,
+    "status": "claimed",
+    "scope": NullOr(Free({})),
+    "resolved_agent_blueprint": Anything(),
+    "claim_token": "0197f7a0c3d17c1e8f2a4b6c8d0e1f2c",
+}
 POLLED: Final[Answers] = {
     200: _answer(
         "The first of: sessions to stop, leave, work (`runs` when `max` was given)",
-        {"run": {**_RUN, "status": "claimed", "scope": None, "claim_token": "0197f7a0c3d17c1e8f2a4b6c8d0e1f2c"}},
+        Choice(
+            {"run": _CLAIMED}, {"runs": [_CLAIMED]}, {"stop_sessions": [_RUN["session_id"]]}, {"deregistered": True}
+        ),
     ),
     204: {"description": "Nothing came"},
     **_NO_RUNNER,
@@ -271,7 +288,7 @@ REPORTED: Final[Answers] = {
     **AWAY,
 }
 REPORTED_MANY: Final[Answers] = {
-    200: _answer("One result per report, in order", {"results": [{"code": 200}, {"code": 409, "detail": _STALE}]}),
+    200: _answer("One result per report, in order", {"results": [{"code": 200, "detail": MayLack(Anything(_STALE))}]}),
     **_NO_RUNNER,
     422: INVALID[422],
     **AWAY,
@@ -296,12 +313,12 @@ RUNNERS: Final[Answers] = {
                     "hostname": "build-7",
                     "project_dir": "/srv/project",
                     "executor_profile": "coding",
-                    "executor": {"type": "autonomous", "command": "agent"},
+                    "executor": OrNull(Free({"type": "autonomous", "command": "agent"})),
                     "tags": ["gpu"],
                     "require_matching_tags": False,
                     "status": "online",
                     "seconds_since_heartbeat": 1.2,
-                    "capacity": 4,
+                    "capacity": OrNull(4),
                     "runs_in_hand": 1,
                     "lost": False,
                 }
@@ -342,11 +359,11 @@ EVENT: Final = {
 }
 HEALTH: Final[Answers] = {200: _answer("It answers", {"status": "healthy"})}
 READY: Final[Answers] = {
-    200: _answer("Send requests here", {"status": "ready"}),
-    503: _answer("Starting or draining", {"status": "draining"}),
+    200: _answer("Send requests here", {"status": "ready", "reason": MayLack("Redis does not answer")}),
+    503: _answer("Starting or draining", {"status": "draining", "reason": MayLack("waiting for the database")}),
 }
 METRICS: Final[Answers] = {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}
-EMPTY: Final[Answers] = {200: _answer("Nothing is registered", [])}
+EMPTY: Final[Answers] = {200: _answer("Nothing is registered", Free([]))}
 
 FEED: Final[Answers] = {
     200: {

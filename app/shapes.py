@@ -1,0 +1,110 @@
+"""Examples that say what they are examples of: from one notation come what /openapi.json shows and its JSON schema.
+
+A plain value stands for all of its type, a member of an enum for its fellows, a field of an object is always there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+_TYPES: Final[Mapping[type, str]] = {str: "string", bool: "boolean", int: "integer", float: "number"}
+
+
+@dataclass(frozen=True, slots=True)
+class OrNull:
+    """Like this, or null."""
+
+    like: Any
+
+
+@dataclass(frozen=True, slots=True)
+class NullOr:
+    """The same, shown as null."""
+
+    like: Any
+
+
+@dataclass(frozen=True, slots=True)
+class MayLack:
+    """A field that is not always there; it is not shown."""
+
+    like: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """An object or list whose contents are somebody else's."""
+
+    shown: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """Whatever was sent, shown as this."""
+
+    shown: Any = None
+
+
+class Choice:
+    """One of these; the first is shown."""
+
+    def __init__(self, *likes: Any) -> None:
+        self.likes = likes
+
+
+def example(shape: Any) -> Any:
+    """Return the example that the shape shows."""
+    match shape:
+        case OrNull():
+            return example(shape.like)
+        case NullOr():
+            return None
+        case Free() | Anything():
+            return shape.shown
+        case Choice():
+            return example(shape.likes[0])
+        case Enum():
+            return shape.value
+        case Mapping():
+            return {name: example(value) for name, value in shape.items() if not isinstance(value, MayLack)}
+        case list():
+            return [example(value) for value in shape]
+        case _:
+            return shape
+
+
+def schema(shape: Any) -> dict[str, Any]:
+    """Return the JSON schema of all that the shape stands for. Raises KeyError for what says no type, as None does."""
+    match shape:
+        case OrNull() | NullOr():
+            return {"anyOf": [schema(shape.like), {"type": "null"}]}
+        case MayLack():
+            return schema(shape.like)
+        case Anything():
+            return {}
+        case Free():
+            return {"type": "array" if isinstance(shape.shown, list) else "object"}
+        case Choice():
+            return _any_of(shape.likes)
+        case Enum():
+            return {"type": "string", "enum": [member.value for member in type(shape)]}
+        case Mapping():
+            return {
+                "type": "object",
+                "required": [name for name, value in shape.items() if not isinstance(value, MayLack)],
+                "properties": {name: schema(value) for name, value in shape.items()},
+            }
+        case list():
+            return {"type": "array", "items": _any_of(shape)}
+        case _:
+            return {"type": _TYPES[type(shape)]}
+
+
+def _any_of(likes: Sequence[Any]) -> dict[str, Any]:
+    several: list[dict[str, Any]] = []
+    for like in likes:
+        one = schema(like)
+        if one not in several:
+            several.append(one)
+    return several[0] if len(several) == 1 else {"anyOf": several} if several else {}

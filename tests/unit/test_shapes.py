@@ -1,0 +1,51 @@
+"""Examples from which schemas come: what each notation shows, and what it stands for."""
+
+from typing import Any
+
+import pytest
+
+from app.shapes import Anything, Choice, Free, MayLack, NullOr, OrNull, example, schema
+from models.statuses import RunType
+
+TEXT_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown", "stands_for"),
+    [
+        ("text", "text", {"type": "string"}),
+        (1, 1, {"type": "integer"}),
+        (1.5, 1.5, {"type": "number"}),
+        (True, True, {"type": "boolean"}),
+        (RunType.START, "start_session", {"type": "string", "enum": ["start_session", "resume_session"]}),
+        (OrNull("text"), "text", TEXT_OR_NULL),
+        (NullOr("text"), None, TEXT_OR_NULL),
+        (Free({"a": 1}), {"a": 1}, {"type": "object"}),
+        (Free([]), [], {"type": "array"}),
+        (Anything(5), 5, {}),
+        (["a", "b"], ["a", "b"], {"type": "array", "items": {"type": "string"}}),
+        (["a", 1], ["a", 1], {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}),
+        (Choice(1, "a"), 1, {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+    ],
+)
+def test_a_shape_is_an_example_and_a_schema(shape: Any, shown: Any, stands_for: dict[str, Any]) -> None:
+    """Both from one place."""
+    assert example(shape) == shown
+    assert schema(shape) == stands_for
+
+
+def test_fields_are_required_unless_they_may_lack() -> None:
+    """Those that may are described, and not shown."""
+    shape = {"ok": True, "message": MayLack("Already ended")}
+    assert example(shape) == {"ok": True}
+    assert schema(shape) == {
+        "type": "object",
+        "required": ["ok"],
+        "properties": {"ok": {"type": "boolean"}, "message": {"type": "string"}},
+    }
+
+
+def test_an_example_that_says_no_type_is_refused() -> None:
+    """Null alone would describe nothing else."""
+    with pytest.raises(KeyError):
+        schema({"error": None})
