@@ -30,9 +30,9 @@ Result = TypeVar("Result")
 # The re-check of all parked polls is one round trip, however many they are.
 ALL_POLLS = 1_000_000
 MOST_TOUCHES = 2_000
-# What nobody is in a hurry for waits so long for company: polls begin where nothing is to be had, end and beat.
-BEGIN_SECONDS = 0.025
-END_SECONDS = 0.1
+# What is not urgent waits for company: beats and polls where nothing is to be had so long, ends of polls longer.
+SOON_SECONDS = 0.025
+LATER_SECONDS = 0.1
 
 
 class Verbs:
@@ -62,12 +62,12 @@ class Verbs:
         self.session_status = self._queue(report_session_statuses, ends)
         self.register = self._queue(partial(register_runners, limits=limits), ends)
         self.deregister = self._queue(partial(deregister_runners, limits=limits), ends)
-        self.touch = self._queue(partial(touch_runners, limits=limits), (), gather=_unhurried, max_items=MOST_TOUCHES)
+        self.touch = self._queue(partial(touch_runners, limits=limits), (), gather=_soon, max_items=MOST_TOUCHES)
         self.polls = PollVerbs(
             answer=self._claiming("poll", partial(answer_polls, limits=limits), gathers=True),
             claim=self._claiming("parked", partial(claim_parked, limits=limits)),
             recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
-            give_up=self._queue(partial(give_up_polls, limits=limits), (), gather=_unhurried),
+            give_up=self._queue(partial(give_up_polls, limits=limits), (), gather=_later),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), ()),
             release=self._queue(release_claims, work),
         )
@@ -98,7 +98,7 @@ class Verbs:
             return claimed > 0
 
         def gather() -> float:
-            return BEGIN_SECONDS if gathers and not found else 0.0
+            return SOON_SECONDS if gathers and not found else 0.0
 
         return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather, max_items=max_items)
 
@@ -143,5 +143,9 @@ class Verbs:
         return queue
 
 
-def _unhurried() -> float:
-    return END_SECONDS
+def _soon() -> float:
+    return SOON_SECONDS
+
+
+def _later() -> float:
+    return LATER_SECONDS

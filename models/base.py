@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
 
-from sqlalchemy import ColumnElement, Text, cast
+from sqlalchemy import ARRAY, ColumnElement, Text, any_, bindparam, cast
 from sqlalchemy.types import UserDefinedType
 
 RunId = NewType("RunId", str)
@@ -111,6 +111,11 @@ def runner_identity(hostname: str, project_dir: str, executor_profile: str, comm
     """Return the id that the same four properties always give (PROTOCOL, Nouns)."""
     identity = f"{hostname}:{project_dir}:{executor_profile}:{command or ''}"
     return RunnerId("lnch_" + hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()[:12])
+
+
+def any_of(name: str) -> Any:
+    """Return the parameter of this name, an array of texts, to be compared with a column."""
+    return any_(bindparam(name, type_=ARRAY(Text)))
 
 
 class JsonText(UserDefinedType[str]):

@@ -5,6 +5,7 @@ Candidates are read without locks, and only the runs that are assigned are locke
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -117,16 +118,21 @@ _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 
 def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
     """Return the ask together with what its runner's current registration offers."""
-    offer = Offer(
-        runner.registration,
-        runner.hostname,
-        runner.project_dir,
-        runner.executor_profile,
-        runner.executor_type,
-        frozenset(runner.tags),
-        runner.require_matching_tags,
-    )
+    properties = (runner.hostname, runner.project_dir, runner.executor_profile, runner.executor_type)
+    tags = tuple(runner.tags)
+    offer = _offer(runner.registration, properties, tags, require_matching_tags=runner.require_matching_tags)
     return Seeker(ask, offer, runner.capacity)
+
+
+@lru_cache(maxsize=20_000)
+def _offer(
+    registration: int, properties: tuple[Any, ...], tags: tuple[str, ...], *, require_matching_tags: bool
+) -> Offer:
+    """Parked polls are looked at every two seconds, and offer the same each time."""
+    hostname, project_dir, executor_profile, executor_type = properties
+    return Offer(
+        registration, hostname, project_dir, executor_profile, executor_type, frozenset(tags), require_matching_tags
+    )
 
 
 def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | None = None) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, text
 
+from models.base import any_of
 from models.tables import runs, sessions, stop_commands
-from models.transitions import CONCERNED, HELD_COLUMNS, Held, any_of
+from models.transitions import CONCERNED, HELD_COLUMNS, Held
 
 _HOLD_RUNS: Select[Any] = (
     select(*HELD_COLUMNS).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs, skip_locked=True)

@@ -6,12 +6,26 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, cast, literal, select, true, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
-from models.base import Caller
+from models.base import Caller, Role, any_of
 from models.cursors import write_cursor
 from models.errors import BadCursor
 from models.reach import in_scope
@@ -86,6 +100,42 @@ def parse_key(cursor: str) -> Key | None:
     return created_at, row_id
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Listed:
+    """A table as it is listed: what is shown of a row, and what may be asked for, by the name of its value."""
+
+    table: Table
+    row_id: ColumnElement[Any]
+    shown: Sequence[ColumnElement[Any]]
+    conditions: Mapping[str, ColumnElement[bool]]
+
+
+_RUNS = Listed(
+    runs,
+    runs.c.run_id,
+    RUN_COLUMNS,
+    {
+        "statuses": runs.c.status == any_of("statuses"),
+        "session_id": runs.c.session_id == bindparam("session_id"),
+        "runner_id": runs.c.runner_id == bindparam("runner_id"),
+        "agent_name": runs.c.agent_name == bindparam("agent_name"),
+        "labels": runs.c.labels.op("@>")(cast(bindparam("labels", type_=JSONB), JSONB)),
+    },
+)
+_SESSIONS = Listed(
+    sessions,
+    sessions.c.session_id,
+    SESSION_COLUMNS,
+    {
+        "statuses": sessions.c.status == any_of("statuses"),
+        "parent_session_id": sessions.c.parent_session_id == bindparam("parent_session_id"),
+        "session_id": sessions.c.session_id == bindparam("session_id"),
+        "run_id": sessions.c.session_id.in_(select(runs.c.session_id).where(runs.c.run_id == bindparam("run_id"))),
+        "owner": sessions.c.owner == bindparam("owner"),
+    },
+)
+
+
 def list_runs(
     conn: Connection,
     caller: Caller,
@@ -95,19 +145,14 @@ def list_runs(
     after: str | None = None,
 ) -> RunPage | BadCursor:
     """Return a page of runs, newest first (PROTOCOL, Submission); BadCursor for a cursor that is none of ours."""
-    wanted: list[ColumnElement[bool]] = []
-    if which.statuses:
-        wanted.append(runs.c.status.in_(_known(which.statuses, RunStatus)))
-    if which.session_id is not None:
-        wanted.append(runs.c.session_id == which.session_id)
-    if which.runner_id is not None:
-        wanted.append(runs.c.runner_id == which.runner_id)
-    if which.agent_name is not None:
-        wanted.append(runs.c.agent_name == which.agent_name)
-    if which.labels:
-        wanted.append(runs.c.labels.op("@>")(cast(literal(dict(which.labels), JSONB), JSONB)))
-    page = select(*RUN_COLUMNS).where(*wanted)
-    found = _page(conn, caller, runs, runs.c.run_id, page, limit=limit, after=after)
+    wanted = {
+        "statuses": _known(which.statuses, RunStatus),
+        "session_id": which.session_id,
+        "runner_id": which.runner_id,
+        "agent_name": which.agent_name,
+        "labels": dict(which.labels) or None,
+    }
+    found = _page(conn, caller, _RUNS, wanted, limit=limit, after=after)
     if isinstance(found, BadCursor):
         return found
     rows, next_cursor, feed_cursor = found
@@ -123,35 +168,29 @@ def list_sessions(
     after: str | None = None,
 ) -> SessionPage | BadCursor:
     """Return a page of sessions, newest first (PROTOCOL, Sessions); BadCursor for a cursor that is none of ours."""
-    wanted: list[ColumnElement[bool]] = []
-    if which.statuses:
-        wanted.append(sessions.c.status.in_(_known(which.statuses, SessionStatus)))
-    if which.parent_session_id is not None:
-        wanted.append(sessions.c.parent_session_id == which.parent_session_id)
-    if which.session_id is not None:
-        wanted.append(sessions.c.session_id == which.session_id)
-    if which.run_id is not None:
-        wanted.append(sessions.c.session_id.in_(select(runs.c.session_id).where(runs.c.run_id == which.run_id)))
-    if which.owner is not None:
-        wanted.append(sessions.c.owner == which.owner)
-    page = select(*SESSION_COLUMNS).where(*wanted)
-    found = _page(conn, caller, sessions, sessions.c.session_id, page, limit=limit, after=after)
+    wanted = {
+        "statuses": _known(which.statuses, SessionStatus),
+        "parent_session_id": which.parent_session_id,
+        "session_id": which.session_id,
+        "run_id": which.run_id,
+        "owner": which.owner,
+    }
+    found = _page(conn, caller, _SESSIONS, wanted, limit=limit, after=after)
     if isinstance(found, BadCursor):
         return found
     rows, next_cursor, feed_cursor = found
     return SessionPage([as_session(row) for row in rows], next_cursor, feed_cursor)
 
 
-def _known(statuses: Sequence[str], known: type[RunStatus | SessionStatus]) -> list[str]:
-    return [status for status in statuses if status in set(known)]
+def _known(statuses: Sequence[str], known: type[RunStatus | SessionStatus]) -> list[str] | None:
+    return [status for status in statuses if status in set(known)] if statuses else None
 
 
 def _page(
     conn: Connection,
     caller: Caller,
-    table: Table,
-    row_id: ColumnElement[Any],
-    page: Select[Any],
+    listed: Listed,
+    wanted: Mapping[str, Any],
     *,
     limit: int,
     after: str | None,
@@ -161,24 +200,39 @@ def _page(
     What happens to the rows after it has a higher position than the head then, or none yet: a feed from there on may
     tell something twice, but leaves nothing out.
     """
-    limited = in_scope(caller, table.c.owner, table.c.session_id)
-    if limited is not None:
-        page = page.where(limited)
+    values = {name: value for name, value in wanted.items() if value is not None}
+    statement = page_statement(listed, frozenset(values), caller.role, is_next=after is not None)
     if after is not None:
         key = parse_key(after)
         if key is None:
             return BadCursor(after)
-        page = page.where(tuple_(table.c.created_at, row_id) < tuple_(literal(key[0]), literal(key[1])))
-    inner = page.order_by(table.c.created_at.desc(), row_id.desc()).limit(limit + 1).subquery("page")
-    name = row_id.key or ""
-    statement = (
-        select(feed_head.c.epoch, feed_head.c.last_pos, *inner.c)
-        .select_from(feed_head.outerjoin(inner, true()))
-        .order_by(inner.c.created_at.desc(), inner.c[name].desc())
-    )
-    rows = conn.execute(statement).all()
+        values["after_moment"], values["after_row"] = key
+    if caller.scope is not None:
+        values["scope"] = caller.scope
+    rows = conn.execute(statement, values | {"most": limit + 1}).all()
+    name = listed.row_id.key or ""
     feed_cursor = write_cursor(rows[0].epoch, rows[0].last_pos)
     found = [row for row in rows if getattr(row, name) is not None]
     shown = found[:limit]
     next_cursor = write_key(shown[-1].created_at, getattr(shown[-1], name)) if len(found) > limit and shown else None
     return shown, next_cursor, feed_cursor
+
+
+@lru_cache(maxsize=256)
+def page_statement(listed: Listed, wanted: frozenset[str], role: Role, *, is_next: bool) -> Select[Any]:
+    """Return the statement for such a page: made once for each kind, since to make it takes longer than to read it."""
+    table, row_id = listed.table, listed.row_id
+    page = select(*listed.shown).where(*(listed.conditions[name] for name in sorted(wanted)))
+    limited = in_scope(role, table.c.owner, table.c.session_id)
+    if limited is not None:
+        page = page.where(limited)
+    if is_next:
+        key = tuple_(bindparam("after_moment", type_=table.c.created_at.type), bindparam("after_row", type_=Text))
+        page = page.where(tuple_(table.c.created_at, row_id) < key)
+    page = page.order_by(table.c.created_at.desc(), row_id.desc()).limit(bindparam("most", type_=BigInteger))
+    inner = page.subquery("page")
+    return (
+        select(feed_head.c.epoch, feed_head.c.last_pos, *inner.c)
+        .select_from(feed_head.outerjoin(inner, true()))
+        .order_by(inner.c.created_at.desc(), inner.c[row_id.key or ""].desc())
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Select, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select, text
 
 from models.base import Caller, Role
 from models.statuses import IN_HAND
@@ -59,18 +59,22 @@ def sees(caller: Caller, session_id: str, owner: str | None, reached: Reached) -
     return caller.scope is None or owner == caller.scope
 
 
-def in_scope(caller: Caller, owner: ColumnElement[Any], session_id: ColumnElement[Any]) -> ColumnElement[bool] | None:
-    """Return the condition that limits a list to what the caller may know of, None for everything.
+def in_scope(role: Role, owner: ColumnElement[Any], session_id: ColumnElement[Any]) -> ColumnElement[bool] | None:
+    """Return the condition that limits a list to what a caller may know of, ``:scope`` its own; None for everything.
 
     A runner's lists show the trees under the sessions it holds at the moment, which their indexes find.
     """
-    if caller.role is Role.RUNNER:
-        return session_id.in_(_trees(caller.scope or ""))
-    return None if caller.scope is None else owner == caller.scope
+    match role:
+        case Role.ADMIN:
+            return None
+        case Role.USER:
+            return owner == bindparam("scope")
+        case Role.RUNNER:
+            return session_id.in_(_trees())
 
 
-def _trees(subject: str) -> Select[Any]:
-    its = or_(runners.c.owner.is_(None), runners.c.owner == subject)
+def _trees() -> Select[Any]:
+    its = or_(runners.c.owner.is_(None), runners.c.owner == bindparam("scope"))
     live = select(sessions.c.session_id).join(runners, runners.c.runner_id == sessions.c.runner_id).where(its)
     in_hand = (
         select(runs.c.session_id)

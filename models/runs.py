@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, select, text
 
-from models.base import Caller, JsonText
+from models.base import Caller, JsonText, any_of
 from models.errors import NotFound
 from models.reach import reach, sees
 from models.statuses import TERMINAL
@@ -47,6 +48,10 @@ class Run:
 
 
 RUN_COLUMNS = tuple(runs.c[field.name] for field in fields(Run))
+_IN_ORDER = attrgetter(*(field.name for field in fields(Run)))
+# Made once: to make a statement of so many columns takes longer than to read a row.
+_READ = select(*RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids"))
+_READ_ENDED = _READ.where(runs.c.status.in_(sorted(TERMINAL)))
 _COLUMNS_OF_R = ", ".join(
     f"CAST(r.{column.name} AS text)" if isinstance(column.type, JsonText) else f"r.{column.name}"
     for column in RUN_COLUMNS
@@ -60,8 +65,7 @@ def returning_runs(statement: str) -> TextClause:
 
 def as_run(row: Row[Any]) -> Run:
     """Return the object for a row that holds at least ``RUN_COLUMNS``, by name."""
-    values = row._mapping  # noqa: SLF001 - the documented way to read a row by column name
-    return Run(**{field.name: values[field.name] for field in fields(Run)})
+    return Run(*_IN_ORDER(row))
 
 
 def iso(moment: datetime | None) -> str | None:
@@ -73,7 +77,7 @@ def read_runs(conn: Connection, run_ids: Sequence[str]) -> dict[str, Run]:
     """Return the runs by id, without locks; unknown ids are left out."""
     if not run_ids:
         return {}
-    rows = conn.execute(select(*RUN_COLUMNS).where(runs.c.run_id.in_(run_ids)))
+    rows = conn.execute(_READ, {"run_ids": list(run_ids)})
     return {row.run_id: as_run(row) for row in rows}
 
 
@@ -87,5 +91,5 @@ def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
 
 def runs_ended(conn: Connection, run_ids: Sequence[str]) -> list[Run]:
     """Return those of the runs that are terminal: what ``?wait=`` waits for."""
-    rows = conn.execute(select(*RUN_COLUMNS).where(runs.c.run_id.in_(run_ids), runs.c.status.in_(TERMINAL)))
+    rows = conn.execute(_READ_ENDED, {"run_ids": list(run_ids)})
     return [as_run(row) for row in rows]

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from models.base import Caller
+from models.base import Caller, any_of
 from models.errors import NotFound
 from models.reach import reach, sees
 from models.runs import iso
@@ -33,12 +34,13 @@ class Session:
 
 
 SESSION_COLUMNS = tuple(sessions.c[field.name] for field in fields(Session))
+_READ = select(*SESSION_COLUMNS).where(sessions.c.session_id == any_of("session_ids"))
+_IN_ORDER = attrgetter(*(field.name for field in fields(Session)))
 
 
 def as_session(row: Row[Any]) -> Session:
     """Return the object for a row that holds at least ``SESSION_COLUMNS``, by name."""
-    values = row._mapping  # noqa: SLF001 - the documented way to read a row by column name
-    return Session(**{field.name: values[field.name] for field in fields(Session)})
+    return Session(*_IN_ORDER(row))
 
 
 def session_json(session: Session) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def read_sessions(conn: Connection, session_ids: Sequence[str]) -> dict[str, Ses
     """Return the sessions by id, without locks; unknown ids are left out."""
     if not session_ids:
         return {}
-    rows = conn.execute(select(*SESSION_COLUMNS).where(sessions.c.session_id.in_(session_ids)))
+    rows = conn.execute(_READ, {"session_ids": list(session_ids)})
     return {row.session_id: as_session(row) for row in rows}
 
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from psycopg.errors import SerializationFailure
-from sqlalchemy import ARRAY, Connection, Row, Select, Text, any_, bindparam, select, text
+from sqlalchemy import Connection, Row, Select, select, text
 
-from models.base import Caller, uuid7
+from models.base import Caller, any_of, uuid7
 from models.child_results import note_ends
 from models.feed import EventRow, encode, record_events
 from models.reach import Reached, sees
@@ -122,11 +122,6 @@ class Held:
 
 
 # Arrays, not joined sets: a plan that was made while the tables were empty reads them by key when they are full, too.
-def any_of(name: str) -> Any:
-    """Return the parameter of this name, an array of texts, to be compared with a column."""
-    return any_(bindparam(name, type_=ARRAY(Text)))
-
-
 # The unfinished runs of a session come from their partial index: a session of ten thousand turns costs no more.
 CONCERNED = text("""runs.run_id = ANY(CAST(:run_ids AS text[]) || ARRAY(
     SELECT u.run_id FROM runs u
