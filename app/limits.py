@@ -20,7 +20,7 @@ from runtime.settings import Settings
 # A deployed runner waits 35 s for an answer and sends each event once: what is late is taken all the same.
 LONGEST_DELAY: Final = 5.0
 # Of one caller in this process; beyond that it waits a little for the next one.
-REFUSALS_A_SECOND: Final = 50
+REFUSALS_A_SECOND: Final = 20
 
 
 class CallerLimits:

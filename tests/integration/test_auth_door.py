@@ -8,6 +8,7 @@ import pytest
 import app.known_keys
 from app.access import ACCESS
 from models.base import Role
+from models.keys import key_revision
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
 from tests.support.truth import Truth
@@ -138,10 +139,12 @@ def test_made_up_keys_neither_grow_nor_empty_what_is_remembered(
     """Known keys and ids that no key has are bounded, each for themselves."""
     monkeypatch.setattr(app.known_keys, "MOST_KEYS", 5)
     token = make_key(truth, Role.USER, "ann")
+    keys = web.app.state.web.callers._keys
+    # What it reads while it hears of a change is not remembered.
+    eventually(lambda: keys._revision == truth.do(key_revision), what="the process hears of the new key")
     assert client.http.get("/runs", headers=bearer(token)).status_code == 200
     for number in range(20):
         assert client.http.get("/runs", headers=bearer(f"crd_{number:012x}_{64 * '0'}")).status_code == 403
-    keys = web.app.state.web.callers._keys
     assert list(keys._known) == [token[:16]]
     assert len(keys._unknown) == 5
 
