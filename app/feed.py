@@ -139,10 +139,10 @@ class Feed:
 
     async def _read(self) -> None:
         if self._window is None or self._slept or not self._rung.is_set():
-            slept, self._slept = self._slept, False
             head, overdue = await self._reader.autocommit(look_at_feed, OVERDUE_SECONDS)
             if overdue:
                 await self._number()
+            slept, self._slept = self._slept, False
             if self._window is None or (slept and head.position - self._window.high > PAGE_EVENTS):
                 self._begin(head)
             elif not overdue and (head.epoch, head.position) == (self._window.epoch, self._window.high):

@@ -1,14 +1,21 @@
 """Learning that a client has left while its request is held; only pure ASGI middleware lets this through."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 # The server's ASGI extension (cli/http_server.py): `is_closing` and `cut_after`, callables.
 CONNECTION: Final = "coordinator.connection"
+
+
+def connection_of(scope: Scope) -> Mapping[str, Callable[..., Any]]:
+    """Return what the server lets be done with the connection of a request; nothing where it is not ours."""
+    connection: Mapping[str, Callable[..., Any]] = (scope.get("extensions") or {}).get(CONNECTION, {})
+    return connection
 
 
 class Client:
@@ -16,8 +23,7 @@ class Client:
 
     def __init__(self, request: Request) -> None:
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        extensions = request.scope.get("extensions") or {}
-        self._is_closing: Callable[[], bool] = extensions.get(CONNECTION, {}).get("is_closing", self.gone.done)
+        self._is_closing: Callable[[], bool] = connection_of(request.scope).get("is_closing", self.gone.done)
 
     def leave(self) -> None:
         """End what is held for it as if it had hung up: nothing is handed out any more."""

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
+from cli.client import AsJson
 from cli.database import Data, nearest_database
 from cli.tables import print_table
-
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
 
 
 def audit(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.client import AsJson
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlalchemy import Engine
 
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
 
 feed = typer.Typer(help="Looks at the feed, and begins it anew after a restore.", no_args_is_help=True)
 

@@ -54,7 +54,6 @@ class BoundedHttp(HttpToolsProtocol):
     body_seconds = BODY_SECONDS
     stalled_seconds = STALLED_SECONDS
 
-    _stalled_after = STALLED_SECONDS
     _head_bytes = 0
     _unfinished_bytes = 0
     _body_bytes = 0
@@ -102,7 +101,7 @@ class BoundedHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(self._stalled_after, self._cut)
+            self._stalled = self.loop.call_later(self.stalled_seconds, self._cut)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -118,7 +117,6 @@ class BoundedHttp(HttpToolsProtocol):
             "cut_after": self._cut_after,
         }
         self.scope["extensions"] = {"coordinator.connection": connection}
-        self._stalled_after = self.stalled_seconds
         self._head_bytes = self._unfinished_bytes = 0
         self._reading_head = True
         if self._overdue is not None:
@@ -152,8 +150,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.abort()
 
     def _cut_after(self, seconds: float) -> None:
-        """Cut the client of this answer off when it takes nothing for so many seconds."""
-        self._stalled_after = seconds
+        """Cut the client off when it takes nothing for so many seconds; its connection serves nothing else."""
+        self.stalled_seconds = seconds
 
     def _wait_for_request(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)

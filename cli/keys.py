@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.client import AsJson
 from cli.database import Data, nearest_database, operator
 from cli.tables import print_table
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from models.base import Role
     from models.keys import Key
 
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
 
 keys = typer.Typer(help="API keys: from the first one on every request needs one.", no_args_is_help=True)
 

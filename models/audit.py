@@ -64,15 +64,15 @@ _NEWEST = text("""
 """)
 
 
-def answers_for(caller: Caller, owner: str | None) -> str | None:
-    """Return as whom the caller answers for ending something of ``owner``; None when that is nobody's business.
+def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> list[Done]:
+    """Return what is to be written down when the caller ends something of ``owner``: the act, or nothing.
 
-    An admin does, unless it is his own by name: what has no owner may be anybody's. While authentication is off nobody
-    has a name to be written down.
+    An admin answers for it, unless it is his own by name: what has no owner may be anybody's. While authentication is
+    off nobody has a name to be written down.
     """
-    if caller.role is not Role.ADMIN or (owner is not None and owner == caller.owner):
-        return None
-    return caller.by
+    if caller.role is not Role.ADMIN or (owner is not None and owner == caller.owner) or caller.by is None:
+        return []
+    return [Done(act, caller.by, target, owner)]
 
 
 def record_acts(conn: Connection, acts: Sequence[Done]) -> None:

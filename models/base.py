@@ -113,6 +113,7 @@ def runner_identity(hostname: str, project_dir: str, executor_profile: str, comm
     return RunnerId("lnch_" + hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()[:12])
 
 
+# Arrays, not joined sets: a plan that was made while the tables were empty reads them by key when they are full, too.
 def any_of(name: str) -> Any:
     """Return the parameter of this name, an array of texts, to be compared with a column."""
     return any_(bindparam(name, type_=ARRAY(Text)))

@@ -116,23 +116,22 @@ _TAKE = returning_runs("""
 _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 
 
+# Parked polls are looked at every two seconds, and offer the same each time.
+_offer = lru_cache(maxsize=20_000)(Offer)
+
+
 def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
     """Return the ask together with what its runner's current registration offers."""
-    properties = (runner.hostname, runner.project_dir, runner.executor_profile, runner.executor_type)
-    tags = tuple(runner.tags)
-    offer = _offer(runner.registration, properties, tags, require_matching_tags=runner.require_matching_tags)
-    return Seeker(ask, offer, runner.capacity)
-
-
-@lru_cache(maxsize=20_000)
-def _offer(
-    registration: int, properties: tuple[Any, ...], tags: tuple[str, ...], *, require_matching_tags: bool
-) -> Offer:
-    """Parked polls are looked at every two seconds, and offer the same each time."""
-    hostname, project_dir, executor_profile, executor_type = properties
-    return Offer(
-        registration, hostname, project_dir, executor_profile, executor_type, frozenset(tags), require_matching_tags
+    offer = _offer(
+        runner.registration,
+        runner.hostname,
+        runner.project_dir,
+        runner.executor_profile,
+        runner.executor_type,
+        frozenset(runner.tags),
+        runner.require_matching_tags,
     )
+    return Seeker(ask, offer, runner.capacity)
 
 
 def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.audit import Act, Done, answers_for, record_acts
+from models.audit import Act, Done, answered_for, record_acts
 from models.base import Caller, uuid7
 from models.errors import NotFound, StopSessionFirst
 from models.feed import EventRow, encode, record_events
@@ -132,7 +132,7 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
             chosen[item.session_id] = ordinal
     if chosen:
         requests = {session_id: items[ordinal] for session_id, ordinal in chosen.items()}
-        record_acts(conn, _answered_for(held, requests))
+        record_acts(conn, _acts(held, requests))
         counts = remove_sessions(conn, held, requests)
         _remember(conn, requests, counts)
         for session_id, ordinal in chosen.items():
@@ -140,10 +140,12 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
     return results
 
 
-def _answered_for(held: Held, requests: dict[str, DeleteSession]) -> list[Done]:
-    owners = {session_id: held.sessions[session_id].owner for session_id in requests}
-    answering = {session_id: answers_for(item.caller, owners[session_id]) for session_id, item in requests.items()}
-    return [Done(Act.SESSION_DELETED, by, one, owners[one]) for one, by in answering.items() if by is not None]
+def _acts(held: Held, requests: dict[str, DeleteSession]) -> list[Done]:
+    return [
+        act
+        for session_id, item in requests.items()
+        for act in answered_for(item.caller, Act.SESSION_DELETED, session_id, held.sessions[session_id].owner)
+    ]
 
 
 def is_alive(held: Held, session_id: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.audit import Act, Done, answers_for, record_acts
+from models.audit import Act, Done, answered_for, record_acts
 from models.base import ADMIN, DEFAULT_LIMITS, Caller, Limits
 from models.errors import NotFound
 from models.former import LEFT, Ended, drop_polls, end_holdings, holdings, registrations
@@ -247,9 +247,8 @@ def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence
     acts: dict[str, Done] = {}
     for item in items:
         owner = there[item.runner_id].owner
-        by = answers_for(item.caller, owner)
-        if by is not None:
-            acts.setdefault(item.runner_id, Done(Act.RUNNER_DEREGISTERED, by, item.runner_id, owner))
+        for act in answered_for(item.caller, Act.RUNNER_DEREGISTERED, item.runner_id, owner):
+            acts.setdefault(item.runner_id, act)
     record_acts(conn, list(acts.values()))
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.audit import Act, Done, answers_for, record_acts
+from models.audit import Act, Done, answered_for, record_acts
 from models.base import DEFAULT_LIMITS, Caller, Limits
 from models.errors import NotFound
 from models.reach import reach
@@ -155,7 +155,7 @@ def stop_sessions(
         results[place] = answer
         if is_new:
             session = held.sessions[items[place].session_id]
-            acts += _answered_for(items[place].caller, Act.SESSION_STOPPED, session.session_id, session.owner)
+            acts += answered_for(items[place].caller, Act.SESSION_STOPPED, session.session_id, session.owner)
     record_acts(conn, acts)
     return results
 
@@ -179,14 +179,9 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
         results[place] = answer
         if is_new:
             owner = held.sessions[held.runs[items[place].run_id].session_id].owner
-            acts += _answered_for(items[place].caller, Act.RUN_STOPPED, items[place].run_id, owner)
+            acts += answered_for(items[place].caller, Act.RUN_STOPPED, items[place].run_id, owner)
     record_acts(conn, acts)
     return results
-
-
-def _answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> list[Done]:
-    by = answers_for(caller, owner)
-    return [] if by is None else [Done(act, by, target, owner)]
 
 
 def _in_rounds(

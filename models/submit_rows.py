@@ -4,11 +4,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import Connection, Row, text
 
 from models.base import uuid7
 from models.sessions import Session, as_session
-from models.tables import sessions
+from models.transitions import HOLD_SESSIONS, READ_SESSIONS
 
 if TYPE_CHECKING:
     from models.submit import NewRun, Plan
@@ -164,8 +164,7 @@ def begin_sessions(conn: Connection, starts: Sequence["NewRun"]) -> dict[str, Se
 
 def look_at_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
     """Return the sessions without locks."""
-    rows = conn.execute(select(sessions).where(sessions.c.session_id.in_(sorted(set(session_ids)))))
-    return _by_id(rows)
+    return _by_id(conn.execute(READ_SESSIONS, {"sessions": sorted(set(session_ids))}))
 
 
 def hold_sessions(conn: Connection, resumed: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
@@ -173,8 +172,7 @@ def hold_sessions(conn: Connection, resumed: Collection[str], parents: Collectio
     wanted = sorted({*resumed, *parents})
     if not wanted:
         return {}
-    statement = select(sessions).where(sessions.c.session_id.in_(wanted)).order_by(sessions.c.session_id)
-    return _by_id(conn.execute(statement.with_for_update()))
+    return _by_id(conn.execute(HOLD_SESSIONS, {"sessions": wanted}))
 
 
 def known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:

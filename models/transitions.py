@@ -121,7 +121,6 @@ class Held:
         return sorted(rows, key=lambda run: int(run.session_seq))
 
 
-# Arrays, not joined sets: a plan that was made while the tables were empty reads them by key when they are full, too.
 # The unfinished runs of a session come from their partial index: a session of ten thousand turns costs no more.
 CONCERNED = text("""runs.run_id = ANY(CAST(:run_ids AS text[]) || ARRAY(
     SELECT u.run_id FROM runs u
@@ -133,14 +132,14 @@ _NEXT_RUN = select(sessions.c.next_run).where(sessions.c.session_id == runs.c.se
 _HOLD_RUNS: Select[Any] = (
     select(*HELD_COLUMNS, _NEXT_RUN.label("next_run")).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs)
 )
-_READ_SESSIONS = select(sessions).where(sessions.c.session_id == any_of("sessions"))
-_HOLD_SESSIONS = _READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
+READ_SESSIONS = select(sessions).where(sessions.c.session_id == any_of("sessions"))
+HOLD_SESSIONS = READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
 _UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')")
 _UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id == any_of("sessions"), _UNFINISHED)
 _HOLD_MORE_RUNS: Select[Any] = (
     select(*HELD_COLUMNS).where(runs.c.run_id == any_of("run_ids")).with_for_update(of=runs, skip_locked=True)
 )
-_HOLD_MORE_SESSIONS = _READ_SESSIONS.with_for_update(skip_locked=True)
+_HOLD_MORE_SESSIONS = READ_SESSIONS.with_for_update(skip_locked=True)
 
 
 def hold_runs(
@@ -160,7 +159,7 @@ def hold_runs(
     expected = {row.session_id: row.next_run for row in rows}
     held = Held(runs={row.run_id: row for row in rows})
     wanted_sessions = sorted({*expected, *session_ids, *more_sessions})
-    locked = conn.execute(_HOLD_SESSIONS, {"sessions": wanted_sessions})
+    locked = conn.execute(HOLD_SESSIONS, {"sessions": wanted_sessions})
     held.sessions = {row.session_id: row for row in locked}
     mattering = expected.keys() | set(session_ids)
     newer = [one for one in mattering & held.sessions.keys() if held.sessions[one].next_run != expected.get(one, 1)]
@@ -186,13 +185,13 @@ def hold_more(conn: Connection, held: Held, run_ids: Collection[str], session_id
 
 def hold_sessions(conn: Connection, session_ids: Collection[str]) -> Held:
     """Lock sessions alone, in id order: for changes that concern none of their runs."""
-    rows = conn.execute(_HOLD_SESSIONS, {"sessions": list(session_ids)})
+    rows = conn.execute(HOLD_SESSIONS, {"sessions": list(session_ids)})
     return Held(sessions={row.session_id: row for row in rows})
 
 
 def refresh_sessions(conn: Connection, held: Held, session_ids: Collection[str]) -> None:
     """Read locked sessions again after a round has changed them."""
-    rows = conn.execute(_READ_SESSIONS, {"sessions": list(session_ids)})
+    rows = conn.execute(READ_SESSIONS, {"sessions": list(session_ids)})
     held.sessions.update({row.session_id: row for row in rows})
 
 

@@ -18,7 +18,7 @@ from app.callers import TICKET_SECONDS, Credential
 from app.deps import TheCaller, TheWeb, strict_body
 from app.endpoint import Endpoint
 from app.entrance import credential_of, filters_of_ticket
-from app.hangup import CONNECTION
+from app.hangup import connection_of
 from app.lists import storable_query
 from app.stream import Stream, Wanted
 from app.wire import Json
@@ -53,7 +53,7 @@ class FeedResponse(EventSourceResponse):
         it just when the process that has ended the stream closes it.
         """
         self.headers["Connection"] = "close"
-        bound = (scope.get("extensions") or {}).get(CONNECTION, {}).get("cut_after")
+        bound = connection_of(scope).get("cut_after")
         if bound is not None:
             bound(self._cut_after)
         await super().__call__(scope, receive, send)

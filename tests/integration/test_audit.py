@@ -30,7 +30,7 @@ from tests.support.auditing import (
     stops_and_deletes_are_written_down_once,
     the_word_means_nothing_to_a_user,
 )
-from tests.support.callers import OPERATOR, bearer, calling, make_key, revoke
+from tests.support.callers import OPERATOR, asking, bearer, calling, make_key, revoke
 from tests.support.cluster import COMMAND
 from tests.support.contenders import crowd
 from tests.support.family import finished
@@ -38,15 +38,12 @@ from tests.support.following import Message, following
 from tests.support.issuer import issuing
 from tests.support.reports import running
 from tests.support.truth import Truth
-from tests.support.web import PROMPT, WebClient, WebInThread, served, until_ready
+from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with served(
-        settings.model_copy(update={"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2})
-    ) as web:
-        until_ready(web)
+    with asking(settings) as web:
         yield web
 
 

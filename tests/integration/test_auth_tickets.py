@@ -11,7 +11,7 @@ import pytest
 from models.base import Role
 from models.feed import sequence_feed
 from runtime.settings import Settings
-from tests.support.callers import bearer, calling, make_key, revoke
+from tests.support.callers import ASKING, asking, bearer, calling, make_key, revoke
 from tests.support.contenders import crowd
 from tests.support.following import following
 from tests.support.issuer import issuing
@@ -19,13 +19,10 @@ from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready
 
-QUICK = {"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2}
-
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with served(settings.model_copy(update=QUICK)) as web:
-        until_ready(web)
+    with asking(settings) as web:
         yield web
 
 
@@ -61,7 +58,7 @@ def test_a_ticket_opens_one_stream_of_who_asked_for_it(settings: Settings, ann: 
     ann.submit(session_id="anns")
     truth.do(sequence_feed)
     shown = ticket(ann)
-    with served(settings.model_copy(update=QUICK)) as another:
+    with served(settings.model_copy(update=ASKING)) as another:
         assert sessions(another.client.url, ticket=shown) == ["anns"]
     assert status(ann.url, ticket=shown) == 403
     assert truth.one("SELECT count(*) FROM stream_tickets") == 0
@@ -97,7 +94,7 @@ def test_a_ticket_is_bound_to_its_filters_while_everybody_is_an_admin(settings: 
 def test_many_who_show_the_same_ticket_at_once_get_one_stream(settings: Settings, ann: WebClient) -> None:
     """Also on two instances."""
     shown = ticket(ann)
-    with served(settings.model_copy(update=QUICK)) as another:
+    with served(settings.model_copy(update=ASKING)) as another:
         urls = [ann.url, another.client.url]
         assert sorted(crowd(16, lambda place: status(urls[place % 2], ticket=shown))) == [200] + [403] * 15
 
@@ -180,7 +177,7 @@ def test_a_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, trut
 @pytest.mark.parametrize("way", ["header", "ticket"])
 def test_a_stream_ends_when_its_token_expires(settings: Settings, way: str) -> None:
     """A token of the issuer has its time in it, a ticket got with it as well."""
-    with issuing() as issuer, served(settings.model_copy(update=QUICK | issuer.settings)) as web:
+    with issuing() as issuer, served(settings.model_copy(update=ASKING | issuer.settings)) as web:
         until_ready(web)
         token = issuer.token(exp=int(time.time()) - 7)
         with calling(web.client.url, token) as ann:

@@ -10,21 +10,18 @@ from app.access import ACCESS
 from models.base import Role
 from models.feed import read_head, sequence_feed
 from runtime.settings import Settings
-from tests.support.callers import bearer, make_key
+from tests.support.callers import asking, bearer, make_key
 from tests.support.following import following
 from tests.support.tenants import CALLS, MARK, OTHERS, Tenants, as_if_it_never_was, tenants
 from tests.support.truth import Truth
-from tests.support.web import PROMPT, WebInThread, served, until_ready
+from tests.support.web import PROMPT, WebInThread, served
 
 TABLES = ("sessions", "runs", "events", "child_results", "stop_commands", "runners")
 
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with served(
-        settings.model_copy(update={"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2})
-    ) as web:
-        until_ready(web)
+    with asking(settings) as web:
         yield web
 
 

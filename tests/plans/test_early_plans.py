@@ -40,7 +40,7 @@ NONE, NO = [None] * 2, [False] * 2
 CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
     "holding runs": (transitions._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
     "holding free runs": (free_locks._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
-    "holding sessions": (transitions._HOLD_SESSIONS, {"sessions": SESSIONS}),
+    "holding sessions": (transitions.HOLD_SESSIONS, {"sessions": SESSIONS}),
     "unfinished runs": (transitions._UNFINISHED_NOW, {"sessions": SESSIONS}),
     "moving": (
         transitions._MOVE,

@@ -5,9 +5,12 @@ from contextlib import contextmanager
 
 from models.base import Role
 from models.keys import NewKey, create_keys, mint_token, revoke_keys
+from runtime.settings import Settings
 from tests.support.truth import Truth
-from tests.support.web import WebClient
+from tests.support.web import WebClient, WebInThread, served, until_ready
 
+# Everybody is asked who they are, and streams are quick.
+ASKING = {"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2}
 # As whom the audit log names whoever makes and revokes keys here.
 OPERATOR = "local:test@test"
 
@@ -35,3 +38,11 @@ def calling(url: str, token: str) -> Iterator[WebClient]:
         yield client
     finally:
         client.close()
+
+
+@contextmanager
+def asking(settings: Settings) -> Iterator[WebInThread]:
+    """A web process that asks everybody for a credential."""
+    with served(settings.model_copy(update=ASKING)) as web:
+        until_ready(web)
+        yield web
