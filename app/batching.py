@@ -84,6 +84,10 @@ class Attempts:
         """
         return await self._twice(self._writing, lambda connection: verb(connection, items), _name(verb))
 
+    async def write_alone(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
+        """The same for a verb that changes everything in one statement: it commits itself, in one round trip."""
+        return await self._twice(self._alone, lambda connection: verb(connection, items), _name(verb))
+
     async def _in_time(self, attempt: Callable[[Work[T]], Awaitable[T]], work: Work[T], name: str) -> T:
         try:
             return await self._twice(attempt, work, name)
@@ -164,7 +168,7 @@ class GroupCommit(Generic[Item, Result]):
 
     An item whose caller was cancelled still commits. ``after`` is called with the results of each commit when their
     answers are on the way: bells are rung there. ``gather`` says how many seconds the next flush waits for company:
-    for what is not urgent.
+    for what is not urgent. ``alone``: the verb changes everything in one statement.
     """
 
     def __init__(
@@ -174,11 +178,12 @@ class GroupCommit(Generic[Item, Result]):
         *,
         after: Callable[[Sequence[Result | CoordinatorError]], None] = lambda _: None,
         gather: Callable[[], float] = lambda: 0.0,
+        alone: bool = False,
         max_items: int = 256,
         max_bytes: int = 4 * 1024**2,
         max_waiting_bytes: int = 256 * 1024**2,
     ) -> None:
-        self._attempts = attempts
+        self._write = attempts.write_alone if alone else attempts.write
         self._verb = verb
         self._name = _name(verb)
         self._after = after
@@ -250,7 +255,7 @@ class GroupCommit(Generic[Item, Result]):
         """Commit the riders' items together; if one of them is to blame, find it without holding up the queue."""
         begun = time.perf_counter()
         try:
-            results = await self._attempts.write(self._verb, [rider.item for rider in riders])
+            results = await self._write(self._verb, [rider.item for rider in riders])
             self._one_each(riders, results)
         except Unavailable as away:
             self._settle(riders, [away] * len(riders))

@@ -68,7 +68,7 @@ class Verbs:
             claim=self._claiming("parked", partial(claim_parked, limits=limits)),
             recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
             give_up=self._queue(partial(give_up_polls, limits=limits), (), gather=_later),
-            confirm=self._queue(partial(confirm_deliveries, limits=limits), ()),
+            confirm=self._queue(partial(confirm_deliveries, limits=limits), (), alone=True),
             release=self._queue(release_claims, work),
         )
 
@@ -125,6 +125,7 @@ class Verbs:
         count: Callable[[Sequence[Any]], bool] = lambda _: True,
         gather: Callable[[], float] = lambda: 0.0,
         max_items: int | None = None,
+        alone: bool = False,
     ) -> GroupCommit[Item, Result]:
         def after(results: Sequence[Result | CoordinatorError]) -> None:
             if count(results):
@@ -136,6 +137,7 @@ class Verbs:
             verb,
             after=after,
             gather=gather,
+            alone=alone,
             max_items=max_items or self._settings.group_commit_items,
             max_bytes=self._settings.group_commit_bytes,
         )

@@ -22,7 +22,8 @@ from models.transitions import run_updated
 class Ask:
     """One poll that wants runs: up to ``wanted`` of them for ``runner_id``; ``instance`` is who holds the poll.
 
-    ``subject``: who asks, and must have made the runner's registration; None for an admin.
+    ``subject``: who asks, and must have made the runner's registration; None for an admin. ``offer`` is what the runner
+    offered when the poll was parked.
     """
 
     poll_id: str
@@ -30,6 +31,7 @@ class Ask:
     wanted: int
     instance: str
     subject: str | None = None
+    offer: Offer | None = None
 
 
 @dataclass(slots=True)
@@ -143,12 +145,12 @@ def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | Non
         one.matches = sets.of(one.offer)
 
 
-def promise(conn: Connection, seekers: Sequence[Seeker], most: int) -> Promised:
+def promise(conn: Connection, seekers: Sequence[Seeker], most: int, newest_profile: int | None = None) -> Promised:
     """Return who would get a run now, without locking anything.
 
-    Dispatch asks this first, so that of thousands of waiting polls it locks only those it has something for.
+    Asked first, so that of thousands of waiting polls only those are locked for which there is something.
     """
-    equip(conn, seekers)
+    equip(conn, seekers, newest_profile)
     limited = sorted({one.ask.runner_id for one in seekers if one.capacity is not None})
     rooms = {one.ask.runner_id: one.capacity for one in seekers if one.capacity is not None}
     if limited:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, text
 from models.base import Caller, Role, uuid7
 from models.cursors import lost, parse_cursor, write_cursor
 from models.errors import BadCursor, NotFound, StaleClaim
-from models.feed import EventRow, FeedHead, record_events
+from models.feed import EventRow, FeedHead, record_with_ids
 from models.reach import reach, sees
 
 # A page ends after so many bytes, as stored: events may be large, and a page is held in memory.
@@ -83,8 +83,6 @@ _TOKENS = text("""
     JOIN runs r ON r.session_id = t.session_id AND r.claim_token = t.claim_token
 """)
 
-_IDS = text("SELECT event_uid, id FROM events WHERE event_uid = ANY(CAST(:uids AS text[]))")
-
 # One that somebody holds is being given a sign by a report, or by another batch of events.
 _SIGN = text("""
     UPDATE sessions s SET last_sign_at = clock_timestamp()
@@ -119,8 +117,7 @@ def append_events(conn: Connection, items: Sequence[NewEvent]) -> list[AppendRes
                 continue
         uid = item.event_uid if item.event_key is None else f"{session.incarnation}:{item.event_key}"
         rows[place] = EventRow("event", item.session_id, item.frame, session.owner, run_id, item.event_type, uid)
-    record_events(conn, list(rows.values()))
-    ids = {row.event_uid: row.id for row in conn.execute(_IDS, {"uids": [row.event_uid for row in rows.values()]})}
+    ids = record_with_ids(conn, list(rows.values()))
     quiet = sorted({row.session_id for row in rows.values() if found[row.session_id].quiet})
     if quiet:
         conn.execute(_SIGN, {"sessions": quiet})

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits
-from models.claim import Ask, Seeker, claim_runs, promise, seeker
+from models.claim import Ask, Promised, Seeker, claim_runs, promise, seeker
 from models.deliveries import confirm_polls
 from models.errors import RunnerNotRegistered
 from models.reach import acts_for
@@ -116,13 +116,35 @@ _HOLD_WAITING = text("""
     RETURNING w.poll_id
 """)
 
+_STIRRED = text("""
+    WITH mine AS MATERIALIZED (
+        SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) ORDER BY poll_id FOR UPDATE
+    ), renewed AS (
+        UPDATE waiting_polls w SET seen_at = clock_timestamp() FROM mine WHERE w.poll_id = mine.poll_id
+        RETURNING w.poll_id
+    )
+    SELECT a.poll_id
+    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
+        AS a(poll_id, runner_id, registration)
+    LEFT JOIN renewed USING (poll_id)
+    LEFT JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
+    WHERE renewed.poll_id IS NULL OR n.runner_id IS NULL OR n.registration IS DISTINCT FROM a.registration
+        OR n.left_at IS NOT NULL OR n.leave_requested_at IS NOT NULL OR n.lost_at IS NOT NULL
+        OR n.last_seen < now() - interval '30 seconds'
+        OR greatest(n.last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget)
+        OR (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
+            AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1)
+        OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1)
+""")
+
 _UNPARK = text("DELETE FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) RETURNING poll_id")
 
 _LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
 
 _WAITING = text("""
     SELECT w.poll_id, w.runner_id, w.instance, w.wanted, n.registration, n.hostname, n.project_dir,
-        n.executor_profile, n.executor_type, n.tags, n.require_matching_tags, n.capacity
+        n.executor_profile, n.executor_type, n.tags, n.require_matching_tags, n.capacity,
+        (SELECT max(profile_id) FROM demand_profiles) AS newest_profile
     FROM waiting_polls w
     JOIN runners n ON n.runner_id = w.runner_id AND n.registration = w.registration
     WHERE w.seen_at > now() - make_interval(secs => :seen) AND n.left_at IS NULL AND n.leave_requested_at IS NULL
@@ -157,7 +179,7 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
 
 
 def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
-    """The second claim of polls that were just parked, and every later re-check of parked ones (≤ 2 s apart).
+    """The second claim of polls that were just parked, and what a re-check does for those that something concerns.
 
     Takes a poll's own row away in the transaction that claims for it, so that nobody else claims for it too; a poll
     whose row is gone gets what was assigned to it, or is parked anew when nothing was (a crash restart empties the
@@ -177,7 +199,33 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     return [answers[ask.poll_id] for ask in asks]
 
 
-recheck_polls = claim_parked
+def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
+    """The re-check of all parked polls of a process: ``claim_parked`` for those that may have something to be told.
+
+    Renews ``seen_at`` of all. One that nothing has happened to, and whose runner may take nothing that is ready, costs
+    a place in an array.
+    """
+    stirred = _stirred(conn, asks, limits)
+    quiet = [Seeker(ask, ask.offer, None) for ask in asks if ask.offer is not None and ask.poll_id not in stirred]
+    if quiet:
+        ready = {row.profile_id for row in promise(conn, quiet, sum(one.ask.wanted for one in quiet)).candidates}
+        stirred |= {one.ask.poll_id for one in quiet if not ready.isdisjoint(one.matches)}
+    concerned = [ask for ask in asks if ask.poll_id in stirred]
+    told = claim_parked(conn, concerned, limits=limits) if concerned else []
+    answers = {ask.poll_id: answer for ask, answer in zip(concerned, told, strict=True)}
+    return [answers[ask.poll_id] if ask.poll_id in answers else PollAnswer(parked=True) for ask in asks]
+
+
+def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> set[str]:
+    """Return the polls that are no longer as they were parked, or whose runner has to be told something."""
+    values = {
+        "polls": [ask.poll_id for ask in asks],
+        "runner_ids": [ask.runner_id for ask in asks],
+        "registrations": [ask.offer.registration if ask.offer is not None else None for ask in asks],
+        "forget": limits.forget_runner,
+        "again": STOP_TOLD_AGAIN_SECONDS,
+    }
+    return set(conn.execute(_STIRRED, values).scalars())
 
 
 def give_up_polls(
@@ -192,26 +240,30 @@ def give_up_polls(
     return [found.get(poll_id, []) for poll_id in poll_ids]
 
 
-def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
-    """Give ready runs to parked polls of any instance; what was assigned is delivered by the instance (Dispatch).
+def promise_waiting(conn: Connection, limit: int = 500) -> Promised:
+    """Return the polls, of all seen in the last 5 s by any instance, that would get a run now; nothing is locked."""
+    rows = conn.execute(_WAITING, {"seen": 5, "most": 20_000}).all()
+    if not rows:
+        return Promised()
+    waiting = [seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance), row) for row in rows]
+    return promise(conn, waiting, limit, rows[0].newest_profile or 0)
 
-    Of all polls seen in the last 5 s it locks only those it has something for; one that its own process looks after at
-    this moment is left to it.
+
+def dispatch_promised(conn: Connection, promised: Promised, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
+    """Give ready runs to the polls they were promised to; what was assigned is delivered by the instance (Dispatch).
+
+    A poll that has ended meanwhile, or that its own process looks after at this moment, is left out.
     """
-    done = Dispatched()
-    rows = {row.poll_id: row for row in conn.execute(_WAITING, {"seen": 5, "most": 20_000})}
-    waiting = [seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance), row) for row in rows.values()]
-    promised = promise(conn, waiting, limit)
-    done.again = promised.more
+    done = Dispatched(again=promised.more)
     if not promised.seekers:
         return done
     held = set(conn.execute(_HOLD_SOME, {"polls": [one.ask.poll_id for one in promised.seekers]}).scalars())
-    seekers = [one for one in promised.seekers if one.ask.poll_id in held]
-    assigned = claim_runs(conn, seekers, delivered=False, limits=limits, candidates=promised.candidates)
+    seekers = {one.ask.poll_id: one for one in promised.seekers if one.ask.poll_id in held}
+    assigned = claim_runs(conn, list(seekers.values()), delivered=False, limits=limits, candidates=promised.candidates)
     if assigned.runs:
         conn.execute(_UNPARK, {"polls": list(assigned.runs)})
     for poll_id, claimed in assigned.runs.items():
-        letters = done.by_instance.setdefault(rows[poll_id].instance, [])
+        letters = done.by_instance.setdefault(seekers[poll_id].ask.instance, [])
         letters += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
     done.again = done.again or assigned.ring_again or len(held) < len(promised.seekers)
     return done
@@ -306,6 +358,8 @@ def _claim(
 
 
 def _park(conn: Connection, seekers: Sequence[Seeker]) -> None:
+    for one in seekers:
+        one.ask.offer = one.offer
     if seekers:
         conn.execute(
             _PARK,

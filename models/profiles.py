@@ -5,7 +5,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -81,9 +81,14 @@ class Offer:
 
 NO_DEMANDS = Demands()
 
+REMEMBERED_SECONDS = 30.0
+MOST_REMEMBERED = 1_000
+_KNOWN = "demand profiles"
+
+# settled: it was there before this transaction, which may be rolled back
 _FIND = text("""
-    SELECT hash, profile_id, last_used_at > now() - interval '1 hour' AS fresh FROM demand_profiles
-    WHERE hash = ANY(CAST(:hashes AS text[]))
+    SELECT hash, profile_id, last_used_at > now() - interval '1 hour' AS fresh, last_used_at < now() AS settled
+    FROM demand_profiles WHERE hash = ANY(CAST(:hashes AS text[]))
 """)
 
 # Used again within the hour, a profile is out of the reach of upkeep; one that upkeep is removing is waited for.
@@ -109,10 +114,20 @@ _ADD = text("""
 
 
 def ensure_profiles(conn: Connection, demands: Iterable[Demands]) -> dict[str, int]:
-    """Return the profile id of each distinct set by its hash, adding those that are new; first in the lock order."""
+    """Return the profile id of each distinct set by its hash, adding those that are new; first in the lock order.
+
+    What was used within the hour is out of the reach of upkeep for long, and remembered for half a minute with the
+    connection: a server that has lost it, restored or failed over, is met by other connections.
+    """
     wanted = {one.hash: one for one in demands}
-    rows = conn.execute(_FIND, {"hashes": list(wanted)}).all()
-    found = {row.hash: row.profile_id for row in rows if row.fresh}
+    found = _remembered(conn, wanted)
+    unknown = [one for one in wanted if one not in found]
+    if not unknown:
+        return found
+    rows = conn.execute(_FIND, {"hashes": unknown}).all()
+    fresh = {row.hash: row.profile_id for row in rows if row.fresh}
+    _remember(conn, {row.hash: row.profile_id for row in rows if row.fresh and row.settled})
+    found.update(fresh)
     stale = sorted(row.hash for row in rows if not row.fresh)
     if stale:
         found.update({row.hash: row.profile_id for row in conn.execute(_TOUCH, {"hashes": stale})})
@@ -121,6 +136,20 @@ def ensure_profiles(conn: Connection, demands: Iterable[Demands]) -> dict[str, i
         _add(conn, [wanted[one] for one in missing])
         found.update({row.hash: row.profile_id for row in conn.execute(_FIND, {"hashes": missing})})
     return found
+
+
+def _remembered(conn: Connection, hashes: Collection[str]) -> dict[str, int]:
+    known: dict[str, tuple[int, float]] = conn.info.get(_KNOWN, {})
+    since = time.monotonic() - REMEMBERED_SECONDS
+    return {one: known[one][0] for one in hashes if one in known and known[one][1] > since}
+
+
+def _remember(conn: Connection, found: Mapping[str, int]) -> None:
+    known: dict[str, tuple[int, float]] = conn.info.setdefault(_KNOWN, {})
+    if len(known) + len(found) > MOST_REMEMBERED:
+        known.clear()
+    now = time.monotonic()
+    known.update({one: (profile_id, now) for one, profile_id in found.items()})
 
 
 def _add(conn: Connection, sets: Sequence[Demands]) -> None:

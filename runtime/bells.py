@@ -4,53 +4,66 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+from uuid import uuid4
 
 import redis
 from dramatiq import Message
-from dramatiq.brokers.redis import RedisBroker
 
 from runtime.logs import log
 from runtime.metrics import RINGS
-from runtime.names import NAMESPACE, QUEUE_OF, Actor, queue_key, rung_key
+from runtime.names import QUEUE_OF, Actor, hint_key, messages_key, queue_key
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 
 logger = log(__name__)
 
-COALESCE_MILLISECONDS: Final = 200
 HUSH_SECONDS: Final = 1.0
 # Enough to wake every worker; with no worker alive rings would pile up for as long as clients submit.
 MAX_WAITING_HINTS: Final = 100
+# One that was not fetched by then holds back no ring: workers drop messages that are older than a minute.
+HINT_SECONDS: Final = 30
+
+# A message that still waits in its queue will see what was committed before this ring; one that was fetched may have
+# begun to read before. Message and queue are where Dramatiq's own enqueue puts them.
+_RING: Final = """
+local sent = {}
+for place = 1, #KEYS / 3 do
+    local hint, queue, messages = KEYS[3 * place - 2], KEYS[3 * place - 1], KEYS[3 * place]
+    local id, message = ARGV[2 * place + 1], ARGV[2 * place + 2]
+    local last = redis.call('GET', hint)
+    local waits = last and redis.call('LPOS', queue, last)
+    if not waits and redis.call('LLEN', queue) < tonumber(ARGV[1]) then
+        redis.call('HSET', messages, id, message)
+        redis.call('RPUSH', queue, id)
+        redis.call('SET', hint, id, 'EX', ARGV[2])
+        sent[#sent + 1] = place
+    end
+end
+return sent
+"""
 
 
 class Ringer:
-    """Rings from threads: one message per actor while an earlier one is under way."""
+    """Rings from threads: one message per actor while an earlier one waits to be fetched."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        # For its message format only; maintenance is the business of those who consume.
-        self._broker = RedisBroker(  # type: ignore[no-untyped-call]  # dramatiq annotates no broker
-            client=self._client, namespace=NAMESPACE, middleware=[], maintenance_chance=0
-        )
+        self._ring = client.register_script(_RING)
         self._hushed_until = 0.0
         self._failing = False
 
     def send(self, *actors: Actor) -> set[Actor]:
-        """Enqueue those of the actors for which no message is under way and whose queue is not long enough; returns
-        them. One round trip looks at all. Raises what Redis raises.
+        """Enqueue those of the actors for which no message waits already and whose queue is not long enough; returns
+        them. One round trip, whatever the number of actors. Raises what Redis raises.
         """
-        with self._client.pipeline(transaction=False) as pipeline:
-            for actor in actors:
-                pipeline.set(rung_key(actor), b"1", nx=True, px=COALESCE_MILLISECONDS)
-                pipeline.llen(queue_key(QUEUE_OF[actor]))
-            found = pipeline.execute()
-        sent = set()
-        for actor, first, waiting in zip(actors, found[::2], found[1::2], strict=True):
-            if first and waiting < MAX_WAITING_HINTS:
-                self._broker.enqueue(
-                    Message(queue_name=QUEUE_OF[actor], actor_name=actor, args=(), kwargs={}, options={})
-                )
-                sent.add(actor)
+        keys: list[str] = []
+        values: list[str | bytes | int] = [MAX_WAITING_HINTS, HINT_SECONDS]
+        for actor in actors:
+            queue = QUEUE_OF[actor]
+            keys += [hint_key(actor), queue_key(queue), messages_key(queue)]
+            values += _message(actor)
+        places = self._ring(keys=keys, args=values)
+        sent = {actors[place - 1] for place in places}
+        for actor in actors:
             RINGS.labels(actor, "sent" if actor in sent else "coalesced").inc()
         self._failing = self._failing and not sent
         return sent
@@ -65,24 +78,20 @@ class Ringer:
             self._hush(actor, error)
             return False
 
-    def heard(self, actor: Actor) -> None:
-        """Let the next ring through. An actor does this BEFORE its first read: a commit that the read misses must be
-        able to ring again (ARCHITECTURE, Dispatch).
-        """
-        if time.monotonic() < self._hushed_until:
-            return
-        try:
-            self._client.delete(rung_key(actor))
-        except FAILED as error:
-            # The key goes by itself within COALESCE_MILLISECONDS.
-            self._hush(actor, error)
-
     def _hush(self, actor: Actor, error: BaseException) -> None:
         self._hushed_until = time.monotonic() + HUSH_SECONDS
         RINGS.labels(actor, "failed").inc()
         if not self._failing:
             logger.warning("a bell does not ring", bell=actor, error=str(error))
         self._failing = True
+
+
+def _message(actor: Actor) -> tuple[str, bytes]:
+    """A message of the actor as Dramatiq keeps it, behind the id by which its queue knows it."""
+    id_in_redis = str(uuid4())
+    options = {"redis_message_id": id_in_redis}
+    message: Message[None] = Message(queue_name=QUEUE_OF[actor], actor_name=actor, args=(), kwargs={}, options=options)
+    return id_in_redis, message.encode()
 
 
 class Bells:

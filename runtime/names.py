@@ -52,9 +52,14 @@ def queue_key(queue: str) -> str:
     return f"{NAMESPACE}:{queue}"
 
 
-def rung_key(actor: Actor) -> str:
-    """Set while a ring for `actor` is under way and not yet heard: further rings add nothing."""
-    return f"{NAMESPACE}:rung:{actor}"
+def messages_key(queue: str) -> str:
+    """The hash in which Dramatiq keeps the messages themselves, by id."""
+    return f"{queue_key(queue)}.msgs"
+
+
+def hint_key(actor: Actor) -> str:
+    """The id of the last message that a ring for `actor` enqueued: while it waits there, further rings add nothing."""
+    return f"{NAMESPACE}:hint:{actor}"
 
 
 def slot_key(actor: Actor, slot: int) -> str:

@@ -8,7 +8,6 @@ import dramatiq
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from runtime.bells import Ringer
 from runtime.logs import log
 from runtime.metrics import ACTOR_SECONDS
 from runtime.names import QUEUE_OF, Actor
@@ -29,7 +28,7 @@ PRIORITY: Final = {
 }
 
 
-def declare_actors(broker: WakingBroker, ringer: Ringer, duties: Iterable[Duty]) -> None:
+def declare_actors(broker: WakingBroker, duties: Iterable[Duty]) -> None:
     """Make an actor of each duty: a message of it is a hint, so it is not repeated and soon too old."""
     for duty in duties:
         declare = dramatiq.actor(
@@ -40,13 +39,11 @@ def declare_actors(broker: WakingBroker, ringer: Ringer, duties: Iterable[Duty])
             max_retries=0,
             max_age=MAX_AGE_MILLISECONDS,
         )
-        declare(_work(duty, ringer))
+        declare(_work(duty))
 
 
-def _work(duty: Duty, ringer: Ringer) -> Callable[[], None]:
+def _work(duty: Duty) -> Callable[[], None]:
     def work() -> None:
-        # Before the first read, or a commit that this run misses would ring into nothing.
-        ringer.heard(duty.actor)
         attempt(duty.actor, duty.on_message)
 
     return work

@@ -167,21 +167,21 @@ class WakingConsumer(Consumer):
         self._freed.set()
 
     def _look(self) -> None:
-        """Fetch as much as there is room for; with nothing there or no room, wait for a message or an ack."""
+        """Wait for a message, or with no room for an ack, then fetch as much as there is room for."""
         self._freed.clear()
-        room = 0 if self._broker.draining else max(self._prefetch - len(self._in_hand), 0)
-        # With no room it is the sign of life that keeps what is in hand ours.
-        self._fetched.extend(self._broker.do_fetch(self._queue, room))
         while self._unsettled:
             command, message_id = self._unsettled[0]
             self._tell(command, message_id)
             self._unsettled.popleft()
-        if self._fetched:
-            return
-        if room:
+        if self._room():
             self._broker.wait(self._queue)
         else:
             self._freed.wait(BLOCK_SECONDS)
+        # With no room it is the sign of life that keeps what is in hand ours.
+        self._fetched.extend(self._broker.do_fetch(self._queue, self._room()))
+
+    def _room(self) -> int:
+        return 0 if self._broker.draining else max(self._prefetch - len(self._in_hand), 0)
 
     def _take(self) -> MessageProxy | None:
         while self._fetched:

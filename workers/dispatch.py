@@ -4,12 +4,12 @@ from dataclasses import asdict
 from typing import Final
 
 from models.duties import duty_due
-from models.polls import Dispatched, dispatch_waiting
+from models.polls import Dispatched, dispatch_promised, promise_waiting
 from runtime.logs import log
 from runtime.mailbox import publish_assignments
 from runtime.metrics import CLAIM_SECONDS, CLAIMS
 from runtime.names import Actor
-from runtime.postgres import transaction
+from runtime.postgres import autocommit, transaction
 from runtime.redis_client import FAILED
 from workers.room import Room
 
@@ -22,13 +22,23 @@ def dispatch(room: Room) -> None:
     """One pass over the waiting polls. Twice, or never, is as good: assignments are rows, and the re-check of parked
     polls finds those whose message was lost.
     """
-    with CLAIM_SECONDS.labels("dispatch").time(), transaction(room.engine) as connection:
-        dispatched = dispatch_waiting(connection, limit=POLLS_A_PASS, limits=room.limits)
+    with CLAIM_SECONDS.labels("dispatch").time():
+        dispatched = _dispatched(room)
     _tell(room, dispatched)
     if dispatched.by_instance:
         room.ringer.ring(Actor.BROADCAST)
     if dispatched.again:
         room.ringer.ring(Actor.DISPATCH)
+
+
+def _dispatched(room: Room) -> Dispatched:
+    """Most passes find nothing to give: those are one read."""
+    with autocommit(room.engine) as connection:
+        promised = promise_waiting(connection, POLLS_A_PASS)
+    if not promised.seekers:
+        return Dispatched()
+    with transaction(room.engine) as connection:
+        return dispatch_promised(connection, promised, limits=room.limits)
 
 
 def sweep_dispatch(room: Room, older_than: float) -> bool:

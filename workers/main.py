@@ -48,7 +48,7 @@ def run(
     broker = WakingBroker(settings.redis_url)
     with _told_to_stop() as wait_for_signal, engine_room(settings, threads=size) as room:
         duties = duties_of(room)
-        declare_actors(broker, room.ringer, duties)
+        declare_actors(broker, duties)
         if not wait_for_schema(room.engine, wait_for_signal):
             broker.close()
             logger.info("worker has ended")

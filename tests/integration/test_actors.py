@@ -2,20 +2,17 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 
 import pytest
 import sqlalchemy.exc
 from sqlalchemy import Engine
 
-from runtime.bells import Ringer
-from runtime.names import QUEUE_OF, Actor, rung_key
+from runtime.names import QUEUE_OF, Actor
 from runtime.processes import free_port
 from runtime.settings import Settings
 from workers.actors import attempt, declare_actors
 from workers.broker import WakingBroker
-from workers.duties import Duty, duties_of
+from workers.duties import duties_of
 from workers.room import Room, engine_room
 
 
@@ -28,7 +25,7 @@ def room(settings: Settings) -> Iterator[Room]:
 @pytest.fixture
 def broker(settings: Settings, room: Room) -> Iterator[WakingBroker]:
     broker = WakingBroker(settings.redis_url)
-    declare_actors(broker, room.ringer, duties_of(room))
+    declare_actors(broker, duties_of(room))
     yield broker
     broker.close()
 
@@ -43,45 +40,6 @@ def test_an_actor_run_twice_does_no_harm(broker: WakingBroker, actor: Actor) -> 
     """Redis delivers at least once."""
     for _ in range(2):
         broker.get_actor(actor)()
-
-
-def _note(marks: list[bool], room: Room, actor: Actor) -> None:
-    marks.append(bool(room.redis.exists(rung_key(actor))))
-
-
-@pytest.mark.parametrize("actor", Actor)
-def test_an_actor_lets_the_next_ring_through_before_it_reads(broker: WakingBroker, room: Room, actor: Actor) -> None:
-    """A commit it misses rings again; with the mark still there that ring would be lost."""
-    marks: list[bool] = []
-    duties = [replace(duty, on_message=partial(_note, marks, room, duty.actor)) for duty in duties_of(room)]
-    fresh = WakingBroker(room.settings.redis_url)
-    declare_actors(fresh, room.ringer, duties)
-    room.ringer.send(actor)
-    assert room.redis.exists(rung_key(actor))
-
-    fresh.get_actor(actor)()
-
-    assert marks == [False]
-    fresh.close()
-
-
-@pytest.mark.parametrize("mutation", ["", "key not deleted first"])
-def test_a_commit_that_a_pass_misses_rings_for_another(
-    room: Room, monkeypatch: pytest.MonkeyPatch, mutation: str
-) -> None:
-    """It comes after the read and before the end of the pass, while the former ring's mark could still be there."""
-    room.redis.set(rung_key(Actor.DISPATCH), b"1")
-    rung: list[bool] = []
-    if mutation:
-        monkeypatch.setattr(Ringer, "heard", lambda *_: None)
-    work = Duty(Actor.DISPATCH, 2, lambda: rung.append(bool(room.ringer.send(Actor.DISPATCH))), lambda _: True)
-    broker = WakingBroker(room.settings.redis_url)
-    declare_actors(broker, room.ringer, [work])
-
-    broker.get_actor(Actor.DISPATCH)()
-
-    assert rung == [not mutation]
-    broker.close()
 
 
 @pytest.mark.parametrize("actor", Actor)

@@ -12,7 +12,7 @@ from models.deliveries import Claim, confirm_deliveries
 from models.runs import Run
 from runtime.bells import Bells
 from runtime.mailbox import Letters, Mailbox
-from runtime.names import Actor, queue_key, rung_key
+from runtime.names import Actor, hint_key, queue_key
 from runtime.processes import free_port
 from runtime.settings import Settings
 from tests.support.truth import Truth, starting
@@ -122,6 +122,6 @@ def test_a_pass_with_nothing_to_give_tells_nobody_and_rings_for_nobody(settings:
     truth.park(truth.runner())
     with engine_room(settings, threads=1) as room:
         dispatch(room)
-        assert not room.redis.exists(rung_key(Actor.DISPATCH))
+        assert not room.redis.exists(hint_key(Actor.DISPATCH))
         assert not room.redis.llen(queue_key("dispatch"))
     assert len(truth.waiting()) == 1

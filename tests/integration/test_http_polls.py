@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from models.polls import dispatch_waiting
 from runtime.mailbox import publish_assignments
 from runtime.postgres import transaction
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
+from tests.support.dispatching import dispatch_waiting
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served
 

@@ -4,8 +4,9 @@ from sqlalchemy import text
 
 from models.base import DEFAULT_LIMITS
 from models.errors import RunnerNotRegistered
-from models.polls import PollAnswer, answer_polls, dispatch_waiting, leave_instance
+from models.polls import PollAnswer, answer_polls, leave_instance
 from models.runs import Run
+from tests.support.dispatching import dispatch_waiting
 from tests.support.truth import Runner, Truth, asking, starting
 
 

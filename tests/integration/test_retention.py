@@ -17,7 +17,7 @@ from models.results import session_result
 from models.retention import retire_events
 from models.sessions import read_sessions
 from models.upkeep import upkeep
-from runtime.names import Actor, rung_key
+from runtime.names import Actor, hint_key
 from runtime.settings import Settings
 from tests.support.clocks import pass_time
 from tests.support.numbering import is_whole, number_all, row
@@ -285,7 +285,7 @@ def test_the_duty_drops_what_the_settings_say(truth: Truth, settings: Settings, 
     with engine_room(settings.model_copy(update={"retention_days": days}), threads=1) as room:
         assert retire_due(room, 0)
         assert not retire_due(room, 60), "it was done a moment ago"
-        assert bool(room.redis.exists(rung_key(Actor.BROADCAST))) == (days is not None)
+        assert bool(room.redis.exists(hint_key(Actor.BROADCAST))) == (days is not None)
     assert truth.count("events", "kind <> 'session_deleted'") == 0
     assert truth.count("sessions") == (1 if days is None else 0)
 

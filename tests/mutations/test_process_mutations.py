@@ -8,15 +8,12 @@ import pytest
 
 from app import batching, polls
 from app.problems import accepted
-from runtime.bells import Ringer
-from runtime.names import Actor
+from runtime import bells
 from runtime.settings import Settings
 from tests.support import serving
 from tests.support.servers import OwnPostgres
 from tests.support.truth import Truth
 from tests.support.web import WebInThread, served, until_ready
-from workers import actors
-from workers.duties import Duty
 from workers.room import Room, engine_room
 
 
@@ -105,35 +102,14 @@ def test_a_poll_answered_503_without_postgres_is_noticed(
 
 
 def test_a_commit_that_a_pass_misses_rings_again(truth: Truth, room: Room) -> None:
-    """The actor deletes the coalescing key before its first read."""
+    """A message that was fetched holds back no ring."""
     serving.a_commit_that_a_pass_misses_rings_again(truth, room)
 
 
-def test_a_coalescing_key_that_is_deleted_last_is_noticed(
-    truth: Truth, room: Room, monkeypatch: pytest.MonkeyPatch
+def test_a_ring_that_is_taken_for_a_message_that_was_fetched_is_noticed(
+    truth: Truth, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ring of a commit that the pass did not see would be taken for the pass itself."""
-
-    def work(duty: Duty, ringer: Ringer) -> Callable[[], None]:
-        def first_work_then_listen() -> None:
-            duty.on_message()
-            ringer.heard(duty.actor)
-
-        return first_work_then_listen
-
-    monkeypatch.setattr(actors, "_work", work)
-    with pytest.raises(AssertionError, match="swallowed"):
-        serving.a_commit_that_a_pass_misses_rings_again(truth, room)
-
-
-def test_a_coalescing_key_that_is_never_deleted_is_noticed(
-    truth: Truth, room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would only go with its time."""
-
-    def deaf(_: Ringer, actor: Actor) -> None:
-        """Not heard."""
-
-    monkeypatch.setattr(Ringer, "heard", deaf)
-    with pytest.raises(AssertionError, match="swallowed"):
+    """The commit it tells of may be one that the pass did not see."""
+    monkeypatch.setattr(bells, "_RING", bells._RING.replace("redis.call('LPOS', queue, last)", "true"))
+    with engine_room(settings, threads=2) as room, pytest.raises(AssertionError, match="swallowed"):
         serving.a_commit_that_a_pass_misses_rings_again(truth, room)

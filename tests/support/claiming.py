@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from models import claim
 from models.claim import Ask
 from models.deliveries import Claim, confirm_deliveries
-from models.polls import answer_polls, claim_parked, dispatch_waiting, give_up_polls
+from models.polls import answer_polls, claim_parked, give_up_polls
 from models.profiles import Demands
 from models.runs import Run
 from models.submit import NewRun, submit_runs
 from tests.support.contenders import BARRIER_SECONDS, Stepper, crowd, interleavings, steppers
+from tests.support.dispatching import dispatch_waiting
 from tests.support.truth import Runner, Truth, asking, starting, told
 from tests.support.waiting import eventually
 

@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import asdict
 
 from models.deliveries import Claim, release_claims
-from models.polls import dispatch_waiting
 from tests.support.cut_calls import call_bytes, hold
+from tests.support.dispatching import dispatch_waiting
 from tests.support.postgres_proxy import PostgresProxy
 from tests.support.truth import Truth
 from tests.support.waiting import eventually

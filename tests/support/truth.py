@@ -10,10 +10,11 @@ from sqlalchemy import Connection, Engine, Row, text
 from models.base import ADMIN, Caller, new_id, runner_identity
 from models.claim import Ask
 from models.errors import CoordinatorError
-from models.polls import PollAnswer, answer_polls, claim_parked, dispatch_waiting, give_up_polls, recheck_polls
+from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
 from models.runs import Run
 from models.statuses import RunType
 from models.submit import NewRun, Submitted, submit_runs
+from tests.support.dispatching import dispatch_waiting
 
 T = TypeVar("T")
 PARAMETERS = '{"prompt":"hello"}'

@@ -17,7 +17,7 @@ def working(settings: Settings) -> Iterator[None]:
     """Let actors run until the end of the block: whatever happens in it was rung for."""
     broker = WakingBroker(settings.redis_url)
     with engine_room(settings, threads=2) as room:
-        declare_actors(broker, room.ringer, duties_of(room))
+        declare_actors(broker, duties_of(room))
         worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
         worker.start()
         try:

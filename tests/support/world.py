@@ -8,7 +8,7 @@ from models.callbacks import deliver_results
 from models.claim import Ask
 from models.deliveries import Claim
 from models.errors import InvalidTransition, RunnerNotRegistered, StaleClaim
-from models.polls import PollAnswer, answer_polls, claim_parked, dispatch_waiting
+from models.polls import PollAnswer, answer_polls, claim_parked
 from models.register import Registered, Registration, register_runners
 from models.report import Report, Reported, report_runs
 from models.runners import LeaveRunner, Touch, deregister_runners, touch_runners
@@ -17,6 +17,7 @@ from models.stop import Stopped, StopRun, stop_runs
 from models.submit import NewRun, Submitted
 from models.tables import metadata
 from tests.support import clocks, invariants, truth
+from tests.support.dispatching import dispatch_waiting
 from tests.support.model import Model, Run, Runner, Session
 from tests.support.truth import Truth, starting
 

@@ -1,0 +1,11 @@
+"""A pass of dispatch in one transaction of the test's own."""
+
+from sqlalchemy import Connection
+
+from models.base import DEFAULT_LIMITS, Limits
+from models.polls import Dispatched, dispatch_promised, promise_waiting
+
+
+def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
+    """What a worker does in two: look for whom there is something, then give it."""
+    return dispatch_promised(conn, promise_waiting(conn, limit), limits=limits)
