@@ -67,11 +67,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure(row: Row, stage: Stage) -> Measured:
-    before = load_average()
+    before, pace = load_average(), machine.pace()
     repetitions = row.measure(stage)
     cpu = averaged(stage.cpu)
     limit = stage.raw(row.raw, **dict(row.raw_with)) if row.raw else {}
-    return Measured(repetitions, limit, cpu, before, stage.quick)
+    return Measured(repetitions, limit, cpu, before, stage.quick, pace)
 
 
 if __name__ == "__main__":

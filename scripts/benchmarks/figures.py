@@ -60,8 +60,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that one row came to: its repetitions, the raw limit's figures, CPU shares by part, and the load average
-    of the machine before it began. ``quick`` ones were smaller and shorter.
+    """All that one row came to: its repetitions, the raw limit's figures, CPU shares by part, and before it began the
+    load average of the machine and its pace (``machine.pace``). ``quick`` ones were smaller and shorter.
     """
 
     repetitions: Sequence[Figures]
@@ -69,6 +69,7 @@ class Measured:
     cpu: Figures = field(default_factory=dict)
     load_before: float = 0.0
     quick: bool = False
+    pace_before: float = 0.0
 
     def spread(self, figure: str) -> Spread:
         """Of one figure over the repetitions."""

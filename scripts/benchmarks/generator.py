@@ -29,6 +29,7 @@ LOADS: Final[dict[str, Load]] = {
     "raw-hand-over": loads_raw.raw_hand_over,
     "raw-events": loads_raw.raw_events,
     "serve-trivially": loads_own.serve_trivially,
+    "serve-barely": loads_own.serve_barely,
     "own-cost": loads_own.own_cost,
 }
 # However long the load means to run: a generator that hangs must not outlive the benchmark.

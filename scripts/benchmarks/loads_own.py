@@ -1,9 +1,12 @@
-"""What the generator costs by itself: the same client against a server that does nothing."""
+"""What the generator costs by itself, and the machine's own pace: the same client against servers that do nothing."""
 
 import asyncio
 import resource
 from time import perf_counter
 from typing import Final, cast
+
+import uvicorn
+from fastapi import FastAPI
 
 from scripts.benchmarks.loads_runs import new_run
 from scripts.benchmarks.meter import Meter
@@ -34,8 +37,21 @@ async def serve_trivially(urls: list[str], *, port: int) -> dict[str, float]:
     return {}
 
 
+async def serve_barely(urls: list[str], *, port: int) -> dict[str, float]:
+    """Serve on 127.0.0.1 until killed: FastAPI and uvicorn with nothing behind them."""
+    del urls
+    app = FastAPI()
+
+    @app.post("/runs", status_code=201)
+    async def answer() -> dict[str, str]:
+        return {"status": "pending"}
+
+    await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", access_log=False)).serve()
+    return {}
+
+
 async def own_cost(urls: list[str], *, seconds: float, clients: int) -> dict[str, float]:
-    """Submissions against `serve_trivially`: `microseconds` of the generator's CPU a request."""
+    """Submissions against one of these servers: `microseconds` of the generator's CPU a request."""
     meter = Meter()
     content = request("POST", "/runs", new_run())
     spent = 0.0

@@ -38,8 +38,19 @@ def facts(servers: Servers) -> dict[str, str]:
 
 def generator_cost() -> dict[str, float]:
     """The generator against a server that does nothing: `rate` a second, `microseconds` of its own CPU a request."""
+    return _against("serve-trivially")
+
+
+def pace() -> float:
+    """Requests a second that one process of FastAPI and uvicorn answers with nothing behind them: how fast the machine
+    is at this moment.
+    """
+    return _against("serve-barely")["rate"]
+
+
+def _against(server_load: str) -> dict[str, float]:
     port = free_port()
-    with started("serve-trivially", {"urls": [], "port": port}) as server:
+    with started(server_load, {"urls": [], "port": port}) as server:
         wait_until(lambda: not port_is_free(port), within=30)
         figures = generate("own-cost", {"urls": [f"http://127.0.0.1:{port}"], "seconds": 2, "clients": 32})
         server.kill()

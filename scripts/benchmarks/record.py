@@ -28,6 +28,8 @@ _READING: Final = """## How to read it
   of three, in runs a second like the figure. A ratio above 1 is what group commit gains.
 - CPU is in percent of one core during the counted window, averaged over the row's loads; processes of one kind are
   added up.
+- Bare web before: the requests a second that one process of FastAPI and uvicorn answered just before the row, with
+  nothing behind them. The targets were written where that was 7,050: it says how fast the machine was at the moment.
 - The load average before a row says whether the machine was at rest. With more than a few tenths the row competed
   with somebody else.
 - What is counted: a submission when it is answered 201; a life when its `completed` is answered 200, submissions

@@ -16,6 +16,7 @@ HEADINGS = (
     "of it",
     "CPU, % of one core",
     "load before",
+    "bare web before",
     "taken",
 )
 # Readings that explain a goal, not figures of their own.
@@ -60,8 +61,8 @@ def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
     cpu = ", ".join(f"{name} {share:.0f}" for name, share in measured.cpu.items())
     first, *others = lines
     return [
-        (row.name, *first, cpu, f"{measured.load_before:.1f}", _taken(measured)),
-        *(("", *other, "", "", "") for other in others),
+        (row.name, *first, cpu, f"{measured.load_before:.1f}", short(measured.pace_before), _taken(measured)),
+        *(("", *other, "", "", "", "") for other in others),
     ]
 
 
