@@ -17,7 +17,6 @@ from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, 
 from models.register import register_runners
 from models.report import Report, Reported, ReportResult, report_runs
 from models.runners import deregister_runners, touch_runners
-from models.statuses import RunStatus
 from models.stop import stop_runs, stop_sessions
 from models.submit import submit_runs
 from runtime import metrics
@@ -104,14 +103,14 @@ class Verbs:
 
     def _reporting(self, verb: Verb[Report, ReportResult]) -> GroupCommit[Report, ReportResult]:
         """A queue of reports, which rings for parents only when one of them may have something to hear, and for
-        dispatch unless all that happened is that runs have started.
+        dispatch only when there may be something new to give out.
         """
 
         def count(results: Sequence[Any]) -> bool:
             if any(isinstance(result, Reported) and result.calls_back for result in results):
                 self._ring(Actor.CALLBACKS)
             # One that was refused may have been the last word of a process that was to be stopped.
-            if any(not isinstance(result, Reported) or result.status != RunStatus.RUNNING for result in results):
+            if any(not isinstance(result, Reported) or result.frees for result in results):
                 self._ring(Actor.DISPATCH)
             return True
 

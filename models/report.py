@@ -43,6 +43,7 @@ class Reported:
     """The run as it stands after an accepted report; ``changed`` is False for a repeat.
 
     ``calls_back`` when a parent may be due to hear of a child now: this run's, or its own session of one of its own.
+    ``frees`` when some other run may have become claimable by it.
     """
 
     run_id: str
@@ -50,6 +51,7 @@ class Reported:
     status: str
     changed: bool
     calls_back: bool = False
+    frees: bool = False
 
 
 ReportResult: TypeAlias = Reported | CoordinatorError
@@ -63,7 +65,7 @@ _END = {
 
 # A runner that was told to leave finishes its reports first; one that is stale or lost is back with this request.
 _REPORTERS = text("""
-    SELECT runner_id, owner, sends_tokens FROM runners
+    SELECT runner_id, owner, sends_tokens, capacity FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
       AND (leave_told_at IS NULL
            OR leave_told_at > now() - make_interval(secs => greatest(:lost_after, 3 * told_interval)))
@@ -162,13 +164,17 @@ def _apply(
     moved = move_runs(conn, [decision for decision in decisions if isinstance(decision, Move)])
     settle_and_tell(conn, effects)
     held.runs.update(moved)
-    return [_moved(decision, moved) if isinstance(decision, Move) else decision for decision in decisions]
+    return [
+        _moved(decision, moved[item.run_id], known[item.runner_id]) if isinstance(decision, Move) else decision
+        for item, decision in zip(items, decisions, strict=True)
+    ]
 
 
-def _moved(move: Move, moved: Mapping[str, HeldRun]) -> Reported:
-    run = moved[move.run.run_id]
+def _moved(move: Move, run: HeldRun, runner: Row[Any]) -> Reported:
     told = run.status in TERMINAL and calls_back(run)
-    return replace(_accepted(run, changed=True), calls_back=told or move.effect.owed)
+    # The session's next run, or, where the runner takes only so many at once, anybody's.
+    frees = run.status != RunStatus.RUNNING and (move.effect.continues or runner.capacity is not None)
+    return replace(_accepted(run, changed=True), calls_back=told or move.effect.owed, frees=frees)
 
 
 def decide(run: HeldRun, report: Report, *, sends_tokens: bool) -> Decision:
@@ -219,7 +225,8 @@ def _same_or_invalid(run: HeldRun, report: Report, ended: str) -> Decision:
 
 
 def _accepted(run: HeldRun, *, changed: bool = False) -> Reported:
-    return Reported(run.run_id, run.session_id, run.status, changed)
+    # A repeat may follow a first time whose rings were lost.
+    return Reported(run.run_id, run.session_id, run.status, changed, frees=run.status != RunStatus.RUNNING)
 
 
 def _move(run: HeldRun, report: Report) -> Move:

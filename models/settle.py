@@ -25,7 +25,8 @@ class Effect:
     ``unless_live`` keeps the outcome back while the session has a live process: it then returns to idle. ``sign`` says
     that the session's process gave a sign of life with it; what clients and we do is none.
     ``live`` CLEAR with a registration ends that one's process only: another runner's lives on.
-    ``owed`` is written when it is settled: the session is free to go on, and results of children wait for it.
+    Written when it is settled: ``owed``, the session is free to go on, and results of children wait for it;
+    ``continues``, something unfinished of it is left.
     """
 
     session_id: str
@@ -39,6 +40,7 @@ class Effect:
     told: bool = False
     sign: bool = False
     owed: bool = False
+    continues: bool = False
 
 
 # seen: the session with the effect applied and what of it is unfinished; readied: its first unfinished run, if it may
@@ -101,7 +103,7 @@ _SETTLE = text("""
     WHERE s.session_id = c.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
     RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
         s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth,
-        c.former <> s.status OR c.resumed AS changed,
+        c.former <> s.status OR c.resumed AS changed, c.next_run IS NOT NULL AS continues,
         CASE WHEN s.status IN ('idle', 'finished') THEN EXISTS (
             SELECT 1 FROM child_results w WHERE w.parent_session_id = s.session_id AND w.delivered_in IS NULL)
         ELSE false END AS owed
@@ -112,7 +114,7 @@ def settle_sessions(conn: Connection, effects: Iterable[Effect]) -> list[Session
     """Apply the effects, one per session, recompute each status, and make the next run ready.
 
     The caller holds the sessions and all their unfinished runs locked. Returns the sessions that ``session_updated``
-    is to be told of: those whose status changed and those marked ``told``, in the order of the effects. Sets ``owed``.
+    is to be told of: those whose status changed and those marked ``told``, in the order of the effects.
     """
     listed = list(effects)
     if not listed:
@@ -133,7 +135,9 @@ def settle_sessions(conn: Connection, effects: Iterable[Effect]) -> list[Session
     )
     settled = {row.session_id: row for row in rows}
     for effect in listed:
-        effect.owed = effect.session_id in settled and settled[effect.session_id].owed
+        if effect.session_id in settled:
+            effect.owed = settled[effect.session_id].owed
+            effect.continues = settled[effect.session_id].continues
     return [
         as_session(settled[effect.session_id])
         for effect in listed

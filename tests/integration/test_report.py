@@ -51,6 +51,20 @@ def test_an_end_report_ends_the_run_and_tells_the_session(
     assert truth.told_kinds(run.session_id).count("run_failed") == (outcome == "failed")
 
 
+@pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
+@pytest.mark.parametrize("what", ["nothing", "the next run", "room at its runner"])
+def test_an_end_frees_what_waited_for_it(truth: Truth, outcome: str, what: str) -> None:
+    """Dispatch is rung only then: what nobody waits for, nobody needs to look for. A start frees nothing."""
+    submitted = truth.start()
+    (run,) = truth.claim(truth.runner(capacity=1 if what == "room at its runner" else None))
+    if what == "the next run":
+        truth.resume(submitted.session_id)
+    assert not accepted(truth, run, "started").frees
+    assert accepted(truth, run, outcome).frees == (what != "nothing")
+    repeated = accepted(truth, run, outcome)
+    assert (repeated.changed, repeated.frees) == (False, True), "the rings of the first time may have been lost"
+
+
 def test_a_completed_run_is_told_after_its_session(truth: Truth) -> None:
     """session_updated, then run_completed: clients read the session's status when they see the end."""
     run = running(truth)
