@@ -120,8 +120,8 @@ def test_every_revision_says_whether_it_expands_or_contracts() -> None:
     assert [name for name in names if not name.startswith(("expand_", "contract_"))] == []
 
 
-def test_the_numbering_function_has_its_own_lock_timeout(engine: Engine) -> None:
-    """No client's settings reach it, so no client's pause holds the head of the feed."""
+def test_the_numbering_function_has_its_own_settings(engine: Engine) -> None:
+    """No client's lock timeout reaches it, so no client's pause holds the head of the feed; nor does a bitmap."""
     with engine.connect() as connection:
         settings = connection.execute(text("SELECT proconfig FROM pg_proc WHERE proname = 'sequence_feed'")).scalar()
-    assert settings == ["lock_timeout=2s"]
+    assert sorted(settings) == ["enable_bitmapscan=off", "lock_timeout=2s"]

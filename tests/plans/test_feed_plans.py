@@ -102,3 +102,16 @@ def test_numbering_reads_only_what_waits(long_history: Truth) -> None:
         connection.rollback()
     assert plan.indexes("events") == {"ix_events_unnumbered"}
     assert plan.touched("events") == 50
+
+
+def test_a_pass_reads_no_more_of_a_backlog_than_it_numbers(truth: Truth) -> None:
+    """Workers were away: the backlog is long and no statistics know of it yet."""
+    truth.rows(
+        "INSERT INTO events (event_uid, kind, session_id, frame) "
+        "SELECT 'b' || n, 'event', 's' || n, '{}' FROM generate_series(1, 20000) n"
+    )
+    with truth.engine.connect() as connection:
+        assert connection.execute(text("SELECT sequence_feed(100)")).scalar_one() == 100
+        read = text("SELECT pg_stat_get_xact_tuples_returned(CAST('ix_events_unnumbered' AS regclass))")
+        assert 100 <= connection.execute(read).scalar_one() < 200
+        connection.rollback()
