@@ -57,6 +57,8 @@ class Stream:
         # The window that was seen to continue this history.
         self._window: Window | None = None
         self._woken: asyncio.Future[bool] | None = None
+        self._idle_since = 0.0
+        self._pulse: asyncio.TimerHandle | None = None
         self._heartbeat = HEARTBEAT
 
     async def messages(self) -> AsyncGenerator[bytes]:
@@ -80,6 +82,8 @@ class Stream:
                 yield _retry()
         finally:
             self._end.cancel()
+            if self._pulse is not None:
+                self._pulse.cancel()
             self._feed.leave(self)
 
     def wake(self, nothing_until: int) -> None:
@@ -195,12 +199,13 @@ class Stream:
     async def _idle(self) -> bytes:
         """Wait for something the client wants; a heartbeat when nothing came for some time, else nothing."""
         self._woken = self._loop.create_future()
-        timer = self._loop.call_later(self._feed.settings.sse_heartbeat_seconds, self._let_go)
+        self._idle_since = self._loop.time()
+        if self._pulse is None:
+            self._pulse = self._loop.call_later(self._feed.settings.sse_heartbeat_seconds, self._pulsate)
         self._feed.idle(self)
         try:
             woken = await self._woken
         finally:
-            timer.cancel()
             self._feed.not_idle(self)
             self._woken = None
         if woken:
@@ -208,6 +213,15 @@ class Stream:
         if self._told == self._position:
             return HEARTBEAT
         return b": heartbeat\nid: %s\n\n" % self._cursor()
+
+    def _pulsate(self) -> None:
+        """Have a heartbeat sent when nothing came for so long; one timer looks after many short waits."""
+        self._pulse = None
+        due = self._idle_since + self._feed.settings.sse_heartbeat_seconds
+        if due <= self._loop.time():
+            self._let_go()
+        elif self._woken is not None:
+            self._pulse = self._loop.call_at(due, self._pulsate)
 
     def _let_go(self) -> None:
         if self._woken is not None and not self._woken.done():

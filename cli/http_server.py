@@ -112,11 +112,11 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # By the time the app is told of a hang-up, an answer may have been dropped (app/hangup.py).
-        connection: dict[object, object] = {
+        self._connection: dict[object, object] = {
             "is_closing": self.transport.is_closing,
             "cut_after": self._cut_after,
         }
-        self.scope["extensions"] = {"coordinator.connection": connection}
+        self.scope["extensions"] = {"coordinator.connection": self._connection}
         self._head_bytes = self._unfinished_bytes = 0
         self._reading_head = True
         if self._overdue is not None:
@@ -136,6 +136,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._reading_head, self._reading_body, self._body_bytes = False, True, 0
         self._begun = True
         super().on_headers_complete()
+        if self.cycle is not None:
+            self._connection["send"] = self.cycle.send
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

@@ -47,20 +47,24 @@ class FeedResponse(EventSourceResponse):
     def __init__(self, *args: Any, cut_after: float, **values: Any) -> None:
         super().__init__(*args, **values)
         self._cut_after = cut_after
+        self._send: Send | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the end, the client's or ours, and of the connection: kept, a balancer would send a request on
         it just when the process that has ended the stream closes it.
         """
         self.headers["Connection"] = "close"
-        bound = connection_of(scope).get("cut_after")
-        if bound is not None:
-            bound(self._cut_after)
+        connection = connection_of(scope)
+        if "cut_after" in connection:
+            connection["cut_after"](self._cut_after)
+        self._send = connection.get("send")
         await super().__call__(scope, receive, send)
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """Send; the connection has the bound. A cancel scope around each message cost as much as sending it."""
-        await send(message)
+        """Send a part of the body, past what only looks at the head of an answer. The connection has the bound: a
+        cancel scope around each message cost as much as sending it.
+        """
+        await (self._send or send)(message)
 
 
 @router.get("/sse/sessions", responses=docs.FEED, openapi_extra=openapi.query(docs.FEED_FILTERS))
