@@ -159,13 +159,26 @@ def promise(conn: Connection, seekers: Sequence[Seeker], most: int, newest_profi
     hungry = [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]
     if not hungry:
         return Promised()
-    rows = _candidates(conn, hungry, (), most)
+    rows = _candidates(conn, _satisfied(hungry), (), most)
     plan, _ = _assign(rows, hungry, rooms)
     chosen = {one.ask.poll_id: one for _, one in plan}
     for one in chosen.values():
         one.left = one.ask.wanted
     # A pass that gives nothing out leaves everything as it was: another one at once would do the same, for ever.
     return Promised(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(hungry))
+
+
+def may_take(conn: Connection, offers: Sequence[Offer], most: int, newest_profile: int) -> list[bool]:
+    """Return for each offer whether one of the ``most`` best ready runs is of a profile that it satisfies.
+
+    Nothing is locked, and nothing else is looked at: it is less than a promise, for many at once.
+    """
+    sets = match_sets(conn)
+    sets.refresh(conn, newest_profile)
+    matches = [sets.of(offer) for offer in offers]
+    satisfied = frozenset[int]().union(*matches)
+    ready = {row.profile_id for row in _candidates(conn, satisfied, (), most)} if satisfied else set()
+    return [not ready.isdisjoint(one) for one in matches]
 
 
 def claim_runs(
@@ -193,7 +206,7 @@ def claim_runs(
     passed: set[str] = set()
     given: dict[str, tuple[str, Run]] = {}
     while hungry := [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]:
-        rows = candidates or _candidates(conn, hungry, passed, sum(one.left for one in hungry) + 8)
+        rows = candidates or _candidates(conn, _satisfied(hungry), passed, sum(one.left for one in hungry) + 8)
         if not rows:
             break
         candidates = ()
@@ -228,11 +241,15 @@ def _rooms(conn: Connection, seekers: Sequence[Seeker]) -> dict[str, int]:
     return rooms
 
 
-def _candidates(conn: Connection, hungry: Sequence[Seeker], passed: Collection[str], most: int) -> Sequence[Row[Any]]:
-    """Return the best ready runs that the seekers may take, without locks; below the floors only if there is nothing
-    above them.
+def _satisfied(seekers: Sequence[Seeker]) -> frozenset[int]:
+    return frozenset[int]().union(*(one.matches for one in seekers))
+
+
+def _candidates(conn: Connection, satisfied: Collection[int], passed: Collection[str], most: int) -> Sequence[Row[Any]]:
+    """Return the best ready runs of these profiles, without locks; below the floors only if there is nothing above
+    them.
     """
-    profiles = sorted(frozenset[int]().union(*(one.matches for one in hungry)))
+    profiles = sorted(satisfied)
     known = floors(conn)
     known.refresh(conn)
     stretches = known.stretches(profiles)

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits
-from models.claim import Ask, Promised, Seeker, claim_runs, promise, seeker
+from models.claim import Ask, Promised, Seeker, claim_runs, may_take, promise, seeker
 from models.deliveries import confirm_polls
 from models.errors import RunnerNotRegistered
 from models.reach import acts_for
@@ -123,7 +123,9 @@ _STIRRED = text("""
         UPDATE waiting_polls w SET seen_at = clock_timestamp() FROM mine WHERE w.poll_id = mine.poll_id
         RETURNING w.poll_id
     )
-    SELECT a.poll_id
+    SELECT NULL AS poll_id, max(profile_id) AS newest_profile FROM demand_profiles
+    UNION ALL
+    SELECT a.poll_id, NULL
     FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
         AS a(poll_id, runner_id, registration)
     LEFT JOIN renewed USING (poll_id)
@@ -174,6 +176,7 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     idle = [one for one in open_asks if _answer(answers, one).empty]
     _park(conn, idle)
     for one in idle:
+        one.ask.offer = one.offer
         _answer(answers, one).parked = True
     return [answers[ask.poll_id] for ask in asks]
 
@@ -195,6 +198,7 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     idle = [one for one in open_asks if _answer(answers, one).empty]
     _park(conn, [one for one in idle if one.ask.poll_id not in held])
     for one in idle:
+        one.ask.offer = one.offer
         _answer(answers, one).parked = True
     return [answers[ask.poll_id] for ask in asks]
 
@@ -205,19 +209,21 @@ def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEF
     Renews ``seen_at`` of all. One that nothing has happened to, and whose runner may take nothing that is ready, costs
     a place in an array.
     """
-    stirred = _stirred(conn, asks, limits)
-    quiet = [Seeker(ask, ask.offer, None) for ask in asks if ask.offer is not None and ask.poll_id not in stirred]
+    stirred, newest_profile = _stirred(conn, asks, limits)
+    quiet = {ask.poll_id: ask.offer for ask in asks if ask.offer and ask.wanted and ask.poll_id not in stirred}
     if quiet:
-        ready = {row.profile_id for row in promise(conn, quiet, sum(one.ask.wanted for one in quiet)).candidates}
-        stirred |= {one.ask.poll_id for one in quiet if not ready.isdisjoint(one.matches)}
+        found = may_take(conn, list(quiet.values()), sum(ask.wanted for ask in asks), newest_profile)
+        stirred.update(poll_id for poll_id, may in zip(quiet, found, strict=True) if may)
     concerned = [ask for ask in asks if ask.poll_id in stirred]
     told = claim_parked(conn, concerned, limits=limits) if concerned else []
     answers = {ask.poll_id: answer for ask, answer in zip(concerned, told, strict=True)}
     return [answers[ask.poll_id] if ask.poll_id in answers else PollAnswer(parked=True) for ask in asks]
 
 
-def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> set[str]:
-    """Return the polls that are no longer as they were parked, or whose runner has to be told something."""
+def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tuple[set[str], int]:
+    """Return the polls that are no longer as they were parked, or whose runner has to be told something; and the
+    newest demand profile.
+    """
     values = {
         "polls": [ask.poll_id for ask in asks],
         "runner_ids": [ask.runner_id for ask in asks],
@@ -225,7 +231,10 @@ def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> set[str]:
         "forget": limits.forget_runner,
         "again": STOP_TOLD_AGAIN_SECONDS,
     }
-    return set(conn.execute(_STIRRED, values).scalars())
+    rows = conn.execute(_STIRRED, values).all()
+    return {row.poll_id for row in rows if row.poll_id}, next(
+        row.newest_profile or 0 for row in rows if not row.poll_id
+    )
 
 
 def give_up_polls(
@@ -358,8 +367,6 @@ def _claim(
 
 
 def _park(conn: Connection, seekers: Sequence[Seeker]) -> None:
-    for one in seekers:
-        one.ask.offer = one.offer
     if seekers:
         conn.execute(
             _PARK,

@@ -232,6 +232,8 @@ class MatchSets:
             if len(self._matches) > self.MOST_REGISTRATIONS:
                 self._matches.clear()
             matches = self._matches.setdefault(offer.registration, _Matches())
+            if matches.upto == len(self._known):
+                return matches.profile_ids
             newer = self._known[matches.upto :]
             matches.profile_ids |= {profile_id for profile_id, demands in newer if offer.satisfies(demands)}
             matches.upto = len(self._known)

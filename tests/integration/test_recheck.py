@@ -1,0 +1,153 @@
+"""The re-check of parked polls: it looks closer at those that something has happened to, and at no others."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Row, text
+
+from models import polls
+from models.base import Limits
+from models.claim import Ask
+from models.polls import PollAnswer
+from models.profiles import Demands
+from tests.support.truth import Runner, Truth
+
+MINE = Demands(tags=("mine",))
+
+
+def _runner_now(truth: Truth, runner: Runner, change: str) -> None:
+    truth.rows(f"UPDATE runners SET {change} WHERE runner_id = :r", r=runner.runner_id)
+
+
+def _stopped(truth: Truth, runner: Runner) -> None:
+    truth.rows(
+        "INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at) "
+        "VALUES (:r, :n, 's1', now() + interval '1 minute')",
+        r=runner.runner_id,
+        n=runner.registration,
+    )
+
+
+def _assigned(truth: Truth, _: Runner) -> None:
+    truth.start(additional_demands=MINE)
+    assert len(truth.dispatch()) == 1
+
+
+HAPPENINGS: dict[str, tuple[Callable[[Truth, Runner], object], str]] = {
+    "its row has vanished": (
+        lambda truth, runner: truth.rows("DELETE FROM waiting_polls WHERE runner_id = :r", r=runner.runner_id),
+        "renewed.poll_id IS NULL",
+    ),
+    "a run was assigned and the message lost": (_assigned, "renewed.poll_id IS NULL"),
+    "its runner is forgotten": (
+        lambda truth, runner: truth.rows("DELETE FROM runners WHERE runner_id = :r", r=runner.runner_id),
+        "n.runner_id IS NULL",
+    ),
+    "its runner has registered anew": (
+        lambda truth, runner: _runner_now(truth, runner, "registration = registration + 1000"),
+        "n.registration IS DISTINCT FROM a.registration",
+    ),
+    "its runner has left": (
+        lambda truth, runner: _runner_now(truth, runner, "left_at = now()"),
+        "n.left_at IS NOT NULL",
+    ),
+    "its runner has to leave": (
+        lambda truth, runner: _runner_now(truth, runner, "leave_requested_at = now()"),
+        "n.leave_requested_at IS NOT NULL",
+    ),
+    "its runner was lost": (
+        lambda truth, runner: _runner_now(truth, runner, "lost_at = now()"),
+        "n.lost_at IS NOT NULL",
+    ),
+    "its runner gives no sign": (
+        lambda truth, runner: _runner_now(truth, runner, "last_seen = now() - interval '31 seconds'"),
+        "n.last_seen < now()",
+    ),
+    "a session is to be stopped": (_stopped, "(SELECT true FROM stop_commands"),
+}
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The polls that something was read of one by one."""
+    seen: list[str] = []
+    look = polls._look
+
+    def noting(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
+        seen.extend(ask.poll_id for ask in asks)
+        return look(conn, asks, limits)
+
+    monkeypatch.setattr(polls, "_look", noting)
+    return seen
+
+
+def _two_parked(truth: Truth) -> tuple[Runner, Ask, Ask]:
+    """A runner with its poll, and another one's."""
+    runner = truth.runner(tags=["mine"])
+    return runner, truth.park(runner), truth.park(truth.runner())
+
+
+def _recheck(truth: Truth, looked_at: list[str], *asks: Ask) -> list[polls.Answer]:
+    looked_at.clear()
+    return truth.do(polls.recheck_polls, asks)
+
+
+def test_quiet_polls_are_not_looked_at_one_by_one(truth: Truth, looked_at: list[str]) -> None:
+    """Their rows are seen again all the same."""
+    _, first, second = _two_parked(truth)
+    truth.rows("UPDATE waiting_polls SET seen_at = now() - interval '1 minute'")
+
+    assert _recheck(truth, looked_at, first, second) == [PollAnswer(parked=True)] * 2
+
+    assert looked_at == []
+    assert truth.count("waiting_polls", "seen_at > now() - interval '30 seconds'") == 2
+
+
+@pytest.mark.parametrize("what", HAPPENINGS)
+@pytest.mark.parametrize("mutation", ["", "not asked for"])
+def test_a_poll_that_something_happened_to_is_looked_at(
+    truth: Truth, looked_at: list[str], monkeypatch: pytest.MonkeyPatch, what: str, mutation: str
+) -> None:
+    """And no other; with the question left out it is not noticed."""
+    happen, question = HAPPENINGS[what]
+    runner, concerned, other = _two_parked(truth)
+    happen(truth, runner)
+    if mutation:
+        asked = str(polls._STIRRED)
+        assert asked.count(question) == 1
+        left_out = asked.replace(question, f"false AND {question}")
+        if what == "a run was assigned and the message lost":
+            left_out = left_out.replace("(SELECT true FROM runs r", "false AND (SELECT true FROM runs r")
+        if what == "its runner is forgotten":
+            left_out = left_out.replace("n.registration IS DISTINCT", "false AND n.registration IS DISTINCT")
+        monkeypatch.setattr(polls, "_STIRRED", text(left_out))
+
+    _recheck(truth, looked_at, concerned, other)
+
+    assert looked_at == ([] if mutation else [concerned.poll_id])
+
+
+def test_a_poll_is_looked_at_when_its_runner_may_take_what_is_ready(truth: Truth, looked_at: list[str]) -> None:
+    """Workers may be away: then the re-check is what gives it out."""
+    _, concerned, other = _two_parked(truth)
+    run_id = truth.start(additional_demands=MINE).run_id
+
+    answer, quiet = _recheck(truth, looked_at, concerned, other)
+
+    assert isinstance(answer, PollAnswer)
+    assert [run.run_id for run in answer.runs] == [run_id]
+    assert quiet == PollAnswer(parked=True)
+    assert looked_at == [concerned.poll_id]
+    assert truth.waiting() == {other.poll_id}
+
+
+def test_a_poll_that_was_never_parked_is_looked_at(truth: Truth, looked_at: list[str]) -> None:
+    """Postgres was away when it came: nobody knows what its runner offers."""
+    _, first, second = _two_parked(truth)
+    first.offer = None
+
+    assert _recheck(truth, looked_at, first, second) == [PollAnswer(parked=True)] * 2
+
+    assert looked_at == [first.poll_id]
+    assert first.offer is not None
