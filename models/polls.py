@@ -232,9 +232,8 @@ def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tuple[set
         "again": STOP_TOLD_AGAIN_SECONDS,
     }
     rows = conn.execute(_STIRRED, values).all()
-    return {row.poll_id for row in rows if row.poll_id}, next(
-        row.newest_profile or 0 for row in rows if not row.poll_id
-    )
+    newest_profile = max(row.newest_profile or 0 for row in rows)
+    return {row.poll_id for row in rows if row.poll_id is not None}, newest_profile
 
 
 def give_up_polls(

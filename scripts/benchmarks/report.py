@@ -59,9 +59,10 @@ def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
             if not name.startswith(_ASIDES)
         ]
     cpu = ", ".join(f"{name} {share:.0f}" for name, share in measured.cpu.items())
+    pace = short(measured.pace_before) if measured.pace_before else ""
     first, *others = lines
     return [
-        (row.name, *first, cpu, f"{measured.load_before:.1f}", short(measured.pace_before), _taken(measured)),
+        (row.name, *first, cpu, f"{measured.load_before:.1f}", pace, _taken(measured)),
         *(("", *other, "", "", "", "") for other in others),
     ]
 
