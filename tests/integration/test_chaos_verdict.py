@@ -183,6 +183,14 @@ def test_a_failed_call_is_excused_by_what_must_break_it_and_by_nothing_else(
     assert not excused(failure, [])
 
 
+def test_a_call_that_the_loads_own_client_cut_off_is_no_failure() -> None:
+    """Nothing but a call without an answer: what has one was heard."""
+    text = "ReadError('') from ReadError(ClosedResourceError()) from ClosedResourceError()"
+    assert excused(Failure("heartbeat", "web-1", 10.0, 11.0, None, text), [])
+    assert not excused(Failure("heartbeat", "web-1", 10.0, 11.0, 500, text), [])
+    assert not excused(Failure("heartbeat", "web-1", 10.0, 11.0, None, "ReadError('') from ConnectionResetError()"), [])
+
+
 @pytest.fixture
 def way(database_url: str) -> Iterator[Network]:
     """The network to this test's Postgres."""

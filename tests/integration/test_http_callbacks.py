@@ -120,5 +120,6 @@ def test_runs_without_parents_ring_for_no_parent(settings: Settings, monkeypatch
         eventually(lambda: Actor.CALLBACKS in rung)
         rung.clear()
         web.client.finished(runner)
-        eventually(lambda: rung.count(Actor.DISPATCH) == 2, what="the rings of a submission and an end")
+        eventually(lambda: rung.count(Actor.BROADCAST) == 4, what="news of a submission, a claim, a start and an end")
+    assert rung.count(Actor.DISPATCH) == 1, "the submission gives work to do, an end that nobody waits for gives none"
     assert Actor.CALLBACKS not in rung
