@@ -108,21 +108,21 @@ _PARK = text("""
 """)
 
 # A row that a dispatcher holds is waited for: when it is gone then, its run is there to be found.
-_HOLD_WAITING = text("""
-    WITH mine AS MATERIALIZED (
-        SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) ORDER BY poll_id FOR UPDATE
-    )
-    UPDATE waiting_polls w SET seen_at = clock_timestamp() FROM mine WHERE w.poll_id = mine.poll_id
-    RETURNING w.poll_id
-""")
-
-_STIRRED = text("""
+_RENEW = """
     WITH mine AS MATERIALIZED (
         SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) ORDER BY poll_id FOR UPDATE
     ), renewed AS (
         UPDATE waiting_polls w SET seen_at = clock_timestamp() FROM mine WHERE w.poll_id = mine.poll_id
         RETURNING w.poll_id
     )
+"""
+_HELD = _RENEW + "SELECT poll_id FROM renewed"
+_HOLD_WAITING = text(_HELD)
+
+# The first row is for the newest demand profile; the others are the polls that are no longer as they were parked.
+_CHANGED = (
+    _RENEW
+    + """
     SELECT NULL AS poll_id, max(profile_id) AS newest_profile FROM demand_profiles
     UNION ALL
     SELECT a.poll_id, NULL
@@ -137,7 +137,9 @@ _STIRRED = text("""
         OR (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
             AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1)
         OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1)
-""")
+"""
+)
+_STIRRED = text(_CHANGED)
 
 _UNPARK = text("DELETE FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) RETURNING poll_id")
 

@@ -16,8 +16,8 @@ from tests.support.truth import Runner, Truth
 MINE = Demands(tags=("mine",))
 
 
-def _runner_now(truth: Truth, runner: Runner, change: str) -> None:
-    truth.rows(f"UPDATE runners SET {change} WHERE runner_id = :r", r=runner.runner_id)
+def _runner_with(change: str) -> Callable[[Truth, Runner], object]:
+    return lambda truth, runner: truth.rows(f"UPDATE runners SET {change} WHERE runner_id = :r", r=runner.runner_id)
 
 
 def _stopped(truth: Truth, runner: Runner) -> None:
@@ -45,23 +45,23 @@ HAPPENINGS: dict[str, tuple[Callable[[Truth, Runner], object], str]] = {
         "n.runner_id IS NULL",
     ),
     "its runner has registered anew": (
-        lambda truth, runner: _runner_now(truth, runner, "registration = registration + 1000"),
+        _runner_with("registration = registration + 1000"),
         "n.registration IS DISTINCT FROM a.registration",
     ),
     "its runner has left": (
-        lambda truth, runner: _runner_now(truth, runner, "left_at = now()"),
+        _runner_with("left_at = now()"),
         "n.left_at IS NOT NULL",
     ),
     "its runner has to leave": (
-        lambda truth, runner: _runner_now(truth, runner, "leave_requested_at = now()"),
+        _runner_with("leave_requested_at = now()"),
         "n.leave_requested_at IS NOT NULL",
     ),
     "its runner was lost": (
-        lambda truth, runner: _runner_now(truth, runner, "lost_at = now()"),
+        _runner_with("lost_at = now()"),
         "n.lost_at IS NOT NULL",
     ),
     "its runner gives no sign": (
-        lambda truth, runner: _runner_now(truth, runner, "last_seen = now() - interval '31 seconds'"),
+        _runner_with("last_seen = now() - interval '31 seconds'"),
         "n.last_seen < now()",
     ),
     "a session is to be stopped": (_stopped, "(SELECT true FROM stop_commands"),
