@@ -116,13 +116,12 @@ _RENEW = """
         RETURNING w.poll_id
     )
 """
-_HELD = _RENEW + "SELECT poll_id FROM renewed"
+_RENEWED = "SELECT poll_id FROM renewed"
+_HELD = _RENEW + _RENEWED
 _HOLD_WAITING = text(_HELD)
 
 # The first row is for the newest demand profile; the others are the polls that are no longer as they were parked.
-_CHANGED = (
-    _RENEW
-    + """
+_CHANGED = """
     SELECT NULL AS poll_id, max(profile_id) AS newest_profile FROM demand_profiles
     UNION ALL
     SELECT a.poll_id, NULL
@@ -138,8 +137,8 @@ _CHANGED = (
             AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1)
         OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1)
 """
-)
-_STIRRED = text(_CHANGED)
+_RENEWED_OR_CHANGED = _RENEW + _CHANGED
+_STIRRED = text(_RENEWED_OR_CHANGED)
 
 _UNPARK = text("DELETE FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) RETURNING poll_id")
 
