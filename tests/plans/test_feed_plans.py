@@ -59,7 +59,7 @@ def plan_of(truth: Truth, which: FeedFilter, after: int, way: str) -> Plan:
 def test_a_page_of_everything_is_read_in_the_order_of_positions(long_history: Truth, after: int, way: str) -> None:
     """Its own length, wherever it begins; nothing is sorted or thrown away."""
     plan = plan_of(long_history, EVERYTHING, after, way)
-    assert plan.indexes("events") == {"uq_events_feed_pos"}
+    assert plan.indexes("events") == {"uq_events_position"}
     assert plan.touched("events") <= PAGE
 
 
@@ -80,7 +80,7 @@ def test_a_page_of_one_session_looks_at_hardly_anything_else(long_history: Truth
 def test_a_filter_that_nothing_passes_walks_a_bounded_stretch(long_history: Truth, which: FeedFilter, way: str) -> None:
     """A page of a sparse feed costs a stretch of history, never all of it."""
     plan = plan_of(long_history, which, 0, way)
-    assert plan.indexes("events") == {"uq_events_feed_pos"}
+    assert plan.indexes("events") == {"uq_events_position"}
     assert plan.touched("events") <= SPAN
 
 
@@ -96,7 +96,7 @@ def test_a_look_at_the_head_touches_one_event(long_history: Truth, way: str) -> 
 
 def test_numbering_reads_only_what_waits(long_history: Truth) -> None:
     """From the small index of events without a position, above the floor."""
-    statement = text("SELECT id FROM events WHERE feed_pos IS NULL AND id > :floor ORDER BY id LIMIT :batch FOR UPDATE")
+    statement = text("SELECT id FROM events WHERE feed_pos IS NULL AND id > :floor ORDER BY id LIMIT :batch FOR NO KEY UPDATE")
     with long_history.engine.connect() as connection:
         plan = explain(connection, statement, {"floor": HISTORY - 1000, "batch": 1000})
         connection.rollback()

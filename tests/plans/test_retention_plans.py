@@ -58,7 +58,7 @@ def test_the_oldest_events_are_read_from_the_floor_on(crowded: Truth, floor: int
     """As many as one pass takes, wherever the floor is; nothing is sorted."""
     crowded.rows("UPDATE feed_head SET floor = :floor", floor=floor)
     plan = plan_of(crowded, retention._OLDEST, {"age": 30 * DAY, "most": MOST}, way)
-    assert plan.indexes("events") == {"uq_events_feed_pos"}
+    assert plan.indexes("events") == {"uq_events_position"}
     assert plan.touched("events") <= MOST
 
 
