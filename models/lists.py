@@ -232,7 +232,7 @@ def page_statement(listed: Listed, wanted: frozenset[str], role: Role, *, is_nex
     page = page.order_by(table.c.created_at.desc(), row_id.desc()).limit(bindparam("most", type_=BigInteger))
     inner = page.subquery("page")
     return (
-        select(feed_head.c.epoch, feed_head.c.last_pos, *inner.c)
+        select(*inner.c, feed_head.c.epoch, feed_head.c.last_pos)
         .select_from(feed_head.outerjoin(inner, true()))
         .order_by(inner.c.created_at.desc(), inner.c[row_id.key or ""].desc())
     )

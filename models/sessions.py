@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
@@ -35,12 +34,11 @@ class Session:
 
 SESSION_COLUMNS = tuple(sessions.c[field.name] for field in fields(Session))
 _READ = select(*SESSION_COLUMNS).where(sessions.c.session_id == any_of("session_ids"))
-_IN_ORDER = attrgetter(*(field.name for field in fields(Session)))
 
 
 def as_session(row: Row[Any]) -> Session:
-    """Return the object for a row that holds at least ``SESSION_COLUMNS``, by name."""
-    return Session(*_IN_ORDER(row))
+    """Return the object for a row that begins with ``SESSION_COLUMNS``, in their order."""
+    return Session(*row[: len(SESSION_COLUMNS)])
 
 
 def session_json(session: Session) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Submitting runs: the row of the run, of its session when it starts one, and their first lines of history."""
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -133,7 +134,12 @@ def _ensure_demands(conn: Connection, items: Sequence[NewRun]) -> dict[str, int]
 def _demands(item: NewRun, session: Row[Any] | None) -> Demands:
     if item.type is RunType.RESUME and session is not None:
         return resume_demands(session).merged(item.additional_demands)
-    return Demands(executor_type=AUTONOMOUS).merged(item.additional_demands)
+    return _start_demands(item.additional_demands)
+
+
+@functools.lru_cache(1024)
+def _start_demands(additional: Demands) -> Demands:
+    return Demands(executor_type=AUTONOMOUS).merged(additional)
 
 
 def resume_demands(session: Row[Any]) -> Demands:

@@ -96,7 +96,9 @@ def test_a_look_at_the_head_touches_one_event(long_history: Truth, way: str) -> 
 
 def test_numbering_reads_only_what_waits(long_history: Truth) -> None:
     """From the small index of events without a position, above the floor."""
-    statement = text("SELECT id FROM events WHERE feed_pos IS NULL AND id > :floor ORDER BY id LIMIT :batch FOR NO KEY UPDATE")
+    statement = text(
+        "SELECT id FROM events WHERE feed_pos IS NULL AND id > :floor ORDER BY id LIMIT :batch FOR NO KEY UPDATE"
+    )
     with long_history.engine.connect() as connection:
         plan = explain(connection, statement, {"floor": HISTORY - 1000, "batch": 1000})
         connection.rollback()
