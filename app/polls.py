@@ -115,6 +115,11 @@ class Polls:
             metrics.POLLS_PARKED.set(len(self._held))
         return answer
 
+    @property
+    def any_held(self) -> bool:
+        """Whether a poll of this process waits, or is about to."""
+        return bool(self._held)
+
     def runners(self) -> Iterable[Sign]:
         """The runners whose polls are held, and who asks for them."""
         return {(poll.ask.runner_id, poll.ask.subject) for poll in self._held.values()}

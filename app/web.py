@@ -13,6 +13,7 @@ from app.health import Health
 from app.limits import CallerLimits
 from app.polls import Polls
 from app.pulse import Pulse
+from app.rings import Rings
 from app.signs import Signs
 from app.verbs import Verbs
 from app.waits import Waits
@@ -49,7 +50,8 @@ class Web:
         self.writes = Attempts(self._writing, self._contact)
         self.reads = Attempts(self._reading, self._contact)
         self.bells = Bells(settings)
-        self.verbs = Verbs(self.writes, settings, self.limits, self.bells.ring)
+        self._rings = Rings(self.writes, self.bells.ring, lambda: self.polls.any_held)
+        self.verbs = Verbs(self.writes, settings, self.limits, self._rings.ring)
         self.polls = Polls(
             self.verbs.polls,
             drain,
@@ -100,6 +102,7 @@ class Web:
         return {
             "pulse": self._pulse.beat_forever(),
             "re-check": self.polls.recheck_forever(),
+            "rings": self._rings.look_forever(),
             "waits": self.waits.look_forever(),
             "feed": self.feed.read_forever(),
             **self.callers.forever(),

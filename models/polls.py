@@ -142,6 +142,8 @@ _STIRRED = text(_RENEWED_OR_CHANGED)
 
 _UNPARK = text("DELETE FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) RETURNING poll_id")
 
+_ANYONE = text("SELECT EXISTS (SELECT FROM waiting_polls)")
+
 _LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
 
 _WAITING = text("""
@@ -247,6 +249,11 @@ def give_up_polls(
     conn.execute(_UNPARK, {"polls": list(poll_ids)})
     found = confirm_polls(conn, poll_ids, limits=limits)
     return [found.get(poll_id, []) for poll_id in poll_ids]
+
+
+def anyone_waits(conn: Connection) -> bool:
+    """Whether a poll is parked anywhere. What is committed by now, a poll that is parked later claims itself."""
+    return bool(conn.execute(_ANYONE).scalar_one())
 
 
 def promise_waiting(conn: Connection, limit: int = 500) -> Promised:
