@@ -17,6 +17,7 @@ from models.runs import Run, read_runs
 from models.submit import submit_runs
 from runtime.settings import Settings
 from tests.support import delivering
+from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, Step, is_noticed
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
 from tests.support.truth import Truth
 from tests.support.web import WebInThread, served, until_ready
@@ -142,3 +143,15 @@ def test_a_hang_up_that_nobody_hears_of_is_noticed(
     monkeypatch.setattr(hangup.Client, "__init__", blind)
     with pytest.raises(AssertionError, match="taken along"):
         delivering.who_hangs_up_takes_no_run_along(truth, web_on())
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param((LOOK, FIND_NOTHING, PARK, CLAIM, SUBMIT), id="a look before the commit"),
+        pytest.param((FIND_NOTHING, SUBMIT, LOOK, PARK), id="no second claim"),
+    ],
+)
+def test_a_dispatch_that_is_not_rung_is_noticed(truth: Truth, order: tuple[Step, ...]) -> None:
+    """A poll that waits beside a run that nobody rang for."""
+    assert not is_noticed(truth, order)

@@ -1,0 +1,119 @@
+"""Dispatch is rung for whom it may serve: a poll that waits, wherever it does."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from app import rings
+from app.batching import Attempts
+from app.rings import Rings
+from runtime.metrics import RINGS
+from runtime.names import Actor
+from runtime.postgres import async_engine
+from runtime.processes import free_port
+from runtime.settings import Settings
+from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, is_noticed, orders
+from tests.support.truth import Truth
+from tests.support.waiting import eventually, eventually_async
+from tests.support.web import WebInThread, served, until_ready
+from tests.support.working import working
+
+ROUNDS = 25
+
+
+@pytest.fixture
+def truth(engine: Engine) -> Truth:
+    return Truth(engine)
+
+
+def rung() -> Callable[[], float]:
+    """How often dispatch has been rung since."""
+    counters = [RINGS.labels(Actor.DISPATCH, outcome) for outcome in ("sent", "coalesced")]
+    before = sum(counter._value.get() for counter in counters)
+    return lambda: sum(counter._value.get() for counter in counters) - before
+
+
+@pytest.mark.parametrize("order", orders((FIND_NOTHING, PARK, CLAIM), (SUBMIT, LOOK)), ids=" | ".join)
+def test_no_order_of_commits_leaves_a_poll_and_a_run_alone(truth: Truth, order: tuple[str, ...]) -> None:
+    """Either the poll finds the run in its second claim, or the look behind the submission's commit finds the poll."""
+    assert is_noticed(truth, order)
+
+
+def test_a_submission_rings_when_a_poll_waits_in_another_process_and_only_then(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks follow one another, so what the first one rang would have been counted when the second one has rung."""
+    monkeypatch.setattr(rings, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(rings, "WAITING_SECONDS", 3600.0)
+    times = rung()
+    with served(settings) as web:
+        until_ready(web)
+        web.client.submit()
+        poll = truth.park(truth.runner(executor_type="another"), instance="web-2")
+        _submit_and_expect(web, times, 1)
+
+        truth.give_up(poll)
+        # It was seen to wait a moment ago: rung at once, and looked for again.
+        _submit_and_expect(web, times, 2)
+        eventually(lambda: web.app.state.web._rings._waiting_until < 0, what="a look that finds nobody")
+        web.client.submit()
+
+        truth.park(truth.runner(executor_type="another"), instance="web-2")
+        _submit_and_expect(web, times, 3)
+
+
+def _submit_and_expect(web: WebInThread, times: Callable[[], float], count: int) -> None:
+    web.client.submit()
+    eventually(lambda: times() >= count, what="a ring")
+    assert times() == count
+
+
+def test_polls_and_submissions_that_meet_all_come_together(settings: Settings) -> None:
+    """Sent at the same moment to two processes that never re-check, beside a worker that sweeps never: each poll ends
+    with the run, by its second claim or because dispatch was rung.
+    """
+    slow = settings.model_copy(update={"recheck_seconds": 3600.0})
+    with served(slow) as one, served(slow) as other, working(slow):
+        for web in (one, other):
+            until_ready(web)
+            eventually(lambda web=web: web.app.state.web.mailbox.connected, what="the mailbox")
+        runner = other.client.register()
+        for _ in range(ROUNDS):
+            poll = other.client.meanwhile(other.client.poll, runner, 30)
+            submitted = one.client.submit()
+            assert poll.result(40).json()["run"]["run_id"] == submitted["run_id"]
+
+
+async def test_a_look_that_fails_rings(settings: Settings) -> None:
+    """A ring in vain costs a worker a moment, a missing one costs a runner seconds."""
+    port = free_port()
+    away = settings.model_copy(update={"database_url": f"postgresql+psycopg://127.0.0.1:{port}/none"})
+    engine = async_engine(away)
+    heard: list[Actor] = []
+    ringing = Rings(Attempts(engine), heard.append, lambda: False)
+    looking = asyncio.create_task(ringing.look_forever())
+
+    ringing.ring(Actor.DISPATCH)
+    ringing.ring(Actor.BROADCAST)
+
+    async def both() -> bool:
+        return len(heard) == 2
+
+    await eventually_async(both)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    await engine.dispose()
+    assert heard == [Actor.BROADCAST, Actor.DISPATCH]
+
+
+async def test_who_holds_a_poll_rings_without_a_look(settings: Settings) -> None:
+    """Nothing looks here: what rings does not wait for it."""
+    engine = async_engine(settings)
+    heard: list[Actor] = []
+
+    Rings(Attempts(engine), heard.append, lambda: True).ring(Actor.DISPATCH)
+
+    assert heard == [Actor.DISPATCH]
+    await engine.dispose()

@@ -1,0 +1,44 @@
+"""A poll that is being parked beside a submission: their steps, and every order in which these can happen."""
+
+from collections.abc import Callable, Sequence
+from itertools import permutations
+from typing import TypeAlias
+
+from models.polls import answer_polls, anyone_waits
+from tests.support.truth import Truth, asking, told
+
+Step: TypeAlias = str
+FIND_NOTHING, PARK, CLAIM, SUBMIT, LOOK = "finds nothing", "is parked", "claims once more", "submitted", "looked"
+
+
+def orders(*sequences: Sequence[Step]) -> list[tuple[Step, ...]]:
+    """Every order of all the steps in which each sequence keeps its own."""
+    steps = [step for sequence in sequences for step in sequence]
+    return [
+        order
+        for order in permutations(steps)
+        if all([step for step in order if step in sequence] == list(sequence) for sequence in sequences)
+    ]
+
+
+def is_noticed(truth: Truth, order: Sequence[Step]) -> bool:
+    """Whether the poll got the run at once, or whoever submitted it learned that a poll waits."""
+    poll = asking(truth.runner())
+    runs: list[str] = []
+    looks: list[bool] = []
+    with truth.engine.connect() as parking:
+
+        def claim() -> None:
+            if not runs:
+                runs.extend(run.run_id for run in truth.second(poll)[0].runs)
+
+        steps: dict[Step, Callable[[], object]] = {
+            FIND_NOTHING: lambda: runs.extend(run.run_id for run in told(answer_polls(parking, [poll])[0]).runs),
+            PARK: parking.commit,
+            CLAIM: claim,
+            SUBMIT: truth.start,
+            LOOK: lambda: looks.append(truth.do(anyone_waits)),
+        }
+        for step in order:
+            steps[step]()
+    return bool(runs) or any(looks)
