@@ -35,7 +35,7 @@ Verb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | Coord
 
 # As long as the last flush took, within these: a machine that is slow just now gets fewer, larger ones.
 SHORTEST_GATHER_SECONDS = 0.001
-LONGEST_GATHER_SECONDS = 0.02
+LONGEST_GATHER_SECONDS = 0.04
 # What takes longer than this is counted as held.
 PROMPT_SECONDS = 1.0
 FOREIGN_KEY_VIOLATION = "23503"
@@ -302,7 +302,7 @@ class GroupCommit(Generic[Item, Result]):
 
 
 def _company(took: float) -> float:
-    return min(max(took, SHORTEST_GATHER_SECONDS), LONGEST_GATHER_SECONDS)
+    return min(max(2 * took, SHORTEST_GATHER_SECONDS), LONGEST_GATHER_SECONDS)
 
 
 async def held(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:
