@@ -11,7 +11,7 @@ from dramatiq import Message
 
 from runtime.logs import log
 from runtime.metrics import RINGS
-from runtime.names import QUEUE_OF, Actor, hint_key, messages_key, queue_key
+from runtime.names import QUEUE_OF, Actor, bell_key, hint_key, messages_key, queue_key
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 
@@ -24,11 +24,11 @@ MAX_WAITING_HINTS: Final = 100
 HINT_SECONDS: Final = 30
 
 # A message that still waits in its queue will see what was committed before this ring; one that was fetched may have
-# begun to read before. Message and queue are where Dramatiq's own enqueue puts them.
+# begun to read before. Message and queue are where Dramatiq's own enqueue puts them. The bell wakes one consumer.
 _RING: Final = """
 local sent = {}
-for place = 1, #KEYS / 3 do
-    local hint, queue, messages = KEYS[3 * place - 2], KEYS[3 * place - 1], KEYS[3 * place]
+for place = 1, #KEYS / 4 do
+    local hint, queue, messages, bell = unpack(KEYS, 4 * place - 3, 4 * place)
     local id, message = ARGV[2 * place + 1], ARGV[2 * place + 2]
     local last = redis.call('GET', hint)
     local waits = last and redis.call('LPOS', queue, last)
@@ -36,6 +36,9 @@ for place = 1, #KEYS / 3 do
         redis.call('HSET', messages, id, message)
         redis.call('RPUSH', queue, id)
         redis.call('SET', hint, id, 'EX', ARGV[2])
+        if redis.call('LLEN', bell) < redis.call('LLEN', queue) then
+            redis.call('RPUSH', bell, '')
+        end
         sent[#sent + 1] = place
     end
 end
@@ -59,7 +62,7 @@ class Ringer:
         values: list[str | bytes | int] = [MAX_WAITING_HINTS, HINT_SECONDS]
         for actor in actors:
             queue = QUEUE_OF[actor]
-            keys += [hint_key(actor), queue_key(queue), messages_key(queue)]
+            keys += [hint_key(actor), queue_key(queue), messages_key(queue), bell_key(queue)]
             values += _message(actor)
         places = self._ring(keys=keys, args=values)
         sent = {actors[place - 1] for place in places}

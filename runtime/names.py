@@ -52,6 +52,11 @@ def queue_key(queue: str) -> str:
     return f"{NAMESPACE}:{queue}"
 
 
+def bell_key(queue: str) -> str:
+    """A list with an entry for each waiting message: who takes one out has been woken, and nobody else with him."""
+    return f"{queue_key(queue)}.bell"
+
+
 def messages_key(queue: str) -> str:
     """The hash in which Dramatiq keeps the messages themselves, by id."""
     return f"{queue_key(queue)}.msgs"

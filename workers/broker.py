@@ -20,7 +20,7 @@ from dramatiq.common import iter_queue
 from dramatiq.middleware import AgeLimit, Retries
 
 from runtime.logs import log
-from runtime.names import NAMESPACE, queue_key
+from runtime.names import NAMESPACE, bell_key
 from runtime.redis_client import FAILED, sync_client
 
 logger = log(__name__)
@@ -70,19 +70,22 @@ class WakingBroker(RedisBroker):
         """Enqueue a hint. Raises ValueError for a delayed one: what is due later is a row with a time in it."""
         if delay is not None:
             raise ValueError("hints are not delayed")
-        return super().enqueue(message)
+        enqueued = super().enqueue(message)
+        self.wake(message.queue_name)
+        return enqueued
 
     def close(self) -> None:
         """Give back the idle connections; a thread that still waits in Redis keeps its own until it ends."""
         self.client.connection_pool.disconnect(inuse_connections=False)
 
     def wait(self, queue_name: str) -> None:
-        """Return when the queue holds a message, or after BLOCK_SECONDS. Moving the first id onto itself changes
-        nothing.
-        """
-        key = queue_key(queue_name)
+        """Return when it is this consumer that shall fetch a message, or after BLOCK_SECONDS, to look all the same."""
         with self._patience(BLOCK_SECONDS + STALLED_SECONDS):
-            self.client.blmove(key, key, timeout=BLOCK_SECONDS, src="LEFT", dest="LEFT")
+            self.client.blpop([bell_key(queue_name)], timeout=BLOCK_SECONDS)
+
+    def wake(self, queue_name: str, consumers: int = 1) -> None:
+        """Have so many consumers look, of those that wait."""
+        self.client.rpush(bell_key(queue_name), *[b""] * consumers)
 
     def postpone_maintenance(self) -> None:
         """Declare nobody dead until everybody had time for a sign of life: after our start, which may be Redis's too,
@@ -161,6 +164,7 @@ class WakingConsumer(Consumer):
             return
         try:
             self._broker.do_requeue(self._queue, *ids)
+            self._broker.wake(self._queue, len(ids))
         except FAILED as error:
             logger.warning("messages are left to maintenance", queue=self._queue, count=len(ids), error=str(error))
         self._in_hand.difference_update(ids)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import cast
 
@@ -11,7 +12,8 @@ import pytest
 from dramatiq import Message, Worker
 from redis import Redis
 
-from runtime.names import queue_key
+from runtime.bells import Ringer
+from runtime.names import Actor, bell_key, hint_key, queue_key
 from runtime.redis_client import sync_client
 from tests.support.redis_faults import blocked_clients, frozen
 from tests.support.servers import OwnRedis
@@ -94,8 +96,49 @@ def test_an_idle_worker_is_woken_by_a_message(redis_url: str, client: Redis, mon
         client.client_kill_filter(_type="normal", skipme=True)
 
 
+def test_a_message_wakes_one_of_several_workers(redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis serves all it will serve before it answers anybody: the others still wait when the first one is back."""
+    monkeypatch.setattr("workers.broker.BLOCK_SECONDS", 40)
+    monkeypatch.setattr("workers.broker.ANSWER_TIMEOUT", 50)
+    broker = WakingBroker(redis_url)
+    with ThreadPoolExecutor() as threads:
+        waits = [threads.submit(broker.wait, QUEUE) for _ in range(3)]
+        eventually(lambda: blocked_clients(client) == 3)
+        send(redis_url, 1)
+        eventually(lambda: any(wait.done() for wait in waits))
+        assert blocked_clients(client) == 2
+        broker.wake(QUEUE, 2)
+        for wait in waits:
+            wait.result(30)
+    broker.close()
+
+
+def test_a_message_whose_worker_died_when_it_was_woken_is_found_by_another(redis_url: str, client: Redis) -> None:
+    """The bell woke somebody who fetched nothing; whoever waits looks once a second all the same."""
+    send(redis_url, 1)
+    assert client.blpop([bell_key(QUEUE)], timeout=10)
+
+    work = Work()
+    with working(redis_url, work):
+        eventually(lambda: work.ended == [1])
+        eventually(lambda: left(client) == 0)
+
+
+def test_a_bell_is_no_longer_than_its_queue(client: Redis) -> None:
+    """Without any worker clients ring on."""
+    ringer = Ringer(client)
+    for _ in range(3):
+        ringer.send(Actor.DISPATCH, Actor.CALLBACKS)
+        client.delete(hint_key(Actor.DISPATCH))
+    assert client.llen(queue_key(QUEUE)) == 4
+    assert client.llen(bell_key(QUEUE)) == 4
+    client.rpop(queue_key(QUEUE), 4)
+    ringer.send(Actor.DISPATCH)
+    assert client.llen(bell_key(QUEUE)) == 4
+
+
 def test_waiting_changes_neither_the_order_nor_the_number_of_messages(redis_url: str, client: Redis) -> None:
-    """Several workers are woken by one message; one gets it, and the rest of the queue is as it was."""
+    """Several workers wait for the same queue; each message goes to one, and the rest of the queue is as it was."""
     work = Work()
     with working(redis_url, work, threads=1), working(redis_url, work, threads=1), working(redis_url, work, threads=1):
         eventually(lambda: blocked_clients(client) == 3)
