@@ -168,7 +168,8 @@ class GroupCommit(Generic[Item, Result]):
 
     An item whose caller was cancelled still commits. ``after`` is called with the results of each commit when their
     answers are on the way: bells are rung there. ``gather`` says how many seconds the next flush waits for company:
-    for what is not urgent. ``alone``: the verb changes everything in one statement.
+    for what is not urgent; without it none waits, since items come many at a time. ``alone``: the verb changes
+    everything in one statement.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class GroupCommit(Generic[Item, Result]):
         verb: Verb[Item, Result],
         *,
         after: Callable[[Sequence[Result | CoordinatorError]], None] = lambda _: None,
-        gather: Callable[[], float] = lambda: 0.0,
+        gather: Callable[[], float] | None = lambda: 0.0,
         alone: bool = False,
         max_items: int = 256,
         max_bytes: int = 4 * 1024**2,
@@ -231,7 +232,7 @@ class GroupCommit(Generic[Item, Result]):
         pause = 0.0
         try:
             while self._waiting:
-                pause = max(self._gather(), pause)
+                pause = 0.0 if self._gather is None else max(self._gather(), pause)
                 if pause > 0 and len(self._waiting) < self._max_items:
                     await asyncio.sleep(pause)
                 riders = self._take()

@@ -34,6 +34,10 @@ SOON_SECONDS = 0.025
 LATER_SECONDS = 0.1
 
 
+def _at_once() -> float:
+    return 0.0
+
+
 class Verbs:
     """Every change a request can make. ``ring`` is told after each commit that gave somebody something to do."""
 
@@ -48,11 +52,11 @@ class Verbs:
         submit = partial(submit_runs, max_depth=limits.max_depth)
         report = partial(report_runs, limits=limits)
         self.submit = self._queue(submit, work)
-        self.submit_bulk = self._queue(submit, work)
+        self.submit_bulk = self._queue(submit, work, gather=None)
         self.report = self._reporting(report)
-        self.report_bulk = self._reporting(report)
+        self.report_bulk = self._reporting(report, gather=None)
         self.append = self._queue(append_events, news)
-        self.append_bulk = self._queue(append_events, news)
+        self.append_bulk = self._queue(append_events, news, gather=None)
         self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), ends)
         self.stop_runs = self._queue(partial(stop_runs, limits=limits), ends)
         self.bind = self._queue(bind_sessions, news)
@@ -101,7 +105,9 @@ class Verbs:
 
         return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather, max_items=max_items)
 
-    def _reporting(self, verb: Verb[Report, ReportResult]) -> GroupCommit[Report, ReportResult]:
+    def _reporting(
+        self, verb: Verb[Report, ReportResult], *, gather: Callable[[], float] | None = _at_once
+    ) -> GroupCommit[Report, ReportResult]:
         """A queue of reports, which rings for parents only when one of them may have something to hear, and for
         dispatch only when there may be something new to give out.
         """
@@ -114,7 +120,7 @@ class Verbs:
                 self._ring(Actor.DISPATCH)
             return True
 
-        return self._queue(verb, (Actor.BROADCAST,), count=count)
+        return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather)
 
     def _queue(
         self,
@@ -122,7 +128,7 @@ class Verbs:
         rings: Sequence[Actor],
         *,
         count: Callable[[Sequence[Any]], bool] = lambda _: True,
-        gather: Callable[[], float] = lambda: 0.0,
+        gather: Callable[[], float] | None = _at_once,
         max_items: int | None = None,
         alone: bool = False,
     ) -> GroupCommit[Item, Result]:

@@ -56,9 +56,11 @@ _OWNERLESS_RUNS = text("""
 """)
 
 _OWNERLESS_SESSIONS = text("""
-    SELECT s.session_id FROM sessions s LEFT JOIN runners n ON n.runner_id = s.runner_id
-    WHERE s.runner_id IS NOT NULL
-      AND (n.runner_id IS NULL OR n.lost_at IS NOT NULL OR n.left_at IS NOT NULL OR n.registration <> s.registration)
+    WITH live AS MATERIALIZED (
+        SELECT session_id, runner_id, registration FROM sessions WHERE runner_id IS NOT NULL
+    )
+    SELECT s.session_id FROM live s LEFT JOIN runners n ON n.runner_id = s.runner_id
+    WHERE (n.runner_id IS NULL OR n.lost_at IS NOT NULL OR n.left_at IS NOT NULL OR n.registration <> s.registration)
       -- with a run in hand it is settled when that run is
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id
                       AND r.status IN ('claimed', 'running', 'stopping'))
