@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app import batching
 from app.batching import Attempts, GroupCommit, Unavailable, held
 from models.errors import CoordinatorError, NotFound, Unstorable
 from runtime.postgres import async_engine
@@ -69,6 +70,22 @@ def test_a_lone_item_waits_for_nothing_and_the_rest_ride_together(
 
     run(settings, scenario)
     assert written(engine) == list(range(100))
+
+
+def test_what_comes_many_at_a_time_waits_for_no_company(
+    settings: Settings, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it to gather, this test would run out of time."""
+    monkeypatch.setattr(batching, "SHORTEST_GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr(batching, "LONGEST_GATHER_SECONDS", 3600.0)
+
+    async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
+        verb = Writer()
+        queue = GroupCommit(attempts, verb, gather=None, max_items=2)
+        assert await queue.many((n, 0) for n in range(5)) == list(range(5))
+        assert [len(batch) for batch in verb.batches] == [2, 2, 1]
+
+    run(settings, scenario)
 
 
 def test_a_batch_has_at_most_so_many_items_and_bytes(settings: Settings, table: str) -> None:
