@@ -168,7 +168,7 @@ class GroupCommit(Generic[Item, Result]):
 
     An item whose caller was cancelled still commits. ``after`` is called with the results of each commit when their
     answers are on the way: bells are rung there. ``gather`` says how many seconds the next flush waits for company:
-    for what is not urgent; without it none waits, since items come many at a time. ``alone``: the verb changes
+    for what is not urgent. None: its items come many at a time and wait for no others. ``alone``: the verb changes
     everything in one statement.
     """
 
