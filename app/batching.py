@@ -33,7 +33,7 @@ P = ParamSpec("P")
 Work: TypeAlias = Callable[[Connection], T]
 Verb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | CoordinatorError]]
 
-# As long as the last flush took, within these: a machine that is slow just now gets fewer, larger ones.
+# Twice as long as the last flush took, within these: a machine that is slow just now gets fewer, larger ones.
 SHORTEST_GATHER_SECONDS = 0.001
 LONGEST_GATHER_SECONDS = 0.04
 # What takes longer than this is counted as held.
@@ -156,6 +156,11 @@ class Attempts:
             task.exception()
 
 
+def at_once() -> float:
+    """What is urgent gathers for no time of its own."""
+    return 0.0
+
+
 @dataclass(slots=True, eq=False)
 class _Rider(Generic[Item, Result]):
     item: Item
@@ -178,7 +183,7 @@ class GroupCommit(Generic[Item, Result]):
         verb: Verb[Item, Result],
         *,
         after: Callable[[Sequence[Result | CoordinatorError]], None] = lambda _: None,
-        gather: Callable[[], float] | None = lambda: 0.0,
+        gather: Callable[[], float] | None = at_once,
         alone: bool = False,
         max_items: int = 256,
         max_bytes: int = 4 * 1024**2,

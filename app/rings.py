@@ -37,11 +37,12 @@ class Rings:
             self._ring(actor)
             return
         now = asyncio.get_running_loop().time()
-        if now < self._waiting_until:
+        known = now < self._waiting_until
+        if known:
             self._ring(actor)
         else:
             self._owed = True
-        if now >= min(self._waiting_until, self._looked_at + LOOK_AGAIN_SECONDS):
+        if not known or now >= self._looked_at + LOOK_AGAIN_SECONDS:
             self._due.set()
 
     async def look_forever(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from app.batching import Attempts, GroupCommit, Verb
+from app.batching import Attempts, GroupCommit, Verb, at_once
 from app.polls import PollVerbs
 from models.base import Limits
 from models.bind import bind_sessions, patch_sessions, report_session_statuses
@@ -32,10 +32,6 @@ MOST_TOUCHES = 2_000
 # What is not urgent waits for company: beats and polls where nothing is to be had so long, ends of polls longer.
 SOON_SECONDS = 0.025
 LATER_SECONDS = 0.1
-
-
-def _at_once() -> float:
-    return 0.0
 
 
 class Verbs:
@@ -106,7 +102,7 @@ class Verbs:
         return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather, max_items=max_items)
 
     def _reporting(
-        self, verb: Verb[Report, ReportResult], *, gather: Callable[[], float] | None = _at_once
+        self, verb: Verb[Report, ReportResult], *, gather: Callable[[], float] | None = at_once
     ) -> GroupCommit[Report, ReportResult]:
         """A queue of reports, which rings for parents only when one of them may have something to hear, and for
         dispatch only when there may be something new to give out.
@@ -128,7 +124,7 @@ class Verbs:
         rings: Sequence[Actor],
         *,
         count: Callable[[Sequence[Any]], bool] = lambda _: True,
-        gather: Callable[[], float] | None = _at_once,
+        gather: Callable[[], float] | None = at_once,
         max_items: int | None = None,
         alone: bool = False,
     ) -> GroupCommit[Item, Result]:

@@ -1,6 +1,6 @@
 """What a runner's poll does: answer it, park it, look after it, give it up; and the worker's pass over parked ones."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,10 +177,7 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     answers, open_asks = _tell(conn, asks, looks, limits)
     _claim(conn, open_asks, answers, limits, _newest_profile(looks))
     idle = [one for one in open_asks if _answer(answers, one).empty]
-    _park(conn, idle)
-    for one in idle:
-        one.ask.offer = one.offer
-        _answer(answers, one).parked = True
+    _park(conn, idle, answers)
     return [answers[ask.poll_id] for ask in asks]
 
 
@@ -199,10 +196,7 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     if done:
         conn.execute(_UNPARK, {"polls": done})
     idle = [one for one in open_asks if _answer(answers, one).empty]
-    _park(conn, [one for one in idle if one.ask.poll_id not in held])
-    for one in idle:
-        one.ask.offer = one.offer
-        _answer(answers, one).parked = True
+    _park(conn, idle, answers, held)
     return [answers[ask.poll_id] for ask in asks]
 
 
@@ -373,18 +367,23 @@ def _claim(
         answer.passed_over = assigned.ring_again and not answer.runs
 
 
-def _park(conn: Connection, seekers: Sequence[Seeker]) -> None:
-    if seekers:
+def _park(conn: Connection, idle: Sequence[Seeker], answers: dict[str, Answer], held: Collection[str] = ()) -> None:
+    """Have the polls wait; those that are held have their row already."""
+    fresh = [one for one in idle if one.ask.poll_id not in held]
+    if fresh:
         conn.execute(
             _PARK,
             {
-                "polls": [one.ask.poll_id for one in seekers],
-                "runner_ids": [one.ask.runner_id for one in seekers],
-                "registrations": [one.offer.registration for one in seekers],
-                "instances": [one.ask.instance for one in seekers],
-                "wanted": [one.ask.wanted for one in seekers],
+                "polls": [one.ask.poll_id for one in fresh],
+                "runner_ids": [one.ask.runner_id for one in fresh],
+                "registrations": [one.offer.registration for one in fresh],
+                "instances": [one.ask.instance for one in fresh],
+                "wanted": [one.ask.wanted for one in fresh],
             },
         )
+    for one in idle:
+        one.ask.offer = one.offer
+        _answer(answers, one).parked = True
 
 
 def _answer(answers: dict[str, Answer], one: Seeker) -> PollAnswer:

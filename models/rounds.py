@@ -29,8 +29,8 @@ def in_rounds_of_many(
     An item comes in a later round than every earlier item that touched one of its keys, or that read what it touches.
     """
     owned, read_only = [touches(item) for item in items], [reads(item) for item in items]
-    if not any(read_only) and len({key for own in owned for key in own}) == sum(map(len, owned)):
-        return [list(range(len(items)))] if items else []
+    if items and not any(read_only) and len({key for own in owned for key in own}) == sum(map(len, owned)):
+        return [list(range(len(items)))]
     touched: dict[Hashable, int] = {}
     read: dict[Hashable, int] = {}
     rounds: list[list[int]] = []
