@@ -11,7 +11,7 @@ from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.following import Connection, following, head, ledger, told
-from tests.support.servers import OwnPostgres, OwnRedis
+from tests.support.servers import OwnPostgres, OwnRedis, looking
 from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
@@ -65,7 +65,7 @@ def test_a_worker_numbers_and_tells(
 
 def cut(redis: OwnRedis) -> None:
     """End all subscriptions in the server."""
-    client = sync_client(redis.url)
+    client = looking(redis.url)
     assert client.client_kill_filter(_type="pubsub")
     client.close()
 

@@ -8,13 +8,12 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from runtime.postgres import sync_engine
-from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from tests.support.cluster import Cluster, Process
 from tests.support.feed_watchers import Watchers, acknowledged_is_told, watching
 from tests.support.feed_writers import FeedWriters, writing
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnPostgres, OwnRedis
+from tests.support.servers import OwnPostgres, OwnRedis, looking
 from tests.support.waiting import eventually
 
 # Whoever numbers, or reads for everybody: in the middle of a statement if there is one, as a fault has it.
@@ -168,4 +167,4 @@ def _start_web(house: House) -> Process:
 
 def _asking(server: OwnRedis) -> Redis:
     """A connection that is closed with the block."""
-    return sync_client(server.url)
+    return looking(server.url)

@@ -8,9 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from runtime.redis_client import sync_client
 from tests.support.cluster import Cluster
-from tests.support.servers import OwnRedis
+from tests.support.servers import OwnRedis, looking
 from tests.support.traffic import Traffic
 from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.waiting import eventually
@@ -55,7 +54,7 @@ def test_submissions_claims_and_reports_go_on_without_redis(
 def test_a_flush_under_load_loses_nothing(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
     """Again and again: whatever was in it was a hint."""
     webs, workers = cluster.start_house(redis_url=own_redis.url)
-    client = sync_client(own_redis.url)
+    client = looking(own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         for _ in range(6):
             traffic.until_completed(8)

@@ -7,9 +7,8 @@ from sqlalchemy import Engine, text
 
 from runtime.names import Actor
 from runtime.processes import free_port
-from runtime.redis_client import sync_client
 from tests.support.cluster import Cluster
-from tests.support.servers import OwnRedis
+from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually
 
 FREQUENT = (Actor.DISPATCH, Actor.BROADCAST, Actor.EXPIRE)
@@ -67,7 +66,7 @@ def test_duties_go_on_without_redis_and_with_it_again(
 def test_duties_go_on_when_redis_is_flushed(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
     """Nothing was lost that was not a hint."""
     worker = cluster.start_worker(redis_url=own_redis.url)
-    client = sync_client(own_redis.url)
+    client = looking(own_redis.url)
     for _ in range(3):
         client.flushall()
         eventually(done_since(engine, *FREQUENT), 20)

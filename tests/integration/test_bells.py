@@ -16,14 +16,14 @@ from runtime.processes import free_port
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnRedis
+from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually_async
 from workers.broker import MAX_AGE_MILLISECONDS
 
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[Redis]:
-    client = sync_client(redis_url)
+    client = looking(redis_url)
     yield client
     client.close()
 
@@ -163,7 +163,7 @@ async def _taken(bells: Bells) -> bool:
 async def test_one_send_is_in_flight_however_often_it_rings(own_redis: OwnRedis) -> None:
     """A frozen Redis holds one thread, not one per request; after it one message says it all."""
     async with started(own_redis.url) as bells:
-        client = sync_client(own_redis.url)
+        client = looking(own_redis.url)
         bells.ring(Actor.DISPATCH)
         await eventually_async(lambda: _any(client, Actor.DISPATCH))
         with frozen(own_redis):

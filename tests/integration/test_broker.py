@@ -14,9 +14,8 @@ from redis import Redis
 
 from runtime.bells import Ringer
 from runtime.names import Actor, bell_key, hint_key, queue_key
-from runtime.redis_client import sync_client
 from tests.support.redis_faults import blocked_clients, frozen
-from tests.support.servers import OwnRedis
+from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually
 from workers.broker import WakingBroker, WakingConsumer
 
@@ -77,7 +76,7 @@ def left(client: Redis) -> int:
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[Redis]:
-    client = sync_client(redis_url)
+    client = looking(redis_url)
     yield client
     client.close()
 
@@ -227,7 +226,7 @@ def test_delayed_messages_are_refused(redis_url: str) -> None:
 @pytest.mark.parametrize("way", ["killed", "stopped"])
 def test_a_worker_outlives_redis(own_redis: OwnRedis, way: str) -> None:
     """It begins again by itself, and what it finished meanwhile is struck off when it can be."""
-    client = sync_client(own_redis.url)
+    client = looking(own_redis.url)
     # The message must be in the file when the crash comes.
     client.config_set("appendfsync", "always")
     work = Work()
@@ -256,7 +255,7 @@ def test_a_worker_outlives_a_frozen_redis(own_redis: OwnRedis) -> None:
             work.gate.set()
             eventually(lambda: consumer_of(worker)._lost)
             eventually(lambda: worker.work_queue.unfinished_tasks == 0)
-        client = sync_client(own_redis.url)
+        client = looking(own_redis.url)
         eventually(lambda: not consumer_of(worker)._lost)
         eventually(lambda: left(client) == 0)
         send(own_redis.url, 2)
@@ -331,7 +330,7 @@ def test_nobody_is_declared_dead_for_an_outage_of_redis(own_redis: OwnRedis, mon
         consumers = [consumer_of(worker) for worker in (first, second)]
         send(own_redis.url, 1, 2)
         eventually(lambda: len(busy.begun + other.begun) == 2)
-        client = sync_client(own_redis.url)
+        client = looking(own_redis.url)
         with frozen(own_redis):
             eventually(lambda: all(consumer._lost for consumer in consumers), 20)
         eventually(lambda: not any(consumer._lost for consumer in consumers))

@@ -14,9 +14,8 @@ from models.duties import duty_due
 from runtime.names import QUEUE_OF, Actor, queue_key
 from runtime.postgres import transaction
 from runtime.processes import free_port
-from runtime.redis_client import sync_client
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnRedis
+from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually
 from workers.duties import Duty
 from workers.ticks import Ticker
@@ -66,7 +65,7 @@ def test_one_of_many_tickers_enqueues_each_slot_though_some_of_them_die(redis_ur
     """Six processes tick; two end in the middle, nobody notices."""
     won: list[int] = []
     tickers = [Watched(redis_url, [duty(Looks())], won) for _ in range(6)]
-    client = sync_client(redis_url)
+    client = looking(redis_url)
     with ticking(*tickers):
         eventually(lambda: len(won) >= 3)
         for ticker in tickers[:2]:

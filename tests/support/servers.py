@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import psycopg
 from psycopg import sql
+from redis import Redis
 
 from models.migrate import upgrade
 from runtime.embedded import PostgresServer, RedisServer, start_postgres, start_redis
@@ -122,6 +123,11 @@ class PostgresOfTests:
             connection.execute(statement)
 
 
+def looking(url: str) -> Redis:
+    """A client of the test itself. It waits while a crowded machine writes Redis's file, as nothing of ours would."""
+    return sync_client(url, answer_timeout=60, connect_timeout=60)
+
+
 @dataclass
 class RedisOfTests:
     """A server, or one logical database of a shared one."""
@@ -130,7 +136,7 @@ class RedisOfTests:
     server: RedisServer | None = None
 
     def flush(self) -> None:
-        client = sync_client(self.url)
+        client = looking(self.url)
         client.flushdb()
         client.close()
 
