@@ -24,6 +24,7 @@ from runtime.postgres import (
     is_retryable,
     is_unavailable,
     sqlstate,
+    transaction_async,
 )
 
 Item = TypeVar("Item")
@@ -67,7 +68,7 @@ class Attempts:
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what ``work`` reads. Raises Unavailable when Postgres is away or too slow."""
-        return await self._in_time(self._reading, lambda connection: work(connection, *args, **kwargs), _name(work))
+        return await self._in_time(self._together, lambda connection: work(connection, *args, **kwargs), _name(work))
 
     async def autocommit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what ``work`` does where each statement is a transaction of its own: one round trip each.
@@ -82,7 +83,7 @@ class Attempts:
         The items carry their ids, so the repeat after a COMMIT whose answer was lost changes nothing. Raises
         Unavailable, or the database's exception when one item is to blame.
         """
-        return await self._twice(self._writing, lambda connection: verb(connection, items), _name(verb))
+        return await self._twice(self._together, lambda connection: verb(connection, items), _name(verb))
 
     async def write_alone(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
         """The same for a verb that changes everything in one statement: it commits itself, in one round trip."""
@@ -131,19 +132,13 @@ class Attempts:
         self._on_contact(fault is None or not is_unavailable(fault))
         return task.result()
 
-    async def _reading(self, work: Work[T]) -> T:
-        async with self._engine.connect() as connection:
+    async def _together(self, work: Work[T]) -> T:
+        async with transaction_async(self._engine) as connection:
             return await connection.run_sync(work)
 
     async def _alone(self, work: Work[T]) -> T:
         async with autocommit_async(self._engine) as connection:
             return await connection.run_sync(work)
-
-    async def _writing(self, work: Work[T]) -> T:
-        async with self._engine.connect() as connection:
-            results = await connection.run_sync(work)
-            await connection.commit()
-            return results
 
     def _leave_behind(self, task: asyncio.Future[Any]) -> None:
         self._left_behind.add(task)

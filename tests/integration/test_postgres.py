@@ -1,12 +1,15 @@
 """Connections to a real Postgres, and what its failures mean."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.postgres import (
     async_engine,
@@ -18,9 +21,11 @@ from runtime.postgres import (
     sqlstate,
     sync_engine,
     transaction,
+    transaction_async,
 )
 from runtime.settings import Settings
 from tests.support.servers import OwnPostgres
+from tests.support.truth import Truth
 from tests.support.waiting import eventually
 
 TIMEOUTS = text(
@@ -80,6 +85,69 @@ def test_a_transaction_is_committed_at_its_end_and_undone_by_an_error(engine: En
         connection.execute(text("SELECT 1/0"))
     with transaction(engine) as connection:
         assert connection.execute(text("SELECT count(*) FROM noted")).scalar_one() == 0
+
+
+async def test_the_web_commits_at_the_end_and_undoes_at_an_error(settings: Settings, truth: Truth) -> None:
+    """All of the block or nothing of it, whoever failed, though its connections are in autocommit."""
+    web = async_engine(settings, pool_size=1)
+    async with transaction_async(web) as connection:
+        await connection.run_sync(noting)
+    for failing in (failing_statement, failing_code, cancelled):
+        with pytest.raises((DBAPIError, ZeroDivisionError, asyncio.CancelledError)):
+            async with transaction_async(web) as connection:
+                await connection.run_sync(noting)
+                await failing(connection)
+    assert noted(truth.engine) == 1
+    async with autocommit_async(web) as connection:
+        await connection.run_sync(noting)
+        assert noted(truth.engine) == 2
+    await web.dispose()
+
+
+async def test_a_connection_lost_before_the_commit_is_not_used_again(settings: Settings, truth: Truth) -> None:
+    """The driver sends COMMIT by itself, so the pool does not see it fail; the next one has to begin anew."""
+    web = async_engine(settings, pool_size=1)
+    async with transaction_async(web) as connection:
+        await connection.run_sync(noting)
+    with pytest.raises(psycopg.OperationalError) as caught:
+        async with transaction_async(web) as connection:
+            await connection.run_sync(noting)
+            pid = await connection.run_sync(backend_of)
+            with transaction(truth.engine) as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    assert verdict(caught.value) == "unavailable retry"
+    async with transaction_async(web) as connection:
+        await connection.run_sync(noting)
+    assert noted(truth.engine) == 2
+    await web.dispose()
+
+
+def noting(connection: Connection) -> None:
+    connection.execute(text("INSERT INTO duties (duty, last_run) SELECT 'noted' || count(*), now() FROM duties"))
+
+
+def noted(engine: Engine) -> int:
+    with transaction(engine) as connection:
+        return int(connection.execute(text("SELECT count(*) FROM duties WHERE duty LIKE 'noted%'")).scalar_one())
+
+
+def backend_of(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+async def failing_statement(connection: AsyncConnection) -> None:
+    await connection.run_sync(lambda sync: sync.execute(text("SELECT 1/0")))
+
+
+async def failing_code(_: AsyncConnection) -> None:
+    raise ZeroDivisionError
+
+
+async def cancelled(connection: AsyncConnection) -> None:
+    task = asyncio.ensure_future(connection.run_sync(lambda sync: sync.execute(text("SELECT pg_sleep(60)"))))
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
 
 
 @pytest.mark.parametrize(

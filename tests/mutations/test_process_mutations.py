@@ -1,7 +1,9 @@
 """Promises 2 and 5 of web and worker processes, with a mechanism broken on purpose: its scenario must notice."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from app import batching, polls
 from app.problems import accepted
 from runtime import bells
+from runtime.postgres import transaction_async
 from runtime.settings import Settings
 from tests.support import serving
 from tests.support.servers import OwnPostgres
@@ -41,20 +44,19 @@ def test_an_answer_before_the_commit_is_noticed(
     """The flush answers when the verb is done, and commits when it finds the time."""
     late: list[asyncio.Task[None]] = []
 
-    async def commit(connection: Any) -> None:
-        try:
-            await connection.commit()
-        except Exception:  # noqa: BLE001 - that nobody hears of it is what is broken
-            await connection.rollback()
-        await connection.close()
+    async def commit(block: AbstractAsyncContextManager[Any]) -> None:
+        # That nobody hears of a failure is what is broken.
+        with contextlib.suppress(Exception):
+            await block.__aexit__(None, None, None)
 
     async def answer_first(self: batching.Attempts, work: Callable[..., Any]) -> Any:
-        connection = await self._engine.connect()
+        block = transaction_async(self._engine)
+        connection = await block.__aenter__()
         results = await connection.run_sync(work)
-        late.append(asyncio.create_task(commit(connection)))
+        late.append(asyncio.create_task(commit(block)))
         return results
 
-    monkeypatch.setattr(batching.Attempts, "_writing", answer_first)
+    monkeypatch.setattr(batching.Attempts, "_together", answer_first)
     with pytest.raises(AssertionError, match="in the database"):
         serving.what_is_answered_is_committed(truth, web)
 
