@@ -1,7 +1,7 @@
 """Connections to Postgres, the transaction of everything but the web's writes, and what a failure of it means."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -77,9 +77,10 @@ async def transaction_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
             async with driver.transaction():
                 yield connection
         finally:
-            # What the driver found lost while it ended the transaction, the pool has not been told of.
-            if driver.closed:
-                await connection.invalidate()
+            # What the driver lost at BEGIN or COMMIT, SQLAlchemy has to see: then it doubts the rest of its pool, too.
+            if driver.closed and not connection.invalidated:
+                with suppress(DBAPIError):
+                    await connection.exec_driver_sql("SELECT 1")
 
 
 @asynccontextmanager

@@ -104,22 +104,31 @@ async def test_the_web_commits_at_the_end_and_undoes_at_an_error(settings: Setti
     await web.dispose()
 
 
-async def test_a_connection_lost_before_the_commit_is_not_used_again(settings: Settings, truth: Truth) -> None:
-    """The driver sends COMMIT by itself, so the pool does not see it fail; the next one has to begin anew."""
-    web = async_engine(settings, pool_size=1)
-    async with transaction_async(web) as connection:
-        await connection.run_sync(noting)
+@pytest.mark.parametrize("moment", ["begin", "commit"])
+async def test_of_connections_that_are_all_lost_one_attempt_fails(
+    settings: Settings, truth: Truth, moment: str
+) -> None:
+    """The driver begins and ends by itself; the pool learns of it all the same, and hands out no other dead one."""
+    web = async_engine(settings, pool_size=3)
+    async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
+        pids = [await connection.run_sync(backend_of) for connection in (one, two, three)]
+    if moment == "begin":
+        terminate(truth.engine, pids)
     with pytest.raises(psycopg.OperationalError) as caught:
         async with transaction_async(web) as connection:
             await connection.run_sync(noting)
-            pid = await connection.run_sync(backend_of)
-            with transaction(truth.engine) as other:
-                other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+            terminate(truth.engine, pids)
     assert verdict(caught.value) == "unavailable retry"
-    async with transaction_async(web) as connection:
-        await connection.run_sync(noting)
-    assert noted(truth.engine) == 2
+    async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
+        new = {await connection.run_sync(backend_of) for connection in (one, two, three)}
+    assert len(new - {*pids}) == 3
+    assert noted(truth.engine) == 0
     await web.dispose()
+
+
+def terminate(engine: Engine, pids: list[int]) -> None:
+    with transaction(engine) as connection:
+        connection.execute(text("SELECT pg_terminate_backend(pid, 5000) FROM unnest(:pids) AS pid"), {"pids": pids})
 
 
 def noting(connection: Connection) -> None:
