@@ -1,16 +1,17 @@
 """A session's own timeline: events that runners write, stored once each, and their list in feed order."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from psycopg.errors import SerializationFailure
 from sqlalchemy import Connection, Row, text
 
 from models.base import Caller, Role, uuid7
 from models.cursors import lost, parse_cursor, write_cursor
 from models.errors import BadCursor, NotFound, StaleClaim
-from models.feed import EventRow, FeedHead, record_with_ids
-from models.reach import reach, sees
+from models.feed import FeedHead
+from models.reach import in_reach, reach, whose
 
 # A page ends after so many bytes, as stored: events may be large, and a page is held in memory.
 PAGE_BYTES = 8 << 20
@@ -64,24 +65,51 @@ class EventPage:
 
 AppendResult: TypeAlias = StoredEvent | NotFound | StaleClaim
 
-# The weakest lock that keeps a delete and a change of claim out: batches of events do not wait for each other.
-_HOLD_SESSIONS = text("""
-    SELECT session_id, owner, incarnation,
-        coalesce(last_sign_at < now() - interval '5 seconds', true) AS quiet
-    FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[])) ORDER BY session_id FOR KEY SHARE
+# The runs that the tokens may be of, then the sessions, are locked as weakly as keeps a change of claim and a delete
+# out: batches of events do not wait for each other. A lock shows the row as it is when it is had, not as it is in the
+# statement's snapshot, so a claim that ended while this waited is seen to have ended.
+_APPEND = text("""
+    WITH item AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:sessions AS text[]), CAST(:owners AS text[]), CAST(:tokens AS text[]),
+                             CAST(:keys AS text[]), CAST(:uids AS text[]))
+            WITH ORDINALITY AS i(session_id, owner, claim_token, event_key, event_uid, place)
+    ), claim AS MATERIALIZED (
+        SELECT session_id, run_id, status, claim_token, status IN ('claimed', 'running', 'stopping') AS active
+        FROM runs
+        WHERE run_id = ANY(ARRAY(
+            SELECT a.run_id FROM runs a
+            WHERE a.session_id = ANY(CAST(:sessions AS text[])) AND a.status IN ('claimed', 'running', 'stopping')
+            UNION ALL
+            SELECT t.run_id FROM item i JOIN runs t ON t.session_id = i.session_id AND t.claim_token = i.claim_token))
+        ORDER BY run_id FOR KEY SHARE
+    ), held AS MATERIALIZED (
+        SELECT session_id, owner, incarnation, coalesce(last_sign_at < now() - interval '5 seconds', true) AS quiet
+        FROM sessions
+        -- after the runs: the order in which everybody locks
+        WHERE session_id = ANY(CAST(:sessions AS text[])) AND (SELECT count(*) FROM claim) >= 0
+        ORDER BY session_id FOR KEY SHARE
+    ), judged AS MATERIALIZED (
+        SELECT i.place, i.session_id, held.owner, held.quiet, active.run_id AS active_run, active.status,
+            CASE WHEN i.claim_token IS NULL THEN active.run_id ELSE its.run_id END AS run_id,
+            i.claim_token IS NULL OR its.run_id IS NOT NULL AS current,
+            coalesce(held.incarnation || ':' || i.event_key, i.event_uid) AS event_uid
+        FROM item i
+        JOIN held ON held.session_id = i.session_id AND (i.owner IS NULL OR held.owner = i.owner)
+        LEFT JOIN claim active ON active.session_id = i.session_id AND active.active
+        LEFT JOIN claim its ON its.session_id = i.session_id AND its.claim_token = i.claim_token
+    ), stored AS (
+        INSERT INTO events (kind, session_id, frame, owner, run_id, event_type, event_uid)
+        SELECT 'event', session_id, CAST((CAST(:frames AS text[]))[place] AS json), owner, run_id,
+            (CAST(:types AS text[]))[place], event_uid
+        FROM judged WHERE current ORDER BY place
+        ON CONFLICT (event_uid) DO NOTHING RETURNING event_uid, id
+    )
+    SELECT place, session_id, quiet, active_run, status, current, event_uid, NULL AS id FROM judged
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, id FROM stored
 """)
 
-_ACTIVE = text("""
-    SELECT session_id, run_id, status, claim_token FROM runs
-    WHERE session_id = ANY(CAST(:sessions AS text[])) AND status IN ('claimed', 'running', 'stopping')
-""")
-
-# What is asked after the end of a run, when nobody else has claimed it since.
-_TOKENS = text("""
-    SELECT r.session_id, r.claim_token, r.run_id
-    FROM unnest(CAST(:sessions AS text[]), CAST(:tokens AS text[])) AS t(session_id, claim_token)
-    JOIN runs r ON r.session_id = t.session_id AND r.claim_token = t.claim_token
-""")
+_IDS = text("SELECT event_uid, id FROM events WHERE event_uid = ANY(CAST(:uids AS text[]))")
 
 # One that somebody holds is being given a sign by a report, or by another batch of events.
 _SIGN = text("""
@@ -95,52 +123,53 @@ _SIGN = text("""
 def append_events(conn: Connection, items: Sequence[NewEvent]) -> list[AppendResult]:
     """Store events in item order (PROTOCOL, Sessions); one with the key of a stored one is that one. Safe to repeat.
 
-    NotFound for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session.
+    NotFound for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session. One
+    statement, in autocommit one round trip; two more for what was stored before and for sessions long quiet.
     """
-    wanted = sorted({item.session_id for item in items})
-    found = {row.session_id: row for row in conn.execute(_HOLD_SESSIONS, {"sessions": wanted})}
-    active = {row.session_id: row for row in conn.execute(_ACTIVE, {"sessions": list(found)})}
-    ended = _ended_claims(conn, items, active)
     reached = reach(conn, [(item.caller, item.session_id) for item in items])
-    refused: dict[int, NotFound | StaleClaim] = {}
-    rows: dict[int, EventRow] = {}
-    for place, item in enumerate(items):
-        session, run = found.get(item.session_id), active.get(item.session_id)
-        if session is None or not sees(item.caller, item.session_id, session.owner, reached):
-            refused[place] = NotFound("session", item.session_id)
-            continue
-        run_id = run.run_id if run is not None else None
-        if item.claim_token is not None and (run is None or run.claim_token != item.claim_token):
-            run_id = ended.get((item.session_id, item.claim_token))
-            if run_id is None:
-                refused[place] = StaleClaim(run.run_id if run else "", run.status if run else "")
-                continue
-        uid = item.event_uid if item.event_key is None else f"{session.incarnation}:{item.event_key}"
-        rows[place] = EventRow("event", item.session_id, item.frame, session.owner, run_id, item.event_type, uid)
-    ids = record_with_ids(conn, list(rows.values()))
-    quiet = sorted({row.session_id for row in rows.values() if found[row.session_id].quiet})
+    results: list[AppendResult] = [NotFound("session", item.session_id) for item in items]
+    places = [place for place, item in enumerate(items) if in_reach(item.caller, item.session_id, reached)]
+    rows = _append(conn, [items[place] for place in places])
+    judged = [row for row in rows if row.id is None]
+    ids = {row.event_uid: row.id for row in rows if row.id is not None}
+    ids.update(_stored_before(conn, {row.event_uid for row in judged if row.current} - ids.keys()))
+    for row in judged:
+        place = places[row.place - 1]
+        results[place] = (
+            StoredEvent(ids[row.event_uid]) if row.current else StaleClaim(row.active_run or "", row.status or "")
+        )
+    quiet = sorted({row.session_id for row in judged if row.current and row.quiet})
     if quiet:
         conn.execute(_SIGN, {"sessions": quiet})
-    stored = {place: StoredEvent(ids[row.event_uid]) for place, row in rows.items()}
-    return [stored[place] if place in stored else refused[place] for place in range(len(items))]
+    return results
 
 
-def _ended_claims(
-    conn: Connection,
-    items: Sequence[NewEvent],
-    active: dict[str, Row[Any]],
-) -> dict[tuple[str, str], str]:
-    """Return the runs of the tokens that are not those of the active runs."""
-    unknown = {
-        (item.session_id, item.claim_token)
-        for item in items
-        if item.claim_token is not None
-        and not (item.session_id in active and active[item.session_id].claim_token == item.claim_token)
-    }
-    if not unknown:
+def _stored_before(conn: Connection, uids: Collection[str]) -> dict[str, int]:
+    if not uids:
         return {}
-    pairs = {"sessions": [session_id for session_id, _ in unknown], "tokens": [token for _, token in unknown]}
-    return {(row.session_id, row.claim_token): row.run_id for row in conn.execute(_TOKENS, pairs)}
+    ids = {row.event_uid: row.id for row in conn.execute(_IDS, {"uids": sorted(uids)})}
+    if len(ids) < len(uids):
+        msg = "an event that was stored before has been dropped just now"
+        raise SerializationFailure(msg)
+    return ids
+
+
+def _append(conn: Connection, items: Sequence[NewEvent]) -> Sequence[Row[Any]]:
+    """Store those that may be stored; returns a row for each whose session its caller may know of, and one for each
+    that was stored now, with its ``id``.
+    """
+    if not items:
+        return ()
+    values = {
+        "sessions": [item.session_id for item in items],
+        "owners": [whose(item.caller) for item in items],
+        "tokens": [item.claim_token for item in items],
+        "keys": [item.event_key for item in items],
+        "uids": [item.event_uid for item in items],
+        "frames": [item.frame for item in items],
+        "types": [item.event_type for item in items],
+    }
+    return conn.execute(_APPEND, values).all()
 
 
 # One statement, so one snapshot: every event is either numbered behind the cursor or not numbered yet.

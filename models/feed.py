@@ -27,7 +27,7 @@ class EventRow:
     event_uid: str = field(default_factory=uuid7)
 
 
-_INSERT = """
+_RECORD = text("""
     INSERT INTO events (kind, session_id, frame, owner, run_id, event_type, event_uid)
     SELECT e.kind, e.session_id, CAST(e.frame AS json), e.owner, e.run_id, e.event_type, e.event_uid
     FROM unnest(CAST(:kinds AS text[]), CAST(:sessions AS text[]), CAST(:frames AS text[]), CAST(:owners AS text[]),
@@ -35,11 +35,7 @@ _INSERT = """
          WITH ORDINALITY AS e(kind, session_id, frame, owner, run_id, event_type, event_uid, place)
     ORDER BY e.place
     ON CONFLICT (event_uid) DO NOTHING
-"""
-_INSERT_RETURNING = _INSERT + " RETURNING event_uid, id"
-_RECORD = text(_INSERT)
-_RECORD_WITH_IDS = text(_INSERT_RETURNING)
-_IDS = text("SELECT event_uid, id FROM events WHERE event_uid = ANY(CAST(:uids AS text[]))")
+""")
 
 
 def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
@@ -47,23 +43,9 @@ def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
 
     Call it after the rows it tells of are locked, so that ids are in causal order (promise 3).
     """
-    if rows:
-        conn.execute(_RECORD, _columns(rows))
-
-
-def record_with_ids(conn: Connection, rows: Sequence[EventRow]) -> dict[str, int]:
-    """The same; returns the id of each by its ``event_uid``, those included that were stored already."""
     if not rows:
-        return {}
-    ids = {row.event_uid: row.id for row in conn.execute(_RECORD_WITH_IDS, _columns(rows))}
-    stored = sorted({row.event_uid for row in rows} - ids.keys())
-    if stored:
-        ids.update({row.event_uid: row.id for row in conn.execute(_IDS, {"uids": stored})})
-    return ids
-
-
-def _columns(rows: Sequence[EventRow]) -> dict[str, list[str | None]]:
-    return {
+        return
+    values = {
         "kinds": [row.kind for row in rows],
         "sessions": [row.session_id for row in rows],
         "frames": [row.frame for row in rows],
@@ -72,6 +54,7 @@ def _columns(rows: Sequence[EventRow]) -> dict[str, list[str | None]]:
         "types": [row.event_type for row in rows],
         "uids": [row.event_uid for row in rows],
     }
+    conn.execute(_RECORD, values)
 
 
 def encode(frame: dict[str, Any]) -> str:

@@ -54,9 +54,17 @@ def reach(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Reached:
 
 def sees(caller: Caller, session_id: str, owner: str | None, reached: Reached) -> bool:
     """Whether the caller may know of the session, which belongs to ``owner``."""
-    if caller.role is Role.RUNNER:
-        return (caller.scope or "", session_id) in reached
-    return caller.scope is None or owner == caller.scope
+    return in_reach(caller, session_id, reached) and whose(caller) in {None, owner}
+
+
+def in_reach(caller: Caller, session_id: str, reached: Reached) -> bool:
+    """Whether the session is not out of a runner's reach; to others owners matter (``whose``)."""
+    return caller.role is not Role.RUNNER or (caller.scope or "", session_id) in reached
+
+
+def whose(caller: Caller) -> str | None:
+    """Return the owner whose sessions alone the caller may know of, None when it does not matter whose they are."""
+    return None if caller.role is Role.RUNNER else caller.scope
 
 
 def in_scope(role: Role, owner: ColumnElement[Any], session_id: ColumnElement[Any]) -> ColumnElement[bool] | None:

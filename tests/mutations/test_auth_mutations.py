@@ -25,7 +25,7 @@ import models.transitions
 import runtime.tokens
 from app.callers import OPEN, Credential
 from models.base import Role
-from models.reach import acts_for, sees
+from models.reach import acts_for, sees, whose
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
 from tests.support.following import following
@@ -44,24 +44,24 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.mark.parametrize(
-    ("room", "name"),
+    ("room", "asked", "name", "anybody"),
     [
-        (models.sessions, "GET /sessions/{session_id}"),
-        (models.runs, "GET /runs/{run_id}"),
-        (models.events, "POST /sessions/{session_id}/events"),
-        (models.submit, "POST /runs"),
-        (models.transitions, "POST /sessions/{session_id}/stop"),
+        (models.sessions, sees, "GET /sessions/{session_id}", True),
+        (models.runs, sees, "GET /runs/{run_id}", True),
+        (models.events, whose, "POST /sessions/{session_id}/events", None),
+        (models.submit, sees, "POST /runs", True),
+        (models.transitions, sees, "POST /sessions/{session_id}/stop", True),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_a_verb_that_does_not_ask_whose_it_is_is_noticed(
-    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch, room: Any, name: str
+    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch, room: Any, asked: Any, name: str, anybody: Any
 ) -> None:
     """Each of them asks by itself."""
     with tenants(web.client.url, truth) as everybody:
         as_if_it_never_was(everybody.ann, name, everybody.bobs)
-        assert room.sees is sees
-        monkeypatch.setattr(room, "sees", lambda *_: True)
+        assert getattr(room, asked.__name__) is asked
+        monkeypatch.setattr(room, asked.__name__, lambda *_: anybody)
         with pytest.raises(AssertionError):
             as_if_it_never_was(everybody.ann, name, everybody.bobs)
 

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from models import claim, deliveries, polls, report, submit_rows, transitions
+from models import claim, deliveries, events, polls, report, submit_rows, transitions
 from models.runs import RUN_COLUMNS
 from models.submit import submit_runs
 from tests.support import claiming, fencing
@@ -18,6 +18,8 @@ from tests.support.truth import Truth, starting
         fencing.a_lost_runner_cannot_finish_a_run_given_to_another,
         fencing.a_decision_on_a_former_claim_moves_nothing,
         fencing.an_old_message_starts_nothing,
+        fencing.an_event_that_waits_for_its_claims_end_is_refused,
+        fencing.an_event_that_waits_stops_nobody_who_has_its_run,
     ],
     ids=lambda scenario: scenario.__name__,
 )
@@ -46,6 +48,22 @@ def test_a_confirmation_without_the_token_is_noticed(truth: Truth, monkeypatch: 
     )
     monkeypatch.setattr(deliveries, "_CONFIRM_RUNS", unfenced.columns(*RUN_COLUMNS))
     notices(fencing.an_old_message_starts_nothing, truth)
+
+
+def test_events_that_do_not_lock_their_claim_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they waited for at the session's lock they would not see."""
+    monkeypatch.setattr(events, "_APPEND", without(events._APPEND, "ORDER BY run_id FOR KEY SHARE"))
+    notices(fencing.an_event_that_waits_for_its_claims_end_is_refused, truth, "of a claim that has ended")
+
+
+def test_events_that_lock_their_session_first_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way round than everybody: a deadlock now and then."""
+    after_runs = "AND (SELECT count(*) FROM claim) >= 0"
+    unordered = without(events._APPEND, after_runs).text
+    first = unordered.replace("ORDER BY run_id", "AND (SELECT count(*) FROM held) >= 0 ORDER BY run_id")
+    first = first.replace("WITH item", "WITH RECURSIVE item")  # which may look ahead
+    monkeypatch.setattr(events, "_APPEND", text(first))
+    notices(fencing.an_event_that_waits_stops_nobody_who_has_its_run, truth, "held by who waits")
 
 
 def test_a_claim_without_lock_and_without_status_guard_is_noticed(

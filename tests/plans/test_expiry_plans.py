@@ -104,3 +104,19 @@ def test_a_page_of_events_comes_from_its_session_alone(busy: Truth, way: str) ->
     values = {"session_id": "old_7", "owner": None, "after": 0, "most": 500, "bytes": 1 << 20}
     assert scanned(busy, events._LIST, values, way=way) & LARGE == set()
     assert "ix_events_session" in indexes(busy, events._LIST, values, way=way)
+
+
+@WAYS
+def test_events_are_stored_without_reading_a_large_table(busy: Truth, way: str) -> None:
+    """Their sessions and the runs of their tokens are found by key, however many sessions there are."""
+    many = [f"old_{number}" for number in range(1, 201)]
+    values = {
+        "sessions": many,
+        "owners": [None] * 200,
+        "tokens": [f"token_{number}" for number in range(1, 201)],
+        "keys": [None] * 200,
+        "uids": [f"uid_{number}" for number in range(200)],
+        "frames": ["{}"] * 200,
+        "types": ["message"] * 200,
+    }
+    assert scanned(busy, events._APPEND, values, way=way) & LARGE == set()

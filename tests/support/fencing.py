@@ -1,13 +1,20 @@
 """Scenarios of late words: what a frozen process, an old message or a lost runner says changes nothing any more."""
 
+import json
+
+from sqlalchemy import Connection, text
+
+from models.base import ADMIN
 from models.deliveries import Claim, confirm_deliveries
 from models.errors import StaleClaim
+from models.events import NewEvent, StoredEvent, append_events
 from models.runs import Run
 from models.settle import Effect
 from models.statuses import RunStatus
 from models.transitions import Move, hold_runs, move_runs
 from tests.support.clocks import due, fall_silent, tick
-from tests.support.reports import report, say
+from tests.support.contenders import steppers
+from tests.support.reports import report, running, say
 from tests.support.truth import Runner, Truth
 
 
@@ -66,3 +73,36 @@ def an_old_message_starts_nothing(truth: Truth) -> None:
     assert result == StaleClaim(run_id, "claimed")
     assert truth.run(run_id) == row
     assert current.claim_poll_id != poll.poll_id
+
+
+def an_event_that_waits_for_its_claims_end_is_refused(truth: Truth) -> None:
+    """It was sent in time and comes too late: what it waited for gave the run back, and nobody has its token now."""
+    run = running(truth, max_attempts=2)
+    with steppers(truth.engine, 2) as (ending, writing):
+        held = ending.do(hold_runs, [run.run_id]).result()
+        written = writing.do(append_events, [_event_of(run)])
+        assert not written.done()
+        ending.do(move_runs, [Move(held.runs[run.run_id], RunStatus.PENDING, Effect(run.session_id))])
+        ending.commit()
+        assert written.result() == [StaleClaim("", "")], "an event of a claim that has ended"
+
+
+def an_event_that_waits_stops_nobody_who_has_its_run(truth: Truth) -> None:
+    """Runs are locked before sessions: else each would wait for the other."""
+    run = running(truth)
+    with steppers(truth.engine, 2) as (ending, writing):
+        ending.do(_hold_run, run.run_id)
+        written = writing.do(append_events, [_event_of(run)])
+        assert not written.done()
+        assert ending.do(hold_runs, [run.run_id]).done(), "the session is held by who waits for the run"
+        ending.commit()
+        assert isinstance(written.result()[0], StoredEvent)
+
+
+def _event_of(run: Run) -> NewEvent:
+    frame = json.dumps({"data": {"event_type": "message", "session_id": run.session_id}})
+    return NewEvent(run.session_id, ADMIN, "message", frame, claim_token=run.claim_token)
+
+
+def _hold_run(connection: Connection, run_id: str) -> None:
+    connection.execute(text("SELECT FROM runs WHERE run_id = :run_id FOR UPDATE"), {"run_id": run_id})

@@ -1,6 +1,7 @@
-"""A connection to Postgres that can be lost at the worst moment: the COMMIT has happened, its answer never arrives."""
+"""A connection to Postgres that can be lost at the worst moment: it has committed, and its answer never arrives."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 CHUNK_BYTES = 65_536
 # Simple queries, as psycopg sends them: the type, the length, the text and its end.
+BEGIN = re.compile(rb"Q.{4}BEGIN", re.DOTALL)
 COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
-COMMITTED = b"COMMIT\x00"
+ROLLBACK = b"Q\x00\x00\x00\x0dROLLBACK\x00"
+# The end of a statement with parameters, and of an answer after which no transaction is open.
+SYNC = b"S\x00\x00\x00\x04"
+IDLE = b"Z\x00\x00\x00\x05I"
 
 
 @dataclass
@@ -25,7 +30,7 @@ class _Loss:
 class PostgresProxy:
     """Stands between a process and Postgres. ``url`` is where the process finds it; ``lost`` counts lost answers.
 
-    Which transaction it is shows in the text of its statements: the process needs `prepare_statements=False`.
+    A statement outside of a transaction commits itself: its answer is lost like that of a COMMIT. Which transaction it is shows in the text of its statements: the process needs `prepare_statements=False`.
     """
 
     host: str
@@ -127,9 +132,12 @@ class _Connection:
         try:
             while chunk := await self._reader.read(CHUNK_BYTES):
                 statements += chunk
-                if statements.endswith(COMMIT):
-                    # Decided before the COMMIT leaves: whatever comes back then is its answer.
+                alone = statements.endswith(SYNC) and not BEGIN.search(statements)
+                if alone or statements.endswith(COMMIT):
+                    # Decided before the end of the transaction leaves: whatever comes back then is its answer.
                     self._doomed = self._proxy._wants(statements)
+                    statements = b""
+                elif statements.endswith(ROLLBACK):
                     statements = b""
                 self._server_writer.write(chunk)
                 await self._server_writer.drain()
@@ -145,7 +153,7 @@ class _Connection:
                     await self._writer.drain()
                     continue
                 answer += chunk
-                if COMMITTED in answer:
+                if IDLE in answer:
                     self._writer.transport.abort()
                     self._proxy.note_loss()
                     return
