@@ -73,14 +73,19 @@ _APPEND = text("""
         SELECT * FROM unnest(CAST(:sessions AS text[]), CAST(:owners AS text[]), CAST(:tokens AS text[]),
                              CAST(:keys AS text[]), CAST(:uids AS text[]))
             WITH ORDINALITY AS i(session_id, owner, claim_token, event_key, event_uid, place)
+    ), at_work AS MATERIALIZED (
+        SELECT run_id, session_id, claim_token FROM runs
+        WHERE session_id = ANY(CAST(:sessions AS text[])) AND status IN ('claimed', 'running', 'stopping')
     ), claim AS MATERIALIZED (
         SELECT session_id, run_id, status, claim_token, status IN ('claimed', 'running', 'stopping') AS active
         FROM runs
         WHERE run_id = ANY(ARRAY(
-            SELECT a.run_id FROM runs a
-            WHERE a.session_id = ANY(CAST(:sessions AS text[])) AND a.status IN ('claimed', 'running', 'stopping')
+            SELECT run_id FROM at_work
             UNION ALL
-            SELECT t.run_id FROM item i JOIN runs t ON t.session_id = i.session_id AND t.claim_token = i.claim_token))
+            -- the last words of an ended run: it is looked for among all of its session
+            SELECT t.run_id FROM item i JOIN runs t ON t.session_id = i.session_id AND t.claim_token = i.claim_token
+            WHERE (i.session_id, i.claim_token) NOT IN (
+                SELECT session_id, claim_token FROM at_work WHERE claim_token IS NOT NULL)))
         ORDER BY run_id FOR KEY SHARE
     ), held AS MATERIALIZED (
         SELECT session_id, owner, incarnation, coalesce(last_sign_at < now() - interval '5 seconds', true) AS quiet

@@ -1,13 +1,14 @@
 """What expiry and the lists ask every second or for every client never reads a large table from end to end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import TextClause, create_engine
+from sqlalchemy import TextClause, create_engine, text
 
 from models import events, expire_runners, expire_runs, former, gaps, runners
 from tests.support.clocks import add_gap
+from tests.support.explained import explain
 from tests.support.reports import claimed, idle, running
 from tests.support.scans import analyze, fill, indexes, scanned
 from tests.support.servers import PostgresOfTests
@@ -109,14 +110,47 @@ def test_a_page_of_events_comes_from_its_session_alone(busy: Truth, way: str) ->
 @WAYS
 def test_events_are_stored_without_reading_a_large_table(busy: Truth, way: str) -> None:
     """Their sessions and the runs of their tokens are found by key, however many sessions there are."""
-    many = [f"old_{number}" for number in range(1, 201)]
-    values = {
-        "sessions": many,
-        "owners": [None] * 200,
-        "tokens": [f"token_{number}" for number in range(1, 201)],
-        "keys": [None] * 200,
-        "uids": [f"uid_{number}" for number in range(200)],
-        "frames": ["{}"] * 200,
-        "types": ["message"] * 200,
+    told = [(f"old_{number}", f"token_{number}") for number in range(1, 201)]
+    assert scanned(busy, events._APPEND, appending(told), way=way) & LARGE == set()
+
+
+@WAYS
+def test_an_event_of_the_run_at_work_costs_the_same_after_a_thousand_turns(busy: Truth, way: str) -> None:
+    """Only the last words of one that has ended are looked for among all runs of its session."""
+    with busy.engine.connect() as connection:
+        connection.execute(text(TURNS))
+        connection.execute(text(AT_WORK))
+        touched = {
+            token: explain(connection, events._APPEND, appending([("old_1", token)]), way=way).touched("runs")
+            for token in (None, "turn_1000", "turn_1")
+        }
+        connection.rollback()
+    assert touched[None] == touched["turn_1000"] < 10
+    assert touched["turn_1"] > 1000
+
+
+TURNS = """
+    INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, status,
+                      no_match_timeout_seconds, completed_at, claim_token)
+    SELECT 'run_turn_' || n, 'old_1', 10 + n, 'resume_session', '{}', 'sync', '{}', 1, 'completed', 300, now(),
+        'turn_' || n
+    FROM generate_series(1, 1000) n
+"""
+
+AT_WORK = """
+    UPDATE runs SET status = 'running', completed_at = NULL, started_at = now(), runner_id = 'lnch_1', registration = 1
+    WHERE claim_token = 'turn_1000'
+"""
+
+
+def appending(told: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
+    """The parameters of events with these tokens for these sessions."""
+    return {
+        "sessions": [session_id for session_id, _ in told],
+        "owners": [None for _ in told],
+        "tokens": [token for _, token in told],
+        "keys": [None for _ in told],
+        "uids": [f"uid_{place}" for place, _ in enumerate(told)],
+        "frames": ["{}" for _ in told],
+        "types": ["message" for _ in told],
     }
-    assert scanned(busy, events._APPEND, values, way=way) & LARGE == set()
