@@ -129,7 +129,7 @@ def append_events(conn: Connection, items: Sequence[NewEvent]) -> list[AppendRes
     """Store events in item order (PROTOCOL, Sessions); one with the key of a stored one is that one. Safe to repeat.
 
     NotFound for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session. One
-    statement, in autocommit one round trip; two more for what was stored before and for sessions long quiet.
+    statement, in autocommit one round trip; one more each for what was stored before and for sessions long quiet.
     """
     reached = reach(conn, [(item.caller, item.session_id) for item in items])
     results: list[AppendResult] = [NotFound("session", item.session_id) for item in items]

@@ -137,14 +137,17 @@ def test_a_blocked_item_does_not_hold_up_the_others(settings: Settings, engine: 
     """A lock that somebody holds costs its own item 503, and those behind it nothing."""
     quick = settings.model_copy(update={"lock_timeout_seconds": 0.2})
 
+    under_way = asyncio.Event()
+
     def verb(conn: Connection, items: Sequence[int]) -> list[int]:
+        under_way.set()
         conn.execute(text("SELECT n FROM written WHERE n = ANY(:n) ORDER BY n FOR UPDATE"), {"n": list(items)})
         return list(items)
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         queue = GroupCommit(attempts, verb)
         crowd = asyncio.gather(*(queue.one(n) for n in range(20)), return_exceptions=True)
-        await asyncio.sleep(0.05)
+        await under_way.wait()
         assert await queue.one(30) == 30
         results = await crowd
         assert [n for n, result in enumerate(results) if isinstance(result, Unavailable)] == [7]
@@ -270,14 +273,15 @@ def test_a_held_call_is_repeated_until_postgres_is_back(settings: Settings, tabl
 
 def test_a_held_call_gives_up_when_the_process_must_end(settings: Settings) -> None:
     """Held reports that the drain cannot wait for get 503."""
+    asked, over = asyncio.Event(), asyncio.Event()
 
     async def call() -> str:
+        asked.set()
         raise Unavailable
 
     async def scenario() -> None:
-        over = asyncio.Event()
         waiting = asyncio.create_task(held(call, 600, over))
-        await asyncio.sleep(0.01)
+        await asked.wait()
         over.set()
         with pytest.raises(Unavailable):
             await asyncio.wait_for(waiting, 5)

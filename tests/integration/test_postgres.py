@@ -25,7 +25,7 @@ from runtime.postgres import (
 )
 from runtime.settings import Settings
 from tests.support.servers import OwnPostgres
-from tests.support.truth import Truth
+from tests.support.truth import Truth, backend
 from tests.support.waiting import eventually
 
 TIMEOUTS = text(
@@ -111,7 +111,7 @@ async def test_of_connections_that_are_all_lost_one_attempt_fails(
     """The driver begins and ends by itself; the pool learns of it all the same, and hands out no other dead one."""
     web = async_engine(settings, pool_size=3)
     async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
-        pids = [await connection.run_sync(backend_of) for connection in (one, two, three)]
+        pids = [await connection.run_sync(backend) for connection in (one, two, three)]
     if moment == "begin":
         terminate(truth.engine, pids)
     with pytest.raises(psycopg.OperationalError) as caught:
@@ -120,7 +120,7 @@ async def test_of_connections_that_are_all_lost_one_attempt_fails(
             terminate(truth.engine, pids)
     assert verdict(caught.value) == "unavailable retry"
     async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
-        new = {await connection.run_sync(backend_of) for connection in (one, two, three)}
+        new = {await connection.run_sync(backend) for connection in (one, two, three)}
     assert len(new - {*pids}) == 3
     assert noted(truth.engine) == 0
     await web.dispose()
@@ -138,10 +138,6 @@ def noting(connection: Connection) -> None:
 def noted(engine: Engine) -> int:
     with transaction(engine) as connection:
         return int(connection.execute(text("SELECT count(*) FROM duties WHERE duty LIKE 'noted%'")).scalar_one())
-
-
-def backend_of(connection: Connection) -> int:
-    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 async def failing_statement(connection: AsyncConnection) -> None:
@@ -233,7 +229,7 @@ def test_a_paused_transaction_is_ended_and_may_be_repeated(settings: Settings) -
     """A frozen process does not hold its locks: the server ends its transaction."""
     engine = sync_engine(settings.model_copy(update={"idle_in_transaction_seconds": 1}), pool_size=2)
     with engine.connect() as paused, autocommit(engine) as watcher:
-        pid = paused.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        pid = backend(paused)
         alive = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
         eventually(lambda: watcher.execute(alive, {"pid": pid}).scalar_one() == 0)
         assert "retry" in verdict(failure(paused, "SELECT 1"))
