@@ -1,7 +1,7 @@
 """Fixtures of all tests: real servers, a fresh migrated database each, real processes of ours on top."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Once all are done: end what a killed test process, of this run or an earlier one, has left."""
     if not hasattr(config, "workerinput"):
         clear_leftovers()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the processes of a cluster said last belongs to the report of the test that failed with them."""
+    report = yield
+    if report.failed and isinstance(cluster := item.funcargs.get("cluster"), Cluster):
+        report.sections += [(f"end of {process.name}'s log", process.log()[-4000:]) for process in cluster.processes]
+    return report
 
 
 @pytest.fixture(scope="session")

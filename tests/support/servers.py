@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from functools import cache
+from itertools import count, cycle
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ from redis import Redis
 
 from models.migrate import upgrade
 from runtime.embedded import PostgresServer, RedisServer, start_postgres, start_redis
-from runtime.processes import end_processes, read_pid_file
+from runtime.processes import end_processes, port_is_free, read_pid_file
 from runtime.redis_client import sync_client
 
 _PREFIX = "coordinator-test-"
@@ -145,11 +146,24 @@ class RedisOfTests:
             self.server.kill()
 
 
+@cache
+def _own_ports(worker: str) -> Iterator[int]:
+    first = 10_000 + 1_000 * (int(worker.removeprefix("gw") or 0) % 10)
+    return cycle(range(first, first + 1_000))
+
+
+def own_port() -> int:
+    """A port for a server that will be away and come back: `free_port` gives it to nobody, nor we a second time."""
+    ports = _own_ports(os.environ.get("PYTEST_XDIST_WORKER", ""))
+    return next(port for port in ports if port_is_free(port))
+
+
 @dataclass
 class OwnPostgres:
     """A migrated embedded Postgres of one test, to be killed, stopped and started at will; its URL stays."""
 
     directory: Path
+    port: int = field(default_factory=own_port)
     server: PostgresServer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -158,7 +172,7 @@ class OwnPostgres:
         migrate(self.url)
 
     def start(self) -> None:
-        self.server = start_postgres(self.directory, settings=FAST_POSTGRES)
+        self.server = start_postgres(self.directory, port=self.port, settings=FAST_POSTGRES)
 
     def stop(self) -> None:
         """Shut it down: clients are told so."""
@@ -174,6 +188,7 @@ class OwnRedis:
     """An embedded Redis of one test, to be killed, frozen and started at will; its URL stays."""
 
     directory: Path
+    port: int = field(default_factory=own_port)
     server: RedisServer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -181,7 +196,7 @@ class OwnRedis:
         self.url = self.server.url
 
     def start(self) -> None:
-        self.server = start_redis(self.directory)
+        self.server = start_redis(self.directory, port=self.port)
 
     def stop(self) -> None:
         self.server.stop()
