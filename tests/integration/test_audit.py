@@ -4,7 +4,6 @@ import json
 import os
 import pwd
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -31,7 +30,7 @@ from tests.support.auditing import (
     the_word_means_nothing_to_a_user,
 )
 from tests.support.callers import OPERATOR, asking, bearer, calling, make_key, revoke
-from tests.support.cluster import COMMAND
+from tests.support.command import Ended, coordinator
 from tests.support.contenders import crowd
 from tests.support.family import finished
 from tests.support.following import Message, following
@@ -250,16 +249,8 @@ def test_no_list_shows_what_was_written_down(web: WebInThread, truth: Truth) -> 
             assert "audit" not in answer.text
 
 
-def audit(settings: Settings, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(COMMAND), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), "COORDINATOR_DATABASE_URL": settings.database_url},
-        cwd=directory,
-        check=False,
-    )
+def audit(settings: Settings, directory: Path, *arguments: str) -> Ended:
+    return coordinator(*arguments, home=directory, COORDINATOR_DATABASE_URL=settings.database_url)
 
 
 def test_commands_name_the_one_who_called_them(settings: Settings, truth: Truth, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """`coordinator keys`, and commands and runners that show a key."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,27 +11,15 @@ from models.base import Role
 from models.keys import find_keys
 from runtime.settings import Settings
 from tests.support.callers import bearer, make_key
-from tests.support.cluster import COMMAND, Cluster
+from tests.support.cluster import Cluster
+from tests.support.command import Ended, coordinator
 from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 
-def command(directory: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """`coordinator` as a person calls it, from a home without any key."""
-    return subprocess.run(
-        [str(COMMAND), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), **environment},
-        cwd=directory,
-        check=False,
-    )
-
-
-def keys(settings: Settings, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return command(directory, "keys", *arguments, COORDINATOR_DATABASE_URL=settings.database_url)
+def keys(settings: Settings, directory: Path, *arguments: str) -> Ended:
+    return coordinator("keys", *arguments, home=directory, COORDINATOR_DATABASE_URL=settings.database_url)
 
 
 def listed(settings: Settings, directory: Path) -> list[dict[str, Any]]:
@@ -98,17 +84,17 @@ def test_commands_show_the_token_they_are_given(cluster: Cluster, truth: Truth, 
     file.chmod(0o600)
     where = {"COORDINATOR_URL": url}
     for shown in (
-        command(tmp_path, "submit", "hello", "--token", token, **where),
-        command(tmp_path, "runs", COORDINATOR_TOKEN=token, **where),
-        command(tmp_path, "runs", COORDINATOR_TOKEN_FILE=str(file), **where),
+        coordinator("submit", "hello", "--token", token, home=tmp_path, **where),
+        coordinator("runs", home=tmp_path, COORDINATOR_TOKEN=token, **where),
+        coordinator("runs", home=tmp_path, COORDINATOR_TOKEN_FILE=str(file), **where),
     ):
         assert shown.returncode == 0, shown.stderr
-    nobody = command(tmp_path, "runs", **where)
+    nobody = coordinator("runs", home=tmp_path, **where)
     assert nobody.returncode != 0
     assert "API key" in nobody.stderr
     assert len(nobody.stderr.splitlines()) == 1
     file.chmod(0o644)
-    careless = command(tmp_path, "runs", COORDINATOR_TOKEN_FILE=str(file), **where)
+    careless = coordinator("runs", home=tmp_path, COORDINATOR_TOKEN_FILE=str(file), **where)
     assert (careless.returncode, "chmod 600" in careless.stderr) == (2, True)
     assert token not in careless.stderr
 

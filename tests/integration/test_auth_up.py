@@ -1,15 +1,13 @@
 """`coordinator up --auth`: closed from its first moment, and still one command for the people of its machine."""
 
-import os
 import stat
-import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.callers import bearer
-from tests.support.cluster import COMMAND
+from tests.support.command import Ended, coordinator
 from tests.support.servers import new_directory
 from tests.support.up import Up, free_ports
 
@@ -24,16 +22,8 @@ def up(home: Path, port: int) -> Up:
     return Up(home / ".coordinator", port, "--web", "1", "--workers", "1", "--auth")
 
 
-def command(home: Path, port: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(COMMAND), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "COORDINATOR_URL": f"http://127.0.0.1:{port}"},
-        cwd=home,
-        check=False,
-    )
+def command(home: Path, port: int, *arguments: str) -> Ended:
+    return coordinator(*arguments, home=home, COORDINATOR_URL=f"http://127.0.0.1:{port}")
 
 
 def test_it_makes_a_key_shows_it_once_and_commands_on_this_machine_just_work(home: Path) -> None:

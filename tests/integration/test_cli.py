@@ -13,20 +13,8 @@ import pytest
 from cli.supervisor import ROOT
 from runtime.processes import is_alive
 from tests.support.cluster import Cluster
+from tests.support.command import coordinator
 from tests.support.waiting import eventually
-
-
-def coordinator(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
 
 SERVERS = {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/none", "REDIS_URL": "redis://:secret@127.0.0.1:1/0"}
 

@@ -1,17 +1,14 @@
 """`coordinator feed`: what it shows, and that every client notices a new epoch."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from cli.supervisor import ROOT
 from models.feed import read_head, record_events
 from runtime.processes import free_port
 from runtime.settings import Settings
+from tests.support.command import Ended, coordinator
 from tests.support.following import following
 from tests.support.numbering import number_all, row
 from tests.support.truth import Truth
@@ -25,17 +22,8 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def feed(url: str, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", "feed", *arguments],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "DATABASE_URL": url},
-        input=answer,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def feed(url: str, *arguments: str, answer: str = "") -> Ended:
+    return coordinator("feed", *arguments, stdin=answer, DATABASE_URL=url)
 
 
 def test_status_shows_where_the_feed_stands(truth: Truth, database_url: str) -> None:

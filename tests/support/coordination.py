@@ -1,7 +1,6 @@
 """What tests of runners and of the client commands do with a cluster: start runners, run commands, look at the API."""
 
 import json
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -9,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.cluster import COMMAND, Cluster, Process
+from tests.support.cluster import Cluster, Process
+from tests.support.command import Ended, coordinator
 from tests.support.waiting import eventually
 
 TERMINAL = {"completed", "failed", "stopped"}
@@ -79,18 +79,9 @@ class Coordination:
         found: list[dict[str, Any]] = self.ask("GET", "/runners")["runners"]
         return found
 
-    def command(self, *arguments: str, url: str | None = None, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    def command(self, *arguments: str, url: str | None = None, stdin: str = "") -> Ended:
         """`coordinator` with these arguments, as a person would call it in a pipe."""
-        environment = {"COORDINATOR_URL": self.url if url is None else url, "PATH": "/usr/bin:/bin"}
-        return subprocess.run(
-            [str(COMMAND), *arguments],
-            capture_output=True,
-            text=True,
-            input=stdin,
-            timeout=60,
-            env=environment,
-            check=False,
-        )
+        return coordinator(*arguments, stdin=stdin, COORDINATOR_URL=self.url if url is None else url)
 
 
 def is_alive(pid: int) -> bool:
