@@ -11,6 +11,8 @@ from runtime.postgres import sync_engine
 from runtime.settings import PREFIX, Settings
 from tests.support.cluster import Cluster
 from tests.support.servers import (
+    POOLED,
+    POOLER,
     OwnPostgres,
     OwnRedis,
     PostgresOfTests,
@@ -23,9 +25,11 @@ from tests.support.servers import (
 )
 from tests.support.truth import Truth
 
-# What a developer has exported must not change what is tested; the two server URLs are the only way in.
+# What a developer has exported must not change what is tested; the addresses of servers are the only way in.
 for _name in [name for name in os.environ if name.startswith(PREFIX)]:
     del os.environ[_name]
+if POOLER in os.environ:
+    os.environ.update(POOLED)
 
 
 def pytest_xdist_auto_num_workers() -> int:

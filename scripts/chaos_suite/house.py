@@ -16,8 +16,9 @@ from runtime.settings import Settings
 from scripts.chaos_suite import clock
 from scripts.chaos_suite.network import Network, network
 from scripts.chaos_suite.schedule import BALANCER, OURS, WEBS, WORKERS
+from tests.support.ports import own_ports
 from tests.support.servers import OwnPostgres, OwnRedis, new_directory
-from tests.support.up import Up, free_ports
+from tests.support.up import Up
 from tests.support.waiting import eventually
 
 # Short, so that minutes suffice for what else takes an hour.
@@ -120,7 +121,7 @@ def house(directory: Path) -> Iterator[House]:
         held.callback(engine.dispose)
         clocks = clock.install(new_directory(directory, "clocks"))
         data = new_directory(directory, "up")
-        port = free_ports(len(WEBS) + 1)
+        port = own_ports(len(WEBS) + 1)
         replicas = ("--web", str(len(WEBS)), "--workers", str(len(WORKERS)), "--no-runner")
         environment = {f"COORDINATOR_{name.upper()}": value for name, value in SETTINGS.items()}
         servers = {"DATABASE_URL": to_postgres.url, "REDIS_URL": to_redis.url}

@@ -13,10 +13,11 @@ from tests.support.cluster import Cluster
 from tests.support.coordination import Coordination
 from tests.support.deployed_runner import DeployedRunner
 from tests.support.following import all_numbered, head, ledger, told
+from tests.support.ports import own_ports
 from tests.support.servers import new_directory
 from tests.support.traffic import Traffic
 from tests.support.traffic_streams import Streams
-from tests.support.up import Up, free_ports
+from tests.support.up import Up
 from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish, reports_refused
 from tests.support.waiting import eventually
 
@@ -30,7 +31,7 @@ ENVIRONMENT = {"COORDINATOR_DRAIN_SECONDS": "4", "COORDINATOR_SSE_HEARTBEAT_SECO
 @pytest.fixture
 def up(scratch: Path, settings: Settings) -> Iterator[Up]:
     """Two web and two worker processes behind a balancer, on this test's servers."""
-    port = free_ports(3)
+    port = own_ports(3)
     servers = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     arguments = ("--web", "2", "--workers", "2", "--no-runner", "--lb", "--lb-port", str(port + 2))
     up = Up(new_directory(scratch, "up"), port, *arguments, **servers, **ENVIRONMENT)

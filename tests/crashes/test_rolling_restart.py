@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from runtime.processes import is_alive, port_is_free
+from tests.support.ports import own_ports
 from tests.support.servers import OwnPostgres, new_directory
-from tests.support.up import Up, answers, free_ports
+from tests.support.up import Up, answers
 from tests.support.waiting import eventually
 
 StartUp = Callable[..., Up]
@@ -28,7 +29,7 @@ NOTED = "import sys\nopen({path!r}, 'a').write(' '.join(sys.orig_argv) + '\\n')\
 def start_up(scratch: Path) -> Iterator[StartUp]:
     """Start `coordinator up` on this test's data directory; the code of its next processes is to be changed there."""
     started: list[Up] = []
-    data_dir, port = new_directory(scratch, "up"), free_ports(3)
+    data_dir, port = new_directory(scratch, "up"), own_ports(3)
 
     def start(*arguments: str, **environment: str) -> Up:
         up = Up(data_dir, port, *arguments, PYTHONPATH=str(data_dir), **QUICK, **environment)
@@ -136,7 +137,7 @@ def test_after_kill_9_in_the_middle_of_a_deploy_the_next_up_ends_both(start_up: 
 
 def test_the_balancer_is_kept_alive_at_its_address_and_ends_with_the_rest(start_up: StartUp) -> None:
     """Who connects while it is restarted waits instead of being refused."""
-    port = free_ports(1)
+    port = own_ports(1)
     up = start_up("--web", "2", "--workers", "1", "--no-runner", "--lb", "--lb-port", str(port))
     assert up.line("ready:") == f"ready: {' '.join(up.urls)}"
     assert up.balancer == f"http://127.0.0.1:{port}"
@@ -166,7 +167,7 @@ def test_a_closed_terminal_ends_it_as_ever(scratch: Path) -> None:
     (data_dir / "run").mkdir()
     pid, terminal = pty.fork()
     if pid == 0:
-        arguments = ["up", "--data", str(data_dir), "--port", str(free_ports(1)), *SMALL]
+        arguments = ["up", "--data", str(data_dir), "--port", str(own_ports(1)), *SMALL]
         os.execv(sys.executable, [sys.executable, "-m", "cli.main", *arguments])  # noqa: S606 -- a list of arguments, in a child of our own
     said = b""
     while b"ready:" not in said:

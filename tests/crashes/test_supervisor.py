@@ -14,8 +14,9 @@ import pytest
 
 from runtime.embedded import start_postgres, start_redis
 from runtime.processes import is_alive, port_is_free
+from tests.support.ports import own_ports
 from tests.support.servers import FAST_POSTGRES, new_directory
-from tests.support.up import Up, answers, free_ports
+from tests.support.up import Up, answers
 from tests.support.waiting import eventually
 
 StartUp = Callable[..., Up]
@@ -31,7 +32,7 @@ def data_dir(scratch: Path) -> Path:
 def start_up(data_dir: Path) -> Iterator[StartUp]:
     """Start `coordinator up` on this test's data directory, on free ports, as often as wanted."""
     started: list[Up] = []
-    port = free_ports(3)
+    port = own_ports(3)
 
     def start(*arguments: str, **environment: str) -> Up:
         up = Up(data_dir, port, *arguments, **environment)
@@ -204,7 +205,7 @@ def test_a_second_up_on_the_same_data_refuses(start_up: StartUp) -> None:
 def test_a_taken_port_is_said_before_anything_starts(start_up: StartUp, data_dir: Path) -> None:
     """Whose it is, what to do, and no database was made for it."""
     with socket.socket() as squatter:
-        up_port = free_ports(2)
+        up_port = own_ports(2)
         squatter.bind(("127.0.0.1", up_port + 1))
         squatter.listen()
         up = start_up("--port", str(up_port))
@@ -243,7 +244,7 @@ def test_given_servers_are_used_and_outlive_it(start_up: StartUp, data_dir: Path
 
 def test_a_database_that_cannot_be_reached_is_said_with_the_reason(start_up: StartUp) -> None:
     """Not a silent wait: exit code 1, and the password is not shown."""
-    up = start_up(*SMALL, DATABASE_URL=f"postgresql://u:secret@127.0.0.1:{free_ports(1)}/none")
+    up = start_up(*SMALL, DATABASE_URL=f"postgresql://u:secret@127.0.0.1:{own_ports(1)}/none")
     assert up.wait(60) == 1
     said = "\n".join(up.lines + up.errors)
     assert "could not be migrated" in said

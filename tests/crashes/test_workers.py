@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from runtime.names import Actor
-from runtime.processes import free_port
 from tests.support.cluster import Cluster
+from tests.support.ports import own_port
 from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually
 
@@ -77,8 +77,8 @@ def test_duties_go_on_when_redis_is_flushed(cluster: Cluster, engine: Engine, ow
 def test_a_worker_starts_before_redis_and_postgres_do(cluster: Cluster) -> None:
     """It waits for them, and still ends in order when told to."""
     worker = cluster.start_worker(
-        redis_url=f"redis://127.0.0.1:{free_port()}/0",
-        database_url=f"postgresql://nobody@127.0.0.1:{free_port()}/nothing",
+        redis_url=f"redis://127.0.0.1:{own_port()}/0",
+        database_url=f"postgresql://nobody@127.0.0.1:{own_port()}/nothing",
         wait=False,
     )
     eventually(lambda: "Postgres does not answer" in worker.log(), 20)

@@ -8,9 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from runtime.processes import free_port, write_pid_file
+from runtime.processes import write_pid_file
 from tests.support.artefacts import CADDYFILE
 from tests.support.cluster import Cluster, Process
+from tests.support.ports import own_port
 from tests.support.servers import new_directory
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
@@ -24,7 +25,7 @@ class Balancer:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._configuration = directory / "Caddyfile"
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.url = f"http://127.0.0.1:{own_port()}"
         ours = CADDYFILE.read_text().replace("\n:8080 {", f"\n{self.url} {{")
         assert self.url in ours
         self._configuration.write_text(ours)
@@ -45,7 +46,7 @@ class Balancer:
 
 
 def environment(home: Path, replicas: list[str]) -> dict[str, str]:
-    admin = f"127.0.0.1:{free_port()}"
+    admin = f"127.0.0.1:{own_port()}"
     return {"PATH": os.defpath, "HOME": str(home), "WEB_REPLICAS": " ".join(replicas), "CADDY_ADMIN": admin}
 
 
@@ -71,7 +72,7 @@ def test_replicas_that_die_or_never_were_are_seen_by_no_client(cluster: Cluster,
     """Of the names that compose might give, those that do not resolve or refuse are passed over; no request fails."""
     webs = [cluster.start_web() for _ in range(2)]
     addresses = [web.url.removeprefix("http://") for web in webs]
-    caddy = balancer.start([*addresses, f"127.0.0.1:{free_port()}", "coordinator-web-8.invalid:8765"])
+    caddy = balancer.start([*addresses, f"127.0.0.1:{own_port()}", "coordinator-web-8.invalid:8765"])
     cluster.processes.append(caddy)
     cluster.wait_until_ready(caddy)
     client = WebClient(balancer.url)

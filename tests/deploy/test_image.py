@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from runtime.processes import free_port
 from tests.support.artefacts import Launch, compose, instructions, launches
 from tests.support.cluster import Process, answers
 from tests.support.image import Image, build
+from tests.support.ports import own_port
 from tests.support.servers import new_directory
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
@@ -72,7 +72,7 @@ def test_a_run_completes_in_the_house_that_compose_starts(
     servers: dict[str, Any] = {"database_url": empty_database_url, "redis_url": redis_url, "drain_seconds": 1}
     migrate = image.start(launch_of("migrate"), directory, **servers)
     assert migrate.wait(60) == 0, migrate.log()
-    port = free_port()
+    port = own_port()
     web = image.start(launch_of("web"), directory, url=f"http://127.0.0.1:{port}", listen_port=port, **servers)
     started.append(web)
     started.append(image.start(launch_of("worker"), directory, **servers))

@@ -8,8 +8,8 @@ import sqlalchemy.exc
 from sqlalchemy import Engine
 
 from runtime.names import QUEUE_OF, Actor
-from runtime.processes import free_port
 from runtime.settings import Settings
+from tests.support.ports import own_port
 from workers.actors import attempt, declare_actors
 from workers.broker import WakingBroker
 from workers.duties import duties_of
@@ -54,7 +54,7 @@ def test_the_row_of_a_duty_says_that_its_actor_ran(broker: WakingBroker, room: R
 @pytest.mark.parametrize("actor", Actor)
 def test_an_actor_without_redis_does_its_work_all_the_same(settings: Settings, actor: Actor) -> None:
     """Redis is a bell: away, nothing of an actor's work is."""
-    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{own_port()}/0"})
     with engine_room(away, threads=1) as room:
         duty = next(duty for duty in duties_of(room) if duty.actor == actor)
         assert duty.if_older(0)
@@ -62,7 +62,7 @@ def test_an_actor_without_redis_does_its_work_all_the_same(settings: Settings, a
 
 def test_an_actor_without_postgres_is_quiet(settings: Settings) -> None:
     """The next tick tries again; a traceback a second would bury what matters."""
-    away = settings.model_copy(update={"database_url": f"postgresql+psycopg://x@127.0.0.1:{free_port()}/x"})
+    away = settings.model_copy(update={"database_url": f"postgresql+psycopg://x@127.0.0.1:{own_port()}/x"})
     with engine_room(away, threads=1) as room:
         for duty in duties_of(room):
             attempt(duty.actor, duty.on_message)

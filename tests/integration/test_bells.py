@@ -12,9 +12,9 @@ from redis import Redis
 
 from runtime.bells import HINT_SECONDS, MAX_WAITING_HINTS, Bells, Ringer
 from runtime.names import QUEUE_OF, Actor, hint_key, queue_key
-from runtime.processes import free_port
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
+from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
 from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually_async
@@ -123,7 +123,7 @@ def test_rings_do_not_pile_up_while_no_worker_lives(client: Redis) -> None:
 
 def test_a_ring_from_a_thread_never_raises_and_rests_after_a_failure() -> None:
     """A worker whose Redis is away goes on; it does not pay the timeout each time."""
-    ringer = Ringer(sync_client(f"redis://127.0.0.1:{free_port()}/0"))
+    ringer = Ringer(sync_client(f"redis://127.0.0.1:{own_port()}/0"))
 
     assert not ringer.ring(Actor.DISPATCH)
     assert not ringer.ring(Actor.DISPATCH)
@@ -146,7 +146,7 @@ async def _any(client: Redis, actor: Actor) -> bool:
 
 async def test_a_ring_of_the_web_neither_waits_nor_fails_when_redis_is_away() -> None:
     """It only sets a flag; what becomes of it is the task's business."""
-    async with started(f"redis://127.0.0.1:{free_port()}/0") as bells:
+    async with started(f"redis://127.0.0.1:{own_port()}/0") as bells:
         for _ in range(1000):
             bells.ring(Actor.DISPATCH)
         # A second bell's ring must find its task alive after the first one's failure.

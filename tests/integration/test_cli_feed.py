@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from models.feed import read_head, record_events
-from runtime.processes import free_port
 from runtime.settings import Settings
 from tests.support.command import Ended, coordinator
 from tests.support.following import following
 from tests.support.numbering import number_all, row
+from tests.support.ports import own_port
 from tests.support.truth import Truth
 from tests.support.web import WebInThread, served, until_ready
 
@@ -73,7 +73,7 @@ def test_each_rotation_gives_an_epoch_that_never_was(truth: Truth, database_url:
 
 def test_a_database_that_is_away_is_said_in_a_sentence() -> None:
     """No traceback, no password."""
-    done = feed(f"postgresql://u:secret@127.0.0.1:{free_port()}/none", "status")
+    done = feed(f"postgresql://u:secret@127.0.0.1:{own_port()}/none", "status")
     assert done.returncode == 1
     assert "does not answer" in done.stderr
     assert "Traceback" not in done.stderr

@@ -13,8 +13,8 @@ from models.runs import Run
 from runtime.bells import Bells
 from runtime.mailbox import Letters, Mailbox
 from runtime.names import Actor, hint_key, queue_key
-from runtime.processes import free_port
 from runtime.settings import Settings
+from tests.support.ports import own_port
 from tests.support.truth import Truth, starting
 from tests.support.waiting import eventually, eventually_async
 from tests.support.working import working
@@ -93,7 +93,7 @@ def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(settings: S
     """Redis is away when the worker wants to tell; the poll's process looks by itself."""
     poll = truth.park(truth.runner())
     submitted = truth.start()
-    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{own_port()}/0"})
     with engine_room(away, threads=1) as room:
         dispatch(room)
 

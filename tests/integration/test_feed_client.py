@@ -11,9 +11,9 @@ import pytest
 from runner.client import CoordinatorClient
 from runner.errors import Refused, Unreachable
 from runner.shapes import FeedItem
-from runtime.processes import free_port
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
+from tests.support.ports import own_port
 from tests.support.truth import Truth
 from tests.support.waiting import eventually_async
 from tests.support.web import WebClient, WebInThread, served, until_ready
@@ -332,7 +332,7 @@ async def test_an_error_that_will_not_pass_is_raised(web: WebInThread) -> None:
 
 async def test_patience_ends_with_what_happened_at_each_address() -> None:
     """For those who would rather know."""
-    closed = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    closed = [f"http://127.0.0.1:{own_port()}" for _ in range(2)]
     async with followed(closed, patience_seconds=0.5) as (items, _):
         with pytest.raises(Unreachable) as caught:
             await anext(items)

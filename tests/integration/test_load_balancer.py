@@ -14,9 +14,9 @@ import pytest
 
 from cli.load_balancer import balancer, configuration, find_caddy
 from cli.supervisor import Refused
-from runtime.processes import free_port
 from runtime.settings import Settings
 from tests.support.following import following
+from tests.support.ports import own_port
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, served, until_ready
 
@@ -119,7 +119,7 @@ def test_what_could_not_be_connected_goes_to_another_replica(
     start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
 ) -> None:
     """Nobody has seen it, so a POST may go on as well; before any health check has noticed."""
-    url = start_balancer(f"http://127.0.0.1:{free_port()}", replicas[1].url)
+    url = start_balancer(f"http://127.0.0.1:{own_port()}", replicas[1].url)
     assert [httpx.post(f"{url}/runs", json=START, timeout=20).status_code for _ in range(6)] == [200] * 6
     assert len(replicas[1].seen) == 6
 

@@ -9,9 +9,9 @@ from redis import Redis
 
 from runtime.mailbox import FIRST_BACKOFF, Letters, Mailbox, publish_assignments, publish_head
 from runtime.names import mailbox_channel
-from runtime.processes import free_port
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
+from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
 from tests.support.servers import OwnRedis
 from tests.support.waiting import eventually_async
@@ -91,13 +91,13 @@ async def test_each_instance_hears_of_its_own_assignments_only(redis_url: str) -
 
 async def test_nothing_is_published_when_there_is_nothing_to_tell() -> None:
     """No Redis is needed for an empty dispatch."""
-    publish_assignments(sync_client(f"redis://127.0.0.1:{free_port()}/0"), {})
+    publish_assignments(sync_client(f"redis://127.0.0.1:{own_port()}/0"), {})
 
 
 async def test_a_publisher_learns_that_redis_is_away() -> None:
     """It says so in its log; the assignment is found by the re-check."""
     with pytest.raises(FAILED):
-        publish_assignments(sync_client(f"redis://127.0.0.1:{free_port()}/0"), {"web-1": [ASSIGNMENT]})
+        publish_assignments(sync_client(f"redis://127.0.0.1:{own_port()}/0"), {"web-1": [ASSIGNMENT]})
 
 
 async def test_every_new_subscription_is_reported(redis_url: str) -> None:

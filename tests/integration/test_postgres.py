@@ -50,6 +50,7 @@ def verdict(error: BaseException) -> str:
     return " ".join([*found, *(["retry"] if is_retryable(error) else [])])
 
 
+@pytest.mark.direct
 def test_every_connection_has_its_timeouts_from_the_start(settings: Settings, engine: Engine) -> None:
     """No statement waits for ever, whichever helper gave the connection."""
     with transaction(engine) as connection:
@@ -68,6 +69,7 @@ def test_without_startup_options_each_transaction_sets_its_timeouts(settings: Se
     engine.dispose()
 
 
+@pytest.mark.direct
 async def test_the_web_engine_has_the_same_timeouts(settings: Settings) -> None:
     """The asynchronous engine is the same in another colour."""
     engine = async_engine(settings)
@@ -104,6 +106,7 @@ async def test_the_web_commits_at_the_end_and_undoes_at_an_error(settings: Setti
     await web.dispose()
 
 
+@pytest.mark.direct
 @pytest.mark.parametrize("moment", ["begin", "commit"])
 async def test_of_connections_that_are_all_lost_one_attempt_fails(
     settings: Settings, truth: Truth, moment: str

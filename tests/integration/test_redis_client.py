@@ -6,8 +6,8 @@ import pytest
 import redis
 from redis.exceptions import ReadOnlyError
 
-from runtime.processes import free_port
 from runtime.redis_client import FAILED, async_client, sync_client
+from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
 from tests.support.servers import OwnRedis
 
@@ -56,7 +56,7 @@ def test_a_connection_to_a_former_primary_is_given_up(own_redis: OwnRedis) -> No
     """After a failover the address leads elsewhere, the old connection does not."""
     client = sync_client(own_redis.url, retries=0)
     first = client.client_id()
-    client.replicaof("127.0.0.1", free_port())
+    client.replicaof("127.0.0.1", own_port())
     with pytest.raises(ReadOnlyError):
         client.set("key", "value")
     assert client.client_id() != first
@@ -78,6 +78,6 @@ def test_what_the_address_asks_for_does_not_lengthen_our_patience(own_redis: Own
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}/0", "redis://no.such.host.invalid:{port}/0"])
 def test_a_redis_that_is_not_there_is_one_of_the_failures_everybody_expects(url: str) -> None:
     """Refused or not resolved, there is one thing to catch."""
-    client = sync_client(url.format(port=free_port()))
+    client = sync_client(url.format(port=own_port()))
     with pytest.raises(FAILED):
         client.ping()

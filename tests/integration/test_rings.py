@@ -12,9 +12,9 @@ from app.rings import Rings
 from runtime.metrics import RINGS
 from runtime.names import Actor
 from runtime.postgres import async_engine
-from runtime.processes import free_port
 from runtime.settings import Settings
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, is_noticed, orders
+from tests.support.ports import own_port
 from tests.support.truth import Truth
 from tests.support.waiting import eventually, eventually_async
 from tests.support.web import WebInThread, served, until_ready
@@ -88,7 +88,7 @@ def test_polls_and_submissions_that_meet_all_come_together(settings: Settings) -
 
 async def test_a_look_that_fails_rings(settings: Settings) -> None:
     """A ring in vain costs a worker a moment, a missing one costs a runner seconds."""
-    port = free_port()
+    port = own_port()
     away = settings.model_copy(update={"database_url": f"postgresql+psycopg://127.0.0.1:{port}/none"})
     engine = async_engine(away)
     heard: list[Actor] = []

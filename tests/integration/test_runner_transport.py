@@ -11,7 +11,7 @@ from runner.client import CoordinatorClient
 from runner.errors import Refused, Unreachable
 from runner.shapes import RunRequest
 from runner.transport import Transport
-from runtime.processes import free_port
+from tests.support.ports import own_port
 
 
 class Address:
@@ -61,7 +61,7 @@ async def listening(answer: Callable[[int], tuple[int, str] | None]) -> AsyncIte
 
 
 def closed_address() -> str:
-    return f"http://127.0.0.1:{free_port()}"
+    return f"http://127.0.0.1:{own_port()}"
 
 
 def always(status: int, body: str) -> Callable[[int], tuple[int, str]]:

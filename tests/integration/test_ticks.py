@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from models.duties import duty_due
 from runtime.names import QUEUE_OF, Actor, queue_key
 from runtime.postgres import transaction
-from runtime.processes import free_port
+from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
 from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually
@@ -93,7 +93,7 @@ def test_with_redis_the_ticker_does_only_what_is_long_overdue(redis_url: str) ->
 def test_without_redis_the_ticker_does_the_duty_itself() -> None:
     """Nothing listens there; the duty's row alone decides whose turn it is."""
     looks = Looks()
-    with ticking(Ticker(f"redis://127.0.0.1:{free_port()}/0", [duty(looks)])):
+    with ticking(Ticker(f"redis://127.0.0.1:{own_port()}/0", [duty(looks)])):
         eventually(lambda: len(looks.ages) >= 3)
     assert set(looks.ages) == {0.45}
 
@@ -122,7 +122,7 @@ def test_a_duty_that_fails_keeps_neither_itself_nor_others_from_the_next_tick() 
         raise RuntimeError("a bug")
 
     duties = [duty(fail, actor=Actor.UPKEEP, interval=0.2), duty(looks, interval=0.2)]
-    with ticking(Ticker(f"redis://127.0.0.1:{free_port()}/0", duties)):
+    with ticking(Ticker(f"redis://127.0.0.1:{own_port()}/0", duties)):
         eventually(lambda: len(failures) >= 2 and len(looks.ages) >= 2)
 
 
@@ -141,7 +141,7 @@ def test_of_many_tickers_without_redis_one_does_the_duty(engine: Engine) -> None
                 inside.release()
         return True
 
-    url = f"redis://127.0.0.1:{free_port()}/0"
+    url = f"redis://127.0.0.1:{own_port()}/0"
     with ticking(*(Ticker(url, [duty(do, interval=1)]) for _ in range(6))):
         eventually(lambda: len(done) >= 3)
     assert set(done) == {1}

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from runtime.processes import free_port, write_pid_file
+from runtime.processes import write_pid_file
+from tests.support.ports import own_port
+from tests.support.servers import POOLED
 from tests.support.waiting import eventually
 
 COMMAND = Path(sys.executable).with_name("coordinator")
@@ -90,7 +92,7 @@ class Cluster:
 
     def start_web(self, *, wait: bool = True, **settings: object) -> Process:
         """Start a web process on a free port; returns when it is ready. `settings` as in runtime/settings.py."""
-        port = free_port()
+        port = own_port()
         arguments = ["web", "--host", "127.0.0.1", "--port", str(port)]
         process = self.start("web", arguments, settings, url=f"http://127.0.0.1:{port}")
         if wait:
@@ -177,7 +179,8 @@ class Cluster:
         wanted = {"database_url": self.database_url, "redis_url": self.redis_url, **QUICK, **settings}
         ours = {f"COORDINATOR_{name.upper()}": str(value) for name, value in wanted.items()}
         # By PYTHONPATH the tests of an earlier release start its code (tests/migrations/test_last_release.py).
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+        names = ("PATH", "HOME", "LANG", "PYTHONPATH", *POOLED)
+        inherited = {name: os.environ[name] for name in names if name in os.environ}
         return {**inherited, "PYTHONUNBUFFERED": "1", **ours}
 
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from cli.supervisor import ROOT
 from tests.support.cluster import COMMAND
+from tests.support.servers import POOLED
 
 Ended: TypeAlias = "subprocess.CompletedProcess[str]"
 
@@ -19,7 +20,11 @@ def coordinator(*arguments: str, home: str | Path = ROOT, stdin: str = "", **env
         text=True,
         input=stdin,
         timeout=60,
-        env={"PATH": os.environ["PATH"], "HOME": str(home), **environment},
+        env={**_inherited(), "HOME": str(home), **environment},
         cwd=home,
         check=False,
     )
+
+
+def _inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", *POOLED) if name in os.environ}

@@ -7,7 +7,7 @@ from itertools import combinations
 from threading import Barrier
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 from runtime.postgres import is_retryable
 from tests.support.truth import backend
@@ -47,24 +47,20 @@ class Stepper:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connection = engine.connect()
-        self.pid = backend(self._connection)
-        self._connection.rollback()
+        self._backend = 0
         self._thread = ThreadPoolExecutor(1)
         self._last: Future[Any] = Future()
         self._last.set_result(None)
 
     def do(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         """Do one thing in the open transaction; returns when it is done, or waits for a lock that another holds."""
-        before, self._last = self._last, self._thread.submit(verb, self._connection, *args, **kwargs)
-        if before.done():
-            eventually(self._settled, what="a step that is done or waits")
-        return self._last
+        return self._submit(self._step, verb, *args, **kwargs)
 
     def commit(self) -> None:
-        self.do(_commit)
+        self._submit(self._connection.commit)
 
     def rollback(self) -> None:
-        self.do(_rollback)
+        self._submit(self._connection.rollback)
 
     @property
     def done(self) -> bool:
@@ -74,7 +70,18 @@ class Stepper:
     @property
     def waits(self) -> bool:
         """Whether it waits for a lock at this moment."""
-        return is_waiting(self._engine, self.pid)
+        return is_waiting(self._engine, self._backend)
+
+    def _submit(self, step: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+        before, self._last = self._last, self._thread.submit(step, *args, **kwargs)
+        if before.done():
+            eventually(self._settled, what="a step that is done or waits")
+        return self._last
+
+    def _step(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        # Behind a pooler the next transaction may have another.
+        self._backend = backend(self._connection)
+        return verb(self._connection, *args, **kwargs)
 
     def _settled(self) -> bool:
         wait([self._last], timeout=0.02)
@@ -114,11 +121,3 @@ def interleavings(first: Sequence[T], second: Sequence[T]) -> Iterator[list[T]]:
     for places in combinations(range(length), len(first)):
         one, other = iter(first), iter(second)
         yield [next(one) if place in places else next(other) for place in range(length)]
-
-
-def _commit(connection: Connection) -> None:
-    connection.commit()
-
-
-def _rollback(connection: Connection) -> None:
-    connection.rollback()

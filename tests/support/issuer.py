@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from runtime.processes import free_port
+from tests.support.ports import own_port
 
 AUDIENCE = "coordinator"
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -50,7 +50,7 @@ def part(document: Mapping[str, Any]) -> str:
 class IssuerOfTests:
     """Serves while it is up; ``asked`` counts how often its keys were wanted."""
 
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=own_port)
     keys: dict[str, PrivateKey] = field(default_factory=lambda: {"rsa": rsa_key(), "ec": ec_key()})
     # What is answered instead of the key set: status and body.
     instead: tuple[int, bytes] | None = None

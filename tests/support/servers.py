@@ -1,6 +1,7 @@
 """Postgres and Redis of a test process: an embedded pair of its own, or the ones DATABASE_URL and REDIS_URL name."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -9,8 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import count, cycle
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -20,11 +20,15 @@ from redis import Redis
 
 from models.migrate import upgrade
 from runtime.embedded import PostgresServer, RedisServer, start_postgres, start_redis
-from runtime.processes import end_processes, port_is_free, read_pid_file
+from runtime.processes import end_processes, read_pid_file
 from runtime.redis_client import sync_client
+from tests.support.ports import own_port
 
 _PREFIX = "coordinator-test-"
 MIGRATE_WITH = "MIGRATE_WITH"
+POOLER = "POSTGRES_POOLER"
+# What has to be said to our processes behind one.
+POOLED = {"COORDINATOR_STARTUP_OPTIONS": "0", "COORDINATOR_PREPARE_STATEMENTS": "0"}
 # A killed process keeps its writes, only a dead machine loses them: tests kill processes.
 FAST_POSTGRES = {
     "fsync": "off",
@@ -81,11 +85,15 @@ def migrate(url: str) -> None:
 
 @dataclass
 class PostgresOfTests:
-    """A server, with one migrated template that each test's database is copied from (some 20 ms)."""
+    """A server, with one migrated template that each test's database is copied from (some 20 ms).
+
+    What is tested reaches it at `pooler`, a host and port, if there is one: a PgBouncer (scripts/behind_pgbouncer).
+    """
 
     url: str
     name: str
     server: PostgresServer | None = None
+    pooler: str = ""
     _numbers: Iterator[int] = field(default_factory=count)
     _template: str = ""
 
@@ -94,7 +102,8 @@ class PostgresOfTests:
         name = f"{self.name}_{next(self._numbers)}"
         template = self._migrated_template() if migrated else "template0"
         self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
-        return self._url_of(name)
+        url = self._url_of(name)
+        return re.sub(r"@[^/@]*/", f"@{self.pooler}/", url) if self.pooler else url
 
     def drop(self, url: str) -> None:
         name = url.rpartition("/")[2].partition("?")[0]
@@ -144,18 +153,6 @@ class RedisOfTests:
     def close(self) -> None:
         if self.server is not None:
             self.server.kill()
-
-
-@cache
-def _own_ports(worker: str) -> Iterator[int]:
-    first = 10_000 + 1_000 * (int(worker.removeprefix("gw") or 0) % 10)
-    return cycle(range(first, first + 1_000))
-
-
-def own_port() -> int:
-    """A port for a server that will be away and come back: `free_port` gives it to nobody, nor we a second time."""
-    ports = _own_ports(os.environ.get("PYTEST_XDIST_WORKER", ""))
-    return next(port for port in ports if port_is_free(port))
 
 
 @dataclass
@@ -216,7 +213,8 @@ def postgres_of(scratch: Path, worker: str, given: str) -> PostgresOfTests:
     """The Postgres of this test process; `given` is DATABASE_URL, whose user must be allowed to create databases."""
     name = f"test_{os.getpid()}_{worker}"
     if given:
-        return PostgresOfTests(given.replace("+psycopg", "", 1).replace("postgres://", "postgresql://", 1), name)
+        url = given.replace("+psycopg", "", 1).replace("postgres://", "postgresql://", 1)
+        return PostgresOfTests(url, name, pooler=os.environ.get(POOLER, ""))
     server = start_postgres(scratch, settings=FAST_POSTGRES)
     return PostgresOfTests(server.url, name, server)
 

@@ -15,9 +15,7 @@ from cli.supervisor import ROOT
 from runtime.processes import (
     end_processes,
     family,
-    free_port,
     is_alive,
-    port_is_free,
     processes_in,
     read_pid_file,
     write_pid_file,
@@ -133,14 +131,6 @@ def read(stream: IO[str], lines: list[str]) -> None:
     """Collect what a process says, line by line, until it closes."""
     with stream:
         lines.extend(line.rstrip("\n") for line in stream)
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` free ports in a row."""
-    while True:
-        first = free_port()
-        if all(port_is_free(first + number) for number in range(count)):
-            return first
 
 
 def answers(url: str, path: str = "/health") -> bool:

@@ -17,8 +17,8 @@ from fastapi import FastAPI
 
 from app.main import create_app
 from cli.http_server import BoundedHttp, Server
-from runtime.processes import free_port
 from runtime.settings import Settings
+from tests.support.ports import own_port
 from tests.support.waiting import eventually
 
 JSON = {"Content-Type": "application/json"}
@@ -164,7 +164,7 @@ class WebInThread:
 def served(settings: Settings) -> Iterator[WebInThread]:
     """Serve the application on a free port until the end of the block."""
     app = create_app(settings)
-    port = free_port()
+    port = own_port()
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
