@@ -1,5 +1,6 @@
 """Ports of one test process alone: whatever is to listen there, or is away and comes back, finds its port free."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,7 +33,9 @@ def _ports() -> Iterator[int]:
     for first in _STRETCHES:
         try:
             # Until this process ends, however it ends.
-            _held.enter_context(locked(Path(tempfile.gettempdir()) / f"coordinator-test-ports-{first}.lock"))
+            _held.enter_context(
+                locked(Path(tempfile.gettempdir()) / f"coordinator-test-ports-{os.getuid()}-{first}.lock")
+            )
         except Locked:
             continue
         return cycle(range(first, first + _STRETCHES.step))
