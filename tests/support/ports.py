@@ -31,12 +31,11 @@ def own_ports(number: int) -> int:
 @cache
 def _ports() -> Iterator[int]:
     for first in _STRETCHES:
+        lock = Path(tempfile.gettempdir()) / f"coordinator-test-ports-{os.getuid()}-{first}.lock"
         try:
             # Until this process ends, however it ends.
-            _held.enter_context(
-                locked(Path(tempfile.gettempdir()) / f"coordinator-test-ports-{os.getuid()}-{first}.lock")
-            )
+            _held.enter_context(locked(lock))
         except Locked:
             continue
         return cycle(range(first, first + _STRETCHES.step))
-    raise OSError("twenty other test processes have all the ports there are for tests")
+    raise OSError("as many other test processes as there are ports for run already")
