@@ -24,6 +24,7 @@ from tests.support.servers import (
     scratch_directory,
 )
 from tests.support.truth import Truth
+from tests.support.web import WebClient, WebInThread, served
 
 # What a developer has exported must not change what is tested; the addresses of servers are the only way in.
 for _name in [name for name in os.environ if name.startswith(PREFIX)]:
@@ -133,6 +134,19 @@ def cluster(scratch: Path, settings: Settings) -> Iterator[Cluster]:
     cluster = Cluster(new_directory(scratch, "cluster"), settings.database_url, settings.redis_url)
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    """The application, served from this process; a module that needs it otherwise has its own."""
+    with served(settings) as web:
+        yield web
+
+
+@pytest.fixture
+def client(web: WebInThread) -> WebClient:
+    """A client of ``web``."""
+    return web.client
 
 
 @pytest.fixture

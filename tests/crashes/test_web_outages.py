@@ -23,11 +23,6 @@ def web(own_postgres: OwnPostgres, redis_url: str) -> Iterator[WebInThread]:
         yield web
 
 
-@pytest.fixture
-def client(web: WebInThread) -> WebClient:
-    return web.client
-
-
 def test_clients_get_503_and_runners_wait_while_postgres_is_stopped(
     web: WebInThread, client: WebClient, own_postgres: OwnPostgres
 ) -> None:

@@ -26,11 +26,6 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-@pytest.fixture
-def client(web: WebInThread) -> WebClient:
-    return web.client
-
-
 def status_of(client: WebClient, name: str, **headers: str) -> int:
     """What is answered to a call of this endpoint that asks for nothing that is there."""
     method, _, path = name.partition(" ")

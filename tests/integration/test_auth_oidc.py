@@ -34,11 +34,6 @@ def web(settings: Settings, issuer: IssuerOfTests) -> Iterator[WebInThread]:
         yield web
 
 
-@pytest.fixture
-def client(web: WebInThread) -> WebClient:
-    return web.client
-
-
 def status(client: WebClient, token: str, path: str = "/runs") -> int:
     return client.http.get(path, headers=bearer(token)).status_code
 

@@ -1,6 +1,6 @@
 """Parents and children over the wire: nesting, and who rings for parents; no ticker is there to help."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,12 +14,6 @@ from tests.support.web import WebClient, served
 from tests.support.working import working
 
 CHILD = {"execution_mode": "async_callback"}
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[WebClient]:
-    with served(settings) as web:
-        yield web.client
 
 
 def test_sessions_nest_ten_deep(client: WebClient) -> None:

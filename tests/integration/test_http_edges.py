@@ -1,7 +1,6 @@
 """What every request meets: unknown paths, foreign pages, bodies that cannot be, and how the service describes itself."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,6 @@ STRICT = [
     ("POST", "/sessions/x/bind"),
     ("PATCH", "/sessions/x/metadata"),
 ]
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[WebClient]:
-    with served(settings) as web:
-        yield web.client
 
 
 @pytest.mark.parametrize(

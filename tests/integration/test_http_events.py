@@ -1,7 +1,6 @@
 """Events over the wire: never refused for their content, listed in feed order (PROTOCOL, Sessions)."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,12 +13,6 @@ FIELDS = (
     "event_type", "session_id", "timestamp", "tool_name", "tool_input", "tool_output", "error", "exit_code", "reason",
     "role", "content", "result_text", "result_data",
 )  # fmt: skip
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[WebClient]:
-    with served(settings) as web:
-        yield web.client
 
 
 @pytest.fixture

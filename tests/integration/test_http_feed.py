@@ -26,11 +26,6 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-@pytest.fixture
-def client(web: WebInThread) -> WebClient:
-    return web.client
-
-
 def say(client: WebClient, truth: Truth, session_id: str, *contents: str, **fields: Any) -> None:
     """Write events to a session and give them their positions."""
     for content in contents:

@@ -27,11 +27,6 @@ def web(slow: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-@pytest.fixture
-def client(web: WebInThread) -> WebClient:
-    return web.client
-
-
 def waiting_rows(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.execute(text("SELECT count(*) FROM waiting_polls")).scalar_one())

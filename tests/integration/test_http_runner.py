@@ -1,12 +1,10 @@
 """What runners say and hear: registration, polls, reports, beats, leaving (PROTOCOL, Runners)."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from runtime.settings import Settings
-from tests.support.web import WebClient, WebInThread, served
+from tests.support.web import WebClient, WebInThread
 
 OFFER: dict[str, Any] = {
     "hostname": "h",
@@ -14,17 +12,6 @@ OFFER: dict[str, Any] = {
     "executor_profile": "e",
     "executor": {"type": "autonomous", "command": "c", "model": "m"},
 }
-
-
-@pytest.fixture
-def web(settings: Settings) -> Iterator[WebInThread]:
-    with served(settings) as web:
-        yield web
-
-
-@pytest.fixture
-def client(web: WebInThread) -> WebClient:
-    return web.client
 
 
 def test_a_registration_tells_where_and_how_to_poll(client: WebClient) -> None:

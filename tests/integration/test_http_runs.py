@@ -1,25 +1,12 @@
 """Runs over the wire: every field, every refusal, lists and waits (PROTOCOL, Submission)."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from runtime.settings import Settings
-from tests.support.web import PROMPT, WebClient, WebInThread, served
+from tests.support.web import PROMPT, WebClient
 
 START: dict[str, Any] = {"type": "start_session", "parameters": PROMPT}
-
-
-@pytest.fixture
-def web(settings: Settings) -> Iterator[WebInThread]:
-    with served(settings) as web:
-        yield web
-
-
-@pytest.fixture
-def client(web: WebInThread) -> WebClient:
-    return web.client
 
 
 def test_a_submission_is_answered_201_with_its_ids(client: WebClient) -> None:

@@ -1,6 +1,5 @@
 """Sessions over the wire: reading, binding, changing, stopping, deleting (PROTOCOL, Sessions)."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,12 +8,6 @@ from runtime.settings import Settings
 from tests.support.web import WebClient, served
 
 BIND = {"executor_session_id": "a1", "hostname": "host", "executor_profile": "e"}
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[WebClient]:
-    with served(settings) as web:
-        yield web.client
 
 
 def test_a_session_shows_exactly_the_documented_fields(client: WebClient) -> None:
