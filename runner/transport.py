@@ -30,9 +30,10 @@ class Transport:
             raise ValueError("at least one coordinator address is needed")
         self.urls = tuple(_checked(url) for url in urls)
         self._current = 0
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30)
-        self._http = httpx.AsyncClient(headers=headers, limits=limits)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # Slow to make.
+        self._trust = httpx.create_ssl_context()
+        self._http = self._client()
 
     @property
     def url(self) -> str:
@@ -102,10 +103,11 @@ class Transport:
         stream, or when it breaks or is silent for `silence_seconds`.
         """
         timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS, pool=None)
+        request = {"params": _present(query), "headers": dict(headers), "timeout": timeout}
         try:
-            async with aconnect_sse(
-                self._http, "GET", url + path, params=_present(query), headers=dict(headers), timeout=timeout
-            ) as source:
+            # A client of its own: httpx keeps a connection whose request is cancelled just when it is made, open and
+            # unused, until its client is closed.
+            async with self._client() as http, aconnect_sse(http, "GET", url + path, **request) as source:
                 await _expect_stream(source.response)
                 async with aclosing(source.aiter_sse()) as frames:
                     yield frames
@@ -113,6 +115,10 @@ class Transport:
             raise Unreachable({url: str(cause)}) from None
         except httpx.HTTPError as error:
             raise Unreachable({url: _reason(error)}) from error
+
+    def _client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30)
+        return httpx.AsyncClient(headers=self._headers, limits=limits, verify=self._trust)
 
     async def _send(self, url: str, request: dict[str, Any]) -> Any:
         try:

@@ -5,8 +5,10 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
+from httpcore import AsyncHTTP11Connection
 
 from runner.client import CoordinatorClient
 from runner.errors import Refused, Unreachable
@@ -231,6 +233,10 @@ async def connected(proxy: WebProxy) -> bool:
     return proxy.open > 0
 
 
+async def left(proxy: WebProxy) -> bool:
+    return proxy.opened > 0 and proxy.open == 0
+
+
 async def numbered(client: WebClient, session_id: str) -> str:
     """The cursor of the session's newest event, once it has one."""
     events = client.get(f"/sessions/{session_id}/events").json()["events"]
@@ -270,20 +276,34 @@ async def test_a_connection_that_fell_silent_is_replaced(web: WebInThread, monke
 async def test_a_reader_that_leaves_closes_its_connection(web: WebInThread) -> None:
     """By leaving the block, or because its task was cancelled."""
     session_id = web.client.submit()["session_id"]
-
-    async def is_left() -> bool:
-        return proxy.open == 0
-
     async with web_proxy(web.client.url) as proxy, CoordinatorClient(proxy.url) as client:
         async with aclosing(client.feed(after=now(web.client))) as items:
             say(web.client, session_id)
             async for _ in items:
                 break
             assert proxy.open == 1
-        await eventually_async(is_left)
+        await eventually_async(partial(left, proxy))
         async with reading(client.feed()):
             await eventually_async(partial(connected, proxy))
-        await eventually_async(is_left)
+        await eventually_async(partial(left, proxy))
+
+
+async def test_a_reader_cancelled_just_when_it_is_connected_leaves_nothing_open(
+    web: WebInThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The HTTP client alone would keep the connection for as long as it lives, for nobody."""
+    made = AsyncHTTP11Connection.__init__
+
+    def cancelled_when_made(self: AsyncHTTP11Connection, *args: Any, **values: Any) -> None:
+        made(self, *args, **values)
+        reader.cancel()
+
+    monkeypatch.setattr(AsyncHTTP11Connection, "__init__", cancelled_when_made)
+    async with web_proxy(web.client.url) as proxy, CoordinatorClient(proxy.url) as client:
+        reader = asyncio.create_task(until_the_end(client.feed()))
+        await asyncio.wait({reader})
+        assert reader.cancelled()
+        await eventually_async(partial(left, proxy))
 
 
 @pytest.mark.parametrize(

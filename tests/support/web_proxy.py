@@ -26,6 +26,7 @@ class WebProxy:
     said: bytes = b""
     cuts: int = 0
     open: int = 0
+    opened: int = 0
     # Closes whatever is opened.
     away: bool = False
     # Given instead of what the server would say, as a load balancer does.
@@ -51,6 +52,7 @@ class WebProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
+        self.opened += 1
         try:
             if self.away:
                 return
