@@ -103,11 +103,15 @@ class Transport:
         stream, or when it breaks or is silent for `silence_seconds`.
         """
         timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS, pool=None)
-        request = {"params": _present(query), "headers": dict(headers), "timeout": timeout}
         try:
             # A client of its own: httpx keeps a connection whose request is cancelled just when it is made, open and
             # unused, until its client is closed.
-            async with self._client() as http, aconnect_sse(http, "GET", url + path, **request) as source:
+            async with (
+                self._client() as http,
+                aconnect_sse(
+                    http, "GET", url + path, params=_present(query), headers=dict(headers), timeout=timeout
+                ) as source,
+            ):
                 await _expect_stream(source.response)
                 async with aclosing(source.aiter_sse()) as frames:
                     yield frames

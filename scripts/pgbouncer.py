@@ -15,7 +15,7 @@ from runtime.embedded import start_postgres
 from runtime.processes import free_port, port_is_free, wait_until
 from tests.support.servers import FAST_POSTGRES, POOLER
 
-# As many connections to the server as serve the crowds of a race, each of another database a test.
+# Each test has a database, and so a pool, of its own: large enough for the crowd of a race.
 _SETTINGS = """\
 [databases]
 * = host=127.0.0.1 port={server_port} user={user} password={password}

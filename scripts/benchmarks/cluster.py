@@ -18,7 +18,8 @@ import psycopg
 from cli.supervisor import ROOT, own_command
 from runtime.embedded import PostgresServer, RedisServer, start_postgres, start_redis
 from runtime.embedded_server import pid_file_of
-from runtime.processes import end_processes, family, free_port, port_is_free, read_pid_file, wait_until
+from runtime.processes import end_processes, family, read_pid_file, wait_until
+from tests.support.ports import own_ports
 
 _PREFIX: Final = "coordinator-bench-"
 START_SECONDS: Final = 120
@@ -68,7 +69,7 @@ class Cluster:
         self.web, self.workers = web, workers
         self._directory = directory
         self._settings = settings
-        first = _free_ports(web)
+        first = own_ports(web)
         self.urls = [f"http://127.0.0.1:{first + number}" for number in range(web)]
         self._output = directory / "output"
         directory.mkdir(parents=True)
@@ -166,10 +167,3 @@ def _clear_leftovers() -> None:
             # To Postgres it means: end at once, but give your shared memory back.
             end_processes(family(left), within=10, by=signal.SIGQUIT)
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _free_ports(count: int) -> int:
-    while True:
-        first = free_port()
-        if all(port_is_free(first + number) for number in range(count)):
-            return first

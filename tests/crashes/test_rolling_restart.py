@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from runtime.processes import is_alive, port_is_free
-from tests.support.ports import own_ports
+from tests.support.ports import own_port, own_ports
 from tests.support.servers import OwnPostgres, new_directory
 from tests.support.up import Up, answers
 from tests.support.waiting import eventually
@@ -137,7 +137,7 @@ def test_after_kill_9_in_the_middle_of_a_deploy_the_next_up_ends_both(start_up: 
 
 def test_the_balancer_is_kept_alive_at_its_address_and_ends_with_the_rest(start_up: StartUp) -> None:
     """Who connects while it is restarted waits instead of being refused."""
-    port = own_ports(1)
+    port = own_port()
     up = start_up("--web", "2", "--workers", "1", "--no-runner", "--lb", "--lb-port", str(port))
     assert up.line("ready:") == f"ready: {' '.join(up.urls)}"
     assert up.balancer == f"http://127.0.0.1:{port}"
@@ -165,9 +165,11 @@ def test_a_closed_terminal_ends_it_as_ever(scratch: Path) -> None:
     """SIGHUP means another thing to a process whose terminal has gone."""
     data_dir = new_directory(scratch, "terminal")
     (data_dir / "run").mkdir()
+    # Here, for a child's would not be known to be given away.
+    port = own_port()
     pid, terminal = pty.fork()
     if pid == 0:
-        arguments = ["up", "--data", str(data_dir), "--port", str(own_ports(1)), *SMALL]
+        arguments = ["up", "--data", str(data_dir), "--port", str(port), *SMALL]
         os.execv(sys.executable, [sys.executable, "-m", "cli.main", *arguments])  # noqa: S606 -- a list of arguments, in a child of our own
     said = b""
     while b"ready:" not in said:

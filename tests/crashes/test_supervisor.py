@@ -14,7 +14,7 @@ import pytest
 
 from runtime.embedded import start_postgres, start_redis
 from runtime.processes import is_alive, port_is_free
-from tests.support.ports import own_ports
+from tests.support.ports import own_port, own_ports
 from tests.support.servers import FAST_POSTGRES, new_directory
 from tests.support.up import Up, answers
 from tests.support.waiting import eventually
@@ -244,7 +244,7 @@ def test_given_servers_are_used_and_outlive_it(start_up: StartUp, data_dir: Path
 
 def test_a_database_that_cannot_be_reached_is_said_with_the_reason(start_up: StartUp) -> None:
     """Not a silent wait: exit code 1, and the password is not shown."""
-    up = start_up(*SMALL, DATABASE_URL=f"postgresql://u:secret@127.0.0.1:{own_ports(1)}/none")
+    up = start_up(*SMALL, DATABASE_URL=f"postgresql://u:secret@127.0.0.1:{own_port()}/none")
     assert up.wait(60) == 1
     said = "\n".join(up.lines + up.errors)
     assert "could not be migrated" in said

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.callers import bearer
 from tests.support.command import Ended, coordinator
-from tests.support.ports import own_ports
+from tests.support.ports import own_port
 from tests.support.servers import new_directory
 from tests.support.up import Up
 
@@ -29,7 +29,7 @@ def command(home: Path, port: int, *arguments: str) -> Ended:
 
 def test_it_makes_a_key_shows_it_once_and_commands_on_this_machine_just_work(home: Path) -> None:
     """The key is in a file with mode 0600; its own runner has one for runners; nobody else is let in."""
-    port = own_ports(1)
+    port = own_port()
     first = up(home, port)
     try:
         token = first.line("admin key").split()[-1]

@@ -179,9 +179,12 @@ class Cluster:
         wanted = {"database_url": self.database_url, "redis_url": self.redis_url, **QUICK, **settings}
         ours = {f"COORDINATOR_{name.upper()}": str(value) for name, value in wanted.items()}
         # By PYTHONPATH the tests of an earlier release start its code (tests/migrations/test_last_release.py).
-        names = ("PATH", "HOME", "LANG", "PYTHONPATH", *POOLED)
-        inherited = {name: os.environ[name] for name in names if name in os.environ}
-        return {**inherited, "PYTHONUNBUFFERED": "1", **ours}
+        return {**inherited("PATH", "HOME", "LANG", "PYTHONPATH"), "PYTHONUNBUFFERED": "1", **ours}
+
+
+def inherited(*names: str) -> dict[str, str]:
+    """These of our own environment, and what processes have to be told behind a pooler."""
+    return {name: os.environ[name] for name in (*names, *POOLED) if name in os.environ}
 
 
 def answers(url: str) -> bool:

@@ -1,13 +1,11 @@
 """`coordinator` as a person calls it, until it ends."""
 
-import os
 import subprocess
 from pathlib import Path
 from typing import TypeAlias
 
 from cli.supervisor import ROOT
-from tests.support.cluster import COMMAND
-from tests.support.servers import POOLED
+from tests.support.cluster import COMMAND, inherited
 
 Ended: TypeAlias = "subprocess.CompletedProcess[str]"
 
@@ -20,11 +18,7 @@ def coordinator(*arguments: str, home: str | Path = ROOT, stdin: str = "", **env
         text=True,
         input=stdin,
         timeout=60,
-        env={**_inherited(), "HOME": str(home), **environment},
+        env={**inherited("PATH"), "HOME": str(home), **environment},
         cwd=home,
         check=False,
     )
-
-
-def _inherited() -> dict[str, str]:
-    return {name: os.environ[name] for name in ("PATH", *POOLED) if name in os.environ}
