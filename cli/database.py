@@ -26,8 +26,8 @@ def database(settings: "Settings", name: str) -> "Iterator[Engine]":
     """One connection at most, under this name, for the length of a block; exit code 1 when Postgres is away."""
     from sqlalchemy.exc import SQLAlchemyError
 
+    from runtime.effective_settings import masked
     from runtime.postgres import is_unavailable, sync_engine
-    from runtime.settings import masked
 
     engine = sync_engine(settings, pool_size=1, name=name)
     try:

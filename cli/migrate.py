@@ -8,9 +8,10 @@ import typer
 def migrate() -> None:
     """Apply what is missing of the schema; safe to repeat, and to run from several places at once."""
     from models.migrate import upgrade
+    from runtime.effective_settings import masked
     from runtime.logs import configure_logs
     from runtime.postgres import is_unavailable
-    from runtime.settings import load_settings, masked
+    from runtime.settings import load_settings
 
     settings = load_settings()
     settings.need_servers()

@@ -9,7 +9,8 @@ import typer
 
 def settings(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for machines.")] = False) -> None:
     """Print all settings with their effective values, units and sources; passwords are masked."""
-    from runtime.settings import effective, load_settings
+    from runtime.effective_settings import effective
+    from runtime.settings import load_settings
 
     rows = effective(load_settings())
     if as_json:

@@ -4,9 +4,8 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,7 +14,6 @@ from runtime.secret_files import NoSecret, complete_url
 
 PREFIX = "COORDINATOR_"
 ALIASES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
-MASK = "***"
 
 Names = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
@@ -322,68 +320,8 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             raise SettingsError(f"{name} is not a setting.{hint}")
 
 
-@dataclass(frozen=True)
-class EffectiveSetting:
-    """One row of `coordinator settings`. `source` is `default`, or the variable that set it."""
-
-    name: str
-    value: str
-    unit: str
-    source: str
-    description: str
-
-
-_UNITS = {"seconds", "days", "bytes", "events", "items", "threads", "readers"}
-_UNITS_BY_NAME = {
-    "web_pool_size": "connections",
-    "max_session_depth": "levels",
-    "list_limit": "rows",
-    "init_limit": "sessions",
-    "submissions_per_minute": "runs",
-    "events_per_minute": "events",
-    "reads_per_second": "reads",
-    "streams_per_caller": "streams",
-    "polls_per_runner": "polls",
-    "most_connections": "connections",
-}
-
-
-def effective(settings: Settings) -> list[EffectiveSetting]:
-    """All settings as they are in force, passwords masked, in the order of the class."""
-    environ = {name.upper(): value for name, value in os.environ.items()}
-    rows: list[EffectiveSetting] = []
-    for name, field in Settings.model_fields.items():
-        variables = [PREFIX + name.upper(), *([ALIASES[name]] if name in ALIASES else [])]
-        source = next((variable for variable in variables if environ.get(variable)), "default")
-        last = name.rpartition("_")[2]
-        unit = _UNITS_BY_NAME.get(name, last if last in _UNITS else "")
-        shown = _shown(name, getattr(settings, name))
-        rows.append(EffectiveSetting(PREFIX + name.upper(), shown, unit, source, field.description or ""))
-    return rows
-
-
-def _shown(name: str, value: object) -> str:
-    if value is None or value == "":
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(value)
-    if isinstance(value, float):
-        return f"{value:g}" if value < 1e6 else f"{value:.0f}"
-    if name == "token":
-        return MASK
-    return masked(str(value)) if name in ALIASES else str(value)
-
-
-def masked(url: str) -> str:
-    """The URL without its password, wherever it stands in it: for logs and people."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return MASK
-    user_info, at, address = parts.netloc.rpartition("@")
-    user, colon, _ = user_info.partition(":")
-    netloc = f"{user}:{MASK}@{address}" if colon else f"{user_info}{at}{address}"
-    query = [(key, MASK if "password" in key.lower() else text) for key, text in parse_qsl(parts.query)]
-    return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query, safe="*/:")))
+def source_of(name: str) -> str:
+    """Return the variable that set the field `name`, or `default`."""
+    environ = {variable.upper(): value for variable, value in os.environ.items()}
+    variables = [PREFIX + name.upper(), *([ALIASES[name]] if name in ALIASES else [])]
+    return next((variable for variable in variables if environ.get(variable)), "default")

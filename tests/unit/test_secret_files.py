@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from runtime.settings import SettingsError, effective, load_settings
+from runtime.effective_settings import effective
+from runtime.settings import SettingsError, load_settings
 
 SECRET = "p@ss:w/rd%1"
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from runtime.settings import PREFIX, Settings, SettingsError, effective, load_settings, masked
+from runtime.effective_settings import effective, masked
+from runtime.settings import PREFIX, Settings, SettingsError, load_settings
 
 
 @pytest.fixture
