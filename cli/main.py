@@ -1,6 +1,7 @@
 """The `coordinator` command. A command loads its room only when it runs, so that `--help` and clients are quick."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -28,6 +29,22 @@ app.command("run")(client.run)
 app.command("runners")(client.runners)
 app.command("stop")(client.stop)
 app.command("watch")(watch.watch)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
+        typer.echo(f"coordinator {version('coordinator')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 
 import httpx
 import psutil
@@ -78,6 +79,13 @@ def test_help_lists_the_commands_without_loading_their_rooms() -> None:
     said = coordinator("--help").stdout
     for command in ("up", "web", "worker", "migrate", "settings"):
         assert command in said
+
+
+def test_version_names_the_installed_distribution() -> None:
+    """Print name and version for bug reports."""
+    done = coordinator("--version")
+    assert done.returncode == 0
+    assert done.stdout == f"coordinator {version('coordinator')}\n"
 
 
 def test_a_web_and_a_worker_end_with_exit_code_0_on_sigterm(cluster: Cluster) -> None:
