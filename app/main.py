@@ -22,19 +22,22 @@ from app.middleware import Cors, Door, Gate, Meter
 from app.problems import add_handlers
 from app.routes import feed, health, registries, runner_protocol, runners, runs, session_events, sessions
 from app.web import Web
+from models.base import new_id
 from runtime.settings import Settings
 
 ABOUT: Final = """Runs of agents and batch jobs, coordinated by any number of equal processes.
 
 Clients submit runs, runners anywhere poll for them and report. Every error is `{"detail": ...}`; 503 comes with
-`Retry-After` and means that nothing was acknowledged: try again."""
+`Retry-After` and means that nothing was acknowledged: try again. Every answer carries the header `Coordinator-Instance`;
+one without it comes from something in between (a proxy's own 404, 401 or 413) and says nothing about a run."""
 STATIC: Final = "/static/docs"
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the ASGI application of one web process.
 
-    ``app.state.drain`` begins its end (``start()``, from any thread); ``app.state.is_ready()`` says whether it serves.
+    ``app.state.drain`` begins its end (``start()``, from any thread); ``app.state.is_ready()`` says whether it serves;
+    ``app.state.instance`` is the id that the server puts into every answer.
     """
     drain = Drain(settings.drain_seconds)
     state = Health(drain)
@@ -42,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         drain.attach(asyncio.get_running_loop())
-        web = Web(settings, drain, state)
+        web = Web(settings, drain, state, app.state.instance)
         app.state.web = web
         await web.start()
         try:
@@ -62,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.router.route_class = Endpoint
     app.state.drain = drain
+    app.state.instance = new_id("web_")
     app.state.is_ready = lambda: state.ready
     # In the order of how often they are asked: routes are tried one after another.
     for room in (runner_protocol, runs, session_events, sessions, feed, runners, health, registries):

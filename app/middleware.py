@@ -24,7 +24,13 @@ FOREIGN_ORIGIN: Final = (
 )
 TABLELESS: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
 ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key")
-EXPOSED_HEADERS: Final = ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+EXPOSED_HEADERS: Final = (
+    "Coordinator-Instance",
+    "Retry-After",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+)
 LOOPBACK_ORIGIN: Final = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
 
 # No answer is a page to be framed, guessed at or told of; the reference for people has its own scripts only.

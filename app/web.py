@@ -17,7 +17,7 @@ from app.rings import Rings
 from app.signs import Signs
 from app.verbs import Verbs
 from app.waits import Waits
-from models.base import Limits, new_id
+from models.base import Limits
 from runtime import logs
 from runtime.bells import Bells
 from runtime.mailbox import Letters, Mailbox
@@ -35,11 +35,11 @@ log = logs.log(__name__)
 class Web:
     """What the routes work with. Writes and reads have connections of their own: a crowd of readers stops no report."""
 
-    def __init__(self, settings: Settings, drain: Drain, health: Health) -> None:
+    def __init__(self, settings: Settings, drain: Drain, health: Health, instance: str) -> None:
         self.settings = settings
         self.drain = drain
         self.health = health
-        self.instance = new_id("web_")
+        self.instance = instance
         self.limits = Limits(**settings.deadlines())
         self._writing = async_engine(settings, name="coordinator-web")
         self._reading = async_engine(

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
+from uuid import uuid4
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,6 +19,8 @@ from runtime.logs import log
 
 logger = log(__name__)
 
+# In every answer of ours. By it a client tells our 404 from the one of a proxy that does not reach us.
+INSTANCE_HEADER: Final = "Coordinator-Instance"
 HEAD_BYTES = 64 * 1024
 # A head is there within these, a body comes with at least this many bytes in each of these, or the sender is cut.
 HEAD_SECONDS = 15.0
@@ -201,9 +204,10 @@ class BoundedHttp(HttpToolsProtocol):
         reason = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
         head = (
             f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+            "connection: close\r\n"
+        ).encode()
+        ours = b"".join(name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers)
+        self.transport.write(head + ours + b"\r\n" + body)
         self.transport.close()
 
 
@@ -212,7 +216,8 @@ class Server(uvicorn.Server):
 
     A ``successor`` shares its sockets with one that still serves them, and accepts nothing before it is ready; told to
     ``hand_over``, that one accepts nothing more and drains, and ends as soon as its last connection is gone. Of
-    connections beyond ``most_connections`` none is accepted before others have ended.
+    connections beyond ``most_connections`` none is accepted before others have ended. Every answer, also those that the
+    app never sees, carries ``instance`` (default: a new id).
     """
 
     def __init__(
@@ -224,8 +229,10 @@ class Server(uvicorn.Server):
         tell_ready: Callable[[], None],
         successor: bool = False,
         most_connections: int = sys.maxsize,
+        instance: str = "",
     ) -> None:
         super().__init__(config)
+        config.headers.append((INSTANCE_HEADER, instance or f"web_{uuid4().hex}"))
         self._admission = self.server_state = Admission(most_connections)
         self._drain = drain
         self._is_ready = is_ready
@@ -271,6 +278,8 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(_LOOK_SECONDS)
 
             self.lifespan.startup = begin_and_wait
+        # uvicorn sets these on its first tick, which comes after the first connection may have been accepted.
+        self.server_state.default_headers = list(self.config.encoded_headers)
         await super().startup(sockets)
         self._admission.mind(self.servers)
 

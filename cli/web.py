@@ -89,6 +89,7 @@ def _server(
         tell_ready=told,
         successor=successor,
         most_connections=most,
+        instance=app.state.instance,
     )
 
 
