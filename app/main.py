@@ -28,8 +28,9 @@ from runtime.settings import Settings
 ABOUT: Final = """Runs of agents and batch jobs, coordinated by any number of equal processes.
 
 Clients submit runs, runners anywhere poll for them and report. Every error is `{"detail": ...}`; 503 comes with
-`Retry-After` and means that nothing was acknowledged: try again. Every answer carries the header `Coordinator-Instance`;
-one without it comes from something in between (a proxy's own 404, 401 or 413) and says nothing about a run."""
+`Retry-After` and means that nothing was acknowledged: try again. Every answer carries the header
+`Coordinator-Instance`; one without it comes from something in between (a proxy's own 404, 401 or 413) and says nothing
+about a run."""
 STATIC: Final = "/static/docs"
 
 

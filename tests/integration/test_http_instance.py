@@ -23,7 +23,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 def instance_of(answer: httpx.Response) -> str:
-    return answer.headers.get(INSTANCE_HEADER, "none")
+    return str(answer.headers.get(INSTANCE_HEADER, "none"))
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,9 @@ def served(settings: Settings) -> Iterator[WebInThread]:
         timeout_graceful_shutdown=1,
     )
     started = threading.Event()
-    server = Server(config, drain=app.state.drain, is_ready=lambda: True, tell_ready=started.set, instance=app.state.instance)
+    server = Server(
+        config, drain=app.state.drain, is_ready=lambda: True, tell_ready=started.set, instance=app.state.instance
+    )
     # Its own loop: the test's thread blocks in calls.
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
