@@ -300,7 +300,8 @@ SESSION_REPORTED: Final[Answers] = {
     **_NO_SESSION,
     **AWAY,
 }
-HEARD: Final[Answers] = {200: _answer("Alive", {"ok": True}), **_NO_RUNNER, **AWAY}
+_HEARD: Final = _answer("Alive; end the runs of `not_yours`", {"ok": True, "not_yours": [_RUN["run_id"]]})
+HEARD: Final[Answers] = {200: _HEARD, **_NO_RUNNER, **AWAY}
 RUNNERS: Final[Answers] = {
     200: _answer(
         "Those that have not left and are not forgotten",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from app.batching import GroupCommit
-from models.runners import Touch
+from models.runners import Heard, Touch
 
 TOUCH_SECONDS: Final = 10.0
 
@@ -16,7 +16,7 @@ Sign: TypeAlias = tuple[str, str | None]
 class Signs:
     """Remembers which runners were touched lately and touches the others, without anybody waiting for it."""
 
-    def __init__(self, touches: GroupCommit[Touch, bool]) -> None:
+    def __init__(self, touches: GroupCommit[Touch, Heard]) -> None:
         self._touches = touches
         self._touched: dict[Sign, float] = {}
         self._next_sweep = 0.0

@@ -1,6 +1,6 @@
 """Runners as they live: their signs of life, their leaving, and the list of them (PROTOCOL, Runners)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.audit import Act, Done, answered_for, record_acts
 from models.base import ADMIN, DEFAULT_LIMITS, Caller, Limits
-from models.errors import NotFound
+from models.errors import NotFound, RunnerNotRegistered
 from models.former import LEFT, Ended, drop_polls, end_holdings, holdings, registrations
 from models.reach import acts_for
 from models.transitions import Held, hold_runs
@@ -72,7 +72,15 @@ class RunnerInfo:
     lost: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An accepted sign of life; ``not_yours`` names the runs of ``holding`` that the registration does not have."""
+
+    not_yours: tuple[str, ...] = ()
+
+
 LeaveResult: TypeAlias = Left | NotFound
+TouchResult: TypeAlias = Heard | RunnerNotRegistered
 
 
 def told_interval(instance_id: str | None, limits: Limits) -> int:
@@ -119,10 +127,13 @@ _TOUCH = text("""
     FROM known LEFT JOIN touched ON touched.runner_id = known.runner_id
 """)
 
-# unheld_beats counts how many counted beats in a row did not name the run; expiry takes it away at two.
+# unheld_beats counts how many counted beats in a row did not name the run; expiry takes it away at two. Returns what
+# was named and is not in hand. One snapshot for runners and runs: a registration renumbers both in one transaction.
 _HOLDING = text("""
     WITH named AS (
-        SELECT * FROM unnest(CAST(:holders AS text[]), CAST(:named AS text[])) AS n(runner_id, run_id)
+        SELECT h.runner_id, h.run_id, n.registration
+        FROM unnest(CAST(:holders AS text[]), CAST(:named AS text[])) AS h(runner_id, run_id)
+        JOIN runners n ON n.runner_id = h.runner_id
     ), held AS MATERIALIZED (
         SELECT r.run_id, named.run_id IS NOT NULL AS is_named
         FROM runs r LEFT JOIN named ON named.runner_id = r.runner_id AND named.run_id = r.run_id
@@ -131,9 +142,15 @@ _HOLDING = text("""
           AND CASE WHEN named.run_id IS NOT NULL THEN r.unheld_beats > 0
                    ELSE r.runner_id = ANY(CAST(:counted AS text[])) AND r.unheld_beats < 2 END
         ORDER BY r.run_id FOR NO KEY UPDATE OF r SKIP LOCKED
+    ), counted AS (
+        UPDATE runs r SET unheld_beats = CASE WHEN held.is_named THEN 0 ELSE r.unheld_beats + 1 END
+        FROM held WHERE r.run_id = held.run_id AND r.status = 'running'
     )
-    UPDATE runs r SET unheld_beats = CASE WHEN held.is_named THEN 0 ELSE r.unheld_beats + 1 END
-    FROM held WHERE r.run_id = held.run_id AND r.status = 'running'
+    SELECT named.runner_id, named.run_id
+    FROM named LEFT JOIN runs r ON r.run_id = named.run_id AND r.run_id = ANY(CAST(:named AS text[]))
+        AND r.runner_id = named.runner_id AND r.registration = named.registration
+        AND r.status IN ('claimed', 'running', 'stopping')
+    WHERE r.run_id IS NULL
 """)
 
 
@@ -149,17 +166,19 @@ def _of_their_own(conn: Connection, items: Sequence[Touch]) -> list[bool]:
     return [acts_for(item.subject, owners.get(item.runner_id)) for item in items]
 
 
-def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = DEFAULT_LIMITS) -> list[bool]:
+def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = DEFAULT_LIMITS) -> list[TouchResult]:
     """Write the runners' signs of life; stale and lost ones are online again, without the runs that were taken away.
 
-    False (401) for a runner that is unknown, somebody else's, has left, was told to leave or is forgotten. Rows that
-    are locked are passed over, and the commit is not waited for: a lost sign of life is made up for by the next.
+    RunnerNotRegistered for a runner that is unknown, somebody else's, has left, was told to leave or is forgotten. Rows
+    that are locked are passed over, and the commit is not waited for: a lost sign of life is made up for by the next.
     """
     conn.execute(text("SET LOCAL synchronous_commit = off"))
     own = _of_their_own(conn, items)
-    signs = [item for item, its_own in zip(items, own, strict=True) if its_own]
-    holding = {item.runner_id: item.holding for item in signs if item.holding is not None}
-    runner_ids = sorted({item.runner_id for item in signs})
+    holding: dict[str, dict[str, None]] = {}
+    for item, its_own in zip(items, own, strict=True):
+        if its_own and item.holding is not None:
+            holding.setdefault(item.runner_id, {}).update(dict.fromkeys(item.holding))
+    runner_ids = sorted({item.runner_id for item, its_own in zip(items, own, strict=True) if its_own})
     rows = conn.execute(
         _TOUCH,
         {
@@ -170,20 +189,33 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
         },
     ).all()
     known = {row.runner_id for row in rows}
-    beating = [row.runner_id for row in rows if row.touched and row.runner_id in holding]
-    if beating:
-        named = [(one, run_id) for one in beating for run_id in holding[one] or ()]
-        conn.execute(
-            _HOLDING,
-            {
-                "holders": [one for one, _ in named],
-                "named": [run_id for _, run_id in named],
-                "beating": beating,
-                "counted": [row.runner_id for row in rows if row.counted],
-                "started": STARTED_SECONDS,
-            },
-        )
-    return [its_own and item.runner_id in known for item, its_own in zip(items, own, strict=True)]
+    ended = _compare_holding(conn, rows, {one: runs for one, runs in holding.items() if one in known})
+    return [
+        Heard(tuple(run_id for run_id in item.holding or () if (item.runner_id, run_id) in ended))
+        if its_own and item.runner_id in known
+        else RunnerNotRegistered(item.runner_id)
+        for item, its_own in zip(items, own, strict=True)
+    ]
+
+
+def _compare_holding(
+    conn: Connection, touched: Sequence[Row[Any]], holding: Mapping[str, Iterable[str]]
+) -> set[tuple[str, str]]:
+    """Count the beats that do not name a run, and return what is named and is not in its runner's hands."""
+    if not holding:
+        return set()
+    named = [(one, run_id) for one, runs in holding.items() for run_id in runs]
+    rows = conn.execute(
+        _HOLDING,
+        {
+            "holders": [one for one, _ in named],
+            "named": [run_id for _, run_id in named],
+            "beating": [row.runner_id for row in touched if row.touched and row.runner_id in holding],
+            "counted": [row.runner_id for row in touched if row.counted],
+            "started": STARTED_SECONDS,
+        },
+    )
+    return {(row.runner_id, row.run_id) for row in rows}
 
 
 _HOLD = text("""

@@ -6,7 +6,7 @@ from typing import Any, cast
 from urllib.parse import quote
 from uuid import uuid4
 
-from runner.shapes import Event, Identity, ItemAnswer, PollAnswer, Registration, Report, Session
+from runner.shapes import Event, HeartbeatAnswer, Identity, ItemAnswer, PollAnswer, Registration, Report, Session
 
 # How much longer than the poll itself its answer may take before the address counts as failed. Deployed runners
 # give up 5 s after the poll's 30.
@@ -47,12 +47,15 @@ class RunnerCalls(ABC):
         answer = await self._call("POST", "/runner/runs/report", body=body)
         return cast("list[ItemAnswer]", answer["results"])
 
-    async def heartbeat(self, runner_id: str, holding: Sequence[str] | None = None) -> None:
-        """Show life, and say which runs are held. Raises Refused 401 when the runner is not registered."""
+    async def heartbeat(self, runner_id: str, holding: Sequence[str] | None = None) -> HeartbeatAnswer:
+        """Show life, say which runs are held, and return which of them are not ours any more.
+
+        Raises Refused 401 when the runner is not registered.
+        """
         body: dict[str, Any] = {"runner_id": runner_id}
         if holding is not None:
             body["holding"] = list(holding)
-        await self._call("POST", "/runner/heartbeat", body=body)
+        return cast("HeartbeatAnswer", await self._call("POST", "/runner/heartbeat", body=body))
 
     async def report_session_status(self, runner_id: str, session_id: str, status: str) -> None:
         """Say that a session without a run has ended: `finished`, `failed` or `stopped`."""

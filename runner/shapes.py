@@ -207,6 +207,13 @@ class PollAnswer(TypedDict, total=False):
     runs: list[ClaimedRun]
 
 
+class HeartbeatAnswer(TypedDict):
+    """The answer to a heartbeat; `not_yours` names the runs of `holding` that the runner no longer has: end them."""
+
+    ok: bool
+    not_yours: NotRequired[list[str]]
+
+
 class Report(TypedDict):
     """What a runner says about a run it holds."""
 

@@ -36,6 +36,7 @@ router = APIRouter(prefix="/runner", tags=["Runners"], route_class=Endpoint)
 MOST_RUNS: Final = 100
 LONGEST_POLL: Final = 600.0
 MOST_REPORTS: Final = 1000
+MOST_HELD: Final = 10_000
 ENDINGS: Final = frozenset({"finished", "failed", "stopped"})
 
 
@@ -102,14 +103,15 @@ async def register(request: Request, web: TheWeb, caller: TheCaller) -> Response
 
 @router.post("/heartbeat", responses=docs.HEARD, openapi_extra=openapi.fields(docs.BEAT))
 async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Say that the runner is alive and, with `holding`, which runs it has."""
+    """Say that the runner is alive and, with `holding`, which runs it has; the answer names those that it lost."""
     body = await lenient_object(request, web.settings.body_bytes)
     holding = body.get("holding")
+    if isinstance(holding, list) and len(holding) > MOST_HELD:
+        raise Invalid([Fault("too_long", ("body", "holding"), f"Should have at most {MOST_HELD} items")])
     runs = tuple(storable(one) for one in holding if isinstance(one, str)) if isinstance(holding, list) else None
     beat = Touch(runner_id_of(body), runs, caller.scope)
-    if not accepted(await web.held(lambda: web.verbs.touch.one(beat))):
-        raise Refused(RunnerNotRegistered(beat.runner_id))
-    return Json(OK)
+    heard = accepted(await web.held(lambda: web.verbs.touch.one(beat)))
+    return Json({"ok": True, "not_yours": heard.not_yours})
 
 
 @router.post("/runs/report", responses=docs.REPORTED_MANY, openapi_extra=openapi.fields(docs.REPORTS))

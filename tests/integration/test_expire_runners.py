@@ -6,7 +6,7 @@ from models.base import ADMIN, Limits
 from models.errors import RunnerNotRegistered
 from models.events import NewEvent, append_events
 from models.report import Reported
-from models.runners import LeaveRunner, Left, Touch, deregister_runners, list_runners, touch_runners
+from models.runners import Heard, LeaveRunner, Left, Touch, deregister_runners, list_runners, touch_runners
 from models.statuses import Outcome
 from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time, tick
 from tests.support.reports import OWN, accepted, claimed, idle, report, running, say, stop
@@ -87,7 +87,7 @@ def test_a_lost_runner_is_online_again_with_its_next_request_without_its_runs(tr
     fall_silent(truth, runner, LOST)
     counts(truth)
     assert truth.do(list_runners)[0].lost
-    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [True]
+    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
     info = truth.do(list_runners)[0]
     assert (info.status, info.lost, info.runs_in_hand) == ("online", False, 0)
     assert counts(truth) == {}
@@ -174,7 +174,7 @@ def test_a_runner_that_leaves_by_itself_leaves_its_work_at_once(truth: Truth) ->
     assert statuses == ["pending", "failed", "stopped"]
     assert truth.session(calm.session_id).status == "finished"
     assert truth.run(active.run_id).error.startswith("Runner lost")
-    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [False]
+    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
     assert truth.do(list_runners) == []
     assert leave(truth, runner, itself=True) == Left(runner.runner_id, "self")
     assert counts(truth) == {}
@@ -189,10 +189,10 @@ def test_a_runner_sent_away_hears_of_it_on_its_next_poll(truth: Truth) -> None:
     runner = truth.runner()
     run = running(truth, runner)
     assert leave(truth, runner, itself=False) == Left(runner.runner_id, "external")
-    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [True]
+    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
     assert counts(truth) == {}
     assert truth.answer(asking(runner))[0].deregistered
-    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [False]
+    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
     assert truth.do(list_runners) == []
     assert counts(truth) == {}
     accepted(truth, run, "completed")
@@ -225,7 +225,7 @@ def test_a_lost_runner_that_was_to_leave_is_gone(truth: Truth) -> None:
 def beat(truth: Truth, runner: Runner, *run_ids: str) -> None:
     """A heartbeat that names what the runner holds, some time after the last one."""
     pass_time(truth, "runners", "counted_beat_at", 10)
-    assert truth.do(touch_runners, [Touch(runner.runner_id, run_ids)]) == [True]
+    assert truth.do(touch_runners, [Touch(runner.runner_id, run_ids)]) == [Heard()]
 
 
 def test_a_run_that_two_beats_do_not_name_is_lost(truth: Truth) -> None:

@@ -2,9 +2,10 @@
 
 from models.base import DEFAULT_LIMITS
 from models.duties import sign_instance
+from models.errors import RunnerNotRegistered
 from models.gaps import EXPIRY_CLOCK, WEB_CLOCK
 from models.register import Registered, Registration, register_runners
-from models.runners import Touch, list_runners, touch_runners
+from models.runners import Heard, Touch, list_runners, touch_runners
 from tests.support.clocks import counts, due, fall_silent, pass_time
 from tests.support.reports import claimed, running, stop
 from tests.support.truth import Truth, asking
@@ -112,7 +113,7 @@ def test_the_first_runner_heard_again_gives_the_others_their_whole_window(truth:
     for runner in (first, second):
         fall_silent(truth, runner, 200)
     assert counts(truth) == {}
-    assert truth.do(touch_runners, [Touch(first.runner_id)]) == [True]
+    assert truth.do(touch_runners, [Touch(first.runner_id)]) == [Heard()]
     assert counts(truth) == {}
     assert gap_kinds(truth) == ["runners"]
     assert truth.run(run.run_id).status == "running"
@@ -148,8 +149,8 @@ def test_a_runner_is_not_forgotten_because_we_were_away(truth: Truth) -> None:
     truth.do(sign_instance, "web-1")
     runner = truth.runner()
     fall_silent(truth, runner, DEFAULT_LIMITS.forget_runner + 100)
-    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [False]
+    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
     let_clock_pass(truth, WEB_CLOCK, DEFAULT_LIMITS.forget_runner + 50)
     assert truth.answer(asking(runner))[0].parked
     truth.do(sign_instance, "web-1")
-    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [True]
+    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]

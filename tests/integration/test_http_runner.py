@@ -232,12 +232,27 @@ def test_a_completed_run_may_leave_its_process_idle(client: WebClient) -> None:
 def test_heartbeats_are_known_or_401(client: WebClient) -> None:
     """With or without `holding`, whatever stands in it."""
     runner = client.register()
-    for holding in ([], ["a", 5, None, "\x00"], "text", None):
+    for holding, unknown in (([], []), (["a", 5, None, "\x00"], ["a", "\ufffd"]), ("text", []), (None, [])):
         body = {"runner_id": runner, "holding": holding}
-        assert client.post("/runner/heartbeat", body).json() == {"ok": True}
-    assert client.post("/runner/heartbeat", {"runner_id": runner}).json() == {"ok": True}
+        assert client.post("/runner/heartbeat", body).json() == {"ok": True, "not_yours": unknown}
+    answer = client.post("/runner/heartbeat", {"runner_id": runner, "holding": ["run_x"] * 10_001})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "holding"])
+    assert client.post("/runner/heartbeat", {"runner_id": runner}).json() == {"ok": True, "not_yours": []}
     answer = client.post("/runner/heartbeat", {"runner_id": "none"})
     assert (answer.status_code, answer.json()) == (401, {"detail": "Runner not registered"})
+
+
+def test_heartbeat_names_held_runs_that_were_taken_away(client: WebClient) -> None:
+    """One that has ended, and a deleted one; a run in hand is not named."""
+    runner = client.register()
+    ids = [client.submit()["run_id"] for _ in range(3)]
+    runs = {run_id: client.claim(runner) for run_id in ids}
+    kept, lost, gone = (runs[run_id]["run_id"] for run_id in ids)
+    for run_id in (lost, gone):
+        client.post(f"/runner/runs/{run_id}/completed", {"runner_id": runner})
+    client.http.delete(f"/sessions/{runs[gone]['session_id']}")
+    answer = client.post("/runner/heartbeat", {"runner_id": runner, "holding": [gone, kept, lost]})
+    assert answer.json() == {"ok": True, "not_yours": [gone, lost]}
 
 
 def test_a_runner_that_leaves_gives_back_what_it_claimed(client: WebClient) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from models.errors import DuplicateRunner
+from models.errors import DuplicateRunner, RunnerNotRegistered
 from models.register import Registered, RegisterResult, Registration, register_runners
-from models.runners import LeaveRunner, Touch, deregister_runners, list_runners, touch_runners
+from models.runners import Heard, LeaveRunner, Touch, deregister_runners, list_runners, touch_runners
 from tests.support.clocks import counts, fall_silent, pass_time
 from tests.support.contenders import crowd
 from tests.support.reports import accepted, claimed, idle, report, running, say, stop
@@ -185,7 +185,7 @@ def test_a_runner_that_left_may_come_back(truth: Truth) -> None:
     truth.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=True)])
     renewed = enter(truth, replace(item, registration_uid="uid-2"))
     assert renewed.registration > runner.registration
-    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [True]
+    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
 
 
 def test_reconnecting_does_not_undo_being_sent_away(truth: Truth) -> None:
@@ -201,7 +201,8 @@ def test_reconnecting_does_not_undo_being_sent_away(truth: Truth) -> None:
 
 def test_unknown_runners_are_not_known(truth: Truth) -> None:
     """401 for a beat, 404 for a leave."""
-    assert truth.do(touch_runners, [Touch("lnch_unknown"), Touch("lnch_unknown", ("run_1",))]) == [False, False]
+    beats = truth.do(touch_runners, [Touch("lnch_unknown"), Touch("lnch_unknown", ("run_1",))])
+    assert beats == [RunnerNotRegistered("lnch_unknown")] * 2
     results = truth.do(deregister_runners, [LeaveRunner("lnch_unknown", one) for one in (True, False)])
     assert [type(result).__name__ for result in results] == ["NotFound", "NotFound"]
 
@@ -210,6 +211,6 @@ def test_a_silent_runner_is_forgotten_after_a_day(truth: Truth) -> None:
     """It has to register again."""
     runner = enter(truth, offer())
     fall_silent(truth, runner, 86_500)
-    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [False]
+    assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
     assert truth.do(list_runners) == []
     assert enter(truth, offer()).registration > runner.registration

@@ -90,7 +90,13 @@ def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
     """Beats, registrations, lists of runners, clocks."""
     beat = {"runner_ids": ["x"], "beats": [True], "forget": 86_400.0, "apart": 3.0}
     assert scanned(busy, runners._TOUCH, beat, way=way) & LARGE == set()
-    held = {"holders": ["x"], "named": ["run_1"], "beating": ["x"], "counted": ["x"], "started": 60.0}
+    held = {
+        "holders": ["x"] * 300,
+        "named": [f"run_{number}" for number in range(300)],
+        "beating": ["x"],
+        "counted": ["x"],
+        "started": 60.0,
+    }
     assert scanned(busy, runners._HOLDING, held, way=way) & LARGE == set()
     listed = {"stale_after": 30.0, "forget": 86_400.0, "subject": None}
     assert scanned(busy, runners._LIST, listed, way=way) & LARGE == set()
