@@ -8,6 +8,7 @@ import typer
 from cli.client import AsJson
 from cli.database import Data, nearest_database
 from cli.tables import print_table
+from cli.terminal import say
 
 
 def audit(
@@ -26,7 +27,7 @@ def audit(
     with nearest_database(data, "coordinator audit") as engine, transaction(engine) as connection:
         entries = newest_acts(connection, limit)
     if as_json:
-        print(json.dumps([entry_json(entry) for entry in entries], indent=2))
+        say(json.dumps([entry_json(entry) for entry in entries], indent=2))
         return
     rows = [(entry.at, entry.act, entry.by, entry.target, entry.owner) for entry in entries]
     print_table(("at", "act", "by", "target", "owner"), rows)

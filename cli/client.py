@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.terminal import complain
 from cli.tokens import TokenOption
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def call(urls: list[str] | None, token: str, work: "Callable[[CoordinatorClient]
             return await work(client)
 
     def end(code: int, message: Any) -> None:
-        print(f"coordinator: {message}", file=sys.stderr)
+        complain(message)
         sys.exit(code)
 
     try:

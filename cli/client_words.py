@@ -1,11 +1,11 @@
 """What people write on a client command's line, as the JSON it means."""
 
 import json
-import sys
 from typing import Any
 
 import typer
 
+from cli.terminal import stdin_text
 from runner.shapes import Demands
 
 
@@ -13,7 +13,7 @@ def parameters(prompt: str, params: list[str]) -> dict[str, Any]:
     """The run's parameters: the prompt (`-`: from stdin), and KEY=TEXT or KEY:=JSON each."""
     found: dict[str, Any] = {}
     if prompt:
-        found["prompt"] = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
+        found["prompt"] = _from_stdin() if prompt == "-" else prompt
     for param in params:
         key, equals, value = param.partition("=")
         if not equals or not key.removesuffix(":"):
@@ -47,6 +47,13 @@ def demands(hostname: str, project_dir: str, profile: str, tags: list[str]) -> D
     if tags:
         found["tags"] = [tag.strip() for item in tags for tag in item.split(",") if tag.strip()]
     return found or None
+
+
+def _from_stdin() -> str:
+    try:
+        return stdin_text().removesuffix("\n")
+    except ValueError:
+        raise typer.BadParameter("stdin is not UTF-8", param_hint="PROMPT") from None
 
 
 def _json(key: str, value: str) -> Any:

@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
+from cli.terminal import say
+
 Format = Literal["console", "json"]
 
 
@@ -41,7 +43,7 @@ class Console:
 
     def _write(self, line: str) -> None:
         try:
-            print(line, flush=True)
+            say(line, flush=True)
         except OSError:
             # `coordinator up | head -1`: from now on to nobody, also what the interpreter flushes at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

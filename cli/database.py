@@ -3,13 +3,14 @@
 import os
 import pwd
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cli.terminal import complain
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -35,7 +36,7 @@ def database(settings: "Settings", name: str) -> "Iterator[Engine]":
     except SQLAlchemyError as error:
         if not is_unavailable(error):
             raise
-        print(f"coordinator: {masked(settings.database_url)} does not answer: {error}", file=sys.stderr)
+        complain(f"{masked(settings.database_url)} does not answer: {error}")
         raise typer.Exit(1) from error
     finally:
         engine.dispose()
@@ -50,7 +51,7 @@ def nearest_database(data: Path | None, name: str) -> "AbstractContextManager[En
     if not settings.database_url:
         url = kept_url((data or Path(settings.data_dir)).resolve())
         if url is None:
-            print("coordinator: DATABASE_URL is not set, and `coordinator up` has served nothing here", file=sys.stderr)
+            complain("DATABASE_URL is not set, and `coordinator up` has served nothing here")
             raise typer.Exit(2)
         settings = settings.model_validate({**settings.model_dump(), "database_url": url})
     return database(settings, name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.client import AsJson
+from cli.terminal import say
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -27,11 +28,11 @@ def status(as_json: AsJson = False) -> None:
     with _database() as engine, transaction(engine) as connection:
         rows = asdict(feed_state(connection))
     if as_json:
-        print(json.dumps(rows, indent=2, default=datetime.isoformat))
+        say(json.dumps(rows, indent=2, default=datetime.isoformat))
         return
     width = max(map(len, rows))
     for name, value in rows.items():
-        print(f"{name.replace('_', ' '):<{width}}  {_shown(name, value)}")
+        say(f"{name.replace('_', ' '):<{width}}  {_shown(name, value)}")
 
 
 @feed.command("rotate-epoch")
@@ -48,7 +49,7 @@ def rotate(
         typer.confirm("Every client of the feed will begin anew. Go on?", abort=True, err=True)
     with _database() as engine, transaction(engine) as connection:
         former, fresh = rotate_epoch(connection, operator())
-    print(json.dumps({"former": former, "epoch": fresh}) if as_json else f"epoch {former} is over, {fresh} begins")
+    say(json.dumps({"former": former, "epoch": fresh}) if as_json else f"epoch {former} is over, {fresh} begins")
 
 
 def _database() -> "AbstractContextManager[Engine]":

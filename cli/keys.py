@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from cli.client import AsJson
 from cli.database import Data, nearest_database, operator
 from cli.tables import print_table
+from cli.terminal import complain, say
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -49,10 +49,10 @@ def create(
     with nearest_database(data, NAME) as engine, transaction(engine) as connection:
         key = _create(connection, new)
     if as_json:
-        print(json.dumps({"key": token, **_shown(key)}, default=datetime.isoformat))
+        say(json.dumps({"key": token, **_shown(key)}, default=datetime.isoformat))
         return
-    print(token)
-    print("This is shown once. Keep it where only its user can read it.", file=sys.stderr)
+    say(token)
+    complain("this is shown once: keep it where only its user can read it")
 
 
 @keys.command("list")
@@ -64,7 +64,7 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
     with nearest_database(data, NAME) as engine, transaction(engine) as connection:
         rows = [_shown(key) for key in list_keys(connection)]
     if as_json:
-        print(json.dumps(rows, indent=2, default=datetime.isoformat))
+        say(json.dumps(rows, indent=2, default=datetime.isoformat))
         return
     columns = ("key_id", "role", "owner", "name", "created_at", "expires_at", "last_used_at", "state")
     head = [column.replace("_", " ") for column in columns]
@@ -85,9 +85,9 @@ def revoke(
         results = revoke_keys(connection, [key_id[:16] for key_id in key_ids], operator())
     for key_id, result in zip(key_ids, results, strict=True):
         if isinstance(result, NotFound):
-            print(f"coordinator: there is no key {key_id[:16]}", file=sys.stderr)
+            complain(f"there is no key {key_id[:16]}")
         else:
-            print(f"{result.key_id} is revoked")
+            say(f"{result.key_id} is revoked")
     if any(isinstance(result, NotFound) for result in results):
         raise typer.Exit(1)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import audit, client, feed, keys, migrate, runner, settings, up, watch, web, worker
+from cli.terminal import complain, complain_of_fault, fit_streams
 
 app = typer.Typer(
     name="coordinator",
@@ -51,11 +52,15 @@ def main() -> None:
     """Run the command line; what a person can mend is said in a sentence, with exit code 2, not as a traceback."""
     from runtime.settings import SettingsError
 
+    fit_streams()
     try:
         app(prog_name="coordinator")
     except SettingsError as error:
-        print(f"coordinator: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
+    except Exception:  # noqa: BLE001 -- the interpreter would print its text as it is
+        complain_of_fault()
+        sys.exit(1)
 
 
 if __name__ == "__main__":

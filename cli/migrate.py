@@ -1,8 +1,8 @@
 """`coordinator migrate`: bring the database's schema to the one this version needs."""
 
-import sys
-
 import typer
+
+from cli.terminal import complain, say
 
 
 def migrate() -> None:
@@ -17,13 +17,13 @@ def migrate() -> None:
     settings.need_servers()
     configure_logs(settings, process="migrate")
     try:
-        before, after = upgrade(settings.database_url, say=print)
+        before, after = upgrade(settings.database_url, say=say)
     except Exception as error:
         if not is_unavailable(error):
             raise
-        print(f"coordinator: {masked(settings.database_url)} does not answer: {error}", file=sys.stderr)
+        complain(f"{masked(settings.database_url)} does not answer: {error}")
         raise typer.Exit(1) from error
     if before == after:
-        print(f"schema is at {after}; nothing to do")
+        say(f"schema is at {after}; nothing to do")
     else:
-        print(f"schema migrated from {before or 'nothing'} to {after}")
+        say(f"schema migrated from {before or 'nothing'} to {after}")

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +12,7 @@ import psutil
 import typer
 
 from cli.rolling import Progress, Step, lock_of, progress_file
+from cli.terminal import complain, fit_streams, say
 from runtime.processes import Locked, is_alive, locked, send_signal
 
 _LOOK_SECONDS = 0.1
@@ -34,17 +34,17 @@ def rolling_deploy(
     data_dir = (data or Path(load_settings().data_dir)).resolve()
     process = _serving(data_dir)
     if process is None:
-        print(f"coordinator: no `coordinator up` serves {data_dir}; --data names another directory", file=sys.stderr)
+        complain(f"no `coordinator up` serves {data_dir}; --data names another directory")
         raise typer.Exit(1)
     with progress_file(data_dir).open("ab+") as file:
         # What is written from now on; not what a former one has come to.
         where = file.seek(0, 2)
     send_signal(process, signal.SIGHUP)
     for progress in _followed(progress_file(data_dir), where, process):
-        print(f"{progress.process:<10} {progress.text}", flush=True)
+        say(f"{progress.process:<10} {progress.text}", flush=True)
         if progress.step in _LAST | {Step.BUSY}:
             raise typer.Exit(0 if progress.step is Step.FINISHED else 1)
-    print("coordinator: `coordinator up` ended meanwhile", file=sys.stderr)
+    complain("`coordinator up` ended meanwhile")
     raise typer.Exit(1)
 
 
@@ -84,4 +84,5 @@ def _followed(path: Path, where: int, process: psutil.Process) -> Iterator[Progr
 
 
 if __name__ == "__main__":
+    fit_streams()
     typer.run(rolling_deploy)

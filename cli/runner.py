@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cli.terminal import complain
 from cli.tokens import TokenOption
 
 Urls = Annotated[
@@ -72,7 +73,7 @@ def runner(
             configure_logs(settings, process=profile)
             asyncio.run(run_runner(options))
         except (OSError, ValueError, RegistrationRefused) as error:
-            print(f"coordinator: {error}", file=sys.stderr)
+            complain(error)
             sys.exit(1 if isinstance(error, RegistrationRefused) else 2)
 
 

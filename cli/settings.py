@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from cli.terminal import say
+
 
 def settings(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for machines.")] = False) -> None:
     """Print all settings with their effective values, units and sources; passwords are masked."""
@@ -14,9 +16,9 @@ def settings(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for 
 
     rows = effective(load_settings())
     if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
+        say(json.dumps([asdict(row) for row in rows], indent=2))
         return
     widths = [max(len(getattr(row, column)) for row in rows) for column in ("name", "value", "unit", "source")]
     for row in rows:
         cells = (row.name, row.value or "-", row.unit, row.source)
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + f"  {row.description}")
+        say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + f"  {row.description}")

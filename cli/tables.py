@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from cli.terminal import printable_line, say
+
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print the rows below their heads; what is None as a dash, moments to the second."""
     lines = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
-    return "-" if value is None else "".join(char if char.isprintable() else "?" for char in str(value))
+    return "-" if value is None else printable_line(str(value))

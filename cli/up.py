@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli.terminal import complain
+
 
 def up(
     *,
@@ -32,7 +34,6 @@ def up(
     SIGHUP, or scripts/rolling_deploy, replaces web and worker processes one by one without a failed request.
     """
     import asyncio
-    import sys
 
     from cli.serving import Wanted, serve
     from cli.supervisor import Refused
@@ -58,6 +59,6 @@ def up(
     try:
         code = asyncio.run(serve(wanted))
     except (Refused, OSError) as error:
-        print(f"coordinator: {error}", file=sys.stderr)
+        complain(error)
         code = 1
     leave(code)

@@ -4,15 +4,14 @@ What runs print may hold anything; control characters never reach the terminal.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.terminal import printable, printable_line, say, show
 from runner.shapes import Event, Result, Run, RunnerInfo, RunPage, Stopped, Submitted
 
 _COLOURS = {
@@ -26,8 +25,6 @@ _COLOURS = {
     "running": "cyan",
     "claimed": "cyan",
 }
-# Wide enough for every column when nobody looks: a pipe wants whole ids, not a neat frame.
-_WIDTH_OF_A_PIPE = 240
 _LONGEST_CELL = 60
 
 
@@ -36,7 +33,7 @@ def show_submitted(submitted: Submitted, *, as_json: bool) -> None:
     if as_json:
         _show_json(submitted)
         return
-    _console().print(
+    show(
         Text.assemble(
             submitted["run_id"], "  session ", submitted["session_id"], "  ", status_text(submitted["status"])
         )
@@ -49,9 +46,9 @@ def show_stopped(stopped: Stopped, *, as_json: bool) -> None:
         _show_json(stopped)
         return
     message = stopped.get("message")
-    _console().print(
+    show(
         Text.assemble(
-            stopped["session_id"], "  ", status_text(stopped["status"]), f"  {plain(message)}" if message else ""
+            stopped["session_id"], "  ", status_text(stopped["status"]), f"  {printable(message)}" if message else ""
         )
     )
 
@@ -66,16 +63,15 @@ def show_runs(page: RunPage, *, as_json: bool) -> None:
         table.add_row(
             run["run_id"],
             status_text(run["status"]),
-            plain(run["session_id"]),
+            printable(run["session_id"]),
             age(run["created_at"]),
             run["runner_id"] or "",
             f"{run['attempt']}/{run['max_attempts']}",
             _short(run["error"] or _prompt(run)),
         )
-    console = _console()
-    console.print(table if page["runs"] else "no runs")
+    show(table if page["runs"] else "no runs")
     if cursor := page.get("next_cursor"):
-        console.print(Text(f"more: --cursor {cursor}", style="dim"))
+        show(Text(f"more: --cursor {cursor}", style="dim"))
 
 
 def show_runners(runners: Sequence[RunnerInfo], *, as_json: bool) -> None:
@@ -90,14 +86,14 @@ def show_runners(runners: Sequence[RunnerInfo], *, as_json: bool) -> None:
         table.add_row(
             runner["runner_id"],
             status_text("lost" if runner.get("lost") else runner["status"]),
-            plain(runner["executor_profile"]),
-            plain(runner["hostname"]),
+            printable(runner["executor_profile"]),
+            printable(runner["hostname"]),
             _short(runner["project_dir"]),
-            plain(", ".join(runner["tags"] or [])),
+            printable(", ".join(runner["tags"] or [])),
             in_hand if capacity is None else f"{in_hand}/{capacity}",
             f"{span(runner['seconds_since_heartbeat'])} ago",
         )
-    _console().print(table if runners else "no runners")
+    show(table if runners else "no runners")
 
 
 def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *, as_json: bool) -> None:
@@ -106,10 +102,9 @@ def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *,
         more = {} if events is None else {"events": events}
         _show_json({**run, "result": result, **more})
         return
-    console = _console()
     for event in events or []:
         if event["event_type"] == "message":
-            console.print(Text(plain(text_of(event)), style="dim" if event.get("role") == "system" else ""))
+            show(Text(printable(text_of(event)), style="dim" if event.get("role") == "system" else ""))
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -118,8 +113,8 @@ def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *,
     if result is not None:
         data = result["result_data"]
         shown = result["result_text"] or (json.dumps(data, indent=2, ensure_ascii=False) if data is not None else "")
-        table.add_row("result", Text(plain(shown)))
-    console.print(table)
+        table.add_row("result", Text(printable(shown)))
+    show(table)
 
 
 def _details(run: Run) -> list[tuple[str, Text]]:
@@ -143,7 +138,9 @@ def _details(run: Run) -> list[tuple[str, Text]]:
         "took": took,
         "error": run["error"],
     }
-    return [(name, value if isinstance(value, Text) else Text(plain(value))) for name, value in rows.items() if value]
+    return [
+        (name, value if isinstance(value, Text) else Text(printable(value))) for name, value in rows.items() if value
+    ]
 
 
 def _demands(run: Run) -> str:
@@ -174,11 +171,6 @@ def text_of(event: Event) -> str:
             return ""
 
 
-def plain(text: str) -> str:
-    """The text without what would move a cursor, ring a bell or rename a window."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
-
-
 def age(timestamp: str) -> str:
     """How long ago that was, in one unit."""
     return span((datetime.now(UTC) - _time(timestamp)).total_seconds())
@@ -198,13 +190,13 @@ def _time(timestamp: str) -> datetime:
 
 
 def _short(text: str) -> str:
-    line = plain(text).partition("\n")[0]
+    line = printable(text).partition("\n")[0]
     return line if len(line) <= _LONGEST_CELL else line[: _LONGEST_CELL - 1] + "…"
 
 
 def status_text(status: str) -> Text:
     """The status in its colour."""
-    return Text(status, style=_COLOURS.get(status, ""))
+    return Text(printable_line(status), style=_COLOURS.get(status, ""))
 
 
 def _table(*columns: str) -> Table:
@@ -214,10 +206,5 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _console() -> Console:
-    is_terminal = sys.stdout.isatty()
-    return Console(width=None if is_terminal else _WIDTH_OF_A_PIPE, markup=False, highlight=False, emoji=False)
-
-
 def _show_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    say(json.dumps(value, indent=2))

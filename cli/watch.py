@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.client import AsJson, Urls, call
+from cli.terminal import complain
 from cli.tokens import TokenOption
 
 if TYPE_CHECKING:
@@ -69,5 +70,5 @@ def watch(
         # The interpreter flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"coordinator: cannot write: {error}", file=sys.stderr)
+        complain(f"cannot write: {error}")
         sys.exit(1)

@@ -10,13 +10,12 @@ import stat
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, cast
 
-from rich.console import Console
 from rich.text import Text
 
-from cli.views import plain, status_text, text_of
+from cli.terminal import complain, printable, say, show
+from cli.views import status_text, text_of
 from runner.shapes import Event, FeedItem
 
 _LONGEST_TEXT = 200
@@ -32,7 +31,7 @@ def show_item(item: FeedItem, *, as_json: bool) -> None:
     """Write the item's line at once; raises OSError when that cannot be done, so that none is lost unnoticed."""
     if as_json:
         # In ASCII: whatever a text holds is an escape.
-        print(json.dumps({"id": item.id, "event": item.event, "data": item.data}), flush=True)
+        say(json.dumps({"id": item.id, "event": item.event, "data": item.data}), flush=True)
     elif item.event != "reset":
         _print(line(item, datetime.now(UTC)))
 
@@ -60,7 +59,7 @@ class Notices:
 
     def _say(self, message: str) -> None:
         if not self._quiet:
-            print(f"coordinator: {_one_line(message)}", file=sys.stderr, flush=True)
+            complain(_one_line(message))
 
 
 def leave_with_reader(loop: asyncio.AbstractEventLoop) -> None:
@@ -127,7 +126,7 @@ def _status(shown: Mapping[object, object]) -> Text:
 def _one_line(value: object) -> str:
     """The first line with something on it, not too long, safe for a terminal."""
     text = str(value)[: 50 * _LONGEST_TEXT].strip().replace("\r\n", "\n")
-    shown = plain(text).partition("\n")[0].replace("\t", " ")
+    shown = printable(text).partition("\n")[0].replace("\t", " ")
     return shown if len(shown) <= _LONGEST_TEXT else shown[: _LONGEST_TEXT - 1] + "…"
 
 
@@ -153,11 +152,6 @@ def _shown_time(time: datetime, now: datetime) -> str:
 def _print(shown: Text) -> None:
     if sys.stdout.isatty():
         # The terminal wraps what is too long for it: an id or a text that was cut off is of no use.
-        _console().print(shown, soft_wrap=True)
+        show(shown, soft_wrap=True)
     else:
-        print(shown.plain.rstrip(), flush=True)
-
-
-@cache
-def _console() -> Console:
-    return Console(markup=False, highlight=False, emoji=False)
+        say(shown.plain.rstrip(), flush=True)

@@ -3,10 +3,11 @@
 import ipaddress
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cli.terminal import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,11 +109,10 @@ def _refuse_public(host: str, addresses: list[Address], settings: "Settings") ->
     """Without credentials whoever reaches the port may run jobs; whether there is a key in the database is not seen."""
     public = [where[0] for _, where in addresses if not ipaddress.ip_address(where[0].partition("%")[0]).is_loopback]
     if public and not (settings.auth or settings.oidc_issuer or settings.insecure):
-        print(
-            f"coordinator: refusing to bind {host}: authentication is not configured, so everyone who reaches "
+        complain(
+            f"refusing to bind {host}: authentication is not configured, so everyone who reaches "
             f"{public[0]} could start jobs on your runners. Set COORDINATOR_AUTH=1 (`coordinator keys create` makes "
-            "keys), bind 127.0.0.1, or set COORDINATOR_INSECURE=1 if only trusted machines reach that address.",
-            file=sys.stderr,
+            "keys), bind 127.0.0.1, or set COORDINATOR_INSECURE=1 if only trusted machines reach that address."
         )
         raise typer.Exit(2)
 
@@ -127,7 +127,7 @@ def _bind(addresses: list[Address]) -> list[socket.socket]:
         try:
             listener.bind(where)
         except OSError as error:
-            print(f"coordinator: cannot bind {where[0]} port {where[1]}: {error.strerror}", file=sys.stderr)
+            complain(f"cannot bind {where[0]} port {where[1]}: {error.strerror}")
             raise typer.Exit(1) from None
         sockets.append(listener)
     return sockets

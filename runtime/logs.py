@@ -2,11 +2,13 @@
 
 import logging
 import sys
+from io import StringIO
 from typing import TextIO
 
 import structlog
 from structlog.typing import Processor
 
+from runtime.printable import printable, printable_line
 from runtime.settings import Settings
 
 # Their own handlers would print each line twice, in another shape.
@@ -61,11 +63,27 @@ def _formatter(settings: Settings, process: str, shared: list[Processor], *, col
     if settings.log_format == "json":
         rendering: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        rendering = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+        rendering = [_make_printable, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_traceback)]
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[name_process, remove_meta, *rendering]
     )
+
+
+def _make_printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Make each value one printable line: what a job or a coordinator wrote must not write log lines, nor colours."""
+    for key, value in event.items():
+        if key not in {"exc_info", "exception", "stack"} and not isinstance(value, bool | int | float | None):
+            event[key] = printable_line(value if isinstance(value, str) else repr(value))
+    for key in {"exception", "stack"} & event.keys():
+        event[key] = printable(str(event[key]))
+    return event
+
+
+def _traceback(target: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    target.write(printable(text.getvalue()))
 
 
 def _adopt() -> None:

@@ -206,6 +206,23 @@ def sql_is_never_formatted(file: File) -> Iterator[Finding]:
             yield node.lineno, "text() of a formatted string"
 
 
+def commands_print_in_one_place(file: File) -> Iterator[Finding]:
+    """cli/ prints through cli/terminal.py only: a text from a coordinator or a job must never steer the terminal."""
+    if file.room != "cli" or file.path == "cli/terminal.py":
+        return
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Call) and _called(node) in {"print", "echo", "secho", "Console"}:
+            is_ours = _called(node) == "Console" and "cli.console" in file.text
+            if not is_ours:
+                yield node.lineno, f"`{_called(node)}()` outside cli/terminal.py"
+        if isinstance(node, ast.Attribute) and node.attr == "write" and _is_stream(node.value):
+            yield node.lineno, "writes to a standard stream outside cli/terminal.py"
+
+
+def _is_stream(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"}
+
+
 Rule = Callable[[File], Iterable[Finding]]
 RULES: tuple[Rule, ...] = (
     sql_stays_in_models,
@@ -220,6 +237,7 @@ RULES: tuple[Rule, ...] = (
     tests_say_what_they_show,
     silenced_tools_have_a_reason,
     sql_is_never_formatted,
+    commands_print_in_one_place,
 )
 
 

@@ -281,4 +281,4 @@ def test_what_a_terminal_would_obey_is_not_shown(settings: Settings, truth: Trut
     """Ids are chosen by clients."""
     truth.do(record_acts, [Done(Act.SESSION_DELETED, OPERATOR, "a\x1b[2Jb", "ann")])
     shown = audit(settings, tmp_path, "audit")
-    assert "a?[2Jb" in shown.stdout
+    assert "a\ufffd[2Jb" in shown.stdout

@@ -4,6 +4,7 @@ import pytest
 import typer
 
 from cli import client_words, views
+from runtime.printable import printable, printable_line
 
 
 def test_a_prompt_and_parameters_become_one_object() -> None:
@@ -35,7 +36,14 @@ def test_demands_name_only_what_is_asked_for() -> None:
 
 def test_nothing_a_run_printed_moves_the_cursor() -> None:
     """Escape sequences, bells and lone surrogates are shown as U+FFFD."""
-    assert views.plain("a\x1b[2Jb\x07\r\n\tc\ud800ü") == "a\ufffd[2Jb\ufffd\ufffd\n\tc\ufffdü"
+    assert printable("a\x1b[2Jb\x07\r\n\tc\ud800ü") == "a\ufffd[2Jb\ufffd\ufffd\n\tc\ufffdü"
+
+
+def test_printable_keeps_text_of_every_script_and_makes_one_line_on_demand() -> None:
+    """Blanks of any width and joined emoji are no control codes; overrides of the writing direction are."""
+    assert printable("a\xa0b\u3000c 👩\u200d👧 עברית e\u0301") == "a\xa0b\u3000c 👩\u200d👧 עברית e\u0301"
+    assert printable("\u202eevil\u2066\u200e\ufeff\x7f\x85") == "\ufffdevil\ufffd\ufffd\ufffd\ufffd\ufffd"
+    assert printable_line("a\r\nb\nc\td\re") == "a b c d\ufffde"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,10 @@ BREACHES = [
     ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {IGNORE}[arg-type]"),
     ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {NOQA}"),
     ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {NOQA}: S101"),
+    ("commands_print_in_one_place", "cli/x.py", "print(1)"),
+    ("commands_print_in_one_place", "cli/x.py", "typer.echo(1)"),
+    ("commands_print_in_one_place", "cli/x.py", "rich.Console().print(1)"),
+    ("commands_print_in_one_place", "cli/x.py", "sys.stderr.write(1)"),
     ("sql_is_never_formatted", "models/x.py", "text(f'SELECT {x}')"),
     ("sql_is_never_formatted", "models/x.py", "sqlalchemy.text('SELECT %s' % x)"),
     ("sql_is_never_formatted", "models/x.py", "text('SELECT {}'.format(x))"),
@@ -84,6 +88,9 @@ ALLOWED = [
     ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {IGNORE}[misc]  {NOQA}: S101 one reason for both"),
     ("silenced_tools_have_a_reason", "app/x.py", f"x = '{NOQA}'"),
     ("sql_is_never_formatted", "models/x.py", "text('SELECT :x')\ntext(CLAIM)"),
+    ("commands_print_in_one_place", "cli/terminal.py", "print(printable(text))"),
+    ("commands_print_in_one_place", "cli/x.py", "say(text)\nsys.stdout.flush()"),
+    ("commands_print_in_one_place", "scripts/x.py", "print(1)"),
 ]
 
 

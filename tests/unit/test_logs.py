@@ -29,6 +29,11 @@ def lines(stream: StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+def _failing(text: str) -> Iterator[None]:
+    yield from ()
+    raise ValueError(text)
+
+
 def configured(**settings: Any) -> StringIO:
     stream = StringIO()
     configure_logs(Settings(**settings), process="web-1", stream=stream)
@@ -89,6 +94,24 @@ def test_text_that_cannot_be_encoded_is_logged_all_the_same() -> None:
     stream = configured(log_format="json")
     log("x").info("odd", text="\ud800\x00")
     assert lines(stream)[0]["text"] == "\ud800\x00"
+
+
+@pytest.mark.parametrize("logger", ["runner", "dramatiq.worker"])
+def test_console_lines_hold_no_control_code_of_others(logger: str) -> None:
+    """A job's or a coordinator's text steers no terminal and writes no line of its own, nor does a traceback."""
+    stream = configured(log_format="console")
+    hostile = "a\x1b]0;mine\x07\x9b2J\u202e\n2026-01-01 [info] forged"
+    logging.getLogger(logger).warning("refused: %s", hostile)
+    log(logger).warning("refused", reason=hostile, causes=[hostile], error=ValueError(hostile))
+    try:
+        next(_failing(hostile))
+    except ValueError:
+        log(logger).exception("failed")
+    text = stream.getvalue()
+    assert not set("\x1b\x07\x9b\u202e") & set(text)
+    assert text.count("a\ufffd]0;mine") >= 3
+    before_the_traceback = text.partition("Traceback")[0].splitlines()
+    assert len(before_the_traceback) == 3
 
 
 def test_console_lines_are_for_people_without_colours_in_a_file() -> None:

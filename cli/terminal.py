@@ -1,0 +1,76 @@
+"""Everything a command prints goes through here: no text from a coordinator or a job is obeyed by the terminal, and
+none fails because the encoding cannot show it.
+"""
+
+import os
+import sys
+import traceback
+from contextlib import suppress
+from functools import cache
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
+
+from runtime.printable import printable, printable_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console, RenderableType
+
+__all__ = ["complain", "complain_of_fault", "fit_streams", "printable", "printable_line", "say", "show", "stdin_text"]
+
+# Wide enough for every column where the output is no terminal: a pipe wants whole ids, not a neat frame.
+_WIDTH_OF_A_PIPE = 240
+
+
+def fit_streams() -> None:
+    """Show as an escape what the output's encoding has no sign for; a stream that is closed takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 -- open for as long as we are
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: object = "", *, flush: bool = False) -> None:
+    """Print lines to stdout. Raises OSError when nobody reads them."""
+    print(printable(str(text)), flush=flush)
+
+
+def complain(message: object) -> None:
+    """Print to stderr what a person has to know, behind the command's name; never raises."""
+    with suppress(OSError, ValueError):
+        print(f"coordinator: {printable(str(message))}", file=sys.stderr, flush=True)
+
+
+def complain_of_fault() -> None:
+    """Print the traceback of the exception that is handled at the moment to stderr."""
+    with suppress(OSError, ValueError):
+        print(printable(traceback.format_exc()), end="", file=sys.stderr, flush=True)
+
+
+def show(*shown: "RenderableType", soft_wrap: bool = False) -> None:
+    """Print what rich renders to stdout: in colours on a terminal, wide and plain elsewhere."""
+    _console().print(*shown, soft_wrap=soft_wrap)
+
+
+def stdin_text() -> str:
+    """Return all of stdin, which is UTF-8 whatever the locale says. Raises ValueError for what is not."""
+    return "" if sys.stdin is None else sys.stdin.buffer.read().decode("utf-8")
+
+
+@cache
+def _console() -> "Console":
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
+
+    class SafeConsole(Console):
+        """Makes printable what is rendered, whichever part of it came from elsewhere; styles are not text."""
+
+        def render(self, renderable: Any, options: ConsoleOptions | None = None) -> "Iterable[Segment]":
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
+    return SafeConsole(width=width, markup=False, highlight=False, emoji=False)

@@ -1,0 +1,29 @@
+"""Text from elsewhere, made harmless for a terminal."""
+
+import re
+import unicodedata
+from typing import Final
+
+REPLACEMENT: Final = "\ufffd"
+
+# Blanks of any width, and what joins letters and emoji: str.isprintable() refuses both, a terminal obeys neither.
+_JOINERS: Final = "\u200c\u200d"
+_NEWLINES: Final = re.compile(r"\r\n|[\n\t]")
+
+
+def printable(text: str) -> str:
+    """Return the text with U+FFFD for each control code, bidirectional override, line separator and lone surrogate.
+
+    Newlines and tabs stay. Nothing else of the result moves a cursor, changes a colour or renames a window.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def printable_line(text: str) -> str:
+    """Return the same on one line: newlines and tabs become blanks, so that no text writes a line of its own."""
+    return printable(_NEWLINES.sub(" ", text))
+
+
+def _shown(char: str) -> str:
+    is_shown = char.isprintable() or char in "\n\t" or char in _JOINERS or unicodedata.category(char) == "Zs"
+    return char if is_shown else REPLACEMENT
