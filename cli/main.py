@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import audit, client, feed, keys, migrate, runner, settings, up, watch, web, worker
-from cli.terminal import complain, complain_of_fault, fit_streams
+from cli.terminal import complain, complain_of_fault, fit_streams, say
 
 app = typer.Typer(
     name="coordinator",
@@ -36,7 +36,7 @@ def _print_version(requested: bool) -> None:
     if requested:
         from importlib.metadata import version
 
-        typer.echo(f"coordinator {version('coordinator')}")
+        say(f"coordinator {version('coordinator')}")
         raise typer.Exit
 
 
