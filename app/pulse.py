@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from app.batching import Unavailable
 from models.duties import duty_ages, sign_instance
 from models.migrate import schema_fault
-from models.polls import leave_instance
+from models.parking import leave_instance
 from runtime import logs
 from runtime.names import Actor
 

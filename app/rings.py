@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from app.batching import Attempts, Unavailable
-from models.polls import anyone_waits
+from models.parking import anyone_waits
 from runtime import logs
 from runtime.names import Actor
 

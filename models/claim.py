@@ -47,11 +47,15 @@ class Seeker:
 
 @dataclass(slots=True)
 class Promised:
-    """The seekers that would get a run, the candidates they would choose from, and whether more could get one after."""
+    """The seekers that would get a run, the candidates they would choose from, and whether more could get one after.
+
+    ``next_after``: the poll behind which the next page of parked polls begins; empty when there is none.
+    """
 
     seekers: list[Seeker] = field(default_factory=list)
     candidates: Sequence[Row[Any]] = ()
     more: bool = False
+    next_after: str = ""
 
 
 @dataclass(slots=True)

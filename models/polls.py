@@ -1,4 +1,4 @@
-"""What a runner's poll does: answer it, park it, look after it, give it up; and the worker's pass over parked ones."""
+"""Verbs of a runner's poll: answer it, park it, re-check it, give it up."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits
-from models.claim import Ask, Promised, Seeker, claim_runs, may_take, promise, seeker
+from models.claim import Ask, Seeker, claim_runs, may_take, seeker
 from models.deliveries import confirm_polls
 from models.errors import RunnerNotRegistered
+from models.parking import park_polls, unpark_polls
 from models.reach import acts_for
 from models.runs import Run
 
@@ -33,23 +34,6 @@ class PollAnswer:
     def empty(self) -> bool:
         """Whether there is nothing to tell."""
         return not (self.stop_sessions or self.deregistered or self.runs)
-
-
-@dataclass(slots=True)
-class Assignment:
-    """A claim that a worker made for a poll that another process holds."""
-
-    poll_id: str
-    run_id: str
-    claim_token: str
-
-
-@dataclass(slots=True)
-class Dispatched:
-    """What one dispatch pass assigned, by the instance that holds the poll, and whether another pass is due."""
-
-    by_instance: dict[str, list[Assignment]] = field(default_factory=dict)
-    again: bool = False
 
 
 Answer = PollAnswer | RunnerNotRegistered
@@ -99,14 +83,6 @@ _TELL_LEAVE = text("""
     RETURNING runner_id
 """)
 
-_PARK = text("""
-    INSERT INTO waiting_polls (poll_id, runner_id, registration, instance, wanted, seen_at)
-    SELECT * , clock_timestamp()
-    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]),
-                CAST(:instances AS text[]), CAST(:wanted AS smallint[]))
-    ON CONFLICT (poll_id) DO UPDATE SET seen_at = clock_timestamp()
-""")
-
 # A row that a dispatcher holds is waited for: when it is gone then, its run is there to be found.
 _RENEW = """
     WITH mine AS MATERIALIZED (
@@ -140,28 +116,6 @@ _CHANGED = """
 _RENEWED_OR_CHANGED = _RENEW + _CHANGED
 _STIRRED = text(_RENEWED_OR_CHANGED)
 
-_UNPARK = text("DELETE FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) RETURNING poll_id")
-
-_ANYONE = text("SELECT EXISTS (SELECT FROM waiting_polls)")
-
-_LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
-
-_WAITING = text("""
-    SELECT w.poll_id, w.runner_id, w.instance, w.wanted, n.registration, n.hostname, n.project_dir,
-        n.executor_profile, n.executor_type, n.tags, n.require_matching_tags, n.capacity,
-        (SELECT max(profile_id) FROM demand_profiles) AS newest_profile
-    FROM waiting_polls w
-    JOIN runners n ON n.runner_id = w.runner_id AND n.registration = w.registration
-    WHERE w.seen_at > now() - make_interval(secs => :seen) AND n.left_at IS NULL AND n.leave_requested_at IS NULL
-      AND n.lost_at IS NULL
-    ORDER BY w.poll_id LIMIT :most
-""")
-
-_HOLD_SOME = text("""
-    SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[]))
-    ORDER BY poll_id FOR UPDATE SKIP LOCKED
-""")
-
 
 def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
     """Answer each poll with what there is (stops, leave, runs), else park it (PROTOCOL, Runners).
@@ -194,7 +148,7 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     _claim(conn, [one for one in open_asks if one.ask.poll_id in held], answers, limits, _newest_profile(looks))
     done = [ask.poll_id for ask in asks if ask.poll_id in held and not _waits(answers[ask.poll_id])]
     if done:
-        conn.execute(_UNPARK, {"polls": done})
+        unpark_polls(conn, done)
     idle = [one for one in open_asks if _answer(answers, one).empty]
     _park(conn, idle, answers, held)
     return [answers[ask.poll_id] for ask in asks]
@@ -240,48 +194,9 @@ def give_up_polls(
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[list[Run]]:
     """End the polls; one that a worker has just given a run to gets it, marked delivered: deliver or release it."""
-    conn.execute(_UNPARK, {"polls": list(poll_ids)})
+    unpark_polls(conn, poll_ids)
     found = confirm_polls(conn, poll_ids, limits=limits)
     return [found.get(poll_id, []) for poll_id in poll_ids]
-
-
-def anyone_waits(conn: Connection) -> bool:
-    """Whether a poll is parked anywhere. What is committed by now, a poll that is parked later claims itself."""
-    return bool(conn.execute(_ANYONE).scalar_one())
-
-
-def promise_waiting(conn: Connection, limit: int = 500) -> Promised:
-    """Return the polls, of all seen in the last 5 s by any instance, that would get a run now; nothing is locked."""
-    rows = conn.execute(_WAITING, {"seen": 5, "most": 20_000}).all()
-    if not rows:
-        return Promised()
-    waiting = [seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance), row) for row in rows]
-    return promise(conn, waiting, limit, rows[0].newest_profile or 0)
-
-
-def dispatch_promised(conn: Connection, promised: Promised, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
-    """Give ready runs to the polls they were promised to; what was assigned is delivered by the instance (Dispatch).
-
-    A poll that has ended meanwhile, or that its own process looks after at this moment, is left out.
-    """
-    done = Dispatched(again=promised.more)
-    if not promised.seekers:
-        return done
-    held = set(conn.execute(_HOLD_SOME, {"polls": [one.ask.poll_id for one in promised.seekers]}).scalars())
-    seekers = {one.ask.poll_id: one for one in promised.seekers if one.ask.poll_id in held}
-    assigned = claim_runs(conn, list(seekers.values()), delivered=False, limits=limits, candidates=promised.candidates)
-    if assigned.runs:
-        conn.execute(_UNPARK, {"polls": list(assigned.runs)})
-    for poll_id, claimed in assigned.runs.items():
-        letters = done.by_instance.setdefault(seekers[poll_id].ask.instance, [])
-        letters += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
-    done.again = done.again or assigned.ring_again or len(held) < len(promised.seekers)
-    return done
-
-
-def leave_instance(conn: Connection, instance: str) -> None:
-    """Remove the waiting rows of a process that shuts down."""
-    conn.execute(_LEAVE, {"instance": instance})
 
 
 def _look(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
@@ -369,18 +284,7 @@ def _claim(
 
 def _park(conn: Connection, idle: Sequence[Seeker], answers: dict[str, Answer], held: Collection[str] = ()) -> None:
     """Have the polls wait; those that are held have their row already."""
-    fresh = [one for one in idle if one.ask.poll_id not in held]
-    if fresh:
-        conn.execute(
-            _PARK,
-            {
-                "polls": [one.ask.poll_id for one in fresh],
-                "runner_ids": [one.ask.runner_id for one in fresh],
-                "registrations": [one.offer.registration for one in fresh],
-                "instances": [one.ask.instance for one in fresh],
-                "wanted": [one.ask.wanted for one in fresh],
-            },
-        )
+    park_polls(conn, [one for one in idle if one.ask.poll_id not in held])
     for one in idle:
         one.ask.offer = one.offer
         _answer(answers, one).parked = True

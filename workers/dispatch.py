@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import Final
 
+from models.claim import Promised
+from models.dispatch import POLLS_A_PAGE, Dispatched, dispatch_promised, promise_waiting
 from models.duties import duty_due
-from models.polls import Dispatched, dispatch_promised, promise_waiting
 from runtime.logs import log
 from runtime.mailbox import publish_assignments
 from runtime.metrics import CLAIM_SECONDS, CLAIMS
@@ -16,6 +17,8 @@ from workers.room import Room
 logger = log(__name__)
 
 POLLS_A_PASS: Final = 500
+# Pages of parked polls that one pass reads at most; the next pass of this process goes on behind them.
+PAGES_A_PASS: Final = 5
 
 
 def dispatch(room: Room) -> None:
@@ -32,13 +35,25 @@ def dispatch(room: Room) -> None:
 
 
 def _dispatched(room: Room) -> Dispatched:
-    """Most passes find nothing to give: those are one read."""
-    with autocommit(room.engine) as connection:
-        promised = promise_waiting(connection, POLLS_A_PASS)
+    """Most passes find nothing to give: those are one read a page."""
+    promised = _promised(room)
     if not promised.seekers:
-        return Dispatched()
+        return Dispatched(again=bool(room.pages.after))
     with transaction(room.engine) as connection:
         return dispatch_promised(connection, promised, limits=room.limits)
+
+
+def _promised(room: Room) -> Promised:
+    """Look at page after page until there is something to give, beginning where the last pass had to break off."""
+    after, room.pages.after = room.pages.after, ""
+    for _ in range(PAGES_A_PASS):
+        with autocommit(room.engine) as connection:
+            promised = promise_waiting(connection, POLLS_A_PASS, after=after, page=POLLS_A_PAGE)
+        after = promised.next_after
+        if promised.seekers or not after:
+            return promised
+    room.pages.after = after
+    return Promised()
 
 
 def sweep_dispatch(room: Room, older_than: float) -> bool:

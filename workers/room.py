@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 from sqlalchemy import Engine
@@ -14,6 +14,13 @@ from runtime.redis_client import sync_client
 from runtime.settings import Settings
 
 
+@dataclass(slots=True)
+class Pages:
+    """Place in the parked polls where the next pass of dispatch goes on: behind this poll, or at the oldest one."""
+
+    after: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """The engine room of one process."""
@@ -23,6 +30,7 @@ class Room:
     redis: redis.Redis
     ringer: Ringer
     limits: Limits
+    pages: Pages = field(default_factory=Pages)
 
 
 @contextmanager

@@ -19,14 +19,14 @@ from tests.support.truth import Truth, starting
 from tests.support.waiting import eventually, eventually_async
 from tests.support.working import working
 from workers.dispatch import dispatch
-from workers.room import engine_room
+from workers.room import Room, engine_room
 
 # What a worker is killed with, between the commit of its claims and the message that tells of them.
 KILLED = """
 import os, signal, sys
 import workers.dispatch
 from runtime.settings import Settings
-from workers.room import engine_room
+from workers.room import Room, engine_room
 
 workers.dispatch.publish_assignments = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), threads=1) as room:
@@ -87,6 +87,48 @@ def test_a_pass_that_was_full_rings_for_the_next(
     with engine_room(settings, threads=1) as room, working(settings):
         room.ringer.send(Actor.DISPATCH)
         eventually(lambda: truth.count("runs", "status = 'claimed'") == 7)
+
+
+@pytest.mark.parametrize("pages", [1, 2, 9])
+def test_one_ring_reaches_a_poll_behind_more_polls_than_a_page_holds(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    """A pass that has to break off goes on in the next one; the re-check of the poll's own process does not run here."""
+    monkeypatch.setattr("workers.dispatch.POLLS_A_PAGE", 2)
+    monkeypatch.setattr("workers.dispatch.PAGES_A_PASS", pages)
+    for _ in range(6):
+        truth.park(truth.runner(executor_type="other"))
+    poll = truth.park(truth.runner())
+    run_id = truth.start().run_id
+    with engine_room(settings, threads=1) as room:
+        passes = passes_until_quiet(room)
+
+    assert truth.run(run_id).claim_poll_id == poll.poll_id
+    assert passes == {1: 4, 2: 2, 9: 1}[pages]
+
+
+def test_a_fleet_of_more_polls_than_a_pass_reads_is_left_alone_when_nothing_is_ready(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes follow one another to the last page, not for ever."""
+    monkeypatch.setattr("workers.dispatch.POLLS_A_PAGE", 2)
+    monkeypatch.setattr("workers.dispatch.PAGES_A_PASS", 1)
+    for _ in range(5):
+        truth.park(truth.runner())
+    with engine_room(settings, threads=1) as room:
+        assert passes_until_quiet(room) == 3
+
+
+def passes_until_quiet(room: Room) -> int:
+    """Do a pass, and another one for as long as the last one has rung; the number of passes."""
+    passes = 1
+    dispatch(room)
+    while room.redis.delete(hint_key(Actor.DISPATCH)):
+        room.redis.delete(queue_key("dispatch"))
+        passes += 1
+        assert passes < 20
+        dispatch(room)
+    return passes
 
 
 def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(settings: Settings, truth: Truth) -> None:

@@ -3,8 +3,10 @@
 from sqlalchemy import text
 
 from models.base import DEFAULT_LIMITS
+from models.dispatch import dispatch_promised, promise_waiting
 from models.errors import RunnerNotRegistered
-from models.polls import PollAnswer, answer_polls, leave_instance
+from models.parking import leave_instance
+from models.polls import PollAnswer, answer_polls
 from models.runs import Run
 from tests.support.dispatching import dispatch_waiting
 from tests.support.truth import Runner, Truth, asking, starting
@@ -261,6 +263,35 @@ def test_dispatch_rings_again_only_if_another_pass_would_do_something(truth: Tru
     truth.rows("UPDATE runs SET ready = true")
     done = truth.do(dispatch_waiting, 3)
     assert (sum(map(len, done.by_instance.values())), done.again) == (3, True)
+
+
+def test_dispatch_reads_parked_polls_page_by_page_until_the_last(truth: Truth) -> None:
+    """No poll is beyond its reach, however many older ones wait for something else."""
+    for _ in range(4):
+        truth.park(truth.runner(executor_type="other"))
+    newest = truth.park(truth.runner())
+    run_id = truth.start().run_id
+
+    first = truth.do(promise_waiting, page=2)
+    second = truth.do(promise_waiting, page=2, after=first.next_after)
+    third = truth.do(promise_waiting, page=2, after=second.next_after)
+
+    assert [page.seekers for page in (first, second)] == [[], []]
+    assert [page.more for page in (first, second)] == [False, False], "another pass would find the same"
+    assert third.next_after == ""
+    assert [one.ask.poll_id for one in third.seekers] == [newest.poll_id]
+    (letters,) = truth.do(dispatch_promised, third).by_instance.values()
+    assert [(one.poll_id, one.run_id) for one in letters] == [(newest.poll_id, run_id)]
+
+
+def test_dispatch_asks_for_another_pass_while_younger_pages_may_take_what_is_left(truth: Truth) -> None:
+    """This one assigned something, so the next one differs from it."""
+    for _ in range(3):
+        truth.park(truth.runner())
+    truth.accept(*[starting() for _ in range(2)])
+
+    assert truth.do(promise_waiting, page=2).more
+    assert not truth.do(promise_waiting, page=4).more
 
 
 def test_a_recheck_renews_the_row_and_finds_what_was_submitted(truth: Truth) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from models import claim, deliveries, events, polls, report, submit_rows, transitions
+from models import claim, deliveries, dispatch, events, polls, report, submit_rows, transitions
 from models.runs import RUN_COLUMNS
 from models.submit import submit_runs
 from tests.support import claiming, fencing
@@ -99,7 +99,7 @@ def test_a_dispatch_that_does_not_hold_the_waiting_rows_is_noticed(
     truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers, or a worker and the poll itself, give it a run each."""
-    monkeypatch.setattr(polls, "_HOLD_SOME", without(polls._HOLD_SOME, "FOR UPDATE SKIP LOCKED"))
+    monkeypatch.setattr(dispatch, "_HOLD_SOME", without(dispatch._HOLD_SOME, "FOR UPDATE SKIP LOCKED"))
     notices(claiming.two_workers_one_poll, truth, "after ")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, TextClause, create_engine, text
 
-from models import claim, deliveries, floors, polls, profiles, settle, transitions
+from models import claim, deliveries, dispatch, floors, parking, polls, profiles, settle, transitions
 from models.floors import HIGHEST, LOWEST
 from tests.support.explained import Plan, explain
 from tests.support.servers import PostgresOfTests
@@ -175,8 +175,13 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
         {"polls": ["waiting_1"]},
         {"waiting_polls": ("pk_waiting_polls", 2)},
     ),
-    "holding some": (polls._HOLD_SOME, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
-    "unparking": (polls._UNPARK, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
+    "a page of parked polls": (
+        dispatch._WAITING,
+        {"seen": 86_400, "after": "waiting_2", "most": 5},
+        {"waiting_polls": ("pk_waiting_polls", 5)},
+    ),
+    "holding some": (dispatch._HOLD_SOME, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
+    "unparking": (parking._UNPARK, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
     "finding profiles": (
         profiles._FIND,
         {"hashes": ["hash 7", "hash 8"]},

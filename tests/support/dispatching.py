@@ -3,7 +3,7 @@
 from sqlalchemy import Connection
 
 from models.base import DEFAULT_LIMITS, Limits
-from models.polls import Dispatched, dispatch_promised, promise_waiting
+from models.dispatch import Dispatched, dispatch_promised, promise_waiting
 
 
 def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
