@@ -67,6 +67,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "POST /runs/batch": _THINGS,
     "GET /runs": _THINGS,
     "GET /runs/{run_id}": _THINGS,
+    "GET /runs/{run_id}/result": _THINGS,
     "POST /runs/{run_id}/stop": _THINGS,
     "GET /sessions": _THINGS,
     "GET /sessions/{session_id}": _THINGS,

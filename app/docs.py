@@ -3,39 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from app.shapes import Anything, Choice, Free, MayLack, NullOr, OrNull, example, schema
+from app.shapes import Answers, Anything, Choice, Free, MayLack, NullOr, OrNull
+from app.shapes import answer as _answer
+from app.shapes import error as _error
 from models.statuses import ExecutionMode, RunStatus, RunType, SessionStatus
-
-Answers = dict[int | str, dict[str, Any]]
-
-
-def _answer(description: str, shape: Any) -> dict[str, Any]:
-    content = {"schema": schema(shape), "example": example(shape)}
-    return {"description": description, "content": {"application/json": content}}
-
-
-def _error(description: str, detail: Any) -> dict[str, Any]:
-    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": {"detail": detail}}
-    return {"description": description, "content": {"application/json": content}}
-
 
 AWAY: Final[Answers] = {503: _error("Postgres is away; see `Retry-After`", "Service temporarily unavailable")}
 TOO_MANY: Final[Answers] = {
     429: _error("More than the caller may; see `Retry-After`", "Too many submissions: 600 a minute are allowed")
-}
-TICKET: Final[Answers] = {
-    201: _answer("Good for one stream, within a minute", {"ticket": "tkt_c2VjcmV0", "expires_in": 60}),
-    413: _error("Larger than allowed", "Request body is larger than 1048576 bytes"),
-    422: _error(
-        "Not what is expected", [{"type": "enum", "loc": ["query", "types"], "msg": "Should be some of event"}]
-    ),
-    **AWAY,
-}
-TICKET_FILTERS: Final[Mapping[str, tuple[str, bool, str]]] = {
-    "session_id": ("string", False, "Only this session"),
-    "run_id": ("string", False, "Only this run"),
-    "created_by": ("string", False, "Only sessions of this owner"),
-    "types": ("string", False, "Names of events, comma-separated"),
 }
 INVALID: Final[Answers] = {
     413: _error("Larger than allowed", "Request body is larger than 1048576 bytes"),
@@ -89,6 +64,7 @@ _CURSOR: Final = "v1.c0ffee.1024"
 _PAGE: Final = {"next_cursor": MayLack(_CURSOR), "feed_cursor": _CURSOR}
 _EVENT: Final[Mapping[str, Any]] = {
     "id": 17,
+    "run_id": OrNull(_RUN["run_id"]),
     "event_type": "message",
     "session_id": _RUN["session_id"],
     "timestamp": Anything("2026-01-01T12:00:00Z"),
@@ -175,10 +151,17 @@ SESSION_CHANGED: Final[Answers] = {
     **AWAY,
 }
 SESSION_STATUS: Final[Answers] = {200: _answer("`not_existent` for an unknown one", {"status": "finished"}), **AWAY}
+_RESULT: Final = {"result_text": Anything("Hello"), "result_data": Anything()}
 RESULT: Final[Answers] = {
-    200: _answer("Of the newest `result` event", {"result_text": Anything("Hello"), "result_data": Anything()}),
+    200: _answer("Of the newest `result` event", _RESULT),
     400: _error("It is still at work", "Session not finished or idle"),
     404: _error("There is no such session, or it wrote no result", "No result found"),
+    **AWAY,
+}
+RUN_RESULT: Final[Answers] = {
+    200: _answer("Of the run's newest `result` event", _RESULT),
+    400: _error("It is still at work, failed or was stopped", "Run not completed"),
+    404: _error("There is no such run, or no result of it is kept", "No result found"),
     **AWAY,
 }
 AFFINITY: Final[Answers] = {
@@ -204,6 +187,7 @@ EVENTS: Final[Answers] = {
 EVENT_PAGE: Final = (
     ("limit", "integer", "At most so many (1 to 1000)"),
     ("after", "string", "`feed_cursor` of the last event seen"),
+    ("run_id", "string", "Only events of this run"),
 )
 EVENTS_STORED: Final[Answers] = {
     201: _answer(
@@ -356,7 +340,8 @@ EVENT: Final = {
     **dict.fromkeys(("tool_input", "tool_output", "content", "result_data"), ("object", False, "Anything")),
     "exit_code": ("integer", False, "Anything"),
     "event_key": ("string", False, "Up to 64 characters; stored once per session, so a retry is harmless"),
-    "claim_token": ("string", False, "A stale one is refused (409)"),
+    "claim_token": ("string", False, "The event belongs to the run of this claim; a stale one is refused (409)"),
+    "run_id": ("string", False, "Without claim_token: the run of the session it belongs to; else the one in hand"),
 }
 HEALTH: Final[Answers] = {200: _answer("It answers", {"status": "healthy"})}
 READY: Final[Answers] = {
@@ -365,30 +350,3 @@ READY: Final[Answers] = {
 }
 METRICS: Final[Answers] = {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}
 EMPTY: Final[Answers] = {200: _answer("Nothing is registered", Free([]))}
-
-FEED: Final[Answers] = {
-    200: {
-        "description": "An endless stream of messages, each with `id:`, `event:` and `data:` (one JSON object)",
-        "content": {
-            "text/event-stream": {
-                "schema": {"type": "string"},
-                "example": "retry: 1830\n\nid: v1.5f0c2d9a7b31~init.41\n\nid: v1.5f0c2d9a7b31.41\nevent: init\n"
-                'data: {"sessions":[]}\n\nid: v1.5f0c2d9a7b31.42\nevent: session_deleted\n'
-                'data: {"session_id":"tour-1","runs_deleted":1}\n\n',
-            }
-        },
-    },
-    422: INVALID[422],
-}
-FEED_FILTERS: Final = (
-    ("session_id", "string", "Only what happens in this session"),
-    ("run_id", "string", "Only what happens to, and during, this run"),
-    ("created_by", "string", "Only sessions of this owner; while authentication is off all match"),
-    (
-        "types",
-        "string",
-        "Only these, separated by commas; `run_updated` comes only when it is named, and so does `audit`, for admins",
-    ),
-    ("include_init", "boolean", "Begin with a snapshot of all sessions (default) unless the stream is resumed"),
-    ("last_event_id", "string", "Resume after this cursor; the header `Last-Event-ID` wins"),
-)

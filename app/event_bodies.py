@@ -33,7 +33,7 @@ def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: L
     event = {name: body.get(name) for name in EVENT_FIELDS}
     event["event_type"] = event_type
     frame = _within(event, most_bytes)
-    key, token = body.get("event_key"), body.get("claim_token")
+    key, token, run_id = body.get("event_key"), body.get("claim_token"), body.get("run_id")
     stored = NewEvent(
         session_id=storable(session_id),
         caller=caller,
@@ -41,6 +41,7 @@ def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: L
         frame=frame.decode(),
         event_key=None if key is None or key == "" else _name(key, (*at, "event_key"), LONGEST_KEY),
         claim_token=storable(token) if isinstance(token, str) and token else None,
+        run_id=storable(run_id) if isinstance(run_id, str) and run_id else None,
     )
     return stored, len(frame)
 

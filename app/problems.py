@@ -149,6 +149,7 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.BadCursor: lambda _: Problem(400, "The cursor is not one that was given out here"),
     errors.ResultNotFound: lambda _: Problem(404, "No result found"),
     errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),
+    errors.RunNotCompleted: lambda _: Problem(400, "Run not completed"),
 }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+Answers = dict[int | str, dict[str, Any]]
+
 _TYPES: Final[Mapping[type, str]] = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
@@ -108,3 +110,15 @@ def _any_of(likes: Sequence[Any]) -> dict[str, Any]:
         if one not in several:
             several.append(one)
     return several[0] if len(several) == 1 else {"anyOf": several} if several else {}
+
+
+def answer(description: str, shape: Any) -> dict[str, Any]:
+    """Return what /openapi.json says of an answer of this shape."""
+    content = {"schema": schema(shape), "example": example(shape)}
+    return {"description": description, "content": {"application/json": content}}
+
+
+def error(description: str, detail: Any) -> dict[str, Any]:
+    """Return what /openapi.json says of an error answer with this detail."""
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": {"detail": detail}}
+    return {"description": description, "content": {"application/json": content}}

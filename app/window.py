@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from app.wire import frame_with_run
 from models.cursors import write_cursor
 from models.feed_pages import FeedEvent, FeedFilter
 
@@ -45,7 +46,8 @@ class Frame:
 
 def encode_frame(epoch: str, event: FeedEvent) -> Frame:
     """Return the event as a message of the stream; line breaks may stand between tokens of its JSON only."""
-    data = event.frame.replace("\n", " ").replace("\r", " ")
+    frame = frame_with_run(event.frame, event.run_id) if event.kind == "event" else event.frame
+    data = frame.replace("\n", " ").replace("\r", " ")
     cursor = write_cursor(epoch, event.position)
     return Frame(event, f"id: {cursor}\nevent: {event.kind}\ndata: {data}\n\n".encode())
 

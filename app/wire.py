@@ -1,5 +1,6 @@
 """Rows as the wire shows them: plain objects, encoded once; JSON text from the database goes in as it is."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -7,6 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from app.lenient import encode
+from models.results import Result
 from models.runs import Run, iso
 
 OK: Final = b'{"ok":true}'
@@ -24,6 +26,18 @@ class Json(Response):
 def stored(text: str | None) -> orjson.Fragment | None:
     """JSON text of the database as a part of an answer."""
     return None if text is None else orjson.Fragment(text)
+
+
+def frame_with_run(frame: str, run_id: str | None) -> str:
+    """Return the frame of a session's event, ``{"data": {…}}``, with the run it belongs to as the first of its fields.
+
+    Added to the text: what a sender wrote stays as it was stored.
+    """
+    start = frame.find("{", 1) + 1
+    if not start:
+        return frame
+    comma = "" if frame.startswith("}", start) else ","
+    return f'{frame[:start]}"run_id":{encode(run_id).decode()}{comma}{frame[start:]}'
 
 
 def run_json(run: Run) -> dict[str, Any]:
@@ -64,6 +78,15 @@ def claimed_run_json(run: Run) -> dict[str, Any]:
     shown["resolved_agent_blueprint"] = None
     shown["claim_token"] = run.claim_token
     return shown
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """Return the result of a session or run.
+
+    The data is parsed, not passed on as it is: beside a text with lone surrogates it is encoded by another encoder.
+    """
+    text, data = result
+    return {"result_text": text, "result_data": None if data is None else json.loads(data)}
 
 
 def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def runs(
 def run(
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run.")],
     wait: Wait = False,
-    log: Annotated[bool, typer.Option("--log", help="With what was said in its session.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="With what it said.")] = False,
     url: Urls = None,
     token: TokenOption = "",
     as_json: AsJson = False,
@@ -184,11 +184,11 @@ async def _follow(
     result = None
     if found["status"] == "completed":
         try:
-            result = await client.session_result(found["session_id"])
-        except Refused as refused:  # it has none, or the session has gone on meanwhile
-            if refused.status not in {400, 404}:
+            result = await client.run_result(run_id)
+        except Refused as refused:  # it has none
+            if refused.status != 404:
                 raise
-    events = await client.session_events(found["session_id"]) if log else None
+    events = await client.session_events(found["session_id"], run_id=run_id) if log else None
     views.show_run(found, result, events, as_json=as_json)
     return 1 if wait and found["status"] != "completed" else 0
 

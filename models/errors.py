@@ -95,9 +95,9 @@ class StopSessionFirst(CoordinatorError):
 
 @dataclass(frozen=True)
 class ResultNotFound(CoordinatorError):
-    """The session has ended but wrote no result."""
+    """The session or run has ended, but no result of it is stored."""
 
-    session_id: str
+    id: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,14 @@ class SessionNotFinished(CoordinatorError):
 
     session_id: str
     status: str = field(default="")
+
+
+@dataclass(frozen=True)
+class RunNotCompleted(CoordinatorError):
+    """The run has no result: it is still at work, or ended otherwise."""
+
+    run_id: str
+    status: str
 
 
 @dataclass(frozen=True)

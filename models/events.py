@@ -21,7 +21,8 @@ PAGE_BYTES = 8 << 20
 class NewEvent:
     """An event as it came. ``frame`` is the JSON text ``{"data": {…}}`` that every client will be sent.
 
-    ``event_key`` is the client's, unique in its session; ``event_uid`` is ours, made before the first try.
+    ``event_key`` is the client's, unique in its session; ``event_uid`` is ours, made before the first try. ``run_id``
+    is the run that the sender names; a ``claim_token`` says it better.
     """
 
     session_id: str
@@ -30,6 +31,7 @@ class NewEvent:
     frame: str
     event_key: str | None = None
     claim_token: str | None = None
+    run_id: str | None = None
     event_uid: str = field(default_factory=uuid7)
 
 
@@ -42,11 +44,12 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a list; ``feed_cursor`` is None while it is not numbered."""
+    """An event of a list; ``feed_cursor`` is None while it is not numbered, ``run_id`` for the session's own."""
 
     id: int
     feed_cursor: str | None
     frame: str
+    run_id: str | None
 
     @property
     def data(self) -> str:
@@ -70,9 +73,14 @@ AppendResult: TypeAlias = StoredEvent | NotFound | StaleClaim
 # statement's snapshot, so a claim that ended while this waited is seen to have ended.
 _APPEND = text("""
     WITH item AS MATERIALIZED (
-        SELECT * FROM unnest(CAST(:sessions AS text[]), CAST(:owners AS text[]), CAST(:tokens AS text[]),
-                             CAST(:keys AS text[]), CAST(:uids AS text[]))
-            WITH ORDINALITY AS i(session_id, owner, claim_token, event_key, event_uid, place)
+        SELECT i.*,
+            -- needs no lock: a run stays in its session, and goes with it; the session is compared outside of the
+            -- condition, or the planner may read all runs of a session instead of one by its id
+            (SELECT CASE WHEN n.session_id = i.session_id THEN n.run_id END
+             FROM runs n WHERE n.run_id = i.wanted_run) AS named_run
+        FROM unnest(CAST(:sessions AS text[]), CAST(:owners AS text[]), CAST(:tokens AS text[]),
+                    CAST(:runs AS text[]), CAST(:keys AS text[]), CAST(:uids AS text[]))
+            WITH ORDINALITY AS i(session_id, owner, claim_token, wanted_run, event_key, event_uid, place)
     ), at_work AS MATERIALIZED (
         SELECT run_id, session_id, claim_token FROM runs
         WHERE session_id = ANY(CAST(:sessions AS text[])) AND status IN ('claimed', 'running', 'stopping')
@@ -95,7 +103,7 @@ _APPEND = text("""
         ORDER BY session_id FOR KEY SHARE
     ), judged AS MATERIALIZED (
         SELECT i.place, i.session_id, held.owner, held.quiet, active.run_id AS active_run, active.status,
-            CASE WHEN i.claim_token IS NULL THEN active.run_id ELSE its.run_id END AS run_id,
+            CASE WHEN i.claim_token IS NULL THEN coalesce(i.named_run, active.run_id) ELSE its.run_id END AS run_id,
             i.claim_token IS NULL OR its.run_id IS NOT NULL AS current,
             coalesce(held.incarnation || ':' || i.event_key, i.event_uid) AS event_uid
         FROM item i
@@ -128,6 +136,8 @@ _SIGN = text("""
 def append_events(conn: Connection, items: Sequence[NewEvent]) -> list[AppendResult]:
     """Store events in item order (PROTOCOL, Sessions); one with the key of a stored one is that one. Safe to repeat.
 
+    An event belongs to the run whose token it carries; without a token to the run that it names, if that is one of the
+    session; else to the run that is claimed, running or stopping at that moment; else to the session alone.
     NotFound for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session. One
     statement, in autocommit one round trip; one more each for what was stored before and for sessions long quiet.
     """
@@ -169,6 +179,7 @@ def _append(conn: Connection, items: Sequence[NewEvent]) -> Sequence[Row[Any]]:
         "sessions": [item.session_id for item in items],
         "owners": [whose(item.caller) for item in items],
         "tokens": [item.claim_token for item in items],
+        "runs": [item.run_id for item in items],
         "keys": [item.event_key for item in items],
         "uids": [item.event_uid for item in items],
         "frames": [item.frame for item in items],
@@ -185,7 +196,7 @@ _LIST = text("""
         FROM (SELECT e.id, e.feed_pos, pg_column_size(e.frame) AS size
               FROM sessions s JOIN events e ON e.session_id = s.session_id
               WHERE s.session_id = :session_id AND e.feed_pos > :after AND e.id >= s.first_event_id
-                AND e.kind = 'event'
+                AND e.kind = 'event' AND (CAST(:run_id AS text) IS NULL OR e.run_id = CAST(:run_id AS text))
               ORDER BY e.feed_pos LIMIT CAST(:most AS bigint) + 1) n
         WINDOW page AS (ORDER BY n.feed_pos)
     ), page AS MATERIALIZED (
@@ -194,9 +205,10 @@ _LIST = text("""
     ), rest AS (
         SELECT e.id FROM sessions s JOIN events e ON e.session_id = s.session_id
         WHERE s.session_id = :session_id AND e.feed_pos IS NULL AND e.id >= s.first_event_id AND e.kind = 'event'
+          AND (CAST(:run_id AS text) IS NULL OR e.run_id = CAST(:run_id AS text))
           AND (SELECT count(*) FROM page) = (SELECT count(*) FROM numbered)
     )
-    SELECT h.epoch, h.last_pos, h.floor, s.session_id, e.id, e.feed_pos, CAST(e.frame AS text) AS frame,
+    SELECT h.epoch, h.last_pos, h.floor, s.session_id, e.id, e.feed_pos, e.run_id, CAST(e.frame AS text) AS frame,
         (SELECT count(*) FROM page) < (SELECT count(*) FROM numbered) AS more
     FROM feed_head h
     LEFT JOIN sessions s
@@ -212,10 +224,11 @@ def list_events(
     caller: Caller,
     session_id: str,
     *,
+    run_id: str | None = None,
     after: str | None = None,
     limit: int | None = None,
 ) -> EventPage | NotFound | BadCursor:
-    """Return a session's events in feed order, those not numbered yet last, after the cursor.
+    """Return a session's events, or one run's of them, in feed order, those not numbered yet last, after the cursor.
 
     A page holds at most ``limit`` numbered events; what is not numbered comes on the last page only, whole. So a walk
     from page to page, by ``next_cursor`` until it is None, sees every event of its time once.
@@ -228,6 +241,7 @@ def list_events(
     parameters = {
         "session_id": session_id,
         "owner": None if caller.role is Role.RUNNER else caller.scope,
+        "run_id": run_id,
         "after": cursor.position if cursor else 0,
         "most": limit,
         "bytes": PAGE_BYTES,
@@ -239,7 +253,7 @@ def list_events(
     if after is not None and lost(cursor, FeedHead(head.epoch, head.last_pos, head.floor)) is not None:
         return BadCursor(after)
     found = [
-        Event(row.id, None if row.feed_pos is None else write_cursor(head.epoch, row.feed_pos), row.frame)
+        Event(row.id, None if row.feed_pos is None else write_cursor(head.epoch, row.feed_pos), row.frame, row.run_id)
         for row in rows
         if row.id is not None
     ]

@@ -28,10 +28,14 @@ _OLDEST = text("""
 
 _HOLD = text("SELECT id FROM events WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY feed_pos FOR UPDATE SKIP LOCKED")
 
-# Of a session that has a newer one among its events that one is kept when its time comes.
+# Of a session that has a newer one among its events that one is kept when its time comes. The run that wrote it goes
+# into the frame, and not into a column that the former version would leave as it is when it replaces the frame. As
+# text: Postgres refuses to take apart a frame that holds a NUL.
 _KEEP_RESULTS = text("""
     INSERT INTO kept_results AS kept (session_id, event_id, frame)
-    SELECT e.session_id, e.id, e.frame
+    SELECT e.session_id, e.id, CAST(
+        '{"run_id":' || coalesce(CAST(to_json(e.run_id) AS text), 'null') || ','
+        || substr(CAST(e.frame AS text), 2) AS json)
     FROM events e JOIN sessions s ON s.session_id = e.session_id AND e.id >= s.first_event_id
     WHERE e.id = ANY(CAST(:ids AS bigint[])) AND e.event_type = 'result' AND e.kind = 'event'
       AND NOT EXISTS (SELECT 1 FROM events newer

@@ -130,6 +130,10 @@ class CoordinatorClient(RunnerCalls):
         }
         return cast("RunPage", await self._call("GET", "/runs", query=query))
 
+    async def run_result(self, run_id: str) -> Result:
+        """The run's newest result. Raises Refused: 400 unless it is completed, 404 when no result of it is kept."""
+        return cast("Result", await self._call("GET", f"/runs/{_quoted(run_id)}/result"))
+
     async def stop_run(self, run_id: str) -> Stopped:
         """Stop the run, and its session with it when it is the session's active one; the status it led to."""
         return cast("Stopped", await self._call("POST", f"/runs/{_quoted(run_id)}/stop"))
@@ -155,14 +159,15 @@ class CoordinatorClient(RunnerCalls):
         return cast("str", (await self._call("GET", f"{_session(session_id)}/status"))["status"])
 
     async def session_result(self, session_id: str) -> Result:
-        """The session's newest result. Raises Refused: 404 when there is none, 400 while the session runs."""
+        """The session's newest result, of any of its runs. Raises Refused: 404 when there is none, 400 while it runs."""
         return cast("Result", await self._call("GET", f"{_session(session_id)}/result"))
 
     async def session_events(
-        self, session_id: str, *, after: str | None = None, limit: int | None = None
+        self, session_id: str, *, run_id: str | None = None, after: str | None = None, limit: int | None = None
     ) -> list[Event]:
-        """The session's events in the feed's order, those after the feed cursor `after` only."""
-        answer = await self._call("GET", f"{_session(session_id)}/events", query={"after": after, "limit": limit})
+        """The session's events in the feed's order: those of the run `run_id`, those after the feed cursor `after`."""
+        query = {"run_id": run_id, "after": after, "limit": limit}
+        answer = await self._call("GET", f"{_session(session_id)}/events", query=query)
         return cast("list[Event]", answer["events"])
 
     async def stop_session(self, session_id: str) -> Stopped:

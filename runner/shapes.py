@@ -139,16 +139,20 @@ class SessionPage(TypedDict):
 
 
 class Result(TypedDict):
-    """A session's newest result."""
+    """The newest result of a session or of a run."""
 
     result_text: str | None
     result_data: Any
 
 
 class Event(TypedDict, total=False):
-    """What happened in a session; `event_key` makes sending it twice harmless."""
+    """What happened in a session; `run_id` is None for what belongs to none of its runs.
+
+    To send: `event_key` makes sending it twice harmless; `claim_token`, else `run_id`, says of which run it is.
+    """
 
     id: int
+    run_id: str | None
     event_type: str
     session_id: str
     timestamp: str

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app import docs, openapi
+from app import docs_feed, openapi
 from app.bodies import Fault, Invalid
 from app.callers import TICKET_SECONDS, Credential
 from app.deps import TheCaller, TheWeb, strict_body
@@ -67,7 +67,7 @@ class FeedResponse(EventSourceResponse):
         await (self._send or send)(message)
 
 
-@router.get("/sse/sessions", responses=docs.FEED, openapi_extra=openapi.query(docs.FEED_FILTERS))
+@router.get("/sse/sessions", responses=docs_feed.FEED, openapi_extra=openapi.query(docs_feed.FEED_FILTERS))
 async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Follow the feed. `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any
     instance; without one a snapshot comes first.
@@ -90,7 +90,9 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     )
 
 
-@router.post("/sse/ticket", status_code=201, responses=docs.TICKET, openapi_extra=openapi.fields(docs.TICKET_FILTERS))
+@router.post(
+    "/sse/ticket", status_code=201, responses=docs_feed.TICKET, openapi_extra=openapi.fields(docs_feed.TICKET_FILTERS)
+)
 async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Give out a ticket for one stream with these filters, for a browser's `EventSource`: `/sse/sessions?ticket=…`."""
     body = await strict_body(request, web.settings.submission_bytes, instead_of_none=b"{}")

@@ -19,9 +19,10 @@ from app.lists import Page, answer_list, seconds, storable_query, wanted
 from app.problems import BadRequest, Forbidden, accepted, item_problem, of_submission
 from app.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
 from app.submission import idempotency_key, new_run
-from app.wire import Json, run_json, without_nulls
+from app.wire import Json, result_json, run_json, without_nulls
 from models.errors import CoordinatorError
 from models.lists import RunFilter, list_runs
+from models.results import run_result
 from models.runs import Run, get_run
 from models.stop import StopRun
 from models.submit import NewRun, Submitted
@@ -109,6 +110,12 @@ async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller
         web.callers.check(credential)
         run = ended or await _read(web, caller, run_id)
     return Json(run_json(run))
+
+
+@router.get("/runs/{run_id}/result", responses=docs.RUN_RESULT)
+async def read_run_result(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
+    """Return the newest `result` event of the run, once it is completed; of no other run of its session."""
+    return Json(result_json(accepted(await web.reads.read(run_result, caller, storable(run_id)))))
 
 
 @router.post("/runs/{run_id}/stop", responses=docs.STOPPED)

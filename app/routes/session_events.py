@@ -14,7 +14,7 @@ from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.event_bodies import new_event
 from app.lenient import encode, parse_lenient
-from app.lists import Page, answer_list, wanted
+from app.lists import Page, answer_list, storable_query, wanted
 from app.problems import BadRequest, accepted, item_problem
 from app.wire import OK, Json
 from models.base import Caller
@@ -29,11 +29,15 @@ MOST_EVENTS: Final = 1000
 
 @router.get("/sessions/{session_id}/events", responses=docs.EVENTS, openapi_extra=openapi.query(docs.EVENT_PAGE))
 async def read_events(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """The session's events in feed order, those not numbered yet last; without `limit` and `after` all of them."""
+    """The session's events, or with `run_id` a run's, in feed order, those not numbered yet last; without `limit` and
+    `after` all of them.
+    """
     limit, cursor = wanted(request, "after")
+    run_id = storable_query(request.query_params.get("run_id"))
 
     async def fetch(after: str | None, most: int) -> Page:
-        page = accepted(await web.reads.read(list_events, caller, storable(session_id), after=after, limit=most))
+        events = web.reads.read(list_events, caller, storable(session_id), run_id=run_id, after=after, limit=most)
+        page = accepted(await events)
         return Page([_encoded(event) for event in page.events], page.next_cursor, {"feed_cursor": page.feed_cursor})
 
     return await answer_list("events", fetch, limit, cursor)
@@ -88,5 +92,5 @@ async def _all_stored(
 
 def _encoded(event: Event) -> bytes:
     """The fields as they were stored, behind what the list adds."""
-    cursor = b"null" if event.feed_cursor is None else encode(event.feed_cursor)
-    return b'{"id":%d,"feed_cursor":%s,%s' % (event.id, cursor, event.data[1:].encode())
+    added = encode({"id": event.id, "feed_cursor": event.feed_cursor, "run_id": event.run_id})
+    return added[:-1] + b"," + event.data[1:].encode()

@@ -1,6 +1,5 @@
 """Sessions: look at them, bind, change, stop and delete them (PROTOCOL, Sessions)."""
 
-import json
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -15,7 +14,7 @@ from app.lists import Page, answer_list, storable_query, wanted
 from app.problems import accepted
 from app.routes.runs import stopped_json
 from app.schemas import BindSession, PatchSession, checked
-from app.wire import Json
+from app.wire import Json, result_json
 from models.base import new_id
 from models.bind import Bind, Patch
 from models.delete import DeleteSession
@@ -62,10 +61,7 @@ async def read_status(session_id: str, web: TheWeb, caller: TheCaller) -> Respon
 @router.get("/sessions/{session_id}/result", responses=docs.RESULT)
 async def read_result(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """What the newest `result` event says, once the session is finished or idle."""
-    result = accepted(await web.reads.read(session_result, caller, storable(session_id)))
-    text, data = result
-    # Parsed, not passed on as it is: beside a text with lone surrogates it is encoded by another encoder.
-    return Json({"result_text": text, "result_data": None if data is None else json.loads(data)})
+    return Json(result_json(accepted(await web.reads.read(session_result, caller, storable(session_id)))))
 
 
 @router.get("/sessions/{session_id}/affinity", responses=docs.AFFINITY)

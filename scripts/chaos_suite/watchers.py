@@ -14,7 +14,7 @@ from sqlalchemy import text
 from scripts.chaos_suite.clients import KEPT
 from scripts.chaos_suite.house import House
 from tests.support.feed_watchers import keep_removed
-from tests.support.following import Connection, Follower, Message
+from tests.support.following import Connection, Follower, Message, sent_data
 from tests.support.waiting import eventually
 
 # What a balancer says when it has nobody to ask.
@@ -22,9 +22,9 @@ _NOBODY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GA
 
 # Of deleted sessions upkeep removes the events: what there was is kept aside (feed_watchers.keep_removed).
 _HISTORY = text("""
-    SELECT feed_pos, kind, session_id, CAST(frame AS text) AS frame FROM events WHERE feed_pos IS NOT NULL
+    SELECT feed_pos, kind, session_id, run_id, CAST(frame AS text) AS frame FROM events WHERE feed_pos IS NOT NULL
     UNION ALL
-    SELECT feed_pos, kind, session_id, CAST(frame AS text) AS frame FROM removed_events
+    SELECT feed_pos, kind, session_id, run_id, CAST(frame AS text) AS frame FROM removed_events
     ORDER BY feed_pos
 """)
 _REMOVED = text("SELECT feed_pos FROM removed_events")
@@ -108,7 +108,8 @@ class Watchers:
         with self._engine.connect().execution_options(yield_per=2000) as connection:
             removed = set(connection.execute(_REMOVED).scalars())
             expected = 1
-            for position, kind, session_id, frame in connection.execute(_HISTORY):
+            for row in connection.execute(_HISTORY):
+                position, kind, session_id = row.feed_pos, row.kind, row.session_id
                 if position != expected:
                     found.append(f"positions {expected} to {position - 1} are missing")
                 expected = position + 1
@@ -116,7 +117,7 @@ class Watchers:
                 for number, watcher in enumerate(self.all):
                     if not watcher.wants(kind, session_id):
                         continue
-                    mark = digest(kind, frame) if mark < 0 else mark
+                    mark = digest(kind, sent_data(row)) if mark < 0 else mark
                     seen, place = watcher.client, places[number]
                     if place < len(seen.positions) and seen.positions[place] == position:
                         places[number] += 1

@@ -69,6 +69,24 @@ def test_waiting_shows_the_result_and_tells_success_from_failure(coordination: C
     assert coordination.command("run", run_id, "--wait").returncode == 1
 
 
+def test_resumed_run_is_shown_with_its_own_result_and_output(coordination: Coordination) -> None:
+    """Never with what a former run of its session came to."""
+    script = "import json, sys; prompt = json.load(sys.stdin)['parameters']['prompt']; print('says', prompt)"
+    result = "; print(json.dumps({'result_text': prompt}) if prompt == 'first' else 'nothing')"
+    coordination.start_python_runner(script + result, "--name", "mine")
+    first = coordination.command("submit", "first", "--session", "mine", "--wait", "--json")
+    second = coordination.command("submit", "second", "--resume", "mine", "--wait", "--json")
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+    assert json.loads(first.stdout)["result"]["result_text"] == "first"
+    assert json.loads(second.stdout)["result"] is None
+    shown = coordination.command("run", json.loads(first.stdout)["run_id"], "--log").stdout
+    assert "says first" in shown
+    assert "says second" not in shown
+    shown = coordination.command("run", json.loads(second.stdout)["run_id"], "--log").stdout
+    assert "says second" in shown
+    assert "says first" not in shown
+
+
 def test_runs_are_listed_newest_first_and_page_by_page(coordination: Coordination) -> None:
     """With filters; a pipe gets whole lines."""
     ids = [coordination.submit(f"prompt {n}", labels={"n": str(n % 2)})[0] for n in range(5)]

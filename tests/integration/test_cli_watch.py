@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import COMMAND, Cluster
+from tests.support.following import sent_data
 from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
@@ -119,10 +120,12 @@ def test_no_line_is_missed_when_a_replica_is_killed(cluster: Cluster, truth: Tru
     told = [json.loads(line) for line in lines]
     prefix, _, position = start.rpartition(".")
     rows = truth.rows(
-        "SELECT feed_pos, kind, frame FROM events WHERE feed_pos > :after AND kind <> 'run_updated' ORDER BY feed_pos",
+        "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM events "
+        "WHERE feed_pos > :after AND kind <> 'run_updated' ORDER BY feed_pos",
         after=int(position),
     )
-    assert told == [{"id": f"{prefix}.{row.feed_pos}", "event": row.kind, "data": row.frame} for row in rows]
+    expected = [(f"{prefix}.{row.feed_pos}", row.kind, json.loads(sent_data(row))) for row in rows]
+    assert [(one["id"], one["event"], one["data"]) for one in told] == expected
     elsewhere.close()
 
 

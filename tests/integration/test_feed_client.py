@@ -1,6 +1,7 @@
 """Readers of the feed against real web processes: whatever happens to their connections, one whole history each."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -15,6 +16,7 @@ from runner.errors import Refused, Unreachable
 from runner.shapes import FeedItem
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
+from tests.support.following import sent_data
 from tests.support.ports import own_port
 from tests.support.truth import Truth
 from tests.support.waiting import eventually_async
@@ -99,9 +101,11 @@ def history(truth: Truth, after: str) -> list[Told]:
     """What the database holds behind the cursor, as it must have been told."""
     prefix, _, position = after.rpartition(".")
     rows = truth.rows(
-        "SELECT feed_pos, kind, frame FROM events WHERE feed_pos > :after ORDER BY feed_pos", after=int(position)
+        "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM events WHERE feed_pos > :after "
+        "ORDER BY feed_pos",
+        after=int(position),
     )
-    return [(f"{prefix}.{row.feed_pos}", row.kind, row.frame) for row in rows]
+    return [(f"{prefix}.{row.feed_pos}", row.kind, json.loads(sent_data(row))) for row in rows]
 
 
 def now(client: WebClient) -> str:

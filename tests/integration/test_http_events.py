@@ -36,7 +36,7 @@ def test_an_event_is_stored_and_listed_with_all_fields(client: WebClient, sessio
     answer = client.post(f"/sessions/{session_id}/events", event(session_id, content=[{"type": "text"}], more=1))
     assert (answer.status_code, answer.json()) == (201, {"ok": True})
     (listed,) = events(client, session_id)
-    assert set(listed) == {*FIELDS, "id", "feed_cursor"}
+    assert set(listed) == {*FIELDS, "id", "feed_cursor", "run_id"}
     assert isinstance(listed["id"], int)
     assert listed["timestamp"] == "2026-01-01T00:00:00Z"
     assert listed["content"] == [{"type": "text"}]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause, create_engine, text
 
-from models import events, expire_runners, expire_runs, former, gaps, runners
+from models import events, expire_runners, expire_runs, former, gaps, results, runners
 from tests.support.clocks import add_gap
 from tests.support.explained import explain
 from tests.support.reports import claimed, idle, running
@@ -108,16 +108,27 @@ def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
 @WAYS
 def test_a_page_of_events_comes_from_its_session_alone(busy: Truth, way: str) -> None:
     """In feed order, without sorting what other sessions wrote."""
-    values = {"session_id": "old_7", "owner": None, "after": 0, "most": 500, "bytes": 1 << 20}
-    assert scanned(busy, events._LIST, values, way=way) & LARGE == set()
-    assert "ix_events_session" in indexes(busy, events._LIST, values, way=way)
+    for run_id in (None, "run_old_7"):
+        values = {"session_id": "old_7", "owner": None, "run_id": run_id, "after": 0, "most": 500, "bytes": 1 << 20}
+        assert scanned(busy, events._LIST, values, way=way) & LARGE == set()
+        assert "ix_events_session" in indexes(busy, events._LIST, values, way=way)
+
+
+@WAYS
+def test_result_of_a_run_is_found_among_the_results_of_its_session(busy: Truth, way: str) -> None:
+    """Whatever else the session wrote, and however many others there are."""
+    values = {"session_id": "old_7", "run_id": "run_old_7"}
+    assert scanned(busy, results._NEWEST_OF_RUN, values, way=way) & LARGE == set()
+    assert "ix_events_result" in indexes(busy, results._NEWEST_OF_RUN, values, way=way)
 
 
 @WAYS
 def test_events_are_stored_without_reading_a_large_table(busy: Truth, way: str) -> None:
     """Their sessions and the runs of their tokens are found by key, however many sessions there are."""
     told = [(f"old_{number}", f"token_{number}") for number in range(1, 201)]
-    assert scanned(busy, events._APPEND, appending(told), way=way) & LARGE == set()
+    for named in (None, "run_old_7"):
+        values = appending(told) | {"runs": [named for _ in told]}
+        assert scanned(busy, events._APPEND, values, way=way) & LARGE == set()
 
 
 @WAYS
@@ -155,6 +166,7 @@ def appending(told: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
         "sessions": [session_id for session_id, _ in told],
         "owners": [None for _ in told],
         "tokens": [token for _, token in told],
+        "runs": [None for _ in told],
         "keys": [None for _ in told],
         "uids": [f"uid_{place}" for place, _ in enumerate(told)],
         "frames": ["{}" for _ in told],

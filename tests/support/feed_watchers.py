@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from tests.support.feed_writers import KEPT
-from tests.support.following import Follower, all_numbered, head, ledger, told
+from tests.support.following import Follower, all_numbered, head, ledger, sent_data, told
 from tests.support.waiting import eventually
 
 USUAL = "kind <> 'run_updated'"
@@ -33,11 +33,12 @@ def keep_removed(engine: Engine) -> None:
 def removed(engine: Engine, after: int = 0, where: str = "true") -> list[tuple[int, str, str]]:
     """What has been removed, as ``ledger`` gives what is there."""
     statement = (
-        "SELECT feed_pos, kind, CAST(frame AS text) AS frame FROM removed_events "
+        "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM removed_events "
         f"WHERE feed_pos > :after AND {where} ORDER BY feed_pos"
     )
     with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text(statement), {"after": after})]
+        rows = connection.execute(text(statement), {"after": after}).all()
+    return [(row.feed_pos, row.kind, sent_data(row)) for row in rows]
 
 
 @dataclass

@@ -5,15 +5,16 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Row, text
 
+from app.wire import frame_with_run
 from tests.support.waiting import eventually
 
 READ_BYTES = 65_536
@@ -114,6 +115,15 @@ class Connection:
             if message.event == event:
                 return got
         raise AssertionError(f"no {event} in {got}")
+
+    def take_until(self, holds: Callable[[Message], bool]) -> list[Message]:
+        """Everything up to the first message of which this holds; the stream must not end before."""
+        got: list[Message] = []
+        for message in self.messages(within=self.timeout):
+            got.append(message)
+            if holds(message):
+                return got
+        raise AssertionError(f"the stream ended after {got}")
 
     def take(self, number: int) -> list[Message]:
         """The next so many events, whatever else comes in between."""
@@ -230,11 +240,17 @@ class Follower:
 def ledger(engine: Engine, after: int = 0, where: str = "kind <> 'run_updated'") -> list[tuple[int, str, str]]:
     """The history as Postgres has it: position, name and data of what a client without filters is shown."""
     statement = (
-        "SELECT feed_pos, kind, CAST(frame AS text) AS frame FROM events "
+        "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM events "
         f"WHERE feed_pos > :after AND {where} ORDER BY feed_pos"
     )
     with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text(statement), {"after": after})]
+        rows = connection.execute(text(statement), {"after": after}).all()
+    return [(row.feed_pos, row.kind, sent_data(row)) for row in rows]
+
+
+def sent_data(row: Row[Any]) -> str:
+    """What clients are sent as the data of a stored event with ``kind``, ``run_id`` and the text of its ``frame``."""
+    return frame_with_run(row.frame, row.run_id) if row.kind == "event" else str(row.frame)
 
 
 def told(messages: Sequence[Message]) -> list[tuple[int, str, str]]:

@@ -152,6 +152,7 @@ CALLS: Calls = {
         who.get(f"/runs/{names.run}"),
         who.get(f"/runs/{names.run}", wait=60),
     ],
+    "GET /runs/{run_id}/result": lambda who, names: [who.get(f"/runs/{names.run}/result")],
     "POST /runs/{run_id}/stop": lambda who, names: [who.post(f"/runs/{names.run}/stop")],
     "GET /sessions": lambda who, names: [who.get("/sessions", parent_session_id=names.session)],
     "GET /sessions/{session_id}": lambda who, names: [who.get(f"/sessions/{names.session}")],

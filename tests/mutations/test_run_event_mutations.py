@@ -1,0 +1,26 @@
+"""Events belong to runs, with the mechanism broken on purpose: the scenario that guards it must notice."""
+
+import pytest
+from sqlalchemy import text
+
+from models import events, results
+from tests.support.broken import notices, without
+from tests.support.run_events import late_result_of_a_former_run
+from tests.support.truth import Truth
+
+
+def test_event_given_to_the_run_in_hand_despite_its_token_is_noticed(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late event of a former run would be the next run's."""
+    chosen = "CASE WHEN i.claim_token IS NULL THEN coalesce(i.named_run, active.run_id) ELSE its.run_id END"
+    assert chosen in events._APPEND.text
+    monkeypatch.setattr(events, "_APPEND", text(events._APPEND.text.replace(chosen, "active.run_id")))
+    notices(late_result_of_a_former_run, truth, by="results of the wrong run")
+
+
+def test_result_read_of_any_run_of_the_session_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run would show the former one's result."""
+    broken = without(results._NEWEST_OF_RUN, "AND e.run_id = :run_id").text
+    monkeypatch.setattr(results, "_NEWEST_OF_RUN", text(broken))
+    notices(late_result_of_a_former_run, truth, by="results of the wrong run")
