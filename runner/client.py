@@ -159,7 +159,7 @@ class CoordinatorClient(RunnerCalls):
         return cast("str", (await self._call("GET", f"{_session(session_id)}/status"))["status"])
 
     async def session_result(self, session_id: str) -> Result:
-        """The session's newest result, of any of its runs. Raises Refused: 404 when there is none, 400 while it runs."""
+        """The newest result of any run of the session. Raises Refused: 404 for none, 400 while it runs."""
         return cast("Result", await self._call("GET", f"{_session(session_id)}/result"))
 
     async def session_events(
