@@ -336,6 +336,7 @@ EVENT: Final = {
     "event_type": ("string", True, "`run_start`, `message`, `result` ... or any text up to 64"),
     "session_id": ("string", True, "As in the URL"),
     "timestamp": ("string", True, "Kept as sent"),
+    "truncated": ("array", False, "Names of fields that the sender has shortened"),
     **dict.fromkeys(("tool_name", "error", "reason", "role", "result_text"), ("string", False, "Anything")),
     **dict.fromkeys(("tool_input", "tool_output", "content", "result_data"), ("object", False, "Anything")),
     "exit_code": ("integer", False, "Anything"),

@@ -19,7 +19,8 @@ LONGEST_KEY: Final = 64
 def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: Loc) -> tuple[NewEvent, int]:
     """Return the event of a parsed body, and its size in bytes.
 
-    Over ``most_bytes`` its largest fields are left out and named in ``truncated``. Raises Invalid when it says not what
+    Over ``most_bytes`` its largest fields are left out and named in ``truncated``, beside those of its fields that the
+    sender names there since it shortened them itself. Raises Invalid when it says not what
     it is, of which session, or when; BadRequest when it is of another session than the URL says.
     """
     if not isinstance(body, dict):
@@ -32,6 +33,8 @@ def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: L
         raise BadRequest("Event session_id must match URL session_id")
     event = {name: body.get(name) for name in EVENT_FIELDS}
     event["event_type"] = event_type
+    if named := _truncated(body.get("truncated")):
+        event["truncated"] = named
     frame = _within(event, most_bytes)
     key, token, run_id = body.get("event_key"), body.get("claim_token"), body.get("run_id")
     stored = NewEvent(
@@ -54,20 +57,29 @@ def _name(value: Any, loc: Loc, longest: int) -> str:
     return storable(value)
 
 
+def _truncated(given: Any) -> list[str]:
+    """Return the fields of an event that a list names."""
+    return (
+        sorted({name for name in given if isinstance(name, str) and name in EVENT_FIELDS})
+        if isinstance(given, list)
+        else []
+    )
+
+
 def _within(event: Mapping[str, Any], most_bytes: int) -> bytes:
     """Return the event's frame of at most ``most_bytes``, without the fields that were too much."""
     shown = dict(event)
     frame = encode({"data": shown})
     if len(frame) <= most_bytes:
         return frame
-    sizes = {name: len(encode(value)) for name, value in shown.items() if name not in REQUIRED}
+    sizes = {name: len(encode(value)) for name, value in shown.items() if name not in (*REQUIRED, "truncated")}
     left = len(frame)
-    truncated: list[str] = []
+    truncated = list(event.get("truncated", ()))
     for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
         if left <= most_bytes:
             break
         shown[name] = None
         truncated.append(name)
         left -= sizes[name]
-    shown["truncated"] = sorted(truncated)
+    shown["truncated"] = sorted(set(truncated))
     return encode({"data": shown})

@@ -42,9 +42,10 @@ class CoordinatorClient(RunnerCalls):
     """Calls to one coordinator at one or several addresses; use it as an async context manager, from one event loop.
 
     A call goes to the address that worked last and to the others when that one fails. While all refuse, time out or
-    answer 429 or 503 it is tried again for `patience_seconds`, and raises Unreachable or Refused after that; every
-    other error answer raises Refused at once. Repeating is harmless: submissions carry an idempotency key, events an
-    event key, and the rest says what shall be, not what to add.
+    answer 429 or 503, or something else answers in their place (a proxy's 404 or login page), it is tried again for
+    `patience_seconds`, and raises Unreachable or Refused after that; every other error answer of a coordinator raises
+    Refused at once. Repeating is harmless: submissions carry an idempotency key, events an event key, and the rest says
+    what shall be, not what to add.
     """
 
     def __init__(
@@ -76,13 +77,20 @@ class CoordinatorClient(RunnerCalls):
         """The address that is used first at the moment."""
         return self._transport.url
 
+    @property
+    def answers(self) -> int:
+        """How many calls a coordinator has answered, errors included."""
+        return self._transport.answers
+
     async def submit(self, request: RunRequest, *, idempotency_key: str | None = None) -> Submitted:
         """A new run. It is submitted once however often this call is repeated with the same key (default: a new one).
 
         Raises Refused: 400 parameters, 404 session or parent, 409 session exists or key used for another body, 422.
         """
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
-        return cast("Submitted", await self._call("POST", "/runs", body=request.body(), headers=headers))
+        return cast(
+            "Submitted", await self._call("POST", "/runs", body=request.body(), headers=headers, expects=("run_id",))
+        )
 
     async def submit_batch(
         self, requests: Sequence[RunRequest], *, idempotency_keys: Sequence[str] | None = None
@@ -90,13 +98,15 @@ class CoordinatorClient(RunnerCalls):
         """Up to 1000 new runs, one answer each in the same order; one bad item never fails the others."""
         keys = idempotency_keys or [uuid4().hex for _ in requests]
         runs = [{**request.body(), "idempotency_key": key} for request, key in zip(requests, keys, strict=True)]
-        answer = await self._call("POST", "/runs/batch", body={"runs": runs})
+        answer = await self._call("POST", "/runs/batch", body={"runs": runs}, expects=("results",))
         return cast("list[BatchItem]", answer["results"])
 
     async def run(self, run_id: str, *, wait: float | None = None) -> Run:
         """The run; with `wait` (seconds, at most 60) as soon as it is terminal or the time is up."""
         seconds = self._answer_seconds + (wait or 0)
-        return cast("Run", await self._call("GET", f"/runs/{_quoted(run_id)}", query={"wait": wait}, seconds=seconds))
+        path = f"/runs/{_quoted(run_id)}"
+        answer = await self._call("GET", path, query={"wait": wait}, seconds=seconds, expects=("run_id",))
+        return cast("Run", answer)
 
     async def wait_for_run(self, run_id: str, *, seconds: float | None = None) -> Run:
         """The run once it is completed, failed or stopped, or as it is when `seconds` are over (None: no limit)."""
@@ -128,15 +138,15 @@ class CoordinatorClient(RunnerCalls):
             "limit": limit,
             "cursor": cursor,
         }
-        return cast("RunPage", await self._call("GET", "/runs", query=query))
+        return cast("RunPage", await self._call("GET", "/runs", query=query, expects=("runs",)))
 
     async def run_result(self, run_id: str) -> Result:
         """The run's newest result. Raises Refused: 400 unless it is completed, 404 when no result of it is kept."""
-        return cast("Result", await self._call("GET", f"/runs/{_quoted(run_id)}/result"))
+        return cast("Result", await self._call("GET", f"/runs/{_quoted(run_id)}/result", expects=("result_text",)))
 
     async def stop_run(self, run_id: str) -> Stopped:
         """Stop the run, and its session with it when it is the session's active one; the status it led to."""
-        return cast("Stopped", await self._call("POST", f"/runs/{_quoted(run_id)}/stop"))
+        return cast("Stopped", await self._call("POST", f"/runs/{_quoted(run_id)}/stop", expects=("session_id",)))
 
     async def sessions(
         self,
@@ -148,35 +158,36 @@ class CoordinatorClient(RunnerCalls):
     ) -> SessionPage:
         """Sessions, newest first; hand `next_cursor` back as `cursor` for those after them."""
         query = {"status": status, "parent_session_id": parent_session_id, "limit": limit, "cursor": cursor}
-        return cast("SessionPage", await self._call("GET", "/sessions", query=query))
+        return cast("SessionPage", await self._call("GET", "/sessions", query=query, expects=("sessions",)))
 
     async def session(self, session_id: str) -> Session:
         """The session."""
-        return cast("Session", (await self._call("GET", _session(session_id)))["session"])
+        return cast("Session", (await self._call("GET", _session(session_id), expects=("session",)))["session"])
 
     async def session_status(self, session_id: str) -> str:
         """The session's status, `not_existent` for an unknown one."""
-        return cast("str", (await self._call("GET", f"{_session(session_id)}/status"))["status"])
+        answer = await self._call("GET", f"{_session(session_id)}/status", expects=("status",))
+        return cast("str", answer["status"])
 
     async def session_result(self, session_id: str) -> Result:
         """The newest result of any run of the session. Raises Refused: 404 for none, 400 while it runs."""
-        return cast("Result", await self._call("GET", f"{_session(session_id)}/result"))
+        return cast("Result", await self._call("GET", f"{_session(session_id)}/result", expects=("result_text",)))
 
     async def session_events(
         self, session_id: str, *, run_id: str | None = None, after: str | None = None, limit: int | None = None
     ) -> list[Event]:
         """The session's events in the feed's order: those of the run `run_id`, those after the feed cursor `after`."""
         query = {"run_id": run_id, "after": after, "limit": limit}
-        answer = await self._call("GET", f"{_session(session_id)}/events", query=query)
+        answer = await self._call("GET", f"{_session(session_id)}/events", query=query, expects=("events",))
         return cast("list[Event]", answer["events"])
 
     async def stop_session(self, session_id: str) -> Stopped:
         """Stop all runs of the session and its live process; the status it led to."""
-        return cast("Stopped", await self._call("POST", f"{_session(session_id)}/stop"))
+        return cast("Stopped", await self._call("POST", f"{_session(session_id)}/stop", expects=("session_id",)))
 
     async def delete_session(self, session_id: str) -> dict[str, Any]:
         """Delete the session with its runs and events; what was deleted. Raises Refused 409 while it is active."""
-        return cast("dict[str, Any]", await self._call("DELETE", _session(session_id)))
+        return cast("dict[str, Any]", await self._call("DELETE", _session(session_id), expects=("ok",)))
 
     def feed(
         self,
@@ -214,11 +225,11 @@ class CoordinatorClient(RunnerCalls):
 
     async def runners(self) -> list[RunnerInfo]:
         """All registered runners."""
-        return cast("list[RunnerInfo]", (await self._call("GET", "/runners"))["runners"])
+        return cast("list[RunnerInfo]", (await self._call("GET", "/runners", expects=("runners",)))["runners"])
 
     async def health(self) -> dict[str, Any]:
         """Whether the coordinator is ready; raises Refused 503 while it starts or drains."""
-        return cast("dict[str, Any]", await self._call("GET", "/health/ready"))
+        return cast("dict[str, Any]", await self._call("GET", "/health/ready", expects=("status",)))
 
     async def _call(
         self,
@@ -229,6 +240,7 @@ class CoordinatorClient(RunnerCalls):
         body: Any = None,
         headers: dict[str, str] | None = None,
         seconds: float | None = None,
+        expects: Sequence[str] = (),
     ) -> Any:
         """One call, repeated with growing pauses as long as patience lasts and the failure may pass."""
         deadline = monotonic() + self._patience
@@ -236,11 +248,17 @@ class CoordinatorClient(RunnerCalls):
         while True:
             try:
                 return await self._transport.call(
-                    method, path, query=query, body=body, headers=headers, seconds=seconds or self._answer_seconds
+                    method,
+                    path,
+                    query=query,
+                    body=body,
+                    headers=headers,
+                    seconds=seconds or self._answer_seconds,
+                    expects=expects,
                 )
-            except Unreachable:
-                pause = backoff.pause()
-                if monotonic() + pause > deadline:
+            except Unreachable as unreachable:
+                pause = max(backoff.pause(), unreachable.retry_after or 0.0)
+                if unreachable.too_large or monotonic() + pause > deadline:
                     raise
             except Refused as refused:
                 pause = max(backoff.pause(), refused.retry_after or 0.0)

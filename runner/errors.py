@@ -10,11 +10,15 @@ class CoordinatorError(Exception):
 class Unreachable(CoordinatorError):
     """No address gave a coordinator's answer; whether the call took effect is unknown.
 
-    `causes` says, per address, what happened there.
+    `causes` says, per address, what happened there: also an answer of something in between, a proxy's 404 for instance.
+    With `too_large` one of those was 413: the same request will not come through, a smaller one may. `retry_after` is
+    the longest pause, in seconds, that one of them asked for.
     """
 
-    def __init__(self, causes: dict[str, str]) -> None:
+    def __init__(self, causes: dict[str, str], *, too_large: bool = False, retry_after: float | None = None) -> None:
         self.causes = causes
+        self.too_large = too_large
+        self.retry_after = retry_after
         super().__init__("; ".join(f"{url}: {cause}" for url, cause in causes.items()))
 
 

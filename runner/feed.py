@@ -77,6 +77,7 @@ class Feed:
                 self._retry_after = max(self._retry_after, refused.retry_after or 0.0)
                 self._failed(url, str(refused))
             except Unreachable as unreachable:
+                self._retry_after = max(self._retry_after, unreachable.retry_after or 0.0)
                 self._failed(url, unreachable.causes[url])
             await self._rest()
 

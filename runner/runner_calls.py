@@ -26,11 +26,14 @@ class RunnerCalls(ABC):
         body: Any = None,
         headers: dict[str, str] | None = None,
         seconds: float | None = None,
+        expects: Sequence[str] = (),
     ) -> Any: ...
 
     async def register(self, identity: Identity) -> Registration:
         """Register, or reconnect. Raises Refused 409 while another process of the same identity is online."""
-        return cast("Registration", await self._call("POST", "/runner/register", body=identity.body()))
+        return cast(
+            "Registration", await self._call("POST", "/runner/register", body=identity.body(), expects=("runner_id",))
+        )
 
     async def poll(self, runner_id: str, *, most: int, seconds: float) -> PollAnswer:
         """Wait up to `seconds` for up to `most` runs, or for a stop; nothing came: empty.
@@ -38,13 +41,16 @@ class RunnerCalls(ABC):
         Raises Refused 401 when the runner is not registered (any more).
         """
         query = {"runner_id": runner_id, "max": most, "wait": seconds}
-        answer = await self._call("GET", "/runner/runs", query=query, seconds=seconds + POLL_SLACK_SECONDS)
+        expects = ("stop_sessions", "deregistered", "runs")
+        answer = await self._call(
+            "GET", "/runner/runs", query=query, seconds=seconds + POLL_SLACK_SECONDS, expects=expects
+        )
         return cast("PollAnswer", answer or {})
 
     async def report(self, runner_id: str, reports: Sequence[Report]) -> list[ItemAnswer]:
         """Report what became of runs; one answer each in the same order. Repeating a report is harmless."""
         body = {"runner_id": runner_id, "reports": list(reports)}
-        answer = await self._call("POST", "/runner/runs/report", body=body)
+        answer = await self._call("POST", "/runner/runs/report", body=body, expects=("results",))
         return cast("list[ItemAnswer]", answer["results"])
 
     async def heartbeat(self, runner_id: str, holding: Sequence[str] | None = None) -> HeartbeatAnswer:
@@ -55,17 +61,18 @@ class RunnerCalls(ABC):
         body: dict[str, Any] = {"runner_id": runner_id}
         if holding is not None:
             body["holding"] = list(holding)
-        return cast("HeartbeatAnswer", await self._call("POST", "/runner/heartbeat", body=body))
+        answer = await self._call("POST", "/runner/heartbeat", body=body, expects=("ok",))
+        return cast("HeartbeatAnswer", answer)
 
     async def report_session_status(self, runner_id: str, session_id: str, status: str) -> None:
         """Say that a session without a run has ended: `finished`, `failed` or `stopped`."""
         path = f"/runner/sessions/{quote(session_id, safe='')}/status"
-        await self._call("POST", path, body={"runner_id": runner_id, "status": status})
+        await self._call("POST", path, body={"runner_id": runner_id, "status": status}, expects=("ok",))
 
     async def deregister(self, runner_id: str, *, itself: bool = False) -> dict[str, Any]:
         """Leave now (`itself`), or tell another runner to leave on its next poll. Raises Refused 404."""
         query = {"self": "true"} if itself else {}
-        answer = await self._call("DELETE", f"/runners/{quote(runner_id, safe='')}", query=query)
+        answer = await self._call("DELETE", f"/runners/{quote(runner_id, safe='')}", query=query, expects=("ok",))
         return cast("dict[str, Any]", answer)
 
     async def bind(
@@ -84,7 +91,8 @@ class RunnerCalls(ABC):
             "executor_profile": executor_profile,
             "project_dir": project_dir,
         }
-        answer = await self._call("POST", f"/sessions/{quote(session_id, safe='')}/bind", body=body)
+        path = f"/sessions/{quote(session_id, safe='')}/bind"
+        answer = await self._call("POST", path, body=body, expects=("session",))
         return cast("Session", answer["session"])
 
     async def append_events(self, session_id: str, events: Sequence[Event]) -> list[ItemAnswer]:
@@ -93,5 +101,6 @@ class RunnerCalls(ABC):
         Raises Refused 404 for an unknown session.
         """
         body = [{"event_key": uuid4().hex, **event, "session_id": session_id} for event in events]
-        answer = await self._call("POST", f"/sessions/{quote(session_id, safe='')}/events", body=body)
-        return cast("list[ItemAnswer]", (answer or {}).get("results", []))
+        path = f"/sessions/{quote(session_id, safe='')}/events"
+        answer = await self._call("POST", path, body=body, expects=("results", "ok"))
+        return cast("list[ItemAnswer]", answer.get("results", []))

@@ -168,6 +168,7 @@ class Event(TypedDict, total=False):
     result_data: Any
     event_key: str
     claim_token: str
+    truncated: list[str]
 
 
 @dataclass(frozen=True, slots=True)

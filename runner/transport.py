@@ -1,9 +1,16 @@
-"""HTTP to a coordinator that has several addresses: one call goes to the next address when one fails."""
+"""HTTP to a coordinator that has several addresses: one call goes to the next address when one fails.
+
+Only a coordinator's own answer counts. One with the header Coordinator-Instance is one; without it (a coordinator of
+the release before sends none) an error is one if it is a JSON object with `detail` that is not a web framework's own
+`Not Found`, and a success if it is JSON that holds what the call asks for. All else, a proxy's 404, 401, 413 or page,
+is as if nothing had been reached.
+"""
 
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,8 +18,12 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 
 from runner.errors import Refused, Unreachable
 
+INSTANCE_HEADER: Final = "Coordinator-Instance"
 CONNECT_SECONDS = 5.0
 WRITE_SECONDS = 30.0
+
+# The answer to a poll may hold this, and is 204 when nothing came.
+_POLLED = "stop_sessions"
 
 # The connection broke under the call. A kept-alive one that the server had just closed looks like this, so the same
 # address deserves one more try.
@@ -30,6 +41,8 @@ class Transport:
             raise ValueError("at least one coordinator address is needed")
         self.urls = tuple(_checked(url) for url in urls)
         self._current = 0
+        # How many calls a coordinator has answered.
+        self.answers = 0
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Slow to make.
         self._trust = httpx.create_ssl_context()
@@ -53,11 +66,13 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         seconds: float = 30.0,
+        expects: Sequence[str] = (),
     ) -> Any:
         """One call, tried once at every address; the answer's JSON, None for 204.
 
-        `seconds` is how long each address may take to answer. Raises Refused for an error answer (a 5xx only when no
-        other address did better) and Unreachable when no address answered as a coordinator does.
+        `seconds` is how long each address may take to answer, `expects` the fields of which a success holds at least
+        one. Raises Refused for an error answer (a 5xx only when no other address did better) and Unreachable when no
+        address answered as a coordinator does.
         """
         request = {
             "method": method,
@@ -67,25 +82,29 @@ class Transport:
             "timeout": httpx.Timeout(seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS, pool=None),
         }
         causes: dict[str, str] = {}
+        strangers: list[_NotACoordinator] = []
         unwell: Refused | None = None
         start = self._current
         for offset in range(len(self.urls)):
             at = (start + offset) % len(self.urls)
             try:
-                answer = await self._send(self.urls[at] + path, request)
-            except _NotACoordinator as cause:
-                causes[self.urls[at]] = str(cause)
+                answer = _read(await self._send(self.urls[at] + path, request), expects)
+            except _NotACoordinator as stranger:
+                strangers.append(stranger)
+                causes[self.urls[at]] = str(stranger)
             except httpx.HTTPError as error:
                 causes[self.urls[at]] = _reason(error)
             except Refused as refused:
+                self.answers += 1
                 if refused.status < 500:
                     self._current = at
                     raise
                 unwell = refused
             else:
+                self.answers += 1
                 self._current = at
                 return answer
-        raise unwell or Unreachable(causes)
+        raise unwell or _unreachable(causes, strangers)
 
     @asynccontextmanager
     async def stream(
@@ -115,8 +134,8 @@ class Transport:
                 await _expect_stream(source.response)
                 async with aclosing(source.aiter_sse()) as frames:
                     yield frames
-        except _NotACoordinator as cause:
-            raise Unreachable({url: str(cause)}) from None
+        except _NotACoordinator as stranger:
+            raise _unreachable({url: str(stranger)}, [stranger]) from None
         except httpx.HTTPError as error:
             raise Unreachable({url: _reason(error)}) from error
 
@@ -124,16 +143,21 @@ class Transport:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30)
         return httpx.AsyncClient(headers=self._headers, limits=limits, verify=self._trust)
 
-    async def _send(self, url: str, request: dict[str, Any]) -> Any:
+    async def _send(self, url: str, request: dict[str, Any]) -> httpx.Response:
         try:
-            response = await self._http.request(url=url, **request)
+            return await self._http.request(url=url, **request)
         except _BROKEN:
-            response = await self._http.request(url=url, **request)
-        return _read(response)
+            return await self._http.request(url=url, **request)
 
 
 class _NotACoordinator(Exception):
     """Something else answers at this address."""
+
+    def __init__(self, response: httpx.Response, why: str) -> None:
+        self.status = response.status_code
+        self.retry_after = _retry_after(response)
+        words = _words(response)
+        super().__init__(f"HTTP {self.status}, {why}{f': {words}' if words else ''}")
 
 
 def encode(body: Any) -> bytes:
@@ -141,21 +165,49 @@ def encode(body: Any) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
-def _read(response: httpx.Response) -> Any:
+def _read(response: httpx.Response, expects: Sequence[str] = ()) -> Any:
+    """The JSON of a coordinator's success, None for 204. Raises Refused for its error, else _NotACoordinator."""
+    is_named = INSTANCE_HEADER in response.headers
     if response.status_code == 204:
-        return None
+        # Nothing to see by which release it is from: only a poll is answered so.
+        if is_named or _POLLED in expects:
+            return None
+        raise _NotACoordinator(response, "not a coordinator's answer")
     try:
         content = response.json()
     except ValueError:
-        if response.status_code < 400:
-            raise _NotACoordinator(f"HTTP {response.status_code}, but no JSON") from None
+        if not is_named or response.status_code < 400:
+            raise _NotACoordinator(response, "not a coordinator's answer") from None
         content = {"detail": response.text[:200]}
     if response.is_success:
+        if expects and not (isinstance(content, dict) and any(name in content for name in expects)):
+            raise _NotACoordinator(response, f"an answer without `{expects[0]}`")
         return content
-    if response.status_code < 400:
-        raise _NotACoordinator(f"HTTP {response.status_code} redirect")
+    if response.status_code < 400 or not (is_named or _is_detailed(content)):
+        raise _NotACoordinator(response, "not a coordinator's answer")
     detail = content.get("detail", content) if isinstance(content, dict) else content
     raise Refused(response.status_code, detail, _retry_after(response))
+
+
+def _is_detailed(content: Any) -> bool:
+    """Whether an error without the header may be that of a coordinator of the release before.
+
+    `Not Found` is said by any server of the framework it is made with, never by a coordinator to a call made here.
+    """
+    return isinstance(content, dict) and content.get("detail") not in (None, "", "Not Found")
+
+
+def _unreachable(causes: dict[str, str], strangers: Sequence[_NotACoordinator]) -> Unreachable:
+    pauses = [stranger.retry_after for stranger in strangers if stranger.retry_after is not None]
+    too_large = any(stranger.status == 413 for stranger in strangers)
+    return Unreachable(causes, too_large=too_large, retry_after=max(pauses, default=None))
+
+
+def _words(response: httpx.Response) -> str:
+    """The first words of an answer, for a log line: without markup and terminal codes."""
+    text = re.sub(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", response.text[:4000], flags=re.DOTALL | re.IGNORECASE)
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(printable.split())[:100]
 
 
 async def _expect_stream(response: httpx.Response) -> None:
@@ -165,7 +217,8 @@ async def _expect_stream(response: httpx.Response) -> None:
         _read(response)
     # The parser looks as well, but not before the first frame is asked for.
     if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
-        raise _NotACoordinator(f"HTTP {response.status_code}, but no event stream")
+        await response.aread()
+        raise _NotACoordinator(response, "but no event stream")
 
 
 def _retry_after(response: httpx.Response) -> float | None:

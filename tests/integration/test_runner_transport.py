@@ -11,14 +11,16 @@ from runner.client import CoordinatorClient
 from runner.errors import Refused, Unreachable
 from runner.shapes import RunRequest
 from runner.transport import Transport
+from tests.support.answering_proxy import ANSWERS
 from tests.support.ports import own_port
 
 
 class Address:
     """Answers each request with what `answer` says: (status, body), or None to break the connection."""
 
-    def __init__(self, answer: Callable[[int], tuple[int, str] | None]) -> None:
+    def __init__(self, answer: Callable[[int], tuple[int, str] | None], head: str) -> None:
         self.answer = answer
+        self.head = head
         self.requests: list[str] = []
         self.bodies: list[str] = []
         self.url = ""
@@ -38,7 +40,7 @@ class Address:
                 if answer is None:
                     break
                 status, body = answer
-                extra = "Retry-After: 0\r\n" if status == 503 else ""
+                extra = self.head + ("Retry-After: 0\r\n" if status == 503 else "")
                 writer.write(f"HTTP/1.1 {status} X\r\n{extra}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         except asyncio.IncompleteReadError:
             pass
@@ -47,8 +49,8 @@ class Address:
 
 
 @asynccontextmanager
-async def listening(answer: Callable[[int], tuple[int, str] | None]) -> AsyncIterator[Address]:
-    address = Address(answer)
+async def listening(answer: Callable[[int], tuple[int, str] | None], head: str = "") -> AsyncIterator[Address]:
+    address = Address(answer, head)
     server = await asyncio.start_server(address.handle, "127.0.0.1", 0)
     address.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
@@ -97,6 +99,63 @@ async def test_an_error_answer_is_an_answer() -> None:
         assert str(caught.value) == "409: not yours"
         assert second.requests == []
         await transport.close()
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_answer_of_something_else_is_not_reached(name: str) -> None:
+    """Without our header: a proxy's error, page, login or odd JSON raises Unreachable and names what was said."""
+    status, _, body = ANSWERS[name]
+    async with listening(always(status, body)) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
+        with pytest.raises(Unreachable, match=f"HTTP {status}"):
+            await client.run("run_1")
+        with pytest.raises(Unreachable, match=f"HTTP {status}"):
+            await client.report("lnch_1", [])
+        assert client.answers == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, '{"detail": "Run not found"}'),
+        (409, '{"detail": {"error": "stale_claim", "message": "m"}}'),
+        (422, '{"detail": [{"type": "t", "loc": ["body"], "msg": "m"}]}'),
+        (401, '{"detail": "Runner not registered"}'),
+    ],
+)
+async def test_error_of_release_before_is_a_coordinators(status: int, body: str) -> None:
+    """It sends no header: JSON with `detail` is its error."""
+    async with listening(always(status, body)) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
+        with pytest.raises(Refused) as caught:
+            await client.run("run_1")
+        assert caught.value.status == status
+
+
+async def test_error_with_our_header_is_a_coordinators_whatever_it_says() -> None:
+    """Also a text, and the framework's own Not Found."""
+    for body in ("plain", '{"detail": "Not Found"}'):
+        async with (
+            listening(always(404, body), head="Coordinator-Instance: web_1\r\n") as address,
+            CoordinatorClient(address.url, patience_seconds=0) as client,
+        ):
+            with pytest.raises(Refused, match="404"):
+                await client.run("run_1")
+
+
+async def test_empty_answer_without_header_is_a_polls_alone() -> None:
+    """204 says nothing about who gave it: a report is not taken for accepted by it."""
+    async with listening(always(204, "")) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
+        assert await client.poll("lnch_1", most=1, seconds=0) == {}
+        with pytest.raises(Unreachable):
+            await client.report("lnch_1", [])
+
+
+async def test_words_of_something_else_are_one_line_of_plain_text() -> None:
+    """Its markup and terminal codes do not reach a log or a terminal."""
+    page = "<html><style>p {}</style><h1>Not\r\nhere</h1>\x1b[31mred\x07</html>"
+    async with listening(always(404, page)) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.run("run_1")
+    assert str(caught.value).endswith("HTTP 404, not a coordinator's answer: Not here [31mred")
 
 
 async def test_a_connection_that_broke_is_tried_once_more_at_the_same_address() -> None:

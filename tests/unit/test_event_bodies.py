@@ -41,6 +41,15 @@ def test_the_largest_fields_go_first_when_an_event_is_too_large() -> None:
     assert taken(body(content="c" * 600, tool_output="o" * 900), 500)["truncated"] == ["content", "tool_output"]
 
 
+def test_sender_names_fields_it_shortened() -> None:
+    """Kept as `truncated`, beside what is left out here; names of no field are dropped."""
+    assert taken(body(content="c", truncated=["content"]))["truncated"] == ["content"]
+    assert "truncated" not in taken(body(truncated=["nothing", 5, ["content"]]))
+    assert "truncated" not in taken(body(truncated="content"))
+    given = body(content="c" * 600, tool_output="o" * 900, truncated=["content"])
+    assert taken(given, 1000)["truncated"] == ["content", "tool_output"]
+
+
 def test_each_event_has_its_own_uid_before_its_first_try() -> None:
     """A repeat of the batch is known as one."""
     first, _ = new_event(body(), "s", ADMIN, MiB, ("body",))

@@ -1,0 +1,69 @@
+"""Events in requests of a size that comes through proxies, and the most of one that does not."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from runner.shapes import Event
+from runner.transport import encode
+
+# Common proxies take bodies of 1 MiB. A request is larger only if its one event is.
+MOST_REQUEST_BYTES: Final = 900 * 1024
+# Refused even so, a request of this size is as good as not sent: it is repeated as it is.
+LEAST_REQUEST_BYTES: Final = 2 * 1024
+# Of a text that is cut, so much at least goes into what is left for it.
+_MARK_BYTES: Final = 200
+_NAMING: Final = frozenset({"event_type", "session_id", "timestamp", "event_key", "claim_token", "run_id", "role"})
+
+
+def size_of(events: Sequence[Event]) -> int:
+    """Bytes of a request with these events."""
+    return len(encode(list(events)))
+
+
+def in_requests(events: Sequence[Event], most: int) -> Iterator[list[Event]]:
+    """The events in order, in lists of at most `most` bytes; one that is larger is alone."""
+    batch: list[Event] = []
+    size = 2
+    for event in events:
+        weight = len(encode(event)) + 1
+        if batch and size + weight > most:
+            yield batch
+            batch, size = [], 2
+        batch.append(event)
+        size += weight
+    if batch:
+        yield batch
+
+
+def shortened(event: Event, most: int) -> Event:
+    """The event in at most `most` bytes where possible: texts cut, other fields left out, each named in `truncated`."""
+    fields: dict[str, Any] = dict(event)
+    truncated = {str(name) for name in fields.pop("truncated", None) or ()}
+    sizes = {name: len(encode(value)) for name, value in fields.items() if name not in _NAMING and value is not None}
+    for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
+        excess = len(encode(fields)) + _MARK_BYTES - most
+        if excess <= 0:
+            break
+        fields[name] = _cut(fields[name], sizes[name] - excess)
+        truncated.add(name)
+    return {**fields, "truncated": sorted(truncated)}  # type: ignore[typeddict-item] # the same fields, fewer bytes
+
+
+def _cut(value: Any, most: int) -> Any:
+    """A text, or the text of a message's content, of about so many bytes; None of anything else."""
+    match value:
+        case str():
+            return _cut_text(value, most)
+        case [{"type": "text", "text": str(text)}]:
+            return [{"type": "text", "text": _cut_text(text, most - 40)}]
+        case _:
+            return None
+
+
+def _cut_text(text: str, most: int) -> str:
+    """The beginning of the text, and how much of it is missing."""
+    kept = text[: max(0, most - _MARK_BYTES)]
+    while kept and len(encode(kept)) > most - _MARK_BYTES:
+        # Escapes: up to six bytes a character.
+        kept = kept[: len(kept) * max(1, most - _MARK_BYTES) // len(encode(kept))][:-1]
+    return f"{kept}… [{len(text) - len(kept)} characters left out: too large for the way to the coordinator]"
