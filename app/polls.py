@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import functools
 import random
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -59,6 +59,7 @@ class PollVerbs:
     """The queues that polls ride in."""
 
     answer: GroupCommit[Ask, PollAnswer]
+    tell: GroupCommit[Ask, PollAnswer]
     claim: GroupCommit[Ask, PollAnswer]
     recheck: GroupCommit[Ask, PollAnswer]
     give_up: GroupCommit[str, list[Run]]
@@ -80,6 +81,10 @@ class Polls:
         self._most_of_a_runner = most_of_a_runner
         # A runner's in the order in which they came.
         self._of_runner: dict[Sign, dict[str, Poll]] = {}
+        self._by_runner: dict[str, dict[str, Poll]] = {}
+        # Those that a wake-up has named since they were re-checked last.
+        self._due: dict[str, Poll] = {}
+        self._all_due = False
         self._nudged = asyncio.Event()
         self._chores: set[asyncio.Task[None]] = set()
         drain.on_start(self._spread_ends)
@@ -133,19 +138,41 @@ class Polls:
                 poll.woken.set()
 
     def nudge(self) -> None:
-        """Re-check soon: a message may have been lost, a stop is waiting, Postgres is back."""
+        """Re-check all polls soon: messages may have been lost, Postgres is back."""
+        self._all_due = True
         self._nudged.set()
 
+    def look_again(self, runner_ids: Iterable[str]) -> None:
+        """Re-check the polls of these runners now: something was committed that they may have to be told of.
+
+        What it is says Postgres: the message may be old. A poll whose handler or re-check is busy, and may have looked
+        before that commit, is re-checked once it is idle again.
+        """
+        for runner_id in runner_ids:
+            self._due.update(self._by_runner.get(runner_id, {}))
+        if self._due:
+            self._nudged.set()
+
     async def recheck_forever(self) -> None:
-        """Look every ~2 s, once for all idle polls of this process."""
+        """Look every ~2 s, once for all idle polls of this process; in between only at those that were named."""
+        now = asyncio.get_running_loop().time
+        next_look = now() + self._pause()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._recheck_seconds * random.uniform(0.85, 1.0))
+                async with asyncio.timeout_at(next_look):
+                    await self._nudged.wait()
             self._nudged.clear()
+            everything = self._all_due or now() >= next_look
+            self._all_due = False
             try:
-                await self._recheck()
+                await self._recheck(everything=everything)
             except Exception:
                 log.exception("re-check failed")
+            if everything:
+                next_look = now() + self._pause()
+
+    def _pause(self) -> float:
+        return self._recheck_seconds * random.uniform(0.85, 1.0)
 
     async def close(self) -> None:
         """Finish what is left to release."""
@@ -157,6 +184,7 @@ class Polls:
         self._held[poll.ask.poll_id] = poll
         siblings = self._of_runner.setdefault((poll.ask.runner_id, poll.ask.subject), {})
         siblings[poll.ask.poll_id] = poll
+        self._by_runner.setdefault(poll.ask.runner_id, {})[poll.ask.poll_id] = poll
         if len(siblings) > self._most_of_a_runner:
             oldest = siblings.pop(next(iter(siblings)))
             oldest.ends_at = min(oldest.ends_at, asyncio.get_running_loop().time())
@@ -164,6 +192,11 @@ class Polls:
 
     def _dismiss(self, poll: Poll) -> None:
         del self._held[poll.ask.poll_id]
+        self._due.pop(poll.ask.poll_id, None)
+        of_runner = self._by_runner[poll.ask.runner_id]
+        del of_runner[poll.ask.poll_id]
+        if not of_runner:
+            del self._by_runner[poll.ask.runner_id]
         sign = (poll.ask.runner_id, poll.ask.subject)
         siblings = self._of_runner.get(sign)
         if siblings is not None:
@@ -198,6 +231,8 @@ class Polls:
                 return False
             poll.woken.clear()
             poll.idle = True
+            if poll.ask.poll_id in self._due:
+                self._nudged.set()
             try:
                 async with asyncio.timeout_at(end):
                     await poll.woken.wait()
@@ -238,15 +273,21 @@ class Polls:
         result: Result | CoordinatorError = step.result()
         return accepted(result)
 
-    async def _recheck(self) -> None:
-        polls = [poll for poll in self._held.values() if poll.idle and poll.found is None and not poll.inbox]
+    async def _recheck(self, *, everything: bool) -> None:
+        concerned = self._held if everything else self._due
+        polls = [poll for poll in concerned.values() if poll.idle and poll.found is None and not poll.inbox]
         if not polls:
             return
         done = asyncio.get_running_loop().create_future()
         for poll in polls:
             poll.rechecked = done
+            # What is named from here on may have been committed after this look.
+            self._due.pop(poll.ask.poll_id, None)
         try:
-            results = await self._verbs.recheck.many((poll.ask, 0) for poll in polls)
+            if everything:
+                results = await self._verbs.recheck.many((poll.ask, 0) for poll in polls)
+            else:
+                results = await self._look_at(polls)
             for poll, result in zip(polls, results, strict=True):
                 if isinstance(result, CoordinatorError) or (isinstance(result, PollAnswer) and not result.empty):
                     poll.found = result
@@ -257,6 +298,15 @@ class Polls:
                 if poll.found is not None or poll.inbox or over:
                     poll.woken.set()
             done.set_result(None)
+
+    async def _look_at(self, polls: Sequence[Poll]) -> list[PollAnswer | CoordinatorError | Unavailable]:
+        """Look at polls that have something to be told: a stop as a rule, in one round trip, else whatever it is."""
+        asks = {poll.ask.poll_id: poll.ask for poll in polls}
+        answers = dict(zip(asks, await self._verbs.tell.many((ask, 0) for ask in asks.values()), strict=True))
+        rest = [one for one, answer in answers.items() if not isinstance(answer, PollAnswer) or answer.empty]
+        if rest:
+            answers.update(zip(rest, await self._verbs.claim.many((asks[one], 0) for one in rest), strict=True))
+        return list(answers.values())
 
     async def _clean_up(self, poll: Poll, answer: PollAnswer | None = None) -> None:
         """Give back whatever was claimed for a poll that is over and did not deliver it, and its waiting row."""

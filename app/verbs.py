@@ -13,6 +13,7 @@ from models.delete import delete_sessions
 from models.deliveries import confirm_deliveries, release_claims
 from models.errors import CoordinatorError
 from models.events import append_events
+from models.poll_stops import tell_stops
 from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
 from models.register import register_runners
 from models.report import Report, Reported, ReportResult, report_runs
@@ -35,9 +36,20 @@ LATER_SECONDS = 0.1
 
 
 class Verbs:
-    """Every change a request can make. ``ring`` is told after each commit that gave somebody something to do."""
+    """Every change a request can make. ``ring`` is told after each commit that gave somebody something to do.
 
-    def __init__(self, attempts: Attempts, settings: Settings, limits: Limits, ring: Callable[..., None]) -> None:
+    ``notify`` gets the results of commits that runners' parked polls may have to be told of.
+    """
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        settings: Settings,
+        limits: Limits,
+        ring: Callable[..., None],
+        notify: Callable[[Sequence[Any]], None],
+    ) -> None:
+        self._notify = notify
         self._attempts = attempts
         self._settings = settings
         self._ring = ring
@@ -53,17 +65,18 @@ class Verbs:
         self.report_bulk = self._reporting(report, gather=None)
         self.append = self._queue(append_events, news, alone=True)
         self.append_bulk = self._queue(append_events, news, gather=None, alone=True)
-        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), ends)
-        self.stop_runs = self._queue(partial(stop_runs, limits=limits), ends)
+        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), ends, count=self._wakes)
+        self.stop_runs = self._queue(partial(stop_runs, limits=limits), ends, count=self._wakes)
         self.bind = self._queue(bind_sessions, news)
         self.patch = self._queue(patch_sessions, news)
         self.delete = self._queue(delete_sessions, (*news, Actor.CALLBACKS))
         self.session_status = self._queue(report_session_statuses, ends)
-        self.register = self._queue(partial(register_runners, limits=limits), ends)
-        self.deregister = self._queue(partial(deregister_runners, limits=limits), ends)
+        self.register = self._queue(partial(register_runners, limits=limits), ends, count=self._wakes)
+        self.deregister = self._queue(partial(deregister_runners, limits=limits), ends, count=self._wakes)
         self.touch = self._queue(partial(touch_runners, limits=limits), (), gather=_soon, max_items=MOST_TOUCHES)
         self.polls = PollVerbs(
             answer=self._claiming("poll", partial(answer_polls, limits=limits), gathers=True),
+            tell=self._queue(tell_stops, (), alone=True),
             claim=self._claiming("parked", partial(claim_parked, limits=limits)),
             recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
             give_up=self._queue(partial(give_up_polls, limits=limits), (), gather=_later),
@@ -75,6 +88,10 @@ class Verbs:
         """Wait until everything that was accepted is decided."""
         for queue in self._queues:
             await queue.close()
+
+    def _wakes(self, results: Sequence[Any]) -> bool:
+        self._notify(results)
+        return True
 
     def _claiming(
         self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, gathers: bool = False
@@ -94,7 +111,8 @@ class Verbs:
             found = claimed > 0
             if claimed:
                 metrics.CLAIMS.labels(source).inc(claimed)
-            return claimed > 0
+            # A claim that was given back is news, too.
+            return claimed > 0 or any(answer.passed_over for answer in answers)
 
         def gather() -> float:
             return SOON_SECONDS if gathers and not found else 0.0

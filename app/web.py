@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from app.batching import Attempts, held
@@ -11,6 +11,7 @@ from app.drain import Drain
 from app.feed import Feed
 from app.health import Health
 from app.limits import CallerLimits
+from app.poll_wakeups import PollWakeups, told_runners
 from app.polls import Polls
 from app.pulse import Pulse
 from app.rings import Rings
@@ -51,7 +52,8 @@ class Web:
         self.reads = Attempts(self._reading, self._contact)
         self.bells = Bells(settings)
         self._rings = Rings(self.writes, self.bells.ring, lambda: self.polls.any_held)
-        self.verbs = Verbs(self.writes, settings, self.limits, self._rings.ring)
+        self._poll_wakeups = PollWakeups(self.writes, settings, self.instance)
+        self.verbs = Verbs(self.writes, settings, self.limits, self._rings.ring, self._wake_polls)
         self.polls = Polls(
             self.verbs.polls,
             drain,
@@ -65,7 +67,8 @@ class Web:
         self.feed = Feed(following, self.reads, settings, drain)
         self.caller_limits = CallerLimits(settings, drain)
         self.callers = Callers(settings, following, self.reads, self.writes)
-        self.mailbox = Mailbox(settings, self.instance, Letters(self.polls.deliver, self.feed.ring, self._listening))
+        letters = Letters(self.polls.deliver, self.feed.ring, self.polls.look_again, self._listening)
+        self.mailbox = Mailbox(settings, self.instance, letters)
         self._pulse = Pulse(self)
         self._loops: list[asyncio.Task[None]] = []
         drain.on_start(self.waits.give_up)
@@ -88,6 +91,7 @@ class Web:
                     await last()
         await self.mailbox.stop()
         await self.bells.stop()
+        await self._poll_wakeups.close()
         await self.caller_limits.close()
         for engine in (self._writing, self._reading, self._following):
             with contextlib.suppress(TimeoutError):
@@ -103,10 +107,17 @@ class Web:
             "pulse": self._pulse.beat_forever(),
             "re-check": self.polls.recheck_forever(),
             "rings": self._rings.look_forever(),
+            "poll wake-ups": self._poll_wakeups.send_forever(),
             "waits": self.waits.look_forever(),
             "feed": self.feed.read_forever(),
             **self.callers.forever(),
         }
+
+    def _wake_polls(self, results: Sequence[Any]) -> None:
+        """Have polls looked after, here and elsewhere, that may have to hear of what was committed."""
+        told = told_runners(results)
+        self.polls.look_again(told)
+        self._poll_wakeups.send(told)
 
     def _listening(self) -> None:
         """What was said in Redis before this is lost: look at what it may have been."""

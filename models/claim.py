@@ -5,6 +5,7 @@ Candidates are read without locks, and only the runs that are assigned are locke
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +24,8 @@ class Ask:
     """One poll that wants runs: up to ``wanted`` of them for ``runner_id``; ``instance`` is who holds the poll.
 
     ``subject``: who asks, and must have made the runner's registration; None for an admin. ``offer`` is what the runner
-    offered when the poll was parked.
+    offered when the poll was parked, ``registered_at`` the moment from which the process at the other end was the
+    runner.
     """
 
     poll_id: str
@@ -32,6 +34,7 @@ class Ask:
     instance: str
     subject: str | None = None
     offer: Offer | None = None
+    registered_at: datetime | None = None
 
 
 @dataclass(slots=True)

@@ -92,6 +92,13 @@ def confirm_polls(
     return found
 
 
+def release_polls(conn: Connection, poll_ids: Sequence[str]) -> None:
+    """Give back the runs that are claimed for these polls, which will not answer with them."""
+    rows = conn.execute(_OF_POLLS, {"polls": list(poll_ids)}).all()
+    if rows:
+        release_claims(conn, [Claim(row.run_id, row.claim_token) for row in rows])
+
+
 def release_claims(conn: Connection, items: Sequence[Claim]) -> list[bool]:
     """Give back claims that never reached their runner (hang-up before the first byte); True where it was done.
 

@@ -47,11 +47,14 @@ SILENT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ExpireResult:
-    """What a pass did, by name; which actors are to be rung after the commit; whether another pass is due at once."""
+    """What a pass did, by name; which actors are to be rung after the commit; whether another pass is due at once;
+    and the runners whose parked polls have something to be told.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     rings: frozenset[str] = frozenset()
     again: bool = False
+    told: frozenset[str] = frozenset()
 
 
 def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 500) -> ExpireResult:
@@ -67,11 +70,13 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
     steps = ALWAYS if one.clocks.blind else (*ALWAYS, *HEARING)
     counts: dict[str, int] = {}
     again = False
+    runners: set[str] = set()
     for step in steps:
         done = step(one)
+        runners |= done.told
         counts |= {name: number for name, number in done.counts.items() if number}
         again = again or done.full
     told = counts.keys() - SILENT
     # A return to pending or a session's end makes a run claimable, and is told of, to parents too.
     rings = frozenset({"dispatch", "broadcast", "callbacks"}) if told else frozenset()
-    return ExpireResult(counts, rings, again)
+    return ExpireResult(counts, rings, again, frozenset(runners))

@@ -37,10 +37,11 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a step did: how many, by name, and whether it found as many as it may take."""
+    """What a step did: how many, by name, whether it found as many as it may take, and which runners are to be told."""
 
     counts: dict[str, int]
     full: bool = False
+    told: frozenset[str] = frozenset()
 
 
 Step = Callable[[Pass], Done]
@@ -238,7 +239,8 @@ def stop_timed_out(one: Pass) -> Done:
     open_stops(one.conn, stops)
     ended = move_runs(one.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
     full = max(len(found), len(moved)) >= one.most
-    return Done({"timed out": len(ended), "run deadlines moved": len(moved)}, full)
+    told_now = frozenset(stop.runner_id for stop in stops)
+    return Done({"timed out": len(ended), "run deadlines moved": len(moved)}, full, told_now)
 
 
 _TOLD = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")

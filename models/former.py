@@ -33,12 +33,6 @@ _IN_HAND = text("""
 
 _LIVE = text("SELECT session_id FROM sessions WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
 
-_DROP_POLLS = text("""
-    DELETE FROM waiting_polls WHERE poll_id IN (
-        SELECT poll_id FROM waiting_polls WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
-        ORDER BY poll_id FOR UPDATE SKIP LOCKED)
-""")
-
 
 def holdings(conn: Connection, runner_ids: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the ids of the runs that the runners have in hand, and of the sessions whose process they keep alive."""
@@ -74,11 +68,6 @@ def end_holdings(conn: Connection, held: Held, ended: Mapping[int, Ended]) -> li
     moved = move_runs(conn, [_lost(run, ended[run.registration]) for run in runs])
     settle_and_tell(conn, [_idle_end(session_id, stopping=session_id in stopping) for session_id in idle])
     return list(moved.values())
-
-
-def drop_polls(conn: Connection, runner_ids: Iterable[str]) -> None:
-    """Remove the parked polls of the runners, as far as nobody is at them now."""
-    conn.execute(_DROP_POLLS, {"runner_ids": list(runner_ids)})
 
 
 def _idle_sessions(held: Held, ended: Mapping[int, Ended]) -> list[str]:

@@ -16,6 +16,18 @@ _PARK = text("""
 
 _UNPARK = text("DELETE FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) RETURNING poll_id")
 
+_DROP = text("""
+    DELETE FROM waiting_polls WHERE poll_id IN (
+        SELECT poll_id FROM waiting_polls WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
+        ORDER BY poll_id FOR UPDATE SKIP LOCKED)
+    RETURNING runner_id, instance
+""")
+
+_HOLDERS = text("""
+    SELECT DISTINCT instance, runner_id FROM waiting_polls WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
+    ORDER BY instance, runner_id
+""")
+
 _ANYONE = text("SELECT EXISTS (SELECT FROM waiting_polls)")
 
 _LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
@@ -39,6 +51,28 @@ def park_polls(conn: Connection, idle: Sequence[Seeker]) -> None:
 def unpark_polls(conn: Connection, poll_ids: Iterable[str]) -> None:
     """Delete the rows of these polls; one that a dispatcher holds is waited for."""
     conn.execute(_UNPARK, {"polls": list(poll_ids)})
+
+
+def drop_polls(conn: Connection, runner_ids: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Delete the rows of the runners' polls that no other transaction holds; returns the instances that hold the polls,
+    by runner.
+    """
+    instances: dict[str, set[str]] = {}
+    for row in conn.execute(_DROP, {"runner_ids": list(runner_ids)}):
+        instances.setdefault(row.runner_id, set()).add(row.instance)
+    return {runner_id: frozenset(found) for runner_id, found in instances.items()}
+
+
+def poll_holders(conn: Connection, runner_ids: Iterable[str]) -> dict[str, list[str]]:
+    """Return the runners of these that have polls parked, by the instance that holds the polls.
+
+    Call it after the commit of what the runners are to be told. A poll that is not parked by then claims once more
+    after it is (``models.polls.claim_parked``), and finds what was committed.
+    """
+    holders: dict[str, list[str]] = {}
+    for row in conn.execute(_HOLDERS, {"runner_ids": list(runner_ids)}):
+        holders.setdefault(row.instance, []).append(row.runner_id)
+    return holders
 
 
 def anyone_waits(conn: Connection) -> bool:

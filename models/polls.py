@@ -1,6 +1,6 @@
 """Verbs of a runner's poll: answer it, park it, re-check it, give it up."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits
 from models.claim import Ask, Seeker, claim_runs, may_take, seeker
-from models.deliveries import confirm_polls
+from models.deliveries import confirm_polls, release_polls
 from models.errors import RunnerNotRegistered
 from models.parking import park_polls, unpark_polls
 from models.reach import acts_for
@@ -21,7 +21,8 @@ STOP_TOLD_AGAIN_SECONDS = 10
 class PollAnswer:
     """What a poll is told: the first of stops, leave, runs that has something; else it stays parked or not.
 
-    ``passed_over``: a run it might have had was locked by another, who may give it back: ring dispatch once more.
+    ``passed_over``: a run it might have had was locked by another, who may give it back, or was given back for what it
+    is told: ring dispatch once more.
     """
 
     stop_sessions: list[str] = field(default_factory=list)
@@ -45,7 +46,7 @@ _LOOK = text("""
         n.tags, n.require_matching_tags, n.capacity, n.owner,
         n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
             OR greatest(n.last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget) AS gone,
-        n.leave_requested_at IS NOT NULL AS to_leave,
+        n.leave_requested_at IS NOT NULL AS to_leave, n.registered_at,
         n.lost_at IS NOT NULL OR n.last_seen < now() - interval '30 seconds' AS quiet,
         (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
             AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1) IS TRUE AS stop_due,
@@ -219,19 +220,27 @@ def _tell(
     looks: dict[str, Row[Any]],
     limits: Limits,
 ) -> tuple[dict[str, Answer], list[Seeker]]:
-    """Answer what needs no claim: unknown runners, runs that are assigned already, stops, leave.
+    """Answer what needs no claim: unknown runners, replaced processes, stops, leave, runs that are assigned already.
 
-    Assigned runs are confirmed first: runs are locked before runners.
+    A poll that is told one of the former gives back the runs that were assigned to it. Runs are locked before runners.
     """
     subjects = {ask.poll_id: ask.subject for ask in asks}
     known = {one: row for one, row in looks.items() if not row.gone and acts_for(subjects[one], row.owner)}
+    replaced = _replaced(asks, known)
+    live = {poll_id: row for poll_id, row in known.items() if poll_id not in replaced}
+    stopping = _polls_to_stop(live)
+    told = {*replaced, *stopping, *(poll_id for poll_id, row in live.items() if row.to_leave)}
     assigned = [poll_id for poll_id, row in known.items() if row.assigned]
-    mine = confirm_polls(conn, assigned, limits=limits) if assigned else {}
-    quiet = sorted({row.runner_id for row in known.values() if row.quiet})
+    given_back = told.intersection(assigned)
+    if given_back:
+        release_polls(conn, sorted(given_back))
+    rest = [poll_id for poll_id in assigned if poll_id not in given_back]
+    mine = confirm_polls(conn, rest, limits=limits) if rest else {}
+    quiet = sorted({row.runner_id for row in live.values() if row.quiet})
     if quiet:
         conn.execute(_BACK, {"runner_ids": quiet})
-    stops = _due_stops(conn, [row for row in known.values() if row.stop_due])
-    leaving = _tell_leave(conn, [row for row in known.values() if row.to_leave and row.runner_id not in stops])
+    stops = _due_stops(conn, [live[poll_id] for poll_id in stopping])
+    leaving = _tell_leave(conn, [row for row in live.values() if row.to_leave and row.runner_id not in stops])
     answers: dict[str, Answer] = {}
     open_asks: list[Seeker] = []
     for ask in asks:
@@ -241,14 +250,41 @@ def _tell(
         if row is None:
             answers[ask.poll_id] = RunnerNotRegistered(ask.runner_id)
             continue
-        answer = PollAnswer(runs=mine.get(ask.poll_id, []))
-        if not answer.runs:
-            answer.stop_sessions = stops.pop(ask.runner_id, [])
-            answer.deregistered = not answer.stop_sessions and ask.runner_id in leaving
+        answer = PollAnswer(runs=mine.get(ask.poll_id, []), passed_over=ask.poll_id in given_back)
+        if ask.poll_id in stopping:
+            answer.stop_sessions = stops.get(ask.runner_id, [])
+        if not answer.stop_sessions and not answer.runs:
+            answer.deregistered = ask.poll_id in replaced or ask.runner_id in leaving
         answers[ask.poll_id] = answer
         if answer.empty and not row.to_leave:
             open_asks.append(seeker(ask, row))
     return answers, open_asks
+
+
+def _replaced(asks: Sequence[Ask], known: Mapping[str, Row[Any]]) -> set[str]:
+    """Return the polls of processes whose registration has ended with another one's since they asked first.
+
+    A process that registers again as the same instance goes on, also with another offer.
+    """
+    replaced: set[str] = set()
+    for ask in asks:
+        row = known.get(ask.poll_id)
+        if row is not None and ask.registered_at is None:
+            ask.registered_at = row.registered_at
+        if row is not None and ask.registered_at != row.registered_at:
+            replaced.add(ask.poll_id)
+    return replaced
+
+
+def _polls_to_stop(live: Mapping[str, Row[Any]]) -> set[str]:
+    """Return the one poll of each runner that its stops are told to: one without an assigned run, if there is any."""
+    chosen: dict[str, str] = {}
+    for poll_id, row in live.items():
+        if row.stop_due and (
+            row.runner_id not in chosen or (live[chosen[row.runner_id]].assigned and not row.assigned)
+        ):
+            chosen[row.runner_id] = poll_id
+    return set(chosen.values())
 
 
 def _due_stops(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
@@ -279,7 +315,7 @@ def _claim(
     for one in seekers:
         answer = _answer(answers, one)
         answer.runs = assigned.runs.get(one.ask.poll_id, [])
-        answer.passed_over = assigned.ring_again and not answer.runs
+        answer.passed_over = answer.passed_over or (assigned.ring_again and not answer.runs)
 
 
 def _park(conn: Connection, idle: Sequence[Seeker], answers: dict[str, Answer], held: Collection[str] = ()) -> None:

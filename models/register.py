@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits, RunnerId, runner_identity, uuid7
 from models.errors import DuplicateRunner
-from models.former import REPLACED, Ended, drop_polls, end_holdings, holdings, registrations
+from models.former import REPLACED, Ended, end_holdings, holdings, registrations
+from models.parking import drop_polls
 from models.reach import acts_for
 from models.rounds import in_rounds
 from models.runners import stale_after, told_interval
@@ -49,10 +50,16 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The runner's id and the heartbeat interval in seconds it is told."""
+    """The runner's id and the heartbeat interval in seconds it is told.
+
+    ``renumbered``: polls that are parked for its former registration have to hear of it; ``parked_at``: the instances
+    that hold those whose rows are gone.
+    """
 
     runner_id: str
     told_interval: int
+    renumbered: bool = field(default=False, compare=False)
+    parked_at: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 RegisterResult: TypeAlias = Registered | DuplicateRunner
@@ -200,12 +207,17 @@ def _register_round(
     if any(seen in CHANGING and looked.get(one) not in CHANGING for one, seen in verdicts.items()):
         msg = "a runner fell silent between two looks, so its runs are not locked"
         raise SerializationFailure(msg)
-    _renew(conn, chosen, rows, verdicts, limits)
+    parked = _renew(conn, chosen, rows, verdicts, limits)
     _end_former(conn, held, {one: rows[one] for one, seen in verdicts.items() if seen is Verdict.ANOTHER_PROCESS})
     return {
         one: _duplicate(one, item)
         if verdicts.get(one) is Verdict.DUPLICATE
-        else Registered(one, told_interval(item.instance_id, limits))
+        else Registered(
+            one,
+            told_interval(item.instance_id, limits),
+            renumbered=verdicts.get(one) in CHANGING,
+            parked_at=parked.get(one, frozenset()),
+        )
         for one, item in chosen.items()
     }
 
@@ -227,18 +239,20 @@ def _renew(
     rows: Mapping[str, Row[Any]],
     verdicts: Mapping[str, Verdict],
     limits: Limits,
-) -> None:
+) -> dict[str, frozenset[str]]:
+    """Write the registrations that change; returns the instances of the polls that were dropped with former ones."""
     renewed = {one: chosen[one] for one, seen in verdicts.items() if seen is Verdict.SAME_PROCESS or seen in CHANGING}
     if not renewed:
-        return
+        return {}
     same = [one for one in renewed if verdicts[one] is not Verdict.ANOTHER_PROCESS]
     renumbered = {one for one in renewed if verdicts[one] in CHANGING}
     parameters = _given(renewed, limits, renumbered, frozenset(same))
     numbers = {row.runner_id: row.registration for row in conn.execute(_RENEW, parameters)}
-    drop_polls(conn, renumbered)
+    parked = drop_polls(conn, renumbered)
     going_on = [one for one in same if one in renumbered]
     if going_on:
         _go_on(conn, {one: (rows[one], numbers[one]) for one in going_on})
+    return parked
 
 
 def _go_on(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], int]]) -> None:

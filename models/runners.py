@@ -1,7 +1,7 @@
 """Runners as they live: their signs of life, their leaving, and the list of them (PROTOCOL, Runners)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Row, text
 from models.audit import Act, Done, answered_for, record_acts
 from models.base import ADMIN, DEFAULT_LIMITS, Caller, Limits
 from models.errors import NotFound, RunnerNotRegistered
-from models.former import LEFT, Ended, drop_polls, end_holdings, holdings, registrations
+from models.former import LEFT, Ended, end_holdings, holdings, registrations
+from models.parking import drop_polls
 from models.reach import acts_for
 from models.transitions import Held, hold_runs
 
@@ -46,10 +47,11 @@ class LeaveRunner:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """``initiated_by`` is ``self`` or ``external``."""
+    """``initiated_by`` is ``self`` or ``external``; ``parked_at``: instances that hold polls of it without a row."""
 
     runner_id: str
     initiated_by: str
+    parked_at: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,7 @@ def deregister_runners(
     ]
     here = {item.runner_id: item.self_initiated for item in own if there[item.runner_id].left_at is None}
     here.update({item.runner_id: True for item in own if item.self_initiated and item.runner_id in here})
-    _leave_now(conn, held, {one: there[one] for one in sorted(here) if here[one]})
+    parked = _leave_now(conn, held, {one: there[one] for one in sorted(here) if here[one]})
     told = sorted(one for one in here if not here[one])
     asked = set(conn.execute(_ASK_TO_LEAVE, {"runner_ids": told}).scalars()) if told else set()
     affected = asked.union(one for one in here if here[one])
@@ -270,7 +272,8 @@ def deregister_runners(
         if item not in own or (not item.self_initiated and there[item.runner_id].left_at is not None):
             results.append(NotFound("runner", item.runner_id))
         else:
-            results.append(Left(item.runner_id, "self" if item.self_initiated else "external"))
+            by = "self" if item.self_initiated else "external"
+            results.append(Left(item.runner_id, by, parked.get(item.runner_id, frozenset())))
     return results
 
 
@@ -284,12 +287,15 @@ def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence
     record_acts(conn, list(acts.values()))
 
 
-def _leave_now(conn: Connection, held: Held, going: Mapping[str, Row[Any]]) -> None:
-    """Let runners go, whose rows are locked, and end what they hold, which is locked too."""
+def _leave_now(conn: Connection, held: Held, going: Mapping[str, Row[Any]]) -> dict[str, frozenset[str]]:
+    """Let runners go, whose rows are locked, and end what they hold, which is locked too.
+
+    Returns the instances that hold polls of theirs, by runner.
+    """
     if not going:
-        return
+        return {}
     conn.execute(_LEAVE_NOW, {"runner_ids": list(going)})
-    drop_polls(conn, going)
+    parked = drop_polls(conn, going)
     numbers = registrations(held)
     ended = {
         number: Ended(LEFT, sends_tokens=row.sends_tokens and number == row.registration)
@@ -297,6 +303,7 @@ def _leave_now(conn: Connection, held: Held, going: Mapping[str, Row[Any]]) -> N
         for number in numbers.get(one, ())
     }
     end_holdings(conn, held, ended)
+    return parked
 
 
 _LIST = text("""
@@ -325,5 +332,5 @@ def list_runners(conn: Connection, subject: str | None = None, *, limits: Limits
     With a ``subject`` only those it may act for.
     """
     parameters = {"stale_after": limits.stale_after, "forget": limits.forget_runner, "subject": subject}
-    names = [field.name for field in fields(RunnerInfo)]
+    names = [one.name for one in fields(RunnerInfo)]
     return [RunnerInfo(**{name: getattr(row, name) for name in names}) for row in conn.execute(_LIST, parameters)]

@@ -38,12 +38,16 @@ class StopRun:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """How far a stop has come: ``stopped``, ``stopping``, or what it was already, which ``message`` says."""
+    """How far a stop has come: ``stopped``, ``stopping``, or what it was already, which ``message`` says.
+
+    ``told``: the runner that is to be told of it, if any.
+    """
 
     session_id: str
     run_id: str | None
     status: str
     message: str | None = None
+    told: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +227,11 @@ def plan_session_stop(held: Held, session_id: str, seconds: Mapping[str, float])
         after = seconds[active.runner_id]
         moves += _told_to_stop(active, after)
         tell = OpenStop(active.runner_id, active.registration, session_id, active.run_id, after)
-        return _plan(Stopped(session_id, active.run_id, "stopping"), moves, tell)
+        return _plan(Stopped(session_id, active.run_id, "stopping", told=active.runner_id), moves, tell)
     last = waiting[-1].run_id if waiting else None
     if session.runner_id is not None:
         tell = OpenStop(session.runner_id, session.registration, session_id, None, seconds[session.runner_id])
-        return _plan(Stopped(session_id, last, "stopping"), moves, tell)
+        return _plan(Stopped(session_id, last, "stopping", told=session.runner_id), moves, tell)
     if moves:
         return StopPlan(Stopped(session_id, last, "stopped"), moves)
     return StopPlan(Stopped(session_id, None, session.status, f"Session already {session.status}"))

@@ -1,4 +1,4 @@
-"""What workers tell web processes over Redis pub/sub: assignments to the one with the poll, the feed's head to all.
+"""Messages to web processes over Redis pub/sub: assignments and re-checks to one with a poll, the feed's head to all.
 
 A message may be lost at any time: the re-check of parked polls and the feed's reader find in Postgres what it said.
 """
@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import orjson
 import redis
+import redis.asyncio
 from redis.asyncio.client import PubSub
 
 from runtime.logs import log
-from runtime.names import HEAD_CHANNEL, mailbox_channel
+from runtime.names import HEAD_CHANNEL, mailbox_channel, recheck_channel
 from runtime.redis_client import FAILED, async_client
 from runtime.settings import Settings
 
@@ -27,6 +28,9 @@ QUIET: Final = 5.0
 PATIENCE: Final = 2.0
 FIRST_BACKOFF: Final = 0.1
 LONGEST_BACKOFF: Final = 2.0
+
+# Runners named by one message; more of one instance are told in several.
+RUNNERS_A_MESSAGE: Final = 1000
 
 Assignment = Mapping[str, str]
 
@@ -43,6 +47,37 @@ def publish_assignments(client: redis.Redis, assignments: Mapping[str, Sequence[
         pipeline.execute()
 
 
+def recheck_messages(runners: Mapping[str, Sequence[str]]) -> list[tuple[str, bytes]]:
+    """Channel and payload of each message that has instances re-check the polls of these runners."""
+    return [
+        (recheck_channel(instance), orjson.dumps(runner_ids[first : first + RUNNERS_A_MESSAGE]))
+        for instance, runner_ids in runners.items()
+        for first in range(0, len(runner_ids), RUNNERS_A_MESSAGE)
+    ]
+
+
+def publish_rechecks(client: redis.Redis, runners: Mapping[str, Sequence[str]]) -> None:
+    """Have each instance re-check the parked polls of these runners, in one round trip. Raises what Redis raises;
+    the message is a hint: it says nothing but that Postgres knows something that a poll may have to be told.
+    """
+    if not runners:
+        return
+    with client.pipeline(transaction=False) as pipeline:
+        for channel, payload in recheck_messages(runners):
+            pipeline.publish(channel, payload)
+        pipeline.execute()
+
+
+async def publish_rechecks_async(client: redis.asyncio.Redis, runners: Mapping[str, Sequence[str]]) -> None:
+    """`publish_rechecks` for an event loop."""
+    if not runners:
+        return
+    async with client.pipeline(transaction=False) as pipeline:
+        for channel, payload in recheck_messages(runners):
+            pipeline.publish(channel, payload)
+        await pipeline.execute()
+
+
 def publish_head(client: redis.Redis, position: int) -> None:
     """Tell every instance how far the feed reaches. Raises what Redis raises; nobody may be listening."""
     client.publish(HEAD_CHANNEL, position)
@@ -50,12 +85,14 @@ def publish_head(client: redis.Redis, position: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Letters:
-    """Who takes what comes. `assignments` gets those of one message, `head` a position of the feed; `listening` is
-    called on every confirmation: whatever was published before it is lost. None of them may block.
+    """Who takes what comes. `assignments` gets those of one message, `head` a position of the feed, `rechecks` the
+    runners of one message; `listening` is called on every confirmation: whatever was published before it is lost. None
+    of them may block.
     """
 
     assignments: Callable[[list[dict[str, str]]], None]
     head: Callable[[int], None]
+    rechecks: Callable[[list[str]], None]
     listening: Callable[[], None]
 
 
@@ -65,6 +102,7 @@ class Mailbox:
     def __init__(self, settings: Settings, instance: str, letters: Letters) -> None:
         self._url = settings.redis_url
         self._channel = mailbox_channel(instance)
+        self._rechecks = recheck_channel(instance)
         self._letters = letters
         self._task: asyncio.Task[None] | None = None
         self._backoff = FIRST_BACKOFF
@@ -99,7 +137,7 @@ class Mailbox:
         client = async_client(self._url, answer_timeout=PATIENCE, retries=0)
         try:
             async with client.pubsub() as pubsub:
-                await pubsub.subscribe(self._channel, HEAD_CHANNEL)
+                await pubsub.subscribe(self._channel, self._rechecks, HEAD_CHANNEL)
                 self._take(await _expect(pubsub))
                 while True:
                     message = await pubsub.get_message(timeout=QUIET)
@@ -114,12 +152,14 @@ class Mailbox:
     def _take(self, message: Mapping[str, Any]) -> None:
         try:
             if message["type"] == "subscribe" and message["channel"] == HEAD_CHANNEL.encode():
-                # The second of two confirmations: from here on nothing is missed.
+                # The last of three confirmations: from here on nothing is missed.
                 self._backoff = FIRST_BACKOFF
                 self.connected = True
                 self._letters.listening()
             elif message["type"] == "message" and message["channel"] == HEAD_CHANNEL.encode():
                 self._letters.head(int(message["data"]))
+            elif message["type"] == "message" and message["channel"] == self._rechecks.encode():
+                self._letters.rechecks(_runner_ids(message["data"]))
             elif message["type"] == "message":
                 self._letters.assignments(_assignments(message["data"]))
         except Exception:
@@ -135,3 +175,10 @@ async def _expect(pubsub: PubSub) -> Mapping[str, Any]:
 
 def _assignments(payload: bytes) -> list[dict[str, str]]:
     return [{key: item[key] for key in ("poll_id", "run_id", "claim_token")} for item in orjson.loads(payload)]
+
+
+def _runner_ids(payload: bytes) -> list[str]:
+    runner_ids = orjson.loads(payload)
+    if not isinstance(runner_ids, list) or not all(isinstance(one, str) for one in runner_ids):
+        raise TypeError("no list of runners")
+    return runner_ids

@@ -25,6 +25,8 @@ PARENTS_RESUMED = Counter("coordinator_parents_resumed", "Runs by which parents 
 
 # outcome: sent, failed, coalesced
 RINGS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])
+# outcome: sent, failed
+POLL_WAKEUPS = Counter("coordinator_poll_wakeups", "Runners whose polls were woken through Redis", ["outcome"])
 SEQUENCED = Counter("coordinator_events_sequenced", "Events given their position by this process")
 
 STREAMS = Gauge("coordinator_streams", "Clients that follow the feed in this process")

@@ -47,6 +47,11 @@ def mailbox_channel(instance: str) -> str:
     return f"{NAMESPACE}:mailbox:{instance}"
 
 
+def recheck_channel(instance: str) -> str:
+    """Channel on which the web process `instance` hears of runners whose parked polls it should re-check now."""
+    return f"{NAMESPACE}:recheck:{instance}"
+
+
 def queue_key(queue: str) -> str:
     """The list in which Dramatiq keeps the ids of waiting messages."""
     return f"{NAMESPACE}:{queue}"

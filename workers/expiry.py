@@ -7,6 +7,7 @@ from models.expire import ExpireResult, expire
 from runtime.metrics import EXPIRED
 from runtime.names import Actor
 from runtime.postgres import transaction
+from workers.poll_wakeups import wake_polls
 from workers.room import Room
 
 PASSES: Final = 20
@@ -37,3 +38,4 @@ def _tell(room: Room, result: ExpireResult) -> None:
         EXPIRED.labels(kind).inc(count)
     for name in result.rings:
         room.ringer.ring(Actor(name))
+    wake_polls(room, result.told)

@@ -30,7 +30,6 @@ async def remove_runner(runner_id: str, request: Request, web: TheWeb, caller: T
     """With `self=true` it leaves now; otherwise it is told on its next poll."""
     itself = request.query_params.get("self", "").lower() in {"true", "1", "yes", "on"}
     accepted(await web.verbs.deregister.one(LeaveRunner(storable(runner_id), itself, caller)))
-    web.polls.nudge()
     message = "Runner left" if itself else "Runner will be told to leave on its next poll"
     return Json({"ok": True, "message": message, "initiated_by": "self" if itself else "external"})
 

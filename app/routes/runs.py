@@ -122,7 +122,6 @@ async def read_run_result(run_id: str, web: TheWeb, caller: TheCaller) -> Respon
 async def stop_run(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Stop this run, and its session with it when it is the session's active one. Repeating it is harmless."""
     stopped = accepted(await web.verbs.stop_runs.one(StopRun(caller, storable(run_id))))
-    web.polls.nudge()
     return Json(stopped_json(stopped))
 
 

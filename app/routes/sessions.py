@@ -103,7 +103,6 @@ async def patch_session(session_id: str, request: Request, web: TheWeb, caller: 
 async def stop_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Stop all runs of the session, and its live process. Repeating it is harmless."""
     stopped = accepted(await web.verbs.stop_sessions.one(StopSession(caller, storable(session_id))))
-    web.polls.nudge()
     return Json(stopped_json(stopped))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 import uvloop
 
-from scripts.benchmarks import loads_feed, loads_flood, loads_own, loads_polls, loads_raw, loads_runs
+from scripts.benchmarks import loads_feed, loads_flood, loads_own, loads_polls, loads_raw, loads_runs, loads_stops
 from scripts.benchmarks.wire import Unexpected
 
 Load = Callable[..., Awaitable[dict[str, float]]]
@@ -17,6 +17,7 @@ LOADS: Final[dict[str, Load]] = {
     "submissions": loads_runs.submissions,
     "lives": loads_runs.lives,
     "submit-to-runner": loads_runs.submit_to_runner,
+    "stop-to-runner": loads_stops.stop_to_runner,
     "event-to-client": loads_feed.event_to_client,
     "parked-polls": loads_polls.parked_polls,
     "heartbeats": loads_polls.heartbeats,

@@ -166,7 +166,7 @@ async def submit_to_runner(urls: list[str], *, samples: int, uncounted: int = 10
     meter = Meter()
     submitter, runner = await connect(urls[0]), await connect(urls[-1])
     runner_id = await register(runner, "measured", ["measured"])
-    idlers = [asyncio.create_task(_idle(urls[number % len(urls)], number)) for number in range(fleet)]
+    idlers = [asyncio.create_task(idle_poll(urls[number % len(urls)], number)) for number in range(fleet)]
     submission = request("POST", "/runs", new_run(["measured"]))
     poll = request("GET", f"/runner/runs?runner_id={runner_id}&wait=30")
     await asyncio.sleep(1)
@@ -190,7 +190,8 @@ async def submit_to_runner(urls: list[str], *, samples: int, uncounted: int = 10
     return meter.figures()
 
 
-async def _idle(url: str, number: int) -> None:
+async def idle_poll(url: str, number: int) -> None:
+    """Poll for ever as a runner of its own tag, for which there is nothing."""
     connection = await connect(url)
     runner_id = await register(connection, f"idle-{number}", [f"idle-{number}"])
     while True:

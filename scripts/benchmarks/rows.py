@@ -83,6 +83,12 @@ ROWS: Final = (
         throughput.submit_to_runner_without_redis,
     ),
     Row(
+        "stop-to-runner",
+        "stop at one replica to the answer of the runner's poll at the other, idle fleet of 20",
+        (Goal("p50", "<=", 15, "ms"), Goal("p99", "<=", 40, "ms")),
+        throughput.stop_to_runner,
+    ),
+    Row(
         "event-to-client",
         "event posted at one replica to 50 clients at the other, 100 events/s",
         (*_QUICKLY, Goal("lost", "<=", 0, "frames")),

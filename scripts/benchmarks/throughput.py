@@ -48,6 +48,12 @@ def submit_to_runner_without_redis(stage: Stage) -> list[Figures]:
             stage.servers.start_redis()
 
 
+def stop_to_runner(stage: Stage) -> list[Figures]:
+    """An idle fleet of 20."""
+    with stage.cluster() as cluster:
+        return stage.repeat(cluster, "stop-to-runner", samples=100 if stage.quick else 300)
+
+
 def event_to_client(stage: Stage) -> list[Figures]:
     """100 events a second, 50 clients."""
     with stage.cluster() as cluster:

@@ -44,11 +44,16 @@ async def test_a_ring_brings_a_run_to_the_process_that_holds_the_poll(settings: 
     mine: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     heads: list[int] = []
+    rechecks: list[str] = []
     confirmed: list[str] = []
     poll = truth.park(truth.runner(), instance="web-1")
     boxes = [
-        Mailbox(settings, "web-1", Letters(mine.extend, heads.append, lambda: confirmed.append("web-1"))),
-        Mailbox(settings, "web-2", Letters(others.extend, heads.append, lambda: confirmed.append("web-2"))),
+        Mailbox(
+            settings, "web-1", Letters(mine.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-1"))
+        ),
+        Mailbox(
+            settings, "web-2", Letters(others.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-2"))
+        ),
     ]
     bells = Bells(settings)
     with working(settings):

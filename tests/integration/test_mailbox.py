@@ -27,10 +27,11 @@ class Heard:
     def __init__(self) -> None:
         self.assignments: list[dict[str, str]] = []
         self.heads: list[int] = []
+        self.rechecks: list[str] = []
         self.confirmations = 0
 
     def letters(self) -> Letters:
-        return Letters(self.assignments.extend, self.heads.append, self.confirm)
+        return Letters(self.assignments.extend, self.heads.append, self.rechecks.extend, self.confirm)
 
     def confirm(self) -> None:
         self.confirmations += 1
@@ -189,7 +190,8 @@ async def test_a_handler_that_fails_ends_nothing(redis_url: str) -> None:
         if len(heard.assignments) == 1:
             raise RuntimeError("once")
 
-    mailbox = Mailbox(Settings(redis_url=redis_url), "web-1", Letters(fail_once, heard.heads.append, heard.confirm))
+    letters = Letters(fail_once, heard.heads.append, heard.rechecks.extend, heard.confirm)
+    mailbox = Mailbox(Settings(redis_url=redis_url), "web-1", letters)
     await mailbox.start()
     await eventually_async(lambda: heard.confirmed(1))
     for _ in range(2):

@@ -46,7 +46,7 @@ def web_on(settings: Settings, proxy: PostgresProxy) -> Iterator[Callable[[], We
         context.__exit__(None, None, None)
 
 
-async def look_away(_: polls.Polls) -> None:
+async def look_away(_: polls.Polls, *, everything: bool) -> None:
     """No re-check."""
 
 

@@ -69,7 +69,7 @@ def test_a_poll_gets_its_run_without_any_worker(truth: Truth, web: WebInThread) 
 def test_a_missing_recheck_is_noticed(truth: Truth, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost message would cost a whole poll."""
 
-    async def look_away(_: polls.Polls) -> None:
+    async def look_away(_: polls.Polls, *, everything: bool) -> None:
         """Nothing."""
 
     monkeypatch.setattr(polls.Polls, "_recheck", look_away)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, TextClause, create_engine, text
 
-from models import claim, deliveries, dispatch, floors, parking, polls, profiles, settle, transitions
+from models import claim, deliveries, dispatch, floors, parking, poll_stops, polls, profiles, settle, transitions
 from models.floors import HIGHEST, LOWEST
 from tests.support.explained import Plan, explain
 from tests.support.servers import PostgresOfTests
@@ -175,6 +175,17 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
         {"polls": ["waiting_1"]},
         {"waiting_polls": ("pk_waiting_polls", 2)},
     ),
+    "telling stops to parked polls": (
+        poll_stops._TELL,
+        {"polls": ["waiting_2", "waiting_4"], **RUNNERS, "registrations": [2, 4], "again": 10},
+        {
+            "waiting_polls": ("pk_waiting_polls", 6),
+            "runners": ("pk_runners", 4),
+            "stop_commands": ("ix_stop_commands_runner", 6),
+        },
+    ),
+    "holders of polls": (parking._HOLDERS, RUNNERS, {"waiting_polls": ("ix_waiting_polls_runner", 2)}),
+    "dropping polls": (parking._DROP, RUNNERS, {"waiting_polls": ("ix_waiting_polls_runner", 4)}),
     "a page of parked polls": (
         dispatch._WAITING,
         {"seen": 86_400, "after": "waiting_2", "most": 5},

@@ -137,6 +137,9 @@ class World:
         assert isinstance(answer, PollAnswer)
         if answer.stop_sessions or answer.deregistered:
             assert set(answer.stop_sessions) <= stops
+            for run in mine:
+                # it was assigned to this poll, which has to say something else first
+                self.model.release(run)
             runner.told = runner.told or answer.deregistered
             return True
         found = sorted(answer.runs, key=lambda run: (-run.priority, run.run_id))

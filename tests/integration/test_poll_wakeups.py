@@ -1,0 +1,215 @@
+"""Stops, leaves and newer registrations reach a poll on another instance at once: no re-check looks at it here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import orjson
+import pytest
+from redis import Redis
+from redis.client import PubSub
+
+from app import verbs
+from app.poll_wakeups import told_runners
+from models.base import ADMIN
+from models.register import Registered
+from models.runners import Left
+from models.stop import Stopped, StopSession
+from runtime import mailbox
+from runtime.mailbox import publish_rechecks, recheck_messages
+from runtime.names import recheck_channel
+from runtime.redis_client import sync_client
+from runtime.settings import Settings
+from tests.support import waking
+from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, orders
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.waking import STOP, Pair, is_told, pair
+
+
+@pytest.fixture
+def both(settings: Settings) -> Iterator[Pair]:
+    with pair(settings) as both:
+        yield both
+
+
+def test_stop_of_a_run_reaches_its_runners_poll_on_another_instance(both: Pair) -> None:
+    """Through Redis, confirmed in Postgres."""
+    waking.a_stop_reaches_a_poll_elsewhere(both)
+    assert both.woken
+
+
+def test_stop_of_an_idle_session_reaches_its_runners_poll_on_another_instance(both: Pair, truth: Truth) -> None:
+    """No run holds it; the row counts as sent once."""
+    runner_id = both.here.client.register()
+    run = both.running(runner_id)
+    assert both.here.client.report(run, runner_id, "completed", session_status="idle").status_code == 200
+    poll = both.poll(runner_id)
+    both.here.client.post(f"/sessions/{run['session_id']}/stop")
+    assert poll.result(30).json() == {"stop_sessions": [run["session_id"]]}
+    sent_at = truth.one("SELECT sent_at FROM stop_commands")
+
+    quiet = both.poll(runner_id)
+    both.here.client.post(f"/sessions/{run['session_id']}/stop")
+    assert quiet.result(30).status_code == 204, "told again within ten seconds"
+    assert truth.one("SELECT sent_at FROM stop_commands") == sent_at
+
+
+def test_stop_of_a_timed_out_run_reaches_its_runners_poll_from_a_worker(
+    both: Pair, settings: Settings, truth: Truth
+) -> None:
+    """Expiry tells the instance after its commit."""
+    waking.a_timeout_reaches_a_poll_elsewhere(both, truth, settings)
+
+
+@pytest.mark.parametrize(("itself", "status"), [("", 200), ("?self=true", 401)], ids=["told to", "by itself"])
+def test_leave_reaches_the_runners_poll_on_another_instance(both: Pair, itself: str, status: int) -> None:
+    """One that is told to leave hears it; the poll of one that has left is refused."""
+    runner_id = both.here.client.register()
+    poll = both.poll(runner_id)
+    assert both.here.client.http.delete(f"/runners/{runner_id}{itself}").status_code == 200
+    answer = poll.result(30)
+    assert answer.status_code == status
+    assert status == 401 or answer.json() == {"deregistered": True}
+
+
+def test_poll_of_a_replaced_process_is_told_to_leave_at_once(both: Pair, truth: Truth) -> None:
+    """It gets none of its successor's runs; the successor is not told to leave."""
+    waking.a_replaced_process_hears_of_it(both, truth)
+
+    runner_id = truth.one("SELECT runner_id FROM runners")
+    later = both.poll(runner_id)
+    run = both.here.client.submit()
+    both.here.client.post(f"/sessions/{run['session_id']}/stop")
+    assert later.result(30).status_code == 204
+    assert truth.count("runners", "leave_told_at IS NULL AND left_at IS NULL") == 1
+
+
+def test_poll_of_a_process_that_offers_something_else_waits_on_under_its_new_number(both: Pair, truth: Truth) -> None:
+    """Dispatch finds it there again at once."""
+    runner_id = both.here.client.register(instance_id="one", tags=["a"])
+    poll = both.poll(runner_id)
+    assert both.here.client.register(instance_id="one", tags=["a", "b"]) == runner_id
+    eventually(partial(truth.rows, "SELECT FROM waiting_polls JOIN runners USING (runner_id, registration)"))
+    assert poll.result(30).status_code == 204
+
+
+def test_wakeup_without_anything_to_tell_ends_no_poll(both: Pair, settings: Settings, truth: Truth) -> None:
+    """A frozen process may hold an old one: Postgres says what there is."""
+    runner_id = both.here.client.register()
+    poll = both.poll(runner_id)
+    with closing(sync_client(settings.redis_url)) as client:
+        publish_rechecks(client, {both.there.app.state.web.instance: [runner_id, "lnch_unknown"]})
+    eventually(lambda: both.woken == [runner_id, "lnch_unknown"])
+    assert poll.result(30).status_code == 204
+
+
+def test_stops_of_many_runners_of_one_instance_are_one_message(both: Pair, settings: Settings, truth: Truth) -> None:
+    """One commit, one look, one publication."""
+    runner_ids = [both.here.client.register(f"host-{number}") for number in range(3)]
+    runs = [both.running(runner_id) for runner_id in runner_ids]
+    polls = [both.poll(runner_id) for runner_id in runner_ids]
+    inside = both.here.app.state.web
+    stops = [(StopSession(ADMIN, run["session_id"]), 0) for run in runs]
+    with closing(sync_client(settings.redis_url)) as client, subscribed(client) as heard:
+        heard.subscribe(recheck_channel(both.there.app.state.web.instance))
+        eventually(lambda: heard.get_message(timeout=1))
+
+        def stop_all() -> None:
+            inside.verbs.stop_sessions._gather = lambda: 0.05
+            inside.drain._loop.create_task(inside.verbs.stop_sessions.many(stops))
+
+        inside.drain._loop.call_soon_threadsafe(stop_all)
+        message: Any = eventually(lambda: heard.get_message(timeout=1))
+        told = [poll.result(30).json()["stop_sessions"] for poll in polls]
+        assert heard.get_message(timeout=0) is None
+    assert orjson.loads(message["data"]) == sorted(runner_ids)
+    assert told == [[run["session_id"]] for run in runs]
+
+
+def subscribed(client: Redis) -> PubSub:
+    heard: PubSub = client.pubsub()  # type: ignore[no-untyped-call]  # redis-py
+    return heard
+
+
+def test_message_names_so_many_runners_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others follow in messages of their own."""
+    monkeypatch.setattr(mailbox, "RUNNERS_A_MESSAGE", 2)
+    messages = recheck_messages({"web-1": ["a", "b", "c"], "web-2": ["d"]})
+    assert [(channel, orjson.loads(payload)) for channel, payload in messages] == [
+        (recheck_channel("web-1"), ["a", "b"]),
+        (recheck_channel("web-1"), ["c"]),
+        (recheck_channel("web-2"), ["d"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([Stopped("s", "r", "stopping", told="a"), Stopped("t", None, "stopped")], {"a": set()}),
+        ([Left("a", "external"), Left("b", "self", frozenset({"web-1"}))], {"a": set(), "b": {"web-1"}}),
+        ([Registered("a", 60), Registered("b", 60, renumbered=True, parked_at=frozenset({"web-1"}))], {"b": {"web-1"}}),
+        ([Stopped("s", "r", "stopping", told="b"), Left("b", "self", frozenset({"web-1"}))], {"b": {"web-1"}}),
+        ([Left("b", "self", frozenset({"web-1"})), Stopped("s", "r", "stopping", told="b")], {"b": {"web-1"}}),
+    ],
+)
+def test_only_runners_with_something_to_be_told_are_woken(
+    results: Sequence[Any], expected: dict[str, set[str]]
+) -> None:
+    """A first registration wakes none."""
+    assert told_runners(results) == expected
+
+
+@pytest.mark.parametrize("order", orders((FIND_NOTHING, PARK, CLAIM), (STOP, LOOK)), ids=" | ".join)
+def test_no_order_of_commits_leaves_a_poll_and_a_stop_alone(truth: Truth, order: tuple[str, ...]) -> None:
+    """Either the poll finds the stop by itself, or the look behind the stop's commit finds where the poll waits."""
+    assert is_told(truth, order)
+
+
+def test_stop_reaches_a_poll_whose_second_claim_had_looked_before(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wake-up finds it busy, and is remembered."""
+    monkeypatch.setattr(verbs, "claim_parked", waking.held_up)
+    with pair(settings) as both:
+        waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, truth)
+
+
+def test_stop_is_told_first_and_gives_an_assigned_run_back(truth: Truth) -> None:
+    """Its message was lost; another poll gets the run, and it is barred from none."""
+    runner, other = truth.runner(), truth.runner()
+    stopped = truth.start().session_id
+    truth.claim(runner)
+    poll = truth.park(runner)
+    run_id = truth.start().run_id
+    assert truth.dispatch() == {poll.poll_id: [run_id]}
+    truth.rows(
+        "INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at) "
+        "VALUES (:r, :n, :s, now() + interval '1 minute')",
+        r=runner.runner_id,
+        n=runner.registration,
+        s=stopped,
+    )
+
+    (answer,) = truth.recheck(poll)
+
+    assert (answer.stop_sessions, answer.runs, answer.passed_over) == ([stopped], [], True)
+    assert truth.run(run_id).status == "pending"
+    assert [run.run_id for run in truth.claim(other)] == [run_id]
+
+
+@pytest.mark.parametrize("look", ["recheck", "second"])
+def test_leave_is_told_before_an_assigned_run_and_once(truth: Truth, look: str) -> None:
+    """Counting as told what was not said, its next poll would be refused without a word."""
+    runner = truth.runner()
+    poll = truth.park(runner)
+    run_id = truth.start().run_id
+    assert truth.dispatch() == {poll.poll_id: [run_id]}
+    truth.rows("UPDATE runners SET leave_requested_at = now()")
+    ask: Callable[..., Any] = getattr(truth, look)
+
+    (answer,) = ask(poll)
+
+    assert (answer.deregistered, answer.runs) == (True, [])
+    assert truth.run(run_id).status == "pending"

@@ -1,0 +1,78 @@
+"""Wake-ups of parked polls with a part of their way broken: the scenario that waits for one must notice."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+import app.poll_wakeups
+import workers.poll_wakeups
+from app import polls, verbs
+from runtime.settings import Settings
+from tests.support import waking
+from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
+from tests.support.truth import Truth
+from tests.support.waking import STOP, Pair, is_told, pair
+
+
+@pytest.fixture
+def both(settings: Settings) -> Iterator[Pair]:
+    with pair(settings) as both:
+        yield both
+
+
+def test_stop_that_is_not_published_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the re-check would tell it."""
+
+    async def publish_nothing(*_: Any) -> None:
+        """Lost."""
+
+    monkeypatch.setattr(app.poll_wakeups, "publish_rechecks_async", publish_nothing)
+    with pytest.raises(AssertionError, match="not told"):
+        waking.a_stop_reaches_a_poll_elsewhere(both)
+
+
+def test_timeout_that_is_not_published_is_noticed(
+    both: Pair, truth: Truth, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops of workers have a way of their own."""
+    monkeypatch.setattr(workers.poll_wakeups, "publish_rechecks", lambda *_: None)
+    with pytest.raises(AssertionError, match="not told"):
+        waking.a_timeout_reaches_a_poll_elsewhere(both, truth, settings)
+
+
+def test_poll_of_a_replaced_process_that_passes_for_its_successors_is_noticed(
+    both: Pair, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on under the new registration and take its runs."""
+    monkeypatch.setattr("models.polls._replaced", lambda *_: set())
+    with pytest.raises(AssertionError, match="not told"):
+        waking.a_replaced_process_hears_of_it(both, truth)
+
+
+def test_wakeup_that_a_busy_poll_forgets_is_noticed(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the poll is at may have looked before the stop was committed."""
+    remember = polls.Polls.look_again
+
+    def look_at_idle_ones(self: polls.Polls, runner_ids: Iterable[str]) -> None:
+        remember(self, runner_ids)
+        self._due = {poll_id: poll for poll_id, poll in self._due.items() if poll.idle}
+
+    monkeypatch.setattr(verbs, "claim_parked", waking.held_up)
+    monkeypatch.setattr(polls.Polls, "look_again", look_at_idle_ones)
+    with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
+        waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, truth)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param((LOOK, FIND_NOTHING, PARK, CLAIM, STOP), id="a look before the commit"),
+        pytest.param((FIND_NOTHING, STOP, LOOK, PARK), id="no second claim"),
+    ],
+)
+def test_stop_that_finds_no_holder_of_the_poll_is_noticed(truth: Truth, order: tuple[Step, ...]) -> None:
+    """A poll that waits beside a stop that no instance was told of."""
+    assert not is_told(truth, order)

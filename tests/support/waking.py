@@ -1,0 +1,163 @@
+"""Scenarios of what a poll has to be told at once, on an instance other than the one that did it, and never re-checked."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import httpx
+from sqlalchemy import Connection, text
+
+from models.base import ADMIN
+from models.claim import Ask
+from models.parking import poll_holders
+from models.polls import Answer, answer_polls, claim_parked
+from models.stop import StopSession, stop_sessions
+from runtime.settings import Settings
+from tests.support import clocks
+from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
+from tests.support.truth import Runner, Truth, asking, told
+from tests.support.waiting import eventually
+from tests.support.web import WebInThread, served, until_ready
+from workers.expiry import expire_due
+from workers.room import engine_room
+
+# A poll that nobody wakes ends after this: nothing else looks at it.
+WAIT_SECONDS = 4
+NEVER = 3600.0
+HELD_UP = 4711
+STOP: Step = "stopped"
+
+
+@dataclass
+class Pair:
+    """Two instances of the web on one database and one Redis: requests go to ``here``, polls wait at ``there``."""
+
+    here: WebInThread
+    there: WebInThread
+    woken: list[str]
+
+    def poll(self, runner_id: str, **query: Any) -> "Future[httpx.Response]":
+        """Park a poll at the other instance."""
+        before = self.there.parked
+        call = self.there.client.meanwhile(self.there.client.poll, runner_id, WAIT_SECONDS, **query)
+        self.there.until_parked(before + 1)
+        return call
+
+    def running(self, runner_id: str) -> dict[str, Any]:
+        """A run that is running at this runner."""
+        return self.here.client.started(runner_id)
+
+
+@contextmanager
+def pair(settings: Settings) -> Iterator[Pair]:
+    """Serve both; their re-checks are further away than any test is long."""
+    patient = settings.model_copy(update={"recheck_seconds": NEVER})
+    with served(patient) as here, served(patient) as there:
+        for web in (here, there):
+            until_ready(web)
+            eventually(partial(getattr, web.app.state.web.mailbox, "connected"), 20, what="a subscription")
+        yield Pair(here, there, noted(there))
+
+
+def noted(web: WebInThread) -> list[str]:
+    """The runners of all wake-ups that reach this instance through Redis, once it has handled them."""
+    woken: list[str] = []
+    mailbox = web.app.state.web.mailbox
+    take = mailbox._letters.rechecks
+
+    def note(runner_ids: list[str]) -> None:
+        take(runner_ids)
+        woken.extend(runner_ids)
+
+    mailbox._letters = replace(mailbox._letters, rechecks=note)
+    return woken
+
+
+def a_stop_reaches_a_poll_elsewhere(both: Pair) -> None:
+    """One of a session's active run."""
+    runner_id = both.here.client.register()
+    run = both.running(runner_id)
+    poll = both.poll(runner_id)
+    assert both.here.client.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"stop_sessions": [run["session_id"]]}
+
+
+def a_timeout_reaches_a_poll_elsewhere(both: Pair, truth: Truth, settings: Settings) -> None:
+    """A worker's expiry stops the run."""
+    runner_id = both.here.client.register()
+    run = both.here.client.started(runner_id, run_timeout_seconds=60)
+    poll = both.poll(runner_id)
+    clocks.due(truth, run["run_id"], "run_deadline_at")
+    with engine_room(settings, threads=1) as room:
+        assert expire_due(room, 0)
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"stop_sessions": [run["session_id"]]}
+
+
+def a_replaced_process_hears_of_it(both: Pair, truth: Truth) -> None:
+    """Its poll waits at one instance, its successor registers at the other."""
+    runner_id = both.here.client.register()
+    poll = both.poll(runner_id)
+    clocks.fall_silent(truth, Runner(runner_id, 0), 200)
+    assert both.here.client.register() == runner_id
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"deregistered": True}
+
+
+def held_up(conn: Connection, asks: Sequence[Ask], **limits: Any) -> list[Answer]:
+    """A second claim that is slow after its look: its transaction ends when the test lets go of the lock."""
+    answers = claim_parked(conn, asks, **limits)
+    conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
+    return answers
+
+
+def a_stop_reaches_a_poll_that_is_about_to_wait(both: Pair, truth: Truth) -> None:
+    """Its second claim has looked before the stop and has not ended: ``held_up`` in place of ``claim_parked``."""
+    runner_id = both.here.client.register()
+    run = both.running(runner_id)
+    with truth.engine.begin() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
+        poll = both.there.client.meanwhile(both.there.client.poll, runner_id, WAIT_SECONDS)
+        eventually(lambda: truth.rows(_WAITS), what="a second claim that has looked")
+        assert both.here.client.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
+        eventually(lambda: both.woken, what="the wake-up")
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"stop_sessions": [run["session_id"]]}
+
+
+_WAITS = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+def is_told(truth: Truth, order: tuple[Step, ...]) -> bool:
+    """Return whether the poll was told the stop by itself, or whoever stopped its session learned where it waits."""
+    runner = truth.runner()
+    session_id = truth.start().session_id
+    (run,) = truth.claim(runner)
+    assert run.session_id == session_id
+    poll = asking(runner)
+    stops: list[str] = []
+    looks: list[bool] = []
+    with truth.engine.connect() as parking:
+
+        def claim() -> None:
+            if not stops:
+                stops.extend(truth.second(poll)[0].stop_sessions)
+
+        steps: dict[Step, Callable[[], object]] = {
+            FIND_NOTHING: lambda: stops.extend(told(answer_polls(parking, [poll])[0]).stop_sessions),
+            PARK: parking.commit,
+            CLAIM: claim,
+            STOP: lambda: truth.do(stop_sessions, [StopSession(ADMIN, session_id)]),
+            LOOK: lambda: looks.append(bool(truth.do(poll_holders, [runner.runner_id]))),
+        }
+        for step in order:
+            steps[step]()
+    return bool(stops) or any(looks)

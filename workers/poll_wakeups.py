@@ -1,0 +1,31 @@
+"""Tells web processes which runners' parked polls have something to be told."""
+
+from collections.abc import Collection
+
+from models.parking import poll_holders
+from runtime.logs import log
+from runtime.mailbox import publish_rechecks
+from runtime.metrics import POLL_WAKEUPS
+from runtime.postgres import autocommit
+from runtime.redis_client import FAILED
+from workers.room import Room
+
+logger = log(__name__)
+
+
+def wake_polls(room: Room, runner_ids: Collection[str]) -> None:
+    """Have the instances that hold polls of the runners re-check them now. Call it after the commit of the stops.
+
+    A wake-up that is lost is made up for by the re-check.
+    """
+    if not runner_ids:
+        return
+    with autocommit(room.engine) as connection:
+        holders = poll_holders(connection, runner_ids)
+    number = sum(map(len, holders.values()))
+    try:
+        publish_rechecks(room.redis, holders)
+        POLL_WAKEUPS.labels("sent").inc(number)
+    except FAILED as error:
+        POLL_WAKEUPS.labels("failed").inc(number)
+        logger.warning("stops are left to the re-check", runners=number, error=str(error))
