@@ -59,7 +59,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "claimed_at": iso(run.claimed_at),
         "started_at": iso(run.started_at),
         "completed_at": iso(run.completed_at),
-        "timeout_at": iso(run.match_deadline_at),
+        "timeout_at": iso(run.timeout_at),
         "attempt": run.attempt,
         "priority": run.priority,
         "not_before": iso(run.not_before),

@@ -42,7 +42,10 @@ def submit(
     max_attempts: Annotated[int | None, typer.Option(min=1, max=100, help="Starts if runners get lost (1).")] = None,
     timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Longest life from its start.")] = None,
     no_match_timeout: Annotated[
-        int | None, typer.Option(min=1, metavar="SECONDS", help="Fails when no runner takes it for so long (300).")
+        int | None,
+        typer.Option(
+            min=1, metavar="SECONDS", help="Fails when no live runner satisfies its demands for so long (300)."
+        ),
     ] = None,
     hostname: Annotated[str, typer.Option(help="Only on this machine.")] = "",
     project_dir: Annotated[str, typer.Option(help="Only in this directory of it.")] = "",

@@ -129,9 +129,9 @@ _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 _offer = lru_cache(maxsize=20_000)(Offer)
 
 
-def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
-    """Return the ask together with what its runner's current registration offers."""
-    offer = _offer(
+def offer_of(runner: Row[Any]) -> Offer:
+    """Return what a runner's registration offers, by its row."""
+    return _offer(
         runner.registration,
         runner.hostname,
         runner.project_dir,
@@ -140,7 +140,11 @@ def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
         frozenset(runner.tags),
         runner.require_matching_tags,
     )
-    return Seeker(ask, offer, runner.capacity)
+
+
+def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
+    """Return the ask together with what its runner's current registration offers."""
+    return Seeker(ask, offer_of(runner), runner.capacity)
 
 
 def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | None = None) -> None:

@@ -17,7 +17,6 @@ from models.expire_runners import (
 from models.expire_runs import (
     Pass,
     Step,
-    fail_unmatched,
     give_up_idle_stops,
     give_up_stops,
     ready_runs,
@@ -25,6 +24,7 @@ from models.expire_runs import (
     stop_timed_out,
 )
 from models.gaps import read_clocks
+from models.match_deadlines import fail_unmatched
 
 # What needs nobody to be heard, and what is judged by silence or by time that a gap of ours takes away.
 ALWAYS: Final[tuple[Step, ...]] = (ready_runs, drop_silent_polls)
@@ -40,9 +40,7 @@ HEARING: Final[tuple[Step, ...]] = (
     fail_unmatched,
 )
 # These change nothing that anybody is told of.
-SILENT: Final = frozenset(
-    {"runners lost", "runners gone", "polls dropped", "match deadlines moved", "run deadlines moved"}
-)
+SILENT: Final = frozenset({"runners lost", "runners gone", "polls dropped", "run deadlines moved"})
 
 
 @dataclass(frozen=True, slots=True)

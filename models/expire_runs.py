@@ -11,7 +11,7 @@ from models.base import Limits
 from models.duties import duty_due
 from models.free_locks import hold_free, hold_runners
 from models.gaps import Clocks
-from models.loss import give_up_stop, idle_stopped, release, time_out, unmatched
+from models.loss import give_up_stop, idle_stopped, release, time_out
 from models.settle import Effect
 from models.statuses import IN_HAND, RunStatus
 from models.stop import OpenStop, close_stops, open_stops, stop_seconds
@@ -87,46 +87,6 @@ def ready_runs(one: Pass) -> Done:
 
 _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
 
-# A pending run lived through gaps since it became ready, or since they were counted last: its deadline moves by them.
-_MOVE_MATCH = text("""
-    UPDATE runs r SET match_deadline_at = r.match_deadline_at + late.length, gaps_counted_at = CAST(:now AS timestamptz)
-    FROM (
-        SELECT w.run_id, g.length FROM (
-            SELECT d.run_id, greatest(d.gaps_counted_at,
-                d.match_deadline_at - make_interval(secs => d.no_match_timeout_seconds)) AS since
-            FROM runs d
-            WHERE d.status = 'pending' AND d.ready AND d.match_deadline_at <= CAST(:now AS timestamptz)
-            ORDER BY d.match_deadline_at LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) w
-        CROSS JOIN LATERAL (
-            SELECT sum(upper(part) - lower(part)) AS length
-            FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps WHERE ended_at > w.since)
-                        * tstzmultirange(tstzrange(w.since, NULL))) AS part) g
-        WHERE g.length > interval '0') late
-    WHERE r.run_id = late.run_id
-    RETURNING r.run_id
-""")
-
-_UNMATCHED = text("""
-    SELECT r.run_id FROM runs r
-    WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at <= CAST(:now AS timestamptz)
-    ORDER BY r.match_deadline_at LIMIT :most
-""")
-
-
-def fail_unmatched(one: Pass) -> Done:
-    """Fail ready runs that no runner took in time."""
-    moved = one.find(_MOVE_MATCH) if one.clocks.restarted_at else []
-    found = one.find(_UNMATCHED)
-
-    def due(run: HeldRun) -> bool:
-        return run.status == RunStatus.PENDING and bool(run.ready) and run.match_deadline_at <= one.clocks.now
-
-    held = hold_free(one.conn, found) if found else Held()
-    ended = move_runs(one.conn, [unmatched(run) for run in _each_session_once(held, found, due)])
-    full = max(len(found), len(moved)) >= one.most
-    return Done({"unmatched": len(ended), "match deadlines moved": len(moved)}, full)
-
-
 _SPENT_CLAIMS = text("""
     SELECT r.run_id FROM runs r
     WHERE r.status = 'claimed' AND r.claim_deadline_at <= CAST(:now AS timestamptz)
@@ -165,7 +125,7 @@ def release_spent_claims(one: Pass) -> Done:
         anew = one.clocks.restarted_at is None or one.clocks.restarted_at + timedelta(seconds=length) <= one.clocks.now
         return anew and run.claim_deadline_at is not None and run.claim_deadline_at <= one.clocks.now
 
-    runs = _each_session_once(held, found, due)
+    runs = each_session_once(held, found, due)
     sending = token_senders(one.conn, runs)
     moves = [release(run, sends_tokens=run.registration in sending) for run in runs]
     return Done({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
@@ -229,7 +189,7 @@ def stop_timed_out(one: Pass) -> Done:
         )
 
     held = hold_free(one.conn, found) if found else Held()
-    runs = _each_session_once(held, found, due)
+    runs = each_session_once(held, found, due)
     told = _told_intervals(one.conn, {run.runner_id for run in runs})
     after = {run.run_id: stop_seconds(told.get(run.runner_id, 0), one.limits) for run in runs}
     stops = [
@@ -274,7 +234,7 @@ def give_up_stops(one: Pass) -> Done:
         )
 
     held = hold_free(one.conn, found) if found else Held()
-    runs = _each_session_once(held, found, due)
+    runs = each_session_once(held, found, due)
     sending = token_senders(one.conn, runs)
     close_stops(one.conn, {run.session_id for run in runs})
     moves = [give_up_stop(run, sends_tokens=run.registration in sending) for run in runs]
@@ -307,7 +267,7 @@ def give_up_idle_stops(one: Pass) -> Done:
     return Done({"idle stops given up": len(ended)}, len(found) >= one.most)
 
 
-def _each_session_once(held: Held, run_ids: Sequence[str], due: Callable[[HeldRun], bool]) -> list[HeldRun]:
+def each_session_once(held: Held, run_ids: Sequence[str], due: Callable[[HeldRun], bool]) -> list[HeldRun]:
     """Return the held runs that are still due, at most one per session: the others come with the next pass."""
     chosen: dict[str, HeldRun] = {}
     for run_id in run_ids:

@@ -11,7 +11,6 @@ from models.transitions import HeldRun, Move
 
 MOST_FRUITLESS_CLAIMS = 10
 NEVER_STARTED = f"Claimed {MOST_FRUITLESS_CLAIMS} times, never started"
-NO_MATCH = "No matching runner available within timeout"
 
 
 def lost_reason(seconds: float) -> str:
@@ -84,9 +83,12 @@ def give_up_stop(run: HeldRun, *, sends_tokens: bool) -> Move:
     return Move(run, RunStatus.STOPPED, Effect(run.session_id, "stopped", live=Live.CLEAR), by_us=True)
 
 
-def unmatched(run: HeldRun) -> Move:
-    """Decide for a pending run that no runner took in time; a session with a live process goes back to idle."""
-    return Move(run, RunStatus.FAILED, Effect(run.session_id, "failed", unless_live=True), error=NO_MATCH, by_us=True)
+def unmatched(run: HeldRun, *, error: str) -> Move:
+    """Decide for a pending run that no live runner satisfied in time; a session with a live process goes back to idle.
+
+    ``error`` names what no runner offers (``models.no_match``).
+    """
+    return Move(run, RunStatus.FAILED, Effect(run.session_id, "failed", unless_live=True), error=error, by_us=True)
 
 
 def idle_lost(session_id: str) -> Effect:

@@ -219,7 +219,7 @@ class MatchSets:
         with self._lock:
             there = {row.profile_id: row for row in rows}
             fresh = [one for one in sorted(there) if one > self._newest or one in self._skipped]
-            self._known += [(one, _demands(there[one])) for one in fresh]
+            self._known += [(one, demands_of(there[one])) for one in fresh]
             newest = max(self._newest, *there)
             passed = range(max(self._newest + 1, newest - self.MOST_SKIPPED), newest)
             self._skipped.update({one: now for one in passed if one not in there})
@@ -240,7 +240,8 @@ class MatchSets:
             return matches.profile_ids
 
 
-def _demands(row: Row[Any]) -> Demands:
+def demands_of(row: Row[Any]) -> Demands:
+    """Return the demands that a row of demand_profiles holds."""
     return Demands(row.hostname, row.project_dir, row.executor_profile, row.executor_type, tuple(row.tags))
 
 

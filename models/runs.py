@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, select, text
+from sqlalchemy import ColumnElement, Connection, Row, TextClause, literal_column, select, text
 
 from models.base import Caller, JsonText, any_of
 from models.errors import NotFound
@@ -17,7 +17,10 @@ from models.tables import runs
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One unit of work. ``parameters``, ``demands`` and ``scope`` are JSON text, ``labels`` an object or None."""
+    """One unit of work. ``parameters``, ``demands`` and ``scope`` are JSON text, ``labels`` an object or None.
+
+    ``timeout_at`` is when it fails if no live registration satisfies it by then; None while one does.
+    """
 
     run_id: str
     session_id: str
@@ -37,7 +40,7 @@ class Run:
     claimed_at: datetime | None
     started_at: datetime | None
     completed_at: datetime | None
-    match_deadline_at: datetime | None
+    timeout_at: datetime | None
     not_before: datetime | None
     attempt: int
     max_attempts: int
@@ -47,19 +50,43 @@ class Run:
     owner: str | None
 
 
-RUN_COLUMNS = tuple(runs.c[field.name] for field in fields(Run))
+# The later of its readiness and the moment from which no live registration satisfied it, its patience, and the gaps of
+# ours since: what expiry goes by (models.match_deadlines). OFFSET keeps it from looking at the profile three times.
+_TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(
+    """CASE WHEN runs.status = 'pending' AND runs.ready THEN (
+        SELECT w.since + make_interval(secs => runs.no_match_timeout_seconds) + coalesce((
+            SELECT sum(upper(part) - lower(part))
+            FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps WHERE ended_at > w.since)
+                        * tstzmultirange(tstzrange(w.since, NULL))) AS part), interval '0')
+        FROM (SELECT greatest(u.since, runs.match_deadline_at
+                              - make_interval(secs => runs.no_match_timeout_seconds)) AS since
+              FROM (SELECT CASE WHEN runs.not_for IS NOT NULL THEN runs.unmatched_since
+                                ELSE (SELECT p.unmatched_since FROM demand_profiles p
+                                      WHERE p.profile_id = runs.profile_id) END AS since OFFSET 0) u
+              WHERE u.since IS NOT NULL) w) END""",
+    runs.c.match_deadline_at.type,
+)
+TIMEOUT_AT = "timeout_at"
+RUN_COLUMNS = tuple(
+    _TIMEOUT_AT.label(TIMEOUT_AT) if field.name == TIMEOUT_AT else runs.c[field.name] for field in fields(Run)
+)
 _IN_ORDER = attrgetter(*(field.name for field in fields(Run)))
 # Made once: to make a statement of so many columns takes longer than to read a row.
 _READ = select(*RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids"))
 _READ_ENDED = _READ.where(runs.c.status.in_(sorted(TERMINAL)))
-_COLUMNS_OF_R = ", ".join(
-    f"CAST(r.{column.name} AS text)" if isinstance(column.type, JsonText) else f"r.{column.name}"
-    for column in RUN_COLUMNS
-)
+
+
+def _of_r(column: ColumnElement[Any]) -> str:
+    if column.key == TIMEOUT_AT:
+        return "CAST(NULL AS timestamptz) AS timeout_at"
+    return f"CAST(r.{column.key} AS text)" if isinstance(column.type, JsonText) else f"r.{column.key}"
+
+
+_COLUMNS_OF_R = ", ".join(map(_of_r, RUN_COLUMNS))
 
 
 def returning_runs(statement: str) -> TextClause:
-    """Return a statement that changes runs, called r in it, and answers with ``.columns(*RUN_COLUMNS)``."""
+    """Return a statement that claims runs, called r in it, and answers with ``.columns(*RUN_COLUMNS)``."""
     return text(statement + " RETURNING " + _COLUMNS_OF_R)
 
 

@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    DateTime,
     ForeignKey,
     Index,
     Integer,
@@ -92,6 +93,7 @@ demand_profiles = Table(
     Column("executor_type", Text),
     Column("tags", ARRAY(Text), nullable=False),
     moment("last_used_at", default=True),
+    Column("unmatched_since", DateTime(timezone=True), server_default=text("now()")),
 )
 
 runs = Table(
@@ -141,6 +143,7 @@ runs = Table(
     moment("claim_deadline_at"),
     moment("run_deadline_at"),
     moment("gaps_counted_at"),
+    moment("unmatched_since"),
     CheckConstraint(one_of("status", RunStatus), name="status"),
     CheckConstraint(one_of("type", RunType), name="type"),
     CheckConstraint(one_of("execution_mode", ExecutionMode), name="execution_mode"),
@@ -177,6 +180,14 @@ runs = Table(
     # NOT NULL keeps it away from the claim: with stale statistics the planner takes any smaller index of ready runs.
     Index(
         "ix_runs_match_deadline",
+        "match_deadline_at",
+        postgresql_where=text("status = 'pending' AND ready AND match_deadline_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_runs_unmatched",
+        text("CAST(not_for IS NOT NULL AS integer)"),
+        "profile_id",
+        "no_match_timeout_seconds",
         "match_deadline_at",
         postgresql_where=text("status = 'pending' AND ready AND match_deadline_at IS NOT NULL"),
     ),

@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     start_timeout_seconds: Seconds = _about(120, "A delivered claim without `started` returns to pending")
     stop_timeout_seconds: Seconds = _about(60, "A stop that nobody answers is taken as done (at least 3 x told)")
     orphan_after_seconds: SecondsOrOff = _about(900, "A run silent since a gap of ours is taken as lost; 0: never")
-    no_match_timeout_seconds: Seconds = _about(300, "A ready run that no runner takes fails")
+    no_match_timeout_seconds: Seconds = _about(300, "A ready run that no live runner satisfies fails")
     # Not `run_timeout_seconds`: COORDINATOR_RUN_* is what the runner gives to a command.
     default_run_timeout_seconds: Seconds | None = _about(None, "Longest life of a run that names no limit; unset: none")
     max_session_depth: Annotated[int, Field(ge=1, le=1000)] = _about(10, "Levels of children below a session")

@@ -21,6 +21,7 @@ from tests.support.family import (
     waiting,
     write_result,
 )
+from tests.support.matching import no_match_due
 from tests.support.reports import accepted, claimed, idle, running, stop, stop_run
 from tests.support.truth import Truth
 
@@ -212,7 +213,10 @@ def test_a_carrying_run_that_nobody_takes_gives_its_results_back(truth: Truth) -
     """No match is an end before the start; the parent has failed then."""
     parent = finished(truth)
     child = ended_child(truth, parent, "done")
-    clocks.due(truth, deliver(truth).runs[parent], "match_deadline_at")
+    run_id = deliver(truth).runs[parent]
+    truth.rows("UPDATE runners SET left_at = now()")
+    clocks.tick(truth)
+    no_match_due(truth, run_id)
     clocks.tick(truth)
     assert (truth.session(parent).status, waiting(truth, parent)) == ("failed", [child.session_id])
     assert deliver(truth).runs == {}

@@ -4,9 +4,11 @@ import pytest
 
 from models.base import Limits
 from models.claim import Ask
+from models.profiles import Demands
 from models.report import report_runs
 from models.statuses import Outcome
 from tests.support.clocks import add_gap, counts, due, pass_time, tick
+from tests.support.matching import no_match_due, timeout_at, unmatched_for
 from tests.support.reports import accepted, claimed, history, idle, report, running, say, session_statuses, stop
 from tests.support.truth import Truth, asking, starting
 
@@ -77,26 +79,11 @@ def test_a_run_is_not_ready_while_a_stop_of_its_session_is_open(truth: Truth) ->
     assert not truth.run(resumed.run_id).ready
 
 
-def test_a_run_nobody_takes_fails_with_the_known_words(truth: Truth) -> None:
-    """Clients compare this text."""
-    run = truth.start()
-    due(truth, run.run_id, "match_deadline_at")
-    assert counts(truth) == {"unmatched": 1}
-    row = truth.run(run.run_id)
-    assert (row.status, row.error, row.ended_by_us) == (
-        "failed",
-        "No matching runner available within timeout",
-        True,
-    )
-    assert truth.session(run.session_id).status == "failed"
-    assert "run_failed" in truth.told_kinds(run.session_id)
-
-
 def test_an_unmatched_resume_returns_an_idle_session_to_idle(truth: Truth) -> None:
     """Its process is alive all the same."""
     first = idle(truth)
-    run = truth.resume(first.session_id)
-    due(truth, run.run_id, "match_deadline_at")
+    run = truth.resume(first.session_id, additional_demands=Demands(tags=("gpu",)))
+    no_match_due(truth, run.run_id)
     assert counts(truth) == {"unmatched": 1}
     assert truth.session(run.session_id).status == "idle"
 
@@ -105,7 +92,7 @@ def test_an_unmatched_run_makes_way_for_the_next(truth: Truth) -> None:
     """The next run of the session becomes ready with its own time."""
     first = truth.start()
     second = truth.resume(first.session_id)
-    due(truth, first.run_id, "match_deadline_at")
+    no_match_due(truth, first.run_id)
     assert counts(truth) == {"unmatched": 1}
     assert truth.run(second.run_id).ready
     assert truth.session(first.session_id).status == "pending"
@@ -278,24 +265,26 @@ def test_the_time_to_find_a_match_moves_by_the_gap_it_lived_through(truth: Truth
     """Once, and by the part of the gap after it became ready, however many clocks saw the gap."""
     run = truth.start(no_match_timeout_seconds=100)
     due(truth, run.run_id, "match_deadline_at", ago=10)
+    unmatched_for(truth, run.run_id, 1000)
     add_gap(truth, "expiry", 200, 50)
     add_gap(truth, "web", 190, 51)
-    before = truth.run(run.run_id).match_deadline_at
-    assert counts(truth) == {"match deadlines moved": 1}
-    row = truth.run(run.run_id)
-    # ready 110 s ago, in the middle of the gap: 60 s of it count
-    assert (row.match_deadline_at - before).total_seconds() == pytest.approx(60, abs=2)
     assert counts(truth) == {}
-    pass_time(truth, "runs", "match_deadline_at", 70)
-    pass_time(truth, "runs", "gaps_counted_at", 5)
+    shown = timeout_at(truth, run.run_id)
+    assert shown is not None
+    # ready 110 s ago, in the middle of the gap: 60 s of it count
+    assert (shown - truth.one("SELECT now()")).total_seconds() == pytest.approx(50, abs=2)
+    pass_time(truth, "runs", "match_deadline_at", 55)
+    for column in ("started_at", "ended_at"):
+        pass_time(truth, "gaps", column, 55)
     assert counts(truth) == {"unmatched": 1}
 
 
 def test_a_gap_before_a_run_became_ready_gives_it_nothing(truth: Truth) -> None:
     """It had its whole time."""
     run = truth.start(no_match_timeout_seconds=100)
-    due(truth, run.run_id, "match_deadline_at")
+    no_match_due(truth, run.run_id, ago=10)
     add_gap(truth, "expiry", 300, 150)
+    unmatched_for(truth, run.run_id, 1000)
     assert counts(truth) == {"unmatched": 1}
 
 
@@ -318,7 +307,7 @@ def test_a_pass_takes_so_many_and_asks_for_another(truth: Truth) -> None:
     """Bounded transactions, however much is due."""
     runs = truth.accept(*[starting() for _ in range(5)])
     for run in runs:
-        due(truth, run.run_id, "match_deadline_at")
+        no_match_due(truth, run.run_id)
     results = [tick(truth, at_most=2) for _ in range(4)]
     assert [result.counts.get("unmatched", 0) for result in results] == [2, 2, 1, 0]
     assert [result.again for result in results] == [True, True, False, False]

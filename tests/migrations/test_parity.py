@@ -80,6 +80,7 @@ def test_every_status_has_its_row_in_the_table_of_transitions() -> None:
         ("ix_runs_in_hand", IN_HAND),
         ("ix_runs_claim", {RunStatus.PENDING}),
         ("ix_runs_match_deadline", {RunStatus.PENDING}),
+        ("ix_runs_unmatched", {RunStatus.PENDING}),
         ("ix_runs_due", {RunStatus.PENDING}),
         ("ix_runs_poll", {RunStatus.CLAIMED}),
         ("ix_runs_claim_deadline", {RunStatus.CLAIMED}),

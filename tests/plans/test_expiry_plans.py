@@ -1,12 +1,13 @@
 """What expiry and the lists ask every second or for every client never reads a large table from end to end."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import TextClause, create_engine, text
 
-from models import events, expire_runners, expire_runs, former, gaps, results, runners
+from models import events, expire_runners, expire_runs, fleet, former, gaps, match_deadlines, results, runners
 from tests.support.clocks import add_gap
 from tests.support.explained import explain
 from tests.support.reports import claimed, idle, running
@@ -16,6 +17,15 @@ from tests.support.truth import Truth
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 LARGE = {"runs", "sessions", "events"}
+PROFILES: dict[str, Any] = {
+    "profiles": [1000, 1001],
+    "matched": [True, False],
+    "seconds": [300, 300],
+    "untils": [datetime(2100, 1, 1, tzinfo=UTC)] * 2,
+    "from_profile": 0,
+    "registrations": [1, 2],
+    "since": datetime(2000, 1, 1, tzinfo=UTC),
+}
 LIMITS: dict[str, Any] = {
     "claim_timeout": 15.0,
     "start_timeout": 120.0,
@@ -49,14 +59,14 @@ def busy(postgres: PostgresOfTests) -> Iterator[Truth]:
 
 
 def values_at(now: Any) -> dict[str, Any]:
-    return {"now": now, "restarted": now, "most": 500, "run_ids": ["x"], "runner_ids": ["x"], **LIMITS}
+    return {"now": now, "restarted": now, "most": 500, "run_ids": ["x"], "runner_ids": ["x"], **PROFILES, **LIMITS}
 
 
 @WAYS
 def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: Truth, way: str) -> None:
     """Each has its partial index: a million ended runs cost nothing."""
     values = values_at(busy.one("SELECT clock_timestamp()"))
-    for module in (expire_runs, expire_runners):
+    for module in (expire_runs, expire_runners, match_deadlines, fleet):
         for name, statement in vars(module).items():
             if isinstance(statement, TextClause):
                 assert scanned(busy, statement, values, way=way) & LARGE == set(), name
@@ -67,8 +77,9 @@ def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: Truth, way: s
     ("module", "name", "index"),
     [
         (expire_runs, "_DUE", "ix_runs_due"),
-        (expire_runs, "_UNMATCHED", "ix_runs_match_deadline"),
-        (expire_runs, "_MOVE_MATCH", "ix_runs_match_deadline"),
+        (match_deadlines, "_PATIENCES", "ix_runs_unmatched"),
+        (match_deadlines, "_DUE", "ix_runs_unmatched"),
+        (match_deadlines, "_EXCLUDED", "ix_runs_unmatched"),
         (expire_runs, "_SPENT_CLAIMS", "ix_runs_claim_deadline"),
         (expire_runs, "_TIMED_OUT", "ix_runs_run_deadline"),
         (expire_runs, "_OVERDUE_STOPS", "ix_runs_run_deadline"),

@@ -25,6 +25,7 @@ from models.runs import Run as RunRow
 from models.stop import Stopped, StopSession, stop_sessions
 from models.submit import Submitted
 from tests.support import clocks
+from tests.support.matching import no_match_due
 from tests.support.model import ENDED, IN_HAND
 from tests.support.truth import Truth, resuming, starting
 from tests.support.world import World, some
@@ -291,9 +292,13 @@ class Lifecycle(RuleBasedStateMachine, World):
     @rule(which=WHICH)
     def nobody_matches(self, which: int) -> None:
         run = some([run for run in self.runs if run.ready], which)
-        clocks.due(self.truth, run.run_id, "match_deadline_at")
         self.tick()
-        run.session.cancel([run], "failed")
+        no_match_due(self.truth, run.run_id)
+        self.tick()
+        if any(run.open_to(runner) and not self.leaving(runner) for runner in self.runners):
+            clocks.pass_time(self.truth, "runs", "match_deadline_at", -9999, "run_id = :r", r=run.run_id)
+        else:
+            run.session.cancel([run], "failed")
 
     @precondition(lambda self: any(run.delayed and run.status not in ENDED for run in self.runs))
     @rule(which=WHICH)

@@ -16,6 +16,7 @@ from models.stop import StopSession, stop_sessions
 from models.submit import submit_runs
 from tests.support.clocks import counts, due, fall_silent, pass_time, tick
 from tests.support.contenders import crowd, steppers, with_one_repeat
+from tests.support.matching import no_match_due
 from tests.support.reports import idle, report, running, stop
 from tests.support.truth import Runner, Truth, resuming, starting
 
@@ -28,7 +29,7 @@ def test_many_passes_at_once_do_everything_once(truth: Truth, contenders: int) -
     """Two workers tick at the same moment: one does the pass, the others leave it to him."""
     runs = truth.accept(*[starting() for _ in range(20)])
     for run in runs:
-        due(truth, run.run_id, "match_deadline_at")
+        no_match_due(truth, run.run_id)
     results = crowd(contenders, lambda _: tick(truth))
     assert sum(result.counts.get("unmatched", 0) for result in results) == 20
     for run in runs:
@@ -130,10 +131,10 @@ def test_a_storm_of_everything_deadlocks_nobody_and_loses_nothing(truth: Truth) 
 
     crowd(12, contend)
     truth.rows("UPDATE runners SET last_seen = now() - interval '1 hour', lost_at = NULL")
-    truth.rows("UPDATE runs SET match_deadline_at = now() - interval '1 hour' WHERE status = 'pending' AND ready")
     for _ in range(60):
         tick(truth)
-        truth.rows("UPDATE runs SET match_deadline_at = now() - interval '1 hour' WHERE status = 'pending' AND ready")
+        for (run_id,) in truth.rows("SELECT run_id FROM runs WHERE status = 'pending' AND ready"):
+            no_match_due(truth, run_id)
         truth.rows("UPDATE duties SET last_run = '-infinity' WHERE duty = 'missed readiness'")
         if truth.count("runs", "completed_at IS NULL") == 0:
             break

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 from models.base import ADMIN
 from models.delete import Deleted, DeleteSession, delete_sessions
+from models.profiles import Demands
 from models.register import Registration, register_runners
 from models.runners import LeaveRunner, deregister_runners
 from tests.support import clocks
 from tests.support.family import child_of, write_result
+from tests.support.matching import no_match_due
 from tests.support.reports import accepted, claimed, report, say, stop, time_out
 from tests.support.truth import Truth
 
@@ -60,8 +62,9 @@ def timed_out(truth: Truth, parent: str) -> None:
 
 
 def unmatched(truth: Truth, parent: str) -> None:
-    run = truth.start(parent_session_id=parent, execution_mode=CALLS_BACK)
-    clocks.due(truth, run.run_id, "match_deadline_at")
+    gpu = Demands(tags=("gpu",))
+    run = truth.start(parent_session_id=parent, execution_mode=CALLS_BACK, additional_demands=gpu)
+    no_match_due(truth, run.run_id)
     clocks.tick(truth)
 
 
@@ -115,7 +118,7 @@ ENDS: list[tuple[Callable[[Truth, str], None], str]] = [
     (cancelled, "Session was manually stopped"),
     (stop_given_up, "Session was manually stopped"),
     (timed_out, "Run timed out after 5 s"),
-    (unmatched, "No matching runner available within timeout"),
+    (unmatched, "No matching runner: no runner offers tag 'gpu'"),
     (lost, "Runner lost: no sign of life for 999 s"),
     (left, "Runner lost: it left"),
     (replaced, "Runner lost: another process took its place"),

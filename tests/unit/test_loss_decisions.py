@@ -68,8 +68,8 @@ def test_a_run_past_its_limit_is_told_to_stop_first() -> None:
 
 def test_an_unmatched_run_fails_and_leaves_a_live_session_idle() -> None:
     """The process that waits is none the worse for it."""
-    move = unmatched(a_run("pending"))
-    assert (move.to, move.error) == (RunStatus.FAILED, "No matching runner available within timeout")
+    move = unmatched(a_run("pending"), error="No matching runner: no runner is registered")
+    assert (move.to, move.error) == (RunStatus.FAILED, "No matching runner: no runner is registered")
     assert (move.effect.outcome, move.effect.unless_live, move.effect.live) == ("failed", True, Live.KEEP)
 
 
