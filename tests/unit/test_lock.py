@@ -74,6 +74,16 @@ def test_what_is_installed_is_held_against_the_lock() -> None:
     ]
 
 
+def test_part_with_another_version_or_hash_is_found() -> None:
+    """A part that was not made anew after a change of the lock would install what nothing tested."""
+    lock = "a==1 \\\n    --hash=sha256:00\nb==2 ; python_full_version < '3.12' \\\n    --hash=sha256:11\n"
+    assert list(locked.strays(lock, lock.partition("b==")[0])) == []
+    assert list(locked.strays(lock, lock.replace("a==1", "a==2"))) == [
+        "a==2 is not locked like this in requirements.lock"
+    ]
+    assert list(locked.strays(lock, lock.replace("11", "12"))) == ["b==2 is not locked like this in requirements.lock"]
+
+
 def test_the_lock_of_the_audit_is_hashed_and_agrees_with_the_other() -> None:
     """It may hold more; what both hold they hold in one version."""
     text = (ROOT / "scripts" / "audit.lock").read_text()

@@ -1,0 +1,145 @@
+"""scripts/setup.sh on a checkout of three little packages: what each script installs, and when it does so again."""
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_lock import ROOT
+
+# Builds nothing but the pointer to the checkout: an editable install without a build backend of others.
+BACKEND = """
+import zipfile
+def build_editable(directory, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(f"{directory}/coordinator-0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("coordinator-0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: coordinator\\nVersion: 0\\n")
+        wheel.writestr("coordinator-0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("coordinator-0.dist-info/RECORD", "")
+    return "coordinator-0-py3-none-any.whl"
+"""
+PYPROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "coordinator"
+version = "0"
+"""
+
+
+def wheel(directory: Path, name: str, version: str) -> str:
+    """Make a wheel of one empty module; its line in a lock."""
+    path, info = directory / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = [f"{file},sha256={_digest(text)},{len(text)}" for file, text in files.items()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in {**files, f"{info}/RECORD": "\n".join([*record, f"{info}/RECORD,,"]) + "\n"}.items():
+            archive.writestr(file, text)
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+def _digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+class Checkout:
+    """A directory with the scripts, and locks of packages that a folder beside it holds; no network is asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "checkout"
+        self.wheels = root / "wheels"
+        self.wheels.mkdir()
+        (self.root / "scripts").mkdir(parents=True)
+        (self.root / "deploy" / "locks").mkdir(parents=True)
+        shutil.copy(ROOT / "scripts" / "setup.sh", self.root / "scripts" / "setup.sh")
+        (self.root / "backend.py").write_text(BACKEND)
+        (self.root / "pyproject.toml").write_text(PYPROJECT)
+        (self.root / "deploy" / "locks" / "installer.lock").write_text("")
+        self.lock(served="1", tool="1")
+
+    def lock(self, *, served: str, tool: str) -> None:
+        serving = wheel(self.wheels, "served", served)
+        (self.root / "deploy" / "locks" / "up.lock").write_text(serving)
+        (self.root / "requirements.lock").write_text(serving + wheel(self.wheels, "tool", tool))
+
+    def set_up(self, level: str) -> list[str]:
+        """Set it up as scripts/up (`serving`) or scripts/test (anything else) does; the lines that it said."""
+        done = subprocess.run(
+            ["/bin/bash", "-c", f"setup_level={level}; source scripts/setup.sh"],
+            cwd=self.root,
+            env={
+                # No uv: a pip without an index takes what the folder holds.
+                "PATH": "/usr/bin:/bin",
+                "PYTHON": sys.executable,
+                "HOME": str(self.root),
+                "PIP_NO_INDEX": "1",
+                "PIP_FIND_LINKS": str(self.wheels),
+                "PIP_CONFIG_FILE": os.devnull,
+                "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        return done.stderr.splitlines()
+
+    def installed(self) -> dict[str, str]:
+        found = (self.root / ".venv" / "lib").glob("python3*/site-packages/*.dist-info")
+        names = (path.name.removesuffix(".dist-info").partition("-") for path in found)
+        return {name: version for name, _, version in names if name in {"served", "tool", "coordinator"}}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_start_installs_what_serves_and_the_tests_add_the_rest(checkout: Checkout) -> None:
+    """One line a step; a repeat says and does nothing; the later one keeps what the earlier one installed."""
+    said = checkout.set_up("serving")
+    assert [line.partition(" ")[0] for line in said] == ["making", "installing"], said
+    assert said[1] == "installing 1 packages of deploy/locks/up.lock"
+    assert checkout.installed() == {"served": "1", "coordinator": "0"}
+    assert checkout.set_up("serving") == []
+
+    assert checkout.set_up("all") == ["installing 2 packages of requirements.lock"]
+    assert checkout.installed() == {"served": "1", "tool": "1", "coordinator": "0"}
+    assert checkout.set_up("all") == []
+    assert checkout.set_up("serving") == []
+
+
+def test_start_after_the_tests_keeps_their_tools(checkout: Checkout) -> None:
+    """What serves is a part of it: nothing to do; after a change only what changed is installed."""
+    checkout.set_up("all")
+    assert checkout.set_up("serving") == []
+
+    checkout.lock(served="2", tool="2")
+    checkout.set_up("serving")
+    assert checkout.installed() == {"served": "2", "tool": "1", "coordinator": "0"}
+    checkout.set_up("all")
+    assert checkout.installed() == {"served": "2", "tool": "2", "coordinator": "0"}
+
+
+def test_moved_checkout_is_set_up_anew(checkout: Checkout) -> None:
+    """The programs of its .venv point to where it was."""
+    checkout.set_up("serving")
+    moved = checkout.root.with_name("moved")
+    checkout.root.rename(moved)
+    checkout.root = moved
+    assert len(checkout.set_up("serving")) == 2
+    assert str(moved / ".venv") in (moved / ".venv/bin/activate").read_text()
+    assert checkout.set_up("serving") == []
