@@ -5,7 +5,6 @@ import signal
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ from runner.backoff import Backoff
 from runner.client import CoordinatorClient
 from runner.errors import CoordinatorError, Refused
 from runner.executor import Command, Execution, Reason
+from runner.heartbeats import Heartbeats
 from runner.leftovers import Leftovers
 from runner.membership import Membership
 from runner.process import KILL_AFTER_SECONDS
@@ -23,8 +23,6 @@ from runner.shapes import ClaimedRun, Identity
 
 # A full runner polls for stops only, and not before it has been full for so long: short runs never pay for it.
 FULL_SECONDS = 0.3
-# After so many heartbeats' time without a word from the coordinator our runs may have been given to others.
-DOUBTFUL_BEATS = 2
 # A runner that an operator sends away has this long for what it holds; after `lost_after` it would run elsewhere too.
 SENT_AWAY_SECONDS = 30.0
 # Processes that were killed with us have this long for their last lines.
@@ -75,6 +73,9 @@ class Runner:
         self._client = client
         self._membership = Membership(client, options.identity())
         self._reporting = Reporting(client, self._membership)
+        self._heartbeats = Heartbeats(
+            client, self._membership, self._reporting, held=lambda: list(self._held.values()), wake=self._wake
+        )
         self._leftovers = Leftovers()
         self._command = Command(options.command, options.project_dir, self._leftovers)
         self._slots = asyncio.Semaphore(options.concurrency)
@@ -83,6 +84,7 @@ class Runner:
         self._draining = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._changed = asyncio.Event()
+        self._woken = False
         self._grace = options.grace_seconds
 
     def drain(self) -> None:
@@ -99,7 +101,7 @@ class Runner:
         self._leftovers.end()
         if not await self._unless_draining(self._membership.join()):
             return
-        loops = [asyncio.create_task(self._poll()), asyncio.create_task(self._beat())]
+        loops = [asyncio.create_task(self._poll()), asyncio.create_task(self._heartbeats.beat())]
         finish = asyncio.create_task(self._finish(loops))
         try:
             await asyncio.wait({*loops, finish}, return_when=asyncio.FIRST_EXCEPTION)
@@ -150,7 +152,8 @@ class Runner:
                 await asyncio.sleep(backoff.pause())
 
     async def _poll_once(self, most: int) -> None:
-        """One poll. It is given up when what it asks for has changed: we drain, or a full runner has a free slot."""
+        """One poll. It is given up when we drain, a full runner has a free slot, or the machine slept."""
+        self._woken = False
         poll = asyncio.create_task(
             self._client.poll(self._membership.runner_id, most=most, seconds=self._membership.poll_seconds)
         )
@@ -160,7 +163,7 @@ class Runner:
                 await asyncio.wait({poll, changed}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
                 self._changed.clear()
-                if not poll.done() and (most == 0 or self._draining.is_set()):
+                if not poll.done() and (most == 0 or self._woken or self._draining.is_set()):
                     return
             answer = await poll
         finally:
@@ -223,40 +226,10 @@ class Runner:
         if not self._draining.is_set():
             self.drain()
 
-    async def _beat(self) -> None:
-        """Show life and name what is held; after a long silence ask whether it is still ours."""
-        backoff = Backoff(first=0.5, most=5.0)
-        pause = self._membership.heartbeat_seconds
-        heard_at, generation = monotonic(), self._membership.generation
-        while True:
-            await asyncio.sleep(pause)
-            asked = self._membership.generation
-            held = [execution.run["run_id"] for execution in self._held.values()]
-            try:
-                await self._client.heartbeat(self._membership.runner_id, held)
-            except Refused as refused:
-                if refused.status == 401 and not self._membership.is_leaving:
-                    await self._membership.rejoin(asked)
-                    pause = 0
-                    continue
-                log.warning("heartbeat_refused", reason=str(refused))
-                pause = min(backoff.pause(), self._membership.heartbeat_seconds)
-            except CoordinatorError as error:
-                log.warning("heartbeat_failed", reason=str(error))
-                pause = min(backoff.pause(), self._membership.heartbeat_seconds)
-            else:
-                silence = monotonic() - heard_at
-                if silence > DOUBTFUL_BEATS * self._membership.heartbeat_seconds or generation != asked:
-                    await self._let_go_of_lost_ones()
-                heard_at, generation = monotonic(), asked
-                pause = self._membership.heartbeat_seconds
-                backoff.reset()
-
-    async def _let_go_of_lost_ones(self) -> None:
-        """Repeat `started` for what runs: refused, it has been given to another runner, and ends here."""
-        for execution in [execution for execution in self._held.values() if execution.is_started]:
-            if not await self._reporting.started(execution.run):
-                execution.end(Reason.LOST)
+    def _wake(self) -> None:
+        """Give up the poll after a sleep of the machine: its connection is likely dead, and would say so late."""
+        self._woken = True
+        self._changed.set()
 
     async def _changes_within(self, seconds: float) -> bool:
         try:

@@ -1,0 +1,138 @@
+"""A runner whose machine sleeps: time that its own timers do not see, in which its runs are given to others."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from runner import clock
+from runner.client import CoordinatorClient
+from runner.executor import Command, Execution, Reason
+from runner.heartbeats import Heartbeats
+from runner.membership import Membership
+from runner.reporting import Reporting
+from runner.runner import RunnerOptions
+from tests.support.cluster import Cluster
+from tests.support.coordination import Coordination, is_alive
+from tests.support.waiting import eventually
+
+QUICK: dict[str, Any] = {
+    "told_heartbeat_instance_seconds": 1,
+    "stale_after_seconds": 2,
+    "lost_after_seconds": 3,
+}
+SLEEPER = "import os, time; print('pid', os.getpid()); time.sleep(600)"
+# As in suspend: whatever asks time.monotonic(), asyncio's timers too, does not see the time in which all was stopped.
+STANDS_STILL = """
+import threading, time
+real, seen, slept = time.monotonic, time.monotonic(), 0.0
+def monotonic():
+    global seen, slept
+    now = real()
+    if now - seen > 1.5:
+        slept += now - seen
+    seen = now
+    return now - slept
+def look():
+    while True:
+        time.sleep(0.05)
+        monotonic()
+time.monotonic = monotonic
+threading.Thread(target=look, daemon=True).start()
+"""
+
+
+@pytest.fixture
+def coordination(cluster: Cluster) -> Coordination:
+    coordination = Coordination(cluster, cluster.start_web(**QUICK).url)
+    cluster.start_worker(**QUICK)
+    return coordination
+
+
+def pids(coordination: Coordination, session_id: str, number: int) -> list[int]:
+    """The processes of a session's attempts, once so many have said which they are."""
+
+    def said() -> list[int]:
+        lines = [line for line in coordination.lines(session_id) if line.startswith("pid ")]
+        return [int(line.split()[1]) for line in lines] if len(lines) >= number else []
+
+    return eventually(said, 30, what=f"{number} processes")
+
+
+def test_runner_whose_machine_slept_ends_runs_given_to_others(
+    coordination: Coordination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its timers saw nothing; the first heartbeat after the sleep names what is not its own, which it kills."""
+    (tmp_path / "sitecustomize.py").write_text(STANDS_STILL)
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(tmp_path))
+        sleeping = coordination.start_python_runner(SLEEPER, "--name", "sleeping")
+    run_id, session_id = coordination.submit("x", max_attempts=2)
+    (first,) = pids(coordination, session_id, 1)
+    sleeping.freeze()
+    coordination.start_python_runner(SLEEPER, "--name", "awake")
+    assert is_alive(first)
+    _, second = pids(coordination, session_id, 2)
+    sleeping.thaw()
+    eventually(lambda: not is_alive(first), 20, what="the end of the first process")
+    eventually(lambda: "was_suspended" in sleeping.log() and "not_ours_any_more" in sleeping.log())
+    run = coordination.run(run_id)
+    assert (run["status"], run["attempt"], is_alive(second)) == ("running", 2, True)
+    again, _ = coordination.submit("x", additional_demands={"executor_profile": "sleeping"})
+    coordination.until(again, "running")
+
+
+class Silent(Heartbeats):
+    """With its waiting made visible."""
+
+    rest = Heartbeats._rest
+
+
+def heartbeats() -> Silent:
+    client = CoordinatorClient("http://127.0.0.1:9")
+    options = RunnerOptions(urls=(), command=("x",), profile="p", hostname="h", project_dir="/")
+    membership = Membership(client, options.identity())
+    return Silent(client, membership, Reporting(client, membership), held=list, wake=lambda: None)
+
+
+async def test_sleep_of_machine_ends_wait_for_next_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer of an hour is left at the first look after the sleep; without a sleep it comes to its end."""
+    asleep = 0.0
+    real = clock.elapsed
+    monkeypatch.setattr(clock, "elapsed", lambda: real() + asleep)
+    waiting = asyncio.create_task(heartbeats().rest(3600))
+    await asyncio.sleep(0)
+    asleep = 1800.0
+    assert await waiting is True
+    assert await heartbeats().rest(0.01) is False
+
+
+def test_clock_of_absence_does_not_stand_still_in_suspend() -> None:
+    """On Linux that is CLOCK_BOOTTIME; CLOCK_MONOTONIC, which time.monotonic() reads, would stand still."""
+    if sys.platform == "linux":
+        assert clock._CLOCK == time.CLOCK_BOOTTIME
+    else:
+        assert clock._CLOCK == time.CLOCK_MONOTONIC
+    first = clock.elapsed()
+    assert clock.elapsed() >= first
+
+
+async def test_answer_that_names_runs_ends_only_executions_it_was_asked_about() -> None:
+    """A claim that came while the heartbeat was under way is not meant by its answer."""
+
+    class Noted(Execution):
+        reason: Reason | None = None
+
+        def end(self, reason: Reason) -> None:
+            self.reason = reason
+
+    def noted(run_id: str) -> Noted:
+        run = cast("Any", {"run_id": run_id, "session_id": "s", "claim_token": "t"})
+        return Noted(run, Command(["x"], "/"), cast("Any", None))
+
+    kept, lost, newer = noted("run_1"), noted("run_2"), noted("run_2")
+    heartbeats()._end_lost([kept, lost], ["run_2"])
+    assert [one.reason for one in (kept, lost, newer)] == [None, Reason.LOST, None]
