@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import uuid4
 
-from runner.leftovers import Leftovers
+from runner.descendants import Descendants
 from runner.lines import LineSplitter, in_pieces, may_be_result, read_result
 from runner.outbox import Outbox
 from runner.process import LEFTOVER_SECONDS, READ_SIZE, Process
@@ -55,7 +55,7 @@ class Command:
 
     arguments: Sequence[str]
     directory: str
-    leftovers: Leftovers | None = None
+    descendants: Descendants | None = None
 
 
 class Execution:
@@ -133,7 +133,7 @@ class Execution:
                 self._command.arguments,
                 environment=child_environment(self.run),
                 directory=self._command.directory,
-                leftovers=self._command.leftovers,
+                descendants=self._command.descendants,
             )
         except (OSError, ValueError) as error:
             return self._report("failed", error=f"Cannot start {self._command.arguments[0]}: {error}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import structlog
 
+from runner.guard import kill_marked
 from runner.own_directory import own_directory
 
 log = structlog.stdlib.get_logger("runner")
@@ -29,12 +30,13 @@ class Leftovers:
             log.warning("no_notes_of_processes", reason=str(error))
             self._directory = None
 
-    def note(self, group: int) -> None:
-        """Remember a process group that was just started by this process."""
+    def note(self, group: int, mark: str = "") -> None:
+        """Remember a process group that was just started by this process, and the mark of all that it starts."""
         if self._directory is None:
             return
         with suppress(OSError, psutil.Error):
-            note = {"started": _started(group), "runner": os.getpid(), "runner_started": _started(os.getpid())}
+            runner = os.getpid()
+            note = {"started": _started(group), "mark": mark, "runner": runner, "runner_started": _started(runner)}
             (self._directory / str(group)).write_text(json.dumps(note))
 
     def forget(self, group: int) -> None:
@@ -44,14 +46,14 @@ class Leftovers:
                 (self._directory / str(group)).unlink(missing_ok=True)
 
     def end(self) -> list[int]:
-        """Kill the groups whose runner is gone; which they were."""
+        """Kill the groups whose runner is gone, and what has left them; which processes they were."""
         ended: list[int] = []
         for path in [] if self._directory is None else sorted(self._directory.iterdir()):
             try:
                 group, note = int(path.name), json.loads(path.read_text())
                 if _is_alive(int(note["runner"]), float(note["runner_started"])):
                     continue
-                started = float(note["started"])
+                started, mark = float(note["started"]), str(note.get("mark", ""))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # half written, or not ours
             if _is_alive(group, started):
@@ -59,6 +61,8 @@ class Leftovers:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(group, signal.SIGKILL)
                 ended.append(group)
+            if mark:
+                ended += kill_marked({mark})
             self.forget(group)
         return ended
 

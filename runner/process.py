@@ -5,10 +5,12 @@ import os
 import signal
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from time import monotonic
+from uuid import uuid4
 
-from runner.leftovers import Leftovers
+from runner.descendants import Descendants
+from runner.guard import MARK
 
 # How long a process that was told to end has for it.
 KILL_AFTER_SECONDS = 5.0
@@ -36,7 +38,7 @@ class Process:
     """A running command; `exit_code` is negative for a signal, as in `subprocess`."""
 
     def __init__(
-        self, transport: asyncio.SubprocessTransport, protocol: _Protocol, leftovers: Leftovers | None
+        self, transport: asyncio.SubprocessTransport, protocol: _Protocol, descendants: Descendants | None, mark: str
     ) -> None:
         if protocol.stdout is None or protocol.stderr is None:
             raise ValueError("a process without pipes")
@@ -45,9 +47,9 @@ class Process:
         self.pid = transport.get_pid()
         self.stdout = protocol.stdout
         self.stderr = protocol.stderr
-        self._leftovers = leftovers
-        if leftovers is not None:
-            leftovers.note(self.pid)
+        self._descendants = descendants
+        if descendants is not None:
+            descendants.begun(self.pid, mark)
 
     @classmethod
     async def start(
@@ -56,24 +58,26 @@ class Process:
         *,
         environment: Mapping[str, str],
         directory: str,
-        leftovers: Leftovers | None = None,
+        descendants: Descendants | None = None,
     ) -> "Process":
-        """Start the command with pipes, as the leader of a new process group; `leftovers` gets to know of it.
+        """Start the command with pipes, as the leader of a new process group; `descendants` gets to know of it.
 
         Raises OSError or ValueError.
         """
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.subprocess_exec(
-            lambda: _Protocol(loop),
-            *command,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=dict(environment),
-            cwd=directory,
-            start_new_session=True,
-        )
-        return cls(transport, protocol, leftovers)
+        mark = uuid4().hex
+        with nullcontext() if descendants is None else descendants.starting():
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Protocol(loop),
+                *command,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                env={**environment, MARK: mark},
+                cwd=directory,
+                start_new_session=True,
+            )
+            return cls(transport, protocol, descendants, mark)
 
     @property
     def exit_code(self) -> int | None:
@@ -100,8 +104,11 @@ class Process:
             os.killpg(self.pid, number)
 
     async def end(self) -> None:
-        """SIGTERM to the group, SIGKILL to what is left of it after KILL_AFTER_SECONDS."""
+        """SIGTERM to the group and what left it, SIGKILL to what is left of the group after KILL_AFTER_SECONDS."""
         self.signal_group(signal.SIGTERM)
+        for pid in [] if self._descendants is None else self._descendants.outside(self.pid):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)
         deadline = monotonic() + KILL_AFTER_SECONDS
         while self._group_lives() and monotonic() < deadline:  # noqa: ASYNC110 - a group's end sets no event
             await asyncio.sleep(GROUP_LOOK_SECONDS)
@@ -118,9 +125,9 @@ class Process:
         return True
 
     async def close(self) -> None:
-        """Kill what is left of the group and close the pipes."""
+        """Kill what is left of the group and of all that it started, and close the pipes."""
         self.signal_group(signal.SIGKILL)
         await self.exited()
         self._transport.close()
-        if self._leftovers is not None:
-            self._leftovers.forget(self.pid)
+        if self._descendants is not None:
+            await self._descendants.ended(self.pid)

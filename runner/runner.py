@@ -12,6 +12,7 @@ import structlog
 
 from runner.backoff import Backoff
 from runner.client import CoordinatorClient
+from runner.descendants import Descendants
 from runner.errors import CoordinatorError, Refused
 from runner.executor import Command, Execution, Reason
 from runner.heartbeats import Heartbeats
@@ -76,8 +77,8 @@ class Runner:
         self._heartbeats = Heartbeats(
             client, self._membership, self._reporting, held=lambda: list(self._held.values()), wake=self._wake
         )
-        self._leftovers = Leftovers()
-        self._command = Command(options.command, options.project_dir, self._leftovers)
+        self._descendants = Descendants(Leftovers())
+        self._command = Command(options.command, options.project_dir, self._descendants)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._held: dict[asyncio.Task[None], Execution] = {}
         self._asides: set[asyncio.Task[None]] = set()
@@ -98,7 +99,13 @@ class Runner:
 
     async def serve(self) -> None:
         """Run until drained. Raises RegistrationRefused when the coordinator will not have us."""
-        self._leftovers.end()
+        self._descendants.start()
+        try:
+            await self._serve()
+        finally:
+            self._descendants.close()
+
+    async def _serve(self) -> None:
         if not await self._unless_draining(self._membership.join()):
             return
         loops = [asyncio.create_task(self._poll()), asyncio.create_task(self._heartbeats.beat())]
@@ -253,12 +260,16 @@ class Runner:
 
 
 async def run_runner(options: RunnerOptions) -> None:
-    """A runner as a process: SIGTERM or Ctrl-C drains it, a second one ends it. Raises RegistrationRefused."""
+    """A runner as a process: SIGTERM, Ctrl-C or a closed terminal drains it, again ends it.
+
+    A hang-up that is ignored already (`nohup`) stays ignored. Raises RegistrationRefused.
+    """
     async with CoordinatorClient(options.urls, token=options.token, patience_seconds=0) as client:
         runner = Runner(options, client)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, runner.drain)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, runner.drain)
         await runner.serve()
 
 

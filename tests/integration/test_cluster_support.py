@@ -1,8 +1,16 @@
 """The processes that other tests are made of."""
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from cli.supervisor import ROOT
 from tests.support.cluster import Cluster
+from tests.support.coordination import is_alive
+from tests.support.waiting import eventually
 
 
 def test_processes_start_are_watched_and_end(cluster: Cluster) -> None:
@@ -17,3 +25,31 @@ def test_a_process_that_does_not_come_up_says_why(cluster: Cluster) -> None:
     """Its last words are in the failure, not in a file that is gone with the test."""
     with pytest.raises(AssertionError, match="COORDINATOR_POLL_TIMEOUT_SECONDS"):
         cluster.start_web(poll_timeout_seconds=-1)
+
+
+INTERRUPTED = """
+import subprocess, sys, time
+from tests.support.cluster import Cluster
+from tests.support.servers import new_directory, scratch_directory
+with scratch_directory() as path:
+    cluster = Cluster(new_directory(path, "cluster"), "postgresql+psycopg://127.0.0.1:1/x", "redis://127.0.0.1:1/0")
+    web = cluster.start_web(wait=False)
+    other = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    print(web.pid, other.pid, path, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_interrupted_test_process_leaves_nothing_behind(number: signal.Signals) -> None:
+    """Servers with a pid file, processes without one, the scratch directory: all are gone soon after it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        web, other, path = process.stdout.readline().split()
+        assert is_alive(int(web))
+        process.send_signal(number)
+        process.wait(30)
+    eventually(lambda: not (is_alive(int(web)) or is_alive(int(other))), 30, what="the end of its processes")
+    eventually(lambda: not Path(path.decode()).exists(), 30, what="the end of its directory")

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from runtime.processes import write_pid_file
+from tests.support.guarding import MARK
 from tests.support.ports import own_port
 from tests.support.servers import POOLED
 from tests.support.waiting import eventually
@@ -184,7 +185,7 @@ class Cluster:
 
 def inherited(*names: str) -> dict[str, str]:
     """These of our own environment, and what processes have to be told behind a pooler."""
-    return {name: os.environ[name] for name in (*names, *POOLED) if name in os.environ}
+    return {name: os.environ[name] for name in (*names, MARK, *POOLED) if name in os.environ}
 
 
 def answers(url: str) -> bool:

@@ -22,6 +22,7 @@ from models.migrate import upgrade
 from runtime.embedded import PostgresServer, RedisServer, start_postgres, start_redis
 from runtime.processes import end_processes, read_pid_file
 from runtime.redis_client import sync_client
+from tests.support.guarding import guarded
 from tests.support.ports import own_port
 
 _PREFIX = "coordinator-test-"
@@ -40,12 +41,13 @@ FAST_POSTGRES = {
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory for this process' servers, logs and pid files, which the next run clears if this one is killed."""
+    """A directory for this process' servers, logs and pid files; cleared at its end, however it ends."""
     path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    try:
-        yield path
-    finally:
-        clear(path)
+    with guarded(path):
+        try:
+            yield path
+        finally:
+            clear(path)
 
 
 def new_directory(scratch: Path, kind: str) -> Path:

@@ -1,0 +1,171 @@
+"""What a runner's jobs have started, found wherever it went: ended with its job, or with the runner."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from runner import guard
+from runner.leftovers import Leftovers
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+log = structlog.stdlib.get_logger("runner")
+
+
+class Descendants:
+    """Knows every job's process group and mark, and tells the guard and the notes for the next runner of them.
+
+    On Linux what a job's processes leave without a parent becomes a child of the runner: it is ended with its job, and
+    reaped when it ends by itself. Elsewhere only the groups are known.
+    """
+
+    def __init__(self, leftovers: Leftovers | None = None) -> None:
+        self._leftovers = leftovers
+        self._jobs: dict[int, str] = {}
+        self._starting = 0
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Adopt orphans of ours from now on, reap them, and start the guard; end what a killed runner has left."""
+        if self._leftovers is not None:
+            self._leftovers.end()
+        if sys.platform == "linux":
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.reap)
+        self._start_guard()
+
+    def close(self) -> None:
+        """End what is left of all jobs, and the guard."""
+        self._kill(self._strays())
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._guard.wait(1)
+        if sys.platform == "linux":
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Take no child for an orphan while one is being started, which is known only afterwards."""
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
+
+    def begun(self, group: int, mark: str) -> None:
+        """A job's process has started as the leader of this group, with this mark in its environment."""
+        self._jobs[group] = mark
+        if self._leftovers is not None:
+            self._leftovers.note(group, mark)
+        self._tell_guard(f"+ {group} {mark}")
+
+    async def ended(self, group: int) -> None:
+        """The job's leader has ended and its group was killed: kill what has left the group."""
+        mark = self._jobs.pop(group)
+        for _ in range(guard.ROUNDS):
+            if not self._kill(self._strays(mark)):
+                break
+            await asyncio.sleep(guard.ROUND_SECONDS)
+        else:
+            log.warning("processes_left", group=group)
+        if self._leftovers is not None:
+            self._leftovers.forget(group)
+        self._tell_guard(f"- {group}")
+
+    def outside(self, group: int) -> list[int]:
+        """Live processes of a job that have left its group."""
+        mark = self._jobs.get(group)
+        if sys.platform != "linux" or mark is None:
+            return []
+        found = {*guard.descendants([group]), *self._with_descendants(self._strays(mark))}
+        return [pid for pid in found if guard.status_of(pid) not in ("Z", "X", None) and _group_of(pid) != group]
+
+    def reap(self) -> None:
+        """Take note of the ends of orphans; what asyncio started it reaps itself."""
+        if self._starting:
+            return
+        for pid in self._orphans():
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+    def _orphans(self) -> list[int]:
+        own = {*self._jobs, self._guard.pid if self._guard else 0}
+        return [pid for pid in guard.children_of(os.getpid()) if pid not in own]
+
+    def _strays(self, mark: str | None = None) -> list[int]:
+        """Orphans of this job, or of one that has ended; without others at work all, whatever they did to their mark.
+
+        As PID 1 others' orphans come to us as well: those without a mark are left alone.
+        """
+        if sys.platform != "linux" or (self._starting and mark is None):
+            return []
+        working = set(self._jobs.values()) - {mark}
+        is_alone = not working and not self._starting and os.getpid() != 1
+        strays: list[int] = []
+        for pid in self._orphans():
+            found = guard.mark_of(pid)
+            is_ended = found is not None and found not in working and not self._starting
+            if is_alone or is_ended or (found is not None and found == mark):
+                strays.append(pid)
+        return strays
+
+    def _kill(self, strays: list[int]) -> bool:
+        """Kill them and what they started; whether there were any that lived."""
+        alive = [pid for pid in self._with_descendants(strays) if guard.status_of(pid) not in ("Z", "X", None)]
+        for pid in alive:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        self.reap()
+        return bool(alive)
+
+    @staticmethod
+    def _with_descendants(pids: list[int]) -> list[int]:
+        return list(dict.fromkeys([*pids, *guard.descendants(pids)]))
+
+    def _start_guard(self) -> None:
+        try:
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", guard.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._guard = None
+            log.warning("no_guard", reason=str(error))
+
+    def _tell_guard(self, line: str) -> None:
+        """Tell it, or another one if it was killed, which gets to know of all jobs."""
+        if self._guard is not None and not self._write(line):
+            log.warning("guard_killed", pid=self._guard.pid)
+            self._guard.wait()
+            self._start_guard()
+            self._write("\n".join(f"+ {group} {mark}" for group, mark in self._jobs.items()))
+
+    def _write(self, text: str) -> bool:
+        """Give the guard these lines; whether it is there to read them."""
+        pipe = self._guard.stdin if self._guard else None
+        try:
+            if pipe is not None:
+                pipe.write(f"{text}\n".encode())
+                pipe.flush()
+        except OSError:
+            return False
+        return pipe is not None
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0

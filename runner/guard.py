@@ -1,0 +1,121 @@
+"""Ends a runner's jobs when the runner is gone, however it went: `kill -9` and the kernel's out-of-memory killer too.
+
+A process of its own, of the standard library alone, started by the runner with one end of a pipe as stdin. Lines name a
+job's process group that has begun (`+ GROUP MARK`) or ended (`- GROUP`); the end of the file is the end of the runner.
+A parent-death signal would reach the job's first process alone, is tied to the thread that started it, is cleared by
+some programs, and needs code between fork and exec; this reaches everything that the job has started.
+"""
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+# In the environment of everything that a job starts: by it a process that has left the group is found.
+MARK = "COORDINATOR_RUN_PROCESSES"
+# What is killed may just have started something: looked for again, so often at most.
+ROUNDS = 20
+ROUND_SECONDS = 0.02
+
+
+def main() -> None:
+    """Read which groups there are until the runner is gone, then kill those that are left."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    jobs: dict[int, tuple[str, str | None]] = {}
+    for line in sys.stdin:
+        match line.split():
+            case ["+", group, mark]:
+                jobs[int(group)] = mark, started_at(int(group))
+            case ["-", group]:
+                jobs.pop(int(group), None)
+    for group, (_, started) in jobs.items():
+        kill_group(group, started)
+    kill_marked({mark for mark, _ in jobs.values()})
+
+
+def kill_group(group: int, started: str | None) -> None:
+    """Kill the group, unless its number belongs to a process by now that started at another time."""
+    # Without a process of that number the group is still the same one: its number is not given again while it lives.
+    if started_at(group) in (started, None):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def kill_marked(marks: Collection[str], name: str = MARK) -> list[int]:
+    """Kill all processes of these marks and their descendants (Linux); which they were."""
+    killed: list[int] = []
+    for _ in range(ROUNDS if marks else 0):
+        found = [pid for pid in pids() if pid != os.getpid() and mark_of(pid, name) in marks]
+        found = [pid for pid in (*found, *descendants(found)) if status_of(pid) not in ("Z", "X", None)]
+        if not found:
+            break
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed += found
+        time.sleep(ROUND_SECONDS)
+    return killed
+
+
+def pids() -> Iterator[int]:
+    """All processes, where there is /proc."""
+    with suppress(OSError):
+        yield from (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def mark_of(pid: int, name: str = MARK) -> str | None:
+    """The mark in the process's environment as it was started with; None without, or if it is not ours to read."""
+    try:
+        found = re.search(rb"(?:^|\0)" + name.encode() + rb"=([^\0]*)", Path(f"/proc/{pid}/environ").read_bytes())
+    except OSError:
+        return None
+    return found[1].decode(errors="replace") if found else None
+
+
+def children_of(pid: int) -> list[int]:
+    """Its children, zombies included; none where the kernel does not list them."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                found += map(int, (thread / "children").read_bytes().split())
+    return found
+
+
+def descendants(roots: Collection[int]) -> list[int]:
+    """All that these have started and that has not lost its parent since, as of now; without themselves."""
+    found: dict[int, None] = {}
+    left = list(roots)
+    while left:
+        fresh = [child for child in children_of(left.pop()) if child not in found]
+        found.update(dict.fromkeys(fresh))
+        left += fresh
+    return list(found)
+
+
+def started_at(pid: int) -> str | None:
+    """What tells it from another process of the same number: ticks since boot. None when there is none, or no /proc."""
+    fields = _stat(pid)
+    return fields[19] if fields else None
+
+
+def status_of(pid: int) -> str | None:
+    """One letter of proc(5): Z for a zombie. None when there is none."""
+    fields = _stat(pid)
+    return fields[0] if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+if __name__ == "__main__":
+    main()

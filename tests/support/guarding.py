@@ -1,0 +1,39 @@
+"""Ends what a test process has started when that is gone, however it went: Ctrl-C twice, `kill -9`, a time limit."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+# In the environment of everything that a test process starts.
+MARK = "TEST_PROCESSES"
+_ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Have the scratch directory cleared and marked processes killed when this process ends, in order or not."""
+    os.environ[MARK] = uuid4().hex
+    command = [sys.executable, "-m", "tests.support.guarding", str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=_ROOT, start_new_session=True):
+        yield
+    del os.environ[MARK]
+
+
+def _guard(path: Path) -> None:
+    """Wait for the end of the process that holds our stdin, then end what it has left."""
+    sys.stdin.buffer.read()
+    # Slow to import, and a light process is enough for the wait.
+    from runner.guard import kill_marked  # noqa: PLC0415 needed at the end alone
+    from tests.support.servers import clear  # noqa: PLC0415 needed at the end alone
+
+    if path.exists():
+        clear(path)
+    kill_marked({os.environ[MARK]}, MARK)
+
+
+if __name__ == "__main__":
+    _guard(Path(sys.argv[1]))

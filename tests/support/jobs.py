@@ -1,0 +1,59 @@
+"""Jobs that leave their process group, each in its own way, and that say who they are."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.coordination import is_alive
+from tests.support.waiting import eventually
+
+# Writes its process id to the file given and sleeps; `sh -c` so that nothing of Python's start-up is in the way.
+SLEEP = "echo $$ > {0}.new && mv {0}.new {0} && exec sleep 600"
+# A grandchild in a session of its own whose parent has ended, as daemons are.
+DAEMON = (
+    "import os, sys\n"
+    "if os.fork() == 0:\n"
+    "    os.setsid()\n"
+    "    if os.fork() == 0: os.execve('/bin/sh', ['sh', '-c', sys.argv[1]], eval(sys.argv[2]))\n"
+    "    os._exit(0)\n"
+    "os.wait()\n"
+)
+
+
+def sleeping(path: Path) -> str:
+    """A shell command that says its process id in this file."""
+    return SLEEP.format(path)
+
+
+def in_group(path: Path) -> list[str]:
+    """A child of the leader's."""
+    return ["sh", "-c", sleeping(path)]
+
+
+def in_session(path: Path) -> list[str]:
+    """A child in a session of its own."""
+    return ["setsid", "sh", "-c", sleeping(path)]
+
+
+def daemon(path: Path, *, environment: str = "dict(os.environ)") -> list[str]:
+    """A process without a parent of the job, in a session of its own."""
+    return [sys.executable, "-c", DAEMON, sleeping(path), environment]
+
+
+def script_of(commands: Sequence[Sequence[str]], then: str) -> str:
+    """A job's script in Python: starts these side by side, waits until each has said who it is, then goes on."""
+    return (
+        f"import os, subprocess, sys, time\nfor command in {[list(one) for one in commands]!r}: subprocess.Popen(command)\n"
+        f"{then}"
+    )
+
+
+def pid_in(path: Path) -> int:
+    """The process id in the file, once it is there."""
+    eventually(path.exists, 20, what=path.name)
+    return int(path.read_text())
+
+
+def until_dead(pids: Sequence[int], within: float = 10) -> None:
+    """Wait until none of these lives."""
+    eventually(lambda: not any(map(is_alive, pids)), within, what="the end of the processes")
