@@ -8,21 +8,19 @@ from typing import Any, Final, NamedTuple
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
+from app.body_limits import UNCOUNTED_BYTES, UPLOAD, Upload
+from app.json_scan import contains, survey
+
 MAX_DEPTH: Final = 64
-# An empty list of two bytes becomes some hundred in memory: 16 MiB of them would be a gigabyte.
-MAX_CONTAINERS: Final = 200_000
-# To see how deep so many are nested is cheap; more are taken for deep.
-FEW_CONTAINERS: Final = 10_000
+# Lists, objects and commas: two bytes of each become a hundred in memory, 16 MiB of them a gigabyte.
+MAX_VALUES: Final = 200_000
 MAX_KEY_SHOWN: Final = 64
 SMALLEST_INT: Final = -(2**63)
 LARGEST_INT: Final = 2**63 - 1
 
 # Most bodies hold none of these and need no walk: escapes of NUL and surrogates, 19 digits, raw NUL.
 _SUSPECT: Final = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[0-9]{19}")
-# Possessive, and to the end where none closes: no body makes it look at a byte twice.
-_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_INNERMOST: Final = re.compile(rb"\{\}|\[\]")
+_SUSPECT_BYTES: Final = 19
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Loc = tuple[str | int, ...]
@@ -57,7 +55,10 @@ class Gone(Exception):
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body, at most ``limit`` bytes. Raises TooLarge (before reading, if the length is announced), Gone."""
+    """Return the body, at most ``limit`` bytes. Raises TooLarge (before reading, if the length is announced), Gone, and
+    Unavailable when the process holds so many bodies that this one had to wait too long.
+    """
+    upload: Upload = request.scope[UPLOAD]
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and len(announced) < 20 and int(announced) > limit:
         raise TooLarge(f"Request body is larger than {limit} bytes")
@@ -68,6 +69,8 @@ async def read_body(request: Request, limit: int) -> bytes:
             size += len(chunk)
             if size > limit:
                 raise TooLarge(f"Request body is larger than {limit} bytes")
+            if size > UNCOUNTED_BYTES:
+                await upload.take(size - UNCOUNTED_BYTES - upload.size)
             chunks.append(chunk)
     except ClientDisconnect as gone:
         raise Gone from gone
@@ -92,32 +95,16 @@ def parse_strict(raw: bytes) -> Document:
     """Return the body of a submission. Raises Invalid when it is no JSON at all, or no UTF-8, and TooLarge when more
     would be made of it than its size tells.
     """
-    containers = _containers(raw)
-    # Brackets within texts are none; they are looked for only when there are too many.
-    if containers > MAX_CONTAINERS and _containers(_STRING.sub(b"", raw)) > MAX_CONTAINERS:
-        raise TooLarge(f"Request body has more than {MAX_CONTAINERS} lists and objects")
-    suspect = _SUSPECT.search(raw) is not None or nested_deeper(raw, MAX_DEPTH)
+    found = survey(raw, MAX_DEPTH, MAX_VALUES)
+    if found.values > MAX_VALUES:
+        raise TooLarge(f"Request body has more than {MAX_VALUES} lists, objects and members of them")
+    suspect = found.is_deep or contains(raw, _SUSPECT, _SUSPECT_BYTES)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as refused:
         return Document(_parse_slowly(raw, refused), suspect=True)
     # orjson turns integers beyond 64 bits into floats; the standard parser keeps them to be seen.
     return Document(_parse_slowly(raw, None) if suspect else value, suspect)
-
-
-def nested_deeper(raw: bytes, limit: int) -> bool:
-    """Whether the JSON text may nest lists and objects deeper than ``limit``: it does, is none, or has very many."""
-    containers = _containers(raw)
-    if containers <= limit or containers > FEW_CONTAINERS:
-        return containers > limit
-    brackets = _STRING.sub(b"", raw).translate(None, _NO_BRACKETS)
-    for _ in range(limit):
-        brackets = _INNERMOST.sub(b"", brackets)
-    return bool(brackets)
-
-
-def _containers(raw: bytes) -> int:
-    return raw.count(b"[") + raw.count(b"{")
 
 
 def _parse_slowly(raw: bytes, refused: orjson.JSONDecodeError | None) -> Any:

@@ -1,6 +1,8 @@
 """What a route needs besides its request: the web process it runs in, who is calling, and the body."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -9,6 +11,8 @@ from app.bodies import Fault, Invalid, first_fault, parse_strict, read_body
 from app.lenient import parse_lenient
 from app.web import Web
 from models.base import Caller
+
+Parsed = TypeVar("Parsed")
 
 
 def _given() -> None:
@@ -23,21 +27,31 @@ TheCaller = Annotated[Caller, Depends(_given)]
 
 async def strict_body(request: Request, limit: int, *, instead_of_none: bytes = b"") -> Any:
     """Return the parsed body of a submission or setting. Raises Invalid, TooLarge."""
-    document = parse_strict(await read_body(request, limit) or instead_of_none)
+    return await parsed(request, _strict, await read_body(request, limit) or instead_of_none)
+
+
+async def lenient_object(request: Request, limit: int, *, fields_below: int = 0) -> dict[str, Any]:
+    """Return the body of a report, whatever it holds. Raises Invalid only when it is no JSON object."""
+    return await parsed(request, partial(parse_object, fields_below=fields_below), await read_body(request, limit))
+
+
+async def parsed(request: Request, parse: Callable[[bytes], Parsed], raw: bytes) -> Parsed:
+    """Return what ``parse`` makes of a body: in a thread when it is large."""
+    web: Web = request.scope["app"].state.web
+    return await web.parser.run(parse, raw)
+
+
+def parse_object(raw: bytes, *, fields_below: int = 0) -> dict[str, Any]:
+    """Return the object that a report's body is. Raises Invalid only when it is none."""
+    value = parse_lenient(raw, fields_below=fields_below)
+    if not isinstance(value, dict):
+        raise Invalid([Fault("dict_type", ("body",), "Should be an object")])
+    return value
+
+
+def _strict(raw: bytes) -> Any:
+    document = parse_strict(raw)
     fault = first_fault(document.value, ("body",)) if document.suspect else None
     if fault is not None:
         raise Invalid([fault])
     return document.value
-
-
-async def lenient_object(request: Request, limit: int) -> dict[str, Any]:
-    """Return the body of a report, whatever it holds. Raises Invalid only when it is no JSON object."""
-    return parse_object(await read_body(request, limit))
-
-
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """Return the object that a report's body is. Raises Invalid only when it is none."""
-    value = parse_lenient(raw)
-    if not isinstance(value, dict):
-        raise Invalid([Fault("dict_type", ("body",), "Should be an object")])
-    return value

@@ -9,7 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.body_limits import UPLOAD, Upload
+from app.callers import OPEN
 from app.entrance import let_in
+from app.limits import name_of
 
 
 class Endpoint(APIRoute):
@@ -31,8 +34,14 @@ def _app_of(endpoint: Callable[..., Awaitable[Response]]) -> ASGIApp:
         request = Request(scope, receive, send)
         web = scope["app"].state.web
         credential = await let_in(web, request)
+        upload = Upload(web.uploads, "" if credential is OPEN else name_of(credential))
+        scope[UPLOAD] = upload
         given = {"request": request, "web": web, "caller": credential.caller, **scope["path_params"]}
-        response = await endpoint(**{name: given[name] for name in wanted})
+        try:
+            response = await endpoint(**{name: given[name] for name in wanted})
+        finally:
+            if upload.size:
+                upload.release()
         await response(scope, receive, send)
 
     return app

@@ -7,34 +7,59 @@ from typing import Any, Final
 
 import orjson
 
-from app.bodies import MAX_DEPTH, Fault, Invalid, nested_deeper
+from app.bodies import MAX_DEPTH, Fault, Invalid, TooLarge
+from app.json_scan import TooManyValues, Unbalanced, contains, shortened, survey
 
-_MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 # orjson makes floats of integers beyond 64 bits; the standard parser keeps them.
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_LONG_NUMBER_BYTES: Final = 19
+_LIST: Final = re.compile(rb"\s*\[")
 MAX_DIGITS: Final = 4000
+# A few bytes of each become a hundred in memory. A field with which a body would have more is kept as text.
+MAX_VALUES: Final = 500_000
+# A thousand events or reports have a tenth of them outside of the values of their fields.
+MAX_VALUES_ABOVE: Final = 100_000
 
 
-def parse_lenient(raw: bytes, extra_depth: int = 0) -> Any:
+def parse_lenient(raw: bytes, *, extra_depth: int = 0, fields_below: int = 0) -> Any:
     """Return the body of an event or report; what orjson refuses is read by the standard parser.
 
-    NaN and infinities become null, bad UTF-8 U+FFFD, what is nested deeper than 64 (+ ``extra_depth``, for the list
-    around several events) the text it was. Raises Invalid only for what is no JSON at all.
+    NaN and infinities become null, bad UTF-8 U+FFFD. Lists and objects nested deeper than 64 (+ ``extra_depth``, for
+    the list around several events) become the text they were; so does the value of a field, ``fields_below`` levels
+    below the outermost object or list of objects, with which the body would have more than MAX_VALUES. Raises Invalid
+    for what is no JSON at all, and TooLarge for more than MAX_VALUES_ABOVE outside of such fields.
     """
-    limit = MAX_DEPTH + extra_depth
-    deep = nested_deeper(raw, limit)
-    if not deep and not _LONG_NUMBER.search(raw):
+    deepest = MAX_DEPTH + extra_depth
+    found = survey(raw, deepest, MAX_VALUES)
+    if found.is_deep or found.values > MAX_VALUES:
+        raw = _shortened(raw, deepest, fields_below + (3 if _LIST.match(raw) else 2))
+    if not contains(raw, _LONG_NUMBER, _LONG_NUMBER_BYTES):
         try:
             return orjson.loads(raw)
         except orjson.JSONDecodeError:
             pass
     text = raw.decode("utf-8", errors="replace")
-    if deep:
-        text = _flattened(text, limit)
     try:
         return json.loads(text, strict=False, parse_constant=lambda _: None, parse_float=_finite, parse_int=_integer)
     except json.JSONDecodeError as bad:
-        raise Invalid([Fault("json_invalid", ("body", bad.pos), "JSON decode error")]) from bad
+        raise _no_json(bad.pos) from bad
+    except RecursionError as bad:
+        raise _no_json(0) from bad
+
+
+def _shortened(raw: bytes, deepest: int, field_depth: int) -> bytes:
+    try:
+        return shortened(
+            raw, deepest=deepest, field_depth=field_depth, most=MAX_VALUES, most_above=MAX_VALUES_ABOVE
+        )
+    except Unbalanced as bad:
+        raise _no_json(len(raw)) from bad
+    except TooManyValues as bad:
+        raise TooLarge(f"Request body has more than {MAX_VALUES_ABOVE} values outside of its fields") from bad
+
+
+def _no_json(place: int) -> Invalid:
+    return Invalid([Fault("json_invalid", ("body", place), "JSON decode error")])
 
 
 def encode(value: Any) -> bytes:
@@ -54,22 +79,3 @@ def _integer(digits: str) -> int | str:
     # Python refuses to read more by default, and no reader of ours could use it.
     return int(digits) if len(digits) <= MAX_DIGITS else digits
 
-
-def _flattened(text: str, limit: int) -> str:
-    """Return the JSON text with every array and object deeper than ``limit`` replaced by its own text as a string."""
-    parts: list[str] = []
-    depth = kept = start = 0
-    for mark in _MARKS.finditer(text):
-        match mark.group()[0]:
-            case "[" | "{":
-                depth += 1
-                if depth == limit + 1:
-                    start = mark.start()
-                    parts.append(text[kept:start])
-            case "]" | "}":
-                if depth == limit + 1:
-                    kept = mark.end()
-                    parts.append(json.dumps(text[start:kept]))
-                depth -= 1
-    parts.append(text[kept:])
-    return "".join(parts)

@@ -40,7 +40,7 @@ class CallerLimits:
         """Let so many submissions of the caller pass. Raises TooMany."""
         if credential is OPEN or not self._submissions.amount:
             return
-        await self._spend(self._submissions, _name_of(credential), max(1, runs))
+        await self._spend(self._submissions, name_of(credential), max(1, runs))
 
     async def append(self, credential: Credential, session_id: str, events: int = 1) -> None:
         """Let so many events of a session pass. Raises TooMany; a runner's are delayed instead, 5 s at most."""
@@ -48,7 +48,7 @@ class CallerLimits:
             return
         try:
             # Of another caller's session nothing is used up.
-            await self._spend(self._events, f"{_name_of(credential)}/{session_id[:128]}", max(1, events))
+            await self._spend(self._events, f"{name_of(credential)}/{session_id[:128]}", max(1, events))
         except TooMany as refused:
             if credential.caller.role is not Role.RUNNER:
                 raise
@@ -57,7 +57,7 @@ class CallerLimits:
     async def look(self, credential: Credential) -> None:
         """Let the caller read; a user who reads more than others could beside it waits for its turn, 1 s at most."""
         if credential.caller.role is Role.USER:
-            await self._reads.wait(_name_of(credential))
+            await self._reads.wait(name_of(credential))
 
     async def reject(self) -> None:
         """Wait until somebody may be told that its credential is not good; all of them take turns together."""
@@ -69,7 +69,7 @@ class CallerLimits:
         if credential is OPEN or not self._most_streams:
             yield
             return
-        name = _name_of(credential)
+        name = name_of(credential)
         streams = self._streams.setdefault(name, OrderedDict())
         mine = object()
         streams[mine] = end
@@ -94,7 +94,7 @@ class CallerLimits:
             raise TooMany(quota.name, quota.amount, refusal.remaining, refusal.reset)
 
 
-def _name_of(credential: Credential) -> str:
+def name_of(credential: Credential) -> str:
     """All credentials of one owner are one caller; admins without an owner are told apart by their keys."""
     caller = credential.caller
     return f"{caller.role}:{caller.owner}" if caller.owner is not None else f"key:{credential.key_id}"

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from app.batching import Attempts, held
+from app.body_limits import BodyParser, Uploads
 from app.callers import Callers
 from app.drain import Drain
 from app.feed import Feed
@@ -66,6 +67,8 @@ class Web:
         following = Attempts(self._following, self._contact)
         self.feed = Feed(following, self.reads, settings, drain)
         self.caller_limits = CallerLimits(settings, drain)
+        self.uploads = Uploads(settings.bodies_bytes, settings.report_hold_seconds)
+        self.parser = BodyParser()
         self.callers = Callers(settings, following, self.reads, self.writes)
         letters = Letters(self.polls.deliver, self.feed.ring, self.polls.look_again, self._listening)
         self.mailbox = Mailbox(settings, self.instance, letters)
@@ -93,6 +96,7 @@ class Web:
         await self.bells.stop()
         await self._poll_wakeups.close()
         await self.caller_limits.close()
+        self.parser.close()
         for engine in (self._writing, self._reading, self._following):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):

@@ -144,6 +144,9 @@ class Settings(BaseSettings):
     parameters_bytes: Bytes = _about(256 * 1024, "`parameters` of one run")
     event_bytes: Bytes = _about(16 * 1024**2, "One event; its oversized fields are left out beyond")
     body_bytes: Bytes = _about(64 * 1024**2, "Any body; refused beyond")
+    bodies_bytes: Bytes = _about(
+        128 * 1024**2, "Bodies a web process holds at once, half of it of one caller; others wait"
+    )
     submissions_per_minute: CountOrOff = _about(600, "Runs one caller may submit a minute; 0: any number")
     events_per_minute: CountOrOff = _about(6000, "Events a caller may append to a session a minute; 0: any number")
     reads_per_second: CountOrOff = _about(

@@ -10,7 +10,7 @@ from app import docs, openapi
 from app.batching import Unavailable
 from app.bodies import Fault, Gone, Invalid, read_body
 from app.callers import OPEN
-from app.deps import TheCaller, TheWeb, lenient_object, parse_object, strict_body
+from app.deps import TheCaller, TheWeb, lenient_object, parse_object, parsed, strict_body
 from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.hangup import hang_up
@@ -117,7 +117,7 @@ async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Respons
 @router.post("/runs/report", responses=docs.REPORTED_MANY, openapi_extra=openapi.fields(docs.REPORTS))
 async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Report of many runs at once, in order; a run may appear twice (started, then completed)."""
-    body = await lenient_object(request, web.settings.body_bytes)
+    body = await lenient_object(request, web.settings.body_bytes, fields_below=2)
     runner_id, given = runner_id_of(body), body.get("reports")
     if not isinstance(given, list) or len(given) > MOST_REPORTS:
         raise Invalid([Fault("list_type", ("body", "reports"), f"Should be a list of at most {MOST_REPORTS} reports")])
@@ -177,7 +177,7 @@ async def session_ended(session_id: str, request: Request, web: TheWeb, caller: 
 
 async def _report(web: TheWeb, caller: Caller, request: Request, run_id: str, outcome: Outcome) -> Response:
     raw = await read_body(request, web.settings.body_bytes)
-    body = parse_object(raw)
+    body = await parsed(request, parse_object, raw)
     report = report_of(body, run_id, runner_id_of(body), outcome, caller.scope)
     web.signs.seen([(report.runner_id, report.subject)])
     accepted(await web.held(lambda: web.verbs.report.one(report, len(raw))))

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from app import docs, openapi
 from app.batching import Unavailable
 from app.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body
-from app.deps import TheCaller, TheWeb, strict_body
+from app.deps import TheCaller, TheWeb, parsed, strict_body
 from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.hangup import hang_up
@@ -50,7 +50,7 @@ async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Respon
 @router.post("/runs/batch", openapi_extra=openapi.body(SubmitBatch), responses=docs.BATCH)
 async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Submit up to 1000 runs, each of which may carry an `idempotency_key`; one bad run never fails the others."""
-    document = parse_strict(await read_body(request, web.settings.batch_bytes))
+    document = await parsed(request, parse_strict, await read_body(request, web.settings.batch_bytes))
     bodies = document.value.get("runs") if isinstance(document.value, dict) else None
     if not isinstance(bodies, list) or len(bodies) > MOST_IN_BATCH:
         raise Invalid([Fault("list_type", ("body", "runs"), f"Should be a list of at most {MOST_IN_BATCH} runs")])

@@ -1,6 +1,7 @@
 """Events of a session: written by runners, never refused for their content; read in feed order (PROTOCOL, Sessions)."""
 
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -8,8 +9,8 @@ from starlette.responses import Response
 
 from app import docs, openapi
 from app.batching import Unavailable
-from app.bodies import Fault, Invalid, read_body
-from app.deps import TheCaller, TheWeb
+from app.bodies import Fault, Invalid, Loc, read_body
+from app.deps import TheCaller, TheWeb, parsed
 from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.event_bodies import new_event
@@ -52,26 +53,51 @@ async def read_events(session_id: str, request: Request, web: TheWeb, caller: Th
 async def append_event(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Store an event, or a list of at most 1000; an `event_key` that is stored already makes a retry harmless."""
     raw = await read_body(request, web.settings.body_bytes)
-    given = parse_lenient(raw, extra_depth=1)
-    count = len(given) if isinstance(given, list) else 1
-    await web.caller_limits.append(credential_of(request), session_id, count)
-    if isinstance(given, list):
-        return await _append_many(given, session_id, web, caller)
-    event, size = new_event(given, session_id, caller, web.settings.event_bytes, ("body",))
+    credential = credential_of(request)
+    await web.caller_limits.append_bytes(credential, len(raw))
+    given = await parsed(request, partial(_taken, session_id, caller, web.settings.event_bytes), raw)
+    del raw
+    await web.caller_limits.append(credential, session_id, len(given.items))
+    if given.is_list:
+        return await _append_many(given.items, web)
+    item = given.items[0]
+    if isinstance(item, Exception):
+        raise item
+    event, size = item
     accepted(await web.held(lambda: web.verbs.append.one(event, size)))
     return Json(OK, 201)
 
 
-async def _append_many(given: list[Any], session_id: str, web: TheWeb, caller: Caller) -> Response:
+class _Given(NamedTuple):
+    """The events of a body with their sizes; in the place of one that is none, the reason."""
+
+    items: list[tuple[NewEvent, int] | Invalid | BadRequest]
+    is_list: bool
+
+
+def _taken(session_id: str, caller: Caller, most_bytes: int, raw: bytes) -> _Given:
+    """Parse a body to what is stored of it. Raises Invalid, TooLarge."""
+    given = parse_lenient(raw, extra_depth=1)
+    if not isinstance(given, list):
+        return _Given([_item(given, session_id, caller, most_bytes, ("body",))], is_list=False)
     if len(given) > MOST_EVENTS:
         raise Invalid([Fault("too_long", ("body",), f"Should be a list of at most {MOST_EVENTS} events")])
-    results: list[dict[str, Any]] = [{} for _ in given]
-    events: dict[int, tuple[NewEvent, int]] = {}
-    for place, body in enumerate(given):
-        try:
-            events[place] = new_event(body, session_id, caller, web.settings.event_bytes, ("body", place))
-        except (Invalid, BadRequest) as refused:
-            results[place] = item_problem(refused)
+    items = [_item(body, session_id, caller, most_bytes, ("body", place)) for place, body in enumerate(given)]
+    return _Given(items, is_list=True)
+
+
+def _item(
+    body: Any, session_id: str, caller: Caller, most_bytes: int, at: Loc
+) -> tuple[NewEvent, int] | Invalid | BadRequest:
+    try:
+        return new_event(body, session_id, caller, most_bytes, at)
+    except (Invalid, BadRequest) as refused:
+        return refused
+
+
+async def _append_many(items: list[tuple[NewEvent, int] | Invalid | BadRequest], web: TheWeb) -> Response:
+    results = [item_problem(item) if isinstance(item, Exception) else {} for item in items]
+    events = {place: item for place, item in enumerate(items) if not isinstance(item, Exception)}
     outcomes = await web.held(lambda: _all_stored(web, list(events.values())))
     if outcomes and all(isinstance(outcome, NotFound) for outcome in outcomes):
         accepted(outcomes[0])
