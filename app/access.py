@@ -4,8 +4,8 @@ What is not in it is for admins only. What a role sees of the things an endpoint
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum, auto
 from typing import Final
 
 from fastapi.routing import iter_route_contexts
@@ -24,6 +24,18 @@ class Patience(Enum):
     STREAM = auto()  # a stream that ends at once: a browser gives up for good on anything but 200
 
 
+class Counted(StrEnum):
+    """The limit of a caller under which a write falls (app/limits.py, docs/limits.md)."""
+
+    # Counted by the routes, since one request may hold many.
+    SUBMISSIONS = "submissions"
+    EVENTS = "events"
+    # Counted where the request is let in, one each.
+    CHANGES = "changes"
+    REGISTRATIONS = "registrations"
+    REPORTS = "reports"
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """What each role may do with an endpoint, in the words of the table; None: nothing (403)."""
@@ -35,6 +47,7 @@ class Access:
     public: bool = False
     # The service's own description: public when COORDINATOR_PUBLIC_DOCS says so.
     is_about: bool = False
+    counted: Counted | None = None
 
     def allows(self, role: Role) -> bool:
         """Whether the role may call the endpoint at all."""
@@ -56,34 +69,38 @@ _PUBLIC: Final = Access("yes", "yes", "yes", public=True)
 _EVERYBODY: Final = Access("yes", "yes", "yes")
 _ABOUT: Final = Access("yes", "yes", "yes", is_about=True)
 _THINGS: Final = Access(user=_OWN, runner=_TREES)
-_SENT_ONCE: Final = Access(user=_OWN, runner=_TREES, patience=Patience.HELD)
+_SUBMISSION: Final = replace(_THINGS, counted=Counted.SUBMISSIONS)
+_CHANGE: Final = replace(_THINGS, counted=Counted.CHANGES)
+_BIND: Final = replace(_CHANGE, patience=Patience.HELD)
+_EVENT: Final = replace(_THINGS, patience=Patience.HELD, counted=Counted.EVENTS)
 _RUNNER: Final = Access(runner=_ITSELF)
-_REPORT: Final = Access(runner=_ITSELF, patience=Patience.HELD)
+_REGISTRATION: Final = replace(_RUNNER, counted=Counted.REGISTRATIONS)
+_REPORT: Final = Access(runner=_ITSELF, patience=Patience.HELD, counted=Counted.REPORTS)
 
 NOBODY_ELSE: Final = Access()
 
 ACCESS: Final[Mapping[str, Access]] = {
-    "POST /runs": _THINGS,
-    "POST /runs/batch": _THINGS,
+    "POST /runs": _SUBMISSION,
+    "POST /runs/batch": _SUBMISSION,
     "GET /runs": _THINGS,
     "GET /runs/{run_id}": _THINGS,
     "GET /runs/{run_id}/result": _THINGS,
-    "POST /runs/{run_id}/stop": _THINGS,
+    "POST /runs/{run_id}/stop": _CHANGE,
     "GET /sessions": _THINGS,
     "GET /sessions/{session_id}": _THINGS,
     "GET /sessions/{session_id}/status": _THINGS,
     "GET /sessions/{session_id}/result": _THINGS,
     "GET /sessions/{session_id}/affinity": _THINGS,
-    "POST /sessions/{session_id}/bind": _SENT_ONCE,
-    "PATCH /sessions/{session_id}/metadata": _THINGS,
-    "POST /sessions/{session_id}/stop": _THINGS,
-    "DELETE /sessions/{session_id}": _THINGS,
+    "POST /sessions/{session_id}/bind": _BIND,
+    "PATCH /sessions/{session_id}/metadata": _CHANGE,
+    "POST /sessions/{session_id}/stop": _CHANGE,
+    "DELETE /sessions/{session_id}": _CHANGE,
     "GET /sessions/{session_id}/events": _THINGS,
-    "POST /sessions/{session_id}/events": _SENT_ONCE,
+    "POST /sessions/{session_id}/events": _EVENT,
     "GET /sse/sessions": Access(user=_OWN, patience=Patience.STREAM),
-    "POST /sse/ticket": Access(user=_OWN),
+    "POST /sse/ticket": Access(user=_OWN, counted=Counted.CHANGES),
     "GET /runner/runs": Access(runner=_ITSELF, patience=Patience.POLL),
-    "POST /runner/register": _RUNNER,
+    "POST /runner/register": _REGISTRATION,
     "POST /runner/heartbeat": _REPORT,
     "POST /runner/runs/report": _REPORT,
     "POST /runner/runs/{run_id}/started": _REPORT,
@@ -92,7 +109,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "POST /runner/runs/{run_id}/stopped": _REPORT,
     "POST /runner/sessions/{session_id}/status": _REPORT,
     "GET /runners": _RUNNER,
-    "DELETE /runners/{runner_id}": _RUNNER,
+    "DELETE /runners/{runner_id}": _REGISTRATION,
     "GET /agents": _EVERYBODY,
     "GET /capabilities": _EVERYBODY,
     "GET /mcp-servers": _EVERYBODY,

@@ -55,7 +55,7 @@ class Uploads:
 
     def __init__(self, most: int, patience_seconds: float) -> None:
         self._most = most
-        self._patience = patience_seconds
+        self.patience_seconds = patience_seconds
         self._all = _Held()
         self._callers: dict[str, _Held] = {}
         self._waiting: set[asyncio.Future[None]] = set()
@@ -75,7 +75,7 @@ class Uploads:
         held = (self._all, self._callers.setdefault(upload.caller, _Held()))
         for one in held:
             one.uploads.setdefault(upload)
-        deadline = asyncio.get_running_loop().time() + self._patience
+        deadline = asyncio.get_running_loop().time() + self.patience_seconds
         while not self._may_take(upload, size):
             await self._change(deadline)
         upload.size += size

@@ -9,9 +9,6 @@ from app.shapes import error as _error
 from models.statuses import ExecutionMode, RunStatus, RunType, SessionStatus
 
 AWAY: Final[Answers] = {503: _error("Postgres is away; see `Retry-After`", "Service temporarily unavailable")}
-TOO_MANY: Final[Answers] = {
-    429: _error("More than the caller may; see `Retry-After`", "Too many submissions: 600 a minute are allowed")
-}
 INVALID: Final[Answers] = {
     413: _error("Larger than allowed", "Request body is larger than 1048576 bytes"),
     422: _error("Not what is expected", [{"type": "missing", "loc": ["body", "type"], "msg": "Field required"}]),
@@ -82,7 +79,6 @@ SUBMITTED: Final[Answers] = {
     404: _error("Session or parent session is unknown", "Session 'X' not found"),
     409: _error("The session exists, or the key came with another body", "Session 'X' already exists"),
     **INVALID,
-    **TOO_MANY,
     **AWAY,
 }
 BATCH: Final[Answers] = {
@@ -91,7 +87,6 @@ BATCH: Final[Answers] = {
         {"results": [{"code": 201, **_SUBMITTED}, {"code": 404, "detail": Anything("Session 'X' not found")}]},
     ),
     **INVALID,
-    **TOO_MANY,
     **AWAY,
 }
 _LIST: Final = "`next_cursor` is there when there is more; `feed_cursor` is the feed's position of this snapshot"
@@ -199,7 +194,6 @@ EVENTS_STORED: Final[Answers] = {
     409: _error("The claim_token is not the run's current one", _STALE),
     413: _error("Over 64 MiB", "Request body is larger than 67108864 bytes"),
     422: INVALID[422],
-    **TOO_MANY,
     **AWAY,
 }
 DELETED: Final[Answers] = {

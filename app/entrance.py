@@ -44,6 +44,8 @@ async def let_in(web: Web, request: Request) -> Credential:
         raise Forbidden
     if request.method == "GET" and not is_public and access.patience is Patience.PROMPT:
         await web.caller_limits.look(credential)
+    if access.counted is not None:
+        await web.caller_limits.count(credential, access.counted)
     request.scope[CREDENTIAL] = credential
     return credential
 

@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from app.access import Counted
 from app.callers import OPEN, Credential
 from app.drain import Drain
 from app.problems import TooMany
-from app.turns import Turns
+from app.turns import MOST_CALLERS, Turns
 from models.base import Role
 from runtime.quotas import Quota, Quotas
 from runtime.settings import Settings
 
 # A deployed runner waits 35 s for an answer and sends each event once: what is late is taken all the same.
 LONGEST_DELAY: Final = 5.0
+# Bytes of events are counted in these: the counters keep one entry for each unit of a minute.
+EVENT_BYTES_UNIT: Final = 64 * 1024
+BY_ROUTES: Final = frozenset({Counted.SUBMISSIONS, Counted.EVENTS})
 # Of one caller in this process; beyond that it waits a little for the next one.
 REFUSALS_A_SECOND: Final = 20
 
@@ -31,26 +35,53 @@ class CallerLimits:
         self._reads = Turns(drain, settings.reads_per_second)
         self._refusals = Turns(drain, REFUSALS_A_SECOND)
         self._drain = drain
-        self._submissions = Quota("submissions", settings.submissions_per_minute)
-        self._events = Quota("events", settings.events_per_minute)
+        self._amounts = {
+            Counted.SUBMISSIONS: Quota("submissions", settings.submissions_per_minute),
+            Counted.EVENTS: Quota("events", settings.events_per_minute),
+            Counted.CHANGES: Quota("changes", settings.changes_per_minute),
+            Counted.REGISTRATIONS: Quota("registrations", settings.registrations_per_minute),
+            Counted.REPORTS: Quota("reports", settings.reports_per_minute),
+        }
+        self._event_bytes = Quota("64 KiB of events", -(-settings.event_bytes_per_minute // EVENT_BYTES_UNIT))
+        self._uncounted_bytes: OrderedDict[str, int] = OrderedDict()
         self._most_streams = settings.streams_per_caller
         self._streams: dict[str, OrderedDict[object, Callable[[], None]]] = {}
 
+    async def count(self, credential: Credential, counted: Counted) -> None:
+        """Let one request of a kind pass that is counted by requests. Raises TooMany; a runner's are delayed instead."""
+        if counted not in BY_ROUTES:
+            await self._pass(credential, self._amounts[counted], 1)
+
     async def submit(self, credential: Credential, runs: int = 1) -> None:
         """Let so many submissions of the caller pass. Raises TooMany."""
-        if credential is OPEN or not self._submissions.amount:
-            return
-        await self._spend(self._submissions, name_of(credential), max(1, runs))
+        await self._pass(credential, self._amounts[Counted.SUBMISSIONS], runs, delays_runners=False)
 
     async def append(self, credential: Credential, session_id: str, events: int = 1) -> None:
         """Let so many events of a session pass. Raises TooMany; a runner's are delayed instead, 5 s at most."""
-        if credential is OPEN or not self._events.amount:
+        # Of another caller's session nothing is used up.
+        await self._pass(credential, self._amounts[Counted.EVENTS], events, within=f"/{session_id[:128]}")
+
+    async def append_bytes(self, credential: Credential, size: int) -> None:
+        """Let so many bytes of events pass. Raises TooMany; a runner's are delayed instead, 5 s at most."""
+        if credential is OPEN:
+            return
+        name = name_of(credential)
+        units, rest = divmod(self._uncounted_bytes.pop(name, 0) + size, EVENT_BYTES_UNIT)
+        self._uncounted_bytes[name] = rest
+        if len(self._uncounted_bytes) > MOST_CALLERS:
+            self._uncounted_bytes.popitem(last=False)
+        if units:
+            await self._pass(credential, self._event_bytes, units)
+
+    async def _pass(
+        self, credential: Credential, quota: Quota, cost: int, *, within: str = "", delays_runners: bool = True
+    ) -> None:
+        if credential is OPEN or not quota.amount:
             return
         try:
-            # Of another caller's session nothing is used up.
-            await self._spend(self._events, f"{name_of(credential)}/{session_id[:128]}", max(1, events))
+            await self._spend(quota, f"{name_of(credential)}{within}", max(1, cost))
         except TooMany as refused:
-            if credential.caller.role is not Role.RUNNER:
+            if not delays_runners or credential.caller.role is not Role.RUNNER:
                 raise
             await asyncio.sleep(min(refused.reset, LONGEST_DELAY, self._drain.give_up_in()))
 
@@ -95,6 +126,6 @@ class CallerLimits:
 
 
 def name_of(credential: Credential) -> str:
-    """All credentials of one owner are one caller; admins without an owner are told apart by their keys."""
+    """Return the caller that a credential is counted as. All credentials of one owner are one caller; admins without an owner are told apart by their keys."""
     caller = credential.caller
     return f"{caller.role}:{caller.owner}" if caller.owner is not None else f"key:{credential.key_id}"

@@ -15,6 +15,7 @@ REFUSALS: Final = {
     "401": "No credential was shown, or something that is none",
     "403": "The credential was rejected, or its role may not do this",
 }
+TOO_MANY: Final = {"429": "More than the caller may do in a minute; see `Retry-After`"}
 
 _bodies: dict[str, type[BaseModel]] = {}
 
@@ -99,13 +100,15 @@ def describe(app: FastAPI) -> None:
 
 
 def _add_refusals(described: dict[str, Any]) -> None:
-    """What every endpoint says to who shows no credential, or none that will do, once credentials are asked for."""
+    """Add what endpoints answer once credentials are asked for: to callers without a good one, and beyond a limit."""
     content = {"application/json": {"schema": {"$ref": REF.format(model="Problem")}}}
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
-            if ACCESS.get(f"{method.upper()} {path}", NOBODY_ELSE).public:
+            access = ACCESS.get(f"{method.upper()} {path}", NOBODY_ELSE)
+            if access.public:
                 continue
-            for status, description in REFUSALS.items():
+            refusals = REFUSALS if access.counted is None else REFUSALS | TOO_MANY
+            for status, description in refusals.items():
                 operation["responses"].setdefault(status, {"description": description, "content": content})
 
 

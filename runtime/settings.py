@@ -149,6 +149,16 @@ class Settings(BaseSettings):
     )
     submissions_per_minute: CountOrOff = _about(600, "Runs one caller may submit a minute; 0: any number")
     events_per_minute: CountOrOff = _about(6000, "Events a caller may append to a session a minute; 0: any number")
+    event_bytes_per_minute: Annotated[int, Field(ge=0, le=2**40)] = _about(
+        256 * 1024**2, "Bytes of events a caller may append a minute; 0: any number"
+    )
+    changes_per_minute: CountOrOff = _about(
+        3000, "Changes, binds, stops, deletes and tickets of a caller a minute; 0: any number"
+    )
+    registrations_per_minute: CountOrOff = _about(
+        600, "Registrations and departures of a caller's runners a minute; 0: any number"
+    )
+    reports_per_minute: CountOrOff = _about(60_000, "Reports and heartbeats of a caller a minute; 0: any number")
     reads_per_second: CountOrOff = _about(
         50, "Reads of a user a second a process; more wait, 1 s at most; 0: any number"
     )

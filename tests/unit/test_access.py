@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.access import ACCESS, Access, access_table, endpoints
+from app.access import ACCESS, NOBODY_ELSE, Access, access_table, endpoints
 from app.endpoint import Endpoint
 from app.main import create_app
 from models.base import Role
@@ -49,3 +49,11 @@ def test_the_page_on_security_shows_the_table_as_it_is() -> None:
     page = PAGE.read_text()
     assert page == with_table(page)
     assert all(f"| `{name}` |" in page for name in ACCESS)
+
+
+def test_every_write_route_names_its_limit_and_no_read_does() -> None:
+    """A new write cannot be uncounted: what nothing is said about has no limit, and fails here."""
+    there = endpoints(create_app(Settings()).routes)
+    writes = {name for name in there if not name.startswith(("GET ", "HEAD "))}
+    assert len(writes) > 15
+    assert {name for name in there if ACCESS.get(name, NOBODY_ELSE).counted is not None} == writes

@@ -5,8 +5,8 @@ import json
 import orjson
 import pytest
 
-from app.bodies import Invalid
-from app.lenient import encode, parse_lenient
+from app.bodies import Invalid, TooLarge
+from app.lenient import MAX_VALUES, encode, parse_lenient
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,38 @@ def test_nesting_without_end_is_no_danger() -> None:
     orjson.loads(encode(value))
 
 
-def test_only_what_is_no_json_is_refused() -> None:
+@pytest.mark.parametrize("raw", [b"nonsense", b"", b"[" * 1500, b"]" * 1500, b'{"a": ' + b"[" * 1500, b"[{" * 500_000])
+def test_only_what_is_no_json_is_refused(raw: bytes) -> None:
     """There is nothing to keep in a body that is no JSON."""
     with pytest.raises(Invalid):
-        parse_lenient(b"nonsense")
+        parse_lenient(raw)
+
+
+def test_field_with_too_many_values_is_kept_as_text() -> None:
+    """The others stay as they are, before and after it."""
+    many = b"[" + b"[]," * MAX_VALUES + b'"]"]'
+    value = parse_lenient(b'{"a": {"b": [1, 2]}, "many": ' + many + b', "z": [{"c": "["}]}')
+    assert value == {"a": {"b": [1, 2]}, "many": many.decode(), "z": [{"c": "["}]}
+
+
+def test_only_the_events_of_a_list_that_have_too_many_values_change() -> None:
+    """Each event is bounded by what is left."""
+    many = b'{"x": [' + b"0," * (MAX_VALUES - 50) + b"0]}"
+    events = parse_lenient(b'[{"a": %b}, {"a": %b}, {"a": [1]}]' % (many, many), extra_depth=1)
+    assert events[0] == {"a": {"x": [0] * (MAX_VALUES - 49)}}
+    assert events[1] == {"a": many.decode()}
+    assert events[2] == {"a": [1]}
+
+
+def test_report_of_many_keeps_each_report() -> None:
+    """Fields of reports stand two levels below those of a single one."""
+    many = b"[" + b"0," * MAX_VALUES + b"0]"
+    value = parse_lenient(b'{"runner_id": "r", "reports": [{"error": %b}, {"error": {"a": 1}}]}' % many, fields_below=2)
+    assert value == {"runner_id": "r", "reports": [{"error": many.decode()}, {"error": {"a": 1}}]}
+
+
+@pytest.mark.parametrize("part", [b'"a":[]', b'"a":1'])
+def test_object_with_too_many_fields_is_too_large(part: bytes) -> None:
+    """Nothing that sends events or reports has so many names for what it says."""
+    with pytest.raises(TooLarge):
+        parse_lenient(b"{" + b",".join([part] * (MAX_VALUES + 2)) + b"}")

@@ -1,0 +1,81 @@
+"""Limits of writes: every one of them counts, is refused with 429 beyond its limit, and delayed when a runner's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.access import ACCESS, Counted
+from models.base import Role
+from runtime.settings import Settings
+from tests.support.callers import ASKING, calling, make_key
+from tests.support.truth import Truth
+from tests.support.web import PROMPT, WebClient, WebInThread, served
+
+FEW = {
+    "submissions_per_minute": 2,
+    "events_per_minute": 2,
+    "changes_per_minute": 2,
+    "registrations_per_minute": 2,
+    "reports_per_minute": 2,
+}
+EVENT = {"event_type": "message", "session_id": "s", "timestamp": "t"}
+BODIES: dict[Counted, dict[str, Any]] = {
+    Counted.SUBMISSIONS: {"runs": [{"type": "start_session", "parameters": PROMPT}]},
+    Counted.EVENTS: EVENT,
+}
+WRITES = sorted(name for name in ACCESS if not name.startswith("GET "))
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with served(settings.model_copy(update=ASKING | FEW)) as web:
+        yield web
+
+
+def call(client: WebClient, name: str, body: Any) -> int:
+    method, _, path = name.partition(" ")
+    for part in ("run_id", "session_id", "runner_id"):
+        path = path.replace(f"{{{part}}}", "s")
+    return client.http.request(method, path, json=body).status_code
+
+
+def codes_of_three(web: WebInThread, token: str, name: str) -> list[int]:
+    counted = ACCESS[name].counted
+    assert counted is not None, name
+    with calling(web.client.url, token) as client:
+        return [call(client, name, BODIES.get(counted, {})) for _ in range(3)]
+
+
+def test_every_write_beyond_its_limit_is_refused(web: WebInThread, truth: Truth) -> None:
+    """Whatever else would be wrong with it; another caller is not."""
+    found = {name: codes_of_three(web, make_key(truth, Role.ADMIN), name) for name in WRITES}
+    refused = {name: [code == 429 for code in codes] for name, codes in found.items()}
+    assert refused == dict.fromkeys(WRITES, [False, False, True])
+
+
+def test_writes_of_a_runner_are_delayed_except_for_submissions(
+    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployed runner sends most of them once."""
+    monkeypatch.setattr("app.limits.LONGEST_DELAY", 0.01)
+    runs = [name for name in WRITES if ACCESS[name].allows(Role.RUNNER)]
+    found = {name: codes_of_three(web, make_key(truth, Role.RUNNER, f"machine {name}"), name) for name in runs}
+    refused = {name for name, codes in found.items() if 429 in codes}
+    assert refused == {name for name in runs if ACCESS[name].counted is Counted.SUBMISSIONS}
+    assert len(runs) > 10
+
+
+def test_bytes_of_events_are_counted_over_all_sessions_of_a_caller(settings: Settings, truth: Truth) -> None:
+    """Few large events and many small ones alike; of less than 64 KiB the rest is kept for the next."""
+    small = settings.model_copy(update=ASKING | {"event_bytes_per_minute": 128 * 1024})
+    with served(small) as web, calling(web.client.url, make_key(truth, Role.ADMIN)) as client:
+        codes = [client.post(f"/sessions/s{n}/events", {"content": "x" * 40_000}).status_code for n in range(6)]
+        assert codes == [422, 422, 422, 422, 429, 422]
+        assert client.post("/sessions/s/events", {"content": "x" * 70_000}).status_code == 429
+
+
+def test_nothing_is_counted_while_authentication_is_off(settings: Settings) -> None:
+    """Then there is one caller: everybody."""
+    with served(settings.model_copy(update=FEW)) as web:
+        assert 429 not in [call(web.client, "POST /runner/heartbeat", {}) for _ in range(5)]
