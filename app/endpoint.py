@@ -40,8 +40,7 @@ def _app_of(endpoint: Callable[..., Awaitable[Response]]) -> ASGIApp:
         try:
             response = await endpoint(**{name: given[name] for name in wanted})
         finally:
-            if upload.size:
-                upload.release()
+            upload.release()
         await response(scope, receive, send)
 
     return app

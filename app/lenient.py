@@ -49,9 +49,7 @@ def parse_lenient(raw: bytes, *, extra_depth: int = 0, fields_below: int = 0) ->
 
 def _shortened(raw: bytes, deepest: int, field_depth: int) -> bytes:
     try:
-        return shortened(
-            raw, deepest=deepest, field_depth=field_depth, most=MAX_VALUES, most_above=MAX_VALUES_ABOVE
-        )
+        return shortened(raw, deepest=deepest, field_depth=field_depth, most=MAX_VALUES, most_above=MAX_VALUES_ABOVE)
     except Unbalanced as bad:
         raise _no_json(len(raw)) from bad
     except TooManyValues as bad:
@@ -78,4 +76,3 @@ def _finite(digits: str) -> float | None:
 def _integer(digits: str) -> int | str:
     # Python refuses to read more by default, and no reader of ours could use it.
     return int(digits) if len(digits) <= MAX_DIGITS else digits
-

@@ -48,7 +48,7 @@ class CallerLimits:
         self._streams: dict[str, OrderedDict[object, Callable[[], None]]] = {}
 
     async def count(self, credential: Credential, counted: Counted) -> None:
-        """Let one request of a kind pass that is counted by requests. Raises TooMany; a runner's are delayed instead."""
+        """Let one request pass of a kind that is counted by requests. Raises TooMany; a runner's are delayed."""
         if counted not in BY_ROUTES:
             await self._pass(credential, self._amounts[counted], 1)
 
@@ -126,6 +126,6 @@ class CallerLimits:
 
 
 def name_of(credential: Credential) -> str:
-    """Return the caller that a credential is counted as. All credentials of one owner are one caller; admins without an owner are told apart by their keys."""
+    """Return the caller that a credential counts for: its owner, or the key of an admin without an owner."""
     caller = credential.caller
     return f"{caller.role}:{caller.owner}" if caller.owner is not None else f"key:{credential.key_id}"

@@ -18,7 +18,9 @@ def event(session_id: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("raw", [b"[" * 1500, b"[" * 100_000, b"[{" * 1_000_000, b"]" * 1500])
-@pytest.mark.parametrize("path", ["/runs", "/runs/batch", "/sessions/s/events", "/runner/heartbeat", "/runner/register"])
+@pytest.mark.parametrize(
+    "path", ["/runs", "/runs/batch", "/sessions/s/events", "/runner/heartbeat", "/runner/register"]
+)
 def test_brackets_without_end_are_422(client: WebClient, path: str, raw: bytes) -> None:
     """On every kind of body; submissions may say 413 instead, when there are too many."""
     assert client.raw(path, raw).status_code in ({413, 422} if len(raw) > 100_000 else {422})
@@ -42,7 +44,11 @@ def test_large_batch_and_large_events_are_taken(client: WebClient) -> None:
     results = client.post("/runs/batch", {"runs": runs}).json()["results"]
     assert {one["code"] for one in results} == {201}
     session_id = results[0]["session_id"]
-    sent = [event(session_id, content="x" * 50_000), event("other"), event(session_id, content=[{"text": "y" * 50_000}])]
+    sent = [
+        event(session_id, content="x" * 50_000),
+        event("other"),
+        event(session_id, content=[{"text": "y" * 50_000}]),
+    ]
     answer = client.post(f"/sessions/{session_id}/events", sent)
     assert [one["code"] for one in answer.json()["results"]] == [201, 400, 201]
 

@@ -51,7 +51,7 @@ def test_every_write_beyond_its_limit_is_refused(web: WebInThread, truth: Truth)
     """Whatever else would be wrong with it; another caller is not."""
     found = {name: codes_of_three(web, make_key(truth, Role.ADMIN), name) for name in WRITES}
     refused = {name: [code == 429 for code in codes] for name, codes in found.items()}
-    assert refused == dict.fromkeys(WRITES, [False, False, True])
+    assert refused == {name: [False, False, True] for name in WRITES}
 
 
 def test_writes_of_a_runner_are_delayed_except_for_submissions(

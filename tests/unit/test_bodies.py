@@ -13,6 +13,7 @@ from app.bodies import (
     parse_strict,
 )
 
+
 def fault_of(raw: bytes) -> tuple[str, tuple[Any, ...]] | None:
     document = parse_strict(raw)
     fault = first_fault(document.value, ("body",)) if document.suspect else None
@@ -62,7 +63,9 @@ def test_depth_65_is_refused_and_64_is_not() -> None:
     assert found[0] == "json_too_deep"
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"nonsense", b'{"a": 1,}', b'"\xed\xa0\x80"', b"\xff", b"[" * 1500, b"[" * 100_000])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"nonsense", b'{"a": 1,}', b'"\xed\xa0\x80"', b"\xff", b"[" * 1500, b"[" * 100_000]
+)
 def test_what_is_no_json_is_refused(raw: bytes) -> None:
     """Broken JSON, bad UTF-8 and endless nesting end in 422, never in an exception nobody expects."""
     with pytest.raises(Invalid) as refused:

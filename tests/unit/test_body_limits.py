@@ -12,11 +12,12 @@ pytestmark = pytest.mark.anyio
 
 
 async def waiting(uploads: Uploads, number: int) -> None:
-    while uploads.waiting != number:
+    while uploads.waiting != number:  # noqa: ASYNC110 -- turns of the loop, no time
         await asyncio.sleep(0)
 
 
 async def test_upload_beyond_the_bound_waits_until_another_is_answered() -> None:
+    """Its sender is kept waiting, nothing is lost."""
     uploads = Uploads(100, 60)
     first, second = Upload(uploads, ""), Upload(uploads, "")
     await first.take(80)
@@ -43,6 +44,7 @@ async def test_oldest_upload_is_read_on_so_that_none_blocks_all() -> None:
 
 
 async def test_caller_holds_half_at_most_and_others_are_read_on() -> None:
+    """One caller cannot take all that a process holds."""
     uploads = Uploads(100, 60)
     flood = [Upload(uploads, "user:flood") for _ in range(3)]
     await flood[0].take(30)
@@ -56,6 +58,7 @@ async def test_caller_holds_half_at_most_and_others_are_read_on() -> None:
 
 
 async def test_upload_that_waits_too_long_is_unavailable_and_leaves_nothing() -> None:
+    """Neither bytes nor a place before others."""
     uploads = Uploads(100, 0)
     first, second = Upload(uploads, ""), Upload(uploads, "")
     await first.take(100)

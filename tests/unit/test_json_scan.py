@@ -4,7 +4,7 @@ import json
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -52,6 +52,7 @@ def written(value: Any) -> bytes:
 @pytest.mark.usefixtures("chunk")
 @given(NESTED, st.integers(0, 8))
 def test_survey_counts_values_and_depth_outside_strings(value: Any, deepest: int) -> None:
+    """Whatever brackets, quotes and escapes stand in them, wherever the text is cut."""
     raw = written(value)
     found = survey(raw, deepest, most=-1)
     assert found.values > -1
@@ -75,6 +76,7 @@ def cut(value: Any, depth: int) -> Any:
 @pytest.mark.usefixtures("chunk")
 @given(st.dictionaries(TEXTS, NESTED, max_size=4), st.integers(2, 6))
 def test_what_is_too_deep_becomes_its_text_and_nothing_else_changes(value: Any, deepest: int) -> None:
+    """Exactly the lists and objects below the bound."""
     short = shortened(written(value), deepest=deepest, field_depth=2, most=EVERYTHING, most_above=EVERYTHING)
     assert json.loads(short) == cut(value, deepest)
 
@@ -97,15 +99,9 @@ def test_fields_beyond_the_values_allowed_become_their_text(value: dict[str, Any
 def test_no_text_breaks_a_scan(raw: bytes, deepest: int) -> None:
     """Each ends in an answer or in a refusal that the caller knows."""
     survey(raw, deepest, most=3)
-    try:
+    with suppress(TooManyValues, Unbalanced):
         shortened(raw, deepest=deepest, field_depth=2, most=3, most_above=3)
-    except (TooManyValues, Unbalanced):
-        pass
-    for parse in (parse_lenient, parse_strict):
-        try:
-            parse(raw)
-        except (Invalid, TooLarge):
-            pass
+    parsed(raw)
 
 
 def event(content: bytes) -> bytes:
@@ -152,10 +148,8 @@ def counted_lines() -> Iterator[list[int]]:
 
 def parsed(raw: bytes) -> None:
     for parse in (parse_lenient, parse_strict):
-        try:
+        with suppress(Invalid, TooLarge):
             parse(raw)
-        except (Invalid, TooLarge):
-            pass
 
 
 @pytest.mark.parametrize("unit", UNITS)
