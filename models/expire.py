@@ -26,7 +26,7 @@ from models.expire_runs import (
 from models.gaps import read_clocks
 from models.match_deadlines import fail_unmatched
 
-# What needs nobody to be heard, and what is judged by silence or by time that a gap of ours takes away.
+# Steps that need no runner to be heard, steps that judge by silence, and deadlines that move by the gaps of their time.
 ALWAYS: Final[tuple[Step, ...]] = (ready_runs, drop_silent_polls)
 HEARING: Final[tuple[Step, ...]] = (
     lose_silent,
@@ -34,11 +34,10 @@ HEARING: Final[tuple[Step, ...]] = (
     take_unheld,
     take_orphaned,
     release_spent_claims,
-    stop_timed_out,
     give_up_stops,
     give_up_idle_stops,
-    fail_unmatched,
 )
+MOVING: Final[tuple[Step, ...]] = (stop_timed_out, fail_unmatched)
 # These change nothing that anybody is told of.
 SILENT: Final = frozenset({"runners lost", "runners gone", "polls dropped", "run deadlines moved"})
 
@@ -60,12 +59,14 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
 
     What somebody else has locked is left to the next pass, and so is everything while another pass runs. Silence that
     we caused is held against nobody: gaps of ours are noted first, and while one is open only what needs no runner to
-    be heard is done (promise 5). Twice, or never for a while, is as good as once a second.
+    be heard, or has waited twice its time, is done (promise 5). Idempotent; a missed pass is caught up by the next.
     """
     if not try_duty(conn, "expiry"):
         return ExpireResult()
-    one = Pass(conn, read_clocks(conn, limits), limits, at_most)
-    steps = ALWAYS if one.clocks.blind else (*ALWAYS, *HEARING)
+    one = Pass(conn, read_clocks(conn), limits, at_most)
+    steps = ALWAYS
+    if not one.clocks.blind:
+        steps = (*ALWAYS, *HEARING) if one.clocks.unheard else (*ALWAYS, *HEARING, *MOVING)
     counts: dict[str, int] = {}
     again = False
     runners: set[str] = set()

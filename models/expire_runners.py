@@ -9,6 +9,7 @@ from models.expire_runs import Done, Pass, token_senders
 from models.former import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, end_holdings, registrations
 from models.free_locks import hold_free, hold_runners
 from models.loss import lose, lost_reason
+from models.runners import lost_after
 from models.statuses import RunStatus
 from models.stop import close_stops
 from models.transitions import HeldRun, move_runs
@@ -16,11 +17,11 @@ from models.transitions import HeldRun, move_runs
 # The silence is checked on the row as it is once it is locked: a row that is being touched is somebody else's.
 _LOST = text("""
     UPDATE runners n SET lost_at = clock_timestamp()
-    FROM (SELECT runner_id FROM runners
-          WHERE lost_at IS NULL AND left_at IS NULL
-            AND CAST(:now AS timestamptz) - greatest(last_seen, CAST(:restarted AS timestamptz))
-                > make_interval(secs => greatest(CAST(:lost_after AS float), 3 * told_interval))
-          ORDER BY runner_id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) silent
+    FROM (SELECT r.runner_id FROM runners r
+          JOIN unnest(CAST(:told AS integer[]), CAST(:begun_before AS timestamptz[])) AS w(told, begun_before)
+              ON w.told = r.told_interval
+          WHERE r.lost_at IS NULL AND r.left_at IS NULL AND r.last_seen < w.begun_before
+          ORDER BY r.runner_id LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED) silent
     WHERE n.runner_id = silent.runner_id
     RETURNING n.runner_id
 """)
@@ -28,13 +29,12 @@ _LOST = text("""
 # Reports of a runner that was told to leave are accepted for a while; one that was lost is not waited for.
 _GONE = text("""
     UPDATE runners n SET left_at = clock_timestamp()
-    FROM (SELECT runner_id FROM runners
-          WHERE left_at IS NULL AND leave_requested_at IS NOT NULL
-            AND (lost_at IS NOT NULL
-                 OR CAST(:now AS timestamptz) - greatest(leave_told_at, CAST(:restarted AS timestamptz))
-                    > make_interval(secs => greatest(CAST(:lost_after AS float), 3 * told_interval))
-                    AND leave_told_at IS NOT NULL)
-          ORDER BY runner_id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) told
+    FROM (SELECT r.runner_id FROM runners r
+          JOIN unnest(CAST(:told AS integer[]), CAST(:begun_before AS timestamptz[])) AS w(told, begun_before)
+              ON w.told = r.told_interval
+          WHERE r.left_at IS NULL AND r.leave_requested_at IS NOT NULL
+            AND (r.lost_at IS NOT NULL OR r.leave_told_at < w.begun_before)
+          ORDER BY r.runner_id LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED) told
     WHERE n.runner_id = told.runner_id
     RETURNING n.runner_id
 """)
@@ -42,8 +42,8 @@ _GONE = text("""
 
 def lose_silent(one: Pass) -> Done:
     """Note which runners are lost, and which have had their time after being told to leave."""
-    lost = one.find(_LOST, lost_after=one.limits.lost_after)
-    gone = one.find(_GONE, lost_after=one.limits.lost_after)
+    silent = one.by_told(lost_after)
+    lost, gone = one.find(_LOST, **silent), one.find(_GONE, **silent)
     return Done({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= one.most)
 
 
@@ -118,16 +118,17 @@ def take_unheld(one: Pass) -> Done:
 
 
 # Their end report may have been lost in a gap that was longer than a report is held; the runner never says what it
-# holds, and the session gave no sign since. Looked at for an hour: a run that is still there then has given one.
+# holds, and the session gave no sign since. Looked at for an hour: a run that is still there then has given one. Of
+# several such gaps the last one that is long enough ago tells of all before it.
 _ORPHANED = text("""
     SELECT r.run_id
     FROM (SELECT max(ended_at) AS ended_at FROM gaps
-          WHERE ended_at - started_at > make_interval(secs => :report_hold)) g
+          WHERE ended_at - started_at > make_interval(secs => :report_hold)
+            AND ended_at < CAST(:ended_before AS timestamptz)
+            AND ended_at > CAST(:ended_before AS timestamptz) - interval '1 hour') g
     JOIN runs r ON r.status = 'running' AND r.started_at < g.ended_at
     JOIN sessions s ON s.session_id = r.session_id AND coalesce(s.last_sign_at, '-infinity') <= g.ended_at
     JOIN runners n ON n.runner_id = r.runner_id AND n.registration = r.registration AND NOT n.sends_holding
-    WHERE g.ended_at <= CAST(:now AS timestamptz) - make_interval(secs => :orphan_after)
-      AND g.ended_at > CAST(:now AS timestamptz) - make_interval(secs => :orphan_after) - interval '1 hour'
     LIMIT :most
 """)
 
@@ -137,7 +138,8 @@ def take_orphaned(one: Pass) -> Done:
     limits = one.limits
     if limits.orphan_after <= 0 or one.clocks.restarted_at is None:
         return Done({})
-    found = one.find(_ORPHANED, report_hold=limits.report_hold, orphan_after=limits.orphan_after)
+    ended_before = one.begun_before(limits.orphan_after)
+    found = one.find(_ORPHANED, report_hold=limits.report_hold, ended_before=ended_before)
     lost = _take(one, found, ORPHANED, lambda _: True) if found else 0
     return Done({"runs orphaned": lost}, len(found) >= one.most)
 

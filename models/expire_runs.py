@@ -1,8 +1,8 @@
 """Deadlines of runs and claims: each pass handles what is due by its state now, whoever missed it before."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, text
@@ -10,8 +10,9 @@ from sqlalchemy import Connection, Row, TextClause, text
 from models.base import Limits
 from models.duties import duty_due
 from models.free_locks import hold_free, hold_runners
-from models.gaps import Clocks
+from models.gaps import Clocks, begun_before
 from models.loss import give_up_stop, idle_stopped, release, time_out
+from models.runners import stale_after
 from models.settle import Effect
 from models.statuses import IN_HAND, RunStatus
 from models.stop import OpenStop, close_stops, open_stops, stop_seconds
@@ -31,8 +32,27 @@ class Pass:
 
     def find(self, query: TextClause, **values: Any) -> list[str]:
         """Return the first column of what is due."""
-        parameters = {"now": self.clocks.now, "restarted": self.clocks.restarted_at, "most": self.most, **values}
+        parameters = {"now": self.clocks.now, "most": self.most, **values}
         return list(self.conn.execute(query, parameters).scalars())
+
+    def begun_before(self, seconds: float) -> datetime:
+        """Return the moment before which a window of so many seconds must have begun to be over now (models.gaps)."""
+        return begun_before(self.conn, self.clocks, [seconds])[0]
+
+    def due(self, seconds: float) -> datetime:
+        """Return the latest end of such windows that has passed."""
+        return self.begun_before(seconds) + timedelta(seconds=seconds)
+
+    def by_told(self, window: Callable[[float, Limits], float]) -> dict[str, Any]:
+        """Return, as parameters of a query, when a window began that depends on the interval a runner was told.
+
+        0 stands for a runner that is not there any more.
+        """
+        told = sorted({0, *self.clocks.told})
+        windows = [window(one, self.limits) for one in told]
+        starts = begun_before(self.conn, self.clocks, windows)
+        ends = [start + timedelta(seconds=seconds) for start, seconds in zip(starts, windows, strict=True)]
+        return {"told": told, "begun_before": starts, "due": ends}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +110,28 @@ _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS tex
 _SPENT_CLAIMS = text("""
     SELECT r.run_id FROM runs r
     WHERE r.status = 'claimed' AND r.claim_deadline_at <= CAST(:now AS timestamptz)
-      -- after a gap the window starts anew
-      AND coalesce(CAST(:restarted AS timestamptz) + make_interval(secs =>
-            CASE WHEN r.delivered_at IS NULL THEN CAST(:claim_timeout AS float) ELSE CAST(:start_timeout AS float) END),
-          '-infinity') <= CAST(:now AS timestamptz)
+      AND r.claim_deadline_at <= CASE WHEN r.delivered_at IS NULL THEN CAST(:delivery_due AS timestamptz)
+          ELSE CAST(:start_due AS timestamptz) END
     ORDER BY r.claim_deadline_at LIMIT :most
 """)
 
 # A runner that has gone quiet will not fetch them: no need to wait for the rest of the time.
 _STALE_CLAIMS = text("""
     SELECT r.run_id FROM runs r JOIN runners n ON n.runner_id = r.runner_id
-    WHERE r.status = 'claimed' AND r.delivered_at IS NULL
-      AND CAST(:now AS timestamptz) - greatest(n.last_seen, CAST(:restarted AS timestamptz))
-          > make_interval(secs => greatest(CAST(:stale_after AS float), 2 * n.told_interval))
+    JOIN unnest(CAST(:told AS integer[]), CAST(:begun_before AS timestamptz[])) AS w(told, begun_before)
+        ON w.told = n.told_interval
+    WHERE r.status = 'claimed' AND r.delivered_at IS NULL AND n.last_seen < w.begun_before
     ORDER BY r.claim_deadline_at LIMIT :most
 """)
 
 
 def release_spent_claims(one: Pass) -> Done:
     """Release claims that were not delivered, or not started, in time, and undelivered ones of stale runners."""
-    limits = one.limits
-    spent = one.find(_SPENT_CLAIMS, claim_timeout=limits.claim_timeout, start_timeout=limits.start_timeout)
-    stale = set(one.find(_STALE_CLAIMS, stale_after=limits.stale_after)) - set(spent)
+    delivery_due, start_due = one.due(one.limits.claim_timeout), one.due(one.limits.start_timeout)
+    spent = one.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
+    silent = one.by_told(stale_after)
+    silent_before = dict(zip(silent["told"], silent["begun_before"], strict=True))
+    stale = set(one.find(_STALE_CLAIMS, **silent)) - set(spent)
     found = [*spent, *sorted(stale)]
     held = hold_free(one.conn, found) if found else Held()
     runners = hold_runners(one.conn, {run.runner_id for run in held.runs.values() if run.run_id in stale})
@@ -120,10 +140,10 @@ def release_spent_claims(one: Pass) -> Done:
         if run.status != RunStatus.CLAIMED:
             return False
         if run.run_id in stale:
-            return run.delivered_at is None and _is_stale(one, runners.get(run.runner_id))
-        length = limits.claim_timeout if run.delivered_at is None else limits.start_timeout
-        anew = one.clocks.restarted_at is None or one.clocks.restarted_at + timedelta(seconds=length) <= one.clocks.now
-        return anew and run.claim_deadline_at is not None and run.claim_deadline_at <= one.clocks.now
+            runner = runners.get(run.runner_id)
+            return run.delivered_at is None and runner is not None and _is_silent(runner, silent_before)
+        latest = delivery_due if run.delivered_at is None else start_due
+        return run.claim_deadline_at is not None and run.claim_deadline_at <= latest
 
     runs = each_session_once(held, found, due)
     sending = token_senders(one.conn, runs)
@@ -131,11 +151,8 @@ def release_spent_claims(one: Pass) -> Done:
     return Done({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
 
 
-def _is_stale(one: Pass, runner: Row[Any] | None) -> bool:
-    if runner is None:
-        return False
-    silence = one.clocks.now - one.clocks.counted_from(runner.last_seen)
-    return bool(silence > timedelta(seconds=max(one.limits.stale_after, 2 * runner.told_interval)))
+def _is_silent(runner: Row[Any], before: Mapping[int, datetime]) -> bool:
+    return runner.told_interval in before and bool(runner.last_seen < before[runner.told_interval])
 
 
 _TOKEN_SENDERS = text("""
@@ -150,20 +167,23 @@ def token_senders(conn: Connection, runs: Collection[HeldRun]) -> set[int]:
     return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.runner_id for run in runs})}).scalars())
 
 
-# Counted from the start, so doing it twice moves nothing twice.
+# Counted from the start: doing it twice moves nothing twice. Gaps that are a guess move it by its own length at most.
 _MOVE_RUNNING = text("""
     UPDATE runs r SET run_deadline_at = late.deadline_at
     FROM (
         SELECT w.run_id, w.ends_at + g.length AS deadline_at FROM (
-            SELECT d.run_id, d.started_at, d.run_deadline_at,
+            SELECT d.run_id, d.started_at, d.run_deadline_at, make_interval(secs => d.run_timeout_seconds) AS timeout,
                 d.started_at + make_interval(secs => d.run_timeout_seconds) AS ends_at
             FROM runs d
             WHERE d.status = 'running' AND d.run_deadline_at <= CAST(:now AS timestamptz)
             ORDER BY d.run_deadline_at LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) w
         CROSS JOIN LATERAL (
-            SELECT sum(upper(part) - lower(part)) AS length
-            FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps WHERE ended_at > w.started_at)
-                        * tstzmultirange(tstzrange(w.started_at, NULL))) AS part) g
+            SELECT least(sum(upper(part) - lower(part)) FILTER (WHERE guessed),
+                coalesce(sum(upper(part) - lower(part)) FILTER (WHERE NOT guessed), interval '0') + w.timeout) AS length
+            FROM (VALUES (true), (false)) AS k(guessed)
+            CROSS JOIN LATERAL unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps
+                                       WHERE ended_at > w.started_at AND (kind <> 'runners' OR k.guessed))
+                                      * tstzmultirange(tstzrange(w.started_at, NULL))) AS part) g
         WHERE g.length > interval '0' AND w.ends_at + g.length > w.run_deadline_at) late
     WHERE r.run_id = late.run_id
     RETURNING r.run_id
@@ -214,17 +234,16 @@ def _told_intervals(conn: Connection, runner_ids: Collection[str]) -> dict[str, 
 
 _OVERDUE_STOPS = text("""
     SELECT r.run_id FROM runs r LEFT JOIN runners n ON n.runner_id = r.runner_id
-    WHERE r.status = 'stopping' AND r.run_deadline_at <= CAST(:now AS timestamptz)
-      AND coalesce(CAST(:restarted AS timestamptz) + make_interval(secs =>
-            greatest(CAST(:stop_timeout AS float), 3 * coalesce(n.told_interval, 0))), '-infinity')
-          <= CAST(:now AS timestamptz)
+    JOIN unnest(CAST(:told AS integer[]), CAST(:due AS timestamptz[])) AS w(told, due)
+        ON w.told = coalesce(n.told_interval, 0)
+    WHERE r.status = 'stopping' AND r.run_deadline_at <= CAST(:now AS timestamptz) AND r.run_deadline_at <= w.due
     ORDER BY r.run_deadline_at LIMIT :most
 """)
 
 
 def give_up_stops(one: Pass) -> Done:
     """End stopping runs whose runner did not report an end in time."""
-    found = one.find(_OVERDUE_STOPS, stop_timeout=one.limits.stop_timeout)
+    found = one.find(_OVERDUE_STOPS, **one.by_told(stop_seconds))
 
     def due(run: HeldRun) -> bool:
         return (
@@ -244,10 +263,9 @@ def give_up_stops(one: Pass) -> Done:
 # Stops of idle processes: a run in hand has a deadline of its own.
 _OVERDUE_IDLE_STOPS = text("""
     SELECT c.session_id FROM stop_commands c LEFT JOIN runners n ON n.runner_id = c.runner_id
-    WHERE c.deadline_at <= CAST(:now AS timestamptz)
-      AND coalesce(CAST(:restarted AS timestamptz) + make_interval(secs =>
-            greatest(CAST(:stop_timeout AS float), 3 * coalesce(n.told_interval, 0))), '-infinity')
-          <= CAST(:now AS timestamptz)
+    JOIN unnest(CAST(:told AS integer[]), CAST(:due AS timestamptz[])) AS w(told, due)
+        ON w.told = coalesce(n.told_interval, 0)
+    WHERE c.deadline_at <= CAST(:now AS timestamptz) AND c.deadline_at <= w.due
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = c.session_id
                       AND r.status IN ('claimed', 'running', 'stopping'))
     ORDER BY c.deadline_at LIMIT :most
@@ -256,7 +274,7 @@ _OVERDUE_IDLE_STOPS = text("""
 
 def give_up_idle_stops(one: Pass) -> Done:
     """Stop sessions whose idle process was told to end and did not say that it has."""
-    found = one.find(_OVERDUE_IDLE_STOPS, stop_timeout=one.limits.stop_timeout)
+    found = one.find(_OVERDUE_IDLE_STOPS, **one.by_told(stop_seconds))
     held = hold_free(one.conn, session_ids=found) if found else Held()
     active = {run.session_id for run in held.runs.values() if run.status in IN_HAND}
     ended = sorted(held.sessions.keys() - active)

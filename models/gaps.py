@@ -1,85 +1,76 @@
-"""Gaps of our own: stretches in which nobody could hear the runners, so that their silence says nothing (promise 5).
+"""Gaps of our own: stretches in which the runners could not be heard, so that their silence says nothing (promise 5).
 
-A gap is a row. Silence counts from the end of the last one (in SQL ``silence_counts_from()``, which is now while all
-web processes are silent); deadlines of runs move by the gaps they lived through.
+A gap is a row. Silence counts anew from the end of the last one (in SQL ``silence_counts_from()``, which is now while
+all web processes are silent), but no sequence of gaps puts a judgement off for ever: twice the window in time that was
+no gap of Postgres, of the workers or of all web processes is enough (in SQL ``silent_before()``). Deadlines of runs
+move by the gaps they lived through.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
-
-from models.base import Limits
 
 GAP = timedelta(seconds=15)
 SOME = 2  # so many runners do not fall silent by themselves at once, as a rule
 
 EXPIRY_CLOCK, WEB_CLOCK, RUNNERS_CLOCK = "expiry clock", "web clock", "runners clock"
+OVERDUE_CLOCK = "runners overdue"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the clocks showed before this tick, and what is to be seen now. Times are the database's.
 
-    ``heard`` is when any runner was heard last; ``company`` how many runners were online at ``heard_before`` and at
-    ``heard``; ``lost_window`` the longest silence that one of them may keep.
+    ``heard`` is when an online runner was heard last; ``overdue_at`` from when all of them (``online``) are overdue by
+    the intervals that each was told; ``overdue_before`` the same before this tick, None with fewer than two.
     """
 
     now: datetime
     expiry_at: datetime | None = None
     web_at: datetime | None = None
-    heard_before: datetime | None = None
+    overdue_before: datetime | None = None
     heard: datetime | None = None
+    overdue_at: datetime | None = None
     restarted_at: datetime | None = None
-    company_before: int = 0
-    company: int = 0
-    lost_window: float = 0
+    online: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
     """What expiry goes by in this pass.
 
-    ``restarted_at`` is the end of the last gap, from which silence counts anew; while ``blind`` nothing is judged that
-    needs the runners to be heard.
+    ``restarted_at`` is the end of the last gap, from which silence counts anew: now while every online runner is
+    overdue (``unheard``), which may be our fault. While ``blind`` nothing is judged that needs the runners to be heard.
+    ``told`` are the heartbeat intervals that there are.
     """
 
     now: datetime
     restarted_at: datetime | None = None
     blind: bool = False
+    unheard: bool = False
     gaps: list[tuple[str, datetime, datetime]] = field(default_factory=list)
-
-    def counted_from(self, moment: datetime) -> datetime:
-        """Return from when a window that began at ``moment`` counts."""
-        return moment if self.restarted_at is None else max(moment, self.restarted_at)
+    told: tuple[int, ...] = ()
 
 
 def judge(seen: Seen) -> Clocks:
     """Find the gaps that end now and whether one is still open (ARCHITECTURE, Expiry).
 
-    Expiry's own gap and one in which no runner was heard end now; one of all web processes is noted by the first that
-    gives a sign again. That nobody is heard may also mean that all runners died together: judgement is put off for
-    one more window, not for ever.
+    Expiry's own gap and one of all runners end now; one of all web processes is noted by the first that gives a sign
+    again. In a gap of all runners every online one, of several, is overdue at once: a runner that is told a long
+    interval and keeps it makes none, however seldom anybody is heard.
     """
     ended: list[tuple[str, datetime, datetime]] = []
     if seen.expiry_at is not None and seen.now - seen.expiry_at > GAP:
         ended.append(("expiry", seen.expiry_at, seen.now))
-    if (
-        seen.heard is not None
-        and seen.heard_before is not None
-        and seen.heard - seen.heard_before > GAP
-        and seen.company_before >= SOME
-    ):
-        ended.append(("runners", seen.heard_before, seen.heard))
+    if seen.heard is not None and seen.overdue_before is not None and seen.heard - seen.overdue_before > GAP:
+        ended.append(("runners", seen.overdue_before, seen.heard))
+    unheard = seen.overdue_at is not None and seen.online >= SOME and seen.now - seen.overdue_at > GAP
     ends = [end for _, _, end in ended] + ([seen.restarted_at] if seen.restarted_at else [])
-    restarted_at = max(ends, default=None)
+    restarted_at = seen.now if unheard else max(ends, default=None)
     web_away = seen.web_at is not None and seen.now - seen.web_at > GAP
-    unheard = False
-    if seen.heard is not None and seen.company >= SOME:
-        quiet = seen.now - max([seen.heard, *([restarted_at] if restarted_at else [])])
-        unheard = GAP < quiet <= timedelta(seconds=2 * seen.lost_window)
-    return Clocks(seen.now, restarted_at, web_away or unheard, ended)
+    return Clocks(seen.now, restarted_at, web_away, unheard, ended)
 
 
 # NULL where a clock was never started: then there is nothing to compare with.
@@ -87,21 +78,15 @@ _READ = text("""
     SELECT clock_timestamp() AS now,
         (SELECT last_run FROM duties WHERE duty = 'expiry clock') AS expiry_at,
         (SELECT last_run FROM duties WHERE duty = 'web clock') AS web_at,
-        (SELECT last_run FROM duties WHERE duty = 'runners clock') AS heard_before,
-        (SELECT max(last_seen) FROM runners WHERE left_at IS NULL) AS heard,
-        (SELECT max(ended_at) FROM gaps) AS restarted_at
-""")
-
-# A runner was online at a moment when it was heard since, or not long before.
-_COMPANY = text("""
-    SELECT count(*) FILTER (WHERE n.last_seen >= CAST(:heard_before AS timestamptz) - n.stale_window
-            AND n.registered_at <= CAST(:heard_before AS timestamptz)) AS before,
-        count(*) FILTER (WHERE n.last_seen >= CAST(:heard AS timestamptz) - n.stale_window) AS now,
-        coalesce(max(n.lost_window), 0) AS lost_window
-    FROM (SELECT last_seen, registered_at,
-              make_interval(secs => greatest(CAST(:stale_after AS float), 2 * told_interval)) AS stale_window,
-              greatest(CAST(:lost_after AS float), 3 * told_interval) AS lost_window
-          FROM runners WHERE left_at IS NULL AND lost_at IS NULL AND leave_told_at IS NULL) n
+        (SELECT last_run FROM duties WHERE duty = 'runners overdue') AS overdue_before,
+        (SELECT max(ended_at) FROM gaps) AS restarted_at,
+        n.heard, n.overdue_at, n.online, n.told
+    FROM (SELECT max(last_seen) FILTER (WHERE online) AS heard,
+              max(last_seen + make_interval(secs => told_interval)) FILTER (WHERE online) AS overdue_at,
+              count(*) FILTER (WHERE online) AS online, coalesce(array_agg(DISTINCT told_interval), '{}') AS told
+          FROM (SELECT last_seen, told_interval,
+                    left_at IS NULL AND lost_at IS NULL AND leave_told_at IS NULL AS online
+                FROM runners) r) n
 """)
 
 _RECORD = text("""
@@ -109,13 +94,21 @@ _RECORD = text("""
     SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]))
 """)
 
+# 'runners clock' is read by the version before this one, which runs beside it for a while.
 _SET_CLOCKS = text("""
     INSERT INTO duties (duty, last_run)
     SELECT c.duty, c.at FROM (VALUES ('expiry clock', CAST(:now AS timestamptz)),
-                                     ('runners clock', CAST(:heard AS timestamptz))) AS c(duty, at)
-    WHERE c.at IS NOT NULL
+                                     ('runners clock', CAST(:heard AS timestamptz)),
+                                     ('runners overdue', CAST(:overdue_at AS timestamptz))) AS c(duty, at)
+    WHERE c.at IS NOT NULL OR c.duty = 'runners overdue'
     ORDER BY c.duty
     ON CONFLICT (duty) DO UPDATE SET last_run = excluded.last_run
+""")
+
+_SERVED = text("""
+    SELECT served_ago(2 * w.seconds) AS since
+    FROM unnest(CAST(:windows AS double precision[])) WITH ORDINALITY AS w(seconds, number)
+    ORDER BY w.number
 """)
 
 # The gap is written with the sign that ends it: whoever sees the fresh sign sees the gap too. A clock that somebody
@@ -139,34 +132,37 @@ _SIGN = text("""
 """)
 
 
-def read_clocks(conn: Connection, limits: Limits) -> Clocks:
+def read_clocks(conn: Connection) -> Clocks:
     """Note the gaps that have ended, set the clocks, and return what this pass of expiry goes by."""
     row = conn.execute(_READ).one()
-    company = None
-    if row.heard is not None and max(row.now - row.heard, row.heard - (row.heard_before or row.heard)) > GAP:
-        parameters = {
-            "heard": row.heard,
-            "heard_before": row.heard_before,
-            "stale_after": limits.stale_after,
-            "lost_after": limits.lost_after,
-        }
-        company = conn.execute(_COMPANY, parameters).one()
     clocks = judge(
         Seen(
             now=row.now,
             expiry_at=row.expiry_at,
             web_at=row.web_at,
-            heard_before=row.heard_before,
+            overdue_before=row.overdue_before,
             heard=row.heard,
+            overdue_at=row.overdue_at,
             restarted_at=row.restarted_at,
-            company_before=company.before if company else 0,
-            company=company.now if company else 0,
-            lost_window=company.lost_window if company else 0,
+            online=row.online,
         ),
     )
     _record(conn, clocks.gaps)
-    conn.execute(_SET_CLOCKS, {"now": row.now, "heard": row.heard})
-    return clocks
+    overdue_at = row.overdue_at if row.online >= SOME else None
+    conn.execute(_SET_CLOCKS, {"now": row.now, "heard": row.heard, "overdue_at": overdue_at})
+    return replace(clocks, told=tuple(row.told))
+
+
+def begun_before(conn: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
+    """Return for each window, in seconds, the moment before which it must have begun to be over now.
+
+    A window that a gap cuts short counts anew from the end of the gap, unless it is over twice in time that we served.
+    """
+    starts = [clocks.now - timedelta(seconds=seconds) for seconds in windows]
+    if clocks.restarted_at is None or all(clocks.restarted_at <= start for start in starts):
+        return starts
+    served = conn.execute(_SERVED, {"windows": list(windows)}).scalars().all()
+    return [since if clocks.restarted_at > start else start for start, since in zip(starts, served, strict=True)]
 
 
 def _record(conn: Connection, ended: Sequence[tuple[str, datetime, datetime]]) -> None:

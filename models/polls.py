@@ -45,7 +45,8 @@ _LOOK = text("""
     SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
         n.tags, n.require_matching_tags, n.capacity, n.owner,
         n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
-            OR greatest(n.last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget) AS gone,
+            OR now() - make_interval(secs => :forget) > n.last_seen
+                AND n.last_seen < (SELECT silent_before(CAST(:forget AS float))) AS gone,
         n.leave_requested_at IS NOT NULL AS to_leave, n.registered_at,
         n.lost_at IS NOT NULL OR n.last_seen < now() - interval '30 seconds' AS quiet,
         (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
@@ -109,7 +110,8 @@ _CHANGED = """
     WHERE renewed.poll_id IS NULL OR n.runner_id IS NULL OR n.registration IS DISTINCT FROM a.registration
         OR n.left_at IS NOT NULL OR n.leave_requested_at IS NOT NULL OR n.lost_at IS NOT NULL
         OR n.last_seen < now() - interval '30 seconds'
-        OR greatest(n.last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget)
+        OR now() - make_interval(secs => :forget) > n.last_seen
+            AND n.last_seen < (SELECT silent_before(CAST(:forget AS float)))
         OR (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
             AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1)
         OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
@@ -16,7 +15,7 @@ from models.former import REPLACED, Ended, end_holdings, holdings, registrations
 from models.parking import drop_polls
 from models.reach import acts_for
 from models.rounds import in_rounds
-from models.runners import stale_after, told_interval
+from models.runners import told_interval
 from models.transitions import Held, hold_runs
 
 
@@ -75,8 +74,8 @@ class Verdict(Enum):
     ANOTHER_PROCESS = auto()
 
 
-def verdict(row: Row[Any], item: Registration, limits: Limits) -> Verdict:
-    """Decide on a row that has its ``silence`` (a timedelta), as expiry would count it."""
+def verdict(row: Row[Any], item: Registration) -> Verdict:
+    """Decide on a row that says whether its runner is stale, as expiry would count it."""
     if row.registration_uid == item.registration_uid:
         return Verdict.REPEATED
     same = item.instance_id is not None and item.instance_id == row.instance_id
@@ -88,8 +87,7 @@ def verdict(row: Row[Any], item: Registration, limits: Limits) -> Verdict:
         offers = (row.executor_type, frozenset(row.tags), row.require_matching_tags)
         unchanged = offers == (item.executor_type, frozenset(item.tags), item.require_matching_tags)
         return Verdict.SAME_PROCESS if unchanged else Verdict.SAME_PROCESS_OTHER_OFFER
-    silent = row.silence > timedelta(seconds=stale_after(row.told_interval, limits))
-    if silent or row.lost_at is not None or row.leave_told_at is not None:
+    if row.is_stale or row.lost_at is not None or row.leave_told_at is not None:
         return Verdict.ANOTHER_PROCESS
     return Verdict.DUPLICATE
 
@@ -97,7 +95,7 @@ def verdict(row: Row[Any], item: Registration, limits: Limits) -> Verdict:
 _LOOK = text("""
     SELECT runner_id, registration, registration_uid, instance_id, owner, executor_type, tags, require_matching_tags,
         told_interval, sends_tokens, lost_at, left_at, leave_told_at,
-        clock_timestamp() - greatest(last_seen, (SELECT silence_counts_from())) AS silence
+        last_seen < silent_before(greatest(CAST(:stale_after AS float), 2 * told_interval)) AS is_stale
     FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id
 """)
 _HOLD = text(_LOOK.text + " FOR NO KEY UPDATE")
@@ -195,15 +193,15 @@ def _register_round(
     limits: Limits,
 ) -> dict[str, RegisterResult]:
     """Register at most one process of each identity."""
-    reading = {"runner_ids": list(chosen)}
-    looked = {row.runner_id: verdict(row, chosen[row.runner_id], limits) for row in conn.execute(_LOOK, reading)}
+    reading = {"runner_ids": list(chosen), "stale_after": limits.stale_after}
+    looked = {row.runner_id: verdict(row, chosen[row.runner_id]) for row in conn.execute(_LOOK, reading)}
     held = _hold_former(conn, [one for one, seen in looked.items() if seen in CHANGING])
     added: set[str] = set()
     new = {one: item for one, item in chosen.items() if one not in looked}
     if new:
         added = set(conn.execute(_ADD, _given(new, limits)).scalars())
     rows = {row.runner_id: row for row in conn.execute(_HOLD, reading) if row.runner_id not in added}
-    verdicts = {one: verdict(row, chosen[one], limits) for one, row in rows.items()}
+    verdicts = {one: verdict(row, chosen[one]) for one, row in rows.items()}
     if any(seen in CHANGING and looked.get(one) not in CHANGING for one, seen in verdicts.items()):
         msg = "a runner fell silent between two looks, so its runs are not locked"
         raise SerializationFailure(msg)

@@ -69,7 +69,8 @@ _REPORTERS = text("""
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
       AND (leave_told_at IS NULL
            OR leave_told_at > now() - make_interval(secs => greatest(:lost_after, 3 * told_interval)))
-      AND greatest(last_seen, (SELECT silence_counts_from())) > now() - make_interval(secs => :forget_runner)
+      AND (last_seen > now() - make_interval(secs => :forget_runner)
+           OR last_seen >= (SELECT silent_before(CAST(:forget_runner AS float))))
 """)
 
 # A row locked by a claim is left to the next report: a heartbeat's lock must not stop a batch of reports.

@@ -108,7 +108,8 @@ _TOUCH = text("""
     ), known AS (
         SELECT n.runner_id FROM runners n JOIN asked ON asked.runner_id = n.runner_id
         WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
-          AND greatest(n.last_seen, (SELECT silence_counts_from())) > now() - make_interval(secs => :forget)
+          AND (n.last_seen > now() - make_interval(secs => :forget)
+               OR n.last_seen >= (SELECT silent_before(CAST(:forget AS float))))
     ), held AS MATERIALIZED (
         SELECT n.runner_id, n.counted_beat_at FROM runners n
         WHERE n.runner_id IN (SELECT runner_id FROM known) AND n.left_at IS NULL AND n.leave_told_at IS NULL
@@ -311,16 +312,17 @@ _LIST = text("""
         CAST(n.executor AS text) AS executor, n.tags, n.require_matching_tags, n.capacity,
         n.lost_at IS NOT NULL AS lost, coalesce(hand.runs, 0) AS runs_in_hand,
         greatest(CAST(extract(epoch FROM clock_timestamp() - n.last_seen) AS float), 0) AS seconds_since_heartbeat,
-        CASE WHEN n.lost_at IS NULL
-                  AND clock_timestamp() - greatest(n.last_seen, (SELECT silence_counts_from()))
-                      <= make_interval(secs => greatest(CAST(:stale_after AS float), 2 * n.told_interval))
-             THEN 'online' ELSE 'stale' END AS status
+        CASE WHEN n.lost_at IS NULL AND n.last_seen >= told.silent_before THEN 'online' ELSE 'stale' END AS status
     FROM runners n
+    JOIN (SELECT t.told_interval, silent_before(greatest(CAST(:stale_after AS float), 2 * t.told_interval))
+          FROM (SELECT DISTINCT told_interval FROM runners) t) told(told_interval, silent_before)
+        ON told.told_interval = n.told_interval
     LEFT JOIN (SELECT runner_id, count(*) AS runs FROM runs
                WHERE status IN ('claimed', 'running', 'stopping') GROUP BY runner_id) hand
         ON hand.runner_id = n.runner_id
     WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
-      AND greatest(n.last_seen, (SELECT silence_counts_from())) > now() - make_interval(secs => :forget)
+      AND (n.last_seen > now() - make_interval(secs => :forget)
+           OR n.last_seen >= (SELECT silent_before(CAST(:forget AS float))))
       AND (CAST(:subject AS text) IS NULL OR n.owner IS NULL OR n.owner = CAST(:subject AS text))
     ORDER BY n.registered_at, n.runner_id
 """)

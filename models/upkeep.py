@@ -33,7 +33,8 @@ _RUNNERS = text("""
     DELETE FROM runners n
     USING (SELECT runner_id FROM runners
            WHERE (left_at < now() - interval '1 hour'
-                  OR greatest(last_seen, (SELECT silence_counts_from())) < now() - make_interval(secs => :forget))
+                  OR last_seen < now() - make_interval(secs => :forget)
+                      AND last_seen < (SELECT silent_before(CAST(:forget AS float))))
              AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.runner_id = runners.runner_id
                              AND r.status IN ('claimed', 'running', 'stopping'))
              AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.runner_id = runners.runner_id)

@@ -1,12 +1,14 @@
 """Silence that we caused is never held against a runner: each kind of gap, on a real database."""
 
+import pytest
+
 from models.base import DEFAULT_LIMITS
 from models.duties import sign_instance
 from models.errors import RunnerNotRegistered
 from models.gaps import EXPIRY_CLOCK, WEB_CLOCK
 from models.register import Registered, Registration, register_runners
 from models.runners import Heard, Touch, list_runners, touch_runners
-from tests.support.clocks import counts, due, fall_silent, pass_time
+from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time
 from tests.support.reports import claimed, running, stop
 from tests.support.truth import Truth, asking
 
@@ -154,3 +156,28 @@ def test_a_runner_is_not_forgotten_because_we_were_away(truth: Truth) -> None:
     assert truth.answer(asking(runner))[0].parked
     truth.do(sign_instance, "web-1")
     assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
+
+
+def served_ago(truth: Truth, seconds: float) -> float:
+    """How many seconds ago it was that we had served so many since then."""
+    query = "SELECT extract(epoch FROM clock_timestamp() - served_ago(:s))"
+    return float(truth.one(query, s=seconds))
+
+
+def test_time_served_leaves_out_known_gaps_once(truth: Truth) -> None:
+    """Several clocks may see one outage; a gap of all runners is a guess, and time like any other."""
+    assert served_ago(truth, 100) == pytest.approx(100, abs=1)
+    add_gap(truth, "expiry", 60, 30)
+    add_gap(truth, "web", 50, 20)
+    add_gap(truth, "runners", 15, 5)
+    add_gap(truth, "expiry", 300, 200)
+    assert [served_ago(truth, seconds) for seconds in (10, 25, 100, 170)] == pytest.approx([10, 65, 140, 310], abs=1)
+
+
+def test_time_served_ends_when_the_last_web_process_gave_a_sign(truth: Truth) -> None:
+    """The gap is still open."""
+    truth.do(sign_instance, "web-1")
+    let_clock_pass(truth, WEB_CLOCK, 14)
+    assert served_ago(truth, 10) == pytest.approx(10, abs=1)
+    let_clock_pass(truth, WEB_CLOCK, 26)
+    assert served_ago(truth, 10) == pytest.approx(50, abs=1)

@@ -26,15 +26,7 @@ PROFILES: dict[str, Any] = {
     "registrations": [1, 2],
     "since": datetime(2000, 1, 1, tzinfo=UTC),
 }
-LIMITS: dict[str, Any] = {
-    "claim_timeout": 15.0,
-    "start_timeout": 120.0,
-    "stale_after": 30.0,
-    "lost_after": 60.0,
-    "stop_timeout": 60.0,
-    "report_hold": 25.0,
-    "orphan_after": 900.0,
-}
+LIMITS: dict[str, Any] = {"report_hold": 25.0}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +51,9 @@ def busy(postgres: PostgresOfTests) -> Iterator[Truth]:
 
 
 def values_at(now: Any) -> dict[str, Any]:
-    return {"now": now, "restarted": now, "most": 500, "run_ids": ["x"], "runner_ids": ["x"], **PROFILES, **LIMITS}
+    moments = dict.fromkeys(("now", "delivery_due", "start_due", "ended_before"), now)
+    told = {"told": [0, 10, 60], "begun_before": [now] * 3, "due": [now] * 3}
+    return {**moments, **told, "most": 500, "run_ids": ["x"], "runner_ids": ["x"], **PROFILES, **LIMITS}
 
 
 @WAYS

@@ -1,10 +1,40 @@
 """Time that passes by moving what is stored into the past, never by waiting."""
 
+from collections.abc import Callable
 from typing import Any
+
+from sqlalchemy import DateTime
 
 from models.base import DEFAULT_LIMITS, Limits
 from models.expire import ExpireResult, expire
+from models.tables import metadata
 from tests.support.truth import Runner, Truth
+
+# What expiry and the lists of runners compare with the clock.
+_TIMED = ("runners", "runs", "sessions", "stop_commands", "duties", "gaps")
+
+
+def let_time_pass(truth: Truth, seconds: float) -> None:
+    """Move every moment that deadlines count from so many seconds into the past, as if nothing had happened since."""
+    for name in _TIMED:
+        moments = [column.name for column in metadata.tables[name].columns if isinstance(column.type, DateTime)]
+        moved = ", ".join(f"{column} = {column} - make_interval(secs => :s)" for column in moments)
+        truth.rows(f"UPDATE {name} SET {moved}", s=seconds)
+
+
+def live(truth: Truth, seconds: int, beat: Callable[[int], None], *, step: int = 5) -> None:
+    """Let time pass with a pass of expiry each ``step`` seconds; ``beat`` does what happens at each moment.
+
+    The time that the test itself takes is part of it.
+    """
+    began, moved = truth.one("SELECT clock_timestamp()"), 0.0
+    for moment in range(step, seconds + 1, step):
+        taken = (truth.one("SELECT clock_timestamp()") - began).total_seconds()
+        missing = max(0.0, moment - taken - moved)
+        let_time_pass(truth, missing)
+        moved += missing
+        beat(moment)
+        tick(truth)
 
 
 def pass_time(truth: Truth, table: str, column: str, seconds: float, where: str = "true", **values: Any) -> None:

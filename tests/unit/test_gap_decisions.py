@@ -40,37 +40,35 @@ def test_while_no_web_process_gives_a_sign_nothing_is_judged() -> None:
     assert look(web_at=ago(16)).gaps == []
 
 
-def test_a_gap_in_which_nobody_of_several_was_heard_ends_with_the_first_sign() -> None:
-    """The others get their whole window again."""
-    clocks = look(heard_before=ago(60), heard=ago(1), company_before=2)
+def test_gap_of_all_runners_ends_with_the_first_one_heard() -> None:
+    """The others get their whole window again. It began when the last of them was overdue."""
+    clocks = look(overdue_before=ago(60), heard=ago(1))
     assert clocks.gaps == [("runners", ago(60), ago(1))]
     assert clocks.restarted_at == ago(1)
+    assert not clocks.unheard
 
 
-@pytest.mark.parametrize("company", [0, 1])
-def test_one_runners_silence_is_its_own(company: int) -> None:
+def test_runner_heard_within_its_interval_ends_no_gap() -> None:
+    """However long ago anybody was heard before: nobody was overdue for more than fifteen seconds."""
+    for overdue_before in (None, ago(15), ago(-50)):
+        clocks = look(overdue_before=overdue_before, heard=ago(0))
+        assert (clocks.gaps, clocks.restarted_at) == ([], None)
+
+
+@pytest.mark.parametrize("online", [0, 1])
+def test_one_runners_silence_is_its_own(online: int) -> None:
     """Only several at once point to us."""
-    assert look(heard_before=ago(60), heard=ago(1), company_before=company).gaps == []
-    assert not look(heard=ago(60), company=company, lost_window=180).blind
+    assert not look(overdue_at=ago(60), online=online).unheard
 
 
-def test_nobody_heard_though_several_were_online_puts_judgement_off_for_one_more_window() -> None:
-    """It may be us; but all of them may also have died together."""
-    assert not look(heard=ago(15), company=2, lost_window=180).blind
-    assert look(heard=ago(16), company=2, lost_window=180).blind
-    assert look(heard=ago(360), company=2, lost_window=180).blind
-    assert not look(heard=ago(361), company=2, lost_window=180).blind
+def test_all_of_several_runners_overdue_may_be_our_fault() -> None:
+    """Silence counts from now as long as that lasts; what has waited twice its window is judged all the same."""
+    assert not look(overdue_at=ago(15), online=2).unheard
+    for seconds in (16, 361, 86_400):
+        clocks = look(overdue_at=ago(seconds), online=2, restarted_at=ago(5))
+        assert (clocks.unheard, clocks.blind, clocks.restarted_at) == (True, False, NOW)
 
 
-def test_after_another_gap_the_quiet_counts_from_its_end() -> None:
-    """Nobody could be heard before."""
-    assert look(heard=ago(400), restarted_at=ago(10), company=2, lost_window=60).blind is False
-    assert look(heard=ago(400), restarted_at=ago(100), company=2, lost_window=60).blind
-
-
-def test_windows_count_from_the_end_of_the_last_gap() -> None:
-    """Or from their own beginning when that is later."""
-    clocks = Clocks(NOW, restarted_at=ago(10))
-    assert clocks.counted_from(ago(60)) == ago(10)
-    assert clocks.counted_from(ago(5)) == ago(5)
-    assert Clocks(NOW).counted_from(ago(60)) == ago(60)
+def test_one_runner_that_is_not_overdue_is_enough() -> None:
+    """``overdue_at`` is the latest of all: one that is told a long interval and keeps it was not due to be heard."""
+    assert not look(overdue_at=ago(-10), online=50).unheard

@@ -1,0 +1,72 @@
+"""Silence and gaps of our own, with one of their mechanisms broken on purpose: the scenario that guards it must notice."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, text
+
+from models import expire_runs, gaps
+from models.gaps import Clocks
+from tests.support import silence
+from tests.support.broken import Scenario, notices, without
+from tests.support.truth import Truth
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        silence.dead_runner_among_slow_beaters_is_lost,
+        silence.unstarted_claim_among_slow_beaters_comes_back,
+        silence.gaps_of_all_runners_put_a_loss_off_once,
+        silence.outages_one_after_another_are_not_counted,
+    ],
+    ids=lambda scenario: scenario.__name__,
+)
+def test_silence_is_held_against_dead_runners_alone(truth: Truth, scenario: Scenario) -> None:
+    """The scenarios as they are."""
+    scenario(truth)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [silence.dead_runner_among_slow_beaters_is_lost, silence.unstarted_claim_among_slow_beaters_comes_back],
+    ids=lambda scenario: scenario.__name__,
+)
+def test_gap_that_ignores_told_intervals_is_noticed(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
+) -> None:
+    """Any 15 s in which nobody is heard: slow beaters make one after another."""
+    monkeypatch.setattr(gaps, "_READ", without(gaps._READ, " + make_interval(secs => told_interval)"))
+    notices(scenario, truth, "is put off")
+
+
+def test_windows_that_only_restart_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gap starts all silence anew, and twice the window ends nothing."""
+
+    def restarted(_: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
+        starts = [clocks.now - timedelta(seconds=seconds) for seconds in windows]
+        ended = clocks.restarted_at
+        return [clocks.now - timedelta(days=1) if ended and ended > start else start for start in starts]
+
+    monkeypatch.setattr(expire_runs, "begun_before", restarted)
+    notices(silence.gaps_of_all_runners_put_a_loss_off_once, truth, "for ever")
+
+
+def test_gaps_that_restart_nothing_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence counts as it is, whoever caused it."""
+
+    def plain(_: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
+        return [clocks.now - timedelta(seconds=seconds) for seconds in windows]
+
+    monkeypatch.setattr(expire_runs, "begun_before", plain)
+    notices(silence.gaps_of_all_runners_put_a_loss_off_once, truth, "is held against it")
+
+
+def test_outages_that_count_as_time_served_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the window by the clock on the wall."""
+    asked = "served_ago(2 * w.seconds)"
+    assert asked in gaps._SERVED.text
+    wall = gaps._SERVED.text.replace(asked, "clock_timestamp() - make_interval(secs => 2 * w.seconds)")
+    monkeypatch.setattr(gaps, "_SERVED", text(wall))
+    notices(silence.outages_one_after_another_are_not_counted, truth, "is held against it")
