@@ -16,6 +16,7 @@ class Health:
         self._drain = drain
         self._started = False
         self._postgres = True
+        self._redis: str | None = None
         self._reasons: Mapping[str, str] = {}
 
     @property
@@ -44,6 +45,10 @@ class Health:
         self._postgres = there
         return back
 
+    def note_redis(self, fault: str | None) -> None:
+        """Set what is wrong with Redis; None when it does its part."""
+        self._redis = fault
+
     def note(self, reasons: Mapping[str, str]) -> None:
         """Set what else is away, by part; empty when all is well."""
         self._reasons = dict(reasons)
@@ -58,6 +63,8 @@ class Health:
         reasons = dict(self._reasons)
         if not self._postgres:
             reasons["postgres"] = "Postgres does not answer"
+        if self._redis is not None:
+            reasons["redis"] = self._redis
         if reasons:
             return 200, {"status": "degraded", "reason": "; ".join(reasons[part] for part in sorted(reasons))}
         return 200, {"status": "ready"}

@@ -44,6 +44,18 @@ class Pulse:
             pause = BEAT_SECONDS if self._web.health.started else 0.25
             await asyncio.sleep(pause * random.uniform(0.9, 1.0))
 
+    async def probe_forever(self) -> None:
+        """Look whether Redis does its part, also while Postgres is away; a late answer delays no turn of ours."""
+        while True:
+            fault = None
+            try:
+                fault = await self._web.redis_probe.look()
+                self._web.health.note_redis(fault)
+            except Exception:
+                log.exception("probe failed")
+            # Soon while it is away: it may just be that our subscription is being made.
+            await asyncio.sleep((BEAT_SECONDS if fault is None else 0.5) * random.uniform(0.9, 1.0))
+
     async def leave(self) -> None:
         """Take the process's waiting rows away, so that nobody assigns anything to it."""
         try:
@@ -69,8 +81,6 @@ class Pulse:
         overdue = sorted(duty for duty in (Actor.DISPATCH, Actor.EXPIRE) if ages.get(duty, inf) > OVERDUE_SECONDS)
         if overdue:
             reasons["workers"] = f"no worker did {', '.join(overdue)} for {OVERDUE_SECONDS:.0f} s"
-        if not web.mailbox.connected:
-            reasons["redis"] = "Redis does not answer"
         web.health.note(reasons)
 
 

@@ -24,6 +24,7 @@ from runtime import logs
 from runtime.bells import Bells
 from runtime.mailbox import Letters, Mailbox
 from runtime.postgres import async_engine
+from runtime.redis_probe import RedisProbe
 from runtime.settings import Settings
 
 # Together with the process's end after this (cli/web.py) still within what a supervisor waits for.
@@ -72,6 +73,7 @@ class Web:
         self.callers = Callers(settings, following, self.reads, self.writes)
         letters = Letters(self.polls.deliver, self.feed.ring, self.polls.look_again, self._listening)
         self.mailbox = Mailbox(settings, self.instance, letters)
+        self.redis_probe = RedisProbe(settings, self.instance, lambda: self.mailbox.fault)
         self._pulse = Pulse(self)
         self._loops: list[asyncio.Task[None]] = []
         drain.on_start(self.waits.give_up)
@@ -95,6 +97,7 @@ class Web:
         await self.mailbox.stop()
         await self.bells.stop()
         await self._poll_wakeups.close()
+        await self.redis_probe.close()
         await self.caller_limits.close()
         self.parser.close()
         for engine in (self._writing, self._reading, self._following):
@@ -109,6 +112,7 @@ class Web:
     def _forever(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
             "pulse": self._pulse.beat_forever(),
+            "redis probe": self._pulse.probe_forever(),
             "re-check": self.polls.recheck_forever(),
             "rings": self._rings.look_forever(),
             "poll wake-ups": self._poll_wakeups.send_forever(),

@@ -17,7 +17,7 @@ from redis.asyncio.client import PubSub
 
 from runtime.logs import log
 from runtime.names import HEAD_CHANNEL, mailbox_channel, recheck_channel
-from runtime.redis_client import FAILED, async_client
+from runtime.redis_client import FAILED, async_client, fault_of
 from runtime.settings import Settings
 
 logger = log(__name__)
@@ -107,6 +107,12 @@ class Mailbox:
         self._task: asyncio.Task[None] | None = None
         self._backoff = FIRST_BACKOFF
         self.connected = False
+        self._fault = "Redis does not answer"
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing is heard, in a sentence; None while the subscription stands."""
+        return None if self.connected else self._fault
 
     async def start(self) -> None:
         """Begin to listen; returns at once, whether Redis is there or not."""
@@ -123,6 +129,7 @@ class Mailbox:
             try:
                 await self._listen()
             except FAILED as error:
+                self._fault = fault_of(error)
                 if self._backoff == FIRST_BACKOFF:
                     logger.warning("mailbox lost, trying again", error=str(error))
             except Exception:

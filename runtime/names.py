@@ -75,3 +75,8 @@ def hint_key(actor: Actor) -> str:
 def slot_key(actor: Actor, slot: int) -> str:
     """Who sets it first enqueues the periodic run of `actor` in time slot `slot`."""
     return f"{NAMESPACE}:slot:{actor}:{slot}"
+
+
+def probe_key(instance: str) -> str:
+    """Key that the web process `instance` writes and deletes to see whether Redis takes writes."""
+    return f"{NAMESPACE}:probe:{instance}"

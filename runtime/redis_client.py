@@ -47,6 +47,37 @@ def async_client(
     return client
 
 
+_FORBIDDEN: Final = "Redis refuses commands: its ACL forbids them to our user"
+# Faults by the class of the error; subclasses first.
+_FAULTS_BY_CLASS: Final = (
+    (redis.exceptions.OutOfMemoryError, "Redis refuses writes: its memory is full (maxmemory)"),
+    (redis.exceptions.ReadOnlyError, "Redis refuses writes: it is a read-only replica"),
+    (redis.exceptions.NoPermissionError, _FORBIDDEN),
+    (redis.exceptions.AuthenticationError, "Redis refuses our credentials"),
+    (redis.exceptions.BusyLoadingError, "Redis refuses commands: it is loading its data"),
+    (redis.exceptions.MasterDownError, "Redis refuses commands: it is a replica and its primary is away"),
+)
+# Faults by the beginning of the text, of errors that the client gives no class of their own.
+_FAULTS_BY_TEXT: Final = (
+    ("MISCONF", "Redis refuses writes: it cannot save to its disk"),
+    ("NOREPLICAS", "Redis refuses writes: it has too few replicas"),
+    ("BUSY", "Redis refuses commands: it is busy with a script"),
+    ("ACL failure", _FORBIDDEN),
+    ("The user executing the script", _FORBIDDEN),
+)
+
+
+def fault_of(error: BaseException) -> str:
+    """Return in a sentence what a failed command says of Redis. Unlike the error it names no user, key or host."""
+    for kind, fault in _FAULTS_BY_CLASS:
+        if isinstance(error, kind):
+            return fault
+    for beginning, fault in _FAULTS_BY_TEXT:
+        if str(error).startswith(beginning):
+            return fault
+    return "Redis refuses commands" if isinstance(error, redis.ResponseError) else "Redis does not answer"
+
+
 def _options(answer_timeout: float, connect_timeout: float) -> dict[str, Any]:
     """What every connection has, and what a query string in the URL must not change.
 

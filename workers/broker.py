@@ -21,7 +21,7 @@ from dramatiq.middleware import AgeLimit, Retries
 
 from runtime.logs import log
 from runtime.names import NAMESPACE, bell_key
-from runtime.redis_client import FAILED, sync_client
+from runtime.redis_client import FAILED, fault_of, sync_client
 
 logger = log(__name__)
 
@@ -224,7 +224,7 @@ class WakingConsumer(Consumer):
     def _miss(self, error: BaseException) -> None:
         """Redis is away: stay, and try again soon. Raising would cost three seconds after its return."""
         if not self._lost:
-            logger.warning("Redis does not answer, trying again", queue=self._queue, error=str(error))
+            logger.warning("no messages, trying again", queue=self._queue, fault=fault_of(error), error=str(error))
         self._lost = True
         time.sleep(RETRY_SECONDS * random.uniform(0.5, 1))
 

@@ -10,7 +10,7 @@ from typing import Final
 from runtime.bells import Ringer
 from runtime.logs import log
 from runtime.names import slot_key
-from runtime.redis_client import FAILED, sync_client
+from runtime.redis_client import FAILED, fault_of, sync_client
 from workers.actors import attempt
 from workers.duties import Duty
 
@@ -88,7 +88,7 @@ class Ticker(threading.Thread):
                 self._enqueue_one(duty, math.floor(now / duty.interval))
         except FAILED as error:
             self._alone_until = time.monotonic() + WITHOUT_REDIS_SECONDS
-            logger.warning("Redis does not answer: duties go on with Postgres alone", error=str(error))
+            logger.warning("duties go on with Postgres alone", fault=fault_of(error), error=str(error))
             return None
         rest = min(duty.interval - now % duty.interval for duty in self._duties)
         return min(rest + random.uniform(SHORTEST_PAUSE, 2 * SHORTEST_PAUSE), LONGEST_PAUSE)
