@@ -65,6 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,
     )
     app.router.route_class = Endpoint
+    # A redirect would name the host that the request names.
+    app.router.redirect_slashes = False
     app.state.drain = drain
     app.state.instance = new_id("web_")
     app.state.is_ready = lambda: state.ready

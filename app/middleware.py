@@ -6,6 +6,7 @@ Pure ASGI: behind a BaseHTTPMiddleware a long-poll never learns that its client 
 import ipaddress
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,14 @@ FOREIGN_HOST: Final = b'{"detail":"This host name is not served here; COORDINATO
 FOREIGN_ORIGIN: Final = (
     b'{"detail":"Requests from this origin are not accepted; COORDINATOR_CORS_ORIGINS adds origins"}'
 )
+FOREIGN_PAGE: Final = (
+    b'{"detail":"Requests that a page of another site makes without CORS (images, frames, links) are not accepted"}'
+)
+# Links of other sites may lead here: these start nothing.
+LINKED: Final = frozenset({"/docs", "/openapi.json"})
+# How many pairs of Host and Origin are remembered, and how long one may be.
+MOST_KNOWN: Final = 1024
+LONGEST_KNOWN: Final = 512
 TABLELESS: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
 ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key")
 EXPOSED_HEADERS: Final = (
@@ -72,7 +81,9 @@ class Cors(CORSMiddleware):
 
 
 class Door:
-    """Refuses foreign Host and Origin headers while authentication is off: no web page may start jobs on localhost."""
+    """Refuses foreign Host and Origin headers, and other sites' requests without Origin, while authentication is off:
+    no web page may start jobs on localhost.
+    """
 
     def __init__(
         self,
@@ -85,49 +96,58 @@ class Door:
         self._callers_are_asked = callers_are_asked
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
-        self._known: dict[tuple[str, str], bytes | None] = {}
+        self._remembered = lru_cache(maxsize=MOST_KNOWN)(self._decide)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not scope["path"].startswith("/health") and not self._callers_are_asked():
             headers = Headers(scope=scope)
-            refusal = self._refusal(headers.get("host", ""), headers.get("origin", ""))
+            host, origin = headers.get("host", ""), headers.get("origin", "")
+            is_short = len(host) + len(origin) <= LONGEST_KNOWN
+            refusal = self._remembered(host, origin) if is_short else self._decide(host, origin)
+            if refusal is None and not origin and _is_foreign_page(scope, headers):
+                refusal = FOREIGN_PAGE
             if refusal is not None:
                 await _send_json(send, 403, refusal)
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, host: str, origin: str) -> bytes | None:
-        known = self._known.get((host, origin), b"")
-        if known != b"":
-            return known
-        refusal = None
-        if not self._is_ours(urlsplit(f"//{host}").hostname if _parses(f"//{host}") else None):
-            refusal = FOREIGN_HOST
-        elif origin and not self._may_call(origin):
-            refusal = FOREIGN_ORIGIN
-        if len(self._known) < 1000:
-            self._known[host, origin] = refusal
-        return refusal
+    def _decide(self, host: str, origin: str) -> bytes | None:
+        if not self._is_ours(_host_name(f"//{host}")):
+            return FOREIGN_HOST
+        return FOREIGN_ORIGIN if origin and not self._may_call(origin) else None
 
     def _may_call(self, origin: str) -> bool:
-        if origin.lower().rstrip("/") in self._origins:
-            return True
-        return self._is_ours(urlsplit(origin).hostname if _parses(origin) else None)
+        return origin.lower().rstrip("/") in self._origins or self._is_ours(_host_name(origin))
 
     def _is_ours(self, name: str | None) -> bool:
-        if name is None:
-            return False
-        if name == "localhost" or name in self._hosts or "*" in self._hosts:
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
+        return name is not None and (name in self._hosts or "*" in self._hosts or _is_loopback(name))
 
 
-def _parses(url: str) -> bool:
+def _is_foreign_page(scope: Scope, headers: Headers) -> bool:
+    """Whether a page of another site has the browser make this request, which has no Origin: it is not a CORS one.
+
+    Pages of other ports of a loopback address are of the same site and may call anyway. Under another name same-site is
+    any neighbour of a common domain. Browsers send `Sec-Fetch-Site` to loopback addresses and over https.
+    """
+    site = headers.get("sec-fetch-site")
+    if site in {None, "same-origin", "none"}:
+        return False
+    if site == "same-site" and _is_loopback(_host_name(f"//{headers.get('host', '')}") or ""):
+        return False
+    is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return not (is_link and scope["method"] == "GET" and scope["path"] in LINKED)
+
+
+def _host_name(url: str) -> str | None:
     try:
-        return urlsplit(url).hostname is not None
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
 

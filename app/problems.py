@@ -136,6 +136,9 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.ParentIsDescendant: lambda error: Problem(
         400, f"Parent session '{error.parent_session_id}' is a descendant"
     ),
+    errors.ParentOfAnotherOwner: lambda error: Problem(
+        400, f"Parent session '{error.parent_session_id}' belongs to another owner"
+    ),
     errors.TooDeep: lambda error: Problem(
         400, f"Session would be nested {error.depth} levels deep; at most {error.limit} are allowed"
     ),

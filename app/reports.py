@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from app.bodies import Fault, Invalid, Loc
 from app.lenient import encode
+from models.base import ADMIN, Caller
 from models.report import Report
 from models.statuses import Outcome
 from models.texts import storable
@@ -12,9 +13,7 @@ from models.texts import storable
 SESSION_STATUSES: Final = frozenset({"idle", "finished"})
 
 
-def report_of(
-    body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome, subject: str | None = None
-) -> Report:
+def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome, caller: Caller = ADMIN) -> Report:
     """Return the report a body makes; fields that mean nothing are left out."""
     session_status = body.get("session_status")
     return Report(
@@ -27,11 +26,11 @@ def report_of(
         if isinstance(session_status, str) and session_status in SESSION_STATUSES
         else None,
         signal=_text(body.get("signal")),
-        subject=subject,
+        caller=caller,
     )
 
 
-def one_of_many(body: Any, runner_id: str, at: Loc, subject: str | None = None) -> Report:
+def one_of_many(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report:
     """Return one report of a list. Raises Invalid when it does not say of which run it is, or what."""
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", at, "Should be an object")])
@@ -41,7 +40,7 @@ def one_of_many(body: Any, runner_id: str, at: Loc, subject: str | None = None) 
     outcome = body.get("outcome")
     if outcome not in tuple(Outcome):
         raise Invalid([Fault("literal_error", (*at, "outcome"), f"Should be one of {', '.join(Outcome)}")])
-    return report_of(body, run_id, runner_id, Outcome(outcome), subject)
+    return report_of(body, run_id, runner_id, Outcome(outcome), caller)
 
 
 def runner_id_of(body: Mapping[str, Any]) -> str:

@@ -23,6 +23,13 @@ def _absent_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _no_path_segment(value: str | None) -> str | None:
+    """Refuse ids that clients and proxies resolve as parts of a path: the address would be another one's."""
+    if value in {".", ".."}:
+        raise ValueError("Should not be . or ..")
+    return value
+
+
 def _within_ten_years(value: float | datetime) -> float | datetime:
     if isinstance(value, datetime):
         try:
@@ -82,13 +89,18 @@ class SubmitRun(_Body):
     type: Annotated[Literal["start_session", "resume_session"], Field(description="What the run does to its session")]
     session_id: Annotated[
         Text | None,
+        AfterValidator(_no_path_segment),
         BeforeValidator(_absent_if_empty),
-        Field(description=f"Optional on start (a name of your own, `{SESSION_ID}`), required on resume"),
+        Field(
+            description=f"Optional on start (a name of your own, `{SESSION_ID}`), required on resume; not `.` or `..`"
+        ),
     ] = None
     parameters: Annotated[dict[str, Any], Field(description='`{"prompt": "..."}`, unless the agent says otherwise')]
     agent_name: Text | None = None
     project_dir: Text | None = None
-    parent_session_id: Annotated[Text | None, BeforeValidator(_absent_if_empty)] = None
+    parent_session_id: Annotated[Text | None, AfterValidator(_no_path_segment), BeforeValidator(_absent_if_empty)] = (
+        None
+    )
     scope: Annotated[dict[str, Any] | None, Field(description="Handed to the runner, inherited by children")] = None
     execution_mode: Literal["sync", "async_poll", "async_callback"] = "sync"
     additional_demands: DemandsIn | None = None

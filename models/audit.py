@@ -25,7 +25,9 @@ class Act(StrEnum):
     EPOCH_ROTATED = "epoch_rotated"
     RUNNER_DEREGISTERED = "runner_deregistered"
     RUN_STOPPED = "run_stopped"
+    RUN_ENDED = "run_ended"
     SESSION_STOPPED = "session_stopped"
+    SESSION_ENDED = "session_ended"
     SESSION_DELETED = "session_deleted"
 
 
@@ -73,6 +75,14 @@ def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> li
     if caller.role is not Role.ADMIN or (owner is not None and owner == caller.owner) or caller.by is None:
         return []
     return [Done(act, caller.by, target, owner)]
+
+
+def reported_for(caller: Caller, act: Act, target: str, owner: str | None, runner_owner: str | None) -> list[Done]:
+    """Return what is to be written down when the caller reports an end as a runner whose registration ``runner_owner``
+    made: nothing as a runner of its own, whose work it is.
+    """
+    is_own = runner_owner is not None and runner_owner == (caller.owner or "")
+    return [] if is_own else answered_for(caller, act, target, owner)
 
 
 def record_acts(conn: Connection, acts: Sequence[Done]) -> None:

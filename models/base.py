@@ -43,8 +43,17 @@ class Caller:
 
     @property
     def key_space(self) -> str:
-        """Whose idempotency keys the caller's are: a runner's name is not the user's of the same name."""
-        return f"runner\x1f{self.owner or ''}" if self.role is Role.RUNNER else self.owner or ""
+        """Whose idempotency keys the caller's are: a runner's name is not the user's of the same name, and admins
+        without an owner are told apart by their keys.
+        """
+        if self.role is Role.RUNNER:
+            return f"runner\x1f{self.owner or ''}"
+        return self.owner or (f"admin\x1f{self.by}" if self.by is not None else "")
+
+    @property
+    def former_key_space(self) -> str | None:
+        """Where the version before this one, and the time without authentication, kept an admin's keys; None: there."""
+        return "" if self.owner is None and self.by is not None and self.role is Role.ADMIN else None
 
 
 ADMIN = Caller()
@@ -107,10 +116,15 @@ def new_id(prefix: str) -> str:
     return prefix + uuid7()
 
 
-def runner_identity(hostname: str, project_dir: str, executor_profile: str, command: str | None) -> RunnerId:
-    """Return the id that the same four properties always give (PROTOCOL, Nouns)."""
+def runner_identity(
+    hostname: str, project_dir: str, executor_profile: str, command: str | None, owner: str | None = None
+) -> RunnerId:
+    """Return the id that the same four properties always give (PROTOCOL, Nouns); with an ``owner``, the id of that
+    owner's runner where another owner's has the plain one. The length keeps the two kinds apart.
+    """
     identity = f"{hostname}:{project_dir}:{executor_profile}:{command or ''}"
-    return RunnerId("lnch_" + hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()[:12])
+    whose, digits = ("", 12) if owner is None else (f"{owner}\x1f", 24)
+    return RunnerId("lnch_" + hashlib.sha256((whose + identity).encode("utf-8", "replace")).hexdigest()[:digits])
 
 
 # Arrays, not joined sets: a plan that was made while the tables were empty reads them by key when they are full, too.

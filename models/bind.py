@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.base import DEFAULT_LIMITS, Caller, Limits, uuid7
+from models.audit import Act, record_acts, reported_for
+from models.base import ADMIN, DEFAULT_LIMITS, Caller, Limits, uuid7
 from models.errors import CoordinatorError, NotFound, RunnerNotRegistered, StaleClaim, Unstorable
 from models.feed import record_events
-from models.reach import reach
+from models.reach import ever_held, in_reach, reach
 from models.report import is_reporter, reporters
 from models.rounds import in_rounds
 from models.sessions import Session, read_sessions
@@ -58,13 +59,18 @@ class Patch:
 class ReportSessionStatus:
     """The runner of a session's live process says that the process has ended: finished, failed or stopped.
 
-    ``subject`` as in ``Report``.
+    ``caller`` as in ``Report``.
     """
 
     runner_id: str
     session_id: str
     status: str
-    subject: str | None = None
+    caller: Caller = ADMIN
+
+    @property
+    def subject(self) -> str | None:
+        """The subject as which the caller acts; None for an admin."""
+        return self.caller.scope
 
 
 BindResult: TypeAlias = Session | CoordinatorError
@@ -210,18 +216,19 @@ def report_session_statuses(
 ) -> list[bool | CoordinatorError]:
     """End the live process of each session as its runner says; True where that changed something.
 
-    Accepted without effect from another runner, or while a run of the session is in hand (PROTOCOL, Runners).
-    Results: bool, NotFound or RunnerNotRegistered.
+    Accepted without effect from another runner, or while a run of the session is in hand (PROTOCOL, Runners). To a
+    subject that never held a run of it there is none. Results: bool, NotFound or RunnerNotRegistered.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
     concerned = {item.session_id for item in items if is_reporter(known, item.runner_id, item.subject)}
     held = hold_runs(conn, session_ids=concerned)
+    shown = ever_held(conn, [(item.caller, item.session_id) for item in items])
     results: list[bool | CoordinatorError] = [NotFound("session", item.session_id) for item in items]
     seen: list[int] = []
     for ordinal, item in enumerate(items):
         if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
-        elif item.session_id in held.sessions:
+        elif item.session_id in held.sessions and in_reach(item.caller, item.session_id, shown):
             seen.append(ordinal)
     for number, one_round in enumerate(in_rounds(items[ordinal].session_id for ordinal in seen)):
         ordinals = [seen[index] for index in one_round]
@@ -230,6 +237,9 @@ def report_session_statuses(
         ending = [items[ordinal] for ordinal in ordinals if ends_process(held, items[ordinal])]
         close_stops(conn, [item.session_id for item in ending])
         settle_and_tell(conn, [Effect(item.session_id, item.status, live=Live.CLEAR) for item in ending])
+        owners = [(item, held.sessions[item.session_id].owner, known[item.runner_id].owner) for item in ending]
+        acts = [reported_for(one.caller, Act.SESSION_ENDED, one.session_id, *whose) for one, *whose in owners]
+        record_acts(conn, [act for some in acts for act in some])
         for ordinal in ordinals:
             results[ordinal] = items[ordinal] in ending
     return results

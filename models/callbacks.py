@@ -59,6 +59,7 @@ _PARENTS = text("""
         WHERE r.session_id = s.session_id ORDER BY r.session_seq DESC LIMIT 1
     ) last ON true
     LEFT JOIN sessions g ON g.session_id = last.parent_session_id AND g.created_at <= last.created_at
+        AND g.owner IS NOT DISTINCT FROM s.owner
     WHERE s.session_id = ANY(CAST(:parents AS text[]))
 """)
 
@@ -72,7 +73,9 @@ _WAITING = text("""
     CROSS JOIN LATERAL (
         SELECT c.child_run_id, c.parent_session_id, c.body_bytes, c.created_at,
             c.returned_at IS NULL OR EXISTS (
-                SELECT 1 FROM runs r WHERE r.session_id = s.session_id AND r.started_at > c.returned_at) AS due
+                SELECT 1 FROM runs r WHERE r.session_id = s.session_id AND r.started_at > c.returned_at) AS due,
+            EXISTS (SELECT 1 FROM runs k WHERE k.run_id = c.child_run_id AND k.owner IS DISTINCT FROM s.owner)
+                AS foreign_owner
         FROM child_results c
         WHERE c.parent_session_id = s.session_id AND c.parent_incarnation = s.incarnation AND c.delivered_in IS NULL
         ORDER BY c.created_at, c.child_run_id LIMIT :most
@@ -84,6 +87,10 @@ _WAITING = text("""
 _BODIES = text("""
     SELECT child_run_id, child_session_id, outcome, CAST(body AS text) AS body FROM child_results
     WHERE child_run_id = ANY(CAST(:children AS text[]))
+""")
+
+_DROP = text("""
+    DELETE FROM child_results WHERE child_run_id = ANY(CAST(:children AS text[])) AND delivered_in IS NULL
 """)
 
 _DELIVERED = text("""
@@ -103,7 +110,8 @@ def deliver_results(
 
     A result is delivered in the transaction that inserts the run which carries it, hence once, however many do this at
     the same time. A run carries up to 1,000 results of 8 MiB together, at least one; the rest goes with the next run.
-    Parents that somebody else holds are left to the next pass.
+    Parents that somebody else holds are left to the next pass. Results of another owner's children, which the version
+    before this one kept, are dropped.
     """
     due = conn.execute(_DUE, {"most": at_most}).scalars().all()
     if not due:
@@ -113,7 +121,10 @@ def deliver_results(
     ensure_profiles(conn, [resume_demands(row) for row in seen.values()])
     parents = _hold(conn, seen)
     waiting = conn.execute(_WAITING, {"parents": list(parents), "most": MOST_RESULTS}).all() if parents else []
-    chosen, left = choose(waiting)
+    foreign = [row.child_run_id for row in waiting if row.foreign_owner]
+    if foreign:
+        conn.execute(_DROP, {"children": foreign})
+    chosen, left = choose(row for row in waiting if not row.foreign_owner)
     runs = _submit(conn, {one: parents[one] for one in chosen}, _prompts(conn, chosen), limits)
     pairs = [(child, runs[one]) for one, children in chosen.items() if one in runs for child in children]
     conn.execute(_DELIVERED, {"children": [child for child, _ in pairs], "runs": [run_id for _, run_id in pairs]})
@@ -180,15 +191,15 @@ def _submit(
 ) -> dict[str, str]:
     """Submit the resume run of each parent; returns their ids by parent."""
     items = [_resume(row, prompts[one], limits) for one, row in parents.items()]
-    refused = _refused(conn, items)
+    refused = _refused(conn, items, limits)
     # A session that has become its own ancestor, by a resume of one above it, goes on alone.
     alone = [replace(item, parent_session_id=None) for item in refused]
-    failed = {item.run_id for item in _refused(conn, alone)}
+    failed = {item.run_id for item in _refused(conn, alone, limits)}
     return {item.own_session: item.run_id for item in items if item.run_id not in failed}
 
 
-def _refused(conn: Connection, items: Sequence[NewRun]) -> list[NewRun]:
-    results = submit_runs(conn, items) if items else []
+def _refused(conn: Connection, items: Sequence[NewRun], limits: Limits) -> list[NewRun]:
+    results = submit_runs(conn, items, max_depth=limits.max_depth) if items else []
     return [item for item, result in zip(items, results, strict=True) if isinstance(result, CoordinatorError)]
 
 

@@ -16,6 +16,7 @@ _KEEP = text("""
         octet_length(CAST(told.body AS text))
     FROM runs r
     JOIN sessions p ON p.session_id = r.parent_session_id AND p.created_at <= r.created_at
+        AND p.owner IS NOT DISTINCT FROM r.owner
     LEFT JOIN LATERAL (
         SELECT e.frame FROM events e
         WHERE e.session_id = r.session_id AND e.event_type = 'result' AND e.kind = 'event' AND e.run_id = r.run_id
@@ -46,7 +47,7 @@ def note_ends(conn: Connection, ended: Sequence[Row[Any]]) -> None:
     """Keep what the ended runs leave for their parents; what one that never began was to carry waits again.
 
     Belongs into the transaction that ends the runs, whose sessions it holds locked; parents are neither locked nor
-    waited for. A parent that is gone hears nothing. Safe to repeat.
+    waited for. A parent that is gone, or another owner's, hears nothing. Safe to repeat.
     """
     children = [run.run_id for run in ended if calls_back(run)]
     if children:

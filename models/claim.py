@@ -39,11 +39,14 @@ class Ask:
 
 @dataclass(slots=True)
 class Seeker:
-    """An ask with its registration's offer: what the matchmaker works on."""
+    """An ask with its registration's offer: what the matchmaker works on. ``claimed_by``: whose claim it makes, the
+    owner of the registration or, where that has none, who asks.
+    """
 
     ask: Ask
     offer: Offer
     capacity: int | None
+    claimed_by: str | None = None
     left: int = 0
     matches: frozenset[int] = frozenset()
 
@@ -105,8 +108,9 @@ _IN_HAND = text("""
 _TAKE = returning_runs("""
     WITH given AS (
         SELECT * FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[]), CAST(:polls AS text[]),
-                             CAST(:runners AS text[]), CAST(:registrations AS bigint[]))
-            AS g(run_id, claim_token, claim_poll_id, runner_id, registration)
+                             CAST(:runners AS text[]), CAST(:registrations AS bigint[]),
+                             CAST(:claimants AS text[]))
+            AS g(run_id, claim_token, claim_poll_id, runner_id, registration, claimed_by)
     ), picked AS MATERIALIZED (
         SELECT r.run_id FROM runs r
         WHERE r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = 'pending' AND r.ready
@@ -114,7 +118,8 @@ _TAKE = returning_runs("""
     )
     UPDATE runs r
     SET status = 'claimed', ready = false, claim_token = g.claim_token, claim_poll_id = g.claim_poll_id,
-        runner_id = g.runner_id, registration = g.registration, claimed_at = clock_timestamp(),
+        runner_id = g.runner_id, registration = g.registration, claimed_by = g.claimed_by,
+        claimed_by_registration = g.registration, claimed_at = clock_timestamp(),
         delivered_at = CASE WHEN :delivered THEN clock_timestamp() END,
         claim_deadline_at = clock_timestamp() + make_interval(secs =>
             CASE WHEN :delivered THEN CAST(:start_timeout AS float) ELSE CAST(:claim_timeout AS float) END),
@@ -144,7 +149,7 @@ def offer_of(runner: Row[Any]) -> Offer:
 
 def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
     """Return the ask together with what its runner's current registration offers."""
-    return Seeker(ask, offer_of(runner), runner.capacity)
+    return Seeker(ask, offer_of(runner), runner.capacity, ask.subject if runner.owner is None else runner.owner)
 
 
 def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | None = None) -> None:
@@ -322,6 +327,7 @@ def _take(conn: Connection, plan: Sequence[tuple[str, Seeker]], *, delivered: bo
             "polls": [one.ask.poll_id for _, one in plan],
             "runners": [one.ask.runner_id for _, one in plan],
             "registrations": [one.offer.registration for _, one in plan],
+            "claimants": [one.claimed_by for _, one in plan],
             "delivered": delivered,
             "claim_timeout": limits.claim_timeout,
             "start_timeout": limits.start_timeout,

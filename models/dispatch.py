@@ -1,12 +1,12 @@
 """One pass of a worker over the parked polls of all instances: for whom there is a run, and giving it."""
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from models.base import DEFAULT_LIMITS, Limits
-from models.claim import Ask, Promised, claim_runs, promise, seeker
+from models.claim import Ask, Promised, Seeker, claim_runs, promise, seeker
 from models.parking import unpark_polls
 
 SEEN_SECONDS: Final = 5
@@ -35,11 +35,11 @@ class Dispatched:
 # The first columns say where it ended, also when none of its polls may be given anything.
 _WAITING = text("""
     WITH page AS MATERIALIZED (
-        SELECT poll_id, runner_id, registration, instance, wanted, seen_at FROM waiting_polls
+        SELECT poll_id, runner_id, registration, instance, wanted, subject, seen_at FROM waiting_polls
         WHERE poll_id > :after ORDER BY poll_id LIMIT :most
     )
     SELECT p.length, p.last, (SELECT max(profile_id) FROM demand_profiles) AS newest_profile,
-        w.poll_id, w.runner_id, w.instance, w.wanted, n.registration, n.hostname, n.project_dir,
+        w.poll_id, w.runner_id, w.instance, w.wanted, w.subject, n.owner, n.registration, n.hostname, n.project_dir,
         n.executor_profile, n.executor_type, n.tags, n.require_matching_tags, n.capacity
     FROM (SELECT count(*) AS length, max(poll_id) AS last FROM page) p
     LEFT JOIN (page w JOIN runners n ON n.runner_id = w.runner_id AND n.registration = w.registration
@@ -61,13 +61,17 @@ def promise_waiting(conn: Connection, limit: int = 500, *, after: str = "", page
     of the answer leads to the next one, and is empty when this page was the last.
     """
     rows = conn.execute(_WAITING, {"seen": SEEN_SECONDS, "after": after, "most": page}).all()
-    waiting = [seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance), row) for row in rows if row.poll_id]
+    waiting = [_seeker(row) for row in rows if row.poll_id]
     promised = promise(conn, waiting, limit, rows[0].newest_profile or 0) if waiting else Promised()
     if rows[0].length >= page:
         promised.next_after = rows[0].last
         # The runs that are left may suit polls of the next page only; a pass that assigns nothing asks for no other.
         promised.more = promised.more or bool(promised.seekers)
     return promised
+
+
+def _seeker(row: Row[Any]) -> Seeker:
+    return seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance, row.subject), row)
 
 
 def dispatch_promised(conn: Connection, promised: Promised, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:

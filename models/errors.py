@@ -31,6 +31,13 @@ class ParentIsDescendant(CoordinatorError):
 
 
 @dataclass(frozen=True)
+class ParentOfAnotherOwner(CoordinatorError):
+    """A resumed session and the parent it is given belong to different owners."""
+
+    parent_session_id: str
+
+
+@dataclass(frozen=True)
 class TooDeep(CoordinatorError):
     """A child session would be nested deeper than allowed."""
 

@@ -7,10 +7,10 @@ from sqlalchemy import Connection, text
 from models.claim import Seeker
 
 _PARK = text("""
-    INSERT INTO waiting_polls (poll_id, runner_id, registration, instance, wanted, seen_at)
+    INSERT INTO waiting_polls (poll_id, runner_id, registration, instance, wanted, subject, seen_at)
     SELECT * , clock_timestamp()
     FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]),
-                CAST(:instances AS text[]), CAST(:wanted AS smallint[]))
+                CAST(:instances AS text[]), CAST(:wanted AS smallint[]), CAST(:subjects AS text[]))
     ON CONFLICT (poll_id) DO UPDATE SET seen_at = clock_timestamp()
 """)
 
@@ -44,6 +44,7 @@ def park_polls(conn: Connection, idle: Sequence[Seeker]) -> None:
                 "registrations": [one.offer.registration for one in idle],
                 "instances": [one.ask.instance for one in idle],
                 "wanted": [one.ask.wanted for one in idle],
+                "subjects": [one.ask.subject for one in idle],
             },
         )
 

@@ -1,4 +1,7 @@
-"""Registration: who may be a runner of an identity, and what becomes of the process that was it before."""
+"""Registration: who may be a runner of an identity, and what becomes of the process that was it before.
+
+An identity is its owner's: the same four properties of another owner are another runner (docs/decisions/0022).
+"""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -22,8 +25,8 @@ from models.transitions import Held, hold_runs
 @dataclass(frozen=True, slots=True)
 class Registration:
     """A process that offers itself. ``executor`` and ``agents`` are JSON text; ``registration_uid`` is made before the
-    first try, so that a repeat is known as one. ``owner``: whose registration it will be; ``subject``: who may take
-    over only what is its own, None for an admin.
+    first try, so that a repeat is known as one. ``owner``: whose registration it will be, None while authentication is
+    off; ``subject``: who may take over only what is its own, None for an admin.
     """
 
     hostname: str
@@ -43,8 +46,15 @@ class Registration:
 
     @property
     def runner_id(self) -> RunnerId:
-        """The id that these four properties always give."""
+        """The id that these four properties always give, unless another owner's runner has it."""
         return runner_identity(self.hostname, self.project_dir, self.executor_profile, self.command)
+
+    @property
+    def own_id(self) -> RunnerId | None:
+        """The id that they give this owner then; None while authentication is off: there is one owner."""
+        if self.owner is None:
+            return None
+        return runner_identity(self.hostname, self.project_dir, self.executor_profile, self.command, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +89,42 @@ def verdict(row: Row[Any], item: Registration) -> Verdict:
     if row.registration_uid == item.registration_uid:
         return Verdict.REPEATED
     same = item.instance_id is not None and item.instance_id == row.instance_id
-    if row.left_at is not None:
-        return Verdict.ANOTHER_PROCESS
     if not acts_for(item.subject, row.owner):
         return Verdict.DUPLICATE
+    if row.left_at is not None:
+        return Verdict.ANOTHER_PROCESS
     if same:
-        offers = (row.executor_type, frozenset(row.tags), row.require_matching_tags)
-        unchanged = offers == (item.executor_type, frozenset(item.tags), item.require_matching_tags)
+        # One number has one owner, too. An admin who reconnects somebody's process takes nothing away.
+        owner = row.owner if item.subject is None else item.owner
+        offers = (row.owner, row.executor_type, frozenset(row.tags), row.require_matching_tags)
+        unchanged = offers == (owner, item.executor_type, frozenset(item.tags), item.require_matching_tags)
         return Verdict.SAME_PROCESS if unchanged else Verdict.SAME_PROCESS_OTHER_OFFER
     if row.is_stale or row.lost_at is not None or row.leave_told_at is not None:
         return Verdict.ANOTHER_PROCESS
     return Verdict.DUPLICATE
+
+
+def identity(item: Registration, rows: Mapping[str, Row[Any]]) -> str:
+    """Return which runner the item is, ``rows`` being those that are there of its ids.
+
+    Its owner's own one if there is one, else the plain one, unless that is another owner's, or of the time without
+    authentication and online: nobody's, so it must not keep an owner out.
+    """
+    own_id, plain = item.own_id, rows.get(item.runner_id)
+    if own_id is not None and (own_id in rows or (plain is not None and not is_open_to(item, plain))):
+        return own_id
+    return item.runner_id
+
+
+def is_open_to(item: Registration, row: Row[Any]) -> bool:
+    """Whether the registration may be one of the runner that has this row."""
+    if item.owner is None or row.owner == item.owner:
+        return True
+    seen = verdict(row, item)
+    if row.owner is None:
+        return seen is not Verdict.DUPLICATE
+    same = {Verdict.REPEATED, Verdict.SAME_PROCESS, Verdict.SAME_PROCESS_OTHER_OFFER}
+    return item.subject is None and seen in same
 
 
 _LOOK = text("""
@@ -141,7 +176,9 @@ _RENEW = text("""
 # The same process goes on with its runs under the new number.
 _RENUMBER = (
     text("""
-        UPDATE runs r SET registration = g.registration
+        UPDATE runs r SET registration = g.registration,
+            claimed_by_registration =
+                CASE WHEN r.claimed_by_registration = r.registration THEN g.registration END
         FROM unnest(CAST(:runner_ids AS text[]), CAST(:numbers AS bigint[])) AS g(runner_id, registration)
         WHERE r.runner_id = g.runner_id AND r.status IN ('claimed', 'running', 'stopping')
     """),
@@ -178,46 +215,52 @@ def register_runners(
 
     The same instance reconnects and keeps its runs. Another process takes the place of a stale, lost or leaving one,
     whose registration ends in this transaction: its claims are released, its running runs are as when it is lost.
+    Another owner's registration neither hinders nor is hindered.
     """
     results: dict[int, RegisterResult] = {}
     for ordinals in in_rounds(item.runner_id for item in items):
-        chosen = {str(items[ordinal].runner_id): items[ordinal] for ordinal in ordinals}
-        answers = _register_round(conn, dict(sorted(chosen.items())), limits)
-        results.update({ordinal: answers[items[ordinal].runner_id] for ordinal in ordinals})
+        results.update(zip(ordinals, _register_round(conn, [items[one] for one in ordinals], limits), strict=True))
     return [results[ordinal] for ordinal in range(len(items))]
 
 
 def _register_round(
     conn: Connection,
-    chosen: Mapping[str, Registration],
+    items: Sequence[Registration],
     limits: Limits,
-) -> dict[str, RegisterResult]:
+) -> list[RegisterResult]:
     """Register at most one process of each identity."""
+    both = {one for item in items for one in (item.runner_id, item.own_id) if one is not None}
+    there = {row.runner_id: row for row in conn.execute(_LOOK, {"runner_ids": sorted(both), "stale_after": limits.stale_after})}
+    ids = [identity(item, there) for item in items]
+    chosen = dict(sorted(zip(ids, items, strict=True), key=lambda pair: pair[0]))
     reading = {"runner_ids": list(chosen), "stale_after": limits.stale_after}
-    looked = {row.runner_id: verdict(row, chosen[row.runner_id]) for row in conn.execute(_LOOK, reading)}
+    looked = {one: verdict(there[one], item) for one, item in chosen.items() if one in there}
     held = _hold_former(conn, [one for one, seen in looked.items() if seen in CHANGING])
     added: set[str] = set()
     new = {one: item for one, item in chosen.items() if one not in looked}
     if new:
         added = set(conn.execute(_ADD, _given(new, limits)).scalars())
     rows = {row.runner_id: row for row in conn.execute(_HOLD, reading) if row.runner_id not in added}
+    if not all(is_open_to(chosen[one], row) for one, row in rows.items()):
+        msg = "another owner's runner was first to have the id"
+        raise SerializationFailure(msg)
     verdicts = {one: verdict(row, chosen[one]) for one, row in rows.items()}
     if any(seen in CHANGING and looked.get(one) not in CHANGING for one, seen in verdicts.items()):
         msg = "a runner fell silent between two looks, so its runs are not locked"
         raise SerializationFailure(msg)
     parked = _renew(conn, chosen, rows, verdicts, limits)
     _end_former(conn, held, {one: rows[one] for one, seen in verdicts.items() if seen is Verdict.ANOTHER_PROCESS})
-    return {
-        one: _duplicate(one, item)
+    return [
+        _duplicate(one, item)
         if verdicts.get(one) is Verdict.DUPLICATE
         else Registered(
-            one,
+            RunnerId(one),
             told_interval(item.instance_id, limits),
             renumbered=verdicts.get(one) in CHANGING,
             parked_at=parked.get(one, frozenset()),
         )
-        for one, item in chosen.items()
-    }
+        for one, item in zip(ids, items, strict=True)
+    ]
 
 
 CHANGING = frozenset({Verdict.ANOTHER_PROCESS, Verdict.SAME_PROCESS_OTHER_OFFER})

@@ -6,11 +6,13 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.base import DEFAULT_LIMITS, Limits
+from models.audit import Act, Done, record_acts, reported_for
+from models.base import ADMIN, DEFAULT_LIMITS, Caller, Limits
 from models.child_results import calls_back
 from models.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.loss import attempts_left, idle_stopped, timeout_reason
-from models.reach import acts_for
+from models.parents import set_parents
+from models.reach import acts_for, has_held
 from models.rounds import in_rounds
 from models.settle import Effect, Live
 from models.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, SessionStatus, StopCause
@@ -25,7 +27,7 @@ IDLE = "idle"
 class Report:
     """One word of a runner about a run. ``session_status``: idle or finished, what a completed run leaves behind.
 
-    ``subject``: who says it, and must have made the runner's registration; None for an admin.
+    ``caller`` says it, and must have made the runner's registration unless it is an admin.
     """
 
     run_id: str
@@ -35,7 +37,12 @@ class Report:
     error: str | None = None
     session_status: str | None = None
     signal: str | int | None = None
-    subject: str | None = None
+    caller: Caller = ADMIN
+
+    @property
+    def subject(self) -> str | None:
+        """The subject as which the caller acts; None for an admin."""
+        return self.caller.scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ _END = {
 
 # A runner that was told to leave finishes its reports first; one that is stale or lost is back with this request.
 _REPORTERS = text("""
-    SELECT runner_id, owner, sends_tokens, capacity FROM runners
+    SELECT runner_id, registration, owner, sends_tokens, capacity FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
       AND (leave_told_at IS NULL
            OR leave_told_at > now() - make_interval(secs => greatest(:lost_after, 3 * told_interval)))
@@ -84,7 +91,9 @@ _SENDS_TOKENS = text("""
 
 
 def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> dict[str, Row[Any]]:
-    """Return those of the runners whose reports are accepted, without locks, with ``owner`` and ``sends_tokens``."""
+    """Return those of the runners whose reports are accepted, without locks, with ``registration``, ``owner`` and
+    ``sends_tokens``.
+    """
     values = {
         "runner_ids": sorted(set(runner_ids)),
         "lost_after": limits.lost_after,
@@ -107,8 +116,8 @@ def report_runs(
     """Apply each report to its run, session and history, or say why it changes nothing (promise 1).
 
     A report counts only from the run's current runner, and with the run's current token if it carries one. Repeating
-    one that took effect is accepted and changes nothing. Results: Reported, NotFound, RunnerNotRegistered, StaleClaim
-    or InvalidTransition.
+    one that took effect is accepted and changes nothing. To a subject that never held the run there is none. Results:
+    Reported, NotFound, RunnerNotRegistered, StaleClaim or InvalidTransition.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
     held = hold_runs(conn, {item.run_id for item in items if is_reporter(known, item.runner_id, item.subject)})
@@ -117,14 +126,14 @@ def report_runs(
     for ordinal, item in enumerate(items):
         if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
-        elif item.run_id in held.runs:
+        elif item.run_id in held.runs and has_held(held.runs[item.run_id], known[item.runner_id], item.subject):
             concerned.append(ordinal)
     rounds = in_rounds(held.runs[items[ordinal].run_id].session_id for ordinal in concerned)
     for number, one_round in enumerate(rounds):
         ordinals = [concerned[place] for place in one_round]
         if number:
             refresh_sessions(conn, held, {held.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
-        answers = _apply(conn, held, [items[ordinal] for ordinal in ordinals], known)
+        answers = _apply(conn, held, [items[ordinal] for ordinal in ordinals], known, limits)
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
     newly = {item.runner_id for item in items if item.claim_token and is_reporter(known, item.runner_id, item.subject)}
@@ -139,6 +148,7 @@ def _apply(
     held: Held,
     items: Sequence[Report],
     known: dict[str, Row[Any]],
+    limits: Limits,
 ) -> list[ReportResult]:
     """Apply one round: every item is about another session."""
     stopping = {
@@ -162,12 +172,29 @@ def _apply(
             # it asks whether the run is still its own: a sign that it has it
             effects.append(Effect(run.session_id, sign=True))
     close_stops(conn, closed)
-    moved = move_runs(conn, [decision for decision in decisions if isinstance(decision, Move)])
+    moves = [decision for decision in decisions if isinstance(decision, Move)]
+    set_parents(conn, held, moves, limits.max_depth)
+    moved = move_runs(conn, moves)
     settle_and_tell(conn, effects)
+    record_acts(conn, _acts(held, items, decisions, known))
     held.runs.update(moved)
     return [
         _moved(decision, moved[item.run_id], known[item.runner_id]) if isinstance(decision, Move) else decision
         for item, decision in zip(items, decisions, strict=True)
+    ]
+
+
+def _acts(
+    held: Held, items: Sequence[Report], decisions: Sequence[Decision], known: Mapping[str, Row[Any]]
+) -> list[Done]:
+    """Return what admins ended as a runner of somebody else's."""
+    return [
+        act
+        for item, decision in zip(items, decisions, strict=True)
+        if isinstance(decision, Move) and item.outcome is not Outcome.STARTED
+        for act in reported_for(
+            item.caller, Act.RUN_ENDED, item.run_id, held.runs[item.run_id].owner, known[item.runner_id].owner
+        )
     ]
 
 

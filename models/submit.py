@@ -11,8 +11,17 @@ from sqlalchemy import Connection, Row
 
 from models import submit_rows
 from models.base import Caller
-from models.errors import CoordinatorError, KeyReused, NotFound, ParentIsDescendant, SessionExists, TooDeep
+from models.errors import (
+    CoordinatorError,
+    KeyReused,
+    NotFound,
+    ParentIsDescendant,
+    ParentOfAnotherOwner,
+    SessionExists,
+    TooDeep,
+)
 from models.feed import EventRow, encode, record_events
+from models.parents import ancestors, heights
 from models.profiles import AUTONOMOUS, NO_DEMANDS, Demands, ensure_profiles
 from models.reach import Reached, reach, sees
 from models.rounds import in_rounds_of_many
@@ -62,6 +71,12 @@ class NewRun:
         """The idempotency key, which counts per owner."""
         return None if self.idempotency_key is None else (self.caller.key_space, self.idempotency_key)
 
+    @property
+    def former_key(self) -> tuple[str, str] | None:
+        """The key where it may have been stored before (``Caller.former_key_space``)."""
+        space = self.caller.former_key_space
+        return None if self.idempotency_key is None or space is None else (space, self.idempotency_key)
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -75,11 +90,15 @@ class Submitted:
 
 @dataclass(slots=True)
 class Seen:
-    """The locked rows on which submissions are decided: ``held`` are resumed sessions and parents, by id."""
+    """The locked rows on which submissions are decided: ``held`` are resumed sessions and parents, by id.
+
+    ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
+    """
 
     born: dict[str, Session]
     held: dict[str, Row[Any]]
     ancestors: dict[str, set[str]]
+    heights: dict[str, int]
     reached: Reached
     max_depth: int
 
@@ -105,8 +124,8 @@ def submit_runs(conn: Connection, items: Sequence[NewRun], *, max_depth: int = 1
     """Create the runs, and the sessions of starts (PROTOCOL, Submission). Safe to repeat with the same ids.
 
     One result per item, in order. Errors: SessionExists, NotFound (session, parent session), ParentIsDescendant,
-    TooDeep, KeyReused. A failed item leaves nothing behind, its idempotency key included. Items that concern the same
-    session or key are applied in rounds, in order.
+    ParentOfAnotherOwner, TooDeep, KeyReused. A failed item leaves nothing behind, its idempotency key included. Items
+    that concern the same session or key are applied in rounds, in order.
     """
     results: dict[int, Result] = {}
     profiles = _ensure_demands(conn, items)
@@ -159,9 +178,10 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str,
     born = submit_rows.begin_sessions(conn, starts)
     held = submit_rows.hold_sessions(conn, [one.own_session for one in fresh if one.type is RunType.RESUME], parents)
     repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in born])
-    ancestors = submit_rows.ancestors(conn, [p for p in parents if p in held])
+    above = ancestors(conn, [p for p in parents if p in held])
+    moved = [item.own_session for item in fresh if _moves(item, held.get(item.own_session))]
     named = [(item.caller, one) for item in fresh for one in (item.own_session, item.parent_session_id or "")]
-    seen = Seen(born, held, ancestors, reach(conn, named), max_depth)
+    seen = Seen(born, held, above, heights(conn, moved, max_depth), reach(conn, named), max_depth)
     plans: list[Plan] = []
     for item in fresh:
         if item.run_id in repeated:
@@ -186,7 +206,8 @@ def _take_keys(
     results: dict[str, Result],
 ) -> set[tuple[str, str]]:
     """Store the items' idempotency keys; whoever comes second waits here for the first, and is answered by it."""
-    keyed = [item for item in items if item.key is not None]
+    _answer_by_former_keys(conn, [item for item in items if item.former_key is not None], results)
+    keyed = [item for item in items if item.key is not None and item.run_id not in results]
     if not keyed:
         return set()
     taken = submit_rows.take_keys(conn, keyed)
@@ -202,20 +223,37 @@ def _take_keys(
     return set(known)
 
 
+def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun], results: dict[str, Result]) -> None:
+    """Answer repeats of what was submitted under a key that is now each admin's own; another body is no repeat."""
+    known = submit_rows.read_keys(conn, [item.former_key for item in items if item.former_key is not None])
+    for item in items:
+        row = known.get(item.former_key) if item.former_key is not None else None
+        if row is not None and row.body_hash == (item.body_hash or ""):
+            results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=True)
+
+
 def _plan(item: NewRun, seen: Seen) -> Plan | CoordinatorError:
     """Decide one submission on the locked rows of its session and parent."""
     parent = None if item.parent_session_id is None else seen.held.get(item.parent_session_id)
     if item.type is RunType.START:
         if item.own_session not in seen.born:
             return SessionExists(item.own_session)
-        return _refused_parent(item, parent, seen) or _start(item, parent)
+        return _refused_parent(item, None, parent, seen) or _start(item, parent, seen)
     session = seen.held.get(item.own_session)
     if session is None or not sees(item.caller, item.own_session, session.owner, seen.reached):
         return NotFound("session", item.own_session)
-    return _refused_parent(item, parent, seen) or _resume(item, session, parent)
+    return _refused_parent(item, session, parent, seen) or _resume(item, session, parent)
 
 
-def _refused_parent(item: NewRun, parent: Row[Any] | None, seen: Seen) -> CoordinatorError | None:
+def _moves(item: NewRun, session: Row[Any] | None) -> bool:
+    """Whether the item is a resume that is to bring its session another parent."""
+    return session is not None and item.parent_session_id not in {None, session.parent_session_id}
+
+
+def _refused_parent(
+    item: NewRun, session: Row[Any] | None, parent: Row[Any] | None, seen: Seen
+) -> CoordinatorError | None:
+    """Return why the item's parent may not be one, None when it may; ``session`` is what it resumes."""
     if item.parent_session_id is None:
         return None
     start = item.type is RunType.START
@@ -225,18 +263,22 @@ def _refused_parent(item: NewRun, parent: Row[Any] | None, seen: Seen) -> Coordi
         or (start and item.parent_session_id == item.own_session)
     ):
         return NotFound("parent session", item.parent_session_id)
-    if item.own_session in seen.ancestors.get(item.parent_session_id, ()):
+    above = seen.ancestors.get(item.parent_session_id, set())
+    if item.own_session in above:
         return ParentIsDescendant(item.parent_session_id)
-    if start and parent.depth + 1 > seen.max_depth:
-        return TooDeep(parent.depth + 1, seen.max_depth)
+    if session is not None and session.owner != parent.owner:
+        return ParentOfAnotherOwner(item.parent_session_id)
+    deepest = len(above) + seen.heights.get(item.own_session, 0)
+    if (start or _moves(item, session)) and deepest > seen.max_depth:
+        return TooDeep(deepest, seen.max_depth)
     return None
 
 
-def _start(item: NewRun, parent: Row[Any] | None) -> Plan:
+def _start(item: NewRun, parent: Row[Any] | None, seen: Seen) -> Plan:
     return Plan(
         item,
         owner=item.caller.owner if parent is None else parent.owner,
-        depth=0 if parent is None else parent.depth + 1,
+        depth=0 if parent is None else len(seen.ancestors[parent.session_id]),
         agent_name=item.agent_name,
         project_dir=item.project_dir,
         scope=_merged(None if parent is None else parent.scope, item.scope),

@@ -58,18 +58,6 @@ _KNOWN = text("SELECT run_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[
 
 _DROP_SESSIONS = text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))")
 
-# Bounded, so that a cycle made by hand does not turn for ever.
-_ANCESTORS = text("""
-    WITH RECURSIVE line AS (
-        SELECT s.session_id AS start, s.session_id, s.parent_session_id, 0 AS steps
-        FROM sessions s WHERE s.session_id = ANY(CAST(:sessions AS text[]))
-        UNION ALL
-        SELECT line.start, s.session_id, s.parent_session_id, line.steps + 1
-        FROM line JOIN sessions s ON s.session_id = line.parent_session_id WHERE line.steps < 1000
-    )
-    SELECT start, session_id FROM line
-""")
-
 # A run is ready when nothing unfinished of its session stands before it; a resume is left to settle_sessions.
 _INSERT_RUNS = text("""
     INSERT INTO runs (run_id, session_id, session_seq, owner, type, agent_name, parameters, project_dir,
@@ -180,16 +168,6 @@ def known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:
     if not run_ids:
         return set()
     return set(conn.execute(_KNOWN, {"run_ids": sorted(run_ids)}).scalars())
-
-
-def ancestors(conn: Connection, session_ids: Collection[str]) -> dict[str, set[str]]:
-    """Return for each session itself and all it descends from."""
-    if not session_ids:
-        return {}
-    found: dict[str, set[str]] = {}
-    for row in conn.execute(_ANCESTORS, {"sessions": sorted(set(session_ids))}):
-        found.setdefault(row.start, set()).add(row.session_id)
-    return found
 
 
 def drop_sessions(conn: Connection, session_ids: Collection[str]) -> None:

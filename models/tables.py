@@ -124,6 +124,10 @@ runs = Table(
     Column("registration", BigInteger),
     Column("claim_token", Text),
     Column("claim_poll_id", Text),
+    # The subject that claimed it; said of that registration only, since the version before this one leaves it alone.
+    Column("claimed_by", Text),
+    Column("claimed_by_registration", BigInteger),
+    Column("former_holders", ARRAY(Text)),
     Column("not_for", ARRAY(BigInteger)),
     Column("fruitless_claims", SmallInteger, nullable=False, server_default="0"),
     Column("unheld_beats", SmallInteger, nullable=False, server_default="0"),
@@ -337,6 +341,7 @@ waiting_polls = Table(
     Column("registration", BigInteger, nullable=False),
     Column("instance", Text, nullable=False),
     Column("wanted", SmallInteger, nullable=False),
+    Column("subject", Text),
     moment("seen_at", default=True),
     Index("ix_waiting_polls_runner", "runner_id"),
     prefixes=["UNLOGGED"],

@@ -38,6 +38,10 @@ HELD_COLUMNS = tuple(
         "runner_id",
         "registration",
         "claim_token",
+        "claimed_by",
+        "claimed_by_registration",
+        "former_holders",
+        "not_for",
         "attempt",
         "max_attempts",
         "run_timeout_seconds",
@@ -222,6 +226,12 @@ _MOVE = text("""
         registration = CASE WHEN m.status <> 'pending' THEN r.registration END,
         claim_token = CASE WHEN m.status <> 'pending' THEN r.claim_token END,
         claim_poll_id = CASE WHEN m.status <> 'pending' THEN r.claim_poll_id END,
+        claimed_by = CASE WHEN m.status <> 'pending' THEN r.claimed_by END,
+        claimed_by_registration = CASE WHEN m.status <> 'pending' THEN r.claimed_by_registration END,
+        former_holders = CASE
+            WHEN m.status = 'pending' AND r.delivered_at IS NOT NULL AND r.claimed_by_registration = r.registration
+                AND NOT coalesce(r.claimed_by = ANY(r.former_holders), r.claimed_by IS NULL)
+            THEN array_append(r.former_holders, r.claimed_by) ELSE r.former_holders END,
         claimed_at = CASE WHEN m.status <> 'pending' THEN r.claimed_at END,
         delivered_at = CASE WHEN m.status <> 'pending' THEN r.delivered_at END
     FROM unnest(CAST(:run_ids AS text[]), CAST(:formers AS text[]), CAST(:tokens AS text[]), CAST(:statuses AS text[]),
@@ -234,9 +244,10 @@ _MOVE = text("""
       AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token
     RETURNING r.run_id, r.session_id, r.session_seq, r.owner, r.type, r.agent_name, r.project_dir,
         r.parent_session_id, r.execution_mode, r.status, r.ready, r.runner_id, r.registration, r.claim_token,
-        r.attempt, r.max_attempts, r.run_timeout_seconds, r.fruitless_claims, r.stop_cause, r.ended_by_us,
-        r.last_ended_token, r.last_ended_runner, r.last_ended_outcome, r.error, r.delivered_at, r.started_at,
-        r.claimed_at, r.not_before, r.match_deadline_at, r.claim_deadline_at, r.run_deadline_at, r.unheld_beats
+        r.claimed_by, r.claimed_by_registration, r.former_holders, r.not_for, r.attempt, r.max_attempts,
+        r.run_timeout_seconds, r.fruitless_claims, r.stop_cause, r.ended_by_us, r.last_ended_token,
+        r.last_ended_runner, r.last_ended_outcome, r.error, r.delivered_at, r.started_at, r.claimed_at, r.not_before,
+        r.match_deadline_at, r.claim_deadline_at, r.run_deadline_at, r.unheld_beats
 """)
 
 

@@ -73,9 +73,10 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     instance; without one a snapshot comes first.
     """
     query, credential = _asked(request), credential_of(request)
+    owned = web.callers.are_asked is not False
     wanted = Wanted(
         caller=caller,
-        which=_filter(query, caller),
+        which=_filter(query, caller, owned=owned),
         cursor=request.headers.get("last-event-id") or query.get("last_event_id") or None,
         include_init=_yes(query, "include_init"),
     )
@@ -104,7 +105,7 @@ async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Resp
     ]
     if wrong:
         raise Invalid(wrong)
-    _filter(QueryParams(filters), caller)
+    _filter(QueryParams(filters), caller, owned=web.callers.are_asked is not False)
     ticket = await web.callers.issue_ticket(credential_of(request), filters)
     return Json({"ticket": ticket, "expires_in": TICKET_SECONDS}, 201)
 
@@ -131,8 +132,11 @@ def _fits(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_FILTER
 
 
-def _filter(query: QueryParams, caller: Caller) -> FeedFilter:
-    """Return what the query asks for, of what the caller may see. Raises Invalid."""
+def _filter(query: QueryParams, caller: Caller, *, owned: bool) -> FeedFilter:
+    """Return what the query asks for, of what the caller may see; ``owned`` while sessions have owners to choose from.
+
+    Raises Invalid.
+    """
     kinds = USUAL
     if query.get("types"):
         asked = frozenset(filter(None, (name.strip() for name in query["types"].split(","))))
@@ -140,9 +144,8 @@ def _filter(query: QueryParams, caller: Caller) -> FeedFilter:
         if not asked or not asked <= set(known):
             raise Invalid([Fault("enum", ("query", "types"), f"Should be some of {', '.join(known)}")])
         kinds = asked
-    # While authentication is off sessions have no owners to choose from.
     owner = caller.scope
-    created_by = storable_query(query.get("created_by")) if caller.owner is not None else None
+    created_by = storable_query(query.get("created_by")) if owned else None
     if owner is not None and created_by not in {None, owner}:
         kinds = frozenset()
     return FeedFilter(

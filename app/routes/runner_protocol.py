@@ -126,7 +126,7 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
     reports: dict[int, Report] = {}
     for place, one in enumerate(given):
         try:
-            reports[place] = one_of_many(one, runner_id, ("body", "reports", place), caller.scope)
+            reports[place] = one_of_many(one, runner_id, ("body", "reports", place), caller)
         except Invalid as refused:
             results[place] = item_problem(refused)
     outcomes = await web.held(lambda: _all_reported(web, list(reports.values())))
@@ -170,7 +170,7 @@ async def session_ended(session_id: str, request: Request, web: TheWeb, caller: 
     if not isinstance(status, str) or status not in ENDINGS:
         raise BadRequest("Status must be 'finished', 'failed', or 'stopped'")
     web.signs.seen([(runner_id, caller.scope)])
-    item = ReportSessionStatus(runner_id, storable(session_id), status, caller.scope)
+    item = ReportSessionStatus(runner_id, storable(session_id), status, caller)
     accepted(await web.held(lambda: web.verbs.session_status.one(item)))
     return Json(OK)
 
@@ -178,7 +178,7 @@ async def session_ended(session_id: str, request: Request, web: TheWeb, caller: 
 async def _report(web: TheWeb, caller: Caller, request: Request, run_id: str, outcome: Outcome) -> Response:
     raw = await read_body(request, web.settings.body_bytes)
     body = await parsed(request, parse_object, raw)
-    report = report_of(body, run_id, runner_id_of(body), outcome, caller.scope)
+    report = report_of(body, run_id, runner_id_of(body), outcome, caller)
     web.signs.seen([(report.runner_id, report.subject)])
     accepted(await web.held(lambda: web.verbs.report.one(report, len(raw))))
     web.waits.hint([report.run_id])

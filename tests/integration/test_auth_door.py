@@ -172,14 +172,16 @@ def test_a_runner_works_with_its_key(client: WebClient, truth: Truth) -> None:
         assert ann.status(run["run_id"]) == "completed"
 
 
-def test_a_runner_cannot_take_another_ones_registration(client: WebClient, truth: Truth) -> None:
-    """The same four properties are the same id, but not another subject's."""
+def test_runner_cannot_take_another_ones_registration(client: WebClient, truth: Truth) -> None:
+    """The same four properties of another subject are another runner."""
     with (
         calling(client.url, make_key(truth, Role.RUNNER, "one")) as one,
         calling(client.url, make_key(truth, Role.RUNNER, "two")) as two,
     ):
-        one.register(instance_id="a")
-        assert two.post("/runner/register", REGISTERED | {"hostname": "host"}).status_code == 409
+        first, second = one.register(instance_id="a"), two.register(instance_id="a")
+        assert first != second
+        assert [shown["runner_id"] for shown in one.get("/runners").json()["runners"]] == [first]
+        assert [shown["runner_id"] for shown in two.get("/runners").json()["runners"]] == [second]
 
 
 def test_a_runner_starts_no_session_of_its_own(client: WebClient, truth: Truth) -> None:

@@ -30,7 +30,8 @@ from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
 from tests.support.following import following
 from tests.support.issuer import forgeries, issuing
-from tests.support.tenants import as_if_it_never_was, tenants
+from tests.support.takeover import rivals
+from tests.support.tenants import MARK, as_if_it_never_was, tenants
 from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
@@ -85,6 +86,48 @@ def test_a_verb_that_does_not_ask_who_the_runner_is_is_noticed(
         monkeypatch.setattr(room, "acts_for", lambda *_: True)
         with pytest.raises(AssertionError, match="there is something"):
             as_if_it_never_was(everybody.other, name, everybody.bobs)
+
+
+BY_RUNNER_ID = text("""
+    SELECT DISTINCT a.subject, a.session_id
+    FROM unnest(CAST(:subjects AS text[]), CAST(:sessions AS text[])) AS a(subject, session_id)
+    JOIN runs r ON r.session_id = a.session_id
+    JOIN runners n ON n.runner_id = r.runner_id AND (n.owner IS NULL OR n.owner = a.subject)
+""")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "attack"),
+    [
+        ("models.reach._REACH", BY_RUNNER_ID, "GET /sessions/{session_id}"),
+        ("models.reach._REACH", BY_RUNNER_ID, "POST /sessions/{session_id}/events"),
+        ("models.reach._REACH", BY_RUNNER_ID, "DELETE /sessions/{session_id}"),
+        ("models.report.has_held", lambda *_: True, "POST /runner/runs/{run_id}/completed"),
+        ("models.bind.in_reach", lambda *_: True, "POST /runner/sessions/{session_id}/status"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_comparing_runner_ids_instead_of_subjects_is_noticed(
+    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, attack: str
+) -> None:
+    """Once a departed runner is forgotten, whoever registers its four values has its id."""
+    with rivals(web.client.url, truth) as both:
+        truth.rows("DELETE FROM runners")
+        both.attack((attack,))
+        truth.rows("DELETE FROM runners")
+        monkeypatch.setattr(name, value)
+        with pytest.raises(AssertionError, match="there is something"):
+            both.attack((attack,))
+
+
+def test_identity_without_its_owner_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever registers first would keep the other one out."""
+    with rivals(web.client.url, truth) as both:
+        both.attack(())
+        monkeypatch.setattr(models.register, "identity", lambda item, *_: item.runner_id)
+        monkeypatch.setattr(models.register, "is_open_to", lambda *_: True)
+        with pytest.raises(AssertionError, match="duplicate_runner"):
+            both.mallory.register(MARK, instance_id="third")
 
 
 def test_a_list_without_its_scope_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:

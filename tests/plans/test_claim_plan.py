@@ -130,6 +130,7 @@ def test_taking_touches_the_runs_that_are_taken(conn: Connection, way: str) -> N
         "polls": ["a", "b", "c"],
         "runners": ["lnch_1"] * 3,
         "registrations": [1] * 3,
+        "claimants": ["machine"] * 3,
         "delivered": True,
         "claim_timeout": 15,
         "start_timeout": 120,

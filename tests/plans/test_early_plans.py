@@ -81,6 +81,7 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
             "polls": POLLS,
             "runners": RUNNERS,
             "registrations": [7, 8],
+            "claimants": ["machine", None],
             "delivered": True,
             "claim_timeout": 30.0,
             "start_timeout": 120.0,

@@ -98,9 +98,9 @@ def good(answer: httpx.Response) -> httpx.Response:
     return answer
 
 
-def as_if_it_never_was(who: WebClient, name: str, names: Names) -> None:
+def as_if_it_never_was(who: WebClient, name: str, names: Names, never: Names = NONE) -> None:
     """The endpoint says the same of these as of what nobody ever had, and nothing of Bob's."""
-    theirs, nobodys = _answers(who, name, names), _answers(who, name, NONE)
+    theirs, nobodys = _answers(who, name, names), _answers(who, name, never)
     assert theirs == nobodys, f"{name} tells a stranger that there is something"
     assert all(MARK not in text for _, text in theirs)
     assert all(status != 403 for status, _ in theirs)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.middleware import Door
+from app.middleware import MOST_KNOWN, Door
 
 
 async def inside(scope: Scope, receive: Receive, send: Send) -> None:
@@ -16,7 +16,13 @@ async def inside(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def status_of(
-    host: str, origin: str = "", path: str = "/runs", hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ()
+    host: str,
+    origin: str = "",
+    path: str = "/runs",
+    hosts: tuple[str, ...] = (),
+    origins: tuple[str, ...] = (),
+    method: str = "GET",
+    **fetch: str,
 ) -> int:
     sent: list[MutableMapping[str, Any]] = []
 
@@ -27,7 +33,8 @@ def status_of(
         return {"type": "http.request"}
 
     headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
-    scope = {"type": "http", "path": path, "headers": headers, "method": "GET"}
+    headers += [(f"sec-fetch-{name}".encode(), value.encode()) for name, value in fetch.items()]
+    scope = {"type": "http", "path": path, "headers": headers, "method": method}
     asyncio.run(Door(inside, hosts, origins)(scope, receive, send))
     return int(sent[0]["status"])
 
@@ -70,3 +77,73 @@ def test_settings_add_names() -> None:
     assert status_of("lb", "http://lb", hosts=("lb",)) == 200
     assert status_of("localhost", "https://dash.example", origins=("https://dash.example",)) == 200
     assert status_of("localhost", "https://other.example", origins=("https://dash.example",)) == 403
+
+
+IMAGE = {"mode": "no-cors", "dest": "image"}
+LINK = {"mode": "navigate", "dest": "document"}
+FRAME = {"mode": "navigate", "dest": "iframe"}
+
+
+@pytest.mark.parametrize("fetch", [IMAGE, LINK, FRAME, {"mode": "no-cors", "dest": "script"}, {}])
+def test_other_site_without_origin_is_refused(fetch: dict[str, str]) -> None:
+    """An `<img src=…/runner/runs?…>` would claim a run."""
+    assert status_of("localhost:8765", path="/runner/runs", site="cross-site", **fetch) == 403
+    assert status_of("localhost:8765", path="/runner/runs", site="whatever", **fetch) == 403
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+@pytest.mark.parametrize("fetch", [IMAGE, LINK, {"mode": "cors", "dest": "empty"}])
+def test_own_pages_and_typed_addresses_come_in(site: str, fetch: dict[str, str]) -> None:
+    """So does what is no browser and sends nothing of the kind."""
+    assert status_of("localhost:8765", site=site, **fetch) == 200
+    assert status_of("localhost:8765") == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "site"),
+    [
+        ("localhost:8765", "http://localhost:3000", "same-site"),
+        ("localhost:8765", "http://127.0.0.1:3000", "cross-site"),
+        ("127.0.0.1:8765", "http://localhost:3000", "cross-site"),
+    ],
+)
+def test_dashboard_of_another_port_goes_on(host: str, origin: str, site: str) -> None:
+    """Its calls are CORS requests, which name their origin; so are its preflights."""
+    assert status_of(host, origin, site=site, mode="cors", dest="empty") == 200
+    assert status_of(host, origin, site=site, mode="cors", dest="empty", method="OPTIONS") == 200
+
+
+def test_named_origin_may_call_across_sites() -> None:
+    """COORDINATOR_CORS_ORIGINS."""
+    named = {"site": "cross-site", "mode": "cors", "dest": "empty"}
+    assert status_of("localhost", "https://dash.example", origins=("https://dash.example",), **named) == 200
+
+
+def test_neighbour_of_a_common_domain_is_another_site() -> None:
+    """Ports of one loopback address share a machine; names under one domain need not."""
+    assert status_of("localhost:8765", site="same-site", **IMAGE) == 200
+    assert status_of("jobs.example.com", hosts=("jobs.example.com",), site="same-site", **IMAGE) == 403
+    assert status_of("jobs.example.com", hosts=("jobs.example.com",), site="same-origin", **IMAGE) == 200
+
+
+def test_links_of_other_sites_lead_to_the_description_only() -> None:
+    """To what starts nothing; not in a frame, and not by another method."""
+    for path in ("/docs", "/openapi.json"):
+        assert status_of("localhost", path=path, site="cross-site", **LINK) == 200
+        assert status_of("localhost", path=path, site="cross-site", **FRAME) == 403
+        assert status_of("localhost", path=path, site="cross-site", **IMAGE) == 403
+        assert status_of("localhost", path=path, site="cross-site", method="POST", **LINK) == 403
+    assert status_of("localhost", path="/docs/../runs", site="cross-site", **LINK) == 403
+
+
+def test_remembered_hosts_are_bounded_and_the_oldest_goes() -> None:
+    """Made-up names neither grow what is remembered nor keep real ones out of it."""
+    door = Door(inside, (), ())
+    for number in range(3 * MOST_KNOWN):
+        assert door._remembered(f"{number}.evil.example", "") is not None
+    assert door._remembered("localhost", "") is None
+    known = door._remembered.cache_info()
+    assert (known.currsize, known.maxsize) == (MOST_KNOWN, MOST_KNOWN)
+    assert door._remembered("localhost", "") is None
+    assert door._remembered.cache_info().hits == known.hits + 1
+    assert status_of(f"{'x' * 60_000}.evil.example") == 403

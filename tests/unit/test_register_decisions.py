@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from models.base import DEFAULT_LIMITS
-from models.register import Registration, Verdict, verdict
+from models.register import Registration, Verdict, identity, verdict
 from models.runners import lost_after, stale_after, told_interval
 
 
@@ -35,6 +35,11 @@ def item(**values: Any) -> Registration:
 
 def decide(there: Any, new: Registration) -> Verdict:
     return verdict(there, new)
+
+
+def identified(new: Registration, there: Any) -> str:
+    """The runner that it is while this row has the plain id."""
+    return identity(new, {new.runner_id: there})
 
 
 def test_the_same_request_again_is_a_repeat() -> None:
@@ -89,11 +94,35 @@ def test_windows_follow_the_told_interval() -> None:
 
 
 @pytest.mark.parametrize("is_stale", [False, True])
-def test_an_identity_that_somebody_else_registered_is_taken_until_it_is_left(*, is_stale: bool) -> None:
-    """Whatever its process does: whoever could take it over could end its runs. An admin may."""
+def test_registration_of_another_owner_is_never_taken_over(*, is_stale: bool) -> None:
+    """Online, silent or left: the other owner's is a runner of its own. An admin may reconnect the same process."""
     theirs = row(owner="ann", is_stale=is_stale, instance_id="one")
     foreign = item(owner="bob", subject="bob", instance_id="one")
-    assert decide(theirs, foreign) is Verdict.DUPLICATE
-    assert decide(row(owner="ann", left_at=datetime.now(UTC)), foreign) is Verdict.ANOTHER_PROCESS
+    left = row(owner="ann", left_at=datetime.now(UTC))
+    for there in (theirs, left):
+        assert decide(there, foreign) is Verdict.DUPLICATE
+        assert identified(foreign, there) == foreign.own_id
+        assert identified(item(owner="ann", subject="ann"), there) == foreign.runner_id
     assert decide(theirs, item(owner="", instance_id="one")) is Verdict.SAME_PROCESS
-    assert decide(row(owner=None, instance_id="one"), foreign) is Verdict.SAME_PROCESS
+    assert identified(item(owner="", instance_id="one"), theirs) == foreign.runner_id
+    assert identified(item(owner="", instance_id="other"), theirs) != foreign.runner_id
+    assert identified(item(), theirs) == foreign.runner_id
+
+
+def test_registration_of_nobody_is_taken_over_once_it_is_silent() -> None:
+    """By the same process at any time, under another number, since a number has one owner."""
+    mine = item(owner="bob", subject="bob", instance_id="one")
+    assert decide(row(instance_id="one"), mine) is Verdict.SAME_PROCESS_OTHER_OFFER
+    assert identified(mine, row(instance_id="one")) == mine.runner_id
+    assert identified(mine, row(instance_id="two")) == mine.own_id
+    assert identified(mine, row(instance_id="two", is_stale=True)) == mine.runner_id
+
+
+def test_runner_of_an_owner_keeps_its_id() -> None:
+    """Also when the plain one has become free."""
+    mine = item(owner="bob", subject="bob")
+    assert mine.own_id is not None
+    assert identity(mine, {mine.own_id: row(owner="bob")}) == mine.own_id
+    assert identity(mine, {}) == mine.runner_id
+    assert len({item(owner=one).own_id for one in ("bob", "ann", "")}) == 3
+    assert item().own_id is None

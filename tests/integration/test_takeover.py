@@ -1,0 +1,144 @@
+"""An identity is its owner's: the same four values with another key give nothing of what was executed under them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from models.base import Role
+from models.upkeep import upkeep
+from runtime.settings import Settings
+from tests.support.callers import asking, calling, make_key
+from tests.support.takeover import Rivals, rivals
+from tests.support.tenants import MARK, good
+from tests.support.truth import Truth
+from tests.support.web import WebInThread, served
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[WebInThread]:
+    with asking(settings) as web:
+        yield web
+
+
+@pytest.fixture
+def both(web: WebInThread, truth: Truth) -> Iterator[Rivals]:
+    with rivals(web.client.url, truth) as both:
+        yield both
+
+
+def leave(both: Rivals, truth: Truth) -> None:
+    good(both.machine.http.delete(f"/runners/{both.runner}", params={"self": "true"}))
+
+
+def fall_silent(both: Rivals, truth: Truth) -> None:
+    truth.rows("UPDATE runners SET last_seen = now() - interval '10 minutes', lost_at = now()")
+
+
+def be_forgotten(both: Rivals, truth: Truth) -> None:
+    leave(both, truth)
+    truth.rows("UPDATE runners SET left_at = now() - interval '2 hours'")
+    truth.do(upkeep)
+    assert truth.count("runners") == 0
+
+
+def stay(both: Rivals, truth: Truth) -> None:
+    """Online, as an identity that somebody guesses."""
+
+
+WAYS = (leave, fall_silent, be_forgotten, stay)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_same_four_values_with_another_key_give_nothing(both: Rivals, truth: Truth, way: object) -> None:
+    """Read, forge, report and delete, each answered as for what there never was; nothing changes."""
+    assert callable(way)
+    way(both, truth)
+    both.attack()
+    kept = both.bob.get("/sessions/bobs/result").json()
+    assert kept["result_text"] == MARK
+    assert len(both.bob.get("/sessions/bobs/events").json()["events"]) == 3
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_claim_of_unknown_subject_is_nobody_elses(both: Rivals, truth: Truth, way: object) -> None:
+    """A run claimed by the version before this one has no subject: only its owner and admins keep it."""
+    truth.rows("UPDATE runs SET claimed_by = NULL, claimed_by_registration = NULL")
+    assert callable(way)
+    way(both, truth)
+    both.attack()
+
+
+def test_process_that_claimed_before_the_upgrade_goes_on(both: Rivals, truth: Truth) -> None:
+    """Without a subject its registration number, which no other process ever gets, says whose the claim is."""
+    run = both.machine.started(both.runner, **under(both))
+    truth.rows("UPDATE runs SET claimed_by = NULL, claimed_by_registration = NULL")
+    event = {"event_type": "message", "session_id": run["session_id"], "timestamp": "t", "content": "still here"}
+    good(both.machine.post(f"/sessions/{run['session_id']}/events", event))
+    good(both.machine.report(run, both.runner, "completed"))
+
+
+def under(both: Rivals) -> dict[str, str]:
+    """A child of what the runner held last: it may start nothing outside of that tree."""
+    return {"parent_session_id": both.session}
+
+
+def test_subject_of_former_release_is_not_taken_for_the_holder(both: Rivals, truth: Truth) -> None:
+    """The version before this one claims and gives back without touching the subject that stands there."""
+    run = both.machine.started(both.runner, **under(both))
+    other = both.mallory.register(MARK, instance_id="second")
+    (number,) = truth.rows("SELECT registration FROM runners WHERE runner_id = :r", r=other)
+    truth.rows(
+        "UPDATE runs SET runner_id = :r, registration = :n WHERE run_id = :run",
+        r=other,
+        n=number.registration,
+        run=run["run_id"],
+    )
+    assert both.mallory.get(f"/runs/{run['run_id']}").status_code == 200
+    good(both.mallory.report(run, other, "completed"))
+
+
+def test_departed_runner_keeps_what_it_executed(both: Rivals, truth: Truth) -> None:
+    """Under whatever registration it comes back, and while it is away."""
+    leave(both, truth)
+    assert both.machine.get("/sessions/bobs").status_code == 200
+    assert both.machine.register(MARK, instance_id="later") == both.runner
+    assert both.machine.get("/sessions/bobs/result").json()["result_text"] == MARK
+    assert both.machine.get(f"/runs/{both.run}").status_code == 200
+
+
+def test_each_owner_has_its_own_runner_of_the_same_four_values(web: WebInThread, truth: Truth) -> None:
+    """Whoever comes first: neither blocks the other, each id stays, and each works."""
+    url = web.client.url
+    with (
+        calling(url, make_key(truth, Role.RUNNER, "squatter")) as squatter,
+        calling(url, make_key(truth, Role.RUNNER, "machine")) as machine,
+        calling(url, make_key(truth, Role.USER, "bob")) as bob,
+    ):
+        first, second = squatter.register(MARK), machine.register(MARK)
+        assert first != second
+        assert (
+            machine.post(
+                "/runner/register",
+                {"hostname": MARK, "project_dir": "/p", "executor_profile": "e", "executor": {"type": "autonomous"}},
+            ).status_code
+            == 409
+        )
+        for who, runner_id in ((squatter, first), (machine, second)):
+            bob.submit()
+            run = who.claim(runner_id)
+            good(who.report(run, runner_id, "started"))
+            good(who.post("/runner/heartbeat", {"runner_id": runner_id, "holding": [run["run_id"]]}))
+            good(who.report(run, runner_id, "completed"))
+        assert squatter.poll(second).status_code == machine.poll(first).status_code == 401
+        good(squatter.http.delete(f"/runners/{first}", params={"self": "true"}))
+        good(machine.http.delete(f"/runners/{second}", params={"self": "true"}))
+        assert machine.register(MARK) == second
+        assert squatter.register(MARK) == first
+
+
+def test_registration_of_the_open_time_blocks_no_owner(settings: Settings, truth: Truth) -> None:
+    """It may be anybody's who keeps it alive, so an owner does not wait for it."""
+    with served(settings) as web:
+        open_id = web.client.register(MARK)
+    with asking(settings) as web, calling(web.client.url, make_key(truth, Role.RUNNER, "machine")) as machine:
+        assert machine.register(MARK) != open_id

@@ -1,0 +1,77 @@
+"""Two owners' runners that offer the same four values, and all that one of them may try with the other's work."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from models.base import Role
+from tests.support.callers import calling, make_key
+from tests.support.tenants import MARK, Names, as_if_it_never_was, good
+from tests.support.truth import Truth
+from tests.support.web import WebClient
+
+# The same four values, whoever registers.
+BOX: dict[str, Any] = {"instance_id": "first"}
+# Reads, forgeries, deletes and reports, by endpoint (tests/support/tenants.py, CALLS).
+ATTACKS = (
+    "GET /sessions/{session_id}",
+    "GET /sessions/{session_id}/status",
+    "GET /sessions/{session_id}/result",
+    "GET /sessions/{session_id}/affinity",
+    "GET /sessions/{session_id}/events",
+    "GET /sessions",
+    "GET /runs",
+    "GET /runs/{run_id}",
+    "POST /sessions/{session_id}/events",
+    "POST /sessions/{session_id}/bind",
+    "PATCH /sessions/{session_id}/metadata",
+    "POST /sessions/{session_id}/stop",
+    "POST /runs",
+    "POST /runs/batch",
+    "POST /runs/{run_id}/stop",
+    "POST /runner/runs/report",
+    "POST /runner/runs/{run_id}/started",
+    "POST /runner/runs/{run_id}/completed",
+    "POST /runner/runs/{run_id}/failed",
+    "POST /runner/runs/{run_id}/stopped",
+    "POST /runner/sessions/{session_id}/status",
+    "DELETE /sessions/{session_id}",
+)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """``machine`` ran Bob's session and is gone; ``mallory`` has a runner key of another owner."""
+
+    bob: WebClient
+    machine: WebClient
+    mallory: WebClient
+    session: str
+    run: str
+    runner: str
+
+    def attack(self, names: tuple[str, ...] = ATTACKS) -> None:
+        """Register the same four values with the other key, then try everything: as if it had never been."""
+        mine = self.mallory.register(MARK, instance_id="second")
+        for name in names:
+            theirs = Names(self.session, self.run, mine)
+            as_if_it_never_was(self.mallory, name, theirs, Names("never-was", "run_never_was", mine))
+
+
+@contextmanager
+def rivals(url: str, truth: Truth) -> Iterator[Rivals]:
+    """Bob's session is finished, with an event, a result and a binding of the runner that executed it."""
+    roles = {"bob": Role.USER, "machine": Role.RUNNER, "mallory": Role.RUNNER}
+    with ExitStack() as stack:
+        who = {name: stack.enter_context(calling(url, make_key(truth, role, name))) for name, role in roles.items()}
+        runner_id = who["machine"].register(MARK, **BOX)
+        who["bob"].submit(session_id="bobs", parameters={"prompt": MARK}, labels={"team": MARK})
+        run = who["machine"].claim(runner_id)
+        good(who["machine"].report(run, runner_id, "started"))
+        where = {"executor_session_id": MARK, "hostname": MARK, "executor_profile": "e"}
+        good(who["machine"].post("/sessions/bobs/bind", where))
+        result = {"event_type": "result", "session_id": "bobs", "timestamp": "t", "result_text": MARK}
+        good(who["machine"].post("/sessions/bobs/events", result))
+        good(who["machine"].report(run, runner_id, "completed"))
+        yield Rivals(**who, session="bobs", run=run["run_id"], runner=runner_id)
