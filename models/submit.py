@@ -225,9 +225,10 @@ def _take_keys(
 
 def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun], results: dict[str, Result]) -> None:
     """Answer repeats of what was submitted under a key that is now each admin's own; another body is no repeat."""
-    known = submit_rows.read_keys(conn, [item.former_key for item in items if item.former_key is not None])
+    keys = [key for item in items for key in (item.key, item.former_key) if key is not None]
+    known = submit_rows.read_keys(conn, keys)
     for item in items:
-        row = known.get(item.former_key) if item.former_key is not None else None
+        row = known.get(item.former_key) if item.former_key is not None and item.key not in known else None
         if row is not None and row.body_hash == (item.body_hash or ""):
             results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=True)
 

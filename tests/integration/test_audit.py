@@ -163,6 +163,42 @@ def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, truth: T
     ]
 
 
+def test_ends_that_an_admin_reports_as_anothers_runner_are_written_down(web: WebInThread, truth: Truth) -> None:
+    """By every route under /runner, once, with the run's owner; what its own runner reports is its work."""
+    with ExitStack() as stack:
+        url = web.client.url
+        bob = stack.enter_context(calling(url, make_key(truth, Role.USER, "bob")))
+        boss = stack.enter_context(calling(url, make_key(truth, Role.ADMIN)))
+        machine = stack.enter_context(calling(url, make_key(truth, Role.RUNNER, "machine")))
+        runner_id = machine.register()
+        runs = [bob.submit() for _ in range(5)]
+        before = len(acts(truth))
+        given = [machine.claim(runner_id) for _ in runs]
+        for run in given:
+            assert machine.report(run, runner_id, "started").status_code == 200
+        for _ in range(2):
+            for run, outcome in zip(given, ("completed", "failed", "stopped"), strict=False):
+                boss.report(run, runner_id, outcome)
+            boss.post(
+                "/runner/runs/report",
+                {"runner_id": runner_id, "reports": [{"run_id": given[3]["run_id"], "outcome": "failed"}]},
+            )
+            machine.report(given[4], runner_id, "completed", session_status="idle")
+            boss.post(
+                f"/runner/sessions/{given[4]['session_id']}/status", {"runner_id": runner_id, "status": "finished"}
+            )
+        # The admin's own runner: what it was given is its work.
+        own = boss.register("own")
+        bob.submit()
+        mine = boss.claim(own)
+        assert boss.report(mine, own, "completed").status_code == 200
+        by = f"key:{boss.token[:16]}"
+    assert acts(truth)[before:] == [
+        *(("run_ended", by, run["run_id"], "bob") for run in given[:4]),
+        ("session_ended", by, given[4]["session_id"], "bob"),
+    ]
+
+
 def test_an_act_with_a_token_of_the_issuer_names_its_owner_claim(settings: Settings, truth: Truth) -> None:
     """Also one that is known from an earlier request."""
     with issuing() as issuer, served(settings.model_copy(update=issuer.settings)) as web:

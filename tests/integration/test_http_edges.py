@@ -70,6 +70,51 @@ def test_unknown_paths_and_methods_answer_in_the_one_shape(client: WebClient) ->
     assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["/runs/", "/sessions/", "/runners/", "/runner/runs/", "/health/", "/docs/", "/static/docs"]
+)
+def test_trailing_slash_is_another_path(client: WebClient, method: str, path: str) -> None:
+    """No redirect: it would name the host that the request names."""
+    answer = client.http.request(method, path, headers={"Host": "localhost"})
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
+    assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_ids_that_are_parts_of_a_path_are_422(client: WebClient, name: str) -> None:
+    """`DELETE /sessions/..` is `DELETE /` for what resolves paths; wherever a submission names a session."""
+    bodies = [
+        START | {"session_id": name},
+        START | {"type": "resume_session", "session_id": name},
+        START | {"parent_session_id": name},
+    ]
+    for body in bodies:
+        answer = client.post("/runs", body)
+        assert answer.status_code == 422
+        assert answer.json()["detail"][0]["loc"][:1] == ["body"]
+    results = client.post("/runs/batch", {"runs": bodies}).json()["results"]
+    assert [one["code"] for one in results] == [422, 422, 422]
+    assert client.get("/runs").json()["runs"] == []
+    assert client.submit(session_id="...")["session_id"] == "..."
+
+
+def test_image_on_a_foreign_page_claims_nothing(client: WebClient) -> None:
+    """`<img src="http://localhost:8765/runner/runs?…">` sends no Origin."""
+    runner_id, run = client.register(), client.submit()
+    query = {"runner_id": runner_id, "wait": "0"}
+    image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    refused = client.http.get("/runner/runs", params=query, headers=image)
+    assert refused.status_code == 403
+    assert "another site" in refused.json()["detail"]
+    assert client.status(run["run_id"]) == "pending"
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert client.http.get("/docs", headers=link).status_code == 200
+    assert client.http.get("/runs", headers=link).status_code == 403
+    dashboard = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors", "Origin": "http://127.0.0.1:3000"}
+    assert client.http.get("/runs", headers=dashboard).status_code == 200
+
+
 @pytest.mark.parametrize(
     "headers",
     [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "10.1.2.3:8765"}],

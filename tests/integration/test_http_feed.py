@@ -300,9 +300,10 @@ def test_a_user_sees_only_what_is_its_own(guarded: WebInThread, truth: Truth) ->
                 assert [next(messages).event for _ in range(3)] == ["", "", ""]
 
 
-def test_an_admin_may_look_at_one_owner(guarded: WebInThread, truth: Truth) -> None:
-    """`created_by` filters by owner once sessions have owners."""
-    root = make_key(truth, Role.ADMIN, "root")
+@pytest.mark.parametrize("owner", ["root", None])
+def test_an_admin_may_look_at_one_owner(guarded: WebInThread, truth: Truth, owner: str | None) -> None:
+    """`created_by` filters by owner once sessions have owners, also for an admin who has none."""
+    root = make_key(truth, Role.ADMIN, owner)
     with (
         calling(guarded.client.url, make_key(truth, Role.USER, "ann")) as ann,
         calling(ann.url, make_key(truth, Role.USER, "bob")) as bob,

@@ -67,6 +67,27 @@ def test_a_key_counts_per_owner(truth: Truth) -> None:
     assert again == [replace(run, replayed=True) for run in runs]
 
 
+def test_admins_without_owner_do_not_share_keys(truth: Truth) -> None:
+    """They are told apart by their credentials; what has no credential is one caller."""
+    callers = [Caller(by="key:crd_000000000001"), Caller(by="key:crd_000000000002"), Caller()]
+    runs = truth.accept(*[keyed(caller=caller) for caller in callers])
+
+    assert len({run.run_id for run in runs}) == 3
+    again = truth.accept(*[keyed(caller=caller) for caller in callers])
+    assert again == [replace(run, replayed=True) for run in runs]
+
+
+def test_repeat_across_versions_is_answered_once_more(truth: Truth) -> None:
+    """The version before this one kept an admin's key where all admins without owner shared it."""
+    admin = Caller(by="key:crd_000000000001")
+    before = accepted(truth.submit(keyed(caller=Caller()))[0])
+
+    assert truth.submit(keyed(caller=admin)) == [replace(before, replayed=True)]
+    other = accepted(truth.submit(keyed(caller=admin, body="another"))[0])
+    assert not other.replayed
+    assert truth.submit(keyed(caller=admin, body="another")) == [replace(other, replayed=True)]
+
+
 @pytest.mark.parametrize(
     ("failing", "error"),
     [

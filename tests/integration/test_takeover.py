@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from models.base import Role
+from models.expire import expire
 from models.upkeep import upkeep
 from runtime.settings import Settings
 from tests.support.callers import asking, calling, make_key
@@ -142,3 +143,26 @@ def test_registration_of_the_open_time_blocks_no_owner(settings: Settings, truth
         open_id = web.client.register(MARK)
     with asking(settings) as web, calling(web.client.url, make_key(truth, Role.RUNNER, "machine")) as machine:
         assert machine.register(MARK) != open_id
+
+
+def test_runner_that_lost_a_run_is_told_so_and_others_are_not(both: Rivals, truth: Truth) -> None:
+    """409 to one that held it, 404 as for what never was to one that did not; each by every way of reporting."""
+    run = both.machine.started(both.runner, max_attempts=2, **under(both))
+    truth.rows("UPDATE runners SET last_seen = now() - interval '10 minutes'")
+    truth.do(expire)
+    assert truth.run(run["run_id"]).former_holders == ["machine"]
+    stale = {"error": "stale_claim", "status": "pending"}
+    for token in (run["claim_token"], None):
+        refused = both.machine.report(run, both.runner, "completed", claim_token=token)
+        assert refused.status_code == 409
+        assert refused.json()["detail"].items() >= stale.items()
+    mine = both.mallory.register("elsewhere")
+    for token in (run["claim_token"], None):
+        for run_id in (run["run_id"], "run_never_was"):
+            answer = both.mallory.report({"run_id": run_id}, mine, "completed", claim_token=token)
+            assert (answer.status_code, answer.json()) == (404, {"detail": "Run not found"})
+    other = both.mallory.claim(mine)
+    assert other["run_id"] == run["run_id"]
+    good(both.mallory.report(other, mine, "started"))
+    assert both.machine.report(run, both.runner, "completed").status_code == 409
+    good(both.mallory.report(other, mine, "completed"))
