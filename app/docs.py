@@ -222,7 +222,7 @@ REGISTERED: Final[Answers] = {
         },
     ),
     409: _error(
-        "A process with the same four properties is online",
+        "A process of this owner with the same four properties is online",
         {
             "error": "duplicate_runner",
             "message": "A runner with the same hostname, project_dir, executor_profile and command is online",

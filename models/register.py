@@ -230,7 +230,10 @@ def _register_round(
 ) -> list[RegisterResult]:
     """Register at most one process of each identity."""
     both = {one for item in items for one in (item.runner_id, item.own_id) if one is not None}
-    there = {row.runner_id: row for row in conn.execute(_LOOK, {"runner_ids": sorted(both), "stale_after": limits.stale_after})}
+    there = {
+        row.runner_id: row
+        for row in conn.execute(_LOOK, {"runner_ids": sorted(both), "stale_after": limits.stale_after})
+    }
     ids = [identity(item, there) for item in items]
     chosen = dict(sorted(zip(ids, items, strict=True), key=lambda pair: pair[0]))
     reading = {"runner_ids": list(chosen), "stale_after": limits.stale_after}

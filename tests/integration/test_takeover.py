@@ -1,6 +1,7 @@
 """An identity is its owner's: the same four values with another key give nothing of what was executed under them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.support.callers import asking, calling, make_key
 from tests.support.takeover import Rivals, rivals
 from tests.support.tenants import MARK, good
 from tests.support.truth import Truth
+from tests.support.truth import asking as asking_as
 from tests.support.web import WebInThread, served
 
 
@@ -166,3 +168,17 @@ def test_runner_that_lost_a_run_is_told_so_and_others_are_not(both: Rivals, trut
     good(both.mallory.report(other, mine, "started"))
     assert both.machine.report(run, both.runner, "completed").status_code == 409
     good(both.mallory.report(other, mine, "completed"))
+
+
+def test_claim_of_a_dispatcher_names_who_polled(truth: Truth) -> None:
+    """The owner of the registration or, where nobody owns it, the subject of the parked poll."""
+    owned, open_one = truth.runner(), truth.runner()
+    truth.rows("UPDATE runners SET owner = 'machine' WHERE runner_id = :r", r=owned.runner_id)
+    for runner, subject in ((owned, None), (open_one, "mallory"), (open_one, None)):
+        poll = replace(asking_as(runner), subject=subject)
+        assert [answer.parked for answer in truth.answer(poll)] == [True]
+        started = truth.start()
+        assert truth.dispatch() == {poll.poll_id: [started.run_id]}
+        row = truth.run(started.run_id)
+        assert row.claimed_by == ("machine" if runner is owned else subject)
+        assert row.claimed_by_registration == runner.registration
