@@ -1,7 +1,7 @@
 """What a caller may know of: an admin everything, a user what it owns, a runner the trees under what it holds.
 
 What a runner holds is what its subject claimed (``runs.claimed_by``), never what stands under a runner id, which
-anybody can compute (docs/decisions/0022).
+anybody can compute (docs/decisions/0023).
 """
 
 from collections.abc import Collection, Iterable

@@ -1,6 +1,6 @@
 """Registration: who may be a runner of an identity, and what becomes of the process that was it before.
 
-An identity is its owner's: the same four properties of another owner are another runner (docs/decisions/0022).
+An identity is its owner's: the same four properties of another owner are another runner (docs/decisions/0023).
 """
 
 import json

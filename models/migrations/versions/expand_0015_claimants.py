@@ -27,7 +27,7 @@ ALTER TABLE runs
 
 
 def upgrade() -> None:
-    """Add the columns, empty: claims of the version before have no subject (docs/decisions/0022)."""
+    """Add the columns, empty: claims of the version before have no subject (docs/decisions/0023)."""
     op.execute(CLAIMANTS)
 
 
