@@ -11,7 +11,7 @@ from models.base import Limits
 from models.duties import duty_due
 from models.free_locks import hold_free, hold_runners
 from models.gaps import Clocks, begun_before
-from models.loss import give_up_stop, idle_stopped, release, time_out
+from models.loss import NOT_RECEIVED_BEATS, give_up_stop, idle_stopped, release, time_out
 from models.runners import stale_after
 from models.settle import Effect
 from models.statuses import IN_HAND, RunStatus
@@ -107,11 +107,13 @@ def ready_runs(one: Pass) -> Done:
 
 _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
 
+# A claim that two beats did not name never arrived: its deadline has come, whatever gaps there were (models.runners).
 _SPENT_CLAIMS = text("""
     SELECT r.run_id FROM runs r
     WHERE r.status = 'claimed' AND r.claim_deadline_at <= CAST(:now AS timestamptz)
-      AND r.claim_deadline_at <= CASE WHEN r.delivered_at IS NULL THEN CAST(:delivery_due AS timestamptz)
-          ELSE CAST(:start_due AS timestamptz) END
+      AND (r.unheld_beats >= 2
+           OR r.claim_deadline_at <= CASE WHEN r.delivered_at IS NULL THEN CAST(:delivery_due AS timestamptz)
+              ELSE CAST(:start_due AS timestamptz) END)
     ORDER BY r.claim_deadline_at LIMIT :most
 """)
 
@@ -142,6 +144,8 @@ def release_spent_claims(one: Pass) -> Done:
         if run.run_id in stale:
             runner = runners.get(run.runner_id)
             return run.delivered_at is None and runner is not None and _is_silent(runner, silent_before)
+        if run.unheld_beats >= NOT_RECEIVED_BEATS:
+            return True
         latest = delivery_due if run.delivered_at is None else start_due
         return run.claim_deadline_at is not None and run.claim_deadline_at <= latest
 

@@ -10,6 +10,8 @@ from models.statuses import RunStatus, StopCause
 from models.transitions import HeldRun, Move
 
 MOST_FRUITLESS_CLAIMS = 10
+# So many heartbeats in a row that do not name a delivered claim, after a later poll, show that it never arrived.
+NOT_RECEIVED_BEATS = 2
 NEVER_STARTED = f"Claimed {MOST_FRUITLESS_CLAIMS} times, never started"
 
 
@@ -32,7 +34,8 @@ def release(run: HeldRun, *, sends_tokens: bool, gone: bool = False) -> Move:
     """Decide what becomes of a claim that comes to nothing (PROTOCOL, Statuses: claimed → pending, failed).
 
     A delivered one of a runner that never sent a token bars its registration from the run, so that a report without a
-    token can only mean one claim. ``gone``: the runner is gone too, and the session's live process with it.
+    token can only mean one claim; one that never arrived bars nobody. ``gone``: the runner is gone too, and the
+    session's live process with it.
     """
     delivered = run.delivered_at is not None
     effect = Effect(run.session_id)
@@ -42,7 +45,8 @@ def release(run: HeldRun, *, sends_tokens: bool, gone: bool = False) -> Move:
     if delivered and run.fruitless_claims + 1 >= MOST_FRUITLESS_CLAIMS:
         effect.outcome, effect.unless_live = "failed", not gone
         return Move(run, RunStatus.FAILED, effect, error=NEVER_STARTED, by_us=True, fruitless=True)
-    not_for = run.registration if delivered and not sends_tokens else None
+    received = delivered and run.unheld_beats < NOT_RECEIVED_BEATS
+    not_for = run.registration if received and not sends_tokens else None
     return Move(run, RunStatus.PENDING, effect, not_for=not_for, fruitless=delivered)
 
 

@@ -130,24 +130,35 @@ _TOUCH = text("""
     FROM known LEFT JOIN touched ON touched.runner_id = known.runner_id
 """)
 
-# unheld_beats counts how many counted beats in a row did not name the run; expiry takes it away at two. Returns what
-# was named and is not in hand. One snapshot for runners and runs: a registration renumbers both in one transaction.
+# unheld_beats counts how many counted beats in a row did not name the run; expiry takes it away at two. A delivered
+# claim is counted only while a later poll of its registration is parked: until then the answer may be on its way. At
+# two its deadline has come. Returns what was named and is not in hand. One snapshot for runners and runs: a
+# registration renumbers both in one transaction.
 _HOLDING = text("""
     WITH named AS (
         SELECT h.runner_id, h.run_id, n.registration
         FROM unnest(CAST(:holders AS text[]), CAST(:named AS text[])) AS h(runner_id, run_id)
         JOIN runners n ON n.runner_id = h.runner_id
     ), held AS MATERIALIZED (
-        SELECT r.run_id, named.run_id IS NOT NULL AS is_named
+        SELECT r.run_id, r.status, r.claim_token, named.run_id IS NOT NULL AS is_named
         FROM runs r LEFT JOIN named ON named.runner_id = r.runner_id AND named.run_id = r.run_id
-        WHERE r.status = 'running' AND r.runner_id = ANY(CAST(:beating AS text[]))
-          AND r.started_at < now() - make_interval(secs => :started)
+        WHERE r.status IN ('claimed', 'running') AND r.runner_id = ANY(CAST(:beating AS text[]))
           AND CASE WHEN named.run_id IS NOT NULL THEN r.unheld_beats > 0
-                   ELSE r.runner_id = ANY(CAST(:counted AS text[])) AND r.unheld_beats < 2 END
+                   ELSE r.runner_id = ANY(CAST(:counted AS text[])) AND r.unheld_beats < 2
+                       AND CASE WHEN r.status = 'running' THEN r.started_at < now() - make_interval(secs => :started)
+                           ELSE r.delivered_at IS NOT NULL AND EXISTS (
+                               SELECT FROM waiting_polls w WHERE w.runner_id = r.runner_id
+                                   AND w.registration = r.registration AND w.poll_id > r.claim_poll_id) END END
         ORDER BY r.run_id FOR NO KEY UPDATE OF r SKIP LOCKED
     ), counted AS (
-        UPDATE runs r SET unheld_beats = CASE WHEN held.is_named THEN 0 ELSE r.unheld_beats + 1 END
-        FROM held WHERE r.run_id = held.run_id AND r.status = 'running'
+        UPDATE runs r
+        SET unheld_beats = CASE WHEN held.is_named THEN 0 ELSE r.unheld_beats + 1 END,
+            claim_deadline_at = CASE WHEN r.status <> 'claimed' THEN r.claim_deadline_at
+                WHEN held.is_named THEN clock_timestamp() + make_interval(secs => :start_timeout)
+                WHEN r.unheld_beats >= 1 THEN least(r.claim_deadline_at, clock_timestamp())
+                ELSE r.claim_deadline_at END
+        FROM held
+        WHERE r.run_id = held.run_id AND r.status = held.status AND r.claim_token = held.claim_token
     )
     SELECT named.runner_id, named.run_id
     FROM named LEFT JOIN runs r ON r.run_id = named.run_id AND r.run_id = ANY(CAST(:named AS text[]))
@@ -192,7 +203,7 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
         },
     ).all()
     known = {row.runner_id for row in rows}
-    ended = _compare_holding(conn, rows, {one: runs for one, runs in holding.items() if one in known})
+    ended = _compare_holding(conn, rows, {one: runs for one, runs in holding.items() if one in known}, limits)
     return [
         Heard(tuple(run_id for run_id in item.holding or () if (item.runner_id, run_id) in ended))
         if its_own and item.runner_id in known
@@ -202,7 +213,7 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
 
 
 def _compare_holding(
-    conn: Connection, touched: Sequence[Row[Any]], holding: Mapping[str, Iterable[str]]
+    conn: Connection, touched: Sequence[Row[Any]], holding: Mapping[str, Iterable[str]], limits: Limits
 ) -> set[tuple[str, str]]:
     """Count the beats that do not name a run, and return what is named and is not in its runner's hands."""
     if not holding:
@@ -216,6 +227,7 @@ def _compare_holding(
             "beating": [row.runner_id for row in touched if row.touched and row.runner_id in holding],
             "counted": [row.runner_id for row in touched if row.counted],
             "started": STARTED_SECONDS,
+            "start_timeout": limits.start_timeout,
         },
     )
     return {(row.runner_id, row.run_id) for row in rows}

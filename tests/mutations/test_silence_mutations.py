@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Connection, text
 
-from models import expire_runs, gaps
+from models import expire_runs, gaps, runners
 from models.gaps import Clocks
-from tests.support import silence
+from tests.support import silence, unreceived
 from tests.support.broken import Scenario, notices, without
 from tests.support.truth import Truth
 
@@ -70,3 +70,26 @@ def test_outages_that_count_as_time_served_are_noticed(truth: Truth, monkeypatch
     wall = gaps._SERVED.text.replace(asked, "clock_timestamp() - make_interval(secs => 2 * w.seconds)")
     monkeypatch.setattr(gaps, "_SERVED", text(wall))
     notices(silence.outages_one_after_another_are_not_counted, truth, "is held against it")
+
+
+@pytest.mark.parametrize(
+    ("part", "scenario", "says"),
+    [
+        ("AND w.poll_id > r.claim_poll_id", unreceived.answer_on_its_way_is_waited_for, None),
+        ("WHEN held.is_named THEN 0 ELSE", unreceived.claim_named_by_the_second_beat_is_kept, "a single beat took it"),
+        ("WHEN r.unheld_beats >= 1 THEN least", unreceived.claim_that_never_arrived_is_released, "start timeout"),
+    ],
+    ids=["later poll", "in a row", "release"],
+)
+def test_weaker_evidence_that_a_claim_never_arrived_is_noticed(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch, part: str, scenario: Scenario, says: str | None
+) -> None:
+    """Without a later poll, without beats in a row, or with nothing that follows from them."""
+    weaker = {
+        "AND w.poll_id > r.claim_poll_id": "OR true",
+        "WHEN held.is_named THEN 0 ELSE": "WHEN held.is_named THEN r.unheld_beats ELSE",
+        "WHEN r.unheld_beats >= 1 THEN least": "WHEN false THEN least",
+    }
+    assert part in runners._HOLDING.text
+    monkeypatch.setattr(runners, "_HOLDING", text(runners._HOLDING.text.replace(part, weaker[part])))
+    notices(scenario, truth, says)

@@ -101,6 +101,7 @@ def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
         "beating": ["x"],
         "counted": ["x"],
         "started": 60.0,
+        "start_timeout": 120.0,
     }
     assert scanned(busy, runners._HOLDING, held, way=way) & LARGE == set()
     listed = {"stale_after": 30.0, "forget": 86_400.0, "subject": None}

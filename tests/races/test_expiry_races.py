@@ -17,8 +17,9 @@ from models.submit import submit_runs
 from tests.support.clocks import counts, due, fall_silent, pass_time, tick
 from tests.support.contenders import crowd, steppers, with_one_repeat
 from tests.support.matching import no_match_due
-from tests.support.reports import idle, report, running, stop
+from tests.support.reports import claimed, idle, report, running, stop
 from tests.support.truth import Runner, Truth, resuming, starting
+from tests.support.unreceived import beat
 
 CROWDS = [2, 8, 32]
 LOST = 181
@@ -63,6 +64,39 @@ def test_expiry_waits_for_nobody_and_leaves_what_is_locked_to_the_next_pass(trut
     assert {truth.run(run.run_id).status for run in runs} == {"stopping"}
     assert counts(truth) == {"runners lost": 1, "runs taken": 1, "stops given up": 3}
     assert truth.run(lost.run_id).status == "failed"
+
+
+def test_start_reported_while_the_second_beat_misses_the_run_counts(truth: Truth) -> None:
+    """The beat was made before the answer was read: it passes over the run that the report has locked."""
+    runner = truth.runner()
+    run = claimed(truth, runner)
+    truth.park(runner)
+    beat(truth, runner)
+    pass_time(truth, "runners", "counted_beat_at", 10)
+    with steppers(truth.engine, 2) as (one, other):
+        one.do(report_runs, [report(run, "started")]).result()
+        other.do(touch_runners, [Touch(runner.runner_id, ())]).result()
+        other.commit()
+        one.commit()
+    assert counts(truth) == {}
+    assert truth.run(run.run_id).status == "running"
+
+
+def test_start_reported_while_its_claim_is_released_is_refused(truth: Truth) -> None:
+    """Two beats missed the run: its token is stale once the release is committed, and the report says nothing."""
+    runner = truth.runner()
+    run = claimed(truth, runner)
+    truth.park(runner)
+    for _ in range(2):
+        beat(truth, runner)
+    with steppers(truth.engine, 2) as (one, other):
+        assert one.do(expire).result().counts == {"claims released": 1}
+        late = other.do(report_runs, [report(run, "started")])
+        one.commit()
+        (refused,) = late.result()
+        other.commit()
+    assert type(refused).__name__ == "StaleClaim"
+    assert truth.run(run.run_id).status == "pending"
 
 
 def _lock(conn: Connection, statement: str, row_id: str) -> None:

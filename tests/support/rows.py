@@ -23,6 +23,7 @@ def a_run(status: str, **values: Any) -> Any:
         "attempt": 0,
         "max_attempts": 1,
         "fruitless_claims": 0,
+        "unheld_beats": 0,
         "ended_by_us": False,
     }
     if status != "pending":

@@ -21,6 +21,12 @@ def test_a_delivered_claim_bars_a_runner_without_tokens(*, sends_tokens: bool, b
     assert (move.to, move.fruitless, move.not_for) == (RunStatus.PENDING, True, barred)
 
 
+def test_claim_that_never_arrived_bars_nobody() -> None:
+    """Two heartbeats did not name it: no report of it can come. It counts among those without a start."""
+    move = release(a_run("claimed", unheld_beats=2), sends_tokens=False)
+    assert (move.to, move.fruitless, move.not_for) == (RunStatus.PENDING, True, None)
+
+
 def test_the_tenth_delivered_claim_without_a_start_fails_the_run() -> None:
     """Nine are forgiven."""
     assert release(a_run("claimed", fruitless_claims=8), sends_tokens=True).to is RunStatus.PENDING
