@@ -61,7 +61,10 @@ ADMIN = Caller()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Deadlines in seconds, built once from the settings and passed to the verbs that need them."""
+    """Times in seconds, built once from the settings and passed to the verbs that need them.
+
+    ``priority_ageing``: how long a ready run waits for one more priority (``models.ageing``); 0: it gains none.
+    """
 
     claim_timeout: float = 15
     start_timeout: float = 120
@@ -71,6 +74,7 @@ class Limits:
     forget_runner: float = 86_400
     orphan_after: float = 900
     no_match_timeout: int = 300
+    priority_ageing: float = 0
     told_heartbeat: int = 60
     told_heartbeat_instance: int = 10
     report_hold: float = 25

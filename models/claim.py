@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from models.ageing import AGED_CANDIDATES
 from models.base import DEFAULT_LIMITS, Limits, uuid7
 from models.feed import record_events
 from models.floors import HIGHEST, LOWEST, Stretch, floors
@@ -161,7 +162,14 @@ def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | Non
         one.matches = sets.of(one.offer)
 
 
-def promise(conn: Connection, seekers: Sequence[Seeker], most: int, newest_profile: int | None = None) -> Promised:
+def promise(
+    conn: Connection,
+    seekers: Sequence[Seeker],
+    most: int,
+    newest_profile: int | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Promised:
     """Return who would get a run now, without locking anything.
 
     Asked first, so that of thousands of waiting polls only those are locked for which there is something.
@@ -175,7 +183,7 @@ def promise(conn: Connection, seekers: Sequence[Seeker], most: int, newest_profi
     hungry = [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]
     if not hungry:
         return Promised()
-    rows = _candidates(conn, _satisfied(hungry), (), most)
+    rows = _candidates(conn, _satisfied(hungry), (), most, limits)
     plan, _ = _assign(rows, hungry, rooms)
     chosen = {one.ask.poll_id: one for _, one in plan}
     for one in chosen.values():
@@ -184,7 +192,14 @@ def promise(conn: Connection, seekers: Sequence[Seeker], most: int, newest_profi
     return Promised(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(hungry))
 
 
-def may_take(conn: Connection, offers: Sequence[Offer], most: int, newest_profile: int) -> list[bool]:
+def may_take(
+    conn: Connection,
+    offers: Sequence[Offer],
+    most: int,
+    newest_profile: int,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[bool]:
     """Return for each offer whether one of the ``most`` best ready runs is of a profile that it satisfies.
 
     Nothing is locked, and nothing else is looked at: it is less than a promise, for many at once.
@@ -193,7 +208,7 @@ def may_take(conn: Connection, offers: Sequence[Offer], most: int, newest_profil
     sets.refresh(conn, newest_profile)
     matches = [sets.of(offer) for offer in offers]
     satisfied = frozenset[int]().union(*matches)
-    ready = {row.profile_id for row in _candidates(conn, satisfied, (), most)} if satisfied else set()
+    ready = {row.profile_id for row in _candidates(conn, satisfied, (), most, limits)} if satisfied else set()
     return [not ready.isdisjoint(one) for one in matches]
 
 
@@ -222,7 +237,8 @@ def claim_runs(
     passed: set[str] = set()
     given: dict[str, tuple[str, Run]] = {}
     while hungry := [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]:
-        rows = candidates or _candidates(conn, _satisfied(hungry), passed, sum(one.left for one in hungry) + 8)
+        most = sum(one.left for one in hungry) + 8
+        rows = candidates or _candidates(conn, _satisfied(hungry), passed, most, limits)
         if not rows:
             break
         candidates = ()
@@ -261,22 +277,35 @@ def _satisfied(seekers: Sequence[Seeker]) -> frozenset[int]:
     return frozenset[int]().union(*(one.matches for one in seekers))
 
 
-def _candidates(conn: Connection, satisfied: Collection[int], passed: Collection[str], most: int) -> Sequence[Row[Any]]:
+def _candidates(
+    conn: Connection,
+    satisfied: Collection[int],
+    passed: Collection[str],
+    most: int,
+    limits: Limits,
+) -> Sequence[Row[Any]]:
     """Return the best ready runs of these profiles, without locks; below the floors only if there is nothing above
     them.
     """
+    ageing = limits.priority_ageing
     profiles = sorted(satisfied)
     known = floors(conn)
     known.refresh(conn)
     stretches = known.stretches(profiles)
-    rows = _read(conn, stretches, passed, most)
+    rows = _read(conn, stretches, passed, most, ageing)
     if rows or len(stretches) == len(profiles):
         return rows
-    return _read(conn, [Stretch(profile_id, LOWEST, HIGHEST) for profile_id in profiles], passed, most)
+    return _read(conn, [Stretch(profile_id, LOWEST, HIGHEST) for profile_id in profiles], passed, most, ageing)
 
 
-def _read(conn: Connection, stretches: Sequence[Stretch], passed: Collection[str], most: int) -> Sequence[Row[Any]]:
-    values = {
+def _read(
+    conn: Connection,
+    stretches: Sequence[Stretch],
+    passed: Collection[str],
+    most: int,
+    ageing: float,
+) -> Sequence[Row[Any]]:
+    values: dict[str, Any] = {
         "profiles": [one.profile_id for one in stretches],
         "lows": [one.low for one in stretches],
         "highs": [one.high for one in stretches],
@@ -284,6 +313,8 @@ def _read(conn: Connection, stretches: Sequence[Stretch], passed: Collection[str
         "passed": list(passed),
         "most": most,
     }
+    if ageing > 0:
+        return conn.execute(AGED_CANDIDATES, values | {"ageing": ageing}).all()
     return conn.execute(_CANDIDATES, values).all()
 
 

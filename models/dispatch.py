@@ -54,7 +54,14 @@ _HOLD_SOME = text("""
 """)
 
 
-def promise_waiting(conn: Connection, limit: int = 500, *, after: str = "", page: int = POLLS_A_PAGE) -> Promised:
+def promise_waiting(
+    conn: Connection,
+    limit: int = 500,
+    *,
+    after: str = "",
+    page: int = POLLS_A_PAGE,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Promised:
     """Return the polls of one page that would get a run now; nothing is locked.
 
     Pages hold the polls seen in the last 5 s by any instance, oldest first, behind the poll ``after``; ``next_after``
@@ -62,7 +69,8 @@ def promise_waiting(conn: Connection, limit: int = 500, *, after: str = "", page
     """
     rows = conn.execute(_WAITING, {"seen": SEEN_SECONDS, "after": after, "most": page}).all()
     waiting = [_seeker(row) for row in rows if row.poll_id]
-    promised = promise(conn, waiting, limit, rows[0].newest_profile or 0) if waiting else Promised()
+    newest_profile = rows[0].newest_profile or 0
+    promised = promise(conn, waiting, limit, newest_profile, limits=limits) if waiting else Promised()
     if rows[0].length >= page:
         promised.next_after = rows[0].last
         # The runs that are left may suit polls of the next page only; a pass that assigns nothing asks for no other.

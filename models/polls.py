@@ -166,7 +166,8 @@ def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEF
     stirred, newest_profile = _stirred(conn, asks, limits)
     quiet = {ask.poll_id: ask.offer for ask in asks if ask.offer and ask.wanted and ask.poll_id not in stirred}
     if quiet:
-        found = may_take(conn, list(quiet.values()), sum(ask.wanted for ask in asks), newest_profile)
+        most = sum(ask.wanted for ask in asks)
+        found = may_take(conn, list(quiet.values()), most, newest_profile, limits=limits)
         stirred.update(poll_id for poll_id, may in zip(quiet, found, strict=True) if may)
     concerned = [ask for ask in asks if ask.poll_id in stirred]
     told = claim_parked(conn, concerned, limits=limits) if concerned else []

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     stop_timeout_seconds: Seconds = _about(60, "A stop that nobody answers is taken as done (at least 3 x told)")
     orphan_after_seconds: SecondsOrOff = _about(900, "A run silent since a gap of ours is taken as lost; 0: never")
     no_match_timeout_seconds: Seconds = _about(300, "A ready run that no live runner satisfies fails")
+    priority_ageing_seconds: SecondsOrOff = _about(
+        0, "A ready run gains one priority for each so long a wait; 0: never"
+    )
     # Not `run_timeout_seconds`: COORDINATOR_RUN_* is what the runner gives to a command.
     default_run_timeout_seconds: Seconds | None = _about(None, "Longest life of a run that names no limit; unset: none")
     max_session_depth: Annotated[int, Field(ge=1, le=1000)] = _about(10, "Levels of children below a session")
@@ -186,6 +189,7 @@ class Settings(BaseSettings):
             "forget_runner": self.forget_runner_seconds,
             "orphan_after": self.orphan_after_seconds,
             "no_match_timeout": max(1, int(self.no_match_timeout_seconds)),
+            "priority_ageing": self.priority_ageing_seconds,
             "told_heartbeat": max(1, int(self.told_heartbeat_seconds)),
             "told_heartbeat_instance": max(1, int(self.told_heartbeat_instance_seconds)),
             "report_hold": self.report_hold_seconds,

@@ -48,7 +48,7 @@ def _promised(room: Room) -> Promised:
     after, room.pages.after = room.pages.after, ""
     for _ in range(PAGES_A_PASS):
         with autocommit(room.engine) as connection:
-            promised = promise_waiting(connection, POLLS_A_PASS, after=after, page=POLLS_A_PAGE)
+            promised = promise_waiting(connection, POLLS_A_PASS, after=after, page=POLLS_A_PAGE, limits=room.limits)
         after = promised.next_after
         if promised.seekers or not after:
             return promised

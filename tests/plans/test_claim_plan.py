@@ -6,7 +6,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, TextClause, create_engine, text
 
-from models import claim, deliveries, dispatch, floors, parking, poll_stops, polls, profiles, settle, transitions
+from models import (
+    ageing,
+    claim,
+    deliveries,
+    dispatch,
+    floors,
+    parking,
+    poll_stops,
+    polls,
+    profiles,
+    settle,
+    transitions,
+)
 from models.floors import HIGHEST, LOWEST
 from tests.support.explained import Plan, explain
 from tests.support.servers import PostgresOfTests
@@ -116,6 +128,30 @@ def test_a_floor_is_where_the_scan_begins(conn: Connection, way: str) -> None:
     """Nothing below it is passed: that is what it is for."""
     values = looking([BLOCKED], floor=f"run_{35_000:032x}") | {"lows": [50], "highs": [50]}
     plan = candidates(conn, values, way=way)
+
+    assert plan.touched("runs") == 9
+    assert any("run_id" in node.get("Index Cond", "") for node in plan.scans("runs"))
+
+
+@WAYS
+def test_aged_candidates_cost_the_heads_of_the_priorities_in_use(conn: Connection, way: str) -> None:
+    """Of 20,000 runs of one priority and three of others nine each at most, and one probe for each priority."""
+    conn.execute(
+        text("UPDATE runs SET priority = 60 + CAST(right(session_id, 1) AS integer) WHERE session_id = ANY(:lows)"),
+        {"lows": ["ses_30001", "ses_30002", "ses_30003"]},
+    )
+    plan = explain(conn, ageing.AGED_CANDIDATES, looking([BLOCKED, MINE], most=9) | {"ageing": 60.0}, way=way)
+
+    assert plan.indexes("runs") == {"ix_runs_claim"}
+    assert plan.touched("runs") <= 9 + 3 + 4
+    assert plan.buffers <= 120
+
+
+@WAYS
+def test_aged_candidates_begin_at_the_floor_too(conn: Connection, way: str) -> None:
+    """A busy queue's dead entries are not passed."""
+    values = looking([BLOCKED], floor=f"run_{35_000:032x}") | {"lows": [50], "highs": [50], "ageing": 60.0}
+    plan = explain(conn, ageing.AGED_CANDIDATES, values, way=way)
 
     assert plan.touched("runs") == 9
     assert any("run_id" in node.get("Index Cond", "") for node in plan.scans("runs"))

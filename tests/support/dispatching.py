@@ -8,4 +8,4 @@ from models.dispatch import Dispatched, dispatch_promised, promise_waiting
 
 def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
     """What a worker does in two: look for whom there is something, then give it."""
-    return dispatch_promised(conn, promise_waiting(conn, limit), limits=limits)
+    return dispatch_promised(conn, promise_waiting(conn, limit, limits=limits), limits=limits)
