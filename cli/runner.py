@@ -34,12 +34,19 @@ def runner(
     grace: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="How long runs may go on after SIGTERM (no limit).")
     ] = None,
+    stop_grace: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long a stopped run's process has before SIGKILL.")
+    ] = 5.0,
+    max_output: Annotated[
+        int | None, typer.Option(min=0, metavar="BYTES", help="Most output of a run that is kept (no limit).")
+    ] = None,
 ) -> None:
     """Execute COMMAND for each run until SIGTERM: then take no more, finish what runs, and leave.
 
     COMMAND gets the run as JSON on stdin and COORDINATOR_RUN_ID, COORDINATOR_RUN_SESSION_ID and COORDINATOR_RUN_ATTEMPT
-    in its environment. Its lines become events; a last line that is a JSON object becomes the result. Exit code 0 is
-    completed, any other failed. A second SIGTERM ends what still runs; it goes on elsewhere if it has attempts left.
+    in its environment. Its lines become events. The result is what it writes to the file COORDINATOR_RUN_RESULT_FILE,
+    else its last line if that is a JSON object. Exit code 0 is completed, any other failed. A second SIGTERM ends what
+    still runs; it goes on elsewhere if it has attempts left.
     """
     import asyncio
     import socket
@@ -69,6 +76,8 @@ def runner(
                 require_matching_tags=require_matching_tags,
                 concurrency=concurrency,
                 grace_seconds=grace,
+                stop_grace_seconds=stop_grace,
+                most_output_bytes=max_output,
             )
             configure_logs(settings, process=profile)
             asyncio.run(run_runner(options))

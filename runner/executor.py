@@ -1,31 +1,23 @@
-"""Executes one claimed run: its command as a process, its lines as events, its end as a report."""
+"""Executes one claimed run: its command as a process, its output as events, its end as a report."""
 
 import asyncio
 import os
 import signal
-from asyncio import StreamReader
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 from uuid import uuid4
 
 from runner.descendants import Descendants
-from runner.lines import LineSplitter, in_pieces, may_be_result, read_result
 from runner.outbox import Outbox
-from runner.process import LEFTOVER_SECONDS, READ_SIZE, Process
+from runner.output import RunOutput
+from runner.process import STOP_GRACE_SECONDS, Process
+from runner.reading import Reading
+from runner.results import ResultFile, ResultRefused
 from runner.shapes import ClaimedRun, Event, Outcome, Report
 from runner.transport import encode
 
-# A pipe is looked at this often though nothing came: a JSON line that was kept back as a possible result is told then,
-# and an ended process's pipe that someone else holds open is given up.
-QUIET_SECONDS = 0.5
-# Reads of an ended process's pipe. Far more than it can hold; one who writes on for ever is not listened to.
-READS_AFTER_END = 64
-ERROR_TAIL_LINES = 20
-ERROR_TAIL_LENGTH = 8 * 1024
 # Roughly what an event weighs besides its text.
 EVENT_SIZE = 256
 # As who the runner speaks is not for a command, which is other people's.
@@ -51,11 +43,13 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is started for each run, and where."""
+    """What is started for each run, and where; what a stop grants it, and how much of its output is told."""
 
     arguments: Sequence[str]
     directory: str
     descendants: Descendants | None = None
+    stop_grace_seconds: float = STOP_GRACE_SECONDS
+    most_output_bytes: int | None = None
 
 
 class Execution:
@@ -77,11 +71,10 @@ class Execution:
         self._outbox = Outbox(self._send)
         self._key = uuid4().hex
         self._count = 0
-        self._error_tail: deque[str] = deque(maxlen=ERROR_TAIL_LINES)
-        self._kept_back: tuple[str, str] | None = None
+        self._output = RunOutput(self._tell, most_bytes=command.most_output_bytes)
 
     def end(self, reason: Reason) -> None:
-        """End the process if it still runs: SIGTERM, after 5 s SIGKILL, to its whole group; SIGKILL at once when lost.
+        """End the process and its group if it still runs: SIGTERM, after the grace SIGKILL; SIGKILL at once when lost.
 
         A process that has ended by itself is still reported as it ended, unless the run is lost.
         """
@@ -95,7 +88,7 @@ class Execution:
         if reason is Reason.LOST:
             process.signal_group(signal.SIGKILL)
         if self._ending is None:
-            self._ending = asyncio.create_task(process.end())
+            self._ending = asyncio.create_task(process.end(self._command.stop_grace_seconds))
 
     async def perform(self) -> None:
         """Execute the run; returns when its end was accepted, or it is not ours any more. Cancelling kills it."""
@@ -128,106 +121,65 @@ class Execution:
         """Start the process and attend to it until it has ended; what to report, None for nothing."""
         if self._reason:
             return self._report_ended_by_us(0)
+        result_file = None
         try:
+            result_file = ResultFile()
             self._process = await Process.start(
                 self._command.arguments,
-                environment=child_environment(self.run),
+                environment=child_environment(self.run, result_file.path),
                 directory=self._command.directory,
                 descendants=self._command.descendants,
             )
-        except (OSError, ValueError) as error:
-            return self._report("failed", error=f"Cannot start {self._command.arguments[0]}: {error}")
-        try:
             self._end_if_asked_meanwhile()
-            return await self._attend(self._process)
+            return await self._attend(self._process, result_file)
+        except (OSError, ValueError) as error:
+            if self._process is not None:
+                raise
+            return self._report("failed", error=f"Cannot start {self._command.arguments[0]}: {error}")
         finally:
-            await self._process.close()
+            if self._process is not None:
+                await self._process.close()
+            if result_file is not None:
+                result_file.close()
 
     def _end_if_asked_meanwhile(self) -> None:
         if self._reason is not None:
             self.end(self._reason)
 
-    async def _attend(self, process: Process) -> Report | None:
-        given = asyncio.create_task(process.write(encode(_for_process(self.run)) + b"\n"))
-        readers = [
-            asyncio.create_task(self._read(process, process.stdout, self._take_output)),
-            asyncio.create_task(self._read(process, process.stderr, self._take_error)),
+    async def _attend(self, process: Process, result_file: ResultFile) -> Report | None:
+        reading = Reading(self._output)
+        tasks = [
+            asyncio.create_task(process.write(encode(_for_process(self.run)) + b"\n")),
+            asyncio.create_task(reading.read("assistant", process.stdout)),
+            asyncio.create_task(reading.read("system", process.stderr)),
         ]
         try:
             await process.exited()
             if self._ending is not None:
                 await self._ending
-            await asyncio.wait(readers, timeout=LEFTOVER_SECONDS)
-            process.signal_group(signal.SIGKILL)
-            self._is_over = True
-            await asyncio.gather(*readers)
+            reading.end()
+            # What the command left running still has its output read, and is killed after that.
+            await asyncio.gather(*tasks[1:])
         finally:
-            for task in (given, *readers):
+            for task in tasks:
                 task.cancel()
-        return await self._conclude(process.exit_code or 0)
+        return await self._conclude(process.exit_code or 0, result_file)
 
-    async def _conclude(self, exit_code: int) -> Report | None:
-        """Tell the line that was kept back, as the result if all went well; what to report."""
-        is_well = exit_code == 0 and self._ending is None
-        await self._tell_kept_back(as_result=is_well)
+    async def _conclude(self, exit_code: int, result_file: ResultFile) -> Report | None:
+        """Tell the result if all went well; what to report."""
+        if exit_code == 0 and self._ending is None:
+            try:
+                await self._output.conclude(result_file)
+            except ResultRefused as refused:
+                await self._output.give_up()
+                return self._report("failed", error=str(refused))
+            return self._report("completed")
+        await self._output.give_up()
         if self._ending is not None:
             return self._report_ended_by_us(exit_code)
-        if exit_code == 0:
-            return self._report("completed")
         cause = f"killed by {_signal_name(exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
-        tail = "\n".join(self._error_tail)[-ERROR_TAIL_LENGTH:]
+        tail = self._output.error_tail
         return self._report("failed", error=f"{cause}\n{tail}" if tail else cause)
-
-    async def _read(self, process: Process, stream: StreamReader, take: Callable[[str], Awaitable[None]]) -> None:
-        """Read the pipe to its end, and take its lines one by one."""
-        splitter = LineSplitter()
-        reads_left = READS_AFTER_END
-        while reads_left:
-            is_over = self._is_over
-            reads_left -= is_over
-            try:
-                async with asyncio.timeout(QUIET_SECONDS):
-                    data = await stream.read(READ_SIZE)
-            except TimeoutError:
-                if is_over:
-                    break
-                if stream is process.stdout:
-                    await self._tell_kept_back(as_result=False)
-                continue
-            if not data:
-                break
-            for line in splitter.feed(data):
-                await take(line)
-        for line in splitter.finish():
-            await take(line)
-
-    async def _take_output(self, line: str) -> None:
-        await self._tell_kept_back(as_result=False)
-        if may_be_result(line):
-            self._kept_back = (line, _now())
-        else:
-            await self._tell_line("assistant", line, _now())
-
-    async def _take_error(self, line: str) -> None:
-        self._error_tail.append(line[-ERROR_TAIL_LENGTH:])
-        await self._tell_line("system", line, _now())
-
-    async def _tell_kept_back(self, *, as_result: bool) -> None:
-        if self._kept_back is None:
-            return
-        (line, timestamp), self._kept_back = self._kept_back, None
-        result = read_result(line) if as_result else None
-        if result is None:
-            for piece in in_pieces(line):
-                await self._tell_line("assistant", piece, timestamp)
-        else:
-            text = result.get("result_text")
-            fields: Event = {"result_data": result, "result_text": text if isinstance(text, str) else None}
-            await self._tell("result", fields, timestamp, len(line))
-
-    async def _tell_line(self, role: str, line: str, timestamp: str) -> None:
-        content = [{"type": "text", "text": line}]
-        await self._tell("message", {"role": role, "content": content}, timestamp, len(line))
 
     async def _tell(self, event_type: str, fields: Event, timestamp: str, size: int) -> None:
         event: Event = {
@@ -258,24 +210,21 @@ class Execution:
         return report
 
 
-def child_environment(run: ClaimedRun) -> dict[str, str]:
-    """What the process inherits from the runner, and which run it is."""
+def child_environment(run: ClaimedRun, result_file: str) -> dict[str, str]:
+    """What the process inherits from the runner, which run it is, and where it may write its result."""
     inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     return {
         **inherited,
         "COORDINATOR_RUN_ID": run["run_id"],
         "COORDINATOR_RUN_SESSION_ID": run["session_id"],
         "COORDINATOR_RUN_ATTEMPT": str(run.get("attempt", 1)),
+        "COORDINATOR_RUN_RESULT_FILE": result_file,
     }
 
 
 def _for_process(run: ClaimedRun) -> dict[str, Any]:
     """The run without the token: who runs the command is the runner's affair, who may report on the run is not."""
     return {key: value for key, value in run.items() if key != "claim_token"}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 def _signal_name(exit_code: int) -> str:

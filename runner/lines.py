@@ -2,61 +2,167 @@
 
 import codecs
 import json
-from typing import Any
+import re
+from dataclasses import dataclass
+from typing import Any, Final
 
-# A longer line is told in pieces.
-LONGEST_PIECE = 64 * 1024
+# A longer line is given in pieces.
+LONGEST_PIECE: Final = 64 * 1024
 # A line that may be the run's result, a JSON object, is kept whole up to here.
-LONGEST_OBJECT = 4 * 1024 * 1024
+LONGEST_OBJECT: Final = 4 * 1024 * 1024
+# So much of a line says how it begins, and how it ends.
+_EDGE: Final = 4096
+
+# Control sequences, strings with their terminators, and two-character escapes (ECMA-48).
+_CODES: Final = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-Z\\^-~])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a line that goes on. A text that begins with a carriage return replaces what was given of the line."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that has ended, or at the end of all output (`is_open`) only stopped.
+
+    `rest` is what was not given as pieces; `whole` the line as it stands at last, None when it was too long to keep.
+    """
+
+    rest: str
+    whole: str | None
+    is_open: bool = False
+    has_pieces: bool = False
+    size: int = 0
+    looks_like_object: bool = False
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing of it shows."""
+        return self.whole is not None and not plain(self.whole)
 
 
 class LineSplitter:
     """Collects bytes into lines; holds at most one unfinished line.
 
-    Bytes that are not UTF-8 become U+FFFD. A line longer than LONGEST_PIECE characters is cut into pieces, one that
-    begins like a JSON object only beyond LONGEST_OBJECT.
+    Bytes that are not UTF-8 become U+FFFD. A line longer than LONGEST_PIECE characters is given in pieces as it comes,
+    one that begins like a JSON object only beyond LONGEST_OBJECT. Of texts that are divided by carriage returns only
+    the last one is given, as a terminal shows it.
     """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._rest: list[str] = []
-        self._length = 0
+        self._begin()
 
-    def feed(self, data: bytes) -> list[str]:
-        """The lines (or pieces) that these bytes complete, without their line ends."""
+    def _begin(self) -> None:
+        # The line since its last carriage return, how much of it was given, and what is not kept any more.
+        self._parts: list[str] = []
+        self._length = 0
+        self._given = 0
+        self._gone_bytes = 0
+        self._gone_start = ""
+        self._gone_end = ""
+        self._is_object: bool | None = None
+        # Any of the line was given; it is to be replaced; the text so far ends in a carriage return.
+        self._has_pieces = False
+        self._replaces = False
+        self._returned = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is text of an unfinished line that was not given."""
+        return self._length > self._given
+
+    def feed(self, data: bytes) -> list[Line | Piece]:
+        """The lines, and pieces of long ones, that these bytes complete."""
         return self._take(self._decoder.decode(data))
 
-    def finish(self) -> list[str]:
+    def flush(self) -> list[Line | Piece]:
+        """What there is of an unfinished line, as pieces."""
+        if not self.is_waiting:
+            return []
+        text = self._unseen()
+        self._given = self._length
+        self._has_pieces = True
+        return [Piece(piece) for piece in in_pieces(text)]
+
+    def finish(self) -> list[Line | Piece]:
         """What is left when no more bytes will come."""
-        lines = self._take(self._decoder.decode(b"", final=True))
-        if self._length:
-            lines.append(self._join(""))
-        return lines
+        found = self._take(self._decoder.decode(b"", final=True))
+        if self._length or self._gone_bytes or self._has_pieces:
+            found.append(self._end(is_open=True))
+        return found
 
-    def _take(self, text: str) -> list[str]:
+    def _take(self, text: str) -> list[Line | Piece]:
         *complete, rest = text.split("\n")
-        lines: list[str] = []
-        for piece in complete:
-            lines += _cut(self._join(piece).removesuffix("\r"))
-        if rest:
-            self._rest.append(rest)
-            self._length += len(rest)
-        if self._length > LONGEST_PIECE and not (self._rest[0].startswith("{") and self._length <= LONGEST_OBJECT):
-            lines += in_pieces(self._join(""))
-        return lines
+        found: list[Line | Piece] = []
+        for last in complete:
+            self._add(last)
+            found += self._let_go()
+            found.append(self._end())
+        self._add(rest)
+        return found + self._let_go()
 
-    def _join(self, last: str) -> str:
-        line = "".join([*self._rest, last])
-        self._rest = []
-        self._length = 0
+    def _add(self, text: str) -> None:
+        if not text or (self._returned and not text.strip("\r")):
+            return
+        if self._returned:
+            self._restart()
+        shown = text.rstrip("\r")
+        _, is_divided, last = shown.rpartition("\r")
+        if is_divided:
+            self._restart()
+        # Part of a line end, or what follows replaces the line: that is not known yet.
+        self._returned = len(shown) < len(text)
+        if last:
+            self._parts.append(last)
+            self._length += len(last)
+
+    def _restart(self) -> None:
+        replaces, has_pieces = self._replaces or self._has_pieces, self._has_pieces
+        self._begin()
+        self._replaces, self._has_pieces = replaces, has_pieces
+
+    def _let_go(self) -> list[Line | Piece]:
+        """Give what is too long to be kept."""
+        if self._length <= LONGEST_PIECE or (self._begins_object() and self._length <= LONGEST_OBJECT):
+            return []
+        found = self.flush()
+        whole = "".join(self._parts)
+        self._gone_start = self._gone_start or whole[:_EDGE]
+        self._gone_end = whole[-_EDGE:]
+        self._gone_bytes += len(whole.encode())
+        self._parts, self._length, self._given = [], 0, 0
+        return found
+
+    def _begins_object(self) -> bool:
+        if self._is_object is None:
+            self._is_object = plain("".join(self._parts)[:_EDGE]).startswith("{")
+        return self._is_object
+
+    def _unseen(self) -> str:
+        text = "".join(self._parts)[self._given :]
+        if self._replaces:
+            text, self._replaces = f"\r{text}", False
+        return text
+
+    def _end(self, *, is_open: bool = False) -> Line:
+        whole = "".join(self._parts)
+        gone = self._gone_bytes > 0
+        line = Line(
+            rest=self._unseen(),
+            whole=None if gone else whole,
+            is_open=is_open,
+            has_pieces=self._has_pieces,
+            size=self._gone_bytes + len(whole.encode()),
+            looks_like_object=looks_like_object(self._gone_start + self._gone_end + whole if gone else whole),
+        )
+        self._begin()
         return line
-
-
-def _cut(line: str) -> list[str]:
-    """The line in pieces of at most LONGEST_PIECE characters, but whole if it may be a result."""
-    if len(line) <= LONGEST_PIECE or (may_be_result(line) and len(line) <= LONGEST_OBJECT):
-        return [line]
-    return in_pieces(line)
 
 
 def in_pieces(line: str) -> list[str]:
@@ -64,15 +170,21 @@ def in_pieces(line: str) -> list[str]:
     return [line[at : at + LONGEST_PIECE] for at in range(0, len(line), LONGEST_PIECE)] or [line]
 
 
-def may_be_result(line: str) -> bool:
+def plain(text: str) -> str:
+    """The text without terminal codes, and without blanks around it."""
+    return (_CODES.sub("", text) if "\x1b" in text else text).strip()
+
+
+def looks_like_object(line: str) -> bool:
     """Whether the line looks like a JSON object, without reading it."""
-    return line.startswith("{") and line.rstrip().endswith("}")
+    shown = plain(line)
+    return shown.startswith("{") and shown.endswith("}")
 
 
-def read_result(line: str) -> dict[str, Any] | None:
-    """The JSON object that the line is, or None (NaN and infinities are no JSON)."""
+def read_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that the text is, or None (NaN and infinities are no JSON)."""
     try:
-        value = json.loads(line, parse_constant=_refuse_constant)
+        value = json.loads(plain(text), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -13,9 +13,7 @@ from runner.descendants import Descendants
 from runner.guard import MARK
 
 # How long a process that was told to end has for it.
-KILL_AFTER_SECONDS = 5.0
-# How long the output of an ended process may stay open: processes it left behind hold it.
-LEFTOVER_SECONDS = 0.5
+STOP_GRACE_SECONDS = 5.0
 # A group's end tells nobody: it is looked for this often.
 GROUP_LOOK_SECONDS = 0.05
 
@@ -103,13 +101,13 @@ class Process:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
-    async def end(self) -> None:
-        """SIGTERM to the group and what left it, SIGKILL to what is left of the group after KILL_AFTER_SECONDS."""
+    async def end(self, grace_seconds: float) -> None:
+        """SIGTERM to the group and what left it, SIGKILL to what is left of the group after the grace."""
         self.signal_group(signal.SIGTERM)
         for pid in [] if self._descendants is None else self._descendants.outside(self.pid):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
-        deadline = monotonic() + KILL_AFTER_SECONDS
+        deadline = monotonic() + grace_seconds
         while self._group_lives() and monotonic() < deadline:  # noqa: ASYNC110 - a group's end sets no event
             await asyncio.sleep(GROUP_LOOK_SECONDS)
         self.signal_group(signal.SIGKILL)

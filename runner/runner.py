@@ -18,7 +18,7 @@ from runner.executor import Command, Execution, Reason
 from runner.heartbeats import Heartbeats
 from runner.leftovers import Leftovers
 from runner.membership import Membership
-from runner.process import KILL_AFTER_SECONDS
+from runner.process import STOP_GRACE_SECONDS
 from runner.reporting import Reporting
 from runner.shapes import ClaimedRun, Identity
 
@@ -34,7 +34,11 @@ log = structlog.stdlib.get_logger("runner")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerOptions:
-    """What a runner is started with; `grace_seconds` is how long runs go on after a drain (None: to their end)."""
+    """What a runner is started with.
+
+    `grace_seconds` is how long runs go on after a drain (None: to their end), `stop_grace_seconds` how long a process
+    that is to end has between SIGTERM and SIGKILL, `most_output_bytes` how much of a run's output is sent (None: all).
+    """
 
     urls: Sequence[str]
     command: Sequence[str]
@@ -46,6 +50,8 @@ class RunnerOptions:
     require_matching_tags: bool = False
     concurrency: int = 1
     grace_seconds: float | None = None
+    stop_grace_seconds: float = STOP_GRACE_SECONDS
+    most_output_bytes: int | None = None
     token: str | None = None
 
     def identity(self) -> Identity:
@@ -78,7 +84,13 @@ class Runner:
             client, self._membership, self._reporting, held=lambda: list(self._held.values()), wake=self._wake
         )
         self._descendants = Descendants(Leftovers())
-        self._command = Command(options.command, options.project_dir, self._descendants)
+        self._command = Command(
+            options.command,
+            options.project_dir,
+            self._descendants,
+            stop_grace_seconds=options.stop_grace_seconds,
+            most_output_bytes=options.most_output_bytes,
+        )
         self._slots = asyncio.Semaphore(options.concurrency)
         self._held: dict[asyncio.Task[None], Execution] = {}
         self._asides: set[asyncio.Task[None]] = set()
@@ -133,7 +145,7 @@ class Runner:
         for execution in self._held.values():
             execution.end(Reason.LEAVING)
         if self._held:
-            await asyncio.wait(self._held, timeout=KILL_AFTER_SECONDS + LAST_LINES_SECONDS)
+            await asyncio.wait(self._held, timeout=self._options.stop_grace_seconds + LAST_LINES_SECONDS)
         await _cancel(*loops)
 
     async def _poll(self) -> None:

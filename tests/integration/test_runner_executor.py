@@ -5,74 +5,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from runner import outbox
 from runner.executor import Command, Execution, Reason
-from runner.shapes import ClaimedRun, Event, Report
+from runner.shapes import ClaimedRun
+from tests.support.executing import RUN, Recorder, asked, execution, perform
 from tests.support.waiting import eventually_async
-
-RUN = cast(
-    "ClaimedRun",
-    {
-        "run_id": "run_1",
-        "session_id": "ses_1",
-        "attempt": 2,
-        "parameters": {"prompt": "hällo"},
-        "claim_token": "secret",
-    },
-)
-
-
-class Recorder:
-    """Writes down what it is told; `refuse` names what it answers with no, `hold` makes events wait."""
-
-    def __init__(self, refuse: str = "") -> None:
-        self.refuse = refuse
-        self.told: list[str] = []
-        self.events: list[Event] = []
-        self.reports: list[Report] = []
-        self.open = asyncio.Event()
-        self.open.set()
-
-    async def _note(self, what: str) -> bool:
-        self.told.append(what)
-        return what != self.refuse
-
-    async def started(self, run: ClaimedRun) -> bool:
-        return await self._note("started")
-
-    async def bound(self, run: ClaimedRun) -> bool:
-        return await self._note("bound")
-
-    async def happened(self, run: ClaimedRun, events: list[Event]) -> bool:
-        await self.open.wait()
-        self.events += events
-        return await self._note("events")
-
-    async def ended(self, run: ClaimedRun, report: Report) -> bool:
-        self.reports.append(report)
-        return await self._note(report["outcome"])
-
-    @property
-    def lines(self) -> list[str]:
-        return [event["content"][0]["text"] for event in self.events if event["event_type"] == "message"]
-
-    @property
-    def results(self) -> list[Event]:
-        return [event for event in self.events if event["event_type"] == "result"]
-
-
-def execution(recorder: Recorder, script: str, *arguments: str, directory: Path | None = None) -> Execution:
-    return Execution(RUN, Command([sys.executable, "-uc", script, *arguments], str(directory or "/")), recorder)
-
-
-async def perform(script: str, *arguments: str, refuse: str = "") -> Recorder:
-    recorder = Recorder(refuse)
-    await execution(recorder, script, *arguments).perform()
-    return recorder
 
 
 def is_alive(pid: int) -> bool:
@@ -120,43 +61,6 @@ async def test_lines_are_told_in_order_with_a_key_each() -> None:
     assert recorder.told.count("events") < 500
 
 
-async def test_a_last_line_that_is_a_json_object_becomes_the_result() -> None:
-    """It is told once, as the result; its text is what it calls result_text."""
-    recorder = await perform('print(\'{"a": 1}\'); print(\'{"result_text": "done", "n": [1]}\')')
-    assert recorder.lines == ['{"a": 1}']
-    (result,) = recorder.results
-    assert result["result_data"] == {"result_text": "done", "n": [1]}
-    assert result["result_text"] == "done"
-    assert recorder.events[-1] is result
-
-
-async def test_a_result_without_text_has_none_and_may_lack_its_line_end() -> None:
-    """Only a text is a text."""
-    recorder = await perform("import sys; sys.stdout.write('{\"result_text\": 1}')")
-    assert recorder.results[0]["result_data"] == {"result_text": 1}
-    assert recorder.results[0]["result_text"] is None
-
-
-async def test_what_is_no_object_or_not_last_is_a_line() -> None:
-    """A list, a number, an object with a line behind it, an object of a failed run."""
-    assert (await perform("print('[1]')")).results == []
-    assert (await perform("print('{\"a\": 1}'); print('bye')")).lines == ['{"a": 1}', "bye"]
-    assert (await perform("print('{\"a\": NaN}')")).lines == ['{"a": NaN}']
-    failed = await perform("print('{\"a\": 1}'); raise SystemExit(1)")
-    assert (failed.lines, failed.results) == (['{"a": 1}'], [])
-
-
-async def test_a_json_line_is_told_soon_though_it_might_be_the_result() -> None:
-    """Programs that log JSON are followed live."""
-    recorder = Recorder()
-    task = asyncio.create_task(
-        execution(recorder, 'import time; print(\'{"level": "info"}\'); time.sleep(60)').perform()
-    )
-    await eventually_async(_truth(lambda: recorder.lines == ['{"level": "info"}']))
-    task.cancel()
-    await asyncio.wait([task])
-
-
 async def test_a_failure_is_reported_with_its_exit_code_and_the_end_of_stderr() -> None:
     """The last lines, not the first ones."""
     recorder = await perform(
@@ -192,28 +96,28 @@ async def test_a_stop_ends_the_process_with_sigterm_and_reports_stopped() -> Non
         "signal.signal(signal.SIGTERM, end); print('ready'); time.sleep(60)",
     )
     task = asyncio.create_task(running.perform())
-    await eventually_async(_truth(lambda: recorder.lines == ["ready"]))
+    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
     running.end(Reason.STOP)
     await task
     assert recorder.lines == ["ready", "bye"]
     assert recorder.reports == [{"run_id": "run_1", "claim_token": "secret", "outcome": "stopped", "signal": "SIGTERM"}]
 
 
-async def test_what_does_not_listen_to_sigterm_is_killed_with_all_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL after the patience, to the whole process group."""
-    monkeypatch.setattr("runner.process.KILL_AFTER_SECONDS", 0.3)
+async def test_what_does_not_listen_to_sigterm_is_killed_with_all_it_started() -> None:
+    """SIGKILL after the grace, to the whole process group."""
     recorder = Recorder()
     running = execution(
         recorder,
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)",
+        stop_grace_seconds=0.3,
     )
     task = asyncio.create_task(running.perform())
-    await eventually_async(_truth(lambda: len(recorder.lines) == 2))
+    await eventually_async(asked(lambda: len(recorder.lines) == 2))
     running.end(Reason.STOP)
     await task
     assert recorder.reports[0]["signal"] == "SIGKILL"
-    await eventually_async(_truth(lambda: not any(is_alive(int(pid)) for pid in recorder.lines)))
+    await eventually_async(asked(lambda: not any(is_alive(int(pid)) for pid in recorder.lines)))
 
 
 async def test_a_child_may_take_its_time_after_its_parent_has_obeyed() -> None:
@@ -222,7 +126,7 @@ async def test_a_child_may_take_its_time_after_its_parent_has_obeyed() -> None:
     recorder = Recorder()
     running = Execution(RUN, Command(["sh", "-c", '"$0" -uc "$1"; true', sys.executable, job], "/"), recorder)
     task = asyncio.create_task(running.perform())
-    await eventually_async(_truth(lambda: recorder.lines == ["ready"]))
+    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
     running.end(Reason.STOP)
     await task
     assert recorder.lines == ["ready", "saved"]
@@ -244,7 +148,7 @@ async def test_a_stop_after_the_end_changes_nothing() -> None:
     recorder.open.clear()
     running = execution(recorder, "print('done')")
     task = asyncio.create_task(running.perform())
-    await eventually_async(_truth(lambda: running._process is not None and running._process.exit_code is not None))
+    await eventually_async(asked(lambda: running._process is not None and running._process.exit_code is not None))
     running.end(Reason.STOP)
     recorder.open.set()
     await task
@@ -266,7 +170,7 @@ async def test_a_lost_run_is_killed_at_once_even_if_it_is_being_stopped() -> Non
         recorder, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(60)"
     )
     task = asyncio.create_task(running.perform())
-    await eventually_async(_truth(lambda: recorder.lines == ["ready"]))
+    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
     running.end(Reason.STOP)
     running.end(Reason.LOST)
     await asyncio.wait_for(task, 3)
@@ -278,7 +182,7 @@ async def test_a_runner_that_leaves_ends_the_process_and_reports_nothing() -> No
     recorder = Recorder()
     running = execution(recorder, "import time; print('ready'); time.sleep(60)")
     task = asyncio.create_task(running.perform())
-    await eventually_async(_truth(lambda: recorder.lines == ["ready"]))
+    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
     running.end(Reason.LEAVING)
     await task
     assert recorder.reports == []
@@ -289,10 +193,10 @@ async def test_cancelling_kills_the_process() -> None:
     recorder = Recorder()
     running = execution(recorder, "import os, time; print(os.getpid()); time.sleep(60)")
     task = asyncio.create_task(running.perform())
-    await eventually_async(_truth(lambda: bool(recorder.lines)))
+    await eventually_async(asked(lambda: bool(recorder.lines)))
     task.cancel()
     await asyncio.wait([task])
-    await eventually_async(_truth(lambda: not is_alive(int(recorder.lines[0]))))
+    await eventually_async(asked(lambda: not is_alive(int(recorder.lines[0]))))
 
 
 async def test_a_process_that_prints_faster_than_told_waits_in_its_pipe(tmp_path: Path) -> None:
@@ -302,7 +206,7 @@ async def test_a_process_that_prints_faster_than_told_waits_in_its_pipe(tmp_path
     script = "import sys\nfor n in range(200_000):\n print(n)\n open(sys.argv[1], 'w').write(str(n)) if n % 1000 == 0 else None"
     running = execution(recorder, script, str(tmp_path / "progress"))
     task = asyncio.create_task(running.perform())
-    await eventually_async(_truth(lambda: len(running._outbox._waiting) >= outbox.MOST_WAITING))
+    await eventually_async(asked(lambda: len(running._outbox._waiting) >= outbox.MOST_WAITING))
     seen = None
     while seen != (seen := (tmp_path / "progress").read_text()):
         await asyncio.wait([task], timeout=0.3)
@@ -320,7 +224,7 @@ async def test_a_child_left_behind_does_not_keep_the_run_open() -> None:
     )
     assert left.lines[1] == "done"
     assert left.told[-1] == "completed"
-    await eventually_async(_truth(lambda: not is_alive(int(left.lines[0]))))
+    await eventually_async(asked(lambda: not is_alive(int(left.lines[0]))))
     fled = await perform(
         "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid); print('done')"
     )
@@ -343,10 +247,3 @@ async def test_a_process_that_does_not_read_its_input_is_not_in_error() -> None:
     recorder = Recorder()
     await Execution(run, Command(["true"], "/"), recorder).perform()
     assert recorder.told[-1] == "completed"
-
-
-def _truth(condition: Any) -> Any:
-    async def ask() -> bool:
-        return bool(condition())
-
-    return ask

@@ -1,59 +1,165 @@
 """Bytes into lines."""
 
-from runner.lines import LONGEST_OBJECT, LONGEST_PIECE, LineSplitter, in_pieces, read_result
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.lines import (
+    LONGEST_OBJECT,
+    LONGEST_PIECE,
+    Line,
+    LineSplitter,
+    Piece,
+    in_pieces,
+    looks_like_object,
+    plain,
+    read_object,
+)
 
 
-def split(*chunks: bytes) -> list[str]:
+def joined(found: list[Line | Piece]) -> str:
+    """The output again: what every viewer can do with the texts of messages."""
+    text = ""
+    for one in found:
+        if isinstance(one, Piece):
+            text += one.text
+        elif one.rest or not (one.is_open and one.has_pieces):
+            text += one.rest + "\n" * (not one.is_open)
+    return text
+
+
+def split(*chunks: bytes) -> list[Line | Piece]:
     splitter = LineSplitter()
-    lines = [line for chunk in chunks for line in splitter.feed(chunk)]
-    return lines + splitter.finish()
+    found = [one for chunk in chunks for one in splitter.feed(chunk)]
+    return found + splitter.finish()
+
+
+def texts(found: list[Line | Piece]) -> list[str]:
+    return [one.rest if isinstance(one, Line) else one.text for one in found]
 
 
 def test_lines_come_out_whole_however_the_bytes_arrive() -> None:
     """A line may arrive byte by byte, a UTF-8 character in two reads."""
     text = "first\nsecönd\r\n\nlast".encode()
-    assert split(text) == ["first", "secönd", "", "last"]
-    assert split(*(bytes([byte]) for byte in text)) == ["first", "secönd", "", "last"]
+    assert texts(split(text)) == ["first", "secönd", "", "last"]
+    assert texts(split(*(bytes([byte]) for byte in text))) == ["first", "secönd", "", "last"]
 
 
-def test_a_line_end_at_the_end_adds_no_empty_line() -> None:
-    """What ends in a line end is complete."""
-    assert split(b"a\n") == ["a"]
+def test_line_end_at_the_end_adds_no_empty_line() -> None:
+    """What ends in a line end is complete; what does not is open."""
+    assert texts(split(b"a\n")) == ["a"]
     assert split(b"") == []
+    (last,) = split(b"a")
+    assert isinstance(last, Line)
+    assert last.is_open
 
 
 def test_bytes_that_are_not_utf8_are_replaced() -> None:
     """A broken byte costs itself, not the line, nor does a character that is cut off at the end."""
-    assert split(b"a\xffb\n\xe2\x82") == ["a\ufffdb", "\ufffd"]
+    assert texts(split(b"a\xffb\n\xe2\x82")) == ["a\ufffdb", "\ufffd"]
 
 
-def test_a_very_long_line_is_told_in_pieces_as_it_comes() -> None:
+def test_very_long_line_is_given_in_pieces_as_it_comes() -> None:
     """No more than a piece of an endless line is held back."""
     splitter = LineSplitter()
-    pieces: list[str] = []
+    pieces: list[Line | Piece] = []
     for _ in range(100):
         pieces += splitter.feed(b"x" * 10_000)
-    assert sum(map(len, pieces)) >= 1_000_000 - LONGEST_PIECE
-    assert max(map(len, pieces)) <= LONGEST_PIECE
-    assert "".join(pieces + splitter.finish()) == "x" * 1_000_000
+    assert all(isinstance(one, Piece) and len(one.text) <= LONGEST_PIECE for one in pieces)
+    assert len(joined(pieces)) >= 1_000_000 - LONGEST_PIECE
+    (last,) = splitter.finish()
+    assert joined([*pieces, last]) == "x" * 1_000_000
+    assert isinstance(last, Line)
+    assert (last.whole, last.size) == (None, 1_000_000)
 
 
-def test_a_long_json_object_is_kept_whole_as_it_may_be_the_result() -> None:
-    """Up to LONGEST_OBJECT; beyond, it is a long line like any other."""
-    line = b'{"a": "' + b"x" * 1_000_000 + b'"}'
-    assert split(line + b"\n") == [line.decode()]
-    assert split(line) == [line.decode()]
-    too_long = b'{"a": "' + b"x" * LONGEST_OBJECT + b'"}'
-    pieces = split(too_long[:5000], too_long[5000:])
-    assert len(pieces) > 1
-    assert "".join(pieces) == too_long.decode()
+def test_long_json_object_is_kept_whole_as_it_may_be_the_result() -> None:
+    """Up to LONGEST_OBJECT; beyond, it is a long line of which the size is known."""
+    line = ' {"a": "' + "x" * 1_000_000 + '"} '
+    for found in (split(line.encode() + b"\n"), split(line.encode()), split(line[:9].encode(), line[9:].encode())):
+        (one,) = found
+        assert isinstance(one, Line)
+        assert (one.whole, one.looks_like_object, one.size) == (line, True, len(line))
+    too_long = '{"a": "' + "ü" * LONGEST_OBJECT + '"}'
+    found = split(too_long[:5000].encode(), too_long[5000:].encode(), b"\n")
+    assert joined(found) == too_long + "\n"
+    last = found[-1]
+    assert isinstance(last, Line)
+    assert (last.whole, last.looks_like_object, last.size) == (None, True, len(too_long.encode()))
+
+
+def test_flush_gives_an_unfinished_line_and_the_rest_follows() -> None:
+    """The whole line is known at its end all the same."""
+    splitter = LineSplitter()
+    assert splitter.feed(b'{"a":') == []
+    assert splitter.flush() == [Piece('{"a":')]
+    assert splitter.flush() == []
+    (line,) = splitter.feed(b" 1}\n")
+    assert isinstance(line, Line)
+    assert (line.rest, line.whole, line.has_pieces) == (" 1}", '{"a": 1}', True)
+
+
+def test_progress_collapses_to_its_last_state() -> None:
+    """Of what carriage returns divide only the last text is given; one at the end replaces nothing yet."""
+    assert texts(split(b"10%\r20%\r30%\nnext\n")) == ["30%", "next"]
+    assert texts(split(b"10%\r", b"20%\r", b"30%\r", b"\n")) == ["30%"]
+    assert texts(split(b"30%\r", b"\r", b"\r\n")) == ["30%"]
+    assert texts(split(b"a\r\nb\r\n")) == ["a", "b"]
+
+
+def test_flushed_progress_is_replaced_by_what_follows() -> None:
+    """A text that begins with a carriage return stands for the line from its beginning."""
+    splitter = LineSplitter()
+    splitter.feed(b"10%\r")
+    assert splitter.flush() == [Piece("10%")]
+    splitter.feed(b"20%\r30%\r")
+    assert splitter.flush() == [Piece("\r30%")]
+    assert splitter.flush() == []
+    (line,) = splitter.feed(b"done\n")
+    assert isinstance(line, Line)
+    assert (line.rest, line.whole) == ("\rdone", "done")
+
+
+def test_endless_progress_is_held_in_little_memory() -> None:
+    """Only the last state is kept."""
+    splitter = LineSplitter()
+    for number in range(100_000):
+        assert splitter.feed(b"\rstep %d" % number) == []
+    assert splitter.flush() == [Piece("step 99999")]
+
+
+@given(st.lists(st.sampled_from(["a", "ü", "\n", " ", "x" * 40_000, "{", "}", "\x1b[0m"]), max_size=30), st.integers())
+def test_texts_joined_are_the_output(parts: list[str], seed: int) -> None:
+    """Whatever the reads and flushes; without carriage returns to the letter."""
+    chance = random.Random(seed)
+    text = "".join(parts)
+    data = text.encode()
+    splitter = LineSplitter()
+    found: list[Line | Piece] = []
+    while data:
+        size = chance.choice([1, 7, 65_536])
+        found += splitter.feed(data[:size])
+        data = data[size:]
+        if chance.random() < 0.3:
+            found += splitter.flush()
+    assert joined(found + splitter.finish()) == text
 
 
 def test_only_a_json_object_is_a_result() -> None:
-    """Arrays, numbers, NaN, and what only looks like an object are lines like others."""
-    assert read_result('{"a": [1, "\\ud800"]} ') == {"a": [1, "\ud800"]}
+    """Arrays, numbers, NaN, and what only looks like an object are lines like others; blanks and codes around are not."""
+    assert read_object('{"a": [1, "\\ud800"]} ') == {"a": [1, "\ud800"]}
+    assert read_object('\x1b[32m  {"a": 1}\x1b[0m\x1b]0;title\x07 ') == {"a": 1}
+    assert read_object('{"a": \x1b[1m"b"\x1b[0m}') == {"a": "b"}
     for line in ("[1]", "1", "{}}", "{a}", '{"a": NaN}', "{" * 100_000 + "}", '{"a":' * 100_000 + "1" + "}" * 100_000):
-        assert read_result(line) is None
+        assert read_object(line) is None
+
+
+def test_terminal_codes_and_blanks_make_no_text() -> None:
+    """A line of them is blank."""
+    assert plain("\x1b[0m \t\x1b[?25h\x1b(B\x1b=\x1bPdata\x1b\\") == ""
+    assert not looks_like_object("\x1b[0m")
+    assert looks_like_object('\x1b[1m {"a": 1}\x1b[m ')
 
 
 def test_an_empty_line_is_a_piece() -> None:

@@ -1,0 +1,84 @@
+"""Reads the pipes of a process to their ends, and those of what it left running for a while after its own."""
+
+import asyncio
+from asyncio import StreamReader
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final
+
+from runner.output import Role, RunOutput
+from runner.process import READ_SIZE
+
+# Output of an ended process may stay open: processes that it left behind hold it. It is read until nothing came for so
+# long, and from those who write on for ever until so much was read, or so much time was spent waiting for it.
+LEFTOVER_SECONDS: Final = 0.5
+READS_AFTER_END: Final = 64
+WAIT_AFTER_END_SECONDS: Final = 10.0
+
+
+class Reading:
+    """Both pipes of one process. Silence is time in which we waited for bytes, not time in which we told what came."""
+
+    def __init__(self, output: RunOutput) -> None:
+        self._output = output
+        self._is_over = False
+        self._left = READS_AFTER_END * READ_SIZE
+        self._telling = 0
+        self._heard_at = 0.0
+        self._is_cut = False
+
+    def end(self) -> None:
+        """The process has ended: do not wait for its output much longer."""
+        self._is_over = True
+        self._heard_at = monotonic()
+
+    async def read(self, role: Role, stream: StreamReader) -> None:
+        """Tell what comes until the end of the stream."""
+        waited = 0.0
+        while not self._is_enough(waited):
+            began = monotonic()
+            try:
+                async with asyncio.timeout(self._patience(role)):
+                    data = await stream.read(READ_SIZE)
+            except TimeoutError:
+                data = None
+            waited += (monotonic() - began) * self._is_over
+            if data == b"":
+                break
+            if data:
+                self._heard_at = monotonic()
+                self._left -= len(data) * self._is_over
+            with self._while_telling():
+                await (self._output.take(role, data) if data else self._output.show(role))
+        else:
+            await self._say_what_is_left_out(waited)
+        await self._output.finish(role)
+
+    def _patience(self, role: Role) -> float:
+        wait = self._output.seconds_left(role)
+        return min(wait, self._silence_left()) if self._is_over else wait
+
+    def _silence_left(self) -> float:
+        """How long it may be silent yet; what we do not ask for while we tell the other pipe's is no silence."""
+        if self._telling:
+            return LEFTOVER_SECONDS
+        return max(0.0, self._heard_at + LEFTOVER_SECONDS - monotonic())
+
+    def _is_enough(self, waited: float) -> bool:
+        return self._is_over and (not self._silence_left() or self._left <= 0 or waited >= WAIT_AFTER_END_SECONDS)
+
+    async def _say_what_is_left_out(self, waited: float) -> None:
+        if not self._is_cut and (self._left <= 0 or waited >= WAIT_AFTER_END_SECONDS):
+            self._is_cut = True
+            await self._output.notice("The command has ended, but left processes that write on: that is not read")
+
+    @contextmanager
+    def _while_telling(self) -> Iterator[None]:
+        began = monotonic()
+        self._telling += 1
+        try:
+            yield
+        finally:
+            self._telling -= 1
+            self._heard_at = min(monotonic(), self._heard_at + monotonic() - began)

@@ -1,0 +1,82 @@
+"""What a run came to: the file that its process may write, or the last line that it printed."""
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from runner.lines import LONGEST_OBJECT, read_object
+from runner.shapes import Event
+from runner.transport import encode
+
+# The coordinator stores an event up to 16 MiB, its envelope included.
+MOST_BYTES: Final = LONGEST_OBJECT
+MOST_EVENT_BYTES: Final = 15 * 1024 * 1024
+
+
+class ResultRefused(Exception):
+    """A result that cannot be sent; the message is the run's error."""
+
+
+class ResultFile:
+    """A path for the process to write its result to, in a private directory that goes with `close`."""
+
+    def __init__(self) -> None:
+        """Raises OSError when there is no place for it."""
+        self._directory = tempfile.mkdtemp(prefix="coordinator-run-")
+        self.path = str(Path(self._directory, "result"))
+
+    def read(self) -> Event | None:
+        """The fields of the result, None when nothing was written. Raises ResultRefused."""
+        try:
+            data = _read(self.path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ResultRefused(f"Result file cannot be read: {error.strerror or error}") from None
+        text = data.decode("utf-8-sig", errors="replace").removesuffix("\n").removesuffix("\r")
+        if not text.strip():
+            return None
+        found = result_of_line(text)
+        return {"result_text": text, "result_data": None} if found is None else found
+
+    def close(self) -> None:
+        """Remove the directory and what the process left in it."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def result_of_line(line: str) -> Event | None:
+    """The fields of the result that a JSON object is; None for any other text. Raises ResultRefused."""
+    refuse_larger(len(line.encode(errors="replace")))
+    value = read_object(line)
+    if value is None:
+        return None
+    text = value.get("result_text")
+    return {"result_text": text if isinstance(text, str) else None, "result_data": value}
+
+
+def checked(fields: Event) -> Event:
+    """The fields, if an event can hold them: text grows when it is written as JSON. Raises ResultRefused."""
+    refuse_larger(len(encode(fields)), MOST_EVENT_BYTES)
+    return fields
+
+
+def refuse_larger(size: int, most: int = MOST_BYTES) -> None:
+    """Raises ResultRefused for a result of more bytes than can be sent."""
+    if size > most:
+        raise ResultRefused(f"Result too large: {size} bytes, at most {most}")
+
+
+def _read(path: str) -> bytes:
+    # Of a pipe nobody writes to, O_NONBLOCK opens the reading end at once.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ResultRefused("Result file cannot be read: not a regular file")
+        refuse_larger(found.st_size)
+        data = file.read(MOST_BYTES + 1)
+        refuse_larger(len(data))
+        return data

@@ -1,0 +1,138 @@
+"""What a run's process prints, as it is told: complete, soon, in bounded memory and number."""
+
+import asyncio
+
+import pytest
+
+from runner import reading
+from runner.executor import Command, Execution, Reason
+from tests.support.executing import RUN, Recorder, SlowRecorder, asked, execution, perform, perform_shell
+from tests.support.run_scenarios import output_of_what_outlives_the_command
+from tests.support.waiting import eventually_async
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["seq 60000", "seq 60000 & exit 0", "exec > >(cat); seq 60000", "(seq 60000; sleep 0.1; echo) & exit 0"],
+    ids=["itself", "a child it left", "through a pipe", "a child that pauses"],
+)
+async def test_output_in_our_pipe_is_told_however_slow_the_coordinator(script: str) -> None:
+    """The end of the command is no reason to drop what its processes wait to write because we read slowly."""
+    await output_of_what_outlives_the_command(script)
+
+
+async def test_process_that_writes_on_for_ever_is_given_up_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so much output, however fast it comes."""
+    monkeypatch.setattr(reading, "READS_AFTER_END", 2)
+    recorder = await perform_shell("yes abcdefghijklmnopqrstuvwxyz & exit 0")
+    assert recorder.told[-1] == "completed"
+    assert 2 * 65_536 <= len(recorder.said()) < 1_000_000
+    assert len(recorder.notices) == 1
+
+
+async def test_process_that_writes_on_slowly_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so much time spent waiting for it."""
+    monkeypatch.setattr(reading, "WAIT_AFTER_END_SECONDS", 0.7)
+    recorder = await perform_shell("(while true; do echo tick; sleep 0.1; done) & exit 0")
+    assert recorder.told[-1] == "completed"
+    assert "tick" in recorder.lines
+    assert len(recorder.notices) == 1
+
+
+async def test_silent_process_that_was_left_is_given_up_without_a_word() -> None:
+    """Nothing of it was left out."""
+    recorder = await perform_shell("sleep 60 & echo done")
+    assert (recorder.lines, recorder.notices) == (["done"], [])
+    assert recorder.told[-1] == "completed"
+
+
+async def test_one_pipe_is_read_as_long_as_the_other_is_not_silent() -> None:
+    """What was left running may have its last word on either."""
+    recorder = await perform_shell("(for n in 1 2 3 4; do sleep 0.3; echo $n >&2; done; echo last) & exit 0")
+    assert recorder.lines == ["1", "2", "3", "4", "last"]
+
+
+async def test_output_without_a_line_end_is_shown_while_the_process_runs() -> None:
+    """As a partial text, on both pipes; what follows continues it."""
+    recorder = Recorder()
+    script = "import sys, time; sys.stdout.write('name? '); sys.stderr.write('warning: '); time.sleep(60)"
+    task = asyncio.create_task(execution(recorder, script).perform())
+    await eventually_async(asked(lambda: len(recorder.events) == 2))
+    assert {event["role"]: event["content"][0] for event in recorder.events} == {
+        "assistant": {"type": "text", "text": "name? ", "partial": True},
+        "system": {"type": "text", "text": "warning: ", "partial": True},
+    }
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_output_that_trickles_without_a_line_end_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause of the process is needed for it."""
+    monkeypatch.setattr("runner.output.SHOW_SECONDS", 0.2)
+    recorder = Recorder()
+    script = "import sys, time\nwhile True: sys.stdout.write('.'); time.sleep(0.01)"
+    task = asyncio.create_task(execution(recorder, script).perform())
+    await eventually_async(asked(lambda: len(recorder.events) >= 3))
+    assert set(recorder.said()) == {"."}
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_partial_texts_joined_are_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the letter: pauses within lines, blank lines, no line end at the end, terminal codes, a long line."""
+    monkeypatch.setattr("runner.output.SHOW_SECONDS", 0.01)
+    text = "one\ntwo\n\n\x1b[31mred\x1b[0m \x1b]0;title\x07\nü" + "x" * 100_000 + "\n{}\n \nend"
+    script = (
+        "import sys, time\ntext = sys.argv[1]\n"
+        "for at in range(0, len(text), 997):\n"
+        " sys.stdout.write(text[at:at + 997])\n if at % 3 == 0: time.sleep(0.02)"
+    )
+    recorder = await perform(script, text)
+    assert recorder.said() == text
+    assert [event for event in recorder.events if event["content"][0].get("partial")]
+
+
+async def test_progress_collapses_to_its_last_state() -> None:
+    """One text for a bar that was redrawn ten thousand times between two of ours."""
+    recorder = await perform(
+        "import sys\nfor n in range(10_001): sys.stdout.write(f'\\r{n}')\nsys.stdout.write('\\ndone\\n')"
+    )
+    assert recorder.said().replace("\n", "\r").split("\r")[-3:] == ["10000", "done", ""]
+    assert len(recorder.events) < 100
+
+
+async def test_fast_lines_are_not_cut_into_partial_texts() -> None:
+    """A read that ends in the middle of a line does not show it, also when a slow coordinator makes us late."""
+    recorder = SlowRecorder()
+    await Execution(RUN, Command(["seq", "100000", "130000"], "/"), recorder).perform()
+    assert recorder.lines == [str(number) for number in range(100_000, 130_001)]
+
+
+async def test_output_beyond_the_limit_is_left_out_and_that_is_told_once() -> None:
+    """The process is not held up, its result and its error are told as ever."""
+    result = '{"result_text": "done"}'
+    recorder = await perform_shell(f"seq 100000; echo x >&2; echo '{result}'", most_output_bytes=1000)
+    assert recorder.said() == "".join(f"{number}\n" for number in range(1, 278))
+    assert len(recorder.said()) <= 1000
+    assert recorder.notices == ["The output beyond 1000 bytes is left out (--max-output of the runner)"]
+    assert recorder.results[0]["result_text"] == "done"
+    failed = await perform_shell("seq 100; echo why >&2; exit 3", most_output_bytes=0)
+    assert (failed.said(), failed.said("system")) == ("", "")
+    assert failed.reports[0]["error"] == "exit code 3\nwhy"
+    exact = await perform_shell("printf 'abc\\nde'", most_output_bytes=6)
+    assert (exact.said(), exact.notices) == ("abc\nde", [])
+
+
+async def test_stop_grace_is_the_time_between_sigterm_and_sigkill() -> None:
+    """None: SIGKILL at once."""
+    recorder = Recorder()
+    running = execution(
+        recorder,
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(60)",
+        stop_grace_seconds=0.0,
+    )
+    task = asyncio.create_task(running.perform())
+    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
+    running.end(Reason.STOP)
+    await task
+    assert recorder.reports[0]["signal"] == "SIGKILL"
