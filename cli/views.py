@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.terminal import printable, printable_line, say, show
+from runner.messages import lines_of
 from runner.shapes import Event, Result, Run, RunnerInfo, RunPage, Stopped, Submitted
 
 _COLOURS = {
@@ -102,9 +103,8 @@ def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *,
         more = {} if events is None else {"events": events}
         _show_json({**run, "result": result, **more})
         return
-    for event in events or []:
-        if event["event_type"] == "message":
-            show(Text(printable(text_of(event)), style="dim" if event.get("role") == "system" else ""))
+    for role, line in lines_of(events or []):
+        show(Text(printable(line), style="dim" if role == "system" else ""))
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -158,17 +158,6 @@ def _prompt(run: Run) -> str:
             return prompt
         case _:
             return json.dumps(parameters, ensure_ascii=False)
-
-
-def text_of(event: Event) -> str:
-    """The text of an event's content, as it came."""
-    match event.get("content"):
-        case str(text):
-            return text
-        case [*blocks]:
-            return "\n".join(str(block["text"]) for block in blocks if isinstance(block, dict) and "text" in block)
-        case _:
-            return ""
 
 
 def age(timestamp: str) -> str:

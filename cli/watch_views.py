@@ -15,7 +15,8 @@ from typing import Any, cast
 from rich.text import Text
 
 from cli.terminal import complain, printable, say, show
-from cli.views import status_text, text_of
+from cli.views import status_text
+from runner.messages import text_of
 from runner.shapes import Event, FeedItem
 
 _LONGEST_TEXT = 200

@@ -1,0 +1,39 @@
+"""Lines of output out of events."""
+
+from runner.messages import lines_of
+from runner.shapes import Event
+
+
+def message(text: str, role: str = "assistant", **block: object) -> Event:
+    return {"event_type": "message", "role": role, "content": [{"type": "text", "text": text, **block}]}
+
+
+def test_partial_texts_make_one_line() -> None:
+    """Also when the other role says something in between."""
+    events = [message("na", partial=True), message("oops", "system"), message("me? ", partial=True), message("ann")]
+    assert list(lines_of(events)) == [("system", "oops"), ("assistant", "name? ann")]
+
+
+def test_carriage_return_replaces_what_there_is_of_the_line() -> None:
+    """Of a line of which there is nothing it is a text like others."""
+    events = [message("10%", partial=True), message("\r20%", partial=True), message("\r30%"), message("\rnext")]
+    assert list(lines_of(events)) == [("assistant", "30%"), ("assistant", "\rnext")]
+
+
+def test_line_that_never_ended_is_shown_last() -> None:
+    """A prompt that nobody answered."""
+    assert list(lines_of([message("a? ", partial=True), message("b", "system")])) == [
+        ("system", "b"),
+        ("assistant", "a? "),
+    ]
+
+
+def test_messages_of_other_writers_are_lines() -> None:
+    """Content that is a text, several blocks, or nothing; other events are none."""
+    events: list[Event] = [
+        {"event_type": "message", "role": "user", "content": "text"},
+        {"event_type": "message", "content": [{"text": "a"}, "b", {"text": "c"}]},
+        {"event_type": "message", "role": "user", "content": None},
+        {"event_type": "result", "result_text": "x"},
+    ]
+    assert list(lines_of(events)) == [("user", "text"), ("None", "a\nc"), ("user", "")]
