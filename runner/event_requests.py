@@ -54,8 +54,8 @@ def _cut(value: Any, most: int) -> Any:
     match value:
         case str():
             return _cut_text(value, most)
-        case [{"type": "text", "text": str(text)}]:
-            return [{"type": "text", "text": _cut_text(text, most - 40)}]
+        case [{"type": "text", "text": str(text), **rest}]:
+            return [{"type": "text", "text": _cut_text(text, most - 60), **rest}]
         case _:
             return None
 

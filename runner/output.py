@@ -111,7 +111,7 @@ class RunOutput:
 
     async def notice(self, text: str) -> None:
         """Tell what the runner itself has to say about the output."""
-        content = [{"type": "text", "text": text, "notice": True}]
+        content = [{"type": "text", "text": f"[runner] {text}", "notice": True}]
         await self._tell("message", {"role": "system", "content": content}, _now(), len(text))
 
     async def _take_all(self, role: Role, found: Sequence[Line | Piece]) -> None:

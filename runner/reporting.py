@@ -182,7 +182,7 @@ def _notice(event: Event, words: str) -> Event:
         "event_key": f"{event['event_key']}-n",
         "claim_token": event["claim_token"],
         "role": "system",
-        "content": [{"type": "text", "text": f"[runner] {words}"}],
+        "content": [{"type": "text", "text": f"[runner] {words}", "notice": True}],
     }
 
 

@@ -114,7 +114,7 @@ async def test_output_beyond_the_limit_is_left_out_and_that_is_told_once() -> No
     recorder = await perform_shell(f"seq 100000; echo x >&2; echo '{result}'", most_output_bytes=1000)
     assert recorder.said() == "".join(f"{number}\n" for number in range(1, 278))
     assert len(recorder.said()) <= 1000
-    assert recorder.notices == ["The output beyond 1000 bytes is left out (--max-output of the runner)"]
+    assert recorder.notices == ["[runner] The output beyond 1000 bytes is left out (--max-output of the runner)"]
     assert recorder.results[0]["result_text"] == "done"
     failed = await perform_shell("seq 100; echo why >&2; exit 3", most_output_bytes=0)
     assert (failed.said(), failed.said("system")) == ("", "")
