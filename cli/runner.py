@@ -13,6 +13,19 @@ Urls = Annotated[
     list[str] | None,
     typer.Option("--url", metavar="URL", help="The coordinator; repeat it for several addresses (COORDINATOR_URL)."),
 ]
+MatchingTags = Annotated[
+    bool, typer.Option("--require-matching-tags", help="Take only runs that demand one of the tags.")
+]
+ExecutorType = Annotated[str, typer.Option("--type", help="Executor type; runs demand `autonomous`.")]
+Grace = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="How long runs may go on after SIGTERM (no limit).")
+]
+StopGrace = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="How long a stopped run's process has before SIGKILL.")
+]
+MaxOutput = Annotated[
+    int | None, typer.Option(min=0, metavar="BYTES", help="Most output of a run that is kept (no limit).")
+]
 
 
 def runner(
@@ -22,24 +35,14 @@ def runner(
     token: TokenOption = "",
     name: Annotated[str, typer.Option(help="Executor profile (default: the command's name and a number).")] = "",
     tags: Annotated[str, typer.Option(metavar="A,B", help="What it can do, comma-separated.")] = "",
-    require_matching_tags: Annotated[
-        bool, typer.Option("--require-matching-tags", help="Take only runs that demand one of the tags.")
-    ] = False,
+    require_matching_tags: MatchingTags = False,
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Runs at a time.")] = 1,
-    executor_type: Annotated[
-        str, typer.Option("--type", help="Executor type; runs demand `autonomous`.")
-    ] = "autonomous",
+    executor_type: ExecutorType = "autonomous",
     project_dir: Annotated[str, typer.Option(help="Where the command is started (default: here).")] = "",
     hostname: Annotated[str, typer.Option(help="Name of this machine (default: its own).")] = "",
-    grace: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="How long runs may go on after SIGTERM (no limit).")
-    ] = None,
-    stop_grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long a stopped run's process has before SIGKILL.")
-    ] = 5.0,
-    max_output: Annotated[
-        int | None, typer.Option(min=0, metavar="BYTES", help="Most output of a run that is kept (no limit).")
-    ] = None,
+    grace: Grace = None,
+    stop_grace: StopGrace = 5.0,
+    max_output: MaxOutput = None,
 ) -> None:
     """Execute COMMAND for each run until SIGTERM: then take no more, finish what runs, and leave.
 
