@@ -5,7 +5,7 @@ Only the insert (submit) and the claim stand beside it.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from psycopg.errors import SerializationFailure
@@ -15,7 +15,7 @@ from models.base import Caller, any_of, uuid7
 from models.child_results import note_ends
 from models.feed import EventRow, encode, record_events
 from models.reach import Reached, sees
-from models.runs import Run
+from models.runs import Run, iso
 from models.sessions import Session, session_json
 from models.settle import Effect, settle_sessions
 from models.statuses import TERMINAL, TRANSITIONS, UNFINISHED, RunStatus
@@ -247,7 +247,7 @@ _MOVE = text("""
         r.claimed_by, r.claimed_by_registration, r.former_holders, r.not_for, r.attempt, r.max_attempts,
         r.run_timeout_seconds, r.fruitless_claims, r.stop_cause, r.ended_by_us, r.last_ended_token,
         r.last_ended_runner, r.last_ended_outcome, r.error, r.delivered_at, r.started_at, r.claimed_at, r.not_before,
-        r.match_deadline_at, r.claim_deadline_at, r.run_deadline_at, r.unheld_beats
+        r.match_deadline_at, r.claim_deadline_at, r.run_deadline_at, r.unheld_beats, r.completed_at
 """)
 
 
@@ -318,9 +318,9 @@ def tell(
     for move in moves:
         run = moved[move.run.run_id]
         if move.starts:
-            rows.append(session_event(run, "run_start"))
+            rows.append(session_event(run, "run_start", run.started_at))
         if move.to is RunStatus.COMPLETED:
-            rows.append(session_event(run, "run_completed", exit_code=0, reason="completed"))
+            rows.append(session_event(run, "run_completed", run.completed_at, exit_code=0, reason="completed"))
         if move.to is RunStatus.FAILED:
             failure = {"run_id": run.run_id, "session_id": run.session_id, "error": run.error}
             rows.append(EventRow("run_failed", run.session_id, encode(failure), run.owner, run.run_id))
@@ -345,10 +345,10 @@ def session_updated(session: Session, kind: str = "session_updated") -> EventRow
     return EventRow(kind, session.session_id, encode({"session": session_json(session)}), session.owner)
 
 
-def session_event(run: HeldRun, event_type: str, **values: object) -> EventRow:
-    """Return a row of the session's own timeline that we write for a run."""
+def session_event(run: HeldRun, event_type: str, moment: datetime, **values: object) -> EventRow:
+    """Return a row of the session's own timeline that we write for a run; ``moment`` is the database's."""
     shown: dict[str, object] = dict.fromkeys(EVENT_FIELDS)
-    shown |= {"event_type": event_type, "session_id": run.session_id, "timestamp": datetime.now(UTC).isoformat()}
+    shown |= {"event_type": event_type, "session_id": run.session_id, "timestamp": iso(moment)}
     shown |= values
     frame = encode({"data": shown})
     return EventRow("event", run.session_id, frame, run.owner, run.run_id, event_type, uuid7())

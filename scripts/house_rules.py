@@ -223,6 +223,20 @@ def _is_stream(node: ast.expr) -> bool:
     return isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"}
 
 
+def the_database_clock_is_stored(file: File) -> Iterator[Finding]:
+    """models/ and workers/ never read the machine's clock: what is stored is compared with the database's.
+
+    Ids (models/base.py) carry the machine's clock, and order nothing but themselves.
+    """
+    if file.room not in {"models", "workers"} or file.path == "models/base.py":
+        return
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Attribute) and node.attr in {"now", "utcnow", "today", "time", "time_ns"}:
+            owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            if owner in {"datetime", "date", "time"}:
+                yield node.lineno, f"`{owner}.{node.attr}` reads the machine's clock"
+
+
 Rule = Callable[[File], Iterable[Finding]]
 RULES: tuple[Rule, ...] = (
     sql_stays_in_models,
@@ -238,6 +252,7 @@ RULES: tuple[Rule, ...] = (
     silenced_tools_have_a_reason,
     sql_is_never_formatted,
     commands_print_in_one_place,
+    the_database_clock_is_stored,
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from models.errors import InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.report import Reported, report_runs
-from models.runs import Run
+from models.runs import Run, iso
 from models.statuses import Outcome
 from tests.support.reports import accepted, claimed, history, report, running, say, session_statuses, stop, time_out
 from tests.support.truth import Truth
@@ -23,6 +23,15 @@ def test_a_started_run_runs_and_so_does_its_session(truth: Truth) -> None:
     assert row.started_at is not None
     assert (session.status, session.runner_id, session.registration) == ("running", run.runner_id, row.registration)
     assert history(truth, run.session_id) == ["run_start"]
+
+
+def test_events_of_a_run_carry_the_databases_clock(truth: Truth) -> None:
+    """The moments of its start and end, not those of the machine that wrote them, whose clock may be wrong."""
+    run = running(truth)
+    accepted(truth, run, "completed")
+    rows = truth.rows("SELECT event_type, frame->'data'->>'timestamp' AS moment FROM events WHERE kind = 'event'")
+    row, told = truth.run(run.run_id), {one.event_type: one.moment for one in rows}
+    assert told == {"run_start": iso(row.started_at), "run_completed": iso(row.completed_at)}
 
 
 @pytest.mark.parametrize(
