@@ -10,9 +10,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.body_limits import UPLOAD, Upload
-from app.callers import OPEN
 from app.entrance import let_in
-from app.limits import name_of
+from app.limits import caller_of
 
 
 class Endpoint(APIRoute):
@@ -34,7 +33,7 @@ def _app_of(endpoint: Callable[..., Awaitable[Response]]) -> ASGIApp:
         request = Request(scope, receive, send)
         web = scope["app"].state.web
         credential = await let_in(web, request)
-        upload = Upload(web.uploads, "" if credential is OPEN else name_of(credential))
+        upload = Upload(web.uploads, caller_of(credential))
         scope[UPLOAD] = upload
         given = {"request": request, "web": web, "caller": credential.caller, **scope["path_params"]}
         try:

@@ -125,6 +125,11 @@ class CallerLimits:
             raise TooMany(quota.name, quota.amount, refusal.remaining, refusal.reset)
 
 
+def caller_of(credential: Credential) -> str:
+    """Return the caller whose share of a process is counted; "" while everybody is one."""
+    return "" if credential is OPEN else name_of(credential)
+
+
 def name_of(credential: Credential) -> str:
     """Return the caller that a credential counts for: its owner, or the key of an admin without an owner."""
     caller = credential.caller

@@ -12,6 +12,7 @@ from app.drain import Drain
 from app.feed import Feed
 from app.health import Health
 from app.limits import CallerLimits
+from app.list_limits import ListLimits
 from app.poll_wakeups import PollWakeups, told_runners
 from app.polls import Polls
 from app.pulse import Pulse
@@ -70,6 +71,7 @@ class Web:
         self.caller_limits = CallerLimits(settings, drain)
         self.uploads = Uploads(settings.bodies_bytes, settings.report_hold_seconds)
         self.parser = BodyParser()
+        self.lists = ListLimits(drain, settings.lists_per_caller)
         self.callers = Callers(settings, following, self.reads, self.writes)
         letters = Letters(self.polls.deliver, self.feed.ring, self.polls.look_again, self._listening)
         self.mailbox = Mailbox(settings, self.instance, letters)

@@ -13,8 +13,8 @@ from models.errors import BadCursor, NotFound, StaleClaim
 from models.feed import FeedHead
 from models.reach import in_reach, reach, whose
 
-# A page ends after so many bytes, as stored: events may be large, and a page is held in memory.
-PAGE_BYTES = 8 << 20
+# A page ends after so many bytes, as stored: events may be large, and a page is held in memory until a client takes it.
+PAGE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from sqlalchemy import (
     Text,
     bindparam,
     cast,
+    func,
+    literal_column,
     select,
     true,
     tuple_,
@@ -77,6 +79,11 @@ class SessionPage:
 
 Key = tuple[datetime, str]
 
+# A page ends after so many bytes, as stored, each row with so many for what is not large: a client that does not read
+# holds a page in memory.
+PAGE_BYTES = 256 * 1024
+ROW_BYTES = 512
+
 
 def write_key(created_at: datetime, row_id: str) -> str:
     """Return a cursor: opaque to clients, the last row's place in the order."""
@@ -108,6 +115,8 @@ class Listed:
     row_id: ColumnElement[Any]
     shown: Sequence[ColumnElement[Any]]
     conditions: Mapping[str, ColumnElement[bool]]
+    # Columns whose values may be large.
+    large: Sequence[ColumnElement[Any]] = ()
 
 
 _RUNS = Listed(
@@ -121,6 +130,7 @@ _RUNS = Listed(
         "agent_name": runs.c.agent_name == bindparam("agent_name"),
         "labels": runs.c.labels.op("@>")(cast(bindparam("labels", type_=JSONB), JSONB)),
     },
+    large=(runs.c.parameters, runs.c.scope, runs.c.error, runs.c.labels, runs.c.demands),
 )
 _SESSIONS = Listed(
     sessions,
@@ -209,12 +219,13 @@ def _page(
         values["after_moment"], values["after_row"] = key
     if caller.scope is not None:
         values["scope"] = caller.scope
-    rows = conn.execute(statement, values | {"most": limit + 1}).all()
+    rows = conn.execute(statement, values | {"most": limit + 1, "bytes": PAGE_BYTES}).all()
     name = listed.row_id.key or ""
     feed_cursor = write_cursor(rows[0].epoch, rows[0].last_pos)
     found = [row for row in rows if getattr(row, name) is not None]
     shown = found[:limit]
-    next_cursor = write_key(shown[-1].created_at, getattr(shown[-1], name)) if len(found) > limit and shown else None
+    more = bool(shown) and shown[0].found > len(shown)
+    next_cursor = write_key(shown[-1].created_at, getattr(shown[-1], name)) if more else None
     return shown, next_cursor, feed_cursor
 
 
@@ -222,7 +233,11 @@ def _page(
 def page_statement(listed: Listed, wanted: frozenset[str], role: Role, *, is_next: bool) -> Select[Any]:
     """Return the statement for such a page: made once for each kind, since to make it takes longer than to read it."""
     table, row_id = listed.table, listed.row_id
-    page = select(*listed.shown).where(*(listed.conditions[name] for name in sorted(wanted)))
+    size = sum(
+        (func.coalesce(func.pg_column_size(one), literal_column("0")) for one in listed.large),
+        literal_column(str(ROW_BYTES)),
+    )
+    page = select(*listed.shown, size.label("size")).where(*(listed.conditions[name] for name in sorted(wanted)))
     limited = in_scope(role, table.c.owner, table.c.session_id)
     if limited is not None:
         page = page.where(limited)
@@ -230,7 +245,12 @@ def page_statement(listed: Listed, wanted: frozenset[str], role: Role, *, is_nex
         key = tuple_(bindparam("after_moment", type_=table.c.created_at.type), bindparam("after_row", type_=Text))
         page = page.where(tuple_(table.c.created_at, row_id) < key)
     page = page.order_by(table.c.created_at.desc(), row_id.desc()).limit(bindparam("most", type_=BigInteger))
-    inner = page.subquery("page")
+    found = page.subquery("found")
+    in_order = (found.c.created_at.desc(), found.c[row_id.key or ""].desc())
+    bytes_before = func.sum(found.c.size).over(order_by=in_order) - found.c.size
+    sized = select(found, bytes_before.label("bytes_before"), func.count().over().label("found")).subquery("sized")
+    # Large values are unpacked here, after the cut.
+    inner = select(sized).where(sized.c.bytes_before < bindparam("bytes", type_=BigInteger)).subquery("page")
     return (
         select(*inner.c, feed_head.c.epoch, feed_head.c.last_pos)
         .select_from(feed_head.outerjoin(inner, true()))

@@ -15,7 +15,8 @@ from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.hangup import hang_up
 from app.lenient import encode
-from app.lists import Page, answer_list, seconds, storable_query, wanted
+from app.list_answers import Page, answer_list
+from app.lists import seconds, storable_query, wanted
 from app.problems import BadRequest, Forbidden, accepted, item_problem, of_submission
 from app.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
 from app.submission import idempotency_key, new_run
@@ -90,10 +91,10 @@ async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Respons
     )
 
     async def fetch(after: str | None, most: int) -> Page:
-        page = accepted(await web.reads.read(list_runs, caller, which, limit=most, after=after))
+        page = accepted(await web.reads.autocommit(list_runs, caller, which, limit=most, after=after))
         return Page([encode(run_json(run)) for run in page.runs], page.next_cursor, {"feed_cursor": page.feed_cursor})
 
-    return await answer_list("runs", fetch, limit, cursor, web.settings.list_limit)
+    return await answer_list(request, "runs", fetch, limit, cursor, web.settings.list_limit)
 
 
 @router.get("/runs/{run_id}", responses=docs.RUN, openapi_extra=openapi.query(docs.WAIT))

@@ -15,7 +15,8 @@ from app.endpoint import Endpoint
 from app.entrance import credential_of
 from app.event_bodies import new_event
 from app.lenient import encode, parse_lenient
-from app.lists import Page, answer_list, storable_query, wanted
+from app.list_answers import Page, answer_list
+from app.lists import storable_query, wanted
 from app.problems import BadRequest, accepted, item_problem
 from app.wire import OK, Json
 from models.base import Caller
@@ -41,7 +42,7 @@ async def read_events(session_id: str, request: Request, web: TheWeb, caller: Th
         page = accepted(await events)
         return Page([_encoded(event) for event in page.events], page.next_cursor, {"feed_cursor": page.feed_cursor})
 
-    return await answer_list("events", fetch, limit, cursor)
+    return await answer_list(request, "events", fetch, limit, cursor)
 
 
 @router.post(

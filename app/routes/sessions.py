@@ -10,7 +10,8 @@ from app import docs, openapi
 from app.deps import TheCaller, TheWeb, strict_body
 from app.endpoint import Endpoint
 from app.lenient import encode
-from app.lists import Page, answer_list, storable_query, wanted
+from app.list_answers import Page, answer_list
+from app.lists import storable_query, wanted
 from app.problems import accepted
 from app.routes.runs import stopped_json
 from app.schemas import BindSession, PatchSession, checked
@@ -39,11 +40,11 @@ async def read_sessions(request: Request, web: TheWeb, caller: TheCaller) -> Res
     )
 
     async def fetch(after: str | None, most: int) -> Page:
-        page = accepted(await web.reads.read(list_sessions, caller, which, limit=most, after=after))
+        page = accepted(await web.reads.autocommit(list_sessions, caller, which, limit=most, after=after))
         shown = [encode(session_json(session)) for session in page.sessions]
         return Page(shown, page.next_cursor, {"feed_cursor": page.feed_cursor})
 
-    return await answer_list("sessions", fetch, limit, cursor, web.settings.list_limit)
+    return await answer_list(request, "sessions", fetch, limit, cursor, web.settings.list_limit)
 
 
 @router.get("/sessions/{session_id}", responses=docs.SESSION)

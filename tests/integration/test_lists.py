@@ -146,3 +146,19 @@ def test_a_cursor_is_read_as_it_was_written(truth: Truth, row_id: str) -> None:
     """To the microsecond."""
     moment = truth.one("SELECT clock_timestamp()")
     assert parse_key(write_key(moment, row_id)) == (moment, row_id)
+
+
+def test_a_page_ends_after_so_many_bytes_and_a_walk_still_sees_each_once(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At least one row a page, however large it is."""
+    monkeypatch.setattr("models.lists.PAGE_BYTES", 2000)
+    made = {one.run_id for one in truth.accept(*[starting() for _ in range(5)])}
+    seen: list[str] = []
+    page = runs(truth, limit=100)
+    while page.next_cursor is not None:
+        assert 1 <= len(page.runs) <= 4
+        seen += [run.run_id for run in page.runs]
+        page = runs(truth, limit=100, after=page.next_cursor)
+    seen += [run.run_id for run in page.runs]
+    assert (set(seen), len(seen)) == (made, 5)

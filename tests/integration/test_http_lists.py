@@ -1,0 +1,110 @@
+"""Lists over HTTP: long ones are read as their clients take them, and hold a page and a place meanwhile."""
+
+import json
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from app.list_limits import ListLimits
+from models.base import Role
+from runtime.settings import Settings
+from tests.support.callers import ASKING, bearer, calling, make_key
+from tests.support.truth import Truth, starting
+from tests.support.waiting import eventually
+from tests.support.web import WebInThread, served
+
+LARGE = 60_000
+
+
+def large_runs(truth: Truth, number: int) -> set[str]:
+    """Runs whose parameters do not compress."""
+    texts = [random.Random(n).randbytes(LARGE // 2).hex() for n in range(number)]
+    made = [truth.accept(starting(parameters=json.dumps({"prompt": text}))) for text in texts]
+    return {one.run_id for (one,) in made}
+
+
+@contextmanager
+def unread(web: WebInThread, path: str, token: str = "") -> Iterator[socket.socket]:
+    """A client that asked for a list and takes nothing of it."""
+    host, _, port = web.client.url.removeprefix("http://").partition(":")
+    shown = "".join(f"{name}: {value}\r\n" for name, value in bearer(token).items()) if token else ""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{shown}Connection: close\r\n\r\n".encode())
+        yield connection
+
+
+def counted_pages(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The pages that the process has made, from now on."""
+    made: list[int] = []
+    make = ListLimits.make
+
+    async def make_and_count(self: ListLimits, caller: str, fetch: Any) -> Any:
+        page = await make(self, caller, fetch)
+        made.append(len(page.items))
+        return page
+
+    monkeypatch.setattr(ListLimits, "make", make_and_count)
+    return made
+
+
+def test_unread_list_is_not_read_ahead(settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are bounded by bytes, and the next one is read when the client has taken the last."""
+    made = large_runs(truth, 300)
+    with served(settings) as web:
+        pages = counted_pages(web, monkeypatch)
+        with unread(web, "/runs") as connection:
+            eventually(lambda: web.app.state.web.lists.open == 1 and pages, what="the list has begun")
+            last = -1
+            while len(pages) != last:
+                last = len(pages)
+                for _ in range(20):
+                    assert web.client.get("/health").status_code == 200
+            assert all(number * LARGE < 1_000_000 for number in pages)
+            assert sum(pages) <= len(made) // 2
+            with connection.makefile("rb") as answer:
+                body = answer.read()
+        assert all(run_id.encode() in body for run_id in made)
+        assert sum(pages) == len(made)
+        eventually(lambda: web.app.state.web.lists.open == 0, what="the list has ended")
+
+
+def test_unread_lists_of_a_caller_are_bounded(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more is 429 after a while; pages, other callers and later lists are served."""
+    monkeypatch.setattr("app.list_limits.LONGEST_WAIT", 0.1)
+    large_runs(truth, 200)
+    ann, bob = make_key(truth, Role.ADMIN), make_key(truth, Role.ADMIN)
+    with served(settings.model_copy(update=ASKING | {"lists_per_caller": 1})) as web:
+        lists = web.app.state.web.lists
+        with calling(web.client.url, ann) as client, calling(web.client.url, bob) as other:
+            with unread(web, "/runs", ann):
+                eventually(lambda: lists.open == 1, what="the list has begun")
+                refused = client.get("/sessions")
+                assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+                assert "1 are allowed" in refused.json()["detail"]
+                assert client.get("/sessions", limit=100).status_code == 200
+                assert other.get("/sessions").status_code == 200
+            eventually(lambda: lists.open == 0, what="the list of the client that left has ended")
+            assert client.get("/sessions").status_code == 200
+
+
+def test_lists_of_a_process_are_bounded_without_authentication(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then everybody is one caller."""
+    monkeypatch.setattr("app.list_limits.LISTS_AT_ONCE", 1)
+    monkeypatch.setattr("app.list_limits.LONGEST_WAIT", 0.1)
+    large_runs(truth, 200)
+    with served(settings) as web:
+        with unread(web, "/runs"):
+            eventually(lambda: web.app.state.web.lists.open == 1, what="the list has begun")
+            refused = web.client.get("/runs")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        eventually(lambda: web.client.get("/runs").status_code == 200, what="lists are served again")
