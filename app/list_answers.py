@@ -47,7 +47,7 @@ async def answer_list(
         page: Page = await web.lists.make(caller, lambda: fetch(after, int(min(PAGE, left))))
         return page
 
-    places = await web.lists.begin(caller) if total > PAGE else AsyncExitStack()
+    places = await web.lists.enter(caller) if total > PAGE else AsyncExitStack()
     async with places:
         first = await make(cursor, total)
         return ListResponse(_stream(name, make, first, total), places.pop_all())

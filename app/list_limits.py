@@ -57,7 +57,7 @@ class ListLimits:
         self._pages = _Places(PAGES_AT_ONCE)
         self.open = 0
 
-    async def begin(self, caller: str) -> AsyncExitStack:
+    async def enter(self, caller: str) -> AsyncExitStack:
         """Return what ends a list that was let begin. Raises HTTPException 429 when its caller has too many, and
         Unavailable when the process has.
         """
