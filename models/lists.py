@@ -233,10 +233,9 @@ def _page(
 def page_statement(listed: Listed, wanted: frozenset[str], role: Role, *, is_next: bool) -> Select[Any]:
     """Return the statement for such a page: made once for each kind, since to make it takes longer than to read it."""
     table, row_id = listed.table, listed.row_id
-    size = sum(
-        (func.coalesce(func.pg_column_size(one), literal_column("0")) for one in listed.large),
-        literal_column(str(ROW_BYTES)),
-    )
+    size: ColumnElement[Any] = literal_column(str(ROW_BYTES))
+    for column in listed.large:
+        size += func.coalesce(func.pg_column_size(column), literal_column("0"))
     page = select(*listed.shown, size.label("size")).where(*(listed.conditions[name] for name in sorted(wanted)))
     limited = in_scope(role, table.c.owner, table.c.session_id)
     if limited is not None:
