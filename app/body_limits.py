@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from app.batching import Unavailable
+from app.attempts import Unavailable
 
 Parsed = TypeVar("Parsed")
 

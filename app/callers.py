@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
-from app.batching import Attempts, GroupCommit, Unavailable
+from app.attempts import Attempts, Unavailable
+from app.batching import GroupCommit
 from app.known_keys import KnownKey, KnownKeys
 from app.problems import Forbidden, Unauthenticated
 from models.base import ADMIN, Caller, Role

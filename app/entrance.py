@@ -9,11 +9,12 @@ from typing import Final
 from starlette.requests import Request
 
 from app.access import Access, Patience, access_of
-from app.batching import Unavailable, held
+from app.attempts import Unavailable
 from app.bodies import Invalid
 from app.callers import OPEN, Credential, shown_by
 from app.lists import seconds
 from app.problems import ComeBack, Forbidden, NothingCame, Unauthenticated
+from app.retries import held
 from app.web import Web
 from models.base import Caller, Role
 

@@ -8,7 +8,7 @@ from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from app.batching import Attempts, Unavailable
+from app.attempts import Attempts, Unavailable
 from app.drain import Drain
 from app.window import Frame, Topic, Window, encode_frame, topic_of
 from models.feed import FeedHead, look_at_feed, sequence_feed

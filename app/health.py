@@ -15,7 +15,7 @@ class Health:
     def __init__(self, drain: Drain) -> None:
         self._drain = drain
         self._started = False
-        self._postgres = True
+        self._away: set[str] = set()
         self._redis: str | None = None
         self._reasons: Mapping[str, str] = {}
 
@@ -37,12 +37,20 @@ class Health:
     def start(self) -> None:
         """Note that it was and had."""
         self._started = True
-        self._postgres = True
+        self._away.clear()
 
-    def postgres_contact(self, there: bool) -> bool:  # noqa: FBT001 -- a callback takes its argument by position
-        """Note whether Postgres answered; True when it is back after having been away."""
-        back = there and not self._postgres
-        self._postgres = there
+    @property
+    def away(self) -> frozenset[str]:
+        """Pools of connections over which Postgres did not answer when it was asked last."""
+        return frozenset(self._away)
+
+    def postgres_contact(self, pool: str, there: bool) -> bool:  # noqa: FBT001 -- a callback takes its arguments by position
+        """Note whether Postgres answered over this pool; True when it is back there after having been away.
+
+        Each pool speaks for itself: a role may have no connection left for one while the others go on.
+        """
+        back = there and pool in self._away
+        (self._away.discard if there else self._away.add)(pool)
         return back
 
     def note_redis(self, fault: str | None) -> None:
@@ -61,8 +69,8 @@ class Health:
         if not self._started:
             return 503, {"status": "starting", "reason": self._reasons.get("schema", "waiting for the database")}
         reasons = dict(self._reasons)
-        if not self._postgres:
-            reasons["postgres"] = "Postgres does not answer"
+        if self._away:
+            reasons["postgres"] = f"Postgres does not answer ({', '.join(sorted(self._away))})"
         if self._redis is not None:
             reasons["redis"] = self._redis
         if reasons:

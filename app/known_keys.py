@@ -14,7 +14,8 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from app.batching import Attempts, GroupCommit, Unavailable
+from app.attempts import Attempts, Unavailable
+from app.batching import GroupCommit
 from models.errors import CoordinatorError
 from models.keys import LAST_USED_SECONDS, Key, find_keys, key_revision, touch_keys
 from runtime import logs

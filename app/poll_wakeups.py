@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from app.batching import Attempts, Unavailable
+from app.attempts import Attempts, Unavailable
 from models.parking import poll_holders
 from models.register import Registered
 from models.runners import Left

@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from app.batching import GroupCommit, Unavailable, held
+from app.attempts import Unavailable
+from app.batching import GroupCommit
 from app.bodies import Gone
 from app.drain import Drain
 from app.hangup import Client
 from app.problems import Refused, accepted
+from app.retries import held
 from app.signs import Sign
 from models.base import new_id
 from models.claim import Ask

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.batching import Unavailable
+from app.attempts import Unavailable
 from app.bodies import Fault, Gone, Invalid, TooLarge
 from app.lenient import encode
 from models import errors

@@ -2,14 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
 
-from app.batching import Unavailable
-from models.duties import duty_ages, sign_instance
+from app.attempts import Unavailable
+from models.duties import duty_ages, is_there, sign_instance
 from models.migrate import schema_fault
 from models.parking import leave_instance
 from runtime import logs
@@ -73,15 +73,31 @@ class Pulse:
         return True
 
     async def _beat(self) -> None:
+        """Sign and look; one that fails keeps back none of the others. A pool over which Postgres was away is asked."""
         web = self._web
         web.signs.seen(web.polls.runners())
-        await web.writes.autocommit(sign_instance, web.instance)
-        ages = await web.reads.autocommit(duty_ages)
+        calls = (
+            self._sign(),
+            web.reads.autocommit(duty_ages),
+            *(attempts.autocommit(is_there) for pool, attempts in web.pools.items() if pool in web.health.away),
+        )
+        _, ages, *_ = results = await asyncio.gather(*calls, return_exceptions=True)
         reasons = {}
-        overdue = sorted(duty for duty in (Actor.DISPATCH, Actor.EXPIRE) if ages.get(duty, inf) > OVERDUE_SECONDS)
-        if overdue:
-            reasons["workers"] = f"no worker did {', '.join(overdue)} for {OVERDUE_SECONDS:.0f} s"
+        if isinstance(ages, Mapping):
+            overdue = sorted(duty for duty in (Actor.DISPATCH, Actor.EXPIRE) if ages.get(duty, inf) > OVERDUE_SECONDS)
+            if overdue:
+                reasons["workers"] = f"no worker did {', '.join(overdue)} for {OVERDUE_SECONDS:.0f} s"
         web.health.note(reasons)
+        for fault in results:
+            if isinstance(fault, BaseException) and not isinstance(fault, Unavailable):
+                raise fault
+
+    async def _sign(self) -> None:
+        """Without a sign for a while the process passes for gone: a crowd of writers must not keep it back."""
+        try:
+            await self._web.writes.autocommit(sign_instance, self._web.instance)
+        except Unavailable:
+            await self._web.following.autocommit(sign_instance, self._web.instance)
 
 
 def _leave(conn: Connection, instances: Sequence[str]) -> list[None]:

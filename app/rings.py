@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from app.batching import Attempts, Unavailable
+from app.attempts import Attempts, Unavailable
 from models.parking import anyone_waits
 from runtime import logs
 from runtime.names import Actor

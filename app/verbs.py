@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from app.batching import Attempts, GroupCommit, Verb, at_once
+from app.attempts import Attempts, Verb
+from app.batching import GroupCommit, at_once
 from app.polls import PollVerbs
 from models.base import Limits
 from models.bind import bind_sessions, patch_sessions, report_session_statuses

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from app.batching import Attempts, Unavailable
+from app.attempts import Attempts, Unavailable
 from models.runs import Run, runs_ended
 from runtime import logs
 

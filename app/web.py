@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from app.batching import Attempts, held
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.attempts import Attempts
 from app.body_limits import BodyParser, Uploads
 from app.callers import Callers
 from app.drain import Drain
@@ -16,6 +19,7 @@ from app.list_limits import ListLimits
 from app.poll_wakeups import PollWakeups, told_runners
 from app.polls import Polls
 from app.pulse import Pulse
+from app.retries import held
 from app.rings import Rings
 from app.signs import Signs
 from app.verbs import Verbs
@@ -24,7 +28,7 @@ from models.base import Limits
 from runtime import logs
 from runtime.bells import Bells
 from runtime.mailbox import Letters, Mailbox
-from runtime.postgres import async_engine
+from runtime.postgres import async_engine, longest_silence
 from runtime.redis_probe import RedisProbe
 from runtime.settings import Settings
 
@@ -51,8 +55,10 @@ class Web:
         )
         # The feed's reader, and who looks for revoked keys, wait for nobody who lists or catches up.
         self._following = async_engine(settings, pool_size=1, name="coordinator-web-feed")
-        self.writes = Attempts(self._writing, self._contact)
-        self.reads = Attempts(self._reading, self._contact)
+        self.writes = self._attempts(self._writing, "writes")
+        self.reads = self._attempts(self._reading, "reads")
+        self.following = self._attempts(self._following, "feed")
+        self.pools = {"writes": self.writes, "reads": self.reads, "feed": self.following}
         self.bells = Bells(settings)
         self._rings = Rings(self.writes, self.bells.ring, lambda: self.polls.any_held)
         self._poll_wakeups = PollWakeups(self.writes, settings, self.instance)
@@ -66,13 +72,12 @@ class Web:
         )
         self.signs = Signs(self.verbs.touch)
         self.waits = Waits(self.reads)
-        following = Attempts(self._following, self._contact)
-        self.feed = Feed(following, self.reads, settings, drain)
+        self.feed = Feed(self.following, self.reads, settings, drain)
         self.caller_limits = CallerLimits(settings, drain)
         self.uploads = Uploads(settings.bodies_bytes, settings.report_hold_seconds)
         self.parser = BodyParser()
         self.lists = ListLimits(drain, settings.lists_per_caller)
-        self.callers = Callers(settings, following, self.reads, self.writes)
+        self.callers = Callers(settings, self.following, self.reads, self.writes)
         letters = Letters(self.polls.deliver, self.feed.ring, self.polls.look_again, self._listening)
         self.mailbox = Mailbox(settings, self.instance, letters)
         self.redis_probe = RedisProbe(settings, self.instance, lambda: self.mailbox.fault)
@@ -134,8 +139,15 @@ class Web:
         self.polls.nudge()
         self.feed.ring()
 
-    def _contact(self, there: bool) -> None:  # noqa: FBT001 -- a callback takes its argument by position
-        if self.health.postgres_contact(there):
-            log.info("postgres is back")
-            self.polls.nudge()
-            self.feed.ring()
+    def _attempts(self, engine: AsyncEngine, pool: str) -> Attempts:
+        silence = longest_silence(self.settings)
+        return Attempts(engine, partial(self._contact, pool), silence=silence)
+
+    def _contact(self, pool: str, there: bool) -> None:  # noqa: FBT001 -- a callback takes its arguments by position
+        if self.health.postgres_contact(pool, there):
+            log.info("postgres is back", pool=pool)
+            # Polls are looked after by writes; the feed's reader catches up by its own connection.
+            if pool == "writes":
+                self.polls.nudge()
+            elif pool == "feed":
+                self.feed.ring()

@@ -13,6 +13,8 @@ _TAKE = text("""
     RETURNING d.duty
 """)
 
+_IS_THERE = text("SELECT 1")
+
 _AGES = text(
     "SELECT duty, extract(epoch FROM clock_timestamp() - last_run) AS age FROM duties WHERE last_run IS NOT NULL"
 )
@@ -36,6 +38,11 @@ def duty_due(conn: Connection, duty: str, older_than: float) -> bool:
     if not try_duty(conn, duty):
         return False
     return conn.execute(_TAKE, {"duty": duty, "older_than": older_than}).first() is not None
+
+
+def is_there(conn: Connection) -> None:
+    """Raise what the database raises when it cannot be asked."""
+    conn.execute(_IS_THERE)
 
 
 def sign_instance(conn: Connection, instance: str) -> None:

@@ -22,6 +22,9 @@ STALE_PLAN = "0A000"
 LOCK_TIMEOUT = "55P03"
 STATEMENT_TIMEOUT = "57014"
 
+# The cancelled statement's answer has to come back, from a server that is busy.
+SILENCE_MARGIN_SECONDS = 2.0
+
 
 def sync_engine(settings: Settings, *, pool_size: int | None = None, name: str = "coordinator") -> Engine:
     """Engine for workers, the command line and tests. `name` is what pg_stat_activity shows.
@@ -103,6 +106,14 @@ def session_settings(settings: Settings) -> dict[str, str]:
         "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_seconds),
     }
+
+
+def longest_silence(settings: Settings) -> float:
+    """Return after how many seconds without a word a Postgres cannot be there: it ends each statement before that, and
+    a connection that it does not accept, or that is not free, is given up before.
+    """
+    connecting = settings.pool_timeout_seconds + settings.connect_timeout_seconds
+    return max(settings.statement_timeout_seconds, connecting) + SILENCE_MARGIN_SECONDS
 
 
 def connect_arguments(settings: Settings, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import docs, openapi
-from app.batching import Unavailable
+from app.attempts import Unavailable
 from app.bodies import Fault, Gone, Invalid, read_body
 from app.callers import OPEN
 from app.deps import TheCaller, TheWeb, lenient_object, parse_object, parsed, strict_body

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import docs, openapi
-from app.batching import Unavailable
+from app.attempts import Unavailable
 from app.bodies import Fault, Invalid, Loc, read_body
 from app.deps import TheCaller, TheWeb, parsed
 from app.endpoint import Endpoint

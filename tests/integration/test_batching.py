@@ -1,17 +1,21 @@
 """Group commit against a real Postgres: who rides with whom, and who pays when something goes wrong."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import batching
-from app.batching import Attempts, GroupCommit, Unavailable, held
+from app.attempts import Attempts, Unavailable
+from app.batching import GroupCommit
+from app.retries import held
 from models.errors import CoordinatorError, NotFound, Unstorable
-from runtime.postgres import async_engine
+from runtime.postgres import async_engine, longest_silence
 from runtime.settings import Settings
 
 Scenario = Callable[[Attempts, AsyncEngine], Awaitable[None]]
@@ -149,6 +153,7 @@ def test_a_blocked_item_does_not_hold_up_the_others(settings: Settings, engine: 
         crowd = asyncio.gather(*(queue.one(n) for n in range(20)), return_exceptions=True)
         await under_way.wait()
         assert await queue.one(30) == 30
+        assert not crowd.done(), "it waited for the blocked one"
         results = await crowd
         assert [n for n, result in enumerate(results) if isinstance(result, Unavailable)] == [7]
         assert [result for n, result in enumerate(results) if n != 7] == [n for n in range(20) if n != 7]
@@ -158,6 +163,56 @@ def test_a_blocked_item_does_not_hold_up_the_others(settings: Settings, engine: 
     with engine.begin() as connection:
         connection.execute(text("SELECT 1 FROM written WHERE n = 7 FOR UPDATE"))
         run(quick, scenario)
+
+
+class Ordered(Writer):
+    """Takes its time for 0, by itself, after the database has refused a batch."""
+
+    def __call__(self, conn: Connection, items: Sequence[int]) -> list[int | CoordinatorError]:
+        if list(items) == [0]:
+            conn.execute(text("SELECT pg_sleep(0.3)"))
+        return super().__call__(conn, items)
+
+
+def committed_around(settings: Settings, engine: Engine, guilty: int) -> list[int]:
+    """Numbers in the order of their commits: nine of one request, one of them refused, and 7 to 9 of another."""
+
+    async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
+        queue = GroupCommit(attempts, Ordered(), max_items=4)
+        items = [0, 10, 20, 30, 40, 50, 60, 70, 80]
+        items[guilty] = 5000
+        mine = asyncio.create_task(queue.many((n, 0) for n in items))
+        others = asyncio.create_task(queue.many((n, 0) for n in (7, 8, 9)))
+        results = await mine
+        assert [n for n, result in zip(items, results, strict=True) if result != n] == [5000]
+        assert await others == [7, 8, 9]
+
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE written (n int PRIMARY KEY CHECK (n < 1000), place serial)"))
+    run(settings, scenario)
+    with engine.connect() as connection:
+        return list(connection.execute(text("SELECT n FROM written ORDER BY place")).scalars())
+
+
+@pytest.mark.parametrize("guilty", [1, 2, 3])
+def test_items_of_a_request_are_committed_in_its_order_although_a_batch_is_bisected(
+    settings: Settings, engine: Engine, guilty: int
+) -> None:
+    """Its later batches and halves wait for the guilty item; those of others do not."""
+    stored = committed_around(settings, engine, guilty)
+    mine = [n for n in stored if n % 10 == 0]
+    assert len(mine) == 8
+    assert mine == sorted(mine)
+    assert stored.index(7) < stored.index(0), "another request's items waited"
+
+
+def test_batches_that_do_not_wait_for_a_bisected_one_of_their_request_are_noticed(
+    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if each item came by itself."""
+    monkeypatch.setattr(batching, "_requests", lambda _: set())
+    mine = [n for n in committed_around(settings, engine, 3) if n % 10 == 0]
+    assert mine != sorted(mine)
 
 
 def test_a_lost_connection_repeats_the_same_items_once(settings: Settings, engine: Engine, table: str) -> None:
@@ -238,6 +293,108 @@ def test_the_bell_is_told_after_each_commit_with_the_results(settings: Settings,
 
     run(settings, scenario)
     assert told == [[1]]
+
+
+class Contacts(list[bool]):
+    """Whether Postgres was there, by try."""
+
+    def attempts(self, web: AsyncEngine, silence: float) -> Attempts:
+        return Attempts(web, self.append, silence=silence)
+
+
+def test_transaction_slower_than_the_longest_silence_is_no_outage(settings: Settings, table: str) -> None:
+    """Postgres goes on answering in it: it is let be."""
+    contacts = Contacts()
+
+    def slow(conn: Connection) -> int:
+        for _ in range(6):
+            conn.execute(text("SELECT pg_sleep(0.4)"))
+        return 1
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        assert await contacts.attempts(web, 1.0).read(slow) == 1
+
+    run(settings, scenario)
+    assert contacts == [True]
+
+
+def test_transaction_that_never_ends_is_given_up_and_no_outage(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller is told to come again."""
+    monkeypatch.setattr("app.attempts.LONGEST_ATTEMPT", 2)
+    contacts = Contacts()
+
+    def endless(conn: Connection) -> None:
+        while True:
+            conn.execute(text("SELECT pg_sleep(0.1)"))
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        with pytest.raises(Unavailable):
+            await contacts.attempts(web, 0.5).read(endless)
+
+    run(settings, scenario)
+    assert contacts == [True]
+
+
+def test_statement_that_postgres_ends_is_no_outage(settings: Settings) -> None:
+    """Neither one that takes too long nor one that waits for a lock: both are answers."""
+    quick = settings.model_copy(update={"statement_timeout_seconds": 0.3, "lock_timeout_seconds": 0.1})
+    contacts = Contacts()
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        attempts = contacts.attempts(web, longest_silence(quick))
+        with pytest.raises(Unavailable):
+            await attempts.read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
+        with pytest.raises(Unavailable):
+            await attempts.autocommit(lambda conn: conn.execute(text("SELECT pg_advisory_lock(1)")))
+        assert await GroupCommit(attempts, Writer()).one(1) == 1
+
+    with psycopg.connect(settings.database_url.replace("+psycopg", "")) as holder:
+        holder.execute("CREATE TABLE written (n int PRIMARY KEY)")
+        holder.commit()
+        holder.execute("SELECT pg_advisory_lock(1)")
+        run(quick, scenario)
+    assert contacts == [True, True, True]
+
+
+def test_silence_of_postgres_is_an_outage(settings: Settings) -> None:
+    """A statement that goes on after its own time limit has no server behind it."""
+    contacts = Contacts()
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        with pytest.raises(Unavailable):
+            await contacts.attempts(web, 0.3).read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
+
+    run(settings, scenario)
+    assert contacts == [False]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, 12),
+        ({"statement_timeout_seconds": 60}, 62),
+        ({"statement_timeout_seconds": 1, "pool_timeout_seconds": 4, "connect_timeout_seconds": 6}, 12),
+    ],
+)
+def test_longest_silence_follows_the_settings(settings: Settings, changed: dict[str, float], expected: float) -> None:
+    """Longer than a statement may take, and than a connection may be waited for."""
+    assert longest_silence(settings.model_copy(update=changed)) == expected
+
+
+def test_answer_that_came_while_the_process_stood_still_is_no_outage(settings: Settings) -> None:
+    """Its event loop was held up for longer than the silence."""
+    contacts = Contacts()
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.1, time.sleep, 1.0)
+        work = contacts.attempts(web, 0.5).read(lambda conn: conn.execute(text("SELECT pg_sleep(0.3)")).scalar_one())
+        await work
+
+    run(settings, scenario)
+    assert contacts == [True]
 
 
 def test_postgres_away_is_unavailable_soon(settings: Settings) -> None:

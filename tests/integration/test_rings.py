@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from app import rings
-from app.batching import Attempts
+from app.attempts import Attempts
 from app.rings import Rings
 from runtime.metrics import RINGS
 from runtime.names import Actor

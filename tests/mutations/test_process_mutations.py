@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app import batching, polls
+from app import attempts, polls
 from app.problems import accepted
 from runtime import bells
 from runtime.postgres import transaction_async
@@ -49,14 +49,14 @@ def test_an_answer_before_the_commit_is_noticed(
         with contextlib.suppress(Exception):
             await block.__aexit__(None, None, None)
 
-    async def answer_first(self: batching.Attempts, work: Callable[..., Any]) -> Any:
+    async def answer_first(self: attempts.Attempts, work: Callable[..., Any]) -> Any:
         block = transaction_async(self._engine)
         connection = await block.__aenter__()
         results = await connection.run_sync(work)
         late.append(asyncio.create_task(commit(block)))
         return results
 
-    monkeypatch.setattr(batching.Attempts, "_together", answer_first)
+    monkeypatch.setattr(attempts.Attempts, "_together", answer_first)
     with pytest.raises(AssertionError, match="in the database"):
         serving.what_is_answered_is_committed(truth, web)
 

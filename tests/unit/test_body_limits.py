@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from app.batching import Unavailable
+from app.attempts import Unavailable
 from app.body_limits import PARSED_AT_ONCE, PARSED_INLINE_BYTES, BodyParser, Upload, Uploads
 
 pytestmark = pytest.mark.anyio

@@ -1,7 +1,7 @@
 """Every error of the truth has its answer."""
 
 import app.problems
-from app.batching import Unavailable
+from app.attempts import Unavailable
 from app.problems import problem_of
 from models import errors
 from models.errors import CoordinatorError

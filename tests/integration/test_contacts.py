@@ -1,0 +1,91 @@
+"""Postgres away for one pool of connections of a web process: the others go on, and nobody says that they do not."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+
+from app.drain import Drain
+from app.health import Health
+from app.web import Web
+from runtime.postgres import async_engine
+from runtime.settings import Settings
+from tests.support.ports import own_port
+from tests.support.truth import Truth
+from tests.support.waiting import eventually
+from tests.support.web import WebInThread, served, until_ready
+
+
+def reason(web: WebInThread) -> str:
+    return str(web.client.get("/health/ready").json().get("reason", ""))
+
+
+def test_pool_that_is_back_says_nothing_of_another() -> None:
+    """Each has its own flag; only its own return is one."""
+    health = Health(Drain(0))
+    health.start()
+    assert not health.postgres_contact("reads", there=False)
+    assert not health.postgres_contact("writes", there=True)
+    assert health.report() == (200, {"status": "degraded", "reason": "Postgres does not answer (reads)"})
+    assert not health.postgres_contact("writes", there=False)
+    assert health.away == {"reads", "writes"}
+    assert health.postgres_contact("reads", there=True)
+    assert health.report() == (200, {"status": "degraded", "reason": "Postgres does not answer (writes)"})
+    assert health.postgres_contact("writes", there=True)
+    assert health.report() == (200, {"status": "ready"})
+
+
+@pytest.mark.parametrize("pool", ["reads", "writes", "feed"])
+def test_pool_without_connections_degrades_its_part_until_it_is_back(
+    web: WebInThread, settings: Settings, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    """Asked again by the process itself: nobody has to use it. The others' calls are not taken for its return."""
+    until_ready(web)
+    inside: Web = web.app.state.web
+    nudges: list[None] = []
+    monkeypatch.setattr(inside.polls, "nudge", lambda: nudges.append(None))
+    nowhere = settings.model_copy(update={"database_url": f"postgresql+psycopg://x:y@127.0.0.1:{own_port()}/z"})
+    away = inside.pools[pool]
+    engine, away._engine = away._engine, async_engine(nowhere)
+    inside.health.postgres_contact(pool, there=False)
+    eventually(lambda: f"Postgres does not answer ({pool})" in reason(web), what="the reason")
+    if pool != "writes":
+        for number in range(3):
+            web.client.register(f"host-{number}")
+        assert not nudges, "taken for its return"
+        assert f"Postgres does not answer ({pool})" in reason(web)
+    away._engine = engine
+    eventually(lambda: "Postgres" not in reason(web), what="its return")
+    assert bool(nudges) == (pool == "writes")
+
+
+@pytest.fixture
+def narrow(settings: Settings) -> Iterator[WebInThread]:
+    """One connection for all writes."""
+    changed = {
+        "web_pool_size": 1,
+        "pool_timeout_seconds": 0.2,
+        "lock_timeout_seconds": 60,
+        "statement_timeout_seconds": 60,
+    }
+    with served(settings.model_copy(update=changed)) as web:
+        until_ready(web)
+        yield web
+
+
+def test_process_whose_writers_wait_in_a_crowd_signs_on(narrow: WebInThread, truth: Truth) -> None:
+    """Else it would pass for gone, and its polls with it."""
+    seen = "SELECT seen_at FROM instances"
+    with truth.engine.begin() as holder:
+        holder.execute(text("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE"))
+        submission = narrow.client.meanwhile(narrow.client.submit)
+        eventually(lambda: truth.count("pg_locks", "NOT granted") > 0, what="a write that waits")
+        signs: list[object] = []
+
+        def signed() -> bool:
+            signs.append(truth.one(seen))
+            return len(set(signs)) > 2
+
+        eventually(signed, 30, what="two more signs")
+        assert not submission.done()
+    assert "run_id" in str(submission.result(30))
