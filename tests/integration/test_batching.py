@@ -1,11 +1,9 @@
 """Group commit against a real Postgres: who rides with whom, and who pays when something goes wrong."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,10 +13,8 @@ from app.attempts import Attempts, Unavailable
 from app.batching import GroupCommit
 from app.retries import held
 from models.errors import CoordinatorError, NotFound, Unstorable
-from runtime.postgres import async_engine, longest_silence
 from runtime.settings import Settings
-
-Scenario = Callable[[Attempts, AsyncEngine], Awaitable[None]]
+from tests.support.batches import Writer, run
 
 
 @pytest.fixture
@@ -26,31 +22,6 @@ def table(engine: Engine) -> str:
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE written (n int PRIMARY KEY CHECK (n < 1000))"))
     return "written"
-
-
-def run(settings: Settings, scenario: Scenario) -> None:
-    async def main() -> None:
-        web = async_engine(settings)
-        try:
-            await asyncio.wait_for(scenario(Attempts(web), web), 60)
-        finally:
-            await web.dispose()
-
-    asyncio.run(main())
-
-
-class Writer:
-    """A verb that inserts numbers, remembers its batches and can be held up."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-
-    def __call__(self, conn: Connection, items: Sequence[int]) -> list[int | CoordinatorError]:
-        self.batches.append(list(items))
-        conn.execute(text("SELECT pg_sleep(0.02)"))
-        for n in items:
-            conn.execute(text("INSERT INTO written VALUES (:n) ON CONFLICT DO NOTHING"), {"n": n})
-        return [NotFound("run", str(n)) if n < 0 else n for n in items]
 
 
 def written(engine: Engine) -> list[int]:
@@ -293,108 +264,6 @@ def test_the_bell_is_told_after_each_commit_with_the_results(settings: Settings,
 
     run(settings, scenario)
     assert told == [[1]]
-
-
-class Contacts(list[bool]):
-    """Whether Postgres was there, by try."""
-
-    def attempts(self, web: AsyncEngine, silence: float) -> Attempts:
-        return Attempts(web, self.append, silence=silence)
-
-
-def test_transaction_slower_than_the_longest_silence_is_no_outage(settings: Settings, table: str) -> None:
-    """Postgres goes on answering in it: it is let be."""
-    contacts = Contacts()
-
-    def slow(conn: Connection) -> int:
-        for _ in range(6):
-            conn.execute(text("SELECT pg_sleep(0.4)"))
-        return 1
-
-    async def scenario(_: Attempts, web: AsyncEngine) -> None:
-        assert await contacts.attempts(web, 1.0).read(slow) == 1
-
-    run(settings, scenario)
-    assert contacts == [True]
-
-
-def test_transaction_that_never_ends_is_given_up_and_no_outage(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its caller is told to come again."""
-    monkeypatch.setattr("app.attempts.LONGEST_ATTEMPT", 2)
-    contacts = Contacts()
-
-    def endless(conn: Connection) -> None:
-        while True:
-            conn.execute(text("SELECT pg_sleep(0.1)"))
-
-    async def scenario(_: Attempts, web: AsyncEngine) -> None:
-        with pytest.raises(Unavailable):
-            await contacts.attempts(web, 0.5).read(endless)
-
-    run(settings, scenario)
-    assert contacts == [True]
-
-
-def test_statement_that_postgres_ends_is_no_outage(settings: Settings) -> None:
-    """Neither one that takes too long nor one that waits for a lock: both are answers."""
-    quick = settings.model_copy(update={"statement_timeout_seconds": 0.3, "lock_timeout_seconds": 0.1})
-    contacts = Contacts()
-
-    async def scenario(_: Attempts, web: AsyncEngine) -> None:
-        attempts = contacts.attempts(web, longest_silence(quick))
-        with pytest.raises(Unavailable):
-            await attempts.read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
-        with pytest.raises(Unavailable):
-            await attempts.autocommit(lambda conn: conn.execute(text("SELECT pg_advisory_lock(1)")))
-        assert await GroupCommit(attempts, Writer()).one(1) == 1
-
-    with psycopg.connect(settings.database_url.replace("+psycopg", "")) as holder:
-        holder.execute("CREATE TABLE written (n int PRIMARY KEY)")
-        holder.commit()
-        holder.execute("SELECT pg_advisory_lock(1)")
-        run(quick, scenario)
-    assert contacts == [True, True, True]
-
-
-def test_silence_of_postgres_is_an_outage(settings: Settings) -> None:
-    """A statement that goes on after its own time limit has no server behind it."""
-    contacts = Contacts()
-
-    async def scenario(_: Attempts, web: AsyncEngine) -> None:
-        with pytest.raises(Unavailable):
-            await contacts.attempts(web, 0.3).read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
-
-    run(settings, scenario)
-    assert contacts == [False]
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({}, 12),
-        ({"statement_timeout_seconds": 60}, 62),
-        ({"statement_timeout_seconds": 1, "pool_timeout_seconds": 4, "connect_timeout_seconds": 6}, 12),
-    ],
-)
-def test_longest_silence_follows_the_settings(settings: Settings, changed: dict[str, float], expected: float) -> None:
-    """Longer than a statement may take, and than a connection may be waited for."""
-    assert longest_silence(settings.model_copy(update=changed)) == expected
-
-
-def test_answer_that_came_while_the_process_stood_still_is_no_outage(settings: Settings) -> None:
-    """Its event loop was held up for longer than the silence."""
-    contacts = Contacts()
-
-    async def scenario(_: Attempts, web: AsyncEngine) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.1, time.sleep, 1.0)
-        work = contacts.attempts(web, 0.5).read(lambda conn: conn.execute(text("SELECT pg_sleep(0.3)")).scalar_one())
-        await work
-
-    run(settings, scenario)
-    assert contacts == [True]
 
 
 def test_postgres_away_is_unavailable_soon(settings: Settings) -> None:

@@ -1,0 +1,117 @@
+"""Tries at Postgres over one pool: an outage is told from slowness."""
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.attempts import Attempts, Unavailable
+from app.batching import GroupCommit
+from runtime.postgres import longest_silence
+from runtime.settings import Settings
+from tests.support.batches import Writer, run
+
+
+class Contacts(list[bool]):
+    """Whether Postgres was there, by try."""
+
+    def attempts(self, web: AsyncEngine, silence: float) -> Attempts:
+        return Attempts(web, self.append, silence=silence)
+
+
+def test_transaction_slower_than_the_longest_silence_is_no_outage(settings: Settings) -> None:
+    """Postgres goes on answering in it: it is let be."""
+    contacts = Contacts()
+
+    def slow(conn: Connection) -> int:
+        for _ in range(6):
+            conn.execute(text("SELECT pg_sleep(0.4)"))
+        return 1
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        assert await contacts.attempts(web, 1.0).read(slow) == 1
+
+    run(settings, scenario)
+    assert contacts == [True]
+
+
+def test_transaction_that_never_ends_is_given_up_and_no_outage(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller is told to come again."""
+    monkeypatch.setattr("app.attempts.LONGEST_ATTEMPT", 2)
+    contacts = Contacts()
+
+    def endless(conn: Connection) -> None:
+        while True:
+            conn.execute(text("SELECT pg_sleep(0.1)"))
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        with pytest.raises(Unavailable):
+            await contacts.attempts(web, 0.5).read(endless)
+
+    run(settings, scenario)
+    assert contacts == [True]
+
+
+def test_statement_that_postgres_ends_is_no_outage(settings: Settings) -> None:
+    """Neither one that takes too long nor one that waits for a lock: both are answers."""
+    quick = settings.model_copy(update={"statement_timeout_seconds": 0.3, "lock_timeout_seconds": 0.1})
+    contacts = Contacts()
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        attempts = contacts.attempts(web, longest_silence(quick))
+        with pytest.raises(Unavailable):
+            await attempts.read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
+        with pytest.raises(Unavailable):
+            await attempts.autocommit(lambda conn: conn.execute(text("SELECT pg_advisory_lock(1)")))
+        assert await GroupCommit(attempts, Writer()).one(1) == 1
+
+    with psycopg.connect(settings.database_url.replace("+psycopg", "")) as holder:
+        holder.execute("CREATE TABLE written (n int PRIMARY KEY)")
+        holder.commit()
+        holder.execute("SELECT pg_advisory_lock(1)")
+        run(quick, scenario)
+    assert contacts == [True, True, True]
+
+
+def test_silence_of_postgres_is_an_outage(settings: Settings) -> None:
+    """A statement that goes on after its own time limit has no server behind it."""
+    contacts = Contacts()
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        with pytest.raises(Unavailable):
+            await contacts.attempts(web, 0.3).read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
+
+    run(settings, scenario)
+    assert contacts == [False]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, 12),
+        ({"statement_timeout_seconds": 60}, 62),
+        ({"statement_timeout_seconds": 1, "pool_timeout_seconds": 4, "connect_timeout_seconds": 6}, 12),
+    ],
+)
+def test_longest_silence_follows_the_settings(settings: Settings, changed: dict[str, float], expected: float) -> None:
+    """Longer than a statement may take, and than a connection may be waited for."""
+    assert longest_silence(settings.model_copy(update=changed)) == expected
+
+
+def test_answer_that_came_while_the_process_stood_still_is_no_outage(settings: Settings) -> None:
+    """Its event loop was held up for longer than the silence."""
+    contacts = Contacts()
+
+    async def scenario(_: Attempts, web: AsyncEngine) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.1, time.sleep, 1.0)
+        work = contacts.attempts(web, 0.5).read(lambda conn: conn.execute(text("SELECT pg_sleep(0.3)")).scalar_one())
+        await work
+
+    run(settings, scenario)
+    assert contacts == [True]
