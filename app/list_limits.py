@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from starlette.exceptions import HTTPException
 
-from app.batching import Unavailable
+from app.attempts import Unavailable
 from app.drain import Drain
 
 Page = TypeVar("Page")
