@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import DateTime
+from sqlalchemy import Connection, DateTime, TextClause, text
 
 from models.base import DEFAULT_LIMITS, Limits
 from models.expire import ExpireResult, expire
@@ -16,10 +16,21 @@ _TIMED = ("runners", "runs", "sessions", "stop_commands", "duties", "gaps")
 
 def let_time_pass(truth: Truth, seconds: float) -> None:
     """Move every moment that deadlines count from so many seconds into the past, as if nothing had happened since."""
-    for name in _TIMED:
-        moments = [column.name for column in metadata.tables[name].columns if isinstance(column.type, DateTime)]
-        moved = ", ".join(f"{column} = {column} - make_interval(secs => :s)" for column in moments)
-        truth.rows(f"UPDATE {name} SET {moved}", s=seconds)
+    truth.do(shift, seconds)
+
+
+def shift(conn: Connection, seconds: float) -> None:
+    """The same within a transaction."""
+    for statement in _SHIFTS:
+        conn.execute(statement, {"s": seconds})
+
+
+def _shift_of(name: str) -> TextClause:
+    moments = [column.name for column in metadata.tables[name].columns if isinstance(column.type, DateTime)]
+    return text(f"UPDATE {name} SET " + ", ".join(f"{one} = {one} - make_interval(secs => :s)" for one in moments))
+
+
+_SHIFTS = [_shift_of(name) for name in _TIMED]
 
 
 def live(truth: Truth, seconds: int, beat: Callable[[int], None], *, step: int = 5) -> None:

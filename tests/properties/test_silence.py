@@ -1,0 +1,155 @@
+"""Random fleets, intervals, deaths and outages of ours: no dead runner's run outlives its bound, no live runner loses one."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine
+
+from models.base import Limits
+from models.duties import sign_instance
+from models.expire import expire
+from models.gaps import GAP
+from models.runners import Touch, touch_runners
+from models.tables import metadata
+from tests.support.clocks import shift
+from tests.support.reports import running
+from tests.support.truth import Runner, Truth
+
+STEP = 5
+LIMITS = Limits(stale_after=15, lost_after=30)
+KEPT = {"demand_profiles", "feed_head"}
+# A cut of the way to us is a guess for expiry; shorter than this, nobody's window ends in it whatever the others were told.
+LONGEST_CUT = 20
+
+
+@dataclass
+class Beater:
+    """A runner with one run: it beats at its interval while it lives, and each step once a beat has failed."""
+
+    told: int
+    phase: int
+    dies_at: int | None
+    runner: Runner = field(init=False)
+    run_id: str = field(init=False)
+    heard_at: int = 0
+
+    @property
+    def window(self) -> float:
+        return max(LIMITS.lost_after, 3 * self.told)
+
+    def beats(self, moment: int) -> bool:
+        lives = self.dies_at is None or moment < self.dies_at
+        return lives and (moment - self.heard_at >= self.told or (moment - self.phase) % self.told == 0)
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A part of ours that is away for a while; ``cut`` is the way between the runners and us."""
+
+    part: str
+    begins: int
+    lasts: int
+
+    def at(self, moment: int) -> bool:
+        return self.begins < moment <= self.begins + self.lasts
+
+    def is_known_gap(self, moment: int) -> bool:
+        """Whether expiry knows of it as a gap, which ends with the first step after it."""
+        is_noted = self.part != "cut" and self.lasts + STEP >= GAP.total_seconds()
+        return is_noted and (self.at(moment) or self.at(moment - STEP))
+
+
+BEATERS = st.builds(
+    Beater,
+    told=st.sampled_from([5, 10, 20, 30]),
+    phase=st.integers(0, 5).map(lambda steps: steps * STEP),
+    dies_at=st.one_of(st.none(), st.integers(1, 12).map(lambda steps: steps * STEP)),
+)
+OUTAGES = st.builds(
+    Outage,
+    part=st.sampled_from(["postgres", "web", "workers", "cut"]),
+    begins=st.integers(0, 60).map(lambda steps: steps * STEP),
+    lasts=st.integers(1, 16).map(lambda steps: steps * STEP),
+).map(lambda one: one if one.part != "cut" else Outage("cut", one.begins, min(one.lasts, LONGEST_CUT)))
+FAST = settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class History:
+    """What happens step by step, and for how long each dead runner's silence counted."""
+
+    def __init__(self, truth: Truth, fleet: list[Beater], outages: list[Outage]) -> None:
+        self.truth, self.fleet, self.outages = truth, fleet, outages
+        self.served: dict[str, int] = {}
+        tables = [table.name for table in metadata.sorted_tables if table.name not in KEPT]
+        truth.rows(f"TRUNCATE {', '.join(tables)}")
+        for one in fleet:
+            one.runner = truth.runner(told_interval=one.told)
+            one.run_id = running(truth, one.runner).run_id
+            self.served[one.run_id] = 0
+        truth.do(sign_instance, "web-1")
+        truth.do(expire, limits=LIMITS)
+        self._clock = truth.one("SELECT clock_timestamp()")
+
+    def live(self, moment: int) -> None:
+        self.truth.do(self._step, moment)
+
+    def _step(self, conn: Connection, moment: int) -> None:
+        away = {one.part for one in self.outages if one.at(moment)}
+        now = conn.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+        shift(conn, max(0.0, STEP - (now - self._clock).total_seconds()))
+        self._clock = now
+        known_gap = any(one.is_known_gap(moment) for one in self.outages)
+        heard = [] if away & {"postgres", "web", "cut"} else [one for one in self.fleet if one.beats(moment)]
+        for one in self.fleet:
+            self.served[one.run_id] = 0 if one in heard else self.served[one.run_id] + (0 if known_gap else STEP)
+        if not away & {"postgres", "web"}:
+            sign_instance(conn, "web-1")
+        if heard:
+            touch_runners(conn, [Touch(one.runner.runner_id) for one in heard])
+            for one in heard:
+                one.heard_at = moment
+        if not away & {"postgres", "workers"}:
+            expire(conn, limits=LIMITS)
+
+    def status(self, one: Beater) -> str:
+        return str(self.truth.run(one.run_id).status)
+
+
+def check(truth: Truth, fleet: list[Beater], outages: list[Outage]) -> None:
+    """Live through it until the last bound of a dead runner has passed."""
+    history = History(truth, fleet, outages)
+    end = 60 + 2 * 90 + sum(one.lasts + 2 * STEP for one in outages)
+    for moment in range(STEP, end + STEP, STEP):
+        history.live(moment)
+        for one in fleet:
+            if one.dies_at is None:
+                assert history.status(one) == "running", f"silence of ours is held against {one} at {moment}"
+            elif history.served[one.run_id] > 2 * one.window + 3 * STEP and not any(
+                outage.at(moment) or outage.at(moment - STEP) for outage in outages
+            ):
+                assert history.status(one) == "failed", f"{one} holds its run at {moment}"
+
+
+@FAST
+@given(fleet=st.lists(BEATERS, min_size=1, max_size=4), outages=st.lists(OUTAGES, max_size=5))
+def _holds(truth: Truth, fleet: list[Beater], outages: list[Outage]) -> None:
+    check(truth, fleet, outages)
+
+
+def test_no_dead_runners_run_outlives_its_bound(engine: Engine) -> None:
+    """Twice its window in time that was no known gap of ours; and silence of ours costs no live runner its run."""
+    _holds(Truth(engine))
+
+
+def test_dead_runners_alone_are_lost_within_the_bound(engine: Engine) -> None:
+    """All of the fleet died together, which looks like a cut of the way to us; and outages came again and again."""
+    fleet: list[Any] = [Beater(10, 0, 20), Beater(30, 5, 40)]
+    check(Truth(engine), fleet, [Outage("web", begins, 40) for begins in range(30, 300, 60)])
