@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from app.attempts import Attempts, Unavailable
 from models.parking import poll_holders
+from models.poll_stops import Unheard
 from models.register import Registered
 from models.runners import Left
 from models.stop import Stopped
@@ -84,7 +85,7 @@ def told_runners(results: Sequence[Any]) -> dict[str, frozenset[str]]:
     told: dict[str, frozenset[str]] = {}
     for result in results:
         match result:
-            case Stopped(told=str(runner_id)):
+            case Stopped(told=str(runner_id)) | Unheard(runner_id=runner_id):
                 told.setdefault(runner_id, frozenset())
             case Left(runner_id=runner_id, parked_at=instances):
                 told[runner_id] = told.get(runner_id, frozenset()) | instances

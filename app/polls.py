@@ -24,6 +24,7 @@ from models.base import new_id
 from models.claim import Ask
 from models.deliveries import Claim
 from models.errors import CoordinatorError
+from models.poll_stops import Unheard
 from models.polls import PollAnswer
 from models.runs import Run
 from runtime import logs, metrics
@@ -67,6 +68,7 @@ class PollVerbs:
     give_up: GroupCommit[str, list[Run]]
     confirm: GroupCommit[Claim, Run]
     release: GroupCommit[Claim, bool]
+    untell: GroupCommit[Unheard, Unheard]
 
 
 class Polls:
@@ -311,17 +313,18 @@ class Polls:
         return list(answers.values())
 
     async def _clean_up(self, poll: Poll, answer: PollAnswer | None = None) -> None:
-        """Give back whatever was claimed for a poll that is over and did not deliver it, and its waiting row."""
-        runs = list(answer.runs) if answer is not None else []
+        """Give back whatever a poll that is over was to be given or told and was not, and its waiting row."""
+        unheard = [answer] if answer is not None else []
         if poll.under_way is not None:
             await asyncio.wait({poll.under_way})
-            runs += _runs_in(poll.under_way)
+            unheard += _answers_in(poll.under_way)
         if poll.rechecked is not None:
             await asyncio.wait({poll.rechecked})
         if isinstance(poll.found, PollAnswer):
-            runs += poll.found.runs
+            unheard.append(poll.found)
         try:
-            await self._release(runs)
+            await self._release(run for one in unheard for run in one.runs)
+            await self._untell(poll.ask.runner_id, unheard)
             late = await held(lambda: self._verbs.give_up.one(poll.ask.poll_id), CLEAN_UP_SECONDS, self._drain.over)
             await self._release(accepted(late))
         except Unavailable:
@@ -331,6 +334,12 @@ class Polls:
         for run in {run.run_id: run for run in runs}.values():
             claim = Claim(run.run_id, run.claim_token or "")
             await held(functools.partial(self._verbs.release.one, claim), CLEAN_UP_SECONDS, self._drain.over)
+
+    async def _untell(self, runner_id: str, unheard: Sequence[PollAnswer]) -> None:
+        sessions = tuple(session_id for one in unheard for session_id in one.stop_sessions)
+        item = Unheard(runner_id, sessions, any(one.deregistered for one in unheard))
+        if item.sessions or item.leave:
+            await held(lambda: self._verbs.untell.one(item), CLEAN_UP_SECONDS, self._drain.over)
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -353,14 +362,14 @@ def _answer_with(runs: list[Run]) -> PollAnswer | None:
     return PollAnswer(runs=runs) if runs else None
 
 
-def _runs_in(step: asyncio.Future[Any]) -> list[Run]:
-    """The runs that a step claimed or confirmed, whatever kind of step it was."""
+def _answers_in(step: asyncio.Future[Any]) -> list[PollAnswer]:
+    """Return what a step found for the poll, whatever kind of step it was."""
     if step.cancelled() or step.exception() is not None:
         return []
     match step.result():
-        case PollAnswer(runs=runs):
-            return list(runs)
+        case PollAnswer() as answer:
+            return [answer]
         case list() as outcomes:
-            return [run for run in outcomes if isinstance(run, Run)]
+            return [PollAnswer(runs=[run for run in outcomes if isinstance(run, Run)])]
         case _:
             return []

@@ -14,7 +14,7 @@ from models.delete import delete_sessions
 from models.deliveries import confirm_deliveries, release_claims
 from models.errors import CoordinatorError
 from models.events import append_events
-from models.poll_stops import tell_stops
+from models.poll_stops import tell_stops, untell
 from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
 from models.register import register_runners
 from models.report import Report, Reported, ReportResult, report_runs
@@ -83,6 +83,7 @@ class Verbs:
             give_up=self._queue(partial(give_up_polls, limits=limits), (), gather=_later),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), (), alone=True),
             release=self._queue(release_claims, work),
+            untell=self._queue(untell, (), count=self._wakes),
         )
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
-"""Stops told to parked polls in one round trip, for the instance that has just been told of them."""
+"""Stops told to parked polls in one round trip, and taken back when no runner has heard them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
@@ -58,3 +59,47 @@ def tell_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
     for row in rows:
         stops.setdefault(row.poll_id, []).append(row.session_id)
     return [PollAnswer(stop_sessions=stops.get(ask.poll_id, [])) for ask in asks]
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """Stops, by session, and a leave that counted as told to a runner; its client was gone before the first byte."""
+
+    runner_id: str
+    sessions: tuple[str, ...] = ()
+    leave: bool = False
+
+
+_UNTELL_LEAVE = text("""
+    UPDATE runners SET leave_told_at = NULL
+    WHERE runner_id IN (
+        SELECT runner_id FROM runners
+        WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL AND leave_told_at IS NOT NULL
+        ORDER BY runner_id FOR NO KEY UPDATE)
+""")
+
+_UNTELL_STOPS = text("""
+    WITH unheard AS MATERIALIZED (
+        SELECT c.stop_id FROM unnest(CAST(:runner_ids AS text[]), CAST(:sessions AS text[])) AS u(runner_id, session_id)
+        JOIN stop_commands c ON c.session_id = u.session_id AND c.runner_id = u.runner_id
+            AND c.session_id = ANY(CAST(:sessions AS text[]))
+        ORDER BY c.stop_id FOR UPDATE OF c
+    )
+    UPDATE stop_commands c SET sent_at = NULL FROM unheard
+    WHERE c.stop_id = unheard.stop_id AND c.session_id = ANY(CAST(:sessions AS text[]))
+""")
+
+
+def untell(conn: Connection, items: Sequence[Unheard]) -> list[Unheard]:
+    """Let what no runner has heard count as not told: its next poll hears it, and is not refused after a leave.
+
+    Runners are locked before stops, as by registration. Safe to repeat: at worst something is told twice.
+    """
+    leaving = [item.runner_id for item in items if item.leave]
+    if leaving:
+        conn.execute(_UNTELL_LEAVE, {"runner_ids": leaving})
+    stops = [(item.runner_id, session_id) for item in items for session_id in item.sessions]
+    if stops:
+        runner_ids, sessions = zip(*stops, strict=True)
+        conn.execute(_UNTELL_STOPS, {"runner_ids": list(runner_ids), "sessions": list(sessions)})
+    return list(items)

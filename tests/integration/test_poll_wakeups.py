@@ -13,6 +13,8 @@ from redis.client import PubSub
 from app import verbs
 from app.poll_wakeups import told_runners
 from models.base import ADMIN
+from models.poll_stops import Unheard
+from models.polls import answer_polls, claim_parked
 from models.register import Registered
 from models.runners import Left
 from models.stop import Stopped, StopSession
@@ -151,6 +153,7 @@ def test_message_names_so_many_runners_at_most(monkeypatch: pytest.MonkeyPatch) 
         ([Left("a", "external"), Left("b", "self", frozenset({"web-1"}))], {"a": set(), "b": {"web-1"}}),
         ([Registered("a", 60), Registered("b", 60, renumbered=True, parked_at=frozenset({"web-1"}))], {"b": {"web-1"}}),
         ([Stopped("s", "r", "stopping", told="b"), Left("b", "self", frozenset({"web-1"}))], {"b": {"web-1"}}),
+        ([Unheard("a", ("s",))], {"a": set()}),
         ([Left("b", "self", frozenset({"web-1"})), Stopped("s", "r", "stopping", told="b")], {"b": {"web-1"}}),
     ],
 )
@@ -171,9 +174,19 @@ def test_stop_reaches_a_poll_whose_second_claim_had_looked_before(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wake-up finds it busy, and is remembered."""
-    monkeypatch.setattr(verbs, "claim_parked", waking.held_up)
+    monkeypatch.setattr(verbs, "claim_parked", waking.held_up(claim_parked))
     with pair(settings) as both:
         waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, truth)
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_what_a_client_that_hung_up_did_not_hear_reaches_its_next_poll_at_once(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch, *, leave: bool
+) -> None:
+    """It counted as told: a stop for ten seconds, a leave for ever, and that poll was refused."""
+    monkeypatch.setattr(verbs, "answer_polls", waking.held_up(answer_polls))
+    with pair(settings) as both:
+        waking.an_unheard_answer_is_told_again(both, truth, leave=leave)
 
 
 def test_stop_is_told_first_and_gives_an_assigned_run_back(truth: Truth) -> None:

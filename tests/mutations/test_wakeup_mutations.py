@@ -8,6 +8,7 @@ import pytest
 import app.poll_wakeups
 import workers.poll_wakeups
 from app import polls, verbs
+from models.polls import answer_polls, claim_parked
 from runtime.settings import Settings
 from tests.support import waking
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
@@ -60,10 +61,21 @@ def test_wakeup_that_a_busy_poll_forgets_is_noticed(
         remember(self, runner_ids)
         self._due = {poll_id: poll for poll_id, poll in self._due.items() if poll.idle}
 
-    monkeypatch.setattr(verbs, "claim_parked", waking.held_up)
+    monkeypatch.setattr(verbs, "claim_parked", waking.held_up(claim_parked))
     monkeypatch.setattr(polls.Polls, "look_again", look_at_idle_ones)
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
         waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, truth)
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_unheard_answer_that_counts_as_told_is_noticed(
+    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch, *, leave: bool
+) -> None:
+    """Its client had gone before the first byte."""
+    monkeypatch.setattr(verbs, "answer_polls", waking.held_up(answer_polls))
+    monkeypatch.setattr(verbs, "untell", lambda _, items: list(items))
+    with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
+        waking.an_unheard_answer_is_told_again(both, truth, leave=leave)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,12 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
             "stop_commands": ("ix_stop_commands_runner", 6),
         },
     ),
+    "untelling stops": (
+        poll_stops._UNTELL_STOPS,
+        RUNNERS | {"sessions": ["ses_2", "ses_4"]},
+        {"stop_commands": ("uq_stop_commands_session_id", 4)},
+    ),
+    "untelling a leave": (poll_stops._UNTELL_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
     "holders of polls": (parking._HOLDERS, RUNNERS, {"waiting_polls": ("ix_waiting_polls_runner", 2)}),
     "dropping polls": (parking._DROP, RUNNERS, {"waiting_polls": ("ix_waiting_polls_runner", 4)}),
     "a page of parked polls": (

@@ -1,5 +1,6 @@
 """Scenarios of what a poll has to be told at once, on an instance other than the one that did it, and never re-checked."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from sqlalchemy import Connection, text
 from models.base import ADMIN
 from models.claim import Ask
 from models.parking import poll_holders
-from models.polls import Answer, answer_polls, claim_parked
+from models.polls import Answer, answer_polls
 from models.stop import StopSession, stop_sessions
 from runtime.settings import Settings
 from tests.support import clocks
+from tests.support.cut_calls import call_bytes, hold
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
 from tests.support.truth import Runner, Truth, asking, told
 from tests.support.waiting import eventually
@@ -111,19 +113,30 @@ def a_replaced_process_hears_of_it(both: Pair, truth: Truth) -> None:
     assert answer.json() == {"deregistered": True}
 
 
-def held_up(conn: Connection, asks: Sequence[Ask], **limits: Any) -> list[Answer]:
-    """A second claim that is slow after its look: its transaction ends when the test lets go of the lock."""
-    answers = claim_parked(conn, asks, **limits)
-    conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
-    return answers
+def held_up(verb: Callable[..., list[Answer]]) -> Callable[..., list[Answer]]:
+    """A verb that is slow after its work: its transaction ends when the test lets go of the lock."""
+
+    def hold_up(conn: Connection, asks: Sequence[Ask], **limits: Any) -> list[Answer]:
+        answers = verb(conn, asks, **limits)
+        conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
+        return answers
+
+    return hold_up
+
+
+@contextmanager
+def holding_up(truth: Truth) -> Iterator[None]:
+    """Keep the lock until the end of the block."""
+    with truth.engine.begin() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
+        yield
 
 
 def a_stop_reaches_a_poll_that_is_about_to_wait(both: Pair, truth: Truth) -> None:
     """Its second claim has looked before the stop and has not ended: ``held_up`` in place of ``claim_parked``."""
     runner_id = both.here.client.register()
     run = both.running(runner_id)
-    with truth.engine.begin() as holder:
-        holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
+    with holding_up(truth):
         poll = both.there.client.meanwhile(both.there.client.poll, runner_id, WAIT_SECONDS)
         eventually(lambda: truth.rows(_WAITS), what="a second claim that has looked")
         assert both.here.client.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
@@ -131,6 +144,29 @@ def a_stop_reaches_a_poll_that_is_about_to_wait(both: Pair, truth: Truth) -> Non
     answer = poll.result(30)
     assert answer.status_code == 200, "not told"
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
+
+
+def an_unheard_answer_is_told_again(both: Pair, truth: Truth, *, leave: bool) -> None:
+    """A first answer says a stop or a leave and is not committed yet (``held_up``) when its client hangs up."""
+    runner_id = both.here.client.register()
+    run = both.running(runner_id)
+    if leave:
+        assert both.here.client.http.delete(f"/runners/{runner_id}").status_code == 200
+    else:
+        assert both.here.client.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
+
+    async def poll_and_go() -> None:
+        url = both.there.client.url
+        call = await hold(url, call_bytes(url, "GET", f"/runner/runs?runner_id={runner_id}&wait=30"))
+        await asyncio.to_thread(eventually, lambda: truth.rows(_WAITS), what="an answer that is not committed")
+        assert not await call.hang_up()
+
+    with holding_up(truth):
+        asyncio.run(poll_and_go())
+    eventually(lambda: not both.there.app.state.web.polls._chores, what="the end of the poll's clean-up")
+    answer = both.there.client.poll(runner_id, WAIT_SECONDS)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == ({"deregistered": True} if leave else {"stop_sessions": [run["session_id"]]})
 
 
 _WAITS = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
