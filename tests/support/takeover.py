@@ -7,37 +7,15 @@ from typing import Any
 
 from models.base import Role
 from tests.support.callers import calling, make_key
-from tests.support.tenants import MARK, Names, as_if_it_never_was, good
+from tests.support.tenants import CALLS, MARK, Names, as_if_it_never_was, good
 from tests.support.truth import Truth
 from tests.support.web import WebClient
 
+LEAVE = "DELETE /runners/{runner_id}"
 # The same four values, whoever registers.
 BOX: dict[str, Any] = {"instance_id": "first"}
-# Reads, forgeries, deletes and reports, by endpoint (tests/support/tenants.py, CALLS).
-ATTACKS = (
-    "GET /sessions/{session_id}",
-    "GET /sessions/{session_id}/status",
-    "GET /sessions/{session_id}/result",
-    "GET /sessions/{session_id}/affinity",
-    "GET /sessions/{session_id}/events",
-    "GET /sessions",
-    "GET /runs",
-    "GET /runs/{run_id}",
-    "POST /sessions/{session_id}/events",
-    "POST /sessions/{session_id}/bind",
-    "PATCH /sessions/{session_id}/metadata",
-    "POST /sessions/{session_id}/stop",
-    "POST /runs",
-    "POST /runs/batch",
-    "POST /runs/{run_id}/stop",
-    "POST /runner/runs/report",
-    "POST /runner/runs/{run_id}/started",
-    "POST /runner/runs/{run_id}/completed",
-    "POST /runner/runs/{run_id}/failed",
-    "POST /runner/runs/{run_id}/stopped",
-    "POST /runner/sessions/{session_id}/status",
-    "DELETE /sessions/{session_id}",
-)
+# Reads, forgeries, deletes and reports: every call that names a session or a run.
+ATTACKS = tuple(name for name in CALLS if name not in {"GET /runner/runs", "POST /runner/heartbeat", LEAVE})
 
 
 @dataclass(frozen=True)
