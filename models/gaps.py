@@ -161,7 +161,8 @@ def begun_before(conn: Connection, clocks: Clocks, windows: Sequence[float]) -> 
     starts = [clocks.now - timedelta(seconds=seconds) for seconds in windows]
     if clocks.restarted_at is None or all(clocks.restarted_at <= start for start in starts):
         return starts
-    served = conn.execute(_SERVED, {"windows": list(windows)}).scalars().all()
+    # An array of whole and other numbers is none to psycopg: settings are floats, told intervals are not.
+    served = conn.execute(_SERVED, {"windows": [float(seconds) for seconds in windows]}).scalars().all()
     return [since if clocks.restarted_at > start else start for start, since in zip(starts, served, strict=True)]
 
 

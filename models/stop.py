@@ -99,7 +99,7 @@ _TOLD_INTERVALS = text("SELECT runner_id, told_interval FROM runners WHERE runne
 
 def stop_seconds(told_interval: float, limits: Limits) -> float:
     """Return how long a runner with this heartbeat may take to stop something."""
-    return max(limits.stop_timeout, 3 * told_interval)
+    return float(max(limits.stop_timeout, 3 * told_interval))
 
 
 def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> set[str]:

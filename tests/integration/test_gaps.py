@@ -2,12 +2,13 @@
 
 import pytest
 
-from models.base import DEFAULT_LIMITS
+from models.base import DEFAULT_LIMITS, Limits
 from models.duties import sign_instance
 from models.errors import RunnerNotRegistered
 from models.gaps import EXPIRY_CLOCK, WEB_CLOCK
 from models.register import Registered, Registration, register_runners
 from models.runners import Heard, Touch, list_runners, touch_runners
+from runtime.settings import Settings
 from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time
 from tests.support.reports import claimed, running, stop
 from tests.support.truth import Truth, asking
@@ -35,6 +36,22 @@ def test_a_gap_of_expiry_starts_the_windows_of_runners_anew(truth: Truth) -> Non
     pass_time(truth, "gaps", "ended_at", 11)
     assert counts(truth) == {"runners lost": 1, "runs taken": 1}
     assert truth.run(run.run_id).status == "failed"
+
+
+def test_expiry_goes_on_after_a_gap_with_limits_of_the_settings(truth: Truth) -> None:
+    """They are floats, told intervals are whole: psycopg dumps no array of both. So do stops of runners of both kinds."""
+    limits = Limits(**Settings(database_url="postgresql://", redis_url="redis://").deadlines())
+    quick, slow = truth.runner(told_interval=10), truth.runner(told_interval=60)
+    timed = [running(truth, runner, run_timeout_seconds=5) for runner in (quick, slow)]
+    for run in timed:
+        due(truth, run.run_id, "run_deadline_at")
+    assert counts(truth, limits)
+    assert {truth.run(run.run_id).status for run in timed} == {"stopping"}
+    let_clock_pass(truth, EXPIRY_CLOCK, 300)
+    for runner in (quick, slow):
+        fall_silent(truth, runner, 400)
+    assert counts(truth, limits) == {}
+    assert gap_kinds(truth) == ["expiry"]
 
 
 def test_a_pause_of_expiry_that_is_short_is_no_gap(truth: Truth) -> None:
