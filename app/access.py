@@ -107,6 +107,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "POST /runner/runs/{run_id}/completed": _REPORT,
     "POST /runner/runs/{run_id}/failed": _REPORT,
     "POST /runner/runs/{run_id}/stopped": _REPORT,
+    "POST /runner/runs/{run_id}/released": _REPORT,
     "POST /runner/sessions/{session_id}/status": _REPORT,
     "GET /runners": _RUNNER,
     "DELETE /runners/{runner_id}": _REGISTRATION,

@@ -320,8 +320,16 @@ REPORT: Final = _WHO | {
     "session_status": ("string", False, "`idle`: the process stays alive; `finished`"),
     "signal": ("string", False, "What stopped it"),
 }
+GIVE_BACK: Final = _WHO | {
+    "claim_token": ("string", True, "The claim's token; a stale one changes nothing (409)"),
+    "reason": ("string", False, "Why the runner cannot carry it out"),
+}
 REPORTS: Final = _WHO | {
-    "reports": ("array", True, "`{run_id, claim_token?, outcome: started|completed|failed|stopped, error?, ...}`")
+    "reports": (
+        "array",
+        True,
+        "`{run_id, claim_token?, outcome: started|completed|failed|stopped|released, error?, reason?, ...}`",
+    )
 }
 BEAT: Final = _WHO | {"holding": ("array", False, "Ids of the runs it has; those missing twice are taken as lost")}
 ENDED: Final = _WHO | {"status": ("string", True, "`finished`, `failed` or `stopped`")}

@@ -6,6 +6,7 @@ from typing import Any, Final
 from app.bodies import Fault, Invalid, Loc
 from app.lenient import encode
 from models.base import ADMIN, Caller
+from models.give_back import RELEASED, GiveBack
 from models.report import Report
 from models.statuses import Outcome
 from models.texts import storable
@@ -30,7 +31,15 @@ def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Out
     )
 
 
-def one_of_many(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report:
+def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, caller: Caller = ADMIN) -> GiveBack:
+    """Return what a body gives back. Raises Invalid without the claim's token: nobody else's claim may be meant."""
+    token = _text(body.get("claim_token"))
+    if token is None:
+        raise Invalid([Fault("missing", (*at, "claim_token"), "Field required")])
+    return GiveBack(storable(run_id), runner_id, token, _text(body.get("reason")), caller)
+
+
+def one_of_many(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report | GiveBack:
     """Return one report of a list. Raises Invalid when it does not say of which run it is, or what."""
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", at, "Should be an object")])
@@ -38,8 +47,11 @@ def one_of_many(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> R
     if not isinstance(run_id, str):
         raise Invalid([Fault("string_type", (*at, "run_id"), "Should be text")])
     outcome = body.get("outcome")
+    if outcome == RELEASED:
+        return give_back_of(body, run_id, runner_id, at, caller)
     if outcome not in tuple(Outcome):
-        raise Invalid([Fault("literal_error", (*at, "outcome"), f"Should be one of {', '.join(Outcome)}")])
+        known = ", ".join((*Outcome, RELEASED))
+        raise Invalid([Fault("literal_error", (*at, "outcome"), f"Should be one of {known}")])
     return report_of(body, run_id, runner_id, Outcome(outcome), caller)
 
 

@@ -14,6 +14,7 @@ from models.delete import delete_sessions
 from models.deliveries import confirm_deliveries, release_claims
 from models.errors import CoordinatorError
 from models.events import append_events
+from models.give_back import give_back_runs
 from models.poll_stops import tell_stops, untell
 from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
 from models.register import register_runners
@@ -64,6 +65,7 @@ class Verbs:
         self.submit_bulk = self._queue(submit, work, gather=None)
         self.report = self._reporting(report)
         self.report_bulk = self._reporting(report, gather=None)
+        self.give_back = self._queue(partial(give_back_runs, limits=limits), ends)
         self.append = self._queue(append_events, news, alone=True)
         self.append_bulk = self._queue(append_events, news, gather=None, alone=True)
         self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), ends, count=self._wakes)

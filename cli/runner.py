@@ -63,17 +63,17 @@ def runner(
     from runtime.settings import load_settings
 
     settings = load_settings()
-    directory = _directory(project_dir)
     with ExitStack() as stack:
         try:
-            profile = name or stack.enter_context(Slot(command)).profile
+            slot = None if name else stack.enter_context(Slot(command))
             options = RunnerOptions(
                 urls=url or settings.url,
                 token=find_token(token, url or settings.url, settings),
                 command=command,
-                profile=profile,
+                profile=slot.profile if slot else name,
+                slot=slot,
                 hostname=hostname or socket.gethostname(),
-                project_dir=str(directory),
+                project_dir=str(_directory(project_dir)),
                 executor_type=executor_type,
                 tags=tuple(dict.fromkeys(tag for tag in map(str.strip, tags.split(",")) if tag)),
                 require_matching_tags=require_matching_tags,
@@ -82,7 +82,7 @@ def runner(
                 stop_grace_seconds=stop_grace,
                 most_output_bytes=max_output,
             )
-            configure_logs(settings, process=profile)
+            configure_logs(settings, process=options.profile)
             asyncio.run(run_runner(options))
         except (OSError, ValueError, RegistrationRefused) as error:
             complain(error)

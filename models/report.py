@@ -233,6 +233,9 @@ def _former_end(run: HeldRun, report: Report) -> Decision:
     """Answer one who is not the current owner: its claim may have ended with a report that sent the run back."""
     if run.last_ended_outcome is None or not _holds(run.last_ended_runner, run.last_ended_token, report):
         return StaleClaim(run.run_id, run.status)
+    if run.last_ended_outcome not in tuple(Outcome):
+        # It gave the run back: whatever it says of it since is about nothing.
+        return StaleClaim(run.run_id, run.status)
     return _same_or_invalid(run, report, run.last_ended_outcome)
 
 

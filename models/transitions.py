@@ -86,8 +86,9 @@ class Move:
     """One run's next status, decided on its locked row, and what it means for the session.
 
     ``starts`` counts the attempt; ``not_for`` bars a registration from claiming the run again; ``fruitless`` counts a
-    delivered claim that came to nothing; ``remember`` keeps what the returning claim reported, so that its repetition
-    is harmless; ``stop_seconds`` is how long a stopping run may take.
+    delivered claim that came to nothing, and ``unstarts`` takes back an attempt that was counted for it; ``remember``
+    keeps what the returning claim reported, so that its repetition is harmless; ``stop_seconds`` is how long a stopping
+    run may take.
     """
 
     run: HeldRun
@@ -101,6 +102,7 @@ class Move:
     not_for: int | None = None
     fruitless: bool = False
     remember: str | None = None
+    unstarts: bool = False
 
 
 @dataclass(slots=True)
@@ -204,7 +206,7 @@ _MOVE = text("""
     SET status = m.status,
         ready = false,
         error = CASE WHEN m.status = 'pending' THEN NULL ELSE coalesce(m.error, r.error) END,
-        attempt = r.attempt + CASE WHEN m.starts THEN 1 ELSE 0 END,
+        attempt = r.attempt + CASE WHEN m.starts THEN 1 WHEN m.unstarts THEN -1 ELSE 0 END,
         started_at = CASE WHEN m.starts THEN clock_timestamp() WHEN m.status <> 'pending' THEN r.started_at END,
         completed_at = CASE WHEN m.status IN ('completed', 'failed', 'stopped') THEN clock_timestamp() END,
         run_deadline_at = CASE m.status
@@ -214,8 +216,9 @@ _MOVE = text("""
         claim_deadline_at = NULL,
         stop_cause = CASE WHEN m.status <> 'pending' THEN coalesce(m.stop_cause, r.stop_cause) END,
         ended_by_us = m.by_us,
-        fruitless_claims = CASE WHEN m.starts THEN 0 WHEN m.fruitless THEN r.fruitless_claims + 1
-            ELSE r.fruitless_claims END,
+        -- in a row: a start that is given back goes on with the count, any other end of a started one begins anew
+        fruitless_claims = CASE WHEN m.fruitless THEN r.fruitless_claims + 1
+            WHEN r.status IN ('running', 'stopping') AND m.status <> 'stopping' THEN 0 ELSE r.fruitless_claims END,
         unheld_beats = 0,
         not_for = CASE WHEN m.not_for IS NOT NULL THEN array_append(r.not_for, m.not_for) ELSE r.not_for END,
         last_ended_token = CASE WHEN m.remember IS NOT NULL THEN r.claim_token ELSE r.last_ended_token END,
@@ -237,9 +240,9 @@ _MOVE = text("""
     FROM unnest(CAST(:run_ids AS text[]), CAST(:formers AS text[]), CAST(:tokens AS text[]), CAST(:statuses AS text[]),
                 CAST(:errors AS text[]), CAST(:starts AS boolean[]), CAST(:by_us AS boolean[]),
                 CAST(:stop_causes AS text[]), CAST(:stop_seconds AS double precision[]), CAST(:not_for AS bigint[]),
-                CAST(:fruitless AS boolean[]), CAST(:remember AS text[]))
+                CAST(:fruitless AS boolean[]), CAST(:remember AS text[]), CAST(:unstarts AS boolean[]))
          AS m(run_id, former, token, status, error, starts, by_us, stop_cause, stop_seconds, not_for, fruitless,
-              remember)
+              remember, unstarts)
     WHERE r.run_id = m.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
       AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token
     RETURNING r.run_id, r.session_id, r.session_seq, r.owner, r.type, r.agent_name, r.project_dir,
@@ -279,6 +282,7 @@ def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, HeldRun]:
             "not_for": [move.not_for for move in moves],
             "fruitless": [move.fruitless for move in moves],
             "remember": [move.remember for move in moves],
+            "unstarts": [move.unstarts for move in moves],
         },
     )
     moved = {row.run_id: row for row in rows}

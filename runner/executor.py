@@ -13,6 +13,7 @@ from runner.descendants import Descendants
 from runner.outbox import Outbox
 from runner.output import RunOutput
 from runner.process import STOP_GRACE_SECONDS, Process
+from runner.readiness import Readiness
 from runner.reading import Reading
 from runner.results import ResultFile, ResultRefused
 from runner.shapes import ClaimedRun, Event, Outcome, Report
@@ -50,6 +51,7 @@ class Command:
     descendants: Descendants | None = None
     stop_grace_seconds: float = STOP_GRACE_SECONDS
     most_output_bytes: int | None = None
+    readiness: Readiness | None = None
 
 
 class Execution:
@@ -73,6 +75,11 @@ class Execution:
         self._count = 0
         self._output = RunOutput(self._tell, most_bytes=command.most_output_bytes)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its process was started."""
+        return self._process is not None
+
     def end(self, reason: Reason) -> None:
         """End the process and its group if it still runs: SIGTERM, after the grace SIGKILL; SIGKILL at once when lost.
 
@@ -92,6 +99,9 @@ class Execution:
 
     async def perform(self) -> None:
         """Execute the run; returns when its end was accepted, or it is not ours any more. Cancelling kills it."""
+        if trouble := self._command.readiness and self._command.readiness.check():
+            await self._reporter.ended(self.run, self._give_back(trouble))
+            return
         if not await self._reporter.started(self.run):
             return
         self.is_started = True
@@ -135,7 +145,8 @@ class Execution:
         except (OSError, ValueError) as error:
             if self._process is not None:
                 raise
-            return self._report("failed", error=f"Cannot start {self._command.arguments[0]}: {error}")
+            cause = f"Cannot start {self._command.arguments[0]}: {error}"
+            return self._give_back(cause) if isinstance(error, OSError) else self._report("failed", error=cause)
         finally:
             if self._process is not None:
                 await self._process.close()
@@ -197,6 +208,14 @@ class Execution:
             return None
         report = self._report("stopped")
         report["signal"] = _signal_name(exit_code) if exit_code < 0 else "SIGTERM"
+        return report
+
+    def _give_back(self, reason: str) -> Report:
+        """Report that the run goes back for a trouble of this machine, which the runner gets to know of."""
+        if self._command.readiness is not None:
+            self._command.readiness.troubled(reason)
+        report = self._report("released")
+        report["reason"] = reason
         return report
 
     def _report(self, outcome: Outcome, *, error: str | None = None) -> Report:

@@ -14,7 +14,7 @@ import psutil
 import structlog
 
 from runner.guard import kill_marked
-from runner.own_directory import own_directory
+from runner.own_directory import notes_name, own_directory
 
 log = structlog.stdlib.get_logger("runner")
 
@@ -25,7 +25,7 @@ class Leftovers:
     def __init__(self, directory: Path | None = None) -> None:
         self._directory: Path | None = None
         try:
-            self._directory = own_directory("groups") if directory is None else directory
+            self._directory = own_directory(notes_name("groups")) if directory is None else directory
         except OSError as error:
             log.warning("no_notes_of_processes", reason=str(error))
             self._directory = None

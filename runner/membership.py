@@ -1,16 +1,21 @@
 """Being a registered runner: registration until accepted, again when forgotten, and the way out."""
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
+from runner import clock
 from runner.backoff import Backoff
 from runner.client import CoordinatorClient
 from runner.errors import CoordinatorError, Refused
 from runner.shapes import Identity
+from runner.slots import Slot
 
 # How long a runner that leaves tries to say so.
 FAREWELL_SECONDS = 5.0
+# A former runner of our number that did not leave is stale after 30 s, and lets us in then; another one never does.
+FORMER_SECONDS = 40.0
 
 log = structlog.stdlib.get_logger("runner")
 
@@ -20,13 +25,19 @@ class RegistrationRefused(Exception):
 
 
 class Membership:
-    """One registration; `generation` counts how often it was accepted."""
+    """One registration; `generation` counts how often it was accepted.
 
-    def __init__(self, client: CoordinatorClient, identity: Identity) -> None:
+    With a `slot` the profile follows from its number, and an identity that another runner has makes it the next one.
+    """
+
+    def __init__(self, client: CoordinatorClient, identity: Identity, slot: Slot | None = None) -> None:
         self._client = client
         self.identity = identity
+        self._slot = slot
+        self._former_until = clock.elapsed() + (FORMER_SECONDS if slot and slot.was_abandoned else 0.0)
         self._joining = asyncio.Lock()
         self.generation = 0
+        self._renumbered = False
         self.is_leaving = False
         self.runner_id = ""
         self.poll_seconds = 30.0
@@ -39,7 +50,8 @@ class Membership:
         """
         backoff = Backoff(first=0.5, most=5.0)
         while not await self._register():
-            await backoff.rest()
+            if not self._renumbered:
+                await backoff.rest()
 
     async def _register(self) -> bool:
         try:
@@ -48,17 +60,37 @@ class Membership:
             if not refused.passing and refused.status not in {408, 409}:
                 raise RegistrationRefused(str(refused)) from None
             log.warning("registration_refused", reason=str(refused))
+            self._renumbered = self._renumber(refused)
             return False
         except CoordinatorError as error:
+            self._renumbered = False
             log.warning("registration_failed", reason=str(error))
             return False
         self.runner_id = answer["runner_id"]
         self.poll_seconds = float(answer["poll_timeout_seconds"])
         self.heartbeat_seconds = float(answer["heartbeat_interval_seconds"])
         self.generation += 1
+        if self._slot is not None:
+            self._slot.registered()
         if warning := answer.get("warning"):
             log.warning("registration_warning", warning=warning)
         log.info("registered", runner_id=self.runner_id, profile=self.identity.executor_profile, url=self._client.url)
+        return True
+
+    def _renumber(self, refused: Refused) -> bool:
+        """Take the next number if another runner has ours, unless that may be our former self; whether it was done.
+
+        Once registered we keep our identity: sessions are bound to it.
+        """
+        is_duplicate = isinstance(refused.detail, dict) and refused.detail.get("error") == "duplicate_runner"
+        if self._slot is None or self.generation or not is_duplicate or clock.elapsed() < self._former_until:
+            return False
+        try:
+            self._slot.advance()
+        except OSError as error:
+            raise RegistrationRefused(str(error)) from None
+        self.identity = replace(self.identity, executor_profile=self._slot.profile)
+        log.info("next_number", profile=self.identity.executor_profile)
         return True
 
     async def rejoin(self, generation: int) -> None:
@@ -82,8 +114,11 @@ class Membership:
         try:
             await self._client.deregister(self.runner_id, itself=True)
         except Refused as refused:
-            return not refused.passing
+            if refused.passing:
+                return False
         except CoordinatorError:
             return False
+        if self._slot is not None:
+            self._slot.left()
         log.info("left", runner_id=self.runner_id)
         return True

@@ -1,22 +1,64 @@
 """Where runners of one user on one machine leave notes for each other."""
 
 import os
+import platform
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+# Names tried in the directory for temporary files, where all may write: another user's squatting blocks nobody.
+MOST_NAMES = 20
 
 
 def own_directory(name: str) -> Path:
-    """A directory of this user alone, made if need be; lost with a reboot. Raises OSError if somebody else has it."""
-    parent = Path(tempfile.gettempdir()) / f"coordinator-runner-{os.getuid()}"
-    for directory in (parent, parent / name):
-        ensure_own(directory)
-    return parent / name
+    """A directory of this user alone, made if need be: among its state (XDG), else its runtime or temporary files.
+
+    Raises OSError when none of them can be had.
+    """
+    refused: OSError | None = None
+    for parent in _parents():
+        try:
+            ensure_own(parent)
+            ensure_own(parent / name)
+        except OSError as error:
+            refused = error
+        else:
+            return parent / name
+    raise OSError(f"no directory for notes of runners: {refused}")
+
+
+def notes_name(kind: str) -> str:
+    """The kind with what tells processes' numbers apart where machines or containers share a home: their namespace."""
+    space = 0
+    with suppress(OSError):
+        space = Path("/proc/self/ns/pid").stat().st_ino
+    return f"{kind}-{platform.node() or 'host'}-{space}"
+
+
+def _parents() -> Iterator[Path]:
+    state = _variable("XDG_STATE_HOME")
+    with suppress(RuntimeError):
+        yield (Path(state) if state else Path.home() / ".local" / "state") / "coordinator-runner"
+    if runtime := _variable("XDG_RUNTIME_DIR"):
+        yield Path(runtime, "coordinator-runner")
+    for number in range(MOST_NAMES):
+        yield Path(tempfile.gettempdir()) / f"coordinator-runner-{os.getuid()}{f'-{number}' if number else ''}"
+
+
+def _variable(name: str) -> str:
+    """A path that the user's session names; relative ones are invalid (XDG base directories)."""
+    value = os.path.expandvars(f"${name}")
+    return value if Path(value).is_absolute() else ""
 
 
 def ensure_own(directory: Path) -> None:
-    """Make the directory, and refuse one that somebody else has put there."""
+    """Make the directory, for this user alone. Raises OSError for one that another user has put there."""
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise OSError(f"{directory} belongs to somebody else")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        directory.chmod(0o700)

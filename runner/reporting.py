@@ -125,6 +125,10 @@ class Reporting:
             cut = f"… [{len(error) - SHORT_ERROR_LENGTH} characters cut]"
             report = {**report, "error": error[:SHORT_ERROR_LENGTH] + cut}
             answer = await self._deliver(run, what, send)
+        if answer is Answer.REFUSED and report["outcome"] == "released":
+            # A coordinator of the release before, which has no way to give a run back.
+            failed: Report = {**report, "outcome": "failed", "error": report.get("reason", "")}
+            return await self._report(run, failed)
         return answer is Answer.ACCEPTED
 
     async def _deliver(

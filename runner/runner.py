@@ -19,8 +19,10 @@ from runner.heartbeats import Heartbeats
 from runner.leftovers import Leftovers
 from runner.membership import Membership
 from runner.process import STOP_GRACE_SECONDS
+from runner.readiness import Readiness
 from runner.reporting import Reporting
 from runner.shapes import ClaimedRun, Identity
+from runner.slots import Slot
 
 # A full runner polls for stops only, and not before it has been full for so long: short runs never pay for it.
 FULL_SECONDS = 0.3
@@ -53,6 +55,7 @@ class RunnerOptions:
     stop_grace_seconds: float = STOP_GRACE_SECONDS
     most_output_bytes: int | None = None
     token: str | None = None
+    slot: Slot | None = None
 
     def identity(self) -> Identity:
         """Who we are to the coordinator; a new process each time."""
@@ -78,19 +81,23 @@ class Runner:
     def __init__(self, options: RunnerOptions, client: CoordinatorClient) -> None:
         self._options = options
         self._client = client
-        self._membership = Membership(client, options.identity())
+        self._membership = Membership(client, options.identity(), options.slot)
         self._reporting = Reporting(client, self._membership)
         self._heartbeats = Heartbeats(
             client, self._membership, self._reporting, held=lambda: list(self._held.values()), wake=self._wake
         )
         self._descendants = Descendants(Leftovers())
+        self._readiness = Readiness(options.command, options.project_dir, self._pause)
         self._command = Command(
             options.command,
             options.project_dir,
             self._descendants,
             stop_grace_seconds=options.stop_grace_seconds,
             most_output_bytes=options.most_output_bytes,
+            readiness=self._readiness,
         )
+        self._pausing: asyncio.Task[None] | None = None
+        self._pauses = Backoff(first=1.0, most=60.0)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._held: dict[asyncio.Task[None], Execution] = {}
         self._asides: set[asyncio.Task[None]] = set()
@@ -99,6 +106,11 @@ class Runner:
         self._changed = asyncio.Event()
         self._woken = False
         self._grace = options.grace_seconds
+
+    def check(self) -> None:
+        """Raises ValueError when no run could be carried out here."""
+        if trouble := self._readiness.check():
+            raise ValueError(trouble)
 
     def drain(self) -> None:
         """Take no more runs, finish what runs, then leave; called again: do not finish."""
@@ -128,7 +140,7 @@ class Runner:
                 if task.done() and not task.cancelled():
                     task.result()
         finally:
-            await _cancel(*loops, finish, *self._held, *self._asides)
+            await _cancel(*loops, finish, *self._held, *self._asides, *filter(None, [self._pausing]))
             await self._membership.leave()
 
     async def _finish(self, loops: Sequence[asyncio.Task[None]]) -> None:
@@ -153,7 +165,8 @@ class Runner:
         backoff = Backoff()
         while not self._membership.is_leaving:
             self._changed.clear()
-            most = 0 if self._draining.is_set() else max(0, self._options.concurrency - len(self._held))
+            takes_none = self._draining.is_set() or self._pausing is not None
+            most = 0 if takes_none else max(0, self._options.concurrency - len(self._held))
             if most == 0 and await self._changes_within(FULL_SECONDS):
                 continue
             generation = self._membership.generation
@@ -182,7 +195,8 @@ class Runner:
                 await asyncio.wait({poll, changed}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
                 self._changed.clear()
-                if not poll.done() and (most == 0 or self._woken or self._draining.is_set()):
+                takes_none = self._draining.is_set() or self._pausing is not None
+                if not poll.done() and (most == 0 or self._woken or takes_none):
                     return
             answer = await poll
         finally:
@@ -217,6 +231,8 @@ class Runner:
             log.error("execution_failed", run_id=execution.run["run_id"], exc_info=error)
         else:
             log.info("let_go", run_id=execution.run["run_id"])
+            if execution.has_begun:
+                self._pauses.reset()
 
     def _stop(self, sessions: Sequence[str]) -> None:
         for session_id in sessions:
@@ -244,6 +260,22 @@ class Runner:
         self._grace = SENT_AWAY_SECONDS if self._grace is None else min(self._grace, SENT_AWAY_SECONDS)
         if not self._draining.is_set():
             self.drain()
+
+    def _pause(self, reason: str) -> None:
+        """Take no more runs until this machine can carry them out, longer each time a start fails all the same."""
+        if self._pausing is None:
+            log.error("paused", reason=reason)
+            self._pausing = asyncio.create_task(self._until_ready())
+            self._changed.set()
+
+    async def _until_ready(self) -> None:
+        while True:
+            await self._pauses.rest()
+            if self._readiness.check() is None:
+                break
+        log.info("resumed")
+        self._pausing = None
+        self._changed.set()
 
     def _wake(self) -> None:
         """Give up the poll after a sleep of the machine: its connection is likely dead, and would say so late."""
@@ -274,10 +306,12 @@ class Runner:
 async def run_runner(options: RunnerOptions) -> None:
     """A runner as a process: SIGTERM, Ctrl-C or a closed terminal drains it, again ends it.
 
-    A hang-up that is ignored already (`nohup`) stays ignored. Raises RegistrationRefused.
+    A hang-up that is ignored already (`nohup`) stays ignored. Raises RegistrationRefused, ValueError when no run could
+    be carried out here.
     """
     async with CoordinatorClient(options.urls, token=options.token, patience_seconds=0) as client:
         runner = Runner(options, client)
+        runner.check()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:

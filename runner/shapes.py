@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, NotRequired, TypedDict
 
-Outcome = Literal["started", "completed", "failed", "stopped"]
+Outcome = Literal["started", "completed", "failed", "stopped", "released"]
 
 TERMINAL_STATUSES = frozenset({"completed", "failed", "stopped"})
 
@@ -226,6 +226,7 @@ class Report(TypedDict):
     outcome: Outcome
     claim_token: NotRequired[str]
     error: NotRequired[str]
+    reason: NotRequired[str]
     session_status: NotRequired[Literal["idle", "finished"]]
     signal: NotRequired[str]
 

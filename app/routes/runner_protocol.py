@@ -1,5 +1,6 @@
 """What runners say and ask: register, poll, report, beat (PROTOCOL, Runners)."""
 
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter
@@ -17,12 +18,13 @@ from app.hangup import hang_up
 from app.lenient import encode
 from app.lists import seconds, whole
 from app.problems import BadRequest, Refused, accepted, item_problem
-from app.reports import one_of_many, report_of, runner_id_of
+from app.reports import give_back_of, one_of_many, report_of, runner_id_of
 from app.schemas import RegisterRunner, checked
 from app.wire import OK, Json, claimed_run_json
 from models.base import Caller
 from models.bind import ReportSessionStatus
 from models.errors import CoordinatorError, RunnerNotRegistered
+from models.give_back import GiveBack
 from models.register import Registration
 from models.report import Report, Reported
 from models.runners import Touch
@@ -124,17 +126,25 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
     web.signs.seen([(runner_id, caller.scope)])
     results: list[dict[str, Any]] = [{} for _ in given]
     reports: dict[int, Report] = {}
+    given_back: dict[int, GiveBack] = {}
     for place, one in enumerate(given):
         try:
-            reports[place] = one_of_many(one, runner_id, ("body", "reports", place), caller)
+            said = one_of_many(one, runner_id, ("body", "reports", place), caller)
         except Invalid as refused:
             results[place] = item_problem(refused)
+            continue
+        if isinstance(said, GiveBack):
+            given_back[place] = said
+        else:
+            reports[place] = said
     outcomes = await web.held(lambda: _all_reported(web, list(reports.values())))
-    for place, outcome in zip(reports, outcomes, strict=True):
+    # Last, whatever their places: nothing that is said of a run comes after it was given back.
+    outcomes += [await web.held(partial(web.verbs.give_back.one, one)) for one in given_back.values()]
+    for place, outcome in zip((*reports, *given_back), outcomes, strict=True):
         if isinstance(outcome, RunnerNotRegistered):
             raise Refused(outcome)
         results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 200}
-    web.waits.hint(report.run_id for report in reports.values())
+    web.waits.hint([*(one.run_id for one in reports.values()), *(one.run_id for one in given_back.values())])
     return Json({"results": results})
 
 
@@ -160,6 +170,17 @@ async def failed(run_id: str, request: Request, web: TheWeb, caller: TheCaller) 
 async def stopped(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The run was stopped."""
     return await _report(web, caller, request, run_id, Outcome.STOPPED)
+
+
+@router.post("/runs/{run_id}/released", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.GIVE_BACK))
+async def released(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Give the run back: its runner cannot carry it out. No attempt is counted; ten times in a row, it fails."""
+    body = await lenient_object(request, web.settings.body_bytes)
+    item = give_back_of(body, run_id, runner_id_of(body), ("body",), caller)
+    web.signs.seen([(item.runner_id, item.subject)])
+    accepted(await web.held(lambda: web.verbs.give_back.one(item)))
+    web.waits.hint([item.run_id])
+    return Json(OK)
 
 
 @router.post("/sessions/{session_id}/status", responses=docs.SESSION_REPORTED, openapi_extra=openapi.fields(docs.ENDED))

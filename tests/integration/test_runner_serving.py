@@ -271,3 +271,13 @@ def _answers(coordination: Coordination) -> bool:
         return bool(coordination.ask("GET", "/health") == {"status": "healthy"})
     except OSError:
         return False
+
+
+def test_runner_whose_identity_is_taken_elsewhere_takes_the_next_number(
+    coordination: Coordination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its locks do not show the other one, which is another user's or in another container of the same hostname."""
+    for name in ("one", "two", "three"):
+        monkeypatch.setenv("HOME", str(tmp_path / name))
+        coordination.start_python_runner("pass")
+    assert {runner["executor_profile"] for runner in coordination.runners()} == {"python-1", "python-2", "python-3"}

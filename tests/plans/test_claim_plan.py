@@ -307,6 +307,7 @@ def test_moving_a_run_touches_that_run(conn: Connection, way: str) -> None:
         "stop_seconds": [None],
         "not_for": [None],
         "fruitless": [False],
+        "unstarts": [False],
         "remember": [None],
     }
     plan = explain(conn, transitions._MOVE, values, way=way)

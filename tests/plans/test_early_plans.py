@@ -56,6 +56,7 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
             "stop_seconds": NONE,
             "not_for": NONE,
             "fruitless": NO,
+            "unstarts": NO,
             "remember": NONE,
         },
     ),

@@ -1,5 +1,7 @@
 """Which number a runner gets, and what its command is called."""
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from runner.backoff import Backoff
 from runner.errors import describe
+from runner.own_directory import own_directory
 from runner.slots import Slot, base_name
 
 
@@ -95,3 +98,74 @@ def test_pauses_grow_to_a_limit_and_differ() -> None:
 def test_every_kind_of_error_detail_reads_as_one_line(detail: object, line: str) -> None:
     """Text, an object, 422's list, a parameter complaint."""
     assert describe(detail) == line
+
+
+def test_next_number_is_taken_when_one_is_known_to_another_runner(tmp_path: Path) -> None:
+    """Beyond those that are locked; the one that was given up is free for others."""
+    with Slot(["agent"], tmp_path) as first, Slot(["agent"], tmp_path) as second:
+        first.advance()
+        assert (first.number, second.number) == (3, 2)
+        with Slot(["agent"], tmp_path) as third:
+            assert third.number == 1
+
+
+def test_runner_that_did_not_leave_is_noted_in_its_lock(tmp_path: Path) -> None:
+    """Its restart waits for its own identity; one that left, or a number never had, does not."""
+    with Slot(["agent"], tmp_path) as slot:
+        assert not slot.was_abandoned
+        slot.registered()
+    with Slot(["agent"], tmp_path) as slot:
+        assert slot.was_abandoned
+        slot.left()
+    with Slot(["agent"], tmp_path) as slot:
+        assert not slot.was_abandoned
+
+
+def test_number_is_had_without_a_place_for_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only home does not keep a runner from starting: the coordinator's 409 finds the number then."""
+
+    def refuse(_: str) -> Path:
+        raise OSError("read-only")
+
+    monkeypatch.setattr("runner.slots.own_directory", refuse)
+    with Slot(["agent"]) as first, Slot(["agent"]) as second:
+        assert (first.number, second.number) == (1, 1)
+        second.advance()
+        assert second.number == 2
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Where notes may be kept, none of which is there yet."""
+    places = {name: tmp_path / name for name in ("home", "state", "run", "tmp")}
+    places["tmp"].mkdir()
+    monkeypatch.setenv("HOME", str(places["home"]))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(places["tmp"]))
+    return places
+
+
+def test_notes_are_kept_in_the_users_own_state(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """XDG_STATE_HOME, else ~/.local/state; for this user alone."""
+    kept = own_directory("slots")
+    assert kept == places["home"] / ".local" / "state" / "coordinator-runner" / "slots"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (kept, kept.parent)] == [0o700, 0o700]
+    monkeypatch.setenv("XDG_STATE_HOME", "relative/is/invalid")
+    assert own_directory("slots") == kept
+    monkeypatch.setenv("XDG_STATE_HOME", str(places["state"]))
+    kept.parent.chmod(0o755)
+    assert own_directory("slots") == places["state"] / "coordinator-runner" / "slots"
+
+
+def test_notes_are_kept_elsewhere_when_the_home_cannot_be_used(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime directory, then one for temporary files; another user's squatting there blocks nobody."""
+    places["home"].touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(places["run"]))
+    assert own_directory("slots") == places["run"] / "coordinator-runner" / "slots"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    squatted = places["tmp"] / f"coordinator-runner-{os.getuid()}"
+    squatted.symlink_to("/")
+    assert own_directory("slots") == places["tmp"] / f"{squatted.name}-1" / "slots"
