@@ -265,6 +265,7 @@ REPORTED: Final[Answers] = {
     409: _error("The claim is over, or the move is not allowed; nothing was changed", _STALE),
     **AWAY,
 }
+GIVEN_BACK: Final[Answers] = {**REPORTED, 422: INVALID[422]}
 REPORTED_MANY: Final[Answers] = {
     200: _answer("One result per report, in order", {"results": [{"code": 200, "detail": MayLack(Anything(_STALE))}]}),
     **_NO_RUNNER,

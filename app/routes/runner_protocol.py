@@ -172,7 +172,7 @@ async def stopped(run_id: str, request: Request, web: TheWeb, caller: TheCaller)
     return await _report(web, caller, request, run_id, Outcome.STOPPED)
 
 
-@router.post("/runs/{run_id}/released", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.GIVE_BACK))
+@router.post("/runs/{run_id}/released", responses=docs.GIVEN_BACK, openapi_extra=openapi.fields(docs.GIVE_BACK))
 async def released(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Give the run back: its runner cannot carry it out. No attempt is counted; ten times in a row, it fails."""
     body = await lenient_object(request, web.settings.body_bytes)
