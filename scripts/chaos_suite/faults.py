@@ -30,6 +30,7 @@ class Cast(Protocol):
     def kill(self, name: str) -> None: ...
     def freeze(self, name: str) -> None: ...
     def thaw(self, name: str) -> None: ...
+    def die(self) -> None: ...
 
 
 @dataclass
@@ -112,6 +113,8 @@ class Faults:
                 return self._terminate
             case Kind.SKEW:
                 return self._skew
+            case Kind.DIE:
+                return lambda _: self.cast.die()
             case Kind.DEPLOY:
                 return self._deploy
 

@@ -80,6 +80,8 @@ class Ledger:
     reports: list[Report] = field(default_factory=list)
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
+    # Runs whose runner has started them and was never heard again.
+    orphaned: list[str] = field(default_factory=list)
 
     def accept(self, key: str, run_id: str, session_id: str) -> None:
         """Note an accepted submission; a repeat must name the same run."""

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -16,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from scripts.chaos_suite.clients import DEPLOYED_TAG, Clients
 from scripts.chaos_suite.house import House
 from scripts.chaos_suite.ledger import Failure, Ledger
+from scripts.chaos_suite.mortals import die_with_a_run
 from scripts.chaos_suite.runners import Manner, Runner
 from scripts.chaos_suite.schedule import BALANCER, DEPLOYED, TOKENED, WEBS
 from scripts.chaos_suite.wire import Wire, http_client
@@ -46,6 +48,7 @@ class Load:
         self._seed = seed
         self._rate = rate
         self._frozen: set[str] = set()
+        self._deaths = count(1)
         self._clients: Clients | None = None
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
@@ -98,6 +101,12 @@ class Load:
             self._frozen.discard(name)
         else:
             self._loop.call_soon_threadsafe(self.runners[name].thaw)
+
+    def die(self) -> None:
+        """A new runner takes a run, starts it and is never heard again, whoever else beats and how often."""
+        if self._clients is not None:
+            dying = die_with_a_run(self._clients.wire, f"mortal-{next(self._deaths)}")
+            asyncio.run_coroutine_threadsafe(dying, self._loop).result(120)
 
     # the end
 

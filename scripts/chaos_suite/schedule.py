@@ -15,6 +15,8 @@ POSTGRES, REDIS = "postgres", "redis"
 DEPLOYED: Final = ("deployed-1", "deployed-2")
 # Those of the load, which show their tokens: all of them are meant, one after the other.
 TOKENED: Final = ("runner-1", "runner-2", "runner-3")
+# A runner of its own each time, which takes a run and is never heard again.
+MORTAL: Final = "a mortal runner"
 LONGEST_FREEZE: Final = 20.0
 # A runner is lost after 12 s of silence (see house.SETTINGS).
 BEYOND_LOST: Final = (14.0, 22.0)
@@ -32,6 +34,7 @@ class Kind(StrEnum):
     FILL = "let writes fail"
     TERMINATE = "pg_terminate_backend"
     SKEW = "skew the clock"
+    DIE = "death for good of"
     DEPLOY = "rolling deploy"
 
 
@@ -103,6 +106,7 @@ MAKERS: Final[dict[str, Maker]] = {
     "silence the way to Postgres": _lasting(Kind.SILENCE, _ways(POSTGRES)),
     "skew a clock": _skewed,
     "kill a runner": _at_once(Kind.KILL, *DEPLOYED, *TOKENED),
+    "a runner dies for good": _at_once(Kind.DIE, MORTAL),
     "freeze a deployed runner": _lasting(Kind.FREEZE, DEPLOYED, *BEYOND_LOST),
     "freeze a runner with tokens": _lasting(Kind.FREEZE, TOKENED, *BEYOND_LOST),
     "deploy": lambda _: Fault(0, Kind.DEPLOY, "up"),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from models.statuses import TERMINAL, TRANSITIONS, RunStatus
 from scripts.chaos_suite.ledger import Delivery, Ledger
+from scripts.chaos_suite.mortals import late_losses
 
 _SHOWN = 5
 
@@ -92,6 +93,7 @@ def judge(engine: Engine, ledger: Ledger) -> list[Judgement]:
         one_owner,
         tokens_fence,
         nothing_hangs,
+        dead_runners_lose_their_runs,
         events_are_told_once,
         children_are_told_once,
     )
@@ -183,6 +185,12 @@ def nothing_hangs(connection: Connection, _ledger: Ledger) -> Judgement:
     left = connection.execute(_UNFINISHED).all()
     against = [f"{row.run_id} is {row.status} with {row.runner_id}, silent for {row.silent} s" for row in left]
     return Judgement("Nothing stays in hand without a live runner", f"{len(left)} unfinished runs", against)
+
+
+def dead_runners_lose_their_runs(connection: Connection, ledger: Ledger) -> Judgement:
+    """However many outages of ours there were: twice the runner's lost window in time that we served is the bound."""
+    against = late_losses(connection, ledger)
+    return Judgement("Dead runners lose their runs in time", f"{len(ledger.orphaned)} runs of dead runners", against)
 
 
 def events_are_told_once(connection: Connection, ledger: Ledger) -> Judgement:

@@ -8,9 +8,9 @@ from scripts.chaos_suite.campaign import Campaign, run
 from scripts.chaos_suite.schedule import Kind, schedule
 from tests.support.servers import new_directory
 
-# Half a minute in which a web process, a worker and the balancer die, connections to both servers are cut, and a
-# worker is frozen and cut off. `scripts/chaos --seed …` does the same; longer runs do all there is.
-SHORT = Campaign(seed=2, seconds=26, gap=2.5, rate=10, warm_up=2, settle=60)
+# Half a minute in which two web processes and a deployed runner die, another runner dies for good, Redis is frozen and
+# flushed, and a web process is cut off from Postgres. `scripts/chaos --seed …` does the same; longer runs do all there is.
+SHORT = Campaign(seed=28, seconds=26, gap=2.5, rate=10, warm_up=2, settle=60)
 
 
 @pytest.mark.timeout(240)
@@ -28,3 +28,4 @@ def test_the_short_run_has_no_deploy() -> None:
     faults = schedule(SHORT.seed, SHORT.seconds, gap=SHORT.gap)
     assert len(faults) >= 5
     assert Kind.DEPLOY not in {fault.kind for fault in faults}
+    assert Kind.DIE in {fault.kind for fault in faults}

@@ -19,6 +19,7 @@ from scripts.chaos_suite.network import Network, network
 from scripts.chaos_suite.requests import excused
 from scripts.chaos_suite.schedule import Fault, Kind
 from scripts.chaos_suite.verdict import Judgement, judge
+from tests.support.clocks import add_gap
 from tests.support.feed_watchers import keep_removed
 from tests.support.reports import accepted, running
 from tests.support.truth import Truth
@@ -95,6 +96,13 @@ def leave_one_running(truth: Truth, ledger: Ledger, _run_id: str) -> None:
     ledger.accept("hanging", run.run_id, run.session_id)
 
 
+def lose_a_dead_runner_late(truth: Truth, ledger: Ledger, run_id: str) -> None:
+    ledger.orphaned.append(run_id)
+    truth.rows("UPDATE runs SET started_at = completed_at - interval '50 seconds' WHERE run_id = :r", r=run_id)
+    # a gap of all runners is a guess, and counts as time
+    add_gap(truth, "runners", 40, 10)
+
+
 def let_two_report(_truth: Truth, ledger: Ledger, run_id: str) -> None:
     ledger.deliveries.append(Delivery(run_id, _TOKEN, "runner-2", 2, 2.5))
 
@@ -131,6 +139,7 @@ def forget_a_child(truth: Truth, ledger: Ledger, _run_id: str) -> None:
         ("One owner", change_the_owner),
         ("One owner", end_it_twice),
         ("Nothing stays", leave_one_running),
+        ("Dead runners", lose_a_dead_runner_late),
         ("Tokens fence", let_two_report),
         ("Tokens fence", deliver_one_claim_twice),
         ("Tokens fence", accept_two_ends),
@@ -142,6 +151,14 @@ def test_a_broken_promise_is_noticed(truth: Truth, ledger: Ledger, promise: str,
     """A verdict that cannot be bad is none."""
     breaks(truth, ledger, ledger.accepted["key-1"])
     assert any(one.promise.startswith(promise) for one in broken(truth, ledger))
+
+
+def test_outage_of_ours_excuses_a_late_loss(truth: Truth, ledger: Ledger) -> None:
+    """Nobody could judge the runner while expiry was away."""
+    run_id = ledger.accepted["key-1"]
+    lose_a_dead_runner_late(truth, ledger, run_id)
+    add_gap(truth, "expiry", 45, 20)
+    assert broken(truth, ledger) == []
 
 
 FREEZE_WEB = Fault(0, Kind.FREEZE, "web-1", 5)
