@@ -103,7 +103,14 @@ class SubmitRun(_Body):
     )
     scope: Annotated[dict[str, Any] | None, Field(description="Handed to the runner, inherited by children")] = None
     execution_mode: Literal["sync", "async_poll", "async_callback"] = "sync"
-    additional_demands: DemandsIn | None = None
+    additional_demands: Annotated[
+        DemandsIn | None,
+        Field(description="Beside what every run demands; on a resume a `hostname` wins over the session's"),
+    ] = None
+    affinity: Annotated[
+        bool,
+        Field(description="On a resume: false drops the session's `hostname` and `executor_profile` from its demands"),
+    ] = True
     priority: Annotated[int, Field(ge=-100, le=100, description="Higher is claimed first")] = 0
     not_before: Annotated[
         Annotated[float, Field(ge=0, le=FARTHEST_SECONDS, allow_inf_nan=False)] | AwareDatetime | None,

@@ -63,6 +63,7 @@ def new_run(
         scope=None if scope is None else scope.decode(),
         execution_mode=ExecutionMode(asked.execution_mode),
         additional_demands=_demands(asked.additional_demands),
+        affinity=asked.affinity,
         priority=asked.priority,
         not_before=moment if isinstance(moment, datetime) else None,
         delay_seconds=None if moment is None or isinstance(moment, datetime) else float(moment),

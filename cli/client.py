@@ -23,6 +23,13 @@ Urls = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for its end; exit code 1 unless it completed.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A mark; repeatable.")]
+NoMatchTimeout = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="SECONDS", help="Fails when no live runner satisfies its demands for so long (300)."),
+]
+Anywhere = Annotated[
+    bool, typer.Option("--anywhere", help="With --resume: on any machine and profile, wherever the session lives.")
+]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 
 
@@ -41,13 +48,9 @@ def submit(
     delay: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Not before so long from now.")] = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, max=100, help="Starts if runners get lost (1).")] = None,
     timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Longest life from its start.")] = None,
-    no_match_timeout: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="SECONDS", help="Fails when no live runner satisfies its demands for so long (300)."
-        ),
-    ] = None,
-    hostname: Annotated[str, typer.Option(help="Only on this machine.")] = "",
+    no_match_timeout: NoMatchTimeout = None,
+    anywhere: Anywhere = False,
+    hostname: Annotated[str, typer.Option(help="Only on this machine; wins over the session's of --resume.")] = "",
     project_dir: Annotated[str, typer.Option(help="Only in this directory of it.")] = "",
     profile: Annotated[str, typer.Option(help="Only by this executor profile.")] = "",
     key: Annotated[str, typer.Option(help="Idempotency key: the same one submits once (a new one).")] = "",
@@ -62,12 +65,15 @@ def submit(
 
     if session and resume:
         raise typer.BadParameter("a session is either new (--session) or resumed (--resume)")
+    if anywhere and not resume:
+        raise typer.BadParameter("--anywhere needs a session to resume (--resume)")
     request = RunRequest(
         type="resume_session" if resume else "start_session",
         session_id=resume or session or None,
         parameters=client_words.parameters(prompt, param or []),
         agent_name=agent or None,
         additional_demands=client_words.demands(hostname, project_dir, profile, tag or []),
+        affinity=False if anywhere else None,
         priority=priority,
         not_before=delay,
         max_attempts=max_attempts,

@@ -18,6 +18,7 @@ from models.sessions import Session, read_sessions
 from models.settle import Effect, Live, settle_sessions
 from models.statuses import IN_HAND, RunStatus
 from models.stop import close_stops
+from models.superseded import end_superseded
 from models.texts import storable
 from models.transitions import (
     Held,
@@ -234,6 +235,7 @@ def report_session_statuses(
         ordinals = [seen[index] for index in one_round]
         if number:
             refresh_sessions(conn, held, {items[ordinal].session_id for ordinal in ordinals})
+        end_superseded(conn, [(items[ordinal].runner_id, items[ordinal].session_id) for ordinal in ordinals])
         ending = [items[ordinal] for ordinal in ordinals if ends_process(held, items[ordinal])]
         close_stops(conn, [item.session_id for item in ending])
         settle_and_tell(conn, [Effect(item.session_id, item.status, live=Live.CLEAR) for item in ending])

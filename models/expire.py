@@ -17,6 +17,7 @@ from models.expire_runners import (
 from models.expire_runs import (
     Pass,
     Step,
+    drop_superseded_stops,
     give_up_idle_stops,
     give_up_stops,
     ready_runs,
@@ -36,10 +37,13 @@ HEARING: Final[tuple[Step, ...]] = (
     release_spent_claims,
     give_up_stops,
     give_up_idle_stops,
+    drop_superseded_stops,
 )
 MOVING: Final[tuple[Step, ...]] = (stop_timed_out, fail_unmatched)
 # These change nothing that anybody is told of.
-SILENT: Final = frozenset({"runners lost", "runners gone", "polls dropped", "run deadlines moved"})
+SILENT: Final = frozenset(
+    {"runners lost", "runners gone", "polls dropped", "run deadlines moved", "superseded stops dropped"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from models.runners import stale_after
 from models.settle import Effect
 from models.statuses import IN_HAND, RunStatus
 from models.stop import OpenStop, close_stops, open_stops, stop_seconds
+from models.superseded import DROP_SUPERSEDED
 from models.transitions import Held, HeldRun, move_runs, settle_and_tell
 
 MISSED_SECONDS = 10
@@ -72,7 +73,7 @@ _DUE = text("""
     WHERE r.status = 'pending' AND NOT r.ready
       AND r.not_before BETWEEN CAST(:now AS timestamptz) - interval '60 seconds' AND CAST(:now AS timestamptz)
       -- a stop of the session is open: closing it makes the run ready
-      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id)
+      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
       -- it waits behind an earlier one: that one's end makes it ready
       AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
                       AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
@@ -84,7 +85,7 @@ _MISSED = text("""
     SELECT DISTINCT r.session_id FROM runs r
     WHERE r.status = 'pending' AND NOT r.ready
       AND (r.not_before IS NULL OR r.not_before <= CAST(:now AS timestamptz))
-      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id)
+      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
       AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
                       AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
     LIMIT :most
@@ -269,7 +270,7 @@ _OVERDUE_IDLE_STOPS = text("""
     SELECT c.session_id FROM stop_commands c LEFT JOIN runners n ON n.runner_id = c.runner_id
     JOIN unnest(CAST(:told AS integer[]), CAST(:due AS timestamptz[])) AS w(told, due)
         ON w.told = coalesce(n.told_interval, 0)
-    WHERE c.deadline_at <= CAST(:now AS timestamptz) AND c.deadline_at <= w.due
+    WHERE NOT c.superseded AND c.deadline_at <= CAST(:now AS timestamptz) AND c.deadline_at <= w.due
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = c.session_id
                       AND r.status IN ('claimed', 'running', 'stopping'))
     ORDER BY c.deadline_at LIMIT :most
@@ -287,6 +288,12 @@ def give_up_idle_stops(one: Pass) -> Done:
     alive = {name for name in ended if held.sessions[name].runner_id is not None}
     settle_and_tell(one.conn, [idle_stopped(name) if name in alive else Effect(name) for name in ended])
     return Done({"idle stops given up": len(ended)}, len(found) >= one.most)
+
+
+def drop_superseded_stops(one: Pass) -> Done:
+    """Give up telling runners to end processes whose session goes on elsewhere."""
+    dropped = one.find(DROP_SUPERSEDED)
+    return Done({"superseded stops dropped": len(dropped)}, len(dropped) >= one.most)
 
 
 def each_session_once(held: Held, run_ids: Sequence[str], due: Callable[[HeldRun], bool]) -> list[HeldRun]:

@@ -17,6 +17,7 @@ from models.rounds import in_rounds
 from models.settle import Effect, Live
 from models.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, SessionStatus, StopCause
 from models.stop import close_stops, read_stops
+from models.superseded import end_former_processes
 from models.texts import storable_error
 from models.transitions import Held, HeldRun, Move, hold_runs, move_runs, refresh_sessions, settle_and_tell
 
@@ -174,6 +175,7 @@ def _apply(
     close_stops(conn, closed)
     moves = [decision for decision in decisions if isinstance(decision, Move)]
     set_parents(conn, held, moves, limits.max_depth)
+    end_former_processes(conn, held, moves, limits)
     moved = move_runs(conn, moves)
     settle_and_tell(conn, effects)
     record_acts(conn, _acts(held, items, decisions, known))

@@ -61,7 +61,7 @@ _SETTLE = text("""
             CASE WHEN e.outcome IS NULL OR (e.unless_live AND s.runner_id IS NOT NULL) THEN s.last_outcome
                  ELSE e.outcome END AS last_outcome,
             active.status AS active, active.claim_token AS active_token,
-            EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = e.session_id) AS stop_open,
+            EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = e.session_id AND NOT c.superseded) AS stop_open,
             next.run_id AS next_run, next.status AS next_status, next.ready AS next_ready,
             next.not_before IS NULL OR next.not_before <= now() AS due
         FROM effect e

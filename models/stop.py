@@ -82,16 +82,16 @@ _OPEN = text("""
     ORDER BY o.session_id
     ON CONFLICT (session_id) DO UPDATE
     SET runner_id = excluded.runner_id, registration = excluded.registration, run_id = excluded.run_id,
-        created_at = now(), sent_at = NULL, deadline_at = excluded.deadline_at
-    WHERE c.registration <> excluded.registration
+        created_at = now(), sent_at = NULL, deadline_at = excluded.deadline_at, superseded = false
+    WHERE c.registration <> excluded.registration OR c.superseded
     RETURNING session_id
 """)
 
-_CLOSE = text("DELETE FROM stop_commands WHERE session_id = ANY(CAST(:sessions AS text[]))")
+_CLOSE = text("DELETE FROM stop_commands WHERE session_id = ANY(CAST(:sessions AS text[])) AND NOT superseded")
 
 _OPEN_ONES = text("""
     SELECT session_id, runner_id, registration, run_id FROM stop_commands
-    WHERE session_id = ANY(CAST(:sessions AS text[]))
+    WHERE session_id = ANY(CAST(:sessions AS text[])) AND NOT superseded
 """)
 
 _TOLD_INTERVALS = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runners AS text[]))")

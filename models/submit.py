@@ -36,7 +36,8 @@ class NewRun:
     """One submission. ``parameters`` and ``scope`` are JSON text; times in seconds; ids made before the first try.
 
     ``session_id`` is what the client gave; ``new_session_id`` is used when a start gives none. ``not_before`` and
-    ``delay_seconds`` are two ways to say the same, the latter from the database's now.
+    ``delay_seconds`` are two ways to say the same, the latter from the database's now. Without ``affinity`` a resume
+    goes to any runner, wherever its session lives.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class NewRun:
     scope: str | None = None
     execution_mode: str = "sync"
     additional_demands: Demands = NO_DEMANDS
+    affinity: bool = True
     priority: int = 0
     not_before: datetime | None = None
     delay_seconds: float | None = None
@@ -151,8 +153,8 @@ def _ensure_demands(conn: Connection, items: Sequence[NewRun]) -> dict[str, int]
 
 
 def _demands(item: NewRun, session: Row[Any] | None) -> Demands:
-    if item.type is RunType.RESUME and session is not None:
-        return resume_demands(session).merged(item.additional_demands)
+    if item.type is RunType.RESUME and item.affinity and session is not None:
+        return resume_demands(session, item.additional_demands)
     return _start_demands(item.additional_demands)
 
 
@@ -161,10 +163,11 @@ def _start_demands(additional: Demands) -> Demands:
     return Demands(executor_type=AUTONOMOUS).merged(additional)
 
 
-def resume_demands(session: Row[Any]) -> Demands:
-    """Return what every resume of the session asks for: its affinity first."""
-    affinity = Demands(hostname=session.hostname, executor_profile=session.executor_profile)
-    return affinity.merged(Demands(executor_type=AUTONOMOUS))
+def resume_demands(session: Row[Any], additional: Demands = NO_DEMANDS) -> Demands:
+    """Return what a resume of the session demands: its affinity first, but for a hostname that the request names."""
+    hostname = session.hostname if additional.hostname is None else additional.hostname
+    affinity = Demands(hostname=hostname, executor_profile=session.executor_profile)
+    return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(additional)
 
 
 def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str, int], max_depth: int) -> list[Result]:

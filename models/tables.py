@@ -299,6 +299,7 @@ stop_commands = Table(
     moment("created_at", default=True),
     moment("sent_at"),
     moment("deadline_at", nullable=False),
+    Column("superseded", Boolean, nullable=False, server_default="false"),
     Index("ix_stop_commands_runner", "runner_id"),
     Index("ix_stop_commands_deadline", "deadline_at"),
 )

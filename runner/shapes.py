@@ -23,7 +23,8 @@ class Demands(TypedDict, total=False):
 class RunRequest:
     """A submission (PROTOCOL, Submission). What is None is not sent: the coordinator's default holds.
 
-    `not_before` is a time, or seconds from now; all other times are seconds.
+    `not_before` is a time, or seconds from now; all other times are seconds. `affinity` False resumes a session on any
+    runner, wherever it lives.
     """
 
     parameters: dict[str, Any]
@@ -35,6 +36,7 @@ class RunRequest:
     scope: dict[str, Any] | None = None
     execution_mode: Literal["sync", "async_poll", "async_callback"] | None = None
     additional_demands: Demands | None = None
+    affinity: bool | None = None
     priority: int | None = None
     not_before: datetime | float | None = None
     max_attempts: int | None = None

@@ -161,3 +161,22 @@ def test_an_option_behind_the_command_is_the_command_s(coordination: Coordinatio
     run_id, session_id = coordination.submit("x")
     coordination.until(run_id)
     eventually(lambda: coordination.lines(session_id) == ["--name"])
+
+
+def test_session_of_a_host_that_is_gone_is_resumed_anywhere(coordination: Coordination) -> None:
+    """`--anywhere` drops its affinity, `--hostname` wins over it; neither goes with a new session."""
+    first = json.loads(coordination.command("submit", "first", "--session", "mine", "--json").stdout)
+    assert coordination.ask("PATCH", "/sessions/mine/metadata", {"hostname": "gone", "executor_profile": "p"})["ok"]
+    plain = {"executor_type": "autonomous", "tags": []}
+    wanted = {
+        (): plain | {"hostname": "gone", "executor_profile": "p"},
+        ("--hostname", "new"): plain | {"hostname": "new", "executor_profile": "p"},
+        ("--anywhere",): plain,
+        ("--anywhere", "--hostname", "new"): plain | {"hostname": "new"},
+    }
+    for options, demands in wanted.items():
+        done = coordination.command("submit", "again", "--resume", "mine", *options, "--json")
+        assert coordination.run(json.loads(done.stdout)["run_id"])["demands"] == demands, options
+    refused = coordination.command("submit", "x", "--session", "other", "--anywhere")
+    assert (refused.returncode, "--resume" in refused.stderr) == (2, True)
+    assert first["session_id"] == "mine"

@@ -191,8 +191,29 @@ def test_demands_are_merged_affinity_first_then_autonomous_then_the_requests(tru
         "executor_type": "autonomous",
         "tags": ["a", "b"],
     }
-    assert resumed.demands == {**started.demands, "hostname": "home", "executor_profile": "special"}
+    assert resumed.demands == {**started.demands, "executor_profile": "special"}
     assert truth.run(truth.start().run_id).demands == {"executor_type": "autonomous", "tags": []}
+
+
+def test_hostname_of_a_resume_wins_over_affinity_and_nothing_else_does(truth: Truth) -> None:
+    """A container that was recreated has another hostname."""
+    truth.start(session_id="mine")
+    affine(truth, "mine")
+    plain = {"executor_profile": "special", "executor_type": "autonomous", "tags": []}
+
+    named = truth.resume("mine", additional_demands=Demands(hostname="new", executor_profile="other"))
+    assert truth.run(named.run_id).demands == {"hostname": "new", **plain}
+    assert truth.run(truth.resume("mine").run_id).demands == {"hostname": "home", **plain}
+
+
+def test_resume_without_affinity_goes_to_any_runner(truth: Truth) -> None:
+    """The session's host and profile are dropped; what the request names holds."""
+    truth.start(session_id="mine")
+    affine(truth, "mine")
+    anywhere = truth.resume("mine", affinity=False, additional_demands=Demands(tags=("gpu",)))
+
+    assert truth.run(anywhere.run_id).demands == {"executor_type": "autonomous", "tags": ["gpu"]}
+    assert truth.run(truth.start(affinity=False).run_id).demands == {"executor_type": "autonomous", "tags": []}
 
 
 def test_equal_demands_are_one_profile_however_they_are_written(truth: Truth) -> None:

@@ -19,6 +19,7 @@ def test_a_submission_says_only_what_was_asked_for() -> None:
         "not_before": 1.5,
         "labels": {"a": "b"},
     }
+    assert RunRequest(parameters={}, affinity=False).body()["affinity"] is False
 
 
 def test_a_time_is_sent_with_its_offset() -> None:

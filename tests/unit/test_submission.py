@@ -41,6 +41,14 @@ def test_empty_demands_ask_for_nothing() -> None:
     assert run_of(additional_demands={"hostname": "h", "tags": ["t"]}).additional_demands == Demands("h", tags=("t",))
 
 
+def test_resume_may_drop_the_affinity_of_its_session() -> None:
+    """It keeps it unless the request says otherwise, in so many words."""
+    assert run_of(type="resume_session", session_id="s").affinity
+    assert not run_of(type="resume_session", session_id="s", affinity=False).affinity
+    with pytest.raises(Invalid):
+        run_of(type="resume_session", session_id="s", affinity="false")
+
+
 def test_the_same_body_in_another_order_has_the_same_hash() -> None:
     """Bodies of one key are compared as parsed JSON."""
     a = run_of(key="k", scope={"a": 1, "b": {"c": 2, "d": 3}})
