@@ -281,6 +281,7 @@ SESSION_REPORTED: Final[Answers] = {
 }
 _HEARD: Final = _answer("Alive; end the runs of `not_yours`", {"ok": True, "not_yours": [_RUN["run_id"]]})
 HEARD: Final[Answers] = {200: _HEARD, **_NO_RUNNER, **AWAY}
+RUNNER_PAGE: Final = RUN_FILTERS[-2:]
 RUNNERS: Final[Answers] = {
     200: _answer(
         "Those that have not left and are not forgotten",
@@ -302,9 +303,12 @@ RUNNERS: Final[Answers] = {
                     "runs_in_hand": 1,
                     "lost": False,
                 }
-            ]
+            ],
+            "next_cursor": _PAGE["next_cursor"],
         },
     ),
+    **_BAD_CURSOR,
+    422: INVALID[422],
     **AWAY,
 }
 LEAVE: Final = (("self", "boolean", "Leave now instead of being told on the next poll"),)

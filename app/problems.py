@@ -130,6 +130,14 @@ def _duplicate_runner(error: errors.DuplicateRunner) -> Problem:
     return Problem(409, detail)
 
 
+def _too_many_demands(error: errors.TooManyDemands) -> dict[str, Any]:
+    message = (
+        f"At most {error.limit} distinct sets of demands are allowed; use one again, "
+        "or come again when some have not been used for a day"
+    )
+    return {"type": "too_many_demands", "loc": ["body", "additional_demands"], "msg": message}
+
+
 _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.NotFound: _not_found,
     errors.SessionExists: lambda error: Problem(409, f"Session '{error.session_id}' already exists"),
@@ -142,6 +150,7 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.TooDeep: lambda error: Problem(
         400, f"Session would be nested {error.depth} levels deep; at most {error.limit} are allowed"
     ),
+    errors.TooManyDemands: lambda error: Problem(422, [_too_many_demands(error)]),
     errors.KeyReused: lambda _: Problem(409, "Idempotency-Key was used with another body"),
     errors.Unstorable: lambda error: Problem(422, [{"type": "unstorable", "loc": ["body"], "msg": error.reason}]),
     errors.StaleClaim: _stale_claim,

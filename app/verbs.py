@@ -59,7 +59,7 @@ class Verbs:
         work = (Actor.DISPATCH, Actor.BROADCAST)
         news = (Actor.BROADCAST,)
         ends = (*work, Actor.CALLBACKS)
-        submit = partial(submit_runs, max_depth=limits.max_depth)
+        submit = partial(submit_runs, max_depth=limits.max_depth, most_demands=settings.demands_per_owner)
         report = partial(report_runs, limits=limits)
         self.submit = self._queue(submit, work)
         self.submit_bulk = self._queue(submit, work, gather=None)

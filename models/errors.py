@@ -94,6 +94,13 @@ class DuplicateRunner(CoordinatorError):
 
 
 @dataclass(frozen=True)
+class TooManyDemands(CoordinatorError):
+    """The caller's runs use as many distinct sets of demands as it may have."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
 class StopSessionFirst(CoordinatorError):
     """A session with something alive in it cannot be deleted."""
 

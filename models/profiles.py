@@ -5,10 +5,12 @@ import hashlib
 import json
 import threading
 import time
+from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import Connection, Engine, Row, text
 
@@ -102,24 +104,37 @@ _TOUCH = text("""
 
 # Whoever comes second waits here for the first, and sees its row in the next statement.
 _ADD = text("""
-    INSERT INTO demand_profiles (hash, hostname, project_dir, executor_profile, executor_type, tags)
+    INSERT INTO demand_profiles (hash, hostname, project_dir, executor_profile, executor_type, tags, made_by)
     SELECT p.hash, p.hostname, p.project_dir, p.executor_profile, p.executor_type,
-           ARRAY(SELECT jsonb_array_elements_text(CAST(p.tags AS jsonb)))
+           ARRAY(SELECT jsonb_array_elements_text(CAST(p.tags AS jsonb))), p.made_by
     FROM unnest(CAST(:hashes AS text[]), CAST(:hostnames AS text[]), CAST(:project_dirs AS text[]),
-                CAST(:profiles AS text[]), CAST(:types AS text[]), CAST(:tags AS text[]))
-         AS p(hash, hostname, project_dir, executor_profile, executor_type, tags)
+                CAST(:profiles AS text[]), CAST(:types AS text[]), CAST(:tags AS text[]),
+                CAST(:makers AS text[]))
+         AS p(hash, hostname, project_dir, executor_profile, executor_type, tags, made_by)
     ORDER BY p.hash
     ON CONFLICT (hash) DO NOTHING
 """)
 
 
-def ensure_profiles(conn: Connection, demands: Iterable[Demands]) -> dict[str, int]:
+_MADE = text("""
+    SELECT made_by, count(*) AS number FROM demand_profiles WHERE made_by = ANY(CAST(:makers AS text[]))
+    GROUP BY made_by
+""")
+
+
+def ensure_profiles(
+    conn: Connection, demands: Iterable[Demands], makers: Sequence[str | None] = (), most: int = 0
+) -> dict[str, int]:
     """Return the profile id of each distinct set by its hash, adding those that are new; first in the lock order.
+
+    ``makers`` says for each of the demands whose it is. One that is new is left out, also of the answer, when its maker
+    has ``most`` already; None and 0 are not bounded. Transactions at the same moment do not see each other's.
 
     What was used within the hour is out of the reach of upkeep for long, and remembered for half a minute with the
     connection: a server that has lost it, restored or failed over, is met by other connections.
     """
-    wanted = {one.hash: one for one in demands}
+    asked = list(demands)
+    wanted = {one.hash: one for one in asked}
     found = _remembered(conn, wanted)
     unknown = [one for one in wanted if one not in found]
     if not unknown:
@@ -133,7 +148,9 @@ def ensure_profiles(conn: Connection, demands: Iterable[Demands]) -> dict[str, i
         found.update({row.hash: row.profile_id for row in conn.execute(_TOUCH, {"hashes": stale})})
     missing = sorted(wanted.keys() - found.keys())
     if missing:
-        _add(conn, [wanted[one] for one in missing])
+        whose = _makers(conn, missing, asked, makers, most)
+        missing = [one for one in missing if one in whose]
+        _add(conn, [wanted[one] for one in missing], [whose[one] for one in missing])
         found.update({row.hash: row.profile_id for row in conn.execute(_FIND, {"hashes": missing})})
     return found
 
@@ -152,7 +169,26 @@ def _remember(conn: Connection, found: Mapping[str, int]) -> None:
     known.update({one: (profile_id, now) for one, profile_id in found.items()})
 
 
-def _add(conn: Connection, sets: Sequence[Demands]) -> None:
+def _makers(
+    conn: Connection, missing: Sequence[str], asked: Sequence[Demands], makers: Sequence[str | None], most: int
+) -> dict[str, str | None]:
+    """Return for each new set who makes it; sets that nobody may make are not in it."""
+    if not makers or not most:
+        return dict.fromkeys(missing)
+    wishes = [(one.hash, maker) for one, maker in zip(asked, makers, strict=True)]
+    owners = sorted({maker for _, maker in wishes if maker is not None})
+    made = {row.made_by: row.number for row in conn.execute(_MADE, {"makers": owners})} if owners else {}
+    new, found = set(missing), dict[str, str | None]()
+    for one, maker in wishes:
+        if one not in new or one in found or made.get(maker, 0) >= most:
+            continue
+        found[one] = maker
+        if maker is not None:
+            made[maker] = made.get(maker, 0) + 1
+    return found
+
+
+def _add(conn: Connection, sets: Sequence[Demands], makers: Sequence[str | None]) -> None:
     conn.execute(
         _ADD,
         {
@@ -162,6 +198,7 @@ def _add(conn: Connection, sets: Sequence[Demands]) -> None:
             "profiles": [one.executor_profile for one in sets],
             "types": [one.executor_type for one in sets],
             "tags": [json.dumps(sorted(set(one.tags))) for one in sets],
+            "makers": list(makers),
         },
     )
 
@@ -175,32 +212,42 @@ _NEWER = text("""
 """)
 
 
+_THERE = text("SELECT profile_id FROM demand_profiles")
+
+
 @dataclass(slots=True)
 class _Matches:
     """The profiles one registration satisfies, evaluated up to place ``upto`` of the known ones."""
 
     upto: int = 0
     profile_ids: frozenset[int] = frozenset()
+    used_at: float = 0.0
 
 
 class MatchSets:
     """Which profiles each registration satisfies, remembered by this process for one database.
 
     Profiles never change and registrations never change what they offer, so nothing remembered goes wrong; a profile
-    that upkeep removed has no runs and finds nothing. Ids become visible in the order of commits, not in their own.
+    that upkeep removed has no runs and finds nothing, and is forgotten within a minute. Equal sets of registrations are
+    kept once. Ids become visible in the order of commits, not in their own.
     """
 
     MOST_REGISTRATIONS = 20_000
     # An id that was skipped belongs to a transaction that has not been committed yet, or never will be.
     MOST_SKIPPED = 1_000
     SKIPPED_SECONDS = 600.0
+    FORGET_SECONDS = 60.0
+    # A registration that nobody has asked about for so long.
+    UNUSED_SECONDS = 3600.0
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: list[tuple[int, Demands]] = []
         self._newest = 0
         self._skipped: dict[int, float] = {}
-        self._matches: dict[int, _Matches] = {}
+        self._matches: OrderedDict[int, _Matches] = OrderedDict()
+        self._shared: WeakValueDictionary[int, frozenset[int]] = WeakValueDictionary()
+        self._forgot_at = time.monotonic()
 
     def refresh(self, conn: Connection, newest: int | None = None) -> None:
         """Read the profiles that were not there before: newer ones, and older ones whose transaction took longer.
@@ -208,6 +255,9 @@ class MatchSets:
         ``newest`` is the highest id there is, when the caller knows it: then there may be nothing to read.
         """
         now = time.monotonic()
+        if now - self._forgot_at >= self.FORGET_SECONDS:
+            self._forgot_at = now
+            self._forget(conn, now)
         with self._lock:
             self._skipped = {one: at for one, at in self._skipped.items() if now - at < self.SKIPPED_SECONDS}
             if newest is not None and newest <= self._newest and not self._skipped:
@@ -229,15 +279,39 @@ class MatchSets:
     def of(self, offer: Offer) -> frozenset[int]:
         """Return the ids of the known profiles that the offer satisfies."""
         with self._lock:
-            if len(self._matches) > self.MOST_REGISTRATIONS:
-                self._matches.clear()
             matches = self._matches.setdefault(offer.registration, _Matches())
+            self._matches.move_to_end(offer.registration)
+            matches.used_at = time.monotonic()
+            if len(self._matches) > self.MOST_REGISTRATIONS:
+                self._matches.popitem(last=False)
             if matches.upto == len(self._known):
                 return matches.profile_ids
             newer = self._known[matches.upto :]
-            matches.profile_ids |= {profile_id for profile_id, demands in newer if offer.satisfies(demands)}
+            more = {profile_id for profile_id, demands in newer if offer.satisfies(demands)}
+            matches.profile_ids = self._kept_once(matches.profile_ids | more)
             matches.upto = len(self._known)
             return matches.profile_ids
+
+    def _forget(self, conn: Connection, now: float) -> None:
+        """Drop the profiles that upkeep has removed, and registrations that are not asked about any more."""
+        with self._lock:
+            known = [profile_id for profile_id, _ in self._known]
+        # What was known before this statement is visible to it, unless it was removed.
+        there = set(conn.execute(_THERE).scalars()) if known else set()
+        gone = {profile_id for profile_id in known if profile_id not in there}
+        with self._lock:
+            places = [place for place, (profile_id, _) in enumerate(self._known) if profile_id in gone]
+            self._known = [one for one in self._known if one[0] not in gone]
+            for registration, matches in list(self._matches.items()):
+                if now - matches.used_at >= self.UNUSED_SECONDS:
+                    del self._matches[registration]
+                elif places:
+                    matches.upto -= bisect_left(places, matches.upto)
+                    matches.profile_ids = self._kept_once(matches.profile_ids - gone)
+
+    def _kept_once(self, profile_ids: frozenset[int]) -> frozenset[int]:
+        same = self._shared.setdefault(hash(profile_ids), profile_ids)
+        return same if same == profile_ids else profile_ids
 
 
 def demands_of(row: Row[Any]) -> Demands:

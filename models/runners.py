@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Row, text
 
 from models.audit import Act, Done, answered_for, record_acts
 from models.base import ADMIN, DEFAULT_LIMITS, Caller, Limits
-from models.errors import NotFound, RunnerNotRegistered
+from models.errors import BadCursor, NotFound, RunnerNotRegistered
 from models.former import LEFT, Ended, end_holdings, holdings, registrations
+from models.lists import Key, parse_key, write_key
 from models.parking import drop_polls
 from models.reach import acts_for
 from models.transitions import Held, hold_runs
@@ -329,15 +330,25 @@ _LIST = text("""
     JOIN (SELECT t.told_interval, silent_before(greatest(CAST(:stale_after AS float), 2 * t.told_interval))
           FROM (SELECT DISTINCT told_interval FROM runners) t) told(told_interval, silent_before)
         ON told.told_interval = n.told_interval
-    LEFT JOIN (SELECT runner_id, count(*) AS runs FROM runs
-               WHERE status IN ('claimed', 'running', 'stopping') GROUP BY runner_id) hand
-        ON hand.runner_id = n.runner_id
+    LEFT JOIN LATERAL (SELECT count(*) AS runs FROM runs r
+                       WHERE r.runner_id = n.runner_id AND r.status IN ('claimed', 'running', 'stopping')) hand ON true
     WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
       AND (n.last_seen > now() - make_interval(secs => :forget)
            OR n.last_seen >= (SELECT silent_before(CAST(:forget AS float))))
       AND (CAST(:subject AS text) IS NULL OR n.owner IS NULL OR n.owner = CAST(:subject AS text))
+      AND (CAST(:after_row AS text) IS NULL
+           OR (n.registered_at, n.runner_id) > (CAST(:after_moment AS timestamptz), CAST(:after_row AS text)))
     ORDER BY n.registered_at, n.runner_id
+    LIMIT CAST(:most AS bigint)
 """)
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerPage:
+    """Runners, and how to ask for the next ones."""
+
+    runners: list[RunnerInfo]
+    next_cursor: str | None
 
 
 def list_runners(conn: Connection, subject: str | None = None, *, limits: Limits = DEFAULT_LIMITS) -> list[RunnerInfo]:
@@ -345,6 +356,36 @@ def list_runners(conn: Connection, subject: str | None = None, *, limits: Limits
 
     With a ``subject`` only those it may act for.
     """
-    parameters = {"stale_after": limits.stale_after, "forget": limits.forget_runner, "subject": subject}
+    return _listed(conn, subject, limits)
+
+
+def page_runners(
+    conn: Connection, subject: str | None, *, limit: int, after: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> RunnerPage | BadCursor:
+    """Return a page of what ``list_runners`` returns; BadCursor for a cursor that is none of ours.
+
+    A walk sees every runner that is there all the time; one that registers again meanwhile may be seen twice.
+    """
+    key = parse_key(after) if after is not None else None
+    if after is not None and key is None:
+        return BadCursor(after)
+    found = _listed(conn, subject, limits, limit + 1, key)
+    shown = found[:limit]
+    more = len(found) > limit
+    return RunnerPage(shown, write_key(shown[-1].registered_at, shown[-1].runner_id) if more else None)
+
+
+def _listed(
+    conn: Connection, subject: str | None, limits: Limits, most: int | None = None, after: Key | None = None
+) -> list[RunnerInfo]:
+    moment, row_id = after or (None, None)
+    parameters = {
+        "stale_after": limits.stale_after,
+        "forget": limits.forget_runner,
+        "subject": subject,
+        "after_moment": moment,
+        "after_row": row_id,
+        "most": most,
+    }
     names = [one.name for one in fields(RunnerInfo)]
     return [RunnerInfo(**{name: getattr(row, name) for name in names}) for row in conn.execute(_LIST, parameters)]

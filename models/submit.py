@@ -19,6 +19,7 @@ from models.errors import (
     ParentOfAnotherOwner,
     SessionExists,
     TooDeep,
+    TooManyDemands,
 )
 from models.feed import EventRow, encode, record_events
 from models.parents import ancestors, heights
@@ -122,18 +123,24 @@ class Plan:
 Result = Submitted | CoordinatorError
 
 
-def submit_runs(conn: Connection, items: Sequence[NewRun], *, max_depth: int = 10) -> list[Result]:
+def submit_runs(
+    conn: Connection, items: Sequence[NewRun], *, max_depth: int = 10, most_demands: int = 0
+) -> list[Result]:
     """Create the runs, and the sessions of starts (PROTOCOL, Submission). Safe to repeat with the same ids.
 
     One result per item, in order. Errors: SessionExists, NotFound (session, parent session), ParentIsDescendant,
-    ParentOfAnotherOwner, TooDeep, KeyReused. A failed item leaves nothing behind, its idempotency key included. Items
-    that concern the same session or key are applied in rounds, in order.
+    ParentOfAnotherOwner, TooDeep, KeyReused, TooManyDemands (new ones of an owner that has ``most_demands`` distinct
+    sets already; 0: any number). A failed item leaves nothing behind, its idempotency key included. Items that concern
+    the same session or key are applied in rounds, in order.
     """
     results: dict[int, Result] = {}
-    profiles = _ensure_demands(conn, items)
+    wanted = _wanted_demands(conn, items)
+    profiles = ensure_profiles(conn, wanted, [item.caller.owner for item in items], most_demands)
     for places in in_rounds_of_many(items, _touches, _reads):
-        batch = [items[place] for place in places]
-        results.update(zip(places, _submit_round(conn, batch, profiles, max_depth), strict=True))
+        allowed = [place for place in places if wanted[place].hash in profiles]
+        results.update((place, TooManyDemands(most_demands)) for place in places if place not in allowed)
+        batch = [items[place] for place in allowed]
+        results.update(zip(allowed, _submit_round(conn, batch, profiles, max_depth), strict=True))
     return [results[place] for place in range(len(items))]
 
 
@@ -145,11 +152,11 @@ def _reads(item: NewRun) -> list[Any]:
     return [] if item.parent_session_id is None else [item.parent_session_id]
 
 
-def _ensure_demands(conn: Connection, items: Sequence[NewRun]) -> dict[str, int]:
-    """Add new demand profiles before any lock is taken, with the affinity the sessions have just now; ids by hash."""
+def _wanted_demands(conn: Connection, items: Sequence[NewRun]) -> list[Demands]:
+    """Return the demands of each item, with the affinity the sessions have just now: before any lock is taken."""
     resumed = [item.own_session for item in items if item.type is RunType.RESUME]
     sessions = submit_rows.look_at_sessions(conn, resumed) if resumed else {}
-    return ensure_profiles(conn, [_demands(item, sessions.get(item.own_session)) for item in items])
+    return [_demands(item, sessions.get(item.own_session)) for item in items]
 
 
 def _demands(item: NewRun, session: Row[Any] | None) -> Demands:

@@ -94,6 +94,8 @@ demand_profiles = Table(
     Column("tags", ARRAY(Text), nullable=False),
     moment("last_used_at", default=True),
     Column("unmatched_since", DateTime(timezone=True), server_default=text("now()")),
+    Column("made_by", Text),
+    Index("ix_profiles_made_by", "made_by", postgresql_where=text("made_by IS NOT NULL")),
 )
 
 runs = Table(

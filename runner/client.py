@@ -36,6 +36,7 @@ from runner.transport import Transport
 
 # The longest a single wait for a run's end may take (PROTOCOL, Submission).
 LONGEST_RUN_WAIT = 60.0
+LARGEST_PAGE = 1000
 
 
 class CoordinatorClient(RunnerCalls):
@@ -224,8 +225,16 @@ class CoordinatorClient(RunnerCalls):
         return feed.items()
 
     async def runners(self) -> list[RunnerInfo]:
-        """All registered runners."""
-        return cast("list[RunnerInfo]", (await self._call("GET", "/runners", expects=("runners",)))["runners"])
+        """All registered runners, read page by page; one that registers again meanwhile is there once."""
+        found: dict[str, RunnerInfo] = {}
+        cursor: str | None = None
+        while True:
+            query = {"limit": LARGEST_PAGE, "cursor": cursor}
+            page = await self._call("GET", "/runners", query=query, expects=("runners",))
+            found.update((one["runner_id"], one) for one in page["runners"])
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return list(found.values())
 
     async def health(self) -> dict[str, Any]:
         """Whether the coordinator is ready; raises Refused 503 while it starts or drains."""

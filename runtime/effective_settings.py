@@ -33,6 +33,7 @@ _UNITS_BY_NAME = {
     "reports_per_minute": "requests",
     "reads_per_second": "reads",
     "streams_per_caller": "streams",
+    "demands_per_owner": "sets",
     "lists_per_caller": "lists",
     "polls_per_runner": "polls",
     "most_connections": "connections",

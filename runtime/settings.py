@@ -166,6 +166,9 @@ class Settings(BaseSettings):
         50, "Reads of a user a second a process; more wait, 1 s at most; 0: any number"
     )
     streams_per_caller: CountOrOff = _about(20, "Streams of one caller a process; the oldest is ended; 0: any number")
+    demands_per_owner: CountOrOff = _about(
+        1000, "Distinct sets of demands of an owner's runs, each until unused for a day; 0: any number"
+    )
     lists_per_caller: CountOrOff = _about(
         20, "Lists of one caller that a process streams at once; more wait 10 s, then 429; 0: any number"
     )

@@ -9,20 +9,32 @@ from starlette.responses import Response
 from app import docs, openapi
 from app.deps import TheCaller, TheWeb
 from app.endpoint import Endpoint
+from app.lenient import encode
+from app.list_answers import Page, answer_list
+from app.lists import wanted
 from app.problems import accepted
 from app.wire import Json, stored
-from models.runners import LeaveRunner, RunnerInfo, list_runners
+from models.runners import LeaveRunner, RunnerInfo, page_runners
 from models.runs import iso
 from models.texts import storable
 
 router = APIRouter(prefix="/runners", tags=["Runners"], route_class=Endpoint)
 
 
-@router.get("", responses=docs.RUNNERS)
-async def read_runners(web: TheWeb, caller: TheCaller) -> Response:
-    """All runners that have not left and are not forgotten; a lost one shows as `stale` with `lost`."""
-    found = await web.reads.read(list_runners, caller.scope, limits=web.limits)
-    return Json({"runners": [_runner_json(runner) for runner in found]})
+@router.get("", responses=docs.RUNNERS, openapi_extra=openapi.query(docs.RUNNER_PAGE))
+async def read_runners(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+    """Runners that have not left and are not forgotten; a lost one shows as `stale` with `lost`. Without `limit` and
+    `cursor` all of them, streamed, up to the list limit.
+    """
+    limit, cursor = wanted(request)
+
+    async def fetch(after: str | None, most: int) -> Page:
+        page = accepted(
+            await web.reads.autocommit(page_runners, caller.scope, limit=most, after=after, limits=web.limits)
+        )
+        return Page([encode(_runner_json(runner)) for runner in page.runners], page.next_cursor, {})
+
+    return await answer_list(request, "runners", fetch, limit, cursor, web.settings.list_limit)
 
 
 @router.delete("/{runner_id}", responses=docs.LEFT, openapi_extra=openapi.query(docs.LEAVE))

@@ -1,5 +1,6 @@
 """Lists over HTTP: long ones are read as their clients take them, and hold a page and a place meanwhile."""
 
+import asyncio
 import json
 import random
 import socket
@@ -11,11 +12,12 @@ import pytest
 
 from app.list_limits import ListLimits
 from models.base import Role
+from runner.client import CoordinatorClient
 from runtime.settings import Settings
 from tests.support.callers import ASKING, bearer, calling, make_key
 from tests.support.truth import Truth, starting
 from tests.support.waiting import eventually
-from tests.support.web import WebInThread, served
+from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 LARGE = 60_000
 
@@ -108,3 +110,39 @@ def test_lists_of_a_process_are_bounded_without_authentication(
             refused = web.client.get("/runs")
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         eventually(lambda: web.client.get("/runs").status_code == 200, what="lists are served again")
+
+
+def test_runners_have_pages_that_the_client_library_follows(client: WebClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As runs and sessions have; without `limit` and `cursor` all of them."""
+    made = [client.register(f"host{n}") for n in range(5)]
+    first = client.get("/runners", limit=2).json()
+    second = client.get("/runners", limit=3, cursor=first["next_cursor"]).json()
+    assert [one["runner_id"] for one in first["runners"] + second["runners"]] == made
+    assert "next_cursor" not in second
+    assert [one["runner_id"] for one in client.get("/runners").json()["runners"]] == made
+    assert client.get("/runners", limit=0).status_code == 422
+    assert client.get("/runners", cursor="none").status_code == 400
+
+    monkeypatch.setattr("runner.client.LARGEST_PAGE", 2)
+
+    async def read() -> list[str]:
+        async with CoordinatorClient(client.url) as library:
+            return [one["runner_id"] for one in await library.runners()]
+
+    assert asyncio.run(read()) == made
+
+
+def test_run_with_one_set_of_demands_too_many_is_422(settings: Settings, truth: Truth) -> None:
+    """The answer says what to change; in a batch the others are accepted."""
+    ann = make_key(truth, Role.USER, "ann")
+    with (
+        served(settings.model_copy(update=ASKING | {"demands_per_owner": 1})) as web,
+        calling(web.client.url, ann) as client,
+    ):
+        client.submit(additional_demands={"tags": ["a"]})
+        body = {"type": "start_session", "parameters": PROMPT, "additional_demands": {"tags": ["b"]}}
+        refused = client.post("/runs", body)
+        assert refused.status_code == 422
+        assert "At most 1 distinct sets of demands" in refused.json()["detail"][0]["msg"]
+        batch = client.post("/runs/batch", {"runs": [body, body | {"additional_demands": {"tags": ["a"]}}]})
+        assert [one["code"] for one in batch.json()["results"]] == [422, 201]

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from models.base import ADMIN, Caller, Role
 from models.claim import claim_runs
+from models.errors import TooManyDemands
 from models.profiles import Demands, MatchSets, match_sets
-from models.submit import NewRun, submit_runs
+from models.submit import NewRun, Submitted, submit_runs
 from models.upkeep import upkeep
 from tests.support.contenders import steppers
 from tests.support.truth import Runner, Truth, accepted, asking, resuming, starting
@@ -234,3 +236,82 @@ def test_a_profile_that_upkeep_removes_at_this_moment_is_made_anew(truth: Truth)
     run_id = accepted(again.result()[0]).run_id
     assert truth.run(run_id).profile_id != first.profile_id
     assert taken(truth, truth.runner()) == [run_id]
+
+
+def profiles_known(sets: MatchSets) -> set[int]:
+    return {profile_id for profile_id, _ in sets._known}
+
+
+def test_removed_profiles_are_forgotten_and_what_comes_later_is_matched(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the list of profiles and in the match set of each registration, wherever the removed ones stood."""
+    runner = truth.runner(tags=list("abcde"))
+    runs = [truth.accept(demanding(Demands(tags=(tag,))))[0].run_id for tag in "abcd"]
+    assert taken(truth, runner, wanted=9) == runs
+    sets = match_sets_of(truth)
+    before = [truth.run(run_id).profile_id for run_id in runs]
+    truth.rows(
+        "UPDATE runs SET status = 'completed', ready = false, completed_at = now() WHERE run_id <> :kept", kept=runs[2]
+    )
+    truth.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
+    truth.do(upkeep)
+    monkeypatch.setattr(sets, "FORGET_SECONDS", 0.0)
+
+    later = truth.accept(demanding(Demands(tags=("e",))))[0].run_id
+    again = truth.accept(demanding(Demands(tags=("a",))))[0].run_id
+    assert set(taken(truth, runner, wanted=9)) == {later, again}
+    assert profiles_known(sets) & set(before) == {before[2]}
+    (matches,) = sets._matches.values()
+    assert matches.profile_ids == profiles_known(sets)
+    assert matches.upto == len(sets._known)
+
+
+def test_equal_match_sets_are_kept_once_and_unused_registrations_go(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet of equal runners holds one set, however many there are."""
+    truth.accept(*[demanding(Demands(tags=(tag,))) for tag in "abc"])
+    fleet = [truth.runner(tags=list("abc")) for _ in range(3)]
+    for runner in fleet:
+        truth.claim(runner)
+    sets = match_sets_of(truth)
+    assert len({id(matches.profile_ids) for matches in sets._matches.values()}) == 1
+
+    monkeypatch.setattr(sets, "FORGET_SECONDS", 0.0)
+    monkeypatch.setattr(sets, "UNUSED_SECONDS", 0.0)
+    truth.claim(fleet[0])
+    assert len(sets._matches) == 1
+
+
+def test_the_registrations_used_longest_ago_go_first(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all of them at once."""
+    sets = match_sets_of(truth)
+    monkeypatch.setattr(sets, "MOST_REGISTRATIONS", 2)
+    fleet = [truth.runner() for _ in range(3)]
+    for runner in (*fleet, fleet[1]):
+        truth.claim(runner)
+    assert list(sets._matches) == [fleet[2].registration, fleet[1].registration]
+
+
+ANN, BOB = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
+
+
+def test_distinct_demands_of_an_owner_are_bounded_until_they_are_unused(truth: Truth) -> None:
+    """Those that are there may be used again, others are not kept from theirs, and nothing of a refused run stays."""
+
+    def submitted(*names: str, caller: Caller = ANN) -> list[Any]:
+        items = [starting(caller=caller, additional_demands=Demands(tags=(name,))) for name in names]
+        return [type(result) for result in truth.submit(*items, most_demands=2)]
+
+    assert submitted("a", "b", "c", "a") == [Submitted, Submitted, TooManyDemands, Submitted]
+    assert submitted("c", "b") == [TooManyDemands, Submitted]
+    assert submitted("c", caller=BOB) == [Submitted]
+    assert submitted("c") == [Submitted]
+    assert submitted("d", "e", "f", caller=ADMIN) == [Submitted] * 3
+    assert truth.count("sessions") == truth.count("runs") == 9
+
+    truth.rows("UPDATE runs SET status = 'completed', ready = false, completed_at = now()")
+    truth.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
+    truth.do(upkeep)
+    assert submitted("x", "y", "z") == [Submitted, Submitted, TooManyDemands]

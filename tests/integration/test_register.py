@@ -5,9 +5,18 @@ from typing import Any
 
 import pytest
 
-from models.errors import DuplicateRunner, RunnerNotRegistered
+from models.errors import BadCursor, DuplicateRunner, RunnerNotRegistered
 from models.register import Registered, RegisterResult, Registration, register_runners
-from models.runners import Heard, LeaveRunner, Touch, deregister_runners, list_runners, touch_runners
+from models.runners import (
+    Heard,
+    LeaveRunner,
+    RunnerPage,
+    Touch,
+    deregister_runners,
+    list_runners,
+    page_runners,
+    touch_runners,
+)
 from tests.support.clocks import counts, fall_silent, pass_time
 from tests.support.contenders import crowd
 from tests.support.reports import accepted, claimed, idle, report, running, say, stop
@@ -214,3 +223,17 @@ def test_a_silent_runner_is_forgotten_after_a_day(truth: Truth) -> None:
     assert truth.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
     assert truth.do(list_runners) == []
     assert enter(truth, offer()).registration > runner.registration
+
+
+def test_walk_through_pages_of_runners_sees_each_once(truth: Truth) -> None:
+    """In the order of registration; a cursor that is none is refused."""
+    made = [truth.runner().runner_id for _ in range(5)]
+    seen: list[str] = []
+    cursor: str | None = None
+    for _ in range(3):
+        page = truth.do(page_runners, None, limit=2, after=cursor)
+        assert isinstance(page, RunnerPage)
+        seen += [info.runner_id for info in page.runners]
+        cursor = page.next_cursor
+    assert (seen, cursor) == (made, None)
+    assert truth.do(page_runners, None, limit=2, after="none") == BadCursor("none")

@@ -61,8 +61,8 @@ class Truth:
 
     # clients
 
-    def submit(self, *items: NewRun, max_depth: int = 10) -> list[Submitted | CoordinatorError]:
-        return self.do(submit_runs, items, max_depth=max_depth)
+    def submit(self, *items: NewRun, max_depth: int = 10, most_demands: int = 0) -> list[Submitted | CoordinatorError]:
+        return self.do(submit_runs, items, max_depth=max_depth, most_demands=most_demands)
 
     def accept(self, *items: NewRun) -> list[Submitted]:
         """Submit what nobody can object to."""

@@ -1,0 +1,22 @@
+"""Demand profiles keep whose submission made them, so that the distinct ones of an owner can be bounded."""
+
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the column, empty: profiles of the version before count for nobody."""
+    op.execute("""
+        SET LOCAL lock_timeout = '2s';
+        ALTER TABLE demand_profiles ADD COLUMN made_by text;
+        CREATE INDEX ix_profiles_made_by ON demand_profiles (made_by) WHERE made_by IS NOT NULL;
+    """)
+
+
+def downgrade() -> None:
+    """Back to profiles of nobody."""
+    op.execute("SET LOCAL lock_timeout = '2s'; ALTER TABLE demand_profiles DROP COLUMN made_by")
