@@ -116,6 +116,7 @@ _ADD = text("""
 """)
 
 
+# All profiles are looked at, when a submission brings a new one: there are thousands of them, not millions.
 _MADE = text("""
     SELECT made_by, count(*) AS number FROM demand_profiles WHERE made_by = ANY(CAST(:makers AS text[]))
     GROUP BY made_by

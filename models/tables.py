@@ -95,7 +95,6 @@ demand_profiles = Table(
     moment("last_used_at", default=True),
     Column("unmatched_since", DateTime(timezone=True), server_default=text("now()")),
     Column("made_by", Text),
-    Index("ix_profiles_made_by", "made_by", postgresql_where=text("made_by IS NOT NULL")),
 )
 
 runs = Table(

@@ -10,11 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the column, empty: profiles of the version before count for nobody."""
-    op.execute("""
-        SET LOCAL lock_timeout = '2s';
-        ALTER TABLE demand_profiles ADD COLUMN made_by text;
-        CREATE INDEX ix_profiles_made_by ON demand_profiles (made_by) WHERE made_by IS NOT NULL;
-    """)
+    op.execute("SET LOCAL lock_timeout = '2s'; ALTER TABLE demand_profiles ADD COLUMN made_by text")
 
 
 def downgrade() -> None:
