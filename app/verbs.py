@@ -13,7 +13,7 @@ from models.claim import Ask
 from models.delete import delete_sessions
 from models.deliveries import confirm_deliveries, release_claims
 from models.errors import CoordinatorError
-from models.events import append_events
+from models.events import LeftOut, NewEvent, StoredEvent, append_events
 from models.give_back import give_back_runs
 from models.poll_stops import tell_stops, untell
 from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
@@ -66,8 +66,11 @@ class Verbs:
         self.report = self._reporting(report)
         self.report_bulk = self._reporting(report, gather=None)
         self.give_back = self._queue(partial(give_back_runs, limits=limits), ends)
-        self.append = self._queue(append_events, news, alone=True)
-        self.append_bulk = self._queue(append_events, news, gather=None, alone=True)
+        append: Verb[NewEvent, StoredEvent | LeftOut] = partial(append_events, run_events_max=settings.run_events_max)
+        self.append: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(append, news, alone=True)
+        self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(
+            append, news, gather=None, alone=True
+        )
         self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), ends, count=self._wakes)
         self.stop_runs = self._queue(partial(stop_runs, limits=limits), ends, count=self._wakes)
         self.bind = self._queue(bind_sessions, news)

@@ -1,6 +1,6 @@
 """A session's own timeline: events that runners write, stored once each, and their list in feed order."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 from models.base import Caller, Role, uuid7
 from models.cursors import lost, parse_cursor, write_cursor
 from models.errors import BadCursor, NotFound, StaleClaim
+from models.event_counts import STORE_BOUNDED, bounds
 from models.feed import FeedHead
 from models.reach import in_reach, reach, whose
 
@@ -66,12 +67,17 @@ class EventPage:
     feed_cursor: str
 
 
-AppendResult: TypeAlias = StoredEvent | NotFound | StaleClaim
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The event was accepted, but its run has as many as may be stored; the run's own events say so once."""
+
+
+AppendResult: TypeAlias = StoredEvent | LeftOut | NotFound | StaleClaim
 
 # The runs that the tokens may be of, then the sessions, are locked as weakly as keeps a change of claim and a delete
 # out: batches of events do not wait for each other. A lock shows the row as it is when it is had, not as it is in the
 # statement's snapshot, so a claim that ended while this waited is seen to have ended.
-_APPEND = text("""
+_JUDGED = """
     WITH item AS MATERIALIZED (
         SELECT i.*,
             -- needs no lock: a run stays in its session, and goes with it; the session is compared outside of the
@@ -110,17 +116,22 @@ _APPEND = text("""
         JOIN held ON held.session_id = i.session_id AND (i.owner IS NULL OR held.owner = i.owner)
         LEFT JOIN claim active ON active.session_id = i.session_id AND active.active
         LEFT JOIN claim its ON its.session_id = i.session_id AND its.claim_token = i.claim_token
-    ), stored AS (
+    )
+"""
+_STORE = """
+    , stored AS (
         INSERT INTO events (kind, session_id, frame, owner, run_id, event_type, event_uid)
         SELECT 'event', session_id, CAST((CAST(:frames AS text[]))[place] AS json), owner, run_id,
             (CAST(:types AS text[]))[place], event_uid
         FROM judged WHERE current ORDER BY place
         ON CONFLICT (event_uid) DO NOTHING RETURNING event_uid, id
     )
-    SELECT place, session_id, quiet, active_run, status, current, event_uid, NULL AS id FROM judged
+    SELECT place, session_id, quiet, active_run, status, current, event_uid, NULL AS id, true AS kept FROM judged
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, id FROM stored
-""")
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, id, NULL FROM stored
+"""
+_APPEND = text(_JUDGED + _STORE)
+_APPEND_BOUNDED = text(_JUDGED + STORE_BOUNDED)
 
 _IDS = text("SELECT event_uid, id FROM events WHERE event_uid = ANY(CAST(:uids AS text[]))")
 
@@ -133,30 +144,34 @@ _SIGN = text("""
 """)
 
 
-def append_events(conn: Connection, items: Sequence[NewEvent]) -> list[AppendResult]:
+def append_events(conn: Connection, items: Sequence[NewEvent], *, run_events_max: int = 0) -> list[AppendResult]:
     """Store events in item order (PROTOCOL, Sessions); one with the key of a stored one is that one. Safe to repeat.
 
     An event belongs to the run whose token it carries; without a token to the run that it names, if that is one of the
     session; else to the run that is claimed, running or stopping at that moment; else to the session alone.
-    NotFound for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session. One
+    NotFound for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session. LeftOut
+    for what a run of ``run_events_max`` stored events (0: any number) may not add (``models.event_counts``). One
     statement, in autocommit one round trip; one more each for what was stored before and for sessions long quiet.
     """
     reached = reach(conn, [(item.caller, item.session_id) for item in items])
     results: list[AppendResult] = [NotFound("session", item.session_id) for item in items]
     places = [place for place, item in enumerate(items) if in_reach(item.caller, item.session_id, reached)]
-    rows = _append(conn, [items[place] for place in places])
+    rows = _append(conn, [items[place] for place in places], run_events_max)
     judged = [row for row in rows if row.id is None]
     ids = {row.event_uid: row.id for row in rows if row.id is not None}
-    ids.update(_stored_before(conn, {row.event_uid for row in judged if row.current} - ids.keys()))
+    ids.update(_stored_before(conn, {row.event_uid for row in judged if row.current and row.kept} - ids.keys()))
     for row in judged:
-        place = places[row.place - 1]
-        results[place] = (
-            StoredEvent(ids[row.event_uid]) if row.current else StaleClaim(row.active_run or "", row.status or "")
-        )
+        results[places[row.place - 1]] = _result(row, ids)
     quiet = sorted({row.session_id for row in judged if row.current and row.quiet})
     if quiet:
         conn.execute(_SIGN, {"sessions": quiet})
     return results
+
+
+def _result(row: Row[Any], ids: Mapping[str, int]) -> AppendResult:
+    if not row.current:
+        return StaleClaim(row.active_run or "", row.status or "")
+    return StoredEvent(ids[row.event_uid]) if row.kept else LeftOut()
 
 
 def _stored_before(conn: Connection, uids: Collection[str]) -> dict[str, int]:
@@ -169,7 +184,7 @@ def _stored_before(conn: Connection, uids: Collection[str]) -> dict[str, int]:
     return ids
 
 
-def _append(conn: Connection, items: Sequence[NewEvent]) -> Sequence[Row[Any]]:
+def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) -> Sequence[Row[Any]]:
     """Store those that may be stored; returns a row for each whose session its caller may know of, and one for each
     that was stored now, with its ``id``.
     """
@@ -185,6 +200,8 @@ def _append(conn: Connection, items: Sequence[NewEvent]) -> Sequence[Row[Any]]:
         "frames": [item.frame for item in items],
         "types": [item.event_type for item in items],
     }
+    if run_events_max:
+        return conn.execute(_APPEND_BOUNDED, values | bounds(run_events_max)).all()
     return conn.execute(_APPEND, values).all()
 
 

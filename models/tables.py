@@ -37,6 +37,7 @@ __all__ = [
     "kept_results",
     "key_changes",
     "metadata",
+    "run_event_counts",
     "runner_registration",
     "runners",
     "runs",
@@ -262,6 +263,15 @@ kept_results = Table(
     Column("session_id", Text, primary_key=True),
     Column("event_id", BigInteger, nullable=False),
     Column("frame", JsonText, nullable=False),
+)
+
+# Events of runs that write while there is a bound on them (models.event_counts).
+run_event_counts = Table(
+    "run_event_counts",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("events", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": "50"},
 )
 
 feed_head = Table(

@@ -69,12 +69,22 @@ _GAPS = text("""
 """)
 
 
+# Late events of a run that ended are counted on for a day.
+_EVENT_COUNTS = text("""
+    DELETE FROM run_event_counts c
+    USING (SELECT w.run_id FROM run_event_counts w LEFT JOIN runs r ON r.run_id = w.run_id
+           WHERE r.run_id IS NULL OR r.completed_at < now() - interval '1 day'
+           ORDER BY w.run_id LIMIT :most FOR UPDATE OF w SKIP LOCKED) old
+    WHERE c.run_id = old.run_id
+""")
+
+
 def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Limits = DEFAULT_LIMITS) -> bool:
     """Remove up to 1,000 rows of each kind that nobody needs any more; whether there is more. Safe to repeat.
 
     Idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten, signs of
-    processes long gone, gaps of a month ago, results of children that were delivered yesterday, events of deleted
-    sessions.
+    processes long gone, gaps of a month ago, results of children that were delivered yesterday, counts of the
+    events of runs that ended yesterday, events of deleted sessions.
     """
     removed = [
         conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,
@@ -83,6 +93,7 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
         conn.execute(_CHILD_RESULTS, {"most": MOST}).rowcount,
         conn.execute(_INSTANCES, {"most": MOST}).rowcount,
         conn.execute(_GAPS, {"most": MOST}).rowcount,
+        conn.execute(_EVENT_COUNTS, {"most": MOST}).rowcount,
         purge_deleted(conn, MOST),
     ]
     return any(count >= MOST for count in removed)

@@ -27,6 +27,7 @@ _UNITS_BY_NAME = {
     "init_limit": "sessions",
     "submissions_per_minute": "runs",
     "events_per_minute": "events",
+    "run_events_max": "events",
     "event_bytes_per_minute": "bytes",
     "changes_per_minute": "requests",
     "registrations_per_minute": "requests",

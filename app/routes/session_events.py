@@ -21,7 +21,7 @@ from app.problems import BadRequest, accepted, item_problem
 from app.wire import OK, Json
 from models.base import Caller
 from models.errors import CoordinatorError, NotFound
-from models.events import Event, NewEvent, StoredEvent, list_events
+from models.events import Event, LeftOut, NewEvent, StoredEvent, list_events
 from models.texts import storable
 
 router = APIRouter(tags=["Sessions"], route_class=Endpoint)
@@ -109,7 +109,7 @@ async def _append_many(items: list[tuple[NewEvent, int] | Invalid | BadRequest],
 
 async def _all_stored(
     web: TheWeb, events: list[tuple[NewEvent, int]]
-) -> list[StoredEvent | CoordinatorError | Unavailable]:
+) -> list[StoredEvent | LeftOut | CoordinatorError | Unavailable]:
     outcomes = await web.verbs.append_bulk.many(events)
     # Each event has its uid: those that are stored already stay as they are when all go again together.
     if any(isinstance(outcome, Unavailable) for outcome in outcomes):

@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from models import events, results
 from tests.support.broken import notices, without
-from tests.support.run_events import late_result_of_a_former_run
+from tests.support.run_events import bound_holds, late_result_of_a_former_run
 from tests.support.truth import Truth
 
 
@@ -24,3 +24,11 @@ def test_result_read_of_any_run_of_the_session_is_noticed(truth: Truth, monkeypa
     broken = without(results._NEWEST_OF_RUN, "AND e.run_id = :run_id").text
     monkeypatch.setattr(results, "_NEWEST_OF_RUN", text(broken))
     notices(late_result_of_a_former_run, truth, by="results of the wrong run")
+
+
+def test_events_that_are_not_counted_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch would be the first one."""
+    count = "DO UPDATE SET events = c.events + excluded.events"
+    assert count in events._APPEND_BOUNDED.text
+    monkeypatch.setattr(events, "_APPEND_BOUNDED", text(events._APPEND_BOUNDED.text.replace(count, "DO NOTHING")))
+    notices(bound_holds, truth)

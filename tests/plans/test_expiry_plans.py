@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import TextClause, create_engine, text
 
 from models import events, expire_runners, expire_runs, fleet, former, gaps, match_deadlines, results, runners
+from models.event_counts import bounds
 from tests.support.clocks import add_gap
 from tests.support.explained import explain
 from tests.support.reports import claimed, idle, running
@@ -135,6 +136,7 @@ def test_events_are_stored_without_reading_a_large_table(busy: Truth, way: str) 
     for named in (None, "run_old_7"):
         values = appending(told) | {"runs": [named for _ in told]}
         assert scanned(busy, events._APPEND, values, way=way) & LARGE == set()
+        assert scanned(busy, events._APPEND_BOUNDED, values | bounds(100), way=way) & LARGE == set()
 
 
 @WAYS

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from models.base import ADMIN
-from models.events import AppendResult, NewEvent, StoredEvent, append_events
+from models.events import AppendResult, LeftOut, NewEvent, StoredEvent, append_events
 from models.results import run_result
 from models.runs import Run
 from tests.support.reports import accepted, running
@@ -19,6 +19,42 @@ def said(session_id: str, text: str, *, event_type: str = "result", **values: An
 
 def append(truth: Truth, *items: NewEvent) -> list[AppendResult]:
     return truth.do(append_events, items)
+
+
+# The bound that these are about.
+MOST = 10
+
+
+def line_of(run: Run, number: int, **values: Any) -> NewEvent:
+    """A line that a run printed."""
+    return said(run.session_id, str(number), event_type="message", **values)
+
+
+def append_bounded(truth: Truth, *items: NewEvent, most: int = MOST) -> list[type]:
+    """What became of these events, under a bound."""
+    return [type(result) for result in truth.do(append_events, items, run_events_max=most)]
+
+
+def texts_of(truth: Truth, run: Run) -> list[str]:
+    """The texts of a run's own events, the coordinator's notice by its role."""
+    rows = truth.rows(
+        "SELECT frame FROM events WHERE run_id = :r AND kind = 'event' AND event_type <> 'run_start' ORDER BY id",
+        r=run.run_id,
+    )
+    return [row.frame["data"].get("result_text") or row.frame["data"]["role"] for row in rows]
+
+
+def bound_holds(truth: Truth) -> None:
+    """In one batch and over several: ten lines, then one notice, and nothing more."""
+    run = running(truth)
+    assert append_bounded(truth, *[line_of(run, number) for number in range(4)]) == [StoredEvent] * 4
+    assert (
+        append_bounded(truth, *[line_of(run, number) for number in range(4, 13)]) == [StoredEvent] * 6 + [LeftOut] * 3
+    )
+    for _ in range(3):
+        append_bounded(truth, line_of(run, 99))
+    found = texts_of(truth, run)
+    assert found == [*map(str, range(10)), "system"], f"stored beyond the bound: {found}"
 
 
 def owner_run(truth: Truth, *items: NewEvent) -> list[str | None]:

@@ -1,0 +1,27 @@
+"""Counts of the events of runs, for a bound on them."""
+
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+# Each count is updated in place with every batch of its run.
+COUNTS = """
+CREATE TABLE run_event_counts (
+    run_id text NOT NULL,
+    events bigint NOT NULL,
+    CONSTRAINT pk_run_event_counts PRIMARY KEY (run_id)
+) WITH (fillfactor = 50);
+"""
+
+
+def upgrade() -> None:
+    """Add the table, empty: without a bound it stays so."""
+    op.execute(COUNTS)
+
+
+def downgrade() -> None:
+    """Remove it."""
+    op.execute("DROP TABLE run_event_counts")
