@@ -162,6 +162,7 @@ class Settings(BaseSettings):
         600, "Registrations and departures of a caller's runners a minute; 0: any number"
     )
     reports_per_minute: CountOrOff = _about(60_000, "Reports and heartbeats of a caller a minute; 0: any number")
+    # The runner gives no such name to a command (see default_run_timeout_seconds).
     run_events_max: CountOrOff = _about(0, "Events of a run that are stored, its result and end apart; 0: any number")
     reads_per_second: CountOrOff = _about(
         50, "Reads of a user a second a process; more wait, 1 s at most; 0: any number"

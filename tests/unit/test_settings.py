@@ -127,8 +127,12 @@ def test_lists_are_separated_by_commas(environment: pytest.MonkeyPatch) -> None:
 
 
 def test_no_setting_takes_a_name_that_others_give(environment: pytest.MonkeyPatch) -> None:
-    """Kubernetes sets COORDINATOR_PORT, the runner COORDINATOR_RUN_*."""
-    assert not [name for name in Settings.model_fields if name in {"port", "host"} or name.startswith("run_")]
+    """Kubernetes sets COORDINATOR_PORT, the runner COORDINATOR_RUN_*, of which one name is a setting's for good."""
+    taken = [name for name in Settings.model_fields if name in {"port", "host"} or name.startswith("run_")]
+    assert taken == ["run_events_max"]
+    environment.setenv("COORDINATOR_RUN_EVENTS_MAX", "7")
+    environment.setenv("COORDINATOR_RUN_RESULT_FILE", "/tmp/result")  # noqa: S108 -- a name, not opened
+    assert load_settings().run_events_max == 7
 
 
 def test_effective_settings_have_name_value_unit_and_meaning(environment: pytest.MonkeyPatch) -> None:
