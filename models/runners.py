@@ -26,12 +26,14 @@ STARTED_SECONDS = 60
 class Touch:
     """A sign of life; ``holding`` names all runs the runner has, None when it does not say.
 
-    ``subject``: who gives it, and must have made the runner's registration; None for an admin.
+    ``subject``: who gives it, and must have made the runner's registration; None for an admin. ``admin``: the owner
+    name of an admin's credential, whose list counts for registrations of its own, and of nobody's, only.
     """
 
     runner_id: str
     holding: tuple[str, ...] | None = None
     subject: str | None = None
+    admin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +174,15 @@ _HOLDING = text("""
 _OWNERS = text("SELECT runner_id, owner FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
 
 
-def _of_their_own(conn: Connection, items: Sequence[Touch]) -> list[bool]:
-    """Whether each sign of life comes from who made the registration."""
-    asked = sorted({item.runner_id for item in items if item.subject is not None})
-    if not asked:
-        return [True for _ in items]
-    owners = {row.runner_id: row.owner for row in conn.execute(_OWNERS, {"runner_ids": asked})}
-    return [acts_for(item.subject, owners.get(item.runner_id)) for item in items]
+def _of_their_own(conn: Connection, items: Sequence[Touch]) -> tuple[list[bool], list[bool]]:
+    """Whether each sign of life comes from who may act for the registration, and whether its list counts: an admin
+    must not end another one's runs by leaving them out, which no audit log would hold.
+    """
+    asked = sorted({item.runner_id for item in items if item.subject is not None or item.admin is not None})
+    rows = conn.execute(_OWNERS, {"runner_ids": asked}) if asked else ()
+    owners = {row.runner_id: row.owner for row in rows}
+    own = [acts_for(item.subject, owners.get(item.runner_id)) for item in items]
+    return own, [acts_for(item.admin, owners.get(item.runner_id)) for item in items]
 
 
 def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = DEFAULT_LIMITS) -> list[TouchResult]:
@@ -188,10 +192,10 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
     that are locked are passed over, and the commit is not waited for: a lost sign of life is made up for by the next.
     """
     conn.execute(text("SET LOCAL synchronous_commit = off"))
-    own = _of_their_own(conn, items)
+    own, lists_count = _of_their_own(conn, items)
     holding: dict[str, dict[str, None]] = {}
-    for item, its_own in zip(items, own, strict=True):
-        if its_own and item.holding is not None:
+    for item, its_own, counts in zip(items, own, lists_count, strict=True):
+        if its_own and counts and item.holding is not None:
             holding.setdefault(item.runner_id, {}).update(dict.fromkeys(item.holding))
     runner_ids = sorted({item.runner_id for item, its_own in zip(items, own, strict=True) if its_own})
     rows = conn.execute(

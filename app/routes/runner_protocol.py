@@ -111,7 +111,8 @@ async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Respons
     if isinstance(holding, list) and len(holding) > MOST_HELD:
         raise Invalid([Fault("too_long", ("body", "holding"), f"Should have at most {MOST_HELD} items")])
     runs = tuple(storable(one) for one in holding if isinstance(one, str)) if isinstance(holding, list) else None
-    beat = Touch(runner_id_of(body), runs, caller.scope)
+    admin = None if caller.scope is not None or credential_of(request) is OPEN else caller.owner or ""
+    beat = Touch(runner_id_of(body), runs, caller.scope, admin)
     heard = accepted(await web.held(lambda: web.verbs.touch.one(beat)))
     return Json({"ok": True, "not_yours": heard.not_yours})
 

@@ -199,6 +199,25 @@ def test_ends_that_an_admin_reports_as_anothers_runner_are_written_down(web: Web
     ]
 
 
+def test_heartbeat_of_an_admin_ends_no_run_of_anothers_runner(web: WebInThread, truth: Truth) -> None:
+    """By leaving runs out of `holding`, which no log would hold; the same from the runner itself counts."""
+    with ExitStack() as stack:
+        url = web.client.url
+        bob = stack.enter_context(calling(url, make_key(truth, Role.USER, "bob")))
+        boss = stack.enter_context(calling(url, make_key(truth, Role.ADMIN)))
+        machine = stack.enter_context(calling(url, make_key(truth, Role.RUNNER, "machine")))
+        runner_id = machine.register()
+        bob.submit()
+        run = machine.claim(runner_id)
+        assert machine.report(run, runner_id, "started").status_code == 200
+        truth.rows("UPDATE runs SET started_at = now() - interval '5 minutes'")
+        beat = {"runner_id": runner_id, "holding": []}
+        assert boss.post("/runner/heartbeat", beat).status_code == 200
+        assert truth.run(run["run_id"]).unheld_beats == 0
+        assert machine.post("/runner/heartbeat", beat).status_code == 200
+        assert truth.run(run["run_id"]).unheld_beats == 1
+
+
 def test_an_act_with_a_token_of_the_issuer_names_its_owner_claim(settings: Settings, truth: Truth) -> None:
     """Also one that is known from an earlier request."""
     with issuing() as issuer, served(settings.model_copy(update=issuer.settings)) as web:
