@@ -1,8 +1,8 @@
 """Runs that no live registration satisfies: since when, until when they wait for one, and their end.
 
 ``demand_profiles.unmatched_since`` is NULL while a live registration satisfies the profile. A ready run fails
-``no_match_timeout_seconds`` after that moment or its own readiness, whichever came later; gaps of ours do not count. A
-run that some registrations may not have again (``not_for``) has a moment of its own.
+``no_match_timeout_seconds`` after that moment or its own readiness, whichever came later; known gaps of ours do not
+count. A run that some registrations may not have again (``not_for``) has a moment of its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,8 +94,10 @@ _STORE_EXCLUDED = text("""
     WHERE r.run_id = held.run_id AND r.status = 'pending' AND r.ready
 """)
 
+# Only known gaps: those of all runners are a guess, and one after the other might put the end off for ever.
 _GAPS = text("""
-    SELECT started_at, ended_at FROM gaps WHERE ended_at > CAST(:since AS timestamptz) ORDER BY started_at
+    SELECT started_at, ended_at FROM gaps WHERE ended_at > CAST(:since AS timestamptz) AND kind <> 'runners'
+    ORDER BY started_at
 """)
 
 _WAITING = text("""

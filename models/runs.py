@@ -56,7 +56,8 @@ _TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(
     """CASE WHEN runs.status = 'pending' AND runs.ready THEN (
         SELECT w.since + make_interval(secs => runs.no_match_timeout_seconds) + coalesce((
             SELECT sum(upper(part) - lower(part))
-            FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps WHERE ended_at > w.since)
+            FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps
+                          WHERE ended_at > w.since AND kind <> 'runners')
                         * tstzmultirange(tstzrange(w.since, NULL))) AS part), interval '0')
         FROM (SELECT greatest(u.since, runs.match_deadline_at
                               - make_interval(secs => runs.no_match_timeout_seconds)) AS since

@@ -153,6 +153,19 @@ def test_gaps_move_the_deadline_from_either_beginning(truth: Truth) -> None:
     assert counts(truth) == {"unmatched": 2}
 
 
+def test_gaps_of_all_runners_do_not_move_the_deadline(truth: Truth) -> None:
+    """They are a guess: one after the other, they would put the end off for ever."""
+    run = truth.start(no_match_timeout_seconds=100)
+    due(truth, run.run_id, "match_deadline_at", ago=400)
+    unmatched_for(truth, run.run_id, 300)
+    for ago in (290, 200, 100):
+        add_gap(truth, "runners", ago, ago - 80)
+    shown = timeout_at(truth, run.run_id)
+    assert shown is not None
+    assert -205 <= (shown - truth.one("SELECT now()")).total_seconds() <= -195
+    assert counts(truth) == {"unmatched": 1}
+
+
 def test_run_that_only_excluded_registrations_satisfy_has_a_deadline(truth: Truth) -> None:
     """A registration that had the run and may not claim it again does not satisfy it; another one does."""
     runner = truth.runner()
