@@ -16,8 +16,10 @@ from scripts.chaos_suite.load import Load
 from scripts.chaos_suite.requests import judge_requests
 from scripts.chaos_suite.resources import judge_usage, usage
 from scripts.chaos_suite.schedule import schedule
+from scripts.chaos_suite.shipped import Shipped
 from scripts.chaos_suite.verdict import Judgement, judge
 from scripts.chaos_suite.watchers import Watchers, watching
+from tests.support.servers import new_directory
 
 _WAITING = text("SELECT DISTINCT parent_session_id FROM child_results WHERE delivered_in IS NULL")
 
@@ -69,16 +71,21 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
         built = held.enter_context(house(directory))
         watchers = held.enter_context(watching(built, campaign.seed))
         load = held.enter_context(Load(built, directory, campaign.seed, campaign.rate))
+        shipped = held.enter_context(
+            Shipped(built.balancer, new_directory(directory, "shipped"), load.ledger, campaign.seed)
+        )
         time.sleep(campaign.warm_up)
         before = usage(built)
         say(f"the cluster serves: {before}")
-        faults, began = Faults(built, load, say), time.monotonic()
+        faults, began = Faults(built, load, say, shipped), time.monotonic()
         faults.run(schedule(campaign.seed, campaign.seconds, gap=campaign.gap))
         say("no more faults: it is to become quiet")
+        shipped.finish()
         settled = _settle(campaign, built, load, watchers, say)
         result.judgements = [
             settled,
             *judge(built.engine, load.ledger),
+            shipped.judge(built.engine),
             Judgement("One history for every client", _seen(watchers), watchers.differences()),
             judge_requests(load.failures(), faults.done, load.ledger, began),
             judge_usage(before, usage(built)),

@@ -16,6 +16,7 @@ from runtime.redis_client import sync_client
 from scripts.chaos_suite import clock
 from scripts.chaos_suite.house import House, signal_all
 from scripts.chaos_suite.schedule import POSTGRES, REDIS, Fault, Kind
+from scripts.chaos_suite.shipped import Shipped
 
 _TERMINATE = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -53,6 +54,7 @@ class Faults:
     house: House
     cast: Cast
     say: Callable[[str], None]
+    shipped: Shipped | None = None
     done: list[Done] = field(default_factory=list)
     # What went wrong with a fault itself.
     broken: list[str] = field(default_factory=list)
@@ -115,6 +117,8 @@ class Faults:
                 return self._skew
             case Kind.DIE:
                 return lambda _: self.cast.die()
+            case Kind.ANSWER | Kind.SLEEP:
+                return self._of_shipped
             case Kind.DEPLOY:
                 return self._deploy
 
@@ -192,6 +196,16 @@ class Faults:
     def _skew(self, fault: Fault) -> None:
         with clock.skewed(self.house.clocks, self.house.family(fault.target), int(fault.amount)):
             time.sleep(fault.seconds)
+
+    def _of_shipped(self, fault: Fault) -> str | None:
+        if self.shipped is None:
+            return "there is no such runner"
+        if fault.kind is Kind.ANSWER:
+            self.shipped.answer_instead(fault.seconds)
+        else:
+            with self.shipped.asleep(fault.target):
+                time.sleep(fault.seconds)
+        return None
 
     def _deploy(self, _fault: Fault) -> str:
         deployed = self.house.up.rolling_deploy(_DEPLOY_SECONDS)

@@ -17,6 +17,8 @@ DEPLOYED: Final = ("deployed-1", "deployed-2")
 TOKENED: Final = ("runner-1", "runner-2", "runner-3")
 # A runner of its own each time, which takes a run and is never heard again.
 MORTAL: Final = "a mortal runner"
+# `coordinator runner` itself; the first one is behind a proxy.
+SHIPPED: Final = ("shipped-1", "shipped-2")
 LONGEST_FREEZE: Final = 20.0
 # A runner is lost after 12 s of silence (see house.SETTINGS).
 BEYOND_LOST: Final = (14.0, 22.0)
@@ -35,6 +37,8 @@ class Kind(StrEnum):
     TERMINATE = "pg_terminate_backend"
     SKEW = "skew the clock"
     DIE = "death for good of"
+    ANSWER = "answers of a proxy to"
+    SLEEP = "sleep of the machine of"
     DEPLOY = "rolling deploy"
 
 
@@ -109,6 +113,8 @@ MAKERS: Final[dict[str, Maker]] = {
     "a runner dies for good": _at_once(Kind.DIE, MORTAL),
     "freeze a deployed runner": _lasting(Kind.FREEZE, DEPLOYED, *BEYOND_LOST),
     "freeze a runner with tokens": _lasting(Kind.FREEZE, TOKENED, *BEYOND_LOST),
+    "let a proxy answer for us": _lasting(Kind.ANSWER, SHIPPED[:1], 2, 10),
+    "let a machine sleep": _lasting(Kind.SLEEP, SHIPPED, *BEYOND_LOST),
     "deploy": lambda _: Fault(0, Kind.DEPLOY, "up"),
 }
 

@@ -7,17 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 
+from app.event_bodies import new_event
+from models.base import ADMIN
+from models.events import append_events
 from scripts.chaos_suite import clock
 from scripts.chaos_suite.faults import Done
 from scripts.chaos_suite.ledger import Delivery, Failure, Ledger, Report
 from scripts.chaos_suite.network import Network, network
 from scripts.chaos_suite.requests import excused
 from scripts.chaos_suite.schedule import Fault, Kind
+from scripts.chaos_suite.shipped import LINES, judge_shipped
 from scripts.chaos_suite.verdict import Judgement, judge
 from tests.support.clocks import add_gap
 from tests.support.feed_watchers import keep_removed
@@ -277,3 +282,35 @@ def test_a_clock_is_wrong_for_the_process_that_is_meant(tmp_path: Path, seconds:
             eventually(lambda: is_wrong_by(meant, seconds), what="a wrong clock")
             assert is_wrong_by(other, 0)
         eventually(lambda: is_wrong_by(meant, 0), what="a right clock")
+
+
+def a_shipped_run(truth: Truth, *, lines: int = LINES, results: int = 1, outcome: str = "completed") -> str:
+    """A run as the job of the shipped runner tells it, in its first attempt."""
+    run = running(truth)
+    bodies: list[dict[str, object]] = [
+        {"event_type": "message", "content": [{"type": "text", "text": f"1 line {number}"}]} for number in range(lines)
+    ]
+    bodies += [{"event_type": "result", "result_text": "done"}] * results
+    said = {"session_id": run.session_id, "timestamp": "t", "claim_token": run.claim_token}
+    truth.do(
+        append_events, [new_event({**body, **said}, run.session_id, ADMIN, 10_000, ("body",))[0] for body in bodies]
+    )
+    accepted(truth, run, outcome)
+    return run.run_id
+
+
+@pytest.mark.parametrize(
+    ("fields", "against"),
+    [
+        ({}, 0),
+        ({"lines": LINES - 1}, 1),
+        ({"lines": LINES + 1}, 1),
+        ({"results": 0}, 1),
+        ({"results": 2}, 1),
+        ({"outcome": "failed"}, 1),
+    ],
+)
+def test_what_the_shipped_runner_lost_is_noticed(truth: Truth, fields: dict[str, Any], against: int) -> None:
+    """A line too few or too many, a result that is missing or doubled, a run that a proxy's answer failed."""
+    runs = [a_shipped_run(truth), a_shipped_run(truth, **fields)]
+    assert len(judge_shipped(truth.engine, runs).against) == against

@@ -1,50 +1,89 @@
-"""A run's output and result, with the mechanism broken on purpose: the scenario that guards it must notice."""
+"""The shipped runner with a mechanism broken on purpose: its scenario must notice."""
 
+import os
 import signal
-from time import monotonic
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
+import httpx
 import pytest
 
-from runner import output, reading
+from cli.supervisor import ROOT
+from runner import transport
+from runner.errors import Refused
+from tests.support.answering_proxy import ANSWERS
+
+
+async def a_proxys_answer_is_not_a_coordinators() -> None:
+    """A 404 default backend must raise Unreachable, not Refused."""
+    status, kind, body = ANSWERS["default-backend"]
+    response = httpx.Response(status, headers={"Content-Type": kind}, text=body)
+    with pytest.raises(transport._NotACoordinator):
+        transport._read(response)
+
+
+async def test_proxys_answer_is_not_a_coordinators() -> None:
+    """As it is."""
+    await a_proxys_answer_is_not_a_coordinators()
+
+
+async def test_client_that_takes_any_error_for_a_coordinators_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the header's rule a proxy's 404 ends a run."""
+
+    def read(response: httpx.Response, expects: object = ()) -> None:
+        raise Refused(response.status_code, response.text)
+
+    monkeypatch.setattr(transport, "_read", read)
+    with pytest.raises(Refused):
+        await a_proxys_answer_is_not_a_coordinators()
+
+
+# In a process of its own, which adopts orphans: a test process has children that are no orphans.
+SCENARIO = """
+import asyncio, sys
+from pathlib import Path
+from runner.descendants import Descendants
 from runner.process import Process
-from runner.reading import Reading
-from tests.support.run_scenarios import output_of_what_outlives_the_command, result_before_a_pause
+from tests.support.coordination import is_alive
+from tests.support.jobs import daemon, pid_in
+async def main():
+    path = Path(sys.argv[1])
+    exec(sys.argv[2])
+    descendants = Descendants()
+    descendants.start()
+    process = await Process.start(
+        daemon(path), environment={"PATH": "/usr/bin:/bin"}, directory="/", descendants=descendants
+    )
+    pid = await asyncio.to_thread(pid_in, path)
+    await process.exited()
+    await process.close()
+    print("outlived" if is_alive(pid) else "ended")
+asyncio.run(main())
+"""
 
 
-async def test_candidate_that_is_forgotten_once_it_is_shown_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that lives on after its result would complete without one."""
-
-    async def forget(self: output.RunOutput) -> None:
-        await shown(self)
-        self._candidate = None
-
-    shown = output.RunOutput._tell_candidate
-    monkeypatch.setattr(output.RunOutput, "_tell_candidate", forget)
-    with pytest.raises(AssertionError, match="the result was lost"):
-        await result_before_a_pause()
+def a_daemon_ends_with_its_job(path: Path, broken: str = "pass") -> None:
+    """A process that has left the job's group and lost its parent is gone once the job is closed."""
+    command = [sys.executable, "-c", SCENARIO, str(path), broken]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
+    with suppress(ProcessLookupError):
+        os.kill(int(path.read_text()), signal.SIGKILL)
+    assert said == "ended\n", f"the daemon {said}"
 
 
-async def test_silence_counted_from_the_commands_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its children wait to write, because we read slowly, would be dropped."""
-    began: list[float] = []
-
-    def silence_left(self: Reading) -> float:
-        began[:] = began or [monotonic()]
-        return max(0.0, began[0] + reading.LEFTOVER_SECONDS - monotonic())
-
-    monkeypatch.setattr(Reading, "_silence_left", silence_left)
-    with pytest.raises(AssertionError, match="of 60,000 lines were told"):
-        await output_of_what_outlives_the_command("seq 60000 & exit 0")
+def test_daemon_ends_with_its_job(tmp_path: Path) -> None:
+    """As it is."""
+    a_daemon_ends_with_its_job(tmp_path / "left")
 
 
-async def test_children_killed_at_the_commands_end_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before their output was read."""
-
-    async def exited(self: Process) -> None:
-        await waited(self)
-        self.signal_group(signal.SIGKILL)
-
-    waited = Process.exited
-    monkeypatch.setattr(Process, "exited", exited)
-    with pytest.raises(AssertionError, match="of 60,000 lines were told"):
-        await output_of_what_outlives_the_command("seq 60000 & exit 0")
+@pytest.mark.parametrize(
+    "broken",
+    ["Descendants._strays = lambda *_: []", "Descendants.start = lambda self: None"],
+    ids=["orphans are not looked for", "orphans are not adopted"],
+)
+def test_job_whose_orphans_are_left_alone_is_noticed(tmp_path: Path, broken: str) -> None:
+    """Killing the group alone leaves the daemon."""
+    with pytest.raises(AssertionError, match="outlived"):
+        a_daemon_ends_with_its_job(tmp_path / "left", broken)
