@@ -1,20 +1,15 @@
 """Hostile and large bodies over HTTP: stored, refused or delayed, never a 500, and others are answered meanwhile."""
 
 import json
-import socket
-from typing import Any
 
 import pytest
 
 from app.body_limits import PARSED_INLINE_BYTES
 from app.lenient import MAX_VALUES
 from runtime.settings import Settings
+from tests.support.flooding import a_body_beyond_the_bound_waits, event, started_upload
 from tests.support.waiting import eventually
-from tests.support.web import PROMPT, WebClient, WebInThread, served
-
-
-def event(session_id: str, **fields: Any) -> dict[str, Any]:
-    return {"event_type": "message", "session_id": session_id, "timestamp": "t"} | fields
+from tests.support.web import WebClient, served
 
 
 @pytest.mark.parametrize("raw", [b"[" * 1500, b"[" * 100_000, b"[{" * 1_000_000, b"]" * 1500])
@@ -53,30 +48,10 @@ def test_large_batch_and_large_events_are_taken(client: WebClient) -> None:
     assert [one["code"] for one in answer.json()["results"]] == [201, 400, 201]
 
 
-def started_upload(web: WebInThread, path: str, size: int, sent: bytes) -> socket.socket:
-    """A connection on which a part of a body has been sent."""
-    host, _, port = web.client.url.removeprefix("http://").partition(":")
-    connection = socket.create_connection((host, int(port)))
-    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n".encode() + sent)
-    return connection
-
-
 def test_body_is_not_read_on_while_the_process_holds_too_many(settings: Settings) -> None:
-    """Its sender waits, and is answered as ever once another body is done; small requests never wait."""
+    """Small requests never wait."""
     with served(settings.model_copy(update={"bodies_bytes": 200_000})) as web:
-        uploads = web.app.state.web.uploads
-        session_id = web.client.submit()["session_id"]
-        path = f"/sessions/{session_id}/events"
-        body = json.dumps(event(session_id, content="x" * 300_000)).encode()
-        with started_upload(web, path, len(body), body[:250_000]) as first:
-            eventually(lambda: uploads.held > 100_000, what="the first body is being read")
-            second = web.client.meanwhile(web.client.raw, path, body)
-            eventually(lambda: uploads.waiting == 1, what="the second body waits")
-            assert web.client.post("/runs", {"type": "start_session", "parameters": PROMPT}).status_code == 201
-            first.sendall(body[250_000:])
-            assert first.recv(65536).startswith(b"HTTP/1.1 201")
-        assert second.result(60).status_code == 201
-        assert (uploads.held, uploads.waiting) == (0, 0)
+        a_body_beyond_the_bound_waits(web)
 
 
 def test_body_that_cannot_be_held_in_time_is_503_and_may_come_again(settings: Settings) -> None:

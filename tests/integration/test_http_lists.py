@@ -1,79 +1,23 @@
 """Lists over HTTP: long ones are read as their clients take them, and hold a page and a place meanwhile."""
 
 import asyncio
-import json
-import random
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
-from app.list_limits import ListLimits
 from models.base import Role
 from runner.client import CoordinatorClient
 from runtime.settings import Settings
-from tests.support.callers import ASKING, bearer, calling, make_key
-from tests.support.truth import Truth, starting
+from tests.support.callers import ASKING, calling, make_key
+from tests.support.flooding import an_unread_list_holds_a_page, large_runs, unread
+from tests.support.truth import Truth
 from tests.support.waiting import eventually
-from tests.support.web import PROMPT, WebClient, WebInThread, served
-
-LARGE = 60_000
-
-
-def large_runs(truth: Truth, number: int) -> set[str]:
-    """Runs whose parameters do not compress."""
-    texts = [random.Random(n).randbytes(LARGE // 2).hex() for n in range(number)]
-    made = [truth.accept(starting(parameters=json.dumps({"prompt": text}))) for text in texts]
-    return {one.run_id for (one,) in made}
-
-
-@contextmanager
-def unread(web: WebInThread, path: str, token: str = "") -> Iterator[socket.socket]:
-    """A client that asked for a list and takes nothing of it."""
-    host, _, port = web.client.url.removeprefix("http://").partition(":")
-    shown = "".join(f"{name}: {value}\r\n" for name, value in bearer(token).items()) if token else ""
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect((host, int(port)))
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{shown}Connection: close\r\n\r\n".encode())
-        yield connection
-
-
-def counted_pages(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The pages that the process has made, from now on."""
-    made: list[int] = []
-    make = ListLimits.make
-
-    async def make_and_count(self: ListLimits, caller: str, fetch: Any) -> Any:
-        page = await make(self, caller, fetch)
-        made.append(len(page.items))
-        return page
-
-    monkeypatch.setattr(ListLimits, "make", make_and_count)
-    return made
+from tests.support.web import PROMPT, WebClient, served
 
 
 def test_unread_list_is_not_read_ahead(settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages are bounded by bytes, and the next one is read when the client has taken the last."""
-    made = large_runs(truth, 300)
+    """What a client does not take holds one page of the process's memory."""
     with served(settings) as web:
-        pages = counted_pages(web, monkeypatch)
-        with unread(web, "/runs") as connection:
-            eventually(lambda: web.app.state.web.lists.open == 1 and pages, what="the list has begun")
-            last = -1
-            while len(pages) != last:
-                last = len(pages)
-                for _ in range(20):
-                    assert web.client.get("/health").status_code == 200
-            assert all(number * LARGE < 1_000_000 for number in pages)
-            assert sum(pages) <= len(made) // 2
-            with connection.makefile("rb") as answer:
-                body = answer.read()
-        assert all(run_id.encode() in body for run_id in made)
-        assert sum(pages) == len(made)
-        eventually(lambda: web.app.state.web.lists.open == 0, what="the list has ended")
+        an_unread_list_holds_a_page(web, truth, monkeypatch)
 
 
 def test_unread_lists_of_a_caller_are_bounded(

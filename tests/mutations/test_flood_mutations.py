@@ -1,0 +1,36 @@
+"""Floods, with one of the mechanisms that bound them broken on purpose: the scenario must notice."""
+
+import pytest
+
+from app.access import ACCESS
+from app.body_limits import Uploads
+from runtime.settings import Settings
+from tests.support.flooding import a_body_beyond_the_bound_waits, an_unread_list_holds_a_page
+from tests.support.truth import Truth
+from tests.support.web import served
+from tests.unit.test_access import test_every_write_route_names_its_limit_and_no_read_does as every_write_is_counted
+
+
+def test_bodies_without_bound_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read on, whatever the others hold."""
+    monkeypatch.setattr(Uploads, "_may_take", lambda *_: True)
+    with (
+        served(settings.model_copy(update={"bodies_bytes": 200_000})) as web,
+        pytest.raises(AssertionError, match="the second body waits"),
+    ):
+        a_body_beyond_the_bound_waits(web)
+
+
+def test_pages_without_bound_are_noticed(settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows alone do not bound them."""
+    monkeypatch.setattr("models.lists.PAGE_BYTES", 1 << 40)
+    with served(settings) as web, pytest.raises(AssertionError):
+        an_unread_list_holds_a_page(web, truth, monkeypatch)
+
+
+def test_write_without_a_limit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new one would be that nothing is said about."""
+    name = "POST /sessions/{session_id}/bind"
+    monkeypatch.setitem(ACCESS, name, ACCESS["GET /sessions"])
+    with pytest.raises(AssertionError):
+        every_write_is_counted()
