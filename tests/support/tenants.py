@@ -191,6 +191,9 @@ CALLS: Calls = {
         ]
         for outcome in ("started", "completed", "failed", "stopped")
     },
+    "POST /runner/runs/{run_id}/released": lambda who, names: [
+        who.post(f"/runner/runs/{names.run}/released", {"runner_id": names.runner, "claim_token": "guessed"})
+    ],
     "POST /runner/sessions/{session_id}/status": lambda who, names: [
         who.post(f"/runner/sessions/{names.session}/status", {"runner_id": names.runner, "status": "finished"})
     ],
