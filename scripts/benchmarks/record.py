@@ -33,9 +33,9 @@ _READING: Final = """## How to read it
 - The load average before a row says whether the machine was at rest. With more than a few tenths the row competed
   with somebody else.
 - What is counted: a submission when it is answered 201; a life when its `completed` is answered 200, submissions
-  running beside it uncounted; submit-to-runner from just before the POST is written to the end of the poll's answer;
-  event-to-client from just before the POST is written to the arrival of the whole frame, for every client; all by one
-  clock, in the generator. The first seconds of each load are not counted.
+  running beside it uncounted; submit-to-runner and stop-to-runner from just before the POST is written to the end of
+  the poll's answer; event-to-client from just before the POST is written to the arrival of the whole frame, for every
+  client; all by one clock, in the generator. The first seconds of each load are not counted.
 - `quick` rows were taken once, smaller and shorter: they show that it works, not how fast it is. Quickly, the backlog
   ends at 100 k runs, 1,000 polls are parked, 15,000 runs finish and 20,000 are claimed or delayed.
 - A machine that is busy with other things makes the batches of group commit larger: then CPU and queries for a
