@@ -1,8 +1,9 @@
 # syntax=docker/dockerfile:1
 # One image for every process: web, worker, migrate and runner differ in their command only.
-ARG PYTHON_VERSION=3.13
+# With a digest for a build that can be repeated: --build-arg PYTHON_IMAGE=python:3.13-slim@sha256:…
+ARG PYTHON_IMAGE=python:3.13-slim
 
-FROM python:${PYTHON_VERSION}-slim AS build
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 # Before our own source: a change of it reuses these layers.
@@ -22,12 +23,12 @@ COPY workers/ workers/
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/coordinator/bin/python install --no-cache-dir --no-deps --no-index dist/*.whl
 
-FROM python:${PYTHON_VERSION}-slim
+FROM ${PYTHON_IMAGE}
 # Nothing is installed in a running container.
 RUN pip uninstall --yes --root-user-action=ignore pip
 COPY --from=build /opt/coordinator /opt/coordinator
-# 0.0.0.0: a container's loopback reaches nobody. `coordinator web` refuses it until COORDINATOR_INSECURE=1 says that only
-# trusted machines reach the port, since there is no authentication yet.
+# 0.0.0.0: a container's loopback reaches nothing outside. `coordinator web` refuses it until COORDINATOR_AUTH=1 or an
+# OIDC issuer asks for credentials, or COORDINATOR_INSECURE=1 says that only trusted machines reach the port.
 ENV PATH=/opt/coordinator/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \

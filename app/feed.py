@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from app.attempts import Attempts, Unavailable
 from app.drain import Drain
@@ -151,6 +152,14 @@ class Feed:
         more = bool(self._clients)
         while more:
             more = self._take(await self._reader.autocommit(read_feed, self.window.high, limit=PAGE_EVENTS))
+
+    async def number(self) -> None:
+        """Number what is committed for a reader of a list, when no worker did; a lost race or a lock is no error."""
+        try:
+            await self._number()
+        except (Unavailable, DBAPIError) as error:
+            log.info("events are listed without cursors", error=type(error).__name__)
+        self.ring()
 
     async def _number(self) -> None:
         """Do what the engine room should have done: it is away, or Redis is."""

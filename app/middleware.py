@@ -32,7 +32,19 @@ LINKED: Final = frozenset({"/docs", "/openapi.json"})
 MOST_KNOWN: Final = 1024
 LONGEST_KNOWN: Final = 512
 TABLELESS: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
-ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key")
+# Ours, and what tracing libraries and HTTP clients of browsers add by themselves.
+ALLOWED_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-API-Key",
+    "Baggage",
+    "Cache-Control",
+    "Traceparent",
+    "Tracestate",
+    "X-Request-ID",
+)
 EXPOSED_HEADERS: Final = (
     "Coordinator-Instance",
     "Retry-After",

@@ -52,6 +52,16 @@ def _utc_unless_said(value: Any) -> Any:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def _offset_said(value: Any) -> Any:
+    """A moment to come needs its offset: a caller's local time taken for UTC starts a run hours early or late."""
+    if isinstance(value, str):
+        moment = _utc_unless_said(value)
+        if datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError(f"Should have an offset from UTC, like {value}Z or {value}+02:00")
+        return moment
+    return value
+
+
 class _Body(BaseModel):
     """Unknown fields are ignored; types are not guessed (``"5"`` is no number)."""
 
@@ -115,8 +125,8 @@ class SubmitRun(_Body):
     not_before: Annotated[
         Annotated[float, Field(ge=0, le=FARTHEST_SECONDS, allow_inf_nan=False)] | AwareDatetime | None,
         AfterValidator(lambda value: value if value is None else _within_ten_years(value)),
-        BeforeValidator(_utc_unless_said),
-        Field(description="Not claimed earlier: a timestamp, or seconds from now"),
+        BeforeValidator(_offset_said),
+        Field(description="Not claimed earlier: a timestamp with its offset, or seconds from now"),
     ] = None
     max_attempts: Annotated[int, Field(ge=1, le=100, description="Starts allowed when runners are lost")] = 1
     run_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] | None = None

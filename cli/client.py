@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.terminal import complain
-from cli.tokens import TokenOption
+from cli.tokens import CaOption, TokenOption, warn_of_shown_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,6 +57,7 @@ def submit(
     wait: Wait = False,
     url: Urls = None,
     token: TokenOption = "",
+    ca: CaOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Submit a run: `coordinator submit "count the stars" --tag telescope --wait`."""
@@ -89,7 +90,7 @@ def submit(
         views.show_submitted(submitted, as_json=as_json)
         return 0
 
-    call(url, token, work)
+    call(url, token, work, ca=ca)
 
 
 def runs(
@@ -103,6 +104,7 @@ def runs(
     cursor: Annotated[str, typer.Option(help="Go on where a former list ended.")] = "",
     url: Urls = None,
     token: TokenOption = "",
+    ca: CaOption = "",
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
@@ -123,7 +125,7 @@ def runs(
         views.show_runs(page, as_json=as_json)
         return 0
 
-    call(url, token, work)
+    call(url, token, work, ca=ca)
 
 
 def run(
@@ -132,6 +134,7 @@ def run(
     log: Annotated[bool, typer.Option("--log", help="With what it said.")] = False,
     url: Urls = None,
     token: TokenOption = "",
+    ca: CaOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Show a run, with its result when it has one."""
@@ -139,10 +142,10 @@ def run(
     async def work(client: "CoordinatorClient") -> int:
         return await _follow(client, run_id, wait=wait, log=log, as_json=as_json)
 
-    call(url, token, work)
+    call(url, token, work, ca=ca)
 
 
-def runners(url: Urls = None, token: TokenOption = "", as_json: AsJson = False) -> None:
+def runners(url: Urls = None, token: TokenOption = "", ca: CaOption = "", as_json: AsJson = False) -> None:
     """List the registered runners."""
     from cli import views
 
@@ -150,13 +153,14 @@ def runners(url: Urls = None, token: TokenOption = "", as_json: AsJson = False) 
         views.show_runners(await client.runners(), as_json=as_json)
         return 0
 
-    call(url, token, work)
+    call(url, token, work, ca=ca)
 
 
 def stop(
     target: Annotated[str, typer.Argument(metavar="ID", help="A run, or a session with all its runs.")],
     url: Urls = None,
     token: TokenOption = "",
+    ca: CaOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Stop a run or a session."""
@@ -179,7 +183,7 @@ def stop(
         views.show_stopped(answer, as_json=as_json)
         return 0
 
-    call(url, token, work)
+    call(url, token, work, ca=ca)
 
 
 async def _follow(
@@ -202,7 +206,9 @@ async def _follow(
     return 1 if wait and found["status"] != "completed" else 0
 
 
-def call(urls: list[str] | None, token: str, work: "Callable[[CoordinatorClient], Awaitable[int]]") -> None:
+def call(
+    urls: list[str] | None, token: str, work: "Callable[[CoordinatorClient], Awaitable[int]]", *, ca: str = ""
+) -> None:
     """Do the work with a client of the coordinator and end with its exit code; what went wrong is said in one line."""
     import asyncio
     import sys
@@ -212,12 +218,16 @@ def call(urls: list[str] | None, token: str, work: "Callable[[CoordinatorClient]
     from runner.errors import Refused, Unreachable
     from runtime.settings import load_settings
 
+    if token:
+        warn_of_shown_token()
     settings = load_settings()
     addresses = urls or settings.url
 
     async def connected() -> int:
         shown = find_token(token, addresses, settings)
-        async with CoordinatorClient(addresses, token=shown, patience_seconds=2) as client:
+        async with CoordinatorClient(
+            addresses, token=shown, ca_file=ca or settings.ca_file, patience_seconds=2
+        ) as client:
             return await work(client)
 
     def end(code: int, message: Any) -> None:

@@ -17,6 +17,11 @@ class Console:
     def __init__(self, style: Format) -> None:
         self._style = style
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person reads it, and no log keeps it."""
+        return self._style == "console" and sys.stdout.isatty()
+
     def say(self, process: str, text: str) -> None:
         """One thing that happened to `process`."""
         if self._style == "json":

@@ -14,47 +14,95 @@ from cli.terminal import complain
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+    from sqlalchemy.exc import SQLAlchemyError
 
     from runtime.settings import Settings
 
+# No such table, column, function or schema.
+_NO_SCHEMA = {"42P01", "42703", "42883", "3F000"}
+
 Data = Annotated[
-    Path | None, typer.Option(file_okay=False, help="Directory of `coordinator up`, where no DATABASE_URL is given.")
+    Path | None,
+    typer.Option(
+        file_okay=False,
+        help="Directory of `coordinator up` (default: COORDINATOR_DATA_DIR), used without DATABASE_URL.",
+    ),
 ]
+
+
+def data_directory(given: Path | None, settings: "Settings") -> Path:
+    """Return where `coordinator up` keeps what is its own, for every command: `--data`, else COORDINATOR_DATA_DIR."""
+    return (given or Path(settings.data_dir)).resolve()
 
 
 @contextmanager
 def database(settings: "Settings", name: str) -> "Iterator[Engine]":
-    """One connection at most, under this name, for the length of a block; exit code 1 when Postgres is away."""
+    """One connection at most, under this name, for the length of a block; a refusal ends it as `sentences` says."""
+    from runtime.postgres import sync_engine
+
+    with sentences(settings):
+        engine = sync_engine(settings, pool_size=1, name=name)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def sentences(settings: "Settings") -> "Iterator[None]":
+    """Turn each error of Postgres into a sentence and exit code 1: away, wrong password, no schema, no permission."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from runtime.effective_settings import masked
-    from runtime.postgres import is_unavailable, sync_engine
 
-    engine = sync_engine(settings, pool_size=1, name=name)
     try:
-        yield engine
+        yield
     except SQLAlchemyError as error:
-        if not is_unavailable(error):
-            raise
-        complain(f"{masked(settings.database_url)} does not answer: {error}")
+        complain(f"{masked(settings.database_url)} {_said(error)}")
         raise typer.Exit(1) from error
-    finally:
-        engine.dispose()
 
 
-def nearest_database(data: Path | None, name: str) -> "AbstractContextManager[Engine]":
-    """The database that the settings name, else the one that `coordinator up` keeps in a directory; exit code 2."""
+def _said(error: "SQLAlchemyError") -> str:
+    from runtime.postgres import is_unavailable, sqlstate
+
+    # libpq names each address that it tried on a line; the last line is what the last one said.
+    lines = [line.strip() for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
+    shown = lines[-1] if lines else type(error).__name__
+    if sqlstate(error) in _NO_SCHEMA:
+        return f"has not the schema that this version needs: run `coordinator migrate` ({lines[0]})"
+    if "FATAL" in shown:
+        return f"refuses the connection: {shown.partition('FATAL:')[2].strip()}"
+    return f"does not answer: {shown}" if is_unavailable(error) else f"refuses: {lines[0] if lines else shown}"
+
+
+def nearest_settings(data: Path | None) -> "Settings":
+    """Return the settings with a database: the one they name, else that of `coordinator up` in its directory.
+
+    Ends with exit code 2 when there is neither.
+    """
     from runtime.embedded_postgres import kept_url
     from runtime.settings import load_settings
 
     settings = load_settings()
-    if not settings.database_url:
-        url = kept_url((data or Path(settings.data_dir)).resolve())
-        if url is None:
-            complain("DATABASE_URL is not set, and `coordinator up` has served nothing here")
-            raise typer.Exit(2)
-        settings = settings.model_validate({**settings.model_dump(), "database_url": url})
-    return database(settings, name)
+    if settings.database_url:
+        return settings
+    directory = data_directory(data, settings)
+    try:
+        url = kept_url(directory)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        complain(f"the database that `coordinator up` keeps in {directory} cannot be found: {error}")
+        raise typer.Exit(2) from None
+    if url is None:
+        complain(
+            f"DATABASE_URL is not set, and `coordinator up` has served nothing in {directory}; --data names another"
+        )
+        raise typer.Exit(2)
+    return settings.model_validate({**settings.model_dump(), "database_url": url})
+
+
+def nearest_database(data: Path | None, name: str) -> "AbstractContextManager[Engine]":
+    """Return the database of `nearest_settings`."""
+    return database(nearest_settings(data), name)
 
 
 def operator() -> str:

@@ -3,29 +3,26 @@
 import json
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.client import AsJson
+from cli.database import Data, nearest_database, operator
 from cli.terminal import say
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from sqlalchemy import Engine
-
+NAME = "coordinator feed"
 
 feed = typer.Typer(help="Looks at the feed, and begins it anew after a restore.", no_args_is_help=True)
 
 
 @feed.command("status")
-def status(as_json: AsJson = False) -> None:
+def status(data: Data = None, as_json: AsJson = False) -> None:
     """Print where the feed stands and what its table takes up."""
     from models.feed_state import feed_state
     from runtime.postgres import transaction
 
-    with _database() as engine, transaction(engine) as connection:
+    with nearest_database(data, NAME) as engine, transaction(engine) as connection:
         rows = asdict(feed_state(connection))
     if as_json:
         say(json.dumps(rows, indent=2, default=datetime.isoformat))
@@ -38,25 +35,18 @@ def status(as_json: AsJson = False) -> None:
 @feed.command("rotate-epoch")
 def rotate(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Give the feed a new epoch: every client begins anew with a snapshot. Needed after a restore from a backup."""
-    from cli.database import operator
     from models.feed_state import rotate_epoch
     from runtime.postgres import transaction
 
     if not yes:
         typer.confirm("Every client of the feed will begin anew. Go on?", abort=True, err=True)
-    with _database() as engine, transaction(engine) as connection:
+    with nearest_database(data, NAME) as engine, transaction(engine) as connection:
         former, fresh = rotate_epoch(connection, operator())
     say(json.dumps({"former": former, "epoch": fresh}) if as_json else f"epoch {former} is over, {fresh} begins")
-
-
-def _database() -> "AbstractContextManager[Engine]":
-    from cli.database import database
-    from runtime.settings import load_settings
-
-    return database(load_settings(), "coordinator feed")
 
 
 def _shown(name: str, value: object) -> str:

@@ -2,26 +2,22 @@
 
 import typer
 
+from cli.database import Data, nearest_settings, sentences
 from cli.terminal import complain, say
 
 
-def migrate() -> None:
-    """Apply what is missing of the schema; safe to repeat, and to run from several places at once."""
-    from models.migrate import upgrade
-    from runtime.effective_settings import masked
+def migrate(data: Data = None) -> None:
+    """Apply what is missing of the schema; safe to repeat, and to run from several places at once. Needs no Redis."""
+    from models.migrate import MigrationBusy, UnknownRevision, upgrade
     from runtime.logs import configure_logs
-    from runtime.postgres import is_unavailable
-    from runtime.settings import load_settings
 
-    settings = load_settings()
-    settings.need_servers()
+    settings = nearest_settings(data)
     configure_logs(settings, process="migrate")
     try:
-        before, after = upgrade(settings.database_url, say=say)
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        complain(f"{masked(settings.database_url)} does not answer: {error}")
+        with sentences(settings):
+            before, after = upgrade(settings.database_url, say=say)
+    except (MigrationBusy, UnknownRevision) as error:
+        complain(error)
         raise typer.Exit(1) from error
     if before == after:
         say(f"schema is at {after}; nothing to do")

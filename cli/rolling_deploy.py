@@ -11,6 +11,7 @@ from typing import Annotated
 import psutil
 import typer
 
+from cli.database import data_directory
 from cli.rolling import Progress, Step, lock_of, progress_file
 from cli.terminal import complain, fit_streams, say
 from runtime.processes import Locked, is_alive, locked, send_signal
@@ -31,7 +32,7 @@ def rolling_deploy(
     """
     from runtime.settings import load_settings
 
-    data_dir = (data or Path(load_settings().data_dir)).resolve()
+    data_dir = data_directory(data, load_settings())
     process = _serving(data_dir)
     if process is None:
         complain(f"no `coordinator up` serves {data_dir}; --data names another directory")

@@ -1,13 +1,18 @@
 """`coordinator runner`: takes runs from a coordinator and executes a command for each."""
 
+import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.terminal import complain
-from cli.tokens import TokenOption
+from cli.tokens import CaOption, TokenOption, find_token, warn_of_shown_token
+
+if TYPE_CHECKING:
+    from runtime.settings import Settings
 
 Urls = Annotated[
     list[str] | None,
@@ -26,6 +31,7 @@ StopGrace = Annotated[
 MaxOutput = Annotated[
     int | None, typer.Option(min=0, metavar="BYTES", help="Most output of a run that is kept (no limit).")
 ]
+TokenFd = Annotated[int | None, typer.Option(hidden=True, help="Where the token is read from.")]
 
 
 def runner(
@@ -33,6 +39,7 @@ def runner(
     *,
     url: Urls = None,
     token: TokenOption = "",
+    ca: CaOption = "",
     name: Annotated[str, typer.Option(help="Executor profile (default: the command's name and a number).")] = "",
     tags: Annotated[str, typer.Option(metavar="A,B", help="What it can do, comma-separated.")] = "",
     require_matching_tags: MatchingTags = False,
@@ -43,6 +50,7 @@ def runner(
     grace: Grace = None,
     stop_grace: StopGrace = 5.0,
     max_output: MaxOutput = None,
+    token_fd: TokenFd = None,
 ) -> None:
     """Execute COMMAND for each run until SIGTERM: then take no more, finish what runs, and leave.
 
@@ -52,10 +60,7 @@ def runner(
     still runs; it goes on elsewhere if it has attempts left.
     """
     import asyncio
-    import socket
-    from contextlib import ExitStack
 
-    from cli.tokens import find_token
     from runner.membership import RegistrationRefused
     from runner.runner import RunnerOptions, run_runner
     from runner.slots import Slot
@@ -63,12 +68,14 @@ def runner(
     from runtime.settings import load_settings
 
     settings = load_settings()
+    token = _hidden_token(token, token_fd, settings, command)
     with ExitStack() as stack:
         try:
             slot = None if name else stack.enter_context(Slot(command))
             options = RunnerOptions(
                 urls=url or settings.url,
                 token=find_token(token, url or settings.url, settings),
+                ca_file=ca or settings.ca_file,
                 command=command,
                 profile=slot.profile if slot else name,
                 slot=slot,
@@ -87,6 +94,23 @@ def runner(
         except (OSError, ValueError, RegistrationRefused) as error:
             complain(error)
             sys.exit(1 if isinstance(error, RegistrationRefused) else 2)
+
+
+def _hidden_token(given: str, token_fd: int | None, settings: "Settings", command: list[str]) -> str:
+    """Return the token of the command line or the environment, which it has left by then."""
+    from cli.token_hiding import read_token_fd, start_anew_without
+
+    if token_fd is not None:
+        return read_token_fd(token_fd)
+    if given or settings.token:
+        if given:
+            warn_of_shown_token()
+        try:
+            start_anew_without(given or settings.token, command)
+        except (OSError, ValueError) as error:
+            complain(error)
+            sys.exit(2)
+    return ""
 
 
 def _directory(name: str) -> Path:

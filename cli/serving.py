@@ -73,7 +73,7 @@ async def serve(wanted: Wanted) -> int:
     Raises Refused when it cannot begin.
     """
     console = Console(wanted.log_format)
-    wanted.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(wanted.data_dir)
     with ExitStack() as held:
         try:
             held.enter_context(locked(lock_of(wanted.data_dir)))
@@ -86,6 +86,25 @@ async def serve(wanted: Wanted) -> int:
         adopt_orphans()
         house = Supervisor(console, wanted.data_dir)
         return await _run(wanted, house, console, listeners, caddy)
+
+
+def make_private(data_dir: Path) -> None:
+    """Make the directory, and keep everybody else out of it, also out of one that was there: mode 0700.
+
+    Raises Refused for another user's, and for one that holds other things: those we do not lock away.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not data_dir.stat().st_mode & 0o077:
+        return
+    if not lock_of(data_dir).exists() and any(data_dir.iterdir()):
+        raise Refused(
+            f"{data_dir} holds other things and is open to other users; name a directory of its own by --data, "
+            f"or chmod 700 {data_dir}"
+        )
+    try:
+        data_dir.chmod(0o700)
+    except OSError as error:
+        raise Refused(f"{data_dir} is open to other users and cannot be closed: {error.strerror}") from None
 
 
 async def _run(
@@ -207,7 +226,10 @@ async def _keep_keys(house: Supervisor, data_dir: Path, console: Console, env: d
         if await house.run_once(own_command("keys", "keep", "--data", str(data_dir)), env, log):
             raise Refused(f"the keys of --auth could not be made; see {path}")
     if (token := file.read_text()) != former:
-        console.say("up", f"admin key, shown once and kept in {file}: {token.strip()}")
+        # In a log it would be everybody's who reads that.
+        is_seen = console.on_terminal
+        shown = f"shown once and kept in {file}: {token.strip()}" if is_seen else f"kept in {file}, mode 0600"
+        console.say("up", f"admin key, {shown}")
 
 
 def _web(number: int, listener: socket.socket, wanted: Wanted, env: dict[str, str]) -> Service:

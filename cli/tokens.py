@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 import typer
 
+from cli.database import data_directory
+from cli.terminal import complain
+
 if TYPE_CHECKING:
     from runtime.settings import Settings
 
@@ -18,6 +21,19 @@ TokenOption = Annotated[
     str,
     typer.Option(metavar="TOKEN", help="API key or token (COORDINATOR_TOKEN, or a file: COORDINATOR_TOKEN_FILE)."),
 ]
+
+CaOption = Annotated[
+    str,
+    typer.Option(metavar="FILE", help="Trust only the certificates in this file (COORDINATOR_CA_FILE)."),
+]
+
+
+def warn_of_shown_token() -> None:
+    """Warn of a token on the command line."""
+    complain(
+        "warning: --token shows the token to all who list the processes of this machine, and to the shell's history; "
+        "use COORDINATOR_TOKEN_FILE, ~/.config/coordinator/token or COORDINATOR_TOKEN"
+    )
 
 
 class TokenFileError(ValueError):
@@ -36,7 +52,7 @@ def find_token(given: str, urls: Sequence[str], settings: "Settings") -> str | N
         return read_token(_at_home(settings.token_file))
     kept = [_at_home("~/.config/coordinator/token")]
     if all(_is_here(url) for url in urls):
-        kept.append(Path(settings.data_dir) / ADMIN_FILE)
+        kept.append(data_directory(None, settings) / ADMIN_FILE)
     return next((read_token(path) for path in kept if path.is_file()), None)
 
 

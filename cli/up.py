@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli.database import data_directory
 from cli.terminal import complain
 
 
@@ -48,7 +49,7 @@ def up(
         runner=runner,
         auth=auth or settings.auth,
         lb_port=lb_port if lb else None,
-        data_dir=(data or Path(settings.data_dir)).resolve(),
+        data_dir=data_directory(data, settings),
         log_format=log_format or settings.log_format,
         database_url=settings.database_url,
         redis_url=settings.redis_url,

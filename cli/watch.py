@@ -9,7 +9,7 @@ import typer
 
 from cli.client import AsJson, Urls, call
 from cli.terminal import complain
-from cli.tokens import TokenOption
+from cli.tokens import CaOption, TokenOption
 
 if TYPE_CHECKING:
     from runner.client import CoordinatorClient
@@ -31,6 +31,7 @@ def watch(
     owner: Annotated[str, typer.Option(help="Only sessions of this owner.")] = "",
     url: Urls = None,
     token: TokenOption = "",
+    ca: CaOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Follow what happens, one line each: `coordinator watch --session mine`, `coordinator watch --json | jq .event`.
@@ -65,7 +66,7 @@ def watch(
         return 0
 
     try:
-        call(url, token, work)
+        call(url, token, work, ca=ca)
     except BrokenPipeError:
         # The interpreter flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,6 +30,10 @@ INVALID_INDEXES = text("""
 """)
 
 
+class UnknownRevision(Exception):
+    """The schema is at a revision that this version has no file of, made by a newer one."""
+
+
 class MigrationBusy(Exception):
     """Another process has been migrating for longer than we were asked to wait."""
 
@@ -51,12 +55,25 @@ def upgrade(
         with engine.connect() as connection, _alone(connection, wait_seconds):
             before = revision(connection)
             connection.rollback()
+            _refuse_unknown(before)
             _upgrade_patiently(connection, time.monotonic() + wait_seconds, say)
             after = revision(connection)
             connection.rollback()
             return before, after
     finally:
         engine.dispose()
+
+
+def _refuse_unknown(found: str | None) -> None:
+    if found is None or any(
+        script.revision == found for script in ScriptDirectory.from_config(_config()).walk_revisions()
+    ):
+        return
+    message = (
+        f"the schema is at {found}, made by a newer version than this one, which knows {newest_revision()}: it is "
+        "served all the same, and only the newer version can change it"
+    )
+    raise UnknownRevision(message)
 
 
 def downgrade(url: str, target: str) -> None:

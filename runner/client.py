@@ -54,10 +54,11 @@ class CoordinatorClient(RunnerCalls):
         urls: str | Sequence[str],
         *,
         token: str | None = None,
+        ca_file: str = "",
         patience_seconds: float = 10.0,
         answer_seconds: float = 40.0,
     ) -> None:
-        self._transport = Transport([urls] if isinstance(urls, str) else urls, token=token)
+        self._transport = Transport([urls] if isinstance(urls, str) else urls, token=token, ca_file=ca_file)
         self._patience = patience_seconds
         self._answer_seconds = answer_seconds
 

@@ -56,6 +56,7 @@ class RunnerOptions:
     most_output_bytes: int | None = None
     token: str | None = None
     slot: Slot | None = None
+    ca_file: str = ""
 
     def identity(self) -> Identity:
         """Who we are to the coordinator; a new process each time."""
@@ -309,7 +310,9 @@ async def run_runner(options: RunnerOptions) -> None:
     A hang-up that is ignored already (`nohup`) stays ignored. Raises RegistrationRefused, ValueError when no run could
     be carried out here.
     """
-    async with CoordinatorClient(options.urls, token=options.token, patience_seconds=0) as client:
+    async with CoordinatorClient(
+        options.urls, token=options.token, ca_file=options.ca_file, patience_seconds=0
+    ) as client:
         runner = Runner(options, client)
         runner.check()
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ is as if nothing had been reached.
 
 import json
 import re
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
@@ -36,7 +37,7 @@ class Transport:
     A call may therefore arrive twice: everything sent through here must be harmless to repeat.
     """
 
-    def __init__(self, urls: Sequence[str], *, token: str | None = None) -> None:
+    def __init__(self, urls: Sequence[str], *, token: str | None = None, ca_file: str = "") -> None:
         if not urls:
             raise ValueError("at least one coordinator address is needed")
         self.urls = tuple(_checked(url) for url in urls)
@@ -45,7 +46,7 @@ class Transport:
         self.answers = 0
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Slow to make.
-        self._trust = httpx.create_ssl_context()
+        self._trust = _trust(ca_file)
         self._http = self._client()
 
     @property
@@ -141,7 +142,10 @@ class Transport:
 
     def _client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30)
-        return httpx.AsyncClient(headers=self._headers, limits=limits, verify=self._trust)
+        try:
+            return httpx.AsyncClient(headers=self._headers, limits=limits, verify=self._trust)
+        except (httpx.InvalidURL, ImportError, ValueError) as error:
+            raise ValueError(f"HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used: {error}") from None
 
     async def _send(self, url: str, request: dict[str, Any]) -> httpx.Response:
         try:
@@ -240,6 +244,22 @@ def _reason(error: httpx.HTTPError) -> str:
             return "no answer in time"
         case _:
             return str(error) or type(error).__name__
+
+
+def _trust(ca_file: str) -> ssl.SSLContext:
+    """Return what is trusted: the authorities of the file, else those of SSL_CERT_FILE, else the usual ones.
+
+    Raises ValueError when a file of certificates cannot be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context()
+    except (OSError, ValueError) as error:
+        source = f"{ca_file} (--ca or COORDINATOR_CA_FILE)" if ca_file else "those of SSL_CERT_FILE or SSL_CERT_DIR"
+        raise ValueError(f"certificates cannot be read: {source}: {_cause(error)}") from None
+
+
+def _cause(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _checked(url: str) -> str:

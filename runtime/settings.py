@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     # Clients
     token: str = Field("", description="API key or token that clients and runners show", repr=False)
     token_file: str = _about("", "A file with it, mode 0600 (default: ~/.config/coordinator/token)")
+    ca_file: str = _about(
+        "", "A file with the certificates that clients and runners trust alone (default: the usual ones)"
+    )
 
     # Polls, claims and signs of life
     poll_timeout_seconds: Annotated[float, Field(ge=0, le=600)] = _about(30, "A runner's poll is held")
@@ -225,6 +228,7 @@ class Settings(BaseSettings):
         if scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not separator:
             message = "must begin with postgresql:// or postgres://"
             raise ValueError(message)
+        _refuse_odd_address(value)
         return f"postgresql+psycopg://{rest}"
 
     @field_validator("redis_url")
@@ -233,6 +237,7 @@ class Settings(BaseSettings):
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
             message = "must begin with redis://, rediss:// or unix://"
             raise ValueError(message)
+        _refuse_odd_address(value)
         return value
 
     @field_validator("oidc_roles")
@@ -273,6 +278,15 @@ class Settings(BaseSettings):
             if not getattr(self, name):
                 variable = f"{PREFIX}{name.upper()} (or {alias})"
                 raise SettingsError(f"{variable} is not set. `coordinator up` brings its own Postgres and Redis.")
+
+
+def _refuse_odd_address(url: str) -> None:
+    """Raise ValueError for a host or a port that no library could parse; the URL may hold a password."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        message = "names a host or a port that is none (a password with /, ? or # needs percent signs)"
+        raise ValueError(message) from None
 
 
 def is_safe_url(url: str) -> bool:

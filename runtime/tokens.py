@@ -163,7 +163,11 @@ class Issuer:
 
 
 def _http() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
+    """Return a client. Raises _Unusable for proxies or certificates of the environment that are none."""
+    try:
+        return httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
+    except (httpx.InvalidURL, ImportError, ValueError, OSError) as error:
+        raise _Unusable(f"proxies or certificates of the environment cannot be used: {error}") from None
 
 
 async def _fetch(http: httpx.AsyncClient, url: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Events of a session: written by runners, never refused for their content; read in feed order (PROTOCOL, Sessions)."""
 
+import asyncio
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -21,12 +22,14 @@ from app.problems import BadRequest, accepted, item_problem
 from app.wire import OK, Json
 from models.base import Caller
 from models.errors import CoordinatorError, NotFound
-from models.events import Event, LeftOut, NewEvent, StoredEvent, list_events
+from models.events import Event, EventPage, LeftOut, NewEvent, StoredEvent, list_events
 from models.texts import storable
 
 router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
 MOST_EVENTS: Final = 1000
+# Seconds between looks at events that are not numbered yet; 0: number them.
+PAUSES: Final = (0.01, 0.03, 0.0)
 
 
 @router.get("/sessions/{session_id}/events", responses=docs.EVENTS, openapi_extra=openapi.query(docs.EVENT_PAGE))
@@ -37,9 +40,21 @@ async def read_events(session_id: str, request: Request, web: TheWeb, caller: Th
     limit, cursor = wanted(request, "after")
     run_id = storable_query(request.query_params.get("run_id"))
 
-    async def fetch(after: str | None, most: int) -> Page:
+    async def read(after: str | None, most: int) -> EventPage:
         events = web.reads.read(list_events, caller, storable(session_id), run_id=run_id, after=after, limit=most)
-        page = accepted(await events)
+        return accepted(await events)
+
+    async def fetch(after: str | None, most: int) -> Page:
+        page = await read(after, most)
+        for pause in PAUSES:
+            if all_numbered(page):
+                break
+            # A worker is about to number them; without one, or with a backlog, the reader does.
+            if pause:
+                await asyncio.sleep(pause)
+            else:
+                await web.feed.number()
+            page = await read(after, most)
         return Page([_encoded(event) for event in page.events], page.next_cursor, {"feed_cursor": page.feed_cursor})
 
     return await answer_list(request, "events", fetch, limit, cursor)
@@ -115,6 +130,11 @@ async def _all_stored(
     if any(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
     return outcomes
+
+
+def all_numbered(page: EventPage) -> bool:
+    """Return whether each event has a cursor that a client can go on from; what is not numbered comes last."""
+    return not page.events or page.events[-1].feed_cursor is not None
 
 
 def _encoded(event: Event) -> bytes:

@@ -7,8 +7,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
+from redis import Redis, RedisError
 from typer.core import TyperGroup
 
 from cli.http_server import KEEP_ALIVE_SECONDS
@@ -27,6 +29,9 @@ from tests.support.artefacts import (
     launches,
     manifests,
 )
+from tests.support.ports import own_port
+from tests.support.servers import OwnRedis, looking
+from tests.support.waiting import eventually
 
 TOOLS = Path(sys.executable).parent
 LONGEST_POLL = 600
@@ -197,7 +202,7 @@ def test_the_pools_fit_into_postgres() -> None:
 
 
 def test_only_the_load_balancer_is_reached_and_only_from_this_machine() -> None:
-    """There is no authentication yet."""
+    """Authentication is off until COORDINATOR_AUTH=1."""
     services = compose()["services"]
     networks = compose()["networks"]
 
@@ -205,6 +210,70 @@ def test_only_the_load_balancer_is_reached_and_only_from_this_machine() -> None:
     assert all(port.startswith("127.0.0.1:") for port in services["lb"]["ports"])
     open_networks = {name for name, network in networks.items() if not (network or {}).get("internal")}
     assert [name for name, service in services.items() if open_networks & set(service["networks"])] == ["lb"]
+
+
+def test_no_password_of_compose_has_a_default() -> None:
+    """A password that stands in a public file is none: compose refuses to start without one."""
+    text = COMPOSE.read_text()
+
+    assert set(re.findall(r"\$\{(\w*PASSWORD\w*)([^}]{0,2})", text)) == {
+        ("POSTGRES_PASSWORD", ":?"),
+        ("VALKEY_PASSWORD", ":?"),
+    }
+    for launch in launches():
+        if launch.kind != "runner" and "REDIS_URL" in launch.environment:
+            assert "@" in launch.environment["REDIS_URL"]
+    service = compose()["services"]["redis"]
+    assert "requirepass $$VALKEY_PASSWORD" in service["command"][-1]
+    assert "${VALKEY_PASSWORD" not in service["command"][-1]
+
+
+def test_every_service_of_compose_is_confined() -> None:
+    """A read-only root, no capability but those it names, no more privileges by a program's file."""
+    for name, service in compose()["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+    added = {name: service.get("cap_add", []) for name, service in compose()["services"].items()}
+    assert {name: sorted(caps) for name, caps in added.items() if caps} == {
+        "lb": ["NET_BIND_SERVICE"],
+        "postgres": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"],
+    }
+
+
+def test_images_of_others_have_exact_versions_and_take_a_digest() -> None:
+    """`postgres:18` is another image every month."""
+    for name in ("postgres", "redis", "lb"):
+        image = compose()["services"][name]["image"]
+        assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z/]+:\d+\.\d+(\.\d+)?\}", image), image
+
+
+def test_password_on_stdin_is_asked_for_by_the_server(own_redis: OwnRedis, tmp_path: Path) -> None:
+    """As compose starts it, with the server that is at hand: the password is needed, and is in no argument."""
+    program = psutil.Process(own_redis.server.pid).exe()
+    port = own_port()
+    here = f"{program} - --port {port} --bind 127.0.0.1 --dir {tmp_path}"
+    script = compose()["services"]["redis"]["command"][-1].replace("$$", "$").replace("valkey-server -", here, 1)
+    process = subprocess.Popen(["/bin/sh", "-c", script], env={"VALKEY_PASSWORD": "s3cret", "PATH": "/usr/bin:/bin"})
+    good, bad = looking(f"redis://:s3cret@127.0.0.1:{port}"), looking(f"redis://127.0.0.1:{port}")
+    try:
+        eventually(lambda: answers(good), 20, what="the server")
+        assert not answers(bad)
+        # The shell has become the server: SIGTERM reaches it.
+        assert psutil.Process(process.pid).exe() == program
+        assert "s3cret" not in " ".join(psutil.Process(process.pid).cmdline())
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except RedisError:
+        return False
 
 
 def test_what_is_mounted_is_there() -> None:

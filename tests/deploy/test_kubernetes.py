@@ -123,7 +123,11 @@ def test_nobody_speaks_to_anybody_but_as_is_written_down() -> None:
     assert policies["coordinator-servers"]["policyTypes"] == ["Egress"]
     assert chosen(policies["coordinator-web"]["podSelector"]) == ["coordinator-web"]
     assert policies["coordinator-web"]["policyTypes"] == ["Ingress"]
-    assert len(policies) == 2
+    assert chosen(policies["coordinator-issuer"]["podSelector"]) == ["coordinator-web"]
+    assert policies["coordinator-issuer"]["policyTypes"] == ["Egress"]
+    (to_issuer,) = policies["coordinator-issuer"]["egress"]
+    assert to_issuer["ports"] == [{"protocol": "TCP", "port": 443}]
+    assert len(policies) == 3
 
 
 def test_web_is_asked_whether_it_lives_and_whether_it_is_ready() -> None:

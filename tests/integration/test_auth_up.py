@@ -27,12 +27,15 @@ def command(home: Path, port: int, *arguments: str) -> Ended:
     return coordinator(*arguments, home=home, COORDINATOR_URL=f"http://127.0.0.1:{port}")
 
 
-def test_it_makes_a_key_shows_it_once_and_commands_on_this_machine_just_work(home: Path) -> None:
-    """The key is in a file with mode 0600; its own runner has one for runners; nobody else is let in."""
+def test_it_makes_a_key_names_its_file_and_commands_on_this_machine_just_work(home: Path) -> None:
+    """The key is in a file with mode 0600, and in no log; its own runner has one for runners; nobody else is let in."""
     port = own_port()
     first = up(home, port)
     try:
-        token = first.line("admin key").split()[-1]
+        said = first.line("admin key")
+        token = (home / ".coordinator" / "admin.token").read_text().strip()
+        assert said.endswith(f"kept in {home}/.coordinator/admin.token, mode 0600")
+        assert token not in "".join(first.lines)
         url = first.urls[0]
         assert httpx.get(f"{url}/runs").status_code == 401
         assert httpx.get(f"{url}/runs", headers=bearer(token)).status_code == 200

@@ -160,8 +160,17 @@ def test_a_stale_token_refuses_its_own_event(client: WebClient) -> None:
     assert "event_key" not in shown
 
 
+def test_last_event_of_list_has_cursor_to_go_on_from(client: WebClient, session_id: str) -> None:
+    """Also right after it was stored, before any worker has numbered it: what follows that cursor is what came later."""
+    for number in range(5):
+        client.post(f"/sessions/{session_id}/events", event(session_id, content=number))
+        listed = events(client, session_id)
+        assert all(one["feed_cursor"] for one in listed)
+        assert [one["content"] for one in events(client, session_id, after=listed[-1]["feed_cursor"])] == []
+
+
 def test_events_are_listed_page_by_page_in_feed_order(client: WebClient, session_id: str) -> None:
-    """`limit` and `after`; each event has its `feed_cursor` once it is numbered."""
+    """`limit` and `after`; each event has its `feed_cursor`."""
     path = f"/sessions/{session_id}/events"
     client.post(path, [event(session_id, content=n) for n in range(10)])
     eventually(lambda: all(one["feed_cursor"] for one in events(client, session_id)), what="numbering")

@@ -48,6 +48,19 @@ def test_with_authentication_no_foreign_page_may_read_an_answer(settings: Settin
         assert web.client.http.options("/runs", headers=asked).headers["access-control-allow-origin"] == PAGE
 
 
+@pytest.mark.parametrize("name", ["traceparent", "tracestate", "baggage", "x-request-id", "cache-control"])
+def test_preflight_with_header_of_tracing_library_passes(settings: Settings, name: str) -> None:
+    """Browsers' HTTP clients add them by themselves; a refused preflight stops the whole request."""
+    with served(settings) as web:
+        asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+        headers = {**asked, "Access-Control-Request-Headers": f"content-type,{name}"}
+        answer = web.client.http.options("/runs", headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert name in answer.headers["access-control-allow-headers"].lower()
+        refused = web.client.http.options("/runs", headers={**asked, "Access-Control-Request-Headers": "x-other"})
+        assert refused.status_code == 400
+
+
 def test_the_description_is_shown_to_nobody_in_particular_only_when_a_setting_says_so(
     settings: Settings, web: WebInThread
 ) -> None:

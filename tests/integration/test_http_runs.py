@@ -45,6 +45,10 @@ def test_a_delayed_run_shows_when_it_may_begin(client: WebClient) -> None:
     moment = "2035-01-01T12:00:00+02:00"
     refused = client.post("/runs", START | {"not_before": "2095-01-01T00:00:00Z"})
     assert refused.status_code == 422
+    for naive in ("2035-01-01T12:00:00", "2035-01-01", "2035-01-01 12:00"):
+        refused = client.post("/runs", START | {"not_before": naive})
+        assert refused.status_code == 422, naive
+        assert "offset from UTC" in refused.json()["detail"][0]["msg"]
     by_moment = client.get(f"/runs/{client.submit(not_before=moment)['run_id']}").json()
     assert by_moment["not_before"] == "2035-01-01T10:00:00+00:00"
 

@@ -80,7 +80,7 @@ def pods() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _filled(value: str) -> str:
     """A value of a compose file as it is when nothing is set outside."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+    return re.sub(r"\$\{\w+:\?[^}]*\}", "given", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
 
 
 def image_environment() -> dict[str, str]:

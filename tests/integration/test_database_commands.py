@@ -1,0 +1,115 @@
+"""Commands that speak to the database themselves: one sentence for each way in which it cannot serve them."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from models.migrate import newest_revision
+from runtime.settings import Settings
+from tests.support.command import Ended, coordinator
+from tests.support.ports import own_port
+from tests.support.truth import Truth
+
+COMMANDS = [
+    ("migrate",),
+    ("keys", "list"),
+    ("keys", "create", "--role", "admin"),
+    ("keys", "revoke", "crd_0123456789ab"),
+    ("audit",),
+    ("feed", "status"),
+    ("feed", "rotate-epoch", "--yes"),
+]
+
+
+def ids(command: tuple[str, ...]) -> str:
+    return " ".join(command[:2])
+
+
+def assert_sentence(done: Ended, code: int, *parts: str) -> None:
+    """One line for a person, no traceback, no password."""
+    assert done.returncode == code, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("coordinator: ")
+    assert "s3cret" not in done.stderr
+    for part in parts:
+        assert part in line
+
+
+def changed(url: str, *, password: str | None = None, port: int | None = None, database: str | None = None) -> str:
+    parts = urlsplit(url)
+    netloc = f"{parts.username}:{password or parts.password}@{parts.hostname}:{port or parts.port}"
+    return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}" if database else parts.path))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=ids)
+def test_command_says_that_database_is_away(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Each of them, and without the password."""
+    url = f"postgresql://u:s3cret@127.0.0.1:{own_port()}/none"
+    assert_sentence(coordinator(*command, home=tmp_path, DATABASE_URL=url), 1, "does not answer")
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("audit",)], ids=ids)
+def test_command_names_fault_of_database_in_one_sentence(
+    command: tuple[str, ...], settings: Settings, tmp_path: Path
+) -> None:
+    """A wrong password, no such database, an option that is none, a host that is none."""
+    url = settings.database_url.replace("+psycopg", "")
+    faults = {
+        changed(url, password="s3cret"): "password authentication failed",
+        changed(url, database="nowhere", password=None): 'database "nowhere" does not exist',
+        f"{url}?sslrootcert=/nowhere/ca.pem&sslmode=verify-full": "/nowhere/ca.pem",
+        f"{url}?nonsense=1": "nonsense",
+        "postgresql://u:s3cret@nowhere.invalid/x": "does not answer",
+    }
+    for fault, part in faults.items():
+        assert_sentence(coordinator(*command, home=tmp_path, DATABASE_URL=fault), 1, part)
+    for fault in ("postgresql://u:s3cret@localhost:port/x", "mysql://u:s3cret@localhost/x"):
+        done = coordinator(*command, home=tmp_path, DATABASE_URL=fault)
+        assert_sentence(done, 2, "COORDINATOR_DATABASE_URL" if "port" in fault else "DATABASE_URL")
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=ids)
+def test_command_without_schema_says_how_to_make_it(
+    command: tuple[str, ...], empty_database_url: str, tmp_path: Path
+) -> None:
+    """Before the first migration there is no table to look at."""
+    done = coordinator(*command, home=tmp_path, DATABASE_URL=empty_database_url)
+    assert_sentence(done, 1, "run `coordinator migrate`")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=ids)
+def test_command_looks_for_database_of_up_in_one_directory(command: tuple[str, ...], tmp_path: Path) -> None:
+    """`--data`, else COORDINATOR_DATA_DIR, else .coordinator of here; what is not there, or broken, is said."""
+    here, named, given = tmp_path / ".coordinator", tmp_path / "named", tmp_path / "given"
+    environment = {"COORDINATOR_DATA_DIR": str(named)}
+    for done, directory in (
+        *(((coordinator(*command, home=tmp_path), here),) if command == ("audit",) else ()),
+        (coordinator(*command, home=tmp_path, **environment), named),
+        (coordinator(*command, "--data", str(given), home=tmp_path, **environment), given),
+    ):
+        assert_sentence(done, 2, f"has served nothing in {directory};", "DATABASE_URL is not set")
+    (given / "postgres").mkdir(parents=True)
+    for content in ("", "[]", "{}") if command == ("audit",) else ("",):
+        (given / "postgres" / "access.json").write_text(content)
+        done = coordinator(*command, "--data", str(given), home=tmp_path)
+        assert_sentence(done, 2, f"in {given} cannot be found")
+
+
+def test_migrate_needs_no_redis(empty_database_url: str, tmp_path: Path) -> None:
+    """It makes tables."""
+    done = coordinator("migrate", home=tmp_path, DATABASE_URL=empty_database_url)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"schema migrated from nothing to {newest_revision()}", done.stdout)
+
+
+def test_migrate_leaves_schema_of_newer_version(truth: Truth, database_url: str, tmp_path: Path) -> None:
+    """A rollback of the code finds the schema of the code before: a sentence, and nothing is changed."""
+    with truth.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    done = coordinator("migrate", home=tmp_path, DATABASE_URL=database_url)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("coordinator: the schema is at 9999, made by a newer version than this one")

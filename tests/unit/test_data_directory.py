@@ -1,0 +1,40 @@
+"""The directory of `coordinator up`: passwords, keys and the database are for its user alone."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from cli.rolling import lock_of
+from cli.serving import make_private
+from cli.supervisor import Refused
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_data_directory_is_closed_to_others(tmp_path: Path) -> None:
+    """A new one, an empty one, and one of ours that was opened since."""
+    data_dir = tmp_path / "new" / "data"
+    make_private(data_dir)
+    assert mode(data_dir) == 0o700
+    data_dir.chmod(0o755)
+    make_private(data_dir)
+    assert mode(data_dir) == 0o700
+    lock_of(data_dir).parent.mkdir(parents=True, exist_ok=True)
+    lock_of(data_dir).touch()
+    data_dir.chmod(0o777)
+    make_private(data_dir)
+    assert mode(data_dir) == 0o700
+
+
+def test_directory_with_other_things_is_refused_while_it_is_open(tmp_path: Path) -> None:
+    """`--data ~` must not lock a home away; closed by its user it is taken."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "letter").touch()
+    with pytest.raises(Refused, match="chmod 700"):
+        make_private(tmp_path)
+    assert mode(tmp_path) == 0o755
+    tmp_path.chmod(0o700)
+    make_private(tmp_path)
