@@ -105,7 +105,8 @@ def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
         "start_timeout": 120.0,
     }
     assert scanned(busy, runners._HOLDING, held, way=way) & LARGE == set()
-    listed = {"stale_after": 30.0, "forget": 86_400.0, "subject": None}
+    page = {"after_row": None, "after_moment": None, "most": 500}
+    listed = {"stale_after": 30.0, "forget": 86_400.0, "subject": None, **page}
     assert scanned(busy, runners._LIST, listed, way=way) & LARGE == set()
     assert scanned(busy, former._IN_HAND, {"runner_ids": ["x"]}, way=way) & LARGE == set()
     assert scanned(busy, former._LIVE, {"runner_ids": ["x"]}, way=way) & LARGE == set()
