@@ -51,7 +51,7 @@ def test_deadline_of_a_run_that_no_registration_satisfies_is_shown_and_kept(trut
     assert counts(truth) == {}
     assert timeout_at(truth, run.run_id) == shown
     due(truth, run.run_id, "match_deadline_at")
-    unmatched_for(truth, run.run_id, 59)
+    unmatched_for(truth, run.run_id, 10)
     assert counts(truth) == {}
     unmatched_for(truth, run.run_id, 61)
     assert counts(truth) == {"unmatched": 1}
@@ -139,17 +139,17 @@ def test_each_run_has_its_own_timeout_within_one_profile(truth: Truth) -> None:
 
 def test_gaps_move_the_deadline_from_either_beginning(truth: Truth) -> None:
     """Time in which no runner could be heard does not count, before and after the run became ready."""
-    old, young = truth.start(no_match_timeout_seconds=100), truth.start(no_match_timeout_seconds=100)
-    due(truth, old.run_id, "match_deadline_at", ago=400)  # ready 500 s ago, no runner for 300 s
-    due(truth, young.run_id, "match_deadline_at", ago=50)  # ready 150 s ago
-    unmatched_for(truth, old.run_id, 300)
-    add_gap(truth, "web", 350, 90)  # of the 300 s 90 count, of the 150 s too
+    old, young = truth.start(no_match_timeout_seconds=1000), truth.start(no_match_timeout_seconds=1000)
+    due(truth, old.run_id, "match_deadline_at", ago=4000)  # ready 5,000 s ago, no runner for 3,000 s
+    due(truth, young.run_id, "match_deadline_at", ago=500)  # ready 1,500 s ago
+    unmatched_for(truth, old.run_id, 3000)
+    add_gap(truth, "web", 3500, 800)  # of the 3,000 s 800 count, of the 1,500 s too
     assert counts(truth) == {}
     for run in (old, young):
         shown = timeout_at(truth, run.run_id)
         assert shown is not None
-        assert 0 <= (shown - truth.one("SELECT now()")).total_seconds() <= 10
-    truth.rows("UPDATE gaps SET ended_at = ended_at - interval '20 seconds'")
+        assert 0 <= (shown - truth.one("SELECT now()")).total_seconds() <= 200
+    truth.rows("UPDATE gaps SET ended_at = ended_at - interval '300 seconds'")
     assert counts(truth) == {"unmatched": 2}
 
 
