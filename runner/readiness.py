@@ -1,7 +1,6 @@
 """Whether this machine can carry a run out at the moment: what is wrong with it is no run's fault."""
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ class Readiness:
 
     def check(self) -> str | None:
         """Why no process could be started now, None when nothing speaks against it."""
-        if not os.access(self._directory, os.X_OK) or not Path(self._directory).is_dir():
+        if not _is_directory(Path(self._directory)):
             return f"{self._directory} is not a directory that can be entered"
         if not self._has_program():
             return f"{self._program} is not a program that can be started from {self._directory}"
@@ -31,9 +30,25 @@ class Readiness:
     def _has_program(self) -> bool:
         if os.sep in self._program:
             # As exec finds it: from the directory that the process is started in.
-            path = Path(self._directory, self._program)
-            return path.is_file() and os.access(path, os.X_OK)
-        return shutil.which(self._program) is not None
+            return _is_program(Path(self._directory, self._program))
+        return any(_is_program(Path(folder, self._program)) for folder in os.get_exec_path())
+
+
+def _is_directory(path: Path) -> bool:
+    with suppress(PermissionError):
+        return path.is_dir() and _may_execute(path)
+    return False
+
+
+def _is_program(path: Path) -> bool:
+    with suppress(PermissionError):
+        return path.is_file() and _may_execute(path)
+    return False
+
+
+def _may_execute(path: Path) -> bool:
+    """Ask with the rights that exec has, capabilities included: access(2) alone asks for the real user without them."""
+    return os.access(path, os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _no_files() -> str | None:
