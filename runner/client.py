@@ -226,16 +226,20 @@ class CoordinatorClient(RunnerCalls):
         return feed.items()
 
     async def runners(self) -> list[RunnerInfo]:
-        """All registered runners, read page by page; one that registers again meanwhile is there once."""
+        """All registered runners, read page by page; one that registers again meanwhile is there once.
+
+        A cursor that comes again ends the walk: the answers lead nowhere.
+        """
         found: dict[str, RunnerInfo] = {}
         cursor: str | None = None
-        while True:
+        used: set[str | None] = set()
+        while cursor not in used:
+            used.add(cursor)
             query = {"limit": LARGEST_PAGE, "cursor": cursor}
             page = await self._call("GET", "/runners", query=query, expects=("runners",))
             found.update((one["runner_id"], one) for one in page["runners"])
             cursor = page.get("next_cursor")
-            if cursor is None:
-                return list(found.values())
+        return list(found.values())
 
     async def health(self) -> dict[str, Any]:
         """Whether the coordinator is ready; raises Refused 503 while it starts or drains."""
