@@ -98,7 +98,7 @@ def test_the_return_of_postgres_is_a_ring(own_postgres: OwnPostgres, settings: S
         number_silently(Truth(engine))
         engine.dispose()
         own_postgres.kill()
-        eventually(lambda: not web.app.state.web.health._postgres, what="an outage that is noticed")
+        eventually(lambda: web.app.state.web.health.away, what="an outage that is noticed")
         own_postgres.start()
         assert told(stream.take(1)) == ledger(engine)
     engine.dispose()

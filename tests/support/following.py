@@ -15,6 +15,7 @@ from urllib.parse import urlencode, urlsplit
 from sqlalchemy import Engine, Row, text
 
 from app.wire import frame_with_run
+from models.feed_pages import FeedEvent
 from tests.support.waiting import eventually
 
 READ_BYTES = 65_536
@@ -248,7 +249,7 @@ def ledger(engine: Engine, after: int = 0, where: str = "kind <> 'run_updated'")
     return [(row.feed_pos, row.kind, sent_data(row)) for row in rows]
 
 
-def sent_data(row: Row[Any]) -> str:
+def sent_data(row: "Row[Any] | FeedEvent") -> str:
     """What clients are sent as the data of a stored event with ``kind``, ``run_id`` and the text of its ``frame``."""
     return frame_with_run(row.frame, row.run_id) if row.kind == "event" else str(row.frame)
 

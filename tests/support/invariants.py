@@ -13,7 +13,7 @@ _RUNS = """
         r.attempt, r.max_attempts, r.delivered_at IS NOT NULL AS delivered, r.completed_at, r.error, r.not_for,
         r.match_deadline_at, r.claim_deadline_at,
         r.not_before IS NULL OR r.not_before <= now() AS due,
-        EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id) AS stop_open,
+        EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded) AS stop_open,
         NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
                     AND e.status IN ('pending', 'claimed', 'running', 'stopping')) AS first
     FROM runs r ORDER BY r.run_id
@@ -31,6 +31,10 @@ _SESSION_EVENTS = """
     SELECT DISTINCT ON (e.session_id) e.session_id, e.frame->'session'->>'status' AS status
     FROM events e JOIN sessions s ON s.session_id = e.session_id AND e.id >= s.first_event_id
     WHERE e.kind IN ('session_created', 'session_updated') ORDER BY e.session_id, e.id DESC
+"""
+_ENDED_BY_MISTAKE = """
+    SELECT c.session_id FROM stop_commands c JOIN sessions s USING (session_id)
+    WHERE c.superseded AND c.registration = s.registration AND c.runner_id = s.runner_id
 """
 
 
@@ -113,9 +117,10 @@ def _is_as_the_model_says(truth: Truth, runs: Any, model: Model) -> None:
         expected = (run.status, run.ready, holder, run.token, run.attempt, run.delivered, run.barred)
         found = (row.status, row.ready, row.runner_id, row.claim_token, row.attempt, row.delivered)
         assert (*found, set(row.not_for or ())) == expected, f"{row.run_id}: {found}, not {expected}"
+    assert truth.rows(_ENDED_BY_MISTAKE) == [], "the live process of a session is told to end as a former one"
     sessions = truth.rows(
         """SELECT s.session_id, s.status, s.runner_id, c.runner_id AS told, c.run_id
-           FROM sessions s LEFT JOIN stop_commands c USING (session_id)""",
+           FROM sessions s LEFT JOIN stop_commands c ON c.session_id = s.session_id AND NOT c.superseded""",
     )
     assert {row.session_id for row in sessions} == model.sessions.keys()
     for row in sessions:
