@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.pool import QueuePool
 
 from app.drain import Drain
 from app.health import Health
@@ -47,6 +48,11 @@ def test_pool_without_connections_degrades_its_part_until_it_is_back(
     nowhere = settings.model_copy(update={"database_url": f"postgresql+psycopg://x:y@127.0.0.1:{own_port()}/z"})
     away = inside.pools[pool]
     engine, away._engine = away._engine, async_engine(nowhere)
+    # A call under way may still answer over the old connections.
+    pool_of_before = engine.pool
+    assert isinstance(pool_of_before, QueuePool)
+    eventually(lambda: pool_of_before.checkedout() == 0, what="the end of calls under way")
+    reason(web)
     inside.health.postgres_contact(pool, there=False)
     eventually(lambda: f"Postgres does not answer ({pool})" in reason(web), what="the reason")
     if pool != "writes":

@@ -122,6 +122,11 @@ class World:
         assert not self.answered(ask, runner, claim_parked)
         self.parked.append((ask, runner))
 
+    def superseded(self, runner: Runner) -> set[str]:
+        """Sessions whose former process, at this runner, is told to end; the model does not keep them."""
+        query = "SELECT session_id FROM stop_commands WHERE superseded AND runner_id = :runner"
+        return {row.session_id for row in self.truth.rows(query, runner=runner.runner_id)}
+
     def answered(self, ask: Ask, runner: Runner, verb: Callable[..., Any]) -> bool:
         """Hold an answer against the model; whether the poll is over with it."""
         mine = [run for run in self.model.runs.values() if self.assigned(run, ask)]
@@ -130,6 +135,7 @@ class World:
             # its row went with an assignment that came to nothing: it is put back first
             open_runs = []
         stops = {s.session_id for s in self.sessions if s.stop is not None and s.stop[0] is runner}
+        stops |= self.superseded(runner)
         (answer,) = self.truth.do(verb, [ask])
         if runner.left or (runner.told and not mine):
             assert answer == RunnerNotRegistered(runner.runner_id)

@@ -60,10 +60,12 @@ def test_an_empty_id_is_absent(field: str) -> None:
 
 
 def test_not_before_is_a_moment_or_seconds() -> None:
-    """Both ways of PROTOCOL; a timestamp without offset is UTC."""
+    """Accept both ways of PROTOCOL; refuse a timestamp without offset."""
     assert checked(SubmitRun, RUN | {"not_before": 90}).not_before == 90
-    moment = checked(SubmitRun, RUN | {"not_before": "2026-01-01T10:00:00"}).not_before
+    moment = checked(SubmitRun, RUN | {"not_before": "2026-01-01T10:00:00Z"}).not_before
     assert moment == datetime(2026, 1, 1, 10, tzinfo=UTC)
+    with pytest.raises(Invalid):
+        checked(SubmitRun, RUN | {"not_before": "2026-01-01T10:00:00"})
 
 
 def test_executor_properties_beyond_type_and_command_are_kept() -> None:
