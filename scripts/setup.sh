@@ -68,7 +68,9 @@ install_locked() {
   local lock="$1" uv
   say "installing $(grep -c '^[A-Za-z0-9]' "$lock") packages of $lock"
   uv="$(find_uv)"
-  if [ -n "$uv" ] && "$uv" pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r "$lock"; then
+  # Compiled at once by uv on all cores: else several processes of the first start compile the same modules.
+  if [ -n "$uv" ] && "$uv" pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes --no-deps \
+    -r "$lock"; then
     "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
   else
     [ -z "$uv" ] || say "uv could not; once more with pip"
