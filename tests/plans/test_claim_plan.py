@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, TextClause, create_engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
 from models import (
     ageing,
@@ -21,6 +21,7 @@ from models import (
 )
 from models.floors import HIGHEST, LOWEST
 from tests.support.explained import Plan, explain
+from tests.support.filled import filled
 from tests.support.servers import PostgresOfTests
 
 MINE, BLOCKED, DELAYED = 1, 2, 3
@@ -63,13 +64,8 @@ ANALYZE;
 @pytest.fixture(scope="module")
 def crowded(postgres: PostgresOfTests) -> Iterator[Engine]:
     """A database with 60,000 runs and fresh statistics."""
-    url = postgres.create()
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
-    with engine.begin() as connection:
-        connection.execute(text(_FILL.replace(":", "\\:")))
-    yield engine
-    engine.dispose()
-    postgres.drop(url)
+    with filled(postgres, _FILL) as engine:
+        yield engine
 
 
 @pytest.fixture

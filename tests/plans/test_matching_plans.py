@@ -6,13 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 
 from models import fleet, lists, match_deadlines
 from models.base import ADMIN
 from models.match_deadlines import MOST_EXCLUDED
 from models.runs import get_run
 from tests.support.explained import Plan, explain
+from tests.support.filled import filled
 from tests.support.servers import PostgresOfTests
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
@@ -42,13 +43,8 @@ ANALYZE;
 @pytest.fixture(scope="module")
 def crowded(postgres: PostgresOfTests) -> Iterator[Engine]:
     """A database with 45,900 ready runs and fresh statistics."""
-    url = postgres.create()
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
-    with engine.begin() as connection:
-        connection.execute(text(_FILL.replace(":", "\\:")))
-    yield engine
-    engine.dispose()
-    postgres.drop(url)
+    with filled(postgres, _FILL) as engine:
+        yield engine
 
 
 @pytest.fixture
