@@ -52,12 +52,14 @@ def verdict(error: BaseException) -> str:
 
 
 @pytest.mark.direct
-def test_every_connection_has_its_timeouts_from_the_start(settings: Settings, engine: Engine) -> None:
+def test_every_connection_has_its_timeouts_from_the_start(settings: Settings) -> None:
     """No statement waits for ever, whichever helper gave the connection."""
+    engine = sync_engine(settings, pool_size=1)
     with transaction(engine) as connection:
         assert timeouts_of(connection) == EXPECTED
     with autocommit(engine) as connection:
         assert timeouts_of(connection) == EXPECTED
+    engine.dispose()
 
 
 def test_without_startup_options_each_transaction_sets_its_timeouts(settings: Settings) -> None:

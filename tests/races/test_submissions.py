@@ -1,6 +1,6 @@
 """Submissions against submissions: one run per idempotency key, one start per session, no deadlock for anybody."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,20 +10,10 @@ from models.deliveries import Claim, release_claims
 from models.errors import KeyReused, SessionExists
 from models.profiles import Demands
 from models.submit import NewRun, Submitted, submit_runs
-from runtime.postgres import sync_engine
-from runtime.settings import Settings
 from tests.support.contenders import crowd, steppers, with_one_repeat
 from tests.support.truth import Truth, accepted, resuming, starting
 
 CROWDS = [2, 8, 32]
-
-
-@pytest.fixture
-def patient(settings: Settings) -> Iterator[Truth]:
-    """The truth for those who queue up behind 31 others on a slow machine: whoever waits is not the subject."""
-    engine = sync_engine(settings.model_copy(update={"lock_timeout_seconds": 30}), pool_size=36, name="patient")
-    yield Truth(engine)
-    engine.dispose()
 
 
 def keyed(key: str = "k", body: str = "body", **values: Any) -> NewRun:
@@ -65,11 +55,11 @@ def test_of_many_starts_of_one_session_one_starts_it(truth: Truth, contenders: i
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_many_resumes_of_one_session_stand_in_one_line(patient: Truth, contenders: int) -> None:
+def test_many_resumes_of_one_session_stand_in_one_line(truth: Truth, contenders: int) -> None:
     """Numbered without a gap, only the first ready."""
-    patient.start(session_id="mine")
-    crowd(contenders, lambda _: [patient.resume("mine") for _ in range(3)])
-    rows = patient.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
+    truth.start(session_id="mine")
+    crowd(contenders, lambda _: [truth.resume("mine") for _ in range(3)])
+    rows = truth.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
 
     assert [row.session_seq for row in rows] == list(range(1, 3 * contenders + 2))
     assert [row.ready for row in rows].count(True) == 1
@@ -122,31 +112,31 @@ def overlapping(place: int) -> list[NewRun]:
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_overlapping_batches_in_opposite_order_reach_no_caller_as_a_deadlock(patient: Truth, contenders: int) -> None:
+def test_overlapping_batches_in_opposite_order_reach_no_caller_as_a_deadlock(truth: Truth, contenders: int) -> None:
     """Rows are locked in id order; what is left to chance is repeated once, unseen."""
-    patient.accept(*[starting(f"s{number}") for number in range(8)], *[starting(f"top{number}") for number in range(8)])
+    truth.accept(*[starting(f"s{number}") for number in range(8)], *[starting(f"top{number}") for number in range(8)])
     batches = [overlapping(place) for place in range(contenders)]
-    results = crowd(contenders, lambda place: with_one_repeat(patient.engine, submit_in_rounds, batches[place]))
+    results = crowd(contenders, lambda place: with_one_repeat(truth.engine, submit_in_rounds, batches[place]))
 
     assert all(isinstance(result, Submitted | SessionExists) for mine in results for result in mine)
-    assert patient.count("runs") == 16 + 16 * contenders + 6 + 6
-    assert patient.count("idempotency_keys") == 6
+    assert truth.count("runs") == 16 + 16 * contenders + 6 + 6
+    assert truth.count("idempotency_keys") == 6
     for number in range(8):
-        row = patient.session(f"s{number}")
-        assert row.next_run == patient.count("runs", "session_id = :s", s=f"s{number}") + 1
+        row = truth.session(f"s{number}")
+        assert row.next_run == truth.count("runs", "session_id = :s", s=f"s{number}") + 1
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_new_demands_of_many_submissions_become_one_profile_each(patient: Truth, contenders: int) -> None:
+def test_new_demands_of_many_submissions_become_one_profile_each(truth: Truth, contenders: int) -> None:
     """And their order of insertion deadlocks nobody."""
 
     def contend(place: int) -> None:
         tags = [f"tag{number}" for number in range(12)]
         items = [starting(additional_demands=Demands(tags=(tag,))) for tag in (tags[::-1] if place % 2 else tags)]
-        with_one_repeat(patient.engine, submit_in_rounds, items)
+        with_one_repeat(truth.engine, submit_in_rounds, items)
 
     crowd(contenders, contend)
-    assert patient.count("demand_profiles") == 12
+    assert truth.count("demand_profiles") == 12
 
 
 def test_releases_in_opposite_order_give_each_run_back_once(truth: Truth) -> None:
