@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from app.attempts import Attempts, Unavailable
 from models.parking import poll_holders
 from models.poll_stops import Unheard
 from models.register import Registered
+from models.report import Reported
 from models.runners import Left
 from models.stop import Stopped
 from runtime import logs, metrics
@@ -18,7 +19,7 @@ from runtime.settings import Settings
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
 
-# Runners that have something to be told, each with the instances of polls that have no row any more.
+# Runners that have something to be told, each with the instances that are known to hold polls of it.
 Told: TypeAlias = Mapping[str, frozenset[str]]
 
 log = logs.log(__name__)
@@ -43,14 +44,14 @@ class PollWakeups:
             self._due.set()
 
     async def send_forever(self) -> None:
-        """Find out which other instances hold polls of the runners, and tell these."""
+        """Tell the other instances that hold polls of the runners."""
         failing = False
         while True:
             await self._due.wait()
             self._due.clear()
             told, self._told = self._told, {}
             try:
-                await publish_rechecks_async(self._client, await self._holders(told))
+                await self._publish(told)
                 failing = False
                 continue
             except FAILED as error:
@@ -69,15 +70,21 @@ class PollWakeups:
         with contextlib.suppress(*FAILED):
             await self._client.aclose()
 
-    async def _holders(self, told: Told) -> dict[str, list[str]]:
+    async def _publish(self, told: Told) -> None:
+        """Tell the instances that the commits named, then those where a poll was parked meanwhile."""
+        named: set[tuple[str, str]] = {(one, runner_id) for runner_id, instances in told.items() for one in instances}
+        await self._publish_to(named)
         found = await self._looks.autocommit(poll_holders, list(told))
-        holders = {instance: set(runner_ids) for instance, runner_ids in found.items()}
-        for runner_id, instances in told.items():
-            for instance in instances:
-                holders.setdefault(instance, set()).add(runner_id)
-        holders.pop(self._instance, None)
+        await self._publish_to({(one, runner_id) for one, ids in found.items() for runner_id in ids} - named)
+
+    async def _publish_to(self, pairs: Collection[tuple[str, str]]) -> None:
+        """Have instances re-check the polls of runners, given in pairs; this process's own polls need no message."""
+        holders: dict[str, list[str]] = {}
+        for instance, runner_id in sorted(pairs):
+            if instance != self._instance:
+                holders.setdefault(instance, []).append(runner_id)
+        await publish_rechecks_async(self._client, holders)
         metrics.POLL_WAKEUPS.labels("sent").inc(sum(map(len, holders.values())))
-        return {instance: sorted(runner_ids) for instance, runner_ids in holders.items()}
 
 
 def told_runners(results: Sequence[Any]) -> dict[str, frozenset[str]]:
@@ -85,9 +92,9 @@ def told_runners(results: Sequence[Any]) -> dict[str, frozenset[str]]:
     told: dict[str, frozenset[str]] = {}
     for result in results:
         match result:
-            case Stopped(told=str(runner_id)) | Unheard(runner_id=runner_id):
+            case Unheard(runner_id=runner_id) | Reported(told=str(runner_id)):
                 told.setdefault(runner_id, frozenset())
-            case Left(runner_id=runner_id, parked_at=instances):
+            case Left(runner_id=runner_id, parked_at=instances) | Stopped(told=str(runner_id), parked_at=instances):
                 told[runner_id] = told.get(runner_id, frozenset()) | instances
             case Registered(runner_id=runner_id, renumbered=True, parked_at=instances):
                 told[runner_id] = told.get(runner_id, frozenset()) | instances

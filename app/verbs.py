@@ -20,7 +20,7 @@ from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, 
 from models.register import register_runners
 from models.report import Report, Reported, ReportResult, report_runs
 from models.runners import deregister_runners, touch_runners
-from models.stop import stop_runs, stop_sessions
+from models.stop import Stopped, stop_runs, stop_sessions
 from models.submit import submit_runs
 from runtime import metrics
 from runtime.names import Actor
@@ -71,8 +71,8 @@ class Verbs:
         self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(
             append, news, gather=None, alone=True
         )
-        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), ends, count=self._wakes)
-        self.stop_runs = self._queue(partial(stop_runs, limits=limits), ends, count=self._wakes)
+        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), news, count=self._stops)
+        self.stop_runs = self._queue(partial(stop_runs, limits=limits), news, count=self._stops)
         self.bind = self._queue(bind_sessions, news)
         self.patch = self._queue(patch_sessions, news)
         self.delete = self._queue(delete_sessions, (*news, Actor.CALLBACKS))
@@ -98,6 +98,14 @@ class Verbs:
 
     def _wakes(self, results: Sequence[Any]) -> bool:
         self._notify(results)
+        return True
+
+    def _stops(self, results: Sequence[Any]) -> bool:
+        """Wake the runners' polls at once; dispatch and parents only where a run has ended by the stop alone."""
+        self._notify(results)
+        if any(isinstance(result, Stopped) and result.ended for result in results):
+            self._ring(Actor.DISPATCH)
+            self._ring(Actor.CALLBACKS)
         return True
 
     def _claiming(
@@ -134,6 +142,7 @@ class Verbs:
         """
 
         def count(results: Sequence[Any]) -> bool:
+            self._notify(results)
             if any(isinstance(result, Reported) and result.calls_back for result in results):
                 self._ring(Actor.CALLBACKS)
             # One that was refused may have been the last word of a process that was to be stopped.

@@ -1,7 +1,7 @@
 """What runners report of their runs: fenced by claim and runner, harmless when repeated (PROTOCOL, Runners)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
@@ -51,7 +51,8 @@ class Reported:
     """The run as it stands after an accepted report; ``changed`` is False for a repeat.
 
     ``calls_back`` when a parent may be due to hear of a child now: this run's, or its own session of one of its own.
-    ``frees`` when some other run may have become claimable by it.
+    ``frees`` when some other run may have become claimable by it. ``told``: the runner that is to be told to end the
+    session's former process, if any.
     """
 
     run_id: str
@@ -60,6 +61,7 @@ class Reported:
     changed: bool
     calls_back: bool = False
     frees: bool = False
+    told: str | None = field(default=None, compare=False)
 
 
 ReportResult: TypeAlias = Reported | CoordinatorError
@@ -175,13 +177,13 @@ def _apply(
     close_stops(conn, closed)
     moves = [decision for decision in decisions if isinstance(decision, Move)]
     set_parents(conn, held, moves, limits.max_depth)
-    end_former_processes(conn, held, moves, limits)
+    former = end_former_processes(conn, held, moves, limits)
     moved = move_runs(conn, moves)
     settle_and_tell(conn, effects)
     record_acts(conn, _acts(held, items, decisions, known))
     held.runs.update(moved)
     return [
-        _moved(decision, moved[item.run_id], known[item.runner_id]) if isinstance(decision, Move) else decision
+        _moved(decision, moved[item.run_id], known[item.runner_id], former) if isinstance(decision, Move) else decision
         for item, decision in zip(items, decisions, strict=True)
     ]
 
@@ -200,11 +202,12 @@ def _acts(
     ]
 
 
-def _moved(move: Move, run: HeldRun, runner: Row[Any]) -> Reported:
-    told = run.status in TERMINAL and calls_back(run)
+def _moved(move: Move, run: HeldRun, runner: Row[Any], former: Mapping[str, str]) -> Reported:
+    ends = run.status in TERMINAL and calls_back(run)
     # The session's next run, or, where the runner takes only so many at once, anybody's.
     frees = run.status != RunStatus.RUNNING and (move.effect.continues or runner.capacity is not None)
-    return replace(_accepted(run, changed=True), calls_back=told or move.effect.owed, frees=frees)
+    told = former.get(run.session_id)
+    return replace(_accepted(run, changed=True), calls_back=ends or move.effect.owed, frees=frees, told=told)
 
 
 def decide(run: HeldRun, report: Report, *, sends_tokens: bool) -> Decision:

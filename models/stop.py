@@ -5,7 +5,7 @@ A stop of something alive is a row of ``stop_commands`` until its runner reports
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
@@ -40,7 +40,8 @@ class StopRun:
 class Stopped:
     """How far a stop has come: ``stopped``, ``stopping``, or what it was already, which ``message`` says.
 
-    ``told``: the runner that is to be told of it, if any.
+    ``told``: the runner that is to be told of it, if any; ``parked_at``: instances that hold polls of it, as far as
+    the verb saw. ``ended``: the stop has ended runs by itself, so that others may be ready and parents owed results.
     """
 
     session_id: str
@@ -48,6 +49,8 @@ class Stopped:
     status: str
     message: str | None = None
     told: str | None = field(default=None, compare=False)
+    parked_at: frozenset[str] = field(default=frozenset(), compare=False)
+    ended: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ _OPEN = text("""
     SET runner_id = excluded.runner_id, registration = excluded.registration, run_id = excluded.run_id,
         created_at = now(), sent_at = NULL, deadline_at = excluded.deadline_at, superseded = false
     WHERE c.registration <> excluded.registration OR c.superseded
-    RETURNING session_id
+    RETURNING session_id, ARRAY(SELECT DISTINCT w.instance FROM waiting_polls w WHERE w.runner_id = c.runner_id)
+        AS parked_at
 """)
 
 _CLOSE = text("DELETE FROM stop_commands WHERE session_id = ANY(CAST(:sessions AS text[])) AND NOT superseded")
@@ -102,13 +106,13 @@ def stop_seconds(told_interval: float, limits: Limits) -> float:
     return float(max(limits.stop_timeout, 3 * told_interval))
 
 
-def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> set[str]:
+def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
     """Open a stop per session, which is locked; one that is open for the same registration stays as it is.
 
-    Returns the sessions whose stop is a new one.
+    Returns the sessions whose stop is a new one, each with the instances that hold parked polls of its runner.
     """
     if not stops:
-        return set()
+        return {}
     opened = conn.execute(
         _OPEN,
         {
@@ -119,7 +123,7 @@ def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> set[str]:
             "seconds": [stop.seconds for stop in stops],
         },
     )
-    return set(opened.scalars())
+    return {row.session_id: frozenset(row.parked_at) for row in opened}
 
 
 def close_stops(conn: Connection, session_ids: Collection[str]) -> None:
@@ -205,7 +209,9 @@ def _in_rounds(
         held.runs.update(move_runs(conn, [move for one in plans.values() for move in one.moves]))
         settle_and_tell(conn, [one.settles for one in plans.values() if one.settles is not None])
         for place, one in plans.items():
-            yield place, one.answer, bool(one.moves) or one.answer.session_id in opened
+            parked_at = opened.get(one.answer.session_id)
+            answer = replace(one.answer, parked_at=parked_at or frozenset(), ended=any(map(_ends, one.moves)))
+            yield place, answer, bool(one.moves) or parked_at is not None
 
 
 def _seconds_by_runner(conn: Connection, held: Held, limits: Limits) -> Mapping[str, float]:
@@ -248,6 +254,10 @@ def plan_run_stop(held: Held, run: HeldRun, seconds: Mapping[str, float]) -> Sto
 
 def _plan(answer: Stopped, moves: list[Move], tell: OpenStop) -> StopPlan:
     return StopPlan(answer, moves, tell, None if moves else Effect(answer.session_id))
+
+
+def _ends(move: Move) -> bool:
+    return move.to is RunStatus.STOPPED
 
 
 def _undelivered(run: HeldRun) -> bool:

@@ -23,6 +23,7 @@ _OPEN = text("""
         AND n.left_at IS NULL AND n.lost_at IS NULL
     ORDER BY o.session_id
     ON CONFLICT (session_id) DO UPDATE SET superseded = true WHERE c.registration = excluded.registration
+    RETURNING session_id, runner_id
 """)
 
 _CLOSE = text("""
@@ -43,17 +44,18 @@ DROP_SUPERSEDED = text("""
 """)
 
 
-def end_former_processes(conn: Connection, held: Held, moves: Sequence[Move], limits: Limits) -> None:
+def end_former_processes(conn: Connection, held: Held, moves: Sequence[Move], limits: Limits) -> dict[str, str]:
     """Have the former process of each session ended of which another runner reports; the sessions are locked.
 
-    The reporting runner keeps the process that it may have been told to end before.
+    Returns the runners that are to be told, by session. The reporting runner keeps the process that it may have been
+    told to end before.
     """
     former = [(move.run, held.sessions[move.run.session_id]) for move in moves]
     former = [(run, row) for run, row in former if row.runner_id is not None and row.registration != run.registration]
     if not former:
-        return
+        return {}
     end_superseded(conn, [(run.runner_id, run.session_id) for run, _ in former])
-    conn.execute(
+    opened = conn.execute(
         _OPEN,
         {
             "runners": [session.runner_id for _, session in former],
@@ -62,6 +64,7 @@ def end_former_processes(conn: Connection, held: Held, moves: Sequence[Move], li
             "stop_timeout": limits.stop_timeout,
         },
     )
+    return {row.session_id: row.runner_id for row in opened}
 
 
 def end_superseded(conn: Connection, ended: Sequence[tuple[str, str]]) -> None:

@@ -65,6 +65,17 @@ def test_stop_of_a_timed_out_run_reaches_its_runners_poll_from_a_worker(
     waking.a_timeout_reaches_a_poll_elsewhere(both, truth, settings)
 
 
+def test_start_elsewhere_reaches_the_former_runners_poll_on_another_instance(both: Pair) -> None:
+    """Its idle process is to end; nothing waits for the re-check."""
+    waking.a_former_runner_hears_of_it(both)
+
+
+def test_stop_finds_a_poll_that_was_parked_during_its_commit(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verb saw none: the look after the commit does."""
+    monkeypatch.setattr("models.stop.open_stops", waking.blind_to_polls)
+    waking.a_stop_reaches_a_poll_elsewhere(both)
+
+
 @pytest.mark.parametrize(("itself", "status"), [("", 200), ("?self=true", 401)], ids=["told to", "by itself"])
 def test_leave_reaches_the_runners_poll_on_another_instance(both: Pair, itself: str, status: int) -> None:
     """One that is told to leave hears it; the poll of one that has left is refused."""

@@ -56,9 +56,9 @@ def test_an_act_that_is_told_as_its_victims_is_noticed(truth: Truth, monkeypatch
 def test_a_repeated_stop_that_is_written_down_again_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients repeat stops until something has stopped."""
 
-    def always_new(conn: Connection, stops: Sequence[OpenStop]) -> set[str]:
+    def always_new(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
         open_stops(conn, stops)
-        return {stop.session_id for stop in stops}
+        return {stop.session_id: frozenset() for stop in stops}
 
     monkeypatch.setattr(models.stop, "open_stops", always_new)
     with pytest.raises(AssertionError):

@@ -33,6 +33,21 @@ def test_stop_that_is_not_published_is_noticed(both: Pair, monkeypatch: pytest.M
         waking.a_stop_reaches_a_poll_elsewhere(both)
 
 
+def test_stop_without_a_look_after_its_commit_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll that is parked between the verb's look and its commit has looked before the stop."""
+    monkeypatch.setattr("models.stop.open_stops", waking.blind_to_polls)
+    monkeypatch.setattr(app.poll_wakeups, "poll_holders", lambda *_: {})
+    with pytest.raises(AssertionError, match="not told"):
+        waking.a_stop_reaches_a_poll_elsewhere(both)
+
+
+def test_start_elsewhere_that_wakes_no_poll_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The former runner would hear of it by the re-check."""
+    monkeypatch.setattr("models.report.end_former_processes", waking.tells_no_runner)
+    with pytest.raises(AssertionError, match="not told"):
+        waking.a_former_runner_hears_of_it(both)
+
+
 def test_timeout_that_is_not_published_is_noticed(
     both: Pair, truth: Truth, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,8 @@ from models.base import ADMIN
 from models.claim import Ask
 from models.parking import poll_holders
 from models.polls import Answer, answer_polls
-from models.stop import StopSession, stop_sessions
+from models.stop import OpenStop, StopSession, open_stops, stop_sessions
+from models.superseded import end_former_processes
 from runtime.settings import Settings
 from tests.support import clocks
 from tests.support.cut_calls import call_bytes, hold
@@ -89,6 +90,17 @@ def a_stop_reaches_a_poll_elsewhere(both: Pair) -> None:
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
 
 
+def blind_to_polls(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
+    """Open stops as ``open_stops`` does, but see no parked polls, as when they are parked later."""
+    return dict.fromkeys(open_stops(conn, stops), frozenset())
+
+
+def tells_no_runner(*arguments: Any) -> dict[str, str]:
+    """End former processes as ``end_former_processes`` does, and name none of their runners."""
+    end_former_processes(*arguments)
+    return {}
+
+
 def a_timeout_reaches_a_poll_elsewhere(both: Pair, truth: Truth, settings: Settings) -> None:
     """A worker's expiry stops the run."""
     runner_id = both.here.client.register()
@@ -97,6 +109,22 @@ def a_timeout_reaches_a_poll_elsewhere(both: Pair, truth: Truth, settings: Setti
     clocks.due(truth, run["run_id"], "run_deadline_at")
     with engine_room(settings, threads=1) as room:
         assert expire_due(room, 0)
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"stop_sessions": [run["session_id"]]}
+
+
+def a_former_runner_hears_of_it(both: Pair) -> None:
+    """Its session goes on at another runner while it keeps the process idle."""
+    former = both.here.client.register("former")
+    run = both.here.client.started(former)
+    assert both.here.client.report(run, former, "completed", session_status="idle").status_code == 200
+    latter = both.here.client.register("latter")
+    poll = both.poll(former)
+    demands = {"additional_demands": {"hostname": "latter"}, "affinity": False}
+    both.here.client.resume(run["session_id"], **demands)
+    resumed = both.here.client.claim(latter)
+    assert both.here.client.report(resumed, latter, "started").status_code == 200
     answer = poll.result(30)
     assert answer.status_code == 200, "not told"
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
