@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from runtime.postgres import sync_engine
 from runtime.settings import PREFIX, Settings
 from tests.support.cluster import Cluster
+from tests.support.databases import Databases
 from tests.support.servers import (
     POOLED,
     POOLER,
@@ -88,19 +89,25 @@ def redis_server(scratch: Path, process_name: str) -> Iterator[RedisOfTests]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: PostgresOfTests) -> Databases:
+    """The databases that the tests of this process use one after another."""
+    return Databases(postgres.create, postgres.drop)
+
+
 @pytest.fixture
-def database_url(postgres: PostgresOfTests) -> Iterator[str]:
+def database_url(postgres: PostgresOfTests, databases: Databases) -> Iterator[str]:
     """URL of this test's own database, migrated and empty."""
-    url = postgres.create()
-    yield url
-    postgres.drop(url)
+    url = databases.take()
+    yield postgres.pooled(url)
+    databases.give_back(url)
 
 
 @pytest.fixture
 def empty_database_url(postgres: PostgresOfTests) -> Iterator[str]:
     """URL of a database without any table: for migrations."""
     url = postgres.create(migrated=False)
-    yield url
+    yield postgres.pooled(url)
     postgres.drop(url)
 
 

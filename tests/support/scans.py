@@ -31,12 +31,23 @@ _WAITING = """
     FROM generate_series(1, :many) n
 """
 
+_CLAIMED = """
+    INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, status,
+                      no_match_timeout_seconds, runner_id, registration, claim_token, claim_poll_id, claimed_at,
+                      claim_deadline_at)
+    SELECT 'run_2' || lpad(CAST(n AS text), 12, '0'), 'old_' || 4000 + n, 2, 'resume_session', '{}', 'sync', '{}', 1,
+        'claimed', 300, 'lnch_' || n % 100, n % 100, 'token_2' || n, 'poll_' || n, now(),
+        now() + make_interval(secs => n)
+    FROM generate_series(1, :many) n
+"""
 
-def fill(truth: Truth, *, ended: int = 40_000, waiting: int = 4_000) -> None:
-    """Let there be many runs that have ended and some that wait, half of them delayed; all known to the planner."""
+
+def fill(truth: Truth, *, ended: int = 40_000, waiting: int = 4_000, claimed: int = 2_000) -> None:
+    """Let there be many runs that have ended, some that wait, half of them delayed, and claims; the planner knows."""
     truth.rows(_SESSIONS, many=ended)
     truth.rows(_RUNS, many=ended)
     truth.rows(_WAITING, many=waiting)
+    truth.rows(_CLAIMED, many=claimed)
     analyze(truth)
 
 

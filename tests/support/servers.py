@@ -87,7 +87,7 @@ def migrate(url: str) -> None:
 
 @dataclass
 class PostgresOfTests:
-    """A server, with one migrated template that each test's database is copied from (some 20 ms).
+    """A server, with one migrated template that databases are copied from.
 
     What is tested reaches it at `pooler`, a host and port, if there is one: a PgBouncer (scripts/behind_pgbouncer).
     """
@@ -104,7 +104,10 @@ class PostgresOfTests:
         name = f"{self.name}_{next(self._numbers)}"
         template = self._migrated_template() if migrated else "template0"
         self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
-        url = self._url_of(name)
+        return self._url_of(name)
+
+    def pooled(self, url: str) -> str:
+        """The URL by which what is tested reaches a database of this server."""
         return re.sub(r"@[^/@]*/", f"@{self.pooler}/", url) if self.pooler else url
 
     def drop(self, url: str) -> None:

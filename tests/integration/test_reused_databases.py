@@ -1,0 +1,80 @@
+"""Databases that tests use one after another: each test finds what the migrations leave."""
+
+from functools import partial
+
+import psycopg
+import pytest
+
+from tests.support.databases import Databases, contents
+from tests.support.servers import PostgresOfTests
+
+
+def run(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+WRITE = "INSERT INTO demand_profiles (hash, executor_type, tags) VALUES ('one', 'autonomous', '{}')"
+MOVE_HEAD = "UPDATE feed_head SET last_pos = 4711, epoch = 'another'"
+
+
+def test_database_is_given_again_with_the_rows_and_sequences_of_a_new_one(postgres: PostgresOfTests) -> None:
+    """Rows that the migrations wrote are there, all others are gone, and ids begin anew."""
+    databases = Databases(postgres.create, postgres.drop)
+    url = databases.take()
+    with psycopg.connect(url) as connection:
+        new = contents(connection)
+    run(url, WRITE, MOVE_HEAD, "DELETE FROM key_changes")
+    databases.give_back(url)
+
+    assert databases.take() == url
+    with psycopg.connect(url) as connection:
+        assert contents(connection) == new
+    run(url, WRITE)
+    postgres.drop(url)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE runs ADD COLUMN more text",
+        "ALTER TABLE runs DROP CONSTRAINT ck_runs_ready",
+        "CREATE INDEX more ON runs (owner)",
+        "CREATE TABLE more (n int)",
+        "CREATE FUNCTION more() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "ALTER TABLE runs DISABLE TRIGGER ALL",
+        (
+            "INSERT INTO demand_profiles (hash, executor_type, tags)"
+            " SELECT repeat('x', 1000) || n, 'autonomous', '{}' FROM generate_series(1, 20000) n"
+        ),
+    ],
+)
+def test_database_with_another_schema_or_too_many_rows_is_dropped(postgres: PostgresOfTests, change: str) -> None:
+    """Its next test would not find what the migrations leave."""
+    dropped: list[str] = []
+
+    def drop(url: str) -> None:
+        dropped.append(url)
+        postgres.drop(url)
+
+    databases = Databases(postgres.create, drop)
+    url = databases.take()
+    run(url, change)
+    databases.give_back(url)
+    assert dropped == [url]
+
+
+def test_database_with_a_prepared_transaction_is_not_given_again(postgres: PostgresOfTests) -> None:
+    """Its locks would outlive every connection."""
+    databases = Databases(postgres.create, partial(run_away, postgres))
+    url = databases.take()
+    run(url, "BEGIN", WRITE, "PREPARE TRANSACTION 'left'")
+    databases.give_back(url)
+    assert databases.take() != url
+
+
+def run_away(postgres: PostgresOfTests, url: str) -> None:
+    """Drop the database with what was prepared in it."""
+    run(url, "ROLLBACK PREPARED 'left'")
+    postgres.drop(url)

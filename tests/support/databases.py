@@ -1,0 +1,129 @@
+"""Keep databases of tests for the next test: emptied to what the migrations leave, where a copy would be made anew.
+
+A copy of the template is some 300 files, and takes ten times as long as a few hundred rows take to delete.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+# Deleted rows stay in the files until a vacuum, so no database is used for ever.
+MOST_USES = 25
+MOST_BYTES = 16 * 1024**2
+PATIENCE = "-c lock_timeout=5s -c statement_timeout=20s"
+
+_TABLES = """
+    SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY relname
+"""
+_SEQUENCES = """
+    SELECT format('%I.%I', schemaname, sequencename) AS name, coalesce(last_value, start_value) AS value,
+        last_value IS NOT NULL AS called
+    FROM pg_sequences ORDER BY 1
+"""
+_BYTES = """
+    SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+"""
+_OTHERS = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+_INSERT = "INSERT INTO {} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::{}, %s)"
+# Everything that a statement of DDL, a setting of the database or a prepared transaction would change.
+_SCHEMA = """
+    SELECT md5(concat(
+        (SELECT string_agg(concat(c.oid, c.relname, c.relchecks, c.reltriggers, c.reloptions, c.relfilenode), ' ')
+         FROM (SELECT oid, relname, relchecks, relhastriggers AS reltriggers, reloptions, relfilenode FROM pg_class
+               WHERE relnamespace = 'public'::regnamespace ORDER BY oid) c),
+        (SELECT string_agg(concat(a.attrelid, a.attname, a.atttypid, a.attnotnull, a.atthasdef, a.attstattarget), ' ')
+         FROM (SELECT attrelid, attname, atttypid, attnotnull, atthasdef, attstattarget FROM pg_attribute
+               JOIN pg_class ON pg_class.oid = attrelid AND relnamespace = 'public'::regnamespace
+               ORDER BY attrelid, attnum) a),
+        (SELECT string_agg(concat(p.oid, md5(p.prosrc), p.proconfig), ' ')
+         FROM (SELECT oid, prosrc, proconfig FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY oid) p),
+        (SELECT string_agg(concat(t.oid, t.tgenabled), ' ')
+         FROM (SELECT oid, tgenabled FROM pg_trigger ORDER BY oid) t),
+        (SELECT string_agg(concat(o.oid), ' ') FROM (SELECT oid FROM pg_constraint ORDER BY oid) o),
+        (SELECT string_agg(concat(d.oid, d.adbin), ' ') FROM (SELECT oid, adbin FROM pg_attrdef ORDER BY oid) d),
+        (SELECT count(*) FROM pg_db_role_setting
+         WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())),
+        (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())))
+"""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a database holds when it is new: rows by table as JSON, sequences, and its schema's fingerprint."""
+
+    rows: dict[str, str]
+    sequences: list[tuple[str, int, bool]]
+    schema: str
+
+
+@dataclass
+class Databases:
+    """Databases of one test process, by URL: `take` one, `give_back` it as soon as its test is over."""
+
+    create: Callable[[], str]
+    drop: Callable[[str], None]
+    _free: list[str] = field(default_factory=list)
+    _new: dict[str, _Contents] = field(default_factory=dict)
+    _uses: Counter[str] = field(default_factory=Counter)
+
+    def take(self) -> str:
+        """A database as the migrations leave it."""
+        url = self._free.pop() if self._free else self._made()
+        self._uses[url] += 1
+        return url
+
+    def give_back(self, url: str) -> None:
+        """Empty the database for the next test; one that is no longer as it was, or too large, goes."""
+        try:
+            usable = self._uses[url] < MOST_USES and restored(url, self._new[url])
+        except psycopg.Error:
+            usable = False
+        if usable:
+            self._free.append(url)
+        else:
+            self._new.pop(url)
+            self.drop(url)
+
+    def _made(self) -> str:
+        url = self.create()
+        with psycopg.connect(url) as connection:
+            self._new[url] = contents(connection)
+        return url
+
+
+def contents(connection: "psycopg.Connection[Any]") -> _Contents:
+    """Return what the database holds now."""
+    rows: dict[str, str] = {}
+    for (table,) in connection.execute(_TABLES).fetchall():
+        query = sql.SQL("SELECT json_agg(t)::text FROM {} t").format(sql.Identifier(table))
+        rows[table] = (connection.execute(query).fetchone() or [None])[0] or ""
+    ((schema,),) = connection.execute(_SCHEMA).fetchall()
+    return _Contents(rows, connection.execute(_SEQUENCES).fetchall(), schema)
+
+
+def restored(url: str, new: _Contents) -> bool:
+    """Bring the rows and sequences back to what they were; False when more than those has changed."""
+    with psycopg.connect(url, options=PATIENCE) as connection:
+        connection.execute(_OTHERS)
+        ((size,),) = connection.execute(_BYTES).fetchall()
+        ((schema,),) = connection.execute(_SCHEMA).fetchall()
+        if size > MOST_BYTES or schema != new.schema:
+            return False
+        connection.execute("SET LOCAL session_replication_role = replica")
+        deletes = [sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in new.rows]
+        connection.execute(sql.SQL("; ").join(deletes))
+        for table, rows in new.rows.items():
+            if rows:
+                query = sql.SQL(_INSERT).format(sql.Identifier(table), sql.Identifier(table))
+                connection.execute(query, (rows,))
+        for name, value, called in new.sequences:
+            connection.execute("SELECT setval(%s::regclass, %s, %s)", (name, value, called))
+    return True
