@@ -13,7 +13,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip --python /opt/coordinator/bin/python install --require-hashes --no-deps -r deploy/locks/runtime.lock
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --require-hashes --no-deps -r deploy/locks/build.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY app/ app/
 COPY cli/ cli/
 COPY models/ models/

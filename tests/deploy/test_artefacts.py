@@ -78,7 +78,7 @@ def test_the_image_holds_every_package_of_ours_and_runs_as_nobody() -> None:
     final = {each.name: each.rest for each in instructions() if each.stage == "final"}
 
     assert set(packages) <= copied
-    assert allowed == {*copied, "README.md"}
+    assert allowed == {*copied, "README.md", "LICENSE"}
     assert final["USER"] == "10001:10001"
     assert final["STOPSIGNAL"] == "SIGTERM"
     assert final["ENTRYPOINT"] == '["coordinator"]'
