@@ -86,7 +86,7 @@ def test_start_installs_no_tool_of_development() -> None:
     assert serving & {"pytest", "ruff", "mypy", "matplotlib", "kubernetes-validate", "hypothesis", "pip"} == set()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "docs.lock"])
 def test_part_of_lock_names_no_index_host_or_path(name: str) -> None:
     """As the whole lock: any mirror serves it."""
     lines = [line for line in (LOCKS / name).read_text().splitlines() if not line.strip().startswith("--hash=sha256:")]

@@ -84,12 +84,13 @@ def test_part_with_another_version_or_hash_is_found() -> None:
     assert list(locked.strays(lock, lock.replace("11", "12"))) == ["b==2 is not locked like this in requirements.lock"]
 
 
-def test_the_lock_of_the_audit_is_hashed_and_agrees_with_the_other() -> None:
+@pytest.mark.parametrize(("name", "group"), [("scripts/audit.lock", "audit"), ("deploy/locks/docs.lock", "docs")])
+def test_separate_lock_is_hashed_and_agrees_with_the_other(name: str, group: str) -> None:
     """It may hold more; what both hold they hold in one version."""
-    text = (ROOT / "scripts" / "audit.lock").read_text()
+    text = (ROOT / name).read_text()
     entries = re.split(r"\n(?=\S)", text.strip())
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
     assert all("--hash=sha256:" in entry for entry in entries)
     assert {name: PINNED.get(name, found) for name, found in pinned.items()} == pinned
-    for requirement in map(Requirement, declared()["dependency-groups"]["audit"]):
+    for requirement in map(Requirement, declared()["dependency-groups"][group]):
         assert requirement.specifier.contains(pinned[requirement.name], prereleases=True)
