@@ -7,10 +7,10 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends
 from starlette.requests import Request
 
-from app.bodies import Fault, Invalid, first_fault, parse_strict, read_body
-from app.lenient import parse_lenient
+from app.http.bodies import Fault, Invalid, first_fault, parse_strict, read_body
+from app.http.lenient import parse_lenient
 from app.web import Web
-from models.base import Caller
+from models.core.callers import Caller
 
 Parsed = TypeVar("Parsed")
 

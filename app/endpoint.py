@@ -1,4 +1,4 @@
-"""How a request gets to its endpoint: let in by the table of app/access.py, called by name with what it asks for."""
+"""Call an endpoint for a request: let in by app/auth/permissions.py, with the arguments that it names."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.body_limits import UPLOAD, Upload
-from app.entrance import let_in
-from app.limits import caller_of
+from app.auth.authenticate import let_in
+from app.auth.caller_limits import caller_of
+from app.http.body_limits import UPLOAD, Upload
 
 
 class Endpoint(APIRoute):

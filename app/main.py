@@ -13,16 +13,16 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
-from app import openapi
-from app.drain import Drain
 from app.endpoint import Endpoint
-from app.farewell import Farewell
-from app.health import Health
-from app.middleware import Cors, Door, Gate, Meter
-from app.problems import add_handlers
+from app.http.middleware import Cors, Door, Gate, Meter
+from app.http.problems import add_handlers
+from app.lifecycle.drain import Drain
+from app.lifecycle.health import Health
+from app.openapi import document
 from app.routes import feed, health, registries, runner_protocol, runners, runs, session_events, sessions
+from app.shutdown_response import Farewell
 from app.web import Web
-from models.base import new_id
+from models.core.ids import new_id
 from runtime.settings import Settings
 
 ABOUT: Final = """Runs of agents and batch jobs, coordinated by any number of equal processes.
@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     for room in (runner_protocol, runs, session_events, sessions, feed, runners, health, registries):
         app.router.routes.extend(room.router.routes)
     add_handlers(app)
-    openapi.describe(app)
+    document.describe(app)
     _add_docs(app)
     _add_middleware(app, settings, drain, state)
     return app

@@ -8,29 +8,29 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.attempts import Attempts
-from app.body_limits import BodyParser, Uploads
-from app.callers import Callers
-from app.drain import Drain
-from app.feed import Feed
-from app.health import Health
-from app.limits import CallerLimits
-from app.list_limits import ListLimits
-from app.poll_wakeups import PollWakeups, told_runners
-from app.polls import Polls
-from app.pulse import Pulse
-from app.retries import held
-from app.rings import Rings
-from app.signs import Signs
-from app.verbs import Verbs
-from app.waits import Waits
-from models.base import Limits
+from app.auth.caller_limits import CallerLimits
+from app.auth.callers import Callers
+from app.feed.reader import Feed
+from app.http.body_limits import BodyParser, Uploads
+from app.instance_heartbeat import Pulse
+from app.lifecycle.drain import Drain
+from app.lifecycle.health import Health
+from app.lists.limits import ListLimits
+from app.polls.heartbeats import Signs
+from app.polls.parked import Polls
+from app.polls.run_waiters import Waits
+from app.polls.wakeups import PollWakeups, told_runners
+from app.writes.attempts import Attempts
+from app.writes.dispatch_wakeups import Rings
+from app.writes.queues import Verbs
+from app.writes.retries import held
+from models.core.limits import Limits
 from runtime import logs
-from runtime.bells import Bells
-from runtime.mailbox import Letters, Mailbox
 from runtime.postgres import async_engine, longest_silence
 from runtime.redis_probe import RedisProbe
 from runtime.settings import Settings
+from runtime.subscriptions import Letters, Mailbox
+from runtime.wakeups import Bells
 
 # Together with the process's end after this (cli/web.py) still within what a supervisor waits for.
 LEAVE_SECONDS: Final = 2.0

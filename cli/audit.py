@@ -21,7 +21,7 @@ def audit(
     It is kept for ever. Who ("by") is `local:USER@MACHINE` for a command that speaks to the database, `key:ID` or
     `subject:OWNER` for a request.
     """
-    from models.audit import entry_json, newest_acts
+    from models.auth.audit import entry_json, newest_acts
     from runtime.postgres import transaction
 
     with nearest_database(data, "coordinator audit") as engine, transaction(engine) as connection:

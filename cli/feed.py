@@ -19,7 +19,7 @@ feed = typer.Typer(help="Looks at the feed, and begins it anew after a restore."
 @feed.command("status")
 def status(data: Data = None, as_json: AsJson = False) -> None:
     """Print where the feed stands and what its table takes up."""
-    from models.feed_state import feed_state
+    from models.feed.state import feed_state
     from runtime.postgres import transaction
 
     with nearest_database(data, NAME) as engine, transaction(engine) as connection:
@@ -39,7 +39,7 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Give the feed a new epoch: every client begins anew with a snapshot. Needed after a restore from a backup."""
-    from models.feed_state import rotate_epoch
+    from models.feed.state import rotate_epoch
     from runtime.postgres import transaction
 
     if not yes:

@@ -35,7 +35,7 @@ _HURRIED_SECONDS = 2  # a connection that does not end by itself, when nobody is
 
 
 class Drainable(Protocol):
-    """The app's side of the end (app/drain.py)."""
+    """The app's side of the end (app/lifecycle/drain.py)."""
 
     seconds: float
 
@@ -114,7 +114,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        # By the time the app is told of a hang-up, an answer may have been dropped (app/hangup.py).
+        # By the time the app is told of a hang-up, an answer may have been dropped (app/lifecycle/hangup.py).
         self._connection: dict[object, object] = {
             "is_closing": self.transport.is_closing,
             "cut_after": self._cut_after,

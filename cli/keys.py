@@ -17,8 +17,8 @@ from cli.terminal import complain, say
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from models.base import Role
-    from models.keys import Key
+    from models.auth.keys import Key
+    from models.core.callers import Role
 
 
 keys = typer.Typer(help="API keys: from the first one on every request needs one.", no_args_is_help=True)
@@ -40,7 +40,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it once: only a hash of it is kept."""
-    from models.keys import NewKey, mint_token
+    from models.auth.keys import NewKey, mint_token
     from runtime.postgres import transaction
 
     chosen, seconds = _role(role, owner), _seconds(expires)
@@ -58,7 +58,7 @@ def create(
 @keys.command("list")
 def show(data: Data = None, as_json: AsJson = False) -> None:
     """List all keys, oldest first, without their secrets."""
-    from models.keys import list_keys
+    from models.auth.keys import list_keys
     from runtime.postgres import transaction
 
     with nearest_database(data, NAME) as engine, transaction(engine) as connection:
@@ -77,8 +77,8 @@ def revoke(
     data: Data = None,
 ) -> None:
     """Make keys worthless for ever, everywhere within 5 s; streams and polls opened with them end."""
-    from models.errors import NotFound
-    from models.keys import revoke_keys
+    from models.auth.keys import revoke_keys
+    from models.core.errors import NotFound
     from runtime.postgres import transaction
 
     with nearest_database(data, NAME) as engine, transaction(engine) as connection:
@@ -96,8 +96,8 @@ def revoke(
 def keep(data: Annotated[Path, typer.Option(file_okay=False)]) -> None:
     """What `coordinator up --auth` needs: a key for the people of this machine and one for its runner, in files."""
     from cli.tokens import ADMIN_FILE, RUNNER_FILE
-    from models.base import Role
-    from models.keys import NewKey, mint_token
+    from models.auth.keys import NewKey, mint_token
+    from models.core.callers import Role
     from runtime.embedded_server import write_private
     from runtime.postgres import transaction
 
@@ -114,7 +114,7 @@ def keep(data: Annotated[Path, typer.Option(file_okay=False)]) -> None:
 
 
 def _create(connection: "Connection", new: Any) -> "Key":
-    from models.keys import Key, create_keys
+    from models.auth.keys import Key, create_keys
 
     (key,) = create_keys(connection, [new], operator())
     if not isinstance(key, Key):
@@ -125,7 +125,7 @@ def _create(connection: "Connection", new: Any) -> "Key":
 def _is_good(connection: "Connection", path: Path) -> bool:
     """Whether the file keeps a key that is good."""
     from cli.tokens import TokenFileError, read_token
-    from models.keys import Key, find_keys, is_secret, parse_token
+    from models.auth.keys import Key, find_keys, is_secret, parse_token
 
     try:
         token = parse_token(read_token(path))
@@ -138,7 +138,7 @@ def _is_good(connection: "Connection", path: Path) -> bool:
 
 
 def _role(role: str, owner: str) -> "Role":
-    from models.base import Role
+    from models.core.callers import Role
 
     if role not in set(Role):
         raise typer.BadParameter("should be admin, user or runner", param_hint="--role")

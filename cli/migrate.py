@@ -8,7 +8,7 @@ from cli.terminal import complain, say
 
 def migrate(data: Data = None) -> None:
     """Apply what is missing of the schema; safe to repeat, and to run from several places at once. Needs no Redis."""
-    from models.migrate import MigrationBusy, UnknownRevision, upgrade
+    from models.schema.migrate import MigrationBusy, UnknownRevision, upgrade
     from runtime.logs import configure_logs
 
     settings = nearest_settings(data)

@@ -190,7 +190,7 @@ class Settings(BaseSettings):
     data_dir: str = _about(".coordinator", "Where `coordinator up` keeps databases, logs and pid files")
 
     def deadlines(self) -> dict[str, Any]:
-        """The values of `models.base.Limits` by their names there: web and workers build it from here alike."""
+        """The values of `models.core.limits.Limits` by their names there: web and workers build it from here alike."""
         return {
             "claim_timeout": self.claim_timeout_seconds,
             "start_timeout": self.start_timeout_seconds,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from app.access import access_table, endpoints
+from app.auth.permissions import access_table, endpoints
 from app.main import create_app
 from runtime.settings import Settings
 

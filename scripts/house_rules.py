@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 ROOMS = ("app", "workers", "models", "runtime", "runner", "cli", "scripts", "tests")
-COMMITS = {"app/batching.py", "runtime/postgres.py"}
+COMMITS = {"app/writes/group_commit.py", "runtime/postgres.py"}
 SQL_OUTSIDE = {"runtime/postgres.py", "runtime/embedded_postgres.py"}
 SQL_NAMES = {"text", "select", "insert", "update", "delete", "func", "literal_column", "TextClause"}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
@@ -50,11 +50,11 @@ def sql_stays_in_models(file: File) -> Iterator[Finding]:
 
 
 def commits_have_two_places(file: File) -> Iterator[Finding]:
-    """Transactions begin and commit in app/batching.py and runtime/postgres.py only.
+    """Transactions begin and commit in app/writes/group_commit.py and runtime/postgres.py only.
 
     The answer leaves after the commit, the ring after the answer: whoever commits elsewhere breaks that order unseen.
     """
-    if file.path in COMMITS or file.room in {"tests", "scripts"} or file.path.startswith("models/migrat"):
+    if file.path in COMMITS or file.room in {"tests", "scripts"} or file.path.startswith("models/schema/migrat"):
         return
     for node in ast.walk(file.tree):
         if (
@@ -108,7 +108,7 @@ def environment_is_read_once(file: File) -> Iterator[Finding]:
 
 
 def no_base_http_middleware(file: File) -> Iterator[Finding]:
-    """No BaseHTTPMiddleware, nor `@app.middleware("http")`, which is one.
+    """No BaseHTTPMiddleware, nor `@app.http.middleware("http")`, which is one.
 
     Behind it a long-poll never learns that its client has gone, and takes a run with it.
     """
@@ -129,7 +129,7 @@ def models_stand_alone(file: File) -> Iterator[Finding]:
     if file.room != "models":
         return
     allowed = {*sys.stdlib_module_names, "sqlalchemy", "psycopg", "orjson", "models"}
-    if file.path.startswith("models/migrat"):
+    if file.path.startswith("models/schema/migrat"):
         allowed.add("alembic")
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Import):
@@ -226,9 +226,9 @@ def _is_stream(node: ast.expr) -> bool:
 def the_database_clock_is_stored(file: File) -> Iterator[Finding]:
     """models/ and workers/ never read the machine's clock: what is stored is compared with the database's.
 
-    Ids (models/base.py) carry the machine's clock, and order nothing but themselves.
+    Ids (models/core/ids.py) carry the machine's clock, and order nothing but themselves.
     """
-    if file.room not in {"models", "workers"} or file.path == "models/base.py":
+    if file.room not in {"models", "workers"} or file.path == "models/core/ids.py":
         return
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Attribute) and node.attr in {"now", "utcnow", "today", "time", "time_ns"}:

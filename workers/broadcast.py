@@ -2,14 +2,14 @@
 
 from typing import Final
 
-from models.duties import duty_due
-from models.feed import lower_feed_floor, read_head, sequence_feed
+from models.expiry.duties import duty_due
+from models.feed.sequence import lower_feed_floor, read_head, sequence_feed
 from runtime.logs import log
-from runtime.mailbox import publish_head
 from runtime.metrics import SEQUENCED
 from runtime.names import Actor
 from runtime.postgres import autocommit, transaction
 from runtime.redis_client import FAILED
+from runtime.subscriptions import publish_head
 from workers.room import Room
 
 logger = log(__name__)

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from models.callbacks import deliver_results
-from models.duties import duty_due
+from models.callbacks.resume_parents import deliver_results
+from models.expiry.duties import duty_due
 from runtime.metrics import PARENTS_RESUMED
 from runtime.names import Actor
 from runtime.postgres import transaction

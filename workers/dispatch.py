@@ -3,15 +3,15 @@
 from dataclasses import asdict
 from typing import Final
 
-from models.claim import Promised
-from models.dispatch import POLLS_A_PAGE, Dispatched, dispatch_promised, promise_waiting
-from models.duties import duty_due
+from models.claims.claim import Promised
+from models.claims.dispatch import POLLS_A_PAGE, Dispatched, dispatch_promised, promise_waiting
+from models.expiry.duties import duty_due
 from runtime.logs import log
-from runtime.mailbox import publish_assignments
 from runtime.metrics import CLAIM_SECONDS, CLAIMS
 from runtime.names import Actor
 from runtime.postgres import autocommit, transaction
 from runtime.redis_client import FAILED
+from runtime.subscriptions import publish_assignments
 from workers.room import Room
 
 logger = log(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from models.duties import duty_due
+from models.expiry.duties import duty_due
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.broadcast import broadcast, sweep_broadcast

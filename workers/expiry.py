@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from models.duties import duty_due
-from models.expire import ExpireResult, expire
+from models.expiry.duties import duty_due
+from models.expiry.expire import ExpireResult, expire
 from runtime.metrics import EXPIRED
 from runtime.names import Actor
 from runtime.postgres import transaction

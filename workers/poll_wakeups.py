@@ -2,12 +2,12 @@
 
 from collections.abc import Collection
 
-from models.parking import poll_holders
+from models.claims.parking import poll_holders
 from runtime.logs import log
-from runtime.mailbox import publish_rechecks
 from runtime.metrics import POLL_WAKEUPS
 from runtime.postgres import autocommit
 from runtime.redis_client import FAILED
+from runtime.subscriptions import publish_rechecks
 from workers.room import Room
 
 logger = log(__name__)

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from models.duties import duty_due
-from models.retention import retire_events, retire_sessions
+from models.expiry.duties import duty_due
+from models.feed.retention import retire_events, retire_sessions
 from runtime.logs import log
 from runtime.names import Actor
 from runtime.postgres import transaction

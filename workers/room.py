@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import redis
 from sqlalchemy import Engine
 
-from models.base import Limits
-from runtime.bells import Ringer
+from models.core.limits import Limits
 from runtime.postgres import sync_engine
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
+from runtime.wakeups import Ringer
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.migrate import schema_fault
+from models.schema.migrate import schema_fault
 from runtime.logs import log
 from runtime.postgres import autocommit, is_unavailable
 

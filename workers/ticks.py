@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from runtime.bells import Ringer
 from runtime.logs import log
 from runtime.names import slot_key
 from runtime.redis_client import FAILED, fault_of, sync_client
+from runtime.wakeups import Ringer
 from workers.actors import attempt
 from workers.duties import Duty
 

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from models.duties import duty_due
-from models.upkeep import upkeep
+from models.expiry.cleanup import upkeep
+from models.expiry.duties import duty_due
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.room import Room

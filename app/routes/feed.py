@@ -12,19 +12,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app import docs_feed, openapi
-from app.bodies import Fault, Invalid
-from app.callers import TICKET_SECONDS, Credential
+from app.auth.authenticate import credential_of, filters_of_ticket
+from app.auth.callers import TICKET_SECONDS, Credential
 from app.deps import TheCaller, TheWeb, strict_body
 from app.endpoint import Endpoint
-from app.entrance import credential_of, filters_of_ticket
-from app.hangup import connection_of
-from app.lists import storable_query
-from app.stream import Stream, Wanted
-from app.wire import Json
-from models import audit
-from models.base import Caller, Role
-from models.feed_pages import FeedFilter
+from app.feed.stream import Stream, Wanted
+from app.http.bodies import Fault, Invalid
+from app.http.pagination import storable_query
+from app.http.serializers import Json
+from app.lifecycle.hangup import connection_of
+from app.openapi import document, feed_answers
+from models.auth import audit
+from models.core.callers import Caller, Role
+from models.feed.pages import FeedFilter
 
 router = APIRouter(tags=["Feed"], route_class=Endpoint)
 
@@ -67,7 +67,7 @@ class FeedResponse(EventSourceResponse):
         await (self._send or send)(message)
 
 
-@router.get("/sse/sessions", responses=docs_feed.FEED, openapi_extra=openapi.query(docs_feed.FEED_FILTERS))
+@router.get("/sse/sessions", responses=feed_answers.FEED, openapi_extra=document.query(feed_answers.FEED_FILTERS))
 async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Follow the feed. `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any
     instance; without one a snapshot comes first.
@@ -92,7 +92,10 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
 
 
 @router.post(
-    "/sse/ticket", status_code=201, responses=docs_feed.TICKET, openapi_extra=openapi.fields(docs_feed.TICKET_FILTERS)
+    "/sse/ticket",
+    status_code=201,
+    responses=feed_answers.TICKET,
+    openapi_extra=document.fields(feed_answers.TICKET_FILTERS),
 )
 async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Give out a ticket for one stream with these filters, for a browser's `EventSource`: `/sse/sessions?ticket=…`."""

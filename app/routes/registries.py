@@ -3,17 +3,17 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app import docs
 from app.endpoint import Endpoint
-from app.wire import Json
+from app.http.serializers import Json
+from app.openapi import answers
 
 router = APIRouter(tags=["Registries"], route_class=Endpoint)
 
 
-@router.get("/agents", responses=docs.EMPTY)
-@router.get("/capabilities", responses=docs.EMPTY)
-@router.get("/mcp-servers", responses=docs.EMPTY)
-@router.get("/scripts", responses=docs.EMPTY)
+@router.get("/agents", responses=answers.EMPTY)
+@router.get("/capabilities", responses=answers.EMPTY)
+@router.get("/mcp-servers", responses=answers.EMPTY)
+@router.get("/scripts", responses=answers.EMPTY)
 async def nothing_registered() -> Response:
     """Answer with an empty list."""
     return Json(b"[]")

@@ -7,29 +7,29 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import docs, openapi
-from app.attempts import Unavailable
-from app.bodies import Fault, Gone, Invalid, read_body
-from app.callers import OPEN
+from app.auth.authenticate import credential_of
+from app.auth.callers import OPEN
 from app.deps import TheCaller, TheWeb, lenient_object, parse_object, parsed, strict_body
 from app.endpoint import Endpoint
-from app.entrance import credential_of
-from app.hangup import hang_up
-from app.lenient import encode
-from app.lists import seconds, whole
-from app.problems import BadRequest, Refused, accepted, item_problem
-from app.reports import give_back_of, one_of_many, report_of, runner_id_of
-from app.schemas import RegisterRunner, checked
-from app.wire import OK, Json, claimed_run_json
-from models.base import Caller
-from models.bind import ReportSessionStatus
-from models.errors import CoordinatorError, RunnerNotRegistered
-from models.give_back import GiveBack
-from models.register import Registration
-from models.report import Report, Reported
-from models.runners import Touch
-from models.statuses import Outcome
-from models.texts import storable
+from app.http.bodies import Fault, Gone, Invalid, read_body
+from app.http.lenient import encode
+from app.http.pagination import seconds, whole
+from app.http.problems import BadRequest, Refused, accepted, item_problem
+from app.http.serializers import OK, Json, claimed_run_json
+from app.inputs.reports import give_back_of, one_of_many, report_of, runner_id_of
+from app.inputs.schemas import RegisterRunner, checked
+from app.lifecycle.hangup import hang_up
+from app.openapi import answers, document
+from app.writes.attempts import Unavailable
+from models.core.callers import Caller
+from models.core.errors import CoordinatorError, RunnerNotRegistered
+from models.core.statuses import Outcome
+from models.core.storable_text import storable
+from models.runners.heartbeat import Touch
+from models.runners.register import Registration
+from models.runs.give_back import GiveBack
+from models.runs.report import Report, Reported
+from models.sessions.bind import ReportSessionStatus
 
 Result = TypeVar("Result")
 
@@ -42,7 +42,7 @@ MOST_HELD: Final = 10_000
 ENDINGS: Final = frozenset({"finished", "failed", "stopped"})
 
 
-@router.get("/runs", responses=docs.POLLED, openapi_extra=openapi.query(docs.POLL))
+@router.get("/runs", responses=answers.POLLED, openapi_extra=document.query(answers.POLL))
 async def poll(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Wait for work. Held until there is something, or the time is up (204); never 5xx while Postgres is away."""
     query = request.query_params
@@ -70,7 +70,7 @@ async def poll(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     return Json({"stop_sessions": answer.stop_sessions} if answer.stop_sessions else {"deregistered": True})
 
 
-@router.post("/register", openapi_extra=openapi.body(RegisterRunner), responses=docs.REGISTERED)
+@router.post("/register", openapi_extra=document.body(RegisterRunner), responses=answers.REGISTERED)
 async def register(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Register a process. The same four properties are the same runner; 409 while another process of it is online."""
     body = checked(RegisterRunner, await strict_body(request, web.settings.submission_bytes))
@@ -103,7 +103,7 @@ async def register(request: Request, web: TheWeb, caller: TheCaller) -> Response
     return Json(answer)
 
 
-@router.post("/heartbeat", responses=docs.HEARD, openapi_extra=openapi.fields(docs.BEAT))
+@router.post("/heartbeat", responses=answers.HEARD, openapi_extra=document.fields(answers.BEAT))
 async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Say that the runner is alive and, with `holding`, which runs it has; the answer names those that it lost."""
     body = await lenient_object(request, web.settings.body_bytes)
@@ -117,7 +117,7 @@ async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Respons
     return Json({"ok": True, "not_yours": heard.not_yours})
 
 
-@router.post("/runs/report", responses=docs.REPORTED_MANY, openapi_extra=openapi.fields(docs.REPORTS))
+@router.post("/runs/report", responses=answers.REPORTED_MANY, openapi_extra=document.fields(answers.REPORTS))
 async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Report of many runs at once, in order; a run may appear twice (started, then completed)."""
     body = await lenient_object(request, web.settings.body_bytes, fields_below=2)
@@ -149,31 +149,31 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
     return Json({"results": results})
 
 
-@router.post("/runs/{run_id}/started", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
+@router.post("/runs/{run_id}/started", responses=answers.REPORTED, openapi_extra=document.fields(answers.REPORT))
 async def started(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Run and session are running from now on."""
     return await _report(web, caller, request, run_id, Outcome.STARTED)
 
 
-@router.post("/runs/{run_id}/completed", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
+@router.post("/runs/{run_id}/completed", responses=answers.REPORTED, openapi_extra=document.fields(answers.REPORT))
 async def completed(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The run did its work; `session_status` says whether a process stays (`idle`)."""
     return await _report(web, caller, request, run_id, Outcome.COMPLETED)
 
 
-@router.post("/runs/{run_id}/failed", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
+@router.post("/runs/{run_id}/failed", responses=answers.REPORTED, openapi_extra=document.fields(answers.REPORT))
 async def failed(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The run failed; `error` says why."""
     return await _report(web, caller, request, run_id, Outcome.FAILED)
 
 
-@router.post("/runs/{run_id}/stopped", responses=docs.REPORTED, openapi_extra=openapi.fields(docs.REPORT))
+@router.post("/runs/{run_id}/stopped", responses=answers.REPORTED, openapi_extra=document.fields(answers.REPORT))
 async def stopped(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The run was stopped."""
     return await _report(web, caller, request, run_id, Outcome.STOPPED)
 
 
-@router.post("/runs/{run_id}/released", responses=docs.GIVEN_BACK, openapi_extra=openapi.fields(docs.GIVE_BACK))
+@router.post("/runs/{run_id}/released", responses=answers.GIVEN_BACK, openapi_extra=document.fields(answers.GIVE_BACK))
 async def released(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Give the run back: its runner cannot carry it out. No attempt is counted; ten times in a row, it fails."""
     body = await lenient_object(request, web.settings.body_bytes)
@@ -184,7 +184,9 @@ async def released(run_id: str, request: Request, web: TheWeb, caller: TheCaller
     return Json(OK)
 
 
-@router.post("/sessions/{session_id}/status", responses=docs.SESSION_REPORTED, openapi_extra=openapi.fields(docs.ENDED))
+@router.post(
+    "/sessions/{session_id}/status", responses=answers.SESSION_REPORTED, openapi_extra=document.fields(answers.ENDED)
+)
 async def session_ended(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The session's live process has ended; without effect when it is another runner's, or a run is active."""
     body = await lenient_object(request, web.settings.body_bytes)

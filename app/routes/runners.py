@@ -6,22 +6,23 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import docs, openapi
 from app.deps import TheCaller, TheWeb
 from app.endpoint import Endpoint
-from app.lenient import encode
-from app.list_answers import Page, answer_list
-from app.lists import wanted
-from app.problems import accepted
-from app.wire import Json, stored
-from models.runners import LeaveRunner, RunnerInfo, page_runners
-from models.runs import iso
-from models.texts import storable
+from app.http.lenient import encode
+from app.http.pagination import wanted
+from app.http.problems import accepted
+from app.http.serializers import Json, stored
+from app.lists.answers import Page, answer_list
+from app.openapi import answers, document
+from models.core.storable_text import storable
+from models.runners.leave import LeaveRunner
+from models.runners.listing import RunnerInfo, page_runners
+from models.state.runs import iso
 
 router = APIRouter(prefix="/runners", tags=["Runners"], route_class=Endpoint)
 
 
-@router.get("", responses=docs.RUNNERS, openapi_extra=openapi.query(docs.RUNNER_PAGE))
+@router.get("", responses=answers.RUNNERS, openapi_extra=document.query(answers.RUNNER_PAGE))
 async def read_runners(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Runners that have not left and are not forgotten; a lost one shows as `stale` with `lost`. Without `limit` and
     `cursor` all of them, streamed, up to the list limit.
@@ -37,7 +38,7 @@ async def read_runners(request: Request, web: TheWeb, caller: TheCaller) -> Resp
     return await answer_list(request, "runners", fetch, limit, cursor, web.settings.list_limit)
 
 
-@router.delete("/{runner_id}", responses=docs.LEFT, openapi_extra=openapi.query(docs.LEAVE))
+@router.delete("/{runner_id}", responses=answers.LEFT, openapi_extra=document.query(answers.LEAVE))
 async def remove_runner(runner_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """With `self=true` it leaves now; otherwise it is told on its next poll."""
     itself = request.query_params.get("self", "").lower() in {"true", "1", "yes", "on"}

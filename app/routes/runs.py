@@ -7,27 +7,27 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import docs, openapi
-from app.attempts import Unavailable
-from app.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body
+from app.auth.authenticate import credential_of
 from app.deps import TheCaller, TheWeb, parsed, strict_body
 from app.endpoint import Endpoint
-from app.entrance import credential_of
-from app.hangup import hang_up
-from app.lenient import encode
-from app.list_answers import Page, answer_list
-from app.lists import seconds, storable_query, wanted
-from app.problems import BadRequest, Forbidden, accepted, item_problem, of_submission
-from app.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
-from app.submission import idempotency_key, new_run
-from app.wire import Json, result_json, run_json, without_nulls
-from models.errors import CoordinatorError
-from models.lists import RunFilter, list_runs
-from models.results import run_result
-from models.runs import Run, get_run
-from models.stop import StopRun
-from models.submit import NewRun, Submitted
-from models.texts import storable
+from app.http.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body
+from app.http.lenient import encode
+from app.http.pagination import seconds, storable_query, wanted
+from app.http.problems import BadRequest, Forbidden, accepted, item_problem, of_submission
+from app.http.serializers import Json, result_json, run_json, without_nulls
+from app.inputs.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
+from app.inputs.submission import idempotency_key, new_run
+from app.lifecycle.hangup import hang_up
+from app.lists.answers import Page, answer_list
+from app.openapi import answers, document
+from app.writes.attempts import Unavailable
+from models.core.errors import CoordinatorError
+from models.core.storable_text import storable
+from models.runs.lists import RunFilter, list_runs
+from models.runs.results import run_result
+from models.runs.stop import StopRun
+from models.runs.submit import NewRun, Submitted
+from models.state.runs import Run, get_run
 
 router = APIRouter(tags=["Runs"], route_class=Endpoint)
 
@@ -35,7 +35,7 @@ MOST_IN_BATCH: Final = 1000
 LONGEST_WAIT: Final = 60.0
 
 
-@router.post("/runs", status_code=201, openapi_extra=openapi.body(SubmitRun), responses=docs.SUBMITTED)
+@router.post("/runs", status_code=201, openapi_extra=document.body(SubmitRun), responses=answers.SUBMITTED)
 async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Submit a run. With `Idempotency-Key` the same body answers 200 with the first answer and creates nothing."""
     key = idempotency_key(request.headers.get("idempotency-key"), ("header", "Idempotency-Key"))
@@ -48,7 +48,7 @@ async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Respon
     return Json(_submitted_json(submitted), 200 if submitted.replayed else 201)
 
 
-@router.post("/runs/batch", openapi_extra=openapi.body(SubmitBatch), responses=docs.BATCH)
+@router.post("/runs/batch", openapi_extra=document.body(SubmitBatch), responses=answers.BATCH)
 async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Submit up to 1000 runs, each of which may carry an `idempotency_key`; one bad run never fails the others."""
     document = await parsed(request, parse_strict, await read_body(request, web.settings.batch_bytes))
@@ -77,7 +77,7 @@ async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Resp
     return Json({"results": results})
 
 
-@router.get("/runs", responses=docs.RUNS, openapi_extra=openapi.query(docs.RUN_FILTERS))
+@router.get("/runs", responses=answers.RUNS, openapi_extra=document.query(answers.RUN_FILTERS))
 async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Runs, newest first. Without `limit` and `cursor` all of them, streamed, up to the list limit."""
     query = request.query_params
@@ -97,7 +97,7 @@ async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Respons
     return await answer_list(request, "runs", fetch, limit, cursor, web.settings.list_limit)
 
 
-@router.get("/runs/{run_id}", responses=docs.RUN, openapi_extra=openapi.query(docs.WAIT))
+@router.get("/runs/{run_id}", responses=answers.RUN, openapi_extra=document.query(answers.WAIT))
 async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """One run. With `wait` the answer comes when it has ended, or after that many seconds."""
     text = request.query_params.get("wait")
@@ -113,13 +113,13 @@ async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller
     return Json(run_json(run))
 
 
-@router.get("/runs/{run_id}/result", responses=docs.RUN_RESULT)
+@router.get("/runs/{run_id}/result", responses=answers.RUN_RESULT)
 async def read_run_result(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Return the newest `result` event of the run, once it is completed; of no other run of its session."""
     return Json(result_json(accepted(await web.reads.read(run_result, caller, storable(run_id)))))
 
 
-@router.post("/runs/{run_id}/stop", responses=docs.STOPPED)
+@router.post("/runs/{run_id}/stop", responses=answers.STOPPED)
 async def stop_run(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Stop this run, and its session with it when it is the session's active one. Repeating it is harmless."""
     stopped = accepted(await web.verbs.stop_runs.one(StopRun(caller, storable(run_id))))

@@ -8,22 +8,22 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import docs, openapi
-from app.attempts import Unavailable
-from app.bodies import Fault, Invalid, Loc, read_body
+from app.auth.authenticate import credential_of
 from app.deps import TheCaller, TheWeb, parsed
 from app.endpoint import Endpoint
-from app.entrance import credential_of
-from app.event_bodies import new_event
-from app.lenient import encode, parse_lenient
-from app.list_answers import Page, answer_list
-from app.lists import storable_query, wanted
-from app.problems import BadRequest, accepted, item_problem
-from app.wire import OK, Json
-from models.base import Caller
-from models.errors import CoordinatorError, NotFound
-from models.events import Event, EventPage, LeftOut, NewEvent, StoredEvent, list_events
-from models.texts import storable
+from app.http.bodies import Fault, Invalid, Loc, read_body
+from app.http.lenient import encode, parse_lenient
+from app.http.pagination import storable_query, wanted
+from app.http.problems import BadRequest, accepted, item_problem
+from app.http.serializers import OK, Json
+from app.inputs.events import new_event
+from app.lists.answers import Page, answer_list
+from app.openapi import answers, document
+from app.writes.attempts import Unavailable
+from models.core.callers import Caller
+from models.core.errors import CoordinatorError, NotFound
+from models.core.storable_text import storable
+from models.feed.append import Event, EventPage, LeftOut, NewEvent, StoredEvent, list_events
 
 router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
@@ -32,7 +32,7 @@ MOST_EVENTS: Final = 1000
 PAUSES: Final = (0.01, 0.03, 0.0)
 
 
-@router.get("/sessions/{session_id}/events", responses=docs.EVENTS, openapi_extra=openapi.query(docs.EVENT_PAGE))
+@router.get("/sessions/{session_id}/events", responses=answers.EVENTS, openapi_extra=document.query(answers.EVENT_PAGE))
 async def read_events(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """The session's events, or with `run_id` a run's, in feed order, those not numbered yet last; without `limit` and
     `after` all of them.
@@ -63,8 +63,8 @@ async def read_events(session_id: str, request: Request, web: TheWeb, caller: Th
 @router.post(
     "/sessions/{session_id}/events",
     status_code=201,
-    openapi_extra=openapi.fields(docs.EVENT),
-    responses=docs.EVENTS_STORED,
+    openapi_extra=document.fields(answers.EVENT),
+    responses=answers.EVENTS_STORED,
 )
 async def append_event(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Store an event, or a list of at most 1000; an `event_key` that is stored already makes a retry harmless."""

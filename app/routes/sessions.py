@@ -6,31 +6,31 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import docs, openapi
 from app.deps import TheCaller, TheWeb, strict_body
 from app.endpoint import Endpoint
-from app.lenient import encode
-from app.list_answers import Page, answer_list
-from app.lists import storable_query, wanted
-from app.problems import accepted
+from app.http.lenient import encode
+from app.http.pagination import storable_query, wanted
+from app.http.problems import accepted
+from app.http.serializers import Json, result_json
+from app.inputs.schemas import BindSession, PatchSession, checked
+from app.lists.answers import Page, answer_list
+from app.openapi import answers, document
 from app.routes.runs import stopped_json
-from app.schemas import BindSession, PatchSession, checked
-from app.wire import Json, result_json
-from models.base import new_id
-from models.bind import Bind, Patch
-from models.delete import DeleteSession
-from models.lists import SessionFilter, list_sessions
-from models.results import session_result, session_status
-from models.sessions import Session, get_session, session_json
-from models.stop import StopSession
-from models.texts import storable
+from models.core.ids import new_id
+from models.core.storable_text import storable
+from models.runs.delete import DeleteSession
+from models.runs.lists import SessionFilter, list_sessions
+from models.runs.results import session_result, session_status
+from models.runs.stop import StopSession
+from models.sessions.bind import Bind, Patch
+from models.state.sessions import Session, get_session, session_json
 
 router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
 AFFINITY: Final = ("session_id", "executor_session_id", "hostname", "project_dir", "executor_profile")
 
 
-@router.get("/sessions", responses=docs.SESSIONS, openapi_extra=openapi.query(docs.SESSION_FILTERS))
+@router.get("/sessions", responses=answers.SESSIONS, openapi_extra=document.query(answers.SESSION_FILTERS))
 async def read_sessions(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Sessions, newest first. Without `limit` and `cursor` all of them, streamed, up to the list limit."""
     limit, cursor = wanted(request)
@@ -47,32 +47,32 @@ async def read_sessions(request: Request, web: TheWeb, caller: TheCaller) -> Res
     return await answer_list(request, "sessions", fetch, limit, cursor, web.settings.list_limit)
 
 
-@router.get("/sessions/{session_id}", responses=docs.SESSION)
+@router.get("/sessions/{session_id}", responses=answers.SESSION)
 async def read_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """One session."""
     return Json({"session": session_json(await _read(web, caller, session_id))})
 
 
-@router.get("/sessions/{session_id}/status", responses=docs.SESSION_STATUS)
+@router.get("/sessions/{session_id}/status", responses=answers.SESSION_STATUS)
 async def read_status(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Only the status; `not_existent` when there is no such session."""
     return Json({"status": await web.reads.autocommit(session_status, caller, storable(session_id))})
 
 
-@router.get("/sessions/{session_id}/result", responses=docs.RESULT)
+@router.get("/sessions/{session_id}/result", responses=answers.RESULT)
 async def read_result(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """What the newest `result` event says, once the session is finished or idle."""
     return Json(result_json(accepted(await web.reads.read(session_result, caller, storable(session_id)))))
 
 
-@router.get("/sessions/{session_id}/affinity", responses=docs.AFFINITY)
+@router.get("/sessions/{session_id}/affinity", responses=answers.AFFINITY)
 async def read_affinity(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Where the session lives: its resumes go there."""
     session = session_json(await _read(web, caller, session_id))
     return Json({"affinity": {name: session[name] for name in AFFINITY}})
 
 
-@router.post("/sessions/{session_id}/bind", openapi_extra=openapi.body(BindSession), responses=docs.SESSION_CHANGED)
+@router.post("/sessions/{session_id}/bind", openapi_extra=document.body(BindSession), responses=answers.SESSION_CHANGED)
 async def bind_session(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Note where the session lives; it runs from now on if a run of it is claimed or running."""
     body = checked(BindSession, await strict_body(request, web.settings.submission_bytes))
@@ -90,7 +90,7 @@ async def bind_session(session_id: str, request: Request, web: TheWeb, caller: T
 
 
 @router.patch(
-    "/sessions/{session_id}/metadata", openapi_extra=openapi.body(PatchSession), responses=docs.SESSION_CHANGED
+    "/sessions/{session_id}/metadata", openapi_extra=document.body(PatchSession), responses=answers.SESSION_CHANGED
 )
 async def patch_session(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
     """Change what is given; null leaves as it is."""
@@ -100,14 +100,14 @@ async def patch_session(session_id: str, request: Request, web: TheWeb, caller: 
     return Json({"ok": True, "session": session_json(accepted(await web.verbs.patch.one(patch)))})
 
 
-@router.post("/sessions/{session_id}/stop", responses=docs.STOPPED)
+@router.post("/sessions/{session_id}/stop", responses=answers.STOPPED)
 async def stop_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Stop all runs of the session, and its live process. Repeating it is harmless."""
     stopped = accepted(await web.verbs.stop_sessions.one(StopSession(caller, storable(session_id))))
     return Json(stopped_json(stopped))
 
 
-@router.delete("/sessions/{session_id}", responses=docs.DELETED)
+@router.delete("/sessions/{session_id}", responses=answers.DELETED)
 async def delete_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
     """Remove a session with its runs and events; children lose their parent, nothing else."""
     deleted = accepted(await web.verbs.delete.one(DeleteSession(caller, storable(session_id), new_id("del_"))))

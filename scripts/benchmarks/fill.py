@@ -8,11 +8,11 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from models.profiles import AUTONOMOUS, Demands
+from models.claims.matching import AUTONOMOUS, Demands
 
 CHUNK: Final = 100_000
 # Runs stand as far apart as if a hundred had been submitted each second: a claim's floor lies 60 s of ids below the
-# lowest that is ready (models/floors.py), and with none between would lie before all of them.
+# lowest that is ready (models/claims/watermarks.py), and with none between would lie before all of them.
 MILLISECONDS_APART: Final = 10
 PAST_SECONDS: Final = 100_000
 

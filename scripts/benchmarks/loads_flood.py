@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from models.keys import mint_token
+from models.auth.keys import mint_token
 from scripts.benchmarks.loads_runs import new_run
 from scripts.benchmarks.meter import Meter
 from scripts.benchmarks.wire import Connection, Unexpected, connect, request

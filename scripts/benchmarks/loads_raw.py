@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from models.base import new_id
+from models.core.ids import new_id
 from scripts.benchmarks.meter import Meter
 
 Postgres: TypeAlias = AsyncConnection[TupleRow]

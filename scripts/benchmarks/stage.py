@@ -13,7 +13,7 @@ import orjson
 import psutil
 
 from cli.supervisor import ROOT
-from models.migrate import upgrade
+from models.schema.migrate import upgrade
 from scripts.benchmarks.cluster import Cluster, Servers, running
 from scripts.benchmarks.figures import Figures
 from scripts.benchmarks.meter import BEGINS, ENDS

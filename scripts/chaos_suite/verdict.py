@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from models.statuses import TERMINAL, TRANSITIONS, RunStatus
+from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
 from scripts.chaos_suite.ledger import Delivery, Ledger
 from scripts.chaos_suite.mortals import late_losses
 

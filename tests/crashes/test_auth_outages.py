@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from models.base import Role
+from models.core.callers import Role
 from runtime.postgres import sync_engine
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from models.feed import sequence_feed
-from runtime.mailbox import publish_head
+from models.feed.sequence import sequence_feed
 from runtime.postgres import sync_engine
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
+from runtime.subscriptions import publish_head
 from tests.support.cluster import Cluster
 from tests.support.following import Connection, following, head, ledger, told
 from tests.support.servers import OwnPostgres, OwnRedis, looking

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from sqlalchemy import Engine
 
-from models.feed import sequence_feed
+from models.feed.sequence import sequence_feed
 from tests.support.cluster import Cluster, Process
 from tests.support.following import Connection, Follower, Message, all_numbered, following, head, ledger, told
 from tests.support.truth import Truth

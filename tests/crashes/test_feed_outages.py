@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from models.feed import read_head, record_events, sequence_feed
+from models.feed.sequence import read_head, sequence_feed
+from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.contenders import steppers
 from tests.support.following import Connection, Message, all_numbered, following, ledger, told

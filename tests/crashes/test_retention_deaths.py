@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.feed import read_head
+from models.feed.sequence import read_head
 from runtime.settings import Settings
 from tests.support.numbering import is_whole
 from tests.support.retiring import all_grows_old, finished, old_history, result, retire
@@ -26,7 +26,7 @@ from runtime.settings import Settings
 from sqlalchemy import event
 from workers.room import engine_room
 
-workers.retention.retire_events = partial(models.retention.retire_events, most=4)
+workers.retention.retire_events = partial(models.feed.retention.retire_events, most=4)
 settings = Settings(database_url=sys.argv[1], redis_url=sys.argv[2], retention_days=30)
 with engine_room(settings, threads=1) as room:
     passes = 0

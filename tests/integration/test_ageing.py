@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models import claim
-from models.base import Limits
-from models.dispatch import dispatch_promised, promise_waiting
-from models.polls import PollAnswer, answer_polls, recheck_polls
-from models.profiles import Demands
+from models.claims import claim
+from models.claims.dispatch import dispatch_promised, promise_waiting
+from models.claims.matching import Demands
+from models.claims.polls import PollAnswer, answer_polls, recheck_polls
+from models.core.limits import Limits
 from tests.support.broken import notices
 from tests.support.clocks import pass_time
 from tests.support.truth import Runner, Truth, asking, starting

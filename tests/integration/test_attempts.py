@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.attempts import Attempts, Unavailable
-from app.batching import GroupCommit
+from app.writes.attempts import Attempts, Unavailable
+from app.writes.group_commit import GroupCommit
 from runtime.postgres import longest_silence
 from runtime.settings import Settings
 from tests.support.batches import Writer, run
@@ -42,7 +42,7 @@ def test_transaction_that_never_ends_is_given_up_and_no_outage(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller is told to come again."""
-    monkeypatch.setattr("app.attempts.LONGEST_ATTEMPT", 2)
+    monkeypatch.setattr("app.writes.attempts.LONGEST_ATTEMPT", 2)
     contacts = Contacts()
 
     def endless(conn: Connection) -> None:

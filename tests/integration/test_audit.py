@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from models.audit import Act, Done, newest_acts, record_acts
-from models.base import ADMIN, Caller, Role
-from models.delete import DeleteSession, delete_sessions, purge_deleted
-from models.feed import read_head, sequence_feed
-from models.feed_state import rotate_epoch
-from models.retention import retire_events
-from models.runners import LeaveRunner, deregister_runners
-from models.stop import StopRun, StopSession, stop_runs, stop_sessions
+from models.auth.audit import Act, Done, newest_acts, record_acts
+from models.core.callers import ADMIN, Caller, Role
+from models.feed.retention import retire_events
+from models.feed.sequence import read_head, sequence_feed
+from models.feed.state import rotate_epoch
+from models.runners.leave import LeaveRunner, deregister_runners
+from models.runs.delete import DeleteSession, delete_sessions, purge_deleted
+from models.runs.stop import StopRun, StopSession, stop_runs, stop_sessions
 from runtime.settings import Settings
 from tests.support.auditing import (
     BOB,

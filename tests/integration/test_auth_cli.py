@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from models.base import Role
-from models.keys import find_keys
+from models.auth.keys import find_keys
+from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.callers import bearer, make_key
 from tests.support.cluster import Cluster

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-import app.known_keys
-from app.access import ACCESS
-from models.base import Role
-from models.keys import key_revision
+import app.auth.known_keys
+from app.auth.permissions import ACCESS
+from models.auth.keys import key_revision
+from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
 from tests.support.truth import Truth
@@ -132,7 +132,7 @@ def test_made_up_keys_neither_grow_nor_empty_what_is_remembered(
     web: WebInThread, client: WebClient, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Known keys and ids that no key has are bounded, each for themselves."""
-    monkeypatch.setattr(app.known_keys, "MOST_KEYS", 5)
+    monkeypatch.setattr(app.auth.known_keys, "MOST_KEYS", 5)
     token = make_key(truth, Role.USER, "ann")
     keys = web.app.state.web.callers._keys
     # What it reads while it hears of a change is not remembered.

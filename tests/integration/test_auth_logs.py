@@ -1,6 +1,6 @@
 """Credentials are in no log line, whatever is done with them."""
 
-from models.base import Role
+from models.core.callers import Role
 from tests.support.callers import bearer, make_key
 from tests.support.cluster import Cluster
 from tests.support.issuer import forgeries, issuing

@@ -11,7 +11,7 @@ import pytest
 from jwt.warnings import InsecureKeyLengthWarning
 
 import runtime.tokens
-from app.callers import Callers
+from app.auth.callers import Callers
 from runtime.settings import Settings
 from tests.support.callers import bearer
 from tests.support.following import following

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.base import Role
+from models.core.callers import Role
 from runner.client import CoordinatorClient
 from runner.errors import Refused
 from runner.shapes import RunRequest

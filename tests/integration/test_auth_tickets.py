@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from models.base import Role
-from models.feed import sequence_feed
+from models.core.callers import Role
+from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import ASKING, asking, bearer, calling, make_key, revoke
 from tests.support.contenders import crowd

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import batching
-from app.attempts import Attempts, Unavailable
-from app.batching import GroupCommit
-from app.retries import held
-from models.errors import CoordinatorError, NotFound, Unstorable
+from app.writes import group_commit
+from app.writes.attempts import Attempts, Unavailable
+from app.writes.group_commit import GroupCommit
+from app.writes.retries import held
+from models.core.errors import CoordinatorError, NotFound, Unstorable
 from runtime.settings import Settings
 from tests.support.batches import Writer, run
 
@@ -51,8 +51,8 @@ def test_what_comes_many_at_a_time_waits_for_no_company(
     settings: Settings, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Were it to gather, this test would run out of time."""
-    monkeypatch.setattr(batching, "SHORTEST_GATHER_SECONDS", 3600.0)
-    monkeypatch.setattr(batching, "LONGEST_GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr(group_commit, "SHORTEST_GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr(group_commit, "LONGEST_GATHER_SECONDS", 3600.0)
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         verb = Writer()
@@ -181,7 +181,7 @@ def test_batches_that_do_not_wait_for_a_bisected_one_of_their_request_are_notice
     settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if each item came by itself."""
-    monkeypatch.setattr(batching, "_requests", lambda _: set())
+    monkeypatch.setattr(group_commit, "_requests", lambda _: set())
     mine = [n for n in committed_around(settings, engine, 3) if n % 10 == 0]
     assert mine != sorted(mine)
 

@@ -10,10 +10,10 @@ import pytest
 from dramatiq import Message
 from redis import Redis
 
-from runtime.bells import HINT_SECONDS, MAX_WAITING_HINTS, Bells, Ringer
 from runtime.names import QUEUE_OF, Actor, hint_key, queue_key
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
+from runtime.wakeups import HINT_SECONDS, MAX_WAITING_HINTS, Bells, Ringer
 from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
 from tests.support.servers import OwnRedis, looking

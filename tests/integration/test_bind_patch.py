@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from models.base import ADMIN, Caller, Role
-from models.bind import Bind, Patch, bind_sessions, patch_sessions
-from models.errors import CoordinatorError, NotFound, StaleClaim, Unstorable
-from models.sessions import Session
+from models.core.callers import ADMIN, Caller, Role
+from models.core.errors import CoordinatorError, NotFound, StaleClaim, Unstorable
+from models.sessions.bind import Bind, Patch, bind_sessions, patch_sessions
+from models.state.sessions import Session
 from tests.support.reports import accepted, claimed, idle, running, session_statuses, stop
 from tests.support.truth import Runner, Truth
 

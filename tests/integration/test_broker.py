@@ -12,8 +12,8 @@ import pytest
 from dramatiq import Message, Worker
 from redis import Redis
 
-from runtime.bells import Ringer
 from runtime.names import Actor, bell_key, hint_key, queue_key
+from runtime.wakeups import Ringer
 from tests.support.redis_faults import blocked_clients, frozen
 from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from models import callbacks
+from models.callbacks import resume_parents
 from tests.support.family import child_of, deliver, end_turn, ended_child, finished, heard_of, prompts, write_result
 from tests.support.reports import accepted, running
 from tests.support.truth import Truth
@@ -43,7 +43,7 @@ def test_nul_and_surrogates_in_results_stop_nobody(truth: Truth) -> None:
 
 def test_a_run_carries_what_fits_and_the_rest_goes_with_the_next(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least one, however large; in order."""
-    monkeypatch.setattr(callbacks, "RUN_BYTES", 3000)
+    monkeypatch.setattr(resume_parents, "RUN_BYTES", 3000)
     parent = running(truth)
     sizes = [9000, 1000, 1000, 1000]
     children = [ended_child(truth, parent.session_id, "x" * size).session_id for size in sizes]
@@ -63,7 +63,7 @@ def test_a_pass_leaves_what_is_too_much_to_the_next(truth: Truth, monkeypatch: p
         ended_child(truth, parent, "x" * 1000)
     first = deliver(truth, at_most=1)
     assert (len(first.runs), first.again) == (1, True)
-    monkeypatch.setattr(callbacks, "PASS_BYTES", 500)
+    monkeypatch.setattr(resume_parents, "PASS_BYTES", 500)
     second = deliver(truth)
     assert (len(second.runs), second.again) == (1, True)
     third = deliver(truth)

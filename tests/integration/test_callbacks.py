@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from models.base import ADMIN, Caller, Limits, Role
-from models.delete import Deleted, DeleteSession, delete_sessions
-from models.upkeep import upkeep
+from models.core.callers import ADMIN, Caller, Role
+from models.core.limits import Limits
+from models.expiry.cleanup import upkeep
+from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from tests.support import clocks
 from tests.support.child_ends import ENDS
 from tests.support.family import (

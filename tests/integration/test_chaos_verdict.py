@@ -13,9 +13,9 @@ import psutil
 import psycopg
 import pytest
 
-from app.event_bodies import new_event
-from models.base import ADMIN
-from models.events import append_events
+from app.inputs.events import new_event
+from models.core.callers import ADMIN
+from models.feed.append import append_events
 from scripts.chaos_suite import clock
 from scripts.chaos_suite.faults import Done
 from scripts.chaos_suite.ledger import Delivery, Failure, Ledger, Report

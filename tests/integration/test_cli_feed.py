@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.feed import read_head, record_events
+from models.feed.sequence import read_head
+from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.command import Ended, coordinator
 from tests.support.following import following

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import QueuePool
 
-from app.drain import Drain
-from app.health import Health
+from app.lifecycle.drain import Drain
+from app.lifecycle.health import Health
 from app.web import Web
 from runtime.postgres import async_engine
 from runtime.settings import Settings

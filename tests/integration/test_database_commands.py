@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from models.migrate import newest_revision
+from models.schema.migrate import newest_revision
 from runtime.settings import Settings
 from tests.support.command import Ended, coordinator
 from tests.support.ports import own_port

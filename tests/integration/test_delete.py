@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from models.base import ADMIN, Caller, Role
-from models.delete import Deleted, DeleteSession, delete_sessions, purge_deleted
-from models.errors import CoordinatorError, NotFound, ResultNotFound, SessionNotFinished, StopSessionFirst
-from models.feed import EventRow, record_events, sequence_feed
-from models.results import session_result, session_status
+from models.core.callers import ADMIN, Caller, Role
+from models.core.errors import CoordinatorError, NotFound, ResultNotFound, SessionNotFinished, StopSessionFirst
+from models.feed.sequence import sequence_feed
+from models.runs.delete import Deleted, DeleteSession, delete_sessions, purge_deleted
+from models.runs.results import session_result, session_status
+from models.state.events_outbox import EventRow, record_events
 from tests.support.reports import accepted, claimed, idle, report, running, say, stop
 from tests.support.truth import Truth
 

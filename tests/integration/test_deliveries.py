@@ -1,9 +1,9 @@
 """From a claim to a runner's hands: confirmed before it is handed out, released when it never was."""
 
-from models.base import DEFAULT_LIMITS
-from models.deliveries import Claim, confirm_deliveries, release_claims
-from models.errors import StaleClaim
-from models.runs import Run
+from models.claims.delivery import Claim, confirm_deliveries, release_claims
+from models.core.errors import StaleClaim
+from models.core.limits import DEFAULT_LIMITS
+from models.state.runs import Run
 from tests.support.truth import Truth
 
 

@@ -15,9 +15,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from app.http.serializers import run_json
 from app.routes import runs
-from app.wire import run_json
-from models.base import Caller, Role
+from models.core.callers import Caller, Role
 from runtime.settings import Settings
 from tests.support.callers import make_key
 from tests.support.truth import Truth

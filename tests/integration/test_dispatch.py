@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from models.deliveries import Claim, confirm_deliveries
-from models.runs import Run
-from runtime.bells import Bells
-from runtime.mailbox import Letters, Mailbox
+from models.claims.delivery import Claim, confirm_deliveries
+from models.state.runs import Run
 from runtime.names import Actor, hint_key, queue_key
 from runtime.settings import Settings
+from runtime.subscriptions import Letters, Mailbox
+from runtime.wakeups import Bells
 from tests.support.ports import own_port
 from tests.support.truth import Truth, starting
 from tests.support.waiting import eventually, eventually_async

@@ -1,6 +1,6 @@
 """Who does a duty: one of any number of contenders, and only when it is due."""
 
-from models.duties import duty_ages, duty_due, sign_instance
+from models.expiry.duties import duty_ages, duty_due, sign_instance
 from tests.support.clocks import pass_time
 from tests.support.contenders import crowd, steppers
 from tests.support.truth import Truth

@@ -7,13 +7,13 @@ import pytest
 from psycopg.errors import SerializationFailure
 from sqlalchemy import text
 
-from models import events
-from models.base import ADMIN, Caller, Role
-from models.cursors import write_cursor
-from models.delete import DeleteSession, delete_sessions
-from models.errors import BadCursor, NotFound, StaleClaim
-from models.events import AppendResult, EventPage, NewEvent, StoredEvent, append_events, list_events
-from models.feed import read_head, sequence_feed
+from models.core.callers import ADMIN, Caller, Role
+from models.core.errors import BadCursor, NotFound, StaleClaim
+from models.feed import append as appending
+from models.feed.append import AppendResult, EventPage, NewEvent, StoredEvent, append_events, list_events
+from models.feed.sequence import read_head, sequence_feed
+from models.runs.delete import DeleteSession, delete_sessions
+from models.state.cursors import write_cursor
 from runtime.postgres import is_retryable
 from tests.support.clocks import counts, pass_time
 from tests.support.contenders import crowd, steppers
@@ -110,7 +110,7 @@ def test_a_stored_event_that_goes_before_its_id_is_read_repeats_the_batch(
     """No lock is left that would keep retention away; the second time the event is new."""
     item = event(truth.start().session_id, event_key="k")
     stored(truth, item)
-    monkeypatch.setattr(events, "_IDS", text(events._IDS.text + " AND false"))
+    monkeypatch.setattr(appending, "_IDS", text(appending._IDS.text + " AND false"))
     with pytest.raises(SerializationFailure) as caught:
         append(truth, item)
     assert is_retryable(caught.value)
@@ -246,7 +246,7 @@ def test_a_page_continues_after_any_events_cursor(truth: Truth) -> None:
 
 def test_a_page_is_not_larger_than_memory_allows(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """However large its events are: at least one, then as many as fit."""
-    monkeypatch.setattr("models.events.PAGE_BYTES", 1000)
+    monkeypatch.setattr("models.feed.append.PAGE_BYTES", 1000)
     session_id = truth.start().session_id
     noise = json.dumps([str(number) for number in range(300)])
     stored(truth, *[event(session_id, f"{number}{noise}") for number in range(3)])

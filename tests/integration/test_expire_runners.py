@@ -2,12 +2,15 @@
 
 import pytest
 
-from models.base import ADMIN, Limits
-from models.errors import RunnerNotRegistered
-from models.events import NewEvent, append_events
-from models.report import Reported
-from models.runners import Heard, LeaveRunner, Left, Touch, deregister_runners, list_runners, touch_runners
-from models.statuses import Outcome
+from models.core.callers import ADMIN
+from models.core.errors import RunnerNotRegistered
+from models.core.limits import Limits
+from models.core.statuses import Outcome
+from models.feed.append import NewEvent, append_events
+from models.runners.heartbeat import Heard, Touch, touch_runners
+from models.runners.leave import LeaveRunner, Left, deregister_runners
+from models.runners.listing import list_runners
+from models.runs.report import Reported
 from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time, tick
 from tests.support.reports import OWN, accepted, claimed, idle, report, running, say, stop
 from tests.support.truth import Runner, Truth, asking

@@ -2,11 +2,11 @@
 
 import pytest
 
-from models.base import Limits
-from models.claim import Ask
-from models.profiles import Demands
-from models.report import report_runs
-from models.statuses import Outcome
+from models.claims.claim import Ask
+from models.claims.matching import Demands
+from models.core.limits import Limits
+from models.core.statuses import Outcome
+from models.runs.report import report_runs
 from tests.support.clocks import add_gap, counts, due, pass_time, tick
 from tests.support.matching import no_match_due, timeout_at, unmatched_for
 from tests.support.reports import accepted, claimed, history, idle, report, running, say, session_statuses, stop

@@ -32,7 +32,7 @@ Told = tuple[str, str, object]
 @pytest.fixture
 def web(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebInThread]:
     """Asks its readers to come back sooner than people need it, and beats often."""
-    monkeypatch.setattr("app.stream.RETRY_MILLISECONDS", (1, 20))
+    monkeypatch.setattr("app.feed.stream.RETRY_MILLISECONDS", (1, 20))
     with served(settings.model_copy(update={"sse_heartbeat_seconds": 0.1})) as one:
         until_ready(one)
         yield one

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from models.feed import read_head, sequence_feed
+from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.following import Connection, following, ledger, told
 from tests.support.truth import Truth

@@ -2,12 +2,13 @@
 
 import pytest
 
-from models.base import DEFAULT_LIMITS, Limits
-from models.duties import sign_instance
-from models.errors import RunnerNotRegistered
-from models.gaps import EXPIRY_CLOCK, WEB_CLOCK
-from models.register import Registered, Registration, register_runners
-from models.runners import Heard, Touch, list_runners, touch_runners
+from models.core.errors import RunnerNotRegistered
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.expiry.duties import sign_instance
+from models.expiry.outages import EXPIRY_CLOCK, WEB_CLOCK
+from models.runners.heartbeat import Heard, Touch, touch_runners
+from models.runners.listing import list_runners
+from models.runners.register import Registered, Registration, register_runners
 from runtime.settings import Settings
 from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time
 from tests.support.reports import claimed, running, stop

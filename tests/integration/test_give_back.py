@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from models.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
-from models.give_back import GiveBack, give_back_runs
-from models.loss import MOST_FRUITLESS_CLAIMS
-from models.report import Reported
-from models.runs import Run
+from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
+from models.runs.give_back import GiveBack, give_back_runs
+from models.runs.report import Reported
+from models.state.endings import MOST_FRUITLESS_CLAIMS
+from models.state.runs import Run
 from tests.support.reports import accepted, claimed, report, running, say, stop
 from tests.support.truth import Truth
 from tests.support.web import WebClient

@@ -1,8 +1,8 @@
 """Answers to heartbeats on a real database: which of the runs that a runner names are not its own any more."""
 
-from models.deliveries import Claim, release_claims
-from models.register import Registration, register_runners
-from models.runners import Heard, Touch, TouchResult, touch_runners
+from models.claims.delivery import Claim, release_claims
+from models.runners.heartbeat import Heard, Touch, TouchResult, touch_runners
+from models.runners.register import Registration, register_runners
 from tests.support.clocks import counts, fall_silent
 from tests.support.reports import accepted, claimed, running, stop
 from tests.support.truth import Runner, Truth

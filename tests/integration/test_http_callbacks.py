@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from runtime.bells import Bells
 from runtime.names import Actor
 from runtime.settings import Settings
+from runtime.wakeups import Bells
 from tests.support.family import heard_of
 from tests.support.truth import Truth
 from tests.support.waiting import eventually

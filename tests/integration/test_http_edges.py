@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.bodies import MAX_DEPTH
+from app.http.bodies import MAX_DEPTH
 from runtime.settings import Settings
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, served, until_ready

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from models.base import Role
-from models.feed import read_head, sequence_feed
+from models.core.callers import Role
+from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key
 from tests.support.following import Connection, Message, following, ledger, told

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.base import Role
+from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.callers import calling, make_key
 from tests.support.truth import Truth

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from app.middleware import EXPOSED_HEADERS
+from app.http.middleware import EXPOSED_HEADERS
 from cli.http_server import HEAD_BYTES, INSTANCE_HEADER
 from runtime.settings import Settings
 from tests.support.web import WebInThread, served

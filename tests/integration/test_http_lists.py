@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from models.base import Role
+from models.core.callers import Role
 from runner.client import CoordinatorClient
 from runtime.settings import Settings
 from tests.support.callers import ASKING, calling, make_key
@@ -24,7 +24,7 @@ def test_unread_lists_of_a_caller_are_bounded(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One more is 429 after a while; pages, other callers and later lists are served."""
-    monkeypatch.setattr("app.list_limits.LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("app.lists.limits.LONGEST_WAIT", 0.1)
     large_runs(truth, 200)
     ann, bob = make_key(truth, Role.ADMIN), make_key(truth, Role.ADMIN)
     with served(settings.model_copy(update=ASKING | {"lists_per_caller": 1})) as web:
@@ -45,8 +45,8 @@ def test_lists_of_a_process_are_bounded_without_authentication(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then everybody is one caller."""
-    monkeypatch.setattr("app.list_limits.LISTS_AT_ONCE", 1)
-    monkeypatch.setattr("app.list_limits.LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("app.lists.limits.LISTS_AT_ONCE", 1)
+    monkeypatch.setattr("app.lists.limits.LONGEST_WAIT", 0.1)
     large_runs(truth, 200)
     with served(settings) as web:
         with unread(web, "/runs"):

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from runtime.mailbox import publish_assignments
 from runtime.postgres import transaction
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
+from runtime.subscriptions import publish_assignments
 from tests.support.dispatching import dispatch_waiting
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from app import stream as streams
-from models.feed import read_head, record_events
-from models.feed_pages import FeedFilter, FeedPage, read_feed
+from app.feed import stream as streams
+from models.feed.pages import FeedFilter, FeedPage, read_feed
+from models.feed.sequence import read_head
+from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.following import following
 from tests.support.numbering import number_all, row

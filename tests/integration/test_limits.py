@@ -9,8 +9,8 @@ import httpx
 import pytest
 from limits import RateLimitItemPerMinute
 
-from models.base import Role
-from models.keys import mint_token
+from models.auth.keys import mint_token
+from models.core.callers import Role
 from runtime.quotas import Quota, Quotas, Refusal
 from runtime.settings import Settings
 from tests.support.callers import calling, make_key
@@ -104,7 +104,7 @@ def test_events_are_counted_by_session_and_a_runners_are_never_refused(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are late instead: a deployed runner sends each event once."""
-    monkeypatch.setattr("app.limits.LONGEST_DELAY", 0.1)
+    monkeypatch.setattr("app.auth.caller_limits.LONGEST_DELAY", 0.1)
     with limited(settings) as web, calling(web.client.url, make_key(truth, Role.ADMIN)) as admin:
         one, other = (admin.submit()["session_id"] for _ in range(2))
         path = f"/sessions/{one}/events"

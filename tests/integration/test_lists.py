@@ -4,11 +4,20 @@ from typing import Any
 
 import pytest
 
-from models.base import ADMIN, Caller, Role
-from models.cursors import parse_cursor
-from models.errors import BadCursor
-from models.feed import read_head, sequence_feed
-from models.lists import RunFilter, RunPage, SessionFilter, SessionPage, list_runs, list_sessions, parse_key, write_key
+from models.core.callers import ADMIN, Caller, Role
+from models.core.errors import BadCursor
+from models.feed.sequence import read_head, sequence_feed
+from models.runs.lists import (
+    RunFilter,
+    RunPage,
+    SessionFilter,
+    SessionPage,
+    list_runs,
+    list_sessions,
+    parse_key,
+    write_key,
+)
+from models.state.cursors import parse_cursor
 from tests.support.reports import claimed, running
 from tests.support.truth import Truth, starting
 
@@ -152,7 +161,7 @@ def test_a_page_ends_after_so_many_bytes_and_a_walk_still_sees_each_once(
     truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At least one row a page, however large it is."""
-    monkeypatch.setattr("models.lists.PAGE_BYTES", 2000)
+    monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 2000)
     made = {one.run_id for one in truth.accept(*[starting() for _ in range(5)])}
     seen: list[str] = []
     page = runs(truth, limit=100)

@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from redis import Redis
 
-from runtime.mailbox import FIRST_BACKOFF, Letters, Mailbox, publish_assignments, publish_head
 from runtime.names import mailbox_channel
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
+from runtime.subscriptions import FIRST_BACKOFF, Letters, Mailbox, publish_assignments, publish_head
 from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
 from tests.support.servers import OwnRedis
@@ -137,8 +137,8 @@ async def test_a_mailbox_survives_a_killed_redis(own_redis: OwnRedis) -> None:
 
 async def test_a_silent_redis_is_given_up(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frozen, it looks like silence; the pings notice, and a later confirmation says that messages may be missing."""
-    monkeypatch.setattr("runtime.mailbox.QUIET", 0.2)
-    monkeypatch.setattr("runtime.mailbox.PATIENCE", 0.3)
+    monkeypatch.setattr("runtime.subscriptions.QUIET", 0.2)
+    monkeypatch.setattr("runtime.subscriptions.PATIENCE", 0.3)
     async with opened(own_redis.url) as heard:
         await eventually_async(lambda: heard.confirmed(1))
         client = sync_client(own_redis.url)
@@ -151,7 +151,7 @@ async def test_a_silent_redis_is_given_up(own_redis: OwnRedis, monkeypatch: pyte
 
 async def test_a_quiet_subscription_is_kept(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pings are answered: nothing to report, nothing lost."""
-    monkeypatch.setattr("runtime.mailbox.QUIET", 0.02)
+    monkeypatch.setattr("runtime.subscriptions.QUIET", 0.02)
     client = sync_client(redis_url)
     async with opened(redis_url) as heard:
         await eventually_async(lambda: heard.confirmed(1))

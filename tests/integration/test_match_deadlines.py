@@ -4,9 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from models.base import ADMIN
-from models.profiles import Demands
-from models.runners import LeaveRunner, Touch, deregister_runners, touch_runners
+from models.claims.matching import Demands
+from models.core.callers import ADMIN
+from models.runners.heartbeat import Touch, touch_runners
+from models.runners.leave import LeaveRunner, deregister_runners
 from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time, tick
 from tests.support.matching import no_match_due, timeout_at, unmatched_for
 from tests.support.reports import accepted, idle, running

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from models.base import ADMIN, Caller, Role
-from models.claim import claim_runs
-from models.errors import TooManyDemands
-from models.profiles import Demands, MatchSets, match_sets
-from models.submit import NewRun, Submitted, submit_runs
-from models.upkeep import upkeep
+from models.claims.claim import claim_runs
+from models.claims.matching import Demands, MatchSets, match_sets
+from models.core.callers import ADMIN, Caller, Role
+from models.core.errors import TooManyDemands
+from models.expiry.cleanup import upkeep
+from models.runs.submit import NewRun, Submitted, submit_runs
 from tests.support.contenders import steppers
 from tests.support.truth import Runner, Truth, accepted, asking, resuming, starting
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from models.base import ADMIN, Caller, Role
-from models.delete import DeleteSession, delete_sessions
-from models.errors import ParentOfAnotherOwner, TooDeep
+from models.core.callers import ADMIN, Caller, Role
+from models.core.errors import ParentOfAnotherOwner, TooDeep
+from models.runs.delete import DeleteSession, delete_sessions
 from runtime.settings import Settings
 from tests.support.adopting import ANN, BOB, OWNERS, adopting, line
 from tests.support.callers import asking

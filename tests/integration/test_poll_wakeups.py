@@ -10,19 +10,19 @@ import pytest
 from redis import Redis
 from redis.client import PubSub
 
-from app import verbs
-from app.poll_wakeups import told_runners
-from models.base import ADMIN
-from models.poll_stops import Unheard
-from models.polls import answer_polls, claim_parked
-from models.register import Registered
-from models.runners import Left
-from models.stop import Stopped, StopSession
-from runtime import mailbox
-from runtime.mailbox import publish_rechecks, recheck_messages
+from app.polls.wakeups import told_runners
+from app.writes import queues
+from models.claims.poll_stops import Unheard
+from models.claims.polls import answer_polls, claim_parked
+from models.core.callers import ADMIN
+from models.runners.leave import Left
+from models.runners.register import Registered
+from models.runs.stop import Stopped, StopSession
+from runtime import subscriptions
 from runtime.names import recheck_channel
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
+from runtime.subscriptions import publish_rechecks, recheck_messages
 from tests.support import waking
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, orders
 from tests.support.truth import Truth
@@ -72,7 +72,7 @@ def test_start_elsewhere_reaches_the_former_runners_poll_on_another_instance(bot
 
 def test_stop_finds_a_poll_that_was_parked_during_its_commit(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The verb saw none: the look after the commit does."""
-    monkeypatch.setattr("models.stop.open_stops", waking.blind_to_polls)
+    monkeypatch.setattr("models.runs.stop.open_stops", waking.blind_to_polls)
     waking.a_stop_reaches_a_poll_elsewhere(both)
 
 
@@ -148,7 +148,7 @@ def subscribed(client: Redis) -> PubSub:
 
 def test_message_names_so_many_runners_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others follow in messages of their own."""
-    monkeypatch.setattr(mailbox, "RUNNERS_A_MESSAGE", 2)
+    monkeypatch.setattr(subscriptions, "RUNNERS_A_MESSAGE", 2)
     messages = recheck_messages({"web-1": ["a", "b", "c"], "web-2": ["d"]})
     assert [(channel, orjson.loads(payload)) for channel, payload in messages] == [
         (recheck_channel("web-1"), ["a", "b"]),
@@ -185,7 +185,7 @@ def test_stop_reaches_a_poll_whose_second_claim_had_looked_before(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wake-up finds it busy, and is remembered."""
-    monkeypatch.setattr(verbs, "claim_parked", waking.held_up(claim_parked))
+    monkeypatch.setattr(queues, "claim_parked", waking.held_up(claim_parked))
     with pair(settings) as both:
         waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, truth)
 
@@ -195,7 +195,7 @@ def test_what_a_client_that_hung_up_did_not_hear_reaches_its_next_poll_at_once(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """It counted as told: a stop for ten seconds, a leave for ever, and that poll was refused."""
-    monkeypatch.setattr(verbs, "answer_polls", waking.held_up(answer_polls))
+    monkeypatch.setattr(queues, "answer_polls", waking.held_up(answer_polls))
     with pair(settings) as both:
         waking.an_unheard_answer_is_told_again(both, truth, leave=leave)
 

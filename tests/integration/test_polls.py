@@ -2,12 +2,12 @@
 
 from sqlalchemy import text
 
-from models.base import DEFAULT_LIMITS
-from models.dispatch import dispatch_promised, promise_waiting
-from models.errors import RunnerNotRegistered
-from models.parking import leave_instance
-from models.polls import PollAnswer, answer_polls
-from models.runs import Run
+from models.claims.dispatch import dispatch_promised, promise_waiting
+from models.claims.parking import leave_instance
+from models.claims.polls import PollAnswer, answer_polls
+from models.core.errors import RunnerNotRegistered
+from models.core.limits import DEFAULT_LIMITS
+from models.state.runs import Run
 from tests.support.dispatching import dispatch_waiting
 from tests.support.truth import Runner, Truth, asking, starting
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Row, text
 
-from models import polls
-from models.base import Limits
-from models.claim import Ask
-from models.polls import PollAnswer
-from models.profiles import Demands
+from models.claims import polls
+from models.claims.claim import Ask
+from models.claims.matching import Demands
+from models.claims.polls import PollAnswer
+from models.core.limits import Limits
 from tests.support.truth import Runner, Truth
 
 MINE = Demands(tags=("mine",))

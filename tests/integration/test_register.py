@@ -5,18 +5,11 @@ from typing import Any
 
 import pytest
 
-from models.errors import BadCursor, DuplicateRunner, RunnerNotRegistered
-from models.register import Registered, RegisterResult, Registration, register_runners
-from models.runners import (
-    Heard,
-    LeaveRunner,
-    RunnerPage,
-    Touch,
-    deregister_runners,
-    list_runners,
-    page_runners,
-    touch_runners,
-)
+from models.core.errors import BadCursor, DuplicateRunner, RunnerNotRegistered
+from models.runners.heartbeat import Heard, Touch, touch_runners
+from models.runners.leave import LeaveRunner, deregister_runners
+from models.runners.listing import RunnerPage, list_runners, page_runners
+from models.runners.register import Registered, RegisterResult, Registration, register_runners
 from tests.support.clocks import counts, fall_silent, pass_time
 from tests.support.contenders import crowd
 from tests.support.reports import accepted, claimed, idle, report, running, say, stop

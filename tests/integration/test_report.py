@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from models.errors import InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
-from models.report import Reported, report_runs
-from models.runs import Run, iso
-from models.statuses import Outcome
+from models.core.errors import InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
+from models.core.statuses import Outcome
+from models.runs.report import Reported, report_runs
+from models.state.runs import Run, iso
 from tests.support.reports import accepted, claimed, history, report, running, say, session_statuses, stop, time_out
 from tests.support.truth import Truth
 

@@ -5,18 +5,19 @@ from typing import Any
 
 import pytest
 
-from models import retention
-from models.base import ADMIN, Caller
-from models.callbacks import deliver_results
-from models.delete import DeleteSession, delete_sessions
-from models.errors import NotFound, ResultNotFound
-from models.events import EventPage, list_events
-from models.feed import read_head, record_events, sequence_feed
-from models.feed_pages import read_feed
-from models.results import session_result
-from models.retention import retire_events
-from models.sessions import read_sessions
-from models.upkeep import upkeep
+from models.callbacks.resume_parents import deliver_results
+from models.core.callers import ADMIN, Caller
+from models.core.errors import NotFound, ResultNotFound
+from models.expiry.cleanup import upkeep
+from models.feed import retention
+from models.feed.append import EventPage, list_events
+from models.feed.pages import read_feed
+from models.feed.retention import retire_events
+from models.feed.sequence import read_head, sequence_feed
+from models.runs.delete import DeleteSession, delete_sessions
+from models.runs.results import session_result
+from models.state.events_outbox import record_events
+from models.state.sessions import read_sessions
 from runtime.names import Actor, hint_key
 from runtime.settings import Settings
 from tests.support.clocks import pass_time

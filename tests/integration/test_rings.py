@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from app import rings
-from app.attempts import Attempts
-from app.rings import Rings
+from app.writes import dispatch_wakeups
+from app.writes.attempts import Attempts
+from app.writes.dispatch_wakeups import Rings
 from runtime.metrics import RINGS
 from runtime.names import Actor
 from runtime.postgres import async_engine
@@ -45,8 +45,8 @@ def test_a_submission_rings_when_a_poll_waits_in_another_process_and_only_then(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looks follow one another, so what the first one rang would have been counted when the second one has rung."""
-    monkeypatch.setattr(rings, "LOOK_AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr(rings, "WAITING_SECONDS", 3600.0)
+    monkeypatch.setattr(dispatch_wakeups, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(dispatch_wakeups, "WAITING_SECONDS", 3600.0)
     times = rung()
     with served(settings) as web:
         until_ready(web)

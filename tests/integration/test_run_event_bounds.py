@@ -2,10 +2,10 @@
 
 import pytest
 
-from models.base import ADMIN
-from models.events import LeftOut, StoredEvent
-from models.results import run_result
-from models.upkeep import upkeep
+from models.core.callers import ADMIN
+from models.expiry.cleanup import upkeep
+from models.feed.append import LeftOut, StoredEvent
+from models.runs.results import run_result
 from runtime.settings import Settings
 from tests.support.clocks import pass_time
 from tests.support.contenders import crowd
@@ -54,7 +54,7 @@ def test_result_and_end_are_stored_beyond_the_bound(truth: Truth) -> None:
 
 def test_flood_of_results_is_bounded_too(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound and a reserve."""
-    monkeypatch.setattr("models.event_counts.MOST_NEEDED", 3)
+    monkeypatch.setattr("models.feed.event_counts.MOST_NEEDED", 3)
     run = running(truth)
     results = append_bounded(truth, *[said(run.session_id, str(number)) for number in range(MOST + 10)])
     assert results == [StoredEvent] * (MOST + 3) + [LeftOut] * 7

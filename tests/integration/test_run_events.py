@@ -2,11 +2,11 @@
 
 import json
 
-from models.base import ADMIN, Caller, Role
-from models.errors import NotFound, ResultNotFound, RunNotCompleted
-from models.events import EventPage, StoredEvent, list_events
-from models.feed_pages import read_feed
-from models.results import run_result, session_result
+from models.core.callers import ADMIN, Caller, Role
+from models.core.errors import NotFound, ResultNotFound, RunNotCompleted
+from models.feed.append import EventPage, StoredEvent, list_events
+from models.feed.pages import read_feed
+from models.runs.results import run_result, session_result
 from tests.support.clocks import counts
 from tests.support.numbering import number_all
 from tests.support.reports import accepted, claimed, idle, running, stop

@@ -2,10 +2,10 @@
 
 import pytest
 
-from models.base import ADMIN
-from models.events import NewEvent, append_events
-from models.register import Registered, Registration, register_runners
-from models.runners import list_runners
+from models.core.callers import ADMIN
+from models.feed.append import NewEvent, append_events
+from models.runners.listing import list_runners
+from models.runners.register import Registered, Registration, register_runners
 from tests.support.clocks import add_gap, counts, live, pass_time
 from tests.support.reports import claimed, idle, running, stop
 from tests.support.silence import Beat, beating

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from models.base import ADMIN, Caller, Limits, Role
-from models.bind import ReportSessionStatus, report_session_statuses
-from models.deliveries import Claim, confirm_deliveries
-from models.errors import InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
-from models.runs import Run
-from models.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
+from models.claims.delivery import Claim, confirm_deliveries
+from models.core.callers import ADMIN, Caller, Role
+from models.core.errors import InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
+from models.core.limits import Limits
+from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
+from models.sessions.bind import ReportSessionStatus, report_session_statuses
+from models.state.runs import Run
 from tests.support.reports import (
     accepted,
     claimed,

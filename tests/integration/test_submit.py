@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from models.base import Caller, Role
-from models.errors import CoordinatorError, NotFound, ParentIsDescendant, SessionExists, TooDeep
-from models.profiles import Demands
-from models.statuses import ExecutionMode
-from models.submit import NewRun, Submitted
+from models.claims.matching import Demands
+from models.core.callers import Caller, Role
+from models.core.errors import CoordinatorError, NotFound, ParentIsDescendant, SessionExists, TooDeep
+from models.core.statuses import ExecutionMode
+from models.runs.submit import NewRun, Submitted
 from tests.support.truth import PARAMETERS, Truth, resuming, starting
 
 ANNA = Caller(Role.USER, "anna")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from models.base import Caller, Role
-from models.errors import CoordinatorError, KeyReused, NotFound, SessionExists
-from models.statuses import RunType
-from models.submit import NewRun, Submitted, submit_runs
+from models.core.callers import Caller, Role
+from models.core.errors import CoordinatorError, KeyReused, NotFound, SessionExists
+from models.core.statuses import RunType
+from models.runs.submit import NewRun, Submitted, submit_runs
 from tests.support.truth import Truth, accepted, resuming, starting
 
 ANNA = Caller(Role.USER, "anna")

@@ -1,10 +1,10 @@
 """Sessions that are resumed at another runner while their process is idle: it is told to end, and nothing waits for it."""
 
-from models.base import new_id
-from models.bind import ReportSessionStatus, report_session_statuses
-from models.claim import Ask
-from models.profiles import Demands
-from models.runs import Run
+from models.claims.claim import Ask
+from models.claims.matching import Demands
+from models.core.ids import new_id
+from models.sessions.bind import ReportSessionStatus, report_session_statuses
+from models.state.runs import Run
 from tests.support.clocks import counts, fall_silent, pass_time
 from tests.support.reports import accepted, idle, stop
 from tests.support.truth import Runner, Truth

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from models.base import Role
-from models.expire import expire
-from models.upkeep import upkeep
+from models.core.callers import Role
+from models.expiry.cleanup import upkeep
+from models.expiry.expire import expire
 from runtime.settings import Settings
 from tests.support.callers import asking, calling, make_key
 from tests.support.takeover import Rivals, rivals

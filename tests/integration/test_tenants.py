@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from app.access import ACCESS
-from models.base import Role
-from models.feed import read_head, sequence_feed
+from app.auth.permissions import ACCESS
+from models.core.callers import Role
+from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import asking, bearer, make_key
 from tests.support.following import following

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from models.duties import duty_due
+from models.expiry.duties import duty_due
 from runtime.names import QUEUE_OF, Actor, queue_key
 from runtime.postgres import transaction
 from tests.support.ports import own_port

@@ -2,10 +2,10 @@
 
 import pytest
 
-from models.base import Limits
-from models.deliveries import Claim, confirm_deliveries
-from models.gaps import EXPIRY_CLOCK
-from models.runners import Touch, touch_runners
+from models.claims.delivery import Claim, confirm_deliveries
+from models.core.limits import Limits
+from models.expiry.outages import EXPIRY_CLOCK
+from models.runners.heartbeat import Touch, touch_runners
 from tests.support import unreceived
 from tests.support.broken import Scenario
 from tests.support.clocks import counts, due, pass_time, tick

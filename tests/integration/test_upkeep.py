@@ -2,9 +2,9 @@
 
 import pytest
 
-from models.profiles import Demands
-from models.runners import LeaveRunner, deregister_runners
-from models.upkeep import upkeep
+from models.claims.matching import Demands
+from models.expiry.cleanup import upkeep
+from models.runners.leave import LeaveRunner, deregister_runners
 from tests.support.clocks import add_gap, fall_silent, pass_time
 from tests.support.contenders import steppers
 from tests.support.reports import accepted, claimed, idle, running
@@ -27,7 +27,7 @@ def test_idempotency_keys_go_after_their_time(truth: Truth) -> None:
 
 def test_there_is_more_when_a_pass_was_full(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded transactions."""
-    monkeypatch.setattr("models.upkeep.MOST", 2)
+    monkeypatch.setattr("models.expiry.cleanup.MOST", 2)
     truth.accept(*[starting(idempotency_key=str(number), body_hash="h") for number in range(3)])
     pass_time(truth, "idempotency_keys", "created_at", 86_401)
     assert [keep_up(truth), keep_up(truth)] == [True, False]
@@ -38,7 +38,7 @@ def test_signs_gaps_and_deletes_of_long_ago_go_in_small_portions_too(
     truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a long outage there may be many of each."""
-    monkeypatch.setattr("models.upkeep.MOST", 2)
+    monkeypatch.setattr("models.expiry.cleanup.MOST", 2)
     truth.rows("INSERT INTO instances SELECT 'web-' || n, now() - interval '2 hours' FROM generate_series(1, 3) n")
     for _ in range(5):
         add_gap(truth, "expiry", 40 * 86_400, 31 * 86_400)

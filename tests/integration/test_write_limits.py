@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.access import ACCESS, Counted
-from models.base import Role
+from app.auth.permissions import ACCESS, Counted
+from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.callers import ASKING, calling, make_key
 from tests.support.truth import Truth
@@ -58,7 +58,7 @@ def test_writes_of_a_runner_are_delayed_except_for_submissions(
     web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A deployed runner sends most of them once."""
-    monkeypatch.setattr("app.limits.LONGEST_DELAY", 0.01)
+    monkeypatch.setattr("app.auth.caller_limits.LONGEST_DELAY", 0.01)
     runs = [name for name in WRITES if ACCESS[name].allows(Role.RUNNER)]
     found = {name: codes_of_three(web, make_key(truth, Role.RUNNER, f"machine {name}"), name) for name in runs}
     refused = {name for name, codes in found.items() if 429 in codes}

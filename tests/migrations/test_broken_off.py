@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from models.migrate import downgrade, newest_revision, revision, schema_fault, upgrade
+from models.schema.migrate import downgrade, newest_revision, revision, schema_fault, upgrade
 from tests.support.catalog import shape
 from tests.support.future import Release, next_release
 from tests.support.servers import new_directory

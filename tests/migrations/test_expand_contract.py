@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from models.migrate import MIGRATIONS
+from models.schema.migrate import MIGRATIONS
 from tests.support.revisions import Revision, faults, revisions
 
 SQUAWK = Path(sys.executable).with_name("squawk")
-# The connection has both timeouts already (models/migrations/env.py); an int is a choice, not a danger.
+# The connection has both timeouts already (models/schema/migrations/env.py); an int is a choice, not a danger.
 NOT_ASKED = "require-statement-timeout,require-lock-timeout,prefer-bigint-over-int,prefer-robust-stmts"
 # Asked more closely above: an index that is built concurrently is alone in its block, and only contractions drop.
 NOT_ASKED += ",transaction-nesting,ban-uncommitted-transaction,ban-drop-constraint"
@@ -135,7 +135,7 @@ def test_a_contraction_does_nothing_else(sql: str) -> None:
 
 
 def test_revisions_follow_each_other_by_number() -> None:
-    """An older schema is told from a newer one by comparing their names (models.migrate.schema_fault)."""
+    """An older schema is told from a newer one by comparing their names (models.schema.migrate.schema_fault)."""
     numbers = [revision.number for revision in revisions()]
     files = sorted(path.stem for path in (MIGRATIONS / "versions").glob("*.py"))
 

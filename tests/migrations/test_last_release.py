@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models.migrate import newest_revision
+from models.schema.migrate import newest_revision
 from tests.support.former_release import FormerRelease, check_out, git, last_release
 from tests.support.servers import new_directory
 

@@ -10,8 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, text
 
-from models.migrate import HEAD_LOCK, MIGRATIONS, MigrationBusy, downgrade, newest_revision, revision, upgrade
-from models.tables import metadata
+from models.schema.migrate import HEAD_LOCK, MIGRATIONS, MigrationBusy, downgrade, newest_revision, revision, upgrade
+from models.schema.tables import metadata
 from tests.support.catalog import shape
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +57,8 @@ def test_the_tables_of_the_code_are_those_of_the_migrations(url: str, bare: Engi
     with bare.connect() as ours, engine.connect() as migrated:
         declared, built = shape(ours), shape(migrated)
 
-    assert sorted(declared - built) == [], "declared in models/tables.py, not built by the migrations"
-    assert sorted(built - declared) == [], "built by the migrations, not declared in models/tables.py"
+    assert sorted(declared - built) == [], "declared in models/schema/tables.py, not built by the migrations"
+    assert sorted(built - declared) == [], "built by the migrations, not declared in models/schema/tables.py"
 
 
 def test_alembic_sees_no_difference_either(engine: Engine) -> None:
@@ -70,7 +70,7 @@ def test_alembic_sees_no_difference_either(engine: Engine) -> None:
 
 def test_many_processes_that_migrate_at_once_migrate_once(url: str, bare: Engine) -> None:
     """Every replica may do it when it starts: one does, the others wait and find it done."""
-    script = "import sys; from models.migrate import upgrade; print(*upgrade(sys.argv[1]))"
+    script = "import sys; from models.schema.migrate import upgrade; print(*upgrade(sys.argv[1]))"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, url],

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 import models
-from models.base import Role
-from models.statuses import (
+from models.core.callers import Role
+from models.core.statuses import (
     IN_HAND,
     TERMINAL,
     TRANSITIONS,
@@ -149,7 +149,7 @@ def test_the_statements_compare_statuses_with_nothing_but_statuses() -> None:
 
 
 def test_the_statements_list_groups_of_statuses_as_the_code_does() -> None:
-    """A list of three or four statuses is one of the groups of models/statuses.py."""
+    """A list of three or four statuses is one of the groups of models/core/statuses.py."""
     groups: list[frozenset[StrEnum]] = [UNFINISHED, IN_HAND, TERMINAL, frozenset(SessionStatus), frozenset(RunStatus)]
     known = [{str(member) for member in group} for group in groups]
     lists = [(module, words(values)) for module, values in statements() if len(words(values)) > 2]

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from models.migrate import downgrade, newest_revision, upgrade
+from models.schema.migrate import downgrade, newest_revision, upgrade
 from tests.support.cluster import Cluster, Process
 from tests.support.future import next_release
 from tests.support.servers import new_directory

@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import Connection, text
 
 import app.routes.feed
-import models.audit
-import models.keys
-import models.stop
+import models.auth.audit
+import models.auth.keys
+import models.runs.stop
 from app.routes.feed import KINDS_FOR_ADMINS
-from models.audit import Done, record_acts
-from models.feed import EventRow, record_events
-from models.stop import OpenStop, open_stops
+from models.auth.audit import Done, record_acts
+from models.runs.stop import OpenStop, open_stops
+from models.state.events_outbox import EventRow, record_events
 from runtime.settings import Settings
 from tests.support.auditing import (
     a_key_is_written_down_once_made_and_once_revoked,
@@ -48,7 +48,7 @@ def test_an_act_that_is_told_as_its_victims_is_noticed(truth: Truth, monkeypatch
     def theirs(conn: Connection, rows: Sequence[EventRow]) -> None:
         record_events(conn, [replace(row, owner="bob") for row in rows])
 
-    monkeypatch.setattr(models.audit, "record_events", theirs)
+    monkeypatch.setattr(models.auth.audit, "record_events", theirs)
     with pytest.raises(AssertionError, match="told as somebody's"):
         stops_and_deletes_are_written_down_once(truth)
 
@@ -60,7 +60,7 @@ def test_a_repeated_stop_that_is_written_down_again_is_noticed(truth: Truth, mon
         open_stops(conn, stops)
         return {stop.session_id: frozenset() for stop in stops}
 
-    monkeypatch.setattr(models.stop, "open_stops", always_new)
+    monkeypatch.setattr(models.runs.stop, "open_stops", always_new)
     with pytest.raises(AssertionError):
         stops_and_deletes_are_written_down_once(truth)
 
@@ -69,9 +69,9 @@ def test_a_repeated_revocation_that_is_written_down_again_is_noticed(
     truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would also move the moment from which the key was worthless."""
-    first = models.keys._REVOKE.text
+    first = models.auth.keys._REVOKE.text
     assert first.count(" AND revoked_at IS NULL") == 1
-    monkeypatch.setattr(models.keys, "_REVOKE", text(first.replace(" AND revoked_at IS NULL", "")))
+    monkeypatch.setattr(models.auth.keys, "_REVOKE", text(first.replace(" AND revoked_at IS NULL", "")))
     with pytest.raises(AssertionError):
         a_key_is_written_down_once_made_and_once_revoked(truth)
 
@@ -82,6 +82,6 @@ def test_a_log_with_a_transaction_of_its_own_is_noticed(truth: Truth, monkeypatc
     def elsewhere(_: Connection, acts: Sequence[Done]) -> None:
         truth.do(record_acts, acts)
 
-    monkeypatch.setattr(models.keys, "record_acts", elsewhere)
+    monkeypatch.setattr(models.auth.keys, "record_acts", elsewhere)
     with pytest.raises(AssertionError):
         a_rolled_back_act_leaves_none(truth)

@@ -7,25 +7,25 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-import app.access
-import app.callers
+import app.auth.callers
+import app.auth.known_keys
+import app.auth.permissions
 import app.endpoint
-import app.known_keys
-import models.events
-import models.lists
-import models.polls
-import models.register
-import models.report
-import models.runners
-import models.runs
-import models.sessions
-import models.submit
-import models.tickets
-import models.transitions
+import models.auth.tickets
+import models.claims.polls
+import models.feed.append
+import models.runners.heartbeat
+import models.runners.register
+import models.runs.lists
+import models.runs.report
+import models.runs.submit
+import models.state.runs
+import models.state.sessions
+import models.state.transitions
 import runtime.tokens
-from app.callers import OPEN, Credential
-from models.base import Role
-from models.reach import acts_for, sees, whose
+from app.auth.callers import OPEN, Credential
+from models.core.callers import Role
+from models.state.visibility import acts_for, sees, whose
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
 from tests.support.following import following
@@ -47,11 +47,11 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 @pytest.mark.parametrize(
     ("room", "asked", "name", "anybody"),
     [
-        (models.sessions, sees, "GET /sessions/{session_id}", True),
-        (models.runs, sees, "GET /runs/{run_id}", True),
-        (models.events, whose, "POST /sessions/{session_id}/events", None),
-        (models.submit, sees, "POST /runs", True),
-        (models.transitions, sees, "POST /sessions/{session_id}/stop", True),
+        (models.state.sessions, sees, "GET /sessions/{session_id}", True),
+        (models.state.runs, sees, "GET /runs/{run_id}", True),
+        (models.feed.append, whose, "POST /sessions/{session_id}/events", None),
+        (models.runs.submit, sees, "POST /runs", True),
+        (models.state.transitions, sees, "POST /sessions/{session_id}/stop", True),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
@@ -70,9 +70,9 @@ def test_a_verb_that_does_not_ask_whose_it_is_is_noticed(
 @pytest.mark.parametrize(
     ("room", "name"),
     [
-        (models.polls, "GET /runner/runs"),
-        (models.report, "POST /runner/runs/report"),
-        (models.runners, "POST /runner/heartbeat"),
+        (models.claims.polls, "GET /runner/runs"),
+        (models.runs.report, "POST /runner/runs/report"),
+        (models.runners.heartbeat, "POST /runner/heartbeat"),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
@@ -99,11 +99,11 @@ BY_RUNNER_ID = text("""
 @pytest.mark.parametrize(
     ("name", "value", "attack"),
     [
-        ("models.reach._REACH", BY_RUNNER_ID, "GET /sessions/{session_id}"),
-        ("models.reach._REACH", BY_RUNNER_ID, "POST /sessions/{session_id}/events"),
-        ("models.reach._REACH", BY_RUNNER_ID, "DELETE /sessions/{session_id}"),
-        ("models.report.has_held", lambda *_: True, "POST /runner/runs/{run_id}/completed"),
-        ("models.bind.in_reach", lambda *_: True, "POST /runner/sessions/{session_id}/status"),
+        ("models.state.visibility._REACH", BY_RUNNER_ID, "GET /sessions/{session_id}"),
+        ("models.state.visibility._REACH", BY_RUNNER_ID, "POST /sessions/{session_id}/events"),
+        ("models.state.visibility._REACH", BY_RUNNER_ID, "DELETE /sessions/{session_id}"),
+        ("models.runs.report.has_held", lambda *_: True, "POST /runner/runs/{run_id}/completed"),
+        ("models.sessions.bind.in_reach", lambda *_: True, "POST /runner/sessions/{session_id}/status"),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
@@ -124,8 +124,8 @@ def test_identity_without_its_owner_is_noticed(web: WebInThread, truth: Truth, m
     """Whoever registers first would keep the other one out."""
     with rivals(web.client.url, truth) as both:
         both.attack(())
-        monkeypatch.setattr(models.register, "identity", lambda item, *_: item.runner_id)
-        monkeypatch.setattr(models.register, "is_open_to", lambda *_: True)
+        monkeypatch.setattr(models.runners.register, "identity", lambda item, *_: item.runner_id)
+        monkeypatch.setattr(models.runners.register, "is_open_to", lambda *_: True)
         with pytest.raises(AssertionError, match="duplicate_runner"):
             both.mallory.register(MARK, instance_id="third")
 
@@ -135,8 +135,8 @@ def test_a_list_without_its_scope_is_noticed(web: WebInThread, truth: Truth, mon
     with tenants(web.client.url, truth) as everybody:
         as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
         # Made anew each time, so that neither this one nor a good one of before is remembered.
-        monkeypatch.setattr(models.lists, "page_statement", models.lists.page_statement.__wrapped__)
-        monkeypatch.setattr(models.lists, "in_scope", lambda *_: None)
+        monkeypatch.setattr(models.runs.lists, "page_statement", models.runs.lists.page_statement.__wrapped__)
+        monkeypatch.setattr(models.runs.lists, "in_scope", lambda *_: None)
         with pytest.raises(AssertionError):
             as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
 
@@ -152,7 +152,7 @@ def test_a_secret_that_nobody_compares_is_noticed(
 ) -> None:
     """Found by its prefix, and that would be all."""
     another_secret_is_refused(web, truth)
-    monkeypatch.setattr(app.callers, "is_secret", lambda *_: True)
+    monkeypatch.setattr(app.auth.callers, "is_secret", lambda *_: True)
     with pytest.raises(AssertionError):
         another_secret_is_refused(web, truth)
 
@@ -177,14 +177,14 @@ def test_changes_of_keys_that_nobody_looks_for_are_noticed(
     async def nobody_reads(_: object) -> None:
         pass
 
-    monkeypatch.setattr(app.known_keys.KnownKeys, "_read_again", nobody_reads)
+    monkeypatch.setattr(app.auth.known_keys.KnownKeys, "_read_again", nobody_reads)
     with pytest.raises(AssertionError, match="403"):
         revocation_ends_what_is_open(web, truth)
 
 
 def test_a_stream_that_nobody_ends_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was opened rightly, and would tell for 10 minutes more."""
-    monkeypatch.setattr(app.callers.Callers, "watching", lambda *_: nullcontext())
+    monkeypatch.setattr(app.auth.callers.Callers, "watching", lambda *_: nullcontext())
     with pytest.raises(AssertionError, match="no more than signs of life"):
         revocation_ends_what_is_open(web, truth)
 
@@ -205,7 +205,7 @@ def test_a_ticket_that_stays_is_noticed(web: WebInThread, truth: Truth, monkeypa
                 assert answer.status_code == code
 
     opens_once()
-    monkeypatch.setattr(models.tickets, "_TAKE", kept)
+    monkeypatch.setattr(models.auth.tickets, "_TAKE", kept)
     with pytest.raises(AssertionError):
         opens_once()
 
@@ -241,5 +241,5 @@ def test_a_table_that_nobody_reads_is_noticed(web: WebInThread, truth: Truth, mo
     """Users see runners only when roles mean nothing."""
     shown = bearer(make_key(truth, Role.USER, "ann"))
     assert web.client.http.get("/runners", headers=shown).status_code == 403
-    monkeypatch.setattr(app.access.Access, "allows", lambda *_: True)
+    monkeypatch.setattr(app.auth.permissions.Access, "allows", lambda *_: True)
     assert web.client.http.get("/runners", headers=shown).status_code == 200

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from models import callbacks, child_results
-from models.free_locks import hold_free
+from models.callbacks import resume_parents
+from models.state import child_results
+from models.state.try_locks import hold_free
 from tests.support import calling_back
 from tests.support.broken import notices, without
 from tests.support.truth import Truth
@@ -19,7 +20,7 @@ def test_parents_that_nobody_locks_are_noticed(truth: Truth, monkeypatch: pytest
     def trust(_: Connection, seen: Mapping[str, Any]) -> dict[str, Any]:
         return dict(seen)
 
-    monkeypatch.setattr(callbacks, "_hold", trust)
+    monkeypatch.setattr(resume_parents, "_hold", trust)
     notices(calling_back.two_actors, truth, "after ")
 
 
@@ -30,7 +31,7 @@ def test_parents_that_are_not_looked_at_again_are_noticed(truth: Truth, monkeypa
         held = hold_free(conn, session_ids=seen)
         return {one: seen[one] for one in held.sessions}
 
-    monkeypatch.setattr(callbacks, "_hold", lock_only)
+    monkeypatch.setattr(resume_parents, "_hold", lock_only)
     notices(calling_back.a_parent_that_became_busy_is_left_alone, truth, "a busy parent was resumed")
 
 
@@ -38,13 +39,13 @@ def test_results_that_are_read_whether_delivered_or_not_are_noticed(
     truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next run would carry what a former one has told."""
-    monkeypatch.setattr(callbacks, "_WAITING", without(callbacks._WAITING, " AND c.delivered_in IS NULL"))
+    monkeypatch.setattr(resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.delivered_in IS NULL"))
     notices(calling_back.what_was_told_is_not_told_again, truth, "after ")
 
 
 def test_a_delivery_that_is_not_noted_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is there and the result still waits."""
-    monkeypatch.setattr(callbacks, "_DELIVERED", text("SELECT CAST(:children AS text[]), CAST(:runs AS text[])"))
+    monkeypatch.setattr(resume_parents, "_DELIVERED", text("SELECT CAST(:children AS text[]), CAST(:runs AS text[])"))
     notices(calling_back.what_was_told_is_not_told_again, truth, "after ")
 
 
@@ -56,6 +57,10 @@ def test_results_that_go_with_a_cancelled_run_are_noticed(truth: Truth, monkeypa
 
 def test_results_for_a_name_and_not_for_a_session_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that takes a deleted parent's id would be told of children that are not its own."""
-    monkeypatch.setattr(callbacks, "_DUE", without(callbacks._DUE, "s.incarnation = w.parent_incarnation AND "))
-    monkeypatch.setattr(callbacks, "_WAITING", without(callbacks._WAITING, " AND c.parent_incarnation = s.incarnation"))
+    monkeypatch.setattr(
+        resume_parents, "_DUE", without(resume_parents._DUE, "s.incarnation = w.parent_incarnation AND ")
+    )
+    monkeypatch.setattr(
+        resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.parent_incarnation = s.incarnation")
+    )
     notices(calling_back.deleting_the_parent, truth, "after ")

@@ -3,9 +3,12 @@
 import pytest
 from sqlalchemy import text
 
-from models import claim, deliveries, dispatch, events, polls, report, submit_rows, transitions
-from models.runs import RUN_COLUMNS
-from models.submit import submit_runs
+from models.claims import claim, delivery, dispatch, polls
+from models.feed import append
+from models.runs import report, submit_rows
+from models.runs.submit import submit_runs
+from models.state import transitions
+from models.state.runs import RUN_COLUMNS
 from tests.support import claiming, fencing
 from tests.support.broken import Scenario, notices, without
 from tests.support.contenders import steppers
@@ -43,26 +46,24 @@ def test_reports_that_nobody_compares_with_the_claim_are_noticed(truth: Truth, m
 
 def test_a_confirmation_without_the_token_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """An old message would hand out a run that another runner has."""
-    unfenced = without(
-        deliveries._CONFIRM, "r.claim_token = c.claim_token AND ", " AND r.claim_token = held.claim_token"
-    )
-    monkeypatch.setattr(deliveries, "_CONFIRM_RUNS", unfenced.columns(*RUN_COLUMNS))
+    unfenced = without(delivery._CONFIRM, "r.claim_token = c.claim_token AND ", " AND r.claim_token = held.claim_token")
+    monkeypatch.setattr(delivery, "_CONFIRM_RUNS", unfenced.columns(*RUN_COLUMNS))
     notices(fencing.an_old_message_starts_nothing, truth)
 
 
 def test_events_that_do_not_lock_their_claim_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they waited for at the session's lock they would not see."""
-    monkeypatch.setattr(events, "_APPEND", without(events._APPEND, "ORDER BY run_id FOR KEY SHARE"))
+    monkeypatch.setattr(append, "_APPEND", without(append._APPEND, "ORDER BY run_id FOR KEY SHARE"))
     notices(fencing.an_event_that_waits_for_its_claims_end_is_refused, truth, "of a claim that has ended")
 
 
 def test_events_that_lock_their_session_first_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other way round than everybody: a deadlock now and then."""
     after_runs = "AND (SELECT count(*) FROM claim) >= 0"
-    unordered = without(events._APPEND, after_runs).text
+    unordered = without(append._APPEND, after_runs).text
     first = unordered.replace("ORDER BY run_id", "AND (SELECT count(*) FROM held) >= 0 ORDER BY run_id")
     first = first.replace("WITH item", "WITH RECURSIVE item")  # which may look ahead
-    monkeypatch.setattr(events, "_APPEND", text(first))
+    monkeypatch.setattr(append, "_APPEND", text(first))
     notices(fencing.an_event_that_waits_stops_nobody_who_has_its_run, truth, "held by who waits")
 
 

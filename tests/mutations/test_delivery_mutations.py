@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from app import hangup, polls, verbs
-from models.base import new_id, uuid7
-from models.claim import Ask
-from models.deliveries import Claim
-from models.events import append_events
-from models.polls import answer_polls
-from models.runs import Run, read_runs
-from models.submit import submit_runs
+from app.lifecycle import hangup
+from app.polls import parked
+from app.writes import queues
+from models.claims.claim import Ask
+from models.claims.delivery import Claim
+from models.claims.polls import answer_polls
+from models.core.ids import new_id, uuid7
+from models.feed.append import append_events
+from models.runs.submit import submit_runs
+from models.state.runs import Run, read_runs
 from runtime.settings import Settings
 from tests.support import delivering
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, Step, is_noticed
@@ -46,7 +48,7 @@ def web_on(settings: Settings, proxy: PostgresProxy) -> Iterator[Callable[[], We
         context.__exit__(None, None, None)
 
 
-async def look_away(_: polls.Polls, *, everything: bool) -> None:
+async def look_away(_: parked.Polls, *, everything: bool) -> None:
     """No re-check."""
 
 
@@ -63,7 +65,7 @@ def test_an_old_message_hands_out_nothing(
     truth: Truth, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every delivery of what a worker assigned is confirmed first."""
-    monkeypatch.setattr(polls.Polls, "_recheck", look_away)
+    monkeypatch.setattr(parked.Polls, "_recheck", look_away)
     delivering.an_old_message_hands_out_nothing(truth, web_on())
 
 
@@ -76,8 +78,8 @@ def test_a_delivery_without_confirmation_is_noticed(
         found = read_runs(conn, [item.run_id for item in items])
         return [found[item.run_id] for item in items]
 
-    monkeypatch.setattr(polls.Polls, "_recheck", look_away)
-    monkeypatch.setattr(verbs, "confirm_deliveries", believe)
+    monkeypatch.setattr(parked.Polls, "_recheck", look_away)
+    monkeypatch.setattr(queues, "confirm_deliveries", believe)
     with pytest.raises(AssertionError, match="handed out twice"):
         delivering.an_old_message_hands_out_nothing(truth, web_on())
 
@@ -94,7 +96,7 @@ def test_ids_of_runs_made_anew_for_the_repeat_are_noticed(
 ) -> None:
     """The first try has stored the run under another id."""
     fresh = {"run_id": lambda: new_id("run_"), "new_session_id": lambda: new_id("ses_")}
-    monkeypatch.setattr(verbs, "submit_runs", renewed(submit_runs, **fresh))
+    monkeypatch.setattr(queues, "submit_runs", renewed(submit_runs, **fresh))
     with pytest.raises(AssertionError, match="stored twice"):
         delivering.a_lost_answer_to_a_submission_makes_one_run(truth, web_on(), proxy)
 
@@ -107,7 +109,7 @@ def test_ids_of_polls_made_anew_for_the_repeat_are_noticed(
     def answer_others(conn: Any, asks: Sequence[Ask], **kwargs: Any) -> Any:
         return answer_polls(conn, [replace(ask, poll_id=new_id("poll_")) for ask in asks], **kwargs)
 
-    monkeypatch.setattr(verbs, "answer_polls", answer_others)
+    monkeypatch.setattr(queues, "answer_polls", answer_others)
     with pytest.raises(AssertionError, match="claimed for nobody"):
         delivering.a_lost_answer_to_a_claim_takes_one_run(truth, web_on(), proxy)
 
@@ -116,7 +118,7 @@ def test_ids_of_events_made_anew_for_the_repeat_are_noticed(
     truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing says that it is the same event."""
-    monkeypatch.setattr(verbs, "append_events", renewed(append_events, event_uid=uuid7))
+    monkeypatch.setattr(queues, "append_events", renewed(append_events, event_uid=uuid7))
     with pytest.raises(AssertionError, match="stored twice"):
         delivering.a_lost_answer_to_an_event_stores_one(truth, web_on(), proxy)
 

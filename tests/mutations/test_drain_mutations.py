@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.drain import Drain
-from app.farewell import Farewell
-from app.polls import Polls
+from app.lifecycle.drain import Drain
+from app.polls.parked import Polls
+from app.shutdown_response import Farewell
 from runtime.settings import Settings
 from tests.support.draining import everybody_who_waits_is_answered
 from tests.support.web import WebInThread, served, until_ready

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Select, bindparam, func, literal, select, true
 
-from app import feed
-from models import feed_pages
-from models.feed_pages import SHOWN, FeedFilter
-from models.tables import events, feed_head
+from app.feed import reader
+from models.feed import pages
+from models.feed.pages import SHOWN, FeedFilter
+from models.schema.tables import events, feed_head
 from runtime.settings import Settings
 from tests.support import numbering
 from tests.support.following import following
@@ -51,7 +51,7 @@ def by_id(_: FeedFilter) -> Select[Any]:
 
 def test_reading_by_id_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids are given before the commit: whoever commits late is passed over."""
-    monkeypatch.setattr(feed_pages, "_page", by_id)
+    monkeypatch.setattr(pages, "_page", by_id)
     with pytest.raises(AssertionError, match="a reader missed an event"):
         numbering.an_event_that_commits_late(truth)
 
@@ -77,7 +77,7 @@ def test_streams_end_whole_with_their_process(web: WebInThread) -> None:
 
 def test_streams_cut_without_a_drain_are_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would go on until the server cancels them."""
-    monkeypatch.setattr(feed.Feed, "_spread_ends", lambda _: None)
+    monkeypatch.setattr(reader.Feed, "_spread_ends", lambda _: None)
     monkeypatch.setattr(web.app.state.drain, "_listeners", [])
     with pytest.raises(AssertionError, match="cut without a word"):
         streams_end_whole(web)

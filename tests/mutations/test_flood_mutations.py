@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.access import ACCESS
-from app.body_limits import Uploads
+from app.auth.permissions import ACCESS
+from app.http.body_limits import Uploads
 from runtime.settings import Settings
 from tests.support.flooding import a_body_beyond_the_bound_waits, an_unread_list_holds_a_page
 from tests.support.truth import Truth
@@ -23,7 +23,7 @@ def test_bodies_without_bound_are_noticed(settings: Settings, monkeypatch: pytes
 
 def test_pages_without_bound_are_noticed(settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows alone do not bound them."""
-    monkeypatch.setattr("models.lists.PAGE_BYTES", 1 << 40)
+    monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 1 << 40)
     with served(settings) as web, pytest.raises(AssertionError):
         an_unread_list_holds_a_page(web, truth, monkeypatch)
 

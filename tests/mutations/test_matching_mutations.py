@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import Connection, text
 
-from models import match_deadlines
-from models.fleet import Differences, Fleet
+from models.claims.fleet import Differences, Fleet
+from models.expiry import match_deadlines
 from tests.support import no_match
 from tests.support.broken import notices, without
 from tests.support.truth import Truth

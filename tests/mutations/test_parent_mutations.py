@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models import child_results, parents, report, submit
-from models.errors import ParentOfAnotherOwner
+from models.core.errors import ParentOfAnotherOwner
+from models.runs import parents, report, submit
+from models.state import child_results
 from tests.support import adopting
 from tests.support.broken import Scenario, notices, without
 from tests.support.truth import Truth

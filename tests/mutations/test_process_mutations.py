@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from app import attempts, polls
-from app.problems import accepted
-from runtime import bells
+from app.http.problems import accepted
+from app.polls import parked
+from app.writes import attempts
+from runtime import wakeups
 from runtime.postgres import transaction_async
 from runtime.settings import Settings
 from tests.support import serving
@@ -69,10 +70,10 @@ def test_a_poll_gets_its_run_without_any_worker(truth: Truth, web: WebInThread) 
 def test_a_missing_recheck_is_noticed(truth: Truth, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost message would cost a whole poll."""
 
-    async def look_away(_: polls.Polls, *, everything: bool) -> None:
+    async def look_away(_: parked.Polls, *, everything: bool) -> None:
         """Nothing."""
 
-    monkeypatch.setattr(polls.Polls, "_recheck", look_away)
+    monkeypatch.setattr(parked.Polls, "_recheck", look_away)
     with pytest.raises(AssertionError, match="ended with 204"):
         serving.work_without_workers_reaches_a_parked_poll(truth, web)
 
@@ -95,10 +96,10 @@ def test_a_poll_answered_503_without_postgres_is_noticed(
 ) -> None:
     """What is right for every other request would end a deployed runner's work."""
 
-    async def hand_on(_: polls.Polls, poll: polls.Poll, call: Any) -> Any:
+    async def hand_on(_: parked.Polls, poll: parked.Poll, call: Any) -> Any:
         return accepted(await call)
 
-    monkeypatch.setattr(polls.Polls, "_step", hand_on)
+    monkeypatch.setattr(parked.Polls, "_step", hand_on)
     with pytest.raises(AssertionError, match="a poll was refused"):
         serving.a_poll_outlives_postgres(own_postgres, lonely_web)
 
@@ -112,6 +113,6 @@ def test_a_ring_that_is_taken_for_a_message_that_was_fetched_is_noticed(
     truth: Truth, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit it tells of may be one that the pass did not see."""
-    monkeypatch.setattr(bells, "_RING", bells._RING.replace("redis.call('LPOS', queue, last)", "true"))
+    monkeypatch.setattr(wakeups, "_RING", wakeups._RING.replace("redis.call('LPOS', queue, last)", "true"))
     with engine_room(settings, threads=2) as room, pytest.raises(AssertionError, match="swallowed"):
         serving.a_commit_that_a_pass_misses_rings_again(truth, room)

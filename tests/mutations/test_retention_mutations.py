@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from models import retention
+from models.feed import retention
 from tests.support.broken import notices, without
 from tests.support.retiring import a_page_read_while_the_floor_rises, all_grows_old, finished, result, retire
 from tests.support.truth import Truth

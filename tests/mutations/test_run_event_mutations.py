@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import text
 
-from models import events, results
+from models.feed import append
+from models.runs import results
 from tests.support.broken import notices, without
 from tests.support.run_events import bound_holds, late_result_of_a_former_run
 from tests.support.truth import Truth
@@ -14,8 +15,8 @@ def test_event_given_to_the_run_in_hand_despite_its_token_is_noticed(
 ) -> None:
     """A late event of a former run would be the next run's."""
     chosen = "CASE WHEN i.claim_token IS NULL THEN coalesce(i.named_run, active.run_id) ELSE its.run_id END"
-    assert chosen in events._APPEND.text
-    monkeypatch.setattr(events, "_APPEND", text(events._APPEND.text.replace(chosen, "active.run_id")))
+    assert chosen in append._APPEND.text
+    monkeypatch.setattr(append, "_APPEND", text(append._APPEND.text.replace(chosen, "active.run_id")))
     notices(late_result_of_a_former_run, truth, by="results of the wrong run")
 
 
@@ -29,6 +30,6 @@ def test_result_read_of_any_run_of_the_session_is_noticed(truth: Truth, monkeypa
 def test_events_that_are_not_counted_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch would be the first one."""
     count = "DO UPDATE SET events = c.events + excluded.events"
-    assert count in events._APPEND_BOUNDED.text
-    monkeypatch.setattr(events, "_APPEND_BOUNDED", text(events._APPEND_BOUNDED.text.replace(count, "DO NOTHING")))
+    assert count in append._APPEND_BOUNDED.text
+    monkeypatch.setattr(append, "_APPEND_BOUNDED", text(append._APPEND_BOUNDED.text.replace(count, "DO NOTHING")))
     notices(bound_holds, truth)

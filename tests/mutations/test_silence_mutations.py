@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Connection, text
 
-from models import expire_runs, gaps, runners
-from models.gaps import Clocks
+from models.expiry import outages, runs
+from models.expiry.outages import Clocks
+from models.runners import heartbeat
 from tests.support import silence, unreceived
 from tests.support.broken import Scenario, notices, without
 from tests.support.truth import Truth
@@ -37,7 +38,7 @@ def test_gap_that_ignores_told_intervals_is_noticed(
     truth: Truth, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
     """Any 15 s in which nobody is heard: slow beaters make one after another."""
-    monkeypatch.setattr(gaps, "_READ", without(gaps._READ, " + make_interval(secs => told_interval)"))
+    monkeypatch.setattr(outages, "_READ", without(outages._READ, " + make_interval(secs => told_interval)"))
     notices(scenario, truth, "is put off")
 
 
@@ -49,7 +50,7 @@ def test_windows_that_only_restart_are_noticed(truth: Truth, monkeypatch: pytest
         ended = clocks.restarted_at
         return [clocks.now - timedelta(days=1) if ended and ended > start else start for start in starts]
 
-    monkeypatch.setattr(expire_runs, "begun_before", restarted)
+    monkeypatch.setattr(runs, "begun_before", restarted)
     notices(silence.gaps_of_all_runners_put_a_loss_off_once, truth, "for ever")
 
 
@@ -59,16 +60,16 @@ def test_gaps_that_restart_nothing_are_noticed(truth: Truth, monkeypatch: pytest
     def plain(_: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
         return [clocks.now - timedelta(seconds=seconds) for seconds in windows]
 
-    monkeypatch.setattr(expire_runs, "begun_before", plain)
+    monkeypatch.setattr(runs, "begun_before", plain)
     notices(silence.gaps_of_all_runners_put_a_loss_off_once, truth, "is held against it")
 
 
 def test_outages_that_count_as_time_served_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the window by the clock on the wall."""
     asked = "served_ago(2 * w.seconds)"
-    assert asked in gaps._SERVED.text
-    wall = gaps._SERVED.text.replace(asked, "clock_timestamp() - make_interval(secs => 2 * w.seconds)")
-    monkeypatch.setattr(gaps, "_SERVED", text(wall))
+    assert asked in outages._SERVED.text
+    wall = outages._SERVED.text.replace(asked, "clock_timestamp() - make_interval(secs => 2 * w.seconds)")
+    monkeypatch.setattr(outages, "_SERVED", text(wall))
     notices(silence.outages_one_after_another_are_not_counted, truth, "is held against it")
 
 
@@ -90,6 +91,6 @@ def test_weaker_evidence_that_a_claim_never_arrived_is_noticed(
         "WHEN held.is_named THEN 0 ELSE": "WHEN held.is_named THEN r.unheld_beats ELSE",
         "WHEN r.unheld_beats >= 1 THEN least": "WHEN false THEN least",
     }
-    assert part in runners._HOLDING.text
-    monkeypatch.setattr(runners, "_HOLDING", text(runners._HOLDING.text.replace(part, weaker[part])))
+    assert part in heartbeat._HOLDING.text
+    monkeypatch.setattr(heartbeat, "_HOLDING", text(heartbeat._HOLDING.text.replace(part, weaker[part])))
     notices(scenario, truth, says)

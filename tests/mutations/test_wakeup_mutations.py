@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-import app.poll_wakeups
+import app.polls.wakeups
 import workers.poll_wakeups
-from app import polls, verbs
-from models.polls import answer_polls, claim_parked
+from app.polls import parked
+from app.writes import queues
+from models.claims.polls import answer_polls, claim_parked
 from runtime.settings import Settings
 from tests.support import waking
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
@@ -28,22 +29,22 @@ def test_stop_that_is_not_published_is_noticed(both: Pair, monkeypatch: pytest.M
     async def publish_nothing(*_: Any) -> None:
         """Lost."""
 
-    monkeypatch.setattr(app.poll_wakeups, "publish_rechecks_async", publish_nothing)
+    monkeypatch.setattr(app.polls.wakeups, "publish_rechecks_async", publish_nothing)
     with pytest.raises(AssertionError, match="not told"):
         waking.a_stop_reaches_a_poll_elsewhere(both)
 
 
 def test_stop_without_a_look_after_its_commit_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll that is parked between the verb's look and its commit has looked before the stop."""
-    monkeypatch.setattr("models.stop.open_stops", waking.blind_to_polls)
-    monkeypatch.setattr(app.poll_wakeups, "poll_holders", lambda *_: {})
+    monkeypatch.setattr("models.runs.stop.open_stops", waking.blind_to_polls)
+    monkeypatch.setattr(app.polls.wakeups, "poll_holders", lambda *_: {})
     with pytest.raises(AssertionError, match="not told"):
         waking.a_stop_reaches_a_poll_elsewhere(both)
 
 
 def test_start_elsewhere_that_wakes_no_poll_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The former runner would hear of it by the re-check."""
-    monkeypatch.setattr("models.report.end_former_processes", waking.tells_no_runner)
+    monkeypatch.setattr("models.runs.report.end_former_processes", waking.tells_no_runner)
     with pytest.raises(AssertionError, match="not told"):
         waking.a_former_runner_hears_of_it(both)
 
@@ -61,7 +62,7 @@ def test_poll_of_a_replaced_process_that_passes_for_its_successors_is_noticed(
     both: Pair, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would go on under the new registration and take its runs."""
-    monkeypatch.setattr("models.polls._replaced", lambda *_: set())
+    monkeypatch.setattr("models.claims.polls._replaced", lambda *_: set())
     with pytest.raises(AssertionError, match="not told"):
         waking.a_replaced_process_hears_of_it(both, truth)
 
@@ -70,14 +71,14 @@ def test_wakeup_that_a_busy_poll_forgets_is_noticed(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the poll is at may have looked before the stop was committed."""
-    remember = polls.Polls.look_again
+    remember = parked.Polls.look_again
 
-    def look_at_idle_ones(self: polls.Polls, runner_ids: Iterable[str]) -> None:
+    def look_at_idle_ones(self: parked.Polls, runner_ids: Iterable[str]) -> None:
         remember(self, runner_ids)
         self._due = {poll_id: poll for poll_id, poll in self._due.items() if poll.idle}
 
-    monkeypatch.setattr(verbs, "claim_parked", waking.held_up(claim_parked))
-    monkeypatch.setattr(polls.Polls, "look_again", look_at_idle_ones)
+    monkeypatch.setattr(queues, "claim_parked", waking.held_up(claim_parked))
+    monkeypatch.setattr(parked.Polls, "look_again", look_at_idle_ones)
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
         waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, truth)
 
@@ -87,8 +88,8 @@ def test_unheard_answer_that_counts_as_told_is_noticed(
     settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """Its client had gone before the first byte."""
-    monkeypatch.setattr(verbs, "answer_polls", waking.held_up(answer_polls))
-    monkeypatch.setattr(verbs, "untell", lambda _, items: list(items))
+    monkeypatch.setattr(queues, "answer_polls", waking.held_up(answer_polls))
+    monkeypatch.setattr(queues, "untell", lambda _, items: list(items))
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
         waking.an_unheard_answer_is_told_again(both, truth, leave=leave)
 

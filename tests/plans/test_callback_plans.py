@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from models import callbacks, child_results, settle, upkeep
+from models.callbacks import resume_parents
+from models.expiry import cleanup
+from models.state import child_results, session_status
 from tests.support.explained import Plan, explain
 from tests.support.family import ended_child, finished
 from tests.support.scans import analyze, fill, indexes, scanned
@@ -60,11 +62,11 @@ def plan_of(truth: Truth, statement: Any, values: dict[str, Any], way: str) -> P
 @WAYS
 def test_who_is_due_is_read_from_what_waits_alone(families: Truth, way: str) -> None:
     """By the index of what waits; each session once at most."""
-    plan = plan_of(families, callbacks._DUE, {"most": 100}, way)
+    plan = plan_of(families, resume_parents._DUE, {"most": 100}, way)
     assert plan.indexes("child_results") == {"ix_child_results_waiting"}
     assert plan.touched("child_results") <= 1003
     assert plan.touched("sessions") <= 203
-    assert len(families.rows(callbacks._DUE.text, most=100)) == 3
+    assert len(families.rows(resume_parents._DUE.text, most=100)) == 3
 
 
 @WAYS
@@ -77,12 +79,12 @@ def test_nothing_asked_for_a_parent_reads_a_table_through(families: Truth, way: 
         "runs": ["run_d1"],
         "sessions": ["old_1"],
     }
-    parts = {name: getattr(callbacks, name) for name in ("_PARENTS", "_WAITING", "_BODIES", "_DELIVERED")}
+    parts = {name: getattr(resume_parents, name) for name in ("_PARENTS", "_WAITING", "_BODIES", "_DELIVERED")}
     parts |= {"_KEEP": child_results._KEEP, "_GIVE_BACK": child_results._GIVE_BACK}
     for name, statement in parts.items():
         assert scanned(families, statement, values, way=way) & LARGE == set(), name
     assert "ix_child_results_delivered" in indexes(families, child_results._GIVE_BACK, values, way=way)
-    assert "ix_child_results_waiting" in indexes(families, callbacks._WAITING, values, way=way)
+    assert "ix_child_results_waiting" in indexes(families, resume_parents._WAITING, values, way=way)
 
 
 @WAYS
@@ -93,12 +95,12 @@ def test_a_settled_session_costs_one_look_at_what_waits(families: Truth, way: st
         zip(names, (["old_1"], [None], [False], ["keep"], [None], [None], [False], [None], [False]), strict=True)
     )
     families.rows("UPDATE sessions SET status = 'finished' WHERE session_id = 'old_1'")
-    plan = plan_of(families, settle._SETTLE, values, way)
+    plan = plan_of(families, session_status._SETTLE, values, way)
     assert plan.touched("child_results") <= 1
     assert plan.indexes("child_results") <= {"ix_child_results_waiting"}
 
 
 def test_upkeep_looks_at_each_result_once(families: Truth) -> None:
     """It may read them through: four times an hour."""
-    plan = plan_of(families, upkeep._CHILD_RESULTS, {"most": 1000}, "custom")
+    plan = plan_of(families, cleanup._CHILD_RESULTS, {"most": 1000}, "custom")
     assert plan.touched("child_results") <= 2 * 102_000

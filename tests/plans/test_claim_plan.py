@@ -6,20 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, TextClause, text
 
-from models import (
-    ageing,
-    claim,
-    deliveries,
-    dispatch,
-    floors,
-    parking,
-    poll_stops,
-    polls,
-    profiles,
-    settle,
-    transitions,
-)
-from models.floors import HIGHEST, LOWEST
+from models.claims import ageing, claim, delivery, dispatch, matching, parking, poll_stops, polls, watermarks
+from models.claims.watermarks import HIGHEST, LOWEST
+from models.state import session_status, transitions
 from tests.support.explained import Plan, explain
 from tests.support.filled import filled
 from tests.support.servers import PostgresOfTests
@@ -180,14 +169,14 @@ POLLS = {"polls": ["poll_53000", "poll_53001", "none"]}
 CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] = {
     "runs in hand": (claim._IN_HAND, RUNNERS, {"runs": ("ix_runs_in_hand", 8)}),
     "capacity": (claim._LOCK_CAPACITY, RUNNERS, {"runners": ("pk_runners", 2)}),
-    "runs of polls": (deliveries._OF_POLLS, POLLS, {"runs": ("ix_runs_poll", 2)}),
+    "runs of polls": (delivery._OF_POLLS, POLLS, {"runs": ("ix_runs_poll", 2)}),
     "heads of busy queues": (
-        floors._HEADS,
+        watermarks._HEADS,
         {"profiles": [MINE, BLOCKED], "priorities": [0, 50]},
         {"runs": ("ix_runs_claim", 1)},
     ),
     "confirming": (
-        deliveries._CONFIRM,
+        delivery._CONFIRM,
         {"run_ids": [f"run_{53_000:032x}"], "tokens": ["token 53000"], "start_timeout": 120},
         {"runs": ("pk_runs", 2)},
     ),
@@ -233,12 +222,12 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
     "holding some": (dispatch._HOLD_SOME, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
     "unparking": (parking._UNPARK, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
     "finding profiles": (
-        profiles._FIND,
+        matching._FIND,
         {"hashes": ["hash 7", "hash 8"]},
         {"demand_profiles": ("uq_demand_profiles_hash", 2)},
     ),
     "newer profiles": (
-        profiles._NEWER,
+        matching._NEWER,
         {"known": 9_998, "skipped": [7]},
         {"demand_profiles": ("pk_demand_profiles", 3)},
     ),
@@ -280,7 +269,7 @@ def test_settling_a_session_reads_its_unfinished_runs_only(conn: Connection, way
         "parents": [None] * 2,
         "signs": [False] * 2,
     }
-    plan = explain(conn, settle._SETTLE, values, way=way)
+    plan = explain(conn, session_status._SETTLE, values, way=way)
 
     assert plan.indexes("runs") <= {"ix_runs_unfinished", "ix_runs_one_active", "pk_runs"}
     assert plan.indexes("sessions") == {"pk_sessions"}

@@ -8,8 +8,10 @@ import psycopg
 import pytest
 from sqlalchemy import ClauseElement, Connection, Engine
 
-from models import claim, deliveries, free_locks, polls, settle, submit_rows, transitions
-from models.statuses import RunStatus
+from models.claims import claim, delivery, polls
+from models.core.statuses import RunStatus
+from models.runs import submit_rows
+from models.state import locks, session_status, transitions, try_locks
 from runtime.postgres import sync_engine
 from runtime.settings import Settings
 from tests.support.explained import Plan
@@ -38,10 +40,10 @@ RUNS, SESSIONS, TOKENS = ["run_7", "run_8"], ["ses_7", "ses_8"], ["token 7", "to
 POLLS, RUNNERS = ["poll_1", "poll_2"], ["lnch_7", "lnch_8"]
 NONE, NO = [None] * 2, [False] * 2
 CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
-    "holding runs": (transitions._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
-    "holding free runs": (free_locks._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
-    "holding sessions": (transitions.HOLD_SESSIONS, {"sessions": SESSIONS}),
-    "unfinished runs": (transitions._UNFINISHED_NOW, {"sessions": SESSIONS}),
+    "holding runs": (locks._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
+    "holding free runs": (try_locks._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
+    "holding sessions": (locks.HOLD_SESSIONS, {"sessions": SESSIONS}),
+    "unfinished runs": (locks._UNFINISHED_NOW, {"sessions": SESSIONS}),
     "moving": (
         transitions._MOVE,
         {
@@ -61,7 +63,7 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
         },
     ),
     "settling": (
-        settle._SETTLE,
+        session_status._SETTLE,
         {
             "sessions": SESSIONS,
             "outcomes": NONE,
@@ -88,7 +90,7 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
             "start_timeout": 120.0,
         },
     ),
-    "confirming": (deliveries._CONFIRM, {"run_ids": RUNS, "tokens": TOKENS, "start_timeout": 120.0}),
+    "confirming": (delivery._CONFIRM, {"run_ids": RUNS, "tokens": TOKENS, "start_timeout": 120.0}),
     "looking at polls": (
         polls._LOOK,
         {"polls": POLLS, "runner_ids": RUNNERS, "forget": 86_400.0, "again": 10.0},

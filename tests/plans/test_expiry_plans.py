@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause, create_engine, text
 
-from models import events, expire_runners, expire_runs, fleet, former, gaps, match_deadlines, results, runners
-from models.event_counts import bounds
+from models.claims import fleet
+from models.expiry import match_deadlines, outages, runners, runs
+from models.feed import append
+from models.feed.event_counts import bounds
+from models.runners import departure, heartbeat, listing
+from models.runs import results
 from tests.support.clocks import add_gap
 from tests.support.explained import explain
 from tests.support.reports import claimed, idle, running
@@ -61,7 +65,7 @@ def values_at(now: Any) -> dict[str, Any]:
 def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: Truth, way: str) -> None:
     """Each has its partial index: a million ended runs cost nothing."""
     values = values_at(busy.one("SELECT clock_timestamp()"))
-    for module in (expire_runs, expire_runners, match_deadlines, fleet):
+    for module in (runs, runners, match_deadlines, fleet):
         for name, statement in vars(module).items():
             if isinstance(statement, TextClause):
                 assert scanned(busy, statement, values, way=way) & LARGE == set(), name
@@ -71,15 +75,15 @@ def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: Truth, way: s
 @pytest.mark.parametrize(
     ("module", "name", "index"),
     [
-        (expire_runs, "_DUE", "ix_runs_due"),
+        (runs, "_DUE", "ix_runs_due"),
         (match_deadlines, "_PATIENCES", "ix_runs_unmatched"),
         (match_deadlines, "_DUE", "ix_runs_unmatched"),
         (match_deadlines, "_EXCLUDED", "ix_runs_unmatched"),
-        (expire_runs, "_SPENT_CLAIMS", "ix_runs_claim_deadline"),
-        (expire_runs, "_TIMED_OUT", "ix_runs_run_deadline"),
-        (expire_runs, "_OVERDUE_STOPS", "ix_runs_run_deadline"),
-        (expire_runners, "_OWNERLESS_SESSIONS", "ix_sessions_live"),
-        (expire_runners, "_UNHELD", "ix_runs_unheld"),
+        (runs, "_SPENT_CLAIMS", "ix_runs_claim_deadline"),
+        (runs, "_TIMED_OUT", "ix_runs_run_deadline"),
+        (runs, "_OVERDUE_STOPS", "ix_runs_run_deadline"),
+        (runners, "_OWNERLESS_SESSIONS", "ix_sessions_live"),
+        (runners, "_UNHELD", "ix_runs_unheld"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -95,7 +99,7 @@ def test_each_duty_finds_what_is_due_by_its_own_index(
 def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
     """Beats, registrations, lists of runners, clocks."""
     beat = {"runner_ids": ["x"], "beats": [True], "forget": 86_400.0, "apart": 3.0}
-    assert scanned(busy, runners._TOUCH, beat, way=way) & LARGE == set()
+    assert scanned(busy, heartbeat._TOUCH, beat, way=way) & LARGE == set()
     held = {
         "holders": ["x"] * 300,
         "named": [f"run_{number}" for number in range(300)],
@@ -104,13 +108,13 @@ def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
         "started": 60.0,
         "start_timeout": 120.0,
     }
-    assert scanned(busy, runners._HOLDING, held, way=way) & LARGE == set()
+    assert scanned(busy, heartbeat._HOLDING, held, way=way) & LARGE == set()
     page = {"after_row": None, "after_moment": None, "most": 500}
     listed = {"stale_after": 30.0, "forget": 86_400.0, "subject": None, **page}
-    assert scanned(busy, runners._LIST, listed, way=way) & LARGE == set()
-    assert scanned(busy, former._IN_HAND, {"runner_ids": ["x"]}, way=way) & LARGE == set()
-    assert scanned(busy, former._LIVE, {"runner_ids": ["x"]}, way=way) & LARGE == set()
-    assert scanned(busy, gaps._READ, {}, way=way) & LARGE == set()
+    assert scanned(busy, listing._LIST, listed, way=way) & LARGE == set()
+    assert scanned(busy, departure._IN_HAND, {"runner_ids": ["x"]}, way=way) & LARGE == set()
+    assert scanned(busy, departure._LIVE, {"runner_ids": ["x"]}, way=way) & LARGE == set()
+    assert scanned(busy, outages._READ, {}, way=way) & LARGE == set()
 
 
 @WAYS
@@ -118,8 +122,8 @@ def test_a_page_of_events_comes_from_its_session_alone(busy: Truth, way: str) ->
     """In feed order, without sorting what other sessions wrote."""
     for run_id in (None, "run_old_7"):
         values = {"session_id": "old_7", "owner": None, "run_id": run_id, "after": 0, "most": 500, "bytes": 1 << 20}
-        assert scanned(busy, events._LIST, values, way=way) & LARGE == set()
-        assert "ix_events_session" in indexes(busy, events._LIST, values, way=way)
+        assert scanned(busy, append._LIST, values, way=way) & LARGE == set()
+        assert "ix_events_session" in indexes(busy, append._LIST, values, way=way)
 
 
 @WAYS
@@ -136,8 +140,8 @@ def test_events_are_stored_without_reading_a_large_table(busy: Truth, way: str) 
     told = [(f"old_{number}", f"token_{number}") for number in range(1, 201)]
     for named in (None, "run_old_7"):
         values = appending(told) | {"runs": [named for _ in told]}
-        assert scanned(busy, events._APPEND, values, way=way) & LARGE == set()
-        assert scanned(busy, events._APPEND_BOUNDED, values | bounds(100), way=way) & LARGE == set()
+        assert scanned(busy, append._APPEND, values, way=way) & LARGE == set()
+        assert scanned(busy, append._APPEND_BOUNDED, values | bounds(100), way=way) & LARGE == set()
 
 
 @WAYS
@@ -147,7 +151,7 @@ def test_an_event_of_the_run_at_work_costs_the_same_after_a_thousand_turns(busy:
         connection.execute(text(TURNS))
         connection.execute(text(AT_WORK))
         touched = {
-            token: explain(connection, events._APPEND, appending([("old_1", token)]), way=way).touched("runs")
+            token: explain(connection, append._APPEND, appending([("old_1", token)]), way=way).touched("runs")
             for token in (None, "turn_1000", "turn_1")
         }
         connection.rollback()

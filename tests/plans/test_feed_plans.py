@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import postgresql
 
-from models import feed
-from models.feed_pages import EVERYTHING, SPAN, FeedFilter, _page
+from models.feed import sequence
+from models.feed.pages import EVERYTHING, SPAN, FeedFilter, _page
 from tests.support.explained import Plan, explain
 from tests.support.scans import analyze
 from tests.support.servers import PostgresOfTests
@@ -88,7 +88,7 @@ def test_a_filter_that_nothing_passes_walks_a_bounded_stretch(long_history: Trut
 def test_a_look_at_the_head_touches_one_event(long_history: Truth, way: str) -> None:
     """Twice a second in every web process."""
     with long_history.engine.connect() as connection:
-        plan = explain(connection, feed._LOOK, {"age": 1.0}, way=way)
+        plan = explain(connection, sequence._LOOK, {"age": 1.0}, way=way)
         connection.rollback()
     assert plan.indexes("events") == {"ix_events_unnumbered"}
     assert plan.touched("events") <= 1

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from models import fleet, lists, match_deadlines
-from models.base import ADMIN
-from models.match_deadlines import MOST_EXCLUDED
-from models.runs import get_run
+from models.claims import fleet
+from models.core.callers import ADMIN
+from models.expiry import match_deadlines
+from models.expiry.match_deadlines import MOST_EXCLUDED
+from models.runs import lists
+from models.state.runs import get_run
 from tests.support.explained import Plan, explain
 from tests.support.filled import filled
 from tests.support.servers import PostgresOfTests

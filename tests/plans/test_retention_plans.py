@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause, create_engine
 
-from models import retention
-from models.statuses import ENDED
+from models.core.statuses import ENDED
+from models.feed import retention
 from tests.support.explained import Plan, explain
 from tests.support.scans import analyze, fill
 from tests.support.servers import PostgresOfTests

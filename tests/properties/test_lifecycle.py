@@ -15,15 +15,15 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine
 
-from models.base import ADMIN
-from models.delete import Deleted, DeleteSession, delete_sessions
-from models.deliveries import confirm_deliveries, release_claims
-from models.errors import StopSessionFirst
-from models.polls import give_up_polls, recheck_polls
-from models.profiles import Demands
-from models.runs import Run as RunRow
-from models.stop import Stopped, StopSession, stop_sessions
-from models.submit import Submitted
+from models.claims.delivery import confirm_deliveries, release_claims
+from models.claims.matching import Demands
+from models.claims.polls import give_up_polls, recheck_polls
+from models.core.callers import ADMIN
+from models.core.errors import StopSessionFirst
+from models.runs.delete import Deleted, DeleteSession, delete_sessions
+from models.runs.stop import Stopped, StopSession, stop_sessions
+from models.runs.submit import Submitted
+from models.state.runs import Run as RunRow
 from tests.support import clocks
 from tests.support.matching import no_match_due
 from tests.support.model import ENDED, IN_HAND

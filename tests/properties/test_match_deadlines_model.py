@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import fleet as fleets
-from models.fleet import Fleet
-from models.match_deadlines import latest_start, merged
-from models.no_match import PREFIX, no_match_text
-from models.profiles import Demands, Offer
+from models.claims import fleet as fleets
+from models.claims.fleet import Fleet
+from models.claims.matching import Demands, Offer
+from models.expiry.match_deadlines import latest_start, merged
+from models.expiry.no_match import PREFIX, no_match_text
 
 HOSTS, TAGS = ("h1", "h2", "h3"), ("a", "b", "c")
 

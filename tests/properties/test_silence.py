@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
 
-from models.base import Limits
-from models.duties import sign_instance
-from models.expire import expire
-from models.gaps import GAP
-from models.runners import Touch, touch_runners
-from models.tables import metadata
+from models.core.limits import Limits
+from models.expiry.duties import sign_instance
+from models.expiry.expire import expire
+from models.expiry.outages import GAP
+from models.runners.heartbeat import Touch, touch_runners
+from models.schema.tables import metadata
 from tests.support.clocks import shift
 from tests.support.reports import running
 from tests.support.truth import Runner, Truth

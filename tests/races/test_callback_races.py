@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
-from models.callbacks import deliver_results
-from models.report import report_runs
-from models.transitions import hold_sessions
+from models.callbacks.resume_parents import deliver_results
+from models.runs.report import report_runs
+from models.state.locks import hold_sessions
 from tests.support import calling_back
 from tests.support.calling_back import check_told
 from tests.support.contenders import steppers

@@ -2,8 +2,8 @@
 
 import pytest
 
-from models.polls import answer_polls
-from models.profiles import Demands
+from models.claims.matching import Demands
+from models.claims.polls import answer_polls
 from tests.support import claiming
 from tests.support.contenders import crowd, steppers
 from tests.support.truth import Truth, asking, starting, told

@@ -2,12 +2,12 @@
 
 import pytest
 
-from models.base import ADMIN
-from models.delete import Deleted, DeleteSession, delete_sessions
-from models.errors import NotFound, StopSessionFirst
-from models.polls import answer_polls
-from models.report import report_runs
-from models.submit import Submitted, submit_runs
+from models.claims.polls import answer_polls
+from models.core.callers import ADMIN
+from models.core.errors import NotFound, StopSessionFirst
+from models.runs.delete import Deleted, DeleteSession, delete_sessions
+from models.runs.report import report_runs
+from models.runs.submit import Submitted, submit_runs
 from tests.support.crowd import calling, together
 from tests.support.reports import accepted, report, running
 from tests.support.truth import Truth, asking, resuming, starting

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from models.errors import InvalidTransition, StaleClaim
-from models.report import Reported, report_runs
-from models.runs import Run
+from models.core.errors import InvalidTransition, StaleClaim
+from models.runs.report import Reported, report_runs
+from models.state.runs import Run
 from tests.support.clocks import due, fall_silent, tick
 from tests.support.crowd import calling, together
 from tests.support.reports import claimed, history, idle, report, running, stop

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from models.base import ADMIN
-from models.expire import expire
-from models.register import Registered, Registration, register_runners
-from models.report import report_runs
-from models.runners import Heard, LeaveRunner, Touch, deregister_runners, touch_runners
-from models.stop import StopSession, stop_sessions
-from models.submit import submit_runs
+from models.core.callers import ADMIN
+from models.expiry.expire import expire
+from models.runners.heartbeat import Heard, Touch, touch_runners
+from models.runners.leave import LeaveRunner, deregister_runners
+from models.runners.register import Registered, Registration, register_runners
+from models.runs.report import report_runs
+from models.runs.stop import StopSession, stop_sessions
+from models.runs.submit import submit_runs
 from tests.support.clocks import counts, due, fall_silent, pass_time, tick
 from tests.support.contenders import crowd, steppers, with_one_repeat
 from tests.support.matching import no_match_due

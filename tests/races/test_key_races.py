@@ -2,10 +2,10 @@
 
 import threading
 
-from models.base import Caller, Role
-from models.errors import NotFound
-from models.keys import Key, NewKey, create_keys, find_keys, key_revision, mint_token, revoke_keys, touch_keys
-from models.tickets import NewTicket, Ticket, hash_ticket, issue_tickets, redeem_tickets
+from models.auth.keys import Key, NewKey, create_keys, find_keys, key_revision, mint_token, revoke_keys, touch_keys
+from models.auth.tickets import NewTicket, Ticket, hash_ticket, issue_tickets, redeem_tickets
+from models.core.callers import Caller, Role
+from models.core.errors import NotFound
 from tests.support.callers import OPERATOR
 from tests.support.contenders import crowd
 from tests.support.truth import Truth

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from models.base import ADMIN
-from models.fleet import fleet_of
-from models.profiles import Demands
-from models.register import Registered, Registration, register_runners
-from models.runners import LeaveRunner, deregister_runners
+from models.claims.fleet import fleet_of
+from models.claims.matching import Demands
+from models.core.callers import ADMIN
+from models.runners.leave import LeaveRunner, deregister_runners
+from models.runners.register import Registered, Registration, register_runners
 from tests.support import no_match
 from tests.support.clocks import counts, tick
 from tests.support.contenders import crowd

@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import create_engine
 
-from models.feed import lower_feed_floor, record_events, sequence_feed
+from models.feed.sequence import lower_feed_floor, sequence_feed
+from models.state.events_outbox import record_events
 from tests.support import numbering
 from tests.support.clocks import pass_time
 from tests.support.contenders import steppers

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from models.report import report_runs
+from models.runs.report import report_runs
 from tests.support.adopting import LIMITS, SCENARIOS, adopting, line
 from tests.support.contenders import crowd, with_one_repeat
 from tests.support.family import finished

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.errors import InvalidTransition, StaleClaim
-from models.report import Reported, report_runs
-from models.statuses import Outcome
+from models.core.errors import InvalidTransition, StaleClaim
+from models.core.statuses import Outcome
+from models.runs.report import Reported, report_runs
 from tests.support.crowd import calling, together
 from tests.support.reports import claimed, history, report, running, time_out
 from tests.support.truth import Truth

@@ -7,14 +7,15 @@ from random import Random
 import pytest
 from sqlalchemy import Connection
 
-from models.base import ADMIN
-from models.delete import Deleted, DeleteSession, delete_sessions, purge_deleted
-from models.errors import CoordinatorError, NotFound
-from models.events import NewEvent, StoredEvent, append_events
-from models.feed import read_head, record_events
-from models.feed_pages import read_feed
-from models.retention import Walked, retire_sessions
-from models.submit import NewRun, Submitted, submit_runs
+from models.core.callers import ADMIN
+from models.core.errors import CoordinatorError, NotFound
+from models.feed.append import NewEvent, StoredEvent, append_events
+from models.feed.pages import read_feed
+from models.feed.retention import Walked, retire_sessions
+from models.feed.sequence import read_head
+from models.runs.delete import Deleted, DeleteSession, delete_sessions, purge_deleted
+from models.runs.submit import NewRun, Submitted, submit_runs
+from models.state.events_outbox import record_events
 from tests.support.contenders import crowd, interleavings, steppers
 from tests.support.numbering import execute, is_whole, number, row
 from tests.support.retiring import (

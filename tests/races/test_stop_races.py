@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from models.base import ADMIN
-from models.bind import ReportSessionStatus, report_session_statuses
-from models.polls import answer_polls
-from models.report import Reported, report_runs
-from models.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
-from models.submit import submit_runs
+from models.claims.polls import answer_polls
+from models.core.callers import ADMIN
+from models.runs.report import Reported, report_runs
+from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
+from models.runs.submit import submit_runs
+from models.sessions.bind import ReportSessionStatus, report_session_statuses
 from tests.support.crowd import calling, together
 from tests.support.reports import claimed, idle, report, running
 from tests.support.truth import Truth, asking, resuming

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.stream import Stream
-from models.feed import sequence_feed
-from models.feed_pages import read_feed
+from app.feed.stream import Stream
+from models.feed.pages import read_feed
+from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
 from tests.support.following import Connection, following, ledger, told
 from tests.support.truth import Truth

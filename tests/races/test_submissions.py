@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from models.deliveries import Claim, release_claims
-from models.errors import KeyReused, SessionExists
-from models.profiles import Demands
-from models.submit import NewRun, Submitted, submit_runs
+from models.claims.delivery import Claim, release_claims
+from models.claims.matching import Demands
+from models.core.errors import KeyReused, SessionExists
+from models.runs.submit import NewRun, Submitted, submit_runs
 from tests.support.contenders import crowd, steppers, with_one_repeat
 from tests.support.truth import Truth, accepted, resuming, starting
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from models.base import Caller, Limits, Role
-from models.errors import ParentOfAnotherOwner
-from models.report import report_runs
-from models.runs import Run
+from models.core.callers import Caller, Role
+from models.core.errors import ParentOfAnotherOwner
+from models.core.limits import Limits
+from models.runs.report import report_runs
+from models.state.runs import Run
 from tests.support.contenders import interleavings, steppers
 from tests.support.family import deliver, finished, waiting
 from tests.support.reports import accepted, report, stop_run

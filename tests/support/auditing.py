@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy import Connection
 
-from models.audit import newest_acts
-from models.base import Caller, Role
-from models.delete import DeleteSession, delete_sessions
-from models.keys import NewKey, create_keys, mint_token, revoke_keys
-from models.stop import StopRun, StopSession, stop_runs, stop_sessions
+from models.auth.audit import newest_acts
+from models.auth.keys import NewKey, create_keys, mint_token, revoke_keys
+from models.core.callers import Caller, Role
+from models.runs.delete import DeleteSession, delete_sessions
+from models.runs.stop import StopRun, StopSession, stop_runs, stop_sessions
 from tests.support.callers import OPERATOR, bearer, make_key
 from tests.support.reports import running
 from tests.support.truth import Truth

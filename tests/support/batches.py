@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.attempts import Attempts
-from models.errors import CoordinatorError, NotFound
+from app.writes.attempts import Attempts
+from models.core.errors import CoordinatorError, NotFound
 from runtime.postgres import async_engine
 from runtime.settings import Settings
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from models.base import Role
-from models.keys import NewKey, create_keys, mint_token, revoke_keys
+from models.auth.keys import NewKey, create_keys, mint_token, revoke_keys
+from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.truth import Truth
 from tests.support.web import WebClient, WebInThread, served, until_ready

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from models import callbacks
-from models.base import ADMIN
-from models.callbacks import deliver_results
-from models.delete import DeleteSession, delete_sessions
-from models.profiles import ensure_profiles
-from models.report import report_runs
-from models.stop import StopRun, stop_runs
-from models.upkeep import upkeep
+from models.callbacks import resume_parents
+from models.callbacks.resume_parents import deliver_results
+from models.claims.matching import ensure_profiles
+from models.core.callers import ADMIN
+from models.expiry.cleanup import upkeep
+from models.runs.delete import DeleteSession, delete_sessions
+from models.runs.report import report_runs
+from models.runs.stop import StopRun, stop_runs
 from tests.support.contenders import Stepper, interleavings, steppers
 from tests.support.family import child_of, deliver, end_all_turns, end_turn, ended_child, finished, heard_of, waiting
 from tests.support.reports import accepted, report, running, stop_run
@@ -89,7 +89,7 @@ def a_parent_that_became_busy_is_left_alone(truth: Truth) -> None:
         return ensure_profiles(conn, demands)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callbacks, "ensure_profiles", resume_first)
+        patch.setattr(resume_parents, "ensure_profiles", resume_first)
         assert deliver(truth).runs == {}, "a busy parent was resumed"
     end_turn(truth, resumed[0])
     deliver(truth)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from models.base import ADMIN
-from models.delete import Deleted, DeleteSession, delete_sessions
-from models.profiles import Demands
-from models.register import Registration, register_runners
-from models.runners import LeaveRunner, deregister_runners
+from models.claims.matching import Demands
+from models.core.callers import ADMIN
+from models.runners.leave import LeaveRunner, deregister_runners
+from models.runners.register import Registration, register_runners
+from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from tests.support import clocks
 from tests.support.family import child_of, write_result
 from tests.support.matching import no_match_due

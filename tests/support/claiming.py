@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from models import claim
-from models.claim import Ask
-from models.deliveries import Claim, confirm_deliveries
-from models.polls import answer_polls, claim_parked, give_up_polls
-from models.profiles import Demands
-from models.runs import Run
-from models.submit import NewRun, submit_runs
+from models.claims import claim
+from models.claims.claim import Ask
+from models.claims.delivery import Claim, confirm_deliveries
+from models.claims.matching import Demands
+from models.claims.polls import answer_polls, claim_parked, give_up_polls
+from models.runs.submit import NewRun, submit_runs
+from models.state.runs import Run
 from tests.support.contenders import BARRIER_SECONDS, Stepper, crowd, interleavings, steppers
 from tests.support.dispatching import dispatch_waiting
 from tests.support.truth import Runner, Truth, asking, starting, told

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, DateTime, TextClause, text
 
-from models.base import DEFAULT_LIMITS, Limits
-from models.expire import ExpireResult, expire
-from models.tables import metadata
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.expiry.expire import ExpireResult, expire
+from models.schema.tables import metadata
 from tests.support.truth import Runner, Truth
 
 # What expiry and the lists of runners compare with the clock.

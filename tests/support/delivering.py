@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import asdict
 
-from models.deliveries import Claim, release_claims
+from models.claims.delivery import Claim, release_claims
 from tests.support.cut_calls import call_bytes, hold
 from tests.support.dispatching import dispatch_waiting
 from tests.support.postgres_proxy import PostgresProxy

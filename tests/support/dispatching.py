@@ -2,8 +2,8 @@
 
 from sqlalchemy import Connection
 
-from models.base import DEFAULT_LIMITS, Limits
-from models.dispatch import Dispatched, dispatch_promised, promise_waiting
+from models.claims.dispatch import Dispatched, dispatch_promised, promise_waiting
+from models.core.limits import DEFAULT_LIMITS, Limits
 
 
 def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:

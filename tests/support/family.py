@@ -4,10 +4,10 @@ import json
 import re
 from typing import Any
 
-from models.base import ADMIN
-from models.callbacks import Delivered, deliver_results
-from models.events import NewEvent, append_events
-from models.runs import Run
+from models.callbacks.resume_parents import Delivered, deliver_results
+from models.core.callers import ADMIN
+from models.feed.append import NewEvent, append_events
+from models.state.runs import Run
 from tests.support.reports import accepted, running
 from tests.support.truth import Runner, Truth
 

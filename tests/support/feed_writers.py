@@ -14,10 +14,10 @@ import httpx
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from models.base import ADMIN
-from models.delete import purge_deleted
-from models.events import NewEvent, append_events
-from models.submit import submit_runs
+from models.core.callers import ADMIN
+from models.feed.append import NewEvent, append_events
+from models.runs.delete import purge_deleted
+from models.runs.submit import submit_runs
 from tests.support.truth import starting
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT

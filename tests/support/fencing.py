@@ -4,14 +4,15 @@ import json
 
 from sqlalchemy import Connection, text
 
-from models.base import ADMIN
-from models.deliveries import Claim, confirm_deliveries
-from models.errors import StaleClaim
-from models.events import NewEvent, StoredEvent, append_events
-from models.runs import Run
-from models.settle import Effect
-from models.statuses import RunStatus
-from models.transitions import Move, hold_runs, move_runs
+from models.claims.delivery import Claim, confirm_deliveries
+from models.core.callers import ADMIN
+from models.core.errors import StaleClaim
+from models.core.statuses import RunStatus
+from models.feed.append import NewEvent, StoredEvent, append_events
+from models.state.locks import hold_runs
+from models.state.runs import Run
+from models.state.session_status import Effect
+from models.state.transitions import Move, move_runs
 from tests.support.clocks import due, fall_silent, tick
 from tests.support.contenders import steppers
 from tests.support.reports import report, running, say

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.list_limits import ListLimits
+from app.lists.limits import ListLimits
 from tests.support.callers import bearer
 from tests.support.truth import Truth, starting
 from tests.support.waiting import eventually

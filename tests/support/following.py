@@ -14,8 +14,8 @@ from urllib.parse import urlencode, urlsplit
 
 from sqlalchemy import Engine, Row, text
 
-from app.wire import frame_with_run
-from models.feed_pages import FeedEvent
+from app.http.serializers import frame_with_run
+from models.feed.pages import FeedEvent
 from tests.support.waiting import eventually
 
 READ_BYTES = 65_536

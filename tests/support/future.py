@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.migrate import newest_revision
+from models.schema.migrate import newest_revision
 
 ROOT = Path(__file__).resolve().parents[2]
 REVISION = '''"""A made-up revision."""
@@ -67,6 +67,6 @@ def next_release(directory: Path) -> Release:
     before = newest_revision()
     for number, steps in EXPANSIONS.items():
         text = REVISION.format(number=number, before=before, steps=steps)
-        (directory / "models" / "migrations" / "versions" / f"expand_{number}_future.py").write_text(text)
+        (directory / "models" / "schema" / "migrations" / "versions" / f"expand_{number}_future.py").write_text(text)
         before = number
     return Release(directory)

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.statuses import IN_HAND, TERMINAL, TRANSITIONS, RunStatus
+from models.core.statuses import IN_HAND, TERMINAL, TRANSITIONS, RunStatus
 from tests.support.model import Model
 from tests.support.truth import Truth
 

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from models.base import ADMIN
-from models.runs import Run, get_run
+from models.core.callers import ADMIN
+from models.state.runs import Run, get_run
 from tests.support.clocks import due, pass_time
 from tests.support.truth import Truth
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from models import match_deadlines
-from models.base import ADMIN
-from models.free_locks import hold_free
-from models.register import Registration, register_runners
-from models.runners import LeaveRunner, Touch, deregister_runners, touch_runners
-from models.transitions import Held
+from models.core.callers import ADMIN
+from models.expiry import match_deadlines
+from models.runners.heartbeat import Touch, touch_runners
+from models.runners.leave import LeaveRunner, deregister_runners
+from models.runners.register import Registration, register_runners
+from models.state.locks import Held
+from models.state.try_locks import hold_free
 from tests.support.clocks import counts, fall_silent, tick
 from tests.support.matching import no_match_due
 from tests.support.reports import running

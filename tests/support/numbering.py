@@ -7,10 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from models.base import ADMIN, uuid7
-from models.events import NewEvent, append_events
-from models.feed import EventRow, record_events, sequence_feed
-from models.feed_pages import FeedEvent, read_feed
+from models.core.callers import ADMIN
+from models.core.ids import uuid7
+from models.feed.append import NewEvent, append_events
+from models.feed.pages import FeedEvent, read_feed
+from models.feed.sequence import sequence_feed
+from models.state.events_outbox import EventRow, record_events
 from runtime.postgres import LOCK_TIMEOUT, autocommit, sqlstate
 from tests.support.contenders import crowd, steppers
 from tests.support.following import ledger, sent_data

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import TypeAlias
 
-from models.parking import anyone_waits
-from models.polls import answer_polls
+from models.claims.parking import anyone_waits
+from models.claims.polls import answer_polls
 from tests.support.truth import Truth, asking, told
 
 Step: TypeAlias = str

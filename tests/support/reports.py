@@ -4,13 +4,13 @@ from typing import Any
 
 from sqlalchemy import text
 
-from models.base import ADMIN, Caller
-from models.claim import Ask
-from models.errors import CoordinatorError
-from models.report import Report, Reported, report_runs
-from models.runs import Run
-from models.statuses import Outcome
-from models.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
+from models.claims.claim import Ask
+from models.core.callers import ADMIN, Caller
+from models.core.errors import CoordinatorError
+from models.core.statuses import Outcome
+from models.runs.report import Report, Reported, report_runs
+from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
+from models.state.runs import Run
 from tests.support.truth import Runner, Truth
 
 OWN = "own"

@@ -5,11 +5,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from models.base import ADMIN
-from models.events import NewEvent, append_events
-from models.feed import record_events
-from models.feed_pages import FeedPage, read_feed
-from models.retention import retire_events, retire_sessions
+from models.core.callers import ADMIN
+from models.feed.append import NewEvent, append_events
+from models.feed.pages import FeedPage, read_feed
+from models.feed.retention import retire_events, retire_sessions
+from models.state.events_outbox import record_events
 from tests.support.clocks import pass_time
 from tests.support.contenders import steppers
 from tests.support.numbering import number_all, row

@@ -10,7 +10,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 
-from models.migrate import MIGRATIONS
+from models.schema.migrate import MIGRATIONS
 
 # What version N-1 would stumble over, or what keeps a table from everybody for as long as it is large.
 BREAKS = {

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from models.transitions import HELD_COLUMNS, Held
+from models.state.locks import HELD_COLUMNS, Held
 
 TOKEN = "token-of-the-claim"
 RUNNER = "lnch_holder"

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from models.base import ADMIN
-from models.events import AppendResult, LeftOut, NewEvent, StoredEvent, append_events
-from models.results import run_result
-from models.runs import Run
+from models.core.callers import ADMIN
+from models.feed.append import AppendResult, LeftOut, NewEvent, StoredEvent, append_events
+from models.runs.results import run_result
+from models.state.runs import Run
 from tests.support.reports import accepted, running
 from tests.support.truth import Runner, Truth
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from models.runners import Touch, touch_runners
+from models.runners.heartbeat import Touch, touch_runners
 from tests.support.clocks import let_time_pass, live
 from tests.support.reports import claimed, running
 from tests.support.truth import Runner, Truth

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from models.base import Role
+from models.core.callers import Role
 from tests.support.callers import calling, make_key
 from tests.support.tenants import CALLS, MARK, Names, as_if_it_never_was, good
 from tests.support.truth import Truth

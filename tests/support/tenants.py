@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from models.base import Role
+from models.core.callers import Role
 from tests.support.callers import calling, make_key
 from tests.support.truth import Truth
 from tests.support.web import PROMPT, WebClient

@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from models.base import ADMIN, Caller, new_id, runner_identity
-from models.claim import Ask
-from models.errors import CoordinatorError
-from models.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
-from models.runs import Run
-from models.statuses import RunType
-from models.submit import NewRun, Submitted, submit_runs
+from models.claims.claim import Ask
+from models.claims.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
+from models.core.callers import ADMIN, Caller
+from models.core.errors import CoordinatorError
+from models.core.ids import new_id, runner_identity
+from models.core.statuses import RunType
+from models.runs.submit import NewRun, Submitted, submit_runs
+from models.state.runs import Run
 from tests.support.dispatching import dispatch_waiting
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Claims whose answer never reached their runner, and claims that only seem so: heartbeats and polls in any order."""
 
-from models.runners import Touch, touch_runners
-from models.runs import Run
+from models.runners.heartbeat import Touch, touch_runners
+from models.state.runs import Run
 from tests.support.clocks import pass_time, tick
 from tests.support.reports import accepted, claimed, report, say
 from tests.support.truth import Runner, Truth

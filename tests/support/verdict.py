@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from models.statuses import TERMINAL, TRANSITIONS, RunStatus
+from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
 from tests.support.traffic import Ledger, Traffic
 from tests.support.waiting import eventually
 

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 from sqlalchemy import Connection, text
 
-from models.base import ADMIN
-from models.claim import Ask
-from models.parking import poll_holders
-from models.polls import Answer, answer_polls
-from models.stop import OpenStop, StopSession, open_stops, stop_sessions
-from models.superseded import end_former_processes
+from models.claims.claim import Ask
+from models.claims.parking import poll_holders
+from models.claims.polls import Answer, answer_polls
+from models.core.callers import ADMIN
+from models.runs.stop import OpenStop, StopSession, open_stops, stop_sessions
+from models.runs.superseded import end_former_processes
 from runtime.settings import Settings
 from tests.support import clocks
 from tests.support.cut_calls import call_bytes, hold

@@ -3,19 +3,21 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from models.base import ADMIN, new_id
-from models.callbacks import deliver_results
-from models.claim import Ask
-from models.deliveries import Claim
-from models.errors import InvalidTransition, RunnerNotRegistered, StaleClaim
-from models.polls import PollAnswer, answer_polls, claim_parked
-from models.register import Registered, Registration, register_runners
-from models.report import Report, Reported, report_runs
-from models.runners import LeaveRunner, Touch, deregister_runners, touch_runners
-from models.statuses import Outcome
-from models.stop import Stopped, StopRun, stop_runs
-from models.submit import NewRun, Submitted
-from models.tables import metadata
+from models.callbacks.resume_parents import deliver_results
+from models.claims.claim import Ask
+from models.claims.delivery import Claim
+from models.claims.polls import PollAnswer, answer_polls, claim_parked
+from models.core.callers import ADMIN
+from models.core.errors import InvalidTransition, RunnerNotRegistered, StaleClaim
+from models.core.ids import new_id
+from models.core.statuses import Outcome
+from models.runners.heartbeat import Touch, touch_runners
+from models.runners.leave import LeaveRunner, deregister_runners
+from models.runners.register import Registered, Registration, register_runners
+from models.runs.report import Report, Reported, report_runs
+from models.runs.stop import Stopped, StopRun, stop_runs
+from models.runs.submit import NewRun, Submitted
+from models.schema.tables import metadata
 from tests.support import clocks, invariants, truth
 from tests.support.dispatching import dispatch_waiting
 from tests.support.model import Model, Run, Runner, Session

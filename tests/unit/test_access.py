@@ -2,10 +2,10 @@
 
 import pytest
 
-from app.access import ACCESS, NOBODY_ELSE, Access, access_table, endpoints
+from app.auth.permissions import ACCESS, NOBODY_ELSE, Access, access_table, endpoints
 from app.endpoint import Endpoint
 from app.main import create_app
-from models.base import Role
+from models.core.callers import Role
 from runtime.settings import Settings
 from scripts.access_table import PAGE, with_table
 

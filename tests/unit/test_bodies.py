@@ -5,13 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.bodies import (
-    MAX_VALUES,
-    Invalid,
-    TooLarge,
-    first_fault,
-    parse_strict,
-)
+from app.http.bodies import MAX_VALUES, Invalid, TooLarge, first_fault, parse_strict
 
 
 def fault_of(raw: bytes) -> tuple[str, tuple[Any, ...]] | None:

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from app.attempts import Unavailable
-from app.body_limits import PARSED_AT_ONCE, PARSED_INLINE_BYTES, BodyParser, Upload, Uploads
+from app.http.body_limits import PARSED_AT_ONCE, PARSED_INLINE_BYTES, BodyParser, Upload, Uploads
+from app.writes.attempts import Unavailable
 
 pytestmark = pytest.mark.anyio
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from models.cursors import Cursor, Lost, lost, parse_cursor, write_cursor
-from models.feed import FeedHead
+from models.state.cursors import Cursor, FeedHead, Lost, lost, parse_cursor, write_cursor
 
 HEAD = FeedHead("e1", position=100, floor=10)
 

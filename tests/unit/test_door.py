@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.middleware import MOST_KNOWN, Door
+from app.http.middleware import MOST_KNOWN, Door
 
 
 async def inside(scope: Scope, receive: Receive, send: Send) -> None:

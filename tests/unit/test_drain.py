@@ -2,8 +2,8 @@
 
 import asyncio
 
-from app.drain import Drain
-from app.health import Health
+from app.lifecycle.drain import Drain
+from app.lifecycle.health import Health
 
 
 def test_nothing_gives_up_while_nobody_drains() -> None:

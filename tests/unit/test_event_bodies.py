@@ -5,11 +5,11 @@ from typing import Any
 import orjson
 import pytest
 
-from app.bodies import Invalid
-from app.event_bodies import new_event
-from app.problems import BadRequest
-from models.base import ADMIN
-from models.transitions import EVENT_FIELDS
+from app.http.bodies import Invalid
+from app.http.problems import BadRequest
+from app.inputs.events import new_event
+from models.core.callers import ADMIN
+from models.state.events_outbox import EVENT_FIELDS
 
 MiB = 1024**2
 

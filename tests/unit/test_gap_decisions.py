@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from models.gaps import Clocks, Seen, judge
+from models.expiry.outages import Clocks, Seen, judge
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

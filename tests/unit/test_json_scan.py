@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import json_scan, lenient
-from app.bodies import Invalid, TooLarge, parse_strict
-from app.json_scan import TooManyValues, Unbalanced, shortened, survey
-from app.lenient import parse_lenient
+from app.http import json_scan, lenient
+from app.http.bodies import Invalid, TooLarge, parse_strict
+from app.http.json_scan import TooManyValues, Unbalanced, shortened, survey
+from app.http.lenient import parse_lenient
 
 TEXTS = st.text(alphabet='[]{}"\\,:aé', max_size=5)
 NESTED: st.SearchStrategy[Any] = st.recursive(

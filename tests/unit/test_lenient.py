@@ -5,8 +5,8 @@ import json
 import orjson
 import pytest
 
-from app.bodies import Invalid, TooLarge
-from app.lenient import MAX_VALUES, encode, parse_lenient
+from app.http.bodies import Invalid, TooLarge
+from app.http.lenient import MAX_VALUES, encode, parse_lenient
 
 
 @pytest.mark.parametrize(

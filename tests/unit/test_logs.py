@@ -43,10 +43,16 @@ def configured(**settings: Any) -> StringIO:
 def test_a_json_line_has_event_keys_level_time_and_process() -> None:
     """One object a line, ready for any collector."""
     stream = configured(log_format="json")
-    log("app.polls").info("claimed", run_id="run_1")
+    log("app.polls.parked").info("claimed", run_id="run_1")
     (line,) = lines(stream)
     assert line.pop("timestamp").endswith("Z")
-    expected = {"event": "claimed", "run_id": "run_1", "level": "info", "logger": "app.polls", "process": "web-1"}
+    expected = {
+        "event": "claimed",
+        "run_id": "run_1",
+        "level": "info",
+        "logger": "app.polls.parked",
+        "process": "web-1",
+    }
     assert line == expected
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from models.loss import give_up_stop, idle_lost, idle_stopped, lose, lost_reason, release, time_out, unmatched
-from models.settle import Live
-from models.statuses import RunStatus
+from models.core.statuses import RunStatus
+from models.state.endings import give_up_stop, idle_lost, idle_stopped, lose, lost_reason, release, time_out, unmatched
+from models.state.session_status import Live
 from tests.support.rows import a_run
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.parameters import PROMPT_SCHEMA, check_parameters
-from app.problems import BadRequest
+from app.http.problems import BadRequest
+from app.inputs.parameters import PROMPT_SCHEMA, check_parameters
 
 
 def test_a_prompt_is_all_that_is_needed() -> None:

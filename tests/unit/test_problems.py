@@ -1,16 +1,16 @@
 """Every error of the truth has its answer."""
 
-import app.problems
-from app.attempts import Unavailable
-from app.problems import problem_of
-from models import errors
-from models.errors import CoordinatorError
+import app.http.problems
+from app.http.problems import problem_of
+from app.writes.attempts import Unavailable
+from models.core import errors
+from models.core.errors import CoordinatorError
 
 
 def test_every_error_class_has_a_row() -> None:
     """An error without a row would be answered 500."""
     kinds = {one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, CoordinatorError)}
-    assert kinds - {CoordinatorError} == set(app.problems._TABLE)
+    assert kinds - {CoordinatorError} == set(app.http.problems._TABLE)
 
 
 def test_postgres_away_is_503_with_retry_after() -> None:

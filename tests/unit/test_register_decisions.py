@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.base import DEFAULT_LIMITS
-from models.register import Registration, Verdict, identity, verdict
-from models.runners import lost_after, stale_after, told_interval
+from models.core.limits import DEFAULT_LIMITS
+from models.runners.heartbeat import lost_after, stale_after, told_interval
+from models.runners.register import Registration, Verdict, identity, verdict
 
 
 def row(**values: Any) -> Any:

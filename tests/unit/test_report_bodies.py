@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from app.bodies import Invalid
-from app.reports import one_of_many, report_of, runner_id_of
-from models.statuses import Outcome
+from app.http.bodies import Invalid
+from app.inputs.reports import one_of_many, report_of, runner_id_of
+from models.core.statuses import Outcome
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from models.errors import InvalidTransition, StaleClaim
-from models.report import Report, Reported, closes_stop, decide
-from models.settle import Live
-from models.statuses import TERMINAL, TRANSITIONS, Outcome, RunStatus
-from models.transitions import Move
+from models.core.errors import InvalidTransition, StaleClaim
+from models.core.statuses import TERMINAL, TRANSITIONS, Outcome, RunStatus
+from models.runs.report import Report, Reported, closes_stop, decide
+from models.state.session_status import Live
+from models.state.transitions import Move
 from tests.support.rows import RUNNER, TOKEN, a_run
 
 FORMER = {

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.bodies import Invalid
-from app.schemas import RegisterRunner, SubmitRun, checked
+from app.http.bodies import Invalid
+from app.inputs.schemas import RegisterRunner, SubmitRun, checked
 
 RUN: dict[str, Any] = {"type": "start_session", "parameters": {"prompt": "x"}}
 

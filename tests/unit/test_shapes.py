@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.shapes import Anything, Choice, Free, MayLack, NullOr, OrNull, example, schema
-from models.statuses import RunType
+from app.openapi.shapes import Anything, Choice, Free, MayLack, NullOr, OrNull, example, schema
+from models.core.statuses import RunType
 
 TEXT_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 

@@ -4,9 +4,9 @@ from collections import defaultdict
 
 import pytest
 
-from models.base import Limits
-from models.statuses import RunStatus
-from models.stop import OpenStop, plan_run_stop, plan_session_stop, stop_seconds
+from models.core.limits import Limits
+from models.core.statuses import RunStatus
+from models.runs.stop import OpenStop, plan_run_stop, plan_session_stop, stop_seconds
 from tests.support.rows import RUNNER, a_run, a_session, held
 
 SECONDS = defaultdict(lambda: 60.0, {RUNNER: 180.0})

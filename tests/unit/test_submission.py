@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from app.bodies import Invalid, TooLarge
-from app.problems import BadRequest
-from app.submission import idempotency_key, new_run
-from models.base import ADMIN
-from models.profiles import Demands
-from models.submit import NewRun
+from app.http.bodies import Invalid, TooLarge
+from app.http.problems import BadRequest
+from app.inputs.submission import idempotency_key, new_run
+from models.claims.matching import Demands
+from models.core.callers import ADMIN
+from models.runs.submit import NewRun
 from runtime.settings import Settings
 
 SETTINGS = Settings()

@@ -1,6 +1,6 @@
 """Text as it is stored."""
 
-from models.texts import ERROR_BYTES, storable, storable_error
+from models.core.storable_text import ERROR_BYTES, storable, storable_error
 
 
 def test_what_postgres_cannot_store_is_replaced() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.drain import Drain
-from app.turns import LONGEST_TURN, Turns
+from app.auth.throttle import LONGEST_TURN, Turns
+from app.lifecycle.drain import Drain
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.window import CHUNK_BYTES, Frame, Window, encode_frame
-from models.feed_pages import FeedEvent, FeedFilter
+from app.feed.buffer import CHUNK_BYTES, Frame, Window, encode_frame
+from models.feed.pages import FeedEvent, FeedFilter
 
 ALL_OF_IT = FeedFilter()
 

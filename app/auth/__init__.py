@@ -1,0 +1,1 @@
+"""Credentials, permissions and limits of callers."""

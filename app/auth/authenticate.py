@@ -1,0 +1,120 @@
+"""What every request passes: who shows what, whether that may call this endpoint, what to say while it is unknown.
+
+What was found stays with the request: ``scope[CREDENTIAL]`` for whoever comes later, also outside of the routes.
+"""
+
+import asyncio
+from typing import Final
+
+from starlette.requests import Request
+
+from app.auth.callers import OPEN, Credential, shown_by
+from app.auth.permissions import Access, Patience, access_of
+from app.http.bodies import Invalid
+from app.http.pagination import seconds
+from app.http.problems import ComeBack, Forbidden, NothingCame, Unauthenticated
+from app.web import Web
+from app.writes.attempts import Unavailable
+from app.writes.retries import held
+from models.core.callers import Caller, Role
+
+CREDENTIAL: Final = "coordinator.credential"
+TICKET: Final = "coordinator.ticket"
+# What a ticket is bound to holds also while everybody is an admin.
+TICKET_QUERY: Final = b"ticket="
+# How long somebody waits whom we do not know yet: Postgres may be slow, or just coming.
+PROMPT_SECONDS: Final = 5.0
+# A poll that waited longer for that is over.
+LATE_SECONDS: Final = 2.0
+# Of a public endpoint: sees nothing of anybody.
+NOBODY: Final = Credential(Caller(Role.USER))
+
+
+async def let_in(web: Web, request: Request) -> Credential:
+    """Return who makes the request. Raises Unauthenticated (401), Forbidden (403), or what ``Patience`` says."""
+    known = request.scope.get(CREDENTIAL)
+    if isinstance(known, Credential):
+        return known
+    if web.callers.are_asked is False and TICKET_QUERY not in request.scope["query_string"]:
+        request.scope[CREDENTIAL] = OPEN
+        return OPEN
+    access = access_of(request.scope)
+    is_public = access.public or (access.is_about and web.settings.public_docs)
+    credential = NOBODY if is_public else await _identified(web, request, access)
+    if not access.allows(credential.caller.role):
+        raise Forbidden
+    if request.method == "GET" and not is_public and access.patience is Patience.PROMPT:
+        await web.caller_limits.look(credential)
+    if access.counted is not None:
+        await web.caller_limits.count(credential, access.counted)
+    request.scope[CREDENTIAL] = credential
+    return credential
+
+
+def credential_of(request: Request) -> Credential:
+    """Return what ``let_in`` found."""
+    credential: Credential = request.scope[CREDENTIAL]
+    return credential
+
+
+def filters_of_ticket(request: Request) -> dict[str, str] | None:
+    """Return the filters of the ticket that the request showed, None when it showed none."""
+    filters: dict[str, str] | None = request.scope.get(TICKET)
+    return filters
+
+
+async def _identified(web: Web, request: Request, access: Access) -> Credential:
+    """Whoever guesses credentials learns slowly that they are wrong."""
+    try:
+        return await _identify(web, request, access)
+    except (Unauthenticated, Forbidden):
+        await web.caller_limits.reject()
+        raise
+
+
+async def _identify(web: Web, request: Request, access: Access) -> Credential:
+    shown = shown_by(request, in_query=web.settings.allow_query_tokens)
+    ticket = request.query_params.get("ticket") if access.patience is Patience.STREAM and shown is None else None
+    found = web.callers.recall(shown) if ticket is None else None
+    if found is not None:
+        return found
+
+    async def ask() -> Credential:
+        if ticket is None:
+            return await web.callers.identify(shown)
+        credential, request.scope[TICKET] = await web.callers.redeem_ticket(ticket)
+        return credential
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        credential = await held(ask, _patience(web, request, access), web.drain.over)
+    except Unavailable:
+        if access.patience is Patience.POLL:
+            raise NothingCame from None
+        if access.patience is Patience.STREAM:
+            raise ComeBack from None
+        raise
+    if access.patience is Patience.POLL and loop.time() - began > LATE_SECONDS:
+        # What is left of its time may be too little; the runner asks again at once, and is known then.
+        raise NothingCame
+    return credential
+
+
+def _patience(web: Web, request: Request, access: Access) -> float:
+    match access.patience:
+        case Patience.HELD:
+            return web.settings.report_hold_seconds
+        case Patience.POLL:
+            return min(_poll_seconds(web, request), web.drain.give_up_in())
+        case Patience.PROMPT | Patience.STREAM:
+            return PROMPT_SECONDS
+
+
+def _poll_seconds(web: Web, request: Request) -> float:
+    """How long the runner waits; what it cannot mean is said by the route."""
+    usual = web.settings.poll_timeout_seconds
+    try:
+        return seconds(request.query_params.get("wait") or str(usual), ("query", "wait"), 600.0)
+    except Invalid:
+        return usual

@@ -1,0 +1,148 @@
+"""The API keys that this process has seen, so that a request asks Postgres for its key once, and how revocation comes.
+
+Every process reads one number every ~2 s, with or without Redis; when it has changed all known keys are read again.
+"""
+
+import asyncio
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+
+from app.writes.attempts import Attempts, Unavailable
+from app.writes.group_commit import GroupCommit
+from models.auth.keys import LAST_USED_SECONDS, Key, find_keys, key_revision, touch_keys
+from models.core.errors import CoordinatorError
+from runtime import logs
+
+LOOK_SECONDS: Final = 2.5
+# Until it is known whether there is any key no request can be answered.
+FIRST_LOOK_SECONDS: Final = 0.1
+MOST_KEYS: Final = 10_000
+
+log = logs.log(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A key and until when it is good, in the event loop's time; a past moment for a revoked or expired one."""
+
+    key: Key
+    until: float
+
+
+class KnownKeys:
+    """A bounded memory of keys, and of ids that no key has. ``there_was_one``: None while Postgres was never read."""
+
+    def __init__(self, watch: Attempts, reads: Attempts, writes: Attempts) -> None:
+        self._watch = watch
+        self._writes = writes
+        # Many who come with new keys at once ask in one statement.
+        self._find: GroupCommit[str, Key] = GroupCommit(reads, find_keys)
+        self._known: OrderedDict[str, KnownKey] = OrderedDict()
+        # Apart, so that nobody who makes ids up drives known keys out.
+        self._unknown: OrderedDict[str, None] = OrderedDict()
+        self._revision: int | None = None
+        self._is_stale = False
+        self._used: set[str] = set()
+        self._flushed_at = -inf
+        self._watchers: dict[str, set[Callable[[], None]]] = {}
+
+    @property
+    def there_was_one(self) -> bool | None:
+        """Whether a key was ever made; it stays so when the last one is revoked."""
+        return None if self._revision is None else self._revision > 0
+
+    def recall(self, key_id: str) -> KnownKey | None:
+        """Return the key if it is known here; whether there is one is another question (``get``)."""
+        return self._known.get(key_id)
+
+    async def get(self, key_id: str) -> KnownKey | None:
+        """Return the key, None when there is none of that id. Raises Unavailable while Postgres cannot be asked."""
+        if key_id in self._known or key_id in self._unknown:
+            return self._known.get(key_id)
+        before = self._revision
+        key = await self._find.one(key_id)
+        found = None if isinstance(key, CoordinatorError) else _known(key)
+        # What was read before a change that is known by now may be what it changed.
+        if before == self._revision:
+            self._remember(key_id, found)
+        return found
+
+    def used(self, key_id: str) -> None:
+        """Note that somebody came with the key."""
+        self._used.add(key_id)
+
+    @contextmanager
+    def watching(self, key_id: str, end: Callable[[], None]) -> Iterator[None]:
+        """Have ``end`` called when the key is revoked during the block."""
+        watchers = self._watchers.setdefault(key_id, set())
+        watchers.add(end)
+        try:
+            yield
+        finally:
+            watchers.discard(end)
+            if not watchers and self._watchers.get(key_id) is watchers:
+                del self._watchers[key_id]
+
+    async def watch_forever(self) -> None:
+        """Notice changes of keys within ~2.5 s, and write down now and then which ones are in use."""
+        while True:
+            try:
+                await self._look()
+                await self._flush()
+            except Unavailable:
+                pass
+            except DBAPIError as fault:
+                log.info("keys cannot be read", error=type(fault.orig).__name__)
+            except Exception:
+                log.exception("keys could not be looked at")
+            pause = FIRST_LOOK_SECONDS if self._revision is None else LOOK_SECONDS
+            await asyncio.sleep(pause * random.uniform(0.9, 1.0))
+
+    async def _look(self) -> None:
+        revision = await self._watch.autocommit(key_revision)
+        if revision != self._revision:
+            self._revision, self._is_stale = revision, True
+        if self._is_stale:
+            await self._read_again()
+            self._is_stale = False
+
+    async def _read_again(self) -> None:
+        self._unknown.clear()
+        key_ids = sorted({*self._known, *self._watchers})
+        if not key_ids:
+            return
+        for key_id, key in zip(key_ids, await self._watch.autocommit(find_keys, key_ids), strict=True):
+            found = None if isinstance(key, CoordinatorError) else _known(key)
+            self._remember(key_id, found)
+            if found is None or found.key.revoked_at is not None:
+                for end in list(self._watchers.get(key_id, ())):
+                    end()
+
+    async def _flush(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self._used or now - self._flushed_at < LAST_USED_SECONDS:
+            return
+        used, self._used, self._flushed_at = self._used, set(), now
+        await self._writes.write(touch_keys, sorted(used))
+
+    def _remember(self, key_id: str, found: KnownKey | None) -> None:
+        if found is None:
+            self._known.pop(key_id, None)
+            self._unknown[key_id] = None
+        else:
+            self._known[key_id] = found
+        for memory in (self._known, self._unknown):
+            while len(memory) > MOST_KEYS:
+                memory.popitem(last=False)
+
+
+def _known(key: Key) -> KnownKey:
+    now = asyncio.get_running_loop().time()
+    return KnownKey(key, inf if key.lives_for is None else now + key.lives_for)

@@ -1,0 +1,152 @@
+"""Who may call which endpoint: the one table that the door reads, and that docs/security.md shows.
+
+What is not in it is for admins only. What a role sees of the things an endpoint shows is decided in the verbs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum, auto
+from typing import Final
+
+from fastapi.routing import iter_route_contexts
+from starlette.routing import BaseRoute, Mount
+from starlette.types import Scope
+
+from models.core.callers import Role
+
+
+class Patience(Enum):
+    """What a caller is told whom we cannot know yet: Postgres, or the issuer of its token, is away."""
+
+    PROMPT = auto()  # 503 soon
+    HELD = auto()  # 503 after the report hold: it is sent once
+    POLL = auto()  # 204 when its time is up
+    STREAM = auto()  # a stream that ends at once: a browser gives up for good on anything but 200
+
+
+class Counted(StrEnum):
+    """The limit of a caller under which a write falls (app/auth/caller_limits.py, docs/limits.md)."""
+
+    # Counted by the routes, since one request may hold many.
+    SUBMISSIONS = "submissions"
+    EVENTS = "events"
+    # Counted where the request is let in, one each.
+    CHANGES = "changes"
+    REGISTRATIONS = "registrations"
+    REPORTS = "reports"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What each role may do with an endpoint, in the words of the table; None: nothing (403)."""
+
+    admin: str | None = "all"
+    user: str | None = None
+    runner: str | None = None
+    patience: Patience = Patience.PROMPT
+    public: bool = False
+    # The service's own description: public when COORDINATOR_PUBLIC_DOCS says so.
+    is_about: bool = False
+    counted: Counted | None = None
+
+    def allows(self, role: Role) -> bool:
+        """Whether the role may call the endpoint at all."""
+        return self.words(role) is not None
+
+    def words(self, role: Role) -> str | None:
+        """What the role may do."""
+        match role:
+            case Role.ADMIN:
+                return self.admin
+            case Role.USER:
+                return self.user
+            case Role.RUNNER:
+                return self.runner
+
+
+_OWN, _TREES, _ITSELF = "own", "its trees", "itself"
+_PUBLIC: Final = Access("yes", "yes", "yes", public=True)
+_EVERYBODY: Final = Access("yes", "yes", "yes")
+_ABOUT: Final = Access("yes", "yes", "yes", is_about=True)
+_THINGS: Final = Access(user=_OWN, runner=_TREES)
+_SUBMISSION: Final = replace(_THINGS, counted=Counted.SUBMISSIONS)
+_CHANGE: Final = replace(_THINGS, counted=Counted.CHANGES)
+_BIND: Final = replace(_CHANGE, patience=Patience.HELD)
+_EVENT: Final = replace(_THINGS, patience=Patience.HELD, counted=Counted.EVENTS)
+_RUNNER: Final = Access(runner=_ITSELF)
+_REGISTRATION: Final = replace(_RUNNER, counted=Counted.REGISTRATIONS)
+_REPORT: Final = Access(runner=_ITSELF, patience=Patience.HELD, counted=Counted.REPORTS)
+
+NOBODY_ELSE: Final = Access()
+
+ACCESS: Final[Mapping[str, Access]] = {
+    "POST /runs": _SUBMISSION,
+    "POST /runs/batch": _SUBMISSION,
+    "GET /runs": _THINGS,
+    "GET /runs/{run_id}": _THINGS,
+    "GET /runs/{run_id}/result": _THINGS,
+    "POST /runs/{run_id}/stop": _CHANGE,
+    "GET /sessions": _THINGS,
+    "GET /sessions/{session_id}": _THINGS,
+    "GET /sessions/{session_id}/status": _THINGS,
+    "GET /sessions/{session_id}/result": _THINGS,
+    "GET /sessions/{session_id}/affinity": _THINGS,
+    "POST /sessions/{session_id}/bind": _BIND,
+    "PATCH /sessions/{session_id}/metadata": _CHANGE,
+    "POST /sessions/{session_id}/stop": _CHANGE,
+    "DELETE /sessions/{session_id}": _CHANGE,
+    "GET /sessions/{session_id}/events": _THINGS,
+    "POST /sessions/{session_id}/events": _EVENT,
+    "GET /sse/sessions": Access(user=_OWN, patience=Patience.STREAM),
+    "POST /sse/ticket": Access(user=_OWN, counted=Counted.CHANGES),
+    "GET /runner/runs": Access(runner=_ITSELF, patience=Patience.POLL),
+    "POST /runner/register": _REGISTRATION,
+    "POST /runner/heartbeat": _REPORT,
+    "POST /runner/runs/report": _REPORT,
+    "POST /runner/runs/{run_id}/started": _REPORT,
+    "POST /runner/runs/{run_id}/completed": _REPORT,
+    "POST /runner/runs/{run_id}/failed": _REPORT,
+    "POST /runner/runs/{run_id}/stopped": _REPORT,
+    "POST /runner/runs/{run_id}/released": _REPORT,
+    "POST /runner/sessions/{session_id}/status": _REPORT,
+    "GET /runners": _RUNNER,
+    "DELETE /runners/{runner_id}": _REGISTRATION,
+    "GET /agents": _EVERYBODY,
+    "GET /capabilities": _EVERYBODY,
+    "GET /mcp-servers": _EVERYBODY,
+    "GET /scripts": _EVERYBODY,
+    "GET /health": _PUBLIC,
+    "GET /health/live": _PUBLIC,
+    "GET /health/ready": _PUBLIC,
+    "GET /metrics": Access("yes"),
+    "GET /docs": _ABOUT,
+    "GET /openapi.json": _ABOUT,
+}
+
+
+def access_of(scope: Scope) -> Access:
+    """Return the entry of the endpoint that a request was routed to."""
+    route = scope.get("route")
+    return ACCESS.get(f"{scope['method']} {route.path}", NOBODY_ELSE) if route is not None else NOBODY_ELSE
+
+
+def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
+    """Return the names under which the routes of an application stand in the table, by their paths."""
+    names = [
+        f"{method} {route.path}"
+        for route in iter_route_contexts(routes)
+        if not isinstance(route.route, Mount)
+        for method in sorted(route.methods or ())
+    ]
+    return sorted(names, key=lambda name: name.partition(" ")[::-1])
+
+
+def access_table(names: Iterable[str]) -> str:
+    """Return the table as docs/security.md shows it."""
+    rows = ["| endpoint | nobody | user | runner | admin |", "|---|---|---|---|---|"]
+    for name in names:
+        access = ACCESS.get(name, NOBODY_ELSE)
+        cells = ["yes" if access.public else "401"]
+        cells += [access.words(role) or "403" for role in (Role.USER, Role.RUNNER, Role.ADMIN)]
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(rows)

@@ -1,0 +1,289 @@
+"""One client of the feed, from its cursor to its end: resume or snapshot, then what comes (PROTOCOL, Feed)."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.feed.buffer import CHUNK_BYTES, Frame, Window, encode_frame
+from app.feed.reader import Feed
+from app.http.lenient import encode
+from app.http.problems import accepted
+from models.core.callers import Caller
+from models.feed.pages import FeedFilter, read_feed
+from models.feed.sequence import read_head
+from models.runs.lists import SessionFilter, list_sessions
+from models.state.cursors import Cursor, FeedHead, Lost, lost, parse_cursor
+from models.state.sessions import session_json
+from runtime import metrics
+
+HEARTBEAT: Final = b": heartbeat\n\n"
+# White space between the tokens of a JSON text that is on its way.
+BLANK: Final = b" "
+# When a client comes back: many that are sent away together do not return together.
+RETRY_MILLISECONDS: Final = (1000, 3000)
+SNAPSHOT_PAGE: Final = 500
+# How soon the window is looked at again that does not reach to where the client is.
+LAG_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client asks for. ``cursor`` is the text it gave, None for none."""
+
+    caller: Caller
+    which: FeedFilter
+    cursor: str | None = None
+    include_init: bool = True
+
+
+class Stream:
+    """The messages of one client, whole or in parts. Each part is sent before the next is made: nothing is queued."""
+
+    def __init__(self, feed: Feed, wanted: Wanted) -> None:
+        self.which = wanted.which
+        self._feed = feed
+        self._wanted = wanted
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        lifetime = feed.settings.stream_lifetime_seconds * random.uniform(0.8, 1.2)
+        self._end = self._loop.call_later(min(lifetime, feed.drain.give_up_in()), self._time_is_up)
+        self._epoch = ""
+        self._position = 0
+        # Where the client would resume: on a sparse feed it falls behind the position.
+        self._told = 0
+        # The window that was seen to continue this history.
+        self._window: Window | None = None
+        self._woken: asyncio.Future[bool] | None = None
+        self._idle_since = 0.0
+        self._pulse: asyncio.TimerHandle | None = None
+        self._heartbeat = HEARTBEAT
+
+    async def messages(self) -> AsyncGenerator[bytes]:
+        """Yield everything there is for the client, until its lifetime, or the process's, ends."""
+        self._feed.join(self)
+        try:
+            yield _retry()
+            async with aclosing(self._paced(self._beginning())) as parts:
+                async for part in parts:
+                    yield part
+            while not self._ended.done():
+                if self._is_in_window():
+                    part = self._from_window() or await self._idle()
+                    if part:
+                        yield part
+                    continue
+                async with aclosing(self._paced(self._missed())) as parts:
+                    async for part in parts:
+                        yield part
+            if self._heartbeat is not BLANK:
+                yield _retry()
+        finally:
+            self._end.cancel()
+            if self._pulse is not None:
+                self._pulse.cancel()
+            self._feed.leave(self)
+
+    def wake(self, nothing_until: int) -> None:
+        """Look again; there is nothing for this client at ``nothing_until`` or before."""
+        self._feed.not_idle(self)
+        if self._woken is not None and not self._woken.done():
+            self._position = max(self._position, nothing_until)
+            self._woken.set_result(True)
+
+    def end_early(self, seconds: float) -> None:
+        """End within so many seconds."""
+        if self._loop.time() + seconds < self._end.when():
+            self._end.cancel()
+            self._end = self._loop.call_later(seconds, self._time_is_up)
+
+    # where it begins
+
+    async def _beginning(self) -> AsyncGenerator[bytes]:
+        """Resume after the client's cursor, or begin with a snapshot, or with what comes from now on."""
+        window = await self._feed.opened()
+        head = await self._feed.patiently(read_head)
+        given = self._wanted.cursor
+        cursor = None if given is None else parse_cursor(given)
+        reason = lost(cursor, head)
+        if given is None and not self._wanted.include_init:
+            yield self._start(window, head, head.position)
+        elif given is None or (cursor is not None and cursor.owed):
+            yield b"id: %s\n\n" % _owed(head)
+            async for part in self._snapshot(window, head):
+                yield part
+        elif cursor is None or reason is not None:
+            async for part in self._reset(reason or Lost.MALFORMED, window, head):
+                yield part
+        else:
+            yield self._start(window, head, cursor.position)
+
+    def _start(self, window: Window, head: FeedHead, position: int) -> bytes:
+        """Go on from the position, which the head allows, and return the message that tells the client so."""
+        self._epoch, self._position = head.epoch, position
+        self._join(window, head)
+        return b"id: %s\n\n" % self._cursor()
+
+    async def _reset(self, reason: Lost, window: Window, head: FeedHead) -> AsyncGenerator[bytes]:
+        """Say that history is not whole, and begin anew, with a snapshot whatever the client asked for."""
+        metrics.RESETS.labels(reason).inc()
+        yield b'id: %s\nevent: reset\ndata: {"reason":"%s"}\n\n' % (_owed(head), reason.encode())
+        async for part in self._snapshot(window, head):
+            yield part
+
+    async def _snapshot(self, window: Window, head: FeedHead) -> AsyncGenerator[bytes]:
+        """Yield ``init``, one message in parts: all sessions that are shown, newest first, as of the head or later.
+
+        What happened to them after the head follows in the feed.
+        """
+        self._epoch, self._position = head.epoch, head.position
+        opening = b'id: %s\nevent: init\ndata: {"sessions":[' % self._cursor()
+        shown = SessionFilter(session_id=self.which.session_id, run_id=self.which.run_id, owner=self.which.owner)
+        left = self._feed.settings.init_limit
+        after: str | None = None
+        while True:
+            page = accepted(
+                await self._feed.patiently(
+                    list_sessions, self._wanted.caller, shown, limit=min(SNAPSHOT_PAGE, left), after=after
+                )
+            )
+            # Not before its first line is there: a blank in front of `id:` would be another field.
+            self._heartbeat = BLANK
+            yield opening + b",".join(encode(session_json(session)) for session in page.sessions)
+            opening, after = b",", page.next_cursor
+            left -= len(page.sessions)
+            if after is None or left <= 0:
+                break
+        self._heartbeat = HEARTBEAT
+        yield b'],"truncated":true}\n\n' if after is not None else b"]}\n\n"
+        self._join(window, head)
+
+    # what it missed
+
+    async def _missed(self) -> AsyncGenerator[bytes]:
+        """Yield what lies between the client and the window, page by page, until the window goes on from there."""
+        while not self._is_in_window():
+            window = self._feed.window
+            most = self._feed.settings.catch_up_page_events
+            page = await self._feed.patiently(read_feed, self._position, self.which, limit=most)
+            reason = lost(Cursor(self._epoch, self._position), page.head)
+            if reason is not None:
+                async for part in self._reset(reason, window, page.head):
+                    yield part
+                continue
+            for chunk in _chunks([encode_frame(self._epoch, event) for event in page.events]):
+                yield self._sent(chunk)
+            self._position = page.covers
+            self._join(window, page.head)
+            if page.covers >= page.head.position and not self._is_in_window():
+                self._feed.ring()
+                await asyncio.sleep(LAG_SECONDS)
+
+    def _join(self, window: Window, head: FeedHead) -> None:
+        """Go on in the window if it continues the history that the head, read after it was opened, belongs to."""
+        if window.epoch == head.epoch and self._position >= window.low:
+            self._window = window
+
+    # what comes
+
+    def _is_in_window(self) -> bool:
+        window = self._feed.window
+        return self._window is window and self._position >= window.low
+
+    def _from_window(self) -> bytes | None:
+        frames, self._position = self._feed.window.after(self.which, self._position)
+        return self._sent(frames) if frames else None
+
+    async def _idle(self) -> bytes:
+        """Wait for something the client wants; a heartbeat when nothing came for some time, else nothing."""
+        self._woken = self._loop.create_future()
+        self._idle_since = self._loop.time()
+        if self._pulse is None:
+            self._pulse = self._loop.call_later(self._feed.settings.sse_heartbeat_seconds, self._pulsate)
+        self._feed.idle(self)
+        try:
+            woken = await self._woken
+        finally:
+            self._feed.not_idle(self)
+            self._woken = None
+        if woken:
+            return b""
+        if self._told == self._position:
+            return HEARTBEAT
+        return b": heartbeat\nid: %s\n\n" % self._cursor()
+
+    def _pulsate(self) -> None:
+        """Have a heartbeat sent when nothing came for so long; one timer looks after many short waits."""
+        self._pulse = None
+        due = self._idle_since + self._feed.settings.sse_heartbeat_seconds
+        if due <= self._loop.time():
+            self._let_go()
+        elif self._woken is not None:
+            self._pulse = self._loop.call_at(due, self._pulsate)
+
+    def _let_go(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            if self._window is self._feed.window:
+                # It would have been woken for anything it wants. Later is too late: what comes then wakes nobody here.
+                self._position = max(self._position, self._feed.window.high)
+            self._woken.set_result(False)
+
+    def _time_is_up(self) -> None:
+        self._ended.set_result(None)
+        self._let_go()
+
+    def _sent(self, frames: list[Frame]) -> bytes:
+        metrics.FRAMES_SENT.inc(len(frames))
+        self._told = frames[-1].position
+        return b"".join([frame.encoded for frame in frames])
+
+    def _cursor(self) -> bytes:
+        self._told = self._position
+        return str(Cursor(self._epoch, self._position)).encode()
+
+    async def _paced(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        """Yield the parts until the time is up, and heartbeats while the next one takes its time."""
+        async with aclosing(parts):
+            while not self._ended.done():
+                part = asyncio.ensure_future(anext(parts, None))
+                try:
+                    while not part.done():
+                        either: set[asyncio.Future[Any]] = {part, self._ended}
+                        pause = self._feed.settings.sse_heartbeat_seconds
+                        await asyncio.wait(either, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                        if self._ended.done():
+                            return
+                        if not part.done():
+                            yield self._heartbeat
+                finally:
+                    if not part.done():
+                        part.cancel()
+                        await asyncio.wait({part})
+                made = part.result()
+                if made is None:
+                    return
+                yield made
+
+
+def _chunks(frames: list[Frame]) -> list[list[Frame]]:
+    """Return the frames in stretches of about CHUNK_BYTES."""
+    chunks: list[list[Frame]] = []
+    size = CHUNK_BYTES
+    for frame in frames:
+        if size >= CHUNK_BYTES:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(frame)
+        size += len(frame.encoded)
+    return chunks
+
+
+def _owed(head: FeedHead) -> bytes:
+    """Return the cursor that announces a snapshot: whoever is cut off before it has arrived gets another one."""
+    return str(Cursor(head.epoch, head.position, owed=True)).encode()
+
+
+def _retry() -> bytes:
+    return b"retry: %d\n\n" % random.randint(*RETRY_MILLISECONDS)

@@ -1,0 +1,175 @@
+"""Request bodies: read within a limit, parsed strictly for submissions, and named field by field when refused."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from app.http.body_limits import UNCOUNTED_BYTES, UPLOAD, Upload
+from app.http.json_scan import contains, survey
+
+MAX_DEPTH: Final = 64
+# Lists, objects and commas: two bytes of each become a hundred in memory, 16 MiB of them a gigabyte.
+MAX_VALUES: Final = 200_000
+MAX_KEY_SHOWN: Final = 64
+SMALLEST_INT: Final = -(2**63)
+LARGEST_INT: Final = 2**63 - 1
+
+# Most bodies hold none of these and need no walk: escapes of NUL and surrogates, 19 digits, raw NUL.
+_SUSPECT: Final = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[0-9]{19}")
+_SUSPECT_BYTES: Final = 19
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+Loc = tuple[str | int, ...]
+
+
+class Fault(NamedTuple):
+    """One entry of a 422: what is wrong and where; never the value itself."""
+
+    type: str
+    loc: Loc
+    msg: str
+
+
+class Invalid(Exception):
+    """A request that cannot be accepted as it is: 422 with these faults."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("invalid request")
+        self.faults = faults
+
+
+class TooLarge(Exception):
+    """A body, or a part of it, over its limit: 413."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Gone(Exception):
+    """The client left before its request was read; nobody hears the answer."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body, at most ``limit`` bytes. Raises TooLarge (before reading, if the length is announced), Gone, and
+    Unavailable when the process holds so many bodies that this one had to wait too long.
+    """
+    upload: Upload = request.scope[UPLOAD]
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and len(announced) < 20 and int(announced) > limit:
+        raise TooLarge(f"Request body is larger than {limit} bytes")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"Request body is larger than {limit} bytes")
+            if size > UNCOUNTED_BYTES:
+                await upload.take(size - UNCOUNTED_BYTES - upload.size)
+            chunks.append(chunk)
+    except ClientDisconnect as gone:
+        raise Gone from gone
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class Document(NamedTuple):
+    """A parsed body. ``suspect`` parts must be walked with ``first_fault`` before they are used."""
+
+    value: Any
+    suspect: bool
+
+
+class _Unusable:
+    """Stands in a parsed body where a number was that no submission may hold."""
+
+
+_UNUSABLE: Final = _Unusable()
+
+
+def parse_strict(raw: bytes) -> Document:
+    """Return the body of a submission. Raises Invalid when it is no JSON at all, or no UTF-8, and TooLarge when more
+    would be made of it than its size tells.
+    """
+    found = survey(raw, MAX_DEPTH, MAX_VALUES)
+    if found.values > MAX_VALUES:
+        raise TooLarge(f"Request body has more than {MAX_VALUES} lists, objects and members of them")
+    suspect = found.is_deep or contains(raw, _SUSPECT, _SUSPECT_BYTES)
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as refused:
+        return Document(_parse_slowly(raw, refused), suspect=True)
+    # orjson turns integers beyond 64 bits into floats; the standard parser keeps them to be seen.
+    return Document(_parse_slowly(raw, None) if suspect else value, suspect)
+
+
+def _parse_slowly(raw: bytes, refused: orjson.JSONDecodeError | None) -> Any:
+    """Parse what orjson refuses, so that the field at fault can be named."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as bad:
+        raise Invalid([Fault("json_invalid", ("body", bad.start), "Body is not valid UTF-8")]) from bad
+    try:
+        return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=lambda _: _UNUSABLE)
+    except RecursionError as deep:
+        raise Invalid([_too_deep(("body",))]) from deep
+    except json.JSONDecodeError as bad:
+        position = refused.pos if refused else bad.pos
+        raise Invalid([Fault("json_invalid", ("body", position), "JSON decode error")]) from bad
+
+
+def _integer(digits: str) -> int | _Unusable:
+    if len(digits) > 20:
+        return _UNUSABLE
+    number = int(digits)
+    return number if SMALLEST_INT <= number <= LARGEST_INT else _UNUSABLE
+
+
+def _float(digits: str) -> float | _Unusable:
+    number = float(digits)
+    return number if abs(number) != float("inf") else _UNUSABLE
+
+
+def first_fault(value: Any, loc: Loc) -> Fault | None:
+    """Return what makes this part of a submission unstorable, or None; ``loc`` is where the part stands."""
+    return next(_faults(value, loc), None)
+
+
+def _faults(root: Any, at: Loc) -> Iterator[Fault]:
+    pending: list[tuple[Any, Loc, int]] = [(root, at, 1)]
+    while pending:
+        value, loc, depth = pending.pop()
+        match value:
+            case str():
+                yield from _text_faults(value, loc)
+            case _Unusable():
+                yield Fault("number_out_of_range", loc, "Number should be finite and an integer within 64 bits")
+            case dict() | list() if depth > MAX_DEPTH:
+                yield _too_deep(loc)
+            case dict():
+                for key, inner in reversed(value.items()):
+                    yield from _key_faults(key, loc)
+                    pending.append((inner, (*loc, key[:MAX_KEY_SHOWN]), depth + 1))
+            case list():
+                pending.extend((inner, (*loc, place), depth + 1) for place, inner in reversed(list(enumerate(value))))
+
+
+def _text_faults(text: str, loc: Loc) -> Iterator[Fault]:
+    if "\x00" in text:
+        yield Fault("string_nul", loc, "Text should not contain the NUL character")
+    elif _SURROGATE.search(text):
+        yield Fault("string_unicode", loc, "Text should not contain lone surrogates")
+
+
+def _key_faults(key: str, loc: Loc) -> Iterator[Fault]:
+    # The key itself cannot be named: it is what no answer may hold.
+    for fault in _text_faults(key, loc):
+        yield fault._replace(msg=fault.msg.replace("Text", "Keys"))
+
+
+def _too_deep(loc: Loc) -> Fault:
+    return Fault("json_too_deep", loc[:8], f"Should not be nested deeper than {MAX_DEPTH}")

@@ -1,0 +1,129 @@
+"""Bound what request bodies cost a process: the bytes it holds at once, and how many large ones it parses at once."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from app.writes.attempts import Unavailable
+
+Parsed = TypeVar("Parsed")
+
+# Of each body so much is not counted: what a connection may buffer in any case.
+UNCOUNTED_BYTES: Final = 64 * 1024
+# Larger bodies are parsed in a thread, so many at once.
+PARSED_AT_ONCE: Final = 2
+PARSED_INLINE_BYTES: Final = 64 * 1024
+UPLOAD: Final = "coordinator.upload"
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """The bytes that one request's body takes of the process's, and of its caller's; "" is everybody."""
+
+    uploads: "Uploads"
+    caller: str
+    size: int = 0
+
+    async def take(self, size: int) -> None:
+        """Wait until so many bytes more may be held. Raises Unavailable when that lasts too long."""
+        await self.uploads.take(self, size)
+
+    def release(self) -> None:
+        """Give back everything, once the request is answered."""
+        self.uploads.release(self)
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is held together, by uploads in the order of their beginning."""
+
+    size: int = 0
+    uploads: dict[Upload, None] = field(default_factory=dict)
+
+    def may_take(self, upload: Upload, size: int, most: int) -> bool:
+        """The oldest may always go on, so that each ends in the end."""
+        return self.size + size <= most or upload is next(iter(self.uploads))
+
+
+class Uploads:
+    """The bodies a process holds: at most ``most`` bytes together, and half of that of one caller.
+
+    Beyond that a body is not read on, so that its sender waits. The oldest one is read on whatever the others hold.
+    """
+
+    def __init__(self, most: int, patience_seconds: float) -> None:
+        self._most = most
+        self.patience_seconds = patience_seconds
+        self._all = _Held()
+        self._callers: dict[str, _Held] = {}
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def held(self) -> int:
+        """Number of bytes that are held now."""
+        return self._all.size
+
+    @property
+    def waiting(self) -> int:
+        """Number of uploads that are not read on now."""
+        return len(self._waiting)
+
+    async def take(self, upload: Upload, size: int) -> None:
+        """Have the upload hold so many bytes more, as soon as they may be held."""
+        held = (self._all, self._callers.setdefault(upload.caller, _Held()))
+        for one in held:
+            one.uploads.setdefault(upload)
+        deadline = asyncio.get_running_loop().time() + self.patience_seconds
+        while not self._may_take(upload, size):
+            await self._change(deadline)
+        upload.size += size
+        for one in held:
+            one.size += size
+
+    def release(self, upload: Upload) -> None:
+        """Give back what the upload holds."""
+        if upload not in self._all.uploads:
+            return
+        for one in (self._all, self._callers[upload.caller]):
+            del one.uploads[upload]
+            one.size -= upload.size
+        if not self._callers[upload.caller].uploads:
+            del self._callers[upload.caller]
+        for changed in self._waiting:
+            if not changed.done():
+                changed.set_result(None)
+
+    def _may_take(self, upload: Upload, size: int) -> bool:
+        if not self._all.may_take(upload, size, self._most):
+            return False
+        return not upload.caller or self._callers[upload.caller].may_take(upload, size, self._most // 2)
+
+    async def _change(self, deadline: float) -> None:
+        changed = asyncio.get_running_loop().create_future()
+        self._waiting.add(changed)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await changed
+        except TimeoutError:
+            raise Unavailable from None
+        finally:
+            self._waiting.discard(changed)
+
+
+class BodyParser:
+    """Runs what parses bodies: large ones in a thread, few at once, so that the event loop goes on."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(PARSED_AT_ONCE, thread_name_prefix="body-parser")
+
+    async def run(self, parse: Callable[[bytes], Parsed], raw: bytes) -> Parsed:
+        """Return what ``parse`` makes of the body."""
+        if len(raw) <= PARSED_INLINE_BYTES:
+            return parse(raw)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, parse, raw)
+
+    def close(self) -> None:
+        """Parse nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

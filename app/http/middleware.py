@@ -1,0 +1,218 @@
+"""What happens to every request: who may come in at all, what is counted, and how we say that we are leaving.
+
+Pure ASGI: behind a BaseHTTPMiddleware a long-poll never learns that its client has gone.
+"""
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urlsplit
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.lifecycle.drain import Drain
+from app.lifecycle.health import Health
+from runtime import metrics
+
+FOREIGN_HOST: Final = b'{"detail":"This host name is not served here; COORDINATOR_ALLOWED_HOSTS adds names"}'
+FOREIGN_ORIGIN: Final = (
+    b'{"detail":"Requests from this origin are not accepted; COORDINATOR_CORS_ORIGINS adds origins"}'
+)
+FOREIGN_PAGE: Final = (
+    b'{"detail":"Requests that a page of another site makes without CORS (images, frames, links) are not accepted"}'
+)
+# Links of other sites may lead here: these start nothing.
+LINKED: Final = frozenset({"/docs", "/openapi.json"})
+# How many pairs of Host and Origin are remembered, and how long one may be.
+MOST_KNOWN: Final = 1024
+LONGEST_KNOWN: Final = 512
+TABLELESS: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
+# Ours, and what tracing libraries and HTTP clients of browsers add by themselves.
+ALLOWED_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-API-Key",
+    "Baggage",
+    "Cache-Control",
+    "Traceparent",
+    "Tracestate",
+    "X-Request-ID",
+)
+EXPOSED_HEADERS: Final = (
+    "Coordinator-Instance",
+    "Retry-After",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+)
+LOOPBACK_ORIGIN: Final = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
+
+# No answer is a page to be framed, guessed at or told of; the reference for people has its own scripts only.
+SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+PAGE_POLICY: Final = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"frame-ancestors 'none'"
+)
+PAGE_HEADERS: Final = (*SECURITY_HEADERS[:3], (b"content-security-policy", PAGE_POLICY))
+PAGES: Final = ("/docs", "/static/")
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Cors(CORSMiddleware):
+    """The loopback origins that may call while nobody is asked for credentials may not once everybody is."""
+
+    def __init__(self, app: ASGIApp, origins: Iterable[str] | None, callers_are_asked: Callable[[], bool]) -> None:
+        super().__init__(
+            app,
+            allow_origins=list(origins or ()),
+            allow_origin_regex=LOOPBACK_ORIGIN if origins is None else None,
+            allow_methods=["*"],
+            allow_headers=list(ALLOWED_HEADERS),
+            expose_headers=list(EXPOSED_HEADERS),
+        )
+        self._callers_are_asked = callers_are_asked
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether a browser is told that this origin's pages may read the answer."""
+        if self.allow_origin_regex is not None and self._callers_are_asked():
+            return False
+        return super().is_allowed_origin(origin)
+
+
+class Door:
+    """Refuses foreign Host and Origin headers, and other sites' requests without Origin, while authentication is off:
+    no web page may start jobs on localhost.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Iterable[str],
+        origins: Iterable[str],
+        callers_are_asked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._app = app
+        self._callers_are_asked = callers_are_asked
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+        self._remembered = lru_cache(maxsize=MOST_KNOWN)(self._decide)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith("/health") and not self._callers_are_asked():
+            headers = Headers(scope=scope)
+            host, origin = headers.get("host", ""), headers.get("origin", "")
+            is_short = len(host) + len(origin) <= LONGEST_KNOWN
+            refusal = self._remembered(host, origin) if is_short else self._decide(host, origin)
+            if refusal is None and not origin and _is_foreign_page(scope, headers):
+                refusal = FOREIGN_PAGE
+            if refusal is not None:
+                await _send_json(send, 403, refusal)
+                return
+        await self._app(scope, receive, send)
+
+    def _decide(self, host: str, origin: str) -> bytes | None:
+        if not self._is_ours(_host_name(f"//{host}")):
+            return FOREIGN_HOST
+        return FOREIGN_ORIGIN if origin and not self._may_call(origin) else None
+
+    def _may_call(self, origin: str) -> bool:
+        return origin.lower().rstrip("/") in self._origins or self._is_ours(_host_name(origin))
+
+    def _is_ours(self, name: str | None) -> bool:
+        return name is not None and (name in self._hosts or "*" in self._hosts or _is_loopback(name))
+
+
+def _is_foreign_page(scope: Scope, headers: Headers) -> bool:
+    """Whether a page of another site has the browser make this request, which has no Origin: it is not a CORS one.
+
+    Pages of other ports of a loopback address are of the same site and may call anyway. Under another name same-site is
+    any neighbour of a common domain. Browsers send `Sec-Fetch-Site` to loopback addresses and over https.
+    """
+    site = headers.get("sec-fetch-site")
+    if site in {None, "same-origin", "none"}:
+        return False
+    if site == "same-site" and _is_loopback(_host_name(f"//{headers.get('host', '')}") or ""):
+        return False
+    is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return not (is_link and scope["method"] == "GET" and scope["path"] in LINKED)
+
+
+def _host_name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Gate:
+    """Refuses what would need tables while they are known to be older than this version: it would fail in their midst.
+
+    A balancer does not come here meanwhile, since `/health/ready` says the same.
+    """
+
+    def __init__(self, app: ASGIApp, health: Health) -> None:
+        self._app = app
+        self._health = health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (fault := self._health.schema_fault) and not scope["path"].startswith(TABLELESS):
+            await _send_json(send, 503, orjson.dumps({"detail": fault}), (b"retry-after", b"5"))
+            return
+        await self._app(scope, receive, send)
+
+
+class Meter:
+    """Counts and times requests by route, has browsers keep to the answer, and asks clients to come back elsewhere
+    while the process drains.
+    """
+
+    def __init__(self, app: ASGIApp, drain: Drain) -> None:
+        self._app = app
+        self._drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+
+        async def send_and_count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = PAGE_HEADERS if scope["path"].startswith(PAGES) else SECURITY_HEADERS
+                message["headers"] = [*message.get("headers", ()), *more]
+                if self._drain.draining:
+                    message["headers"].append((b"connection", b"close"))
+                # What a client makes up must not become a label: unknown paths and methods are counted together.
+                route = getattr(scope.get("route"), "path", "other")
+                method = scope["method"] if scope["method"] in METHODS else "other"
+                metrics.REQUESTS.labels(method, route, message["status"]).inc()
+                metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - begun)
+            await send(message)
+
+        await self._app(scope, receive, send_and_count)
+
+
+async def _send_json(send: Send, status: int, body: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,253 @@
+"""The one table from what went wrong to what is answered; every error is ``{"detail": ...}`` (PROTOCOL, Errors)."""
+
+from collections.abc import Callable, Mapping
+from math import ceil
+from typing import Any, Final, NamedTuple, TypeVar
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.http.bodies import Fault, Gone, Invalid, TooLarge
+from app.http.lenient import encode
+from app.writes.attempts import Unavailable
+from models.core import errors
+from models.core.errors import CoordinatorError
+
+Result = TypeVar("Result")
+
+JSON: Final = "application/json"
+CLIENT_CLOSED_REQUEST: Final = 499
+
+
+class Refused(Exception):
+    """Carries a verb's error, which is a value, from a route to its answer."""
+
+    def __init__(self, error: CoordinatorError) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
+class BadRequest(Exception):
+    """A request that says what cannot be done: 400 with this detail."""
+
+    def __init__(self, detail: Any) -> None:
+        super().__init__("bad request")
+        self.detail = detail
+
+
+class Missing(Exception):
+    """What a request names is not there: 404 with this detail."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("missing")
+        self.detail = detail
+
+
+class Unauthenticated(Exception):
+    """A request that shows no credential, or something that is none: 401."""
+
+
+class Forbidden(Exception):
+    """A credential that is not good (any more), or whose role may not do this: 403."""
+
+
+class TooMany(Exception):
+    """A caller that asks for more than it may: 429. ``reset`` is in how many seconds there is more."""
+
+    def __init__(self, what: str, limit: int, remaining: int, reset: float) -> None:
+        super().__init__(what)
+        self.what = what
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
+
+
+class NothingCame(Exception):
+    """A poll of somebody who cannot be known before its time is up: 204, as if there were no work."""
+
+
+class ComeBack(Exception):
+    """A stream of somebody who cannot be known now: 200, and over at once; its client comes again."""
+
+
+class Problem(NamedTuple):
+    """What is answered."""
+
+    status: int
+    detail: Any
+    headers: Mapping[str, str] | None = None
+
+
+def accepted(result: Result | CoordinatorError) -> Result:
+    """Return the result of a verb. Raises Refused when it is an error."""
+    if isinstance(result, CoordinatorError):
+        raise Refused(result)
+    return result
+
+
+def of_submission(error: CoordinatorError) -> Exception:
+    """Return what a submission that failed is answered: it names the session it misses, other calls do not."""
+    if isinstance(error, errors.NotFound) and error.noun == "session" and error.id:
+        return Missing(f"Session '{error.id}' not found")
+    return Refused(error)
+
+
+_NOT_FOUND: Final[Mapping[str, str]] = {
+    "run": "Run not found",
+    "session": "Session not found",
+    "runner": "Runner not found",
+}
+
+
+def _not_found(error: errors.NotFound) -> Problem:
+    if error.noun == "parent session":
+        return Problem(404, f"Parent session '{error.id}' not found")
+    return Problem(404, _NOT_FOUND.get(error.noun, "Not found"))
+
+
+def _stale_claim(error: errors.StaleClaim) -> Problem:
+    message = "The run is not held by this claim any more; nothing was changed"
+    return Problem(409, {"error": "stale_claim", "status": error.status, "message": message})
+
+
+def _invalid_transition(error: errors.InvalidTransition) -> Problem:
+    message = f"A {error.status} run cannot become {error.wanted}; nothing was changed"
+    return Problem(409, {"error": "invalid_transition", "status": error.status, "message": message})
+
+
+def _duplicate_runner(error: errors.DuplicateRunner) -> Problem:
+    detail = {
+        "error": "duplicate_runner",
+        "message": "A runner with the same hostname, project_dir, executor_profile and command is online",
+        "runner_id": error.runner_id,
+        "hostname": error.hostname,
+        "project_dir": error.project_dir,
+        "executor_profile": error.executor_profile,
+    }
+    return Problem(409, detail)
+
+
+def _too_many_demands(error: errors.TooManyDemands) -> dict[str, Any]:
+    message = (
+        f"At most {error.limit} distinct sets of demands are allowed; use one again, "
+        "or come again when some have not been used for a day"
+    )
+    return {"type": "too_many_demands", "loc": ["body", "additional_demands"], "msg": message}
+
+
+_TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
+    errors.NotFound: _not_found,
+    errors.SessionExists: lambda error: Problem(409, f"Session '{error.session_id}' already exists"),
+    errors.ParentIsDescendant: lambda error: Problem(
+        400, f"Parent session '{error.parent_session_id}' is a descendant"
+    ),
+    errors.ParentOfAnotherOwner: lambda error: Problem(
+        400, f"Parent session '{error.parent_session_id}' belongs to another owner"
+    ),
+    errors.TooDeep: lambda error: Problem(
+        400, f"Session would be nested {error.depth} levels deep; at most {error.limit} are allowed"
+    ),
+    errors.TooManyDemands: lambda error: Problem(422, [_too_many_demands(error)]),
+    errors.KeyReused: lambda _: Problem(409, "Idempotency-Key was used with another body"),
+    errors.Unstorable: lambda error: Problem(422, [{"type": "unstorable", "loc": ["body"], "msg": error.reason}]),
+    errors.StaleClaim: _stale_claim,
+    errors.InvalidTransition: _invalid_transition,
+    errors.RunnerNotRegistered: lambda _: Problem(401, "Runner not registered"),
+    errors.DuplicateRunner: _duplicate_runner,
+    errors.StopSessionFirst: lambda _: Problem(409, "Stop session first"),
+    errors.BadCursor: lambda _: Problem(400, "The cursor is not one that was given out here"),
+    errors.ResultNotFound: lambda _: Problem(404, "No result found"),
+    errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),
+    errors.RunNotCompleted: lambda _: Problem(400, "Run not completed"),
+}
+
+
+_FIXED: Final[Mapping[type[Exception], Problem]] = {
+    Unauthenticated: Problem(401, "An API key or a bearer token is required", {"WWW-Authenticate": "Bearer"}),
+    Forbidden: Problem(403, "The credential was rejected, or its role may not do this"),
+    Gone: Problem(CLIENT_CLOSED_REQUEST, "Client closed the request"),
+}
+
+
+def _too_many(fault: TooMany) -> Problem:
+    wait = str(max(1, ceil(fault.reset)))
+    headers = {
+        "Retry-After": wait,
+        "RateLimit-Limit": str(fault.limit),
+        "RateLimit-Remaining": str(fault.remaining),
+        "RateLimit-Reset": wait,
+    }
+    return Problem(429, f"Too many {fault.what}: {fault.limit} a minute are allowed", headers)
+
+
+def problem_of(fault: Exception | CoordinatorError) -> Problem:
+    """Return what is answered to an exception of a route or an error of a verb. Raises KeyError for unknown ones."""
+    match fault:
+        case Refused():
+            return problem_of(fault.error)
+        case CoordinatorError():
+            return _TABLE[type(fault)](fault)
+        case Unauthenticated() | Forbidden() | Gone():
+            return _FIXED[type(fault)]
+        case BadRequest():
+            return Problem(400, fault.detail)
+        case Missing():
+            return Problem(404, fault.detail)
+        case Invalid():
+            return Problem(422, [_shown(entry) for entry in fault.faults])
+        case TooLarge():
+            return Problem(413, fault.detail)
+        case TooMany():
+            return _too_many(fault)
+        case Unavailable():
+            return Problem(503, "Service temporarily unavailable", {"Retry-After": str(fault.retry_after)})
+        case HTTPException():
+            return Problem(fault.status_code, fault.detail, fault.headers)
+        case RequestValidationError():
+            return Problem(422, [_shown(Fault(one["type"], tuple(one["loc"]), one["msg"])) for one in fault.errors()])
+        case _:
+            raise KeyError(type(fault))
+
+
+def item_problem(fault: Exception | CoordinatorError) -> dict[str, Any]:
+    """Return what one item of a list is answered when it failed."""
+    problem = problem_of(fault)
+    return {"code": problem.status, "detail": problem.detail}
+
+
+def _shown(fault: Fault) -> dict[str, Any]:
+    return {"type": fault.type, "loc": list(fault.loc), "msg": fault.msg}
+
+
+async def answer_problem(_: Request, fault: Exception) -> Response:
+    """Turn what a route raised into its answer."""
+    problem = problem_of(fault)
+    return Response(encode({"detail": problem.detail}), problem.status, dict(problem.headers or {}), JSON)
+
+
+async def answer_nothing(_: Request, __: Exception) -> Response:
+    """Answer a poll that got nothing."""
+    return Response(status_code=204)
+
+
+async def answer_later(_: Request, __: Exception) -> Response:
+    """Answer a stream that cannot begin: on anything but 200 a browser gives up for good."""
+    return Response(b"retry: 2000\n\n", 200, {"Cache-Control": "no-cache"}, "text/event-stream")
+
+
+async def answer_bug(_: Request, __: Exception) -> Response:
+    """Answer for what nobody foresaw; the log has it, the client gets no trace."""
+    return Response(encode({"detail": "Internal server error"}), 500, media_type=JSON)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Register the table with the application."""
+    ours = (Refused, Unauthenticated, Forbidden, BadRequest, Missing, Invalid, TooLarge, TooMany, Unavailable, Gone)
+    for kind in (*ours, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, answer_problem)
+    app.add_exception_handler(NothingCame, answer_nothing)
+    app.add_exception_handler(ComeBack, answer_later)
+    app.add_exception_handler(Exception, answer_bug)

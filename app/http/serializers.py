@@ -1,0 +1,94 @@
+"""Rows as the wire shows them: plain objects, encoded once; JSON text from the database goes in as it is."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+from app.http.lenient import encode
+from models.runs.results import Result
+from models.state.runs import Run, iso
+
+OK: Final = b'{"ok":true}'
+
+
+class Json(Response):
+    """An answer whose body is encoded already, or is encoded by orjson."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return content if isinstance(content, bytes) else encode(content)
+
+
+def stored(text: str | None) -> orjson.Fragment | None:
+    """JSON text of the database as a part of an answer."""
+    return None if text is None else orjson.Fragment(text)
+
+
+def frame_with_run(frame: str, run_id: str | None) -> str:
+    """Return the frame of a session's event, ``{"data": {…}}``, with the run it belongs to as the first of its fields.
+
+    Added to the text: what a sender wrote stays as it was stored.
+    """
+    start = frame.find("{", 1) + 1
+    if not start:
+        return frame
+    comma = "" if frame.startswith("}", start) else ","
+    return f'{frame[:start]}"run_id":{encode(run_id).decode()}{comma}{frame[start:]}'
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Return a run as those who submitted it see it (PROTOCOL, Submission)."""
+    return {
+        "run_id": run.run_id,
+        "type": run.type,
+        "session_id": run.session_id,
+        "agent_name": run.agent_name,
+        "parameters": stored(run.parameters),
+        "project_dir": run.project_dir,
+        "parent_session_id": run.parent_session_id,
+        "execution_mode": run.execution_mode,
+        "demands": stored(run.demands),
+        "status": run.status,
+        "runner_id": run.runner_id,
+        "error": run.error,
+        "created_at": iso(run.created_at),
+        "claimed_at": iso(run.claimed_at),
+        "started_at": iso(run.started_at),
+        "completed_at": iso(run.completed_at),
+        "timeout_at": iso(run.timeout_at),
+        "attempt": run.attempt,
+        "priority": run.priority,
+        "not_before": iso(run.not_before),
+        "max_attempts": run.max_attempts,
+        "labels": run.labels or {},
+    }
+
+
+def claimed_run_json(run: Run) -> dict[str, Any]:
+    """Return a run as the runner that claimed it sees it: with its scope and token, ``attempt`` as it will be."""
+    shown = run_json(run)
+    # What the poll answers is the claim, whatever became of the row since.
+    shown["status"] = "claimed"
+    shown["attempt"] = run.attempt + 1
+    shown["scope"] = stored(run.scope)
+    shown["resolved_agent_blueprint"] = None
+    shown["claim_token"] = run.claim_token
+    return shown
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """Return the result of a session or run.
+
+    The data is parsed, not passed on as it is: beside a text with lone surrogates it is encoded by another encoder.
+    """
+    text, data = result
+    return {"result_text": text, "result_data": None if data is None else json.loads(data)}
+
+
+def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return only the fields that are set: for answers whose fields are optional."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,71 @@
+"""From the body of a runner's report to what ``report_runs`` takes; reports are never refused for their content."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.http.bodies import Fault, Invalid, Loc
+from app.http.lenient import encode
+from models.core.callers import ADMIN, Caller
+from models.core.statuses import Outcome
+from models.core.storable_text import storable
+from models.runs.give_back import RELEASED, GiveBack
+from models.runs.report import Report
+
+SESSION_STATUSES: Final = frozenset({"idle", "finished"})
+
+
+def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome, caller: Caller = ADMIN) -> Report:
+    """Return the report a body makes; fields that mean nothing are left out."""
+    session_status = body.get("session_status")
+    return Report(
+        run_id=storable(run_id),
+        runner_id=runner_id,
+        outcome=outcome,
+        claim_token=_text(body.get("claim_token")),
+        error=_text(body.get("error")),
+        session_status=session_status
+        if isinstance(session_status, str) and session_status in SESSION_STATUSES
+        else None,
+        signal=_text(body.get("signal")),
+        caller=caller,
+    )
+
+
+def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, caller: Caller = ADMIN) -> GiveBack:
+    """Return what a body gives back. Raises Invalid without the claim's token: nobody else's claim may be meant."""
+    token = _text(body.get("claim_token"))
+    if token is None:
+        raise Invalid([Fault("missing", (*at, "claim_token"), "Field required")])
+    return GiveBack(storable(run_id), runner_id, token, _text(body.get("reason")), caller)
+
+
+def one_of_many(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report | GiveBack:
+    """Return one report of a list. Raises Invalid when it does not say of which run it is, or what."""
+    if not isinstance(body, dict):
+        raise Invalid([Fault("dict_type", at, "Should be an object")])
+    run_id = body.get("run_id")
+    if not isinstance(run_id, str):
+        raise Invalid([Fault("string_type", (*at, "run_id"), "Should be text")])
+    outcome = body.get("outcome")
+    if outcome == RELEASED:
+        return give_back_of(body, run_id, runner_id, at, caller)
+    if outcome not in tuple(Outcome):
+        known = ", ".join((*Outcome, RELEASED))
+        raise Invalid([Fault("literal_error", (*at, "outcome"), f"Should be one of {known}")])
+    return report_of(body, run_id, runner_id, Outcome(outcome), caller)
+
+
+def runner_id_of(body: Mapping[str, Any]) -> str:
+    """Return who reports. Raises Invalid when the body does not say."""
+    runner_id = body.get("runner_id")
+    if not isinstance(runner_id, str):
+        raise Invalid(
+            [Fault("string_type" if "runner_id" in body else "missing", ("body", "runner_id"), "Should be text")]
+        )
+    return storable(runner_id)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    return storable(value) if isinstance(value, str) else encode(value).decode()

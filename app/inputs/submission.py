@@ -1,0 +1,109 @@
+"""From the body of a submission to the run that ``submit_runs`` takes."""
+
+import hashlib
+import re
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from app.http.bodies import Fault, Invalid, Loc, TooLarge
+from app.http.problems import BadRequest, Forbidden
+from app.inputs.parameters import check_parameters
+from app.inputs.schemas import SESSION_ID, DemandsIn, SubmitRun, checked
+from models.claims.matching import Demands
+from models.core.callers import Caller, Role
+from models.core.ids import new_id
+from models.core.statuses import ExecutionMode, RunType
+from models.runs.submit import NewRun
+from runtime.settings import Settings
+
+_SESSION_ID: Final = re.compile(SESSION_ID)
+_NO_DEMANDS: Final = Demands()
+
+
+def new_run(
+    settings: Settings,
+    caller: Caller,
+    body: Any,
+    *,
+    model: type[SubmitRun] = SubmitRun,
+    key: str | None = None,
+    at: Loc = ("body",),
+) -> tuple[NewRun, int]:
+    """Return the run that a parsed body asks for, and its size in bytes; its ids are made here, before the first try.
+
+    Raises Invalid (422), TooLarge (413) or BadRequest (400).
+    """
+    asked = checked(model, body, at)
+    if asked.type == "resume_session":
+        if asked.session_id is None:
+            raise BadRequest("session_id is required for resume_session")
+    elif caller.role is Role.RUNNER and asked.parent_session_id is None:
+        # What it starts belongs to a tree that it holds, and so to that tree's owner.
+        raise Forbidden
+    elif asked.session_id is not None and not _SESSION_ID.fullmatch(asked.session_id):
+        message = "Should be 1 to 128 letters, digits or any of _ . : -"
+        raise Invalid([Fault("string_pattern_mismatch", (*at, "session_id"), message)])
+    parameters = orjson.dumps(asked.parameters)
+    if len(parameters) > settings.parameters_bytes:
+        raise TooLarge(f"parameters are larger than {settings.parameters_bytes} bytes")
+    check_parameters(asked.parameters)
+    scope = None if asked.scope is None else orjson.dumps(asked.scope)
+    moment = asked.not_before
+    run = NewRun(
+        run_id=new_id("run_"),
+        session_id=asked.session_id,
+        new_session_id=new_id("ses_"),
+        caller=caller,
+        type=RunType(asked.type),
+        parameters=parameters.decode(),
+        agent_name=asked.agent_name or None,
+        project_dir=asked.project_dir,
+        parent_session_id=asked.parent_session_id,
+        scope=None if scope is None else scope.decode(),
+        execution_mode=ExecutionMode(asked.execution_mode),
+        additional_demands=_demands(asked.additional_demands),
+        affinity=asked.affinity,
+        priority=asked.priority,
+        not_before=moment if isinstance(moment, datetime) else None,
+        delay_seconds=None if moment is None or isinstance(moment, datetime) else float(moment),
+        max_attempts=asked.max_attempts,
+        run_timeout_seconds=asked.run_timeout_seconds or _whole(settings.default_run_timeout_seconds),
+        no_match_timeout_seconds=asked.no_match_timeout_seconds or int(settings.no_match_timeout_seconds) or 1,
+        labels=asked.labels or {},
+        idempotency_key=key,
+        body_hash=None if key is None else _hash(body),
+    )
+    return run, len(parameters) + len(scope or b"") + 512
+
+
+def idempotency_key(value: str | None, loc: Loc) -> str | None:
+    """Return the key of a header or batch item, None when absent. Raises Invalid when it cannot be one."""
+    if not value:
+        return None
+    if len(value) > 255 or not value.isprintable():
+        raise Invalid([Fault("idempotency_key", loc, "Should be at most 255 printable characters")])
+    return value
+
+
+def _demands(asked: DemandsIn | None) -> Demands:
+    if asked is None:
+        return _NO_DEMANDS
+    # An empty text asks for nothing, as in the coordinator that clients know.
+    return Demands(
+        hostname=asked.hostname or None,
+        project_dir=asked.project_dir or None,
+        executor_profile=asked.executor_profile or None,
+        executor_type=asked.executor_type or None,
+        tags=tuple(asked.tags or ()),
+    )
+
+
+def _hash(body: Any) -> str:
+    """The same for two bodies that are the same when parsed."""
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, int(seconds))

@@ -1,0 +1,1 @@
+"""Drain, readiness and hang-ups of one web process."""

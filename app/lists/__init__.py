@@ -1,0 +1,1 @@
+"""Lists that are streamed page by page."""

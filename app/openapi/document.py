@@ -1,0 +1,122 @@
+"""/openapi.json beyond what FastAPI sees: bodies that we parse on our own, parameters of the query, the error shape."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.auth.permissions import ACCESS, NOBODY_ELSE
+
+REF: Final = "#/components/schemas/{model}"
+REFUSALS: Final = {
+    "401": "No credential was shown, or something that is none",
+    "403": "The credential was rejected, or its role may not do this",
+}
+TOO_MANY: Final = {"429": "More than the caller may do in a minute; see `Retry-After`"}
+
+_bodies: dict[str, type[BaseModel]] = {}
+
+
+def body(model: type[BaseModel], *, many: bool = False) -> dict[str, Any]:
+    """Describe the request body of a route that parses it on its own; ``many``: a list of them is taken too."""
+    _bodies[model.__name__] = model
+    one: dict[str, Any] = {"$ref": REF.format(model=model.__name__)}
+    schema = {"anyOf": [one, {"type": "array", "items": one, "maxItems": 1000}]} if many else one
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def query(parameters: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+    """Describe parameters of the query: name, JSON type, meaning."""
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": False, "description": meaning, "schema": {"type": kind}}
+            for name, kind, meaning in parameters
+        ]
+    }
+
+
+def fields(properties: Mapping[str, tuple[str, bool, str]]) -> dict[str, Any]:
+    """Describe a body that is read leniently: JSON type, whether it must be there, and meaning by name."""
+    schema = {
+        "type": "object",
+        "required": [name for name, (_, required, _) in properties.items() if required],
+        "properties": {name: {"type": kind, "description": meaning} for name, (kind, _, meaning) in properties.items()},
+    }
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+_PROBLEM: Final = {
+    "title": "Problem",
+    "description": "Every error: what was wrong, as text, object, or for 422 a list.",
+    "type": "object",
+    "required": ["detail"],
+    "properties": {
+        "detail": {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object"},
+                {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "type": {"type": "string"},
+                            "loc": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
+                            "msg": {"type": "string"},
+                        },
+                    },
+                },
+            ]
+        }
+    },
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Let the application describe itself with the bodies that it parses on its own."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            described = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            _, definitions = models_json_schema([(model, "validation") for model in _bodies.values()], ref_template=REF)
+            schemas = described.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions.get("$defs", {}))
+            schemas["Problem"] = _PROBLEM
+            _drop_guesses(described)
+            _add_refusals(described)
+            app.openapi_schema = described
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend what FastAPI describes
+
+
+def _add_refusals(described: dict[str, Any]) -> None:
+    """Add what endpoints answer once credentials are asked for: to callers without a good one, and beyond a limit."""
+    content = {"application/json": {"schema": {"$ref": REF.format(model="Problem")}}}
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            access = ACCESS.get(f"{method.upper()} {path}", NOBODY_ELSE)
+            if access.public:
+                continue
+            refusals = REFUSALS if access.counted is None else REFUSALS | TOO_MANY
+            for status, description in refusals.items():
+                operation["responses"].setdefault(status, {"description": description, "content": content})
+
+
+def _drop_guesses(described: dict[str, Any]) -> None:
+    """FastAPI says 422 of every route with a path parameter; ours take any text there."""
+    for methods in described["paths"].values():
+        for operation in methods.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for guess in ("HTTPValidationError", "ValidationError"):
+        described["components"]["schemas"].pop(guess, None)

@@ -1,0 +1,1 @@
+"""Parked polls and what wakes them."""

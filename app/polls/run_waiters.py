@@ -1,0 +1,79 @@
+"""Requests that wait for a run to end (``GET /runs/{id}?wait=``), watched together in one query."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from app.writes.attempts import Attempts, Unavailable
+from models.state.runs import Run, runs_ended
+from runtime import logs
+
+LOOK_SECONDS: Final = 0.5
+MOST_AT_ONCE: Final = 1000
+
+log = logs.log(__name__)
+
+
+class Waits:
+    """Who waits for which run. Nothing is asked of Postgres while nobody waits."""
+
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts = attempts
+        self._waiting: dict[str, set[asyncio.Future[Run | None]]] = {}
+        self._somebody = asyncio.Event()
+        self._nudged = asyncio.Event()
+
+    async def until_ended(self, run_id: str, seconds: float, gone: asyncio.Future[None]) -> Run | None:
+        """Return the run when it is terminal; None when the time is up or the client has hung up."""
+        ended: asyncio.Future[Run | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(run_id, set()).add(ended)
+        self._somebody.set()
+        try:
+            either: set[asyncio.Future[Any]] = {ended, gone}
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return ended.result() if ended.done() else None
+        finally:
+            others = self._waiting[run_id]
+            others.discard(ended)
+            if not others:
+                del self._waiting[run_id]
+
+    def hint(self, run_ids: Iterable[str]) -> None:
+        """Look at once if somebody waits for one of these runs: it may just have ended here."""
+        if self._waiting and any(run_id in self._waiting for run_id in run_ids):
+            self._nudged.set()
+
+    def give_up(self) -> None:
+        """End all waits now: the process drains."""
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def look_forever(self) -> None:
+        """Look every half second while somebody waits."""
+        while True:
+            if not self._waiting:
+                self._somebody.clear()
+                await self._somebody.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), LOOK_SECONDS * random.uniform(0.8, 1.0))
+            self._nudged.clear()
+            run_ids = list(self._waiting)
+            for first in range(0, len(run_ids), MOST_AT_ONCE):
+                await self._look(run_ids[first : first + MOST_AT_ONCE])
+
+    async def _look(self, run_ids: Sequence[str]) -> None:
+        try:
+            ended = await self._attempts.autocommit(runs_ended, run_ids)
+        except Unavailable:
+            return
+        except Exception:
+            log.exception("look for ended runs failed")
+            return
+        for run in ended:
+            for waiter in self._waiting.get(run.run_id, ()):
+                if not waiter.done():
+                    waiter.set_result(run)

@@ -1,0 +1,103 @@
+"""Wake-ups of parked polls: stops, leaves and newer registrations reach the instance that holds the poll at once."""
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from app.writes.attempts import Attempts, Unavailable
+from models.claims.parking import poll_holders
+from models.claims.poll_stops import Unheard
+from models.runners.leave import Left
+from models.runners.register import Registered
+from models.runs.report import Reported
+from models.runs.stop import Stopped
+from runtime import logs, metrics
+from runtime.redis_client import FAILED, async_client
+from runtime.settings import Settings
+from runtime.subscriptions import publish_rechecks_async
+
+PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
+
+# Runners that have something to be told, each with the instances that are known to hold polls of it.
+Told: TypeAlias = Mapping[str, frozenset[str]]
+
+log = logs.log(__name__)
+
+
+class PollWakeups:
+    """Wake-ups of one web process, sent after commits by one task: those of a time together, each instance's in one
+    message. A lost one costs a runner the time to the next re-check. This process's own polls need none.
+    """
+
+    def __init__(self, looks: Attempts, settings: Settings, instance: str) -> None:
+        self._looks = looks
+        self._client = async_client(settings.redis_url)
+        self._instance = instance
+        self._told: dict[str, frozenset[str]] = {}
+        self._due = asyncio.Event()
+
+    def send(self, told: Told) -> None:
+        """Wake the polls of these runners soon. Never blocks, never raises."""
+        for runner_id, instances in told.items():
+            self._told[runner_id] = self._told.get(runner_id, frozenset()) | instances
+            self._due.set()
+
+    async def send_forever(self) -> None:
+        """Tell the other instances that hold polls of the runners."""
+        failing = False
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            told, self._told = self._told, {}
+            try:
+                await self._publish(told)
+                failing = False
+                continue
+            except FAILED as error:
+                if not failing:
+                    log.warning("stops are left to the re-check", error=str(error))
+                failing = True
+            except Unavailable:
+                log.info("stops are left to the re-check", error="Postgres does not answer")
+            except Exception:
+                log.exception("stops are left to the re-check")
+            metrics.POLL_WAKEUPS.labels("failed").inc(len(told))
+            await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(*FAILED):
+            await self._client.aclose()
+
+    async def _publish(self, told: Told) -> None:
+        """Tell the instances that the commits named, then those where a poll was parked meanwhile."""
+        named: set[tuple[str, str]] = {(one, runner_id) for runner_id, instances in told.items() for one in instances}
+        await self._publish_to(named)
+        found = await self._looks.autocommit(poll_holders, list(told))
+        await self._publish_to({(one, runner_id) for one, ids in found.items() for runner_id in ids} - named)
+
+    async def _publish_to(self, pairs: Collection[tuple[str, str]]) -> None:
+        """Have instances re-check the polls of runners, given in pairs; this process's own polls need no message."""
+        holders: dict[str, list[str]] = {}
+        for instance, runner_id in sorted(pairs):
+            if instance != self._instance:
+                holders.setdefault(instance, []).append(runner_id)
+        await publish_rechecks_async(self._client, holders)
+        metrics.POLL_WAKEUPS.labels("sent").inc(sum(map(len, holders.values())))
+
+
+def told_runners(results: Sequence[Any]) -> dict[str, frozenset[str]]:
+    """Return the runners whose parked polls have something to be told after these results of verbs."""
+    told: dict[str, frozenset[str]] = {}
+    for result in results:
+        match result:
+            case Unheard(runner_id=runner_id) | Reported(told=str(runner_id)):
+                told.setdefault(runner_id, frozenset())
+            case Left(runner_id=runner_id, parked_at=instances) | Stopped(told=str(runner_id), parked_at=instances):
+                told[runner_id] = told.get(runner_id, frozenset()) | instances
+            case Registered(runner_id=runner_id, renumbered=True, parked_at=instances):
+                told[runner_id] = told.get(runner_id, frozenset()) | instances
+            case _:
+                pass
+    return told

@@ -1,0 +1,1 @@
+"""Transactions of the web: attempts, group commit, one queue per verb."""

@@ -1,0 +1,204 @@
+"""Tries at Postgres over one pool of connections (ARCHITECTURE, Verbs)."""
+
+import asyncio
+import functools
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from models.core.errors import CoordinatorError
+from runtime import logs, metrics
+from runtime.postgres import (
+    LOCK_TIMEOUT,
+    STATEMENT_TIMEOUT,
+    autocommit_async,
+    is_retryable,
+    is_unavailable,
+    sqlstate,
+    transaction_async,
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+T = TypeVar("T")
+P = ParamSpec("P")
+Work: TypeAlias = Callable[[Connection], T]
+Attempt: TypeAlias = Callable[[Work[T]], Awaitable[T]]
+Verb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | CoordinatorError]]
+
+TIMEOUTS: Final = frozenset({LOCK_TIMEOUT, STATEMENT_TIMEOUT})
+# A try in which Postgres goes on answering is given up after so many of the longest silences; that is no outage.
+LONGEST_ATTEMPT: Final = 5
+# Answers that arrived while this process itself stood still are read first.
+STOOD_STILL_SECONDS: Final = 0.5
+_HEARD: Final = "coordinator_heard"
+
+log = logs.log(__name__)
+
+
+class Unavailable(Exception):
+    """Postgres could not take this now; nothing was acknowledged, and the same call may be repeated."""
+
+    def __init__(self, retry_after: int = 1) -> None:
+        super().__init__("The database is not available")
+        self.retry_after = retry_after
+
+
+@dataclass(slots=True)
+class _Heard:
+    """Moment of the last word from Postgres in one try."""
+
+    at: float
+
+
+class Attempts:
+    """Tries at Postgres over one pool of connections: bounded in time, repeated once, never left half done.
+
+    ``on_contact`` hears after every try whether Postgres was there over this pool: readiness is made from it.
+    ``silence`` is longer than any statement may take (``runtime.postgres.longest_silence``): only a frozen server or
+    network says nothing for so many seconds. A slow statement is ended by Postgres itself, and is no outage.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, on_contact: Callable[[bool], None] = lambda _: None, *, silence: float = 12.0
+    ) -> None:
+        self._engine = engine
+        self._on_contact = on_contact
+        self._silence = silence
+        self._left_behind: set[asyncio.Future[Any]] = set()
+        event.listen(engine.sync_engine, "after_cursor_execute", _hear)
+
+    async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``work`` reads. Raises Unavailable when Postgres is away or too slow."""
+        return await self._in_time(self._together, lambda connection: work(connection, *args, **kwargs), name_of(work))
+
+    async def autocommit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``work`` does where each statement is a transaction of its own: one round trip each.
+
+        Raises Unavailable when Postgres is away or too slow, or what it wants is locked for too long.
+        """
+        return await self._in_time(self._alone, lambda connection: work(connection, *args, **kwargs), name_of(work))
+
+    async def write(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
+        """Results of a verb by ordinal, after its commit (promise 2).
+
+        The items carry their ids, so the repeat after a COMMIT whose answer was lost changes nothing. Raises
+        Unavailable, or the database's exception when one item is to blame.
+        """
+        return await self._twice(self._together, lambda connection: verb(connection, items), name_of(verb))
+
+    async def write_alone(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
+        """The same for a verb that changes everything in one statement: it commits itself, in one round trip."""
+        return await self._twice(self._alone, lambda connection: verb(connection, items), name_of(verb))
+
+    async def _in_time(self, attempt: Attempt[T], work: Work[T], name: str) -> T:
+        try:
+            return await self._twice(attempt, work, name)
+        except DBAPIError as fault:
+            if sqlstate(fault) in TIMEOUTS:
+                metrics.BATCH_TROUBLES.labels(name, "timed out").inc()
+                log.warning("timed out", work=name, error=line_of(fault))
+                raise Unavailable from fault
+            raise
+
+    async def _twice(self, attempt: Attempt[T], work: Work[T], name: str) -> T:
+        """A lost connection, deadlock or serialisation failure repeats the whole once."""
+        try:
+            return await self._bounded(attempt, work)
+        except Exception as fault:
+            if not _worth_another(fault):
+                raise
+            metrics.BATCH_TROUBLES.labels(name, "repeated").inc()
+            log.info("repeated", work=name, error=line_of(fault))
+        await asyncio.sleep(random.uniform(0.01, 0.05))
+        try:
+            return await self._bounded(attempt, work)
+        except Exception as fault:
+            if not _worth_another(fault):
+                raise
+            metrics.BATCH_TROUBLES.labels(name, "unavailable").inc()
+            log.warning("unavailable", work=name, error=line_of(fault))
+            raise Unavailable from fault
+
+    async def _bounded(self, attempt: Attempt[T], work: Work[T]) -> T:
+        """One try. A frozen Postgres does not even let a statement be cancelled: the try is left behind then."""
+        heard = _Heard(_now())
+        end = heard.at + LONGEST_ATTEMPT * self._silence
+        task = asyncio.ensure_future(attempt(_listening(work, heard)))
+        left = 1.0
+        try:
+            while not task.done() and left > 0:
+                left = min(heard.at + self._silence, end) - _now()
+                await asyncio.wait({task}, timeout=left if left > 0 else STOOD_STILL_SECONDS)
+        except asyncio.CancelledError:
+            self._leave_behind(task)
+            raise
+        if not task.done():
+            self._leave_behind(task)
+            self._on_contact(_now() < heard.at + self._silence)
+            raise Unavailable
+        fault = task.exception()
+        self._on_contact(fault is None or not is_unavailable(fault))
+        return task.result()
+
+    async def _together(self, work: Work[T]) -> T:
+        async with transaction_async(self._engine) as connection:
+            return await connection.run_sync(work)
+
+    async def _alone(self, work: Work[T]) -> T:
+        async with autocommit_async(self._engine) as connection:
+            return await connection.run_sync(work)
+
+    def _leave_behind(self, task: asyncio.Future[Any]) -> None:
+        self._left_behind.add(task)
+        task.add_done_callback(self._forget)
+        task.cancel()
+
+    def _forget(self, task: asyncio.Future[Any]) -> None:
+        self._left_behind.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+def _listening(work: Work[T], heard: _Heard) -> Work[T]:
+    """Return the work so that each answer of Postgres on its connection is noted, its connection being the first."""
+
+    def listen(connection: Connection) -> T:
+        heard.at = _now()
+        connection.info[_HEARD] = heard
+        return work(connection)
+
+    return listen
+
+
+def _hear(connection: Connection, *_: object) -> None:
+    heard = connection.info.get(_HEARD)
+    if heard is not None:
+        heard.at = _now()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _worth_another(fault: Exception) -> bool:
+    # A full pool is our own crowd, not an outage, but it may have passed.
+    return is_retryable(fault) or isinstance(fault, PoolTimeoutError)
+
+
+def name_of(work: Any) -> str:
+    """Return the name of a verb, however it was put together."""
+    while isinstance(work, functools.partial):
+        work = work.func
+    return str(getattr(work, "__name__", "verb"))
+
+
+def line_of(fault: BaseException) -> str:
+    """The first line of an error; the rest may quote what clients sent."""
+    return (str(fault).splitlines() or [type(fault).__name__])[0][:300]

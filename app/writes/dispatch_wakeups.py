@@ -1,0 +1,70 @@
+"""Which of the web's rings are sent: none for dispatch while nobody waits, since each of them wakes a worker."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from app.writes.attempts import Attempts, Unavailable
+from models.claims.parking import anyone_waits
+from runtime import logs
+from runtime.names import Actor
+
+# Somebody who was seen to wait is taken to wait on for so long, but looked for again once a second.
+WAITING_SECONDS: Final = 5.0
+LOOK_AGAIN_SECONDS: Final = 1.0
+
+log = logs.log(__name__)
+
+
+class Rings:
+    """The bells as the verbs ring them, after their commits (ARCHITECTURE, Dispatch).
+
+    A look that finds nobody can be believed: it comes after the commit, and a poll that was not parked by then claims
+    once more after it is (``models.claims.polls.claim_parked``), so it finds what was committed.
+    """
+
+    def __init__(self, looks: Attempts, ring: Callable[[Actor], None], holds_polls: Callable[[], bool]) -> None:
+        self._looks = looks
+        self._ring = ring
+        self._holds_polls = holds_polls
+        self._due = asyncio.Event()
+        self._owed = False
+        self._looked_at = self._waiting_until = float("-inf")
+
+    def ring(self, actor: Actor) -> None:
+        """Wake ``actor`` soon; dispatch only if a poll waits, here or elsewhere. Never blocks, never raises."""
+        if actor is not Actor.DISPATCH or self._holds_polls():
+            self._ring(actor)
+            return
+        now = asyncio.get_running_loop().time()
+        known = now < self._waiting_until
+        if known:
+            self._ring(actor)
+        else:
+            self._owed = True
+        if not known or now >= self._looked_at + LOOK_AGAIN_SECONDS:
+            self._due.set()
+
+    async def look_forever(self) -> None:
+        """Look whenever it has to be known, once for all rings of the meantime."""
+        now = asyncio.get_running_loop().time
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            owed, self._owed = self._owed, False
+            self._looked_at = now()
+            if not await self._somebody_waits():
+                self._waiting_until = float("-inf")
+                continue
+            self._waiting_until = now() + WAITING_SECONDS
+            if owed:
+                self._ring(Actor.DISPATCH)
+
+    async def _somebody_waits(self) -> bool:
+        try:
+            return await self._looks.autocommit(anyone_waits)
+        except Unavailable:
+            return True
+        except Exception:
+            log.exception("nobody knows whether a poll waits")
+            return True

@@ -1,0 +1,250 @@
+"""Group commit: what arrives while one transaction is under way rides together in the next (ARCHITECTURE, Verbs)."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from app.writes.attempts import TIMEOUTS, Attempts, Unavailable, Verb, line_of, name_of
+from models.core.errors import CoordinatorError, NotFound, Unstorable
+from runtime import logs, metrics
+from runtime.postgres import is_item_fault, sqlstate
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Twice as long as the last flush took, within these: a machine that is slow just now gets fewer, larger ones.
+SHORTEST_GATHER_SECONDS = 0.001
+LONGEST_GATHER_SECONDS = 0.04
+FOREIGN_KEY_VIOLATION = "23503"
+
+log = logs.log(__name__)
+
+
+def at_once() -> float:
+    """What is urgent gathers for no time of its own."""
+    return 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Rider(Generic[Item, Result]):
+    item: Item
+    size: int
+    answer: asyncio.Future[Result | CoordinatorError | Unavailable]
+    request: object | None = None
+
+
+class GroupCommit(Generic[Item, Result]):
+    """One verb's queue: at most one flush in flight, a lone item waits for nothing.
+
+    An item whose caller was cancelled still commits. ``after`` is called with the results of each commit when their
+    answers are on the way: bells are rung there. ``gather`` says how many seconds the next flush waits for company:
+    for what is not urgent. None: its items come many at a time and wait for no others. ``alone``: the verb changes
+    everything in one statement.
+    """
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        verb: Verb[Item, Result],
+        *,
+        after: Callable[[Sequence[Result | CoordinatorError]], None] = lambda _: None,
+        gather: Callable[[], float] | None = at_once,
+        alone: bool = False,
+        max_items: int = 256,
+        max_bytes: int = 4 * 1024**2,
+        max_waiting_bytes: int = 256 * 1024**2,
+    ) -> None:
+        self._write = attempts.write_alone if alone else attempts.write
+        self._verb = verb
+        self._name = name_of(verb)
+        self._after = after
+        self._gather = gather
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting: deque[_Rider[Item, Result]] = deque()
+        self._waiting_bytes = 0
+        self._flusher: asyncio.Task[None] | None = None
+        # Batches that are bisected, each with the requests whose later items wait for it.
+        self._bisecting: dict[asyncio.Task[None], set[object]] = {}
+
+    async def one(self, item: Item, size: int = 0) -> Result | CoordinatorError:
+        """Return the item's result after its commit. Raises Unavailable when Postgres could not take it."""
+        outcome = await self._board(item, size)
+        if isinstance(outcome, Unavailable):
+            raise outcome
+        return outcome
+
+    async def many(self, items: Iterable[tuple[Item, int]]) -> list[Result | CoordinatorError | Unavailable]:
+        """Results of items given with their sizes in bytes, by ordinal; they may ride in several transactions, which
+        are committed in the order of the items.
+        """
+        request = object()
+        return [await answer for answer in [self._board(item, size, request) for item, size in items]]
+
+    def soon(self, item: Item) -> None:
+        """Let the item ride without waiting for what becomes of it."""
+        self._board(item, 0)
+
+    async def close(self) -> None:
+        """Wait until everything that was accepted is decided."""
+        while self._flusher is not None or self._bisecting:
+            await asyncio.wait({*self._bisecting, *([self._flusher] if self._flusher else [])})
+
+    def _board(
+        self, item: Item, size: int, request: object | None = None
+    ) -> asyncio.Future[Result | CoordinatorError | Unavailable]:
+        answer: asyncio.Future[Result | CoordinatorError | Unavailable] = asyncio.get_running_loop().create_future()
+        if self._waiting_bytes + size > self._max_waiting_bytes:
+            answer.set_result(Unavailable())
+            return answer
+        self._waiting.append(_Rider(item, size, answer, request))
+        self._waiting_bytes += size
+        self._go_on()
+        return answer
+
+    def _go_on(self) -> None:
+        if self._flusher is None and self._waiting:
+            self._flusher = asyncio.create_task(self._flush_all())
+
+    async def _flush_all(self) -> None:
+        pause = 0.0
+        try:
+            while self._waiting:
+                pause = 0.0 if self._gather is None else max(self._gather(), pause)
+                if pause > 0 and len(self._waiting) < self._max_items:
+                    await asyncio.sleep(pause)
+                riders = self._take()
+                if not riders:
+                    # The end of a bisection goes on with them; what arrives meanwhile does not wait for it.
+                    break
+                begun = time.perf_counter()
+                await self._flush(riders)
+                # Those just answered together are about to come back together.
+                pause = _company(time.perf_counter() - begun) if len(riders) > 1 else 0.0
+        finally:
+            self._flusher = None
+
+    def _take(self) -> list[_Rider[Item, Result]]:
+        """Take the next batch; none while all that waits belongs to requests of which a batch is being bisected."""
+        riders: list[_Rider[Item, Result]] = []
+        passed: list[_Rider[Item, Result]] = []
+        size = 0
+        bisected = set[object]().union(*self._bisecting.values())
+        while self._waiting and len(riders) < self._max_items:
+            rider = self._waiting[0]
+            if rider.request in bisected:
+                passed.append(self._waiting.popleft())
+            elif not riders or size + rider.size <= self._max_bytes:
+                riders.append(self._waiting.popleft())
+                size += rider.size
+            else:
+                break
+        self._waiting.extendleft(reversed(passed))
+        self._waiting_bytes -= size
+        return riders
+
+    async def _flush(self, riders: list[_Rider[Item, Result]]) -> None:
+        """Commit the riders' items together; if one of them is to blame, find it without holding up the queue.
+
+        Later items of the same requests wait until it is found: what a request brings is committed in its order.
+        """
+        if await self._commit(riders):
+            return
+        task = asyncio.create_task(self._bisect(riders))
+        self._bisecting[task] = _requests(riders)
+        task.add_done_callback(self._bisected)
+
+    def _bisected(self, task: asyncio.Task[None]) -> None:
+        del self._bisecting[task]
+        self._go_on()
+
+    async def _commit(self, riders: list[_Rider[Item, Result]]) -> bool:
+        """Commit the items and tell the riders; False when one of several is to blame, and nothing was committed."""
+        begun = time.perf_counter()
+        try:
+            results = await self._write(self._verb, [rider.item for rider in riders])
+            self._one_each(riders, results)
+        except Unavailable as away:
+            self._settle(riders, [away] * len(riders))
+        except Exception as fault:  # noqa: BLE001 -- whatever it is, the riders must be told
+            if not is_item_fault(fault):
+                _fail(riders, fault)
+            elif len(riders) == 1:
+                log.warning("item failed alone", work=self._name, error=line_of(fault))
+                self._settle(riders, [_fault_of_one(fault)])
+            else:
+                metrics.BATCH_TROUBLES.labels(self._name, "bisected").inc()
+                return False
+        except BaseException:
+            self._settle(riders, [Unavailable()] * len(riders))
+            raise
+        else:
+            self._settle(riders, results)
+            try:
+                self._after(results)
+            except Exception:
+                log.exception("after a commit", work=self._name)
+            metrics.BATCH_ITEMS.labels(self._name).observe(len(riders))
+            metrics.BATCH_SECONDS.labels(self._name).observe(time.perf_counter() - begun)
+        return True
+
+    async def _bisect(self, riders: list[_Rider[Item, Result]]) -> None:
+        """Commit both halves. One that waits for a lock holds up none of the other half but its own request's items."""
+        middle = len(riders) // 2
+        first, second = riders[:middle], riders[middle:]
+        if await self._commit(first):
+            await self._commit_or_bisect(second)
+            return
+        requests = _requests(first)
+        free = [rider for rider in second if rider.request not in requests]
+        await asyncio.gather(self._bisect(first), self._commit_or_bisect(free))
+        await self._commit_or_bisect([rider for rider in second if rider.request in requests])
+
+    async def _commit_or_bisect(self, riders: list[_Rider[Item, Result]]) -> None:
+        if riders and not await self._commit(riders):
+            await self._bisect(riders)
+
+    def _one_each(self, riders: Sequence[Any], results: Sequence[Any]) -> None:
+        # Answers of other people's items would be worse than none; the items are safe to repeat.
+        if len(riders) != len(results):
+            raise RuntimeError(f"{self._name} gave {len(results)} results for {len(riders)} items")
+
+    @staticmethod
+    def _settle(
+        riders: Sequence[_Rider[Item, Result]], results: Sequence[Result | CoordinatorError | Unavailable]
+    ) -> None:
+        for rider, result in zip(riders, results, strict=True):
+            if not rider.answer.done():
+                rider.answer.set_result(result)
+
+
+def _requests(riders: Iterable[_Rider[Any, Any]]) -> set[object]:
+    return {rider.request for rider in riders} - {None}
+
+
+def _company(took: float) -> float:
+    return min(max(2 * took, SHORTEST_GATHER_SECONDS), LONGEST_GATHER_SECONDS)
+
+
+def _fail(riders: Sequence[_Rider[Any, Any]], fault: Exception) -> None:
+    log.error("verb failed", exc_info=fault)
+    for rider in riders:
+        if not rider.answer.done():
+            rider.answer.set_exception(fault)
+            # The caller may be gone; the log has it.
+            rider.answer.exception()
+
+
+def _fault_of_one(fault: Exception) -> CoordinatorError | Unavailable:
+    match sqlstate(fault):
+        case state if state == FOREIGN_KEY_VIOLATION:
+            # Its row was deleted between the verb's look and its insert.
+            return NotFound("session", "")
+        case state if state in TIMEOUTS:
+            return Unavailable()
+        case _:
+            return Unstorable("The database refuses a value of this request")

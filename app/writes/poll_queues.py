@@ -1,0 +1,24 @@
+"""The queues that carry a poll's steps."""
+
+from dataclasses import dataclass
+
+from app.writes.group_commit import GroupCommit
+from models.claims.claim import Ask
+from models.claims.delivery import Claim
+from models.claims.poll_stops import Unheard
+from models.claims.polls import PollAnswer
+from models.state.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class PollVerbs:
+    """The queues that polls ride in."""
+
+    answer: GroupCommit[Ask, PollAnswer]
+    tell: GroupCommit[Ask, PollAnswer]
+    claim: GroupCommit[Ask, PollAnswer]
+    recheck: GroupCommit[Ask, PollAnswer]
+    give_up: GroupCommit[str, list[Run]]
+    confirm: GroupCommit[Claim, Run]
+    release: GroupCommit[Claim, bool]
+    untell: GroupCommit[Unheard, Unheard]

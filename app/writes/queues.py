@@ -1,0 +1,189 @@
+"""The web's writes: one queue per verb, a second one for bulk requests, and the bell each of them rings."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from app.writes.attempts import Attempts, Verb
+from app.writes.group_commit import GroupCommit, at_once
+from app.writes.poll_queues import PollVerbs
+from models.claims.claim import Ask
+from models.claims.delivery import confirm_deliveries, release_claims
+from models.claims.poll_stops import tell_stops, untell
+from models.claims.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
+from models.core.errors import CoordinatorError
+from models.core.limits import Limits
+from models.feed.append import LeftOut, NewEvent, StoredEvent, append_events
+from models.runners.heartbeat import touch_runners
+from models.runners.leave import deregister_runners
+from models.runners.register import register_runners
+from models.runs.delete import delete_sessions
+from models.runs.give_back import give_back_runs
+from models.runs.report import Report, Reported, ReportResult, report_runs
+from models.runs.stop import Stopped, stop_runs, stop_sessions
+from models.runs.submit import submit_runs
+from models.sessions.bind import bind_sessions, patch_sessions, report_session_statuses
+from runtime import metrics
+from runtime.names import Actor
+from runtime.settings import Settings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# The re-check of all parked polls is one round trip, however many they are.
+ALL_POLLS = 1_000_000
+MOST_TOUCHES = 2_000
+# What is not urgent waits for company: beats and polls where nothing is to be had so long, ends of polls longer.
+SOON_SECONDS = 0.025
+LATER_SECONDS = 0.1
+
+
+class Verbs:
+    """Every change a request can make. ``ring`` is told after each commit that gave somebody something to do.
+
+    ``notify`` gets the results of commits that runners' parked polls may have to be told of.
+    """
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        settings: Settings,
+        limits: Limits,
+        ring: Callable[..., None],
+        notify: Callable[[Sequence[Any]], None],
+    ) -> None:
+        self._notify = notify
+        self._attempts = attempts
+        self._settings = settings
+        self._ring = ring
+        self._queues: list[GroupCommit[Any, Any]] = []
+        work = (Actor.DISPATCH, Actor.BROADCAST)
+        news = (Actor.BROADCAST,)
+        ends = (*work, Actor.CALLBACKS)
+        submit = partial(submit_runs, max_depth=limits.max_depth, most_demands=settings.demands_per_owner)
+        report = partial(report_runs, limits=limits)
+        self.submit = self._queue(submit, work)
+        self.submit_bulk = self._queue(submit, work, gather=None)
+        self.report = self._reporting(report)
+        self.report_bulk = self._reporting(report, gather=None)
+        self.give_back = self._queue(partial(give_back_runs, limits=limits), ends)
+        append: Verb[NewEvent, StoredEvent | LeftOut] = partial(append_events, run_events_max=settings.run_events_max)
+        self.append: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(append, news, alone=True)
+        self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(
+            append, news, gather=None, alone=True
+        )
+        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), news, count=self._stops)
+        self.stop_runs = self._queue(partial(stop_runs, limits=limits), news, count=self._stops)
+        self.bind = self._queue(bind_sessions, news)
+        self.patch = self._queue(patch_sessions, news)
+        self.delete = self._queue(delete_sessions, (*news, Actor.CALLBACKS))
+        self.session_status = self._queue(report_session_statuses, ends)
+        self.register = self._queue(partial(register_runners, limits=limits), ends, count=self._wakes)
+        self.deregister = self._queue(partial(deregister_runners, limits=limits), ends, count=self._wakes)
+        self.touch = self._queue(partial(touch_runners, limits=limits), (), gather=_soon, max_items=MOST_TOUCHES)
+        self.polls = PollVerbs(
+            answer=self._claiming("poll", partial(answer_polls, limits=limits), gathers=True),
+            tell=self._queue(tell_stops, (), alone=True),
+            claim=self._claiming("parked", partial(claim_parked, limits=limits)),
+            recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
+            give_up=self._queue(partial(give_up_polls, limits=limits), (), gather=_later),
+            confirm=self._queue(partial(confirm_deliveries, limits=limits), (), alone=True),
+            release=self._queue(release_claims, work),
+            untell=self._queue(untell, (), count=self._wakes),
+        )
+
+    async def close(self) -> None:
+        """Wait until everything that was accepted is decided."""
+        for queue in self._queues:
+            await queue.close()
+
+    def _wakes(self, results: Sequence[Any]) -> bool:
+        self._notify(results)
+        return True
+
+    def _stops(self, results: Sequence[Any]) -> bool:
+        """Wake the runners' polls at once; dispatch and parents only where a run has ended by the stop alone."""
+        self._notify(results)
+        if any(isinstance(result, Stopped) and result.ended for result in results):
+            self._ring(Actor.DISPATCH)
+            self._ring(Actor.CALLBACKS)
+        return True
+
+    def _claiming(
+        self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, gathers: bool = False
+    ) -> GroupCommit[Ask, PollAnswer]:
+        """A queue of polls, which tells the feed only when one got something, and dispatch when one was passed over.
+
+        With ``gathers`` the next ones wait for company while there is nothing to be had: most are parked then.
+        """
+        found = True
+
+        def count(results: Sequence[Any]) -> bool:
+            nonlocal found
+            answers = [result for result in results if isinstance(result, PollAnswer)]
+            if any(answer.passed_over for answer in answers):
+                self._ring(Actor.DISPATCH)
+            claimed = sum(len(answer.runs) for answer in answers)
+            found = claimed > 0
+            if claimed:
+                metrics.CLAIMS.labels(source).inc(claimed)
+            # A claim that was given back is news, too.
+            return claimed > 0 or any(answer.passed_over for answer in answers)
+
+        def gather() -> float:
+            return SOON_SECONDS if gathers and not found else 0.0
+
+        return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather, max_items=max_items)
+
+    def _reporting(
+        self, verb: Verb[Report, ReportResult], *, gather: Callable[[], float] | None = at_once
+    ) -> GroupCommit[Report, ReportResult]:
+        """A queue of reports, which rings for parents only when one of them may have something to hear, and for
+        dispatch only when there may be something new to give out.
+        """
+
+        def count(results: Sequence[Any]) -> bool:
+            self._notify(results)
+            if any(isinstance(result, Reported) and result.calls_back for result in results):
+                self._ring(Actor.CALLBACKS)
+            # One that was refused may have been the last word of a process that was to be stopped.
+            if any(not isinstance(result, Reported) or result.frees for result in results):
+                self._ring(Actor.DISPATCH)
+            return True
+
+        return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather)
+
+    def _queue(
+        self,
+        verb: Verb[Item, Result],
+        rings: Sequence[Actor],
+        *,
+        count: Callable[[Sequence[Any]], bool] = lambda _: True,
+        gather: Callable[[], float] | None = at_once,
+        max_items: int | None = None,
+        alone: bool = False,
+    ) -> GroupCommit[Item, Result]:
+        def after(results: Sequence[Result | CoordinatorError]) -> None:
+            if count(results):
+                for actor in rings:
+                    self._ring(actor)
+
+        queue = GroupCommit(
+            self._attempts,
+            verb,
+            after=after,
+            gather=gather,
+            alone=alone,
+            max_items=max_items or self._settings.group_commit_items,
+            max_bytes=self._settings.group_commit_bytes,
+        )
+        self._queues.append(queue)
+        return queue
+
+
+def _soon() -> float:
+    return SOON_SECONDS
+
+
+def _later() -> float:
+    return LATER_SECONDS

@@ -1,0 +1,58 @@
+"""Repeats calls of runners while Postgres is away: a report, bind or event is sent once (promise 5)."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from app.writes.attempts import Unavailable
+from runtime import metrics
+
+Result = TypeVar("Result")
+
+# Calls that take longer are counted as held.
+PROMPT_SECONDS: Final = 1.0
+
+
+async def held(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:
+    """Repeat ``call`` while Postgres is away, for a runner that sends each report once (promise 5).
+
+    Raises Unavailable after ``seconds``, or soon after ``give_up`` is set (the process must end).
+    """
+    end = asyncio.get_running_loop().time() + seconds
+    attempt = asyncio.ensure_future(call())
+    try:
+        await asyncio.wait({attempt}, timeout=min(PROMPT_SECONDS, seconds))
+        if attempt.done() and not isinstance(attempt.exception(), Unavailable):
+            return attempt.result()
+        metrics.REPORTS_HELD.inc()
+        try:
+            return await _held_on(attempt, call, end, give_up)
+        finally:
+            metrics.REPORTS_HELD.dec()
+    finally:
+        attempt.cancel()
+
+
+async def _held_on(
+    attempt: asyncio.Future[Result], call: Callable[[], Awaitable[Result]], end: float, give_up: asyncio.Event
+) -> Result:
+    now = asyncio.get_running_loop().time
+    ending = asyncio.ensure_future(give_up.wait())
+    pause = 0.1
+    try:
+        while True:
+            waited_for: set[asyncio.Future[Any]] = {attempt, ending}
+            await asyncio.wait(waited_for, timeout=max(0.0, end - now()), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                await asyncio.wait({attempt}, timeout=min(PROMPT_SECONDS, max(0.0, end - now())))
+            if not attempt.done():
+                raise Unavailable
+            if not isinstance(attempt.exception(), Unavailable) or ending.done() or now() + pause >= end:
+                return attempt.result()
+            await asyncio.wait({ending}, timeout=pause * random.uniform(0.7, 1.3))
+            pause = min(1.0, pause * 2)
+            attempt = asyncio.ensure_future(call())
+    finally:
+        attempt.cancel()
+        ending.cancel()

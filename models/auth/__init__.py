@@ -1,0 +1,1 @@
+"""API keys, tickets and the audit log."""

@@ -1,0 +1,192 @@
+"""API keys: made, found, revoked, and how every process notices a change of them.
+
+A token is ``crd_<12 hex>_<64 hex>``: the readable part, by which scanners and we find it, and 256 random bits.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from sqlalchemy import Connection, Row, text
+
+from models.auth.audit import Act, Done, record_acts
+from models.core.callers import Role
+from models.core.errors import NotFound
+
+PREFIX: Final = "crd_"
+TOKEN: Final = re.compile(r"(crd_[0-9a-f]{12})_([0-9a-f]{64})")
+# A key that is used all the time is written down as used at most so often.
+LAST_USED_SECONDS: Final = 60
+
+
+class Token(NamedTuple):
+    """A token taken apart: what is looked up, and what is compared."""
+
+    key_id: str
+    secret_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to be. ``expires_in`` in seconds from the database's now, None for never."""
+
+    key_id: str
+    secret_hash: str
+    role: Role
+    owner: str | None = None
+    name: str | None = None
+    expires_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is stored; ``lives_for`` is how many seconds it is still good, 0 when it is not, None for ever."""
+
+    key_id: str
+    secret_hash: str
+    role: Role
+    owner: str | None
+    name: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    lives_for: float | None
+
+
+FindResult: TypeAlias = Key | NotFound
+
+_COLUMNS = """
+    key_id, secret_hash, role, owner, name, created_at, expires_at, revoked_at, last_used_at,
+    CASE WHEN revoked_at IS NOT NULL THEN 0
+         WHEN expires_at IS NOT NULL
+         THEN greatest(CAST(extract(epoch FROM expires_at - clock_timestamp()) AS float), 0) END AS lives_for
+"""
+
+_ADD = text("""
+    INSERT INTO api_keys (key_id, secret_hash, role, owner, name, expires_at)
+    SELECT k.key_id, k.secret_hash, k.role, k.owner, k.name, now() + make_interval(secs => k.expires_in)
+    FROM unnest(CAST(:key_ids AS text[]), CAST(:hashes AS text[]), CAST(:roles AS text[]), CAST(:owners AS text[]),
+                CAST(:names AS text[]), CAST(:expires_in AS double precision[]))
+        AS k(key_id, secret_hash, role, owner, name, expires_in)
+    ORDER BY k.key_id
+    ON CONFLICT (key_id) DO NOTHING
+    RETURNING key_id, owner
+""")
+
+_FIND = text("SELECT" + _COLUMNS + "FROM api_keys WHERE key_id = ANY(CAST(:key_ids AS text[]))")
+
+_LIST = text("SELECT" + _COLUMNS + "FROM api_keys ORDER BY created_at, key_id")
+
+_REVOKE = text("""
+    UPDATE api_keys SET revoked_at = clock_timestamp()
+    WHERE key_id IN (
+        SELECT key_id FROM api_keys WHERE key_id = ANY(CAST(:key_ids AS text[])) AND revoked_at IS NULL
+        ORDER BY key_id FOR NO KEY UPDATE)
+    RETURNING key_id, owner
+""")
+
+# The row stays locked until the commit: whoever reads a number sees every change that it counts.
+_COUNT_CHANGE = text("UPDATE key_changes SET revision = revision + 1")
+
+_REVISION = text("SELECT revision FROM key_changes")
+
+_TOUCH = text("""
+    UPDATE api_keys SET last_used_at = clock_timestamp()
+    WHERE key_id IN (
+        SELECT key_id FROM api_keys
+        WHERE key_id = ANY(CAST(:key_ids AS text[]))
+          AND coalesce(last_used_at, '-infinity') < now() - make_interval(secs => :apart)
+        ORDER BY key_id FOR NO KEY UPDATE SKIP LOCKED)
+""")
+
+
+def mint_token() -> tuple[str, Token]:
+    """Return a new token, to be shown once, and what is kept of it."""
+    key_id = PREFIX + secrets.token_hex(6)
+    secret = secrets.token_hex(32)
+    return f"{key_id}_{secret}", Token(key_id, hash_secret(secret))
+
+
+def parse_token(token: str) -> Token | None:
+    """Return what the text says, None when it is no token of ours."""
+    found = TOKEN.fullmatch(token)
+    return None if found is None else Token(found[1], hash_secret(found[2]))
+
+
+def hash_secret(secret: str) -> str:
+    """Return what is stored of a secret: 256 random bits need no salt and no slow hash."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def is_secret(key: Key, token: Token) -> bool:
+    """Whether the token is the key's, compared in constant time."""
+    return hmac.compare_digest(key.secret_hash, token.secret_hash)
+
+
+def create_keys(conn: Connection, items: Sequence[NewKey], by: str) -> list[FindResult]:
+    """Store keys; from the first one on every process asks for credentials. Safe to repeat with the same ids.
+
+    ``by``: who answers for it in the audit log.
+    """
+    made = conn.execute(
+        _ADD,
+        {
+            "key_ids": [item.key_id for item in items],
+            "hashes": [item.secret_hash for item in items],
+            "roles": [item.role.value for item in items],
+            "owners": [item.owner for item in items],
+            "names": [item.name for item in items],
+            "expires_in": [item.expires_in for item in items],
+        },
+    ).all()
+    conn.execute(_COUNT_CHANGE)
+    record_acts(conn, [Done(Act.KEY_CREATED, by, key.key_id, key.owner) for key in made])
+    return find_keys(conn, [item.key_id for item in items])
+
+
+def revoke_keys(conn: Connection, key_ids: Sequence[str], by: str) -> list[FindResult]:
+    """Make keys worthless for ever; every process knows within 5 s. Safe to repeat. NotFound for an unknown id.
+
+    ``by``: who answers for it in the audit log.
+    """
+    revoked = conn.execute(_REVOKE, {"key_ids": list(key_ids)}).all()
+    if revoked:
+        conn.execute(_COUNT_CHANGE)
+        record_acts(conn, [Done(Act.KEY_REVOKED, by, key.key_id, key.owner) for key in revoked])
+    return find_keys(conn, key_ids)
+
+
+def find_keys(conn: Connection, key_ids: Sequence[str]) -> list[FindResult]:
+    """Return the keys by their ids, revoked and expired ones too. NotFound for an unknown id."""
+    found = {row.key_id: _as_key(row) for row in conn.execute(_FIND, {"key_ids": sorted(set(key_ids))})}
+    return [found.get(key_id) or NotFound("key", key_id) for key_id in key_ids]
+
+
+def list_keys(conn: Connection) -> list[Key]:
+    """Return all keys, oldest first."""
+    return [_as_key(row) for row in conn.execute(_LIST)]
+
+
+def key_revision(conn: Connection) -> int:
+    """Return how often keys were made or revoked; 0 when there was never one."""
+    return int(conn.execute(_REVISION).scalar_one())
+
+
+def touch_keys(conn: Connection, key_ids: Sequence[str]) -> list[None]:
+    """Note that the keys are in use, a key at most once a minute. Rows that are locked are passed over, and the commit
+    is not waited for.
+    """
+    conn.execute(text("SET LOCAL synchronous_commit = off"))
+    conn.execute(_TOUCH, {"key_ids": list(key_ids), "apart": LAST_USED_SECONDS})
+    return [None for _ in key_ids]
+
+
+def _as_key(row: Row[Any]) -> Key:
+    values = {field.name: getattr(row, field.name) for field in fields(Key)}
+    return Key(**values | {"role": Role(row.role)})

@@ -1,0 +1,1 @@
+"""Parents that are resumed with the results of their children."""

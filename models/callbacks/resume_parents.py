@@ -1,0 +1,219 @@
+"""Parents are resumed by what their children came to: one place, one run for all that waits (promise 2)."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, text
+
+from models.callbacks.texts import ChildResult, callback_prompt
+from models.claims.matching import ensure_profiles
+from models.core.callers import ADMIN
+from models.core.errors import CoordinatorError
+from models.core.ids import new_id
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.core.statuses import RunType, SessionStatus
+from models.runs.submit import NewRun, resume_demands, submit_runs
+from models.state.try_locks import hold_free
+
+# A run carries at most so many results and so much of them, as stored; a pass holds at most so much in memory.
+MOST_RESULTS: Final = 1000
+RUN_BYTES: Final = 8 << 20
+PASS_BYTES: Final = 32 << 20
+
+FREE: Final = frozenset({SessionStatus.IDLE, SessionStatus.FINISHED})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The resume runs of one pass, by parent; ``again`` when more parents may be due at once."""
+
+    runs: dict[str, str] = field(default_factory=dict)
+    again: bool = False
+
+
+# What came back with a run that never began waits for an occasion: another child's end, or a later start. One look at
+# each session (LIMIT keeps it so: joined, they would be read through).
+_DUE = text("""
+    WITH waiting AS MATERIALIZED (
+        SELECT c.parent_session_id, c.parent_incarnation, min(coalesce(c.returned_at, '-infinity')) AS since
+        FROM child_results c WHERE c.delivered_in IS NULL
+        GROUP BY c.parent_session_id, c.parent_incarnation
+    )
+    SELECT s.session_id FROM waiting w
+    CROSS JOIN LATERAL (
+        SELECT p.session_id, p.status, p.incarnation FROM sessions p WHERE p.session_id = w.parent_session_id LIMIT 1
+    ) s
+    WHERE s.incarnation = w.parent_incarnation AND s.status IN ('idle', 'finished')
+      AND (w.since = '-infinity'
+           OR EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id AND r.started_at > w.since))
+    LIMIT :most
+""")
+
+# The run that resumes a parent goes on with what its last one was: whose child, and who hears of its end.
+_PARENTS = text("""
+    SELECT s.session_id, s.hostname, s.executor_profile, s.next_run, g.session_id AS grandparent,
+        coalesce(last.execution_mode, 'sync') AS execution_mode
+    FROM sessions s
+    LEFT JOIN LATERAL (
+        SELECT r.parent_session_id, r.execution_mode, r.created_at FROM runs r
+        WHERE r.session_id = s.session_id ORDER BY r.session_seq DESC LIMIT 1
+    ) last ON true
+    LEFT JOIN sessions g ON g.session_id = last.parent_session_id AND g.created_at <= last.created_at
+        AND g.owner IS NOT DISTINCT FROM s.owner
+    WHERE s.session_id = ANY(CAST(:parents AS text[]))
+""")
+
+_HOLD_GRANDPARENTS = text("""
+    SELECT session_id FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))
+    ORDER BY session_id FOR UPDATE SKIP LOCKED
+""")
+
+_WAITING = text("""
+    SELECT w.* FROM sessions s
+    CROSS JOIN LATERAL (
+        SELECT c.child_run_id, c.parent_session_id, c.body_bytes, c.created_at,
+            c.returned_at IS NULL OR EXISTS (
+                SELECT 1 FROM runs r WHERE r.session_id = s.session_id AND r.started_at > c.returned_at) AS due,
+            EXISTS (SELECT 1 FROM runs k WHERE k.run_id = c.child_run_id AND k.owner IS DISTINCT FROM s.owner)
+                AS foreign_owner
+        FROM child_results c
+        WHERE c.parent_session_id = s.session_id AND c.parent_incarnation = s.incarnation AND c.delivered_in IS NULL
+        ORDER BY c.created_at, c.child_run_id LIMIT :most
+    ) w
+    WHERE s.session_id = ANY(CAST(:parents AS text[]))
+    ORDER BY w.parent_session_id, w.created_at, w.child_run_id
+""")
+
+_BODIES = text("""
+    SELECT child_run_id, child_session_id, outcome, CAST(body AS text) AS body FROM child_results
+    WHERE child_run_id = ANY(CAST(:children AS text[]))
+""")
+
+_DROP = text("""
+    DELETE FROM child_results WHERE child_run_id = ANY(CAST(:children AS text[])) AND delivered_in IS NULL
+""")
+
+_DELIVERED = text("""
+    UPDATE child_results c SET delivered_in = d.run_id, returned_at = NULL
+    FROM unnest(CAST(:children AS text[]), CAST(:runs AS text[])) AS d(child_run_id, run_id)
+    WHERE c.child_run_id = d.child_run_id AND c.delivered_in IS NULL
+""")
+
+
+def deliver_results(
+    conn: Connection,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    at_most: int = 100,
+) -> Delivered:
+    """Resume up to ``at_most`` parents that are idle or finished with all results that wait for them, one run each.
+
+    A result is delivered in the transaction that inserts the run which carries it, hence once, however many do this at
+    the same time. A run carries up to 1,000 results of 8 MiB together, at least one; the rest goes with the next run.
+    Parents that somebody else holds are left to the next pass. Results of another owner's children, which the version
+    before this one kept, are dropped.
+    """
+    due = conn.execute(_DUE, {"most": at_most}).scalars().all()
+    if not due:
+        return Delivered()
+    seen = {row.session_id: row for row in conn.execute(_PARENTS, {"parents": due})}
+    # Before any session is locked (ARCHITECTURE, Lock order); a parent whose affinity changes meanwhile is left out.
+    ensure_profiles(conn, [resume_demands(row) for row in seen.values()])
+    parents = _hold(conn, seen)
+    waiting = conn.execute(_WAITING, {"parents": list(parents), "most": MOST_RESULTS}).all() if parents else []
+    foreign = [row.child_run_id for row in waiting if row.foreign_owner]
+    if foreign:
+        conn.execute(_DROP, {"children": foreign})
+    chosen, left = choose(row for row in waiting if not row.foreign_owner)
+    runs = _submit(conn, {one: parents[one] for one in chosen}, _prompts(conn, chosen), limits)
+    pairs = [(child, runs[one]) for one, children in chosen.items() if one in runs for child in children]
+    conn.execute(_DELIVERED, {"children": [child for child, _ in pairs], "runs": [run_id for _, run_id in pairs]})
+    # Without progress whoever holds them is waited for by the tick, not by asking again at once.
+    return Delivered(runs, again=bool(runs) and (left or len(due) >= at_most))
+
+
+def _hold(conn: Connection, seen: Mapping[str, Row[Any]]) -> dict[str, Row[Any]]:
+    """Lock the parents that nobody holds, with their own parents; return those that still are as they were seen."""
+    held = hold_free(conn, session_ids=seen)
+    free = {
+        one: seen[one]
+        for one, row in held.sessions.items()
+        if row.status in FREE and not held.unfinished_of(one) and _affinity(row) == _affinity(seen[one])
+    }
+    above = {row.grandparent for row in free.values()} - {None}
+    ours = set(conn.execute(_HOLD_GRANDPARENTS, {"sessions": sorted(above)}).scalars()) if above else set()
+    return {one: row for one, row in free.items() if row.grandparent is None or row.grandparent in ours}
+
+
+def _affinity(session: Row[Any]) -> tuple[Any, ...]:
+    """What a resume takes over from its session, and whether a run came since."""
+    return session.hostname, session.executor_profile, session.next_run
+
+
+def choose(waiting: Iterable[Row[Any]]) -> tuple[dict[str, list[str]], bool]:
+    """Return which results go now, by parent in their order, and whether a parent was left for the next pass.
+
+    ``waiting`` is sorted by parent and age; a parent none of whose results is due gets nothing.
+    """
+    by_parent: dict[str, list[Row[Any]]] = {}
+    for row in waiting:
+        by_parent.setdefault(row.parent_session_id, []).append(row)
+    chosen: dict[str, list[str]] = {}
+    total = 0
+    for parent, rows in by_parent.items():
+        if not any(row.due for row in rows):
+            continue
+        if total >= PASS_BYTES:
+            return chosen, True
+        size = 0
+        chosen[parent] = []
+        for row in rows:
+            if chosen[parent] and size + row.body_bytes > RUN_BYTES:
+                break
+            chosen[parent].append(row.child_run_id)
+            size += row.body_bytes
+        total += size
+    return chosen, False
+
+
+def _prompts(conn: Connection, chosen: Mapping[str, Collection[str]]) -> dict[str, str]:
+    children = [child for children in chosen.values() for child in children]
+    rows = conn.execute(_BODIES, {"children": children}).all() if children else []
+    results = {row.child_run_id: ChildResult(row.child_session_id, row.outcome, row.body) for row in rows}
+    return {one: callback_prompt([results[child] for child in children]) for one, children in chosen.items()}
+
+
+def _submit(
+    conn: Connection,
+    parents: Mapping[str, Row[Any]],
+    prompts: Mapping[str, str],
+    limits: Limits,
+) -> dict[str, str]:
+    """Submit the resume run of each parent; returns their ids by parent."""
+    items = [_resume(row, prompts[one], limits) for one, row in parents.items()]
+    refused = _refused(conn, items, limits)
+    # A session that has become its own ancestor, by a resume of one above it, goes on alone.
+    alone = [replace(item, parent_session_id=None) for item in refused]
+    failed = {item.run_id for item in _refused(conn, alone, limits)}
+    return {item.own_session: item.run_id for item in items if item.run_id not in failed}
+
+
+def _refused(conn: Connection, items: Sequence[NewRun], limits: Limits) -> list[NewRun]:
+    results = submit_runs(conn, items, max_depth=limits.max_depth) if items else []
+    return [item for item, result in zip(items, results, strict=True) if isinstance(result, CoordinatorError)]
+
+
+def _resume(parent: Row[Any], prompt: str, limits: Limits) -> NewRun:
+    return NewRun(
+        run_id=new_id("run_"),
+        session_id=parent.session_id,
+        new_session_id=parent.session_id,
+        caller=ADMIN,
+        type=RunType.RESUME,
+        parameters=json.dumps({"prompt": prompt}, ensure_ascii=False, separators=(",", ":")),
+        parent_session_id=parent.grandparent,
+        execution_mode=parent.execution_mode,
+        no_match_timeout_seconds=limits.no_match_timeout,
+    )

@@ -1,0 +1,65 @@
+"""The prompts by which parents hear of their children (PROTOCOL, Parents and children): text from rows, no SQL."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.core.statuses import RunStatus
+from models.core.storable_text import storable
+
+NO_RESULT = "(No result available)"
+STOPPED = "Session was manually stopped"
+UNKNOWN = "Unknown error"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildResult:
+    """How a child's run ended. ``body`` is JSON text: the frame of its result event, or ``{"error": …}``."""
+
+    session_id: str
+    outcome: str
+    body: str
+
+    @property
+    def status(self) -> str:
+        """A parent is told of two: completed, or failed."""
+        return "completed" if self.outcome == RunStatus.COMPLETED else "failed"
+
+    @property
+    def text(self) -> str:
+        """The result or the error, as it stands in the prompt; what no client could submit is U+FFFD."""
+        if self.outcome == RunStatus.STOPPED:
+            return STOPPED
+        body = json.loads(self.body)
+        if self.outcome == RunStatus.FAILED:
+            return storable(body["error"] or UNKNOWN)
+        event = body.get("data", {})
+        data, text = event.get("result_data"), event.get("result_text")
+        if data is None and isinstance(text, str):
+            return storable(text) or NO_RESULT
+        written = data if data is not None else text
+        return NO_RESULT if written is None else json.dumps(written, indent=2)
+
+
+def callback_prompt(results: Sequence[ChildResult]) -> str:
+    """Return the prompt that tells a parent of these results: one, or several together in their order."""
+    if len(results) > 1:
+        told = "\n\n---\n\n".join(
+            f"### Child: {one.session_id} (status: {one.status})\n\n{one.text}" for one in results
+        )
+        return (
+            f'<agent-callback type="aggregated" count="{len(results)}">\n{told}\n</agent-callback>\n\n'
+            "Please continue with the orchestration based on these results."
+        )
+    (one,) = results
+    completed = one.status == "completed"
+    title = "Child Result" if completed else "Error"
+    request = (
+        "Please continue with the orchestration based on this result."
+        if completed
+        else "Please handle this failure and continue with the orchestration."
+    )
+    return (
+        f'<agent-callback session="{one.session_id}" status="{one.status}">\n## {title}\n\n{one.text}\n'
+        f"</agent-callback>\n\n{request}"
+    )

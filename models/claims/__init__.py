@@ -1,0 +1,1 @@
+"""Claims: which runner gets which run, through polls and dispatch."""

@@ -1,0 +1,367 @@
+"""The one matchmaker: which waiting asks get which ready runs, for polls and for dispatch alike (promise 1).
+
+Candidates are read without locks, and only the runs that are assigned are locked, with SKIP LOCKED.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from models.claims.ageing import AGED_CANDIDATES
+from models.claims.matching import Offer, match_sets
+from models.claims.watermarks import HIGHEST, LOWEST, Stretch, floors
+from models.core.ids import uuid7
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.state.events_outbox import record_events, run_updated
+from models.state.runs import RUN_COLUMNS, Run, as_run, returning_runs
+
+
+@dataclass(slots=True)
+class Ask:
+    """One poll that wants runs: up to ``wanted`` of them for ``runner_id``; ``instance`` is who holds the poll.
+
+    ``subject``: who asks, and must have made the runner's registration; None for an admin. ``offer`` is what the runner
+    offered when the poll was parked, ``registered_at`` the moment from which the process at the other end was the
+    runner.
+    """
+
+    poll_id: str
+    runner_id: str
+    wanted: int
+    instance: str
+    subject: str | None = None
+    offer: Offer | None = None
+    registered_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Seeker:
+    """An ask with its registration's offer: what the matchmaker works on. ``claimed_by``: whose claim it makes, the
+    owner of the registration or, where that has none, who asks.
+    """
+
+    ask: Ask
+    offer: Offer
+    capacity: int | None
+    claimed_by: str | None = None
+    left: int = 0
+    matches: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class Promised:
+    """The seekers that would get a run, the candidates they would choose from, and whether more could get one after.
+
+    ``next_after``: the poll behind which the next page of parked polls begins; empty when there is none.
+    """
+
+    seekers: list[Seeker] = field(default_factory=list)
+    candidates: Sequence[Row[Any]] = ()
+    more: bool = False
+    next_after: str = ""
+
+
+@dataclass(slots=True)
+class Assigned:
+    """What the matchmaker gave: claims by poll id, and whether it skipped a locked run while an ask stayed empty."""
+
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    ring_again: bool = False
+
+
+# One index probe per stretch of the queues that the askers may take from, whatever stands in those that they may not.
+_CANDIDATES = text("""
+    SELECT c.run_id, c.profile_id, c.priority, c.not_for
+    FROM unnest(CAST(:profiles AS bigint[]), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),
+                CAST(:floors AS text[])) AS p(profile_id, low, high, floor)
+    CROSS JOIN LATERAL (
+        (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
+         WHERE p.floor IS NULL AND r.profile_id = p.profile_id AND r.priority BETWEEN p.low AND p.high
+           AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
+         ORDER BY r.priority DESC, r.run_id LIMIT :most)
+        UNION ALL
+        -- priority as an equality, so that the floor is where the index scan begins
+        (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
+         WHERE r.profile_id = p.profile_id AND r.priority = p.low AND r.run_id >= p.floor
+           AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
+         ORDER BY r.run_id LIMIT :most)
+    ) c
+    ORDER BY c.priority DESC, c.run_id LIMIT :most
+""")
+
+_LOCK_CAPACITY = text("""
+    SELECT runner_id, capacity FROM runners
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND capacity IS NOT NULL
+    ORDER BY runner_id FOR NO KEY UPDATE
+""")
+
+_IN_HAND = text("""
+    SELECT runner_id, count(*) AS in_hand FROM runs
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND status IN ('claimed', 'running', 'stopping')
+    GROUP BY runner_id
+""")
+
+# MATERIALIZED keeps the planner from locking more rows than are assigned; SKIP LOCKED leaves a run to whoever is first.
+_TAKE = returning_runs("""
+    WITH given AS (
+        SELECT * FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[]), CAST(:polls AS text[]),
+                             CAST(:runners AS text[]), CAST(:registrations AS bigint[]),
+                             CAST(:claimants AS text[]))
+            AS g(run_id, claim_token, claim_poll_id, runner_id, registration, claimed_by)
+    ), picked AS MATERIALIZED (
+        SELECT r.run_id FROM runs r
+        WHERE r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = 'pending' AND r.ready
+        ORDER BY r.run_id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE runs r
+    SET status = 'claimed', ready = false, claim_token = g.claim_token, claim_poll_id = g.claim_poll_id,
+        runner_id = g.runner_id, registration = g.registration, claimed_by = g.claimed_by,
+        claimed_by_registration = g.registration, claimed_at = clock_timestamp(),
+        delivered_at = CASE WHEN :delivered THEN clock_timestamp() END,
+        claim_deadline_at = clock_timestamp() + make_interval(secs =>
+            CASE WHEN :delivered THEN CAST(:start_timeout AS float) ELSE CAST(:claim_timeout AS float) END),
+        unheld_beats = 0
+    FROM picked JOIN given g USING (run_id)
+    WHERE r.run_id = picked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = 'pending' AND r.ready
+""")
+_TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
+
+
+# Parked polls are looked at every two seconds, and offer the same each time.
+_offer = lru_cache(maxsize=20_000)(Offer)
+
+
+def offer_of(runner: Row[Any]) -> Offer:
+    """Return what a runner's registration offers, by its row."""
+    return _offer(
+        runner.registration,
+        runner.hostname,
+        runner.project_dir,
+        runner.executor_profile,
+        runner.executor_type,
+        frozenset(runner.tags),
+        runner.require_matching_tags,
+    )
+
+
+def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
+    """Return the ask together with what its runner's current registration offers."""
+    return Seeker(ask, offer_of(runner), runner.capacity, ask.subject if runner.owner is None else runner.owner)
+
+
+def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | None = None) -> None:
+    """Put into each seeker which profiles it satisfies and how many runs it still wants."""
+    sets = match_sets(conn)
+    sets.refresh(conn, newest_profile)
+    for one in seekers:
+        one.left = one.ask.wanted
+        one.matches = sets.of(one.offer)
+
+
+def promise(
+    conn: Connection,
+    seekers: Sequence[Seeker],
+    most: int,
+    newest_profile: int | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Promised:
+    """Return who would get a run now, without locking anything.
+
+    Asked first, so that of thousands of waiting polls only those are locked for which there is something.
+    """
+    equip(conn, seekers, newest_profile)
+    limited = sorted({one.ask.runner_id for one in seekers if one.capacity is not None})
+    rooms = {one.ask.runner_id: one.capacity for one in seekers if one.capacity is not None}
+    if limited:
+        for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
+            rooms[row.runner_id] -= row.in_hand
+    hungry = [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]
+    if not hungry:
+        return Promised()
+    rows = _candidates(conn, _satisfied(hungry), (), most, limits)
+    plan, _ = _assign(rows, hungry, rooms)
+    chosen = {one.ask.poll_id: one for _, one in plan}
+    for one in chosen.values():
+        one.left = one.ask.wanted
+    # A pass that gives nothing out leaves everything as it was: another one at once would do the same, for ever.
+    return Promised(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(hungry))
+
+
+def may_take(
+    conn: Connection,
+    offers: Sequence[Offer],
+    most: int,
+    newest_profile: int,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[bool]:
+    """Return for each offer whether one of the ``most`` best ready runs is of a profile that it satisfies.
+
+    Nothing is locked, and nothing else is looked at: it is less than a promise, for many at once.
+    """
+    sets = match_sets(conn)
+    sets.refresh(conn, newest_profile)
+    matches = [sets.of(offer) for offer in offers]
+    satisfied = frozenset[int]().union(*matches)
+    ready = {row.profile_id for row in _candidates(conn, satisfied, (), most, limits)} if satisfied else set()
+    return [not ready.isdisjoint(one) for one in matches]
+
+
+def claim_runs(
+    conn: Connection,
+    seekers: Sequence[Seeker],
+    *,
+    delivered: bool,
+    limits: Limits = DEFAULT_LIMITS,
+    newest_profile: int | None = None,
+    candidates: Sequence[Row[Any]] = (),
+) -> Assigned:
+    """Give ready runs to the seekers, best priority first, oldest first among equals; each run to one of them.
+
+    ``delivered`` is True when the claim's own request will answer with it; ``newest_profile``, where known, saves a
+    look for newer ones, and ``candidates`` of ``promise`` the first look at the queues. Any number of processes may do
+    this at once: a run locked by another is passed over, and nobody is left empty while a run he may take is pending,
+    but for ``ring_again``, which says that a passed-over run may have come free again.
+    """
+    assigned = Assigned()
+    if not seekers:
+        return assigned
+    if not candidates:
+        equip(conn, seekers, newest_profile)
+    rooms = _rooms(conn, seekers)
+    passed: set[str] = set()
+    given: dict[str, tuple[str, Run]] = {}
+    while hungry := [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]:
+        most = sum(one.left for one in hungry) + 8
+        rows = candidates or _candidates(conn, _satisfied(hungry), passed, most, limits)
+        if not rows:
+            break
+        candidates = ()
+        plan, barred = _assign(rows, hungry, rooms)
+        passed.update(barred, (run_id for run_id, _ in plan))
+        taken = _take(conn, plan, delivered=delivered, limits=limits)
+        floors(conn).count((row.profile_id, row.priority) for row in rows if row.run_id in taken)
+        for run_id, one in plan:
+            if run_id in taken:
+                given[run_id] = (one.ask.poll_id, taken[run_id])
+            else:
+                one.left += 1
+                if one.ask.runner_id in rooms:
+                    rooms[one.ask.runner_id] += 1
+                assigned.ring_again = True
+    assigned.ring_again = assigned.ring_again and any(one.left == one.ask.wanted > 0 for one in seekers)
+    for _, (poll_id, run) in sorted(given.items()):
+        assigned.runs.setdefault(poll_id, []).append(run)
+    record_events(conn, [run_updated(run) for _, run in given.values()])
+    return assigned
+
+
+def _rooms(conn: Connection, seekers: Sequence[Seeker]) -> dict[str, int]:
+    """Return how many more runs each runner with a capacity may take; its row stays locked, so the count holds."""
+    limited = sorted({one.ask.runner_id for one in seekers if one.capacity is not None})
+    if not limited:
+        return {}
+    rooms = {row.runner_id: row.capacity for row in conn.execute(_LOCK_CAPACITY, {"runner_ids": limited})}
+    for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
+        if row.runner_id in rooms:
+            rooms[row.runner_id] -= row.in_hand
+    return rooms
+
+
+def _satisfied(seekers: Sequence[Seeker]) -> frozenset[int]:
+    return frozenset[int]().union(*(one.matches for one in seekers))
+
+
+def _candidates(
+    conn: Connection,
+    satisfied: Collection[int],
+    passed: Collection[str],
+    most: int,
+    limits: Limits,
+) -> Sequence[Row[Any]]:
+    """Return the best ready runs of these profiles, without locks; below the floors only if there is nothing above
+    them.
+    """
+    ageing = limits.priority_ageing
+    profiles = sorted(satisfied)
+    known = floors(conn)
+    known.refresh(conn)
+    stretches = known.stretches(profiles)
+    rows = _read(conn, stretches, passed, most, ageing)
+    if rows or len(stretches) == len(profiles):
+        return rows
+    return _read(conn, [Stretch(profile_id, LOWEST, HIGHEST) for profile_id in profiles], passed, most, ageing)
+
+
+def _read(
+    conn: Connection,
+    stretches: Sequence[Stretch],
+    passed: Collection[str],
+    most: int,
+    ageing: float,
+) -> Sequence[Row[Any]]:
+    values: dict[str, Any] = {
+        "profiles": [one.profile_id for one in stretches],
+        "lows": [one.low for one in stretches],
+        "highs": [one.high for one in stretches],
+        "floors": [one.floor for one in stretches],
+        "passed": list(passed),
+        "most": most,
+    }
+    if ageing > 0:
+        return conn.execute(AGED_CANDIDATES, values | {"ageing": ageing}).all()
+    return conn.execute(_CANDIDATES, values).all()
+
+
+def _assign(
+    candidates: Sequence[Row[Any]],
+    hungry: Sequence[Seeker],
+    rooms: dict[str, int],
+) -> tuple[list[tuple[str, Seeker]], list[str]]:
+    """Go through the candidates in order and give each to the first hungry seeker that may have it.
+
+    Returns the plan and the runs that none of the seekers that are still hungry may have.
+    """
+    by_profile = {
+        profile_id: [one for one in hungry if profile_id in one.matches]
+        for profile_id in {row.profile_id for row in candidates}
+    }
+    plan: list[tuple[str, Seeker]] = []
+    barred: list[str] = []
+    for row in candidates:
+        takers = [one for one in by_profile[row.profile_id] if one.left > 0 and rooms.get(one.ask.runner_id, 1) > 0]
+        by_profile[row.profile_id] = takers
+        taker = next((one for one in takers if one.offer.registration not in (row.not_for or ())), None)
+        if taker is not None:
+            taker.left -= 1
+            if taker.ask.runner_id in rooms:
+                rooms[taker.ask.runner_id] -= 1
+            plan.append((row.run_id, taker))
+        elif takers:
+            barred.append(row.run_id)
+    return plan, barred
+
+
+def _take(conn: Connection, plan: Sequence[tuple[str, Seeker]], *, delivered: bool, limits: Limits) -> dict[str, Run]:
+    if not plan:
+        return {}
+    rows = conn.execute(
+        _TAKE_RUNS,
+        {
+            "run_ids": [run_id for run_id, _ in plan],
+            "tokens": [uuid7() for _ in plan],
+            "polls": [one.ask.poll_id for _, one in plan],
+            "runners": [one.ask.runner_id for _, one in plan],
+            "registrations": [one.offer.registration for _, one in plan],
+            "claimants": [one.claimed_by for _, one in plan],
+            "delivered": delivered,
+            "claim_timeout": limits.claim_timeout,
+            "start_timeout": limits.start_timeout,
+        },
+    )
+    return {row.run_id: as_run(row) for row in rows}

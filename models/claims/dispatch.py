@@ -1,0 +1,102 @@
+"""One pass of a worker over the parked polls of all instances: for whom there is a run, and giving it."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, text
+
+from models.claims.claim import Ask, Promised, Seeker, claim_runs, promise, seeker
+from models.claims.parking import unpark_polls
+from models.core.limits import DEFAULT_LIMITS, Limits
+
+SEEN_SECONDS: Final = 5
+# Parked polls read by one statement. All of them are read page by page, so none is beyond the reach of a pass.
+POLLS_A_PAGE: Final = 20_000
+
+
+@dataclass(slots=True)
+class Assignment:
+    """A claim that a worker made for a poll that another process holds."""
+
+    poll_id: str
+    run_id: str
+    claim_token: str
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """Assignments of one dispatch pass by the instance that holds the poll; ``again``: another pass is due."""
+
+    by_instance: dict[str, list[Assignment]] = field(default_factory=dict)
+    again: bool = False
+
+
+# The page is read first, by its index, whatever share of it is of use: else each page would cost all parked polls.
+# The first columns say where it ended, also when none of its polls may be given anything.
+_WAITING = text("""
+    WITH page AS MATERIALIZED (
+        SELECT poll_id, runner_id, registration, instance, wanted, subject, seen_at FROM waiting_polls
+        WHERE poll_id > :after ORDER BY poll_id LIMIT :most
+    )
+    SELECT p.length, p.last, (SELECT max(profile_id) FROM demand_profiles) AS newest_profile,
+        w.poll_id, w.runner_id, w.instance, w.wanted, w.subject, n.owner, n.registration, n.hostname, n.project_dir,
+        n.executor_profile, n.executor_type, n.tags, n.require_matching_tags, n.capacity
+    FROM (SELECT count(*) AS length, max(poll_id) AS last FROM page) p
+    LEFT JOIN (page w JOIN runners n ON n.runner_id = w.runner_id AND n.registration = w.registration
+               AND n.left_at IS NULL AND n.leave_requested_at IS NULL AND n.lost_at IS NULL)
+        ON w.seen_at > now() - make_interval(secs => :seen)
+    ORDER BY w.poll_id
+""")
+
+_HOLD_SOME = text("""
+    SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[]))
+    ORDER BY poll_id FOR UPDATE SKIP LOCKED
+""")
+
+
+def promise_waiting(
+    conn: Connection,
+    limit: int = 500,
+    *,
+    after: str = "",
+    page: int = POLLS_A_PAGE,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Promised:
+    """Return the polls of one page that would get a run now; nothing is locked.
+
+    Pages hold the polls seen in the last 5 s by any instance, oldest first, behind the poll ``after``; ``next_after``
+    of the answer leads to the next one, and is empty when this page was the last.
+    """
+    rows = conn.execute(_WAITING, {"seen": SEEN_SECONDS, "after": after, "most": page}).all()
+    waiting = [_seeker(row) for row in rows if row.poll_id]
+    newest_profile = rows[0].newest_profile or 0
+    promised = promise(conn, waiting, limit, newest_profile, limits=limits) if waiting else Promised()
+    if rows[0].length >= page:
+        promised.next_after = rows[0].last
+        # The runs that are left may suit polls of the next page only; a pass that assigns nothing asks for no other.
+        promised.more = promised.more or bool(promised.seekers)
+    return promised
+
+
+def _seeker(row: Row[Any]) -> Seeker:
+    return seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance, row.subject), row)
+
+
+def dispatch_promised(conn: Connection, promised: Promised, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
+    """Give ready runs to the polls they were promised to; what was assigned is delivered by the instance (Dispatch).
+
+    A poll that has ended meanwhile, or that its own process looks after at this moment, is left out.
+    """
+    done = Dispatched(again=promised.more)
+    if not promised.seekers:
+        return done
+    held = set(conn.execute(_HOLD_SOME, {"polls": [one.ask.poll_id for one in promised.seekers]}).scalars())
+    seekers = {one.ask.poll_id: one for one in promised.seekers if one.ask.poll_id in held}
+    assigned = claim_runs(conn, list(seekers.values()), delivered=False, limits=limits, candidates=promised.candidates)
+    if assigned.runs:
+        unpark_polls(conn, assigned.runs)
+    for poll_id, claimed in assigned.runs.items():
+        letters = done.by_instance.setdefault(seekers[poll_id].ask.instance, [])
+        letters += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
+    done.again = done.again or assigned.ring_again or len(held) < len(promised.seekers)
+    return done

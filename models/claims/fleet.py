@@ -1,0 +1,201 @@
+"""The live registrations, and which demand profiles one of them satisfies: kept by a process from pass to pass.
+
+Read by expiry alone, one pass at a time. Each pass compares with the rows as they are, so nothing missed stays wrong.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, text
+
+from models.claims.claim import offer_of
+from models.claims.matching import PROPERTIES, Demands, Offer, demands_of
+
+# So many offers are compared with demands in one pass, some 0.3 s: the rest of the profiles is left to the next one.
+MOST_COMPARISONS = 500_000
+TAG = "tag"
+
+Value = tuple[str, str]
+
+# Live: registered, not left, not about to leave, not lost; the same runners are given runs by models.claims.polls.
+_LOOK = text("""
+    SELECT ARRAY(SELECT registration FROM runners
+                 WHERE left_at IS NULL AND lost_at IS NULL AND leave_requested_at IS NULL AND leave_told_at IS NULL)
+            AS live,
+        ARRAY(SELECT profile_id FROM demand_profiles) AS profiles,
+        ARRAY(SELECT profile_id FROM demand_profiles WHERE unmatched_since IS NOT NULL) AS unmatched
+""")
+
+_OFFERS = text("""
+    SELECT registration, hostname, project_dir, executor_profile, executor_type, tags, require_matching_tags
+    FROM runners WHERE registration = ANY(CAST(:registrations AS bigint[]))
+""")
+
+_DEMANDS = text("""
+    SELECT profile_id, hostname, project_dir, executor_profile, executor_type, tags
+    FROM demand_profiles WHERE profile_id = ANY(CAST(:profiles AS bigint[]))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Profiles whose row says otherwise than the registrations: matched ones shown as unmatched, and the reverse."""
+
+    matched: list[int]
+    unmatched: list[int]
+
+
+class Fleet:
+    """The offers of live registrations by what they offer, and for each profile one of them that satisfies it.
+
+    A profile is looked at again only when that one is gone, or while it has none and others have come.
+    """
+
+    def __init__(self) -> None:
+        self._offers: dict[int, Offer] = {}
+        self._offering: defaultdict[Value, set[int]] = defaultdict(set)
+        self._demands: dict[int, Demands] = {}
+        self._witness: dict[int, int | None] = {}
+        self._open: dict[int, AbstractSet[int] | None] = {}
+        self._left = 0
+        self.excluded_from = 0
+
+    def refresh(self, conn: Connection) -> Differences:
+        """Read which registrations are live and which profiles there are, and return what is stored otherwise."""
+        look = conn.execute(_LOOK).one()
+
+        def offers(registrations: Collection[int]) -> dict[int, Offer]:
+            rows = conn.execute(_OFFERS, {"registrations": list(registrations)})
+            return {row.registration: offer_of(row) for row in rows}
+
+        def demands(profile_ids: Collection[int]) -> dict[int, Demands]:
+            rows = conn.execute(_DEMANDS, {"profiles": list(profile_ids)})
+            return {row.profile_id: demands_of(row) for row in rows}
+
+        self.update(set(look.live), offers, set(look.profiles), demands)
+        shown = set(look.unmatched)
+        known = [one for one in self._witness if one not in self._open]
+        return Differences(
+            matched=[one for one in known if self._witness[one] is not None and one in shown],
+            unmatched=[one for one in known if self._witness[one] is None and one not in shown],
+        )
+
+    def update(
+        self,
+        live: AbstractSet[int],
+        offers: Callable[[Collection[int]], Mapping[int, Offer]],
+        profiles: AbstractSet[int],
+        demands: Callable[[Collection[int]], Mapping[int, Demands]],
+    ) -> None:
+        """Take over what is live now and which profiles there are; ``offers`` and ``demands`` read what is new."""
+        self._left = MOST_COMPARISONS
+        for one in self._offers.keys() - live:
+            self._forget(one)
+        for one in self._demands.keys() - profiles:
+            del self._demands[one], self._witness[one]
+            self._open.pop(one, None)
+        new = live - self._offers.keys()
+        added = dict(offers(new)) if new else {}
+        for registration, offer in added.items():
+            self._offers[registration] = offer
+            for value in _values(offer):
+                self._offering[value].add(registration)
+        for profile_id, witness in self._witness.items():
+            if witness is not None and witness not in self._offers:
+                self._open[profile_id] = None
+            elif witness is None and added:
+                self._open[profile_id] = None if profile_id in self._open else added.keys()
+        unread = profiles - self._demands.keys()
+        for profile_id, wanted in (demands(unread) if unread else {}).items():
+            self._demands[profile_id], self._witness[profile_id], self._open[profile_id] = wanted, None, None
+        self._look_for_witnesses()
+
+    def _forget(self, registration: int) -> None:
+        for value in _values(self._offers.pop(registration)):
+            self._offering[value].discard(registration)
+            if not self._offering[value]:
+                del self._offering[value]
+
+    def _look_for_witnesses(self) -> None:
+        """Find a registration for each open profile; those that the pass has no time for stay open."""
+        for profile_id in list(self._open):
+            if self._left <= 0:
+                return
+            found = self.find(self._demands[profile_id], among=self._open[profile_id])
+            self._witness[profile_id] = found
+            del self._open[profile_id]
+
+    @property
+    def empty(self) -> bool:
+        """Whether no registration is live."""
+        return not self._offers
+
+    @property
+    def behind(self) -> bool:
+        """Whether profiles are left to the next pass."""
+        return bool(self._open)
+
+    def demands(self, profile_id: int) -> Demands | None:
+        """Return what a profile demands, None for an unknown one."""
+        return self._demands.get(profile_id)
+
+    def satisfies(self, profile_id: int, excluded: Collection[int] = ()) -> bool:
+        """Whether a live registration satisfies the profile, other than those; also while that is not known."""
+        if profile_id not in self._demands or profile_id in self._open:
+            return True
+        witness = self._witness[profile_id]
+        if witness is None or witness not in excluded:
+            return witness is not None
+        return self.find(self._demands[profile_id], excluded=excluded) is not None
+
+    def find(
+        self, demands: Demands, *, excluded: Collection[int] = (), among: AbstractSet[int] | None = None
+    ) -> int | None:
+        """Return a live registration that satisfies the demands, None when there is none.
+
+        Of the values that are demanded the one that the fewest offer says which are compared.
+        """
+        for registration in self._candidates(demands, self._offers.keys() if among is None else among):
+            self._left -= 1
+            offer = self._offers.get(registration)
+            if offer is not None and registration not in excluded and offer.satisfies(demands):
+                return registration
+        return None
+
+    def offers_but_for_its_tags(self, demands: Demands) -> bool:
+        """Whether a live registration offers it all, but takes only runs that demand one of its tags."""
+        offers = (self._offers[one] for one in self._candidates(demands, self._offers.keys()))
+        return any(replace(one, require_matching_tags=False).satisfies(demands) for one in offers)
+
+    def _candidates(self, demands: Demands, among: AbstractSet[int]) -> AbstractSet[int]:
+        sets: list[AbstractSet[int]] = [self._offering.get(value, frozenset()) for value in demanded(demands)]
+        return min([*sets, among], key=len)
+
+    def is_offered(self, value: Value) -> bool:
+        """Whether some live registration has the property or tag."""
+        return value in self._offering
+
+
+def demanded(demands: Demands) -> list[Value]:
+    """Return what is demanded, a property or tag each."""
+    named = [(name, getattr(demands, name)) for name in PROPERTIES]
+    return [(name, value) for name, value in named if value is not None] + [(TAG, tag) for tag in sorted(demands.tags)]
+
+
+def _values(offer: Offer) -> Iterable[Value]:
+    named = [(name, getattr(offer, name)) for name in PROPERTIES]
+    return [(name, value) for name, value in named if value is not None] + [(TAG, tag) for tag in offer.tags]
+
+
+_fleets: WeakKeyDictionary[Engine, Fleet] = WeakKeyDictionary()
+_fleets_lock = threading.Lock()
+
+
+def fleet_of(conn: Connection) -> Fleet:
+    """Return what this process remembers for the connection's database."""
+    with _fleets_lock:
+        return _fleets.setdefault(conn.engine, Fleet())

@@ -1,0 +1,86 @@
+"""Rows of parked polls: dispatch gives runs to them, and they say which instance holds the poll of a runner."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, text
+
+from models.claims.claim import Seeker
+
+_PARK = text("""
+    INSERT INTO waiting_polls (poll_id, runner_id, registration, instance, wanted, subject, seen_at)
+    SELECT * , clock_timestamp()
+    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]),
+                CAST(:instances AS text[]), CAST(:wanted AS smallint[]), CAST(:subjects AS text[]))
+    ON CONFLICT (poll_id) DO UPDATE SET seen_at = clock_timestamp()
+""")
+
+_UNPARK = text("DELETE FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) RETURNING poll_id")
+
+_DROP = text("""
+    DELETE FROM waiting_polls WHERE poll_id IN (
+        SELECT poll_id FROM waiting_polls WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
+        ORDER BY poll_id FOR UPDATE SKIP LOCKED)
+    RETURNING runner_id, instance
+""")
+
+_HOLDERS = text("""
+    SELECT DISTINCT instance, runner_id FROM waiting_polls WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
+    ORDER BY instance, runner_id
+""")
+
+_ANYONE = text("SELECT EXISTS (SELECT FROM waiting_polls)")
+
+_LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
+
+
+def park_polls(conn: Connection, idle: Sequence[Seeker]) -> None:
+    """Insert a row for each poll; one that has a row already is seen again."""
+    if idle:
+        conn.execute(
+            _PARK,
+            {
+                "polls": [one.ask.poll_id for one in idle],
+                "runner_ids": [one.ask.runner_id for one in idle],
+                "registrations": [one.offer.registration for one in idle],
+                "instances": [one.ask.instance for one in idle],
+                "wanted": [one.ask.wanted for one in idle],
+                "subjects": [one.ask.subject for one in idle],
+            },
+        )
+
+
+def unpark_polls(conn: Connection, poll_ids: Iterable[str]) -> None:
+    """Delete the rows of these polls; one that a dispatcher holds is waited for."""
+    conn.execute(_UNPARK, {"polls": list(poll_ids)})
+
+
+def drop_polls(conn: Connection, runner_ids: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Delete the rows of the runners' polls that no other transaction holds; returns the instances that hold the polls,
+    by runner.
+    """
+    instances: dict[str, set[str]] = {}
+    for row in conn.execute(_DROP, {"runner_ids": list(runner_ids)}):
+        instances.setdefault(row.runner_id, set()).add(row.instance)
+    return {runner_id: frozenset(found) for runner_id, found in instances.items()}
+
+
+def poll_holders(conn: Connection, runner_ids: Iterable[str]) -> dict[str, list[str]]:
+    """Return the runners of these that have polls parked, by the instance that holds the polls.
+
+    Call it after the commit of what the runners are to be told. A poll that is not parked by then claims once more
+    after it is (``models.claims.polls.claim_parked``), and finds what was committed.
+    """
+    holders: dict[str, list[str]] = {}
+    for row in conn.execute(_HOLDERS, {"runner_ids": list(runner_ids)}):
+        holders.setdefault(row.instance, []).append(row.runner_id)
+    return holders
+
+
+def anyone_waits(conn: Connection) -> bool:
+    """Return whether a poll is parked anywhere. Of what is committed by now, a poll parked later claims by itself."""
+    return bool(conn.execute(_ANYONE).scalar_one())
+
+
+def leave_instance(conn: Connection, instance: str) -> None:
+    """Delete the rows of a process that shuts down."""
+    conn.execute(_LEAVE, {"instance": instance})

@@ -1,0 +1,105 @@
+"""Stops told to parked polls in one round trip, and taken back when no runner has heard them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from models.claims.claim import Ask
+from models.claims.polls import STOP_TOLD_AGAIN_SECONDS, PollAnswer
+
+# A row that a dispatcher holds or has deleted belongs to a poll that is being given a run: that one hears of it later.
+# Each stop is told to one poll; two instances that look at once find different ones, or none.
+_TELL = text("""
+    WITH asked AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
+            AS a(poll_id, runner_id, registration)
+    ), held AS MATERIALIZED (
+        SELECT w.poll_id, w.runner_id, w.registration FROM waiting_polls w
+        WHERE w.poll_id = ANY(CAST(:polls AS text[])) ORDER BY w.poll_id FOR UPDATE SKIP LOCKED
+    ), chosen AS MATERIALIZED (
+        SELECT DISTINCT ON (held.runner_id) held.runner_id, held.poll_id
+        FROM held JOIN asked USING (poll_id, runner_id, registration)
+        JOIN runners n ON n.runner_id = held.runner_id AND n.registration = held.registration
+            AND n.runner_id = ANY(CAST(:runner_ids AS text[])) AND n.left_at IS NULL AND n.leave_told_at IS NULL
+        ORDER BY held.runner_id, held.poll_id
+    ), due AS MATERIALIZED (
+        SELECT c.stop_id FROM stop_commands c
+        WHERE c.runner_id = ANY(ARRAY(SELECT runner_id FROM chosen))
+          AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))
+        ORDER BY c.stop_id FOR UPDATE SKIP LOCKED
+    ), told AS (
+        UPDATE stop_commands c SET sent_at = clock_timestamp() FROM due
+        WHERE c.stop_id = due.stop_id AND c.runner_id = ANY(ARRAY(SELECT runner_id FROM chosen))
+        RETURNING c.runner_id, c.session_id, c.stop_id
+    ), unparked AS (
+        DELETE FROM waiting_polls WHERE poll_id = ANY(ARRAY(
+            SELECT poll_id FROM chosen WHERE runner_id IN (SELECT runner_id FROM told)))
+    )
+    SELECT chosen.poll_id, told.session_id FROM told JOIN chosen USING (runner_id) ORDER BY told.stop_id
+""")
+
+
+def tell_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
+    """Answer parked polls with the stops that their runners have to be told; an empty answer: nothing is said here.
+
+    One statement. The poll is over with it, and nothing is dispatched to it any more. All else that a poll may have to
+    hear, and polls without a row, are left to ``claim_parked``.
+    """
+    rows = conn.execute(
+        _TELL,
+        {
+            "polls": [ask.poll_id for ask in asks],
+            "runner_ids": [ask.runner_id for ask in asks],
+            "registrations": [ask.offer.registration if ask.offer is not None else None for ask in asks],
+            "again": STOP_TOLD_AGAIN_SECONDS,
+        },
+    )
+    stops: dict[str, list[str]] = {}
+    for row in rows:
+        stops.setdefault(row.poll_id, []).append(row.session_id)
+    return [PollAnswer(stop_sessions=stops.get(ask.poll_id, [])) for ask in asks]
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """Stops, by session, and a leave that counted as told to a runner; its client was gone before the first byte."""
+
+    runner_id: str
+    sessions: tuple[str, ...] = ()
+    leave: bool = False
+
+
+_UNTELL_LEAVE = text("""
+    UPDATE runners SET leave_told_at = NULL
+    WHERE runner_id IN (
+        SELECT runner_id FROM runners
+        WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL AND leave_told_at IS NOT NULL
+        ORDER BY runner_id FOR NO KEY UPDATE)
+""")
+
+_UNTELL_STOPS = text("""
+    WITH unheard AS MATERIALIZED (
+        SELECT c.stop_id FROM unnest(CAST(:runner_ids AS text[]), CAST(:sessions AS text[])) AS u(runner_id, session_id)
+        JOIN stop_commands c ON c.session_id = u.session_id AND c.runner_id = u.runner_id
+            AND c.session_id = ANY(CAST(:sessions AS text[]))
+        ORDER BY c.stop_id FOR UPDATE OF c
+    )
+    UPDATE stop_commands c SET sent_at = NULL FROM unheard
+    WHERE c.stop_id = unheard.stop_id AND c.session_id = ANY(CAST(:sessions AS text[]))
+""")
+
+
+def untell(conn: Connection, items: Sequence[Unheard]) -> list[Unheard]:
+    """Let what no runner has heard count as not told: its next poll hears it, and is not refused after a leave.
+
+    Runners are locked before stops, as by registration. Safe to repeat: at worst something is told twice.
+    """
+    leaving = [item.runner_id for item in items if item.leave]
+    if leaving:
+        conn.execute(_UNTELL_LEAVE, {"runner_ids": leaving})
+    stops = [(item.runner_id, session_id) for item in items for session_id in item.sessions]
+    if stops:
+        runner_ids, sessions = zip(*stops, strict=True)
+        conn.execute(_UNTELL_STOPS, {"runner_ids": list(runner_ids), "sessions": list(sessions)})
+    return list(items)

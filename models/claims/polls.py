@@ -1,0 +1,340 @@
+"""Verbs of a runner's poll: answer it, park it, re-check it, give it up."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from models.claims.claim import Ask, Seeker, claim_runs, may_take, seeker
+from models.claims.delivery import confirm_polls, release_polls
+from models.claims.parking import park_polls, unpark_polls
+from models.core.errors import RunnerNotRegistered
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.state.runs import Run
+from models.state.visibility import acts_for
+
+STOP_TOLD_AGAIN_SECONDS = 10
+
+
+@dataclass(slots=True)
+class PollAnswer:
+    """What a poll is told: the first of stops, leave, runs that has something; else it stays parked or not.
+
+    ``passed_over``: a run it might have had was locked by another, who may give it back, or was given back for what it
+    is told: ring dispatch once more.
+    """
+
+    stop_sessions: list[str] = field(default_factory=list)
+    deregistered: bool = False
+    runs: list[Run] = field(default_factory=list)
+    parked: bool = False
+    passed_over: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        return not (self.stop_sessions or self.deregistered or self.runs)
+
+
+Answer = PollAnswer | RunnerNotRegistered
+
+# One look per poll at all it may have to be told of: its registration, stops that are due, runs assigned to it. EXISTS
+# might be answered by reading all stops and all that is claimed.
+_LOOK = text("""
+    SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
+        n.tags, n.require_matching_tags, n.capacity, n.owner,
+        n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
+            OR now() - make_interval(secs => :forget) > n.last_seen
+                AND n.last_seen < (SELECT silent_before(CAST(:forget AS float))) AS gone,
+        n.leave_requested_at IS NOT NULL AS to_leave, n.registered_at,
+        n.lost_at IS NOT NULL OR n.last_seen < now() - interval '30 seconds' AS quiet,
+        (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
+            AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1) IS TRUE AS stop_due,
+        (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1) IS TRUE
+            AS assigned,
+        (SELECT true FROM waiting_polls w WHERE w.poll_id = a.poll_id) IS TRUE AS parked,
+        (SELECT max(profile_id) FROM demand_profiles) AS newest_profile
+    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[])) AS a(poll_id, runner_id)
+    JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
+""")
+
+# Before it claims: what a lost runner has in hand is taken from it. A row that somebody holds is touched later.
+_BACK = text("""
+    UPDATE runners SET last_seen = clock_timestamp(), lost_at = NULL
+    WHERE runner_id IN (
+        SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
+        ORDER BY runner_id FOR NO KEY UPDATE SKIP LOCKED)
+""")
+
+_TELL_STOPS = text("""
+    UPDATE stop_commands c SET sent_at = clock_timestamp()
+    FROM (SELECT stop_id FROM stop_commands
+          WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
+            AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => :again))
+          ORDER BY stop_id FOR UPDATE SKIP LOCKED) due
+    WHERE c.stop_id = due.stop_id
+    RETURNING c.runner_id, c.session_id, c.stop_id
+""")
+
+_TELL_LEAVE = text("""
+    UPDATE runners SET leave_told_at = clock_timestamp()
+    WHERE runner_id IN (
+        SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND leave_told_at IS NULL
+        ORDER BY runner_id FOR NO KEY UPDATE)
+    RETURNING runner_id
+""")
+
+# A row that a dispatcher holds is waited for: when it is gone then, its run is there to be found.
+_RENEW = """
+    WITH mine AS MATERIALIZED (
+        SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) ORDER BY poll_id FOR UPDATE
+    ), renewed AS (
+        UPDATE waiting_polls w SET seen_at = clock_timestamp() FROM mine WHERE w.poll_id = mine.poll_id
+        RETURNING w.poll_id
+    )
+"""
+_RENEWED = "SELECT poll_id FROM renewed"
+_HELD = _RENEW + _RENEWED
+_HOLD_WAITING = text(_HELD)
+
+# The first row is for the newest demand profile; the others are the polls that are no longer as they were parked.
+_CHANGED = """
+    SELECT NULL AS poll_id, max(profile_id) AS newest_profile FROM demand_profiles
+    UNION ALL
+    SELECT a.poll_id, NULL
+    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
+        AS a(poll_id, runner_id, registration)
+    LEFT JOIN renewed USING (poll_id)
+    LEFT JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
+    WHERE renewed.poll_id IS NULL OR n.runner_id IS NULL OR n.registration IS DISTINCT FROM a.registration
+        OR n.left_at IS NOT NULL OR n.leave_requested_at IS NOT NULL OR n.lost_at IS NOT NULL
+        OR n.last_seen < now() - interval '30 seconds'
+        OR now() - make_interval(secs => :forget) > n.last_seen
+            AND n.last_seen < (SELECT silent_before(CAST(:forget AS float)))
+        OR (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
+            AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1)
+        OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1)
+"""
+_RENEWED_OR_CHANGED = _RENEW + _CHANGED
+_STIRRED = text(_RENEWED_OR_CHANGED)
+
+
+def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
+    """Answer each poll with what there is (stops, leave, runs), else park it (PROTOCOL, Runners).
+
+    Runs are claimed and marked delivered here. A parked poll's row is seen by dispatchers only after the commit, so
+    ``claim_parked`` has to be called next, for what was submitted in between. Repeating a batch finds the runs it
+    claimed by their poll id, and what it parked as parked. Errors per ask: RunnerNotRegistered.
+    """
+    looks = _look(conn, asks, limits)
+    if any(row.parked for row in looks.values()):
+        # the repeat of a batch that was committed: a worker may be giving these polls something at this moment
+        return claim_parked(conn, asks, limits=limits)
+    answers, open_asks = _tell(conn, asks, looks, limits)
+    _claim(conn, open_asks, answers, limits, _newest_profile(looks))
+    idle = [one for one in open_asks if _answer(answers, one).empty]
+    _park(conn, idle, answers)
+    return [answers[ask.poll_id] for ask in asks]
+
+
+def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
+    """The second claim of polls that were just parked, and what a re-check does for those that something concerns.
+
+    Takes a poll's own row away in the transaction that claims for it, so that nobody else claims for it too; a poll
+    whose row is gone gets what was assigned to it, or is parked anew when nothing was (a crash restart empties the
+    table). Renews ``seen_at``.
+    """
+    held = {row.poll_id for row in conn.execute(_HOLD_WAITING, {"polls": [ask.poll_id for ask in asks]})}
+    looks = _look(conn, asks, limits)
+    answers, open_asks = _tell(conn, asks, looks, limits)
+    _claim(conn, [one for one in open_asks if one.ask.poll_id in held], answers, limits, _newest_profile(looks))
+    done = [ask.poll_id for ask in asks if ask.poll_id in held and not _waits(answers[ask.poll_id])]
+    if done:
+        unpark_polls(conn, done)
+    idle = [one for one in open_asks if _answer(answers, one).empty]
+    _park(conn, idle, answers, held)
+    return [answers[ask.poll_id] for ask in asks]
+
+
+def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
+    """The re-check of all parked polls of a process: ``claim_parked`` for those that may have something to be told.
+
+    Renews ``seen_at`` of all. One that nothing has happened to, and whose runner may take nothing that is ready, costs
+    a place in an array.
+    """
+    stirred, newest_profile = _stirred(conn, asks, limits)
+    quiet = {ask.poll_id: ask.offer for ask in asks if ask.offer and ask.wanted and ask.poll_id not in stirred}
+    if quiet:
+        most = sum(ask.wanted for ask in asks)
+        found = may_take(conn, list(quiet.values()), most, newest_profile, limits=limits)
+        stirred.update(poll_id for poll_id, may in zip(quiet, found, strict=True) if may)
+    concerned = [ask for ask in asks if ask.poll_id in stirred]
+    told = claim_parked(conn, concerned, limits=limits) if concerned else []
+    answers = {ask.poll_id: answer for ask, answer in zip(concerned, told, strict=True)}
+    return [answers[ask.poll_id] if ask.poll_id in answers else PollAnswer(parked=True) for ask in asks]
+
+
+def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tuple[set[str], int]:
+    """Return the polls that are no longer as they were parked, or whose runner has to be told something; and the
+    newest demand profile.
+    """
+    values = {
+        "polls": [ask.poll_id for ask in asks],
+        "runner_ids": [ask.runner_id for ask in asks],
+        "registrations": [ask.offer.registration if ask.offer is not None else None for ask in asks],
+        "forget": limits.forget_runner,
+        "again": STOP_TOLD_AGAIN_SECONDS,
+    }
+    rows = conn.execute(_STIRRED, values).all()
+    newest_profile = max(row.newest_profile or 0 for row in rows)
+    return {row.poll_id for row in rows if row.poll_id is not None}, newest_profile
+
+
+def give_up_polls(
+    conn: Connection,
+    poll_ids: Sequence[str],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[list[Run]]:
+    """End the polls; one that a worker has just given a run to gets it, marked delivered: deliver or release it."""
+    unpark_polls(conn, poll_ids)
+    found = confirm_polls(conn, poll_ids, limits=limits)
+    return [found.get(poll_id, []) for poll_id in poll_ids]
+
+
+def _look(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
+    """Return what is known of each poll, without locks; unknown runners are left out."""
+    rows = conn.execute(
+        _LOOK,
+        {
+            "polls": [ask.poll_id for ask in asks],
+            "runner_ids": [ask.runner_id for ask in asks],
+            "forget": limits.forget_runner,
+            "again": STOP_TOLD_AGAIN_SECONDS,
+        },
+    )
+    return {row.poll_id: row for row in rows}
+
+
+def _tell(
+    conn: Connection,
+    asks: Sequence[Ask],
+    looks: dict[str, Row[Any]],
+    limits: Limits,
+) -> tuple[dict[str, Answer], list[Seeker]]:
+    """Answer what needs no claim: unknown runners, replaced processes, stops, leave, runs that are assigned already.
+
+    A poll that is told one of the former gives back the runs that were assigned to it. Runs are locked before runners.
+    """
+    subjects = {ask.poll_id: ask.subject for ask in asks}
+    known = {one: row for one, row in looks.items() if not row.gone and acts_for(subjects[one], row.owner)}
+    replaced = _replaced(asks, known)
+    live = {poll_id: row for poll_id, row in known.items() if poll_id not in replaced}
+    stopping = _polls_to_stop(live)
+    told = {*replaced, *stopping, *(poll_id for poll_id, row in live.items() if row.to_leave)}
+    assigned = [poll_id for poll_id, row in known.items() if row.assigned]
+    given_back = told.intersection(assigned)
+    if given_back:
+        release_polls(conn, sorted(given_back))
+    rest = [poll_id for poll_id in assigned if poll_id not in given_back]
+    mine = confirm_polls(conn, rest, limits=limits) if rest else {}
+    quiet = sorted({row.runner_id for row in live.values() if row.quiet})
+    if quiet:
+        conn.execute(_BACK, {"runner_ids": quiet})
+    stops = _due_stops(conn, [live[poll_id] for poll_id in stopping])
+    leaving = _tell_leave(conn, [row for row in live.values() if row.to_leave and row.runner_id not in stops])
+    answers: dict[str, Answer] = {}
+    open_asks: list[Seeker] = []
+    for ask in asks:
+        if ask.poll_id in answers:
+            continue
+        row = known.get(ask.poll_id)
+        if row is None:
+            answers[ask.poll_id] = RunnerNotRegistered(ask.runner_id)
+            continue
+        answer = PollAnswer(runs=mine.get(ask.poll_id, []), passed_over=ask.poll_id in given_back)
+        if ask.poll_id in stopping:
+            answer.stop_sessions = stops.get(ask.runner_id, [])
+        if not answer.stop_sessions and not answer.runs:
+            answer.deregistered = ask.poll_id in replaced or ask.runner_id in leaving
+        answers[ask.poll_id] = answer
+        if answer.empty and not row.to_leave:
+            open_asks.append(seeker(ask, row))
+    return answers, open_asks
+
+
+def _replaced(asks: Sequence[Ask], known: Mapping[str, Row[Any]]) -> set[str]:
+    """Return the polls of processes whose registration has ended with another one's since they asked first.
+
+    A process that registers again as the same instance goes on, also with another offer.
+    """
+    replaced: set[str] = set()
+    for ask in asks:
+        row = known.get(ask.poll_id)
+        if row is not None and ask.registered_at is None:
+            ask.registered_at = row.registered_at
+        if row is not None and ask.registered_at != row.registered_at:
+            replaced.add(ask.poll_id)
+    return replaced
+
+
+def _polls_to_stop(live: Mapping[str, Row[Any]]) -> set[str]:
+    """Return the one poll of each runner that its stops are told to: one without an assigned run, if there is any."""
+    chosen: dict[str, str] = {}
+    for poll_id, row in live.items():
+        if row.stop_due and (
+            row.runner_id not in chosen or (live[chosen[row.runner_id]].assigned and not row.assigned)
+        ):
+            chosen[row.runner_id] = poll_id
+    return set(chosen.values())
+
+
+def _due_stops(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
+    if not rows:
+        return {}
+    parameters = {"runner_ids": sorted({row.runner_id for row in rows}), "again": STOP_TOLD_AGAIN_SECONDS}
+    stops: dict[str, list[str]] = {}
+    for row in sorted(conn.execute(_TELL_STOPS, parameters), key=lambda row: int(row.stop_id)):
+        stops.setdefault(row.runner_id, []).append(row.session_id)
+    return stops
+
+
+def _tell_leave(conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
+    if not rows:
+        return set()
+    told = conn.execute(_TELL_LEAVE, {"runner_ids": sorted({row.runner_id for row in rows})})
+    return set(told.scalars())
+
+
+def _newest_profile(looks: dict[str, Row[Any]]) -> int:
+    return next((row.newest_profile or 0 for row in looks.values()), 0)
+
+
+def _claim(
+    conn: Connection, seekers: Sequence[Seeker], answers: dict[str, Answer], limits: Limits, newest_profile: int
+) -> None:
+    assigned = claim_runs(conn, seekers, delivered=True, limits=limits, newest_profile=newest_profile)
+    for one in seekers:
+        answer = _answer(answers, one)
+        answer.runs = assigned.runs.get(one.ask.poll_id, [])
+        answer.passed_over = answer.passed_over or (assigned.ring_again and not answer.runs)
+
+
+def _park(conn: Connection, idle: Sequence[Seeker], answers: dict[str, Answer], held: Collection[str] = ()) -> None:
+    """Have the polls wait; those that are held have their row already."""
+    park_polls(conn, [one for one in idle if one.ask.poll_id not in held])
+    for one in idle:
+        one.ask.offer = one.offer
+        _answer(answers, one).parked = True
+
+
+def _answer(answers: dict[str, Answer], one: Seeker) -> PollAnswer:
+    answer = answers[one.ask.poll_id]
+    if isinstance(answer, RunnerNotRegistered):
+        raise TypeError(answer)
+    return answer
+
+
+def _waits(answer: Answer) -> bool:
+    return isinstance(answer, PollAnswer) and answer.empty

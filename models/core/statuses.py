@@ -1,0 +1,87 @@
+"""The states of runs and sessions and the only moves between them (PROTOCOL, Statuses)."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class SessionStatus(StrEnum):
+    """Where a session stands; computed in one place, ``models.state.session_status``."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    IDLE = "idle"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class RunType(StrEnum):
+    """What a run does to its session."""
+
+    START = "start_session"
+    RESUME = "resume_session"
+
+
+class ExecutionMode(StrEnum):
+    """Who hears of a run's end: nobody, a client that polls, or the parent session."""
+
+    SYNC = "sync"
+    ASYNC_POLL = "async_poll"
+    ASYNC_CALLBACK = "async_callback"
+
+
+class Outcome(StrEnum):
+    """What a runner reports of a run."""
+
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class StopCause(StrEnum):
+    """Why a run is stopping: somebody asked, or its own time limit passed."""
+
+    STOP = "stop"
+    TIMEOUT = "timeout"
+
+
+TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {
+    RunStatus.PENDING: frozenset({RunStatus.CLAIMED, RunStatus.STOPPED, RunStatus.FAILED}),
+    RunStatus.CLAIMED: frozenset(
+        {
+            RunStatus.PENDING,
+            RunStatus.RUNNING,
+            RunStatus.STOPPING,
+            RunStatus.COMPLETED,
+            RunStatus.FAILED,
+            RunStatus.STOPPED,
+        },
+    ),
+    RunStatus.RUNNING: frozenset(
+        {RunStatus.PENDING, RunStatus.STOPPING, RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED},
+    ),
+    RunStatus.STOPPING: frozenset({RunStatus.PENDING, RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED}),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.STOPPED: frozenset(),
+}
+
+TERMINAL: Final = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
+UNFINISHED: Final = frozenset(RunStatus) - TERMINAL
+IN_HAND: Final = frozenset({RunStatus.CLAIMED, RunStatus.RUNNING, RunStatus.STOPPING})
+# Nothing of such a session is alive, unless it has a run that waits or a process that has not ended yet.
+ENDED: Final = frozenset({SessionStatus.FINISHED, SessionStatus.FAILED, SessionStatus.STOPPED})

@@ -1,0 +1,1 @@
+"""Deadlines, lost runners, our own outages and clean-up."""

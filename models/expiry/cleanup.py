@@ -1,0 +1,99 @@
+"""Upkeep: what nobody needs any more goes, in bounded transactions that wait for nobody."""
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.runs.delete import purge_deleted
+
+MOST: Final = 1000
+
+_KEYS = text("""
+    DELETE FROM idempotency_keys k
+    USING (SELECT caller, key FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age)
+           ORDER BY created_at LIMIT :most FOR UPDATE SKIP LOCKED) old
+    WHERE k.caller = old.caller AND k.key = old.key
+""")
+
+# A submission that uses a profile refreshes it within the hour, so one of a day ago is in nobody's hands; a run that
+# may still be claimed keeps its own.
+_PROFILES = text("""
+    DELETE FROM demand_profiles p
+    USING (SELECT profile_id FROM demand_profiles
+           WHERE last_used_at < now() - interval '1 day'
+             AND NOT profile_id IN (SELECT profile_id FROM runs
+                                    WHERE status IN ('pending', 'claimed', 'running', 'stopping'))
+           ORDER BY hash LIMIT :most FOR UPDATE SKIP LOCKED) unused
+    WHERE p.profile_id = unused.profile_id AND p.last_used_at < now() - interval '1 day'
+""")
+
+# Whatever they still hold is taken from them first; a left one stays for a while, so that it may leave once more.
+_RUNNERS = text("""
+    DELETE FROM runners n
+    USING (SELECT runner_id FROM runners
+           WHERE (left_at < now() - interval '1 hour'
+                  OR last_seen < now() - make_interval(secs => :forget)
+                      AND last_seen < (SELECT silent_before(CAST(:forget AS float))))
+             AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.runner_id = runners.runner_id
+                             AND r.status IN ('claimed', 'running', 'stopping'))
+             AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.runner_id = runners.runner_id)
+           ORDER BY runner_id LIMIT :most FOR UPDATE SKIP LOCKED) old
+    WHERE n.runner_id = old.runner_id
+""")
+
+# Delivered a day ago, or not to be delivered: the parent was deleted while its child ended.
+_CHILD_RESULTS = text("""
+    DELETE FROM child_results c
+    USING (SELECT w.child_run_id FROM child_results w
+           LEFT JOIN runs r ON r.run_id = w.delivered_in
+           LEFT JOIN sessions p ON p.session_id = w.parent_session_id AND p.incarnation = w.parent_incarnation
+           WHERE p.session_id IS NULL OR r.started_at < now() - interval '1 day'
+           ORDER BY w.child_run_id LIMIT :most FOR UPDATE OF w SKIP LOCKED) old
+    WHERE c.child_run_id = old.child_run_id
+""")
+
+_INSTANCES = text("""
+    DELETE FROM instances i
+    USING (SELECT instance FROM instances WHERE seen_at < now() - interval '1 hour'
+           ORDER BY instance LIMIT :most FOR UPDATE SKIP LOCKED) gone
+    WHERE i.instance = gone.instance
+""")
+
+# Longer than any deadline that may have to be moved by them.
+_GAPS = text("""
+    DELETE FROM gaps g
+    USING (SELECT gap_id FROM gaps WHERE ended_at < now() - interval '30 days'
+           ORDER BY ended_at LIMIT :most FOR UPDATE SKIP LOCKED) old
+    WHERE g.gap_id = old.gap_id
+""")
+
+
+# Late events of a run that ended are counted on for a day.
+_EVENT_COUNTS = text("""
+    DELETE FROM run_event_counts c
+    USING (SELECT w.run_id FROM run_event_counts w LEFT JOIN runs r ON r.run_id = w.run_id
+           WHERE r.run_id IS NULL OR r.completed_at < now() - interval '1 day'
+           ORDER BY w.run_id LIMIT :most FOR UPDATE OF w SKIP LOCKED) old
+    WHERE c.run_id = old.run_id
+""")
+
+
+def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Limits = DEFAULT_LIMITS) -> bool:
+    """Remove up to 1,000 rows of each kind that nobody needs any more; whether there is more. Safe to repeat.
+
+    Idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten, signs of
+    processes long gone, gaps of a month ago, results of children that were delivered yesterday, counts of the
+    events of runs that ended yesterday, events of deleted sessions.
+    """
+    removed = [
+        conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,
+        conn.execute(_PROFILES, {"most": MOST}).rowcount,
+        conn.execute(_RUNNERS, {"forget": limits.forget_runner, "most": MOST}).rowcount,
+        conn.execute(_CHILD_RESULTS, {"most": MOST}).rowcount,
+        conn.execute(_INSTANCES, {"most": MOST}).rowcount,
+        conn.execute(_GAPS, {"most": MOST}).rowcount,
+        conn.execute(_EVENT_COUNTS, {"most": MOST}).rowcount,
+        purge_deleted(conn, MOST),
+    ]
+    return any(count >= MOST for count in removed)

@@ -1,0 +1,53 @@
+"""When each duty of the engine room ran last, and the signs of life of our own processes."""
+
+from sqlalchemy import Connection, text
+
+from models.expiry.outages import sign_web
+
+_TRY = text("SELECT pg_try_advisory_xact_lock(hashtextextended('coordinator.duty.' || :duty, 0))")
+
+_TAKE = text("""
+    INSERT INTO duties AS d (duty, last_run) VALUES (:duty, clock_timestamp())
+    ON CONFLICT (duty) DO UPDATE SET last_run = excluded.last_run
+    WHERE d.last_run IS NULL OR d.last_run <= clock_timestamp() - make_interval(secs => :older_than)
+    RETURNING d.duty
+""")
+
+_IS_THERE = text("SELECT 1")
+
+_AGES = text(
+    "SELECT duty, extract(epoch FROM clock_timestamp() - last_run) AS age FROM duties WHERE last_run IS NOT NULL"
+)
+
+
+def duty_ages(conn: Connection) -> dict[str, float]:
+    """Return how many seconds ago each duty ran last; one that never ran is left out."""
+    return {row.duty: float(row.age) for row in conn.execute(_AGES)}
+
+
+def try_duty(conn: Connection, duty: str) -> bool:
+    """Whether nobody else is at this duty; if so nobody else will be until this transaction ends."""
+    return bool(conn.execute(_TRY, {"duty": duty}).scalar_one())
+
+
+def duty_due(conn: Connection, duty: str, older_than: float) -> bool:
+    """Whether the duty is ours to do now: nobody is at it, and it last ran ``older_than`` seconds ago or never.
+
+    Then it is noted as run, in this transaction; of any number of contenders one gets True.
+    """
+    if not try_duty(conn, duty):
+        return False
+    return conn.execute(_TAKE, {"duty": duty, "older_than": older_than}).first() is not None
+
+
+def is_there(conn: Connection) -> None:
+    """Raise what the database raises when it cannot be asked."""
+    conn.execute(_IS_THERE)
+
+
+def sign_instance(conn: Connection, instance: str) -> None:
+    """Give the sign of life of a web process, every 2 s, in a transaction of its own.
+
+    When no web process had given one for more than 15 s it also notes that gap, in which no runner could be heard.
+    """
+    sign_web(conn, instance)

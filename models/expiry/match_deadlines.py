@@ -1,0 +1,236 @@
+"""Runs that no live registration satisfies: since when, until when they wait for one, and their end.
+
+``demand_profiles.unmatched_since`` is NULL while a live registration satisfies the profile. A ready run fails
+``no_match_timeout_seconds`` after that moment or its own readiness, whichever came later; known gaps of ours do not
+count. A run that some registrations may not have again (``not_for``) has a moment of its own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+
+from models.claims.fleet import Differences, Fleet, fleet_of
+from models.core.statuses import RunStatus, RunType
+from models.expiry.no_match import no_match_text
+from models.expiry.runs import Done, Pass, each_session_once
+from models.state.endings import unmatched
+from models.state.locks import HeldRun
+from models.state.transitions import move_runs
+from models.state.try_locks import hold_free
+
+MOST_EXCLUDED: Final = 5_000
+Gap = tuple[datetime, datetime]
+
+# Rows that somebody has locked are left to the next pass.
+_STORE = text("""
+    UPDATE demand_profiles p SET unmatched_since = CASE WHEN NOT held.matched THEN CAST(:now AS timestamptz) END
+    FROM (SELECT d.profile_id, w.matched
+          FROM unnest(CAST(:profiles AS bigint[]), CAST(:matched AS boolean[])) AS w(profile_id, matched)
+          JOIN demand_profiles d ON d.profile_id = w.profile_id
+          ORDER BY d.hash FOR NO KEY UPDATE OF d SKIP LOCKED) held
+    WHERE p.profile_id = held.profile_id AND (p.unmatched_since IS NULL) <> held.matched
+""")
+
+# For each unmatched profile the patiences of its ready runs, each found by one probe of the index.
+_PATIENCES = text("""
+    WITH RECURSIVE levels AS (
+        SELECT p.profile_id, p.unmatched_since, first.seconds
+        FROM demand_profiles p
+        CROSS JOIN LATERAL (
+            SELECT r.no_match_timeout_seconds AS seconds FROM runs r
+            WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at IS NOT NULL
+              AND CAST(r.not_for IS NOT NULL AS integer) = 0 AND r.profile_id = p.profile_id
+            ORDER BY r.no_match_timeout_seconds LIMIT 1
+        ) first
+        WHERE p.unmatched_since < CAST(:now AS timestamptz)
+        UNION ALL
+        SELECT l.profile_id, l.unmatched_since, next.seconds
+        FROM levels l
+        CROSS JOIN LATERAL (
+            SELECT r.no_match_timeout_seconds AS seconds FROM runs r
+            WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at IS NOT NULL
+              AND CAST(r.not_for IS NOT NULL AS integer) = 0 AND r.profile_id = l.profile_id
+              AND r.no_match_timeout_seconds > l.seconds
+            ORDER BY r.no_match_timeout_seconds LIMIT 1
+        ) next
+        WHERE l.unmatched_since + make_interval(secs => l.seconds) <= CAST(:now AS timestamptz)
+    )
+    SELECT profile_id, unmatched_since, seconds FROM levels
+    WHERE unmatched_since + make_interval(secs => seconds) <= CAST(:now AS timestamptz)
+    LIMIT 20000
+""")
+
+_DUE = text("""
+    SELECT due.run_id
+    FROM unnest(CAST(:profiles AS bigint[]), CAST(:seconds AS integer[]), CAST(:untils AS timestamptz[]))
+        AS l(profile_id, seconds, until)
+    CROSS JOIN LATERAL (
+        SELECT r.run_id FROM runs r
+        WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at IS NOT NULL
+          AND CAST(r.not_for IS NOT NULL AS integer) = 0 AND r.profile_id = l.profile_id
+          AND r.no_match_timeout_seconds = l.seconds AND r.match_deadline_at <= l.until
+        ORDER BY r.match_deadline_at LIMIT :most
+    ) due
+    LIMIT :most
+""")
+
+# The order is the index's; a full page goes on from its last profile in the next pass.
+_EXCLUDED = text("""
+    SELECT r.run_id, r.profile_id, r.not_for, r.unmatched_since, r.no_match_timeout_seconds, r.match_deadline_at
+    FROM runs r
+    WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at IS NOT NULL
+      AND CAST(r.not_for IS NOT NULL AS integer) = 1 AND r.profile_id >= :from_profile
+    ORDER BY r.profile_id, r.no_match_timeout_seconds, r.match_deadline_at LIMIT :most
+""")
+
+_STORE_EXCLUDED = text("""
+    UPDATE runs r SET unmatched_since = CASE WHEN NOT held.matched THEN CAST(:now AS timestamptz) END
+    FROM (SELECT d.run_id, w.matched
+          FROM unnest(CAST(:run_ids AS text[]), CAST(:matched AS boolean[])) AS w(run_id, matched)
+          JOIN runs d ON d.run_id = w.run_id
+          WHERE d.status = 'pending' AND d.ready
+          ORDER BY d.run_id FOR NO KEY UPDATE OF d SKIP LOCKED) held
+    WHERE r.run_id = held.run_id AND r.status = 'pending' AND r.ready
+""")
+
+# Only known gaps: those of all runners are a guess, and one after the other might put the end off for ever.
+_GAPS = text("""
+    SELECT started_at, ended_at FROM gaps WHERE ended_at > CAST(:since AS timestamptz) AND kind <> 'runners'
+    ORDER BY started_at
+""")
+
+_WAITING = text("""
+    SELECT run_id, session_id, profile_id, not_for, type FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))
+""")
+
+_ABSENT = text("SELECT count(*) FROM runners WHERE left_at IS NULL")
+
+
+def fail_unmatched(one: Pass) -> Done:
+    """Note which profiles a live registration satisfies, and fail ready runs that none satisfied for too long.
+
+    Registrations are read once more when the runs are locked: a run fails only if no registration that was committed
+    by then satisfies it.
+    """
+    fleet = fleet_of(one.conn)
+    _store(one, fleet.refresh(one.conn))
+    found = [*_due(one), *_due_excluded(one, fleet)][: one.most]
+    if not found:
+        return Done({})
+    held = hold_free(one.conn, found)
+    fleet.refresh(one.conn)
+    rows = {row.run_id: row for row in one.conn.execute(_WAITING, {"run_ids": list(held.runs)})}
+
+    def due(run: HeldRun) -> bool:
+        row = rows[run.run_id]
+        waits = run.status == RunStatus.PENDING and bool(run.ready)
+        return waits and not fleet.satisfies(row.profile_id, row.not_for or ())
+
+    runs = each_session_once(held, found, due)
+    absent = one.conn.execute(_ABSENT).scalar_one() if fleet.empty else 0
+    moves = [unmatched(run, error=_error(fleet, rows[run.run_id], held.sessions, absent)) for run in runs]
+    return Done({"unmatched": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+
+
+def _error(fleet: Fleet, row: Row[Any], sessions: Mapping[str, Row[Any]], absent: int) -> str:
+    demands = fleet.demands(row.profile_id)
+    if demands is None:
+        msg = f"profile {row.profile_id} is not known, so no run of it is due"
+        raise ValueError(msg)
+    session = sessions[row.session_id] if row.type == RunType.RESUME else None
+    return no_match_text(demands, fleet, excluded=row.not_for or (), session=session, absent=absent)
+
+
+def _store(one: Pass, found: Differences) -> None:
+    if found.matched or found.unmatched:
+        values = {
+            "profiles": [*found.matched, *found.unmatched],
+            "matched": [True] * len(found.matched) + [False] * len(found.unmatched),
+            "now": one.clocks.now,
+        }
+        one.conn.execute(_STORE, values)
+
+
+def _due(one: Pass) -> list[str]:
+    """Return runs of unmatched profiles whose time is up."""
+    patiences = one.conn.execute(_PATIENCES, {"now": one.clocks.now}).all()
+    if not patiences:
+        return []
+    latest = _Latest(one, min(row.unmatched_since for row in patiences))
+    due = [row for row in patiences if row.unmatched_since <= latest.start(row.seconds)]
+    values = {
+        "profiles": [row.profile_id for row in due],
+        "seconds": [row.seconds for row in due],
+        "untils": [latest.start(row.seconds) + timedelta(seconds=row.seconds) for row in due],
+    }
+    return one.find(_DUE, **values) if due else []
+
+
+def _due_excluded(one: Pass, fleet: Fleet) -> list[str]:
+    """Note since when runs that some registrations may not have are satisfied by no other; return those due."""
+    values = {"from_profile": fleet.excluded_from, "most": MOST_EXCLUDED}
+    rows = one.conn.execute(_EXCLUDED, values).all()
+    fleet.excluded_from = rows[-1].profile_id if len(rows) == MOST_EXCLUDED else 0
+    if not rows:
+        return []
+    known: dict[tuple[int, tuple[int, ...]], bool] = {}
+    for row in rows:
+        group = (row.profile_id, tuple(row.not_for))
+        if group not in known:
+            known[group] = fleet.satisfies(*group)
+    matched = {row.run_id: known[row.profile_id, tuple(row.not_for)] for row in rows}
+    changed = [row.run_id for row in rows if matched[row.run_id] == (row.unmatched_since is not None)]
+    if changed:
+        now_matched = [matched[run_id] for run_id in changed]
+        one.conn.execute(_STORE_EXCLUDED, {"run_ids": changed, "matched": now_matched, "now": one.clocks.now})
+    waiting = [row for row in rows if not matched[row.run_id] and row.unmatched_since is not None]
+    if not waiting:
+        return []
+    latest = _Latest(one, min(row.unmatched_since for row in waiting))
+    return [row.run_id for row in waiting if _is_over(row, latest)]
+
+
+def _is_over(row: Row[Any], latest: "_Latest") -> bool:
+    start = latest.start(row.no_match_timeout_seconds)
+    ready_at = row.match_deadline_at - timedelta(seconds=row.no_match_timeout_seconds)
+    return bool(max(row.unmatched_since, ready_at) <= start)
+
+
+class _Latest:
+    """For a number of seconds, the latest moment from which so many have passed outside of gaps."""
+
+    def __init__(self, one: Pass, since: datetime) -> None:
+        self._now = one.clocks.now
+        self._known: dict[int, datetime] = {}
+        rows = one.conn.execute(_GAPS, {"since": since}).all() if one.clocks.restarted_at else []
+        self._gaps = merged((row.started_at, row.ended_at) for row in rows)
+
+    def start(self, seconds: int) -> datetime:
+        if seconds not in self._known:
+            self._known[seconds] = latest_start(self._now, seconds, self._gaps)
+        return self._known[seconds]
+
+
+def merged(gaps: Iterable[Gap]) -> list[Gap]:
+    """Return the same time as gaps that do not overlap; they come and go sorted by their start."""
+    result: list[Gap] = []
+    for start, end in gaps:
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
+def latest_start(now: datetime, seconds: float, gaps: Sequence[Gap]) -> datetime:
+    """Return the latest moment from which ``seconds`` have passed by ``now`` outside of gaps, which do not overlap."""
+    left, until = timedelta(seconds=seconds), now
+    for start, end in reversed(gaps):
+        counted = max(until - end, timedelta(0))
+        if counted >= left:
+            break
+        left -= counted
+        until = min(start, until)
+    return until - left

@@ -1,0 +1,174 @@
+"""Runners that fell silent or left, and what they hold: by state, each pass, until nothing of theirs is left."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Row, text
+
+from models.core.statuses import RunStatus
+from models.expiry.runs import Done, Pass, token_senders
+from models.runners.departure import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, end_holdings, registrations
+from models.runners.heartbeat import lost_after
+from models.runs.stop import close_stops
+from models.state.endings import lose, lost_reason
+from models.state.locks import HeldRun
+from models.state.transitions import move_runs
+from models.state.try_locks import hold_free, hold_runners
+
+# The silence is checked on the row as it is once it is locked: a row that is being touched is somebody else's.
+_LOST = text("""
+    UPDATE runners n SET lost_at = clock_timestamp()
+    FROM (SELECT r.runner_id FROM runners r
+          JOIN unnest(CAST(:told AS integer[]), CAST(:begun_before AS timestamptz[])) AS w(told, begun_before)
+              ON w.told = r.told_interval
+          WHERE r.lost_at IS NULL AND r.left_at IS NULL AND r.last_seen < w.begun_before
+          ORDER BY r.runner_id LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED) silent
+    WHERE n.runner_id = silent.runner_id
+    RETURNING n.runner_id
+""")
+
+# Reports of a runner that was told to leave are accepted for a while; one that was lost is not waited for.
+_GONE = text("""
+    UPDATE runners n SET left_at = clock_timestamp()
+    FROM (SELECT r.runner_id FROM runners r
+          JOIN unnest(CAST(:told AS integer[]), CAST(:begun_before AS timestamptz[])) AS w(told, begun_before)
+              ON w.told = r.told_interval
+          WHERE r.left_at IS NULL AND r.leave_requested_at IS NOT NULL
+            AND (r.lost_at IS NOT NULL OR r.leave_told_at < w.begun_before)
+          ORDER BY r.runner_id LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED) told
+    WHERE n.runner_id = told.runner_id
+    RETURNING n.runner_id
+""")
+
+
+def lose_silent(one: Pass) -> Done:
+    """Note which runners are lost, and which have had their time after being told to leave."""
+    silent = one.by_told(lost_after)
+    lost, gone = one.find(_LOST, **silent), one.find(_GONE, **silent)
+    return Done({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= one.most)
+
+
+# A run in hand has no owner any more when its runner is lost, gone or unknown, or is another process by now.
+_OWNERLESS_RUNS = text("""
+    SELECT r.run_id FROM runs r LEFT JOIN runners n ON n.runner_id = r.runner_id
+    WHERE r.status IN ('claimed', 'running', 'stopping')
+      AND (n.runner_id IS NULL OR n.lost_at IS NOT NULL OR n.left_at IS NOT NULL OR n.registration <> r.registration)
+    LIMIT :most
+""")
+
+_OWNERLESS_SESSIONS = text("""
+    WITH live AS MATERIALIZED (
+        SELECT session_id, runner_id, registration FROM sessions WHERE runner_id IS NOT NULL
+    )
+    SELECT s.session_id FROM live s LEFT JOIN runners n ON n.runner_id = s.runner_id
+    WHERE (n.runner_id IS NULL OR n.lost_at IS NOT NULL OR n.left_at IS NOT NULL OR n.registration <> s.registration)
+      -- with a run in hand it is settled when that run is
+      AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id
+                      AND r.status IN ('claimed', 'running', 'stopping'))
+    LIMIT :most
+""")
+
+
+def take_from_lost(one: Pass) -> Done:
+    """Take runs and idle sessions from runners that are lost, gone, or another process by now."""
+    run_ids, session_ids = one.find(_OWNERLESS_RUNS), one.find(_OWNERLESS_SESSIONS)
+    if not run_ids and not session_ids:
+        return Done({})
+    held = hold_free(one.conn, run_ids, session_ids)
+    numbers = registrations(held)
+    known = set(one.conn.execute(_KNOWN, {"runner_ids": sorted(numbers)}).scalars())
+    rows = hold_runners(one.conn, known)
+    ended: dict[int, Ended] = {}
+    for runner_id, holders in numbers.items():
+        if runner_id not in known or runner_id in rows:
+            for number in holders:
+                end = _end_of(one, number, rows.get(runner_id))
+                if end is not None:
+                    ended[number] = end
+    taken = end_holdings(one.conn, held, ended)
+    return Done({"runs taken": len(taken)}, max(len(run_ids), len(session_ids)) >= one.most)
+
+
+_KNOWN = text("SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
+
+
+def _end_of(one: Pass, number: int, runner: Row[Any] | None) -> Ended | None:
+    """Return how the registration ended, by what its runner's locked row says now; None when it lives."""
+    if runner is None:
+        return Ended(LEFT, sends_tokens=False)
+    if runner.registration != number:
+        return Ended(REPLACED, sends_tokens=False)
+    if runner.left_at is not None:
+        return Ended(LEFT, sends_tokens=runner.sends_tokens)
+    if runner.lost_at is not None:
+        silence = one.clocks.now - runner.last_seen
+        return Ended(lost_reason(silence.total_seconds()), sends_tokens=runner.sends_tokens)
+    return None
+
+
+_UNHELD = text("""
+    SELECT r.run_id FROM runs r WHERE r.status = 'running' AND r.unheld_beats >= 2 ORDER BY r.run_id LIMIT :most
+""")
+
+
+def take_unheld(one: Pass) -> Done:
+    """Take runs that their runner did not name in two beats in a row."""
+    found = one.find(_UNHELD)
+    lost = _take(one, found, NOT_HELD, lambda run: bool(run.unheld_beats >= 2)) if found else 0
+    return Done({"runs not held": lost}, len(found) >= one.most)
+
+
+# Their end report may have been lost in a gap that was longer than a report is held; the runner never says what it
+# holds, and the session gave no sign since. Looked at for an hour: a run that is still there then has given one. Of
+# several such gaps the last one that is long enough ago tells of all before it.
+_ORPHANED = text("""
+    SELECT r.run_id
+    FROM (SELECT max(ended_at) AS ended_at FROM gaps
+          WHERE ended_at - started_at > make_interval(secs => :report_hold)
+            AND ended_at < CAST(:ended_before AS timestamptz)
+            AND ended_at > CAST(:ended_before AS timestamptz) - interval '1 hour') g
+    JOIN runs r ON r.status = 'running' AND r.started_at < g.ended_at
+    JOIN sessions s ON s.session_id = r.session_id AND coalesce(s.last_sign_at, '-infinity') <= g.ended_at
+    JOIN runners n ON n.runner_id = r.runner_id AND n.registration = r.registration AND NOT n.sends_holding
+    LIMIT :most
+""")
+
+
+def take_orphaned(one: Pass) -> Done:
+    """Take runs that gave no sign since a gap in which their end may have been reported to nobody."""
+    limits = one.limits
+    if limits.orphan_after <= 0 or one.clocks.restarted_at is None:
+        return Done({})
+    ended_before = one.begun_before(limits.orphan_after)
+    found = one.find(_ORPHANED, report_hold=limits.report_hold, ended_before=ended_before)
+    lost = _take(one, found, ORPHANED, lambda _: True) if found else 0
+    return Done({"runs orphaned": lost}, len(found) >= one.most)
+
+
+def _take(one: Pass, run_ids: Sequence[str], reason: str, due: Callable[[HeldRun], bool]) -> int:
+    """Take running runs from runners that live."""
+    held = hold_free(one.conn, run_ids)
+    runs = [
+        held.runs[run_id]
+        for run_id in run_ids
+        if run_id in held.runs and held.runs[run_id].status == RunStatus.RUNNING and due(held.runs[run_id])
+    ]
+    sending = token_senders(one.conn, runs)
+    close_stops(one.conn, {run.session_id for run in runs})
+    moves = [lose(run, reason=reason, sends_tokens=run.registration in sending) for run in runs]
+    return len(move_runs(one.conn, moves))
+
+
+# A poll's own process renews its row every 2 s; nothing is dispatched to one that was not seen for 5 s.
+_SILENT_POLLS = text("""
+    DELETE FROM waiting_polls WHERE poll_id IN (
+        SELECT poll_id FROM waiting_polls WHERE seen_at < CAST(:now AS timestamptz) - interval '30 seconds'
+        ORDER BY poll_id LIMIT :most FOR UPDATE SKIP LOCKED)
+    RETURNING poll_id
+""")
+
+
+def drop_silent_polls(one: Pass) -> Done:
+    """Remove parked polls whose process looks after them no more."""
+    dropped = one.find(_SILENT_POLLS)
+    return Done({"polls dropped": len(dropped)}, len(dropped) >= one.most)

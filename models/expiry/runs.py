@@ -1,0 +1,307 @@
+"""Deadlines of runs and claims: each pass handles what is due by its state now, whoever missed it before."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, TextClause, text
+
+from models.core.limits import Limits
+from models.core.statuses import IN_HAND, RunStatus
+from models.expiry.duties import duty_due
+from models.expiry.outages import Clocks, begun_before
+from models.runners.heartbeat import stale_after
+from models.runs.stop import OpenStop, close_stops, open_stops, stop_seconds
+from models.runs.superseded import DROP_SUPERSEDED
+from models.state.endings import NOT_RECEIVED_BEATS, give_up_stop, idle_stopped, release, time_out
+from models.state.locks import Held, HeldRun
+from models.state.session_status import Effect
+from models.state.transitions import move_runs, settle_and_tell
+from models.state.try_locks import hold_free, hold_runners
+
+MISSED_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass of expiry: by which clocks and limits, and how many rows each of its steps takes at most."""
+
+    conn: Connection
+    clocks: Clocks
+    limits: Limits
+    most: int
+
+    def find(self, query: TextClause, **values: Any) -> list[str]:
+        """Return the first column of what is due."""
+        parameters = {"now": self.clocks.now, "most": self.most, **values}
+        return list(self.conn.execute(query, parameters).scalars())
+
+    def begun_before(self, seconds: float) -> datetime:
+        """Return the moment before which a window of so many seconds must have begun to be over now."""
+        return begun_before(self.conn, self.clocks, [seconds])[0]
+
+    def due(self, seconds: float) -> datetime:
+        """Return the latest end of such windows that has passed."""
+        return self.begun_before(seconds) + timedelta(seconds=seconds)
+
+    def by_told(self, window: Callable[[float, Limits], float]) -> dict[str, Any]:
+        """Return, as parameters of a query, when a window began that depends on the interval a runner was told.
+
+        0 stands for a runner that is not there any more.
+        """
+        told = sorted({0, *self.clocks.told})
+        windows = [window(one, self.limits) for one in told]
+        starts = begun_before(self.conn, self.clocks, windows)
+        ends = [start + timedelta(seconds=seconds) for start, seconds in zip(starts, windows, strict=True)]
+        return {"told": told, "begun_before": starts, "due": ends}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a step did: how many, by name, whether it found as many as it may take, and which runners are to be told."""
+
+    counts: dict[str, int]
+    full: bool = False
+    told: frozenset[str] = frozenset()
+
+
+Step = Callable[[Pass], Done]
+
+# Delays that ended lately; the small index holds them in order of their time.
+_DUE = text("""
+    SELECT DISTINCT r.session_id FROM runs r
+    WHERE r.status = 'pending' AND NOT r.ready
+      AND r.not_before BETWEEN CAST(:now AS timestamptz) - interval '60 seconds' AND CAST(:now AS timestamptz)
+      -- a stop of the session is open: closing it makes the run ready
+      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
+      -- it waits behind an earlier one: that one's end makes it ready
+      AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
+                      AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
+    LIMIT :most
+""")
+
+# The net under all that should have made a run ready; it looks at every waiting run, hence not every second.
+_MISSED = text("""
+    SELECT DISTINCT r.session_id FROM runs r
+    WHERE r.status = 'pending' AND NOT r.ready
+      AND (r.not_before IS NULL OR r.not_before <= CAST(:now AS timestamptz))
+      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
+      AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
+                      AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
+    LIMIT :most
+""")
+
+
+def ready_runs(one: Pass) -> Done:
+    """Make runs ready whose delay has ended, and now and then those that were missed."""
+    found = one.find(_DUE)
+    if len(found) < one.most and duty_due(one.conn, "missed readiness", MISSED_SECONDS):
+        found = sorted({*found, *one.find(_MISSED)})
+    if not found:
+        return Done({})
+    held = hold_free(one.conn, session_ids=found)
+    before = {run.run_id for run in held.runs.values() if run.ready}
+    settle_and_tell(one.conn, [Effect(name) for name in sorted(held.sessions)])
+    after = one.conn.execute(_READY, {"run_ids": sorted(held.runs.keys() - before)}).scalar_one()
+    return Done({"ready": int(after)}, len(found) >= one.most)
+
+
+_READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
+
+# A claim that two heartbeats did not name never arrived: its deadline has come, whatever gaps there were.
+_SPENT_CLAIMS = text("""
+    SELECT r.run_id FROM runs r
+    WHERE r.status = 'claimed' AND r.claim_deadline_at <= CAST(:now AS timestamptz)
+      AND (r.unheld_beats >= 2
+           OR r.claim_deadline_at <= CASE WHEN r.delivered_at IS NULL THEN CAST(:delivery_due AS timestamptz)
+              ELSE CAST(:start_due AS timestamptz) END)
+    ORDER BY r.claim_deadline_at LIMIT :most
+""")
+
+# A runner that has gone quiet will not fetch them: no need to wait for the rest of the time.
+_STALE_CLAIMS = text("""
+    SELECT r.run_id FROM runs r JOIN runners n ON n.runner_id = r.runner_id
+    JOIN unnest(CAST(:told AS integer[]), CAST(:begun_before AS timestamptz[])) AS w(told, begun_before)
+        ON w.told = n.told_interval
+    WHERE r.status = 'claimed' AND r.delivered_at IS NULL AND n.last_seen < w.begun_before
+    ORDER BY r.claim_deadline_at LIMIT :most
+""")
+
+
+def release_spent_claims(one: Pass) -> Done:
+    """Release claims that were not delivered, or not started, in time, and undelivered ones of stale runners."""
+    delivery_due, start_due = one.due(one.limits.claim_timeout), one.due(one.limits.start_timeout)
+    spent = one.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
+    silent = one.by_told(stale_after)
+    silent_before = dict(zip(silent["told"], silent["begun_before"], strict=True))
+    stale = set(one.find(_STALE_CLAIMS, **silent)) - set(spent)
+    found = [*spent, *sorted(stale)]
+    held = hold_free(one.conn, found) if found else Held()
+    runners = hold_runners(one.conn, {run.runner_id for run in held.runs.values() if run.run_id in stale})
+
+    def due(run: HeldRun) -> bool:
+        if run.status != RunStatus.CLAIMED:
+            return False
+        if run.run_id in stale:
+            runner = runners.get(run.runner_id)
+            return run.delivered_at is None and runner is not None and _is_silent(runner, silent_before)
+        if run.unheld_beats >= NOT_RECEIVED_BEATS:
+            return True
+        latest = delivery_due if run.delivered_at is None else start_due
+        return run.claim_deadline_at is not None and run.claim_deadline_at <= latest
+
+    runs = each_session_once(held, found, due)
+    sending = token_senders(one.conn, runs)
+    moves = [release(run, sends_tokens=run.registration in sending) for run in runs]
+    return Done({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
+
+
+def _is_silent(runner: Row[Any], before: Mapping[int, datetime]) -> bool:
+    return runner.told_interval in before and bool(runner.last_seen < before[runner.told_interval])
+
+
+_TOKEN_SENDERS = text("""
+    SELECT registration FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND sends_tokens
+""")
+
+
+def token_senders(conn: Connection, runs: Collection[HeldRun]) -> set[int]:
+    """Return those of the runs' registrations that are known to send claim tokens."""
+    if not runs:
+        return set()
+    return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.runner_id for run in runs})}).scalars())
+
+
+# Counted from the start: doing it twice moves nothing twice. Gaps that are a guess move it by its own length at most.
+_MOVE_RUNNING = text("""
+    UPDATE runs r SET run_deadline_at = late.deadline_at
+    FROM (
+        SELECT w.run_id, w.ends_at + g.length AS deadline_at FROM (
+            SELECT d.run_id, d.started_at, d.run_deadline_at, make_interval(secs => d.run_timeout_seconds) AS timeout,
+                d.started_at + make_interval(secs => d.run_timeout_seconds) AS ends_at
+            FROM runs d
+            WHERE d.status = 'running' AND d.run_deadline_at <= CAST(:now AS timestamptz)
+            ORDER BY d.run_deadline_at LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) w
+        CROSS JOIN LATERAL (
+            SELECT least(sum(upper(part) - lower(part)) FILTER (WHERE guessed),
+                coalesce(sum(upper(part) - lower(part)) FILTER (WHERE NOT guessed), interval '0') + w.timeout) AS length
+            FROM (VALUES (true), (false)) AS k(guessed)
+            CROSS JOIN LATERAL unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps
+                                       WHERE ended_at > w.started_at AND (kind <> 'runners' OR k.guessed))
+                                      * tstzmultirange(tstzrange(w.started_at, NULL))) AS part) g
+        WHERE g.length > interval '0' AND w.ends_at + g.length > w.run_deadline_at) late
+    WHERE r.run_id = late.run_id
+    RETURNING r.run_id
+""")
+
+_TIMED_OUT = text("""
+    SELECT r.run_id FROM runs r
+    WHERE r.status = 'running' AND r.run_deadline_at <= CAST(:now AS timestamptz)
+    ORDER BY r.run_deadline_at LIMIT :most
+""")
+
+
+def stop_timed_out(one: Pass) -> Done:
+    """Have runs stopped that outlived their own time limit."""
+    moved = one.find(_MOVE_RUNNING) if one.clocks.restarted_at else []
+    found = one.find(_TIMED_OUT)
+
+    def due(run: HeldRun) -> bool:
+        return (
+            run.status == RunStatus.RUNNING
+            and run.run_deadline_at is not None
+            and (run.run_deadline_at <= one.clocks.now)
+        )
+
+    held = hold_free(one.conn, found) if found else Held()
+    runs = each_session_once(held, found, due)
+    told = _told_intervals(one.conn, {run.runner_id for run in runs})
+    after = {run.run_id: stop_seconds(told.get(run.runner_id, 0), one.limits) for run in runs}
+    stops = [
+        OpenStop(run.runner_id, run.registration, run.session_id, run.run_id, after[run.run_id])
+        for run in sorted(runs, key=lambda run: str(run.session_id))
+    ]
+    open_stops(one.conn, stops)
+    ended = move_runs(one.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
+    full = max(len(found), len(moved)) >= one.most
+    told_now = frozenset(stop.runner_id for stop in stops)
+    return Done({"timed out": len(ended), "run deadlines moved": len(moved)}, full, told_now)
+
+
+_TOLD = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
+
+
+def _told_intervals(conn: Connection, runner_ids: Collection[str]) -> dict[str, int]:
+    if not runner_ids:
+        return {}
+    return {row.runner_id: row.told_interval for row in conn.execute(_TOLD, {"runner_ids": sorted(runner_ids)})}
+
+
+_OVERDUE_STOPS = text("""
+    SELECT r.run_id FROM runs r LEFT JOIN runners n ON n.runner_id = r.runner_id
+    JOIN unnest(CAST(:told AS integer[]), CAST(:due AS timestamptz[])) AS w(told, due)
+        ON w.told = coalesce(n.told_interval, 0)
+    WHERE r.status = 'stopping' AND r.run_deadline_at <= CAST(:now AS timestamptz) AND r.run_deadline_at <= w.due
+    ORDER BY r.run_deadline_at LIMIT :most
+""")
+
+
+def give_up_stops(one: Pass) -> Done:
+    """End stopping runs whose runner did not report an end in time."""
+    found = one.find(_OVERDUE_STOPS, **one.by_told(stop_seconds))
+
+    def due(run: HeldRun) -> bool:
+        return (
+            run.status == RunStatus.STOPPING
+            and run.run_deadline_at is not None
+            and (run.run_deadline_at <= one.clocks.now)
+        )
+
+    held = hold_free(one.conn, found) if found else Held()
+    runs = each_session_once(held, found, due)
+    sending = token_senders(one.conn, runs)
+    close_stops(one.conn, {run.session_id for run in runs})
+    moves = [give_up_stop(run, sends_tokens=run.registration in sending) for run in runs]
+    return Done({"stops given up": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+
+
+# Stops of idle processes: a run in hand has a deadline of its own.
+_OVERDUE_IDLE_STOPS = text("""
+    SELECT c.session_id FROM stop_commands c LEFT JOIN runners n ON n.runner_id = c.runner_id
+    JOIN unnest(CAST(:told AS integer[]), CAST(:due AS timestamptz[])) AS w(told, due)
+        ON w.told = coalesce(n.told_interval, 0)
+    WHERE NOT c.superseded AND c.deadline_at <= CAST(:now AS timestamptz) AND c.deadline_at <= w.due
+      AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = c.session_id
+                      AND r.status IN ('claimed', 'running', 'stopping'))
+    ORDER BY c.deadline_at LIMIT :most
+""")
+
+
+def give_up_idle_stops(one: Pass) -> Done:
+    """Stop sessions whose idle process was told to end and did not say that it has."""
+    found = one.find(_OVERDUE_IDLE_STOPS, **one.by_told(stop_seconds))
+    held = hold_free(one.conn, session_ids=found) if found else Held()
+    active = {run.session_id for run in held.runs.values() if run.status in IN_HAND}
+    ended = sorted(held.sessions.keys() - active)
+    close_stops(one.conn, ended)
+    # Without a live process there is nothing left to be stopped: only the stop ends.
+    alive = {name for name in ended if held.sessions[name].runner_id is not None}
+    settle_and_tell(one.conn, [idle_stopped(name) if name in alive else Effect(name) for name in ended])
+    return Done({"idle stops given up": len(ended)}, len(found) >= one.most)
+
+
+def drop_superseded_stops(one: Pass) -> Done:
+    """Give up telling runners to end processes whose session goes on elsewhere."""
+    dropped = one.find(DROP_SUPERSEDED)
+    return Done({"superseded stops dropped": len(dropped)}, len(dropped) >= one.most)
+
+
+def each_session_once(held: Held, run_ids: Sequence[str], due: Callable[[HeldRun], bool]) -> list[HeldRun]:
+    """Return the held runs that are still due, at most one per session: the others come with the next pass."""
+    chosen: dict[str, HeldRun] = {}
+    for run_id in run_ids:
+        run = held.runs.get(run_id)
+        if run is not None and due(run):
+            chosen.setdefault(run.session_id, run)
+    return list(chosen.values())

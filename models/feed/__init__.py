@@ -1,0 +1,1 @@
+"""The feed of events: append, number, read, drop."""

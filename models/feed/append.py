@@ -1,0 +1,277 @@
+"""A session's own timeline: events that runners write, stored once each, and their list in feed order."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from psycopg.errors import SerializationFailure
+from sqlalchemy import Connection, Row, text
+
+from models.core.callers import Caller, Role
+from models.core.errors import BadCursor, NotFound, StaleClaim
+from models.core.ids import uuid7
+from models.feed.event_counts import STORE_BOUNDED, bounds
+from models.state.cursors import FeedHead, lost, parse_cursor, write_cursor
+from models.state.visibility import in_reach, reach, whose
+
+# A page ends after so many bytes, as stored: events may be large, and a page is held in memory until a client takes it.
+PAGE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event as it came. ``frame`` is the JSON text ``{"data": {…}}`` that every client will be sent.
+
+    ``event_key`` is the client's, unique in its session; ``event_uid`` is ours, made before the first try. ``run_id``
+    is the run that the sender names; a ``claim_token`` says it better.
+    """
+
+    session_id: str
+    caller: Caller
+    event_type: str
+    frame: str
+    event_key: str | None = None
+    claim_token: str | None = None
+    run_id: str | None = None
+    event_uid: str = field(default_factory=uuid7)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """The id of the event, the same for each repeat of it."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a list; ``feed_cursor`` is None while it is not numbered, ``run_id`` for the session's own."""
+
+    id: int
+    feed_cursor: str | None
+    frame: str
+    run_id: str | None
+
+    @property
+    def data(self) -> str:
+        """The JSON text of the event's fields, as it was stored."""
+        return self.frame[self.frame.index("{", 1) : self.frame.rindex("}")].rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events in feed order. ``feed_cursor`` is the feed's position in the same snapshot."""
+
+    events: list[Event]
+    next_cursor: str | None
+    feed_cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The event was accepted, but its run has as many as may be stored; the run's own events say so once."""
+
+
+AppendResult: TypeAlias = StoredEvent | LeftOut | NotFound | StaleClaim
+
+# The runs that the tokens may be of, then the sessions, are locked as weakly as keeps a change of claim and a delete
+# out: batches of events do not wait for each other. A lock shows the row as it is when it is had, not as it is in the
+# statement's snapshot, so a claim that ended while this waited is seen to have ended.
+_JUDGED = """
+    WITH item AS MATERIALIZED (
+        SELECT i.*,
+            -- needs no lock: a run stays in its session, and goes with it; the session is compared outside of the
+            -- condition, or the planner may read all runs of a session instead of one by its id
+            (SELECT CASE WHEN n.session_id = i.session_id THEN n.run_id END
+             FROM runs n WHERE n.run_id = i.wanted_run) AS named_run
+        FROM unnest(CAST(:sessions AS text[]), CAST(:owners AS text[]), CAST(:tokens AS text[]),
+                    CAST(:runs AS text[]), CAST(:keys AS text[]), CAST(:uids AS text[]))
+            WITH ORDINALITY AS i(session_id, owner, claim_token, wanted_run, event_key, event_uid, place)
+    ), at_work AS MATERIALIZED (
+        SELECT run_id, session_id, claim_token FROM runs
+        WHERE session_id = ANY(CAST(:sessions AS text[])) AND status IN ('claimed', 'running', 'stopping')
+    ), claim AS MATERIALIZED (
+        SELECT session_id, run_id, status, claim_token, status IN ('claimed', 'running', 'stopping') AS active
+        FROM runs
+        WHERE run_id = ANY(ARRAY(
+            SELECT run_id FROM at_work
+            UNION ALL
+            -- the last words of an ended run: it is looked for among all of its session
+            SELECT t.run_id FROM item i JOIN runs t ON t.session_id = i.session_id AND t.claim_token = i.claim_token
+            WHERE (i.session_id, i.claim_token) NOT IN (
+                SELECT session_id, claim_token FROM at_work WHERE claim_token IS NOT NULL)))
+        ORDER BY run_id FOR KEY SHARE
+    ), held AS MATERIALIZED (
+        SELECT session_id, owner, incarnation, coalesce(last_sign_at < now() - interval '5 seconds', true) AS quiet
+        FROM sessions
+        -- after the runs: the order in which everybody locks
+        WHERE session_id = ANY(CAST(:sessions AS text[])) AND (SELECT count(*) FROM claim) >= 0
+        ORDER BY session_id FOR KEY SHARE
+    ), judged AS MATERIALIZED (
+        SELECT i.place, i.session_id, held.owner, held.quiet, active.run_id AS active_run, active.status,
+            CASE WHEN i.claim_token IS NULL THEN coalesce(i.named_run, active.run_id) ELSE its.run_id END AS run_id,
+            i.claim_token IS NULL OR its.run_id IS NOT NULL AS current,
+            coalesce(held.incarnation || ':' || i.event_key, i.event_uid) AS event_uid
+        FROM item i
+        JOIN held ON held.session_id = i.session_id AND (i.owner IS NULL OR held.owner = i.owner)
+        LEFT JOIN claim active ON active.session_id = i.session_id AND active.active
+        LEFT JOIN claim its ON its.session_id = i.session_id AND its.claim_token = i.claim_token
+    )
+"""
+_STORE = """
+    , stored AS (
+        INSERT INTO events (kind, session_id, frame, owner, run_id, event_type, event_uid)
+        SELECT 'event', session_id, CAST((CAST(:frames AS text[]))[place] AS json), owner, run_id,
+            (CAST(:types AS text[]))[place], event_uid
+        FROM judged WHERE current ORDER BY place
+        ON CONFLICT (event_uid) DO NOTHING RETURNING event_uid, id
+    )
+    SELECT place, session_id, quiet, active_run, status, current, event_uid, NULL AS id, true AS kept FROM judged
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, id, NULL FROM stored
+"""
+_APPEND = text(_JUDGED + _STORE)
+_APPEND_BOUNDED = text(_JUDGED + STORE_BOUNDED)
+
+_IDS = text("SELECT event_uid, id FROM events WHERE event_uid = ANY(CAST(:uids AS text[]))")
+
+# One that somebody holds is being given a sign by a report, or by another batch of events.
+_SIGN = text("""
+    UPDATE sessions s SET last_sign_at = clock_timestamp()
+    FROM (SELECT session_id FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))
+          ORDER BY session_id FOR NO KEY UPDATE SKIP LOCKED) quiet
+    WHERE s.session_id = quiet.session_id
+""")
+
+
+def append_events(conn: Connection, items: Sequence[NewEvent], *, run_events_max: int = 0) -> list[AppendResult]:
+    """Store events in item order (PROTOCOL, Sessions); one with the key of a stored one is that one. Safe to repeat.
+
+    An event belongs to the run whose token it carries; without a token to the run that it names, if that is one of the
+    session; else to the run that is claimed, running or stopping at that moment; else to the session alone.
+    NotFound for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session. LeftOut
+    for what a run of ``run_events_max`` stored events (0: any number) may not add (``models.feed.event_counts``). One
+    statement, in autocommit one round trip; one more each for what was stored before and for sessions long quiet.
+    """
+    reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    results: list[AppendResult] = [NotFound("session", item.session_id) for item in items]
+    places = [place for place, item in enumerate(items) if in_reach(item.caller, item.session_id, reached)]
+    rows = _append(conn, [items[place] for place in places], run_events_max)
+    judged = [row for row in rows if row.id is None]
+    ids = {row.event_uid: row.id for row in rows if row.id is not None}
+    ids.update(_stored_before(conn, {row.event_uid for row in judged if row.current and row.kept} - ids.keys()))
+    for row in judged:
+        results[places[row.place - 1]] = _result(row, ids)
+    quiet = sorted({row.session_id for row in judged if row.current and row.quiet})
+    if quiet:
+        conn.execute(_SIGN, {"sessions": quiet})
+    return results
+
+
+def _result(row: Row[Any], ids: Mapping[str, int]) -> AppendResult:
+    if not row.current:
+        return StaleClaim(row.active_run or "", row.status or "")
+    return StoredEvent(ids[row.event_uid]) if row.kept else LeftOut()
+
+
+def _stored_before(conn: Connection, uids: Collection[str]) -> dict[str, int]:
+    if not uids:
+        return {}
+    ids = {row.event_uid: row.id for row in conn.execute(_IDS, {"uids": sorted(uids)})}
+    if len(ids) < len(uids):
+        msg = "an event that was stored before has been dropped just now"
+        raise SerializationFailure(msg)
+    return ids
+
+
+def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) -> Sequence[Row[Any]]:
+    """Store those that may be stored; returns a row for each whose session its caller may know of, and one for each
+    that was stored now, with its ``id``.
+    """
+    if not items:
+        return ()
+    values = {
+        "sessions": [item.session_id for item in items],
+        "owners": [whose(item.caller) for item in items],
+        "tokens": [item.claim_token for item in items],
+        "runs": [item.run_id for item in items],
+        "keys": [item.event_key for item in items],
+        "uids": [item.event_uid for item in items],
+        "frames": [item.frame for item in items],
+        "types": [item.event_type for item in items],
+    }
+    if run_events_max:
+        return conn.execute(_APPEND_BOUNDED, values | bounds(run_events_max)).all()
+    return conn.execute(_APPEND, values).all()
+
+
+# One statement, so one snapshot: every event is either numbered behind the cursor or not numbered yet.
+_LIST = text("""
+    WITH numbered AS MATERIALIZED (
+        SELECT n.id, n.feed_pos, row_number() OVER page AS place,
+            sum(n.size) OVER page - n.size AS bytes_before
+        FROM (SELECT e.id, e.feed_pos, pg_column_size(e.frame) AS size
+              FROM sessions s JOIN events e ON e.session_id = s.session_id
+              WHERE s.session_id = :session_id AND e.feed_pos > :after AND e.id >= s.first_event_id
+                AND e.kind = 'event' AND (CAST(:run_id AS text) IS NULL OR e.run_id = CAST(:run_id AS text))
+              ORDER BY e.feed_pos LIMIT CAST(:most AS bigint) + 1) n
+        WINDOW page AS (ORDER BY n.feed_pos)
+    ), page AS MATERIALIZED (
+        SELECT id, feed_pos FROM numbered
+        WHERE CAST(:most AS bigint) IS NULL OR (place <= CAST(:most AS bigint) AND bytes_before < :bytes)
+    ), rest AS (
+        SELECT e.id FROM sessions s JOIN events e ON e.session_id = s.session_id
+        WHERE s.session_id = :session_id AND e.feed_pos IS NULL AND e.id >= s.first_event_id AND e.kind = 'event'
+          AND (CAST(:run_id AS text) IS NULL OR e.run_id = CAST(:run_id AS text))
+          AND (SELECT count(*) FROM page) = (SELECT count(*) FROM numbered)
+    )
+    SELECT h.epoch, h.last_pos, h.floor, s.session_id, e.id, e.feed_pos, e.run_id, CAST(e.frame AS text) AS frame,
+        (SELECT count(*) FROM page) < (SELECT count(*) FROM numbered) AS more
+    FROM feed_head h
+    LEFT JOIN sessions s
+        ON s.session_id = :session_id AND (CAST(:owner AS text) IS NULL OR s.owner = CAST(:owner AS text))
+    LEFT JOIN ((SELECT id FROM page UNION ALL SELECT id FROM rest) wanted JOIN events e USING (id))
+        ON s.session_id IS NOT NULL
+    ORDER BY e.feed_pos, e.id
+""")
+
+
+def list_events(
+    conn: Connection,
+    caller: Caller,
+    session_id: str,
+    *,
+    run_id: str | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+) -> EventPage | NotFound | BadCursor:
+    """Return a session's events, or one run's of them, in feed order, those not numbered yet last, after the cursor.
+
+    A page holds at most ``limit`` numbered events; what is not numbered comes on the last page only, whole. So a walk
+    from page to page, by ``next_cursor`` until it is None, sees every event of its time once.
+    """
+    cursor = parse_cursor(after) if after is not None else None
+    if after is not None and cursor is None:
+        return BadCursor(after)
+    if caller.role is Role.RUNNER and not reach(conn, [(caller, session_id)]):
+        return NotFound("session", session_id)
+    parameters = {
+        "session_id": session_id,
+        "owner": None if caller.role is Role.RUNNER else caller.scope,
+        "run_id": run_id,
+        "after": cursor.position if cursor else 0,
+        "most": limit,
+        "bytes": PAGE_BYTES,
+    }
+    rows = conn.execute(_LIST, parameters).all()
+    head = rows[0]
+    if head.session_id is None:
+        return NotFound("session", session_id)
+    if after is not None and lost(cursor, FeedHead(head.epoch, head.last_pos, head.floor)) is not None:
+        return BadCursor(after)
+    found = [
+        Event(row.id, None if row.feed_pos is None else write_cursor(head.epoch, row.feed_pos), row.frame, row.run_id)
+        for row in rows
+        if row.id is not None
+    ]
+    return EventPage(found, found[-1].feed_cursor if head.more else None, write_cursor(head.epoch, head.last_pos))

@@ -1,0 +1,172 @@
+"""Retention: the oldest history goes, and finished sessions of which no history is left, in small transactions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import takewhile
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, text
+
+from models.core.callers import ADMIN
+from models.core.statuses import ENDED
+from models.runs.delete import DeleteSession, remove_sessions
+from models.state.locks import Held
+from models.state.try_locks import hold_free
+
+MOST_EVENTS: Final = 1000
+# Of frames, as stored: what one transaction removes, or keeps as results, is bounded however large events are.
+MOST_BYTES: Final = 32 << 20
+MOST_SESSIONS: Final = 200
+_DAY: Final = 86_400.0
+
+_OLDEST = text("""
+    SELECT id, feed_pos, created_at < now() - make_interval(secs => :age) AS old, pg_column_size(frame) AS size
+    FROM events WHERE feed_pos > (SELECT floor FROM feed_head)
+    ORDER BY feed_pos LIMIT :most
+""")
+
+_HOLD = text("SELECT id FROM events WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY feed_pos FOR UPDATE SKIP LOCKED")
+
+# Of a session that has a newer one among its events that one is kept when its time comes. The run that wrote it goes
+# into the frame, and not into a column that the former version would leave as it is when it replaces the frame. As
+# text: Postgres refuses to take apart a frame that holds a NUL.
+_KEEP_RESULTS = text("""
+    INSERT INTO kept_results AS kept (session_id, event_id, frame)
+    SELECT e.session_id, e.id, CAST(
+        '{"run_id":' || coalesce(CAST(to_json(e.run_id) AS text), 'null') || ','
+        || substr(CAST(e.frame AS text), 2) AS json)
+    FROM events e JOIN sessions s ON s.session_id = e.session_id AND e.id >= s.first_event_id
+    WHERE e.id = ANY(CAST(:ids AS bigint[])) AND e.event_type = 'result' AND e.kind = 'event'
+      AND NOT EXISTS (SELECT 1 FROM events newer
+                      WHERE newer.session_id = e.session_id AND newer.id > e.id
+                        AND newer.event_type = 'result' AND newer.kind = 'event')
+    ORDER BY e.session_id
+    ON CONFLICT (session_id) DO UPDATE SET event_id = excluded.event_id, frame = excluded.frame
+    WHERE kept.event_id < excluded.event_id
+""")
+
+_DROP = text("DELETE FROM events WHERE id = ANY(CAST(:ids AS bigint[]))")
+
+# Numbering waits from here to the commit, and not before.
+_RAISE_FLOOR = text("UPDATE feed_head SET floor = greatest(floor, :upto)")
+
+_WALK = text("""
+    SELECT session_id, created_at FROM sessions
+    WHERE (created_at, session_id)
+          > (coalesce(CAST(:created_at AS timestamptz), '-infinity'), CAST(:session_id AS text))
+      AND created_at < now() - make_interval(secs => :age)
+    ORDER BY created_at, session_id LIMIT :most
+""")
+
+# A parent is kept as long as a child of it is under way: it hears of its end.
+_OVER = text("""
+    SELECT s.session_id FROM sessions s
+    WHERE s.session_id = ANY(CAST(:sessions AS text[]))
+      AND s.status = ANY(CAST(:ended AS text[])) AND s.runner_id IS NULL
+      AND greatest(s.created_at, s.last_resumed_at, s.last_sign_at,
+                   (SELECT max(r.completed_at) FROM runs r WHERE r.session_id = s.session_id))
+          < now() - make_interval(secs => :age)
+      AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id
+                      AND r.status IN ('pending', 'claimed', 'running', 'stopping'))
+      AND NOT EXISTS (SELECT 1 FROM events e WHERE e.session_id = s.session_id AND e.id >= s.first_event_id)
+      AND NOT EXISTS (SELECT 1 FROM sessions c WHERE c.parent_session_id = s.session_id
+                      AND NOT c.status = ANY(CAST(:ended AS text[])))
+""")
+
+_RUNS = text("SELECT run_id, session_id FROM runs WHERE session_id = ANY(CAST(:sessions AS text[]))")
+
+_CHILDREN = text("""
+    SELECT session_id, parent_session_id FROM sessions WHERE parent_session_id = ANY(CAST(:sessions AS text[]))
+""")
+
+_FORGET_RESULTS = text("DELETE FROM kept_results WHERE session_id = ANY(CAST(:sessions AS text[]))")
+
+
+def retire_events(conn: Connection, *, older_than_days: float, most: int = MOST_EVENTS) -> int:
+    """Drop the oldest events and raise the floor of the feed to the last of them; returns how many went.
+
+    A prefix of the history, up to ``most`` events: it ends before the first one that is too young, or that somebody
+    holds. Events without a position stay. The newest result of a session that is there is kept in ``kept_results``.
+    Whoever reads the feed sees the events, or the floor above them (promise 3). Safe to repeat, and twice at once; 0
+    means that there is nothing, or that somebody else is at it.
+    """
+    oldest = conn.execute(_OLDEST, {"age": older_than_days * _DAY, "most": most}).all()
+    wanted = _prefix(oldest)
+    if not wanted:
+        return 0
+    # Its own statement, and no waiting: a prefix that another transaction drops meanwhile is none to be had here.
+    free = set(conn.execute(_HOLD, {"ids": [event.id for event in wanted]}).scalars())
+    dropped = list(takewhile(lambda event: event.id in free, wanted))
+    if not dropped:
+        return 0
+    ids = [event.id for event in dropped]
+    conn.execute(_KEEP_RESULTS, {"ids": ids})
+    conn.execute(_DROP, {"ids": ids})
+    conn.execute(_RAISE_FLOOR, {"upto": dropped[-1].feed_pos})
+    return len(dropped)
+
+
+def _prefix(oldest: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Return the events before the first one that is too young, as many as one transaction may take, at least one."""
+    wanted: list[Row[Any]] = []
+    size = 0
+    for event in takewhile(lambda event: event.old, oldest):
+        size += event.size
+        if wanted and size > MOST_BYTES:
+            break
+        wanted.append(event)
+    return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """One step over the sessions, oldest first: how many were removed, where the next step begins (None: the end)."""
+
+    removed: int
+    at: tuple[datetime, str] | None
+
+
+def retire_sessions(
+    conn: Connection,
+    *,
+    older_than_days: float,
+    after: tuple[datetime, str] | None = None,
+    most: int = MOST_SESSIONS,
+) -> Walked:
+    """Remove those of the next ``most`` sessions that ended so long ago and of which no event is left. Safe to repeat.
+
+    They go as by a delete: with their runs, ``session_deleted`` on the feed, their children as roots. Ended means: no
+    live process, no unfinished run, no child under way. What somebody holds is left to the next time.
+    """
+    created_at, session_id = after or (None, "")
+    where = {"created_at": created_at, "session_id": session_id, "age": older_than_days * _DAY, "most": most}
+    walked = conn.execute(_WALK, where).all()
+    at = (walked[-1].created_at, walked[-1].session_id) if len(walked) == most else None
+    over = _over(conn, [row.session_id for row in walked], older_than_days)
+    held, whole = _hold_whole(conn, over)
+    # Once more: they may have come to life before they were locked.
+    gone = _over(conn, whole, older_than_days)
+    if gone:
+        remove_sessions(conn, held, {session_id: DeleteSession(ADMIN, session_id) for session_id in gone})
+        conn.execute(_FORGET_RESULTS, {"sessions": gone})
+    return Walked(len(gone), at)
+
+
+def _over(conn: Connection, session_ids: Sequence[str], older_than_days: float) -> list[str]:
+    if not session_ids:
+        return []
+    values = {"sessions": session_ids, "ended": sorted(ENDED), "age": older_than_days * _DAY}
+    return list(conn.execute(_OVER, values).scalars())
+
+
+def _hold_whole(conn: Connection, session_ids: Sequence[str]) -> tuple[Held, list[str]]:
+    """Lock the sessions with all their runs and children, waiting for nobody; return also which of them are whole."""
+    wanted = {"sessions": session_ids}
+    runs = [row.run_id for row in conn.execute(_RUNS, wanted)]
+    children = [row.session_id for row in conn.execute(_CHILDREN, wanted)]
+    held = hold_free(conn, runs, {*session_ids, *children})
+    # None comes any more to those that are locked; what came before is asked for again.
+    partly = {row.session_id for row in conn.execute(_RUNS, wanted) if row.run_id not in held.runs}
+    partly |= {row.parent_session_id for row in conn.execute(_CHILDREN, wanted) if row.session_id not in held.sessions}
+    return held, [one for one in session_ids if one in held.sessions and one not in partly]

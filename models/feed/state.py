@@ -1,0 +1,55 @@
+"""The feed as an operator sees it: where it stands, what it takes up, and the new beginning after a restore."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from models.auth.audit import Act, Done, record_acts
+from models.core.ids import uuid7
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """The feed at one moment. Sizes are in bytes, with indexes; rows are Postgres's own estimates."""
+
+    epoch: str
+    head: int
+    floor: int
+    unnumbered: int
+    oldest_event_at: datetime | None
+    events_bytes: int
+    live_rows: int
+    dead_rows: int
+    vacuumed_at: datetime | None
+
+
+_STATE = text("""
+    SELECT h.epoch, h.last_pos AS head, h.floor,
+        (SELECT count(*) FROM events WHERE feed_pos IS NULL) AS unnumbered,
+        (SELECT created_at FROM events WHERE feed_pos > h.floor ORDER BY feed_pos LIMIT 1) AS oldest_event_at,
+        pg_total_relation_size('events') AS events_bytes, t.n_live_tup AS live_rows, t.n_dead_tup AS dead_rows,
+        greatest(t.last_vacuum, t.last_autovacuum) AS vacuumed_at
+    FROM feed_head h JOIN pg_stat_user_tables t ON t.relid = CAST('events' AS regclass)
+""")
+
+_ROTATE = text("""
+    UPDATE feed_head SET epoch = :fresh FROM (SELECT epoch FROM feed_head FOR UPDATE) former
+    RETURNING former.epoch AS former, feed_head.epoch
+""")
+
+
+def feed_state(conn: Connection) -> FeedState:
+    """Return where the feed stands and what its table takes up."""
+    return FeedState(**conn.execute(_STATE).mappings().one())
+
+
+def rotate_epoch(conn: Connection, by: str) -> tuple[str, str]:
+    """Give the feed a new epoch, so that every client begins anew (``reset``); returns the old one and the new one.
+
+    After a restore: positions that clients have seen would be given again, to other events. ``by``: who answers for it
+    in the audit log.
+    """
+    row = conn.execute(_ROTATE, {"fresh": uuid7().replace("-", "")[-12:]}).one()
+    record_acts(conn, [Done(Act.EPOCH_ROTATED, by, row.epoch)])
+    return row.former, row.epoch

@@ -1,0 +1,1 @@
+"""Verbs on runners: register, heartbeat, leave, list."""

@@ -1,0 +1,128 @@
+"""Deregistration: a runner leaves, or is told to (PROTOCOL, Runners)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, text
+
+from models.auth.audit import Act, Done, answered_for, record_acts
+from models.claims.parking import drop_polls
+from models.core.callers import ADMIN, Caller
+from models.core.errors import NotFound
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.runners.departure import LEFT, Ended, end_holdings, holdings, registrations
+from models.state.locks import Held, hold_runs
+from models.state.visibility import acts_for
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRunner:
+    """A wish that a runner leaves: its own, effective now, or somebody else's, which it is told of.
+
+    ``caller``: who wishes it, and must have made the runner's registration unless it is an admin.
+    """
+
+    runner_id: str
+    self_initiated: bool
+    caller: Caller = ADMIN
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """``initiated_by`` is ``self`` or ``external``; ``parked_at``: instances that hold polls of it without a row."""
+
+    runner_id: str
+    initiated_by: str
+    parked_at: frozenset[str] = field(default=frozenset(), compare=False)
+
+
+LeaveResult: TypeAlias = Left | NotFound
+
+
+_HOLD = text("""
+    SELECT runner_id, registration, owner, left_at, leave_told_at, sends_tokens FROM runners
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id FOR NO KEY UPDATE
+""")
+
+
+_LEAVE_NOW = text("""
+    UPDATE runners SET left_at = clock_timestamp(), lost_at = NULL
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
+""")
+
+
+_ASK_TO_LEAVE = text("""
+    UPDATE runners SET leave_requested_at = clock_timestamp()
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND leave_requested_at IS NULL
+    RETURNING runner_id
+""")
+
+
+def deregister_runners(
+    conn: Connection,
+    items: Sequence[LeaveRunner],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[LeaveResult]:
+    """Let runners leave (PROTOCOL, Runners). Safe to repeat. NotFound for one that is unknown, or somebody else's.
+
+    By itself it leaves now, and what it held goes as when it is lost. Told by others it hears of it on its next poll;
+    a runner that has left already is not found then. An admin's wish about another's is audited.
+    """
+    del limits
+    leaving = sorted({item.runner_id for item in items if item.self_initiated})
+    held = Held()
+    if leaving:
+        run_ids, session_ids = holdings(conn, leaving)
+        held = hold_runs(conn, run_ids, session_ids)
+    there = {
+        row.runner_id: row for row in conn.execute(_HOLD, {"runner_ids": sorted({item.runner_id for item in items})})
+    }
+    own = [
+        item for item in items if item.runner_id in there and acts_for(item.caller.scope, there[item.runner_id].owner)
+    ]
+    here = {item.runner_id: item.self_initiated for item in own if there[item.runner_id].left_at is None}
+    here.update({item.runner_id: True for item in own if item.self_initiated and item.runner_id in here})
+    parked = _leave_now(conn, held, {one: there[one] for one in sorted(here) if here[one]})
+    told = sorted(one for one in here if not here[one])
+    asked = set(conn.execute(_ASK_TO_LEAVE, {"runner_ids": told}).scalars()) if told else set()
+    affected = asked.union(one for one in here if here[one])
+    _write_down(conn, there, [item for item in own if item.runner_id in affected])
+    results: list[LeaveResult] = []
+    for item in items:
+        if item not in own or (not item.self_initiated and there[item.runner_id].left_at is not None):
+            results.append(NotFound("runner", item.runner_id))
+        else:
+            by = "self" if item.self_initiated else "external"
+            results.append(Left(item.runner_id, by, parked.get(item.runner_id, frozenset())))
+    return results
+
+
+def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence[LeaveRunner]) -> None:
+    """Write down what admins wished of others' runners, once for each runner."""
+    acts: dict[str, Done] = {}
+    for item in items:
+        owner = there[item.runner_id].owner
+        for act in answered_for(item.caller, Act.RUNNER_DEREGISTERED, item.runner_id, owner):
+            acts.setdefault(item.runner_id, act)
+    record_acts(conn, list(acts.values()))
+
+
+def _leave_now(conn: Connection, held: Held, going: Mapping[str, Row[Any]]) -> dict[str, frozenset[str]]:
+    """Let runners go, whose rows are locked, and end what they hold, which is locked too.
+
+    Returns the instances that hold polls of theirs, by runner.
+    """
+    if not going:
+        return {}
+    conn.execute(_LEAVE_NOW, {"runner_ids": list(going)})
+    parked = drop_polls(conn, going)
+    numbers = registrations(held)
+    ended = {
+        number: Ended(LEFT, sends_tokens=row.sends_tokens and number == row.registration)
+        for one, row in going.items()
+        for number in numbers.get(one, ())
+    }
+    end_holdings(conn, held, ended)
+    return parked

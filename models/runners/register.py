@@ -1,0 +1,357 @@
+"""Registration: who may be a runner of an identity, and what becomes of the process that was it before.
+
+An identity is its owner's: the same four properties of another owner are another runner (docs/decisions/0023).
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, TypeAlias
+
+from psycopg.errors import SerializationFailure
+from sqlalchemy import Connection, Row, text
+
+from models.claims.parking import drop_polls
+from models.core.errors import DuplicateRunner
+from models.core.ids import RunnerId, runner_identity, uuid7
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.core.rounds import in_rounds
+from models.runners.departure import REPLACED, Ended, end_holdings, holdings, registrations
+from models.runners.heartbeat import told_interval
+from models.state.locks import Held, hold_runs
+from models.state.visibility import acts_for
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A process that offers itself. ``executor`` and ``agents`` are JSON text; ``registration_uid`` is made before the
+    first try, so that a repeat is known as one. ``owner``: whose registration it will be, None while authentication is
+    off; ``subject``: who may take over only what is its own, None for an admin.
+    """
+
+    hostname: str
+    project_dir: str
+    executor_profile: str
+    tags: tuple[str, ...] = ()
+    executor: str | None = None
+    executor_type: str | None = None
+    command: str | None = None
+    require_matching_tags: bool = False
+    agents: str | None = None
+    capacity: int | None = None
+    instance_id: str | None = None
+    owner: str | None = None
+    subject: str | None = None
+    registration_uid: str = field(default_factory=uuid7)
+
+    @property
+    def runner_id(self) -> RunnerId:
+        """The id that these four properties always give, unless another owner's runner has it."""
+        return runner_identity(self.hostname, self.project_dir, self.executor_profile, self.command)
+
+    @property
+    def own_id(self) -> RunnerId | None:
+        """The id that they give this owner then; None while authentication is off: there is one owner."""
+        if self.owner is None:
+            return None
+        return runner_identity(self.hostname, self.project_dir, self.executor_profile, self.command, self.owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The runner's id and the heartbeat interval in seconds it is told.
+
+    ``renumbered``: polls that are parked for its former registration have to hear of it; ``parked_at``: the instances
+    that hold those whose rows are gone.
+    """
+
+    runner_id: str
+    told_interval: int
+    renumbered: bool = field(default=False, compare=False)
+    parked_at: frozenset[str] = field(default=frozenset(), compare=False)
+
+
+RegisterResult: TypeAlias = Registered | DuplicateRunner
+
+
+class Verdict(Enum):
+    """What a registration is to the row that is there."""
+
+    REPEATED = auto()
+    DUPLICATE = auto()
+    SAME_PROCESS = auto()
+    SAME_PROCESS_OTHER_OFFER = auto()
+    ANOTHER_PROCESS = auto()
+
+
+def verdict(row: Row[Any], item: Registration) -> Verdict:
+    """Decide on a row that says whether its runner is stale, as expiry would count it."""
+    if row.registration_uid == item.registration_uid:
+        return Verdict.REPEATED
+    same = item.instance_id is not None and item.instance_id == row.instance_id
+    if not acts_for(item.subject, row.owner):
+        return Verdict.DUPLICATE
+    if row.left_at is not None:
+        return Verdict.ANOTHER_PROCESS
+    if same:
+        # One number has one owner, too. An admin who reconnects somebody's process takes nothing away.
+        owner = row.owner if item.subject is None else item.owner
+        offers = (row.owner, row.executor_type, frozenset(row.tags), row.require_matching_tags)
+        unchanged = offers == (owner, item.executor_type, frozenset(item.tags), item.require_matching_tags)
+        return Verdict.SAME_PROCESS if unchanged else Verdict.SAME_PROCESS_OTHER_OFFER
+    if row.is_stale or row.lost_at is not None or row.leave_told_at is not None:
+        return Verdict.ANOTHER_PROCESS
+    return Verdict.DUPLICATE
+
+
+def identity(item: Registration, rows: Mapping[str, Row[Any]]) -> str:
+    """Return which runner the item is, ``rows`` being those that are there of its ids.
+
+    Its owner's own one if there is one, else the plain one, unless that is another owner's, or of the time without
+    authentication and online: nobody's, so it must not keep an owner out.
+    """
+    own_id, plain = item.own_id, rows.get(item.runner_id)
+    if own_id is not None and (own_id in rows or (plain is not None and not is_open_to(item, plain))):
+        return own_id
+    return item.runner_id
+
+
+def is_open_to(item: Registration, row: Row[Any]) -> bool:
+    """Whether the registration may be one of the runner that has this row."""
+    if item.owner is None or row.owner == item.owner:
+        return True
+    seen = verdict(row, item)
+    if row.owner is None:
+        return seen is not Verdict.DUPLICATE
+    same = {Verdict.REPEATED, Verdict.SAME_PROCESS, Verdict.SAME_PROCESS_OTHER_OFFER}
+    return item.subject is None and seen in same
+
+
+_LOOK = text("""
+    SELECT runner_id, registration, registration_uid, instance_id, owner, executor_type, tags, require_matching_tags,
+        told_interval, sends_tokens, lost_at, left_at, leave_told_at,
+        last_seen < silent_before(greatest(CAST(:stale_after AS float), 2 * told_interval)) AS is_stale
+    FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id
+""")
+_HOLD = text(_LOOK.text + " FOR NO KEY UPDATE")
+
+_ADD = text("""
+    INSERT INTO runners (runner_id, instance_id, owner, hostname, project_dir, executor_profile, executor_type,
+        executor, tags, require_matching_tags, agents, capacity, told_interval, registration_uid)
+    SELECT g.runner_id, g.instance_id, g.owner, g.hostname, g.project_dir, g.executor_profile, g.executor_type,
+        CAST(g.executor AS json), ARRAY(SELECT json_array_elements_text(g.tags)), g.require_matching_tags,
+        CAST(g.agents AS json), g.capacity, g.told_interval, g.registration_uid
+    FROM json_to_recordset(CAST(:given AS json))
+        AS g(runner_id text, instance_id text, owner text, hostname text, project_dir text, executor_profile text,
+             executor_type text, executor text, tags json, require_matching_tags boolean, agents text,
+             capacity integer, told_interval integer, registration_uid text)
+    ORDER BY g.runner_id
+    ON CONFLICT (runner_id) DO NOTHING
+    RETURNING runner_id
+""")
+
+# A new number for another process, and for another offer: what a number satisfies is remembered by every process.
+# A leave that the process has not heard of yet stays, so that reconnecting does not undo it.
+_RENEW = text("""
+    UPDATE runners n
+    SET instance_id = g.instance_id, owner = CASE WHEN g.keeps_owner THEN n.owner ELSE g.owner END,
+        executor_type = g.executor_type, executor = CAST(g.executor AS json),
+        tags = ARRAY(SELECT json_array_elements_text(g.tags)),
+        require_matching_tags = g.require_matching_tags, agents = CAST(g.agents AS json), capacity = g.capacity,
+        told_interval = g.told_interval, registration_uid = g.registration_uid,
+        registration = CASE WHEN g.renumber THEN nextval('runner_registration') ELSE n.registration END,
+        registered_at = CASE WHEN g.same THEN n.registered_at ELSE clock_timestamp() END,
+        sends_tokens = g.same AND n.sends_tokens, sends_holding = g.same AND n.sends_holding,
+        counted_beat_at = NULL, last_seen = clock_timestamp(), lost_at = NULL, left_at = NULL,
+        leave_requested_at = CASE WHEN g.same AND n.leave_told_at IS NULL THEN n.leave_requested_at END,
+        leave_told_at = NULL
+    FROM json_to_recordset(CAST(:given AS json))
+        AS g(runner_id text, instance_id text, owner text, executor_type text, executor text, tags json,
+             require_matching_tags boolean, agents text, capacity integer, told_interval integer,
+             registration_uid text, renumber boolean, same boolean, keeps_owner boolean)
+    WHERE n.runner_id = g.runner_id
+    RETURNING n.runner_id, n.registration
+""")
+
+# The same process goes on with its runs under the new number.
+_RENUMBER = (
+    text("""
+        UPDATE runs r SET registration = g.registration,
+            claimed_by_registration =
+                CASE WHEN r.claimed_by_registration = r.registration THEN g.registration END
+        FROM unnest(CAST(:runner_ids AS text[]), CAST(:numbers AS bigint[])) AS g(runner_id, registration)
+        WHERE r.runner_id = g.runner_id AND r.status IN ('claimed', 'running', 'stopping')
+    """),
+    text("""
+        UPDATE sessions s SET registration = g.registration
+        FROM unnest(CAST(:runner_ids AS text[]), CAST(:numbers AS bigint[])) AS g(runner_id, registration)
+        WHERE s.runner_id = g.runner_id
+    """),
+    text("""
+        UPDATE stop_commands c SET registration = g.registration
+        FROM unnest(CAST(:runner_ids AS text[]), CAST(:numbers AS bigint[])) AS g(runner_id, registration)
+        WHERE c.runner_id = g.runner_id
+    """),
+)
+
+# What it may not claim again under its former number it may not claim under the new one either.
+_BAR = text("""
+    UPDATE runs r SET not_for = array_append(r.not_for, g.registration)
+    FROM unnest(CAST(:formers AS bigint[]), CAST(:numbers AS bigint[])) AS g(former, registration)
+    WHERE r.run_id IN (
+        SELECT b.run_id FROM runs b WHERE b.status = 'pending' AND b.not_for && CAST(:formers AS bigint[])
+        ORDER BY b.run_id FOR NO KEY UPDATE)
+      AND g.former = ANY(r.not_for)
+""")
+
+
+def register_runners(
+    conn: Connection,
+    items: Sequence[Registration],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[RegisterResult]:
+    """Register processes (PROTOCOL, Runners). Safe to repeat. DuplicateRunner while another process is online.
+
+    The same instance reconnects and keeps its runs. Another process takes the place of a stale, lost or leaving one,
+    whose registration ends in this transaction: its claims are released, its running runs are as when it is lost.
+    Another owner's registration neither hinders nor is hindered.
+    """
+    results: dict[int, RegisterResult] = {}
+    for ordinals in in_rounds(item.runner_id for item in items):
+        results.update(zip(ordinals, _register_round(conn, [items[one] for one in ordinals], limits), strict=True))
+    return [results[ordinal] for ordinal in range(len(items))]
+
+
+def _register_round(
+    conn: Connection,
+    items: Sequence[Registration],
+    limits: Limits,
+) -> list[RegisterResult]:
+    """Register at most one process of each identity."""
+    both = {one for item in items for one in (item.runner_id, item.own_id) if one is not None}
+    there = {
+        row.runner_id: row
+        for row in conn.execute(_LOOK, {"runner_ids": sorted(both), "stale_after": limits.stale_after})
+    }
+    ids = [identity(item, there) for item in items]
+    chosen = dict(sorted(zip(ids, items, strict=True), key=lambda pair: pair[0]))
+    reading = {"runner_ids": list(chosen), "stale_after": limits.stale_after}
+    looked = {one: verdict(there[one], item) for one, item in chosen.items() if one in there}
+    held = _hold_former(conn, [one for one, seen in looked.items() if seen in CHANGING])
+    added: set[str] = set()
+    new = {one: item for one, item in chosen.items() if one not in looked}
+    if new:
+        added = set(conn.execute(_ADD, _given(new, limits)).scalars())
+    rows = {row.runner_id: row for row in conn.execute(_HOLD, reading) if row.runner_id not in added}
+    if not all(is_open_to(chosen[one], row) for one, row in rows.items()):
+        msg = "another owner's runner was first to have the id"
+        raise SerializationFailure(msg)
+    verdicts = {one: verdict(row, chosen[one]) for one, row in rows.items()}
+    if any(seen in CHANGING and looked.get(one) not in CHANGING for one, seen in verdicts.items()):
+        msg = "a runner fell silent between two looks, so its runs are not locked"
+        raise SerializationFailure(msg)
+    parked = _renew(conn, chosen, rows, verdicts, limits)
+    _end_former(conn, held, {one: rows[one] for one, seen in verdicts.items() if seen is Verdict.ANOTHER_PROCESS})
+    return [
+        _duplicate(one, item)
+        if verdicts.get(one) is Verdict.DUPLICATE
+        else Registered(
+            RunnerId(one),
+            told_interval(item.instance_id, limits),
+            renumbered=verdicts.get(one) in CHANGING,
+            parked_at=parked.get(one, frozenset()),
+        )
+        for one, item in zip(ids, items, strict=True)
+    ]
+
+
+CHANGING = frozenset({Verdict.ANOTHER_PROCESS, Verdict.SAME_PROCESS_OTHER_OFFER})
+
+
+def _hold_former(conn: Connection, runner_ids: Sequence[str]) -> Held:
+    """Lock what the runners hold before their own rows (ARCHITECTURE, Lock order)."""
+    if not runner_ids:
+        return Held()
+    run_ids, session_ids = holdings(conn, runner_ids)
+    return hold_runs(conn, run_ids, session_ids)
+
+
+def _renew(
+    conn: Connection,
+    chosen: Mapping[str, Registration],
+    rows: Mapping[str, Row[Any]],
+    verdicts: Mapping[str, Verdict],
+    limits: Limits,
+) -> dict[str, frozenset[str]]:
+    """Write the registrations that change; returns the instances of the polls that were dropped with former ones."""
+    renewed = {one: chosen[one] for one, seen in verdicts.items() if seen is Verdict.SAME_PROCESS or seen in CHANGING}
+    if not renewed:
+        return {}
+    same = [one for one in renewed if verdicts[one] is not Verdict.ANOTHER_PROCESS]
+    renumbered = {one for one in renewed if verdicts[one] in CHANGING}
+    parameters = _given(renewed, limits, renumbered, frozenset(same))
+    numbers = {row.runner_id: row.registration for row in conn.execute(_RENEW, parameters)}
+    parked = drop_polls(conn, renumbered)
+    going_on = [one for one in same if one in renumbered]
+    if going_on:
+        _go_on(conn, {one: (rows[one], numbers[one]) for one in going_on})
+    return parked
+
+
+def _go_on(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], int]]) -> None:
+    """Carry what the processes hold over to their new numbers; their runs and sessions are locked."""
+    numbers = [number for _, number in renumbered.values()]
+    for statement in _RENUMBER:
+        conn.execute(statement, {"runner_ids": list(renumbered), "numbers": numbers})
+    tokenless = [(row.registration, number) for row, number in renumbered.values() if not row.sends_tokens]
+    if tokenless:
+        conn.execute(_BAR, {"formers": [one for one, _ in tokenless], "numbers": [number for _, number in tokenless]})
+
+
+def _end_former(conn: Connection, held: Held, former: Mapping[str, Row[Any]]) -> None:
+    numbers = registrations(held)
+    ended = {
+        number: Ended(REPLACED, sends_tokens=row.sends_tokens and number == row.registration)
+        for one, row in former.items()
+        for number in numbers.get(one, ())
+    }
+    if ended:
+        end_holdings(conn, held, ended)
+
+
+def _duplicate(runner_id: str, item: Registration) -> DuplicateRunner:
+    return DuplicateRunner(runner_id, item.hostname, item.project_dir, item.executor_profile)
+
+
+def _given(
+    chosen: Mapping[str, Registration],
+    limits: Limits,
+    renumbered: Collection[str] = (),
+    same: Collection[str] = (),
+) -> dict[str, str]:
+    rows = [
+        {
+            "runner_id": one,
+            "instance_id": item.instance_id,
+            "owner": item.owner,
+            "hostname": item.hostname,
+            "project_dir": item.project_dir,
+            "executor_profile": item.executor_profile,
+            "executor_type": item.executor_type,
+            "executor": item.executor,
+            "tags": sorted(set(item.tags)),
+            "require_matching_tags": item.require_matching_tags,
+            "agents": item.agents,
+            "capacity": item.capacity,
+            "told_interval": told_interval(item.instance_id, limits),
+            "registration_uid": item.registration_uid,
+            "renumber": one in renumbered,
+            "same": one in same,
+            # An admin who reconnects somebody's process takes nothing away.
+            "keeps_owner": one in same and item.subject is None,
+        }
+        for one, item in chosen.items()
+    ]
+    return {"given": json.dumps(rows)}

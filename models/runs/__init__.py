@@ -1,0 +1,1 @@
+"""Verbs on runs: submit, report, stop, delete, list."""

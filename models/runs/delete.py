@@ -1,0 +1,220 @@
+"""Deleting sessions: the session and its runs at once, its numbered events later and in batches."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, text
+
+from models.auth.audit import Act, Done, answered_for, record_acts
+from models.core.callers import Caller
+from models.core.errors import NotFound, StopSessionFirst
+from models.core.ids import uuid7
+from models.core.statuses import IN_HAND, SessionStatus
+from models.runs.stop import cancelled
+from models.state.events_outbox import EventRow, encode, record_events, session_updated
+from models.state.locks import Held, hold_more, hold_runs
+from models.state.sessions import read_sessions
+from models.state.transitions import move_runs
+from models.state.visibility import reach
+
+_ALIVE = frozenset({SessionStatus.RUNNING, SessionStatus.IDLE, SessionStatus.STOPPING})
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSession:
+    """A request to forget a session; ``request_id`` makes a repeat of the same request give the same answer."""
+
+    caller: Caller
+    session_id: str
+    request_id: str = field(default_factory=uuid7)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete removed."""
+
+    session_id: str
+    events_count: int
+    runs_count: int
+
+
+DeleteResult: TypeAlias = Deleted | NotFound | StopSessionFirst
+
+_DONE = text("""
+    SELECT request_id, session_id, events_count, runs_count FROM deleted_sessions
+    WHERE request_id = ANY(CAST(:requests AS text[]))
+""")
+
+_ITS_RUNS = text("SELECT run_id FROM runs WHERE session_id = ANY(CAST(:sessions AS text[]))")
+
+_ITS_CHILDREN = text("SELECT session_id FROM sessions WHERE parent_session_id = ANY(CAST(:sessions AS text[]))")
+
+_COUNT = text("""
+    SELECT s.session_id,
+        (SELECT count(*) FROM events e
+         WHERE e.session_id = s.session_id AND e.id >= s.first_event_id AND e.kind = 'event') AS events_count,
+        (SELECT count(*) FROM runs r WHERE r.session_id = s.session_id) AS runs_count
+    FROM sessions s WHERE s.session_id = ANY(CAST(:sessions AS text[]))
+""")
+
+_ORPHAN = text("""
+    UPDATE sessions SET parent_session_id = NULL WHERE parent_session_id = ANY(CAST(:sessions AS text[]))
+""")
+
+# Events of the session that come after this one belong to a later session of the same id.
+_REMEMBER = text("""
+    INSERT INTO deleted_sessions (request_id, session_id, below_event_id, events_count, runs_count)
+    SELECT d.request_id, d.session_id, e.id, d.events_count, d.runs_count
+    FROM unnest(CAST(:requests AS text[]), CAST(:sessions AS text[]), CAST(:events AS bigint[]),
+                CAST(:runs AS bigint[])) AS d(request_id, session_id, events_count, runs_count)
+    JOIN events e ON e.event_uid = d.request_id
+""")
+
+_FORGET = (
+    text("DELETE FROM child_results WHERE parent_session_id = ANY(CAST(:sessions AS text[]))"),
+    text("DELETE FROM stop_commands WHERE session_id = ANY(CAST(:sessions AS text[]))"),
+    text("DELETE FROM runs WHERE session_id = ANY(CAST(:sessions AS text[]))"),
+    text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))"),
+)
+
+# Only numbered ones: a position that was never given would be a gap that nobody could explain.
+_PURGE = text("""
+    WITH doomed AS MATERIALIZED (
+        SELECT e.id FROM deleted_sessions d
+        CROSS JOIN LATERAL (
+            SELECT id FROM events
+            WHERE session_id = d.session_id AND id < d.below_event_id
+              AND feed_pos IS NOT NULL AND kind <> 'session_deleted'
+            ORDER BY feed_pos LIMIT :most
+        ) e
+        LIMIT :most
+    )
+    DELETE FROM events USING doomed WHERE events.id = doomed.id
+""")
+
+_PURGE_RESULTS = text("""
+    DELETE FROM kept_results k USING deleted_sessions d
+    WHERE k.session_id = d.session_id AND k.event_id < d.below_event_id
+""")
+
+# The row outlives its work by a minute: it also answers a repeat of the request, and retention may have kept a result
+# in the moment of the delete.
+_PURGED = text("""
+    DELETE FROM deleted_sessions d
+    USING (SELECT request_id FROM deleted_sessions o
+           WHERE o.deleted_at < now() - interval '1 minute' AND NOT EXISTS (
+               SELECT 1 FROM events e
+               WHERE e.session_id = o.session_id AND e.id < o.below_event_id AND e.kind <> 'session_deleted')
+           ORDER BY o.request_id LIMIT :most FOR UPDATE OF o SKIP LOCKED) done
+    WHERE d.request_id = done.request_id
+""")
+
+
+def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[DeleteResult]:
+    """Remove each session with its runs and write ``session_deleted``; its children become roots.
+
+    Runs that still wait are stopped first, so that the feed and a parent hear of their end. Refused with
+    StopSessionFirst while something of the session is alive. Its events go later (``purge_deleted``). An admin's delete
+    of what is another's is written down (models.auth.audit).
+    """
+    results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
+    done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
+    held = _hold(conn, {item.session_id for item in items if item.request_id not in done})
+    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    chosen: dict[str, int] = {}
+    for ordinal, item in enumerate(items):
+        if item.request_id in done:
+            results[ordinal] = _answer(done[item.request_id])
+        elif item.session_id in chosen or not held.shows(item.session_id, item.caller):
+            continue
+        elif is_alive(held, item.session_id):
+            results[ordinal] = StopSessionFirst(item.session_id)
+        else:
+            chosen[item.session_id] = ordinal
+    if chosen:
+        requests = {session_id: items[ordinal] for session_id, ordinal in chosen.items()}
+        record_acts(conn, _acts(held, requests))
+        counts = remove_sessions(conn, held, requests)
+        _remember(conn, requests, counts)
+        for session_id, ordinal in chosen.items():
+            results[ordinal] = _answer(counts[session_id])
+    return results
+
+
+def _acts(held: Held, requests: dict[str, DeleteSession]) -> list[Done]:
+    return [
+        act
+        for session_id, item in requests.items()
+        for act in answered_for(item.caller, Act.SESSION_DELETED, session_id, held.sessions[session_id].owner)
+    ]
+
+
+def is_alive(held: Held, session_id: str) -> bool:
+    """Whether something of the session runs, or is about to: then it must be stopped first."""
+    session = held.sessions[session_id]
+    if session.status in _ALIVE or session.runner_id is not None:
+        return True
+    return any(run.status in IN_HAND for run in held.unfinished_of(session_id))
+
+
+def purge_deleted(conn: Connection, limit: int = 1000) -> int:
+    """Remove up to ``limit`` numbered events of deleted sessions, and what is remembered of as many without any.
+
+    Returns the larger of both numbers: there may be more when it is ``limit``.
+    """
+    conn.execute(_PURGE_RESULTS)
+    removed = conn.execute(_PURGE, {"most": limit}).rowcount
+    return removed if removed >= limit else max(removed, conn.execute(_PURGED, {"most": limit}).rowcount)
+
+
+def _answer(row: Row[Any]) -> Deleted:
+    return Deleted(row.session_id, row.events_count, row.runs_count)
+
+
+def _hold(conn: Connection, session_ids: Collection[str]) -> Held:
+    """Lock the sessions with all their runs, finished ones too, and their children's rows."""
+    wanted = {"sessions": sorted(session_ids)}
+    run_ids = conn.execute(_ITS_RUNS, wanted).scalars().all()
+    children = conn.execute(_ITS_CHILDREN, wanted).scalars().all()
+    held = hold_runs(conn, run_ids, session_ids, more_sessions=children)
+    newer_runs = set(conn.execute(_ITS_RUNS, wanted).scalars()) - held.runs.keys()
+    newer_children = set(conn.execute(_ITS_CHILDREN, wanted).scalars()) - held.sessions.keys()
+    hold_more(conn, held, newer_runs, newer_children)
+    return held
+
+
+def remove_sessions(conn: Connection, held: Held, chosen: dict[str, DeleteSession]) -> dict[str, Row[Any]]:
+    """Remove sessions, each for its request, that are locked with all their runs and children; what each had.
+
+    Writes ``session_deleted``, and ``session_updated`` of the children, which become roots.
+    """
+    wanted = {"sessions": sorted(chosen)}
+    move_runs(conn, [cancelled(run) for session_id in chosen for run in held.unfinished_of(session_id)])
+    counts = {row.session_id: row for row in conn.execute(_COUNT, wanted)}
+    children = [child for child in conn.execute(_ITS_CHILDREN, wanted).scalars() if child not in chosen]
+    conn.execute(_ORPHAN, wanted)
+    gone = [_session_deleted(held, item, counts[session_id].runs_count) for session_id, item in chosen.items()]
+    orphans = read_sessions(conn, sorted(children))
+    record_events(conn, [*map(session_updated, orphans.values()), *gone])
+    for statement in _FORGET:
+        conn.execute(statement, wanted)
+    return counts
+
+
+def _remember(conn: Connection, chosen: dict[str, DeleteSession], counts: dict[str, Row[Any]]) -> None:
+    conn.execute(
+        _REMEMBER,
+        {
+            "requests": [item.request_id for item in chosen.values()],
+            "sessions": list(chosen),
+            "events": [counts[session_id].events_count for session_id in chosen],
+            "runs": [counts[session_id].runs_count for session_id in chosen],
+        },
+    )
+
+
+def _session_deleted(held: Held, item: DeleteSession, runs_count: int) -> EventRow:
+    frame = encode({"session_id": item.session_id, "runs_deleted": runs_count})
+    owner = held.sessions[item.session_id].owner
+    return EventRow("session_deleted", item.session_id, frame, owner, event_uid=item.request_id)

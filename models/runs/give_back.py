@@ -1,0 +1,134 @@
+"""Runs that their runner gives back since it cannot carry them out: no attempt, ten times in a row at most."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import Connection, Row, text
+
+from models.core.callers import ADMIN, Caller
+from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.core.rounds import in_rounds
+from models.core.statuses import TERMINAL, Outcome, RunStatus
+from models.core.storable_text import storable_error
+from models.runs.report import Report, Reported, is_reporter, report_runs, reporters
+from models.state.child_results import calls_back
+from models.state.endings import MOST_FRUITLESS_CLAIMS
+from models.state.events_outbox import record_events, session_event
+from models.state.locks import Held, HeldRun, hold_runs, refresh_sessions
+from models.state.session_status import Effect, Live
+from models.state.transitions import Move, move_runs
+from models.state.visibility import has_held
+
+RELEASED: Final = "released"
+
+_NOW = text("SELECT clock_timestamp()")
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """A runner's word that it cannot carry out a run that it holds by this token, and why. ``caller`` says it."""
+
+    run_id: str
+    runner_id: str
+    claim_token: str
+    reason: str | None = None
+    caller: Caller = ADMIN
+
+    @property
+    def subject(self) -> str | None:
+        """The subject as which the caller acts; None for an admin."""
+        return self.caller.scope
+
+
+Decision: TypeAlias = Move | Reported | StaleClaim | InvalidTransition
+
+
+def give_back_runs(
+    conn: Connection, items: Sequence[GiveBack], *, limits: Limits = DEFAULT_LIMITS
+) -> list[Reported | CoordinatorError]:
+    """Send each run back to pending, with the start it may have counted taken back, or say why nothing is changed.
+
+    Only for the holder, by its token. The session's timeline says `run_released` with the reason. One that came back
+    MOST_FRUITLESS_CLAIMS times without ever getting on fails; one that is to be stopped is stopped. Safe to repeat.
+    """
+    known = reporters(conn, {item.runner_id for item in items}, limits)
+    trusted = [item for item in items if is_reporter(known, item.runner_id, item.subject)]
+    held = hold_runs(conn, {item.run_id for item in trusted})
+    results: list[Reported | CoordinatorError] = [_refusal(known, item) for item in items]
+    concerned = [
+        ordinal
+        for ordinal, item in enumerate(items)
+        if item.run_id in held.runs
+        and is_reporter(known, item.runner_id, item.subject)
+        and has_held(held.runs[item.run_id], known[item.runner_id], item.subject)
+    ]
+    for number, one_round in enumerate(in_rounds(held.runs[items[one].run_id].session_id for one in concerned)):
+        ordinals = [concerned[place] for place in one_round]
+        if number:
+            refresh_sessions(conn, held, {held.runs[items[one].run_id].session_id for one in ordinals})
+        answers = _apply(conn, held, [items[one] for one in ordinals], limits)
+        for ordinal, answer in zip(ordinals, answers, strict=True):
+            results[ordinal] = answer
+    return results
+
+
+def _refusal(known: Mapping[str, Row[Any]], item: GiveBack) -> CoordinatorError:
+    if not is_reporter(known, item.runner_id, item.subject):
+        return RunnerNotRegistered(item.runner_id)
+    return NotFound("run", item.run_id)
+
+
+def _apply(
+    conn: Connection, held: Held, items: Sequence[GiveBack], limits: Limits
+) -> list[Reported | CoordinatorError]:
+    """Apply one round: every item is about another session."""
+    decisions = {item.run_id: decide(held.runs[item.run_id], item) for item in items}
+    moves = [decision for decision in decisions.values() if isinstance(decision, Move)]
+    moved = move_runs(conn, moves)
+    if moved:
+        reasons = {item.run_id: storable_error(item.reason or "") for item in items}
+        moment = conn.execute(_NOW).scalar_one()
+        rows = [session_event(run, "run_released", moment, reason=reasons[run.run_id]) for run in moved.values()]
+        record_events(conn, rows)
+    held.runs.update(moved)
+    stopping = [item for item in items if held.runs[item.run_id].status == RunStatus.STOPPING]
+    stopped = [
+        Report(one.run_id, one.runner_id, Outcome.STOPPED, one.claim_token, caller=one.caller) for one in stopping
+    ]
+    ended = dict(zip([one.run_id for one in stopping], report_runs(conn, stopped, limits=limits), strict=True))
+    return [ended.get(item.run_id) or _answer(decisions[item.run_id], moved.get(item.run_id)) for item in items]
+
+
+def _answer(decision: Decision, run: HeldRun | None) -> Reported | CoordinatorError:
+    if isinstance(decision, Move) and run is not None:
+        told = run.status in TERMINAL and calls_back(run)
+        owed = told or decision.effect.owed
+        return Reported(run.run_id, run.session_id, run.status, changed=True, calls_back=owed, frees=True)
+    return decision if not isinstance(decision, Move) else StaleClaim(decision.run.run_id, decision.run.status)
+
+
+def decide(run: HeldRun, item: GiveBack) -> Decision:
+    """Decide what giving back does to the locked run: a move, nothing (a repeat), or a refusal."""
+    if (run.runner_id, run.claim_token) != (item.runner_id, item.claim_token):
+        former = (run.last_ended_runner, run.last_ended_token, run.last_ended_outcome)
+        if former == (item.runner_id, item.claim_token, RELEASED):
+            return Reported(run.run_id, run.session_id, run.status, changed=False, frees=True)
+        return StaleClaim(run.run_id, run.status)
+    status = RunStatus(run.status)
+    if status not in (RunStatus.CLAIMED, RunStatus.RUNNING):
+        if run.last_ended_token == item.claim_token and run.last_ended_outcome == RELEASED:
+            return Reported(run.run_id, run.session_id, run.status, changed=False)
+        return InvalidTransition(run.run_id, run.status, RELEASED)
+    started = status is RunStatus.RUNNING
+    effect = Effect(run.session_id, live=Live.CLEAR if started else Live.KEEP, sign=True)
+    if run.fruitless_claims + 1 >= MOST_FRUITLESS_CLAIMS:
+        effect.outcome, effect.unless_live = "failed", not started
+        error = (
+            f"Given back or never started {MOST_FRUITLESS_CLAIMS} times; at last: {item.reason or 'no reason given'}"
+        )
+        return Move(
+            run, RunStatus.FAILED, effect, error=storable_error(error), by_us=True, fruitless=True, remember=RELEASED
+        )
+    return Move(run, RunStatus.PENDING, effect, fruitless=True, unstarts=started, remember=RELEASED)

@@ -1,0 +1,101 @@
+"""Which session may become another one's parent: of the same owner, none of its descendants, not too deep.
+
+Asked when a resume names a parent, and again when it starts, since the parent is set then.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from models.state.locks import Held
+from models.state.transitions import Move
+
+# Changes of parents wait for each other: two that are good each by itself may form a cycle together.
+_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('coordinator.parents', 0))")
+
+# Bounded, so that a cycle made by hand does not turn for ever.
+_ANCESTORS = text("""
+    WITH RECURSIVE line AS (
+        SELECT s.session_id AS start, s.session_id, s.parent_session_id, 0 AS steps
+        FROM sessions s WHERE s.session_id = ANY(CAST(:sessions AS text[]))
+        UNION ALL
+        SELECT line.start, s.session_id, s.parent_session_id, line.steps + 1
+        FROM line JOIN sessions s ON s.session_id = line.parent_session_id WHERE line.steps < 1000
+    )
+    SELECT start, session_id FROM line
+""")
+
+_HEIGHTS = text("""
+    WITH RECURSIVE line AS (
+        SELECT a.session_id AS start, a.session_id, 0 AS steps
+        FROM unnest(CAST(:sessions AS text[])) AS a(session_id)
+        UNION ALL
+        SELECT line.start, s.session_id, line.steps + 1
+        FROM line JOIN sessions s ON s.parent_session_id = line.session_id WHERE line.steps <= :most
+    )
+    SELECT start, max(steps) AS height FROM line GROUP BY start
+""")
+
+# The parent is the session that was there when the run was submitted, not one that took its id later.
+_STILL_ABOVE = text("""
+    WITH RECURSIVE above AS (
+        SELECT p.session_id, p.parent_session_id, 1 AS steps
+        FROM runs r
+        JOIN sessions s ON s.session_id = r.session_id
+        JOIN sessions p ON p.session_id = r.parent_session_id AND p.created_at <= r.created_at
+            AND p.owner IS NOT DISTINCT FROM s.owner
+        WHERE r.run_id = :run_id
+        UNION ALL
+        SELECT p.session_id, p.parent_session_id, above.steps + 1
+        FROM above JOIN sessions p ON p.session_id = above.parent_session_id WHERE above.steps < 1000
+    )
+    SELECT count(*) AS depth, coalesce(bool_or(session_id = :session_id), false) AS is_cycle FROM above
+""")
+
+_ADOPT = text("UPDATE sessions SET parent_session_id = :parent, depth = :depth WHERE session_id = :session_id")
+_GO_ALONE = text("UPDATE runs SET parent_session_id = NULL WHERE run_id = :run_id")
+
+
+def ancestors(conn: Connection, session_ids: Collection[str]) -> dict[str, set[str]]:
+    """Return for each session itself and all it descends from; their number is the depth of a child of it."""
+    if not session_ids:
+        return {}
+    found: dict[str, set[str]] = {}
+    for row in conn.execute(_ANCESTORS, {"sessions": sorted(set(session_ids))}):
+        found.setdefault(row.start, set()).add(row.session_id)
+    return found
+
+
+def heights(conn: Connection, session_ids: Collection[str], most: int) -> dict[str, int]:
+    """Return how many levels of children each session has, counted up to one more than ``most``."""
+    if not session_ids:
+        return {}
+    rows = conn.execute(_HEIGHTS, {"sessions": sorted(set(session_ids)), "most": most})
+    return {row.start: row.height for row in rows}
+
+
+def set_parents(conn: Connection, held: Held, moves: Sequence[Move], most: int) -> None:
+    """Set the parents that starting runs bring to their sessions, which are locked, where they still may.
+
+    A run whose parent may not be one any more goes on alone: its session keeps the parent it has, and its end is told
+    to nobody. Another transaction that changes a parent is waited for; no lock on a row is taken here.
+    """
+    changing = [
+        move
+        for move in moves
+        if move.effect.parent_session_id not in {None, held.sessions[move.effect.session_id].parent_session_id}
+    ]
+    if not changing:
+        return
+    conn.execute(_ONE_AT_A_TIME)
+    for move in changing:
+        session_id = move.effect.session_id
+        above = conn.execute(_STILL_ABOVE, {"run_id": move.run.run_id, "session_id": session_id}).one()
+        deepest = above.depth + heights(conn, [session_id], most)[session_id]
+        if above.depth == 0 or above.is_cycle or deepest > most:
+            move.effect.parent_session_id = None
+            conn.execute(_GO_ALONE, {"run_id": move.run.run_id})
+        else:
+            parent = move.effect.parent_session_id
+            conn.execute(_ADOPT, {"parent": parent, "depth": above.depth, "session_id": session_id})

@@ -1,0 +1,320 @@
+"""What runners report of their runs: fenced by claim and runner, harmless when repeated (PROTOCOL, Runners)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, text
+
+from models.auth.audit import Act, Done, record_acts, reported_for
+from models.core.callers import ADMIN, Caller
+from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.core.rounds import in_rounds
+from models.core.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, SessionStatus, StopCause
+from models.core.storable_text import storable_error
+from models.runs.parents import set_parents
+from models.runs.stop import close_stops, read_stops
+from models.runs.superseded import end_former_processes
+from models.state.child_results import calls_back
+from models.state.endings import attempts_left, idle_stopped, timeout_reason
+from models.state.locks import Held, HeldRun, hold_runs, refresh_sessions
+from models.state.session_status import Effect, Live
+from models.state.transitions import Move, move_runs, settle_and_tell
+from models.state.visibility import acts_for, has_held
+
+IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One word of a runner about a run. ``session_status``: idle or finished, what a completed run leaves behind.
+
+    ``caller`` says it, and must have made the runner's registration unless it is an admin.
+    """
+
+    run_id: str
+    runner_id: str
+    outcome: Outcome
+    claim_token: str | None = None
+    error: str | None = None
+    session_status: str | None = None
+    signal: str | int | None = None
+    caller: Caller = ADMIN
+
+    @property
+    def subject(self) -> str | None:
+        """The subject as which the caller acts; None for an admin."""
+        return self.caller.scope
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The run as it stands after an accepted report; ``changed`` is False for a repeat.
+
+    ``calls_back`` when a parent may be due to hear of a child now: this run's, or its own session of one of its own.
+    ``frees`` when some other run may have become claimable by it. ``told``: the runner that is to be told to end the
+    session's former process, if any.
+    """
+
+    run_id: str
+    session_id: str
+    status: str
+    changed: bool
+    calls_back: bool = False
+    frees: bool = False
+    told: str | None = field(default=None, compare=False)
+
+
+ReportResult: TypeAlias = Reported | CoordinatorError
+Decision: TypeAlias = Move | Reported | StaleClaim | InvalidTransition
+
+_END = {
+    Outcome.COMPLETED: RunStatus.COMPLETED,
+    Outcome.FAILED: RunStatus.FAILED,
+    Outcome.STOPPED: RunStatus.STOPPED,
+}
+
+# A runner that was told to leave finishes its reports first; one that is stale or lost is back with this request.
+_REPORTERS = text("""
+    SELECT runner_id, registration, owner, sends_tokens, capacity FROM runners
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
+      AND (leave_told_at IS NULL
+           OR leave_told_at > now() - make_interval(secs => greatest(:lost_after, 3 * told_interval)))
+      AND (last_seen > now() - make_interval(secs => :forget_runner)
+           OR last_seen >= (SELECT silent_before(CAST(:forget_runner AS float))))
+""")
+
+# A row locked by a claim is left to the next report: a heartbeat's lock must not stop a batch of reports.
+_SENDS_TOKENS = text("""
+    WITH first AS MATERIALIZED (
+        SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND NOT sends_tokens
+        ORDER BY runner_id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE runners SET sends_tokens = true FROM first WHERE runners.runner_id = first.runner_id
+""")
+
+
+def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> dict[str, Row[Any]]:
+    """Return those of the runners whose reports are accepted, without locks, with ``registration``, ``owner`` and
+    ``sends_tokens``.
+    """
+    values = {
+        "runner_ids": sorted(set(runner_ids)),
+        "lost_after": limits.lost_after,
+        "forget_runner": limits.forget_runner,
+    }
+    return {row.runner_id: row for row in conn.execute(_REPORTERS, values)}
+
+
+def is_reporter(known: Mapping[str, Row[Any]], runner_id: str, subject: str | None) -> bool:
+    """Whether reports of the runner are accepted from the subject."""
+    return runner_id in known and acts_for(subject, known[runner_id].owner)
+
+
+def report_runs(
+    conn: Connection,
+    items: Sequence[Report],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[ReportResult]:
+    """Apply each report to its run, session and history, or say why it changes nothing (promise 1).
+
+    A report counts only from the run's current runner, and with the run's current token if it carries one. Repeating
+    one that took effect is accepted and changes nothing. To a subject that never held the run there is none. Results:
+    Reported, NotFound, RunnerNotRegistered, StaleClaim or InvalidTransition.
+    """
+    known = reporters(conn, {item.runner_id for item in items}, limits)
+    held = hold_runs(conn, {item.run_id for item in items if is_reporter(known, item.runner_id, item.subject)})
+    results: list[ReportResult] = [NotFound("run", item.run_id) for item in items]
+    concerned: list[int] = []
+    for ordinal, item in enumerate(items):
+        if not is_reporter(known, item.runner_id, item.subject):
+            results[ordinal] = RunnerNotRegistered(item.runner_id)
+        elif item.run_id in held.runs and has_held(held.runs[item.run_id], known[item.runner_id], item.subject):
+            concerned.append(ordinal)
+    rounds = in_rounds(held.runs[items[ordinal].run_id].session_id for ordinal in concerned)
+    for number, one_round in enumerate(rounds):
+        ordinals = [concerned[place] for place in one_round]
+        if number:
+            refresh_sessions(conn, held, {held.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
+        answers = _apply(conn, held, [items[ordinal] for ordinal in ordinals], known, limits)
+        for ordinal, answer in zip(ordinals, answers, strict=True):
+            results[ordinal] = answer
+    newly = {item.runner_id for item in items if item.claim_token and is_reporter(known, item.runner_id, item.subject)}
+    newly = {runner_id for runner_id in newly if not known[runner_id].sends_tokens}
+    if newly:
+        conn.execute(_SENDS_TOKENS, {"runner_ids": sorted(newly)})
+    return results
+
+
+def _apply(
+    conn: Connection,
+    held: Held,
+    items: Sequence[Report],
+    known: dict[str, Row[Any]],
+    limits: Limits,
+) -> list[ReportResult]:
+    """Apply one round: every item is about another session."""
+    stopping = {
+        run.session_id
+        for run in (held.runs[item.run_id] for item in items)
+        if run.status == RunStatus.STOPPING or held.sessions[run.session_id].status == SessionStatus.STOPPING
+    }
+    stops = read_stops(conn, stopping)
+    decisions: list[Decision] = []
+    closed: list[str] = []
+    effects: list[Effect] = []
+    for item in items:
+        run = held.runs[item.run_id]
+        decision = decide(run, item, sends_tokens=known[item.runner_id].sends_tokens)
+        decisions.append(decision)
+        if closes_stop(stops.get(run.session_id), run, item):
+            closed.append(run.session_id)
+            if not isinstance(decision, Move):
+                effects.append(_effect_of_closing(held, run, item))
+        elif isinstance(decision, Reported) and decision.status == RunStatus.RUNNING:
+            # it asks whether the run is still its own: a sign that it has it
+            effects.append(Effect(run.session_id, sign=True))
+    close_stops(conn, closed)
+    moves = [decision for decision in decisions if isinstance(decision, Move)]
+    set_parents(conn, held, moves, limits.max_depth)
+    former = end_former_processes(conn, held, moves, limits)
+    moved = move_runs(conn, moves)
+    settle_and_tell(conn, effects)
+    record_acts(conn, _acts(held, items, decisions, known))
+    held.runs.update(moved)
+    return [
+        _moved(decision, moved[item.run_id], known[item.runner_id], former) if isinstance(decision, Move) else decision
+        for item, decision in zip(items, decisions, strict=True)
+    ]
+
+
+def _acts(
+    held: Held, items: Sequence[Report], decisions: Sequence[Decision], known: Mapping[str, Row[Any]]
+) -> list[Done]:
+    """Return what admins ended as a runner of somebody else's."""
+    return [
+        act
+        for item, decision in zip(items, decisions, strict=True)
+        if isinstance(decision, Move) and item.outcome is not Outcome.STARTED
+        for act in reported_for(
+            item.caller, Act.RUN_ENDED, item.run_id, held.runs[item.run_id].owner, known[item.runner_id].owner
+        )
+    ]
+
+
+def _moved(move: Move, run: HeldRun, runner: Row[Any], former: Mapping[str, str]) -> Reported:
+    ends = run.status in TERMINAL and calls_back(run)
+    # The session's next run, or, where the runner takes only so many at once, anybody's.
+    frees = run.status != RunStatus.RUNNING and (move.effect.continues or runner.capacity is not None)
+    told = former.get(run.session_id)
+    return replace(_accepted(run, changed=True), calls_back=ends or move.effect.owed, frees=frees, told=told)
+
+
+def decide(run: HeldRun, report: Report, *, sends_tokens: bool) -> Decision:
+    """Decide what a report does to the locked run: a move, nothing (accepted), or a refusal."""
+    status = RunStatus(run.status)
+    undelivered = status is RunStatus.CLAIMED and run.delivered_at is None and report.claim_token is None
+    if undelivered or not _holds(run.runner_id, run.claim_token, report):
+        # a claim that never left us has no process: without a token such a report is about an earlier one
+        return _former_end(run, report)
+    if status is RunStatus.CLAIMED or (status is RunStatus.RUNNING and report.outcome is not Outcome.STARTED):
+        return _move(run, report)
+    if status is RunStatus.RUNNING or (status is RunStatus.STOPPING and report.outcome is Outcome.STARTED):
+        return _accepted(run)
+    if status is RunStatus.STOPPING:
+        if run.stop_cause == StopCause.TIMEOUT:
+            return _timed_out(run, report, sends_tokens=sends_tokens or report.claim_token is not None)
+        return _move(run, report)
+    if status in TERMINAL:
+        return _repeated_end(run, report)
+    return StaleClaim(run.run_id, run.status)
+
+
+def _holds(runner_id: str | None, token: str | None, report: Report) -> bool:
+    return runner_id == report.runner_id and report.claim_token in {None, token}
+
+
+def _former_end(run: HeldRun, report: Report) -> Decision:
+    """Answer one who is not the current owner: its claim may have ended with a report that sent the run back."""
+    if run.last_ended_outcome is None or not _holds(run.last_ended_runner, run.last_ended_token, report):
+        return StaleClaim(run.run_id, run.status)
+    if run.last_ended_outcome not in tuple(Outcome):
+        # It gave the run back: whatever it says of it since is about nothing.
+        return StaleClaim(run.run_id, run.status)
+    return _same_or_invalid(run, report, run.last_ended_outcome)
+
+
+def _repeated_end(run: HeldRun, report: Report) -> Decision:
+    """Answer the last owner of an ended run."""
+    if run.ended_by_us:
+        if report.outcome is Outcome.STARTED:
+            return InvalidTransition(run.run_id, run.status, report.outcome.value)
+        return _accepted(run)
+    reported = run.last_ended_outcome if run.last_ended_token == run.claim_token else run.status
+    return _same_or_invalid(run, report, reported)
+
+
+def _same_or_invalid(run: HeldRun, report: Report, ended: str) -> Decision:
+    if report.outcome is Outcome.STARTED or report.outcome.value == ended:
+        return _accepted(run)
+    return InvalidTransition(run.run_id, run.status, report.outcome.value)
+
+
+def _accepted(run: HeldRun, *, changed: bool = False) -> Reported:
+    # A repeat may follow a first time whose rings were lost.
+    return Reported(run.run_id, run.session_id, run.status, changed, frees=run.status != RunStatus.RUNNING)
+
+
+def _move(run: HeldRun, report: Report) -> Move:
+    """Return the reported move; an end report of a run whose start was never reported starts it too."""
+    effect = Effect(run.session_id, live=Live.CLEAR, sign=True)
+    to = RunStatus.RUNNING if report.outcome is Outcome.STARTED else _END[report.outcome]
+    match report.outcome:
+        case Outcome.COMPLETED:
+            effect.outcome = IDLE if report.session_status == IDLE else "finished"
+        case Outcome.FAILED | Outcome.STOPPED:
+            effect.outcome = report.outcome.value
+        case Outcome.STARTED:
+            pass
+    if report.outcome is Outcome.STARTED or effect.outcome == IDLE:
+        effect.live, effect.runner_id, effect.registration = Live.SET, run.runner_id, run.registration
+    starts = run.started_at is None
+    if starts and run.type == RunType.RESUME:
+        effect.resumed, effect.parent_session_id = True, run.parent_session_id
+    error = storable_error(report.error) if report.outcome is Outcome.FAILED else None
+    return Move(run, to, effect, error=error, starts=starts)
+
+
+def _timed_out(run: HeldRun, report: Report, *, sends_tokens: bool) -> Move:
+    """Return what an end report means for a run that its own time limit stopped, whatever the report says."""
+    outcome = report.outcome.value
+    if attempts_left(run):
+        not_for = None if sends_tokens else run.registration
+        effect = Effect(run.session_id, live=Live.CLEAR)
+        return Move(run, RunStatus.PENDING, effect, not_for=not_for, remember=outcome)
+    effect = Effect(run.session_id, "failed", live=Live.CLEAR)
+    return Move(run, RunStatus.FAILED, effect, error=timeout_reason(run), remember=outcome)
+
+
+def closes_stop(stop: Row[Any] | None, run: HeldRun, report: Report) -> bool:
+    """Whether a report, accepted or not, answers the open stop of its session (ARCHITECTURE, Stops).
+
+    A turn that ends with its process alive does not: the process is what is to be stopped, unless only the run was,
+    for its time limit.
+    """
+    if stop is None or report.outcome is Outcome.STARTED or stop.runner_id != report.runner_id:
+        return False
+    if stop.run_id is not None and stop.run_id != run.run_id:
+        return False
+    lives_on = report.outcome is Outcome.COMPLETED and report.session_status == IDLE
+    return not lives_on or run.stop_cause == StopCause.TIMEOUT
+
+
+def _effect_of_closing(held: Held, run: HeldRun, report: Report) -> Effect:
+    """Return what a refused or repeated end report means for a session that was to be stopped: its process is gone."""
+    in_hand = any(other.status in IN_HAND for other in held.unfinished_of(run.session_id))
+    if not in_hand and held.sessions[run.session_id].runner_id == report.runner_id:
+        return idle_stopped(run.session_id)
+    return Effect(run.session_id)

@@ -1,0 +1,281 @@
+"""Stopping sessions and runs: what is not delivered is cancelled, what has a process is told so by its runner.
+
+A stop of something alive is a row of ``stop_commands`` until its runner reports an end (ARCHITECTURE, Stops).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, text
+
+from models.auth.audit import Act, Done, answered_for, record_acts
+from models.core.callers import Caller
+from models.core.errors import NotFound
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.core.rounds import in_rounds
+from models.core.statuses import TERMINAL, RunStatus, StopCause
+from models.state.locks import Held, HeldRun, hold_runs, refresh_sessions
+from models.state.session_status import Effect
+from models.state.transitions import Move, move_runs, settle_and_tell
+from models.state.visibility import reach
+
+
+@dataclass(frozen=True, slots=True)
+class StopSession:
+    """A request to stop everything of a session."""
+
+    caller: Caller
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """A request to stop a run, and its session with it when it is the session's active one."""
+
+    caller: Caller
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How far a stop has come: ``stopped``, ``stopping``, or what it was already, which ``message`` says.
+
+    ``told``: the runner that is to be told of it, if any; ``parked_at``: instances that hold polls of it, as far as
+    the verb saw. ``ended``: the stop has ended runs by itself, so that others may be ready and parents owed results.
+    """
+
+    session_id: str
+    run_id: str | None
+    status: str
+    message: str | None = None
+    told: str | None = field(default=None, compare=False)
+    parked_at: frozenset[str] = field(default=frozenset(), compare=False)
+    ended: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStop:
+    """Something alive that a runner is to be told to stop; ``run_id`` None when it is an idle process."""
+
+    runner_id: str
+    registration: int
+    session_id: str
+    run_id: str | None
+    seconds: float = 0
+
+
+@dataclass(slots=True)
+class StopPlan:
+    """What one stop does, decided on the locked rows of its session. ``tell`` is who is told, if anybody is."""
+
+    answer: Stopped
+    moves: list[Move] = field(default_factory=list)
+    tell: OpenStop | None = None
+    settles: Effect | None = None
+
+
+StopResult: TypeAlias = Stopped | NotFound
+
+_OPEN = text("""
+    INSERT INTO stop_commands AS c (runner_id, registration, session_id, run_id, deadline_at)
+    SELECT o.runner_id, o.registration, o.session_id, o.run_id, clock_timestamp() + make_interval(secs => o.seconds)
+    FROM unnest(CAST(:runners AS text[]), CAST(:registrations AS bigint[]), CAST(:sessions AS text[]),
+                CAST(:runs AS text[]), CAST(:seconds AS double precision[]))
+        AS o(runner_id, registration, session_id, run_id, seconds)
+    ORDER BY o.session_id
+    ON CONFLICT (session_id) DO UPDATE
+    SET runner_id = excluded.runner_id, registration = excluded.registration, run_id = excluded.run_id,
+        created_at = now(), sent_at = NULL, deadline_at = excluded.deadline_at, superseded = false
+    WHERE c.registration <> excluded.registration OR c.superseded
+    RETURNING session_id, ARRAY(SELECT DISTINCT w.instance FROM waiting_polls w WHERE w.runner_id = c.runner_id)
+        AS parked_at
+""")
+
+_CLOSE = text("DELETE FROM stop_commands WHERE session_id = ANY(CAST(:sessions AS text[])) AND NOT superseded")
+
+_OPEN_ONES = text("""
+    SELECT session_id, runner_id, registration, run_id FROM stop_commands
+    WHERE session_id = ANY(CAST(:sessions AS text[])) AND NOT superseded
+""")
+
+_TOLD_INTERVALS = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runners AS text[]))")
+
+
+def stop_seconds(told_interval: float, limits: Limits) -> float:
+    """Return how long a runner with this heartbeat may take to stop something."""
+    return float(max(limits.stop_timeout, 3 * told_interval))
+
+
+def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
+    """Open a stop per session, which is locked; one that is open for the same registration stays as it is.
+
+    Returns the sessions whose stop is a new one, each with the instances that hold parked polls of its runner.
+    """
+    if not stops:
+        return {}
+    opened = conn.execute(
+        _OPEN,
+        {
+            "runners": [stop.runner_id for stop in stops],
+            "registrations": [stop.registration for stop in stops],
+            "sessions": [stop.session_id for stop in stops],
+            "runs": [stop.run_id for stop in stops],
+            "seconds": [stop.seconds for stop in stops],
+        },
+    )
+    return {row.session_id: frozenset(row.parked_at) for row in opened}
+
+
+def close_stops(conn: Connection, session_ids: Collection[str]) -> None:
+    """Close the stops of these sessions, which are locked; call it before they are settled."""
+    if session_ids:
+        conn.execute(_CLOSE, {"sessions": sorted(session_ids)})
+
+
+def read_stops(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
+    """Return the open stops by session, of sessions that are locked."""
+    if not session_ids:
+        return {}
+    return {row.session_id: row for row in conn.execute(_OPEN_ONES, {"sessions": sorted(session_ids)})}
+
+
+def stop_sessions(
+    conn: Connection,
+    items: Sequence[StopSession],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[StopResult]:
+    """Stop all runs of each session and its live process (PROTOCOL, Sessions); safe to repeat.
+
+    An admin's stop of what is another's is written down, unless it changes nothing (models.auth.audit).
+    """
+    held = hold_runs(conn, session_ids={item.session_id for item in items})
+    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    results: list[StopResult] = [NotFound("session", item.session_id) for item in items]
+    seen = [place for place, item in enumerate(items) if held.shows(item.session_id, item.caller)]
+
+    def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
+        return plan_session_stop(held, items[place].session_id, seconds)
+
+    places = [(place, items[place].session_id) for place in seen]
+    acts: list[Done] = []
+    for place, answer, is_new in _in_rounds(conn, held, places, plan, limits):
+        results[place] = answer
+        if is_new:
+            session = held.sessions[items[place].session_id]
+            acts += answered_for(items[place].caller, Act.SESSION_STOPPED, session.session_id, session.owner)
+    record_acts(conn, acts)
+    return results
+
+
+def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DEFAULT_LIMITS) -> list[StopResult]:
+    """Stop each run; one that a runner has in hand takes its session with it. Safe to repeat.
+
+    An admin's stop of what is another's is written down, unless it changes nothing (models.auth.audit).
+    """
+    held = hold_runs(conn, {item.run_id for item in items})
+    results: list[StopResult] = [NotFound("run", item.run_id) for item in items]
+    found = [(place, held.runs[item.run_id].session_id) for place, item in enumerate(items) if item.run_id in held.runs]
+    held.reached = reach(conn, [(items[place].caller, session_id) for place, session_id in found])
+    seen = [(place, session_id) for place, session_id in found if held.shows(session_id, items[place].caller)]
+
+    def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
+        return plan_run_stop(held, held.runs[items[place].run_id], seconds)
+
+    acts: list[Done] = []
+    for place, answer, is_new in _in_rounds(conn, held, seen, plan, limits):
+        results[place] = answer
+        if is_new:
+            owner = held.sessions[held.runs[items[place].run_id].session_id].owner
+            acts += answered_for(items[place].caller, Act.RUN_STOPPED, items[place].run_id, owner)
+    record_acts(conn, acts)
+    return results
+
+
+def _in_rounds(
+    conn: Connection,
+    held: Held,
+    seen: Sequence[tuple[int, str]],
+    plan: Callable[[int, Mapping[str, float]], StopPlan],
+    limits: Limits,
+) -> Iterator[tuple[int, Stopped, bool]]:
+    """Carry out the plan of each place, those of one session one after another; whether it changed anything."""
+    seconds = _seconds_by_runner(conn, held, limits) if seen else {}
+    for number, one_round in enumerate(in_rounds(session_id for _, session_id in seen)):
+        if number:
+            refresh_sessions(conn, held, {seen[index][1] for index in one_round})
+        plans = {seen[index][0]: plan(seen[index][0], seconds) for index in one_round}
+        opened = open_stops(conn, [one.tell for one in plans.values() if one.tell is not None])
+        held.runs.update(move_runs(conn, [move for one in plans.values() for move in one.moves]))
+        settle_and_tell(conn, [one.settles for one in plans.values() if one.settles is not None])
+        for place, one in plans.items():
+            parked_at = opened.get(one.answer.session_id)
+            answer = replace(one.answer, parked_at=parked_at or frozenset(), ended=any(map(_ends, one.moves)))
+            yield place, answer, bool(one.moves) or parked_at is not None
+
+
+def _seconds_by_runner(conn: Connection, held: Held, limits: Limits) -> Mapping[str, float]:
+    """Return how long each runner that may be told takes at most."""
+    told = {run.runner_id for run in held.runs.values()} | {session.runner_id for session in held.sessions.values()}
+    rows = conn.execute(_TOLD_INTERVALS, {"runners": sorted(told - {None})})
+    known = {row.runner_id: stop_seconds(row.told_interval, limits) for row in rows}
+    return defaultdict(lambda: limits.stop_timeout, known)
+
+
+def plan_session_stop(held: Held, session_id: str, seconds: Mapping[str, float]) -> StopPlan:
+    """Decide what a stop of a whole session does; ``seconds`` says how long each runner may take."""
+    session = held.sessions[session_id]
+    unfinished = held.unfinished_of(session_id)
+    waiting = [run for run in unfinished if _undelivered(run)]
+    active = next((run for run in unfinished if not _undelivered(run)), None)
+    moves = [cancelled(run) for run in waiting]
+    if active is not None:
+        after = seconds[active.runner_id]
+        moves += _told_to_stop(active, after)
+        tell = OpenStop(active.runner_id, active.registration, session_id, active.run_id, after)
+        return _plan(Stopped(session_id, active.run_id, "stopping", told=active.runner_id), moves, tell)
+    last = waiting[-1].run_id if waiting else None
+    if session.runner_id is not None:
+        tell = OpenStop(session.runner_id, session.registration, session_id, None, seconds[session.runner_id])
+        return _plan(Stopped(session_id, last, "stopping", told=session.runner_id), moves, tell)
+    if moves:
+        return StopPlan(Stopped(session_id, last, "stopped"), moves)
+    return StopPlan(Stopped(session_id, None, session.status, f"Session already {session.status}"))
+
+
+def plan_run_stop(held: Held, run: HeldRun, seconds: Mapping[str, float]) -> StopPlan:
+    """Decide what a stop of one run does."""
+    if run.status in TERMINAL:
+        return StopPlan(Stopped(run.session_id, run.run_id, run.status, f"Run already {run.status}"))
+    if _undelivered(run):
+        return StopPlan(Stopped(run.session_id, run.run_id, "stopped"), [cancelled(run)])
+    return plan_session_stop(held, run.session_id, seconds)
+
+
+def _plan(answer: Stopped, moves: list[Move], tell: OpenStop) -> StopPlan:
+    return StopPlan(answer, moves, tell, None if moves else Effect(answer.session_id))
+
+
+def _ends(move: Move) -> bool:
+    return move.to is RunStatus.STOPPED
+
+
+def _undelivered(run: HeldRun) -> bool:
+    return run.status == RunStatus.PENDING or (run.status == RunStatus.CLAIMED and run.delivered_at is None)
+
+
+def cancelled(run: HeldRun) -> Move:
+    """Return the move of a run that no process was started for."""
+    return Move(run, RunStatus.STOPPED, Effect(run.session_id, "stopped", unless_live=True), by_us=True)
+
+
+def _told_to_stop(run: HeldRun, seconds: float) -> list[Move]:
+    """Return the move of a run that a process may be at; one that its time limit stops is not to come back."""
+    if run.status == RunStatus.STOPPING:
+        if run.stop_cause == StopCause.STOP:
+            return []
+        return [Move(run, RunStatus.STOPPING, Effect(run.session_id), stop_cause=StopCause.STOP.value)]
+    effect = Effect(run.session_id)
+    return [Move(run, RunStatus.STOPPING, effect, stop_cause=StopCause.STOP.value, stop_seconds=seconds)]

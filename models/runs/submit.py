@@ -1,0 +1,354 @@
+"""Submitting runs: the row of the run, of its session when it starts one, and their first lines of history."""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from models.claims.matching import AUTONOMOUS, NO_DEMANDS, Demands, ensure_profiles
+from models.core.callers import Caller
+from models.core.errors import (
+    CoordinatorError,
+    KeyReused,
+    NotFound,
+    ParentIsDescendant,
+    ParentOfAnotherOwner,
+    SessionExists,
+    TooDeep,
+    TooManyDemands,
+)
+from models.core.rounds import in_rounds_of_many
+from models.core.statuses import RunType
+from models.runs import submit_rows
+from models.runs.parents import ancestors, heights
+from models.state.events_outbox import EventRow, encode, record_events, session_updated
+from models.state.session_status import Effect, settle_sessions
+from models.state.sessions import Session
+from models.state.visibility import Reached, reach, sees
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """One submission. ``parameters`` and ``scope`` are JSON text; times in seconds; ids made before the first try.
+
+    ``session_id`` is what the client gave; ``new_session_id`` is used when a start gives none. ``not_before`` and
+    ``delay_seconds`` are two ways to say the same, the latter from the database's now. Without ``affinity`` a resume
+    goes to any runner, wherever its session lives.
+    """
+
+    run_id: str
+    session_id: str | None
+    new_session_id: str
+    caller: Caller
+    type: RunType
+    parameters: str
+    agent_name: str | None = None
+    project_dir: str | None = None
+    parent_session_id: str | None = None
+    scope: str | None = None
+    execution_mode: str = "sync"
+    additional_demands: Demands = NO_DEMANDS
+    affinity: bool = True
+    priority: int = 0
+    not_before: datetime | None = None
+    delay_seconds: float | None = None
+    max_attempts: int = 1
+    run_timeout_seconds: int | None = None
+    no_match_timeout_seconds: int = 300
+    labels: dict[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+
+    @property
+    def own_session(self) -> str:
+        """The session this run belongs to."""
+        return self.session_id or self.new_session_id
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """The idempotency key, which counts per owner."""
+        return None if self.idempotency_key is None else (self.caller.key_space, self.idempotency_key)
+
+    @property
+    def former_key(self) -> tuple[str, str] | None:
+        """The key where it may have been stored before (``Caller.former_key_space``)."""
+        space = self.caller.former_key_space
+        return None if self.idempotency_key is None or space is None else (space, self.idempotency_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An accepted run; ``replayed`` when its idempotency key had been answered before."""
+
+    run_id: str
+    session_id: str
+    status: str = "pending"
+    replayed: bool = False
+
+
+@dataclass(slots=True)
+class Seen:
+    """The locked rows on which submissions are decided: ``held`` are resumed sessions and parents, by id.
+
+    ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
+    """
+
+    born: dict[str, Session]
+    held: dict[str, Row[Any]]
+    ancestors: dict[str, set[str]]
+    heights: dict[str, int]
+    reached: Reached
+    max_depth: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """A submission with what its session and parent add to it."""
+
+    item: NewRun
+    owner: str | None
+    depth: int
+    agent_name: str | None
+    project_dir: str | None
+    scope: str | None
+    demands: Demands
+    session_seq: int = 1
+
+
+Result = Submitted | CoordinatorError
+
+
+def submit_runs(
+    conn: Connection, items: Sequence[NewRun], *, max_depth: int = 10, most_demands: int = 0
+) -> list[Result]:
+    """Create the runs, and the sessions of starts (PROTOCOL, Submission). Safe to repeat with the same ids.
+
+    One result per item, in order. Errors: SessionExists, NotFound (session, parent session), ParentIsDescendant,
+    ParentOfAnotherOwner, TooDeep, KeyReused, TooManyDemands (new ones of an owner that has ``most_demands`` distinct
+    sets already; 0: any number). A failed item leaves nothing behind, its idempotency key included. Items that concern
+    the same session or key are applied in rounds, in order.
+    """
+    results: dict[int, Result] = {}
+    wanted = _wanted_demands(conn, items)
+    profiles = ensure_profiles(conn, wanted, [item.caller.owner for item in items], most_demands)
+    for places in in_rounds_of_many(items, _touches, _reads):
+        allowed = [place for place in places if wanted[place].hash in profiles]
+        results.update((place, TooManyDemands(most_demands)) for place in places if place not in allowed)
+        batch = [items[place] for place in allowed]
+        results.update(zip(allowed, _submit_round(conn, batch, profiles, max_depth), strict=True))
+    return [results[place] for place in range(len(items))]
+
+
+def _touches(item: NewRun) -> list[Any]:
+    return [item.own_session] if item.key is None else [item.own_session, item.key]
+
+
+def _reads(item: NewRun) -> list[Any]:
+    return [] if item.parent_session_id is None else [item.parent_session_id]
+
+
+def _wanted_demands(conn: Connection, items: Sequence[NewRun]) -> list[Demands]:
+    """Return the demands of each item, with the affinity the sessions have just now: before any lock is taken."""
+    resumed = [item.own_session for item in items if item.type is RunType.RESUME]
+    sessions = submit_rows.look_at_sessions(conn, resumed) if resumed else {}
+    return [_demands(item, sessions.get(item.own_session)) for item in items]
+
+
+def _demands(item: NewRun, session: Row[Any] | None) -> Demands:
+    if item.type is RunType.RESUME and item.affinity and session is not None:
+        return resume_demands(session, item.additional_demands)
+    return _start_demands(item.additional_demands)
+
+
+@functools.lru_cache(1024)
+def _start_demands(additional: Demands) -> Demands:
+    return Demands(executor_type=AUTONOMOUS).merged(additional)
+
+
+def resume_demands(session: Row[Any], additional: Demands = NO_DEMANDS) -> Demands:
+    """Return what a resume of the session demands: its affinity first, but for a hostname that the request names."""
+    hostname = session.hostname if additional.hostname is None else additional.hostname
+    affinity = Demands(hostname=hostname, executor_profile=session.executor_profile)
+    return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(additional)
+
+
+def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str, int], max_depth: int) -> list[Result]:
+    """Submit items of different sessions and keys: keys, new sessions, locks, runs, history."""
+    results: dict[str, Result] = {}
+    answered = _take_keys(conn, items, results)
+    fresh = [item for item in items if item.run_id not in results]
+    parents = [item.parent_session_id for item in fresh if item.parent_session_id is not None]
+    starts = [item for item in fresh if item.type is RunType.START]
+    # New sessions come before the locks: of two transactions that insert the same one the second waits with no lock.
+    born = submit_rows.begin_sessions(conn, starts)
+    held = submit_rows.hold_sessions(conn, [one.own_session for one in fresh if one.type is RunType.RESUME], parents)
+    repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in born])
+    above = ancestors(conn, [p for p in parents if p in held])
+    moved = [item.own_session for item in fresh if _moves(item, held.get(item.own_session))]
+    named = [(item.caller, one) for item in fresh for one in (item.own_session, item.parent_session_id or "")]
+    seen = Seen(born, held, above, heights(conn, moved, max_depth), reach(conn, named), max_depth)
+    plans: list[Plan] = []
+    for item in fresh:
+        if item.run_id in repeated:
+            results[item.run_id] = Submitted(item.run_id, item.own_session)
+            continue
+        plan = _plan(item, seen)
+        if isinstance(plan, Plan):
+            plans.append(plan)
+        else:
+            results[item.run_id] = plan
+    failed = [item for item in fresh if isinstance(results.get(item.run_id), CoordinatorError)]
+    submit_rows.drop_sessions(conn, [item.own_session for item in failed if item.own_session in born])
+    submit_rows.drop_keys(conn, [item.key for item in failed if item.key is not None and item.key not in answered])
+    _write(conn, plans, profiles, born)
+    results.update({plan.item.run_id: Submitted(plan.item.run_id, plan.item.own_session) for plan in plans})
+    return [results[item.run_id] for item in items]
+
+
+def _take_keys(
+    conn: Connection,
+    items: Sequence[NewRun],
+    results: dict[str, Result],
+) -> set[tuple[str, str]]:
+    """Store the items' idempotency keys; whoever comes second waits here for the first, and is answered by it."""
+    _answer_by_former_keys(conn, [item for item in items if item.former_key is not None], results)
+    keyed = [item for item in items if item.key is not None and item.run_id not in results]
+    if not keyed:
+        return set()
+    taken = submit_rows.take_keys(conn, keyed)
+    known = submit_rows.read_keys(conn, [item.key for item in keyed if item.key is not None and item.key not in taken])
+    for item in keyed:
+        row = known.get(item.key) if item.key is not None else None
+        if row is None:
+            continue
+        if row.body_hash != (item.body_hash or ""):
+            results[item.run_id] = KeyReused(item.idempotency_key or "")
+        else:
+            results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=row.run_id != item.run_id)
+    return set(known)
+
+
+def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun], results: dict[str, Result]) -> None:
+    """Answer repeats of what was submitted under a key that is now each admin's own; another body is no repeat."""
+    keys = [key for item in items for key in (item.key, item.former_key) if key is not None]
+    known = submit_rows.read_keys(conn, keys)
+    for item in items:
+        row = known.get(item.former_key) if item.former_key is not None and item.key not in known else None
+        if row is not None and row.body_hash == (item.body_hash or ""):
+            results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=True)
+
+
+def _plan(item: NewRun, seen: Seen) -> Plan | CoordinatorError:
+    """Decide one submission on the locked rows of its session and parent."""
+    parent = None if item.parent_session_id is None else seen.held.get(item.parent_session_id)
+    if item.type is RunType.START:
+        if item.own_session not in seen.born:
+            return SessionExists(item.own_session)
+        return _refused_parent(item, None, parent, seen) or _start(item, parent, seen)
+    session = seen.held.get(item.own_session)
+    if session is None or not sees(item.caller, item.own_session, session.owner, seen.reached):
+        return NotFound("session", item.own_session)
+    return _refused_parent(item, session, parent, seen) or _resume(item, session, parent)
+
+
+def _moves(item: NewRun, session: Row[Any] | None) -> bool:
+    """Whether the item is a resume that is to bring its session another parent."""
+    return session is not None and item.parent_session_id not in {None, session.parent_session_id}
+
+
+def _refused_parent(
+    item: NewRun, session: Row[Any] | None, parent: Row[Any] | None, seen: Seen
+) -> CoordinatorError | None:
+    """Return why the item's parent may not be one, None when it may; ``session`` is what it resumes."""
+    if item.parent_session_id is None:
+        return None
+    start = item.type is RunType.START
+    if (
+        parent is None
+        or not sees(item.caller, item.parent_session_id, parent.owner, seen.reached)
+        or (start and item.parent_session_id == item.own_session)
+    ):
+        return NotFound("parent session", item.parent_session_id)
+    above = seen.ancestors.get(item.parent_session_id, set())
+    if item.own_session in above:
+        return ParentIsDescendant(item.parent_session_id)
+    if session is not None and session.owner != parent.owner:
+        return ParentOfAnotherOwner(item.parent_session_id)
+    deepest = len(above) + seen.heights.get(item.own_session, 0)
+    if (start or _moves(item, session)) and deepest > seen.max_depth:
+        return TooDeep(deepest, seen.max_depth)
+    return None
+
+
+def _start(item: NewRun, parent: Row[Any] | None, seen: Seen) -> Plan:
+    return Plan(
+        item,
+        owner=item.caller.owner if parent is None else parent.owner,
+        depth=0 if parent is None else len(seen.ancestors[parent.session_id]),
+        agent_name=item.agent_name,
+        project_dir=item.project_dir,
+        scope=_merged(None if parent is None else parent.scope, item.scope),
+        demands=_demands(item, None),
+    )
+
+
+def _resume(item: NewRun, session: Row[Any], parent: Row[Any] | None) -> Plan:
+    return Plan(
+        item,
+        owner=session.owner,
+        depth=session.depth,
+        agent_name=item.agent_name if item.agent_name is not None else session.agent_name,
+        project_dir=item.project_dir if item.project_dir is not None else session.project_dir,
+        scope=_merged(session.scope, None if parent is None else parent.scope, item.scope),
+        demands=_demands(item, session),
+        session_seq=session.next_run,
+    )
+
+
+def _merged(*scopes: str | None) -> str | None:
+    """Return the scopes as one, later keys over earlier ones: the session's, its parent's latest, the run's own."""
+    given = [scope for scope in scopes if scope is not None]
+    if len(given) < 2:
+        return given[0] if given else None
+    return json.dumps(
+        {key: value for scope in given for key, value in json.loads(scope).items()}, separators=(",", ":")
+    )
+
+
+def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], born: dict[str, Session]) -> None:
+    if not plans:
+        return
+    # The affinity of a session may have changed since it was looked at.
+    changed = [plan.demands for plan in plans if plan.demands.hash not in profiles]
+    profiles |= ensure_profiles(conn, changed) if changed else {}
+    fresh = submit_rows.insert_runs(conn, plans, [profiles[plan.demands.hash] for plan in plans])
+    written = [plan for plan in plans if plan.item.run_id in fresh]
+    resumed = [plan for plan in written if plan.item.own_session not in born]
+    filled = [plan for plan in written if plan.item.own_session not in born or plan.item.parent_session_id is not None]
+    sessions = {**born, **submit_rows.fill_sessions(conn, filled)}
+    rows = [
+        session_updated(sessions[plan.item.own_session], "session_created")
+        for plan in written
+        if plan.item.own_session in born
+    ]
+    told = settle_sessions(conn, [Effect(plan.item.own_session) for plan in resumed])
+    rows += [session_updated(session) for session in told]
+    rows += [_run_created(plan) for plan in written]
+    record_events(conn, rows)
+
+
+def _run_created(plan: Plan) -> EventRow:
+    item = plan.item
+    shown = {
+        "run_id": item.run_id,
+        "session_id": item.own_session,
+        "status": "pending",
+        "runner_id": None,
+        "attempt": 0,
+        "error": None,
+    }
+    return EventRow("run_updated", item.own_session, encode({"run": shown}), plan.owner, item.run_id)

@@ -1,0 +1,230 @@
+"""The statements of a submission, one function each, in the order in which they lock."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, text
+
+from models.core.ids import uuid7
+from models.state.locks import HOLD_SESSIONS, READ_SESSIONS
+from models.state.sessions import Session, as_session
+
+if TYPE_CHECKING:
+    from models.runs.submit import NewRun, Plan
+
+Key = tuple[str, str]
+
+# The loser waits for the winner here, and sees its row in a second statement only.
+_TAKE_KEYS = text("""
+    INSERT INTO idempotency_keys (caller, key, body_hash, run_id, session_id)
+    SELECT * FROM unnest(CAST(:callers AS text[]), CAST(:keys AS text[]), CAST(:hashes AS text[]),
+                         CAST(:run_ids AS text[]), CAST(:sessions AS text[]))
+        AS k(caller, key, hash, run_id, session_id)
+    ORDER BY k.caller, k.key
+    ON CONFLICT (caller, key) DO NOTHING
+    RETURNING caller, key
+""")
+
+_READ_KEYS = text("""
+    SELECT k.caller, k.key, k.body_hash, k.run_id, k.session_id
+    FROM unnest(CAST(:callers AS text[]), CAST(:keys AS text[])) AS wanted(caller, key)
+    JOIN idempotency_keys k USING (caller, key)
+""")
+
+_DROP_KEYS = text("""
+    DELETE FROM idempotency_keys k
+    USING unnest(CAST(:callers AS text[]), CAST(:keys AS text[])) AS d(caller, key)
+    WHERE k.caller = d.caller AND k.key = d.key
+""")
+
+# first_event_id hides what is left of a former session of the same id: its events all have smaller ids.
+_BEGIN = text("""
+    INSERT INTO sessions (session_id, incarnation, status, first_event_id, next_run, owner, project_dir, agent_name,
+        scope)
+    SELECT s.session_id, s.incarnation, 'pending', e.next_id, 2, s.owner, s.project_dir, s.agent_name,
+        CAST(s.scope AS json)
+    FROM unnest(CAST(:sessions AS text[]), CAST(:incarnations AS text[]), CAST(:owners AS text[]),
+                CAST(:project_dirs AS text[]), CAST(:agents AS text[]), CAST(:scopes AS text[]))
+        AS s(session_id, incarnation, owner, project_dir, agent_name, scope)
+    CROSS JOIN (SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END AS next_id FROM events_id_seq) e
+    ORDER BY s.session_id
+    ON CONFLICT (session_id) DO NOTHING
+    RETURNING session_id, status, created_at, project_dir, agent_name, last_resumed_at, parent_session_id,
+        executor_session_id, executor_profile, hostname, owner, depth
+""")
+
+_KNOWN = text("SELECT run_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))")
+
+_DROP_SESSIONS = text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))")
+
+# A run is ready when nothing unfinished of its session stands before it; a resume is left to settle_sessions.
+_INSERT_RUNS = text("""
+    INSERT INTO runs (run_id, session_id, session_seq, owner, type, agent_name, parameters, project_dir,
+        parent_session_id, execution_mode, scope, demands, labels, profile_id, priority, max_attempts,
+        run_timeout_seconds, no_match_timeout_seconds, not_before, ready, match_deadline_at)
+    SELECT n.run_id, n.session_id, n.session_seq, n.owner, n.type, n.agent_name, CAST(n.parameters AS json),
+        n.project_dir, n.parent_session_id, n.execution_mode, CAST(n.scope AS json), CAST(n.demands AS json),
+        CAST(n.labels AS jsonb), n.profile_id, n.priority, n.max_attempts, n.run_timeout_seconds,
+        n.no_match_timeout_seconds, due.at, n.starts AND (due.at IS NULL OR due.at <= now()),
+        CASE WHEN n.starts AND (due.at IS NULL OR due.at <= now())
+             THEN now() + make_interval(secs => n.no_match_timeout_seconds) END
+    FROM unnest(CAST(:run_ids AS text[]), CAST(:sessions AS text[]), CAST(:seqs AS integer[]),
+                CAST(:owners AS text[]), CAST(:types AS text[]), CAST(:agents AS text[]),
+                CAST(:parameters AS text[]), CAST(:project_dirs AS text[]), CAST(:parents AS text[]),
+                CAST(:modes AS text[]), CAST(:scopes AS text[]), CAST(:demands AS text[]), CAST(:labels AS text[]),
+                CAST(:profiles AS bigint[]), CAST(:priorities AS smallint[]), CAST(:attempts AS integer[]),
+                CAST(:run_timeouts AS integer[]), CAST(:match_timeouts AS integer[]),
+                CAST(:not_before AS timestamptz[]), CAST(:delays AS double precision[]), CAST(:starts AS boolean[]))
+        AS n(run_id, session_id, session_seq, owner, type, agent_name, parameters, project_dir, parent_session_id,
+             execution_mode, scope, demands, labels, profile_id, priority, max_attempts, run_timeout_seconds,
+             no_match_timeout_seconds, not_before, delay, starts)
+    CROSS JOIN LATERAL (SELECT coalesce(n.not_before, now() + make_interval(secs => n.delay)) AS at) due
+    ORDER BY n.run_id
+    ON CONFLICT (run_id) DO NOTHING
+    RETURNING run_id
+""")
+
+# What a start has from its parent, and what a resume changes.
+_FILL = text("""
+    UPDATE sessions s
+    SET next_run = s.next_run + CASE WHEN f.starts THEN 0 ELSE 1 END, scope = coalesce(CAST(f.scope AS json), s.scope),
+        owner = f.owner, depth = f.depth,
+        parent_session_id = CASE WHEN f.starts THEN f.parent_session_id ELSE s.parent_session_id END
+    FROM unnest(CAST(:sessions AS text[]), CAST(:scopes AS text[]), CAST(:owners AS text[]),
+                CAST(:depths AS integer[]), CAST(:parents AS text[]), CAST(:starts AS boolean[]))
+        AS f(session_id, scope, owner, depth, parent_session_id, starts)
+    WHERE s.session_id = f.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
+    RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
+        s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth
+""")
+
+
+def _keys(keys: Collection[Key]) -> dict[str, list[str]]:
+    return {"callers": [caller for caller, _ in keys], "keys": [key for _, key in keys]}
+
+
+def take_keys(conn: Connection, items: Sequence["NewRun"]) -> set[Key]:
+    """Insert the items' keys; returns those that were not there."""
+    parameters = _keys([item.key for item in items if item.key is not None])
+    rows = conn.execute(
+        _TAKE_KEYS,
+        {
+            **parameters,
+            "hashes": [item.body_hash or "" for item in items],
+            "run_ids": [item.run_id for item in items],
+            "sessions": [item.own_session for item in items],
+        },
+    )
+    return {(row.caller, row.key) for row in rows}
+
+
+def read_keys(conn: Connection, keys: Collection[Key]) -> dict[Key, Row[Any]]:
+    """Return what is stored for the keys."""
+    if not keys:
+        return {}
+    return {(row.caller, row.key): row for row in conn.execute(_READ_KEYS, _keys(keys))}
+
+
+def drop_keys(conn: Connection, keys: Collection[Key]) -> None:
+    """Forget keys of submissions that failed."""
+    if keys:
+        conn.execute(_DROP_KEYS, _keys(keys))
+
+
+def begin_sessions(conn: Connection, starts: Sequence["NewRun"]) -> dict[str, Session]:
+    """Insert the sessions to be started, as if none had a parent; returns those whose ids were free."""
+    if not starts:
+        return {}
+    rows = conn.execute(
+        _BEGIN,
+        {
+            "sessions": [item.own_session for item in starts],
+            "incarnations": [uuid7() for _ in starts],
+            "owners": [item.caller.owner for item in starts],
+            "project_dirs": [item.project_dir for item in starts],
+            "agents": [item.agent_name for item in starts],
+            "scopes": [item.scope for item in starts],
+        },
+    )
+    return {row.session_id: as_session(row) for row in rows}
+
+
+def look_at_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
+    """Return the sessions without locks."""
+    return _by_id(conn.execute(READ_SESSIONS, {"sessions": sorted(set(session_ids))}))
+
+
+def hold_sessions(conn: Connection, resumed: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
+    """Lock the sessions, those resumed and parents together, in id order."""
+    wanted = sorted({*resumed, *parents})
+    if not wanted:
+        return {}
+    return _by_id(conn.execute(HOLD_SESSIONS, {"sessions": wanted}))
+
+
+def known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:
+    """Return which of the runs exist: a batch that is executed again finds its own."""
+    if not run_ids:
+        return set()
+    return set(conn.execute(_KNOWN, {"run_ids": sorted(run_ids)}).scalars())
+
+
+def drop_sessions(conn: Connection, session_ids: Collection[str]) -> None:
+    """Remove the bare rows of starts that failed."""
+    if session_ids:
+        conn.execute(_DROP_SESSIONS, {"sessions": sorted(session_ids)})
+
+
+def insert_runs(conn: Connection, plans: Sequence["Plan"], profile_ids: Sequence[int]) -> set[str]:
+    """Insert the runs; returns those that were not there yet."""
+    items = [plan.item for plan in plans]
+    rows = conn.execute(
+        _INSERT_RUNS,
+        {
+            "run_ids": [item.run_id for item in items],
+            "sessions": [item.own_session for item in items],
+            "seqs": [plan.session_seq for plan in plans],
+            "owners": [plan.owner for plan in plans],
+            "types": [item.type.value for item in items],
+            "agents": [plan.agent_name for plan in plans],
+            "parameters": [item.parameters for item in items],
+            "project_dirs": [plan.project_dir for plan in plans],
+            "parents": [item.parent_session_id for item in items],
+            "modes": [str(item.execution_mode) for item in items],
+            "scopes": [plan.scope for plan in plans],
+            "demands": [plan.demands.as_json() for plan in plans],
+            "labels": [json.dumps(item.labels) if item.labels else None for item in items],
+            "profiles": list(profile_ids),
+            "priorities": [item.priority for item in items],
+            "attempts": [item.max_attempts for item in items],
+            "run_timeouts": [item.run_timeout_seconds for item in items],
+            "match_timeouts": [item.no_match_timeout_seconds for item in items],
+            "not_before": [item.not_before for item in items],
+            "delays": [item.delay_seconds for item in items],
+            "starts": [item.type.value == "start_session" for item in items],
+        },
+    )
+    return set(rows.scalars())
+
+
+def fill_sessions(conn: Connection, plans: Sequence["Plan"]) -> Mapping[str, Session]:
+    """Write what resumes, and the parents of starts, change about their sessions; returns them as they are now."""
+    if not plans:
+        return {}
+    rows = conn.execute(
+        _FILL,
+        {
+            "sessions": [plan.item.own_session for plan in plans],
+            "scopes": [plan.scope for plan in plans],
+            "owners": [plan.owner for plan in plans],
+            "depths": [plan.depth for plan in plans],
+            "parents": [plan.item.parent_session_id for plan in plans],
+            "starts": [plan.item.type.value == "start_session" for plan in plans],
+        },
+    )
+    return {row.session_id: as_session(row) for row in rows}
+
+
+def _by_id(rows: Any) -> dict[str, Row[Any]]:
+    return {row.session_id: row for row in rows}

@@ -1,0 +1,61 @@
+"""The tables of those who call: what they show, and what the administrators among them did."""
+
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Identity, Index, Table, Text
+
+from models.core.callers import Role
+from models.schema.column_types import JsonText
+from models.schema.columns import metadata, moment, one_of
+
+# What callers show. Of a key only the hash of its secret is kept; `key_id` is the readable part by which it is found.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("secret_hash", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("owner", Text),
+    Column("name", Text),
+    moment("created_at", default=True),
+    moment("expires_at"),
+    moment("revoked_at"),
+    moment("last_used_at"),
+    CheckConstraint(one_of("role", Role), name="role"),
+    CheckConstraint("role = 'admin' OR owner IS NOT NULL", name="owned"),
+)
+
+# Counts changes of api_keys; 0 means that there was never a key.
+key_changes = Table(
+    "key_changes",
+    metadata,
+    Column("only_row", Boolean, primary_key=True, server_default="true"),
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("only_row", name="only_row"),
+)
+
+# A ticket is for one stream: whoever shows it takes its row away.
+stream_tickets = Table(
+    "stream_tickets",
+    metadata,
+    Column("ticket_hash", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("owner", Text),
+    Column("key_id", Text),
+    moment("valid_until"),
+    Column("filters", JsonText, nullable=False),
+    moment("expires_at", nullable=False),
+    CheckConstraint(one_of("role", Role), name="role"),
+    Index("ix_stream_tickets_expires_at", "expires_at"),
+)
+
+# What administrators did, for ever: no foreign key, since what it names may be gone, and no list of acts, since the
+# next release may know more of them.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("audit_id", BigInteger, Identity(), primary_key=True),
+    Column("act", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("owner", Text),
+    moment("created_at", default=True),
+)

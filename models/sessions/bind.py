@@ -1,0 +1,249 @@
+"""Where a session lives: the executor that a process binds it to, its metadata, and what becomes of an idle process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, text
+
+from models.auth.audit import Act, record_acts, reported_for
+from models.core.callers import ADMIN, Caller
+from models.core.errors import CoordinatorError, NotFound, RunnerNotRegistered, StaleClaim, Unstorable
+from models.core.ids import uuid7
+from models.core.limits import DEFAULT_LIMITS, Limits
+from models.core.rounds import in_rounds
+from models.core.statuses import IN_HAND, RunStatus
+from models.core.storable_text import storable
+from models.runs.report import is_reporter, reporters
+from models.runs.stop import close_stops
+from models.runs.superseded import end_superseded
+from models.state.events_outbox import record_events, session_updated
+from models.state.locks import Held, HeldRun, hold_runs, hold_sessions, refresh_sessions
+from models.state.session_status import Effect, Live, settle_sessions
+from models.state.sessions import Session, read_sessions
+from models.state.transitions import settle_and_tell
+from models.state.visibility import ever_held, in_reach, reach
+
+PATCHABLE = ("project_dir", "agent_name", "last_resumed_at", "executor_session_id", "executor_profile", "hostname")
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A process says that it is the session's executor, and where. By ``event_uid`` a repeat tells it only once."""
+
+    caller: Caller
+    session_id: str
+    executor_session_id: str
+    hostname: str
+    executor_profile: str
+    project_dir: str | None = None
+    event_uid: str = field(default_factory=uuid7)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """New metadata of a session: any of ``PATCHABLE``; what is absent or None stays. ``event_uid`` as in Bind."""
+
+    caller: Caller
+    session_id: str
+    values: Mapping[str, str | None]
+    event_uid: str = field(default_factory=uuid7)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSessionStatus:
+    """The runner of a session's live process says that the process has ended: finished, failed or stopped.
+
+    ``caller`` as in ``Report``.
+    """
+
+    runner_id: str
+    session_id: str
+    status: str
+    caller: Caller = ADMIN
+
+    @property
+    def subject(self) -> str | None:
+        """The subject as which the caller acts; None for an admin."""
+        return self.caller.scope
+
+
+BindResult: TypeAlias = Session | CoordinatorError
+
+# Nothing given leaves the column as it is. A process that lives with a claimed or running run makes it known as bound.
+_WRITE = text("""
+    UPDATE sessions s
+    SET project_dir = coalesce(w.project_dir, s.project_dir),
+        agent_name = coalesce(w.agent_name, s.agent_name),
+        last_resumed_at = coalesce(w.last_resumed_at, s.last_resumed_at),
+        executor_session_id = coalesce(w.executor_session_id, s.executor_session_id),
+        executor_profile = coalesce(w.executor_profile, s.executor_profile),
+        hostname = coalesce(w.hostname, s.hostname),
+        bound_token = coalesce(w.bound_token, s.bound_token),
+        last_sign_at = clock_timestamp()
+    FROM unnest(CAST(:sessions AS text[]), CAST(:project_dir AS text[]), CAST(:agent_name AS text[]),
+                CAST(:last_resumed_at AS timestamptz[]), CAST(:executor_session_id AS text[]),
+                CAST(:executor_profile AS text[]), CAST(:hostname AS text[]), CAST(:bound_token AS text[]))
+        AS w(session_id, project_dir, agent_name, last_resumed_at, executor_session_id, executor_profile, hostname,
+             bound_token)
+    WHERE s.session_id = w.session_id
+""")
+
+_WHERE_RUNNERS_ARE = text("""
+    SELECT runner_id, hostname, executor_profile FROM runners WHERE runner_id = ANY(CAST(:runners AS text[]))
+""")
+
+
+def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
+    """Store each session's affinity; its status becomes running while a process has a run of it in hand.
+
+    Results: the session as it then is, NotFound, or StaleClaim when that run is with another host or profile.
+    """
+    held = hold_runs(conn, session_ids={item.session_id for item in items})
+    in_hand = [run.runner_id for run in held.runs.values() if run.status in IN_HAND]
+    places = {row.runner_id: row for row in conn.execute(_WHERE_RUNNERS_ARE, {"runners": in_hand})} if in_hand else {}
+    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
+    seen: list[int] = []
+    for ordinal, item in enumerate(items):
+        if not held.shows(item.session_id, item.caller):
+            continue
+        run = bound_run(held, item.session_id)
+        if run is not None and is_elsewhere(item, places.get(run.runner_id)):
+            results[ordinal] = StaleClaim(run.run_id, run.status)
+        else:
+            seen.append(ordinal)
+    for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
+        binds = [items[seen[index]] for index in one_round]
+        _write(conn, [(item.session_id, _affinity(item), bound_run(held, item.session_id)) for item in binds])
+        told = settle_sessions(conn, [Effect(item.session_id, told=True) for item in binds])
+        found = {session.session_id: session for session in told}
+        _tell(conn, binds, found)
+        for index in one_round:
+            results[seen[index]] = found[items[seen[index]].session_id]
+    return results
+
+
+def bound_run(held: Held, session_id: str) -> HeldRun | None:
+    """Return the run that a process of the session may be at: running, or claimed and delivered."""
+    for run in held.unfinished_of(session_id):
+        if run.status == RunStatus.RUNNING or (run.status == RunStatus.CLAIMED and run.delivered_at is not None):
+            return run
+    return None
+
+
+def is_elsewhere(item: Bind, runner: Row[Any] | None) -> bool:
+    """Whether the run is with a runner of another host or profile than the process that binds."""
+    return runner is not None and (runner.hostname, runner.executor_profile) != (item.hostname, item.executor_profile)
+
+
+def _tell(conn: Connection, items: Sequence[Bind | Patch], found: Mapping[str, Session]) -> None:
+    """Write one ``session_updated`` per item, however often the batch is repeated."""
+    rows = [replace(session_updated(found[item.session_id]), event_uid=item.event_uid) for item in items]
+    record_events(conn, rows)
+
+
+def _affinity(item: Bind) -> dict[str, Any]:
+    affinity = {
+        "executor_session_id": item.executor_session_id,
+        "hostname": item.hostname,
+        "executor_profile": item.executor_profile,
+        "project_dir": item.project_dir,
+    }
+    return {name: None if value is None else storable(value) for name, value in affinity.items()}
+
+
+def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], HeldRun | None]]) -> None:
+    columns = {name: [values.get(name) for _, values, _ in changes] for name in PATCHABLE}
+    tokens = [None if run is None else run.claim_token for _, _, run in changes]
+    sessions = [session_id for session_id, _, _ in changes]
+    conn.execute(_WRITE, {"sessions": sessions, "bound_token": tokens, **columns})
+
+
+def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]:
+    """Change metadata of each session. Results: the session as it then is, NotFound, or Unstorable for a bad time."""
+    held = hold_sessions(conn, {item.session_id for item in items})
+    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
+    wanted: dict[int, dict[str, Any]] = {}
+    for ordinal, item in enumerate(items):
+        if held.shows(item.session_id, item.caller):
+            values = patch_values(item.values)
+            if isinstance(values, Unstorable):
+                results[ordinal] = values
+            else:
+                wanted[ordinal] = values
+    seen = list(wanted)
+    for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
+        ordinals = [seen[index] for index in one_round]
+        changing = [ordinal for ordinal in ordinals if wanted[ordinal]]
+        if changing:
+            _write(conn, [(items[ordinal].session_id, wanted[ordinal], None) for ordinal in changing])
+        found = read_sessions(conn, [items[ordinal].session_id for ordinal in ordinals])
+        _tell(conn, [items[ordinal] for ordinal in changing], found)
+        for ordinal in ordinals:
+            results[ordinal] = found[items[ordinal].session_id]
+    return results
+
+
+def patch_values(values: Mapping[str, str | None]) -> dict[str, Any] | Unstorable:
+    """Return what a patch writes: known names with a value; a time without offset is UTC."""
+    given: dict[str, Any] = {}
+    for name in PATCHABLE:
+        value = values.get(name)
+        if value is not None:
+            given[name] = storable(value)
+    moment = given.get("last_resumed_at")
+    if moment is not None:
+        try:
+            parsed = datetime.fromisoformat(moment)
+        except ValueError:
+            return Unstorable("last_resumed_at is not an ISO 8601 timestamp")
+        given["last_resumed_at"] = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return given
+
+
+def report_session_statuses(
+    conn: Connection,
+    items: Sequence[ReportSessionStatus],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[bool | CoordinatorError]:
+    """End the live process of each session as its runner says; True where that changed something.
+
+    Accepted without effect from another runner, or while a run of the session is in hand (PROTOCOL, Runners). To a
+    subject that never held a run of it there is none. Results: bool, NotFound or RunnerNotRegistered.
+    """
+    known = reporters(conn, {item.runner_id for item in items}, limits)
+    concerned = {item.session_id for item in items if is_reporter(known, item.runner_id, item.subject)}
+    held = hold_runs(conn, session_ids=concerned)
+    shown = ever_held(conn, [(item.caller, item.session_id) for item in items])
+    results: list[bool | CoordinatorError] = [NotFound("session", item.session_id) for item in items]
+    seen: list[int] = []
+    for ordinal, item in enumerate(items):
+        if not is_reporter(known, item.runner_id, item.subject):
+            results[ordinal] = RunnerNotRegistered(item.runner_id)
+        elif item.session_id in held.sessions and in_reach(item.caller, item.session_id, shown):
+            seen.append(ordinal)
+    for number, one_round in enumerate(in_rounds(items[ordinal].session_id for ordinal in seen)):
+        ordinals = [seen[index] for index in one_round]
+        if number:
+            refresh_sessions(conn, held, {items[ordinal].session_id for ordinal in ordinals})
+        end_superseded(conn, [(items[ordinal].runner_id, items[ordinal].session_id) for ordinal in ordinals])
+        ending = [items[ordinal] for ordinal in ordinals if ends_process(held, items[ordinal])]
+        close_stops(conn, [item.session_id for item in ending])
+        settle_and_tell(conn, [Effect(item.session_id, item.status, live=Live.CLEAR) for item in ending])
+        owners = [(item, held.sessions[item.session_id].owner, known[item.runner_id].owner) for item in ending]
+        acts = [reported_for(one.caller, Act.SESSION_ENDED, one.session_id, *whose) for one, *whose in owners]
+        record_acts(conn, [act for some in acts for act in some])
+        for ordinal in ordinals:
+            results[ordinal] = items[ordinal] in ending
+    return results
+
+
+def ends_process(held: Held, item: ReportSessionStatus) -> bool:
+    """Whether the report is about the session's live process, between its turns."""
+    if held.sessions[item.session_id].runner_id != item.runner_id:
+        return False
+    return not any(run.status in IN_HAND for run in held.unfinished_of(item.session_id))

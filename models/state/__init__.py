@@ -1,0 +1,1 @@
+"""Locks, transitions and visibility of runs and sessions: what every verb is built of."""

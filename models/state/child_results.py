@@ -1,0 +1,57 @@
+"""What a child's run leaves for its parent: a row, written when it ends, that waits until a run has carried it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from models.core.statuses import ExecutionMode, RunType
+
+# The parent is the session of that id that was there when the child was submitted, not one that took its id later.
+# The frame as it is, not its parts: Postgres refuses to unescape a NUL that some result may hold.
+_KEEP = text("""
+    INSERT INTO child_results
+        (child_run_id, child_session_id, parent_session_id, parent_incarnation, outcome, body, body_bytes)
+    SELECT r.run_id, r.session_id, r.parent_session_id, p.incarnation, r.status, told.body,
+        octet_length(CAST(told.body AS text))
+    FROM runs r
+    JOIN sessions p ON p.session_id = r.parent_session_id AND p.created_at <= r.created_at
+        AND p.owner IS NOT DISTINCT FROM r.owner
+    LEFT JOIN LATERAL (
+        SELECT e.frame FROM events e
+        WHERE e.session_id = r.session_id AND e.event_type = 'result' AND e.kind = 'event' AND e.run_id = r.run_id
+          AND r.status = 'completed'
+        ORDER BY e.id DESC LIMIT 1
+    ) result ON true
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN r.status = 'completed' THEN coalesce(result.frame, CAST('{}' AS json))
+                    ELSE json_build_object('error', r.error) END AS body
+    ) told
+    WHERE r.run_id = ANY(CAST(:runs AS text[]))
+    ON CONFLICT (child_run_id) DO NOTHING
+""")
+
+_GIVE_BACK = text("""
+    UPDATE child_results SET delivered_in = NULL, returned_at = clock_timestamp()
+    WHERE delivered_in = ANY(CAST(:runs AS text[]))
+""")
+
+
+def calls_back(run: Row[Any]) -> bool:
+    """Whether the end of the run is told to another session."""
+    called = run.execution_mode == ExecutionMode.ASYNC_CALLBACK and run.parent_session_id is not None
+    return bool(called and run.parent_session_id != run.session_id)
+
+
+def note_ends(conn: Connection, ended: Sequence[Row[Any]]) -> None:
+    """Keep what the ended runs leave for their parents; what one that never began was to carry waits again.
+
+    Belongs into the transaction that ends the runs, whose sessions it holds locked; parents are neither locked nor
+    waited for. A parent that is gone, or another owner's, hears nothing. Safe to repeat.
+    """
+    children = [run.run_id for run in ended if calls_back(run)]
+    if children:
+        conn.execute(_KEEP, {"runs": children})
+    unbegun = [run.run_id for run in ended if run.type == RunType.RESUME and run.started_at is None]
+    if unbegun:
+        conn.execute(_GIVE_BACK, {"runs": unbegun})

@@ -1,0 +1,109 @@
+"""Write events of the feed in the transaction of the change that they tell of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, text
+
+from models.core.ids import uuid7
+from models.state.locks import HeldRun
+from models.state.runs import Run, iso
+from models.state.sessions import Session, session_json
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One line of history. ``frame`` is the JSON text that every client will be sent, fixed now.
+
+    ``session_id`` is empty where none is concerned.
+    """
+
+    kind: str
+    session_id: str
+    frame: str
+    owner: str | None = None
+    run_id: str | None = None
+    event_type: str | None = None
+    event_uid: str = field(default_factory=uuid7)
+
+
+_RECORD = text("""
+    INSERT INTO events (kind, session_id, frame, owner, run_id, event_type, event_uid)
+    SELECT e.kind, e.session_id, CAST(e.frame AS json), e.owner, e.run_id, e.event_type, e.event_uid
+    FROM unnest(CAST(:kinds AS text[]), CAST(:sessions AS text[]), CAST(:frames AS text[]), CAST(:owners AS text[]),
+                CAST(:runs AS text[]), CAST(:types AS text[]), CAST(:uids AS text[]))
+         WITH ORDINALITY AS e(kind, session_id, frame, owner, run_id, event_type, event_uid, place)
+    ORDER BY e.place
+    ON CONFLICT (event_uid) DO NOTHING
+""")
+
+
+def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
+    """Insert the rows in order; one whose ``event_uid`` is stored already is left out.
+
+    Call it after the rows it tells of are locked, so that ids are in causal order (promise 3).
+    """
+    if not rows:
+        return
+    values = {
+        "kinds": [row.kind for row in rows],
+        "sessions": [row.session_id for row in rows],
+        "frames": [row.frame for row in rows],
+        "owners": [row.owner for row in rows],
+        "runs": [row.run_id for row in rows],
+        "types": [row.event_type for row in rows],
+        "uids": [row.event_uid for row in rows],
+    }
+    conn.execute(_RECORD, values)
+
+
+def encode(frame: dict[str, Any]) -> str:
+    """Return the frame as compact JSON text; what the caller puts in holds no surrogates."""
+    return orjson.dumps(frame).decode()
+
+
+EVENT_FIELDS = (
+    "event_type",
+    "session_id",
+    "timestamp",
+    "tool_name",
+    "tool_input",
+    "tool_output",
+    "error",
+    "exit_code",
+    "reason",
+    "role",
+    "content",
+    "result_text",
+    "result_data",
+)
+
+
+def run_updated(run: HeldRun | Run) -> EventRow:
+    """Return the feed row that tells where a run stands now."""
+    shown = {
+        "run_id": run.run_id,
+        "session_id": run.session_id,
+        "status": run.status,
+        "runner_id": run.runner_id,
+        "attempt": run.attempt,
+        "error": run.error,
+    }
+    return EventRow("run_updated", run.session_id, encode({"run": shown}), run.owner, run.run_id)
+
+
+def session_updated(session: Session, kind: str = "session_updated") -> EventRow:
+    """Return the feed row that shows a session as it is now."""
+    return EventRow(kind, session.session_id, encode({"session": session_json(session)}), session.owner)
+
+
+def session_event(run: HeldRun, event_type: str, moment: datetime, **values: object) -> EventRow:
+    """Return a row of the session's own timeline that we write for a run; ``moment`` is the database's."""
+    shown: dict[str, object] = dict.fromkeys(EVENT_FIELDS)
+    shown |= {"event_type": event_type, "session_id": run.session_id, "timestamp": iso(moment)}
+    shown |= values
+    frame = encode({"data": shown})
+    return EventRow("event", run.session_id, frame, run.owner, run.run_id, event_type, uuid7())

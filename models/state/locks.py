@@ -1,0 +1,171 @@
+"""Lock runs and sessions, always in the same order."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from psycopg.errors import SerializationFailure
+from sqlalchemy import Connection, Row, Select, select, text
+
+from models.core.callers import Caller
+from models.core.statuses import UNFINISHED
+from models.schema.column_types import any_of
+from models.schema.tables import runs, sessions
+from models.state.visibility import Reached, sees
+
+HELD_COLUMNS = tuple(
+    runs.c[name]
+    for name in [
+        "run_id",
+        "session_id",
+        "session_seq",
+        "owner",
+        "type",
+        "agent_name",
+        "project_dir",
+        "parent_session_id",
+        "execution_mode",
+        "status",
+        "ready",
+        "runner_id",
+        "registration",
+        "claim_token",
+        "claimed_by",
+        "claimed_by_registration",
+        "former_holders",
+        "not_for",
+        "attempt",
+        "max_attempts",
+        "run_timeout_seconds",
+        "fruitless_claims",
+        "stop_cause",
+        "ended_by_us",
+        "last_ended_token",
+        "last_ended_runner",
+        "last_ended_outcome",
+        "error",
+        "delivered_at",
+        "started_at",
+        "claimed_at",
+        "not_before",
+        "match_deadline_at",
+        "claim_deadline_at",
+        "run_deadline_at",
+        "unheld_beats",
+    ]
+)
+
+
+HeldRun: TypeAlias = Row[Any]
+
+
+@dataclass(slots=True)
+class Held:
+    """Locked runs and sessions, by id. The runs are all unfinished ones of the sessions, and those asked for.
+
+    ``reached``: what ``models.state.visibility.reach`` found for the runners among the callers.
+    """
+
+    runs: dict[str, HeldRun] = field(default_factory=dict)
+    sessions: dict[str, Row[Any]] = field(default_factory=dict)
+    reached: Reached = ()
+
+    def shows(self, session_id: str, caller: Caller) -> bool:
+        """Whether the session is there and the caller may know of it."""
+        session = self.sessions.get(session_id)
+        return session is not None and sees(caller, session_id, session.owner, self.reached)
+
+    def unfinished_of(self, session_id: str) -> list[HeldRun]:
+        """Return the session's unfinished runs in submission order."""
+        rows = [run for run in self.runs.values() if run.session_id == session_id and run.status in UNFINISHED]
+        return sorted(rows, key=lambda run: int(run.session_seq))
+
+
+# The unfinished runs of a session come from their partial index: a session of ten thousand turns costs no more.
+CONCERNED = text("""runs.run_id = ANY(CAST(:run_ids AS text[]) || ARRAY(
+    SELECT u.run_id FROM runs u
+    WHERE u.session_id = ANY(CAST(:sessions AS text[]) || ARRAY(
+            SELECT a.session_id FROM runs a WHERE a.run_id = ANY(CAST(:run_ids AS text[]))))
+        AND u.status IN ('pending', 'claimed', 'running', 'stopping')))
+""")
+
+
+_NEXT_RUN = select(sessions.c.next_run).where(sessions.c.session_id == runs.c.session_id).scalar_subquery()
+
+
+_HOLD_RUNS: Select[Any] = (
+    select(*HELD_COLUMNS, _NEXT_RUN.label("next_run")).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs)
+)
+
+
+READ_SESSIONS = select(sessions).where(sessions.c.session_id == any_of("sessions"))
+
+
+HOLD_SESSIONS = READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
+
+
+_UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')")
+
+
+_UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id == any_of("sessions"), _UNFINISHED)
+
+
+_HOLD_MORE_RUNS: Select[Any] = (
+    select(*HELD_COLUMNS).where(runs.c.run_id == any_of("run_ids")).with_for_update(of=runs, skip_locked=True)
+)
+
+
+_HOLD_MORE_SESSIONS = READ_SESSIONS.with_for_update(skip_locked=True)
+
+
+def hold_runs(
+    conn: Connection,
+    run_ids: Collection[str] = (),
+    session_ids: Collection[str] = (),
+    *,
+    more_sessions: Collection[str] = (),
+) -> Held:
+    """Lock the runs, all unfinished runs of their sessions and of ``session_ids``, then the sessions, in id order.
+
+    ``more_sessions`` are locked with the sessions, without their runs. A run that was submitted between the two locks
+    is locked too when nobody else holds it; else the transaction has to start over, which is said as a serialisation
+    failure.
+    """
+    rows = conn.execute(_HOLD_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
+    expected = {row.session_id: row.next_run for row in rows}
+    held = Held(runs={row.run_id: row for row in rows})
+    wanted_sessions = sorted({*expected, *session_ids, *more_sessions})
+    locked = conn.execute(HOLD_SESSIONS, {"sessions": wanted_sessions})
+    held.sessions = {row.session_id: row for row in locked}
+    mattering = expected.keys() | set(session_ids)
+    newer = [one for one in mattering & held.sessions.keys() if held.sessions[one].next_run != expected.get(one, 1)]
+    if newer:
+        unfinished = conn.execute(_UNFINISHED_NOW, {"sessions": newer}).scalars()
+        hold_more(conn, held, set(unfinished) - held.runs.keys())
+    return held
+
+
+def hold_more(conn: Connection, held: Held, run_ids: Collection[str], session_ids: Collection[str] = ()) -> None:
+    """Lock rows that came meanwhile, out of order and hence only those that nobody else holds.
+
+    If somebody does, the transaction has to start over, which is said as a serialisation failure.
+    """
+    rows = conn.execute(_HOLD_MORE_RUNS, {"run_ids": list(run_ids)}).all() if run_ids else []
+    more = conn.execute(_HOLD_MORE_SESSIONS, {"sessions": list(session_ids)}).all() if session_ids else []
+    if len(rows) < len(set(run_ids)) or len(more) < len(set(session_ids)):
+        msg = "what came meanwhile is held by another transaction"
+        raise SerializationFailure(msg)
+    held.runs.update({row.run_id: row for row in rows})
+    held.sessions.update({row.session_id: row for row in more})
+
+
+def hold_sessions(conn: Connection, session_ids: Collection[str]) -> Held:
+    """Lock sessions alone, in id order: for changes that concern none of their runs."""
+    rows = conn.execute(HOLD_SESSIONS, {"sessions": list(session_ids)})
+    return Held(sessions={row.session_id: row for row in rows})
+
+
+def refresh_sessions(conn: Connection, held: Held, session_ids: Collection[str]) -> None:
+    """Read locked sessions again after a round has changed them."""
+    rows = conn.execute(READ_SESSIONS, {"sessions": list(session_ids)})
+    held.sessions.update({row.session_id: row for row in rows})

@@ -1,0 +1,124 @@
+"""Runs as they are read: the row as an object, one by id."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, TextClause, literal_column, select, text
+
+from models.core.callers import Caller
+from models.core.errors import NotFound
+from models.core.statuses import TERMINAL
+from models.schema.column_types import JsonText, any_of
+from models.schema.tables import runs
+from models.state.visibility import reach, sees
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One unit of work. ``parameters``, ``demands`` and ``scope`` are JSON text, ``labels`` an object or None.
+
+    ``timeout_at`` is when it fails if no live registration satisfies it by then; None while one does.
+    """
+
+    run_id: str
+    session_id: str
+    type: str
+    agent_name: str | None
+    parameters: str
+    project_dir: str | None
+    parent_session_id: str | None
+    execution_mode: str
+    demands: str
+    labels: dict[str, str] | None
+    scope: str | None
+    status: str
+    runner_id: str | None
+    error: str | None
+    created_at: datetime
+    claimed_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    timeout_at: datetime | None
+    not_before: datetime | None
+    attempt: int
+    max_attempts: int
+    priority: int
+    claim_token: str | None
+    claim_poll_id: str | None
+    owner: str | None
+
+
+# The later of its readiness and the moment from which no live registration satisfied it, its patience, and the gaps of
+# ours since: what expiry goes by (models/expiry). OFFSET keeps it from looking at the profile three times.
+_TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(
+    """CASE WHEN runs.status = 'pending' AND runs.ready THEN (
+        SELECT w.since + make_interval(secs => runs.no_match_timeout_seconds) + coalesce((
+            SELECT sum(upper(part) - lower(part))
+            FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps
+                          WHERE ended_at > w.since AND kind <> 'runners')
+                        * tstzmultirange(tstzrange(w.since, NULL))) AS part), interval '0')
+        FROM (SELECT greatest(u.since, runs.match_deadline_at
+                              - make_interval(secs => runs.no_match_timeout_seconds)) AS since
+              FROM (SELECT CASE WHEN runs.not_for IS NOT NULL THEN runs.unmatched_since
+                                ELSE (SELECT p.unmatched_since FROM demand_profiles p
+                                      WHERE p.profile_id = runs.profile_id) END AS since OFFSET 0) u
+              WHERE u.since IS NOT NULL) w) END""",
+    runs.c.match_deadline_at.type,
+)
+TIMEOUT_AT = "timeout_at"
+RUN_COLUMNS = tuple(
+    _TIMEOUT_AT.label(TIMEOUT_AT) if field.name == TIMEOUT_AT else runs.c[field.name] for field in fields(Run)
+)
+_IN_ORDER = attrgetter(*(field.name for field in fields(Run)))
+# Made once: to make a statement of so many columns takes longer than to read a row.
+_READ = select(*RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids"))
+_READ_ENDED = _READ.where(runs.c.status.in_(sorted(TERMINAL)))
+
+
+def _of_r(column: ColumnElement[Any]) -> str:
+    if column.key == TIMEOUT_AT:
+        return "CAST(NULL AS timestamptz) AS timeout_at"
+    return f"CAST(r.{column.key} AS text)" if isinstance(column.type, JsonText) else f"r.{column.key}"
+
+
+_COLUMNS_OF_R = ", ".join(map(_of_r, RUN_COLUMNS))
+
+
+def returning_runs(statement: str) -> TextClause:
+    """Return a statement that claims runs, called r in it, and answers with ``.columns(*RUN_COLUMNS)``."""
+    return text(statement + " RETURNING " + _COLUMNS_OF_R)
+
+
+def as_run(row: Row[Any]) -> Run:
+    """Return the object for a row that holds at least ``RUN_COLUMNS``, by name."""
+    return Run(*_IN_ORDER(row))
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Return a timestamp as PROTOCOL writes it: ISO 8601, in UTC, with offset."""
+    return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def read_runs(conn: Connection, run_ids: Sequence[str]) -> dict[str, Run]:
+    """Return the runs by id, without locks; unknown ids are left out."""
+    if not run_ids:
+        return {}
+    rows = conn.execute(_READ, {"run_ids": list(run_ids)})
+    return {row.run_id: as_run(row) for row in rows}
+
+
+def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
+    """Return one run; another owner's is not found (PROTOCOL, Submission)."""
+    found = read_runs(conn, [run_id]).get(run_id)
+    if found is None or not sees(caller, found.session_id, found.owner, reach(conn, [(caller, found.session_id)])):
+        return NotFound("run", run_id)
+    return found
+
+
+def runs_ended(conn: Connection, run_ids: Sequence[str]) -> list[Run]:
+    """Return those of the runs that are terminal: what ``?wait=`` waits for."""
+    rows = conn.execute(_READ_ENDED, {"run_ids": list(run_ids)})
+    return [as_run(row) for row in rows]

@@ -1,0 +1,145 @@
+"""The one place where the status of a session and the readiness of its next run are computed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection, text
+
+from models.state.sessions import Session, as_session
+
+
+class Live(StrEnum):
+    """What happens to the session's live process."""
+
+    KEEP = "keep"
+    CLEAR = "clear"
+    SET = "set"
+
+
+@dataclass(slots=True)
+class Effect:
+    """What a change of a run, a bind or a stop means for its session.
+
+    ``outcome`` (idle, finished, failed, stopped) is what the session shows once nothing unfinished is left.
+    ``unless_live`` keeps the outcome back while the session has a live process: it then returns to idle. ``sign`` says
+    that the session's process gave a sign of life with it; what clients and we do is none.
+    ``live`` CLEAR with a registration ends that one's process only: another runner's lives on.
+    Written when it is settled: ``owed``, the session is free to go on, and results of children wait for it;
+    ``continues``, something unfinished of it is left.
+    """
+
+    session_id: str
+    outcome: str | None = None
+    unless_live: bool = False
+    live: Live = Live.KEEP
+    runner_id: str | None = None
+    registration: int | None = None
+    resumed: bool = False
+    parent_session_id: str | None = None
+    told: bool = False
+    sign: bool = False
+    owed: bool = False
+    continues: bool = False
+
+
+# seen: the session with the effect applied and what of it is unfinished; readied: its first unfinished run, if it may
+# be claimed now; the status follows from both. The caller holds the locks of the sessions and their unfinished runs.
+_SETTLE = text("""
+    WITH effect AS (
+        SELECT e.* FROM unnest(
+            CAST(:sessions AS text[]), CAST(:outcomes AS text[]), CAST(:unless_live AS boolean[]),
+            CAST(:lives AS text[]), CAST(:runners AS text[]), CAST(:registrations AS bigint[]),
+            CAST(:resumed AS boolean[]), CAST(:parents AS text[]), CAST(:signs AS boolean[])
+        ) AS e(session_id, outcome, unless_live, live, runner_id, registration, resumed, parent_session_id, sign)
+    ), seen AS (
+        SELECT e.session_id, e.resumed, e.parent_session_id, e.sign, s.status AS former, s.bound_token,
+            CASE WHEN e.live = 'set' THEN e.runner_id
+                WHEN e.live = 'keep' OR e.registration <> s.registration THEN s.runner_id END AS runner_id,
+            CASE WHEN e.live = 'set' THEN e.registration
+                WHEN e.live = 'keep' OR e.registration <> s.registration THEN s.registration END AS registration,
+            CASE WHEN e.outcome IS NULL OR (e.unless_live AND s.runner_id IS NOT NULL) THEN s.last_outcome
+                 ELSE e.outcome END AS last_outcome,
+            active.status AS active, active.claim_token AS active_token,
+            EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = e.session_id AND NOT c.superseded) AS stop_open,
+            next.run_id AS next_run, next.status AS next_status, next.ready AS next_ready,
+            next.not_before IS NULL OR next.not_before <= now() AS due
+        FROM effect e
+        JOIN sessions s ON s.session_id = e.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
+        LEFT JOIN LATERAL (
+            SELECT r.status, r.claim_token FROM runs r
+            WHERE r.session_id = e.session_id AND r.status IN ('claimed', 'running', 'stopping')
+            LIMIT 1
+        ) active ON true
+        LEFT JOIN LATERAL (
+            SELECT r.run_id, r.status, r.ready, r.not_before FROM runs r
+            WHERE r.session_id = e.session_id AND r.status IN ('pending', 'claimed', 'running', 'stopping')
+            ORDER BY r.session_seq LIMIT 1
+        ) next ON true
+    ), readied AS (
+        UPDATE runs r
+        SET ready = true, match_deadline_at = now() + make_interval(secs => r.no_match_timeout_seconds)
+        FROM seen
+        WHERE r.run_id = seen.next_run AND r.run_id = ANY(ARRAY(SELECT next_run FROM seen))
+          AND r.status = 'pending' AND NOT r.ready
+          AND seen.due AND NOT seen.stop_open
+    ), computed AS (
+        SELECT seen.*, CASE
+            WHEN active = 'running' THEN 'running'
+            WHEN active = 'stopping' OR stop_open THEN 'stopping'
+            WHEN active = 'claimed' AND bound_token = active_token THEN 'running'
+            WHEN next_run IS NOT NULL THEN 'pending'
+            WHEN runner_id IS NOT NULL THEN 'idle'
+            WHEN last_outcome = 'idle' THEN 'finished'
+            ELSE coalesce(last_outcome, 'stopped') END AS status
+        FROM seen
+    )
+    UPDATE sessions s
+    SET status = c.status, last_outcome = c.last_outcome, runner_id = c.runner_id, registration = c.registration,
+        parent_session_id = coalesce(c.parent_session_id, s.parent_session_id),
+        last_resumed_at = CASE WHEN c.resumed THEN now() ELSE s.last_resumed_at END,
+        last_sign_at = CASE WHEN c.sign THEN clock_timestamp() ELSE s.last_sign_at END
+    FROM computed c
+    WHERE s.session_id = c.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
+    RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
+        s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth,
+        c.former <> s.status OR c.resumed AS changed, c.next_run IS NOT NULL AS continues,
+        CASE WHEN s.status IN ('idle', 'finished') THEN EXISTS (
+            SELECT 1 FROM child_results w WHERE w.parent_session_id = s.session_id AND w.delivered_in IS NULL)
+        ELSE false END AS owed
+""")
+
+
+def settle_sessions(conn: Connection, effects: Iterable[Effect]) -> list[Session]:
+    """Apply the effects, one per session, recompute each status, and make the next run ready.
+
+    The caller holds the sessions and all their unfinished runs locked. Returns the sessions that ``session_updated``
+    is to be told of: those whose status changed and those marked ``told``, in the order of the effects.
+    """
+    listed = list(effects)
+    if not listed:
+        return []
+    rows = conn.execute(
+        _SETTLE,
+        {
+            "sessions": [effect.session_id for effect in listed],
+            "outcomes": [effect.outcome for effect in listed],
+            "unless_live": [effect.unless_live for effect in listed],
+            "lives": [effect.live.value for effect in listed],
+            "runners": [effect.runner_id for effect in listed],
+            "registrations": [effect.registration for effect in listed],
+            "resumed": [effect.resumed for effect in listed],
+            "parents": [effect.parent_session_id for effect in listed],
+            "signs": [effect.sign for effect in listed],
+        },
+    )
+    settled = {row.session_id: row for row in rows}
+    for effect in listed:
+        if effect.session_id in settled:
+            effect.owed = settled[effect.session_id].owed
+            effect.continues = settled[effect.session_id].continues
+    return [
+        as_session(settled[effect.session_id])
+        for effect in listed
+        if effect.session_id in settled and (effect.told or settled[effect.session_id].changed)
+    ]

@@ -1,0 +1,170 @@
+"""The one recipe by which a run changes its status: locked in order, decided, moved by a fenced UPDATE, told.
+
+Only the insert (submit) and the claim stand beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
+from models.state.child_results import note_ends
+from models.state.events_outbox import EventRow, encode, record_events, run_updated, session_event, session_updated
+from models.state.locks import HeldRun
+from models.state.session_status import Effect, settle_sessions
+from models.state.sessions import Session
+
+
+@dataclass(slots=True)
+class Move:
+    """One run's next status, decided on its locked row, and what it means for the session.
+
+    ``starts`` counts the attempt; ``not_for`` bars a registration from claiming the run again; ``fruitless`` counts a
+    delivered claim that came to nothing, and ``unstarts`` takes back an attempt that was counted for it; ``remember``
+    keeps what the returning claim reported, so that its repetition is harmless; ``stop_seconds`` is how long a stopping
+    run may take.
+    """
+
+    run: HeldRun
+    to: RunStatus
+    effect: Effect
+    error: str | None = None
+    starts: bool = False
+    by_us: bool = False
+    stop_cause: str | None = None
+    stop_seconds: float | None = None
+    not_for: int | None = None
+    fruitless: bool = False
+    remember: str | None = None
+    unstarts: bool = False
+
+
+_MOVE = text("""
+    UPDATE runs r
+    SET status = m.status,
+        ready = false,
+        error = CASE WHEN m.status = 'pending' THEN NULL ELSE coalesce(m.error, r.error) END,
+        attempt = r.attempt + CASE WHEN m.starts THEN 1 WHEN m.unstarts THEN -1 ELSE 0 END,
+        started_at = CASE WHEN m.starts THEN clock_timestamp() WHEN m.status <> 'pending' THEN r.started_at END,
+        completed_at = CASE WHEN m.status IN ('completed', 'failed', 'stopped') THEN clock_timestamp() END,
+        run_deadline_at = CASE m.status
+            WHEN 'running' THEN now() + make_interval(secs => r.run_timeout_seconds)
+            WHEN 'stopping' THEN coalesce(now() + make_interval(secs => m.stop_seconds), r.run_deadline_at) END,
+        match_deadline_at = CASE WHEN m.status <> 'pending' THEN r.match_deadline_at END,
+        claim_deadline_at = NULL,
+        stop_cause = CASE WHEN m.status <> 'pending' THEN coalesce(m.stop_cause, r.stop_cause) END,
+        ended_by_us = m.by_us,
+        -- in a row: a start that is given back goes on with the count, any other end of a started one begins anew
+        fruitless_claims = CASE WHEN m.fruitless THEN r.fruitless_claims + 1
+            WHEN r.status IN ('running', 'stopping') AND m.status <> 'stopping' THEN 0 ELSE r.fruitless_claims END,
+        unheld_beats = 0,
+        not_for = CASE WHEN m.not_for IS NOT NULL THEN array_append(r.not_for, m.not_for) ELSE r.not_for END,
+        last_ended_token = CASE WHEN m.remember IS NOT NULL THEN r.claim_token ELSE r.last_ended_token END,
+        last_ended_runner = CASE WHEN m.remember IS NOT NULL THEN r.runner_id ELSE r.last_ended_runner END,
+        last_ended_outcome = coalesce(m.remember, r.last_ended_outcome),
+        -- what follows belongs to a claim: it goes with it on a return to pending
+        runner_id = CASE WHEN m.status <> 'pending' THEN r.runner_id END,
+        registration = CASE WHEN m.status <> 'pending' THEN r.registration END,
+        claim_token = CASE WHEN m.status <> 'pending' THEN r.claim_token END,
+        claim_poll_id = CASE WHEN m.status <> 'pending' THEN r.claim_poll_id END,
+        claimed_by = CASE WHEN m.status <> 'pending' THEN r.claimed_by END,
+        claimed_by_registration = CASE WHEN m.status <> 'pending' THEN r.claimed_by_registration END,
+        former_holders = CASE
+            WHEN m.status = 'pending' AND r.delivered_at IS NOT NULL AND r.claimed_by_registration = r.registration
+                AND NOT coalesce(r.claimed_by = ANY(r.former_holders), r.claimed_by IS NULL)
+            THEN array_append(r.former_holders, r.claimed_by) ELSE r.former_holders END,
+        claimed_at = CASE WHEN m.status <> 'pending' THEN r.claimed_at END,
+        delivered_at = CASE WHEN m.status <> 'pending' THEN r.delivered_at END
+    FROM unnest(CAST(:run_ids AS text[]), CAST(:formers AS text[]), CAST(:tokens AS text[]), CAST(:statuses AS text[]),
+                CAST(:errors AS text[]), CAST(:starts AS boolean[]), CAST(:by_us AS boolean[]),
+                CAST(:stop_causes AS text[]), CAST(:stop_seconds AS double precision[]), CAST(:not_for AS bigint[]),
+                CAST(:fruitless AS boolean[]), CAST(:remember AS text[]), CAST(:unstarts AS boolean[]))
+         AS m(run_id, former, token, status, error, starts, by_us, stop_cause, stop_seconds, not_for, fruitless,
+              remember, unstarts)
+    WHERE r.run_id = m.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
+      AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token
+    RETURNING r.run_id, r.session_id, r.session_seq, r.owner, r.type, r.agent_name, r.project_dir,
+        r.parent_session_id, r.execution_mode, r.status, r.ready, r.runner_id, r.registration, r.claim_token,
+        r.claimed_by, r.claimed_by_registration, r.former_holders, r.not_for, r.attempt, r.max_attempts,
+        r.run_timeout_seconds, r.fruitless_claims, r.stop_cause, r.ended_by_us, r.last_ended_token,
+        r.last_ended_runner, r.last_ended_outcome, r.error, r.delivered_at, r.started_at, r.claimed_at, r.not_before,
+        r.match_deadline_at, r.claim_deadline_at, r.run_deadline_at, r.unheld_beats, r.completed_at
+""")
+
+
+def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, HeldRun]:
+    """Move each run (at most one move per run, at most one effect per session), settle the sessions, write history.
+
+    What an ended run leaves for its parent is kept, whatever ended it (``child_results``). Returns the moved
+    rows by id. A row that was not as the decision saw it is not moved and not returned; under the locks of
+    ``hold_runs`` that does not happen.
+    """
+    if not moves:
+        return {}
+    for move in moves:
+        if move.to is not RunStatus(move.run.status) and move.to not in TRANSITIONS[RunStatus(move.run.status)]:
+            msg = f"no transition from {move.run.status} to {move.to}"
+            raise ValueError(msg)
+    rows = conn.execute(
+        _MOVE,
+        {
+            "run_ids": [move.run.run_id for move in moves],
+            "formers": [move.run.status for move in moves],
+            "tokens": [move.run.claim_token for move in moves],
+            "statuses": [move.to.value for move in moves],
+            "errors": [move.error for move in moves],
+            "starts": [move.starts for move in moves],
+            "by_us": [move.by_us for move in moves],
+            "stop_causes": [move.stop_cause for move in moves],
+            "stop_seconds": [move.stop_seconds for move in moves],
+            "not_for": [move.not_for for move in moves],
+            "fruitless": [move.fruitless for move in moves],
+            "remember": [move.remember for move in moves],
+            "unstarts": [move.unstarts for move in moves],
+        },
+    )
+    moved = {row.run_id: row for row in rows}
+    done = [move for move in moves if move.run.run_id in moved]
+    note_ends(conn, [run for run in moved.values() if run.status in TERMINAL])
+    told = settle_sessions(conn, _effects(done))
+    tell(conn, done, moved, told)
+    return moved
+
+
+def _effects(moves: Sequence[Move]) -> list[Effect]:
+    """Return one effect per session: several runs of one session may end together (a stop), the last one counts."""
+    by_session: dict[str, Effect] = {}
+    for move in moves:
+        former = by_session.get(move.effect.session_id)
+        if former is not None:
+            move.effect.told = move.effect.told or former.told
+        by_session[move.effect.session_id] = move.effect
+    return list(by_session.values())
+
+
+def settle_and_tell(conn: Connection, effects: Sequence[Effect]) -> None:
+    """Settle sessions in which no run moves (at most one effect each), and write ``session_updated`` where it shows."""
+    told = settle_sessions(conn, effects)
+    record_events(conn, [session_updated(session) for session in told])
+
+
+def tell(
+    conn: Connection,
+    moves: Sequence[Move],
+    moved: dict[str, HeldRun],
+    told: Sequence[Session],
+) -> None:
+    """Write the history of the moves: runs, then sessions, then what a session's own timeline shows."""
+    rows = [run_updated(moved[move.run.run_id]) for move in moves]
+    rows += [session_updated(session) for session in told]
+    for move in moves:
+        run = moved[move.run.run_id]
+        if move.starts:
+            rows.append(session_event(run, "run_start", run.started_at))
+        if move.to is RunStatus.COMPLETED:
+            rows.append(session_event(run, "run_completed", run.completed_at, exit_code=0, reason="completed"))
+        if move.to is RunStatus.FAILED:
+            failure = {"run_id": run.run_id, "session_id": run.session_id, "error": run.error}
+            rows.append(EventRow("run_failed", run.session_id, encode(failure), run.owner, run.run_id))
+    record_events(conn, rows)

@@ -1,0 +1,162 @@
+"""What a caller may know of: an admin everything, a user what it owns, a runner the trees under what it holds.
+
+What a runner holds is what its subject claimed (``runs.claimed_by``), never what stands under a runner id, which
+anybody can compute (docs/decisions/0023).
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any, TypeAlias
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, exists, or_, select, text
+
+from models.core.callers import Caller, Role
+from models.core.statuses import IN_HAND
+from models.schema.tables import runners, runs, sessions
+
+# Pairs of a runner's subject and a session that is in its reach.
+Reached: TypeAlias = Collection[tuple[str, str]]
+
+# From each session upwards, within one owner, until one is met that the subject holds: its newest claim was made by it,
+# or its live process is of a registration of its own. A claim without a subject (of the version before, or of the time
+# without authentication) is of the registration whose number it has, while that stands; if nobody owns that one, while
+# the run is in hand. Bounded, so that a cycle made by hand does not turn for ever.
+_REACH = text("""
+    WITH RECURSIVE line AS (
+        SELECT a.subject, a.session_id AS asked, s.session_id, s.parent_session_id, s.owner, s.runner_id,
+            s.registration, 0 AS steps
+        FROM unnest(CAST(:subjects AS text[]), CAST(:sessions AS text[])) AS a(subject, session_id)
+        JOIN sessions s ON s.session_id = a.session_id
+        UNION ALL
+        SELECT line.subject, line.asked, s.session_id, s.parent_session_id, s.owner, s.runner_id, s.registration,
+            line.steps + 1
+        FROM line JOIN sessions s ON s.session_id = line.parent_session_id AND s.owner IS NOT DISTINCT FROM line.owner
+        WHERE line.steps < 1000
+    )
+    SELECT DISTINCT line.subject, line.asked
+    FROM line
+    LEFT JOIN LATERAL (
+        SELECT r.runner_id, r.registration, r.status,
+            CASE WHEN r.claimed_by_registration = r.registration THEN r.claimed_by END AS claimed_by
+        FROM runs r WHERE r.session_id = line.session_id AND r.runner_id IS NOT NULL
+        ORDER BY r.session_seq DESC LIMIT 1
+    ) newest ON true
+    WHERE newest.claimed_by = line.subject
+       OR EXISTS (
+            SELECT 1 FROM runners n WHERE n.runner_id = line.runner_id AND n.registration = line.registration
+              AND (n.owner = line.subject OR (n.owner IS NULL AND newest.claimed_by IS NULL)))
+       OR (newest.claimed_by IS NULL AND EXISTS (
+            SELECT 1 FROM runners n WHERE n.runner_id = newest.runner_id AND n.registration = newest.registration
+              AND (n.owner = line.subject
+                   OR (n.owner IS NULL AND newest.status IN ('claimed', 'running', 'stopping')))))
+""")
+
+_EVER_HELD = text("""
+    SELECT DISTINCT a.subject, a.session_id
+    FROM unnest(CAST(:subjects AS text[]), CAST(:sessions AS text[])) AS a(subject, session_id)
+    JOIN runs r ON r.session_id = a.session_id
+    WHERE (r.claimed_by = a.subject AND r.claimed_by_registration = r.registration)
+       OR a.subject = ANY(r.former_holders)
+""")
+
+
+def acts_for(subject: str | None, owner: str | None) -> bool:
+    """Whether a subject may act as the runner of a registration that ``owner`` made.
+
+    ``subject`` None is an admin. A registration that was made while authentication was off is nobody's: whoever is a
+    runner may act for it until it registers again.
+    """
+    return subject is None or owner is None or owner == subject
+
+
+def reach(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Reached:
+    """Return which of the sessions are in the reach of the runners among the callers; no query when there is none."""
+    return _pairs(conn, _REACH, _of_runners(asked))
+
+
+def ever_held(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Reached:
+    """Return which of the sessions are in the reach of the runners among the callers, or were claimed by them once."""
+    pairs = _of_runners(asked)
+    reached = set(_pairs(conn, _REACH, pairs))
+    return reached | set(_pairs(conn, _EVER_HELD, [one for one in pairs if one not in reached]))
+
+
+def has_held(run: Row[Any], runner: Row[Any], subject: str | None) -> bool:
+    """Whether the subject, which reports as this runner, holds the locked run or held it once; None: an admin."""
+    if subject is None:
+        return True
+    claimed_by = run.claimed_by if run.claimed_by_registration == run.registration else None
+    if claimed_by == subject or (claimed_by is None and run.registration == runner.registration):
+        return True
+    return subject in (run.former_holders or ()) or runner.registration in (run.not_for or ())
+
+
+def _of_runners(asked: Iterable[tuple[Caller, str]]) -> list[tuple[str, str]]:
+    return sorted({(caller.scope or "", session_id) for caller, session_id in asked if caller.role is Role.RUNNER})
+
+
+def _pairs(conn: Connection, statement: Any, pairs: Collection[tuple[str, str]]) -> Reached:
+    if not pairs:
+        return ()
+    values = {"subjects": [subject for subject, _ in pairs], "sessions": [session_id for _, session_id in pairs]}
+    return {(row[0], row[1]) for row in conn.execute(statement, values)}
+
+
+def sees(caller: Caller, session_id: str, owner: str | None, reached: Reached) -> bool:
+    """Whether the caller may know of the session, which belongs to ``owner``."""
+    return in_reach(caller, session_id, reached) and whose(caller) in {None, owner}
+
+
+def in_reach(caller: Caller, session_id: str, reached: Reached) -> bool:
+    """Whether the session is not out of a runner's reach; to others owners matter (``whose``)."""
+    return caller.role is not Role.RUNNER or (caller.scope or "", session_id) in reached
+
+
+def whose(caller: Caller) -> str | None:
+    """Return the owner whose sessions alone the caller may know of, None when it does not matter whose they are."""
+    return None if caller.role is Role.RUNNER else caller.scope
+
+
+def in_scope(role: Role, owner: ColumnElement[Any], session_id: ColumnElement[Any]) -> ColumnElement[bool] | None:
+    """Return the condition that limits a list to what a caller may know of, ``:scope`` its own; None for everything.
+
+    A runner's lists show the trees under the sessions it holds at the moment, which their indexes find.
+    """
+    match role:
+        case Role.ADMIN:
+            return None
+        case Role.USER:
+            return owner == bindparam("scope")
+        case Role.RUNNER:
+            return session_id.in_(_trees())
+
+
+def _trees() -> Select[Any]:
+    """The sessions under those that the subject has in hand or keeps alive, each tree within one owner."""
+    scope: ColumnElement[Any] = bindparam("scope")
+    claimed_by = case((runs.c.claimed_by_registration == runs.c.registration, runs.c.claimed_by))
+    of_another = exists().where(runs.c.session_id == sessions.c.session_id, claimed_by != scope)
+    live = (
+        select(sessions.c.session_id, sessions.c.owner)
+        .join(runners, _same_registration(sessions))
+        .where(or_(runners.c.owner == scope, and_(runners.c.owner.is_(None), ~of_another)))
+    )
+    in_hand = (
+        select(runs.c.session_id, runs.c.owner)
+        .join(runners, _same_registration(runs))
+        .where(
+            runs.c.status.in_(sorted(IN_HAND)),
+            or_(
+                claimed_by == scope,
+                and_(claimed_by.is_(None), or_(runners.c.owner.is_(None), runners.c.owner == scope)),
+            ),
+        )
+    )
+    held = live.union(in_hand).subquery("held")
+    tree = select(held.c.session_id, held.c.owner).cte("tree", recursive=True)
+    below = and_(sessions.c.parent_session_id == tree.c.session_id, sessions.c.owner.is_not_distinct_from(tree.c.owner))
+    tree = tree.union(select(sessions.c.session_id, sessions.c.owner).join(tree, below))
+    return select(tree.c.session_id)
+
+
+def _same_registration(table: Any) -> ColumnElement[bool]:
+    return and_(runners.c.runner_id == table.c.runner_id, runners.c.registration == table.c.registration)
