@@ -16,9 +16,12 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY pyproject.toml README.md LICENSE ./
 COPY app/ app/
 COPY cli/ cli/
+COPY coordinator_client/ coordinator_client/
+COPY devserver/ devserver/
 COPY models/ models/
 COPY runner/ runner/
 COPY runtime/ runtime/
+COPY server/ server/
 COPY workers/ workers/
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/coordinator/bin/python install --no-cache-dir --no-deps --no-index dist/*.whl

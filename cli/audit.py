@@ -8,7 +8,7 @@ import typer
 from cli.client import AsJson
 from cli.database import Data, nearest_database
 from cli.tables import print_table
-from cli.terminal import say
+from runtime.terminal import say
 
 
 def audit(

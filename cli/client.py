@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import complain
 from cli.tokens import CaOption, TokenOption, warn_of_shown_token
+from runtime.terminal import complain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from runner.client import CoordinatorClient
+    from coordinator_client.client import CoordinatorClient
 
 Urls = Annotated[
     list[str] | None,
@@ -61,8 +61,8 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit a run: `coordinator submit "count the stars" --tag telescope --wait`."""
-    from cli import client_words, views
-    from runner.shapes import RunRequest
+    from cli import arguments, views
+    from coordinator_client.types import RunRequest
 
     if session and resume:
         raise typer.BadParameter("a session is either new (--session) or resumed (--resume)")
@@ -71,16 +71,16 @@ def submit(
     request = RunRequest(
         type="resume_session" if resume else "start_session",
         session_id=resume or session or None,
-        parameters=client_words.parameters(prompt, param or []),
+        parameters=arguments.parameters(prompt, param or []),
         agent_name=agent or None,
-        additional_demands=client_words.demands(hostname, project_dir, profile, tag or []),
+        additional_demands=arguments.demands(hostname, project_dir, profile, tag or []),
         affinity=False if anywhere else None,
         priority=priority,
         not_before=delay,
         max_attempts=max_attempts,
         run_timeout_seconds=timeout,
         no_match_timeout_seconds=no_match_timeout,
-        labels=client_words.pairs(label or []),
+        labels=arguments.pairs(label or []),
     )
 
     async def work(client: "CoordinatorClient") -> int:
@@ -108,9 +108,9 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
-    from cli import client_words, views
+    from cli import arguments, views
 
-    labels = client_words.pairs(label or [])
+    labels = arguments.pairs(label or [])
 
     async def work(client: "CoordinatorClient") -> int:
         page = await client.runs(
@@ -165,7 +165,7 @@ def stop(
 ) -> None:
     """Stop a run or a session."""
     from cli import views
-    from runner.errors import Refused
+    from coordinator_client.errors import Refused
 
     async def work(client: "CoordinatorClient") -> int:
         # What a client calls its session may well look like a run's id.
@@ -191,7 +191,7 @@ async def _follow(
 ) -> int:
     """Show the run, at its end if `wait`; the exit code."""
     from cli import views
-    from runner.errors import Refused
+    from coordinator_client.errors import Refused
 
     found = await (client.wait_for_run(run_id) if wait else client.run(run_id))
     result = None
@@ -214,8 +214,8 @@ def call(
     import sys
 
     from cli.tokens import find_token
-    from runner.client import CoordinatorClient
-    from runner.errors import Refused, Unreachable
+    from coordinator_client.client import CoordinatorClient
+    from coordinator_client.errors import Refused, Unreachable
     from runtime.settings import load_settings
 
     if token:

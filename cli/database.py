@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.terminal import complain
+from runtime.terminal import complain
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -80,7 +80,7 @@ def nearest_settings(data: Path | None) -> "Settings":
 
     Ends with exit code 2 when there is neither.
     """
-    from runtime.embedded_postgres import kept_url
+    from devserver.embedded_postgres import kept_url
     from runtime.settings import load_settings
 
     settings = load_settings()

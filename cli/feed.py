@@ -9,7 +9,7 @@ import typer
 
 from cli.client import AsJson
 from cli.database import Data, nearest_database, operator
-from cli.terminal import say
+from runtime.terminal import say
 
 NAME = "coordinator feed"
 

@@ -12,7 +12,7 @@ import typer
 from cli.client import AsJson
 from cli.database import Data, nearest_database, operator
 from cli.tables import print_table
-from cli.terminal import complain, say
+from runtime.terminal import complain, say
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -95,10 +95,10 @@ def revoke(
 @keys.command("keep", hidden=True)
 def keep(data: Annotated[Path, typer.Option(file_okay=False)]) -> None:
     """What `coordinator up --auth` needs: a key for the people of this machine and one for its runner, in files."""
-    from cli.tokens import ADMIN_FILE, RUNNER_FILE
+    from devserver.embedded_server import write_private
+    from devserver.token_files import ADMIN_FILE, RUNNER_FILE
     from models.auth.keys import NewKey, mint_token
     from models.core.callers import Role
-    from runtime.embedded_server import write_private
     from runtime.postgres import transaction
 
     wanted = ((ADMIN_FILE, Role.ADMIN, None), (RUNNER_FILE, Role.RUNNER, "up"))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import audit, client, feed, keys, migrate, runner, settings, up, watch, web, worker
-from cli.terminal import complain, complain_of_fault, fit_streams, say
+from runtime.terminal import complain, complain_of_fault, fit_streams, say
 
 app = typer.Typer(
     name="coordinator",

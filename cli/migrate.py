@@ -3,7 +3,7 @@
 import typer
 
 from cli.database import Data, nearest_settings, sentences
-from cli.terminal import complain, say
+from runtime.terminal import complain, say
 
 
 def migrate(data: Data = None) -> None:

@@ -12,9 +12,9 @@ import psutil
 import typer
 
 from cli.database import data_directory
-from cli.rolling import Progress, Step, lock_of, progress_file
-from cli.terminal import complain, fit_streams, say
+from devserver.rolling import Progress, Step, lock_of, progress_file
 from runtime.processes import Locked, is_alive, locked, send_signal
+from runtime.terminal import complain, fit_streams, say
 
 _LOOK_SECONDS = 0.1
 _LAST = {Step.FINISHED, Step.STOPPED}

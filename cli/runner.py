@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.terminal import complain
 from cli.tokens import CaOption, TokenOption, find_token, warn_of_shown_token
+from runtime.terminal import complain
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
@@ -61,7 +61,7 @@ def runner(
     """
     import asyncio
 
-    from runner.membership import RegistrationRefused
+    from runner.registration import RegistrationRefused
     from runner.runner import RunnerOptions, run_runner
     from runner.slots import Slot
     from runtime.logs import configure_logs

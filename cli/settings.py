@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.terminal import say
+from runtime.terminal import say
 
 
 def settings(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for machines.")] = False) -> None:

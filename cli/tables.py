@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from cli.terminal import printable_line, say
+from runtime.terminal import printable_line, say
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

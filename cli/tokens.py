@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import typer
 
 from cli.database import data_directory
-from cli.terminal import complain
+from runtime.terminal import complain
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
 
-ADMIN_FILE, RUNNER_FILE = "admin.token", "runner.token"
+from devserver.token_files import ADMIN_FILE
 
 TokenOption = Annotated[
     str,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli.database import data_directory
-from cli.terminal import complain
+from runtime.terminal import complain
 
 
 def up(
@@ -36,8 +36,8 @@ def up(
     """
     import asyncio
 
-    from cli.serving import Wanted, serve
-    from cli.supervisor import Refused
+    from devserver.serving import Wanted, serve
+    from devserver.supervisor import Refused
     from runtime.processes import leave
     from runtime.settings import load_settings
 

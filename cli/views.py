@@ -11,9 +11,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.terminal import printable, printable_line, say, show
-from runner.messages import lines_of
-from runner.shapes import Event, Result, Run, RunnerInfo, RunPage, Stopped, Submitted
+from coordinator_client.messages import lines_of
+from coordinator_client.types import Event, Result, Run, RunnerInfo, RunPage, Stopped, Submitted
+from runtime.terminal import printable, printable_line, say, show
 
 _COLOURS = {
     "completed": "green",

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.client import AsJson, Urls, call
-from cli.terminal import complain
 from cli.tokens import CaOption, TokenOption
+from runtime.terminal import complain
 
 if TYPE_CHECKING:
-    from runner.client import CoordinatorClient
+    from coordinator_client.client import CoordinatorClient
 
 
 def watch(

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from rich.text import Text
 
-from cli.terminal import complain, printable, say, show
 from cli.views import status_text
-from runner.messages import text_of
-from runner.shapes import Event, FeedItem
+from coordinator_client.messages import text_of
+from coordinator_client.types import Event, FeedItem
+from runtime.terminal import complain, printable, say, show
 
 _LONGEST_TEXT = 200
 _REASONS = {

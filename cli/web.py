@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.terminal import complain
+from runtime.terminal import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastapi import FastAPI
 
-    from cli.http_server import Server
     from runtime.settings import Settings
+    from server.http_server import Server
 
 
 def web(
@@ -64,8 +64,8 @@ def _server(
 ) -> "Server":
     import uvicorn
 
-    from cli.admission import BACKLOG
-    from cli.http_server import KEEP_ALIVE_SECONDS, BoundedHttp, Server
+    from server.admission import BACKLOG
+    from server.http_server import KEEP_ALIVE_SECONDS, BoundedHttp, Server
 
     config = uvicorn.Config(
         app,

@@ -5,8 +5,8 @@ import os
 import signal
 from collections.abc import Sequence
 
-from cli.console import Console
-from cli.supervisor import Service, Supervisor, own_command
+from devserver.console import Console
+from devserver.supervisor import Service, Supervisor, own_command
 
 
 def run_processes(count: int, *, threads: int, queues: Sequence[str], grace: float) -> int:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from runner import guard
-from runner.leftovers import Leftovers
+from runner.orphans import Leftovers
 
 _PR_SET_CHILD_SUBREAPER = 36
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from runner.shapes import Event
-from runner.transport import encode
+from coordinator_client.transport import encode
+from coordinator_client.types import Event
 
 # Common proxies take bodies of 1 MiB. A request is larger only if its one event is.
 MOST_REQUEST_BYTES: Final = 900 * 1024

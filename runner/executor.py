@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import uuid4
 
+from coordinator_client.transport import encode
+from coordinator_client.types import ClaimedRun, Event, Outcome, Report
 from runner.descendants import Descendants
 from runner.outbox import Outbox
 from runner.output import RunOutput
@@ -16,8 +18,6 @@ from runner.process import STOP_GRACE_SECONDS, Process
 from runner.readiness import Readiness
 from runner.reading import Reading
 from runner.results import ResultFile, ResultRefused
-from runner.shapes import ClaimedRun, Event, Outcome, Report
-from runner.transport import encode
 
 # Roughly what an event weighs besides its text.
 EVENT_SIZE = 256

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection
 
 import structlog
 
+from coordinator_client.backoff import Backoff
+from coordinator_client.client import CoordinatorClient
+from coordinator_client.errors import CoordinatorError, Refused
 from runner import clock
-from runner.backoff import Backoff
-from runner.client import CoordinatorClient
-from runner.errors import CoordinatorError, Refused
 from runner.executor import Execution, Reason
-from runner.membership import Membership
+from runner.registration import Membership
 from runner.reporting import Reporting
 
 # After so many heartbeats' time without a word from the coordinator our runs may have been given to others.

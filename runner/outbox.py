@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
-from runner.shapes import Event
+from coordinator_client.types import Event
 
 # What waits at most; a process that prints more waits in its pipe until some of it was accepted.
 MOST_WAITING = 2000

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final, Literal
 
+from coordinator_client.types import Event
 from runner.lines import Line, LineSplitter, Piece, in_pieces
 from runner.results import ResultFile, checked, refuse_larger, result_of_line
-from runner.shapes import Event
 
 Role = Literal["assistant", "system"]
 # Sends an event of this type with these fields: its time, and roughly how many bytes they are.

@@ -8,12 +8,12 @@ from typing import Any
 
 import structlog
 
-from runner.backoff import Backoff
-from runner.client import CoordinatorClient
-from runner.errors import CoordinatorError, Refused, Unreachable, describe
+from coordinator_client.backoff import Backoff
+from coordinator_client.client import CoordinatorClient
+from coordinator_client.errors import CoordinatorError, Refused, Unreachable, describe
+from coordinator_client.types import ClaimedRun, Event, ItemAnswer, Report
 from runner.event_requests import LEAST_REQUEST_BYTES, MOST_REQUEST_BYTES, in_requests, shortened, size_of
-from runner.membership import Membership
-from runner.shapes import ClaimedRun, Event, ItemAnswer, Report
+from runner.registration import Membership
 
 log = structlog.stdlib.get_logger("runner")
 

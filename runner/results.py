@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from coordinator_client.transport import encode
+from coordinator_client.types import Event
 from runner.lines import LONGEST_OBJECT, read_object
-from runner.shapes import Event
-from runner.transport import encode
 
 # The coordinator stores an event up to 16 MiB, its envelope included.
 MOST_BYTES: Final = LONGEST_OBJECT

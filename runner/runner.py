@@ -10,18 +10,18 @@ from uuid import uuid4
 
 import structlog
 
-from runner.backoff import Backoff
-from runner.client import CoordinatorClient
+from coordinator_client.backoff import Backoff
+from coordinator_client.client import CoordinatorClient
+from coordinator_client.errors import CoordinatorError, Refused
+from coordinator_client.types import ClaimedRun, Identity
 from runner.descendants import Descendants
-from runner.errors import CoordinatorError, Refused
 from runner.executor import Command, Execution, Reason
 from runner.heartbeats import Heartbeats
-from runner.leftovers import Leftovers
-from runner.membership import Membership
+from runner.orphans import Leftovers
 from runner.process import STOP_GRACE_SECONDS
 from runner.readiness import Readiness
+from runner.registration import Membership
 from runner.reporting import Reporting
-from runner.shapes import ClaimedRun, Identity
 from runner.slots import Slot
 
 # A full runner polls for stops only, and not before it has been full for so long: short runs never pay for it.

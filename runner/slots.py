@@ -11,7 +11,7 @@ from typing import Self
 
 import structlog
 
-from runner.own_directory import ensure_own, own_directory
+from runner.state_dir import ensure_own, own_directory
 
 MOST_SLOTS = 1000
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cli.supervisor import ROOT
-from runtime.embedded import start_postgres
+from devserver.embedded import start_postgres
+from devserver.supervisor import ROOT
 from runtime.processes import free_port, port_is_free, wait_until
 from tests.support.servers import FAST_POSTGRES, POOLER
 

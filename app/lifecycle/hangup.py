@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.types import Scope
 
-# The server's ASGI extension (cli/http_server.py): `is_closing`, `cut_after` and `send`, callables.
+# The server's ASGI extension (server/http_server.py): `is_closing`, `cut_after` and `send`, callables.
 CONNECTION: Final = "coordinator.connection"
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.chaos_suite.campaign import Campaign, run
-from scripts.chaos_suite.schedule import Kind, schedule
+from chaos.campaign import Campaign, run
+from chaos.schedule import Kind, schedule
 from tests.support.servers import new_directory
 
 # Half a minute in which a web process, a runner and Postgres die, another runner dies for good, a proxy answers the shipped

@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from runtime.embedded import start_postgres, start_redis
+from devserver.embedded import start_postgres, start_redis
 from runtime.processes import is_alive, port_is_free
 from tests.support.ports import own_port, own_ports
 from tests.support.servers import FAST_POSTGRES, new_directory

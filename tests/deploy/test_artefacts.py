@@ -13,9 +13,9 @@ import typer
 from redis import Redis, RedisError
 from typer.core import TyperGroup
 
-from cli.http_server import KEEP_ALIVE_SECONDS
 from cli.main import app
 from runtime.settings import PREFIX, Settings, load_settings
+from server.http_server import KEEP_ALIVE_SECONDS
 from tests.support.artefacts import (
     CADDYFILE,
     COMPOSE,

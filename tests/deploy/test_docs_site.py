@@ -63,7 +63,10 @@ def test_site_holds_every_page_and_loads_nothing_from_elsewhere(build: Build, tm
     assert (tmp_path / "search" / "search_index.json").is_file()
     # Made of the application's OpenAPI document, and of the client's docstrings.
     assert "/runner/runs/{run_id}/released" in (tmp_path / "reference" / "http-api.html").read_text()
-    assert 'id="runner.client.CoordinatorClient.submit"' in (tmp_path / "reference" / "python-client.html").read_text()
+    assert (
+        'id="coordinator_client.client.CoordinatorClient.submit"'
+        in (tmp_path / "reference" / "python-client.html").read_text()
+    )
 
 
 def test_build_fails_for_broken_links_and_for_a_page_outside_the_navigation(build: Build, tmp_path: Path) -> None:

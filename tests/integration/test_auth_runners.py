@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from coordinator_client.client import CoordinatorClient
+from coordinator_client.errors import Refused
+from coordinator_client.types import RunRequest
 from models.core.callers import Role
-from runner.client import CoordinatorClient
-from runner.errors import Refused
-from runner.shapes import RunRequest
 from tests.support.callers import calling, make_key, revoke
 from tests.support.cluster import Cluster
 from tests.support.deployed_runner import DeployedRunner

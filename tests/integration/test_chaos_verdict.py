@@ -14,16 +14,16 @@ import psycopg
 import pytest
 
 from app.inputs.events import new_event
+from chaos import clock
+from chaos.faults import Done
+from chaos.ledger import Delivery, Failure, Ledger, Report
+from chaos.network import Network, network
+from chaos.requests import excused
+from chaos.schedule import Fault, Kind
+from chaos.shipped import LINES, judge_shipped
+from chaos.verdict import Judgement, judge
 from models.core.callers import ADMIN
 from models.feed.append import append_events
-from scripts.chaos_suite import clock
-from scripts.chaos_suite.faults import Done
-from scripts.chaos_suite.ledger import Delivery, Failure, Ledger, Report
-from scripts.chaos_suite.network import Network, network
-from scripts.chaos_suite.requests import excused
-from scripts.chaos_suite.schedule import Fault, Kind
-from scripts.chaos_suite.shipped import LINES, judge_shipped
-from scripts.chaos_suite.verdict import Judgement, judge
 from tests.support.clocks import add_gap
 from tests.support.feed_watchers import keep_removed
 from tests.support.reports import accepted, running

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from cli.supervisor import ROOT
+from devserver.supervisor import ROOT
 from runtime.processes import is_alive
 from tests.support.cluster import Cluster
 from tests.support.command import coordinator

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.supervisor import ROOT
+from devserver.supervisor import ROOT
 from tests.support.cluster import Cluster
 from tests.support.coordination import is_alive
 from tests.support.waiting import eventually

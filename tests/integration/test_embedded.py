@@ -15,8 +15,15 @@ import psycopg
 import pytest
 import redis
 
-from runtime import postgres_binaries
-from runtime.embedded import PortTaken, PostgresServer, RedisServer, find_postgres_binaries, start_postgres, start_redis
+from devserver import postgres_binaries
+from devserver.embedded import (
+    PortTaken,
+    PostgresServer,
+    RedisServer,
+    find_postgres_binaries,
+    start_postgres,
+    start_redis,
+)
 from runtime.processes import processes_in, read_pid_file
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from httpcore import AsyncHTTP11Connection
 
-from runner.client import CoordinatorClient
-from runner.errors import Refused, Unreachable
-from runner.shapes import FeedItem
+from coordinator_client.client import CoordinatorClient
+from coordinator_client.errors import Refused, Unreachable
+from coordinator_client.types import FeedItem
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.following import sent_data
@@ -257,7 +257,7 @@ async def has_resumed_behind(proxy: WebProxy, cursor: str) -> bool:
 
 async def test_a_connection_that_fell_silent_is_replaced(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats keep an idle one; without them it is dead, whatever the network believes."""
-    monkeypatch.setattr("runner.feed.SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr("coordinator_client.feed.SILENCE_SECONDS", 1.0)
     session_id = web.client.submit()["session_id"]
     causes: list[str | None] = []
 

@@ -12,9 +12,9 @@ import pytest
 import uvicorn
 
 from app.main import create_app
-from cli.http_server import BoundedHttp, Server
 from runtime.processes import allow_connections
 from runtime.settings import Settings
+from server.http_server import BoundedHttp, Server
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient
 

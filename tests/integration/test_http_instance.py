@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from app.http.middleware import EXPOSED_HEADERS
-from cli.http_server import HEAD_BYTES, INSTANCE_HEADER
 from runtime.settings import Settings
+from server.http_server import HEAD_BYTES, INSTANCE_HEADER
 from tests.support.web import WebInThread, served
 
 PAGE = "http://localhost:3000"

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from coordinator_client.client import CoordinatorClient
 from models.core.callers import Role
-from runner.client import CoordinatorClient
 from runtime.settings import Settings
 from tests.support.callers import ASKING, calling, make_key
 from tests.support.flooding import an_unread_list_holds_a_page, large_runs, unread
@@ -67,7 +67,7 @@ def test_runners_have_pages_that_the_client_library_follows(client: WebClient, m
     assert client.get("/runners", limit=0).status_code == 422
     assert client.get("/runners", cursor="none").status_code == 400
 
-    monkeypatch.setattr("runner.client.LARGEST_PAGE", 2)
+    monkeypatch.setattr("coordinator_client.client.LARGEST_PAGE", 2)
 
     async def read() -> list[str]:
         async with CoordinatorClient(client.url) as library:

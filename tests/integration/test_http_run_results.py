@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from runner.client import CoordinatorClient
+from coordinator_client.client import CoordinatorClient
 from tests.support.following import following
 from tests.support.web import WebClient
 

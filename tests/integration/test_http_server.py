@@ -14,7 +14,7 @@ import httpx
 import pytest
 import uvicorn
 
-from cli.http_server import HEAD_BYTES, BoundedHttp, Server
+from server.http_server import HEAD_BYTES, BoundedHttp, Server
 from tests.support.waiting import eventually
 
 

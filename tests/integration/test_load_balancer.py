@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.load_balancer import balancer, configuration, find_caddy
-from cli.supervisor import Refused
+from devserver.load_balancer import balancer, configuration, find_caddy
+from devserver.supervisor import Refused
 from runtime.settings import Settings
 from tests.support.following import following
 from tests.support.ports import own_port

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from coordinator_client.types import ClaimedRun
 from runner import outbox
 from runner.executor import Command, Execution, Reason
-from runner.shapes import ClaimedRun
 from tests.support.executing import RUN, Recorder, asked, execution, perform
 from tests.support.waiting import eventually_async
 

@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runner.leftovers import Leftovers
+from runner.orphans import Leftovers
 from tests.support.coordination import is_alive
 from tests.support.waiting import eventually
 
 # A runner's part: starts a group of two, notes it, says which it is, and waits to be killed.
 RUNNER = (
-    "import subprocess, sys, time; from pathlib import Path; from runner.leftovers import Leftovers\n"
+    "import subprocess, sys, time; from pathlib import Path; from runner.orphans import Leftovers\n"
     "process = subprocess.Popen(['sh', '-c', 'sleep 300 & echo $!; wait'], start_new_session=True)\n"
     "Leftovers(Path(sys.argv[1])).note(process.pid); print(process.pid, flush=True); time.sleep(300)"
 )

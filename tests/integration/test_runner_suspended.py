@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from coordinator_client.client import CoordinatorClient
 from runner import clock
-from runner.client import CoordinatorClient
 from runner.executor import Command, Execution, Reason
 from runner.heartbeats import Heartbeats
-from runner.membership import Membership
+from runner.registration import Membership
 from runner.reporting import Reporting
 from runner.runner import RunnerOptions
 from tests.support.cluster import Cluster

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from runner.client import CoordinatorClient
-from runner.errors import Refused, Unreachable
-from runner.shapes import RunRequest
-from runner.transport import Transport
+from coordinator_client.client import CoordinatorClient
+from coordinator_client.errors import Refused, Unreachable
+from coordinator_client.transport import Transport
+from coordinator_client.types import RunRequest
 from tests.support.answering_proxy import ANSWERS
 from tests.support.ports import own_port
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from cli.supervisor import ROOT
+from devserver.supervisor import ROOT
 from tests.support.cluster import COMMAND, Cluster, inherited
 from tests.support.command import coordinator
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cli.admission import Admission
 from runtime.settings import Settings
+from server.admission import Admission
 from tests.support.surplus import narrow, the_surplus_waits
 
 

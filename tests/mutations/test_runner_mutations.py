@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.supervisor import ROOT
-from runner import transport
-from runner.errors import Refused
+from coordinator_client import transport
+from coordinator_client.errors import Refused
+from devserver.supervisor import ROOT
 from tests.support.answering_proxy import ANSWERS
 
 

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 from typing import TypeAlias
 
-from cli.supervisor import ROOT
+from devserver.supervisor import ROOT
 from tests.support.cluster import COMMAND, inherited
 
 Ended: TypeAlias = "subprocess.CompletedProcess[str]"

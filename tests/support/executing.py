@@ -5,8 +5,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from coordinator_client.types import ClaimedRun, Event, Report
 from runner.executor import Command, Execution
-from runner.shapes import ClaimedRun, Event, Report
 
 RUN = cast(
     "ClaimedRun",

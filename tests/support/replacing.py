@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from cli.console import Console
-from cli.supervisor import Child, Service, Supervisor
+from devserver.console import Console
+from devserver.supervisor import Child, Service, Supervisor
 from runtime.processes import is_alive, read_pid_file
 from tests.support.waiting import eventually_async
 

@@ -18,8 +18,8 @@ import psycopg
 from psycopg import sql
 from redis import Redis
 
+from devserver.embedded import PostgresServer, RedisServer, start_postgres, start_redis
 from models.schema.migrate import upgrade
-from runtime.embedded import PostgresServer, RedisServer, start_postgres, start_redis
 from runtime.processes import end_processes, read_pid_file
 from runtime.redis_client import sync_client
 from tests.support.guarding import guarded

@@ -11,8 +11,8 @@ import httpx
 import uvicorn
 
 from app.main import create_app
-from cli.http_server import BoundedHttp, Server
 from runtime.settings import Settings
+from server.http_server import BoundedHttp, Server
 from tests.support.cluster import Cluster, Process
 from tests.support.waiting import eventually
 

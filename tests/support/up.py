@@ -11,7 +11,7 @@ from typing import IO
 import httpx
 import psutil
 
-from cli.supervisor import ROOT
+from devserver.supervisor import ROOT
 from runtime.processes import (
     end_processes,
     family,

@@ -16,8 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import create_app
-from cli.http_server import BoundedHttp, Server
 from runtime.settings import Settings
+from server.http_server import BoundedHttp, Server
 from tests.support.ports import own_port
 from tests.support.waiting import eventually
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks.charts import draw, points
-from scripts.benchmarks.figures import Goal, Measured, Spread, averaged
-from scripts.benchmarks.generator import LOADS
-from scripts.benchmarks.keep import kept
-from scripts.benchmarks.meter import percentile
-from scripts.benchmarks.record import STORY, record
-from scripts.benchmarks.report import Results, line_of, short, table
-from scripts.benchmarks.rows import ROWS
-from scripts.benchmarks.wire import Stream
+from benchmarks.charts import draw, points
+from benchmarks.figures import Goal, Measured, Spread, averaged
+from benchmarks.generator import LOADS
+from benchmarks.keep import kept
+from benchmarks.meter import percentile
+from benchmarks.record import STORY, record
+from benchmarks.report import Results, line_of, short, table
+from benchmarks.rows import ROWS
+from benchmarks.wire import Stream
 
 FAST = Goal("rate", ">=", 100, "runs/s", "rate")
 PROMPT = Goal("p99", "<=", 8, "ms")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from scripts.chaos_suite.schedule import LONGEST_FREEZE, MAKERS, Fault, Kind, schedule
+from chaos.schedule import LONGEST_FREEZE, MAKERS, Fault, Kind, schedule
 
 
 def test_a_seed_gives_the_same_schedule_every_time() -> None:

@@ -3,13 +3,13 @@
 import pytest
 import typer
 
-from cli import client_words, views
+from cli import arguments, views
 from runtime.printable import printable, printable_line
 
 
 def test_a_prompt_and_parameters_become_one_object() -> None:
     """KEY=TEXT is text, KEY:=JSON is what it says."""
-    assert client_words.parameters("do it", ["a=1", "b:=[1, null]", "c=x=y"]) == {
+    assert arguments.parameters("do it", ["a=1", "b:=[1, null]", "c=x=y"]) == {
         "prompt": "do it",
         "a": "1",
         "b": [1, None],
@@ -21,13 +21,13 @@ def test_a_prompt_and_parameters_become_one_object() -> None:
 def test_what_cannot_be_meant_is_a_usage_error(prompt: str, params: list[str]) -> None:
     """Exit code 2, before anything is sent."""
     with pytest.raises(typer.BadParameter):
-        client_words.parameters(prompt, params)
+        arguments.parameters(prompt, params)
 
 
 def test_demands_name_only_what_is_asked_for() -> None:
     """Nothing asked for: nothing sent."""
-    assert client_words.demands("", "", "", []) is None
-    assert client_words.demands("h", "", "p", ["a,b", "c"]) == {
+    assert arguments.demands("", "", "", []) is None
+    assert arguments.demands("h", "", "p", ["a,b", "c"]) == {
         "hostname": "h",
         "executor_profile": "p",
         "tags": ["a", "b", "c"],

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.rolling import lock_of
-from cli.serving import make_private
-from cli.supervisor import Refused
+from devserver.rolling import lock_of
+from devserver.serving import make_private
+from devserver.supervisor import Refused
 
 
 def mode(path: Path) -> int:

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
 
-from runner.feed import Feed
-from runner.shapes import FeedItem
-from runner.transport import Transport
+from coordinator_client.feed import Feed
+from coordinator_client.transport import Transport
+from coordinator_client.types import FeedItem
 
 TEXT = "a\u2028b\u2029c\u0085d ü 😀"
 

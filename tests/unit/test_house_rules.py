@@ -91,7 +91,7 @@ ALLOWED = [
     ("silenced_tools_have_a_reason", "app/x.py", f"x = 1  {IGNORE}[misc]  {NOQA}: S101 one reason for both"),
     ("silenced_tools_have_a_reason", "app/x.py", f"x = '{NOQA}'"),
     ("sql_is_never_formatted", "models/x.py", "text('SELECT :x')\ntext(CLAIM)"),
-    ("commands_print_in_one_place", "cli/terminal.py", "print(printable(text))"),
+    ("commands_print_in_one_place", "runtime/terminal.py", "print(printable(text))"),
     ("commands_print_in_one_place", "cli/x.py", "say(text)\nsys.stdout.flush()"),
     ("commands_print_in_one_place", "scripts/x.py", "print(1)"),
     ("the_database_clock_is_stored", "models/core/ids.py", "time.time_ns()"),

@@ -1,7 +1,7 @@
 """Lines of output out of events."""
 
-from runner.messages import lines_of
-from runner.shapes import Event
+from coordinator_client.messages import lines_of
+from coordinator_client.types import Event
 
 
 def message(text: str, role: str = "assistant", **block: object) -> Event:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
-from runner.shapes import Identity, RunRequest
+from coordinator_client.types import Identity, RunRequest
 
 
 def test_a_submission_says_only_what_was_asked_for() -> None:

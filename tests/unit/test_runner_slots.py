@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.backoff import Backoff
-from runner.errors import describe
-from runner.own_directory import own_directory
+from coordinator_client.backoff import Backoff
+from coordinator_client.errors import describe
 from runner.slots import Slot, base_name
+from runner.state_dir import own_directory
 
 
 def test_two_runners_of_one_command_get_numbers_of_their_own(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from cli.supervisor import Backoff, describe
+from devserver.supervisor import Backoff, describe
 
 
 def test_backoff_doubles_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """And begins anew for a process that has lived for a while."""
     now = 100.0
-    monkeypatch.setattr("cli.supervisor.time.monotonic", lambda: now)
+    monkeypatch.setattr("devserver.supervisor.time.monotonic", lambda: now)
     backoff = Backoff()
     delays = []
     for _ in range(8):

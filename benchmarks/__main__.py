@@ -1,0 +1,78 @@
+"""The command line of scripts/bench."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.cluster import ClusterFailed, scratch_servers
+from benchmarks.figures import Measured, averaged
+from benchmarks.keep import kept
+from benchmarks.record import record
+from benchmarks.report import Results, fact_lines, line_of, table
+from benchmarks.rows import ROWS, Row
+from benchmarks.stage import LoadFailed, Stage, load_average
+from devserver.supervisor import ROOT
+
+
+def main() -> int:
+    """Measure the rows that were asked for, all by default; 1 when one of them could not be measured."""
+    asked = _arguments()
+    rows = [row for row in ROWS if not asked.rows or row.name in asked.rows]
+    if asked.list:
+        print("\n".join(map(line_of, rows)))
+        return 0
+    # As Ctrl-C does, so that nothing is left running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with scratch_servers() as (servers, directory):
+        results = Results(machine.facts(servers), machine.generator_cost())
+        failed = False
+        for row in rows:
+            print(f"-- {row.name}: {row.what}", file=sys.stderr, flush=True)
+            stage = Stage(servers, directory, asked.quick, 1 if asked.quick else asked.repeat)
+            try:
+                results.measured[row.name] = _measure(row, stage)
+            except (ClusterFailed, LoadFailed) as error:
+                print(f"{row.name}: {error}", file=sys.stderr)
+                failed = True
+    if asked.json:
+        results = kept(asked.json, results)
+    print("\n".join(fact_lines(results)), end="\n\n")
+    print(table(results))
+    if asked.record:
+        record(results, ROOT / "docs")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the rows of the performance table.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="which rows; all by default")
+    parser.add_argument("--list", action="store_true", help="print the rows and their targets, measure nothing")
+    parser.add_argument("--quick", action="store_true", help="smaller, shorter, once each: to see that it works")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="repetitions of each (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep all figures there, beside those of other rows")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="write docs/performance.md and its charts, of all rows in FILE if there is one",
+    )
+    asked = parser.parse_args()
+    unknown = set(asked.rows) - {row.name for row in ROWS}
+    if unknown:
+        parser.error(f"no such row: {', '.join(sorted(unknown))} (--list names them)")
+    if asked.repeat < 1:
+        parser.error("--repeat must be at least 1")
+    return asked
+
+
+def _measure(row: Row, stage: Stage) -> Measured:
+    before, pace = load_average(), machine.pace()
+    repetitions = row.measure(stage)
+    cpu = averaged(stage.cpu)
+    limit = stage.raw(row.raw, **dict(row.raw_with)) if row.raw else {}
+    return Measured(repetitions, limit, cpu, before, stage.quick, pace)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""What one caller may cost another: the row whose cluster asks for credentials."""
+
+import subprocess
+
+from benchmarks.cluster import Cluster
+from benchmarks.figures import Figures
+from benchmarks.stage import Stage, measured, started
+from devserver.supervisor import ROOT, own_command
+
+# By then the flood has spent what it may submit in a minute.
+_SETTLE_SECONDS = 3
+_RATE = 20
+
+
+def flood(stage: Stage) -> list[Figures]:
+    """A calm caller alone, then beside the flood; new callers each time, who have asked for nothing yet."""
+    seconds = 2 * stage.seconds
+    repetitions = []
+    with stage.cluster(settings={"COORDINATOR_AUTH": "1"}) as cluster:
+        for number in range(stage.repetitions):
+            alone = stage.run(cluster, "calm", seconds=seconds, token=_key(cluster, f"alone-{number}"), rate=_RATE)
+            calm, loud = (_key(cluster, f"{name}-{number}") for name in ("calm", "loud"))
+            job = {"urls": cluster.urls, "seconds": seconds + _SETTLE_SECONDS, "token": loud, "clients": 32}
+            with started("flood", job) as flooding:
+                beside = stage.run(cluster, "calm", seconds=seconds, token=calm, rate=_RATE, warm_up=_SETTLE_SECONDS)
+                flooded = measured("flood", flooding)
+            repetitions.append(
+                {
+                    "ratio": beside["p99"] / alone["p99"],
+                    "flood_rate": flooded["rate"],
+                    "flood_refused": flooded["refused"],
+                    **{f"alone_{name}": value for name, value in alone.items()},
+                    **{f"beside_{name}": value for name, value in beside.items()},
+                }
+            )
+    return list(repetitions)
+
+
+def _key(cluster: Cluster, owner: str) -> str:
+    """A key of a new owner."""
+    made = subprocess.run(
+        own_command("keys", "create", "--role", "user", "--owner", owner),
+        env=cluster.child_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return made.stdout.strip()

@@ -1,0 +1,114 @@
+"""Loads of the feed: how long an event takes from a client's POST to every client that follows."""
+
+import asyncio
+from contextlib import suppress
+from time import perf_counter
+
+import orjson
+
+from benchmarks.loads_runs import new_run
+from benchmarks.meter import Meter, percentile
+from benchmarks.wire import Connection, Stream, connect, connect_stream, request
+
+MARK = b"beat-"
+DIGITS = 8
+POSTERS = 4
+
+
+class Audience:
+    """Clients that follow the feed and note when each numbered event reaches them."""
+
+    def __init__(self) -> None:
+        self.sent_at: dict[int, float] = {}
+        self.delays: list[float] = []
+        self.streams: list[Stream] = []
+        self._awaited = 0
+        self._complete = asyncio.Event()
+
+    async def gather(self, url: str, size: int) -> None:
+        """Connect `size` clients, some at a time, and return when all of them are following."""
+        for first in range(0, size, 50):
+            streams = [await connect_stream(url, self._frame) for _ in range(min(50, size - first))]
+            for stream in streams:
+                stream.follow("/sse/sessions?include_init=false&types=event")
+            await asyncio.gather(*(stream.began for stream in streams))
+            self.streams += streams
+
+    def _frame(self, frame: bytes) -> None:
+        place = frame.find(MARK)
+        if place >= 0:
+            first = place + len(MARK)
+            self.delays.append(perf_counter() - self.sent_at[int(frame[first : first + DIGITS])])
+            if len(self.delays) >= self._awaited:
+                self._complete.set()
+
+    async def complete(self, count: int) -> None:
+        """Wait until `count` frames have come, for at most 5 s."""
+        self._awaited = count
+        self._complete.clear()
+        if len(self.delays) < count:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._complete.wait(), 5)
+
+    def leave(self) -> None:
+        """Hang up."""
+        for stream in self.streams:
+            stream.close()
+
+
+async def event_to_client(urls: list[str], *, seconds: float, clients: int, rate: float) -> dict[str, float]:
+    """Events posted to the first replica at `rate` a second, `clients` that follow at the last one.
+
+    The time from just before a POST is sent to the arrival of its frame at each client. `lost` counts frames that had
+    not come 5 s after the last POST.
+    """
+    audience = Audience()
+    connections = [await connect(urls[0]) for _ in range(POSTERS)]
+    session_id = orjson.loads(await connections[0].expect(201, request("POST", "/runs", new_run())))["session_id"]
+    await audience.gather(urls[-1], clients)
+    await _post(audience, connections, session_id, rate, range(int(rate)))
+    await audience.complete(int(rate) * clients)
+    audience.delays.clear()
+    meter = Meter()
+    meter.begin()
+    numbers = range(int(rate), int(rate * (seconds + 1)))
+    await _post(audience, connections, session_id, rate, numbers)
+    meter.end()
+    expected = len(numbers) * clients
+    await audience.complete(expected)
+    audience.leave()
+    ordered = sorted(audience.delays)
+    return {
+        "rate": len(ordered) / seconds,
+        "count": len(ordered),
+        "lost": expected - len(ordered),
+        "p50": 1000 * percentile(ordered, 50),
+        "p99": 1000 * percentile(ordered, 99),
+        "max": 1000 * ordered[-1],
+    }
+
+
+async def _post(
+    audience: Audience, connections: list[Connection], session_id: str, rate: float, numbers: range
+) -> None:
+    """Post the events at their times, by several connections in turn, so that a slow answer delays no other event."""
+    began = perf_counter()
+
+    async def poster(connection: Connection, mine: range) -> None:
+        for number in mine:
+            await asyncio.sleep(max(0.0, began + (number - numbers.start) / rate - perf_counter()))
+            event = {
+                "event_type": "message",
+                "session_id": session_id,
+                "timestamp": "2026-01-01T00:00:00+00:00",
+                "role": "assistant",
+                "content": f"{MARK.decode()}{number:0{DIGITS}}",
+            }
+            content = request("POST", f"/sessions/{session_id}/events", event)
+            audience.sent_at[number] = perf_counter()
+            await connection.expect(201, content)
+
+    async with asyncio.TaskGroup() as tasks:
+        for place, connection in enumerate(connections):
+            tasks.create_task(poster(connection, numbers[place :: len(connections)]))
+    await asyncio.sleep(max(0.0, began + len(numbers) / rate - perf_counter()))

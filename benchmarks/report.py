@@ -1,0 +1,115 @@
+"""What the benchmark says: a table for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.figures import Goal, Measured, Verdict
+from benchmarks.rows import ROWS, Row
+
+HEADINGS = (
+    "row",
+    "figure",
+    "target",
+    "met",
+    "least / most",
+    "raw limit",
+    "of it",
+    "CPU, % of one core",
+    "load before",
+    "bare web before",
+    "taken",
+)
+# Readings that explain a goal, not figures of their own.
+_ASIDES = ("cpu_", "first_")
+
+
+@dataclass
+class Results:
+    """All of one run: the machine, the generator's own cost, and what each row came to by its name."""
+
+    machine: Mapping[str, str]
+    generator: Mapping[str, float]
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+
+def line_of(row: Row) -> str:
+    """The row as `--list` shows it."""
+    return f"{row.name:<32} {', '.join(map(target, row.goals)):<58} {row.what}"
+
+
+def fact_lines(results: Results) -> list[str]:
+    """The machine, and what the generator takes of it."""
+    shown = {**results.machine, "generator": cost_line(results.generator)}
+    return [f"{name:<10} {value}" for name, value in shown.items()]
+
+
+def cost_line(own: Mapping[str, float]) -> str:
+    """What the load generator takes of the machine by itself."""
+    cost, most = own["microseconds"], short(own["rate"])
+    return f"{cost:.0f} µs of CPU a request, {most} requests/s against a server that does nothing"
+
+
+def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
+    """The row's lines of the table: one for each goal, the CPU on the first; without goals one for each figure."""
+    lines = [_judged(verdict) for verdict in measured.verdicts(row.goals)]
+    if not row.goals:
+        lines = [
+            (f"{name} {short(measured.spread(name).middle)}", "", "", _ends(measured, name), "", "")
+            for name in measured.repetitions[0]
+            if not name.startswith(_ASIDES)
+        ]
+    cpu = ", ".join(f"{name} {share:.0f}" for name, share in measured.cpu.items())
+    pace = short(measured.pace_before) if measured.pace_before else ""
+    first, *others = lines
+    return [
+        (row.name, *first, cpu, f"{measured.load_before:.1f}", pace, _taken(measured)),
+        *(("", *other, "", "", "", "") for other in others),
+    ]
+
+
+def all_cells(results: Results) -> list[tuple[str, ...]]:
+    """Those of all rows that were measured, in the order of the table."""
+    return [line for row in ROWS if row.name in results.measured for line in cells(row, results.measured[row.name])]
+
+
+def table(results: Results) -> str:
+    """All rows, in columns as wide as they need."""
+    lines = [HEADINGS, *all_cells(results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def short(value: float) -> str:
+    """A figure with as many digits as mean something."""
+    if value and abs(value) < 10:
+        return f"{value:.2f}"
+    return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def target(goal: Goal) -> str:
+    """What the goal wants, with its unit."""
+    return f"{goal.figure} {goal.sense} {goal.target:,g} {goal.unit}"
+
+
+def _judged(verdict: Verdict) -> tuple[str, ...]:
+    goal, spread = verdict.goal, verdict.spread
+    return (
+        f"{goal.figure} {short(spread.middle)} {goal.unit}",
+        target(goal),
+        "yes" if verdict.met else "NO",
+        f"{short(spread.least)} / {short(spread.most)}",
+        "" if verdict.limit is None else short(verdict.limit),
+        "" if verdict.ratio is None else f"{verdict.ratio:.2f}",
+    )
+
+
+def _ends(measured: Measured, name: str) -> str:
+    spread = measured.spread(name)
+    return f"{short(spread.least)} / {short(spread.most)}"
+
+
+def _taken(measured: Measured) -> str:
+    times = len(measured.repetitions)
+    return f"{times} x{', quick' if measured.quick else ''}"

@@ -1,0 +1,150 @@
+"""One run of the suite: a cluster, a load, faults, a quiet time, and the verdict."""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from chaos.faults import Faults
+from chaos.house import House, house
+from chaos.load import Load
+from chaos.requests import judge_requests
+from chaos.resources import judge_usage, usage
+from chaos.schedule import schedule
+from chaos.shipped import Shipped
+from chaos.verdict import Judgement, judge
+from chaos.watchers import Watchers, watching
+from tests.support.servers import new_directory
+
+_WAITING = text("SELECT DISTINCT parent_session_id FROM child_results WHERE delivered_in IS NULL")
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is asked for. ``rate`` is submissions a second, ``gap`` seconds between faults, ``settle`` how long the
+    cluster may take for each step of becoming quiet.
+    """
+
+    seed: int
+    seconds: float
+    rate: float = 20.0
+    gap: float = 6.0
+    warm_up: float = 8.0
+    settle: float = 120.0
+
+
+@dataclass
+class Result:
+    """What came of it."""
+
+    campaign: Campaign
+    judgements: list[Judgement] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def held(self) -> bool:
+        return bool(self.judgements) and all(one.held for one in self.judgements)
+
+    def write(self, path: Path) -> None:
+        """Keep all of it as JSON."""
+        judgements = [{**asdict(one), "held": one.held} for one in self.judgements]
+        kept = {
+            "campaign": asdict(self.campaign),
+            "held": self.held,
+            "judgements": judgements,
+            "faults": self.faults,
+            "counts": self.counts,
+        }
+        path.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Result:
+    """Run it in this directory, where the logs stay."""
+    result = Result(campaign)
+    with ExitStack() as held:
+        built = held.enter_context(house(directory))
+        watchers = held.enter_context(watching(built, campaign.seed))
+        load = held.enter_context(Load(built, directory, campaign.seed, campaign.rate))
+        shipped = held.enter_context(
+            Shipped(built.balancer, new_directory(directory, "shipped"), load.ledger, campaign.seed)
+        )
+        time.sleep(campaign.warm_up)
+        before = usage(built)
+        say(f"the cluster serves: {before}")
+        faults, began = Faults(built, load, say, shipped), time.monotonic()
+        faults.run(schedule(campaign.seed, campaign.seconds, gap=campaign.gap))
+        say("no more faults: it is to become quiet")
+        shipped.finish()
+        settled = _settle(campaign, built, load, watchers, say)
+        result.judgements = [
+            settled,
+            *judge(built.engine, load.ledger),
+            shipped.judge(built.engine),
+            Judgement("One history for every client", _seen(watchers), watchers.differences()),
+            judge_requests(load.failures(), faults.done, load.ledger, began),
+            judge_usage(before, usage(built)),
+            Judgement("Faults were done and undone", f"{len(faults.done)} faults", faults.faults_of_faults()),
+        ]
+        result.faults = [done.to_json() for done in faults.done]
+        result.counts = _counts(load)
+    return result
+
+
+def _settle(campaign: Campaign, built: House, load: Load, watchers: Watchers, say: Callable[[str], None]) -> Judgement:
+    """Become quiet, step by step; what did not within its time."""
+    against: list[str] = []
+    begun = time.monotonic()
+
+    def step(what: str, wait: Callable[[float], object]) -> None:
+        fault = ""
+        try:
+            wait(campaign.settle)
+        except AssertionError as error:
+            fault = f"{what}: {error}"
+            against.append(fault)
+        say(f"{time.monotonic() - begun:6.1f} s  {fault or what}")
+
+    step("every process is well", built.until_well)
+    step("clients have their answers", load.finish_submitting)
+    step("all runs have ended", load.until_all_ended)
+    # A runner that reports once and is not heard leaves its run running (docs/guarantees.md, What may be lost).
+    if stopped := load.stop_unheard():
+        step(f"{stopped} whose end nobody heard have been stopped", load.until_none_left)
+    for _ in range(5):
+        # Parents that failed or were stopped are told nothing until somebody resumes them.
+        parents = _waiting(built)
+        if not parents:
+            break
+        for session_id in parents:
+            load.resume(session_id)
+        step(f"{len(parents)} parents have been resumed", load.until_all_ended)
+    step("every client has come to the end of the history", watchers.until_at_the_end)
+    looked_at = f"quiet after {time.monotonic() - begun:.0f} s; {stopped} runs stopped whose only report nobody heard"
+    return Judgement("It goes on by itself", looked_at, against)
+
+
+def _waiting(built: House) -> list[str]:
+    with built.engine.connect() as connection:
+        return list(connection.execute(_WAITING).scalars())
+
+
+def _seen(watchers: Watchers) -> str:
+    return ", ".join(
+        f"{one.name}: {len(one.client.positions)} events on {one.client.connections} connections"
+        for one in watchers.all
+    )
+
+
+def _counts(load: Load) -> dict[str, Any]:
+    answers = {f"{kind} {code}": number for (kind, code), number in sorted(load.ledger.answers.items())}
+    failures: dict[str, int] = {}
+    for one in load.failures():
+        name = f"{one.kind} {one.code or one.text.split('(')[0]}"
+        failures[name] = failures.get(name, 0) + 1
+    return {"answers": answers, "failures": failures, "refused": dict(load.ledger.refused)}

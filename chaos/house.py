@@ -1,0 +1,141 @@
+"""The cluster that is tried: `coordinator up` with a balancer, on servers of its own, with a network in between."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from sqlalchemy import Engine
+
+from chaos import clock
+from chaos.network import Network, network
+from chaos.schedule import BALANCER, OURS, WEBS, WORKERS
+from runtime.postgres import sync_engine
+from runtime.processes import family
+from runtime.settings import Settings
+from tests.support.ports import own_ports
+from tests.support.servers import OwnPostgres, OwnRedis, new_directory
+from tests.support.up import Up
+from tests.support.waiting import eventually
+
+# Short, so that minutes suffice for what else takes an hour.
+SETTINGS = {
+    "told_heartbeat_seconds": "4",
+    "told_heartbeat_instance_seconds": "2",
+    "stale_after_seconds": "8",
+    "lost_after_seconds": "12",
+    "claim_timeout_seconds": "5",
+    "start_timeout_seconds": "20",
+    "stop_timeout_seconds": "15",
+    "orphan_after_seconds": "20",
+    "no_match_timeout_seconds": "600",
+    "poll_timeout_seconds": "10",
+    "drain_seconds": "3",
+    "graceful_shutdown_seconds": "2",
+    "worker_grace_seconds": "5",
+    "sse_heartbeat_seconds": "5",
+    "stream_lifetime_seconds": "60",
+    "log_level": "warning",
+}
+
+
+@dataclass
+class House:
+    """All of it, each process to be found by its name. ``engine`` goes past the network, straight to Postgres."""
+
+    up: Up
+    postgres: OwnPostgres
+    redis: OwnRedis
+    to_postgres: Network
+    to_redis: Network
+    engine: Engine
+    clocks: Path
+    logs: Path
+
+    @property
+    def urls(self) -> list[str]:
+        """Of the web processes themselves."""
+        return self.up.urls
+
+    @property
+    def balancer(self) -> str:
+        return self.up.balancer
+
+    def process(self, name: str) -> psutil.Process | None:
+        """Who bears this name now; None while nobody does."""
+        return self.up.process(name)
+
+    def family(self, name: str) -> list[psutil.Process]:
+        """That process and its own ones."""
+        process = self.process(name)
+        return [] if process is None else family([process])
+
+    def server_family(self, name: str) -> list[psutil.Process]:
+        """The processes of Postgres, or of Redis."""
+        server = self.postgres.server if name == "postgres" else self.redis.server
+        with suppress(psutil.NoSuchProcess):
+            return family([psutil.Process(server.pid)])
+        return []
+
+    def processes(self) -> dict[str, list[psutil.Process]]:
+        """All that belongs to it at this moment, by name."""
+        return {name: self.family(name) for name in (*OURS, BALANCER)}
+
+    def until_well(self, within: float) -> float:
+        """Wait until every web process is ready and lacks nothing, also through the balancer; the seconds it took.
+
+        Raises AssertionError when it does not become so.
+        """
+        begun = time.monotonic()
+        eventually(self._is_well, within, every=0.2, what="a cluster that is well")
+        return time.monotonic() - begun
+
+    def _is_well(self) -> bool:
+        with suppress(httpx.HTTPError):
+            answers = [httpx.get(f"{url}/health/ready", timeout=2) for url in (*self.urls, self.balancer)]
+            well = all(answer.status_code == 200 and answer.json().get("status") != "degraded" for answer in answers)
+            return well and all(self.process(name) for name in (*OURS, BALANCER))
+        return False
+
+
+@contextmanager
+def house(directory: Path) -> Iterator[House]:
+    """A cluster that serves, in this directory; nothing of it is left after the block but its logs."""
+    with ExitStack() as held:
+        postgres = OwnPostgres(new_directory(directory, "postgres"))
+        held.callback(lambda: postgres.server.stop("immediate"))
+        redis = OwnRedis(new_directory(directory, "redis"))
+        held.callback(redis.kill)
+        to_postgres = held.enter_context(network(postgres.url))
+        to_redis = held.enter_context(network(redis.url))
+        settings = Settings(
+            database_url=postgres.url,
+            redis_url=redis.url,
+            statement_timeout_seconds=600,
+            idle_in_transaction_seconds=600,
+        )
+        engine = sync_engine(settings, pool_size=6, name="chaos")
+        held.callback(engine.dispose)
+        clocks = clock.install(new_directory(directory, "clocks"))
+        data = new_directory(directory, "up")
+        port = own_ports(len(WEBS) + 1)
+        replicas = ("--web", str(len(WEBS)), "--workers", str(len(WORKERS)), "--no-runner")
+        environment = {f"COORDINATOR_{name.upper()}": value for name, value in SETTINGS.items()}
+        servers = {"DATABASE_URL": to_postgres.url, "REDIS_URL": to_redis.url}
+        balanced = ("--lb", "--lb-port", str(port + len(WEBS)))
+        up = Up(data, port, *replicas, *balanced, PYTHONPATH=str(clocks), **servers, **environment)
+        held.callback(up.end)
+        built = House(up, postgres, redis, to_postgres, to_redis, engine, clocks, data / "logs")
+        up.line("balancer: ")
+        built.until_well(60)
+        yield built
+
+
+def signal_all(processes: list[psutil.Process], number: int) -> None:
+    """Signal those of them that are still there."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

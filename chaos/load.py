@@ -1,0 +1,238 @@
+"""The mixed load: clients and runners in a thread of their own, deployed runners as processes."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from chaos.clients import DEPLOYED_TAG, Clients
+from chaos.house import House
+from chaos.ledger import Failure, Ledger
+from chaos.mortals import die_with_a_run
+from chaos.runners import Manner, Runner
+from chaos.schedule import BALANCER, DEPLOYED, TOKENED, WEBS
+from chaos.wire import Wire, http_client
+from tests.support.deployed_runner import DeployedRunner
+from tests.support.waiting import eventually
+
+_UNFINISHED = text("SELECT run_id, session_id FROM runs WHERE status IN ('pending', 'claimed', 'running', 'stopping')")
+# The first ones are those that schedules kill and freeze.
+MANNERS = {
+    TOKENED[0]: Manner(work=0.2),
+    TOKENED[1]: Manner(work=4, capacity=10, holding=True),
+    TOKENED[2]: Manner(work=1, at_once=5),
+    "steady-1": Manner(work=0.1),
+    "steady-2": Manner(work=0.5, capacity=20, at_once=10, holding=True),
+    "steady-3": Manner(work=3),
+}
+
+
+class Load:
+    """Runs for the length of a block. It is also the cast that faults are done to."""
+
+    def __init__(self, house: House, directory: Path, seed: int, rate: float) -> None:
+        self.ledger = Ledger()
+        self.deployed: dict[str, DeployedRunner] = {}
+        self.runners: dict[str, Runner] = {}
+        self._house = house
+        self._directory = directory
+        self._seed = seed
+        self._rate = rate
+        self._frozen: set[str] = set()
+        self._deaths = count(1)
+        self._clients: Clients | None = None
+        self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
+        self._submitting = 0
+        self._fault: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+        self._ended = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+
+    def __enter__(self) -> Self:
+        addresses = [self._house.balancer, self._house.urls[-1]]
+        for name, url in zip(DEPLOYED, addresses, strict=True):
+            where = self._directory / name
+            self.deployed[name] = DeployedRunner(where, url, hostname=name, tags=DEPLOYED_TAG, heartbeat=4)
+        self._thread.start()
+        self._keeper.start()
+        eventually(lambda: self._clients or self._fault, 30, what="a load")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._keeper.join(10)
+        with suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(60)
+        for runner in self.deployed.values():
+            runner.kill()
+
+    # what faults do to runners
+
+    def kill(self, name: str) -> None:
+        """It dies; another process of the same identity takes its place within seconds."""
+        if name in self.deployed:
+            self.deployed[name].kill()
+        else:
+            self._loop.call_soon_threadsafe(self.runners[name].kill)
+
+    def freeze(self, name: str) -> None:
+        if name in self.deployed:
+            self._frozen.add(name)
+            self.deployed[name].freeze()
+        else:
+            self._loop.call_soon_threadsafe(self.runners[name].freeze)
+
+    def thaw(self, name: str) -> None:
+        if name in self.deployed:
+            self.deployed[name].thaw()
+            self._frozen.discard(name)
+        else:
+            self._loop.call_soon_threadsafe(self.runners[name].thaw)
+
+    def die(self) -> None:
+        """A new runner takes a run, starts it and is never heard again, whoever else beats and how often."""
+        if self._clients is not None:
+            dying = die_with_a_run(self._clients.wire, f"mortal-{next(self._deaths)}")
+            asyncio.run_coroutine_threadsafe(dying, self._loop).result(120)
+
+    # the end
+
+    def finish_submitting(self, within: float) -> None:
+        """No more new work; returns when everything clients had begun is decided."""
+        if self._clients is not None:
+            self._loop.call_soon_threadsafe(self._clients.over.set)
+        self._until(lambda: not self._submitting, within, "decided calls of clients")
+
+    def until_all_ended(self, within: float) -> None:
+        """Wait until every run has ended but those in ``unheard``, and every runner has heard of its reports."""
+        self._until(lambda: not self._left(), within, "the end of all runs")
+        self._until(lambda: not any(runner.busy for runner in self.runners.values()), within, "decided reports")
+
+    def until_none_left(self, within: float) -> None:
+        """Wait until every run has ended."""
+        self._until(lambda: self.unfinished() == {}, within, "the end of the last runs")
+
+    def stop_unheard(self) -> int:
+        """Stop, as a person would, what stays running since a runner that reports once was not heard; how many."""
+        sessions = set((self.unfinished() or {}).values())
+        for session_id in sessions:
+            self._do(Clients.stop_one, session_id)
+        return len(sessions)
+
+    def resume(self, session_id: str) -> None:
+        """Submit one more run for this session."""
+        self._do(Clients.resume, session_id)
+
+    def unheard(self) -> set[str]:
+        """Runs whose end a deployed runner has told, once, to somebody who did not accept it."""
+        return {
+            entry["run_id"]
+            for runner in self.deployed.values()
+            for outcome in ("completed", "failed", "stopped")
+            for entry in runner.ledger(outcome)
+            if entry["code"] is None or entry["code"] >= 500
+        }
+
+    def unfinished(self) -> dict[str, str] | None:
+        """Runs that have not ended, and their sessions; None while nobody knows."""
+        try:
+            with self._house.engine.connect() as connection:
+                return {row.run_id: row.session_id for row in connection.execute(_UNFINISHED)}
+        except SQLAlchemyError:
+            return None
+
+    def _left(self) -> bool:
+        unfinished = self.unfinished()
+        return unfinished is None or bool(unfinished.keys() - (self.unheard() if unfinished else set()))
+
+    def _do(self, what: Callable[[Clients, str], Coroutine[Any, Any, None]], session_id: str) -> None:
+        if self._clients is not None:
+            asyncio.run_coroutine_threadsafe(what(self._clients, session_id), self._loop).result(60)
+
+    def failures(self) -> list[Failure]:
+        """All calls that failed, those of the deployed runners too."""
+        shift = time.monotonic() - time.time()
+        found = list(self.ledger.failures)
+        for name, where in zip(DEPLOYED, (BALANCER, WEBS[-1]), strict=True):
+            for entry in self.deployed[name].ledger():
+                code, kind = entry.get("code"), _KINDS.get(entry["what"], "")
+                if kind and (code is None or code >= 500 or (kind == "poll" and code >= 400)):
+                    begun = float(entry.get("begun", entry["at"] - 35))
+                    said = str(entry.get("body", entry.get("reason", "")))
+                    found.append(Failure(kind, where, begun + shift, entry["at"] + shift, code, said))
+        return found
+
+    def _until(self, condition: Any, within: float, what: str) -> None:
+        def done() -> bool:
+            if self._fault is not None:
+                raise self._fault
+            return bool(condition())
+
+        eventually(done, within, every=0.2, what=what)
+
+    def _keep(self) -> None:
+        """Start deployed runners again that have died, as a service manager does, and see how much is to be done."""
+        while not self._ended.wait(1):
+            for name, runner in self.deployed.items():
+                if name not in self._frozen and not runner.alive:
+                    runner.start()
+            unfinished = self.unfinished()
+            if self._clients is not None and unfinished is not None:
+                self._clients.backlog = len(unfinished)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._all())
+        except BaseException as fault:  # noqa: BLE001 -- raised again in the thread that waits
+            self._fault = fault
+
+    async def _all(self) -> None:
+        addresses = {**dict(zip(WEBS, self._house.urls, strict=True)), BALANCER: self._house.balancer}
+        async with http_client() as http:
+            wire = Wire(http, self.ledger, addresses, Random(f"{self._seed} wire"))
+            clients = Clients(wire, self._rate, Random(f"{self._seed} clients"))
+            await clients.begin()
+            self.runners = {name: Runner(name, manner, wire, self._seed) for name, manner in MANNERS.items()}
+            roles = [clients.submit(0.25) for _ in range(4)]
+            roles += [clients.write(2 / self._rate), clients.stop(1.5), clients.delete(1.0), clients.look(0.5)]
+            async with asyncio.TaskGroup() as tasks:
+                everybody = [tasks.create_task(runner.serve()) for runner in self.runners.values()]
+                everybody += [tasks.create_task(self._count(role)) for role in roles]
+                self._clients = clients
+                await self._over.wait()
+                for task in everybody:
+                    task.cancel()
+
+    async def _count(self, role: Coroutine[Any, Any, None]) -> None:
+        self._submitting += 1
+        try:
+            await role
+        finally:
+            self._submitting -= 1
+
+
+# What a deployed runner's ledger says, by the kind of call.
+_KINDS = {
+    "poll_failed": "poll",
+    "started": "started",
+    "completed": "completed",
+    "failed": "failed",
+    "stopped": "stopped",
+    "event": "event",
+    "bind": "bind",
+    "heartbeat": "heartbeat",
+}

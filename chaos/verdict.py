@@ -1,0 +1,229 @@
+"""The verdict: for each promise what the ledger says against what the database holds."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from chaos.ledger import Delivery, Ledger
+from chaos.mortals import late_losses
+from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
+
+_SHOWN = 5
+
+_RUNS = text("SELECT run_id, session_id, status FROM runs")
+_UNFINISHED = text("""
+    SELECT r.run_id, r.status, r.runner_id, extract(epoch FROM clock_timestamp() - l.last_seen) AS silent
+    FROM runs r LEFT JOIN runners l USING (runner_id) WHERE r.completed_at IS NULL
+""")
+# Of deleted sessions too: what upkeep removes is kept aside (feed_watchers.keep_removed).
+_HISTORY = text("""
+    SELECT run_id, id, session_id, CAST(frame AS text) AS frame FROM events WHERE kind = 'run_updated'
+    UNION ALL
+    SELECT run_id, id, session_id, CAST(frame AS text) AS frame FROM removed_events WHERE kind = 'run_updated'
+    ORDER BY run_id, id
+""")
+_DELETED = text("SELECT session_id FROM events WHERE kind = 'session_deleted'")
+_KEYS = text("""
+    SELECT labels ->> 'key' AS key, count(*) AS number FROM runs WHERE labels ? 'key' GROUP BY 1 HAVING count(*) > 1
+""")
+_CARRYING = text("""
+    SELECT run_id, session_id, started_at IS NOT NULL AS began, CAST(parameters AS text) AS parameters FROM runs
+    WHERE type = 'resume_session' AND CAST(parameters AS text) LIKE '%<agent-callback%'
+""")
+_CHILDREN = text("""
+    SELECT session_id FROM runs WHERE execution_mode = 'async_callback' AND parent_session_id IS NOT NULL
+""")
+_CONTENTS = text("""
+    SELECT frame -> 'data' ->> 'content' AS key FROM events WHERE kind = 'event'
+    UNION ALL SELECT frame -> 'data' ->> 'content' FROM removed_events WHERE kind = 'event'
+""")
+
+
+@dataclass
+class Judgement:
+    """Of one promise: what was looked at, and what spoke against it."""
+
+    promise: str
+    looked_at: str
+    against: list[str] = field(default_factory=list)
+
+    @property
+    def held(self) -> bool:
+        return not self.against
+
+    def __str__(self) -> str:
+        lines = [f"{'held  ' if self.held else 'BROKEN'}  {self.promise} ({self.looked_at})"]
+        lines += [f"          {one}" for one in self.against[:_SHOWN]]
+        if len(self.against) > _SHOWN:
+            lines.append(f"          and {len(self.against) - _SHOWN} more")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A moment of a run, as the feed tells it."""
+
+    run_id: str
+    session_id: str
+    shown: dict[str, Any]
+
+    @property
+    def status(self) -> RunStatus:
+        return RunStatus(self.shown["status"])
+
+
+def histories(connection: Connection) -> Iterator[tuple[str, list[Line]]]:
+    """Of each run that ever was, what was told of it, in order."""
+    rows = connection.execution_options(yield_per=2000).execute(_HISTORY)
+    lines = (Line(row.run_id, row.session_id, json.loads(row.frame)["run"]) for row in rows)
+    for run_id, group in groupby(lines, attrgetter("run_id")):
+        yield run_id, list(group)
+
+
+def judge(engine: Engine, ledger: Ledger) -> list[Judgement]:
+    """What can be said when all runs have ended and nobody writes any more."""
+    judges: Sequence[Callable[[Connection, Ledger], Judgement]] = (
+        nothing_acknowledged_is_lost,
+        one_owner,
+        tokens_fence,
+        nothing_hangs,
+        dead_runners_lose_their_runs,
+        events_are_told_once,
+        children_are_told_once,
+    )
+    judgements = []
+    for one in judges:
+        with engine.connect() as connection:
+            judgements.append(one(connection, ledger))
+    return judgements
+
+
+def nothing_acknowledged_is_lost(connection: Connection, ledger: Ledger) -> Judgement:
+    """Accepted submissions and runs that exist, or existed until their session was deleted, are the same; each once."""
+    runs = {row.run_id for row in connection.execute(_RUNS)}
+    told = {line.run_id: line.session_id for _, lines in histories(connection) for line in lines[:1]}
+    deleted = set(connection.execute(_DELETED).scalars())
+    carrying = {row.run_id for row in connection.execute(_CARRYING)}
+    accepted = set(ledger.accepted.values())
+    against = list(ledger.contradictions)
+    against += [f"accepted, and nobody knows it: {run_id}" for run_id in accepted - told.keys()]
+    gone = told.keys() - runs
+    against += [f"gone, and its session was not deleted: {run_id}" for run_id in gone if told[run_id] not in deleted]
+    against += [f"there, and nothing is told of it: {run_id}" for run_id in runs - told.keys()]
+    extra = told.keys() - accepted - carrying
+    against += [f"nobody submitted it: {run_id}" for run_id in extra]
+    against += [f"{row.number} runs for the key {row.key}" for row in connection.execute(_KEYS)]
+    against += [f"deleted, and nobody asked for it: {one}" for one in deleted - ledger.delete_asked]
+    against += [f"a delete was acknowledged and is not told: {one}" for one in ledger.deleted - deleted]
+    looked_at = f"{len(accepted)} accepted submissions, {len(runs)} runs, {len(deleted)} deleted sessions"
+    return Judgement("Nothing acknowledged is lost, nothing is doubled", looked_at, against)
+
+
+def one_owner(connection: Connection, _ledger: Ledger) -> Judgement:
+    """Each run went only where it may go, belonged to one runner at a time, and ended once."""
+    status_of = {row.run_id: row.status for row in connection.execute(_RUNS)}
+    against: list[str] = []
+    number = claims = 0
+    for run_id, lines in histories(connection):
+        number += 1
+        claims += sum(line.status is RunStatus.CLAIMED for line in lines)
+        against += _faults_of(run_id, lines, status_of.get(run_id))
+    looked_at = f"{claims} claims of {number} runs"
+    return Judgement("One owner at a time, one end of each run", looked_at, against)
+
+
+def _faults_of(run_id: str, lines: Sequence[Line], status: str | None) -> Iterator[str]:
+    if lines[0].status is not RunStatus.PENDING:
+        yield f"{run_id} begins as {lines[0].status}"
+    for before, after in pairwise(lines):
+        if after.status not in TRANSITIONS[before.status]:
+            yield f"{run_id} went from {before.status} to {after.status}"
+        owned = RunStatus.PENDING not in {before.status, after.status}
+        if owned and before.shown["runner_id"] != after.shown["runner_id"]:
+            yield f"{run_id} went from {before.shown['runner_id']} to {after.shown['runner_id']} without a release"
+    ends = sum(line.status in TERMINAL for line in lines)
+    # A deleted one may have been cancelled with its session, in silence.
+    if status is not None and ends != 1:
+        yield f"{run_id} ended {ends} times"
+    if status is not None and lines[-1].status != status:
+        yield f"{run_id} is {status}, and was last told to be {lines[-1].status}"
+
+
+def tokens_fence(_connection: Connection, ledger: Ledger) -> Judgement:
+    """What runners saw: no token is given twice, and no report counts once its run is in another's hands.
+
+    An answer may be read late, by a runner or balancer that was frozen: a claim that was made for a poll which had been
+    asked after another's delivery is later than that one's.
+    """
+    given: dict[str, list[Delivery]] = {}
+    for one in ledger.deliveries:
+        given.setdefault(one.run_id, []).append(one)
+    doubled = [token for token, number in Counter(one.token for one in ledger.deliveries).items() if number > 1]
+    against = [f"the claim {token} was delivered twice" for token in doubled]
+    ends: Counter[str] = Counter()
+    for report in ledger.reports:
+        if report.code != 200:
+            continue
+        ends[report.run_id] += report.outcome != "started"
+        mine = max(one.at for one in given[report.run_id] if one.token == report.token)
+        later = [one for one in given[report.run_id] if mine < one.asked and one.at < report.begun]
+        if later:
+            against.append(f"{report.outcome} of {report.run_id} counted, though {later[0].runner} had it by then")
+    against += [f"{number} reports of an end of {run_id} counted" for run_id, number in ends.items() if number > 1]
+    looked_at = f"{len(ledger.deliveries)} deliveries, {len(ledger.reports)} reports"
+    return Judgement("Tokens fence: no two runners had one run at a time", looked_at, against)
+
+
+def nothing_hangs(connection: Connection, _ledger: Ledger) -> Judgement:
+    """After the quiet time nothing is claimed, running or waiting any more."""
+    left = connection.execute(_UNFINISHED).all()
+    against = [f"{row.run_id} is {row.status} with {row.runner_id}, silent for {row.silent} s" for row in left]
+    return Judgement("Nothing stays in hand without a live runner", f"{len(left)} unfinished runs", against)
+
+
+def dead_runners_lose_their_runs(connection: Connection, ledger: Ledger) -> Judgement:
+    """However many outages of ours there were: twice the runner's lost window in time that we served is the bound."""
+    against = late_losses(connection, ledger)
+    return Judgement("Dead runners lose their runs in time", f"{len(ledger.orphaned)} runs of dead runners", against)
+
+
+def events_are_told_once(connection: Connection, ledger: Ledger) -> Judgement:
+    """Each event that was answered 201 is part of the history once, however often it was sent."""
+    told = Counter(row.key for row in connection.execute(_CONTENTS))
+    written = [key for keys in ledger.events.values() for key in keys]
+    against = [f"the event {key} is told {told[key]} times" for key in written if told[key] != 1]
+    return Judgement("Each event is told once", f"{len(written)} acknowledged events", against)
+
+
+def children_are_told_once(connection: Connection, _ledger: Ledger) -> Judgement:
+    """Each child that ended is named in one run of its parent that began."""
+    prompts: dict[str, list[str]] = {}
+    for row in connection.execute(_CARRYING):
+        if row.began:
+            prompts.setdefault(row.session_id, []).append(row.parameters)
+    children = {row.session_id for row in connection.execute(_CHILDREN)}
+    told = _headings(prompts)
+    against = [
+        f"the end of {child} was told {told[child]} times" for child in children | told.keys() if told[child] != 1
+    ]
+    return Judgement("Each child's end is told once", f"{len(children)} children", against)
+
+
+def _headings(prompts: dict[str, list[str]]) -> Counter[str]:
+    """How often each child heads a part of a prompt."""
+    found: Counter[str] = Counter()
+    for texts in prompts.values():
+        for one in texts:
+            prompt = str(json.loads(one)["prompt"])
+            for line in prompt.splitlines():
+                if line.startswith('<agent-callback session="'):
+                    found[line.split('"')[1]] += 1
+                elif line.startswith("### Child: "):
+                    found[line.removeprefix("### Child: ").split(" ")[0]] += 1
+    return found

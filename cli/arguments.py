@@ -1,0 +1,63 @@
+"""What people write on a client command's line, as the JSON it means."""
+
+import json
+from typing import Any
+
+import typer
+
+from coordinator_client.types import Demands
+from runtime.terminal import stdin_text
+
+
+def parameters(prompt: str, params: list[str]) -> dict[str, Any]:
+    """The run's parameters: the prompt (`-`: from stdin), and KEY=TEXT or KEY:=JSON each."""
+    found: dict[str, Any] = {}
+    if prompt:
+        found["prompt"] = _from_stdin() if prompt == "-" else prompt
+    for param in params:
+        key, equals, value = param.partition("=")
+        if not equals or not key.removesuffix(":"):
+            raise typer.BadParameter(f"{param!r} is not KEY=VALUE or KEY:=JSON", param_hint="--param")
+        found[key.removesuffix(":")] = _json(key, value) if key.endswith(":") else value
+    if not found:
+        raise typer.BadParameter("say what is to be done: a prompt, or --param KEY=VALUE", param_hint="PROMPT")
+    return found
+
+
+def pairs(labels: list[str]) -> dict[str, str]:
+    """KEY=VALUE each."""
+    found: dict[str, str] = {}
+    for label in labels:
+        key, equals, value = label.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"{label!r} is not KEY=VALUE", param_hint="--label")
+        found[key] = value
+    return found
+
+
+def demands(hostname: str, project_dir: str, profile: str, tags: list[str]) -> Demands | None:
+    """What is asked of the runner; None when nothing is."""
+    found: Demands = {}
+    if hostname:
+        found["hostname"] = hostname
+    if project_dir:
+        found["project_dir"] = project_dir
+    if profile:
+        found["executor_profile"] = profile
+    if tags:
+        found["tags"] = [tag.strip() for item in tags for tag in item.split(",") if tag.strip()]
+    return found or None
+
+
+def _from_stdin() -> str:
+    try:
+        return stdin_text().removesuffix("\n")
+    except ValueError:
+        raise typer.BadParameter("stdin is not UTF-8", param_hint="PROMPT") from None
+
+
+def _json(key: str, value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"the value of {key}= is not JSON: {error}", param_hint="--param") from None

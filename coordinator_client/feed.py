@@ -1,0 +1,117 @@
+"""The feed from a client's side: one history, read over as many connections and addresses as it takes."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
+from itertools import cycle
+from time import monotonic
+from typing import Any, TypeAlias
+
+from httpx_sse import ServerSentEvent
+
+from coordinator_client.backoff import Backoff
+from coordinator_client.errors import Refused, Unreachable
+from coordinator_client.transport import Transport
+from coordinator_client.types import FeedItem
+
+# The coordinator says something at least every 30 s: a connection that is silent for longer is dead.
+SILENCE_SECONDS = 40.0
+
+# Called with an address and why there is no connection to it, or None when there is one now.
+OnConnection: TypeAlias = Callable[[str, str | None], None]
+
+
+class Feed:
+    """One reader's place in the feed; use `items` once.
+
+    The place is the id of the last complete frame, also of one that carries nothing else: whatever a broken connection
+    had sent of a frame is thrown away, and the next connection begins behind that id.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        query: Mapping[str, Any],
+        *,
+        after: str | None = None,
+        patience_seconds: float | None = None,
+        on_connection: OnConnection | None = None,
+    ) -> None:
+        if after and not (after.isascii() and after.isprintable()):
+            raise ValueError(f"not a cursor of the feed: {after!r}")
+        self._transport = transport
+        self._query = query
+        self._cursor = after or ""
+        self._patience = patience_seconds
+        self._on_connection = on_connection
+        start = transport.urls.index(transport.url)
+        self._addresses = cycle(transport.urls[start:] + transport.urls[:start])
+        self._backoff = Backoff()
+        # The pauses the coordinator asked for, seconds: on the stream (it jitters that itself), and in error answers.
+        self._retry = 0.0
+        self._retry_after = 0.0
+        self._has_stream = False
+        # Since when there was no stream, how many addresses gave none since, and why.
+        self._without_since = monotonic()
+        self._failures = 0
+        self._causes: dict[str, str] = {}
+
+    async def items(self) -> AsyncGenerator[FeedItem, None]:
+        """Every item behind the place, each once and in order, for as long as it is asked for more."""
+        self._without_since = monotonic()
+        while True:
+            url = next(self._addresses)
+            headers = {"Last-Event-ID": self._cursor} if self._cursor else {}
+            try:
+                async with self._transport.stream(
+                    url, "/sse/sessions", query=self._query, headers=headers, silence_seconds=SILENCE_SECONDS
+                ) as frames:
+                    self._has_stream = True
+                    self._tell(url, None)
+                    async for frame in frames:
+                        if (item := self._take(frame)) is not None:
+                            yield item
+            except Refused as refused:
+                if not refused.passing and refused.status != 408:
+                    raise
+                self._retry_after = max(self._retry_after, refused.retry_after or 0.0)
+                self._failed(url, str(refused))
+            except Unreachable as unreachable:
+                self._retry_after = max(self._retry_after, unreachable.retry_after or 0.0)
+                self._failed(url, unreachable.causes[url])
+            await self._rest()
+
+    def _take(self, frame: ServerSentEvent) -> FeedItem | None:
+        """The item of a complete frame; None of one that only moves the place or sets the pause."""
+        if frame.retry is not None:
+            self._retry = max(0, frame.retry) / 1000
+        if frame.id:
+            self._cursor = frame.id
+            self._backoff.reset()
+        return FeedItem(self._cursor, frame.event, json.loads(frame.data)) if frame.data else None
+
+    async def _rest(self) -> None:
+        """The pause before the next address: one after each stream, and one after each round of addresses without."""
+        if self._has_stream:
+            self._has_stream = False
+            self._without_since = monotonic()
+            self._failures = 0
+            self._causes.clear()
+        else:
+            self._failures += 1
+            if self._failures % len(self._transport.urls):
+                return
+        pause = max(self._backoff.pause(), self._retry, self._retry_after)
+        self._retry_after = 0.0
+        waited = monotonic() - self._without_since
+        if self._failures and self._patience is not None and waited + pause > self._patience:
+            raise Unreachable(self._causes)
+        await asyncio.sleep(pause)
+
+    def _failed(self, url: str, cause: str) -> None:
+        self._causes[url] = cause
+        self._tell(url, cause)
+
+    def _tell(self, url: str, cause: str | None) -> None:
+        if self._on_connection is not None:
+            self._on_connection(url, cause)

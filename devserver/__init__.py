@@ -1,0 +1,1 @@
+"""`coordinator up`: replicas, embedded Postgres and Redis and a balancer, supervised on one machine."""

@@ -1,0 +1,54 @@
+"""What `coordinator up` says while it runs: a line for people or a JSON object for machines, one an event."""
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+from runtime.terminal import say
+
+Format = Literal["console", "json"]
+
+
+class Console:
+    """Writes to stdout; that nobody reads it any more is no reason to stop serving."""
+
+    def __init__(self, style: Format) -> None:
+        self._style = style
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person reads it, and no log keeps it."""
+        return self._style == "console" and sys.stdout.isatty()
+
+    def say(self, process: str, text: str) -> None:
+        """One thing that happened to `process`."""
+        if self._style == "json":
+            self._write_json(process=process, event=text)
+        else:
+            self._write(f"{process:<10} {text}")
+
+    def ready(self, urls: list[str]) -> None:
+        """The one line that scripts wait for."""
+        if self._style == "json":
+            self._write_json(process="up", event="ready", urls=urls)
+        else:
+            self._write(f"ready: {' '.join(urls)}")
+
+    def balancer(self, url: str) -> None:
+        """Where the replicas are reached together."""
+        if self._style == "json":
+            self._write_json(process="up", event="balancer", url=url)
+        else:
+            self._write(f"balancer: {url}")
+
+    def _write_json(self, **fields: str | list[str]) -> None:
+        self._write(json.dumps({"timestamp": datetime.now(UTC).isoformat(), **fields}))
+
+    def _write(self, line: str) -> None:
+        try:
+            say(line, flush=True)
+        except OSError:
+            # `coordinator up | head -1`: from now on to nobody, also what the interpreter flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

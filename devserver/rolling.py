@@ -1,0 +1,120 @@
+"""The rolling restart of a `coordinator up` (SIGHUP): its replicas are replaced one by one, without a moment off.
+
+Each step is written down in the data directory, for whoever asked for it (scripts/rolling_deploy).
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from devserver.console import Console
+from devserver.embedded_server import log_of
+from devserver.supervisor import Child, Refused, Supervisor
+
+START_SECONDS = 60.0  # for a new process to become ready
+
+
+class Step(StrEnum):
+    """What is written down. FINISHED, STOPPED and BUSY are the last word to whoever asked."""
+
+    BEGUN = "begun"
+    STARTING = "starting"
+    REPLACED = "replaced"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of what is written down."""
+
+    step: Step
+    process: str
+    text: str
+
+
+def progress_file(data_dir: Path) -> Path:
+    """Where the steps are written down, a JSON object a line."""
+    return log_of(data_dir, "rolling")
+
+
+def lock_of(data_dir: Path) -> Path:
+    """What a running `up` holds, and what names it."""
+    return data_dir / "run" / "up.lock"
+
+
+class Rolling:
+    """Restarts on request, one at a time."""
+
+    def __init__(self, house: Supervisor, data_dir: Path, console: Console) -> None:
+        self._house = house
+        self._data_dir = data_dir
+        self._console = console
+        self._migrate: Callable[[], Awaitable[None]] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def allow(self, migrate: Callable[[], Awaitable[None]]) -> None:
+        """From now on there is something to restart; `migrate` first brings the schema to what the new code needs."""
+        self._migrate = migrate
+
+    def ask(self) -> None:
+        """Restart, unless that is under way."""
+        if self._migrate is None:
+            self._note(Step.BUSY, "up", "no rolling restart: it is only just starting")
+        elif self._task and not self._task.done():
+            self._note(Step.BUSY, "up", "no other rolling restart: one is under way")
+        else:
+            self._task = asyncio.create_task(self._roll(self._migrate))
+
+    async def stop(self) -> None:
+        """Leave it as it is: everything ends."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _roll(self, migrate: Callable[[], Awaitable[None]]) -> None:
+        children = sorted(filter(_is_replica, self._house.children), key=_place)
+        self._note(Step.BEGUN, "up", f"rolling restart of {', '.join(one.service.name for one in children)}")
+        try:
+            await migrate()
+        except (Refused, OSError) as error:
+            self._note(Step.STOPPED, "up", f"rolling restart stopped, nothing was replaced: {error}")
+            return
+        for number, child in enumerate(children):
+            fault = await self._replace(child)
+            if fault:
+                text = (
+                    f"rolling restart stopped after {number} of {len(children)}: the new {child.service.name} {fault}"
+                )
+                self._note(Step.STOPPED, "up", f"{text}; the former one stays")
+                return
+        self._note(Step.FINISHED, "up", f"rolling restart finished: {len(children)} replaced")
+
+    async def _replace(self, child: Child) -> str:
+        name, former = child.service.name, child.pid
+        self._note(Step.STARTING, name, "starting its successor")
+        fault = await self._house.replace(child, START_SECONDS)
+        if not fault:
+            by = next(one.pid for one in self._house.children if one.service.name == name)
+            self._note(Step.REPLACED, name, f"replaced: process {former} by {by}")
+        return fault
+
+    def _note(self, step: Step, process: str, text: str) -> None:
+        self._console.say(process, text)
+        with progress_file(self._data_dir).open("a") as file:
+            file.write(json.dumps(asdict(Progress(step, process, text))) + "\n")
+
+
+def _is_replica(child: Child) -> bool:
+    return child.service.name.startswith(("web-", "worker-"))
+
+
+def _place(child: Child) -> tuple[str, int]:
+    """Web replicas first, then workers, each by number."""
+    kind, _, number = child.service.name.partition("-")
+    return kind, int(re.sub(r"\D", "", number))

@@ -1,0 +1,364 @@
+"""What `coordinator up` does, from the lock on its data directory to the last process it ends."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from devserver.console import Console, Format
+from devserver.embedded import EmbeddedServerError, start_postgres, start_redis
+from devserver.embedded_server import log_of, log_since
+from devserver.load_balancer import NAME as BALANCER
+from devserver.load_balancer import balancer, find_caddy, until_balanced
+from devserver.rolling import Rolling, lock_of
+from devserver.supervisor import Child, Refused, Service, Supervisor, own_command
+from devserver.token_files import ADMIN_FILE, RUNNER_FILE
+from runtime.processes import (
+    Locked,
+    adopt_orphans,
+    end_processes,
+    family,
+    has_terminal,
+    is_alive,
+    locked,
+    read_pid_file,
+    send_signal,
+)
+
+HOST = "127.0.0.1"
+_SERVERS = {"postgres", "redis"}
+_PATIENCE = 3  # deaths in a row before the first `ready` that make us give up
+# Seconds: twice the first, then the longer of the others, then the databases' 1.5: in all less than 10.
+_RUNNER_GRACE, _WEB_GRACE, _WORKER_GRACE = 1.5, 4.0, 4.0
+# Seconds more than a process takes at most, before it is taken to hang.
+_MARGIN = 3.0
+# What names a database is not for a runner, whose commands are other people's, nor is the key of who started us.
+_SECRETS = ("COORDINATOR_DATABASE_URL", "COORDINATOR_REDIS_URL", "DATABASE_URL", "REDIS_URL", "COORDINATOR_TOKEN")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line and the settings ask for."""
+
+    port: int
+    web: int
+    workers: int
+    runner: bool
+    auth: bool
+    lb_port: int | None
+    data_dir: Path
+    log_format: Format
+    database_url: str
+    redis_url: str
+    drain_seconds: float
+    shutdown_seconds: float
+    worker_seconds: float
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://{HOST}:{self.port + number}" for number in range(self.web)]
+
+
+async def serve(wanted: Wanted) -> int:
+    """Serve until SIGINT or SIGTERM, then end everything; the exit code. SIGHUP replaces the replicas one by one.
+
+    Raises Refused when it cannot begin.
+    """
+    console = Console(wanted.log_format)
+    make_private(wanted.data_dir)
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(lock_of(wanted.data_dir)))
+        except Locked as error:
+            by = f" (process {error.holder})" if error.holder else ""
+            raise Refused(f"another `coordinator up`{by} already serves {wanted.data_dir}") from None
+        caddy = None if wanted.lb_port is None else find_caddy()
+        await asyncio.to_thread(_end_leftovers, wanted.data_dir, console)
+        listeners = held.enter_context(_listening(wanted))
+        adopt_orphans()
+        house = Supervisor(console, wanted.data_dir)
+        return await _run(wanted, house, console, listeners, caddy)
+
+
+def make_private(data_dir: Path) -> None:
+    """Make the directory, and keep everybody else out of it, also out of one that was there: mode 0700.
+
+    Raises Refused for another user's, and for one that holds other things: those we do not lock away.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not data_dir.stat().st_mode & 0o077:
+        return
+    if not lock_of(data_dir).exists() and any(data_dir.iterdir()):
+        raise Refused(
+            f"{data_dir} holds other things and is open to other users; name a directory of its own by --data, "
+            f"or chmod 700 {data_dir}"
+        )
+    try:
+        data_dir.chmod(0o700)
+    except OSError as error:
+        raise Refused(f"{data_dir} is open to other users and cannot be closed: {error.strerror}") from None
+
+
+async def _run(
+    wanted: Wanted, house: Supervisor, console: Console, listeners: list[socket.socket], caddy: Path | None
+) -> int:
+    stop = asyncio.Event()
+    rolling = Rolling(house, wanted.data_dir, console)
+    had_terminal = has_terminal()
+
+    def told(name: str) -> None:
+        if stop.is_set():
+            house.hurry.set()
+        else:
+            console.say("up", f"{name}: ending everything (again: at once)")
+        stop.set()
+
+    def hung_up() -> None:
+        # Also what is sent when the terminal is closed that we were started from.
+        if had_terminal and not has_terminal():
+            told(signal.SIGHUP.name)
+        elif not stop.is_set():
+            rolling.ask()
+
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sig, told, sig.name)
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    beginning = asyncio.create_task(_begin(wanted, house, rolling, console, listeners, caddy))
+    ending = asyncio.create_task(_ending(stop, wanted.data_dir))
+    try:
+        await asyncio.wait({beginning, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if beginning.done():
+            beginning.result()
+        await ending
+        return 0
+    except (Refused, EmbeddedServerError, OSError) as error:
+        console.say("up", "giving up: ending everything")
+        raise Refused(str(error)) from error
+    finally:
+        beginning.cancel()
+        ending.cancel()
+        await asyncio.gather(beginning, ending, rolling.stop(), return_exceptions=True)
+        # Runners first: they report and leave through the web. The databases outlive those who use them.
+        await house.end([lambda name: name.startswith("runner"), lambda name: not name.startswith("runner")])
+        console.say("up", "ended")
+
+
+async def _ending(stop: asyncio.Event, data_dir: Path) -> None:
+    """Wait until told to stop. Raises Refused when somebody removed the data under us: new data would not be ours."""
+    path = lock_of(data_dir)
+    held = path.stat().st_ino
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1)
+        if not path.exists() or path.stat().st_ino != held:
+            raise Refused(f"{data_dir} was removed while it was served from")
+
+
+async def _begin(
+    wanted: Wanted,
+    house: Supervisor,
+    rolling: Rolling,
+    console: Console,
+    listeners: list[socket.socket],
+    caddy: Path | None,
+) -> None:
+    database_url, redis_url = await _servers(wanted, house)
+    env = child_environment(
+        COORDINATOR_DATABASE_URL=database_url,
+        COORDINATOR_REDIS_URL=redis_url,
+        COORDINATOR_LOG_FORMAT=wanted.log_format,
+    )
+    await _migrate(house, wanted.data_dir, console, env)
+    if wanted.auth:
+        env = {**env, "COORDINATOR_AUTH": "1"}
+        await _keep_keys(house, wanted.data_dir, console, env)
+    sockets = listeners[: wanted.web]
+    replicas = [house.keep(_web(number, listener, wanted, env)) for number, listener in enumerate(sockets, 1)]
+    workers = [house.keep(_worker(number, wanted, env)) for number in range(1, wanted.workers + 1)]
+    await _all_ready(house, wanted.data_dir, _told_by(replicas), (*replicas, *workers))
+    if caddy and wanted.lb_port is not None:
+        service = balancer(caddy, wanted.data_dir, listeners[-1].fileno(), wanted.urls, wanted.drain_seconds)
+        await _all_ready(house, wanted.data_dir, until_balanced(HOST, wanted.lb_port), (house.keep(service),))
+    console.ready(wanted.urls)
+    if wanted.lb_port is not None:
+        console.balancer(f"http://{HOST}:{wanted.lb_port}")
+    rolling.allow(lambda: _migrate(house, wanted.data_dir, console, env))
+    if wanted.runner:
+        house.keep(_runner(wanted.urls, wanted.data_dir / RUNNER_FILE, env))
+
+
+async def _servers(wanted: Wanted, house: Supervisor) -> tuple[str, str]:
+    """The addresses of both; what was not given is started, or adopted, here."""
+    data_dir, database_url, redis_url = wanted.data_dir, wanted.database_url, wanted.redis_url
+    if not database_url:
+        database_url = await house.keep_server("postgres", lambda port: start_postgres(data_dir, port=port))
+    if not redis_url:
+        redis_url = await house.keep_server("redis", lambda port: start_redis(data_dir, port=port))
+    return database_url, redis_url
+
+
+async def _migrate(house: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
+    """Bring the schema up to date in a process of its own, so that we need not carry what that takes."""
+    path = log_of(data_dir, "migrate")
+    offset = path.stat().st_size if path.exists() else 0
+    with path.open("ab") as log:
+        code = await house.run_once(own_command("migrate"), env, log)
+    said = log_since(path, offset)
+    if code:
+        raise Refused(f"the database could not be migrated; {path} ends with:\n{said}")
+    console.say("migrate", said.rpartition("\n")[2])
+
+
+async def _keep_keys(house: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
+    """Have a key for the people of this machine and one for its runner; a new one for people is shown, once."""
+    file, path = data_dir / ADMIN_FILE, log_of(data_dir, "keys")
+    former = file.read_text() if file.is_file() else ""
+    with path.open("ab") as log:
+        if await house.run_once(own_command("keys", "keep", "--data", str(data_dir)), env, log):
+            raise Refused(f"the keys of --auth could not be made; see {path}")
+    if (token := file.read_text()) != former:
+        # In a log it would be everybody's who reads that.
+        is_seen = console.on_terminal
+        shown = f"shown once and kept in {file}: {token.strip()}" if is_seen else f"kept in {file}, mode 0600"
+        console.say("up", f"admin key, {shown}")
+
+
+def _web(number: int, listener: socket.socket, wanted: Wanted, env: dict[str, str]) -> Service:
+    name, fd = f"web-{number}", listener.fileno()
+    return Service(
+        name,
+        own_command("web", "--fd", str(fd), "--name", name),
+        env,
+        grace=_WEB_GRACE,
+        # SIGINT, not SIGTERM: nobody is to be drained to.
+        signals=(signal.SIGINT,),
+        fds=(fd,),
+        tells_ready=True,
+        trial=("--successor",),
+        retire=signal.SIGUSR1,
+        retire_grace=wanted.drain_seconds + wanted.shutdown_seconds + _MARGIN,
+    )
+
+
+def _worker(number: int, wanted: Wanted, env: dict[str, str]) -> Service:
+    name = f"worker-{number}"
+    return Service(
+        name,
+        own_command("worker", "--name", name),
+        env,
+        grace=_WORKER_GRACE,
+        signals=(signal.SIGINT,),
+        tells_ready=True,
+        retire_grace=wanted.worker_seconds + _MARGIN,
+    )
+
+
+def _runner(urls: list[str], token_file: Path, env: dict[str, str]) -> Service:
+    addresses = [part for url in urls for part in ("--url", url)]
+    command = own_command("runner", *addresses, "--name", "demo", "--concurrency", "4", "--")
+    harmless = {name: value for name, value in env.items() if name not in _SECRETS}
+    if token_file.is_file():
+        harmless["COORDINATOR_TOKEN_FILE"] = str(token_file)
+    # The first signal: take no more runs, finish what runs. The second: end that too.
+    return Service(
+        "runner-1",
+        (*command, sys.executable, "-m", "runner.demo"),
+        harmless,
+        grace=_RUNNER_GRACE,
+        signals=(signal.SIGTERM, signal.SIGTERM),
+    )
+
+
+async def _told_by(replicas: Iterable[Child]) -> None:
+    for replica in replicas:
+        await replica.ready.wait()
+
+
+async def _all_ready(
+    house: Supervisor, data_dir: Path, told: Coroutine[Any, Any, None], children: Iterable[Child]
+) -> None:
+    """Wait until we were told that they are. Raises Refused when one of the processes cannot even begin."""
+    ready = asyncio.create_task(told)
+    try:
+        while not ready.done():
+            died = asyncio.ensure_future(house.died.wait())
+            await asyncio.wait({ready, died}, return_when=asyncio.FIRST_COMPLETED)
+            died.cancel()
+            house.died.clear()
+            for child in children:
+                if child.backoff.failures >= _PATIENCE:
+                    path = log_of(data_dir, child.service.name)
+                    raise Refused(f"{child.service.name} does not start; {path} ends with:\n{log_since(path, 0)}")
+    finally:
+        ready.cancel()
+
+
+@contextmanager
+def _listening(wanted: Wanted) -> Iterator[list[socket.socket]]:
+    """The replicas' sockets, then the balancer's. They are ours, so that who serves an address can be replaced while
+    it stays open.
+    """
+    with ExitStack() as held:
+        sockets: list[socket.socket] = []
+        balancers = () if wanted.lb_port is None else (wanted.lb_port,)
+        for port in (*range(wanted.port, wanted.port + wanted.web), *balancers):
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((HOST, port))
+                listener.listen(2048)
+            except (OSError, OverflowError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "there is no such port"
+                row = f"--port (--web {wanted.web} takes that many in a row)"
+                option = "--lb-port" if len(sockets) == wanted.web else row
+                raise Refused(
+                    f"port {port} on {HOST} cannot be used{_owner_of(port)}: {reason}. "
+                    f"Nothing was started; choose another with {option}."
+                ) from None
+            sockets.append(listener)
+        yield sockets
+
+
+def _owner_of(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                return f", process {connection.pid} ({psutil.Process(connection.pid).name()}) listens there"
+    except psutil.Error:
+        pass
+    return ""
+
+
+def _end_leftovers(data_dir: Path, console: Console) -> None:
+    """End what a killed `up` left running, but not the databases: those are adopted."""
+    files = [path for path in (data_dir / "run").glob("*.pid") if path.stem not in _SERVERS]
+    left = {path.stem: process for path in files if (process := read_pid_file(path))}
+    if left:
+        names = ", ".join(f"{name} (process {process.pid})" for name, process in sorted(left.items()))
+        console.say("up", f"ending what a former `up` left running: {names}")
+    members = family(left.values())
+    runners = [process for name, process in left.items() if name.startswith("runner")]
+    replicas = [process for name, process in left.items() if name.startswith("web")]
+    end_processes(runners, within=2)
+    end_processes([process for name, process in left.items() if name == BALANCER], within=0.5)
+    for replica in replicas:
+        send_signal(replica, signal.SIGINT)
+    end_processes([process for name, process in left.items() if name.startswith("worker")], within=_WORKER_GRACE)
+    end_processes(replicas, within=1)
+    end_processes([process for process in members if is_alive(process)], within=0)
+    for path in files:
+        path.unlink(missing_ok=True)
+
+
+def child_environment(**ours: str) -> dict[str, str]:
+    """What the processes are given: our own environment, and the addresses and settings that `up` decides."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **ours}

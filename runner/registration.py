@@ -1,0 +1,124 @@
+"""Being a registered runner: registration until accepted, again when forgotten, and the way out."""
+
+import asyncio
+from dataclasses import replace
+
+import structlog
+
+from coordinator_client.backoff import Backoff
+from coordinator_client.client import CoordinatorClient
+from coordinator_client.errors import CoordinatorError, Refused
+from coordinator_client.types import Identity
+from runner import clock
+from runner.slots import Slot
+
+# How long a runner that leaves tries to say so.
+FAREWELL_SECONDS = 5.0
+# A former runner of our number that did not leave is stale after 30 s, and lets us in then; another one never does.
+FORMER_SECONDS = 40.0
+
+log = structlog.stdlib.get_logger("runner")
+
+
+class RegistrationRefused(Exception):
+    """The coordinator will not take this registration, however often it is asked; the message says why."""
+
+
+class Membership:
+    """One registration; `generation` counts how often it was accepted.
+
+    With a `slot` the profile follows from its number, and an identity that another runner has makes it the next one.
+    """
+
+    def __init__(self, client: CoordinatorClient, identity: Identity, slot: Slot | None = None) -> None:
+        self._client = client
+        self.identity = identity
+        self._slot = slot
+        self._former_until = clock.elapsed() + (FORMER_SECONDS if slot and slot.was_abandoned else 0.0)
+        self._joining = asyncio.Lock()
+        self.generation = 0
+        self._renumbered = False
+        self.is_leaving = False
+        self.runner_id = ""
+        self.poll_seconds = 30.0
+        self.heartbeat_seconds = 60.0
+
+    async def join(self) -> None:
+        """Register, again and again until accepted: the coordinator may be away, or our former self not yet lost.
+
+        Raises RegistrationRefused when what we say of ourselves is not acceptable.
+        """
+        backoff = Backoff(first=0.5, most=5.0)
+        while not await self._register():
+            if not self._renumbered:
+                await backoff.rest()
+
+    async def _register(self) -> bool:
+        try:
+            answer = await self._client.register(self.identity)
+        except Refused as refused:
+            if not refused.passing and refused.status not in {408, 409}:
+                raise RegistrationRefused(str(refused)) from None
+            log.warning("registration_refused", reason=str(refused))
+            self._renumbered = self._renumber(refused)
+            return False
+        except CoordinatorError as error:
+            self._renumbered = False
+            log.warning("registration_failed", reason=str(error))
+            return False
+        self.runner_id = answer["runner_id"]
+        self.poll_seconds = float(answer["poll_timeout_seconds"])
+        self.heartbeat_seconds = float(answer["heartbeat_interval_seconds"])
+        self.generation += 1
+        if self._slot is not None:
+            self._slot.registered()
+        if warning := answer.get("warning"):
+            log.warning("registration_warning", warning=warning)
+        log.info("registered", runner_id=self.runner_id, profile=self.identity.executor_profile, url=self._client.url)
+        return True
+
+    def _renumber(self, refused: Refused) -> bool:
+        """Take the next number if another runner has ours, unless that may be our former self; whether it was done.
+
+        Once registered we keep our identity: sessions are bound to it.
+        """
+        is_duplicate = isinstance(refused.detail, dict) and refused.detail.get("error") == "duplicate_runner"
+        if self._slot is None or self.generation or not is_duplicate or clock.elapsed() < self._former_until:
+            return False
+        try:
+            self._slot.advance()
+        except OSError as error:
+            raise RegistrationRefused(str(error)) from None
+        self.identity = replace(self.identity, executor_profile=self._slot.profile)
+        log.info("next_number", profile=self.identity.executor_profile)
+        return True
+
+    async def rejoin(self, generation: int) -> None:
+        """Register again after a 401; `generation` is the one that was refused: one of many callers does it for all."""
+        async with self._joining:
+            if generation == self.generation:
+                await self.join()
+
+    async def leave(self) -> None:
+        """Say goodbye, so that what we held goes on elsewhere at once; silence would tell it later."""
+        self.is_leaving = True
+        backoff = Backoff(first=0.2, most=1.0)
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                while not await self._deregister():
+                    await backoff.rest()
+        except TimeoutError:
+            log.warning("left_without_a_word", runner_id=self.runner_id)
+
+    async def _deregister(self) -> bool:
+        try:
+            await self._client.deregister(self.runner_id, itself=True)
+        except Refused as refused:
+            if refused.passing:
+                return False
+        except CoordinatorError:
+            return False
+        if self._slot is not None:
+            self._slot.left()
+        log.info("left", runner_id=self.runner_id)
+        return True

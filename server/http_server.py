@@ -1,0 +1,308 @@
+"""uvicorn as this service needs it: it tells the app first when it is to end, and bounds what a head may hold."""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, Protocol, cast
+from uuid import uuid4
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from runtime.logs import log
+from server.admission import Admission
+
+logger = log(__name__)
+
+# In every answer of ours. By it a client tells our 404 from the one of a proxy that does not reach us.
+INSTANCE_HEADER: Final = "Coordinator-Instance"
+HEAD_BYTES = 64 * 1024
+# A head is there within these, a body comes with at least this many bytes in each of these, or the sender is cut.
+HEAD_SECONDS = 15.0
+BODY_SECONDS = 15.0
+SLOWEST_BODY_BYTES = 15 * 1024
+# A client that takes nothing of an answer is cut after these; streams set a bound of their own (app/routes/feed.py).
+STALLED_SECONDS = 60.0
+# Longer than any balancer or client keeps an idle connection, so that they close it, never we under their request.
+KEEP_ALIVE_SECONDS = 75
+_LOOK_SECONDS = 0.02
+_HURRIED_SECONDS = 2  # a connection that does not end by itself, when nobody is drained to
+
+
+class Drainable(Protocol):
+    """The app's side of the end (app/lifecycle/drain.py)."""
+
+    seconds: float
+
+    def start(self, seconds: float | None = None, *, handed_over: bool = False) -> None: ...
+
+
+class HeadTooLarge(Exception):
+    """A request's target and headers are larger than HEAD_BYTES."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Refuses heads beyond HEAD_BYTES with 431 and requests that never end with 408 (httptools and uvicorn have no
+    bound), in our error shape.
+
+    A request that arrives whole, as nearly all do, sets no timer.
+    """
+
+    head_seconds = HEAD_SECONDS
+    body_seconds = BODY_SECONDS
+    stalled_seconds = STALLED_SECONDS
+
+    _head_bytes = 0
+    _unfinished_bytes = 0
+    _body_bytes = 0
+    _reading_head = False
+    _reading_body = False
+    _begun = False
+    _overdue: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        if isinstance(self.server_state, Admission):
+            self.server_state.count()
+        # uvicorn does this only after an answer: a connection that never says anything would stay for ever.
+        self._wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._overdue, self._stalled, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
+        self._overdue = self._stalled = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        # A single endless header is never handed to on_header: what arrived before the head ended counts too.
+        if self._reading_head:
+            self._unfinished_bytes += len(data)
+            if self._unfinished_bytes > HEAD_BYTES:
+                self._refuse(431, "The request's headers are too large.")
+                return
+        if self._reading_head or self._reading_body:
+            if self._overdue is None:
+                self._expect(self.body_seconds if self._reading_body else self.head_seconds)
+            return
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        # What begins no request (blank lines, the rest of one that was answered before) ended uvicorn's timer too.
+        if self.timeout_keep_alive_task is None and self._is_idle():
+            self._wait_for_request()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self.stalled_seconds, self._cut)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # By the time the app is told of a hang-up, an answer may have been dropped (app/lifecycle/hangup.py).
+        self._connection: dict[object, object] = {
+            "is_closing": self.transport.is_closing,
+            "cut_after": self._cut_after,
+        }
+        self.scope["extensions"] = {"coordinator.connection": self._connection}
+        self._head_bytes = self._unfinished_bytes = 0
+        self._reading_head = True
+        if self._overdue is not None:
+            # Of the request before this one.
+            self._overdue.cancel()
+            self._overdue = None
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._reading_head, self._reading_body, self._body_bytes = False, True, 0
+        self._begun = True
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self._connection["send"] = self.cycle.send
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._reading_body = False
+        super().on_message_complete()
+
+    def _cut(self) -> None:
+        logger.info("a client that takes nothing is cut off")
+        self.transport.abort()
+
+    def _cut_after(self, seconds: float) -> None:
+        """Cut the client off when it takes nothing for so many seconds; its connection serves nothing else."""
+        self.stalled_seconds = seconds
+
+    def _wait_for_request(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _expect(self, seconds: float) -> None:
+        """Have the rest of the request, or enough more of its body, within so many seconds."""
+        self._overdue = self.loop.call_later(seconds, self._look_again, self._reading_body, self._body_bytes)
+
+    def _look_again(self, was_body: bool, seen: int) -> None:
+        self._overdue = None
+        if self.transport.is_closing():
+            return
+        is_new = self._reading_body and not was_body
+        # Bytes that wait for our own reading are not missing.
+        if is_new or (was_body and (self._body_bytes - seen >= SLOWEST_BODY_BYTES or self.flow.read_paused)):
+            self._expect(self.body_seconds)
+        elif self._may_answer():
+            self._refuse(408, "The request did not come to its end in time.")
+        else:
+            self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether nothing was said to this request, and nothing is still to be said to one before it."""
+        if self._reading_body:
+            return not self.cycle.response_started
+        return self._is_idle()
+
+    def _is_idle(self) -> bool:
+        """Whether every request that has begun is answered."""
+        return not self._begun or self.cycle.response_complete
+
+    def _count(self, more: int) -> None:
+        self._head_bytes += more
+        if self._head_bytes > HEAD_BYTES:
+            raise HeadTooLarge
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse(431, "The request's headers are too large.")
+        else:
+            self._refuse(400, msg)
+
+    def _refuse(self, status: int, detail: str) -> None:
+        body = json.dumps({"detail": detail}).encode()
+        reason = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n"
+        ).encode()
+        ours = b"".join(name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers)
+        self.transport.write(head + ours + b"\r\n" + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Told to end, it first lets the app drain and goes on serving meanwhile; only then the listener closes.
+
+    A ``successor`` shares its sockets with one that still serves them, and accepts nothing before it is ready; told to
+    ``hand_over``, that one accepts nothing more and drains, and ends as soon as its last connection is gone. Of
+    connections beyond ``most_connections`` none is accepted before others have ended. Every answer, also those that the
+    app never sees, carries ``instance`` (default: a new id).
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain: Drainable,
+        is_ready: Callable[[], bool],
+        tell_ready: Callable[[], None],
+        successor: bool = False,
+        most_connections: int = sys.maxsize,
+        instance: str = "",
+    ) -> None:
+        super().__init__(config)
+        config.headers.append((INSTANCE_HEADER, instance or f"web_{uuid4().hex}"))
+        self._admission = self.server_state = Admission(most_connections)
+        self._drain = drain
+        self._is_ready = is_ready
+        self._tell_ready = tell_ready
+        self._successor = successor
+        self._told = False
+        self._succeeded = False
+        self._end_at: float | None = None
+
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
+        """SIGTERM drains, SIGINT ends what is parked at once; a second signal closes now, a third one cuts.
+
+        uvicorn raises the signals it remembers again when it is done; ours end in exit code 0, so none is remembered.
+        """
+        if sig == signal.SIGINT:
+            self.config.timeout_graceful_shutdown = _HURRIED_SECONDS
+        if self.should_exit:
+            self.force_exit = True
+        elif self._end_at is not None:
+            self.should_exit = True
+        else:
+            seconds = 0.0 if sig == signal.SIGINT else self._drain.seconds
+            self._drain.start(seconds)
+            self._end_at = time.monotonic() + seconds
+
+    def hand_over(self, _sig: int, _frame: FrameType | None) -> None:
+        """Leave the sockets to the successor that accepts there by now: within a tick, since this is a signal's."""
+        self._succeeded = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; a successor when it is ready, or not at all when it is told to end before."""
+        if self._successor and sockets is not None:
+            begin = self.lifespan.startup
+
+            async def begin_and_wait() -> None:
+                await begin()
+                while True:
+                    if self._end_at is not None:
+                        # uvicorn listens on what is left: on nothing that somebody else serves.
+                        sockets.clear()
+                    if self._is_ready() or self.lifespan.should_exit or not sockets:
+                        return
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+            self.lifespan.startup = begin_and_wait
+        # uvicorn sets these on its first tick, which comes after the first connection may have been accepted.
+        self.server_state.default_headers = list(self.config.encoded_headers)
+        await super().startup(sockets)
+        self._admission.mind(self.servers)
+
+    async def on_tick(self, counter: int) -> bool:
+        if not self._told and self._is_ready():
+            self._told = True
+            self._tell_ready()
+        if self._succeeded and self._end_at is None:
+            self._admission.end()
+            self._drain.start(self._drain.seconds, handed_over=True)
+            self._end_at = time.monotonic() + self._drain.seconds
+        elif self._succeeded and not self.server_state.connections:
+            self.should_exit = True
+        if self._end_at is not None and time.monotonic() >= self._end_at:
+            self.should_exit = True
+        await self._admission.accept_again(self._protocol)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._admission.end()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """One for the next connection, as uvicorn makes them."""
+        make = cast("type[BoundedHttp]", self.config.http_protocol_class)
+        return make(self.config, self._admission, self.lifespan.state)
