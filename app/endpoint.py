@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.auth.authenticate import let_in
+from app.auth.authenticate import authenticate
 from app.auth.caller_limits import caller_of
 from app.http.body_limits import UPLOAD, Upload
 
 
 class Endpoint(APIRoute):
-    """A route of ours: nobody reaches it whom ``let_in`` does not let in.
+    """A route of ours: nobody reaches it whom ``authenticate`` does not let in.
 
     It may ask for ``request``, ``web``, ``caller`` and the parts of its path, by these names, and returns a Response.
     FastAPI describes it and is not asked to solve its dependencies: for a small request that took as long as all else.
@@ -32,7 +32,7 @@ def _app_of(endpoint: Callable[..., Awaitable[Response]]) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         web = scope["app"].state.web
-        credential = await let_in(web, request)
+        credential = await authenticate(web, request)
         upload = Upload(web.uploads, caller_of(credential))
         scope[UPLOAD] = upload
         given = {"request": request, "web": web, "caller": credential.caller, **scope["path_params"]}

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from app.writes.attempts import Unavailable
 from models.claims.parking import leave_instance
-from models.expiry.duties import duty_ages, is_there, sign_instance
+from models.expiry.duties import duty_ages, is_there, record_instance_heartbeat
 from models.schema.migrate import schema_fault
 from runtime import logs
 from runtime.names import Actor
@@ -25,13 +25,13 @@ OVERDUE_SECONDS: Final = 10.0
 log = logs.log(__name__)
 
 
-class Pulse:
+class InstanceHeartbeat:
     """Everything in it is bounded and survives Postgres being away; no turn waits for the one before."""
 
     def __init__(self, web: "Web") -> None:
         self._web = web
 
-    async def beat_forever(self) -> None:
+    async def heartbeat_forever(self) -> None:
         """Look at the schema until it is right, then do each turn's work."""
         while True:
             try:
@@ -75,7 +75,7 @@ class Pulse:
     async def _beat(self) -> None:
         """Sign and look; one that fails keeps back none of the others. A pool over which Postgres was away is asked."""
         web = self._web
-        web.signs.seen(web.polls.runners())
+        web.heartbeats.seen(web.polls.runners())
         calls = (
             self._sign(),
             web.reads.autocommit(duty_ages),
@@ -95,9 +95,9 @@ class Pulse:
     async def _sign(self) -> None:
         """Without a sign for a while the process passes for gone: a crowd of writers must not keep it back."""
         try:
-            await self._web.writes.autocommit(sign_instance, self._web.instance)
+            await self._web.writes.autocommit(record_instance_heartbeat, self._web.instance)
         except Unavailable:
-            await self._web.following.autocommit(sign_instance, self._web.instance)
+            await self._web.following.autocommit(record_instance_heartbeat, self._web.instance)
 
 
 def _leave(conn: Connection, instances: Sequence[str]) -> list[None]:

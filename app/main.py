@@ -14,13 +14,13 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from app.endpoint import Endpoint
-from app.http.middleware import Cors, Door, Gate, Meter
+from app.http.middleware import Cors, HostOriginGuard, MetricsMiddleware, SchemaGuard
 from app.http.problems import add_handlers
 from app.lifecycle.drain import Drain
 from app.lifecycle.health import Health
 from app.openapi import document
 from app.routes import feed, health, registries, runner_protocol, runners, runs, session_events, sessions
-from app.shutdown_response import Farewell
+from app.shutdown_response import ShutdownResponse
 from app.web import Web
 from models.core.ids import new_id
 from runtime.settings import Settings
@@ -71,8 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.instance = new_id("web_")
     app.state.is_ready = lambda: state.ready
     # In the order of how often they are asked: routes are tried one after another.
-    for room in (runner_protocol, runs, session_events, sessions, feed, runners, health, registries):
-        app.router.routes.extend(room.router.routes)
+    for module in (runner_protocol, runs, session_events, sessions, feed, runners, health, registries):
+        app.router.routes.extend(module.router.routes)
     add_handlers(app)
     document.describe(app)
     _add_docs(app)
@@ -83,19 +83,19 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_middleware(app: FastAPI, settings: Settings, drain: Drain, health: Health) -> None:
     """The last one added is the first to see a request."""
 
-    def callers_are_asked() -> bool:
-        return bool(app.state.web.callers.are_asked)
+    def auth_required() -> bool:
+        return bool(app.state.web.callers.auth_required)
 
-    app.add_middleware(Gate, health=health)
-    app.add_middleware(Cors, origins=settings.cors_origins, callers_are_asked=callers_are_asked)
+    app.add_middleware(SchemaGuard, health=health)
+    app.add_middleware(Cors, origins=settings.cors_origins, auth_required=auth_required)
     app.add_middleware(
-        Door,
+        HostOriginGuard,
         hosts=settings.allowed_hosts,
         origins=settings.cors_origins or (),
-        callers_are_asked=callers_are_asked,
+        auth_required=auth_required,
     )
-    app.add_middleware(Farewell, drain=drain)
-    app.add_middleware(Meter, drain=drain)
+    app.add_middleware(ShutdownResponse, drain=drain)
+    app.add_middleware(MetricsMiddleware, drain=drain)
 
 
 def _add_docs(app: FastAPI) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth.permissions import Patience, access_of
+from app.auth.permissions import OutagePolicy, permission_of
 from app.http.problems import JSON
 from app.lifecycle.drain import Drain
 
@@ -16,7 +16,7 @@ _ENDING: Final = Response(
 )
 
 
-class Farewell:
+class ShutdownResponse:
     """Answers what uvicorn cuts off when its patience with a drain is over: Postgres has been silent for all of it.
 
     A poll finds nothing (204), as in every outage; anything else may be tried again at once, elsewhere (503). The
@@ -40,5 +40,5 @@ class Farewell:
         except asyncio.CancelledError:
             if begun or scope["type"] != "http" or not self._drain.draining:
                 raise
-            answer = _NOTHING if access_of(scope).patience is Patience.POLL else _ENDING
+            answer = _NOTHING if permission_of(scope).outage_policy is OutagePolicy.POLL else _ENDING
             await answer(scope, receive, send)

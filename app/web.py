@@ -12,25 +12,25 @@ from app.auth.caller_limits import CallerLimits
 from app.auth.callers import Callers
 from app.feed.reader import Feed
 from app.http.body_limits import BodyParser, Uploads
-from app.instance_heartbeat import Pulse
+from app.instance_heartbeat import InstanceHeartbeat
 from app.lifecycle.drain import Drain
 from app.lifecycle.health import Health
 from app.lists.limits import ListLimits
-from app.polls.heartbeats import Signs
+from app.polls.heartbeats import Heartbeats
 from app.polls.parked import Polls
-from app.polls.run_waiters import Waits
+from app.polls.run_waiters import RunWaiters
 from app.polls.wakeups import PollWakeups, told_runners
 from app.writes.attempts import Attempts
-from app.writes.dispatch_wakeups import Rings
+from app.writes.dispatch_wakeups import DispatchWakeups
 from app.writes.queues import Verbs
-from app.writes.retries import held
+from app.writes.retries import retry_until
 from models.core.limits import Limits
 from runtime import logs
 from runtime.postgres import async_engine, longest_silence
 from runtime.redis_probe import RedisProbe
 from runtime.settings import Settings
-from runtime.subscriptions import Letters, Mailbox
-from runtime.wakeups import Bells
+from runtime.subscriptions import MessageHandlers, Subscription
+from runtime.wakeups import Wakeups
 
 # Together with the process's end after this (cli/web.py) still within what a supervisor waits for.
 LEAVE_SECONDS: Final = 2.0
@@ -59,10 +59,10 @@ class Web:
         self.reads = self._attempts(self._reading, "reads")
         self.following = self._attempts(self._following, "feed")
         self.pools = {"writes": self.writes, "reads": self.reads, "feed": self.following}
-        self.bells = Bells(settings)
-        self._rings = Rings(self.writes, self.bells.ring, lambda: self.polls.any_held)
+        self.wakeups = Wakeups(settings)
+        self._dispatch_wakeups = DispatchWakeups(self.writes, self.wakeups.notify, lambda: self.polls.any_held)
         self._poll_wakeups = PollWakeups(self.writes, settings, self.instance)
-        self.verbs = Verbs(self.writes, settings, self.limits, self._rings.ring, self._wake_polls)
+        self.verbs = Verbs(self.writes, settings, self.limits, self._dispatch_wakeups.notify, self._wake_polls)
         self.polls = Polls(
             self.verbs.polls,
             drain,
@@ -70,25 +70,25 @@ class Web:
             settings.recheck_seconds,
             most_of_a_runner=settings.polls_per_runner,
         )
-        self.signs = Signs(self.verbs.touch)
-        self.waits = Waits(self.reads)
+        self.heartbeats = Heartbeats(self.verbs.touch)
+        self.run_waiters = RunWaiters(self.reads)
         self.feed = Feed(self.following, self.reads, settings, drain)
         self.caller_limits = CallerLimits(settings, drain)
         self.uploads = Uploads(settings.bodies_bytes, settings.report_hold_seconds)
         self.parser = BodyParser()
         self.lists = ListLimits(drain, settings.lists_per_caller)
         self.callers = Callers(settings, self.following, self.reads, self.writes)
-        letters = Letters(self.polls.deliver, self.feed.ring, self.polls.look_again, self._listening)
-        self.mailbox = Mailbox(settings, self.instance, letters)
-        self.redis_probe = RedisProbe(settings, self.instance, lambda: self.mailbox.fault)
-        self._pulse = Pulse(self)
+        handlers = MessageHandlers(self.polls.deliver, self.feed.notify, self.polls.look_again, self._listening)
+        self.subscription = Subscription(settings, self.instance, handlers)
+        self.redis_probe = RedisProbe(settings, self.instance, lambda: self.subscription.fault)
+        self._instance_heartbeat = InstanceHeartbeat(self)
         self._loops: list[asyncio.Task[None]] = []
-        drain.on_start(self.waits.give_up)
+        drain.on_start(self.run_waiters.give_up)
 
     async def start(self) -> None:
         """Begin: nothing here waits for Postgres or Redis to be there."""
-        await self.bells.start()
-        await self.mailbox.start()
+        await self.wakeups.start()
+        await self.subscription.start()
         self._loops = [asyncio.create_task(loop, name=name) for name, loop in self._forever().items()]
 
     async def stop(self) -> None:
@@ -97,12 +97,12 @@ class Web:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        for last in (self.verbs.close, self._pulse.leave):
+        for last in (self.verbs.close, self._instance_heartbeat.leave):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
                     await last()
-        await self.mailbox.stop()
-        await self.bells.stop()
+        await self.subscription.stop()
+        await self.wakeups.stop()
         await self._poll_wakeups.close()
         await self.redis_probe.close()
         await self.caller_limits.close()
@@ -112,18 +112,18 @@ class Web:
                 async with asyncio.timeout(LEAVE_SECONDS):
                     await engine.dispose()
 
-    async def held(self, call: Callable[[], Awaitable[Result]]) -> Result:
+    async def retry_until(self, call: Callable[[], Awaitable[Result]]) -> Result:
         """Keep trying for a runner, which sends each report, bind and event once (promise 5). Raises Unavailable."""
-        return await held(call, self.settings.report_hold_seconds, self.drain.over)
+        return await retry_until(call, self.settings.report_hold_seconds, self.drain.over)
 
     def _forever(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
-            "pulse": self._pulse.beat_forever(),
-            "redis probe": self._pulse.probe_forever(),
+            "pulse": self._instance_heartbeat.heartbeat_forever(),
+            "redis probe": self._instance_heartbeat.probe_forever(),
             "re-check": self.polls.recheck_forever(),
-            "rings": self._rings.look_forever(),
+            "dispatch wake-ups": self._dispatch_wakeups.look_forever(),
             "poll wake-ups": self._poll_wakeups.send_forever(),
-            "waits": self.waits.look_forever(),
+            "waits": self.run_waiters.look_forever(),
             "feed": self.feed.read_forever(),
             **self.callers.forever(),
         }
@@ -137,7 +137,7 @@ class Web:
     def _listening(self) -> None:
         """What was said in Redis before this is lost: look at what it may have been."""
         self.polls.nudge()
-        self.feed.ring()
+        self.feed.notify()
 
     def _attempts(self, engine: AsyncEngine, pool: str) -> Attempts:
         silence = longest_silence(self.settings)
@@ -150,4 +150,4 @@ class Web:
             if pool == "writes":
                 self.polls.nudge()
             elif pool == "feed":
-                self.feed.ring()
+                self.feed.notify()

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import text
 
+from chaos.cluster import ChaosCluster, house
 from chaos.faults import Faults
-from chaos.house import House, house
 from chaos.load import Load
 from chaos.requests import judge_requests
 from chaos.resources import judge_usage, usage
@@ -96,7 +96,9 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
     return result
 
 
-def _settle(campaign: Campaign, built: House, load: Load, watchers: Watchers, say: Callable[[str], None]) -> Judgement:
+def _settle(
+    campaign: Campaign, built: ChaosCluster, load: Load, watchers: Watchers, say: Callable[[str], None]
+) -> Judgement:
     """Become quiet, step by step; what did not within its time."""
     against: list[str] = []
     begun = time.monotonic()
@@ -129,7 +131,7 @@ def _settle(campaign: Campaign, built: House, load: Load, watchers: Watchers, sa
     return Judgement("It goes on by itself", looked_at, against)
 
 
-def _waiting(built: House) -> list[str]:
+def _waiting(built: ChaosCluster) -> list[str]:
     with built.engine.connect() as connection:
         return list(connection.execute(_WAITING).scalars())
 

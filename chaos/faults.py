@@ -13,7 +13,7 @@ import psycopg
 import redis
 
 from chaos import clock
-from chaos.house import House, signal_all
+from chaos.cluster import ChaosCluster, signal_all
 from chaos.schedule import POSTGRES, REDIS, Fault, Kind
 from chaos.shipped import Shipped
 from runtime.redis_client import sync_client
@@ -51,7 +51,7 @@ class Done:
 class Faults:
     """Does them, each in a thread of its own; two of the same target one after the other."""
 
-    house: House
+    house: ChaosCluster
     cast: Cast
     say: Callable[[str], None]
     shipped: Shipped | None = None

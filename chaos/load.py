@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chaos.clients import DEPLOYED_TAG, Clients
-from chaos.house import House
+from chaos.cluster import ChaosCluster
 from chaos.ledger import Failure, Ledger
 from chaos.mortals import die_with_a_run
 from chaos.runners import Manner, Runner
@@ -39,7 +39,7 @@ MANNERS = {
 class Load:
     """Runs for the length of a block. It is also the cast that faults are done to."""
 
-    def __init__(self, house: House, directory: Path, seed: int, rate: float) -> None:
+    def __init__(self, house: ChaosCluster, directory: Path, seed: int, rate: float) -> None:
         self.ledger = Ledger()
         self.deployed: dict[str, DeployedRunner] = {}
         self.runners: dict[str, Runner] = {}

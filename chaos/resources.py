@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psutil
 from sqlalchemy import text
 
-from chaos.house import House
+from chaos.cluster import ChaosCluster
 from chaos.schedule import OURS
 from chaos.verdict import Judgement
 from runtime.redis_client import sync_client
@@ -31,7 +31,7 @@ class Usage:
         return f"MiB: {memory}; connections: Postgres {self.postgres}, Redis {self.redis}"
 
 
-def usage(house: House) -> Usage:
+def usage(house: ChaosCluster) -> Usage:
     """As of now."""
     families = {name: house.family(name) for name in OURS}
     client = sync_client(house.redis.url, answer_timeout=10)

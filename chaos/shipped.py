@@ -17,7 +17,7 @@ import httpx
 import psutil
 from sqlalchemy import Engine, text
 
-from chaos.house import signal_all
+from chaos.cluster import signal_all
 from chaos.ledger import Ledger
 from chaos.verdict import Judgement
 from runtime.processes import family

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import text
 
 from chaos.clients import KEPT
-from chaos.house import House
+from chaos.cluster import ChaosCluster
 from tests.support.feed_watchers import keep_removed
 from tests.support.following import Connection, Follower, Message, sent_data
 from tests.support.waiting import eventually
@@ -83,7 +83,7 @@ class Watcher:
 class Watchers:
     """All of them, from the first moment on."""
 
-    def __init__(self, house: House, seed: int) -> None:
+    def __init__(self, house: ChaosCluster, seed: int) -> None:
         self._engine = house.engine
         keep_removed(self._engine)
         self.all = list(_watchers(house, self._one(_EPOCH), seed))
@@ -137,7 +137,7 @@ class Watchers:
             return connection.execute(statement).scalar_one()
 
 
-def _watchers(house: House, epoch: str, seed: int) -> Iterator[Watcher]:
+def _watchers(house: ChaosCluster, epoch: str, seed: int) -> Iterator[Watcher]:
     start = f"v1.{epoch}.0"
     kinds = frozenset({"run_updated", "run_failed"})
 
@@ -157,7 +157,7 @@ def _watchers(house: House, epoch: str, seed: int) -> Iterator[Watcher]:
 
 
 @contextmanager
-def watching(house: House, seed: int) -> Iterator[Watchers]:
+def watching(house: ChaosCluster, seed: int) -> Iterator[Watchers]:
     """Clients for the length of a block."""
     watchers = Watchers(house, seed)
     try:

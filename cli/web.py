@@ -32,7 +32,7 @@ def web(
 ) -> None:
     """Serve HTTP until SIGTERM; then drain COORDINATOR_DRAIN_SECONDS long (SIGINT: not at all) and end."""
     from runtime.logs import configure_logs, log
-    from runtime.processes import allow_connections, leave, tell_ready, tend_garbage
+    from runtime.processes import allow_connections, freeze_gc, leave, tell_ready
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -54,7 +54,7 @@ def web(
     if fd is not None:
         # Only who owns the socket knows that somebody else accepts there.
         signal.signal(signal.SIGUSR1, server.hand_over)
-    tend_garbage()
+    freeze_gc()
     server.run(sockets)
     leave(0)
 

@@ -24,7 +24,7 @@ def worker(
     """
     from runtime.logs import configure_logs
     from runtime.names import Queue
-    from runtime.processes import leave, tell_ready, tend_garbage
+    from runtime.processes import freeze_gc, leave, tell_ready
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -43,7 +43,7 @@ def worker(
         sys.exit(run_processes(processes, threads=per_process, queues=wanted, grace=settings.worker_grace_seconds))
     from workers.main import run
 
-    tend_garbage()
+    freeze_gc()
     leave(run(settings, queues=wanted, threads=per_process, tell_ready=lambda: tell_ready(ready_fd)))
 
 

@@ -24,7 +24,7 @@ EXPIRED = Counter("coordinator_expired", "What expiry ended or returned", ["kind
 PARENTS_RESUMED = Counter("coordinator_parents_resumed", "Runs by which parents hear of their children")
 
 # outcome: sent, failed, coalesced
-RINGS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])
+WAKEUPS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])
 # outcome: sent, failed
 POLL_WAKEUPS = Counter("coordinator_poll_wakeups", "Runners whose polls were woken through Redis", ["outcome"])
 SEQUENCED = Counter("coordinator_events_sequenced", "Events given their position by this process")

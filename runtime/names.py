@@ -42,7 +42,7 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
 )
 
 
-def mailbox_channel(instance: str) -> str:
+def assignments_channel(instance: str) -> str:
     """Where the web process `instance` hears of runs assigned to its parked polls."""
     return f"{NAMESPACE}:mailbox:{instance}"
 
@@ -57,7 +57,7 @@ def queue_key(queue: str) -> str:
     return f"{NAMESPACE}:{queue}"
 
 
-def bell_key(queue: str) -> str:
+def wakeup_key(queue: str) -> str:
     """A list with an entry for each waiting message: who takes one out has been woken, and nobody else with him."""
     return f"{queue_key(queue)}.bell"
 

@@ -39,7 +39,7 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def start_mark(pid: int) -> str | None:
+def process_identity(pid: int) -> str | None:
     """What tells this process from any other that ever has the same pid; None when it is gone or a zombie."""
     if sys.platform == "linux":
         # Ticks since boot, not psutil's create_time: that one moves when the wall clock is set.
@@ -60,7 +60,7 @@ def write_pid_file(path: Path, pid: int) -> None:
     """Name a process for whoever comes after us: its pid and start mark, replaced as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
-    fresh.write_text(f"{pid} {start_mark(pid) or '-'}\n")
+    fresh.write_text(f"{pid} {process_identity(pid) or '-'}\n")
     fresh.replace(path)
 
 
@@ -71,7 +71,7 @@ def read_pid_file(path: Path) -> psutil.Process | None:
         pid = int(pid_text)
     except (OSError, ValueError):
         return None
-    if start_mark(pid) != mark:
+    if process_identity(pid) != mark:
         return None
     try:
         return psutil.Process(pid)
@@ -197,7 +197,7 @@ def port_is_free(port: int) -> bool:
         return True
 
 
-def tend_garbage() -> None:
+def freeze_gc() -> None:
     """Take what has been loaded out of the garbage collector's sight, and have it look less often.
 
     A whole look over the modules of a web framework takes tens of milliseconds in which nobody is served. Call it when

@@ -23,7 +23,7 @@ logger = log(__name__)
 WINDOW_SECONDS: Final = 60.0
 # A request waits for Redis no longer than this; then nobody asks it for a while.
 PATIENCE: Final = 0.25
-HUSH_SECONDS: Final = 2.0
+PAUSE_AFTER_FAILURE_SECONDS: Final = 2.0
 # Of a limit at most this part is drawn at once: what a process may let through too much, or keep unused.
 SMALLEST_PART: Final = 60
 MOST_PURSES: Final = 10_000
@@ -44,7 +44,7 @@ class Refusal(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class _Purse:
+class _TokenReserve:
     """What this process has drawn of one key's quota and not spent yet."""
 
     item: RateLimitItemPerMinute
@@ -70,7 +70,7 @@ class Quotas:
         )
         self._shared = SharedWindows(storage)
         self._own = OwnWindows(MemoryStorage())
-        self._purses: OrderedDict[tuple[Quota, str], _Purse] = OrderedDict()
+        self._purses: OrderedDict[tuple[Quota, str], _TokenReserve] = OrderedDict()
         self._away_until = -inf
 
     async def spend(self, quota: Quota, key: str, cost: int = 1) -> Refusal | None:
@@ -102,17 +102,17 @@ class Quotas:
         """Close the connections."""
         await self._client.aclose()
 
-    def _purse(self, quota: Quota, key: str) -> _Purse:
+    def _purse(self, quota: Quota, key: str) -> _TokenReserve:
         purse = self._purses.get((quota, key))
         if purse is None:
-            purse = _Purse(RateLimitItemPerMinute(quota.amount, namespace=quota.name))
+            purse = _TokenReserve(RateLimitItemPerMinute(quota.amount, namespace=quota.name))
             self._purses[quota, key] = purse
             if len(self._purses) > MOST_PURSES:
                 self._purses.popitem(last=False)
         self._purses.move_to_end((quota, key))
         return purse
 
-    async def _draw(self, purse: _Purse, key: str, cost: int) -> Refusal | None:
+    async def _draw(self, purse: _TokenReserve, key: str, cost: int) -> Refusal | None:
         now = time.monotonic()
         busy = now - purse.drawn_at < 1.0
         purse.part = min(purse.part * 2, max(1, purse.item.amount // SMALLEST_PART)) if busy else 1
@@ -148,4 +148,4 @@ class Quotas:
     def _lost(self, error: Exception) -> None:
         if self._away_until == -inf:
             logger.warning("callers are counted by each process alone while Redis is away", error=str(error))
-        self._away_until = time.monotonic() + HUSH_SECONDS
+        self._away_until = time.monotonic() + PAUSE_AFTER_FAILURE_SECONDS

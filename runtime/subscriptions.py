@@ -16,7 +16,7 @@ import redis.asyncio
 from redis.asyncio.client import PubSub
 
 from runtime.logs import log
-from runtime.names import HEAD_CHANNEL, mailbox_channel, recheck_channel
+from runtime.names import HEAD_CHANNEL, assignments_channel, recheck_channel
 from runtime.redis_client import FAILED, async_client, fault_of
 from runtime.settings import Settings
 
@@ -43,7 +43,7 @@ def publish_assignments(client: redis.Redis, assignments: Mapping[str, Sequence[
         return
     with client.pipeline(transaction=False) as pipeline:
         for instance, of_instance in assignments.items():
-            pipeline.publish(mailbox_channel(instance), orjson.dumps([dict(item) for item in of_instance]))
+            pipeline.publish(assignments_channel(instance), orjson.dumps([dict(item) for item in of_instance]))
         pipeline.execute()
 
 
@@ -84,7 +84,7 @@ def publish_head(client: redis.Redis, position: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Letters:
+class MessageHandlers:
     """Who takes what comes. `assignments` gets those of one message, `head` a position of the feed, `rechecks` the
     runners of one message; `listening` is called on every confirmation: whatever was published before it is lost. None
     of them may block.
@@ -96,14 +96,14 @@ class Letters:
     listening: Callable[[], None]
 
 
-class Mailbox:
+class Subscription:
     """The subscription of one web process."""
 
-    def __init__(self, settings: Settings, instance: str, letters: Letters) -> None:
+    def __init__(self, settings: Settings, instance: str, handlers: MessageHandlers) -> None:
         self._url = settings.redis_url
-        self._channel = mailbox_channel(instance)
+        self._channel = assignments_channel(instance)
         self._rechecks = recheck_channel(instance)
-        self._letters = letters
+        self._handlers = handlers
         self._task: asyncio.Task[None] | None = None
         self._backoff = FIRST_BACKOFF
         self.connected = False
@@ -162,13 +162,13 @@ class Mailbox:
                 # The last of three confirmations: from here on nothing is missed.
                 self._backoff = FIRST_BACKOFF
                 self.connected = True
-                self._letters.listening()
+                self._handlers.listening()
             elif message["type"] == "message" and message["channel"] == HEAD_CHANNEL.encode():
-                self._letters.head(int(message["data"]))
+                self._handlers.head(int(message["data"]))
             elif message["type"] == "message" and message["channel"] == self._rechecks.encode():
-                self._letters.rechecks(_runner_ids(message["data"]))
+                self._handlers.rechecks(_runner_ids(message["data"]))
             elif message["type"] == "message":
-                self._letters.assignments(_assignments(message["data"]))
+                self._handlers.assignments(_assignments(message["data"]))
         except Exception:
             logger.exception("a message in the mailbox could not be handled")
 

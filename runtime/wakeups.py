@@ -10,14 +10,14 @@ import redis
 from dramatiq import Message
 
 from runtime.logs import log
-from runtime.metrics import RINGS
-from runtime.names import QUEUE_OF, Actor, bell_key, hint_key, messages_key, queue_key
+from runtime.metrics import WAKEUPS
+from runtime.names import QUEUE_OF, Actor, hint_key, messages_key, queue_key, wakeup_key
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 
 logger = log(__name__)
 
-HUSH_SECONDS: Final = 1.0
+PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
 # Enough to wake every worker; with no worker alive rings would pile up for as long as clients submit.
 MAX_WAITING_HINTS: Final = 100
 # One that was not fetched by then holds back no ring: workers drop messages that are older than a minute.
@@ -25,7 +25,7 @@ HINT_SECONDS: Final = 30
 
 # A message that still waits in its queue will see what was committed before this ring; one that was fetched may have
 # begun to read before. Message and queue are where Dramatiq's own enqueue puts them. The bell wakes one consumer.
-_RING: Final = """
+_NOTIFY: Final = """
 local sent = {}
 for place = 1, #KEYS / 4 do
     local hint, queue, messages, bell = unpack(KEYS, 4 * place - 3, 4 * place)
@@ -46,12 +46,12 @@ return sent
 """
 
 
-class Ringer:
+class WakeupSender:
     """Rings from threads: one message per actor while an earlier one waits to be fetched."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._ring = client.register_script(_RING)
-        self._hushed_until = 0.0
+        self._notify = client.register_script(_NOTIFY)
+        self._paused_until = 0.0
         self._failing = False
 
     def send(self, *actors: Actor) -> set[Actor]:
@@ -62,28 +62,28 @@ class Ringer:
         values: list[str | bytes | int] = [MAX_WAITING_HINTS, HINT_SECONDS]
         for actor in actors:
             queue = QUEUE_OF[actor]
-            keys += [hint_key(actor), queue_key(queue), messages_key(queue), bell_key(queue)]
+            keys += [hint_key(actor), queue_key(queue), messages_key(queue), wakeup_key(queue)]
             values += _message(actor)
-        places = self._ring(keys=keys, args=values)
+        places = self._notify(keys=keys, args=values)
         sent = {actors[place - 1] for place in places}
         for actor in actors:
-            RINGS.labels(actor, "sent" if actor in sent else "coalesced").inc()
+            WAKEUPS.labels(actor, "sent" if actor in sent else "coalesced").inc()
         self._failing = self._failing and not sent
         return sent
 
-    def ring(self, actor: Actor) -> bool:
+    def notify(self, actor: Actor) -> bool:
         """The same, but False instead of an exception; none is tried for a second after one failed."""
-        if time.monotonic() < self._hushed_until:
+        if time.monotonic() < self._paused_until:
             return False
         try:
             return bool(self.send(actor))
         except FAILED as error:
-            self._hush(actor, error)
+            self._pause_after_failure(actor, error)
             return False
 
-    def _hush(self, actor: Actor, error: BaseException) -> None:
-        self._hushed_until = time.monotonic() + HUSH_SECONDS
-        RINGS.labels(actor, "failed").inc()
+    def _pause_after_failure(self, actor: Actor, error: BaseException) -> None:
+        self._paused_until = time.monotonic() + PAUSE_AFTER_FAILURE_SECONDS
+        WAKEUPS.labels(actor, "failed").inc()
         if not self._failing:
             logger.warning("a bell does not ring", bell=actor, error=str(error))
         self._failing = True
@@ -97,16 +97,16 @@ def _message(actor: Actor) -> tuple[str, bytes]:
     return id_in_redis, message.encode()
 
 
-class Bells:
+class Wakeups:
     """The bells of one web process. A ring marks an actor; one task takes what is marked and sends it off the event
     loop, all of it together, nothing for a second after a failure.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._client = sync_client(settings.redis_url)
-        self._ringer = Ringer(self._client)
+        self._sender = WakeupSender(self._client)
         self._marked: set[Actor] = set()
-        self._rung = asyncio.Event()
+        self._notified = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bells")
         self._task: asyncio.Task[None] | None = None
 
@@ -122,29 +122,29 @@ class Bells:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def ring(self, actor: Actor) -> None:
+    def notify(self, actor: Actor) -> None:
         """Wake `actor` soon. From the event loop's thread; never blocks, never raises."""
         self._marked.add(actor)
-        self._rung.set()
+        self._notified.set()
 
     async def _send_forever(self) -> None:
         loop = asyncio.get_running_loop()
         failing = False
         while True:
-            await self._rung.wait()
-            self._rung.clear()
+            await self._notified.wait()
+            self._notified.clear()
             marked = [actor for actor in Actor if actor in self._marked]
             self._marked.clear()
             try:
-                await loop.run_in_executor(self._thread, self._ringer.send, *marked)
+                await loop.run_in_executor(self._thread, self._sender.send, *marked)
                 failing = False
                 continue
             except FAILED as error:
                 for actor in marked:
-                    RINGS.labels(actor, "failed").inc()
+                    WAKEUPS.labels(actor, "failed").inc()
                 if not failing:
-                    logger.warning("bells do not ring", bells=marked, error=str(error))
+                    logger.warning("bells do not ring", wakeups=marked, error=str(error))
             except Exception:
-                logger.exception("bells do not ring", bells=marked)
+                logger.exception("bells do not ring", wakeups=marked)
             failing = True
-            await asyncio.sleep(HUSH_SECONDS)
+            await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)

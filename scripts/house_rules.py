@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-ROOMS = (
+PACKAGES = (
     "app",
     "workers",
     "models",
@@ -43,7 +43,7 @@ class File:
     tree: ast.Module
 
     @property
-    def room(self) -> str:
+    def package(self) -> str:
         return self.path.split("/", 1)[0]
 
     @classmethod
@@ -53,7 +53,7 @@ class File:
 
 def sql_stays_in_models(file: File) -> Iterator[Finding]:
     """SQL is written in models/ only, so that every lock and every order of locks can be read in one room."""
-    if file.room in FREE or file.path in SQL_OUTSIDE:
+    if file.package in FREE or file.path in SQL_OUTSIDE:
         return
     for node in ast.walk(file.tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy"):
@@ -71,7 +71,7 @@ def commits_have_two_places(file: File) -> Iterator[Finding]:
     """
     if (
         file.path in COMMITS
-        or file.room in {"chaos", "benchmarks", "tests", "scripts"}
+        or file.package in {"chaos", "benchmarks", "tests", "scripts"}
         or file.path.startswith("models/schema/migrat")
     ):
         return
@@ -105,7 +105,7 @@ def environment_is_read_once(file: File) -> Iterator[Finding]:
 
     A function called `child_environment` may read it to hand it on to a process it starts.
     """
-    if file.path == "runtime/settings.py" or file.room == "tests":
+    if file.path == "runtime/settings.py" or file.package == "tests":
         return
     handed_on = {
         id(inner)
@@ -145,7 +145,7 @@ def models_stand_alone(file: File) -> Iterator[Finding]:
 
     The truth must be readable and testable without the web, the workers or their libraries.
     """
-    if file.room != "models":
+    if file.package != "models":
         return
     allowed = {*sys.stdlib_module_names, "sqlalchemy", "psycopg", "orjson", "models"}
     if file.path.startswith("models/schema/migrat"):
@@ -167,7 +167,7 @@ def tests_do_not_nap(file: File) -> Iterator[Finding]:
 
     A nap is too short on a busy machine and too long on every other.
     """
-    if file.room != "tests" or file.path.startswith("tests/support/"):
+    if file.package != "tests" or file.path.startswith("tests/support/"):
         return
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Call) and _called(node) == "sleep" and node.args:
@@ -182,7 +182,7 @@ def tests_do_not_nap(file: File) -> Iterator[Finding]:
 
 def no_test_is_skipped(file: File) -> Iterator[Finding]:
     """No skip, no xfail: a test that does not run promises what nobody checks."""
-    if file.room != "tests":
+    if file.package != "tests":
         return
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Attribute) and node.attr in {"skip", "skipif", "skipIf", "xfail", "importorskip"}:
@@ -191,7 +191,7 @@ def no_test_is_skipped(file: File) -> Iterator[Finding]:
 
 def tests_say_what_they_show(file: File) -> Iterator[Finding]:
     """Every test has a docstring of one sentence: the part of the specification that it guards."""
-    if file.room != "tests":
+    if file.package != "tests":
         return
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -226,8 +226,11 @@ def sql_is_never_formatted(file: File) -> Iterator[Finding]:
 
 
 def commands_print_in_one_place(file: File) -> Iterator[Finding]:
-    """cli/ and devserver/ print through runtime/terminal.py only: a text from a coordinator or a job must never steer the terminal."""
-    if file.room not in {"cli", "devserver"}:
+    """cli/ and devserver/ print through runtime/terminal.py only.
+
+    A text from a coordinator or a job must never steer the terminal.
+    """
+    if file.package not in {"cli", "devserver"}:
         return
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Call) and _called(node) in {"print", "echo", "secho", "Console"}:
@@ -247,7 +250,7 @@ def the_database_clock_is_stored(file: File) -> Iterator[Finding]:
 
     Ids (models/core/ids.py) carry the machine's clock, and order nothing but themselves.
     """
-    if file.room not in {"models", "workers"} or file.path == "models/core/ids.py":
+    if file.package not in {"models", "workers"} or file.path == "models/core/ids.py":
         return
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Attribute) and node.attr in {"now", "utcnow", "today", "time", "time_ns"}:
@@ -284,8 +287,8 @@ def _called(node: ast.Call) -> str:
 
 
 def sources(root: Path) -> Iterator[File]:
-    for room in ROOMS:
-        for path in sorted((root / room).rglob("*.py")):
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
             yield File.parse(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))
 
 

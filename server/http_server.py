@@ -165,7 +165,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Have the rest of the request, or enough more of its body, within so many seconds."""
         self._overdue = self.loop.call_later(seconds, self._look_again, self._reading_body, self._body_bytes)
 
-    def _look_again(self, was_body: bool, seen: int) -> None:
+    def _look_again(self, was_body: bool, seen: int) -> None:  # noqa: FBT001 -- a callback takes its arguments by position
         self._overdue = None
         if self.transport.is_closing():
             return

@@ -11,6 +11,7 @@ from runtime.postgres import sync_engine
 from runtime.settings import PREFIX, Settings
 from tests.support.cluster import Cluster
 from tests.support.databases import Databases
+from tests.support.db_verbs import DbVerbs
 from tests.support.servers import (
     POOLED,
     POOLER,
@@ -24,7 +25,6 @@ from tests.support.servers import (
     redis_of,
     scratch_directory,
 )
-from tests.support.truth import Truth
 from tests.support.web import WebClient, WebInThread, served
 
 # What a developer has exported must not change what is tested; the addresses of servers are the only way in.
@@ -133,9 +133,9 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def truth(engine: Engine) -> Truth:
+def db(engine: Engine) -> DbVerbs:
     """The verbs of models/ on this test's database, each call a committed transaction."""
-    return Truth(engine)
+    return DbVerbs(engine)
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 from typing import Final
 
 from models.expiry.duties import duty_due
-from models.feed.sequence import lower_feed_floor, read_head, sequence_feed
+from models.feed.sequence import lower_numbering_watermark, read_head, sequence_feed
 from runtime.logs import log
 from runtime.metrics import SEQUENCED
 from runtime.names import Actor
 from runtime.postgres import autocommit, transaction
 from runtime.redis_client import FAILED
 from runtime.subscriptions import publish_head
-from workers.room import Room
+from workers.context import WorkerContext
 
 logger = log(__name__)
 
@@ -20,35 +20,35 @@ LATE_EVENTS: Final = "late events"
 LATE_EVENTS_SECONDS: Final = 60.0
 
 
-def broadcast(room: Room) -> None:
+def broadcast(context: WorkerContext) -> None:
     """Number all that is committed. Two at once are as good as one: `sequence_feed` takes turns by itself.
 
     Each pass is told of at once. Who does not hear of it finds it within half a second.
     """
-    with autocommit(room.engine) as connection:
+    with autocommit(context.engine) as connection:
         for _ in range(PASSES):
             numbered = sequence_feed(connection)
             if numbered:
                 SEQUENCED.inc(numbered)
-                _tell(room, read_head(connection).position)
+                _tell(context, read_head(connection).position)
             if numbered < FULL_PASS:
                 return
-    room.ringer.ring(Actor.BROADCAST)
+    context.wakeups.notify(Actor.BROADCAST)
 
 
-def sweep_broadcast(room: Room, older_than: float) -> bool:
+def sweep_broadcast(context: WorkerContext, older_than: float) -> bool:
     """The same if it was not swept for `older_than` seconds; whether it was done."""
-    with transaction(room.engine) as connection:
+    with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.BROADCAST, older_than)
         if due and duty_due(connection, LATE_EVENTS, LATE_EVENTS_SECONDS):
-            lower_feed_floor(connection)
+            lower_numbering_watermark(connection)
     if due:
-        broadcast(room)
+        broadcast(context)
     return due
 
 
-def _tell(room: Room, position: int) -> None:
+def _tell(context: WorkerContext, position: int) -> None:
     try:
-        publish_head(room.redis, position)
+        publish_head(context.redis, position)
     except FAILED as error:
         logger.warning("the feed's readers are not told", error=str(error))

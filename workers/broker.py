@@ -20,7 +20,7 @@ from dramatiq.common import iter_queue
 from dramatiq.middleware import AgeLimit, Retries
 
 from runtime.logs import log
-from runtime.names import NAMESPACE, bell_key
+from runtime.names import NAMESPACE, wakeup_key
 from runtime.redis_client import FAILED, fault_of, sync_client
 
 logger = log(__name__)
@@ -81,11 +81,11 @@ class WakingBroker(RedisBroker):
     def wait(self, queue_name: str) -> None:
         """Return when it is this consumer that shall fetch a message, or after BLOCK_SECONDS, to look all the same."""
         with self._patience(BLOCK_SECONDS + STALLED_SECONDS):
-            self.client.blpop([bell_key(queue_name)], timeout=BLOCK_SECONDS)
+            self.client.blpop([wakeup_key(queue_name)], timeout=BLOCK_SECONDS)
 
     def wake(self, queue_name: str, consumers: int = 1) -> None:
         """Have so many consumers look, of those that wait."""
-        self.client.rpush(bell_key(queue_name), *[b""] * consumers)
+        self.client.rpush(wakeup_key(queue_name), *[b""] * consumers)
 
     def postpone_maintenance(self) -> None:
         """Declare nobody dead until everybody had time for a sign of life: after our start, which may be Redis's too,

@@ -7,29 +7,29 @@ from models.expiry.duties import duty_due
 from runtime.metrics import PARENTS_RESUMED
 from runtime.names import Actor
 from runtime.postgres import transaction
-from workers.room import Room
+from workers.context import WorkerContext
 
 PARENTS_A_PASS: Final = 100
 
 
-def resume_parents(room: Room) -> None:
+def resume_parents(context: WorkerContext) -> None:
     """One pass over the parents that are due. Twice, or never, is as good: results are rows, and each is delivered in
     the transaction that notes it as delivered.
     """
-    with transaction(room.engine) as connection:
-        delivered = deliver_results(connection, limits=room.limits, at_most=PARENTS_A_PASS)
+    with transaction(context.engine) as connection:
+        delivered = deliver_results(connection, limits=context.limits, at_most=PARENTS_A_PASS)
     if delivered.runs:
         PARENTS_RESUMED.inc(len(delivered.runs))
-        room.ringer.ring(Actor.DISPATCH)
-        room.ringer.ring(Actor.BROADCAST)
+        context.wakeups.notify(Actor.DISPATCH)
+        context.wakeups.notify(Actor.BROADCAST)
     if delivered.again:
-        room.ringer.ring(Actor.CALLBACKS)
+        context.wakeups.notify(Actor.CALLBACKS)
 
 
-def sweep_callbacks(room: Room, older_than: float) -> bool:
+def sweep_callbacks(context: WorkerContext, older_than: float) -> bool:
     """A pass if none was swept for `older_than` seconds; whether there was one."""
-    with transaction(room.engine) as connection:
+    with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.CALLBACKS, older_than)
     if due:
-        resume_parents(room)
+        resume_parents(context)
     return due

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from typing import Final
 
-from models.claims.claim import Promised
-from models.claims.dispatch import POLLS_A_PAGE, Dispatched, dispatch_promised, promise_waiting
+from models.claims.claim import ClaimPreview
+from models.claims.dispatch import POLLS_A_PAGE, Dispatched, dispatch_preview, preview_waiting
 from models.expiry.duties import duty_due
 from runtime.logs import log
 from runtime.metrics import CLAIM_SECONDS, CLAIMS
@@ -12,7 +12,7 @@ from runtime.names import Actor
 from runtime.postgres import autocommit, transaction
 from runtime.redis_client import FAILED
 from runtime.subscriptions import publish_assignments
-from workers.room import Room
+from workers.context import WorkerContext
 
 logger = log(__name__)
 
@@ -21,58 +21,58 @@ POLLS_A_PASS: Final = 500
 PAGES_A_PASS: Final = 5
 
 
-def dispatch(room: Room) -> None:
+def dispatch(context: WorkerContext) -> None:
     """One pass over the waiting polls. Twice, or never, is as good: assignments are rows, and the re-check of parked
     polls finds those whose message was lost.
     """
     with CLAIM_SECONDS.labels("dispatch").time():
-        dispatched = _dispatched(room)
-    _tell(room, dispatched)
+        dispatched = _dispatched(context)
+    _tell(context, dispatched)
     if dispatched.by_instance:
-        room.ringer.ring(Actor.BROADCAST)
+        context.wakeups.notify(Actor.BROADCAST)
     if dispatched.again:
-        room.ringer.ring(Actor.DISPATCH)
+        context.wakeups.notify(Actor.DISPATCH)
 
 
-def _dispatched(room: Room) -> Dispatched:
+def _dispatched(context: WorkerContext) -> Dispatched:
     """Most passes find nothing to give: those are one read a page."""
-    promised = _promised(room)
-    if not promised.seekers:
-        return Dispatched(again=bool(room.pages.after))
-    with transaction(room.engine) as connection:
-        return dispatch_promised(connection, promised, limits=room.limits)
+    preview = _preview(context)
+    if not preview.poll_candidates:
+        return Dispatched(again=bool(context.pages.after))
+    with transaction(context.engine) as connection:
+        return dispatch_preview(connection, preview, limits=context.limits)
 
 
-def _promised(room: Room) -> Promised:
+def _preview(context: WorkerContext) -> ClaimPreview:
     """Look at page after page until there is something to give, beginning where the last pass had to break off."""
-    after, room.pages.after = room.pages.after, ""
+    after, context.pages.after = context.pages.after, ""
     for _ in range(PAGES_A_PASS):
-        with autocommit(room.engine) as connection:
-            promised = promise_waiting(connection, POLLS_A_PASS, after=after, page=POLLS_A_PAGE, limits=room.limits)
-        after = promised.next_after
-        if promised.seekers or not after:
-            return promised
-    room.pages.after = after
-    return Promised()
+        with autocommit(context.engine) as connection:
+            preview = preview_waiting(connection, POLLS_A_PASS, after=after, page=POLLS_A_PAGE, limits=context.limits)
+        after = preview.next_after
+        if preview.poll_candidates or not after:
+            return preview
+    context.pages.after = after
+    return ClaimPreview()
 
 
-def sweep_dispatch(room: Room, older_than: float) -> bool:
+def sweep_dispatch(context: WorkerContext, older_than: float) -> bool:
     """A pass if none was swept for `older_than` seconds; whether there was one."""
-    with transaction(room.engine) as connection:
+    with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.DISPATCH, older_than)
     # Outside of that transaction, whose lock would let no other pass of this duty begin.
     if due:
-        dispatch(room)
+        dispatch(context)
     return due
 
 
-def _tell(room: Room, dispatched: Dispatched) -> None:
+def _tell(context: WorkerContext, dispatched: Dispatched) -> None:
     messages = {
         instance: [asdict(assignment) for assignment in assignments]
         for instance, assignments in dispatched.by_instance.items()
     }
     CLAIMS.labels("dispatch").inc(sum(map(len, messages.values())))
     try:
-        publish_assignments(room.redis, messages)
+        publish_assignments(context.redis, messages)
     except FAILED as error:
         logger.warning("assignments are left to the re-check", instances=len(messages), error=str(error))

@@ -11,10 +11,10 @@ from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.broadcast import broadcast, sweep_broadcast
 from workers.callbacks import resume_parents, sweep_callbacks
+from workers.context import WorkerContext
 from workers.dispatch import dispatch, sweep_dispatch
 from workers.expiry import expire_due
 from workers.retention import retire_due
-from workers.room import Room
 from workers.upkeep import upkeep_due
 
 UPKEEP_SECONDS: Final = 900.0
@@ -34,41 +34,43 @@ class Duty:
     if_older: Callable[[float], bool]
 
 
-def duties_of(room: Room) -> list[Duty]:
+def duties_of(context: WorkerContext) -> list[Duty]:
     """All duties. A message of the slot's winner comes about one interval after the last, hence half of it."""
-    sweep = room.settings.sweep_seconds
-    expiry = room.settings.expiry_seconds
+    sweep = context.settings.sweep_seconds
+    expiry = context.settings.expiry_seconds
     return [
-        _rung(room, Actor.DISPATCH, sweep, dispatch, sweep_dispatch),
-        _rung(room, Actor.BROADCAST, sweep, broadcast, sweep_broadcast),
-        _rung(room, Actor.CALLBACKS, sweep, resume_parents, sweep_callbacks),
-        _timed(room, Actor.EXPIRE, expiry, expire_due),
-        _timed(room, Actor.UPKEEP, UPKEEP_SECONDS, upkeep_due),
-        _timed(room, Actor.RETENTION, RETENTION_SECONDS, retire_due),
+        _on_demand(context, Actor.DISPATCH, sweep, dispatch, sweep_dispatch),
+        _on_demand(context, Actor.BROADCAST, sweep, broadcast, sweep_broadcast),
+        _on_demand(context, Actor.CALLBACKS, sweep, resume_parents, sweep_callbacks),
+        _scheduled(context, Actor.EXPIRE, expiry, expire_due),
+        _scheduled(context, Actor.UPKEEP, UPKEEP_SECONDS, upkeep_due),
+        _scheduled(context, Actor.RETENTION, RETENTION_SECONDS, retire_due),
     ]
 
 
-def _timed(room: Room, actor: Actor, interval: float, if_older: Callable[[Room, float], bool]) -> Duty:
-    return Duty(actor, interval, partial(if_older, room, interval / 2), partial(if_older, room))
+def _scheduled(
+    context: WorkerContext, actor: Actor, interval: float, if_older: Callable[[WorkerContext, float], bool]
+) -> Duty:
+    return Duty(actor, interval, partial(if_older, context, interval / 2), partial(if_older, context))
 
 
-def _rung(
-    room: Room,
+def _on_demand(
+    context: WorkerContext,
     actor: Actor,
     interval: float,
-    always: Callable[[Room], None],
-    if_older: Callable[[Room, float], bool],
+    always: Callable[[WorkerContext], None],
+    if_older: Callable[[WorkerContext, float], bool],
 ) -> Duty:
     """A duty that commits ring for, too: done for every message, noted as done now and then."""
     noted_at = -interval
 
     def on_message() -> None:
         nonlocal noted_at
-        always(room)
+        always(context)
         # Afterwards: nobody waits for the note, somebody may wait for the pass.
         if time.monotonic() - noted_at >= interval / 2:
             noted_at = time.monotonic()
-            with transaction(room.engine) as connection:
+            with transaction(context.engine) as connection:
                 duty_due(connection, actor, interval / 2)
 
-    return Duty(actor, interval, on_message, partial(if_older, room))
+    return Duty(actor, interval, on_message, partial(if_older, context))

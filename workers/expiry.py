@@ -7,35 +7,35 @@ from models.expiry.expire import ExpireResult, expire
 from runtime.metrics import EXPIRED
 from runtime.names import Actor
 from runtime.postgres import transaction
+from workers.context import WorkerContext
 from workers.poll_wakeups import wake_polls
-from workers.room import Room
 
 PASSES: Final = 20
 
 
-def expire_due(room: Room, older_than: float) -> bool:
+def expire_due(context: WorkerContext, older_than: float) -> bool:
     """End or give back what ran out of time, unless that was done within `older_than` seconds; whether it was done now.
 
     By state, not by edge, so that a tick that is lost is made up for by the next.
     """
-    with transaction(room.engine) as connection:
+    with transaction(context.engine) as connection:
         # In one transaction: the time of the last run is what tells our own gaps from silence of the runners.
         if not duty_due(connection, Actor.EXPIRE, older_than):
             return False
-        result = expire(connection, limits=room.limits)
-    _tell(room, result)
+        result = expire(connection, limits=context.limits)
+    _tell(context, result)
     for _ in range(PASSES):
         if not result.again:
             break
-        with transaction(room.engine) as connection:
-            result = expire(connection, limits=room.limits)
-        _tell(room, result)
+        with transaction(context.engine) as connection:
+            result = expire(connection, limits=context.limits)
+        _tell(context, result)
     return True
 
 
-def _tell(room: Room, result: ExpireResult) -> None:
+def _tell(context: WorkerContext, result: ExpireResult) -> None:
     for kind, count in result.counts.items():
         EXPIRED.labels(kind).inc(count)
-    for name in result.rings:
-        room.ringer.ring(Actor(name))
-    wake_polls(room, result.told)
+    for name in result.actors:
+        context.wakeups.notify(Actor(name))
+    wake_polls(context, result.told)

@@ -15,8 +15,8 @@ from runtime.names import Queue
 from runtime.settings import Settings
 from workers.actors import declare_actors
 from workers.broker import WakingBroker
+from workers.context import worker_context
 from workers.duties import duties_of
-from workers.room import engine_room
 from workers.schema import wait_for_schema
 from workers.ticks import Ticker
 
@@ -46,10 +46,10 @@ def run(
     wanted = {Queue(queue) for queue in queues} or set(Queue)
     size = threads or settings.worker_threads
     broker = WakingBroker(settings.redis_url)
-    with _told_to_stop() as wait_for_signal, engine_room(settings, threads=size) as room:
-        duties = duties_of(room)
+    with _told_to_stop() as wait_for_signal, worker_context(settings, threads=size) as context:
+        duties = duties_of(context)
         declare_actors(broker, duties)
-        if not wait_for_schema(room.engine, wait_for_signal):
+        if not wait_for_schema(context.engine, wait_for_signal):
             broker.close()
             logger.info("worker has ended")
             return 0

@@ -8,23 +8,23 @@ from runtime.metrics import POLL_WAKEUPS
 from runtime.postgres import autocommit
 from runtime.redis_client import FAILED
 from runtime.subscriptions import publish_rechecks
-from workers.room import Room
+from workers.context import WorkerContext
 
 logger = log(__name__)
 
 
-def wake_polls(room: Room, runner_ids: Collection[str]) -> None:
+def wake_polls(context: WorkerContext, runner_ids: Collection[str]) -> None:
     """Have the instances that hold polls of the runners re-check them now. Call it after the commit of the stops.
 
     A wake-up that is lost is made up for by the re-check.
     """
     if not runner_ids:
         return
-    with autocommit(room.engine) as connection:
+    with autocommit(context.engine) as connection:
         holders = poll_holders(connection, runner_ids)
     number = sum(map(len, holders.values()))
     try:
-        publish_rechecks(room.redis, holders)
+        publish_rechecks(context.redis, holders)
         POLL_WAKEUPS.labels("sent").inc(number)
     except FAILED as error:
         POLL_WAKEUPS.labels("failed").inc(number)

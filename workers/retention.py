@@ -7,7 +7,7 @@ from models.feed.retention import retire_events, retire_sessions
 from runtime.logs import log
 from runtime.names import Actor
 from runtime.postgres import transaction
-from workers.room import Room
+from workers.context import WorkerContext
 
 logger = log(__name__)
 
@@ -15,44 +15,44 @@ logger = log(__name__)
 PASSES: Final = 1000
 
 
-def retire_due(room: Room, older_than: float) -> bool:
+def retire_due(context: WorkerContext, older_than: float) -> bool:
     """Drop what is past its time, unless that was done within `older_than` seconds; whether it was done now.
 
     Cut off anywhere it leaves nothing half-done: each transaction is whole in itself.
     """
-    with transaction(room.engine) as connection:
+    with transaction(context.engine) as connection:
         if not duty_due(connection, Actor.RETENTION, older_than):
             return False
-    events = _retire_events(room)
-    sessions = _retire_sessions(room)
+    events = _retire_events(context)
+    sessions = _retire_sessions(context)
     if events or sessions:
         logger.info("past their time", events=events, sessions=sessions)
     return True
 
 
-def _retire_events(room: Room) -> int:
+def _retire_events(context: WorkerContext) -> int:
     total = 0
     for _ in range(PASSES):
-        with transaction(room.engine) as connection:
-            dropped = retire_events(connection, older_than_days=room.settings.event_retention_days)
+        with transaction(context.engine) as connection:
+            dropped = retire_events(connection, older_than_days=context.settings.event_retention_days)
         if not dropped:
             break
         total += dropped
     return total
 
 
-def _retire_sessions(room: Room) -> int:
-    if room.settings.retention_days is None:
+def _retire_sessions(context: WorkerContext) -> int:
+    if context.settings.retention_days is None:
         return 0
     # A younger one still has events: it need not be looked at.
-    days = max(room.settings.retention_days, room.settings.event_retention_days)
+    days = max(context.settings.retention_days, context.settings.event_retention_days)
     total = 0
     after = None
     for _ in range(PASSES):
-        with transaction(room.engine) as connection:
+        with transaction(context.engine) as connection:
             walked = retire_sessions(connection, older_than_days=days, after=after)
         if walked.removed:
-            room.ringer.ring(Actor.BROADCAST)
+            context.wakeups.notify(Actor.BROADCAST)
         total += walked.removed
         after = walked.at
         if after is None:

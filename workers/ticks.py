@@ -10,7 +10,7 @@ from typing import Final
 from runtime.logs import log
 from runtime.names import slot_key
 from runtime.redis_client import FAILED, fault_of, sync_client
-from runtime.wakeups import Ringer
+from runtime.wakeups import WakeupSender
 from workers.actors import attempt
 from workers.duties import Duty
 
@@ -32,7 +32,7 @@ class Ticker(threading.Thread):
     def __init__(self, url: str, duties: Sequence[Duty]) -> None:
         super().__init__(name="ticker", daemon=True)
         self._client = sync_client(url, answer_timeout=PATIENCE, connect_timeout=PATIENCE, retries=0)
-        self._ringer = Ringer(self._client)
+        self._sender = WakeupSender(self._client)
         self._duties = duties
         self._seen: dict[str, int] = {}
         self._next_look = dict.fromkeys((duty.actor for duty in duties), 0.0)
@@ -97,7 +97,7 @@ class Ticker(threading.Thread):
         if self._seen.get(duty.actor) == slot:
             return
         if self._wins(duty, slot):
-            self._ringer.send(duty.actor)
+            self._sender.send(duty.actor)
         self._seen[duty.actor] = slot
 
     def _wins(self, duty: Duty, slot: int) -> bool:

@@ -6,20 +6,20 @@ from models.expiry.cleanup import upkeep
 from models.expiry.duties import duty_due
 from runtime.names import Actor
 from runtime.postgres import transaction
-from workers.room import Room
+from workers.context import WorkerContext
 
 # What is left after so many waits for the next time.
 PASSES: Final = 200
 
 
-def upkeep_due(room: Room, older_than: float) -> bool:
+def upkeep_due(context: WorkerContext, older_than: float) -> bool:
     """Clean up in bounded transactions, unless that was done within `older_than` seconds; whether it was done now."""
-    with transaction(room.engine) as connection:
+    with transaction(context.engine) as connection:
         if not duty_due(connection, Actor.UPKEEP, older_than):
             return False
     for _ in range(PASSES):
-        with transaction(room.engine) as connection:
-            more = upkeep(connection, idempotency_seconds=room.settings.idempotency_seconds, limits=room.limits)
+        with transaction(context.engine) as connection:
+            more = upkeep(connection, idempotency_seconds=context.settings.idempotency_seconds, limits=context.limits)
         if not more:
             break
     return True

@@ -8,14 +8,14 @@ from typing import Final
 
 from starlette.requests import Request
 
-from app.auth.callers import OPEN, Credential, shown_by
-from app.auth.permissions import Access, Patience, access_of
+from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential, shown_by
+from app.auth.permissions import OutagePolicy, Permission, permission_of
 from app.http.bodies import Invalid
 from app.http.pagination import seconds
 from app.http.problems import ComeBack, Forbidden, NothingCame, Unauthenticated
 from app.web import Web
 from app.writes.attempts import Unavailable
-from app.writes.retries import held
+from app.writes.retries import retry_until
 from models.core.callers import Caller, Role
 
 CREDENTIAL: Final = "coordinator.credential"
@@ -30,29 +30,29 @@ LATE_SECONDS: Final = 2.0
 NOBODY: Final = Credential(Caller(Role.USER))
 
 
-async def let_in(web: Web, request: Request) -> Credential:
-    """Return who makes the request. Raises Unauthenticated (401), Forbidden (403), or what ``Patience`` says."""
+async def authenticate(web: Web, request: Request) -> Credential:
+    """Return who makes the request. Raises Unauthenticated (401), Forbidden (403), or what ``OutagePolicy`` says."""
     known = request.scope.get(CREDENTIAL)
     if isinstance(known, Credential):
         return known
-    if web.callers.are_asked is False and TICKET_QUERY not in request.scope["query_string"]:
-        request.scope[CREDENTIAL] = OPEN
-        return OPEN
-    access = access_of(request.scope)
-    is_public = access.public or (access.is_about and web.settings.public_docs)
-    credential = NOBODY if is_public else await _identified(web, request, access)
-    if not access.allows(credential.caller.role):
+    if web.callers.auth_required is False and TICKET_QUERY not in request.scope["query_string"]:
+        request.scope[CREDENTIAL] = UNAUTHENTICATED_ADMIN
+        return UNAUTHENTICATED_ADMIN
+    permission = permission_of(request.scope)
+    is_public = permission.public or (permission.is_about and web.settings.public_docs)
+    credential = NOBODY if is_public else await _identified(web, request, permission)
+    if not permission.allows(credential.caller.role):
         raise Forbidden
-    if request.method == "GET" and not is_public and access.patience is Patience.PROMPT:
+    if request.method == "GET" and not is_public and permission.outage_policy is OutagePolicy.PROMPT:
         await web.caller_limits.look(credential)
-    if access.counted is not None:
-        await web.caller_limits.count(credential, access.counted)
+    if permission.counted is not None:
+        await web.caller_limits.count(credential, permission.counted)
     request.scope[CREDENTIAL] = credential
     return credential
 
 
 def credential_of(request: Request) -> Credential:
-    """Return what ``let_in`` found."""
+    """Return what ``authenticate`` found."""
     credential: Credential = request.scope[CREDENTIAL]
     return credential
 
@@ -63,18 +63,22 @@ def filters_of_ticket(request: Request) -> dict[str, str] | None:
     return filters
 
 
-async def _identified(web: Web, request: Request, access: Access) -> Credential:
+async def _identified(web: Web, request: Request, permission: Permission) -> Credential:
     """Whoever guesses credentials learns slowly that they are wrong."""
     try:
-        return await _identify(web, request, access)
+        return await _identify(web, request, permission)
     except (Unauthenticated, Forbidden):
         await web.caller_limits.reject()
         raise
 
 
-async def _identify(web: Web, request: Request, access: Access) -> Credential:
+async def _identify(web: Web, request: Request, permission: Permission) -> Credential:
     shown = shown_by(request, in_query=web.settings.allow_query_tokens)
-    ticket = request.query_params.get("ticket") if access.patience is Patience.STREAM and shown is None else None
+    ticket = (
+        request.query_params.get("ticket")
+        if permission.outage_policy is OutagePolicy.STREAM and shown is None
+        else None
+    )
     found = web.callers.recall(shown) if ticket is None else None
     if found is not None:
         return found
@@ -88,26 +92,26 @@ async def _identify(web: Web, request: Request, access: Access) -> Credential:
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        credential = await held(ask, _patience(web, request, access), web.drain.over)
+        credential = await retry_until(ask, _patience(web, request, permission), web.drain.over)
     except Unavailable:
-        if access.patience is Patience.POLL:
+        if permission.outage_policy is OutagePolicy.POLL:
             raise NothingCame from None
-        if access.patience is Patience.STREAM:
+        if permission.outage_policy is OutagePolicy.STREAM:
             raise ComeBack from None
         raise
-    if access.patience is Patience.POLL and loop.time() - began > LATE_SECONDS:
+    if permission.outage_policy is OutagePolicy.POLL and loop.time() - began > LATE_SECONDS:
         # What is left of its time may be too little; the runner asks again at once, and is known then.
         raise NothingCame
     return credential
 
 
-def _patience(web: Web, request: Request, access: Access) -> float:
-    match access.patience:
-        case Patience.HELD:
+def _patience(web: Web, request: Request, permission: Permission) -> float:
+    match permission.outage_policy:
+        case OutagePolicy.HELD:
             return web.settings.report_hold_seconds
-        case Patience.POLL:
+        case OutagePolicy.POLL:
             return min(_poll_seconds(web, request), web.drain.give_up_in())
-        case Patience.PROMPT | Patience.STREAM:
+        case OutagePolicy.PROMPT | OutagePolicy.STREAM:
             return PROMPT_SECONDS
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from app.auth.callers import OPEN, Credential
+from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential
 from app.auth.permissions import Counted
-from app.auth.throttle import MOST_CALLERS, Turns
+from app.auth.throttle import MOST_CALLERS, Throttle
 from app.http.problems import TooMany
 from app.lifecycle.drain import Drain
 from models.core.callers import Role
@@ -32,8 +32,8 @@ class CallerLimits:
 
     def __init__(self, settings: Settings, drain: Drain) -> None:
         self._quotas = Quotas(settings)
-        self._reads = Turns(drain, settings.reads_per_second)
-        self._refusals = Turns(drain, REFUSALS_A_SECOND)
+        self._reads = Throttle(drain, settings.reads_per_second)
+        self._refusals = Throttle(drain, REFUSALS_A_SECOND)
         self._drain = drain
         self._amounts = {
             Counted.SUBMISSIONS: Quota("submissions", settings.submissions_per_minute),
@@ -63,7 +63,7 @@ class CallerLimits:
 
     async def append_bytes(self, credential: Credential, size: int) -> None:
         """Let so many bytes of events pass. Raises TooMany; a runner's are delayed instead, 5 s at most."""
-        if credential is OPEN:
+        if credential is UNAUTHENTICATED_ADMIN:
             return
         name = name_of(credential)
         units, rest = divmod(self._uncounted_bytes.pop(name, 0) + size, EVENT_BYTES_UNIT)
@@ -76,7 +76,7 @@ class CallerLimits:
     async def _pass(
         self, credential: Credential, quota: Quota, cost: int, *, within: str = "", delays_runners: bool = True
     ) -> None:
-        if credential is OPEN or not quota.amount:
+        if credential is UNAUTHENTICATED_ADMIN or not quota.amount:
             return
         try:
             await self._spend(quota, f"{name_of(credential)}{within}", max(1, cost))
@@ -97,7 +97,7 @@ class CallerLimits:
     @contextmanager
     def streaming(self, credential: Credential, end: Callable[[], None]) -> Iterator[None]:
         """Count a stream of the caller; of too many the oldest is ended, by the ``end`` it came with."""
-        if credential is OPEN or not self._most_streams:
+        if credential is UNAUTHENTICATED_ADMIN or not self._most_streams:
             yield
             return
         name = name_of(credential)
@@ -127,7 +127,7 @@ class CallerLimits:
 
 def caller_of(credential: Credential) -> str:
     """Return the caller whose share of a process is counted; "" while everybody is one."""
-    return "" if credential is OPEN else name_of(credential)
+    return "" if credential is UNAUTHENTICATED_ADMIN else name_of(credential)
 
 
 def name_of(credential: Credential) -> str:

@@ -48,7 +48,7 @@ class Credential:
 
 
 # While authentication is off.
-OPEN: Final = Credential(ADMIN)
+UNAUTHENTICATED_ADMIN: Final = Credential(ADMIN)
 
 
 class Callers:
@@ -72,11 +72,11 @@ class Callers:
         self._generation = 0
 
     @property
-    def are_asked(self) -> bool | None:
+    def auth_required(self) -> bool | None:
         """Whether requests need a credential; None while that is not known yet."""
         if self._settings.auth or self._issuer is not None:
             return True
-        return self._keys.there_was_one
+        return self._keys.any_key_ever_created
 
     def forever(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The loops that keep all this up to date."""
@@ -87,9 +87,9 @@ class Callers:
 
     def recall(self, shown: str | None) -> Credential | None:
         """Return who shows this if that can be said at once. Raises Unauthenticated or Forbidden."""
-        asked = self.are_asked
+        asked = self.auth_required
         if asked is False:
-            return OPEN
+            return UNAUTHENTICATED_ADMIN
         if asked is None:
             return None
         token = _token_of(shown)
@@ -103,7 +103,7 @@ class Callers:
         found = self.recall(shown)
         if found is not None:
             return found
-        if self.are_asked is None:
+        if self.auth_required is None:
             raise Unavailable
         token = _token_of(shown)
         if isinstance(token, Token):

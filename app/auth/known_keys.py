@@ -37,7 +37,7 @@ class KnownKey:
 
 
 class KnownKeys:
-    """A bounded memory of keys, and of ids that no key has. ``there_was_one``: None while Postgres was never read."""
+    """Bounded memory of keys, and of ids without a key. ``any_key_ever_created`` is None until Postgres was read."""
 
     def __init__(self, watch: Attempts, reads: Attempts, writes: Attempts) -> None:
         self._watch = watch
@@ -54,7 +54,7 @@ class KnownKeys:
         self._watchers: dict[str, set[Callable[[], None]]] = {}
 
     @property
-    def there_was_one(self) -> bool | None:
+    def any_key_ever_created(self) -> bool | None:
         """Whether a key was ever made; it stays so when the last one is revoked."""
         return None if self._revision is None else self._revision > 0
 

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from models.core.callers import Role
 
 
-class Patience(Enum):
+class OutagePolicy(Enum):
     """What a caller is told whom we cannot know yet: Postgres, or the issuer of its token, is away."""
 
     PROMPT = auto()  # 503 soon
@@ -37,13 +37,13 @@ class Counted(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Permission:
     """What each role may do with an endpoint, in the words of the table; None: nothing (403)."""
 
     admin: str | None = "all"
     user: str | None = None
     runner: str | None = None
-    patience: Patience = Patience.PROMPT
+    outage_policy: OutagePolicy = OutagePolicy.PROMPT
     public: bool = False
     # The service's own description: public when COORDINATOR_PUBLIC_DOCS says so.
     is_about: bool = False
@@ -65,21 +65,21 @@ class Access:
 
 
 _OWN, _TREES, _ITSELF = "own", "its trees", "itself"
-_PUBLIC: Final = Access("yes", "yes", "yes", public=True)
-_EVERYBODY: Final = Access("yes", "yes", "yes")
-_ABOUT: Final = Access("yes", "yes", "yes", is_about=True)
-_THINGS: Final = Access(user=_OWN, runner=_TREES)
+_PUBLIC: Final = Permission("yes", "yes", "yes", public=True)
+_EVERYBODY: Final = Permission("yes", "yes", "yes")
+_ABOUT: Final = Permission("yes", "yes", "yes", is_about=True)
+_THINGS: Final = Permission(user=_OWN, runner=_TREES)
 _SUBMISSION: Final = replace(_THINGS, counted=Counted.SUBMISSIONS)
 _CHANGE: Final = replace(_THINGS, counted=Counted.CHANGES)
-_BIND: Final = replace(_CHANGE, patience=Patience.HELD)
-_EVENT: Final = replace(_THINGS, patience=Patience.HELD, counted=Counted.EVENTS)
-_RUNNER: Final = Access(runner=_ITSELF)
+_BIND: Final = replace(_CHANGE, outage_policy=OutagePolicy.HELD)
+_EVENT: Final = replace(_THINGS, outage_policy=OutagePolicy.HELD, counted=Counted.EVENTS)
+_RUNNER: Final = Permission(runner=_ITSELF)
 _REGISTRATION: Final = replace(_RUNNER, counted=Counted.REGISTRATIONS)
-_REPORT: Final = Access(runner=_ITSELF, patience=Patience.HELD, counted=Counted.REPORTS)
+_REPORT: Final = Permission(runner=_ITSELF, outage_policy=OutagePolicy.HELD, counted=Counted.REPORTS)
 
-NOBODY_ELSE: Final = Access()
+NOBODY_ELSE: Final = Permission()
 
-ACCESS: Final[Mapping[str, Access]] = {
+PERMISSIONS: Final[Mapping[str, Permission]] = {
     "POST /runs": _SUBMISSION,
     "POST /runs/batch": _SUBMISSION,
     "GET /runs": _THINGS,
@@ -97,9 +97,9 @@ ACCESS: Final[Mapping[str, Access]] = {
     "DELETE /sessions/{session_id}": _CHANGE,
     "GET /sessions/{session_id}/events": _THINGS,
     "POST /sessions/{session_id}/events": _EVENT,
-    "GET /sse/sessions": Access(user=_OWN, patience=Patience.STREAM),
-    "POST /sse/ticket": Access(user=_OWN, counted=Counted.CHANGES),
-    "GET /runner/runs": Access(runner=_ITSELF, patience=Patience.POLL),
+    "GET /sse/sessions": Permission(user=_OWN, outage_policy=OutagePolicy.STREAM),
+    "POST /sse/ticket": Permission(user=_OWN, counted=Counted.CHANGES),
+    "GET /runner/runs": Permission(runner=_ITSELF, outage_policy=OutagePolicy.POLL),
     "POST /runner/register": _REGISTRATION,
     "POST /runner/heartbeat": _REPORT,
     "POST /runner/runs/report": _REPORT,
@@ -118,16 +118,16 @@ ACCESS: Final[Mapping[str, Access]] = {
     "GET /health": _PUBLIC,
     "GET /health/live": _PUBLIC,
     "GET /health/ready": _PUBLIC,
-    "GET /metrics": Access("yes"),
+    "GET /metrics": Permission("yes"),
     "GET /docs": _ABOUT,
     "GET /openapi.json": _ABOUT,
 }
 
 
-def access_of(scope: Scope) -> Access:
+def permission_of(scope: Scope) -> Permission:
     """Return the entry of the endpoint that a request was routed to."""
     route = scope.get("route")
-    return ACCESS.get(f"{scope['method']} {route.path}", NOBODY_ELSE) if route is not None else NOBODY_ELSE
+    return PERMISSIONS.get(f"{scope['method']} {route.path}", NOBODY_ELSE) if route is not None else NOBODY_ELSE
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
@@ -145,8 +145,8 @@ def access_table(names: Iterable[str]) -> str:
     """Return the table as docs/security.md shows it."""
     rows = ["| endpoint | nobody | user | runner | admin |", "|---|---|---|---|---|"]
     for name in names:
-        access = ACCESS.get(name, NOBODY_ELSE)
-        cells = ["yes" if access.public else "401"]
-        cells += [access.words(role) or "403" for role in (Role.USER, Role.RUNNER, Role.ADMIN)]
+        permission = PERMISSIONS.get(name, NOBODY_ELSE)
+        cells = ["yes" if permission.public else "401"]
+        cells += [permission.words(role) or "403" for role in (Role.USER, Role.RUNNER, Role.ADMIN)]
         rows.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -10,7 +10,7 @@ LONGEST_TURN: Final = 1.0
 MOST_CALLERS: Final = 10_000
 
 
-class Turns:
+class Throttle:
     """Hands out a moment to each who comes with a key: ``a_second`` of them a second, and as many at once; 0: now.
 
     A flood that waits for its answers is slowed to that. One that does not wait gets no further behind than

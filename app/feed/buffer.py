@@ -63,7 +63,7 @@ def topic_of(which: FeedFilter) -> Topic:
     return ALL
 
 
-class Window:
+class FeedBuffer:
     """All events behind ``low`` up to ``high``, of one epoch; bounded in number and bytes, so the oldest ones go."""
 
     def __init__(self, epoch: str, position: int, *, most_frames: int, most_bytes: int) -> None:

@@ -9,7 +9,7 @@ from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.feed.buffer import Frame, Topic, Window, encode_frame, topic_of
+from app.feed.buffer import FeedBuffer, Frame, Topic, encode_frame, topic_of
 from app.lifecycle.drain import Drain
 from app.writes.attempts import Attempts, Unavailable
 from models.feed.pages import FeedFilter, FeedPage, read_feed
@@ -53,9 +53,9 @@ class Feed:
         self.drain = drain
         self._reader = reader
         self._reads = reads
-        self._window: Window | None = None
+        self._buffer: FeedBuffer | None = None
         self._opened = asyncio.Event()
-        self._rung = asyncio.Event()
+        self._notified = asyncio.Event()
         self._clients: set[Listener] = set()
         # Nobody listened for a while, in which nothing was read.
         self._slept = False
@@ -64,20 +64,20 @@ class Feed:
         drain.on_start(self._spread_ends)
 
     @property
-    def window(self) -> Window:
+    def buffer(self) -> FeedBuffer:
         """The window of now; another object after the feed began anew. Wait for ``opened`` first."""
-        assert self._window is not None  # noqa: S101 -- who asks has waited
-        return self._window
+        assert self._buffer is not None  # noqa: S101 -- who asks has waited
+        return self._buffer
 
-    async def opened(self) -> Window:
+    async def opened(self) -> FeedBuffer:
         """Return the window once Postgres was read."""
         await self._opened.wait()
-        return self.window
+        return self.buffer
 
-    def ring(self, head: int | None = None) -> None:
+    def notify(self, head: int | None = None) -> None:
         """Read soon: there is something up to position ``head``, or something may have been missed (None)."""
-        if self._clients and (head is None or self._window is None or head > self._window.high):
-            self._rung.set()
+        if self._clients and (head is None or self._buffer is None or head > self._buffer.high):
+            self._notified.set()
 
     # its clients
 
@@ -85,7 +85,7 @@ class Feed:
         """Count the client in."""
         if not self._clients:
             self._slept = True
-            self._rung.set()
+            self._notified.set()
         self._clients.add(client)
         metrics.STREAMS.set(len(self._clients))
 
@@ -137,22 +137,22 @@ class Feed:
                 await asyncio.sleep(LONGEST_PAUSE)
             with contextlib.suppress(TimeoutError):
                 pause = self.settings.feed_poll_seconds * (1 if self._clients else SELDOM)
-                await asyncio.wait_for(self._rung.wait(), pause * random.uniform(0.8, 1.0))
+                await asyncio.wait_for(self._notified.wait(), pause * random.uniform(0.8, 1.0))
 
     async def _read(self) -> None:
-        if self._window is None or self._slept or not self._rung.is_set():
+        if self._buffer is None or self._slept or not self._notified.is_set():
             head, overdue = await self._reader.autocommit(look_at_feed, OVERDUE_SECONDS)
             if overdue:
                 await self._number()
             slept, self._slept = self._slept, False
-            if self._window is None or (slept and head.position - self._window.high > PAGE_EVENTS):
+            if self._buffer is None or (slept and head.position - self._buffer.high > PAGE_EVENTS):
                 self._begin(head)
-            elif not overdue and (head.epoch, head.position) == (self._window.epoch, self._window.high):
+            elif not overdue and (head.epoch, head.position) == (self._buffer.epoch, self._buffer.high):
                 return
-        self._rung.clear()
+        self._notified.clear()
         more = bool(self._clients)
         while more:
-            more = self._take(await self._reader.autocommit(read_feed, self.window.high, limit=PAGE_EVENTS))
+            more = self._take(await self._reader.autocommit(read_feed, self.buffer.high, limit=PAGE_EVENTS))
 
     async def number(self) -> None:
         """Number what is committed for a reader of a list, when no worker did; a lost race or a lock is no error."""
@@ -160,7 +160,7 @@ class Feed:
             await self._number()
         except (Unavailable, DBAPIError) as error:
             log.info("events are listed without cursors", error=type(error).__name__)
-        self.ring()
+        self.notify()
 
     async def _number(self) -> None:
         """Do what the engine room should have done: it is away, or Redis is."""
@@ -176,23 +176,23 @@ class Feed:
             "most_frames": self.settings.feed_window_events,
             "most_bytes": self.settings.feed_window_bytes,
         }
-        self._window = Window(head.epoch, head.position, **limits)
+        self._buffer = FeedBuffer(head.epoch, head.position, **limits)
         self._opened.set()
         for client in list(self._clients):
             client.wake(0)
 
     def _take(self, page: FeedPage) -> bool:
         """Add a page to the window and wake whom it concerns; whether there is more."""
-        window = self.window
+        buffer = self.buffer
         head = page.head
         # Above the floor all is there; below it something may be gone that was never read.
-        if head.epoch != window.epoch or not head.floor <= window.high <= head.position:
-            log.warning("the feed began anew", former=window.epoch, epoch=head.epoch, position=head.position)
+        if head.epoch != buffer.epoch or not head.floor <= buffer.high <= head.position:
+            log.warning("the feed began anew", former=buffer.epoch, epoch=head.epoch, position=head.position)
             self._begin(head)
             return False
-        former = window.high
-        frames = [encode_frame(window.epoch, event) for event in page.events]
-        window.append(frames, page.covers)
+        former = buffer.high
+        frames = [encode_frame(buffer.epoch, event) for event in page.events]
+        buffer.append(frames, page.covers)
         self._wake(frames, former)
         return page.covers < head.position
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.feed.buffer import CHUNK_BYTES, Frame, Window, encode_frame
+from app.feed.buffer import CHUNK_BYTES, FeedBuffer, Frame, encode_frame
 from app.feed.reader import Feed
 from app.http.lenient import encode
 from app.http.problems import accepted
@@ -55,10 +55,10 @@ class Stream:
         # Where the client would resume: on a sparse feed it falls behind the position.
         self._told = 0
         # The window that was seen to continue this history.
-        self._window: Window | None = None
+        self._buffer: FeedBuffer | None = None
         self._woken: asyncio.Future[bool] | None = None
         self._idle_since = 0.0
-        self._pulse: asyncio.TimerHandle | None = None
+        self._instance_heartbeat: asyncio.TimerHandle | None = None
         self._heartbeat = HEARTBEAT
 
     async def messages(self) -> AsyncGenerator[bytes]:
@@ -82,8 +82,8 @@ class Stream:
                 yield _retry()
         finally:
             self._end.cancel()
-            if self._pulse is not None:
-                self._pulse.cancel()
+            if self._instance_heartbeat is not None:
+                self._instance_heartbeat.cancel()
             self._feed.leave(self)
 
     def wake(self, nothing_until: int) -> None:
@@ -103,37 +103,37 @@ class Stream:
 
     async def _beginning(self) -> AsyncGenerator[bytes]:
         """Resume after the client's cursor, or begin with a snapshot, or with what comes from now on."""
-        window = await self._feed.opened()
+        buffer = await self._feed.opened()
         head = await self._feed.patiently(read_head)
         given = self._wanted.cursor
         cursor = None if given is None else parse_cursor(given)
         reason = lost(cursor, head)
         if given is None and not self._wanted.include_init:
-            yield self._start(window, head, head.position)
+            yield self._start(buffer, head, head.position)
         elif given is None or (cursor is not None and cursor.owed):
             yield b"id: %s\n\n" % _owed(head)
-            async for part in self._snapshot(window, head):
+            async for part in self._snapshot(buffer, head):
                 yield part
         elif cursor is None or reason is not None:
-            async for part in self._reset(reason or Lost.MALFORMED, window, head):
+            async for part in self._reset(reason or Lost.MALFORMED, buffer, head):
                 yield part
         else:
-            yield self._start(window, head, cursor.position)
+            yield self._start(buffer, head, cursor.position)
 
-    def _start(self, window: Window, head: FeedHead, position: int) -> bytes:
+    def _start(self, buffer: FeedBuffer, head: FeedHead, position: int) -> bytes:
         """Go on from the position, which the head allows, and return the message that tells the client so."""
         self._epoch, self._position = head.epoch, position
-        self._join(window, head)
+        self._join(buffer, head)
         return b"id: %s\n\n" % self._cursor()
 
-    async def _reset(self, reason: Lost, window: Window, head: FeedHead) -> AsyncGenerator[bytes]:
+    async def _reset(self, reason: Lost, buffer: FeedBuffer, head: FeedHead) -> AsyncGenerator[bytes]:
         """Say that history is not whole, and begin anew, with a snapshot whatever the client asked for."""
         metrics.RESETS.labels(reason).inc()
         yield b'id: %s\nevent: reset\ndata: {"reason":"%s"}\n\n' % (_owed(head), reason.encode())
-        async for part in self._snapshot(window, head):
+        async for part in self._snapshot(buffer, head):
             yield part
 
-    async def _snapshot(self, window: Window, head: FeedHead) -> AsyncGenerator[bytes]:
+    async def _snapshot(self, buffer: FeedBuffer, head: FeedHead) -> AsyncGenerator[bytes]:
         """Yield ``init``, one message in parts: all sessions that are shown, newest first, as of the head or later.
 
         What happened to them after the head follows in the feed.
@@ -158,50 +158,50 @@ class Stream:
                 break
         self._heartbeat = HEARTBEAT
         yield b'],"truncated":true}\n\n' if after is not None else b"]}\n\n"
-        self._join(window, head)
+        self._join(buffer, head)
 
     # what it missed
 
     async def _missed(self) -> AsyncGenerator[bytes]:
         """Yield what lies between the client and the window, page by page, until the window goes on from there."""
         while not self._is_in_window():
-            window = self._feed.window
+            buffer = self._feed.buffer
             most = self._feed.settings.catch_up_page_events
             page = await self._feed.patiently(read_feed, self._position, self.which, limit=most)
             reason = lost(Cursor(self._epoch, self._position), page.head)
             if reason is not None:
-                async for part in self._reset(reason, window, page.head):
+                async for part in self._reset(reason, buffer, page.head):
                     yield part
                 continue
             for chunk in _chunks([encode_frame(self._epoch, event) for event in page.events]):
                 yield self._sent(chunk)
             self._position = page.covers
-            self._join(window, page.head)
+            self._join(buffer, page.head)
             if page.covers >= page.head.position and not self._is_in_window():
-                self._feed.ring()
+                self._feed.notify()
                 await asyncio.sleep(LAG_SECONDS)
 
-    def _join(self, window: Window, head: FeedHead) -> None:
+    def _join(self, buffer: FeedBuffer, head: FeedHead) -> None:
         """Go on in the window if it continues the history that the head, read after it was opened, belongs to."""
-        if window.epoch == head.epoch and self._position >= window.low:
-            self._window = window
+        if buffer.epoch == head.epoch and self._position >= buffer.low:
+            self._buffer = buffer
 
     # what comes
 
     def _is_in_window(self) -> bool:
-        window = self._feed.window
-        return self._window is window and self._position >= window.low
+        buffer = self._feed.buffer
+        return self._buffer is buffer and self._position >= buffer.low
 
     def _from_window(self) -> bytes | None:
-        frames, self._position = self._feed.window.after(self.which, self._position)
+        frames, self._position = self._feed.buffer.after(self.which, self._position)
         return self._sent(frames) if frames else None
 
     async def _idle(self) -> bytes:
         """Wait for something the client wants; a heartbeat when nothing came for some time, else nothing."""
         self._woken = self._loop.create_future()
         self._idle_since = self._loop.time()
-        if self._pulse is None:
-            self._pulse = self._loop.call_later(self._feed.settings.sse_heartbeat_seconds, self._pulsate)
+        if self._instance_heartbeat is None:
+            self._instance_heartbeat = self._loop.call_later(self._feed.settings.sse_heartbeat_seconds, self._pulsate)
         self._feed.idle(self)
         try:
             woken = await self._woken
@@ -216,18 +216,18 @@ class Stream:
 
     def _pulsate(self) -> None:
         """Have a heartbeat sent when nothing came for so long; one timer looks after many short waits."""
-        self._pulse = None
+        self._instance_heartbeat = None
         due = self._idle_since + self._feed.settings.sse_heartbeat_seconds
         if due <= self._loop.time():
             self._let_go()
         elif self._woken is not None:
-            self._pulse = self._loop.call_at(due, self._pulsate)
+            self._instance_heartbeat = self._loop.call_at(due, self._pulsate)
 
     def _let_go(self) -> None:
         if self._woken is not None and not self._woken.done():
-            if self._window is self._feed.window:
+            if self._buffer is self._feed.buffer:
                 # It would have been woken for anything it wants. Later is too late: what comes then wakes nobody here.
-                self._position = max(self._position, self._feed.window.high)
+                self._position = max(self._position, self._feed.buffer.high)
             self._woken.set_result(False)
 
     def _time_is_up(self) -> None:

@@ -74,7 +74,7 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 class Cors(CORSMiddleware):
     """The loopback origins that may call while nobody is asked for credentials may not once everybody is."""
 
-    def __init__(self, app: ASGIApp, origins: Iterable[str] | None, callers_are_asked: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, origins: Iterable[str] | None, auth_required: Callable[[], bool]) -> None:
         super().__init__(
             app,
             allow_origins=list(origins or ()),
@@ -83,7 +83,7 @@ class Cors(CORSMiddleware):
             allow_headers=list(ALLOWED_HEADERS),
             expose_headers=list(EXPOSED_HEADERS),
         )
-        self._callers_are_asked = callers_are_asked
+        self._callers_are_asked = auth_required
 
     def is_allowed_origin(self, origin: str) -> bool:
         """Whether a browser is told that this origin's pages may read the answer."""
@@ -92,7 +92,7 @@ class Cors(CORSMiddleware):
         return super().is_allowed_origin(origin)
 
 
-class Door:
+class HostOriginGuard:
     """Refuses foreign Host and Origin headers, and other sites' requests without Origin, while authentication is off:
     no web page may start jobs on localhost.
     """
@@ -102,10 +102,10 @@ class Door:
         app: ASGIApp,
         hosts: Iterable[str],
         origins: Iterable[str],
-        callers_are_asked: Callable[[], bool] = lambda: False,
+        auth_required: Callable[[], bool] = lambda: False,
     ) -> None:
         self._app = app
-        self._callers_are_asked = callers_are_asked
+        self._callers_are_asked = auth_required
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
         self._remembered = lru_cache(maxsize=MOST_KNOWN)(self._decide)
@@ -164,7 +164,7 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
-class Gate:
+class SchemaGuard:
     """Refuses what would need tables while they are known to be older than this version: it would fail in their midst.
 
     A balancer does not come here meanwhile, since `/health/ready` says the same.
@@ -181,7 +181,7 @@ class Gate:
         await self._app(scope, receive, send)
 
 
-class Meter:
+class MetricsMiddleware:
     """Counts and times requests by route, has browsers keep to the answer, and asks clients to come back elsewhere
     while the process drains.
     """

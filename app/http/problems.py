@@ -22,7 +22,7 @@ JSON: Final = "application/json"
 CLIENT_CLOSED_REQUEST: Final = 499
 
 
-class Refused(Exception):
+class VerbRefused(Exception):
     """Carries a verb's error, which is a value, from a route to its answer."""
 
     def __init__(self, error: CoordinatorError) -> None:
@@ -84,7 +84,7 @@ class Problem(NamedTuple):
 def accepted(result: Result | CoordinatorError) -> Result:
     """Return the result of a verb. Raises Refused when it is an error."""
     if isinstance(result, CoordinatorError):
-        raise Refused(result)
+        raise VerbRefused(result)
     return result
 
 
@@ -92,7 +92,7 @@ def of_submission(error: CoordinatorError) -> Exception:
     """Return what a submission that failed is answered: it names the session it misses, other calls do not."""
     if isinstance(error, errors.NotFound) and error.noun == "session" and error.id:
         return Missing(f"Session '{error.id}' not found")
-    return Refused(error)
+    return VerbRefused(error)
 
 
 _NOT_FOUND: Final[Mapping[str, str]] = {
@@ -186,7 +186,7 @@ def _too_many(fault: TooMany) -> Problem:
 def problem_of(fault: Exception | CoordinatorError) -> Problem:
     """Return what is answered to an exception of a route or an error of a verb. Raises KeyError for unknown ones."""
     match fault:
-        case Refused():
+        case VerbRefused():
             return problem_of(fault.error)
         case CoordinatorError():
             return _TABLE[type(fault)](fault)
@@ -245,7 +245,7 @@ async def answer_bug(_: Request, __: Exception) -> Response:
 
 def add_handlers(app: FastAPI) -> None:
     """Register the table with the application."""
-    ours = (Refused, Unauthenticated, Forbidden, BadRequest, Missing, Invalid, TooLarge, TooMany, Unavailable, Gone)
+    ours = (VerbRefused, Unauthenticated, Forbidden, BadRequest, Missing, Invalid, TooLarge, TooMany, Unavailable, Gone)
     for kind in (*ours, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_problem)
     app.add_exception_handler(NothingCame, answer_nothing)

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.auth.permissions import ACCESS, NOBODY_ELSE
+from app.auth.permissions import NOBODY_ELSE, PERMISSIONS
 
 REF: Final = "#/components/schemas/{model}"
 REFUSALS: Final = {
@@ -104,10 +104,10 @@ def _add_refusals(described: dict[str, Any]) -> None:
     content = {"application/json": {"schema": {"$ref": REF.format(model="Problem")}}}
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
-            access = ACCESS.get(f"{method.upper()} {path}", NOBODY_ELSE)
-            if access.public:
+            permission = PERMISSIONS.get(f"{method.upper()} {path}", NOBODY_ELSE)
+            if permission.public:
                 continue
-            refusals = REFUSALS if access.counted is None else REFUSALS | TOO_MANY
+            refusals = REFUSALS if permission.counted is None else REFUSALS | TOO_MANY
             for status, description in refusals.items():
                 operation["responses"].setdefault(status, {"description": description, "content": content})
 

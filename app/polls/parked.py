@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from app.http.bodies import Gone
-from app.http.problems import Refused, accepted
+from app.http.problems import VerbRefused, accepted
 from app.lifecycle.drain import Drain
 from app.lifecycle.hangup import Client
-from app.polls.heartbeats import Sign
+from app.polls.heartbeats import RunnerSubject
 from app.writes.attempts import Unavailable
 from app.writes.poll_queues import PollVerbs
-from app.writes.retries import held
+from app.writes.retries import retry_until
 from models.claims.claim import Ask
 from models.claims.delivery import Claim
 from models.claims.poll_stops import Unheard
@@ -74,7 +74,7 @@ class Polls:
         self._held: dict[str, Poll] = {}
         self._most_of_a_runner = most_of_a_runner
         # A runner's in the order in which they came.
-        self._of_runner: dict[Sign, dict[str, Poll]] = {}
+        self._of_runner: dict[RunnerSubject, dict[str, Poll]] = {}
         self._by_runner: dict[str, dict[str, Poll]] = {}
         # Those that a wake-up has named since they were re-checked last.
         self._due: dict[str, Poll] = {}
@@ -104,7 +104,7 @@ class Polls:
             _still_there(poll)
         except _LeftBehind:
             self._chore(self._clean_up(poll))
-        except Refused:
+        except VerbRefused:
             raise
         except BaseException:
             self._chore(self._clean_up(poll, answer))
@@ -119,7 +119,7 @@ class Polls:
         """Whether a poll of this process waits, or is about to."""
         return bool(self._held)
 
-    def runners(self) -> Iterable[Sign]:
+    def runners(self) -> Iterable[RunnerSubject]:
         """The runners whose polls are held, and who asks for them."""
         return {(poll.ask.runner_id, poll.ask.subject) for poll in self._held.values()}
 
@@ -191,12 +191,12 @@ class Polls:
         del of_runner[poll.ask.poll_id]
         if not of_runner:
             del self._by_runner[poll.ask.runner_id]
-        sign = (poll.ask.runner_id, poll.ask.subject)
-        siblings = self._of_runner.get(sign)
+        runner_subject = (poll.ask.runner_id, poll.ask.subject)
+        siblings = self._of_runner.get(runner_subject)
         if siblings is not None:
             siblings.pop(poll.ask.poll_id, None)
             if not siblings:
-                del self._of_runner[sign]
+                del self._of_runner[runner_subject]
 
     async def _answer(self, poll: Poll) -> PollAnswer | None:
         answer = await self._step(poll, self._verbs.answer.one(poll.ask))
@@ -315,7 +315,9 @@ class Polls:
         try:
             await self._release(run for one in unheard for run in one.runs)
             await self._untell(poll.ask.runner_id, unheard)
-            late = await held(lambda: self._verbs.give_up.one(poll.ask.poll_id), CLEAN_UP_SECONDS, self._drain.over)
+            late = await retry_until(
+                lambda: self._verbs.give_up.one(poll.ask.poll_id), CLEAN_UP_SECONDS, self._drain.over
+            )
             await self._release(accepted(late))
         except Unavailable:
             log.warning("a poll was left as it is", poll_id=poll.ask.poll_id)
@@ -323,13 +325,13 @@ class Polls:
     async def _release(self, runs: Iterable[Run]) -> None:
         for run in {run.run_id: run for run in runs}.values():
             claim = Claim(run.run_id, run.claim_token or "")
-            await held(functools.partial(self._verbs.release.one, claim), CLEAN_UP_SECONDS, self._drain.over)
+            await retry_until(functools.partial(self._verbs.release.one, claim), CLEAN_UP_SECONDS, self._drain.over)
 
     async def _untell(self, runner_id: str, unheard: Sequence[PollAnswer]) -> None:
         sessions = tuple(session_id for one in unheard for session_id in one.stop_sessions)
         item = Unheard(runner_id, sessions, any(one.deregistered for one in unheard))
         if item.sessions or item.leave:
-            await held(lambda: self._verbs.untell.one(item), CLEAN_UP_SECONDS, self._drain.over)
+            await retry_until(lambda: self._verbs.untell.one(item), CLEAN_UP_SECONDS, self._drain.over)
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -16,7 +16,7 @@ MOST_AT_ONCE: Final = 1000
 log = logs.log(__name__)
 
 
-class Waits:
+class RunWaiters:
     """Who waits for which run. Nothing is asked of Postgres while nobody waits."""
 
     def __init__(self, attempts: Attempts) -> None:

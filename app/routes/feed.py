@@ -73,7 +73,7 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     instance; without one a snapshot comes first.
     """
     query, credential = _asked(request), credential_of(request)
-    owned = web.callers.are_asked is not False
+    owned = web.callers.auth_required is not False
     wanted = Wanted(
         caller=caller,
         which=_filter(query, caller, owned=owned),
@@ -108,7 +108,7 @@ async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Resp
     ]
     if wrong:
         raise Invalid(wrong)
-    _filter(QueryParams(filters), caller, owned=web.callers.are_asked is not False)
+    _filter(QueryParams(filters), caller, owned=web.callers.auth_required is not False)
     ticket = await web.callers.issue_ticket(credential_of(request), filters)
     return Json({"ticket": ticket, "expires_in": TICKET_SECONDS}, 201)
 

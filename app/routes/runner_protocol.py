@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.auth.authenticate import credential_of
-from app.auth.callers import OPEN
+from app.auth.callers import UNAUTHENTICATED_ADMIN
 from app.deps import TheCaller, TheWeb, lenient_object, parse_object, parsed, strict_body
 from app.endpoint import Endpoint
 from app.http.bodies import Fault, Gone, Invalid, read_body
 from app.http.lenient import encode
 from app.http.pagination import seconds, whole
-from app.http.problems import BadRequest, Refused, accepted, item_problem
+from app.http.problems import BadRequest, VerbRefused, accepted, item_problem
 from app.http.serializers import OK, Json, claimed_run_json
 from app.inputs.reports import give_back_of, one_of_many, report_of, runner_id_of
 from app.inputs.schemas import RegisterRunner, checked
@@ -53,7 +53,7 @@ async def poll(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     wanted = whole(most, ("query", "max"), 0, MOST_RUNS) if most else 1
     patience = seconds(wait, ("query", "wait"), LONGEST_POLL) if wait else web.settings.poll_timeout_seconds
     runner_id = storable(runner_id)
-    web.signs.seen([(runner_id, caller.scope)])
+    web.heartbeats.seen([(runner_id, caller.scope)])
     credential = credential_of(request)
     async with hang_up(request) as client:
         with web.callers.watching(credential, client.leave):
@@ -88,7 +88,7 @@ async def register(request: Request, web: TheWeb, caller: TheCaller) -> Response
         capacity=body.capacity,
         instance_id=body.instance_id,
         # While authentication is off it is nobody's, and whoever is a runner later may act for it.
-        owner=None if credential_of(request) is OPEN else caller.owner or "",
+        owner=None if credential_of(request) is UNAUTHENTICATED_ADMIN else caller.owner or "",
         subject=caller.scope,
     )
     registered = accepted(await web.verbs.register.one(registration))
@@ -111,9 +111,9 @@ async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Respons
     if isinstance(holding, list) and len(holding) > MOST_HELD:
         raise Invalid([Fault("too_long", ("body", "holding"), f"Should have at most {MOST_HELD} items")])
     runs = tuple(storable(one) for one in holding if isinstance(one, str)) if isinstance(holding, list) else None
-    admin = None if caller.scope is not None or credential_of(request) is OPEN else caller.owner or ""
+    admin = None if caller.scope is not None or credential_of(request) is UNAUTHENTICATED_ADMIN else caller.owner or ""
     beat = Touch(runner_id_of(body), runs, caller.scope, admin)
-    heard = accepted(await web.held(lambda: web.verbs.touch.one(beat)))
+    heard = accepted(await web.retry_until(lambda: web.verbs.touch.one(beat)))
     return Json({"ok": True, "not_yours": heard.not_yours})
 
 
@@ -124,7 +124,7 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
     runner_id, given = runner_id_of(body), body.get("reports")
     if not isinstance(given, list) or len(given) > MOST_REPORTS:
         raise Invalid([Fault("list_type", ("body", "reports"), f"Should be a list of at most {MOST_REPORTS} reports")])
-    web.signs.seen([(runner_id, caller.scope)])
+    web.heartbeats.seen([(runner_id, caller.scope)])
     results: list[dict[str, Any]] = [{} for _ in given]
     reports: dict[int, Report] = {}
     given_back: dict[int, GiveBack] = {}
@@ -138,14 +138,14 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
             given_back[place] = said
         else:
             reports[place] = said
-    outcomes = await web.held(lambda: _all_reported(web, list(reports.values())))
+    outcomes = await web.retry_until(lambda: _all_reported(web, list(reports.values())))
     # Last, whatever their places: nothing that is said of a run comes after it was given back.
-    outcomes += [await web.held(partial(web.verbs.give_back.one, one)) for one in given_back.values()]
+    outcomes += [await web.retry_until(partial(web.verbs.give_back.one, one)) for one in given_back.values()]
     for place, outcome in zip((*reports, *given_back), outcomes, strict=True):
         if isinstance(outcome, RunnerNotRegistered):
-            raise Refused(outcome)
+            raise VerbRefused(outcome)
         results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 200}
-    web.waits.hint([*(one.run_id for one in reports.values()), *(one.run_id for one in given_back.values())])
+    web.run_waiters.hint([*(one.run_id for one in reports.values()), *(one.run_id for one in given_back.values())])
     return Json({"results": results})
 
 
@@ -178,9 +178,9 @@ async def released(run_id: str, request: Request, web: TheWeb, caller: TheCaller
     """Give the run back: its runner cannot carry it out. No attempt is counted; ten times in a row, it fails."""
     body = await lenient_object(request, web.settings.body_bytes)
     item = give_back_of(body, run_id, runner_id_of(body), ("body",), caller)
-    web.signs.seen([(item.runner_id, item.subject)])
-    accepted(await web.held(lambda: web.verbs.give_back.one(item)))
-    web.waits.hint([item.run_id])
+    web.heartbeats.seen([(item.runner_id, item.subject)])
+    accepted(await web.retry_until(lambda: web.verbs.give_back.one(item)))
+    web.run_waiters.hint([item.run_id])
     return Json(OK)
 
 
@@ -193,9 +193,9 @@ async def session_ended(session_id: str, request: Request, web: TheWeb, caller: 
     runner_id, status = runner_id_of(body), body.get("status")
     if not isinstance(status, str) or status not in ENDINGS:
         raise BadRequest("Status must be 'finished', 'failed', or 'stopped'")
-    web.signs.seen([(runner_id, caller.scope)])
+    web.heartbeats.seen([(runner_id, caller.scope)])
     item = ReportSessionStatus(runner_id, storable(session_id), status, caller)
-    accepted(await web.held(lambda: web.verbs.session_status.one(item)))
+    accepted(await web.retry_until(lambda: web.verbs.session_status.one(item)))
     return Json(OK)
 
 
@@ -203,9 +203,9 @@ async def _report(web: TheWeb, caller: Caller, request: Request, run_id: str, ou
     raw = await read_body(request, web.settings.body_bytes)
     body = await parsed(request, parse_object, raw)
     report = report_of(body, run_id, runner_id_of(body), outcome, caller)
-    web.signs.seen([(report.runner_id, report.subject)])
-    accepted(await web.held(lambda: web.verbs.report.one(report, len(raw))))
-    web.waits.hint([report.run_id])
+    web.heartbeats.seen([(report.runner_id, report.subject)])
+    accepted(await web.retry_until(lambda: web.verbs.report.one(report, len(raw))))
+    web.run_waiters.hint([report.run_id])
     return Json(OK)
 
 

@@ -107,7 +107,7 @@ async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller
         credential = credential_of(request)
         async with hang_up(request) as client:
             with web.callers.watching(credential, client.leave):
-                ended = await web.waits.until_ended(run.run_id, wait, client.gone)
+                ended = await web.run_waiters.until_ended(run.run_id, wait, client.gone)
         web.callers.check(credential)
         run = ended or await _read(web, caller, run_id)
     return Json(run_json(run))

@@ -80,7 +80,7 @@ async def append_event(session_id: str, request: Request, web: TheWeb, caller: T
     if isinstance(item, Exception):
         raise item
     event, size = item
-    accepted(await web.held(lambda: web.verbs.append.one(event, size)))
+    accepted(await web.retry_until(lambda: web.verbs.append.one(event, size)))
     return Json(OK, 201)
 
 
@@ -114,7 +114,7 @@ def _item(
 async def _append_many(items: list[tuple[NewEvent, int] | Invalid | BadRequest], web: TheWeb) -> Response:
     results = [item_problem(item) if isinstance(item, Exception) else {} for item in items]
     events = {place: item for place, item in enumerate(items) if not isinstance(item, Exception)}
-    outcomes = await web.held(lambda: _all_stored(web, list(events.values())))
+    outcomes = await web.retry_until(lambda: _all_stored(web, list(events.values())))
     if outcomes and all(isinstance(outcome, NotFound) for outcome in outcomes):
         accepted(outcomes[0])
     for place, outcome in zip(events, outcomes, strict=True):

@@ -85,7 +85,7 @@ async def bind_session(session_id: str, request: Request, web: TheWeb, caller: T
         project_dir=body.project_dir,
     )
     # Deployed runners send it once: it is held while Postgres is away.
-    session = accepted(await web.held(lambda: web.verbs.bind.one(bind)))
+    session = accepted(await web.retry_until(lambda: web.verbs.bind.one(bind)))
     return Json({"ok": True, "session": session_json(session)})
 
 

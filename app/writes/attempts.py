@@ -93,7 +93,9 @@ class Attempts:
         """
         return await self._twice(self._together, lambda connection: verb(connection, items), name_of(verb))
 
-    async def write_alone(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
+    async def write_single_statement(
+        self, verb: Verb[Item, Result], items: Sequence[Item]
+    ) -> Sequence[Result | CoordinatorError]:
         """The same for a verb that changes everything in one statement: it commits itself, in one round trip."""
         return await self._twice(self._alone, lambda connection: verb(connection, items), name_of(verb))
 

@@ -16,30 +16,30 @@ LOOK_AGAIN_SECONDS: Final = 1.0
 log = logs.log(__name__)
 
 
-class Rings:
+class DispatchWakeups:
     """The bells as the verbs ring them, after their commits (ARCHITECTURE, Dispatch).
 
     A look that finds nobody can be believed: it comes after the commit, and a poll that was not parked by then claims
     once more after it is (``models.claims.polls.claim_parked``), so it finds what was committed.
     """
 
-    def __init__(self, looks: Attempts, ring: Callable[[Actor], None], holds_polls: Callable[[], bool]) -> None:
+    def __init__(self, looks: Attempts, notify: Callable[[Actor], None], holds_polls: Callable[[], bool]) -> None:
         self._looks = looks
-        self._ring = ring
+        self._notify = notify
         self._holds_polls = holds_polls
         self._due = asyncio.Event()
         self._owed = False
         self._looked_at = self._waiting_until = float("-inf")
 
-    def ring(self, actor: Actor) -> None:
+    def notify(self, actor: Actor) -> None:
         """Wake ``actor`` soon; dispatch only if a poll waits, here or elsewhere. Never blocks, never raises."""
         if actor is not Actor.DISPATCH or self._holds_polls():
-            self._ring(actor)
+            self._notify(actor)
             return
         now = asyncio.get_running_loop().time()
         known = now < self._waiting_until
         if known:
-            self._ring(actor)
+            self._notify(actor)
         else:
             self._owed = True
         if not known or now >= self._looked_at + LOOK_AGAIN_SECONDS:
@@ -58,7 +58,7 @@ class Rings:
                 continue
             self._waiting_until = now() + WAITING_SECONDS
             if owed:
-                self._ring(Actor.DISPATCH)
+                self._notify(Actor.DISPATCH)
 
     async def _somebody_waits(self) -> bool:
         try:

@@ -16,8 +16,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Twice as long as the last flush took, within these: a machine that is slow just now gets fewer, larger ones.
-SHORTEST_GATHER_SECONDS = 0.001
-LONGEST_GATHER_SECONDS = 0.04
+SHORTEST_LINGER_SECONDS = 0.001
+LONGEST_LINGER_SECONDS = 0.04
 FOREIGN_KEY_VIOLATION = "23503"
 
 log = logs.log(__name__)
@@ -29,7 +29,7 @@ def at_once() -> float:
 
 
 @dataclass(slots=True, eq=False)
-class _Rider(Generic[Item, Result]):
+class _Pending(Generic[Item, Result]):
     item: Item
     size: int
     answer: asyncio.Future[Result | CoordinatorError | Unavailable]
@@ -40,9 +40,9 @@ class GroupCommit(Generic[Item, Result]):
     """One verb's queue: at most one flush in flight, a lone item waits for nothing.
 
     An item whose caller was cancelled still commits. ``after`` is called with the results of each commit when their
-    answers are on the way: bells are rung there. ``gather`` says how many seconds the next flush waits for company:
-    for what is not urgent. None: its items come many at a time and wait for no others. ``alone``: the verb changes
-    everything in one statement.
+    answers are on the way: wake-ups are sent there. ``linger`` returns the seconds by which the next flush is delayed
+    to carry more items, for what is not urgent; None never delays, for bulk requests. ``single_statement``: the verb
+    changes everything in one statement.
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class GroupCommit(Generic[Item, Result]):
         verb: Verb[Item, Result],
         *,
         after: Callable[[Sequence[Result | CoordinatorError]], None] = lambda _: None,
-        gather: Callable[[], float] | None = at_once,
-        alone: bool = False,
+        linger: Callable[[], float] | None = at_once,
+        single_statement: bool = False,
         max_items: int = 256,
         max_bytes: int = 4 * 1024**2,
         max_waiting_bytes: int = 256 * 1024**2,
     ) -> None:
-        self._write = attempts.write_alone if alone else attempts.write
+        self._write = attempts.write_single_statement if single_statement else attempts.write
         self._verb = verb
         self._name = name_of(verb)
         self._after = after
-        self._gather = gather
+        self._linger = linger
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._max_waiting_bytes = max_waiting_bytes
-        self._waiting: deque[_Rider[Item, Result]] = deque()
+        self._waiting: deque[_Pending[Item, Result]] = deque()
         self._waiting_bytes = 0
         self._flusher: asyncio.Task[None] | None = None
         # Batches that are bisected, each with the requests whose later items wait for it.
@@ -73,7 +73,7 @@ class GroupCommit(Generic[Item, Result]):
 
     async def one(self, item: Item, size: int = 0) -> Result | CoordinatorError:
         """Return the item's result after its commit. Raises Unavailable when Postgres could not take it."""
-        outcome = await self._board(item, size)
+        outcome = await self._enqueue(item, size)
         if isinstance(outcome, Unavailable):
             raise outcome
         return outcome
@@ -83,25 +83,25 @@ class GroupCommit(Generic[Item, Result]):
         are committed in the order of the items.
         """
         request = object()
-        return [await answer for answer in [self._board(item, size, request) for item, size in items]]
+        return [await answer for answer in [self._enqueue(item, size, request) for item, size in items]]
 
-    def soon(self, item: Item) -> None:
+    def submit_nowait(self, item: Item) -> None:
         """Let the item ride without waiting for what becomes of it."""
-        self._board(item, 0)
+        self._enqueue(item, 0)
 
     async def close(self) -> None:
         """Wait until everything that was accepted is decided."""
         while self._flusher is not None or self._bisecting:
             await asyncio.wait({*self._bisecting, *([self._flusher] if self._flusher else [])})
 
-    def _board(
+    def _enqueue(
         self, item: Item, size: int, request: object | None = None
     ) -> asyncio.Future[Result | CoordinatorError | Unavailable]:
         answer: asyncio.Future[Result | CoordinatorError | Unavailable] = asyncio.get_running_loop().create_future()
         if self._waiting_bytes + size > self._max_waiting_bytes:
             answer.set_result(Unavailable())
             return answer
-        self._waiting.append(_Rider(item, size, answer, request))
+        self._waiting.append(_Pending(item, size, answer, request))
         self._waiting_bytes += size
         self._go_on()
         return answer
@@ -114,129 +114,129 @@ class GroupCommit(Generic[Item, Result]):
         pause = 0.0
         try:
             while self._waiting:
-                pause = 0.0 if self._gather is None else max(self._gather(), pause)
+                pause = 0.0 if self._linger is None else max(self._linger(), pause)
                 if pause > 0 and len(self._waiting) < self._max_items:
                     await asyncio.sleep(pause)
-                riders = self._take()
-                if not riders:
+                pending = self._take()
+                if not pending:
                     # The end of a bisection goes on with them; what arrives meanwhile does not wait for it.
                     break
                 begun = time.perf_counter()
-                await self._flush(riders)
+                await self._flush(pending)
                 # Those just answered together are about to come back together.
-                pause = _company(time.perf_counter() - begun) if len(riders) > 1 else 0.0
+                pause = _linger_seconds(time.perf_counter() - begun) if len(pending) > 1 else 0.0
         finally:
             self._flusher = None
 
-    def _take(self) -> list[_Rider[Item, Result]]:
+    def _take(self) -> list[_Pending[Item, Result]]:
         """Take the next batch; none while all that waits belongs to requests of which a batch is being bisected."""
-        riders: list[_Rider[Item, Result]] = []
-        passed: list[_Rider[Item, Result]] = []
+        pending: list[_Pending[Item, Result]] = []
+        passed: list[_Pending[Item, Result]] = []
         size = 0
         bisected = set[object]().union(*self._bisecting.values())
-        while self._waiting and len(riders) < self._max_items:
-            rider = self._waiting[0]
-            if rider.request in bisected:
+        while self._waiting and len(pending) < self._max_items:
+            entry = self._waiting[0]
+            if entry.request in bisected:
                 passed.append(self._waiting.popleft())
-            elif not riders or size + rider.size <= self._max_bytes:
-                riders.append(self._waiting.popleft())
-                size += rider.size
+            elif not pending or size + entry.size <= self._max_bytes:
+                pending.append(self._waiting.popleft())
+                size += entry.size
             else:
                 break
         self._waiting.extendleft(reversed(passed))
         self._waiting_bytes -= size
-        return riders
+        return pending
 
-    async def _flush(self, riders: list[_Rider[Item, Result]]) -> None:
+    async def _flush(self, pending: list[_Pending[Item, Result]]) -> None:
         """Commit the riders' items together; if one of them is to blame, find it without holding up the queue.
 
         Later items of the same requests wait until it is found: what a request brings is committed in its order.
         """
-        if await self._commit(riders):
+        if await self._commit(pending):
             return
-        task = asyncio.create_task(self._bisect(riders))
-        self._bisecting[task] = _requests(riders)
+        task = asyncio.create_task(self._bisect(pending))
+        self._bisecting[task] = _requests(pending)
         task.add_done_callback(self._bisected)
 
     def _bisected(self, task: asyncio.Task[None]) -> None:
         del self._bisecting[task]
         self._go_on()
 
-    async def _commit(self, riders: list[_Rider[Item, Result]]) -> bool:
+    async def _commit(self, pending: list[_Pending[Item, Result]]) -> bool:
         """Commit the items and tell the riders; False when one of several is to blame, and nothing was committed."""
         begun = time.perf_counter()
         try:
-            results = await self._write(self._verb, [rider.item for rider in riders])
-            self._one_each(riders, results)
+            results = await self._write(self._verb, [entry.item for entry in pending])
+            self._one_each(pending, results)
         except Unavailable as away:
-            self._settle(riders, [away] * len(riders))
+            self._settle(pending, [away] * len(pending))
         except Exception as fault:  # noqa: BLE001 -- whatever it is, the riders must be told
             if not is_item_fault(fault):
-                _fail(riders, fault)
-            elif len(riders) == 1:
+                _fail(pending, fault)
+            elif len(pending) == 1:
                 log.warning("item failed alone", work=self._name, error=line_of(fault))
-                self._settle(riders, [_fault_of_one(fault)])
+                self._settle(pending, [_fault_of_one(fault)])
             else:
                 metrics.BATCH_TROUBLES.labels(self._name, "bisected").inc()
                 return False
         except BaseException:
-            self._settle(riders, [Unavailable()] * len(riders))
+            self._settle(pending, [Unavailable()] * len(pending))
             raise
         else:
-            self._settle(riders, results)
+            self._settle(pending, results)
             try:
                 self._after(results)
             except Exception:
                 log.exception("after a commit", work=self._name)
-            metrics.BATCH_ITEMS.labels(self._name).observe(len(riders))
+            metrics.BATCH_ITEMS.labels(self._name).observe(len(pending))
             metrics.BATCH_SECONDS.labels(self._name).observe(time.perf_counter() - begun)
         return True
 
-    async def _bisect(self, riders: list[_Rider[Item, Result]]) -> None:
+    async def _bisect(self, pending: list[_Pending[Item, Result]]) -> None:
         """Commit both halves. One that waits for a lock holds up none of the other half but its own request's items."""
-        middle = len(riders) // 2
-        first, second = riders[:middle], riders[middle:]
+        middle = len(pending) // 2
+        first, second = pending[:middle], pending[middle:]
         if await self._commit(first):
             await self._commit_or_bisect(second)
             return
         requests = _requests(first)
-        free = [rider for rider in second if rider.request not in requests]
+        free = [entry for entry in second if entry.request not in requests]
         await asyncio.gather(self._bisect(first), self._commit_or_bisect(free))
-        await self._commit_or_bisect([rider for rider in second if rider.request in requests])
+        await self._commit_or_bisect([entry for entry in second if entry.request in requests])
 
-    async def _commit_or_bisect(self, riders: list[_Rider[Item, Result]]) -> None:
-        if riders and not await self._commit(riders):
-            await self._bisect(riders)
+    async def _commit_or_bisect(self, pending: list[_Pending[Item, Result]]) -> None:
+        if pending and not await self._commit(pending):
+            await self._bisect(pending)
 
-    def _one_each(self, riders: Sequence[Any], results: Sequence[Any]) -> None:
+    def _one_each(self, pending: Sequence[Any], results: Sequence[Any]) -> None:
         # Answers of other people's items would be worse than none; the items are safe to repeat.
-        if len(riders) != len(results):
-            raise RuntimeError(f"{self._name} gave {len(results)} results for {len(riders)} items")
+        if len(pending) != len(results):
+            raise RuntimeError(f"{self._name} gave {len(results)} results for {len(pending)} items")
 
     @staticmethod
     def _settle(
-        riders: Sequence[_Rider[Item, Result]], results: Sequence[Result | CoordinatorError | Unavailable]
+        pending: Sequence[_Pending[Item, Result]], results: Sequence[Result | CoordinatorError | Unavailable]
     ) -> None:
-        for rider, result in zip(riders, results, strict=True):
-            if not rider.answer.done():
-                rider.answer.set_result(result)
+        for entry, result in zip(pending, results, strict=True):
+            if not entry.answer.done():
+                entry.answer.set_result(result)
 
 
-def _requests(riders: Iterable[_Rider[Any, Any]]) -> set[object]:
-    return {rider.request for rider in riders} - {None}
+def _requests(pending: Iterable[_Pending[Any, Any]]) -> set[object]:
+    return {entry.request for entry in pending} - {None}
 
 
-def _company(took: float) -> float:
-    return min(max(2 * took, SHORTEST_GATHER_SECONDS), LONGEST_GATHER_SECONDS)
+def _linger_seconds(took: float) -> float:
+    return min(max(2 * took, SHORTEST_LINGER_SECONDS), LONGEST_LINGER_SECONDS)
 
 
-def _fail(riders: Sequence[_Rider[Any, Any]], fault: Exception) -> None:
+def _fail(pending: Sequence[_Pending[Any, Any]], fault: Exception) -> None:
     log.error("verb failed", exc_info=fault)
-    for rider in riders:
-        if not rider.answer.done():
-            rider.answer.set_exception(fault)
+    for entry in pending:
+        if not entry.answer.done():
+            entry.answer.set_exception(fault)
             # The caller may be gone; the log has it.
-            rider.answer.exception()
+            entry.answer.exception()
 
 
 def _fault_of_one(fault: Exception) -> CoordinatorError | Unavailable:

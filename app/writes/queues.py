@@ -39,9 +39,9 @@ LATER_SECONDS = 0.1
 
 
 class Verbs:
-    """Every change a request can make. ``ring`` is told after each commit that gave somebody something to do.
+    """Every change a request can make. ``notify`` is told after each commit that gave somebody something to do.
 
-    ``notify`` gets the results of commits that runners' parked polls may have to be told of.
+    ``wake_polls`` gets the results of commits that runners' parked polls may have to be told of.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Verbs:
         attempts: Attempts,
         settings: Settings,
         limits: Limits,
-        ring: Callable[..., None],
-        notify: Callable[[Sequence[Any]], None],
+        notify: Callable[..., None],
+        wake_polls: Callable[[Sequence[Any]], None],
     ) -> None:
-        self._notify = notify
+        self._wake_polls = wake_polls
         self._attempts = attempts
         self._settings = settings
-        self._ring = ring
+        self._notify = notify
         self._queues: list[GroupCommit[Any, Any]] = []
         work = (Actor.DISPATCH, Actor.BROADCAST)
         news = (Actor.BROADCAST,)
@@ -63,14 +63,14 @@ class Verbs:
         submit = partial(submit_runs, max_depth=limits.max_depth, most_demands=settings.demands_per_owner)
         report = partial(report_runs, limits=limits)
         self.submit = self._queue(submit, work)
-        self.submit_bulk = self._queue(submit, work, gather=None)
+        self.submit_bulk = self._queue(submit, work, linger=None)
         self.report = self._reporting(report)
-        self.report_bulk = self._reporting(report, gather=None)
+        self.report_bulk = self._reporting(report, linger=None)
         self.give_back = self._queue(partial(give_back_runs, limits=limits), ends)
         append: Verb[NewEvent, StoredEvent | LeftOut] = partial(append_events, run_events_max=settings.run_events_max)
-        self.append: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(append, news, alone=True)
+        self.append: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(append, news, single_statement=True)
         self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(
-            append, news, gather=None, alone=True
+            append, news, linger=None, single_statement=True
         )
         self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), news, count=self._stops)
         self.stop_runs = self._queue(partial(stop_runs, limits=limits), news, count=self._stops)
@@ -80,14 +80,16 @@ class Verbs:
         self.session_status = self._queue(report_session_statuses, ends)
         self.register = self._queue(partial(register_runners, limits=limits), ends, count=self._wakes)
         self.deregister = self._queue(partial(deregister_runners, limits=limits), ends, count=self._wakes)
-        self.touch = self._queue(partial(touch_runners, limits=limits), (), gather=_soon, max_items=MOST_TOUCHES)
+        self.touch = self._queue(
+            partial(touch_runners, limits=limits), (), linger=_linger_briefly, max_items=MOST_TOUCHES
+        )
         self.polls = PollVerbs(
-            answer=self._claiming("poll", partial(answer_polls, limits=limits), gathers=True),
-            tell=self._queue(tell_stops, (), alone=True),
+            answer=self._claiming("poll", partial(answer_polls, limits=limits), lingers=True),
+            tell=self._queue(tell_stops, (), single_statement=True),
             claim=self._claiming("parked", partial(claim_parked, limits=limits)),
             recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
-            give_up=self._queue(partial(give_up_polls, limits=limits), (), gather=_later),
-            confirm=self._queue(partial(confirm_deliveries, limits=limits), (), alone=True),
+            give_up=self._queue(partial(give_up_polls, limits=limits), (), linger=_linger_longer),
+            confirm=self._queue(partial(confirm_deliveries, limits=limits), (), single_statement=True),
             release=self._queue(release_claims, work),
             untell=self._queue(untell, (), count=self._wakes),
         )
@@ -98,23 +100,23 @@ class Verbs:
             await queue.close()
 
     def _wakes(self, results: Sequence[Any]) -> bool:
-        self._notify(results)
+        self._wake_polls(results)
         return True
 
     def _stops(self, results: Sequence[Any]) -> bool:
         """Wake the runners' polls at once; dispatch and parents only where a run has ended by the stop alone."""
-        self._notify(results)
+        self._wake_polls(results)
         if any(isinstance(result, Stopped) and result.ended for result in results):
-            self._ring(Actor.DISPATCH)
-            self._ring(Actor.CALLBACKS)
+            self._notify(Actor.DISPATCH)
+            self._notify(Actor.CALLBACKS)
         return True
 
     def _claiming(
-        self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, gathers: bool = False
+        self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, lingers: bool = False
     ) -> GroupCommit[Ask, PollAnswer]:
         """A queue of polls, which tells the feed only when one got something, and dispatch when one was passed over.
 
-        With ``gathers`` the next ones wait for company while there is nothing to be had: most are parked then.
+        With ``lingers`` the next ones wait for company while there is nothing to be had: most are parked then.
         """
         found = True
 
@@ -122,7 +124,7 @@ class Verbs:
             nonlocal found
             answers = [result for result in results if isinstance(result, PollAnswer)]
             if any(answer.passed_over for answer in answers):
-                self._ring(Actor.DISPATCH)
+                self._notify(Actor.DISPATCH)
             claimed = sum(len(answer.runs) for answer in answers)
             found = claimed > 0
             if claimed:
@@ -130,50 +132,50 @@ class Verbs:
             # A claim that was given back is news, too.
             return claimed > 0 or any(answer.passed_over for answer in answers)
 
-        def gather() -> float:
-            return SOON_SECONDS if gathers and not found else 0.0
+        def linger() -> float:
+            return SOON_SECONDS if lingers and not found else 0.0
 
-        return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather, max_items=max_items)
+        return self._queue(verb, (Actor.BROADCAST,), count=count, linger=linger, max_items=max_items)
 
     def _reporting(
-        self, verb: Verb[Report, ReportResult], *, gather: Callable[[], float] | None = at_once
+        self, verb: Verb[Report, ReportResult], *, linger: Callable[[], float] | None = at_once
     ) -> GroupCommit[Report, ReportResult]:
         """A queue of reports, which rings for parents only when one of them may have something to hear, and for
         dispatch only when there may be something new to give out.
         """
 
         def count(results: Sequence[Any]) -> bool:
-            self._notify(results)
+            self._wake_polls(results)
             if any(isinstance(result, Reported) and result.calls_back for result in results):
-                self._ring(Actor.CALLBACKS)
+                self._notify(Actor.CALLBACKS)
             # One that was refused may have been the last word of a process that was to be stopped.
             if any(not isinstance(result, Reported) or result.frees for result in results):
-                self._ring(Actor.DISPATCH)
+                self._notify(Actor.DISPATCH)
             return True
 
-        return self._queue(verb, (Actor.BROADCAST,), count=count, gather=gather)
+        return self._queue(verb, (Actor.BROADCAST,), count=count, linger=linger)
 
     def _queue(
         self,
         verb: Verb[Item, Result],
-        rings: Sequence[Actor],
+        actors: Sequence[Actor],
         *,
         count: Callable[[Sequence[Any]], bool] = lambda _: True,
-        gather: Callable[[], float] | None = at_once,
+        linger: Callable[[], float] | None = at_once,
         max_items: int | None = None,
-        alone: bool = False,
+        single_statement: bool = False,
     ) -> GroupCommit[Item, Result]:
         def after(results: Sequence[Result | CoordinatorError]) -> None:
             if count(results):
-                for actor in rings:
-                    self._ring(actor)
+                for actor in actors:
+                    self._notify(actor)
 
         queue = GroupCommit(
             self._attempts,
             verb,
             after=after,
-            gather=gather,
-            alone=alone,
+            linger=linger,
+            single_statement=single_statement,
             max_items=max_items or self._settings.group_commit_items,
             max_bytes=self._settings.group_commit_bytes,
         )
@@ -181,9 +183,9 @@ class Verbs:
         return queue
 
 
-def _soon() -> float:
+def _linger_briefly() -> float:
     return SOON_SECONDS
 
 
-def _later() -> float:
+def _linger_longer() -> float:
     return LATER_SECONDS

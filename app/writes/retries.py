@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 PROMPT_SECONDS: Final = 1.0
 
 
-async def held(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:
+async def retry_until(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:
     """Repeat ``call`` while Postgres is away, for a runner that sends each report once (promise 5).
 
     Raises Unavailable after ``seconds``, or soon after ``give_up`` is set (the process must end).
@@ -27,14 +27,14 @@ async def held(call: Callable[[], Awaitable[Result]], seconds: float, give_up: a
             return attempt.result()
         metrics.REPORTS_HELD.inc()
         try:
-            return await _held_on(attempt, call, end, give_up)
+            return await _retry_on(attempt, call, end, give_up)
         finally:
             metrics.REPORTS_HELD.dec()
     finally:
         attempt.cancel()
 
 
-async def _held_on(
+async def _retry_on(
     attempt: asyncio.Future[Result], call: Callable[[], Awaitable[Result]], end: float, give_up: asyncio.Event
 ) -> Result:
     now = asyncio.get_running_loop().time

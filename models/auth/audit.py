@@ -32,7 +32,7 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class AuditedAct:
     """An act. ``by`` as ``Caller.by``; ``target`` is an id, never a secret; ``owner`` whose it was, None: nobody's."""
 
     act: Act
@@ -66,7 +66,7 @@ _NEWEST = text("""
 """)
 
 
-def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> list[Done]:
+def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> list[AuditedAct]:
     """Return what is to be written down when the caller ends something of ``owner``: the act, or nothing.
 
     An admin answers for it, unless it is his own by name: what has no owner may be anybody's. While authentication is
@@ -74,10 +74,12 @@ def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> li
     """
     if caller.role is not Role.ADMIN or (owner is not None and owner == caller.owner) or caller.by is None:
         return []
-    return [Done(act, caller.by, target, owner)]
+    return [AuditedAct(act, caller.by, target, owner)]
 
 
-def reported_for(caller: Caller, act: Act, target: str, owner: str | None, runner_owner: str | None) -> list[Done]:
+def reported_for(
+    caller: Caller, act: Act, target: str, owner: str | None, runner_owner: str | None
+) -> list[AuditedAct]:
     """Return what is to be written down when the caller reports an end as a runner whose registration ``runner_owner``
     made: nothing as a runner of its own, whose work it is.
     """
@@ -85,7 +87,7 @@ def reported_for(caller: Caller, act: Act, target: str, owner: str | None, runne
     return [] if is_own else answered_for(caller, act, target, owner)
 
 
-def record_acts(conn: Connection, acts: Sequence[Done]) -> None:
+def record_acts(conn: Connection, acts: Sequence[AuditedAct]) -> None:
     """Write the acts down, in order, and tell of them on the feed; call it once the rows they concern are locked.
 
     The log is kept for ever, its events as long as others. No owner stands on the event: it passes the filter of an

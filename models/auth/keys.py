@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, Done, record_acts
+from models.auth.audit import Act, AuditedAct, record_acts
 from models.core.callers import Role
 from models.core.errors import NotFound
 
@@ -146,7 +146,7 @@ def create_keys(conn: Connection, items: Sequence[NewKey], by: str) -> list[Find
         },
     ).all()
     conn.execute(_COUNT_CHANGE)
-    record_acts(conn, [Done(Act.KEY_CREATED, by, key.key_id, key.owner) for key in made])
+    record_acts(conn, [AuditedAct(Act.KEY_CREATED, by, key.key_id, key.owner) for key in made])
     return find_keys(conn, [item.key_id for item in items])
 
 
@@ -158,7 +158,7 @@ def revoke_keys(conn: Connection, key_ids: Sequence[str], by: str) -> list[FindR
     revoked = conn.execute(_REVOKE, {"key_ids": list(key_ids)}).all()
     if revoked:
         conn.execute(_COUNT_CHANGE)
-        record_acts(conn, [Done(Act.KEY_REVOKED, by, key.key_id, key.owner) for key in revoked])
+        record_acts(conn, [AuditedAct(Act.KEY_REVOKED, by, key.key_id, key.owner) for key in revoked])
     return find_keys(conn, key_ids)
 
 

@@ -15,7 +15,7 @@ from models.core.ids import new_id
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import RunType, SessionStatus
 from models.runs.submit import NewRun, resume_demands, submit_runs
-from models.state.try_locks import hold_free
+from models.state.try_locks import try_lock_runs
 
 # A run carries at most so many results and so much of them, as stored; a pass holds at most so much in memory.
 MOST_RESULTS: Final = 1000
@@ -65,7 +65,7 @@ _PARENTS = text("""
     WHERE s.session_id = ANY(CAST(:parents AS text[]))
 """)
 
-_HOLD_GRANDPARENTS = text("""
+_LOCK_GRANDPARENTS = text("""
     SELECT session_id FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))
     ORDER BY session_id FOR UPDATE SKIP LOCKED
 """)
@@ -136,14 +136,14 @@ def deliver_results(
 
 def _hold(conn: Connection, seen: Mapping[str, Row[Any]]) -> dict[str, Row[Any]]:
     """Lock the parents that nobody holds, with their own parents; return those that still are as they were seen."""
-    held = hold_free(conn, session_ids=seen)
+    locked = try_lock_runs(conn, session_ids=seen)
     free = {
         one: seen[one]
-        for one, row in held.sessions.items()
-        if row.status in FREE and not held.unfinished_of(one) and _affinity(row) == _affinity(seen[one])
+        for one, row in locked.sessions.items()
+        if row.status in FREE and not locked.unfinished_of(one) and _affinity(row) == _affinity(seen[one])
     }
     above = {row.grandparent for row in free.values()} - {None}
-    ours = set(conn.execute(_HOLD_GRANDPARENTS, {"sessions": sorted(above)}).scalars()) if above else set()
+    ours = set(conn.execute(_LOCK_GRANDPARENTS, {"sessions": sorted(above)}).scalars()) if above else set()
     return {one: row for one, row in free.items() if row.grandparent is None or row.grandparent in ours}
 
 

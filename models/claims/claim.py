@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.claims.ageing import AGED_CANDIDATES
 from models.claims.matching import Offer, match_sets
-from models.claims.watermarks import HIGHEST, LOWEST, Stretch, floors
+from models.claims.watermarks import HIGHEST, LOWEST, ScanRange, claim_watermarks
 from models.core.ids import uuid7
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.state.events_outbox import record_events, run_updated
@@ -39,7 +39,7 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Seeker:
+class PollCandidate:
     """An ask with its registration's offer: what the matchmaker works on. ``claimed_by``: whose claim it makes, the
     owner of the registration or, where that has none, who asks.
     """
@@ -53,13 +53,13 @@ class Seeker:
 
 
 @dataclass(slots=True)
-class Promised:
+class ClaimPreview:
     """The seekers that would get a run, the candidates they would choose from, and whether more could get one after.
 
     ``next_after``: the poll behind which the next page of parked polls begins; empty when there is none.
     """
 
-    seekers: list[Seeker] = field(default_factory=list)
+    poll_candidates: list[PollCandidate] = field(default_factory=list)
     candidates: Sequence[Row[Any]] = ()
     more: bool = False
     next_after: str = ""
@@ -70,7 +70,7 @@ class Assigned:
     """What the matchmaker gave: claims by poll id, and whether it skipped a locked run while an ask stayed empty."""
 
     runs: dict[str, list[Run]] = field(default_factory=dict)
-    ring_again: bool = False
+    retry: bool = False
 
 
 # One index probe per stretch of the queues that the askers may take from, whatever stands in those that they may not.
@@ -148,48 +148,52 @@ def offer_of(runner: Row[Any]) -> Offer:
     )
 
 
-def seeker(ask: Ask, runner: Row[Any]) -> Seeker:
+def poll_candidate(ask: Ask, runner: Row[Any]) -> PollCandidate:
     """Return the ask together with what its runner's current registration offers."""
-    return Seeker(ask, offer_of(runner), runner.capacity, ask.subject if runner.owner is None else runner.owner)
+    return PollCandidate(ask, offer_of(runner), runner.capacity, ask.subject if runner.owner is None else runner.owner)
 
 
-def equip(conn: Connection, seekers: Sequence[Seeker], newest_profile: int | None = None) -> None:
+def attach_profiles(
+    conn: Connection, poll_candidates: Sequence[PollCandidate], newest_profile: int | None = None
+) -> None:
     """Put into each seeker which profiles it satisfies and how many runs it still wants."""
     sets = match_sets(conn)
     sets.refresh(conn, newest_profile)
-    for one in seekers:
+    for one in poll_candidates:
         one.left = one.ask.wanted
         one.matches = sets.of(one.offer)
 
 
-def promise(
+def preview_claims(
     conn: Connection,
-    seekers: Sequence[Seeker],
+    poll_candidates: Sequence[PollCandidate],
     most: int,
     newest_profile: int | None = None,
     *,
     limits: Limits = DEFAULT_LIMITS,
-) -> Promised:
+) -> ClaimPreview:
     """Return who would get a run now, without locking anything.
 
     Asked first, so that of thousands of waiting polls only those are locked for which there is something.
     """
-    equip(conn, seekers, newest_profile)
-    limited = sorted({one.ask.runner_id for one in seekers if one.capacity is not None})
-    rooms = {one.ask.runner_id: one.capacity for one in seekers if one.capacity is not None}
+    attach_profiles(conn, poll_candidates, newest_profile)
+    limited = sorted({one.ask.runner_id for one in poll_candidates if one.capacity is not None})
+    free_capacity = {one.ask.runner_id: one.capacity for one in poll_candidates if one.capacity is not None}
     if limited:
         for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
-            rooms[row.runner_id] -= row.in_hand
-    hungry = [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]
-    if not hungry:
-        return Promised()
-    rows = _candidates(conn, _satisfied(hungry), (), most, limits)
-    plan, _ = _assign(rows, hungry, rooms)
+            free_capacity[row.runner_id] -= row.in_hand
+    unsatisfied = [
+        one for one in poll_candidates if one.left > 0 and one.matches and free_capacity.get(one.ask.runner_id, 1) > 0
+    ]
+    if not unsatisfied:
+        return ClaimPreview()
+    rows = _candidates(conn, _satisfied(unsatisfied), (), most, limits)
+    plan, _ = _assign(rows, unsatisfied, free_capacity)
     chosen = {one.ask.poll_id: one for _, one in plan}
     for one in chosen.values():
         one.left = one.ask.wanted
     # A pass that gives nothing out leaves everything as it was: another one at once would do the same, for ever.
-    return Promised(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(hungry))
+    return ClaimPreview(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(unsatisfied))
 
 
 def may_take(
@@ -214,7 +218,7 @@ def may_take(
 
 def claim_runs(
     conn: Connection,
-    seekers: Sequence[Seeker],
+    poll_candidates: Sequence[PollCandidate],
     *,
     delivered: bool,
     limits: Limits = DEFAULT_LIMITS,
@@ -224,57 +228,59 @@ def claim_runs(
     """Give ready runs to the seekers, best priority first, oldest first among equals; each run to one of them.
 
     ``delivered`` is True when the claim's own request will answer with it; ``newest_profile``, where known, saves a
-    look for newer ones, and ``candidates`` of ``promise`` the first look at the queues. Any number of processes may do
-    this at once: a run locked by another is passed over, and nobody is left empty while a run he may take is pending,
-    but for ``ring_again``, which says that a passed-over run may have come free again.
+    look for newer ones, and ``candidates`` of ``preview_claims`` the first look at the queues. Safe in any number of
+    processes at once: a run locked by another transaction is passed over. A poll stays empty only if no matching run
+    was claimable; ``retry`` means that one was locked and may have come free again.
     """
     assigned = Assigned()
-    if not seekers:
+    if not poll_candidates:
         return assigned
     if not candidates:
-        equip(conn, seekers, newest_profile)
-    rooms = _rooms(conn, seekers)
+        attach_profiles(conn, poll_candidates, newest_profile)
+    free_capacity = _free_capacity(conn, poll_candidates)
     passed: set[str] = set()
     given: dict[str, tuple[str, Run]] = {}
-    while hungry := [one for one in seekers if one.left > 0 and one.matches and rooms.get(one.ask.runner_id, 1) > 0]:
-        most = sum(one.left for one in hungry) + 8
-        rows = candidates or _candidates(conn, _satisfied(hungry), passed, most, limits)
+    while unsatisfied := [
+        one for one in poll_candidates if one.left > 0 and one.matches and free_capacity.get(one.ask.runner_id, 1) > 0
+    ]:
+        most = sum(one.left for one in unsatisfied) + 8
+        rows = candidates or _candidates(conn, _satisfied(unsatisfied), passed, most, limits)
         if not rows:
             break
         candidates = ()
-        plan, barred = _assign(rows, hungry, rooms)
-        passed.update(barred, (run_id for run_id, _ in plan))
+        plan, excluded = _assign(rows, unsatisfied, free_capacity)
+        passed.update(excluded, (run_id for run_id, _ in plan))
         taken = _take(conn, plan, delivered=delivered, limits=limits)
-        floors(conn).count((row.profile_id, row.priority) for row in rows if row.run_id in taken)
+        claim_watermarks(conn).count((row.profile_id, row.priority) for row in rows if row.run_id in taken)
         for run_id, one in plan:
             if run_id in taken:
                 given[run_id] = (one.ask.poll_id, taken[run_id])
             else:
                 one.left += 1
-                if one.ask.runner_id in rooms:
-                    rooms[one.ask.runner_id] += 1
-                assigned.ring_again = True
-    assigned.ring_again = assigned.ring_again and any(one.left == one.ask.wanted > 0 for one in seekers)
+                if one.ask.runner_id in free_capacity:
+                    free_capacity[one.ask.runner_id] += 1
+                assigned.retry = True
+    assigned.retry = assigned.retry and any(one.left == one.ask.wanted > 0 for one in poll_candidates)
     for _, (poll_id, run) in sorted(given.items()):
         assigned.runs.setdefault(poll_id, []).append(run)
     record_events(conn, [run_updated(run) for _, run in given.values()])
     return assigned
 
 
-def _rooms(conn: Connection, seekers: Sequence[Seeker]) -> dict[str, int]:
+def _free_capacity(conn: Connection, poll_candidates: Sequence[PollCandidate]) -> dict[str, int]:
     """Return how many more runs each runner with a capacity may take; its row stays locked, so the count holds."""
-    limited = sorted({one.ask.runner_id for one in seekers if one.capacity is not None})
+    limited = sorted({one.ask.runner_id for one in poll_candidates if one.capacity is not None})
     if not limited:
         return {}
-    rooms = {row.runner_id: row.capacity for row in conn.execute(_LOCK_CAPACITY, {"runner_ids": limited})}
+    free_capacity = {row.runner_id: row.capacity for row in conn.execute(_LOCK_CAPACITY, {"runner_ids": limited})}
     for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
-        if row.runner_id in rooms:
-            rooms[row.runner_id] -= row.in_hand
-    return rooms
+        if row.runner_id in free_capacity:
+            free_capacity[row.runner_id] -= row.in_hand
+    return free_capacity
 
 
-def _satisfied(seekers: Sequence[Seeker]) -> frozenset[int]:
-    return frozenset[int]().union(*(one.matches for one in seekers))
+def _satisfied(poll_candidates: Sequence[PollCandidate]) -> frozenset[int]:
+    return frozenset[int]().union(*(one.matches for one in poll_candidates))
 
 
 def _candidates(
@@ -289,27 +295,27 @@ def _candidates(
     """
     ageing = limits.priority_ageing
     profiles = sorted(satisfied)
-    known = floors(conn)
+    known = claim_watermarks(conn)
     known.refresh(conn)
-    stretches = known.stretches(profiles)
-    rows = _read(conn, stretches, passed, most, ageing)
-    if rows or len(stretches) == len(profiles):
+    ranges = known.ranges(profiles)
+    rows = _read(conn, ranges, passed, most, ageing)
+    if rows or len(ranges) == len(profiles):
         return rows
-    return _read(conn, [Stretch(profile_id, LOWEST, HIGHEST) for profile_id in profiles], passed, most, ageing)
+    return _read(conn, [ScanRange(profile_id, LOWEST, HIGHEST) for profile_id in profiles], passed, most, ageing)
 
 
 def _read(
     conn: Connection,
-    stretches: Sequence[Stretch],
+    ranges: Sequence[ScanRange],
     passed: Collection[str],
     most: int,
     ageing: float,
 ) -> Sequence[Row[Any]]:
     values: dict[str, Any] = {
-        "profiles": [one.profile_id for one in stretches],
-        "lows": [one.low for one in stretches],
-        "highs": [one.high for one in stretches],
-        "floors": [one.floor for one in stretches],
+        "profiles": [one.profile_id for one in ranges],
+        "lows": [one.low for one in ranges],
+        "highs": [one.high for one in ranges],
+        "floors": [one.watermark for one in ranges],
         "passed": list(passed),
         "most": most,
     }
@@ -320,34 +326,38 @@ def _read(
 
 def _assign(
     candidates: Sequence[Row[Any]],
-    hungry: Sequence[Seeker],
-    rooms: dict[str, int],
-) -> tuple[list[tuple[str, Seeker]], list[str]]:
+    unsatisfied: Sequence[PollCandidate],
+    free_capacity: dict[str, int],
+) -> tuple[list[tuple[str, PollCandidate]], list[str]]:
     """Go through the candidates in order and give each to the first hungry seeker that may have it.
 
     Returns the plan and the runs that none of the seekers that are still hungry may have.
     """
     by_profile = {
-        profile_id: [one for one in hungry if profile_id in one.matches]
+        profile_id: [one for one in unsatisfied if profile_id in one.matches]
         for profile_id in {row.profile_id for row in candidates}
     }
-    plan: list[tuple[str, Seeker]] = []
-    barred: list[str] = []
+    plan: list[tuple[str, PollCandidate]] = []
+    excluded: list[str] = []
     for row in candidates:
-        takers = [one for one in by_profile[row.profile_id] if one.left > 0 and rooms.get(one.ask.runner_id, 1) > 0]
+        takers = [
+            one for one in by_profile[row.profile_id] if one.left > 0 and free_capacity.get(one.ask.runner_id, 1) > 0
+        ]
         by_profile[row.profile_id] = takers
         taker = next((one for one in takers if one.offer.registration not in (row.not_for or ())), None)
         if taker is not None:
             taker.left -= 1
-            if taker.ask.runner_id in rooms:
-                rooms[taker.ask.runner_id] -= 1
+            if taker.ask.runner_id in free_capacity:
+                free_capacity[taker.ask.runner_id] -= 1
             plan.append((row.run_id, taker))
         elif takers:
-            barred.append(row.run_id)
-    return plan, barred
+            excluded.append(row.run_id)
+    return plan, excluded
 
 
-def _take(conn: Connection, plan: Sequence[tuple[str, Seeker]], *, delivered: bool, limits: Limits) -> dict[str, Run]:
+def _take(
+    conn: Connection, plan: Sequence[tuple[str, PollCandidate]], *, delivered: bool, limits: Limits
+) -> dict[str, Run]:
     if not plan:
         return {}
     rows = conn.execute(

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, text
 from models.core.errors import StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import RunStatus
-from models.state.locks import hold_runs
+from models.state.locks import lock_runs
 from models.state.runs import RUN_COLUMNS, Run, as_run, read_runs, returning_runs
-from models.state.session_status import Effect
+from models.state.session_status import SessionChange
 from models.state.transitions import Move, move_runs
 
 
@@ -105,11 +105,11 @@ def release_claims(conn: Connection, items: Sequence[Claim]) -> list[bool]:
 
     Only for what was certainly not received: it costs the run nothing and bars nobody from claiming it again.
     """
-    held = hold_runs(conn, [item.run_id for item in items])
+    locked = lock_runs(conn, [item.run_id for item in items])
     moves: dict[str, Move] = {}
     for item in items:
-        run = held.runs.get(item.run_id)
+        run = locked.runs.get(item.run_id)
         if run is not None and run.status == RunStatus.CLAIMED and run.claim_token == item.claim_token:
-            moves[item.run_id] = Move(run, RunStatus.PENDING, Effect(run.session_id))
+            moves[item.run_id] = Move(run, RunStatus.PENDING, SessionChange(run.session_id))
     moved = move_runs(conn, list(moves.values()))
     return [item.run_id in moved and moves[item.run_id].run.claim_token == item.claim_token for item in items]

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, text
 
-from models.claims.claim import Ask, Promised, Seeker, claim_runs, promise, seeker
+from models.claims.claim import Ask, ClaimPreview, PollCandidate, claim_runs, poll_candidate, preview_claims
 from models.claims.parking import unpark_polls
 from models.core.limits import DEFAULT_LIMITS, Limits
 
@@ -48,55 +48,57 @@ _WAITING = text("""
     ORDER BY w.poll_id
 """)
 
-_HOLD_SOME = text("""
+_LOCK_SOME = text("""
     SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[]))
     ORDER BY poll_id FOR UPDATE SKIP LOCKED
 """)
 
 
-def promise_waiting(
+def preview_waiting(
     conn: Connection,
     limit: int = 500,
     *,
     after: str = "",
     page: int = POLLS_A_PAGE,
     limits: Limits = DEFAULT_LIMITS,
-) -> Promised:
+) -> ClaimPreview:
     """Return the polls of one page that would get a run now; nothing is locked.
 
     Pages hold the polls seen in the last 5 s by any instance, oldest first, behind the poll ``after``; ``next_after``
     of the answer leads to the next one, and is empty when this page was the last.
     """
     rows = conn.execute(_WAITING, {"seen": SEEN_SECONDS, "after": after, "most": page}).all()
-    waiting = [_seeker(row) for row in rows if row.poll_id]
+    waiting = [_poll_candidate(row) for row in rows if row.poll_id]
     newest_profile = rows[0].newest_profile or 0
-    promised = promise(conn, waiting, limit, newest_profile, limits=limits) if waiting else Promised()
+    preview = preview_claims(conn, waiting, limit, newest_profile, limits=limits) if waiting else ClaimPreview()
     if rows[0].length >= page:
-        promised.next_after = rows[0].last
+        preview.next_after = rows[0].last
         # The runs that are left may suit polls of the next page only; a pass that assigns nothing asks for no other.
-        promised.more = promised.more or bool(promised.seekers)
-    return promised
+        preview.more = preview.more or bool(preview.poll_candidates)
+    return preview
 
 
-def _seeker(row: Row[Any]) -> Seeker:
-    return seeker(Ask(row.poll_id, row.runner_id, row.wanted, row.instance, row.subject), row)
+def _poll_candidate(row: Row[Any]) -> PollCandidate:
+    return poll_candidate(Ask(row.poll_id, row.runner_id, row.wanted, row.instance, row.subject), row)
 
 
-def dispatch_promised(conn: Connection, promised: Promised, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
+def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
     """Give ready runs to the polls they were promised to; what was assigned is delivered by the instance (Dispatch).
 
     A poll that has ended meanwhile, or that its own process looks after at this moment, is left out.
     """
-    done = Dispatched(again=promised.more)
-    if not promised.seekers:
+    done = Dispatched(again=preview.more)
+    if not preview.poll_candidates:
         return done
-    held = set(conn.execute(_HOLD_SOME, {"polls": [one.ask.poll_id for one in promised.seekers]}).scalars())
-    seekers = {one.ask.poll_id: one for one in promised.seekers if one.ask.poll_id in held}
-    assigned = claim_runs(conn, list(seekers.values()), delivered=False, limits=limits, candidates=promised.candidates)
+    locked = set(conn.execute(_LOCK_SOME, {"polls": [one.ask.poll_id for one in preview.poll_candidates]}).scalars())
+    poll_candidates = {one.ask.poll_id: one for one in preview.poll_candidates if one.ask.poll_id in locked}
+    assigned = claim_runs(
+        conn, list(poll_candidates.values()), delivered=False, limits=limits, candidates=preview.candidates
+    )
     if assigned.runs:
         unpark_polls(conn, assigned.runs)
     for poll_id, claimed in assigned.runs.items():
-        letters = done.by_instance.setdefault(seekers[poll_id].ask.instance, [])
-        letters += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
-    done.again = done.again or assigned.ring_again or len(held) < len(promised.seekers)
+        assignments = done.by_instance.setdefault(poll_candidates[poll_id].ask.instance, [])
+        assignments += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
+    done.again = done.again or assigned.retry or len(locked) < len(preview.poll_candidates)
     return done

@@ -149,9 +149,9 @@ def ensure_profiles(
         found.update({row.hash: row.profile_id for row in conn.execute(_TOUCH, {"hashes": stale})})
     missing = sorted(wanted.keys() - found.keys())
     if missing:
-        whose = _makers(conn, missing, asked, makers, most)
-        missing = [one for one in missing if one in whose]
-        _add(conn, [wanted[one] for one in missing], [whose[one] for one in missing])
+        owner_filter = _makers(conn, missing, asked, makers, most)
+        missing = [one for one in missing if one in owner_filter]
+        _add(conn, [wanted[one] for one in missing], [owner_filter[one] for one in missing])
         found.update({row.hash: row.profile_id for row in conn.execute(_FIND, {"hashes": missing})})
     return found
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, text
 
-from models.claims.claim import Seeker
+from models.claims.claim import PollCandidate
 
 _PARK = text("""
     INSERT INTO waiting_polls (poll_id, runner_id, registration, instance, wanted, subject, seen_at)
@@ -33,7 +33,7 @@ _ANYONE = text("SELECT EXISTS (SELECT FROM waiting_polls)")
 _LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
 
 
-def park_polls(conn: Connection, idle: Sequence[Seeker]) -> None:
+def park_polls(conn: Connection, idle: Sequence[PollCandidate]) -> None:
     """Insert a row for each poll; one that has a row already is seen again."""
     if idle:
         conn.execute(

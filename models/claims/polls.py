@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from models.claims.claim import Ask, Seeker, claim_runs, may_take, seeker
+from models.claims.claim import Ask, PollCandidate, claim_runs, may_take, poll_candidate
 from models.claims.delivery import confirm_polls, release_polls
 from models.claims.parking import park_polls, unpark_polls
 from models.core.errors import RunnerNotRegistered
@@ -95,8 +95,8 @@ _RENEW = """
     )
 """
 _RENEWED = "SELECT poll_id FROM renewed"
-_HELD = _RENEW + _RENEWED
-_HOLD_WAITING = text(_HELD)
+_LOCKED = _RENEW + _RENEWED
+_LOCK_WAITING = text(_LOCKED)
 
 # The first row is for the newest demand profile; the others are the polls that are no longer as they were parked.
 _CHANGED = """
@@ -145,15 +145,15 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     whose row is gone gets what was assigned to it, or is parked anew when nothing was (a crash restart empties the
     table). Renews ``seen_at``.
     """
-    held = {row.poll_id for row in conn.execute(_HOLD_WAITING, {"polls": [ask.poll_id for ask in asks]})}
+    locked = {row.poll_id for row in conn.execute(_LOCK_WAITING, {"polls": [ask.poll_id for ask in asks]})}
     looks = _look(conn, asks, limits)
     answers, open_asks = _tell(conn, asks, looks, limits)
-    _claim(conn, [one for one in open_asks if one.ask.poll_id in held], answers, limits, _newest_profile(looks))
-    done = [ask.poll_id for ask in asks if ask.poll_id in held and not _waits(answers[ask.poll_id])]
+    _claim(conn, [one for one in open_asks if one.ask.poll_id in locked], answers, limits, _newest_profile(looks))
+    done = [ask.poll_id for ask in asks if ask.poll_id in locked and not _waits(answers[ask.poll_id])]
     if done:
         unpark_polls(conn, done)
     idle = [one for one in open_asks if _answer(answers, one).empty]
-    _park(conn, idle, answers, held)
+    _park(conn, idle, answers, locked)
     return [answers[ask.poll_id] for ask in asks]
 
 
@@ -222,7 +222,7 @@ def _tell(
     asks: Sequence[Ask],
     looks: dict[str, Row[Any]],
     limits: Limits,
-) -> tuple[dict[str, Answer], list[Seeker]]:
+) -> tuple[dict[str, Answer], list[PollCandidate]]:
     """Answer what needs no claim: unknown runners, replaced processes, stops, leave, runs that are assigned already.
 
     A poll that is told one of the former gives back the runs that were assigned to it. Runs are locked before runners.
@@ -245,7 +245,7 @@ def _tell(
     stops = _due_stops(conn, [live[poll_id] for poll_id in stopping])
     leaving = _tell_leave(conn, [row for row in live.values() if row.to_leave and row.runner_id not in stops])
     answers: dict[str, Answer] = {}
-    open_asks: list[Seeker] = []
+    open_asks: list[PollCandidate] = []
     for ask in asks:
         if ask.poll_id in answers:
             continue
@@ -260,7 +260,7 @@ def _tell(
             answer.deregistered = ask.poll_id in replaced or ask.runner_id in leaving
         answers[ask.poll_id] = answer
         if answer.empty and not row.to_leave:
-            open_asks.append(seeker(ask, row))
+            open_asks.append(poll_candidate(ask, row))
     return answers, open_asks
 
 
@@ -312,24 +312,30 @@ def _newest_profile(looks: dict[str, Row[Any]]) -> int:
 
 
 def _claim(
-    conn: Connection, seekers: Sequence[Seeker], answers: dict[str, Answer], limits: Limits, newest_profile: int
+    conn: Connection,
+    poll_candidates: Sequence[PollCandidate],
+    answers: dict[str, Answer],
+    limits: Limits,
+    newest_profile: int,
 ) -> None:
-    assigned = claim_runs(conn, seekers, delivered=True, limits=limits, newest_profile=newest_profile)
-    for one in seekers:
+    assigned = claim_runs(conn, poll_candidates, delivered=True, limits=limits, newest_profile=newest_profile)
+    for one in poll_candidates:
         answer = _answer(answers, one)
         answer.runs = assigned.runs.get(one.ask.poll_id, [])
-        answer.passed_over = answer.passed_over or (assigned.ring_again and not answer.runs)
+        answer.passed_over = answer.passed_over or (assigned.retry and not answer.runs)
 
 
-def _park(conn: Connection, idle: Sequence[Seeker], answers: dict[str, Answer], held: Collection[str] = ()) -> None:
+def _park(
+    conn: Connection, idle: Sequence[PollCandidate], answers: dict[str, Answer], locked: Collection[str] = ()
+) -> None:
     """Have the polls wait; those that are held have their row already."""
-    park_polls(conn, [one for one in idle if one.ask.poll_id not in held])
+    park_polls(conn, [one for one in idle if one.ask.poll_id not in locked])
     for one in idle:
         one.ask.offer = one.offer
         _answer(answers, one).parked = True
 
 
-def _answer(answers: dict[str, Answer], one: Seeker) -> PollAnswer:
+def _answer(answers: dict[str, Answer], one: PollCandidate) -> PollAnswer:
     answer = answers[one.ask.poll_id]
     if isinstance(answer, RunnerNotRegistered):
         raise TypeError(answer)

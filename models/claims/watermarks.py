@@ -35,23 +35,23 @@ _HEADS = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class ScanRange:
     """A part of one profile's queues that a claim reads: priorities ``low`` to ``high``, or one from its floor."""
 
     profile_id: int
     low: int
     high: int
-    floor: str | None = None
+    watermark: str | None = None
 
 
-class Floors:
+class ClaimWatermarks:
     """What this process knows of the busiest queues of one database: a queue is a profile and a priority."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._taken: Counter[Queue] = Counter()
         self._busy_until: dict[Queue, float] = {}
-        self._floors: dict[Queue, str] = {}
+        self._watermarks: dict[Queue, str] = {}
         self._read_at = 0.0
 
     def count(self, queues: Iterable[Queue]) -> None:
@@ -74,27 +74,31 @@ class Floors:
             self._busy_until.update(dict.fromkeys(busy, now + STAYS_BUSY_SECONDS))
             self._busy_until = {queue: until for queue, until in self._busy_until.items() if until > now}
             queues = list(self._busy_until)
-            self._floors = {queue: floor for queue, floor in self._floors.items() if queue in self._busy_until}
+            self._watermarks = {
+                queue: watermark for queue, watermark in self._watermarks.items() if queue in self._busy_until
+            }
         if queues:
             values = {"profiles": [queue[0] for queue in queues], "priorities": [queue[1] for queue in queues]}
             heads = {(row.profile_id, row.priority): lowered(row.run_id) for row in conn.execute(_HEADS, values)}
             with self._lock:
-                self._floors.update({queue: floor for queue, floor in heads.items() if floor is not None})
+                self._watermarks.update(
+                    {queue: watermark for queue, watermark in heads.items() if watermark is not None}
+                )
 
-    def stretches(self, profile_ids: Collection[int]) -> list[Stretch]:
+    def ranges(self, profile_ids: Collection[int]) -> list[ScanRange]:
         """Return what to read of these profiles: all of each, but what lies below a floor."""
         with self._lock:
             by_profile: dict[int, list[tuple[int, str]]] = {}
-            for (profile_id, priority), floor in self._floors.items():
-                by_profile.setdefault(profile_id, []).append((priority, floor))
-        result: list[Stretch] = []
+            for (profile_id, priority), watermark in self._watermarks.items():
+                by_profile.setdefault(profile_id, []).append((priority, watermark))
+        result: list[ScanRange] = []
         for profile_id in profile_ids:
             high = HIGHEST
-            for priority, floor in sorted(by_profile.get(profile_id, ()), reverse=True):
-                result.append(Stretch(profile_id, priority + 1, high))
-                result.append(Stretch(profile_id, priority, priority, floor))
+            for priority, watermark in sorted(by_profile.get(profile_id, ()), reverse=True):
+                result.append(ScanRange(profile_id, priority + 1, high))
+                result.append(ScanRange(profile_id, priority, priority, watermark))
                 high = priority - 1
-            result.append(Stretch(profile_id, LOWEST, high))
+            result.append(ScanRange(profile_id, LOWEST, high))
         return result
 
 
@@ -108,11 +112,11 @@ def lowered(run_id: str) -> str | None:
     return f"{prefix}_{max(milliseconds, 0):012x}"
 
 
-_floors: WeakKeyDictionary[Engine, Floors] = WeakKeyDictionary()
-_floors_lock = threading.Lock()
+_watermarks: WeakKeyDictionary[Engine, ClaimWatermarks] = WeakKeyDictionary()
+_watermarks_lock = threading.Lock()
 
 
-def floors(conn: Connection) -> Floors:
+def claim_watermarks(conn: Connection) -> ClaimWatermarks:
     """Return what this process knows of the connection's database."""
-    with _floors_lock:
-        return _floors.setdefault(conn.engine, Floors())
+    with _watermarks_lock:
+        return _watermarks.setdefault(conn.engine, ClaimWatermarks())

@@ -58,5 +58,5 @@ def runner_identity(
     owner's runner where another owner's has the plain one. The length keeps the two kinds apart.
     """
     identity = f"{hostname}:{project_dir}:{executor_profile}:{command or ''}"
-    whose, digits = ("", 12) if owner is None else (f"{owner}\x1f", 24)
-    return RunnerId("lnch_" + hashlib.sha256((whose + identity).encode("utf-8", "replace")).hexdigest()[:digits])
+    owner_filter, digits = ("", 12) if owner is None else (f"{owner}\x1f", 24)
+    return RunnerId("lnch_" + hashlib.sha256((owner_filter + identity).encode("utf-8", "replace")).hexdigest()[:digits])

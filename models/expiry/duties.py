@@ -45,7 +45,7 @@ def is_there(conn: Connection) -> None:
     conn.execute(_IS_THERE)
 
 
-def sign_instance(conn: Connection, instance: str) -> None:
+def record_instance_heartbeat(conn: Connection, instance: str) -> None:
     """Give the sign of life of a web process, every 2 s, in a transaction of its own.
 
     When no web process had given one for more than 15 s it also notes that gap, in which no runner could be heard.

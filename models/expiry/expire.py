@@ -47,7 +47,7 @@ class ExpireResult:
     """
 
     counts: dict[str, int] = field(default_factory=dict)
-    rings: frozenset[str] = frozenset()
+    actors: frozenset[str] = frozenset()
     again: bool = False
     told: frozenset[str] = frozenset()
 
@@ -63,7 +63,7 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
         return ExpireResult()
     one = Pass(conn, read_clocks(conn), limits, at_most)
     steps = ALWAYS
-    if not one.clocks.blind:
+    if not one.clocks.suspended:
         steps = (*ALWAYS, *HEARING) if one.clocks.unheard else (*ALWAYS, *HEARING, *MOVING)
     counts: dict[str, int] = {}
     again = False
@@ -75,5 +75,5 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
         again = again or done.full
     told = counts.keys() - SILENT
     # A return to pending or a session's end makes a run claimable, and is told of, to parents too.
-    rings = frozenset({"dispatch", "broadcast", "callbacks"}) if told else frozenset()
-    return ExpireResult(counts, rings, again, frozenset(runners))
+    actors = frozenset({"dispatch", "broadcast", "callbacks"}) if told else frozenset()
+    return ExpireResult(counts, actors, again, frozenset(runners))

@@ -14,11 +14,11 @@ from sqlalchemy import Row, text
 from models.claims.fleet import Differences, Fleet, fleet_of
 from models.core.statuses import RunStatus, RunType
 from models.expiry.no_match import no_match_text
-from models.expiry.runs import Done, Pass, each_session_once
+from models.expiry.runs import AuditedAct, Pass, each_session_once
 from models.state.endings import unmatched
-from models.state.locks import HeldRun
+from models.state.locks import LockedRun
 from models.state.transitions import move_runs
-from models.state.try_locks import hold_free
+from models.state.try_locks import try_lock_runs
 
 MOST_EXCLUDED: Final = 5_000
 Gap = tuple[datetime, datetime]
@@ -108,7 +108,7 @@ _WAITING = text("""
 _ABSENT = text("SELECT count(*) FROM runners WHERE left_at IS NULL")
 
 
-def fail_unmatched(one: Pass) -> Done:
+def fail_unmatched(one: Pass) -> AuditedAct:
     """Note which profiles a live registration satisfies, and fail ready runs that none satisfied for too long.
 
     Registrations are read once more when the runs are locked: a run fails only if no registration that was committed
@@ -118,20 +118,20 @@ def fail_unmatched(one: Pass) -> Done:
     _store(one, fleet.refresh(one.conn))
     found = [*_due(one), *_due_excluded(one, fleet)][: one.most]
     if not found:
-        return Done({})
-    held = hold_free(one.conn, found)
+        return AuditedAct({})
+    locked = try_lock_runs(one.conn, found)
     fleet.refresh(one.conn)
-    rows = {row.run_id: row for row in one.conn.execute(_WAITING, {"run_ids": list(held.runs)})}
+    rows = {row.run_id: row for row in one.conn.execute(_WAITING, {"run_ids": list(locked.runs)})}
 
-    def due(run: HeldRun) -> bool:
+    def due(run: LockedRun) -> bool:
         row = rows[run.run_id]
         waits = run.status == RunStatus.PENDING and bool(run.ready)
         return waits and not fleet.satisfies(row.profile_id, row.not_for or ())
 
-    runs = each_session_once(held, found, due)
+    runs = each_session_once(locked, found, due)
     absent = one.conn.execute(_ABSENT).scalar_one() if fleet.empty else 0
-    moves = [unmatched(run, error=_error(fleet, rows[run.run_id], held.sessions, absent)) for run in runs]
-    return Done({"unmatched": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+    moves = [unmatched(run, error=_error(fleet, rows[run.run_id], locked.sessions, absent)) for run in runs]
+    return AuditedAct({"unmatched": len(move_runs(one.conn, moves))}, len(found) >= one.most)
 
 
 def _error(fleet: Fleet, row: Row[Any], sessions: Mapping[str, Row[Any]], absent: int) -> str:

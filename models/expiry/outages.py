@@ -42,13 +42,13 @@ class Clocks:
     """What expiry goes by in this pass.
 
     ``restarted_at`` is the end of the last gap, from which silence counts anew: now while every online runner is
-    overdue (``unheard``), which may be our fault. While ``blind`` nothing is judged that needs the runners to be heard.
+    overdue (``unheard``), which may be our fault. While ``suspended`` no runner is judged by its silence.
     ``told`` are the heartbeat intervals that there are.
     """
 
     now: datetime
     restarted_at: datetime | None = None
-    blind: bool = False
+    suspended: bool = False
     unheard: bool = False
     gaps: list[tuple[str, datetime, datetime]] = field(default_factory=list)
     told: tuple[int, ...] = ()

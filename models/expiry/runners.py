@@ -6,14 +6,14 @@ from typing import Any
 from sqlalchemy import Row, text
 
 from models.core.statuses import RunStatus
-from models.expiry.runs import Done, Pass, token_senders
-from models.runners.departure import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, end_holdings, registrations
+from models.expiry.runs import AuditedAct, Pass, token_senders
+from models.runners.departure import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, end_work, registrations
 from models.runners.heartbeat import lost_after
 from models.runs.stop import close_stops
 from models.state.endings import lose, lost_reason
-from models.state.locks import HeldRun
+from models.state.locks import LockedRun
 from models.state.transitions import move_runs
-from models.state.try_locks import hold_free, hold_runners
+from models.state.try_locks import try_lock_runners, try_lock_runs
 
 # The silence is checked on the row as it is once it is locked: a row that is being touched is somebody else's.
 _LOST = text("""
@@ -41,11 +41,11 @@ _GONE = text("""
 """)
 
 
-def lose_silent(one: Pass) -> Done:
+def lose_silent(one: Pass) -> AuditedAct:
     """Note which runners are lost, and which have had their time after being told to leave."""
     silent = one.by_told(lost_after)
     lost, gone = one.find(_LOST, **silent), one.find(_GONE, **silent)
-    return Done({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= one.most)
+    return AuditedAct({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= one.most)
 
 
 # A run in hand has no owner any more when its runner is lost, gone or unknown, or is another process by now.
@@ -69,15 +69,15 @@ _OWNERLESS_SESSIONS = text("""
 """)
 
 
-def take_from_lost(one: Pass) -> Done:
+def take_from_lost(one: Pass) -> AuditedAct:
     """Take runs and idle sessions from runners that are lost, gone, or another process by now."""
     run_ids, session_ids = one.find(_OWNERLESS_RUNS), one.find(_OWNERLESS_SESSIONS)
     if not run_ids and not session_ids:
-        return Done({})
-    held = hold_free(one.conn, run_ids, session_ids)
-    numbers = registrations(held)
+        return AuditedAct({})
+    locked = try_lock_runs(one.conn, run_ids, session_ids)
+    numbers = registrations(locked)
     known = set(one.conn.execute(_KNOWN, {"runner_ids": sorted(numbers)}).scalars())
-    rows = hold_runners(one.conn, known)
+    rows = try_lock_runners(one.conn, known)
     ended: dict[int, Ended] = {}
     for runner_id, holders in numbers.items():
         if runner_id not in known or runner_id in rows:
@@ -85,8 +85,8 @@ def take_from_lost(one: Pass) -> Done:
                 end = _end_of(one, number, rows.get(runner_id))
                 if end is not None:
                     ended[number] = end
-    taken = end_holdings(one.conn, held, ended)
-    return Done({"runs taken": len(taken)}, max(len(run_ids), len(session_ids)) >= one.most)
+    taken = end_work(one.conn, locked, ended)
+    return AuditedAct({"runs taken": len(taken)}, max(len(run_ids), len(session_ids)) >= one.most)
 
 
 _KNOWN = text("SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
@@ -111,11 +111,11 @@ _UNHELD = text("""
 """)
 
 
-def take_unheld(one: Pass) -> Done:
+def take_unheld(one: Pass) -> AuditedAct:
     """Take runs that their runner did not name in two beats in a row."""
     found = one.find(_UNHELD)
     lost = _take(one, found, NOT_HELD, lambda run: bool(run.unheld_beats >= 2)) if found else 0
-    return Done({"runs not held": lost}, len(found) >= one.most)
+    return AuditedAct({"runs not held": lost}, len(found) >= one.most)
 
 
 # Their end report may have been lost in a gap that was longer than a report is held; the runner never says what it
@@ -134,24 +134,24 @@ _ORPHANED = text("""
 """)
 
 
-def take_orphaned(one: Pass) -> Done:
+def take_orphaned(one: Pass) -> AuditedAct:
     """Take runs that gave no sign since a gap in which their end may have been reported to nobody."""
     limits = one.limits
     if limits.orphan_after <= 0 or one.clocks.restarted_at is None:
-        return Done({})
+        return AuditedAct({})
     ended_before = one.begun_before(limits.orphan_after)
     found = one.find(_ORPHANED, report_hold=limits.report_hold, ended_before=ended_before)
     lost = _take(one, found, ORPHANED, lambda _: True) if found else 0
-    return Done({"runs orphaned": lost}, len(found) >= one.most)
+    return AuditedAct({"runs orphaned": lost}, len(found) >= one.most)
 
 
-def _take(one: Pass, run_ids: Sequence[str], reason: str, due: Callable[[HeldRun], bool]) -> int:
+def _take(one: Pass, run_ids: Sequence[str], reason: str, due: Callable[[LockedRun], bool]) -> int:
     """Take running runs from runners that live."""
-    held = hold_free(one.conn, run_ids)
+    locked = try_lock_runs(one.conn, run_ids)
     runs = [
-        held.runs[run_id]
+        locked.runs[run_id]
         for run_id in run_ids
-        if run_id in held.runs and held.runs[run_id].status == RunStatus.RUNNING and due(held.runs[run_id])
+        if run_id in locked.runs and locked.runs[run_id].status == RunStatus.RUNNING and due(locked.runs[run_id])
     ]
     sending = token_senders(one.conn, runs)
     close_stops(one.conn, {run.session_id for run in runs})
@@ -168,7 +168,7 @@ _SILENT_POLLS = text("""
 """)
 
 
-def drop_silent_polls(one: Pass) -> Done:
+def drop_silent_polls(one: Pass) -> AuditedAct:
     """Remove parked polls whose process looks after them no more."""
     dropped = one.find(_SILENT_POLLS)
-    return Done({"polls dropped": len(dropped)}, len(dropped) >= one.most)
+    return AuditedAct({"polls dropped": len(dropped)}, len(dropped) >= one.most)

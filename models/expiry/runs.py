@@ -15,10 +15,10 @@ from models.runners.heartbeat import stale_after
 from models.runs.stop import OpenStop, close_stops, open_stops, stop_seconds
 from models.runs.superseded import DROP_SUPERSEDED
 from models.state.endings import NOT_RECEIVED_BEATS, give_up_stop, idle_stopped, release, time_out
-from models.state.locks import Held, HeldRun
-from models.state.session_status import Effect
-from models.state.transitions import move_runs, settle_and_tell
-from models.state.try_locks import hold_free, hold_runners
+from models.state.locks import LockedRows, LockedRun
+from models.state.session_status import SessionChange
+from models.state.transitions import move_runs, update_status_and_tell
+from models.state.try_locks import try_lock_runners, try_lock_runs
 
 MISSED_SECONDS = 10
 
@@ -58,7 +58,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class AuditedAct:
     """What a step did: how many, by name, whether it found as many as it may take, and which runners are to be told."""
 
     counts: dict[str, int]
@@ -66,7 +66,7 @@ class Done:
     told: frozenset[str] = frozenset()
 
 
-Step = Callable[[Pass], Done]
+Step = Callable[[Pass], AuditedAct]
 
 # Delays that ended lately; the small index holds them in order of their time.
 _DUE = text("""
@@ -93,18 +93,18 @@ _MISSED = text("""
 """)
 
 
-def ready_runs(one: Pass) -> Done:
+def ready_runs(one: Pass) -> AuditedAct:
     """Make runs ready whose delay has ended, and now and then those that were missed."""
     found = one.find(_DUE)
     if len(found) < one.most and duty_due(one.conn, "missed readiness", MISSED_SECONDS):
         found = sorted({*found, *one.find(_MISSED)})
     if not found:
-        return Done({})
-    held = hold_free(one.conn, session_ids=found)
-    before = {run.run_id for run in held.runs.values() if run.ready}
-    settle_and_tell(one.conn, [Effect(name) for name in sorted(held.sessions)])
-    after = one.conn.execute(_READY, {"run_ids": sorted(held.runs.keys() - before)}).scalar_one()
-    return Done({"ready": int(after)}, len(found) >= one.most)
+        return AuditedAct({})
+    locked = try_lock_runs(one.conn, session_ids=found)
+    before = {run.run_id for run in locked.runs.values() if run.ready}
+    update_status_and_tell(one.conn, [SessionChange(name) for name in sorted(locked.sessions)])
+    after = one.conn.execute(_READY, {"run_ids": sorted(locked.runs.keys() - before)}).scalar_one()
+    return AuditedAct({"ready": int(after)}, len(found) >= one.most)
 
 
 _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
@@ -129,7 +129,7 @@ _STALE_CLAIMS = text("""
 """)
 
 
-def release_spent_claims(one: Pass) -> Done:
+def release_spent_claims(one: Pass) -> AuditedAct:
     """Release claims that were not delivered, or not started, in time, and undelivered ones of stale runners."""
     delivery_due, start_due = one.due(one.limits.claim_timeout), one.due(one.limits.start_timeout)
     spent = one.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
@@ -137,10 +137,10 @@ def release_spent_claims(one: Pass) -> Done:
     silent_before = dict(zip(silent["told"], silent["begun_before"], strict=True))
     stale = set(one.find(_STALE_CLAIMS, **silent)) - set(spent)
     found = [*spent, *sorted(stale)]
-    held = hold_free(one.conn, found) if found else Held()
-    runners = hold_runners(one.conn, {run.runner_id for run in held.runs.values() if run.run_id in stale})
+    locked = try_lock_runs(one.conn, found) if found else LockedRows()
+    runners = try_lock_runners(one.conn, {run.runner_id for run in locked.runs.values() if run.run_id in stale})
 
-    def due(run: HeldRun) -> bool:
+    def due(run: LockedRun) -> bool:
         if run.status != RunStatus.CLAIMED:
             return False
         if run.run_id in stale:
@@ -151,10 +151,10 @@ def release_spent_claims(one: Pass) -> Done:
         latest = delivery_due if run.delivered_at is None else start_due
         return run.claim_deadline_at is not None and run.claim_deadline_at <= latest
 
-    runs = each_session_once(held, found, due)
+    runs = each_session_once(locked, found, due)
     sending = token_senders(one.conn, runs)
     moves = [release(run, sends_tokens=run.registration in sending) for run in runs]
-    return Done({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
+    return AuditedAct({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
 
 
 def _is_silent(runner: Row[Any], before: Mapping[int, datetime]) -> bool:
@@ -166,7 +166,7 @@ _TOKEN_SENDERS = text("""
 """)
 
 
-def token_senders(conn: Connection, runs: Collection[HeldRun]) -> set[int]:
+def token_senders(conn: Connection, runs: Collection[LockedRun]) -> set[int]:
     """Return those of the runs' registrations that are known to send claim tokens."""
     if not runs:
         return set()
@@ -202,20 +202,20 @@ _TIMED_OUT = text("""
 """)
 
 
-def stop_timed_out(one: Pass) -> Done:
+def stop_timed_out(one: Pass) -> AuditedAct:
     """Have runs stopped that outlived their own time limit."""
     moved = one.find(_MOVE_RUNNING) if one.clocks.restarted_at else []
     found = one.find(_TIMED_OUT)
 
-    def due(run: HeldRun) -> bool:
+    def due(run: LockedRun) -> bool:
         return (
             run.status == RunStatus.RUNNING
             and run.run_deadline_at is not None
             and (run.run_deadline_at <= one.clocks.now)
         )
 
-    held = hold_free(one.conn, found) if found else Held()
-    runs = each_session_once(held, found, due)
+    locked = try_lock_runs(one.conn, found) if found else LockedRows()
+    runs = each_session_once(locked, found, due)
     told = _told_intervals(one.conn, {run.runner_id for run in runs})
     after = {run.run_id: stop_seconds(told.get(run.runner_id, 0), one.limits) for run in runs}
     stops = [
@@ -226,7 +226,7 @@ def stop_timed_out(one: Pass) -> Done:
     ended = move_runs(one.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
     full = max(len(found), len(moved)) >= one.most
     told_now = frozenset(stop.runner_id for stop in stops)
-    return Done({"timed out": len(ended), "run deadlines moved": len(moved)}, full, told_now)
+    return AuditedAct({"timed out": len(ended), "run deadlines moved": len(moved)}, full, told_now)
 
 
 _TOLD = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
@@ -247,23 +247,23 @@ _OVERDUE_STOPS = text("""
 """)
 
 
-def give_up_stops(one: Pass) -> Done:
+def give_up_stops(one: Pass) -> AuditedAct:
     """End stopping runs whose runner did not report an end in time."""
     found = one.find(_OVERDUE_STOPS, **one.by_told(stop_seconds))
 
-    def due(run: HeldRun) -> bool:
+    def due(run: LockedRun) -> bool:
         return (
             run.status == RunStatus.STOPPING
             and run.run_deadline_at is not None
             and (run.run_deadline_at <= one.clocks.now)
         )
 
-    held = hold_free(one.conn, found) if found else Held()
-    runs = each_session_once(held, found, due)
+    locked = try_lock_runs(one.conn, found) if found else LockedRows()
+    runs = each_session_once(locked, found, due)
     sending = token_senders(one.conn, runs)
     close_stops(one.conn, {run.session_id for run in runs})
     moves = [give_up_stop(run, sends_tokens=run.registration in sending) for run in runs]
-    return Done({"stops given up": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+    return AuditedAct({"stops given up": len(move_runs(one.conn, moves))}, len(found) >= one.most)
 
 
 # Stops of idle processes: a run in hand has a deadline of its own.
@@ -278,30 +278,30 @@ _OVERDUE_IDLE_STOPS = text("""
 """)
 
 
-def give_up_idle_stops(one: Pass) -> Done:
+def give_up_idle_stops(one: Pass) -> AuditedAct:
     """Stop sessions whose idle process was told to end and did not say that it has."""
     found = one.find(_OVERDUE_IDLE_STOPS, **one.by_told(stop_seconds))
-    held = hold_free(one.conn, session_ids=found) if found else Held()
-    active = {run.session_id for run in held.runs.values() if run.status in IN_HAND}
-    ended = sorted(held.sessions.keys() - active)
+    locked = try_lock_runs(one.conn, session_ids=found) if found else LockedRows()
+    active = {run.session_id for run in locked.runs.values() if run.status in IN_HAND}
+    ended = sorted(locked.sessions.keys() - active)
     close_stops(one.conn, ended)
     # Without a live process there is nothing left to be stopped: only the stop ends.
-    alive = {name for name in ended if held.sessions[name].runner_id is not None}
-    settle_and_tell(one.conn, [idle_stopped(name) if name in alive else Effect(name) for name in ended])
-    return Done({"idle stops given up": len(ended)}, len(found) >= one.most)
+    alive = {name for name in ended if locked.sessions[name].runner_id is not None}
+    update_status_and_tell(one.conn, [idle_stopped(name) if name in alive else SessionChange(name) for name in ended])
+    return AuditedAct({"idle stops given up": len(ended)}, len(found) >= one.most)
 
 
-def drop_superseded_stops(one: Pass) -> Done:
+def drop_superseded_stops(one: Pass) -> AuditedAct:
     """Give up telling runners to end processes whose session goes on elsewhere."""
     dropped = one.find(DROP_SUPERSEDED)
-    return Done({"superseded stops dropped": len(dropped)}, len(dropped) >= one.most)
+    return AuditedAct({"superseded stops dropped": len(dropped)}, len(dropped) >= one.most)
 
 
-def each_session_once(held: Held, run_ids: Sequence[str], due: Callable[[HeldRun], bool]) -> list[HeldRun]:
+def each_session_once(locked: LockedRows, run_ids: Sequence[str], due: Callable[[LockedRun], bool]) -> list[LockedRun]:
     """Return the held runs that are still due, at most one per session: the others come with the next pass."""
-    chosen: dict[str, HeldRun] = {}
+    chosen: dict[str, LockedRun] = {}
     for run_id in run_ids:
-        run = held.runs.get(run_id)
+        run = locked.runs.get(run_id)
         if run is not None and due(run):
             chosen.setdefault(run.session_id, run)
     return list(chosen.values())

@@ -12,7 +12,7 @@ from models.core.errors import BadCursor, NotFound, StaleClaim
 from models.core.ids import uuid7
 from models.feed.event_counts import STORE_BOUNDED, bounds
 from models.state.cursors import FeedHead, lost, parse_cursor, write_cursor
-from models.state.visibility import in_reach, reach, whose
+from models.state.visibility import find_visible, is_visible, owner_filter
 
 # A page ends after so many bytes, as stored: events may be large, and a page is held in memory until a client takes it.
 PAGE_BYTES = 256 * 1024
@@ -153,9 +153,9 @@ def append_events(conn: Connection, items: Sequence[NewEvent], *, run_events_max
     for what a run of ``run_events_max`` stored events (0: any number) may not add (``models.feed.event_counts``). One
     statement, in autocommit one round trip; one more each for what was stored before and for sessions long quiet.
     """
-    reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[AppendResult] = [NotFound("session", item.session_id) for item in items]
-    places = [place for place, item in enumerate(items) if in_reach(item.caller, item.session_id, reached)]
+    places = [place for place, item in enumerate(items) if is_visible(item.caller, item.session_id, visible)]
     rows = _append(conn, [items[place] for place in places], run_events_max)
     judged = [row for row in rows if row.id is None]
     ids = {row.event_uid: row.id for row in rows if row.id is not None}
@@ -192,7 +192,7 @@ def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) ->
         return ()
     values = {
         "sessions": [item.session_id for item in items],
-        "owners": [whose(item.caller) for item in items],
+        "owners": [owner_filter(item.caller) for item in items],
         "tokens": [item.claim_token for item in items],
         "runs": [item.run_id for item in items],
         "keys": [item.event_key for item in items],
@@ -253,7 +253,7 @@ def list_events(
     cursor = parse_cursor(after) if after is not None else None
     if after is not None and cursor is None:
         return BadCursor(after)
-    if caller.role is Role.RUNNER and not reach(conn, [(caller, session_id)]):
+    if caller.role is Role.RUNNER and not find_visible(conn, [(caller, session_id)]):
         return NotFound("session", session_id)
     parameters = {
         "session_id": session_id,

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Row, text
 from models.core.callers import ADMIN
 from models.core.statuses import ENDED
 from models.runs.delete import DeleteSession, remove_sessions
-from models.state.locks import Held
-from models.state.try_locks import hold_free
+from models.state.locks import LockedRows
+from models.state.try_locks import try_lock_runs
 
 MOST_EVENTS: Final = 1000
 # Of frames, as stored: what one transaction removes, or keeps as results, is bounded however large events are.
@@ -144,11 +144,11 @@ def retire_sessions(
     walked = conn.execute(_WALK, where).all()
     at = (walked[-1].created_at, walked[-1].session_id) if len(walked) == most else None
     over = _over(conn, [row.session_id for row in walked], older_than_days)
-    held, whole = _hold_whole(conn, over)
+    locked, whole = _hold_whole(conn, over)
     # Once more: they may have come to life before they were locked.
     gone = _over(conn, whole, older_than_days)
     if gone:
-        remove_sessions(conn, held, {session_id: DeleteSession(ADMIN, session_id) for session_id in gone})
+        remove_sessions(conn, locked, {session_id: DeleteSession(ADMIN, session_id) for session_id in gone})
         conn.execute(_FORGET_RESULTS, {"sessions": gone})
     return Walked(len(gone), at)
 
@@ -160,13 +160,15 @@ def _over(conn: Connection, session_ids: Sequence[str], older_than_days: float) 
     return list(conn.execute(_OVER, values).scalars())
 
 
-def _hold_whole(conn: Connection, session_ids: Sequence[str]) -> tuple[Held, list[str]]:
+def _hold_whole(conn: Connection, session_ids: Sequence[str]) -> tuple[LockedRows, list[str]]:
     """Lock the sessions with all their runs and children, waiting for nobody; return also which of them are whole."""
     wanted = {"sessions": session_ids}
     runs = [row.run_id for row in conn.execute(_RUNS, wanted)]
     children = [row.session_id for row in conn.execute(_CHILDREN, wanted)]
-    held = hold_free(conn, runs, {*session_ids, *children})
+    locked = try_lock_runs(conn, runs, {*session_ids, *children})
     # None comes any more to those that are locked; what came before is asked for again.
-    partly = {row.session_id for row in conn.execute(_RUNS, wanted) if row.run_id not in held.runs}
-    partly |= {row.parent_session_id for row in conn.execute(_CHILDREN, wanted) if row.session_id not in held.sessions}
-    return held, [one for one in session_ids if one in held.sessions and one not in partly]
+    partly = {row.session_id for row in conn.execute(_RUNS, wanted) if row.run_id not in locked.runs}
+    partly |= {
+        row.parent_session_id for row in conn.execute(_CHILDREN, wanted) if row.session_id not in locked.sessions
+    }
+    return locked, [one for one in session_ids if one in locked.sessions and one not in partly]

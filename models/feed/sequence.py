@@ -29,7 +29,7 @@ _LOWER_FLOOR = text("""
 """)
 
 
-def lower_feed_floor(conn: Connection) -> bool:
+def lower_numbering_watermark(conn: Connection) -> bool:
     """Let the next pass number an event that somebody held back for longer than the floor allows; whether there is one.
 
     The net under the floor of ``sequence_feed``: seldom worth more than a look now and then.

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from models.auth.audit import Act, Done, record_acts
+from models.auth.audit import Act, AuditedAct, record_acts
 from models.core.ids import uuid7
 
 
@@ -51,5 +51,5 @@ def rotate_epoch(conn: Connection, by: str) -> tuple[str, str]:
     in the audit log.
     """
     row = conn.execute(_ROTATE, {"fresh": uuid7().replace("-", "")[-12:]}).one()
-    record_acts(conn, [Done(Act.EPOCH_ROTATED, by, row.epoch)])
+    record_acts(conn, [AuditedAct(Act.EPOCH_ROTATED, by, row.epoch)])
     return row.former, row.epoch

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, text
 from models.core.statuses import IN_HAND
 from models.runs.stop import close_stops, read_stops
 from models.state.endings import idle_lost, idle_stopped, lose
-from models.state.locks import Held, HeldRun
-from models.state.session_status import Effect
-from models.state.transitions import Move, move_runs, settle_and_tell
+from models.state.locks import LockedRows, LockedRun
+from models.state.session_status import SessionChange
+from models.state.transitions import Move, move_runs, update_status_and_tell
 
 LEFT = "Runner lost: it left"
 REPLACED = "Runner lost: another process took its place"
@@ -35,7 +35,7 @@ _IN_HAND = text("""
 _LIVE = text("SELECT session_id FROM sessions WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
 
 
-def holdings(conn: Connection, runner_ids: Iterable[str]) -> tuple[list[str], list[str]]:
+def work_held_by(conn: Connection, runner_ids: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the ids of the runs that the runners have in hand, and of the sessions whose process they keep alive."""
     parameters = {"runner_ids": list(runner_ids)}
     return (
@@ -44,41 +44,41 @@ def holdings(conn: Connection, runner_ids: Iterable[str]) -> tuple[list[str], li
     )
 
 
-def registrations(held: Held) -> dict[str, set[int]]:
+def registrations(locked: LockedRows) -> dict[str, set[int]]:
     """Return the registrations that hold a run or keep a session alive, by runner."""
     numbers: defaultdict[str, set[int]] = defaultdict(set)
-    for run in held.runs.values():
+    for run in locked.runs.values():
         if run.runner_id is not None and run.status in IN_HAND:
             numbers[run.runner_id].add(run.registration)
-    for session in held.sessions.values():
+    for session in locked.sessions.values():
         if session.runner_id is not None:
             numbers[session.runner_id].add(session.registration)
     return dict(numbers)
 
 
-def end_holdings(conn: Connection, held: Held, ended: Mapping[int, Ended]) -> list[HeldRun]:
+def end_work(conn: Connection, locked: LockedRows, ended: Mapping[int, Ended]) -> list[LockedRun]:
     """Take from the registrations what of theirs is locked: runs as lost, idle sessions finished, stops done.
 
-    Returns the runs as they are now. The runs and sessions come from ``hold_runs`` or ``hold_free``.
+    Returns the runs as they are now. The runs and sessions come from ``lock_runs`` or ``try_lock_runs``.
     """
-    runs = [run for run in held.runs.values() if run.registration in ended and run.status in IN_HAND]
-    idle = _idle_sessions(held, ended)
+    runs = [run for run in locked.runs.values() if run.registration in ended and run.status in IN_HAND]
+    idle = _idle_sessions(locked, ended)
     concerned = {run.session_id for run in runs} | set(idle)
     stopping = read_stops(conn, concerned).keys()
     close_stops(conn, concerned)
     moved = move_runs(conn, [_lost(run, ended[run.registration]) for run in runs])
-    settle_and_tell(conn, [_idle_end(session_id, stopping=session_id in stopping) for session_id in idle])
+    update_status_and_tell(conn, [_idle_end(session_id, stopping=session_id in stopping) for session_id in idle])
     return list(moved.values())
 
 
-def _idle_sessions(held: Held, ended: Mapping[int, Ended]) -> list[str]:
-    active = {run.session_id for run in held.runs.values() if run.status in IN_HAND}
-    return [name for name, row in sorted(held.sessions.items()) if row.registration in ended and name not in active]
+def _idle_sessions(locked: LockedRows, ended: Mapping[int, Ended]) -> list[str]:
+    active = {run.session_id for run in locked.runs.values() if run.status in IN_HAND}
+    return [name for name, row in sorted(locked.sessions.items()) if row.registration in ended and name not in active]
 
 
-def _lost(run: HeldRun, end: Ended) -> Move:
+def _lost(run: LockedRun, end: Ended) -> Move:
     return lose(run, reason=end.reason, sends_tokens=end.sends_tokens)
 
 
-def _idle_end(session_id: str, *, stopping: bool) -> Effect:
+def _idle_end(session_id: str, *, stopping: bool) -> SessionChange:
     return idle_stopped(session_id) if stopping else idle_lost(session_id)

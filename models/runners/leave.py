@@ -6,13 +6,13 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, Done, answered_for, record_acts
+from models.auth.audit import Act, AuditedAct, answered_for, record_acts
 from models.claims.parking import drop_polls
 from models.core.callers import ADMIN, Caller
 from models.core.errors import NotFound
 from models.core.limits import DEFAULT_LIMITS, Limits
-from models.runners.departure import LEFT, Ended, end_holdings, holdings, registrations
-from models.state.locks import Held, hold_runs
+from models.runners.departure import LEFT, Ended, end_work, registrations, work_held_by
+from models.state.locks import LockedRows, lock_runs
 from models.state.visibility import acts_for
 
 
@@ -72,10 +72,10 @@ def deregister_runners(
     """
     del limits
     leaving = sorted({item.runner_id for item in items if item.self_initiated})
-    held = Held()
+    locked = LockedRows()
     if leaving:
-        run_ids, session_ids = holdings(conn, leaving)
-        held = hold_runs(conn, run_ids, session_ids)
+        run_ids, session_ids = work_held_by(conn, leaving)
+        locked = lock_runs(conn, run_ids, session_ids)
     there = {
         row.runner_id: row for row in conn.execute(_HOLD, {"runner_ids": sorted({item.runner_id for item in items})})
     }
@@ -84,7 +84,7 @@ def deregister_runners(
     ]
     here = {item.runner_id: item.self_initiated for item in own if there[item.runner_id].left_at is None}
     here.update({item.runner_id: True for item in own if item.self_initiated and item.runner_id in here})
-    parked = _leave_now(conn, held, {one: there[one] for one in sorted(here) if here[one]})
+    parked = _leave_now(conn, locked, {one: there[one] for one in sorted(here) if here[one]})
     told = sorted(one for one in here if not here[one])
     asked = set(conn.execute(_ASK_TO_LEAVE, {"runner_ids": told}).scalars()) if told else set()
     affected = asked.union(one for one in here if here[one])
@@ -101,7 +101,7 @@ def deregister_runners(
 
 def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence[LeaveRunner]) -> None:
     """Write down what admins wished of others' runners, once for each runner."""
-    acts: dict[str, Done] = {}
+    acts: dict[str, AuditedAct] = {}
     for item in items:
         owner = there[item.runner_id].owner
         for act in answered_for(item.caller, Act.RUNNER_DEREGISTERED, item.runner_id, owner):
@@ -109,7 +109,7 @@ def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence
     record_acts(conn, list(acts.values()))
 
 
-def _leave_now(conn: Connection, held: Held, going: Mapping[str, Row[Any]]) -> dict[str, frozenset[str]]:
+def _leave_now(conn: Connection, locked: LockedRows, going: Mapping[str, Row[Any]]) -> dict[str, frozenset[str]]:
     """Let runners go, whose rows are locked, and end what they hold, which is locked too.
 
     Returns the instances that hold polls of theirs, by runner.
@@ -118,11 +118,11 @@ def _leave_now(conn: Connection, held: Held, going: Mapping[str, Row[Any]]) -> d
         return {}
     conn.execute(_LEAVE_NOW, {"runner_ids": list(going)})
     parked = drop_polls(conn, going)
-    numbers = registrations(held)
+    numbers = registrations(locked)
     ended = {
         number: Ended(LEFT, sends_tokens=row.sends_tokens and number == row.registration)
         for one, row in going.items()
         for number in numbers.get(one, ())
     }
-    end_holdings(conn, held, ended)
+    end_work(conn, locked, ended)
     return parked

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from models.core.errors import BadCursor
 from models.core.limits import DEFAULT_LIMITS, Limits
-from models.runs.lists import Key, parse_key, write_key
+from models.runs.lists import PageKey, parse_key, write_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def page_runners(
 
 
 def _listed(
-    conn: Connection, subject: str | None, limits: Limits, most: int | None = None, after: Key | None = None
+    conn: Connection, subject: str | None, limits: Limits, most: int | None = None, after: PageKey | None = None
 ) -> list[RunnerInfo]:
     moment, row_id = after or (None, None)
     parameters = {

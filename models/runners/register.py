@@ -17,9 +17,9 @@ from models.core.errors import DuplicateRunner
 from models.core.ids import RunnerId, runner_identity, uuid7
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds
-from models.runners.departure import REPLACED, Ended, end_holdings, holdings, registrations
+from models.runners.departure import REPLACED, Ended, end_work, registrations, work_held_by
 from models.runners.heartbeat import told_interval
-from models.state.locks import Held, hold_runs
+from models.state.locks import LockedRows, lock_runs
 from models.state.visibility import acts_for
 
 
@@ -239,7 +239,7 @@ def _register_round(
     chosen = dict(sorted(zip(ids, items, strict=True), key=lambda pair: pair[0]))
     reading = {"runner_ids": list(chosen), "stale_after": limits.stale_after}
     looked = {one: verdict(there[one], item) for one, item in chosen.items() if one in there}
-    held = _hold_former(conn, [one for one, seen in looked.items() if seen in CHANGING])
+    locked = _hold_former(conn, [one for one, seen in looked.items() if seen in CHANGING])
     added: set[str] = set()
     new = {one: item for one, item in chosen.items() if one not in looked}
     if new:
@@ -253,7 +253,7 @@ def _register_round(
         msg = "a runner fell silent between two looks, so its runs are not locked"
         raise SerializationFailure(msg)
     parked = _renew(conn, chosen, rows, verdicts, limits)
-    _end_former(conn, held, {one: rows[one] for one, seen in verdicts.items() if seen is Verdict.ANOTHER_PROCESS})
+    _end_former(conn, locked, {one: rows[one] for one, seen in verdicts.items() if seen is Verdict.ANOTHER_PROCESS})
     return [
         _duplicate(one, item)
         if verdicts.get(one) is Verdict.DUPLICATE
@@ -270,12 +270,12 @@ def _register_round(
 CHANGING = frozenset({Verdict.ANOTHER_PROCESS, Verdict.SAME_PROCESS_OTHER_OFFER})
 
 
-def _hold_former(conn: Connection, runner_ids: Sequence[str]) -> Held:
+def _hold_former(conn: Connection, runner_ids: Sequence[str]) -> LockedRows:
     """Lock what the runners hold before their own rows (ARCHITECTURE, Lock order)."""
     if not runner_ids:
-        return Held()
-    run_ids, session_ids = holdings(conn, runner_ids)
-    return hold_runs(conn, run_ids, session_ids)
+        return LockedRows()
+    run_ids, session_ids = work_held_by(conn, runner_ids)
+    return lock_runs(conn, run_ids, session_ids)
 
 
 def _renew(
@@ -310,15 +310,15 @@ def _go_on(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], int]]) -> 
         conn.execute(_BAR, {"formers": [one for one, _ in tokenless], "numbers": [number for _, number in tokenless]})
 
 
-def _end_former(conn: Connection, held: Held, former: Mapping[str, Row[Any]]) -> None:
-    numbers = registrations(held)
+def _end_former(conn: Connection, locked: LockedRows, former: Mapping[str, Row[Any]]) -> None:
+    numbers = registrations(locked)
     ended = {
         number: Ended(REPLACED, sends_tokens=row.sends_tokens and number == row.registration)
         for one, row in former.items()
         for number in numbers.get(one, ())
     }
     if ended:
-        end_holdings(conn, held, ended)
+        end_work(conn, locked, ended)
 
 
 def _duplicate(runner_id: str, item: Registration) -> DuplicateRunner:

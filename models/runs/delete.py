@@ -6,17 +6,17 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, Done, answered_for, record_acts
+from models.auth.audit import Act, AuditedAct, answered_for, record_acts
 from models.core.callers import Caller
 from models.core.errors import NotFound, StopSessionFirst
 from models.core.ids import uuid7
 from models.core.statuses import IN_HAND, SessionStatus
 from models.runs.stop import cancelled
 from models.state.events_outbox import EventRow, encode, record_events, session_updated
-from models.state.locks import Held, hold_more, hold_runs
+from models.state.locks import LockedRows, lock_runs, try_lock_more
 from models.state.sessions import read_sessions
 from models.state.transitions import move_runs
-from models.state.visibility import reach
+from models.state.visibility import find_visible
 
 _ALIVE = frozenset({SessionStatus.RUNNING, SessionStatus.IDLE, SessionStatus.STOPPING})
 
@@ -120,42 +120,42 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
     """
     results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
     done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
-    held = _hold(conn, {item.session_id for item in items if item.request_id not in done})
-    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    locked = _hold(conn, {item.session_id for item in items if item.request_id not in done})
+    locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     chosen: dict[str, int] = {}
     for ordinal, item in enumerate(items):
         if item.request_id in done:
             results[ordinal] = _answer(done[item.request_id])
-        elif item.session_id in chosen or not held.shows(item.session_id, item.caller):
+        elif item.session_id in chosen or not locked.shows(item.session_id, item.caller):
             continue
-        elif is_alive(held, item.session_id):
+        elif is_alive(locked, item.session_id):
             results[ordinal] = StopSessionFirst(item.session_id)
         else:
             chosen[item.session_id] = ordinal
     if chosen:
         requests = {session_id: items[ordinal] for session_id, ordinal in chosen.items()}
-        record_acts(conn, _acts(held, requests))
-        counts = remove_sessions(conn, held, requests)
+        record_acts(conn, _acts(locked, requests))
+        counts = remove_sessions(conn, locked, requests)
         _remember(conn, requests, counts)
         for session_id, ordinal in chosen.items():
             results[ordinal] = _answer(counts[session_id])
     return results
 
 
-def _acts(held: Held, requests: dict[str, DeleteSession]) -> list[Done]:
+def _acts(locked: LockedRows, requests: dict[str, DeleteSession]) -> list[AuditedAct]:
     return [
         act
         for session_id, item in requests.items()
-        for act in answered_for(item.caller, Act.SESSION_DELETED, session_id, held.sessions[session_id].owner)
+        for act in answered_for(item.caller, Act.SESSION_DELETED, session_id, locked.sessions[session_id].owner)
     ]
 
 
-def is_alive(held: Held, session_id: str) -> bool:
+def is_alive(locked: LockedRows, session_id: str) -> bool:
     """Whether something of the session runs, or is about to: then it must be stopped first."""
-    session = held.sessions[session_id]
+    session = locked.sessions[session_id]
     if session.status in _ALIVE or session.runner_id is not None:
         return True
-    return any(run.status in IN_HAND for run in held.unfinished_of(session_id))
+    return any(run.status in IN_HAND for run in locked.unfinished_of(session_id))
 
 
 def purge_deleted(conn: Connection, limit: int = 1000) -> int:
@@ -172,29 +172,29 @@ def _answer(row: Row[Any]) -> Deleted:
     return Deleted(row.session_id, row.events_count, row.runs_count)
 
 
-def _hold(conn: Connection, session_ids: Collection[str]) -> Held:
+def _hold(conn: Connection, session_ids: Collection[str]) -> LockedRows:
     """Lock the sessions with all their runs, finished ones too, and their children's rows."""
     wanted = {"sessions": sorted(session_ids)}
     run_ids = conn.execute(_ITS_RUNS, wanted).scalars().all()
     children = conn.execute(_ITS_CHILDREN, wanted).scalars().all()
-    held = hold_runs(conn, run_ids, session_ids, more_sessions=children)
-    newer_runs = set(conn.execute(_ITS_RUNS, wanted).scalars()) - held.runs.keys()
-    newer_children = set(conn.execute(_ITS_CHILDREN, wanted).scalars()) - held.sessions.keys()
-    hold_more(conn, held, newer_runs, newer_children)
-    return held
+    locked = lock_runs(conn, run_ids, session_ids, more_sessions=children)
+    newer_runs = set(conn.execute(_ITS_RUNS, wanted).scalars()) - locked.runs.keys()
+    newer_children = set(conn.execute(_ITS_CHILDREN, wanted).scalars()) - locked.sessions.keys()
+    try_lock_more(conn, locked, newer_runs, newer_children)
+    return locked
 
 
-def remove_sessions(conn: Connection, held: Held, chosen: dict[str, DeleteSession]) -> dict[str, Row[Any]]:
+def remove_sessions(conn: Connection, locked: LockedRows, chosen: dict[str, DeleteSession]) -> dict[str, Row[Any]]:
     """Remove sessions, each for its request, that are locked with all their runs and children; what each had.
 
     Writes ``session_deleted``, and ``session_updated`` of the children, which become roots.
     """
     wanted = {"sessions": sorted(chosen)}
-    move_runs(conn, [cancelled(run) for session_id in chosen for run in held.unfinished_of(session_id)])
+    move_runs(conn, [cancelled(run) for session_id in chosen for run in locked.unfinished_of(session_id)])
     counts = {row.session_id: row for row in conn.execute(_COUNT, wanted)}
     children = [child for child in conn.execute(_ITS_CHILDREN, wanted).scalars() if child not in chosen]
     conn.execute(_ORPHAN, wanted)
-    gone = [_session_deleted(held, item, counts[session_id].runs_count) for session_id, item in chosen.items()]
+    gone = [_session_deleted(locked, item, counts[session_id].runs_count) for session_id, item in chosen.items()]
     orphans = read_sessions(conn, sorted(children))
     record_events(conn, [*map(session_updated, orphans.values()), *gone])
     for statement in _FORGET:
@@ -214,7 +214,7 @@ def _remember(conn: Connection, chosen: dict[str, DeleteSession], counts: dict[s
     )
 
 
-def _session_deleted(held: Held, item: DeleteSession, runs_count: int) -> EventRow:
+def _session_deleted(locked: LockedRows, item: DeleteSession, runs_count: int) -> EventRow:
     frame = encode({"session_id": item.session_id, "runs_deleted": runs_count})
-    owner = held.sessions[item.session_id].owner
+    owner = locked.sessions[item.session_id].owner
     return EventRow("session_deleted", item.session_id, frame, owner, event_uid=item.request_id)

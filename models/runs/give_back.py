@@ -16,8 +16,8 @@ from models.runs.report import Report, Reported, is_reporter, report_runs, repor
 from models.state.child_results import calls_back
 from models.state.endings import MOST_FRUITLESS_CLAIMS
 from models.state.events_outbox import record_events, session_event
-from models.state.locks import Held, HeldRun, hold_runs, refresh_sessions
-from models.state.session_status import Effect, Live
+from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
+from models.state.session_status import ProcessChange, SessionChange
 from models.state.transitions import Move, move_runs
 from models.state.visibility import has_held
 
@@ -55,20 +55,20 @@ def give_back_runs(
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
     trusted = [item for item in items if is_reporter(known, item.runner_id, item.subject)]
-    held = hold_runs(conn, {item.run_id for item in trusted})
+    locked = lock_runs(conn, {item.run_id for item in trusted})
     results: list[Reported | CoordinatorError] = [_refusal(known, item) for item in items]
     concerned = [
         ordinal
         for ordinal, item in enumerate(items)
-        if item.run_id in held.runs
+        if item.run_id in locked.runs
         and is_reporter(known, item.runner_id, item.subject)
-        and has_held(held.runs[item.run_id], known[item.runner_id], item.subject)
+        and has_held(locked.runs[item.run_id], known[item.runner_id], item.subject)
     ]
-    for number, one_round in enumerate(in_rounds(held.runs[items[one].run_id].session_id for one in concerned)):
+    for number, one_round in enumerate(in_rounds(locked.runs[items[one].run_id].session_id for one in concerned)):
         ordinals = [concerned[place] for place in one_round]
         if number:
-            refresh_sessions(conn, held, {held.runs[items[one].run_id].session_id for one in ordinals})
-        answers = _apply(conn, held, [items[one] for one in ordinals], limits)
+            refresh_sessions(conn, locked, {locked.runs[items[one].run_id].session_id for one in ordinals})
+        answers = _apply(conn, locked, [items[one] for one in ordinals], limits)
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
     return results
@@ -81,10 +81,10 @@ def _refusal(known: Mapping[str, Row[Any]], item: GiveBack) -> CoordinatorError:
 
 
 def _apply(
-    conn: Connection, held: Held, items: Sequence[GiveBack], limits: Limits
+    conn: Connection, locked: LockedRows, items: Sequence[GiveBack], limits: Limits
 ) -> list[Reported | CoordinatorError]:
     """Apply one round: every item is about another session."""
-    decisions = {item.run_id: decide(held.runs[item.run_id], item) for item in items}
+    decisions = {item.run_id: decide(locked.runs[item.run_id], item) for item in items}
     moves = [decision for decision in decisions.values() if isinstance(decision, Move)]
     moved = move_runs(conn, moves)
     if moved:
@@ -92,8 +92,8 @@ def _apply(
         moment = conn.execute(_NOW).scalar_one()
         rows = [session_event(run, "run_released", moment, reason=reasons[run.run_id]) for run in moved.values()]
         record_events(conn, rows)
-    held.runs.update(moved)
-    stopping = [item for item in items if held.runs[item.run_id].status == RunStatus.STOPPING]
+    locked.runs.update(moved)
+    stopping = [item for item in items if locked.runs[item.run_id].status == RunStatus.STOPPING]
     stopped = [
         Report(one.run_id, one.runner_id, Outcome.STOPPED, one.claim_token, caller=one.caller) for one in stopping
     ]
@@ -101,15 +101,15 @@ def _apply(
     return [ended.get(item.run_id) or _answer(decisions[item.run_id], moved.get(item.run_id)) for item in items]
 
 
-def _answer(decision: Decision, run: HeldRun | None) -> Reported | CoordinatorError:
+def _answer(decision: Decision, run: LockedRun | None) -> Reported | CoordinatorError:
     if isinstance(decision, Move) and run is not None:
         told = run.status in TERMINAL and calls_back(run)
-        owed = told or decision.effect.owed
+        owed = told or decision.change.owed
         return Reported(run.run_id, run.session_id, run.status, changed=True, calls_back=owed, frees=True)
     return decision if not isinstance(decision, Move) else StaleClaim(decision.run.run_id, decision.run.status)
 
 
-def decide(run: HeldRun, item: GiveBack) -> Decision:
+def decide(run: LockedRun, item: GiveBack) -> Decision:
     """Decide what giving back does to the locked run: a move, nothing (a repeat), or a refusal."""
     if (run.runner_id, run.claim_token) != (item.runner_id, item.claim_token):
         former = (run.last_ended_runner, run.last_ended_token, run.last_ended_outcome)
@@ -122,13 +122,13 @@ def decide(run: HeldRun, item: GiveBack) -> Decision:
             return Reported(run.run_id, run.session_id, run.status, changed=False)
         return InvalidTransition(run.run_id, run.status, RELEASED)
     started = status is RunStatus.RUNNING
-    effect = Effect(run.session_id, live=Live.CLEAR if started else Live.KEEP, sign=True)
+    change = SessionChange(run.session_id, live=ProcessChange.CLEAR if started else ProcessChange.KEEP, sign=True)
     if run.fruitless_claims + 1 >= MOST_FRUITLESS_CLAIMS:
-        effect.outcome, effect.unless_live = "failed", not started
+        change.outcome, change.unless_live = "failed", not started
         error = (
             f"Given back or never started {MOST_FRUITLESS_CLAIMS} times; at last: {item.reason or 'no reason given'}"
         )
         return Move(
-            run, RunStatus.FAILED, effect, error=storable_error(error), by_us=True, fruitless=True, remember=RELEASED
+            run, RunStatus.FAILED, change, error=storable_error(error), by_us=True, fruitless=True, remember=RELEASED
         )
-    return Move(run, RunStatus.PENDING, effect, fruitless=True, unstarts=started, remember=RELEASED)
+    return Move(run, RunStatus.PENDING, change, fruitless=True, unstarts=started, remember=RELEASED)

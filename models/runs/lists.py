@@ -78,7 +78,7 @@ class SessionPage:
     feed_cursor: str
 
 
-Key = tuple[datetime, str]
+PageKey = tuple[datetime, str]
 
 # A page ends after so many bytes, as stored, each row with so many for what is not large: a client that does not read
 # holds a page in memory.
@@ -91,7 +91,7 @@ def write_key(created_at: datetime, row_id: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([created_at.isoformat(), row_id]).encode()).decode().rstrip("=")
 
 
-def parse_key(cursor: str) -> Key | None:
+def parse_key(cursor: str) -> PageKey | None:
     """Return the place a cursor names, None when it is none of ours."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)

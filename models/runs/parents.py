@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from models.state.locks import Held
+from models.state.locks import LockedRows
 from models.state.transitions import Move
 
 # Changes of parents wait for each other: two that are good each by itself may form a cycle together.
@@ -75,7 +75,7 @@ def heights(conn: Connection, session_ids: Collection[str], most: int) -> dict[s
     return {row.start: row.height for row in rows}
 
 
-def set_parents(conn: Connection, held: Held, moves: Sequence[Move], most: int) -> None:
+def set_parents(conn: Connection, locked: LockedRows, moves: Sequence[Move], most: int) -> None:
     """Set the parents that starting runs bring to their sessions, which are locked, where they still may.
 
     A run whose parent may not be one any more goes on alone: its session keeps the parent it has, and its end is told
@@ -84,18 +84,18 @@ def set_parents(conn: Connection, held: Held, moves: Sequence[Move], most: int) 
     changing = [
         move
         for move in moves
-        if move.effect.parent_session_id not in {None, held.sessions[move.effect.session_id].parent_session_id}
+        if move.change.parent_session_id not in {None, locked.sessions[move.change.session_id].parent_session_id}
     ]
     if not changing:
         return
     conn.execute(_ONE_AT_A_TIME)
     for move in changing:
-        session_id = move.effect.session_id
+        session_id = move.change.session_id
         above = conn.execute(_STILL_ABOVE, {"run_id": move.run.run_id, "session_id": session_id}).one()
         deepest = above.depth + heights(conn, [session_id], most)[session_id]
         if above.depth == 0 or above.is_cycle or deepest > most:
-            move.effect.parent_session_id = None
+            move.change.parent_session_id = None
             conn.execute(_GO_ALONE, {"run_id": move.run.run_id})
         else:
-            parent = move.effect.parent_session_id
+            parent = move.change.parent_session_id
             conn.execute(_ADOPT, {"parent": parent, "depth": above.depth, "session_id": session_id})

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, Done, record_acts, reported_for
+from models.auth.audit import Act, AuditedAct, record_acts, reported_for
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
@@ -18,9 +18,9 @@ from models.runs.stop import close_stops, read_stops
 from models.runs.superseded import end_former_processes
 from models.state.child_results import calls_back
 from models.state.endings import attempts_left, idle_stopped, timeout_reason
-from models.state.locks import Held, HeldRun, hold_runs, refresh_sessions
-from models.state.session_status import Effect, Live
-from models.state.transitions import Move, move_runs, settle_and_tell
+from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
+from models.state.session_status import ProcessChange, SessionChange
+from models.state.transitions import Move, move_runs, update_status_and_tell
 from models.state.visibility import acts_for, has_held
 
 IDLE = "idle"
@@ -125,20 +125,20 @@ def report_runs(
     Reported, NotFound, RunnerNotRegistered, StaleClaim or InvalidTransition.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
-    held = hold_runs(conn, {item.run_id for item in items if is_reporter(known, item.runner_id, item.subject)})
+    locked = lock_runs(conn, {item.run_id for item in items if is_reporter(known, item.runner_id, item.subject)})
     results: list[ReportResult] = [NotFound("run", item.run_id) for item in items]
     concerned: list[int] = []
     for ordinal, item in enumerate(items):
         if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
-        elif item.run_id in held.runs and has_held(held.runs[item.run_id], known[item.runner_id], item.subject):
+        elif item.run_id in locked.runs and has_held(locked.runs[item.run_id], known[item.runner_id], item.subject):
             concerned.append(ordinal)
-    rounds = in_rounds(held.runs[items[ordinal].run_id].session_id for ordinal in concerned)
+    rounds = in_rounds(locked.runs[items[ordinal].run_id].session_id for ordinal in concerned)
     for number, one_round in enumerate(rounds):
         ordinals = [concerned[place] for place in one_round]
         if number:
-            refresh_sessions(conn, held, {held.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
-        answers = _apply(conn, held, [items[ordinal] for ordinal in ordinals], known, limits)
+            refresh_sessions(conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
+        answers = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], known, limits)
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
     newly = {item.runner_id for item in items if item.claim_token and is_reporter(known, item.runner_id, item.subject)}
@@ -150,7 +150,7 @@ def report_runs(
 
 def _apply(
     conn: Connection,
-    held: Held,
+    locked: LockedRows,
     items: Sequence[Report],
     known: dict[str, Row[Any]],
     limits: Limits,
@@ -158,32 +158,32 @@ def _apply(
     """Apply one round: every item is about another session."""
     stopping = {
         run.session_id
-        for run in (held.runs[item.run_id] for item in items)
-        if run.status == RunStatus.STOPPING or held.sessions[run.session_id].status == SessionStatus.STOPPING
+        for run in (locked.runs[item.run_id] for item in items)
+        if run.status == RunStatus.STOPPING or locked.sessions[run.session_id].status == SessionStatus.STOPPING
     }
     stops = read_stops(conn, stopping)
     decisions: list[Decision] = []
     closed: list[str] = []
-    effects: list[Effect] = []
+    changes: list[SessionChange] = []
     for item in items:
-        run = held.runs[item.run_id]
+        run = locked.runs[item.run_id]
         decision = decide(run, item, sends_tokens=known[item.runner_id].sends_tokens)
         decisions.append(decision)
         if closes_stop(stops.get(run.session_id), run, item):
             closed.append(run.session_id)
             if not isinstance(decision, Move):
-                effects.append(_effect_of_closing(held, run, item))
+                changes.append(_change_of_closing(locked, run, item))
         elif isinstance(decision, Reported) and decision.status == RunStatus.RUNNING:
             # it asks whether the run is still its own: a sign that it has it
-            effects.append(Effect(run.session_id, sign=True))
+            changes.append(SessionChange(run.session_id, sign=True))
     close_stops(conn, closed)
     moves = [decision for decision in decisions if isinstance(decision, Move)]
-    set_parents(conn, held, moves, limits.max_depth)
-    former = end_former_processes(conn, held, moves, limits)
+    set_parents(conn, locked, moves, limits.max_depth)
+    former = end_former_processes(conn, locked, moves, limits)
     moved = move_runs(conn, moves)
-    settle_and_tell(conn, effects)
-    record_acts(conn, _acts(held, items, decisions, known))
-    held.runs.update(moved)
+    update_status_and_tell(conn, changes)
+    record_acts(conn, _acts(locked, items, decisions, known))
+    locked.runs.update(moved)
     return [
         _moved(decision, moved[item.run_id], known[item.runner_id], former) if isinstance(decision, Move) else decision
         for item, decision in zip(items, decisions, strict=True)
@@ -191,28 +191,28 @@ def _apply(
 
 
 def _acts(
-    held: Held, items: Sequence[Report], decisions: Sequence[Decision], known: Mapping[str, Row[Any]]
-) -> list[Done]:
+    locked: LockedRows, items: Sequence[Report], decisions: Sequence[Decision], known: Mapping[str, Row[Any]]
+) -> list[AuditedAct]:
     """Return what admins ended as a runner of somebody else's."""
     return [
         act
         for item, decision in zip(items, decisions, strict=True)
         if isinstance(decision, Move) and item.outcome is not Outcome.STARTED
         for act in reported_for(
-            item.caller, Act.RUN_ENDED, item.run_id, held.runs[item.run_id].owner, known[item.runner_id].owner
+            item.caller, Act.RUN_ENDED, item.run_id, locked.runs[item.run_id].owner, known[item.runner_id].owner
         )
     ]
 
 
-def _moved(move: Move, run: HeldRun, runner: Row[Any], former: Mapping[str, str]) -> Reported:
+def _moved(move: Move, run: LockedRun, runner: Row[Any], former: Mapping[str, str]) -> Reported:
     ends = run.status in TERMINAL and calls_back(run)
     # The session's next run, or, where the runner takes only so many at once, anybody's.
-    frees = run.status != RunStatus.RUNNING and (move.effect.continues or runner.capacity is not None)
+    frees = run.status != RunStatus.RUNNING and (move.change.continues or runner.capacity is not None)
     told = former.get(run.session_id)
-    return replace(_accepted(run, changed=True), calls_back=ends or move.effect.owed, frees=frees, told=told)
+    return replace(_accepted(run, changed=True), calls_back=ends or move.change.owed, frees=frees, told=told)
 
 
-def decide(run: HeldRun, report: Report, *, sends_tokens: bool) -> Decision:
+def decide(run: LockedRun, report: Report, *, sends_tokens: bool) -> Decision:
     """Decide what a report does to the locked run: a move, nothing (accepted), or a refusal."""
     status = RunStatus(run.status)
     undelivered = status is RunStatus.CLAIMED and run.delivered_at is None and report.claim_token is None
@@ -236,7 +236,7 @@ def _holds(runner_id: str | None, token: str | None, report: Report) -> bool:
     return runner_id == report.runner_id and report.claim_token in {None, token}
 
 
-def _former_end(run: HeldRun, report: Report) -> Decision:
+def _former_end(run: LockedRun, report: Report) -> Decision:
     """Answer one who is not the current owner: its claim may have ended with a report that sent the run back."""
     if run.last_ended_outcome is None or not _holds(run.last_ended_runner, run.last_ended_token, report):
         return StaleClaim(run.run_id, run.status)
@@ -246,7 +246,7 @@ def _former_end(run: HeldRun, report: Report) -> Decision:
     return _same_or_invalid(run, report, run.last_ended_outcome)
 
 
-def _repeated_end(run: HeldRun, report: Report) -> Decision:
+def _repeated_end(run: LockedRun, report: Report) -> Decision:
     """Answer the last owner of an ended run."""
     if run.ended_by_us:
         if report.outcome is Outcome.STARTED:
@@ -256,49 +256,49 @@ def _repeated_end(run: HeldRun, report: Report) -> Decision:
     return _same_or_invalid(run, report, reported)
 
 
-def _same_or_invalid(run: HeldRun, report: Report, ended: str) -> Decision:
+def _same_or_invalid(run: LockedRun, report: Report, ended: str) -> Decision:
     if report.outcome is Outcome.STARTED or report.outcome.value == ended:
         return _accepted(run)
     return InvalidTransition(run.run_id, run.status, report.outcome.value)
 
 
-def _accepted(run: HeldRun, *, changed: bool = False) -> Reported:
+def _accepted(run: LockedRun, *, changed: bool = False) -> Reported:
     # A repeat may follow a first time whose rings were lost.
     return Reported(run.run_id, run.session_id, run.status, changed, frees=run.status != RunStatus.RUNNING)
 
 
-def _move(run: HeldRun, report: Report) -> Move:
+def _move(run: LockedRun, report: Report) -> Move:
     """Return the reported move; an end report of a run whose start was never reported starts it too."""
-    effect = Effect(run.session_id, live=Live.CLEAR, sign=True)
+    change = SessionChange(run.session_id, live=ProcessChange.CLEAR, sign=True)
     to = RunStatus.RUNNING if report.outcome is Outcome.STARTED else _END[report.outcome]
     match report.outcome:
         case Outcome.COMPLETED:
-            effect.outcome = IDLE if report.session_status == IDLE else "finished"
+            change.outcome = IDLE if report.session_status == IDLE else "finished"
         case Outcome.FAILED | Outcome.STOPPED:
-            effect.outcome = report.outcome.value
+            change.outcome = report.outcome.value
         case Outcome.STARTED:
             pass
-    if report.outcome is Outcome.STARTED or effect.outcome == IDLE:
-        effect.live, effect.runner_id, effect.registration = Live.SET, run.runner_id, run.registration
+    if report.outcome is Outcome.STARTED or change.outcome == IDLE:
+        change.live, change.runner_id, change.registration = ProcessChange.SET, run.runner_id, run.registration
     starts = run.started_at is None
     if starts and run.type == RunType.RESUME:
-        effect.resumed, effect.parent_session_id = True, run.parent_session_id
+        change.resumed, change.parent_session_id = True, run.parent_session_id
     error = storable_error(report.error) if report.outcome is Outcome.FAILED else None
-    return Move(run, to, effect, error=error, starts=starts)
+    return Move(run, to, change, error=error, starts=starts)
 
 
-def _timed_out(run: HeldRun, report: Report, *, sends_tokens: bool) -> Move:
+def _timed_out(run: LockedRun, report: Report, *, sends_tokens: bool) -> Move:
     """Return what an end report means for a run that its own time limit stopped, whatever the report says."""
     outcome = report.outcome.value
     if attempts_left(run):
         not_for = None if sends_tokens else run.registration
-        effect = Effect(run.session_id, live=Live.CLEAR)
-        return Move(run, RunStatus.PENDING, effect, not_for=not_for, remember=outcome)
-    effect = Effect(run.session_id, "failed", live=Live.CLEAR)
-    return Move(run, RunStatus.FAILED, effect, error=timeout_reason(run), remember=outcome)
+        change = SessionChange(run.session_id, live=ProcessChange.CLEAR)
+        return Move(run, RunStatus.PENDING, change, not_for=not_for, remember=outcome)
+    change = SessionChange(run.session_id, "failed", live=ProcessChange.CLEAR)
+    return Move(run, RunStatus.FAILED, change, error=timeout_reason(run), remember=outcome)
 
 
-def closes_stop(stop: Row[Any] | None, run: HeldRun, report: Report) -> bool:
+def closes_stop(stop: Row[Any] | None, run: LockedRun, report: Report) -> bool:
     """Whether a report, accepted or not, answers the open stop of its session (ARCHITECTURE, Stops).
 
     A turn that ends with its process alive does not: the process is what is to be stopped, unless only the run was,
@@ -312,9 +312,9 @@ def closes_stop(stop: Row[Any] | None, run: HeldRun, report: Report) -> bool:
     return not lives_on or run.stop_cause == StopCause.TIMEOUT
 
 
-def _effect_of_closing(held: Held, run: HeldRun, report: Report) -> Effect:
+def _change_of_closing(locked: LockedRows, run: LockedRun, report: Report) -> SessionChange:
     """Return what a refused or repeated end report means for a session that was to be stopped: its process is gone."""
-    in_hand = any(other.status in IN_HAND for other in held.unfinished_of(run.session_id))
-    if not in_hand and held.sessions[run.session_id].runner_id == report.runner_id:
+    in_hand = any(other.status in IN_HAND for other in locked.unfinished_of(run.session_id))
+    if not in_hand and locked.sessions[run.session_id].runner_id == report.runner_id:
         return idle_stopped(run.session_id)
-    return Effect(run.session_id)
+    return SessionChange(run.session_id)

@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, Done, answered_for, record_acts
+from models.auth.audit import Act, AuditedAct, answered_for, record_acts
 from models.core.callers import Caller
 from models.core.errors import NotFound
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds
 from models.core.statuses import TERMINAL, RunStatus, StopCause
-from models.state.locks import Held, HeldRun, hold_runs, refresh_sessions
-from models.state.session_status import Effect
-from models.state.transitions import Move, move_runs, settle_and_tell
-from models.state.visibility import reach
+from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
+from models.state.session_status import SessionChange
+from models.state.transitions import Move, move_runs, update_status_and_tell
+from models.state.visibility import find_visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class StopPlan:
     answer: Stopped
     moves: list[Move] = field(default_factory=list)
     tell: OpenStop | None = None
-    settles: Effect | None = None
+    settles: SessionChange | None = None
 
 
 StopResult: TypeAlias = Stopped | NotFound
@@ -151,20 +151,20 @@ def stop_sessions(
 
     An admin's stop of what is another's is written down, unless it changes nothing (models.auth.audit).
     """
-    held = hold_runs(conn, session_ids={item.session_id for item in items})
-    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    locked = lock_runs(conn, session_ids={item.session_id for item in items})
+    locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[StopResult] = [NotFound("session", item.session_id) for item in items]
-    seen = [place for place, item in enumerate(items) if held.shows(item.session_id, item.caller)]
+    seen = [place for place, item in enumerate(items) if locked.shows(item.session_id, item.caller)]
 
     def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
-        return plan_session_stop(held, items[place].session_id, seconds)
+        return plan_session_stop(locked, items[place].session_id, seconds)
 
     places = [(place, items[place].session_id) for place in seen]
-    acts: list[Done] = []
-    for place, answer, is_new in _in_rounds(conn, held, places, plan, limits):
+    acts: list[AuditedAct] = []
+    for place, answer, is_new in _in_rounds(conn, locked, places, plan, limits):
         results[place] = answer
         if is_new:
-            session = held.sessions[items[place].session_id]
+            session = locked.sessions[items[place].session_id]
             acts += answered_for(items[place].caller, Act.SESSION_STOPPED, session.session_id, session.owner)
     record_acts(conn, acts)
     return results
@@ -175,20 +175,22 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
 
     An admin's stop of what is another's is written down, unless it changes nothing (models.auth.audit).
     """
-    held = hold_runs(conn, {item.run_id for item in items})
+    locked = lock_runs(conn, {item.run_id for item in items})
     results: list[StopResult] = [NotFound("run", item.run_id) for item in items]
-    found = [(place, held.runs[item.run_id].session_id) for place, item in enumerate(items) if item.run_id in held.runs]
-    held.reached = reach(conn, [(items[place].caller, session_id) for place, session_id in found])
-    seen = [(place, session_id) for place, session_id in found if held.shows(session_id, items[place].caller)]
+    found = [
+        (place, locked.runs[item.run_id].session_id) for place, item in enumerate(items) if item.run_id in locked.runs
+    ]
+    locked.visible = find_visible(conn, [(items[place].caller, session_id) for place, session_id in found])
+    seen = [(place, session_id) for place, session_id in found if locked.shows(session_id, items[place].caller)]
 
     def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
-        return plan_run_stop(held, held.runs[items[place].run_id], seconds)
+        return plan_run_stop(locked, locked.runs[items[place].run_id], seconds)
 
-    acts: list[Done] = []
-    for place, answer, is_new in _in_rounds(conn, held, seen, plan, limits):
+    acts: list[AuditedAct] = []
+    for place, answer, is_new in _in_rounds(conn, locked, seen, plan, limits):
         results[place] = answer
         if is_new:
-            owner = held.sessions[held.runs[items[place].run_id].session_id].owner
+            owner = locked.sessions[locked.runs[items[place].run_id].session_id].owner
             acts += answered_for(items[place].caller, Act.RUN_STOPPED, items[place].run_id, owner)
     record_acts(conn, acts)
     return results
@@ -196,38 +198,38 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
 
 def _in_rounds(
     conn: Connection,
-    held: Held,
+    locked: LockedRows,
     seen: Sequence[tuple[int, str]],
     plan: Callable[[int, Mapping[str, float]], StopPlan],
     limits: Limits,
 ) -> Iterator[tuple[int, Stopped, bool]]:
     """Carry out the plan of each place, those of one session one after another; whether it changed anything."""
-    seconds = _seconds_by_runner(conn, held, limits) if seen else {}
+    seconds = _seconds_by_runner(conn, locked, limits) if seen else {}
     for number, one_round in enumerate(in_rounds(session_id for _, session_id in seen)):
         if number:
-            refresh_sessions(conn, held, {seen[index][1] for index in one_round})
+            refresh_sessions(conn, locked, {seen[index][1] for index in one_round})
         plans = {seen[index][0]: plan(seen[index][0], seconds) for index in one_round}
         opened = open_stops(conn, [one.tell for one in plans.values() if one.tell is not None])
-        held.runs.update(move_runs(conn, [move for one in plans.values() for move in one.moves]))
-        settle_and_tell(conn, [one.settles for one in plans.values() if one.settles is not None])
+        locked.runs.update(move_runs(conn, [move for one in plans.values() for move in one.moves]))
+        update_status_and_tell(conn, [one.settles for one in plans.values() if one.settles is not None])
         for place, one in plans.items():
             parked_at = opened.get(one.answer.session_id)
             answer = replace(one.answer, parked_at=parked_at or frozenset(), ended=any(map(_ends, one.moves)))
             yield place, answer, bool(one.moves) or parked_at is not None
 
 
-def _seconds_by_runner(conn: Connection, held: Held, limits: Limits) -> Mapping[str, float]:
+def _seconds_by_runner(conn: Connection, locked: LockedRows, limits: Limits) -> Mapping[str, float]:
     """Return how long each runner that may be told takes at most."""
-    told = {run.runner_id for run in held.runs.values()} | {session.runner_id for session in held.sessions.values()}
+    told = {run.runner_id for run in locked.runs.values()} | {session.runner_id for session in locked.sessions.values()}
     rows = conn.execute(_TOLD_INTERVALS, {"runners": sorted(told - {None})})
     known = {row.runner_id: stop_seconds(row.told_interval, limits) for row in rows}
     return defaultdict(lambda: limits.stop_timeout, known)
 
 
-def plan_session_stop(held: Held, session_id: str, seconds: Mapping[str, float]) -> StopPlan:
+def plan_session_stop(locked: LockedRows, session_id: str, seconds: Mapping[str, float]) -> StopPlan:
     """Decide what a stop of a whole session does; ``seconds`` says how long each runner may take."""
-    session = held.sessions[session_id]
-    unfinished = held.unfinished_of(session_id)
+    session = locked.sessions[session_id]
+    unfinished = locked.unfinished_of(session_id)
     waiting = [run for run in unfinished if _undelivered(run)]
     active = next((run for run in unfinished if not _undelivered(run)), None)
     moves = [cancelled(run) for run in waiting]
@@ -245,37 +247,37 @@ def plan_session_stop(held: Held, session_id: str, seconds: Mapping[str, float])
     return StopPlan(Stopped(session_id, None, session.status, f"Session already {session.status}"))
 
 
-def plan_run_stop(held: Held, run: HeldRun, seconds: Mapping[str, float]) -> StopPlan:
+def plan_run_stop(locked: LockedRows, run: LockedRun, seconds: Mapping[str, float]) -> StopPlan:
     """Decide what a stop of one run does."""
     if run.status in TERMINAL:
         return StopPlan(Stopped(run.session_id, run.run_id, run.status, f"Run already {run.status}"))
     if _undelivered(run):
         return StopPlan(Stopped(run.session_id, run.run_id, "stopped"), [cancelled(run)])
-    return plan_session_stop(held, run.session_id, seconds)
+    return plan_session_stop(locked, run.session_id, seconds)
 
 
 def _plan(answer: Stopped, moves: list[Move], tell: OpenStop) -> StopPlan:
-    return StopPlan(answer, moves, tell, None if moves else Effect(answer.session_id))
+    return StopPlan(answer, moves, tell, None if moves else SessionChange(answer.session_id))
 
 
 def _ends(move: Move) -> bool:
     return move.to is RunStatus.STOPPED
 
 
-def _undelivered(run: HeldRun) -> bool:
+def _undelivered(run: LockedRun) -> bool:
     return run.status == RunStatus.PENDING or (run.status == RunStatus.CLAIMED and run.delivered_at is None)
 
 
-def cancelled(run: HeldRun) -> Move:
+def cancelled(run: LockedRun) -> Move:
     """Return the move of a run that no process was started for."""
-    return Move(run, RunStatus.STOPPED, Effect(run.session_id, "stopped", unless_live=True), by_us=True)
+    return Move(run, RunStatus.STOPPED, SessionChange(run.session_id, "stopped", unless_live=True), by_us=True)
 
 
-def _told_to_stop(run: HeldRun, seconds: float) -> list[Move]:
+def _told_to_stop(run: LockedRun, seconds: float) -> list[Move]:
     """Return the move of a run that a process may be at; one that its time limit stops is not to come back."""
     if run.status == RunStatus.STOPPING:
         if run.stop_cause == StopCause.STOP:
             return []
-        return [Move(run, RunStatus.STOPPING, Effect(run.session_id), stop_cause=StopCause.STOP.value)]
-    effect = Effect(run.session_id)
-    return [Move(run, RunStatus.STOPPING, effect, stop_cause=StopCause.STOP.value, stop_seconds=seconds)]
+        return [Move(run, RunStatus.STOPPING, SessionChange(run.session_id), stop_cause=StopCause.STOP.value)]
+    change = SessionChange(run.session_id)
+    return [Move(run, RunStatus.STOPPING, change, stop_cause=StopCause.STOP.value, stop_seconds=seconds)]

@@ -26,9 +26,9 @@ from models.core.statuses import RunType
 from models.runs import submit_rows
 from models.runs.parents import ancestors, heights
 from models.state.events_outbox import EventRow, encode, record_events, session_updated
-from models.state.session_status import Effect, settle_sessions
+from models.state.session_status import SessionChange, update_session_status
 from models.state.sessions import Session
-from models.state.visibility import Reached, reach, sees
+from models.state.visibility import Visible, can_view, find_visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +92,16 @@ class Submitted:
 
 @dataclass(slots=True)
 class Seen:
-    """The locked rows on which submissions are decided: ``held`` are resumed sessions and parents, by id.
+    """The locked rows on which submissions are decided: ``locked`` are resumed sessions and parents, by id.
 
     ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
     """
 
     born: dict[str, Session]
-    held: dict[str, Row[Any]]
+    locked: dict[str, Row[Any]]
     ancestors: dict[str, set[str]]
     heights: dict[str, int]
-    reached: Reached
+    visible: Visible
     max_depth: int
 
 
@@ -185,12 +185,12 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str,
     starts = [item for item in fresh if item.type is RunType.START]
     # New sessions come before the locks: of two transactions that insert the same one the second waits with no lock.
     born = submit_rows.begin_sessions(conn, starts)
-    held = submit_rows.hold_sessions(conn, [one.own_session for one in fresh if one.type is RunType.RESUME], parents)
+    locked = submit_rows.lock_sessions(conn, [one.own_session for one in fresh if one.type is RunType.RESUME], parents)
     repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in born])
-    above = ancestors(conn, [p for p in parents if p in held])
-    moved = [item.own_session for item in fresh if _moves(item, held.get(item.own_session))]
+    above = ancestors(conn, [p for p in parents if p in locked])
+    moved = [item.own_session for item in fresh if _moves(item, locked.get(item.own_session))]
     named = [(item.caller, one) for item in fresh for one in (item.own_session, item.parent_session_id or "")]
-    seen = Seen(born, held, above, heights(conn, moved, max_depth), reach(conn, named), max_depth)
+    seen = Seen(born, locked, above, heights(conn, moved, max_depth), find_visible(conn, named), max_depth)
     plans: list[Plan] = []
     for item in fresh:
         if item.run_id in repeated:
@@ -244,13 +244,13 @@ def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun], results: d
 
 def _plan(item: NewRun, seen: Seen) -> Plan | CoordinatorError:
     """Decide one submission on the locked rows of its session and parent."""
-    parent = None if item.parent_session_id is None else seen.held.get(item.parent_session_id)
+    parent = None if item.parent_session_id is None else seen.locked.get(item.parent_session_id)
     if item.type is RunType.START:
         if item.own_session not in seen.born:
             return SessionExists(item.own_session)
         return _refused_parent(item, None, parent, seen) or _start(item, parent, seen)
-    session = seen.held.get(item.own_session)
-    if session is None or not sees(item.caller, item.own_session, session.owner, seen.reached):
+    session = seen.locked.get(item.own_session)
+    if session is None or not can_view(item.caller, item.own_session, session.owner, seen.visible):
         return NotFound("session", item.own_session)
     return _refused_parent(item, session, parent, seen) or _resume(item, session, parent)
 
@@ -269,7 +269,7 @@ def _refused_parent(
     start = item.type is RunType.START
     if (
         parent is None
-        or not sees(item.caller, item.parent_session_id, parent.owner, seen.reached)
+        or not can_view(item.caller, item.parent_session_id, parent.owner, seen.visible)
         or (start and item.parent_session_id == item.own_session)
     ):
         return NotFound("parent session", item.parent_session_id)
@@ -335,7 +335,7 @@ def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], bo
         for plan in written
         if plan.item.own_session in born
     ]
-    told = settle_sessions(conn, [Effect(plan.item.own_session) for plan in resumed])
+    told = update_session_status(conn, [SessionChange(plan.item.own_session) for plan in resumed])
     rows += [session_updated(session) for session in told]
     rows += [_run_created(plan) for plan in written]
     record_events(conn, rows)

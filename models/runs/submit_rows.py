@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, text
 
 from models.core.ids import uuid7
-from models.state.locks import HOLD_SESSIONS, READ_SESSIONS
+from models.state.locks import LOCK_SESSIONS, READ_SESSIONS
 from models.state.sessions import Session, as_session
 
 if TYPE_CHECKING:
@@ -155,12 +155,12 @@ def look_at_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str
     return _by_id(conn.execute(READ_SESSIONS, {"sessions": sorted(set(session_ids))}))
 
 
-def hold_sessions(conn: Connection, resumed: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
+def lock_sessions(conn: Connection, resumed: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
     """Lock the sessions, those resumed and parents together, in id order."""
     wanted = sorted({*resumed, *parents})
     if not wanted:
         return {}
-    return _by_id(conn.execute(HOLD_SESSIONS, {"sessions": wanted}))
+    return _by_id(conn.execute(LOCK_SESSIONS, {"sessions": wanted}))
 
 
 def known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:

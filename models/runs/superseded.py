@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from models.core.limits import Limits
-from models.state.locks import Held
+from models.state.locks import LockedRows
 from models.state.transitions import Move
 
 # A runner that is gone has no process to end. A stop that is open for that process already goes on as this one.
@@ -45,13 +45,13 @@ DROP_SUPERSEDED = text("""
 """)
 
 
-def end_former_processes(conn: Connection, held: Held, moves: Sequence[Move], limits: Limits) -> dict[str, str]:
+def end_former_processes(conn: Connection, locked: LockedRows, moves: Sequence[Move], limits: Limits) -> dict[str, str]:
     """Have the former process of each session ended of which another runner reports; the sessions are locked.
 
     Returns the runners that are to be told, by session. The reporting runner keeps the process that it may have been
     told to end before.
     """
-    former = [(move.run, held.sessions[move.run.session_id]) for move in moves]
+    former = [(move.run, locked.sessions[move.run.session_id]) for move in moves]
     former = [(run, row) for run, row in former if row.runner_id is not None and row.registration != run.registration]
     if not former:
         return {}

@@ -19,11 +19,11 @@ from models.runs.report import is_reporter, reporters
 from models.runs.stop import close_stops
 from models.runs.superseded import end_superseded
 from models.state.events_outbox import record_events, session_updated
-from models.state.locks import Held, HeldRun, hold_runs, hold_sessions, refresh_sessions
-from models.state.session_status import Effect, Live, settle_sessions
+from models.state.locks import LockedRows, LockedRun, lock_runs, lock_sessions, refresh_sessions
+from models.state.session_status import ProcessChange, SessionChange, update_session_status
 from models.state.sessions import Session, read_sessions
-from models.state.transitions import settle_and_tell
-from models.state.visibility import ever_held, in_reach, reach
+from models.state.transitions import update_status_and_tell
+from models.state.visibility import ever_held, find_visible, is_visible
 
 PATCHABLE = ("project_dir", "agent_name", "last_resumed_at", "executor_session_id", "executor_profile", "hostname")
 
@@ -100,24 +100,24 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
 
     Results: the session as it then is, NotFound, or StaleClaim when that run is with another host or profile.
     """
-    held = hold_runs(conn, session_ids={item.session_id for item in items})
-    in_hand = [run.runner_id for run in held.runs.values() if run.status in IN_HAND]
+    locked = lock_runs(conn, session_ids={item.session_id for item in items})
+    in_hand = [run.runner_id for run in locked.runs.values() if run.status in IN_HAND]
     places = {row.runner_id: row for row in conn.execute(_WHERE_RUNNERS_ARE, {"runners": in_hand})} if in_hand else {}
-    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
     seen: list[int] = []
     for ordinal, item in enumerate(items):
-        if not held.shows(item.session_id, item.caller):
+        if not locked.shows(item.session_id, item.caller):
             continue
-        run = bound_run(held, item.session_id)
+        run = bound_run(locked, item.session_id)
         if run is not None and is_elsewhere(item, places.get(run.runner_id)):
             results[ordinal] = StaleClaim(run.run_id, run.status)
         else:
             seen.append(ordinal)
     for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
         binds = [items[seen[index]] for index in one_round]
-        _write(conn, [(item.session_id, _affinity(item), bound_run(held, item.session_id)) for item in binds])
-        told = settle_sessions(conn, [Effect(item.session_id, told=True) for item in binds])
+        _write(conn, [(item.session_id, _affinity(item), bound_run(locked, item.session_id)) for item in binds])
+        told = update_session_status(conn, [SessionChange(item.session_id, told=True) for item in binds])
         found = {session.session_id: session for session in told}
         _tell(conn, binds, found)
         for index in one_round:
@@ -125,9 +125,9 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     return results
 
 
-def bound_run(held: Held, session_id: str) -> HeldRun | None:
+def bound_run(locked: LockedRows, session_id: str) -> LockedRun | None:
     """Return the run that a process of the session may be at: running, or claimed and delivered."""
-    for run in held.unfinished_of(session_id):
+    for run in locked.unfinished_of(session_id):
         if run.status == RunStatus.RUNNING or (run.status == RunStatus.CLAIMED and run.delivered_at is not None):
             return run
     return None
@@ -154,7 +154,7 @@ def _affinity(item: Bind) -> dict[str, Any]:
     return {name: None if value is None else storable(value) for name, value in affinity.items()}
 
 
-def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], HeldRun | None]]) -> None:
+def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], LockedRun | None]]) -> None:
     columns = {name: [values.get(name) for _, values, _ in changes] for name in PATCHABLE}
     tokens = [None if run is None else run.claim_token for _, _, run in changes]
     sessions = [session_id for session_id, _, _ in changes]
@@ -163,12 +163,12 @@ def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], Hel
 
 def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]:
     """Change metadata of each session. Results: the session as it then is, NotFound, or Unstorable for a bad time."""
-    held = hold_sessions(conn, {item.session_id for item in items})
-    held.reached = reach(conn, [(item.caller, item.session_id) for item in items])
+    locked = lock_sessions(conn, {item.session_id for item in items})
+    locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
     wanted: dict[int, dict[str, Any]] = {}
     for ordinal, item in enumerate(items):
-        if held.shows(item.session_id, item.caller):
+        if locked.shows(item.session_id, item.caller):
             values = patch_values(item.values)
             if isinstance(values, Unstorable):
                 results[ordinal] = values
@@ -217,33 +217,37 @@ def report_session_statuses(
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
     concerned = {item.session_id for item in items if is_reporter(known, item.runner_id, item.subject)}
-    held = hold_runs(conn, session_ids=concerned)
+    locked = lock_runs(conn, session_ids=concerned)
     shown = ever_held(conn, [(item.caller, item.session_id) for item in items])
     results: list[bool | CoordinatorError] = [NotFound("session", item.session_id) for item in items]
     seen: list[int] = []
     for ordinal, item in enumerate(items):
         if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
-        elif item.session_id in held.sessions and in_reach(item.caller, item.session_id, shown):
+        elif item.session_id in locked.sessions and is_visible(item.caller, item.session_id, shown):
             seen.append(ordinal)
     for number, one_round in enumerate(in_rounds(items[ordinal].session_id for ordinal in seen)):
         ordinals = [seen[index] for index in one_round]
         if number:
-            refresh_sessions(conn, held, {items[ordinal].session_id for ordinal in ordinals})
+            refresh_sessions(conn, locked, {items[ordinal].session_id for ordinal in ordinals})
         end_superseded(conn, [(items[ordinal].runner_id, items[ordinal].session_id) for ordinal in ordinals])
-        ending = [items[ordinal] for ordinal in ordinals if ends_process(held, items[ordinal])]
+        ending = [items[ordinal] for ordinal in ordinals if ends_process(locked, items[ordinal])]
         close_stops(conn, [item.session_id for item in ending])
-        settle_and_tell(conn, [Effect(item.session_id, item.status, live=Live.CLEAR) for item in ending])
-        owners = [(item, held.sessions[item.session_id].owner, known[item.runner_id].owner) for item in ending]
-        acts = [reported_for(one.caller, Act.SESSION_ENDED, one.session_id, *whose) for one, *whose in owners]
+        update_status_and_tell(
+            conn, [SessionChange(item.session_id, item.status, live=ProcessChange.CLEAR) for item in ending]
+        )
+        owners = [(item, locked.sessions[item.session_id].owner, known[item.runner_id].owner) for item in ending]
+        acts = [
+            reported_for(one.caller, Act.SESSION_ENDED, one.session_id, *owner_filter) for one, *owner_filter in owners
+        ]
         record_acts(conn, [act for some in acts for act in some])
         for ordinal in ordinals:
             results[ordinal] = items[ordinal] in ending
     return results
 
 
-def ends_process(held: Held, item: ReportSessionStatus) -> bool:
+def ends_process(locked: LockedRows, item: ReportSessionStatus) -> bool:
     """Whether the report is about the session's live process, between its turns."""
-    if held.sessions[item.session_id].runner_id != item.runner_id:
+    if locked.sessions[item.session_id].runner_id != item.runner_id:
         return False
-    return not any(run.status in IN_HAND for run in held.unfinished_of(item.session_id))
+    return not any(run.status in IN_HAND for run in locked.unfinished_of(item.session_id))

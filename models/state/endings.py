@@ -6,8 +6,8 @@ Each takes a locked row and returns the move for ``move_runs``; nothing here rea
 from typing import assert_never
 
 from models.core.statuses import RunStatus, StopCause
-from models.state.locks import HeldRun
-from models.state.session_status import Effect, Live
+from models.state.locks import LockedRun
+from models.state.session_status import ProcessChange, SessionChange
 from models.state.transitions import Move
 
 MOST_FRUITLESS_CLAIMS = 10
@@ -21,17 +21,17 @@ def lost_reason(seconds: float) -> str:
     return f"Runner lost: no sign of life for {round(seconds)} s"
 
 
-def timeout_reason(run: HeldRun) -> str:
+def timeout_reason(run: LockedRun) -> str:
     """Return why a run fails that outlived its own time limit."""
     return f"Run timed out after {run.run_timeout_seconds} s"
 
 
-def attempts_left(run: HeldRun) -> bool:
+def attempts_left(run: LockedRun) -> bool:
     """Whether a lost runner or a run timeout sends the run back to pending rather than failing it."""
     return bool(run.attempt < run.max_attempts)
 
 
-def release(run: HeldRun, *, sends_tokens: bool, gone: bool = False) -> Move:
+def release(run: LockedRun, *, sends_tokens: bool, gone: bool = False) -> Move:
     """Decide what becomes of a claim that comes to nothing (PROTOCOL, Statuses: claimed → pending, failed).
 
     A delivered one of a runner that never sent a token bars its registration from the run, so that a report without a
@@ -39,19 +39,19 @@ def release(run: HeldRun, *, sends_tokens: bool, gone: bool = False) -> Move:
     session's live process with it.
     """
     delivered = run.delivered_at is not None
-    effect = Effect(run.session_id)
+    change = SessionChange(run.session_id)
     if gone:
         # only its own: the session's process may be another runner's, idle since the turn before
-        effect.live, effect.registration = Live.CLEAR, run.registration
+        change.live, change.registration = ProcessChange.CLEAR, run.registration
     if delivered and run.fruitless_claims + 1 >= MOST_FRUITLESS_CLAIMS:
-        effect.outcome, effect.unless_live = "failed", not gone
-        return Move(run, RunStatus.FAILED, effect, error=NEVER_STARTED, by_us=True, fruitless=True)
+        change.outcome, change.unless_live = "failed", not gone
+        return Move(run, RunStatus.FAILED, change, error=NEVER_STARTED, by_us=True, fruitless=True)
     received = delivered and run.unheld_beats < NOT_RECEIVED_BEATS
     not_for = run.registration if received and not sends_tokens else None
-    return Move(run, RunStatus.PENDING, effect, not_for=not_for, fruitless=delivered)
+    return Move(run, RunStatus.PENDING, change, not_for=not_for, fruitless=delivered)
 
 
-def lose(run: HeldRun, *, reason: str, sends_tokens: bool) -> Move:
+def lose(run: LockedRun, *, reason: str, sends_tokens: bool) -> Move:
     """Decide what becomes of a run in hand whose runner is lost, has left, or does not hold it any more.
 
     ``reason`` is the error of a running run without attempts left. Raises ValueError for a run nobody holds.
@@ -70,44 +70,52 @@ def lose(run: HeldRun, *, reason: str, sends_tokens: bool) -> Move:
             assert_never(status)
 
 
-def time_out(run: HeldRun, *, stop_seconds: float) -> Move:
+def time_out(run: LockedRun, *, stop_seconds: float) -> Move:
     """Decide for a running run past its own limit: it is told to stop first, and goes on from there."""
     return Move(
         run,
         RunStatus.STOPPING,
-        Effect(run.session_id),
+        SessionChange(run.session_id),
         stop_cause=StopCause.TIMEOUT.value,
         stop_seconds=stop_seconds,
     )
 
 
-def give_up_stop(run: HeldRun, *, sends_tokens: bool) -> Move:
+def give_up_stop(run: LockedRun, *, sends_tokens: bool) -> Move:
     """Decide for a stopping run whose runner did not report an end in time, or cannot any more."""
     if run.stop_cause == StopCause.TIMEOUT:
         return _again_or_failed(run, timeout_reason(run), sends_tokens=sends_tokens)
-    return Move(run, RunStatus.STOPPED, Effect(run.session_id, "stopped", live=Live.CLEAR), by_us=True)
+    return Move(run, RunStatus.STOPPED, SessionChange(run.session_id, "stopped", live=ProcessChange.CLEAR), by_us=True)
 
 
-def unmatched(run: HeldRun, *, error: str) -> Move:
+def unmatched(run: LockedRun, *, error: str) -> Move:
     """Decide for a pending run that no live runner satisfied in time; a session with a live process goes back to idle.
 
     ``error`` names what no runner offers (``models.expiry.no_match``).
     """
-    return Move(run, RunStatus.FAILED, Effect(run.session_id, "failed", unless_live=True), error=error, by_us=True)
+    return Move(
+        run, RunStatus.FAILED, SessionChange(run.session_id, "failed", unless_live=True), error=error, by_us=True
+    )
 
 
-def idle_lost(session_id: str) -> Effect:
+def idle_lost(session_id: str) -> SessionChange:
     """Decide for a session whose live process is gone with its runner."""
-    return Effect(session_id, "finished", live=Live.CLEAR)
+    return SessionChange(session_id, "finished", live=ProcessChange.CLEAR)
 
 
-def idle_stopped(session_id: str) -> Effect:
+def idle_stopped(session_id: str) -> SessionChange:
     """Decide for a session whose live process was told to stop and did not answer in time."""
-    return Effect(session_id, "stopped", live=Live.CLEAR)
+    return SessionChange(session_id, "stopped", live=ProcessChange.CLEAR)
 
 
-def _again_or_failed(run: HeldRun, reason: str, *, sends_tokens: bool) -> Move:
+def _again_or_failed(run: LockedRun, reason: str, *, sends_tokens: bool) -> Move:
     if attempts_left(run):
         not_for = None if sends_tokens else run.registration
-        return Move(run, RunStatus.PENDING, Effect(run.session_id, live=Live.CLEAR), not_for=not_for)
-    return Move(run, RunStatus.FAILED, Effect(run.session_id, "failed", live=Live.CLEAR), error=reason, by_us=True)
+        return Move(run, RunStatus.PENDING, SessionChange(run.session_id, live=ProcessChange.CLEAR), not_for=not_for)
+    return Move(
+        run,
+        RunStatus.FAILED,
+        SessionChange(run.session_id, "failed", live=ProcessChange.CLEAR),
+        error=reason,
+        by_us=True,
+    )

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from models.core.ids import uuid7
-from models.state.locks import HeldRun
+from models.state.locks import LockedRun
 from models.state.runs import Run, iso
 from models.state.sessions import Session, session_json
 
@@ -82,7 +82,7 @@ EVENT_FIELDS = (
 )
 
 
-def run_updated(run: HeldRun | Run) -> EventRow:
+def run_updated(run: LockedRun | Run) -> EventRow:
     """Return the feed row that tells where a run stands now."""
     shown = {
         "run_id": run.run_id,
@@ -100,7 +100,7 @@ def session_updated(session: Session, kind: str = "session_updated") -> EventRow
     return EventRow(kind, session.session_id, encode({"session": session_json(session)}), session.owner)
 
 
-def session_event(run: HeldRun, event_type: str, moment: datetime, **values: object) -> EventRow:
+def session_event(run: LockedRun, event_type: str, moment: datetime, **values: object) -> EventRow:
     """Return a row of the session's own timeline that we write for a run; ``moment`` is the database's."""
     shown: dict[str, object] = dict.fromkeys(EVENT_FIELDS)
     shown |= {"event_type": event_type, "session_id": run.session_id, "timestamp": iso(moment)}

@@ -11,9 +11,9 @@ from models.core.callers import Caller
 from models.core.statuses import UNFINISHED
 from models.schema.column_types import any_of
 from models.schema.tables import runs, sessions
-from models.state.visibility import Reached, sees
+from models.state.visibility import Visible, can_view
 
-HELD_COLUMNS = tuple(
+LOCKED_COLUMNS = tuple(
     runs.c[name]
     for name in [
         "run_id",
@@ -56,26 +56,26 @@ HELD_COLUMNS = tuple(
 )
 
 
-HeldRun: TypeAlias = Row[Any]
+LockedRun: TypeAlias = Row[Any]
 
 
 @dataclass(slots=True)
-class Held:
+class LockedRows:
     """Locked runs and sessions, by id. The runs are all unfinished ones of the sessions, and those asked for.
 
-    ``reached``: what ``models.state.visibility.reach`` found for the runners among the callers.
+    ``visible``: what ``models.state.visibility.find_visible`` found for the runners among the callers.
     """
 
-    runs: dict[str, HeldRun] = field(default_factory=dict)
+    runs: dict[str, LockedRun] = field(default_factory=dict)
     sessions: dict[str, Row[Any]] = field(default_factory=dict)
-    reached: Reached = ()
+    visible: Visible = ()
 
     def shows(self, session_id: str, caller: Caller) -> bool:
         """Whether the session is there and the caller may know of it."""
         session = self.sessions.get(session_id)
-        return session is not None and sees(caller, session_id, session.owner, self.reached)
+        return session is not None and can_view(caller, session_id, session.owner, self.visible)
 
-    def unfinished_of(self, session_id: str) -> list[HeldRun]:
+    def unfinished_of(self, session_id: str) -> list[LockedRun]:
         """Return the session's unfinished runs in submission order."""
         rows = [run for run in self.runs.values() if run.session_id == session_id and run.status in UNFINISHED]
         return sorted(rows, key=lambda run: int(run.session_seq))
@@ -93,15 +93,18 @@ CONCERNED = text("""runs.run_id = ANY(CAST(:run_ids AS text[]) || ARRAY(
 _NEXT_RUN = select(sessions.c.next_run).where(sessions.c.session_id == runs.c.session_id).scalar_subquery()
 
 
-_HOLD_RUNS: Select[Any] = (
-    select(*HELD_COLUMNS, _NEXT_RUN.label("next_run")).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs)
+_LOCK_RUNS: Select[Any] = (
+    select(*LOCKED_COLUMNS, _NEXT_RUN.label("next_run"))
+    .where(CONCERNED)
+    .order_by(runs.c.run_id)
+    .with_for_update(of=runs)
 )
 
 
 READ_SESSIONS = select(sessions).where(sessions.c.session_id == any_of("sessions"))
 
 
-HOLD_SESSIONS = READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
+LOCK_SESSIONS = READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
 
 
 _UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')")
@@ -110,62 +113,64 @@ _UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')
 _UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id == any_of("sessions"), _UNFINISHED)
 
 
-_HOLD_MORE_RUNS: Select[Any] = (
-    select(*HELD_COLUMNS).where(runs.c.run_id == any_of("run_ids")).with_for_update(of=runs, skip_locked=True)
+_LOCK_MORE_RUNS: Select[Any] = (
+    select(*LOCKED_COLUMNS).where(runs.c.run_id == any_of("run_ids")).with_for_update(of=runs, skip_locked=True)
 )
 
 
-_HOLD_MORE_SESSIONS = READ_SESSIONS.with_for_update(skip_locked=True)
+_LOCK_MORE_SESSIONS = READ_SESSIONS.with_for_update(skip_locked=True)
 
 
-def hold_runs(
+def lock_runs(
     conn: Connection,
     run_ids: Collection[str] = (),
     session_ids: Collection[str] = (),
     *,
     more_sessions: Collection[str] = (),
-) -> Held:
+) -> LockedRows:
     """Lock the runs, all unfinished runs of their sessions and of ``session_ids``, then the sessions, in id order.
 
     ``more_sessions`` are locked with the sessions, without their runs. A run that was submitted between the two locks
     is locked too when nobody else holds it; else the transaction has to start over, which is said as a serialisation
     failure.
     """
-    rows = conn.execute(_HOLD_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
+    rows = conn.execute(_LOCK_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
     expected = {row.session_id: row.next_run for row in rows}
-    held = Held(runs={row.run_id: row for row in rows})
+    locked = LockedRows(runs={row.run_id: row for row in rows})
     wanted_sessions = sorted({*expected, *session_ids, *more_sessions})
-    locked = conn.execute(HOLD_SESSIONS, {"sessions": wanted_sessions})
-    held.sessions = {row.session_id: row for row in locked}
+    session_rows = conn.execute(LOCK_SESSIONS, {"sessions": wanted_sessions})
+    locked.sessions = {row.session_id: row for row in session_rows}
     mattering = expected.keys() | set(session_ids)
-    newer = [one for one in mattering & held.sessions.keys() if held.sessions[one].next_run != expected.get(one, 1)]
+    newer = [one for one in mattering & locked.sessions.keys() if locked.sessions[one].next_run != expected.get(one, 1)]
     if newer:
         unfinished = conn.execute(_UNFINISHED_NOW, {"sessions": newer}).scalars()
-        hold_more(conn, held, set(unfinished) - held.runs.keys())
-    return held
+        try_lock_more(conn, locked, set(unfinished) - locked.runs.keys())
+    return locked
 
 
-def hold_more(conn: Connection, held: Held, run_ids: Collection[str], session_ids: Collection[str] = ()) -> None:
+def try_lock_more(
+    conn: Connection, locked: LockedRows, run_ids: Collection[str], session_ids: Collection[str] = ()
+) -> None:
     """Lock rows that came meanwhile, out of order and hence only those that nobody else holds.
 
     If somebody does, the transaction has to start over, which is said as a serialisation failure.
     """
-    rows = conn.execute(_HOLD_MORE_RUNS, {"run_ids": list(run_ids)}).all() if run_ids else []
-    more = conn.execute(_HOLD_MORE_SESSIONS, {"sessions": list(session_ids)}).all() if session_ids else []
+    rows = conn.execute(_LOCK_MORE_RUNS, {"run_ids": list(run_ids)}).all() if run_ids else []
+    more = conn.execute(_LOCK_MORE_SESSIONS, {"sessions": list(session_ids)}).all() if session_ids else []
     if len(rows) < len(set(run_ids)) or len(more) < len(set(session_ids)):
         msg = "what came meanwhile is held by another transaction"
         raise SerializationFailure(msg)
-    held.runs.update({row.run_id: row for row in rows})
-    held.sessions.update({row.session_id: row for row in more})
+    locked.runs.update({row.run_id: row for row in rows})
+    locked.sessions.update({row.session_id: row for row in more})
 
 
-def hold_sessions(conn: Connection, session_ids: Collection[str]) -> Held:
+def lock_sessions(conn: Connection, session_ids: Collection[str]) -> LockedRows:
     """Lock sessions alone, in id order: for changes that concern none of their runs."""
-    rows = conn.execute(HOLD_SESSIONS, {"sessions": list(session_ids)})
-    return Held(sessions={row.session_id: row for row in rows})
+    rows = conn.execute(LOCK_SESSIONS, {"sessions": list(session_ids)})
+    return LockedRows(sessions={row.session_id: row for row in rows})
 
 
-def refresh_sessions(conn: Connection, held: Held, session_ids: Collection[str]) -> None:
+def refresh_sessions(conn: Connection, locked: LockedRows, session_ids: Collection[str]) -> None:
     """Read locked sessions again after a round has changed them."""
     rows = conn.execute(READ_SESSIONS, {"sessions": list(session_ids)})
-    held.sessions.update({row.session_id: row for row in rows})
+    locked.sessions.update({row.session_id: row for row in rows})

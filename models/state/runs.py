@@ -13,7 +13,7 @@ from models.core.errors import NotFound
 from models.core.statuses import TERMINAL
 from models.schema.column_types import JsonText, any_of
 from models.schema.tables import runs
-from models.state.visibility import reach, sees
+from models.state.visibility import can_view, find_visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ def read_runs(conn: Connection, run_ids: Sequence[str]) -> dict[str, Run]:
 def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
     """Return one run; another owner's is not found (PROTOCOL, Submission)."""
     found = read_runs(conn, [run_id]).get(run_id)
-    if found is None or not sees(caller, found.session_id, found.owner, reach(conn, [(caller, found.session_id)])):
+    if found is None or not can_view(
+        caller, found.session_id, found.owner, find_visible(conn, [(caller, found.session_id)])
+    ):
         return NotFound("run", run_id)
     return found
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from models.state.sessions import Session, as_session
 
 
-class Live(StrEnum):
+class ProcessChange(StrEnum):
     """What happens to the session's live process."""
 
     KEEP = "keep"
@@ -18,7 +18,7 @@ class Live(StrEnum):
 
 
 @dataclass(slots=True)
-class Effect:
+class SessionChange:
     """What a change of a run, a bind or a stop means for its session.
 
     ``outcome`` (idle, finished, failed, stopped) is what the session shows once nothing unfinished is left.
@@ -32,7 +32,7 @@ class Effect:
     session_id: str
     outcome: str | None = None
     unless_live: bool = False
-    live: Live = Live.KEEP
+    live: ProcessChange = ProcessChange.KEEP
     runner_id: str | None = None
     registration: int | None = None
     resumed: bool = False
@@ -45,7 +45,7 @@ class Effect:
 
 # seen: the session with the effect applied and what of it is unfinished; readied: its first unfinished run, if it may
 # be claimed now; the status follows from both. The caller holds the locks of the sessions and their unfinished runs.
-_SETTLE = text("""
+_UPDATE_STATUS = text("""
     WITH effect AS (
         SELECT e.* FROM unnest(
             CAST(:sessions AS text[]), CAST(:outcomes AS text[]), CAST(:unless_live AS boolean[]),
@@ -110,36 +110,36 @@ _SETTLE = text("""
 """)
 
 
-def settle_sessions(conn: Connection, effects: Iterable[Effect]) -> list[Session]:
+def update_session_status(conn: Connection, changes: Iterable[SessionChange]) -> list[Session]:
     """Apply the effects, one per session, recompute each status, and make the next run ready.
 
     The caller holds the sessions and all their unfinished runs locked. Returns the sessions that ``session_updated``
     is to be told of: those whose status changed and those marked ``told``, in the order of the effects.
     """
-    listed = list(effects)
+    listed = list(changes)
     if not listed:
         return []
     rows = conn.execute(
-        _SETTLE,
+        _UPDATE_STATUS,
         {
-            "sessions": [effect.session_id for effect in listed],
-            "outcomes": [effect.outcome for effect in listed],
-            "unless_live": [effect.unless_live for effect in listed],
-            "lives": [effect.live.value for effect in listed],
-            "runners": [effect.runner_id for effect in listed],
-            "registrations": [effect.registration for effect in listed],
-            "resumed": [effect.resumed for effect in listed],
-            "parents": [effect.parent_session_id for effect in listed],
-            "signs": [effect.sign for effect in listed],
+            "sessions": [change.session_id for change in listed],
+            "outcomes": [change.outcome for change in listed],
+            "unless_live": [change.unless_live for change in listed],
+            "lives": [change.live.value for change in listed],
+            "runners": [change.runner_id for change in listed],
+            "registrations": [change.registration for change in listed],
+            "resumed": [change.resumed for change in listed],
+            "parents": [change.parent_session_id for change in listed],
+            "signs": [change.sign for change in listed],
         },
     )
     settled = {row.session_id: row for row in rows}
-    for effect in listed:
-        if effect.session_id in settled:
-            effect.owed = settled[effect.session_id].owed
-            effect.continues = settled[effect.session_id].continues
+    for change in listed:
+        if change.session_id in settled:
+            change.owed = settled[change.session_id].owed
+            change.continues = settled[change.session_id].continues
     return [
-        as_session(settled[effect.session_id])
-        for effect in listed
-        if effect.session_id in settled and (effect.told or settled[effect.session_id].changed)
+        as_session(settled[change.session_id])
+        for change in listed
+        if change.session_id in settled and (change.told or settled[change.session_id].changed)
     ]

@@ -12,7 +12,7 @@ from models.core.errors import NotFound
 from models.schema.column_types import any_of
 from models.schema.tables import sessions
 from models.state.runs import iso
-from models.state.visibility import reach, sees
+from models.state.visibility import can_view, find_visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,6 @@ def read_sessions(conn: Connection, session_ids: Sequence[str]) -> dict[str, Ses
 def get_session(conn: Connection, caller: Caller, session_id: str) -> Session | NotFound:
     """Return one session; another owner's is not found."""
     found = read_sessions(conn, [session_id]).get(session_id)
-    if found is None or not sees(caller, session_id, found.owner, reach(conn, [(caller, session_id)])):
+    if found is None or not can_view(caller, session_id, found.owner, find_visible(conn, [(caller, session_id)])):
         return NotFound("session", session_id)
     return found

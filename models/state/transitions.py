@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
 from models.state.child_results import note_ends
 from models.state.events_outbox import EventRow, encode, record_events, run_updated, session_event, session_updated
-from models.state.locks import HeldRun
-from models.state.session_status import Effect, settle_sessions
+from models.state.locks import LockedRun
+from models.state.session_status import SessionChange, update_session_status
 from models.state.sessions import Session
 
 
@@ -26,9 +26,9 @@ class Move:
     run may take.
     """
 
-    run: HeldRun
+    run: LockedRun
     to: RunStatus
-    effect: Effect
+    change: SessionChange
     error: str | None = None
     starts: bool = False
     by_us: bool = False
@@ -93,12 +93,12 @@ _MOVE = text("""
 """)
 
 
-def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, HeldRun]:
+def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, LockedRun]:
     """Move each run (at most one move per run, at most one effect per session), settle the sessions, write history.
 
     What an ended run leaves for its parent is kept, whatever ended it (``child_results``). Returns the moved
     rows by id. A row that was not as the decision saw it is not moved and not returned; under the locks of
-    ``hold_runs`` that does not happen.
+    ``lock_runs`` that does not happen.
     """
     if not moves:
         return {}
@@ -127,32 +127,32 @@ def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, HeldRun]:
     moved = {row.run_id: row for row in rows}
     done = [move for move in moves if move.run.run_id in moved]
     note_ends(conn, [run for run in moved.values() if run.status in TERMINAL])
-    told = settle_sessions(conn, _effects(done))
+    told = update_session_status(conn, _changes(done))
     tell(conn, done, moved, told)
     return moved
 
 
-def _effects(moves: Sequence[Move]) -> list[Effect]:
+def _changes(moves: Sequence[Move]) -> list[SessionChange]:
     """Return one effect per session: several runs of one session may end together (a stop), the last one counts."""
-    by_session: dict[str, Effect] = {}
+    by_session: dict[str, SessionChange] = {}
     for move in moves:
-        former = by_session.get(move.effect.session_id)
+        former = by_session.get(move.change.session_id)
         if former is not None:
-            move.effect.told = move.effect.told or former.told
-        by_session[move.effect.session_id] = move.effect
+            move.change.told = move.change.told or former.told
+        by_session[move.change.session_id] = move.change
     return list(by_session.values())
 
 
-def settle_and_tell(conn: Connection, effects: Sequence[Effect]) -> None:
+def update_status_and_tell(conn: Connection, changes: Sequence[SessionChange]) -> None:
     """Settle sessions in which no run moves (at most one effect each), and write ``session_updated`` where it shows."""
-    told = settle_sessions(conn, effects)
+    told = update_session_status(conn, changes)
     record_events(conn, [session_updated(session) for session in told])
 
 
 def tell(
     conn: Connection,
     moves: Sequence[Move],
-    moved: dict[str, HeldRun],
+    moved: dict[str, LockedRun],
     told: Sequence[Session],
 ) -> None:
     """Write the history of the moves: runs, then sessions, then what a session's own timeline shows."""

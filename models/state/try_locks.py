@@ -7,18 +7,18 @@ from sqlalchemy import Connection, Row, Select, select, text
 
 from models.schema.column_types import any_of
 from models.schema.tables import runs, sessions, stop_commands
-from models.state.locks import CONCERNED, HELD_COLUMNS, Held
+from models.state.locks import CONCERNED, LOCKED_COLUMNS, LockedRows
 
-_HOLD_RUNS: Select[Any] = (
-    select(*HELD_COLUMNS).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs, skip_locked=True)
+_LOCK_RUNS: Select[Any] = (
+    select(*LOCKED_COLUMNS).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs, skip_locked=True)
 )
-_HOLD_SESSIONS = (
+_LOCK_SESSIONS = (
     select(sessions)
     .where(sessions.c.session_id == any_of("sessions"))
     .order_by(sessions.c.session_id)
     .with_for_update(skip_locked=True)
 )
-_HOLD_STOPS = (
+_LOCK_STOPS = (
     select(stop_commands.c.stop_id)
     .where(stop_commands.c.session_id == any_of("sessions"))
     .order_by(stop_commands.c.stop_id)
@@ -35,33 +35,33 @@ _INCOMPLETE = text("""
                   AND NOT c.stop_id = ANY(CAST(:stops AS bigint[])))
 """)
 
-_HOLD_RUNNERS = text("""
+_LOCK_RUNNERS = text("""
     SELECT runner_id, registration, sends_tokens, sends_holding, told_interval, last_seen, lost_at, left_at
     FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
     ORDER BY runner_id FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 
-def hold_free(conn: Connection, run_ids: Collection[str] = (), session_ids: Collection[str] = ()) -> Held:
+def try_lock_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: Collection[str] = ()) -> LockedRows:
     """Lock the sessions concerned with all their unfinished runs and their open stops, those that are wholly free.
 
-    The order is that of ``hold_runs``; since nothing is waited for, expiry closes no cycle of locks.
+    The order is that of ``lock_runs``; since nothing is waited for, expiry closes no cycle of locks.
     """
-    rows = conn.execute(_HOLD_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
+    rows = conn.execute(_LOCK_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
     wanted = sorted({row.session_id for row in rows} | set(session_ids))
-    held_sessions = {row.session_id: row for row in conn.execute(_HOLD_SESSIONS, {"sessions": wanted})}
+    held_sessions = {row.session_id: row for row in conn.execute(_LOCK_SESSIONS, {"sessions": wanted})}
     names = list(held_sessions)
-    stops = conn.execute(_HOLD_STOPS, {"sessions": names}).scalars().all()
+    stops = conn.execute(_LOCK_STOPS, {"sessions": names}).scalars().all()
     parameters = {"sessions": names, "runs": [row.run_id for row in rows], "stops": list(stops)}
     incomplete = set(conn.execute(_INCOMPLETE, parameters).scalars())
     whole = held_sessions.keys() - incomplete
-    return Held(
+    return LockedRows(
         runs={row.run_id: row for row in rows if row.session_id in whole},
         sessions={name: row for name, row in held_sessions.items() if name in whole},
     )
 
 
-def hold_runners(conn: Connection, runner_ids: Collection[str]) -> dict[str, Row[Any]]:
+def try_lock_runners(conn: Connection, runner_ids: Collection[str]) -> dict[str, Row[Any]]:
     """Lock those of the runners that nobody else holds, and return them as they are now."""
-    rows = conn.execute(_HOLD_RUNNERS, {"runner_ids": sorted(runner_ids)})
+    rows = conn.execute(_LOCK_RUNNERS, {"runner_ids": sorted(runner_ids)})
     return {row.runner_id: row for row in rows}

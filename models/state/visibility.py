@@ -14,7 +14,7 @@ from models.core.statuses import IN_HAND
 from models.schema.tables import runners, runs, sessions
 
 # Pairs of a runner's subject and a session that is in its reach.
-Reached: TypeAlias = Collection[tuple[str, str]]
+Visible: TypeAlias = Collection[tuple[str, str]]
 
 # From each session upwards, within one owner, until one is met that the subject holds: its newest claim was made by it,
 # or its live process is of a registration of its own. A claim without a subject (of the version before, or of the time
@@ -68,16 +68,16 @@ def acts_for(subject: str | None, owner: str | None) -> bool:
     return subject is None or owner is None or owner == subject
 
 
-def reach(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Reached:
+def find_visible(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Visible:
     """Return which of the sessions are in the reach of the runners among the callers; no query when there is none."""
     return _pairs(conn, _REACH, _of_runners(asked))
 
 
-def ever_held(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Reached:
+def ever_held(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Visible:
     """Return which of the sessions are in the reach of the runners among the callers, or were claimed by them once."""
     pairs = _of_runners(asked)
-    reached = set(_pairs(conn, _REACH, pairs))
-    return reached | set(_pairs(conn, _EVER_HELD, [one for one in pairs if one not in reached]))
+    visible = set(_pairs(conn, _REACH, pairs))
+    return visible | set(_pairs(conn, _EVER_HELD, [one for one in pairs if one not in visible]))
 
 
 def has_held(run: Row[Any], runner: Row[Any], subject: str | None) -> bool:
@@ -94,24 +94,24 @@ def _of_runners(asked: Iterable[tuple[Caller, str]]) -> list[tuple[str, str]]:
     return sorted({(caller.scope or "", session_id) for caller, session_id in asked if caller.role is Role.RUNNER})
 
 
-def _pairs(conn: Connection, statement: Any, pairs: Collection[tuple[str, str]]) -> Reached:
+def _pairs(conn: Connection, statement: Any, pairs: Collection[tuple[str, str]]) -> Visible:
     if not pairs:
         return ()
     values = {"subjects": [subject for subject, _ in pairs], "sessions": [session_id for _, session_id in pairs]}
     return {(row[0], row[1]) for row in conn.execute(statement, values)}
 
 
-def sees(caller: Caller, session_id: str, owner: str | None, reached: Reached) -> bool:
+def can_view(caller: Caller, session_id: str, owner: str | None, visible: Visible) -> bool:
     """Whether the caller may know of the session, which belongs to ``owner``."""
-    return in_reach(caller, session_id, reached) and whose(caller) in {None, owner}
+    return is_visible(caller, session_id, visible) and owner_filter(caller) in {None, owner}
 
 
-def in_reach(caller: Caller, session_id: str, reached: Reached) -> bool:
-    """Whether the session is not out of a runner's reach; to others owners matter (``whose``)."""
-    return caller.role is not Role.RUNNER or (caller.scope or "", session_id) in reached
+def is_visible(caller: Caller, session_id: str, visible: Visible) -> bool:
+    """Whether the session is not out of a runner's reach; to others owners matter (``owner_filter``)."""
+    return caller.role is not Role.RUNNER or (caller.scope or "", session_id) in visible
 
 
-def whose(caller: Caller) -> str | None:
+def owner_filter(caller: Caller) -> str | None:
     """Return the owner whose sessions alone the caller may know of, None when it does not matter whose they are."""
     return None if caller.role is Role.RUNNER else caller.scope
 
@@ -151,8 +151,8 @@ def _trees() -> Select[Any]:
             ),
         )
     )
-    held = live.union(in_hand).subquery("held")
-    tree = select(held.c.session_id, held.c.owner).cte("tree", recursive=True)
+    locked = live.union(in_hand).subquery("held")
+    tree = select(locked.c.session_id, locked.c.owner).cte("tree", recursive=True)
     below = and_(sessions.c.parent_session_id == tree.c.session_id, sessions.c.owner.is_not_distinct_from(tree.c.owner))
     tree = tree.union(select(sessions.c.session_id, sessions.c.owner).join(tree, below))
     return select(tree.c.session_id)

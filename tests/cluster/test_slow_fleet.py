@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.support.cluster import Cluster
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -22,7 +22,7 @@ def test_runner_that_dies_among_slow_beaters_loses_its_run(cluster: Cluster, eng
     settings: dict[str, Any] = {"told_heartbeat_seconds": TOLD, "lost_after_seconds": 6, "stale_after_seconds": 5}
     web = cluster.start_web(**settings)
     cluster.start_worker(**settings)
-    truth = Truth(engine)
+    db = DbVerbs(engine)
     with closing(WebClient(web.url)) as client:
         beaters = [client.register(f"slow-{number}") for number in range(2)]
         run = client.started(client.register("dead"))
@@ -37,5 +37,5 @@ def test_runner_that_dies_among_slow_beaters_loses_its_run(cluster: Cluster, eng
             return client.status(run["run_id"]) == "failed"
 
         eventually(has_failed, 150, every=0.5, what="the loss of the dead runner")
-    assert truth.count("gaps", "kind = 'runners'") == 0
-    assert truth.run(run["run_id"]).error.startswith("Runner lost: no sign of life")
+    assert db.count("gaps", "kind = 'runners'") == 0
+    assert db.run(run["run_id"]).error.startswith("Runner lost: no sign of life")

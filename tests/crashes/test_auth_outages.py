@@ -12,9 +12,9 @@ from runtime.postgres import sync_engine
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
 from tests.support.cluster import Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import following
 from tests.support.servers import OwnPostgres, OwnRedis
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient
 
@@ -32,13 +32,13 @@ def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
 
 @pytest.mark.parametrize("redis", ["there", "stopped", "frozen"])
 def test_revocation_reaches_every_instance_within_five_seconds(
-    cluster: Cluster, truth: Truth, own_redis: OwnRedis, redis: str
+    cluster: Cluster, db: DbVerbs, own_redis: OwnRedis, redis: str
 ) -> None:
     """What is asked anew, a parked poll, a wait and a stream; on each of three instances, with and without Redis."""
     webs = [cluster.start_web(wait=False, auth=1, redis_url=own_redis.url) for _ in range(3)]
     for web in webs:
         cluster.wait_until_ready(web)
-    user, machine, other = (make_key(truth, role, role) for role in (Role.USER, Role.RUNNER, Role.ADMIN))
+    user, machine, other = (make_key(db, role, role) for role in (Role.USER, Role.RUNNER, Role.ADMIN))
     with ExitStack() as stack:
         if redis != "there":
             {"stopped": own_redis.stop, "frozen": own_redis.freeze}[redis]()
@@ -51,10 +51,10 @@ def test_revocation_reaches_every_instance_within_five_seconds(
         streams = [stack.enter_context(following(web.url, None, **bearer(user))) for web in webs]
         for stream in streams:
             stream.until("init")
-        eventually(lambda: truth.one("SELECT count(*) FROM waiting_polls") == len(webs), what="parked polls")
+        eventually(lambda: db.one("SELECT count(*) FROM waiting_polls") == len(webs), what="parked polls")
 
-        revoke(truth, user)
-        revoke(truth, machine)
+        revoke(db, user)
+        revoke(db, machine)
         eventually(
             lambda: {one.get("/runs").status_code for one in [*users, *runners]} == {403}, REVOKED_SECONDS, every=0.1
         )
@@ -73,16 +73,16 @@ def test_who_is_known_is_served_while_postgres_is_away(
     """A parked poll is held and ends in 204, a new one as well; clients are told to come again, never that their key is
     bad; one whom nobody knows here is held or told to come again too, and let in when it is back.
     """
-    truth = Truth(own_engine)
+    db = DbVerbs(own_engine)
     web = cluster.start_web(auth=1, database_url=own_postgres.url)
     known, machine, late = (
-        make_key(truth, role, owner) for role, owner in ((Role.USER, "ann"), (Role.RUNNER, "one"), (Role.RUNNER, "two"))
+        make_key(db, role, owner) for role, owner in ((Role.USER, "ann"), (Role.RUNNER, "one"), (Role.RUNNER, "two"))
     )
     with calling(web.url, known) as user, calling(web.url, machine) as runner, calling(web.url, late) as stranger:
         user.submit(additional_demands={"tags": ["nobody"]})
         runner_id = runner.register()
         parked = runner.meanwhile(runner.poll, runner_id, 5)
-        eventually(lambda: truth.one("SELECT count(*) FROM waiting_polls") == 1, what="a parked poll")
+        eventually(lambda: db.one("SELECT count(*) FROM waiting_polls") == 1, what="a parked poll")
         own_engine.dispose()
         own_postgres.kill()
         try:

@@ -10,9 +10,9 @@ import pytest
 
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
-from tests.support.family import deliver, ended_child, finished, heard_of, prompts, waiting
+from tests.support.db_verbs import DbVerbs
 from tests.support.house_runners import serving
-from tests.support.truth import Truth
+from tests.support.parents import deliver, ended_child, finished, heard_of, prompts, waiting
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -40,22 +40,22 @@ with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), thre
 
 @pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
 def test_a_worker_killed_in_the_middle_of_a_pass_leaves_no_half_of_it(
-    settings: Settings, truth: Truth, moment: str
+    settings: Settings, db: DbVerbs, moment: str
 ) -> None:
     """Either the run is there and its results are delivered, or neither."""
-    parent = finished(truth)
-    children = [ended_child(truth, parent).session_id for _ in range(2)]
+    parent = finished(db)
+    children = [ended_child(db, parent).session_id for _ in range(2)]
     command = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url, moment]
     process = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
     assert process.returncode == -signal.SIGKILL
     there = moment == "after the commit"
-    eventually(lambda: len(prompts(truth, parent)) == there)
-    assert waiting(truth, parent) == ([] if there else children)
-    eventually(lambda: deliver(truth).runs or heard_of(truth, parent))
-    assert heard_of(truth, parent) == children
+    eventually(lambda: len(prompts(db, parent)) == there)
+    assert waiting(db, parent) == ([] if there else children)
+    eventually(lambda: deliver(db).runs or heard_of(db, parent))
+    assert heard_of(db, parent) == children
 
 
-def test_children_that_end_while_workers_die_are_each_told_once(cluster: Cluster, truth: Truth) -> None:
+def test_children_that_end_while_workers_die_are_each_told_once(cluster: Cluster, db: DbVerbs) -> None:
     """Until no worker of the beginning is left; the next one finds what they left."""
     webs, workers = cluster.start_house(workers=2)
     clients = [WebClient(web.url) for web in webs]
@@ -68,11 +68,11 @@ def test_children_that_end_while_workers_die_are_each_told_once(cluster: Cluster
                 sessions.append(child["session_id"])
 
     def heard() -> int:
-        return sum(len(heard_of(truth, parent)) for parent in children)
+        return sum(len(heard_of(db, parent)) for parent in children)
 
     def all_heard() -> bool:
-        quiet = truth.count("runs", "status NOT IN ('completed', 'failed', 'stopped')") == 0
-        return quiet and not any(waiting(truth, parent) for parent in children)
+        quiet = db.count("runs", "status NOT IN ('completed', 'failed', 'stopped')") == 0
+        return quiet and not any(waiting(db, parent) for parent in children)
 
     with serving([web.url for web in webs]):
         for worker in workers:
@@ -84,6 +84,6 @@ def test_children_that_end_while_workers_die_are_each_told_once(cluster: Cluster
         cluster.start_worker()
         eventually(all_heard, 60, every=0.1, what="the last child told")
     for parent, sessions in children.items():
-        assert Counter(heard_of(truth, parent)) == Counter(sessions)
+        assert Counter(heard_of(db, parent)) == Counter(sessions)
     for client in clients:
         client.close()

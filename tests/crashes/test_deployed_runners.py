@@ -11,10 +11,10 @@ from runtime.postgres import sync_engine
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.coordination import TERMINAL, Coordination
+from tests.support.db_verbs import DbVerbs
 from tests.support.deployed_runner import DeployedRunner
 from tests.support.outages import outage, until_looked_after, without_postgres
 from tests.support.servers import OwnPostgres
-from tests.support.truth import Truth
 from tests.support.verdict import assert_one_history, claims
 from tests.support.waiting import eventually
 
@@ -98,7 +98,7 @@ def heard(runner: DeployedRunner, run_id: str) -> bool:
 
 
 @pytest.mark.timeout(240)
-def test_a_deployed_runner_survives_ten_stops_at_once(cluster: Cluster, truth: Truth, start_runner: Start) -> None:
+def test_a_deployed_runner_survives_ten_stops_at_once(cluster: Cluster, db: DbVerbs, start_runner: Start) -> None:
     """Handled one after the other, 10 s each for those that do not want to; meanwhile it does not poll."""
     webs, _ = cluster.start_house(workers=1)
     coordination = Coordination(cluster, webs[0].url)
@@ -116,13 +116,13 @@ def test_a_deployed_runner_survives_ten_stops_at_once(cluster: Cluster, truth: T
     again, _ = coordination.submit("now")
     assert coordination.until(again)["status"] == "completed"
     assert runner.alive
-    assert truth.count("stop_commands") == 0
-    assert_one_history(truth.engine)
+    assert db.count("stop_commands") == 0
+    assert_one_history(db.engine)
 
 
 @pytest.mark.timeout(240)
 def test_a_killed_deployed_runner_comes_back_after_35_seconds(
-    cluster: Cluster, truth: Truth, start_runner: Start
+    cluster: Cluster, db: DbVerbs, start_runner: Start
 ) -> None:
     """Refused while the former one counts as online, then accepted; what that one had goes on or ends, nothing else."""
     webs, _ = cluster.start_house(workers=1, told_heartbeat_seconds=30)
@@ -149,7 +149,7 @@ def test_a_killed_deployed_runner_comes_back_after_35_seconds(
     assert stopped["status"] == "stopping"
     assert coordination.until(again)["status"] == "stopped"
     assert coordination.run(done)["status"] == "completed"
-    assert_one_history(truth.engine)
+    assert_one_history(db.engine)
 
 
 def accepted_twice(runner: DeployedRunner) -> list[int]:
@@ -158,9 +158,7 @@ def accepted_twice(runner: DeployedRunner) -> list[int]:
     return codes if codes.count(200) == 2 else []
 
 
-def test_two_resumes_of_one_session_run_one_after_the_other(
-    cluster: Cluster, truth: Truth, start_runner: Start
-) -> None:
+def test_two_resumes_of_one_session_run_one_after_the_other(cluster: Cluster, db: DbVerbs, start_runner: Start) -> None:
     """Submitted together to two replicas; at home on the session's runner, although another one is free."""
     webs, _ = cluster.start_house(workers=1)
     here, there = (Coordination(cluster, web.url) for web in webs)
@@ -174,20 +172,20 @@ def test_two_resumes_of_one_session_run_one_after_the_other(
     assert spawned(other) == []
     order = [(one["what"], one["run_id"]) for one in runner.ledger() if one.get("run_id") in runs]
     assert order.index(("completed", runs[0])) < order.index(("spawned", runs[1]))
-    assert_one_history(truth.engine)
+    assert_one_history(db.engine)
 
 
 def test_a_web_process_frozen_for_20_seconds_starts_no_run_twice(
-    cluster: Cluster, truth: Truth, start_runner: Start
+    cluster: Cluster, db: DbVerbs, start_runner: Start
 ) -> None:
     """Its poll was given a run, of which it hears when it goes on: the other runner has it by then."""
     webs, _ = cluster.start_house(workers=1)
     coordination = Coordination(cluster, webs[1].url)
     early = start_runner("early", webs[0].url)
-    until_looked_after(truth.engine)
+    until_looked_after(db.engine)
     with outage(FREEZE_SECONDS, webs[0].freeze, webs[0].thaw):
         run_id, _ = coordination.submit("sleep 5")
-        eventually(lambda: truth.run(run_id).runner_id == early.runner_id, what="assigned to the frozen process")
+        eventually(lambda: db.run(run_id).runner_id == early.runner_id, what="assigned to the frozen process")
         late = start_runner("late", webs[1].url)
     assert coordination.until(run_id)["status"] == "completed"
     next_run, _ = coordination.submit("now", **only_for("early"))
@@ -196,6 +194,6 @@ def test_a_web_process_frozen_for_20_seconds_starts_no_run_twice(
     assert spawned(late) == [run_id]
     assert early.alive
     assert not early.ledger("poll_failed")
-    histories = assert_one_history(truth.engine)
+    histories = assert_one_history(db.engine)
     assert claims(histories[run_id]) == 2
     assert {history[-1]["status"] for history in histories.values()} <= TERMINAL

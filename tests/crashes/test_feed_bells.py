@@ -10,9 +10,9 @@ from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from runtime.subscriptions import publish_head
 from tests.support.cluster import Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import Connection, following, head, ledger, told
 from tests.support.servers import OwnPostgres, OwnRedis, looking
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -26,7 +26,7 @@ def web(settings: Settings, own_redis: OwnRedis) -> Iterator[WebInThread]:
     still = settings.model_copy(update={"redis_url": own_redis.url, "feed_poll_seconds": NEVER})
     with served(still) as web:
         until_ready(web)
-        eventually(lambda: web.app.state.web.mailbox.connected, what="a subscription")
+        eventually(lambda: web.app.state.web.subscription.connected, what="a subscription")
         yield web
 
 
@@ -39,28 +39,28 @@ def stream(web: WebInThread) -> Iterator[Connection]:
         yield stream
 
 
-def number_silently(truth: Truth) -> None:
+def number_silently(db: DbVerbs) -> None:
     """An event is numbered, and nobody tells."""
-    truth.start()
-    assert truth.do(sequence_feed)
+    db.start()
+    assert db.do(sequence_feed)
 
 
-def test_a_new_head_is_read_at_once(stream: Connection, own_redis: OwnRedis, truth: Truth) -> None:
+def test_a_new_head_is_read_at_once(stream: Connection, own_redis: OwnRedis, db: DbVerbs) -> None:
     """Told by whoever has numbered."""
-    number_silently(truth)
+    number_silently(db)
     redis = sync_client(own_redis.url)
-    publish_head(redis, head(truth.engine))
-    assert told(stream.take(1)) == ledger(truth.engine)
+    publish_head(redis, head(db.engine))
+    assert told(stream.take(1)) == ledger(db.engine)
     redis.close()
 
 
 def test_a_worker_numbers_and_tells(
-    stream: Connection, web: WebInThread, cluster: Cluster, own_redis: OwnRedis, truth: Truth
+    stream: Connection, web: WebInThread, cluster: Cluster, own_redis: OwnRedis, db: DbVerbs
 ) -> None:
     """After the ring of whoever wrote, wherever that was."""
     cluster.start_worker(redis_url=own_redis.url)
     web.client.submit()
-    assert told(stream.take(1)) == ledger(truth.engine)
+    assert told(stream.take(1)) == ledger(db.engine)
 
 
 def cut(redis: OwnRedis) -> None:
@@ -78,12 +78,12 @@ def restart(redis: OwnRedis) -> None:
 
 @pytest.mark.parametrize("lose", [cut, restart], ids=lambda way: way.__name__)
 def test_whatever_was_told_while_nobody_listened_is_read(
-    stream: Connection, own_redis: OwnRedis, truth: Truth, lose: Callable[[OwnRedis], None]
+    stream: Connection, own_redis: OwnRedis, db: DbVerbs, lose: Callable[[OwnRedis], None]
 ) -> None:
     """Every confirmation of a subscription is a ring."""
-    number_silently(truth)
+    number_silently(db)
     lose(own_redis)
-    assert told(stream.take(1)) == ledger(truth.engine)
+    assert told(stream.take(1)) == ledger(db.engine)
 
 
 def test_the_return_of_postgres_is_a_ring(own_postgres: OwnPostgres, settings: Settings) -> None:
@@ -95,7 +95,7 @@ def test_the_return_of_postgres_is_a_ring(own_postgres: OwnPostgres, settings: S
     with served(still) as web, following(web.client.url) as stream:
         until_ready(web)
         stream.until("init")
-        number_silently(Truth(engine))
+        number_silently(DbVerbs(engine))
         engine.dispose()
         own_postgres.kill()
         eventually(lambda: web.app.state.web.health.away, what="an outage that is noticed")

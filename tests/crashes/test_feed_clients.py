@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from models.feed.sequence import sequence_feed
 from tests.support.cluster import Cluster, Process
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import Connection, Follower, Message, all_numbered, following, head, ledger, told
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -49,7 +49,7 @@ def say(client: WebClient, session_id: str, *contents: object) -> None:
     assert answer.status_code == 201
 
 
-def wait_for_nobody(web: Process, truth: Truth) -> None:
+def wait_for_nobody(web: Process, db: DbVerbs) -> None:
     """Write so much that a client which takes nothing is waited for, while another one gets all of it."""
     client = WebClient(web.url)
     with following(web.url) as stream:
@@ -57,17 +57,17 @@ def wait_for_nobody(web: Process, truth: Truth) -> None:
         session_id = client.submit()["session_id"]
         for _ in range(LARGE_EVENTS):
             say(client, session_id, LARGE)
-        truth.do(sequence_feed)
-        history = ledger(truth.engine)
+        db.do(sequence_feed)
+        history = ledger(db.engine)
         assert told(stream.take(len(history))) == history
     client.close()
 
 
-def test_a_client_that_takes_nothing_is_cut_off_and_slows_nobody(cluster: Cluster, truth: Truth) -> None:
+def test_a_client_that_takes_nothing_is_cut_off_and_slows_nobody(cluster: Cluster, db: DbVerbs) -> None:
     """Others get everything meanwhile; then its connection is gone, and the process knows of no client any more."""
     web = cluster.start_web(send_timeout_seconds=1)
     with never_reading(web) as client:
-        wait_for_nobody(web, truth)
+        wait_for_nobody(web, db)
         eventually(lambda: streams(web) == 0, 20, what="a client that is cut off")
         client.settimeout(10)
         assert ended(client), "its connection is still open"
@@ -86,11 +86,11 @@ def ended(client: socket.socket) -> bool:
     return True
 
 
-def test_a_client_that_takes_nothing_keeps_no_process_from_its_end(cluster: Cluster, truth: Truth) -> None:
+def test_a_client_that_takes_nothing_keeps_no_process_from_its_end(cluster: Cluster, db: DbVerbs) -> None:
     """It is cut off within the bounds of the drain, long before its patience is over; the process ends as told."""
     web = cluster.start_web(send_timeout_seconds=600, drain_seconds=1, graceful_shutdown_seconds=3)
     with never_reading(web):
-        wait_for_nobody(web, truth)
+        wait_for_nobody(web, db)
         assert streams(web) == 1
         web.terminate()
         assert web.wait(20) == 0
@@ -140,7 +140,7 @@ def test_streams_of_a_draining_process_end_whole_and_go_on_elsewhere(cluster: Cl
             eventually(partial(is_draining, leaving.url), what="a drain")
             with following(leaving.url, {"last_event_id": begin}) as late:
                 assert late.response.status == 200
-                endings = [future.result(30) for future in read] + [the_whole_of(late)]
+                endings = [next_release.result(30) for next_release in read] + [the_whole_of(late)]
             assert leaving.wait(20) == 0
         eventually(lambda: all_numbered(engine), what="numbered events")
         follower.until_at(head(engine))
@@ -160,21 +160,21 @@ def is_draining(url: str) -> bool:
     return httpx.get(f"{url}/health/ready", timeout=5).status_code == 503
 
 
-def test_two_hundred_clients_of_a_process_get_all_of_a_burst(cluster: Cluster, truth: Truth) -> None:
+def test_two_hundred_clients_of_a_process_get_all_of_a_burst(cluster: Cluster, db: DbVerbs) -> None:
     """Two thousand events at once, to each of them, byte for byte."""
     web = cluster.start_web(sse_heartbeat_seconds=30)
     client = WebClient(web.url)
     session_id = client.submit()["session_id"]
-    truth.do(sequence_feed)
+    db.do(sequence_feed)
     with ExitStack() as stack:
         opened = [stack.enter_context(following(web.url, {"types": "event"})) for _ in range(200)]
         for stream in opened:
             stream.until("init")
         for part in range(2):
             say(client, session_id, *range(part * 1000, part * 1000 + 1000))
-        while truth.do(sequence_feed):
+        while db.do(sequence_feed):
             pass
-        history = ledger(truth.engine, where="kind = 'event'")
+        history = ledger(db.engine, where="kind = 'event'")
         assert len(history) == 2000
         for stream in opened:
             assert burst(stream, len(history)) == history

@@ -13,10 +13,10 @@ from models.feed.sequence import read_head, sequence_feed
 from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.contenders import steppers
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import Connection, Message, all_numbered, following, ledger, told
 from tests.support.numbering import execute, row
 from tests.support.servers import OwnPostgres
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -30,10 +30,10 @@ def own_settings(own_postgres: OwnPostgres, redis_url: str) -> Settings:
 
 
 @pytest.fixture
-def own_truth(own_settings: Settings) -> Iterator[Truth]:
+def own_truth(own_settings: Settings) -> Iterator[DbVerbs]:
     """The verbs on it, without any of our time limits: as others' transactions are."""
     engine = create_engine(own_settings.database_url, pool_size=8, pool_pre_ping=True)
-    yield Truth(engine)
+    yield DbVerbs(engine)
     engine.dispose()
 
 
@@ -59,7 +59,7 @@ def last_id(messages: list[Message]) -> str:
 
 
 def test_a_client_that_comes_while_postgres_is_away_waits_for_it(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
 ) -> None:
     """200, `retry:` and signs of life; then the snapshot, or what follows its cursor, without another request."""
     own_truth.start(session_id="before")
@@ -82,7 +82,7 @@ def test_a_client_that_comes_while_postgres_is_away_waits_for_it(
 
 
 def test_a_client_of_a_process_that_has_never_seen_postgres_is_told_to_come_back(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
 ) -> None:
     """Whether it asks for credentials is not known there: 200, `retry:` and the end; later it is as ever."""
     own_truth.start(session_id="before")
@@ -100,7 +100,7 @@ def test_a_client_of_a_process_that_has_never_seen_postgres_is_told_to_come_back
 
 
 def test_a_live_stream_goes_on_after_a_crash_of_postgres(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
 ) -> None:
     """The same connection: silent but for signs of life, then with what comes next."""
     with served(own_settings) as web, following(web.client.url) as stream:
@@ -128,9 +128,9 @@ _MANY_SESSIONS = """
 
 
 @contextmanager
-def in_the_middle_of_a_snapshot(web: WebInThread, truth: Truth) -> Iterator[tuple[Connection, list[Message]]]:
+def in_the_middle_of_a_snapshot(web: WebInThread, db: DbVerbs) -> Iterator[tuple[Connection, list[Message]]]:
     """A client to which a snapshot is under way, and what came before: the process waits for it to read on."""
-    truth.rows(_MANY_SESSIONS, number=SESSIONS)
+    db.rows(_MANY_SESSIONS, number=SESSIONS)
     stream = Connection(web.client.url, receive_buffer=4096)
     messages: list[Message] = []
     while b"event: init" not in stream.parser.rest:
@@ -140,7 +140,7 @@ def in_the_middle_of_a_snapshot(web: WebInThread, truth: Truth) -> Iterator[tupl
 
 
 def test_a_snapshot_that_a_crash_interrupts_is_completed_rightly(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
 ) -> None:
     """The message is on its way and stays open; when Postgres is back the rest of it follows."""
     with served(own_settings) as web:
@@ -154,7 +154,7 @@ def test_a_snapshot_that_a_crash_interrupts_is_completed_rightly(
 
 
 def test_whoever_leaves_in_the_middle_of_a_snapshot_gets_another_one(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: Truth
+    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
 ) -> None:
     """Of a process whose Postgres has gone; its last id says that a snapshot is owed, on any instance."""
     with served(own_settings) as web, served(own_settings) as other:
@@ -167,7 +167,7 @@ def test_whoever_leaves_in_the_middle_of_a_snapshot_gets_another_one(
             assert is_whole(stream.until("init")[-1])
 
 
-def test_a_snapshot_under_way_is_not_ended_by_the_end_of_its_stream(own_settings: Settings, own_truth: Truth) -> None:
+def test_a_snapshot_under_way_is_not_ended_by_the_end_of_its_stream(own_settings: Settings, own_truth: DbVerbs) -> None:
     """A `retry:` inside of it, or behind half of it, would make a whole message of that half."""
     with served(own_settings) as web:
         until_ready(web)
@@ -197,7 +197,7 @@ def is_building(engine: Engine) -> bool:
 
 
 def test_transactions_that_do_not_end_and_an_index_that_waits_for_them_stop_nobody(
-    own_settings: Settings, own_truth: Truth
+    own_settings: Settings, own_truth: DbVerbs
 ) -> None:
     """One that has written, one prepared, one that has only read: others' events flow; theirs come when they commit."""
     with served(own_settings) as web, following(web.client.url) as stream, ExitStack() as stack:
@@ -244,7 +244,7 @@ RESTORED = {
 
 
 @pytest.mark.parametrize("reason", RESTORED)
-def test_live_clients_are_told_that_history_is_another(settings: Settings, truth: Truth, reason: str) -> None:
+def test_live_clients_are_told_that_history_is_another(settings: Settings, db: DbVerbs, reason: str) -> None:
     """A backup was restored under them: `reset`, a fresh snapshot and what comes next, without another request."""
     with served(settings.model_copy(update=LIVELY)) as web, ExitStack() as stack:
         queries: list[dict[str, Any]] = [{}, {"types": "session_created"}, {"include_init": "false"}]
@@ -252,17 +252,17 @@ def test_live_clients_are_told_that_history_is_another(settings: Settings, truth
         for stream, query in zip(opened, queries, strict=True):
             next(message for message in stream.messages() if message.id and (message.event or "include_init" in query))
         for number in range(4):
-            truth.start(session_id=f"s{number}")
+            db.start(session_id=f"s{number}")
         for stream in opened:
             assert len(stream.take(4)) == 4
-        truth.rows(RESTORED[reason])
+        db.rows(RESTORED[reason])
         for stream in opened:
             reset, snapshot = stream.take(2)
             assert (reset.event, json.loads(reset.data)) == ("reset", {"reason": reason})
             assert snapshot.event == "init"
             assert len(json.loads(snapshot.data)["sessions"]) == 4
-        before = truth.do(read_head)
-        truth.start(session_id="next")
+        before = db.do(read_head)
+        db.start(session_id="next")
         for stream in opened:
             (message,) = stream.take(1)
             assert message.event == "session_created"

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from tests.support.cluster import Cluster
 from tests.support.cut_calls import call_bytes, content_of, hold, send_part
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.verdict import assert_one_history, claims
 from tests.support.waiting import eventually_async
 from tests.support.web import PROMPT, WebClient
@@ -71,7 +71,7 @@ async def took_the_rest(
 
 
 @pytest.mark.parametrize("end", ["FIN", "RST"])
-def test_a_submission_cut_at_any_byte_is_a_run_or_nothing(cluster: Cluster, truth: Truth, end: str) -> None:
+def test_a_submission_cut_at_any_byte_is_a_run_or_nothing(cluster: Cluster, db: DbVerbs, end: str) -> None:
     """Half a request creates nothing; a whole one whose client did not wait is one run, also when it is repeated."""
     web = cluster.start_web()
     body = {"type": "start_session", "session_id": "s", "parameters": {"prompt": "ä" * 40}, "labels": {"a": "b"}}
@@ -80,18 +80,18 @@ def test_a_submission_cut_at_any_byte_is_a_run_or_nothing(cluster: Cluster, trut
         send_part(web.url, request[:length], reset=end == "RST")
     client = WebClient(web.url)
     assert client.get("/runs").json()["runs"] == []
-    assert truth.count("sessions") == truth.count("idempotency_keys") == 0
+    assert db.count("sessions") == db.count("idempotency_keys") == 0
     send_part(web.url, request, reset=False)
     answer = client.post("/runs", body, **{"Idempotency-Key": "k"})
     assert answer.status_code in {200, 201}
     assert [run["run_id"] for run in client.get("/runs").json()["runs"]] == [answer.json()["run_id"]]
-    assert_one_history(truth.engine)
+    assert_one_history(db.engine)
     client.close()
     assert web.alive
     assert "Traceback" not in web.log()
 
 
-def test_a_batch_cut_at_any_place_is_all_or_nothing(cluster: Cluster, truth: Truth) -> None:
+def test_a_batch_cut_at_any_place_is_all_or_nothing(cluster: Cluster, db: DbVerbs) -> None:
     """A list of runs of which the end is missing creates none of them."""
     web = cluster.start_web()
     runs: list[dict[str, Any]] = [
@@ -101,9 +101,9 @@ def test_a_batch_cut_at_any_place_is_all_or_nothing(cluster: Cluster, truth: Tru
     for length in random.sample(range(len(request)), 60):
         send_part(web.url, request[:length], reset=length % 2 == 0)
     client = WebClient(web.url)
-    assert truth.count("runs") == 0
+    assert db.count("runs") == 0
     results = client.post("/runs/batch", {"runs": runs}).json()["results"]
     assert [result["code"] for result in results] == [201] * 50
-    assert truth.count("runs") == 50
+    assert db.count("runs") == 50
     client.close()
     assert "Traceback" not in web.log()

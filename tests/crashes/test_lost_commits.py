@@ -9,9 +9,9 @@ import pytest
 
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
 from tests.support.traffic import Traffic
-from tests.support.truth import Truth
 from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served, until_ready
@@ -36,13 +36,13 @@ def web(settings: Settings, proxy: PostgresProxy) -> Iterator[WebInThread]:
         yield web
 
 
-def history(truth: Truth, run_id: str) -> list[str]:
+def history(db: DbVerbs, run_id: str) -> list[str]:
     """The statuses of a run, as its feed lines tell them; what holds for all runs is checked on the way."""
-    return [one["status"] for one in assert_one_history(truth.engine)[run_id]]
+    return [one["status"] for one in assert_one_history(db.engine)[run_id]]
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_submission_is_one_run(web: WebInThread, proxy: PostgresProxy, truth: Truth, times: int) -> None:
+def test_a_submission_is_one_run(web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int) -> None:
     """Repeated by the web itself; when that is lost as well, 503 and by the client, with its key."""
     proxy.lose(KEYS, times)
     body = {"type": "start_session", "parameters": PROMPT}
@@ -53,22 +53,22 @@ def test_a_submission_is_one_run(web: WebInThread, proxy: PostgresProxy, truth: 
         answer = web.client.post("/runs", body, **{"Idempotency-Key": "k"})
         assert answer.status_code == 200
     assert proxy.lost == times
-    assert [row.run_id for row in truth.rows("SELECT run_id FROM runs")] == [answer.json()["run_id"]]
-    assert truth.told_kinds(answer.json()["session_id"]) == ["session_created", "run_updated"]
+    assert [row.run_id for row in db.rows("SELECT run_id FROM runs")] == [answer.json()["run_id"]]
+    assert db.told_kinds(answer.json()["session_id"]) == ["session_created", "run_updated"]
 
 
-def test_a_submission_without_a_key_is_one_run(web: WebInThread, proxy: PostgresProxy, truth: Truth) -> None:
+def test_a_submission_without_a_key_is_one_run(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
     """Its ids are made before the first try; starts with a session of their own, named starts and resumes alike."""
     session_id = web.client.submit()["session_id"]
     for fields in ({}, {"session_id": "named"}, {"type": "resume_session", "session_id": session_id}):
-        before, lost = truth.count("runs"), proxy.lost
+        before, lost = db.count("runs"), proxy.lost
         proxy.lose(SUBMIT)
         web.client.submit(**fields)
         assert proxy.lost == lost + 1
-        assert truth.count("runs") == before + 1
+        assert db.count("runs") == before + 1
 
 
-def test_a_batch_of_submissions_is_as_many_runs(web: WebInThread, proxy: PostgresProxy, truth: Truth) -> None:
+def test_a_batch_of_submissions_is_as_many_runs(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
     """With and without keys, each result is that of its item."""
     proxy.lose(SUBMIT)
     runs = [{"type": "start_session", "parameters": PROMPT, "labels": {"place": str(n)}} for n in range(20)]
@@ -77,13 +77,13 @@ def test_a_batch_of_submissions_is_as_many_runs(web: WebInThread, proxy: Postgre
     results = web.client.post("/runs/batch", {"runs": runs}).json()["results"]
     assert proxy.lost == 1
     assert [result["code"] for result in results] == [201] * 20
-    stored = {row.run_id: row.place for row in truth.rows("SELECT run_id, labels ->> 'place' AS place FROM runs")}
+    stored = {row.run_id: row.place for row in db.rows("SELECT run_id, labels ->> 'place' AS place FROM runs")}
     assert [stored[result["run_id"]] for result in results] == [str(n) for n in range(20)]
     assert len(stored) == 20
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_claim_is_delivered_once(web: WebInThread, proxy: PostgresProxy, truth: Truth, times: int) -> None:
+def test_a_claim_is_delivered_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int) -> None:
     """By the poll that made it, found by its poll id: on the repeat, or by the re-check when that was lost as well."""
     runner_id = web.client.register()
     run_ids = {web.client.submit()["run_id"] for _ in range(2)}
@@ -94,10 +94,10 @@ def test_a_claim_is_delivered_once(web: WebInThread, proxy: PostgresProxy, truth
     assert {given["run_id"], other["run_id"]} == run_ids
     assert web.client.poll(runner_id).status_code == 204
     for run_id in run_ids:
-        assert history(truth, run_id) == ["pending", "claimed"]
+        assert history(db, run_id) == ["pending", "claimed"]
 
 
-def test_claims_of_many_at_once_are_delivered_once(web: WebInThread, proxy: PostgresProxy, truth: Truth) -> None:
+def test_claims_of_many_at_once_are_delivered_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
     """`max=5`: all of the batch, and nothing more."""
     runner_id = web.client.register()
     run_ids = {web.client.submit()["run_id"] for _ in range(8)}
@@ -105,10 +105,10 @@ def test_claims_of_many_at_once_are_delivered_once(web: WebInThread, proxy: Post
     given = [run["run_id"] for run in web.client.poll(runner_id, 5, max=5).json()["runs"]]
     given += [run["run_id"] for run in web.client.poll(runner_id, 5, max=5).json()["runs"]]
     assert sorted(given) == sorted(run_ids)
-    assert truth.count("runs", "status = 'claimed' AND attempt = 0") == 8
+    assert db.count("runs", "status = 'claimed' AND attempt = 0") == 8
 
 
-def test_a_parked_poll_gets_one_run(web: WebInThread, proxy: PostgresProxy, truth: Truth) -> None:
+def test_a_parked_poll_gets_one_run(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
     """The claim of its re-check is lost: the waiting row is gone, the run it names is delivered."""
     runner_id = web.client.register()
     poll = web.client.meanwhile(web.client.poll, runner_id, 20)
@@ -116,12 +116,12 @@ def test_a_parked_poll_gets_one_run(web: WebInThread, proxy: PostgresProxy, trut
     proxy.lose(CLAIM, 3)
     run_id = web.client.submit()["run_id"]
     assert poll.result(30).json()["run"]["run_id"] == run_id
-    assert history(truth, run_id) == ["pending", "claimed"]
-    assert not truth.waiting()
+    assert history(db, run_id) == ["pending", "claimed"]
+    assert not db.waiting()
 
 
 def test_a_claim_whose_poll_has_ended_meanwhile_is_released(
-    web: WebInThread, proxy: PostgresProxy, truth: Truth
+    web: WebInThread, proxy: PostgresProxy, db: DbVerbs
 ) -> None:
     """Postgres stays away until the poll's end: 204, and the run is somebody's again as soon as it is back."""
     runner_id = web.client.register()
@@ -129,17 +129,17 @@ def test_a_claim_whose_poll_has_ended_meanwhile_is_released(
     proxy.leave_after(1)
     proxy.lose(CLAIM)
     assert web.client.poll(runner_id, 2).status_code == 204
-    assert truth.run(run_id).status == "claimed"
+    assert db.run(run_id).status == "claimed"
     proxy.lose_no_more()
     proxy.come_back()
     assert web.client.claim(runner_id)["run_id"] == run_id
-    assert history(truth, run_id) == ["pending", "claimed", "pending", "claimed"]
+    assert history(db, run_id) == ["pending", "claimed", "pending", "claimed"]
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
 @pytest.mark.parametrize("fence", ["token", "runner"])
 def test_a_report_takes_effect_once(
-    web: WebInThread, proxy: PostgresProxy, truth: Truth, outcome: str, fence: str
+    web: WebInThread, proxy: PostgresProxy, db: DbVerbs, outcome: str, fence: str
 ) -> None:
     """Start and end: one start counted, one event each, 200 to whoever repeats them."""
     runner_id = web.client.register()
@@ -153,13 +153,13 @@ def test_a_report_takes_effect_once(
         assert web.client.report(run, runner_id, word).status_code == 200
         assert proxy.lost == lost + 1
         assert web.client.report(run, runner_id, word).status_code == 200
-    assert history(truth, run["run_id"]) == ["pending", "claimed", "running", outcome]
-    assert truth.run(run["run_id"]).attempt == 1
-    kinds = truth.told_kinds(run["session_id"])
+    assert history(db, run["run_id"]) == ["pending", "claimed", "running", outcome]
+    assert db.run(run["run_id"]).attempt == 1
+    kinds = db.told_kinds(run["session_id"])
     assert kinds.count("event") == {"completed": 2, "failed": 1, "stopped": 1}[outcome]
 
 
-def test_reports_of_one_call_take_effect_once(web: WebInThread, proxy: PostgresProxy, truth: Truth) -> None:
+def test_reports_of_one_call_take_effect_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
     """Started and completed of many runs in one batch."""
     runner_id = web.client.register()
     for _ in range(5):
@@ -175,11 +175,11 @@ def test_reports_of_one_call_take_effect_once(web: WebInThread, proxy: PostgresP
     assert proxy.lost == 1
     assert [one["code"] for one in answer.json()["results"]] == [200] * 10
     for run in runs:
-        assert history(truth, run["run_id"]) == ["pending", "claimed", "running", "completed"]
+        assert history(db, run["run_id"]) == ["pending", "claimed", "running", "completed"]
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_events_are_stored_once(web: WebInThread, proxy: PostgresProxy, truth: Truth, times: int) -> None:
+def test_events_are_stored_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int) -> None:
     """Single ones and lists, with and without a key, held and repeated until an answer arrives."""
     session_id = web.client.submit()["session_id"]
 
@@ -219,7 +219,7 @@ REPEATED: dict[str, tuple[str, Doing]] = {
 
 
 @pytest.mark.parametrize("what", REPEATED)
-def test_other_calls_take_effect_once(web: WebInThread, proxy: PostgresProxy, truth: Truth, what: str) -> None:
+def test_other_calls_take_effect_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs, what: str) -> None:
     """Registration, bind, stop and leave: answered well, told once."""
     runner_id = web.client.register()
     run = web.client.started(runner_id)
@@ -227,14 +227,14 @@ def test_other_calls_take_effect_once(web: WebInThread, proxy: PostgresProxy, tr
     proxy.lose(marker)
     doing(web.client, run, runner_id)
     assert proxy.lost == 1
-    assert_one_history(truth.engine)
-    assert truth.count("stop_commands") == (1 if what == "stop" else 0)
-    assert truth.count("runners") == (2 if what == "register" else 1)
+    assert_one_history(db.engine)
+    assert db.count("stop_commands") == (1 if what == "stop" else 0)
+    assert db.count("runners") == (2 if what == "register" else 1)
     started, told = 1, {"register": 0, "bind": 1, "stop": 1, "leave": 1}[what]
-    assert truth.told_kinds(run["session_id"]).count("session_updated") == started + told
+    assert db.told_kinds(run["session_id"]).count("session_updated") == started + told
 
 
-def test_a_deleted_session_is_deleted_once(web: WebInThread, proxy: PostgresProxy, truth: Truth) -> None:
+def test_a_deleted_session_is_deleted_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
     """The repeat answers as the first try would have, not that there is no such session."""
     session_id = web.client.finished(web.client.register())["session_id"]
     proxy.lose("DELETE FROM sessions")
@@ -242,11 +242,11 @@ def test_a_deleted_session_is_deleted_once(web: WebInThread, proxy: PostgresProx
     assert proxy.lost == 1
     assert answer.status_code == 200
     assert answer.json()["deleted"]["runs_count"] == 1
-    assert truth.count("events", "kind = 'session_deleted'") == 1
+    assert db.count("events", "kind = 'session_deleted'") == 1
 
 
 def test_a_claim_of_dispatch_whose_commit_answer_is_lost_is_found(
-    web: WebInThread, settings: Settings, cluster: Cluster, truth: Truth
+    web: WebInThread, settings: Settings, cluster: Cluster, db: DbVerbs
 ) -> None:
     """The worker never tells of it: the process that holds the poll finds it in the table."""
     runner_id = web.client.register()
@@ -258,14 +258,14 @@ def test_a_claim_of_dispatch_whose_commit_answer_is_lost_is_found(
             web.until_parked()
             run_id = web.client.submit()["run_id"]
             assert poll.result(30).json()["run"]["run_id"] == run_id
-            assert history(truth, run_id) == ["pending", "claimed"]
+            assert history(db, run_id) == ["pending", "claimed"]
             if theirs.lost:
                 return
     raise AssertionError("dispatch never came first")
 
 
 def test_with_answers_lost_all_the_time_no_run_is_lost_or_doubled(
-    settings: Settings, cluster: Cluster, truth: Truth
+    settings: Settings, cluster: Cluster, db: DbVerbs
 ) -> None:
     """Two replicas and two workers whose connections die again and again, each time just after a COMMIT."""
     with postgres_proxy(settings.database_url) as proxy:
@@ -273,12 +273,12 @@ def test_with_answers_lost_all_the_time_no_run_is_lost_or_doubled(
         with Traffic([web.url for web in webs], runners=8) as traffic, ThreadPoolExecutor(1) as losing:
             enough = losing.submit(_lose_forever, proxy, 40)
             enough.result()
-            finish(traffic, truth.engine)
+            finish(traffic, db.engine)
         lost = proxy.lost
     assert lost >= 40
-    assert_nothing_lost_or_doubled(truth.engine, traffic.ledger)
+    assert_nothing_lost_or_doubled(db.engine, traffic.ledger)
     assert not traffic.ledger.refused("poll", "started", "completed", "register")
-    assert sum(map(claims, assert_one_history(truth.engine).values())) == len(traffic.ledger.deliveries)
+    assert sum(map(claims, assert_one_history(db.engine).values())) == len(traffic.ledger.deliveries)
 
 
 def _has_lost(proxy: PostgresProxy, commits: int) -> bool:

@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 from runtime.postgres import sync_engine
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.outages import terminate_backends, without_postgres
 from tests.support.servers import OwnPostgres
 from tests.support.traffic import Traffic
-from tests.support.truth import Truth
 from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient
@@ -74,8 +74,8 @@ def test_polls_parked_before_a_crash_restart_get_runs_after_it(
     clients = [WebClient(web.url) for web in webs]
     runners = [clients[place % 2].register(f"host-{place}") for place in range(6)]
     polls = [clients[place % 2].meanwhile(clients[place % 2].poll, runners[place], 50) for place in range(6)]
-    truth = Truth(own_engine)
-    eventually(lambda: len(truth.waiting()) == 6, what="parked polls")
+    db = DbVerbs(own_engine)
+    eventually(lambda: len(db.waiting()) == 6, what="parked polls")
     own_engine.dispose()
     own_postgres.kill()
     own_postgres.start()

@@ -9,12 +9,12 @@ import pytest
 
 from models.feed.sequence import read_head
 from runtime.settings import Settings
+from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import is_whole
 from tests.support.retiring import all_grows_old, finished, old_history, result, retire
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
+from workers.context import worker_context
 from workers.retention import retire_due
-from workers.room import engine_room
 
 # Killed when it is about to send a statement, or to commit, which it does once more for its duty.
 KILLED = """
@@ -51,36 +51,36 @@ with engine_room(settings, threads=1) as room:
 """
 
 
-def killed(settings: Settings, truth: Truth, moment: str, time: int = 2) -> None:
+def killed(settings: Settings, db: DbVerbs, moment: str, time: int = 2) -> None:
     """Let a worker die at that moment, when it comes for so many a time, and Postgres undo what it had open."""
     command = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url, moment, str(time)]
     process = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
     assert process.returncode == -signal.SIGKILL
     its_own = "datname = current_database() AND application_name = 'coordinator worker'"
-    eventually(lambda: truth.count("pg_stat_activity", its_own) == 0, what="the end of its transactions")
+    eventually(lambda: db.count("pg_stat_activity", its_own) == 0, what="the end of its transactions")
 
 
 @pytest.mark.parametrize("moment", ["INSERT INTO kept_results", "DELETE FROM events", "UPDATE feed_head", "commit"])
-def test_floor_and_rows_agree_wherever_a_worker_was_killed(settings: Settings, truth: Truth, moment: str) -> None:
+def test_floor_and_rows_agree_wherever_a_worker_was_killed(settings: Settings, db: DbVerbs, moment: str) -> None:
     """The pass that was committed counts, the one that was not has left nothing."""
-    old_history(truth, 10)
-    killed(settings, truth, moment)
-    assert truth.do(read_head).floor == 4
-    is_whole(truth)
-    assert retire(truth) == 6
-    is_whole(truth)
+    old_history(db, 10)
+    killed(settings, db, moment)
+    assert db.do(read_head).floor == 4
+    is_whole(db)
+    assert retire(db) == 6
+    is_whole(db)
 
 
-def test_a_session_is_there_with_all_that_is_its_own_or_not_at_all(settings: Settings, truth: Truth) -> None:
+def test_a_session_is_there_with_all_that_is_its_own_or_not_at_all(settings: Settings, db: DbVerbs) -> None:
     """Killed while it removes sessions; the next worker's duty removes what is left."""
     for _ in range(3):
-        result(truth, finished(truth), "kept")
-    all_grows_old(truth)
-    retire(truth)
-    killed(settings, truth, "DELETE FROM sessions", 1)
-    assert [truth.count(table) for table in ("sessions", "runs", "kept_results")] == [3, 3, 3]
-    assert truth.count("events") == 0
-    with engine_room(settings.model_copy(update={"retention_days": 30.0}), threads=1) as room:
-        assert retire_due(room, 0)
-    assert [truth.count(table) for table in ("sessions", "runs", "kept_results")] == [0, 0, 0]
-    assert truth.count("events", "kind = 'session_deleted'") == 3
+        result(db, finished(db), "kept")
+    all_grows_old(db)
+    retire(db)
+    killed(settings, db, "DELETE FROM sessions", 1)
+    assert [db.count(table) for table in ("sessions", "runs", "kept_results")] == [3, 3, 3]
+    assert db.count("events") == 0
+    with worker_context(settings.model_copy(update={"retention_days": 30.0}), threads=1) as context:
+        assert retire_due(context, 0)
+    assert [db.count(table) for table in ("sessions", "runs", "kept_results")] == [0, 0, 0]
+    assert db.count("events", "kind = 'session_deleted'") == 3

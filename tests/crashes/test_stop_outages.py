@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnRedis, looking
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -57,14 +57,14 @@ def test_stop_reaches_a_poll_of_another_process_without_redis(
 
 
 def test_stop_is_published_to_the_process_that_holds_the_poll(
-    clients: tuple[WebClient, WebClient], truth: Truth
+    clients: tuple[WebClient, WebClient], db: DbVerbs
 ) -> None:
     """Real processes say so in their numbers."""
     here, there = clients
     runner_id = here.register()
     run = here.started(runner_id)
     poll = there.meanwhile(there.poll, runner_id, 30)
-    eventually(truth.waiting, what="a parked poll")
+    eventually(db.waiting, what="a parked poll")
     assert here.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
     assert poll.result(60).json() == {"stop_sessions": [run["session_id"]]}
     sent = b'coordinator_poll_wakeups_total{outcome="sent"} 1.0'

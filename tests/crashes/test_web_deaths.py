@@ -3,9 +3,9 @@
 from sqlalchemy import Engine
 
 from tests.support.cluster import Cluster, Process
+from tests.support.db_verbs import DbVerbs
 from tests.support.outages import until_looked_after
 from tests.support.traffic import Traffic
-from tests.support.truth import Truth
 from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
@@ -25,7 +25,7 @@ def test_a_killed_web_process_takes_no_run_with_it(cluster: Cluster, engine: Eng
     assert all(process.alive for process in (webs[1], *workers))
 
 
-def test_parked_polls_of_a_killed_web_process_get_nothing_more(cluster: Cluster, truth: Truth) -> None:
+def test_parked_polls_of_a_killed_web_process_get_nothing_more(cluster: Cluster, db: DbVerbs) -> None:
     """What a worker assigned to them in the last moment is somebody's again after `claim_timeout`, and nothing else is
     given to them.
     """
@@ -34,34 +34,34 @@ def test_parked_polls_of_a_killed_web_process_get_nothing_more(cluster: Cluster,
     runners = [dead.register(f"host-{place}") for place in range(4)]
     for runner_id in runners:
         dead.meanwhile(dead.poll, runner_id, 60)
-    eventually(lambda: len(truth.waiting()) == 4, what="parked polls")
+    eventually(lambda: len(db.waiting()) == 4, what="parked polls")
     webs[0].kill()
     submitted = {living.submit()["run_id"] for _ in range(6)}
     given = {living.claim(runner_id)["run_id"] for runner_id in [*runners, runners[0], runners[1]]}
     assert given == submitted
-    assert_one_history(truth.engine)
+    assert_one_history(db.engine)
     for client in (dead, living):
         client.close()
 
 
-def test_a_web_process_frozen_with_an_assignment_in_its_buffer_starts_nothing(cluster: Cluster, truth: Truth) -> None:
+def test_a_web_process_frozen_with_an_assignment_in_its_buffer_starts_nothing(cluster: Cluster, db: DbVerbs) -> None:
     """When it goes on the run is another's: confirming the delivery fails, and its poll waits for the next run."""
     (frozen, other), workers = cluster.start_house(workers=1, claim_timeout_seconds=2)
     slow, quick = WebClient(frozen.url), WebClient(other.url)
     early, late = slow.register("early"), quick.register("late")
     poll = slow.meanwhile(slow.poll, early, 60)
-    until_looked_after(truth.engine)
+    until_looked_after(db.engine)
     frozen.freeze()
     run_id = quick.submit()["run_id"]
-    eventually(lambda: truth.run(run_id).runner_id == early, what="assigned to the frozen process")
-    eventually(lambda: truth.run(run_id).status == "pending", what="released")
+    eventually(lambda: db.run(run_id).runner_id == early, what="assigned to the frozen process")
+    eventually(lambda: db.run(run_id).status == "pending", what="released")
     run = quick.claim(late)
     assert quick.report(run, late, "started").status_code == 200
     frozen.thaw()
     next_run = quick.submit(additional_demands={"hostname": "early"})["run_id"]
     assert poll.result(30).json()["run"]["run_id"] == next_run
     assert quick.report(run, late, "completed").status_code == 200
-    assert_given(truth, run_id, early, late)
+    assert_given(db, run_id, early, late)
     assert all(process.alive and "Traceback" not in process.log() for process in (frozen, other, *workers))
     for client in (slow, quick):
         client.close()
@@ -94,8 +94,8 @@ def freeze_until_released(web: Process, engine: Engine, traffic: Traffic) -> Non
     web.thaw()
 
 
-def assert_given(truth: Truth, run_id: str, *runner_ids: str) -> None:
+def assert_given(db: DbVerbs, run_id: str, *runner_ids: str) -> None:
     """To these, one after the other, and started by the last of them only."""
-    history = assert_one_history(truth.engine)[run_id]
+    history = assert_one_history(db.engine)[run_id]
     assert [one["runner_id"] for one in history if one["status"] == "claimed"] == list(runner_ids)
     assert [one["runner_id"] for one in history if one["status"] == "running"] == [runner_ids[-1]]

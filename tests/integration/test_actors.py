@@ -10,24 +10,24 @@ from sqlalchemy import Engine
 from runtime.names import QUEUE_OF, Actor
 from runtime.settings import Settings
 from tests.support.actor_work import WORK
+from tests.support.db_verbs import DbVerbs
 from tests.support.ports import own_port
-from tests.support.truth import Truth
 from workers.actors import attempt, declare_actors
 from workers.broker import WakingBroker
+from workers.context import WorkerContext, worker_context
 from workers.duties import duties_of
-from workers.room import Room, engine_room
 
 
 @pytest.fixture
-def room(settings: Settings) -> Iterator[Room]:
-    with engine_room(settings, threads=2) as room:
-        yield room
+def context(settings: Settings) -> Iterator[WorkerContext]:
+    with worker_context(settings, threads=2) as context:
+        yield context
 
 
 @pytest.fixture
-def broker(settings: Settings, room: Room) -> Iterator[WakingBroker]:
+def broker(settings: Settings, context: WorkerContext) -> Iterator[WakingBroker]:
     broker = WakingBroker(settings.redis_url)
-    declare_actors(broker, duties_of(room))
+    declare_actors(broker, duties_of(context))
     yield broker
     broker.close()
 
@@ -38,18 +38,18 @@ def test_every_name_has_an_actor_in_its_queue(broker: WakingBroker) -> None:
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_actor_run_twice_does_its_work_once(broker: WakingBroker, truth: Truth, actor: Actor) -> None:
+def test_actor_run_twice_does_its_work_once(broker: WakingBroker, db: DbVerbs, actor: Actor) -> None:
     """Redis delivers at least once."""
-    check = WORK[actor](truth)
+    check = WORK[actor](db)
     for _ in range(2):
         broker.get_actor(actor)()
     check()
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_messages_of_one_actor_at_once_do_its_work_once(broker: WakingBroker, truth: Truth, actor: Actor) -> None:
+def test_messages_of_one_actor_at_once_do_its_work_once(broker: WakingBroker, db: DbVerbs, actor: Actor) -> None:
     """A wake-up and a tick may come together, on several workers; whoever is refused leaves it to the next."""
-    check = WORK[actor](truth)
+    check = WORK[actor](db)
     with ThreadPoolExecutor(4) as workers:
         for result in [workers.submit(broker.get_actor(actor)) for _ in range(4)]:
             result.result()
@@ -58,19 +58,19 @@ def test_messages_of_one_actor_at_once_do_its_work_once(broker: WakingBroker, tr
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_work_of_an_actor_that_never_ran_is_seen_to_be_undone(truth: Truth, actor: Actor) -> None:
+def test_work_of_an_actor_that_never_ran_is_seen_to_be_undone(db: DbVerbs, actor: Actor) -> None:
     """The checks above can fail."""
-    check = WORK[actor](truth)
+    check = WORK[actor](db)
     with pytest.raises(AssertionError):
         check()
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_the_row_of_a_duty_says_that_its_actor_ran(broker: WakingBroker, room: Room, actor: Actor) -> None:
+def test_the_row_of_a_duty_says_that_its_actor_ran(broker: WakingBroker, context: WorkerContext, actor: Actor) -> None:
     """Else every ticker would do it again because nobody seems to."""
     broker.get_actor(actor)()
 
-    duty = next(duty for duty in duties_of(room) if duty.actor == actor)
+    duty = next(duty for duty in duties_of(context) if duty.actor == actor)
     assert not duty.if_older(2 * duty.interval)
 
 
@@ -78,16 +78,16 @@ def test_the_row_of_a_duty_says_that_its_actor_ran(broker: WakingBroker, room: R
 def test_an_actor_without_redis_does_its_work_all_the_same(settings: Settings, actor: Actor) -> None:
     """Redis is a bell: away, nothing of an actor's work is."""
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{own_port()}/0"})
-    with engine_room(away, threads=1) as room:
-        duty = next(duty for duty in duties_of(room) if duty.actor == actor)
+    with worker_context(away, threads=1) as context:
+        duty = next(duty for duty in duties_of(context) if duty.actor == actor)
         assert duty.if_older(0)
 
 
 def test_an_actor_without_postgres_is_quiet(settings: Settings) -> None:
     """The next tick tries again; a traceback a second would bury what matters."""
     away = settings.model_copy(update={"database_url": f"postgresql+psycopg://x@127.0.0.1:{own_port()}/x"})
-    with engine_room(away, threads=1) as room:
-        for duty in duties_of(room):
+    with worker_context(away, threads=1) as context:
+        for duty in duties_of(context):
             attempt(duty.actor, duty.on_message)
 
 

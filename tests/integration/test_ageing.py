@@ -7,113 +7,113 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.claims import claim
-from models.claims.dispatch import dispatch_promised, promise_waiting
+from models.claims.dispatch import dispatch_preview, preview_waiting
 from models.claims.matching import Demands
 from models.claims.polls import PollAnswer, answer_polls, recheck_polls
 from models.core.limits import Limits
 from tests.support.broken import notices
 from tests.support.clocks import pass_time
-from tests.support.truth import Runner, Truth, asking, starting
+from tests.support.db_verbs import DbVerbs, Runner, asking, starting
 
 A_SECOND = Limits(priority_ageing=1)
 
 
-def wait(truth: Truth, seconds: float, run_id: str | None = None) -> None:
+def wait(db: DbVerbs, seconds: float, run_id: str | None = None) -> None:
     """Let all pending runs, or one, have become ready so many seconds earlier."""
     where = "status = 'pending'" if run_id is None else "run_id = :r"
     values = {} if run_id is None else {"r": run_id}
-    pass_time(truth, "runs", "match_deadline_at", seconds, where, **values)
+    pass_time(db, "runs", "match_deadline_at", seconds, where, **values)
 
 
-def taken(truth: Truth, runner: Runner, limits: Limits, wanted: int = 1) -> list[str]:
+def taken(db: DbVerbs, runner: Runner, limits: Limits, wanted: int = 1) -> list[str]:
     """What a poll is given at once."""
-    (answer,) = truth.do(answer_polls, [asking(runner, wanted=wanted)], limits=limits)
+    (answer,) = db.do(answer_polls, [asking(runner, wanted=wanted)], limits=limits)
     assert isinstance(answer, PollAnswer)
     return [run.run_id for run in answer.runs]
 
 
-def low_run_behind_a_stream(truth: Truth, limits: Limits = A_SECOND) -> None:
+def low_run_behind_a_stream(db: DbVerbs, limits: Limits = A_SECOND) -> None:
     """One run of priority 0; each second a new one of priority 5 comes, and one run is served."""
-    runner = truth.runner()
-    low = truth.start().run_id
+    runner = db.runner()
+    low = db.start().run_id
     for _ in range(12):
-        truth.start(priority=5)
-        if taken(truth, runner, limits) == [low]:
+        db.start(priority=5)
+        if taken(db, runner, limits) == [low]:
             return
-        wait(truth, 1)
+        wait(db, 1)
     raise AssertionError("starved for more than twice the bound")
 
 
-def test_low_run_is_served_within_the_bound_behind_a_stream_of_higher_ones(truth: Truth) -> None:
+def test_low_run_is_served_within_the_bound_behind_a_stream_of_higher_ones(db: DbVerbs) -> None:
     """After (5 - 0) x 1 s no newer run of priority 5 goes before it."""
-    low_run_behind_a_stream(truth)
+    low_run_behind_a_stream(db)
 
 
-def test_low_run_starves_while_ageing_is_off(truth: Truth) -> None:
+def test_low_run_starves_while_ageing_is_off(db: DbVerbs) -> None:
     """The order by priority is exact then, and the test above notices."""
-    notices(lambda one: low_run_behind_a_stream(one, Limits()), truth, "starved")
+    notices(lambda one: low_run_behind_a_stream(one, Limits()), db, "starved")
 
 
-def test_ageing_that_is_off_reads_the_queues_as_ever(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ageing_that_is_off_reads_the_queues_as_ever(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hot path knows nothing of it."""
     monkeypatch.setattr(claim, "AGED_CANDIDATES", None)
-    truth.start()
-    assert len(truth.claim(truth.runner())) == 1
+    db.start()
+    assert len(db.claim(db.runner())) == 1
 
 
-def test_no_run_ages_beyond_the_highest_priority(truth: Truth) -> None:
+def test_no_run_ages_beyond_the_highest_priority(db: DbVerbs) -> None:
     """What is older and of the highest priority goes first; what is newer does not."""
-    runner = truth.runner()
-    older, low, newer = truth.start(priority=100), truth.start(priority=-100), truth.start(priority=100)
-    wait(truth, 100, low.run_id)
-    assert taken(truth, runner, A_SECOND, 2) == [older.run_id, newer.run_id]
-    newest = truth.start(priority=100)
-    wait(truth, 5_000, low.run_id)
-    assert taken(truth, runner, A_SECOND) == [low.run_id]
-    assert taken(truth, runner, A_SECOND) == [newest.run_id]
+    runner = db.runner()
+    older, low, newer = db.start(priority=100), db.start(priority=-100), db.start(priority=100)
+    wait(db, 100, low.run_id)
+    assert taken(db, runner, A_SECOND, 2) == [older.run_id, newer.run_id]
+    newest = db.start(priority=100)
+    wait(db, 5_000, low.run_id)
+    assert taken(db, runner, A_SECOND) == [low.run_id]
+    assert taken(db, runner, A_SECOND) == [newest.run_id]
 
 
-def test_waiting_counts_from_readiness(truth: Truth) -> None:
+def test_waiting_counts_from_readiness(db: DbVerbs) -> None:
     """A delay is no waiting."""
-    runner = truth.runner()
-    delayed = truth.start(delay_seconds=3600)
-    truth.rows(
+    runner = db.runner()
+    delayed = db.start(delay_seconds=3600)
+    db.rows(
         "UPDATE runs SET created_at = now() - interval '1 hour', not_before = NULL, ready = true, "
         "match_deadline_at = now() + interval '300 seconds'"
     )
-    first = truth.start(priority=50)
-    assert taken(truth, runner, A_SECOND) == [first.run_id]
-    assert taken(truth, runner, A_SECOND) == [delayed.run_id]
+    first = db.start(priority=50)
+    assert taken(db, runner, A_SECOND) == [first.run_id]
+    assert taken(db, runner, A_SECOND) == [delayed.run_id]
 
 
-def test_ages_are_compared_across_profiles(truth: Truth) -> None:
+def test_ages_are_compared_across_profiles(db: DbVerbs) -> None:
     """The heads of all queues that a runner may take from."""
-    runner = truth.runner(tags=["gpu"])
-    tagged = truth.start(priority=3, additional_demands=Demands(tags=("gpu",)))
-    plain = truth.start()
-    wait(truth, 4, plain.run_id)
-    assert taken(truth, runner, A_SECOND) == [plain.run_id]
-    assert taken(truth, runner, A_SECOND) == [tagged.run_id]
+    runner = db.runner(tags=["gpu"])
+    tagged = db.start(priority=3, additional_demands=Demands(tags=("gpu",)))
+    plain = db.start()
+    wait(db, 4, plain.run_id)
+    assert taken(db, runner, A_SECOND) == [plain.run_id]
+    assert taken(db, runner, A_SECOND) == [tagged.run_id]
 
 
-def test_dispatch_and_the_recheck_give_an_aged_run_first_too(truth: Truth) -> None:
+def test_dispatch_and_the_recheck_give_an_aged_run_first_too(db: DbVerbs) -> None:
     """Every way by which a run goes out is the one matchmaker."""
-    runner, other = truth.runner(), truth.runner()
-    polls = [truth.park(runner), truth.park(other)]
-    high = [truth.start(priority=5) for _ in range(2)]
-    low = truth.start()
-    wait(truth, 100, low.run_id)
-    with truth.engine.begin() as conn:
-        promised = promise_waiting(conn, 1, limits=A_SECOND)
-        (letters,) = dispatch_promised(conn, promised, limits=A_SECOND).by_instance.values()
-    assert [letter.run_id for letter in letters] == [low.run_id]
-    (left,) = [poll for poll in polls if poll.poll_id != letters[0].poll_id]
-    again = truth.start(priority=-3)
-    wait(truth, 100, again.run_id)
-    (answer,) = truth.do(recheck_polls, [left], limits=A_SECOND)
+    runner, other = db.runner(), db.runner()
+    polls = [db.park(runner), db.park(other)]
+    high = [db.start(priority=5) for _ in range(2)]
+    low = db.start()
+    wait(db, 100, low.run_id)
+    with db.engine.begin() as conn:
+        preview = preview_waiting(conn, 1, limits=A_SECOND)
+        (assignments,) = dispatch_preview(conn, preview, limits=A_SECOND).by_instance.values()
+    assert [assignment.run_id for assignment in assignments] == [low.run_id]
+    (left,) = [poll for poll in polls if poll.poll_id != assignments[0].poll_id]
+    again = db.start(priority=-3)
+    wait(db, 100, again.run_id)
+    (answer,) = db.do(recheck_polls, [left], limits=A_SECOND)
     assert isinstance(answer, PollAnswer)
     assert [run.run_id for run in answer.runs] == [again.run_id]
-    assert {truth.run(run.run_id).status for run in high} == {"pending"}
+    assert {db.run(run.run_id).status for run in high} == {"pending"}
 
 
 RUNS = st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 6)), min_size=1, max_size=12)
@@ -122,17 +122,17 @@ RUNS = st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 6)), min_size=1, ma
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_runs=RUNS, ageing=st.sampled_from((0, 1000, 2500)))
 def test_order_is_that_of_aged_priorities_then_of_age(
-    truth: Truth, given_runs: list[tuple[int, int]], ageing: float
+    db: DbVerbs, given_runs: list[tuple[int, int]], ageing: float
 ) -> None:
     """For random priorities and waits."""
-    truth.rows("UPDATE runs SET status = 'stopped', ready = false, completed_at = now() WHERE status <> 'stopped'")
+    db.rows("UPDATE runs SET status = 'stopped', ready = false, completed_at = now() WHERE status <> 'stopped'")
     expected: list[tuple[Any, ...]] = []
     for priority, waited in given_runs:
-        (run,) = truth.accept(starting(priority=priority))
+        (run,) = db.accept(starting(priority=priority))
         # 100 s more, so that the time that the test takes changes no whole number
-        wait(truth, 1000 * waited + 100, run.run_id)
+        wait(db, 1000 * waited + 100, run.run_id)
         gained = int(1000 * waited // ageing) if ageing else 0
         expected.append((-(priority + gained), run.run_id))
     order = [run_id for _, run_id in sorted(expected)]
-    runner = truth.runner()
-    assert [taken(truth, runner, Limits(priority_ageing=ageing)) for _ in order] == [[one] for one in order]
+    runner = db.runner()
+    assert [taken(db, runner, Limits(priority_ageing=ageing)) for _ in order] == [[one] for one in order]

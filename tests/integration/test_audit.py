@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from models.auth.audit import Act, Done, newest_acts, record_acts
+from models.auth.audit import Act, AuditedAct, newest_acts, record_acts
 from models.core.callers import ADMIN, Caller, Role
 from models.feed.retention import retire_events
 from models.feed.sequence import read_head, sequence_feed
@@ -32,11 +32,11 @@ from tests.support.auditing import (
 from tests.support.callers import OPERATOR, asking, bearer, calling, make_key, revoke
 from tests.support.command import Ended, coordinator
 from tests.support.contenders import crowd
-from tests.support.family import finished
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import Message, following
 from tests.support.issuer import issuing
+from tests.support.parents import finished
 from tests.support.reports import running
-from tests.support.truth import Truth
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 
@@ -46,107 +46,107 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_a_key_leaves_one_row_when_it_is_made_and_one_when_it_is_revoked(truth: Truth) -> None:
+def test_a_key_leaves_one_row_when_it_is_made_and_one_when_it_is_revoked(db: DbVerbs) -> None:
     """However often either is repeated."""
-    a_key_is_written_down_once_made_and_once_revoked(truth)
+    a_key_is_written_down_once_made_and_once_revoked(db)
 
 
-def test_an_act_that_is_rolled_back_leaves_none(truth: Truth) -> None:
+def test_an_act_that_is_rolled_back_leaves_none(db: DbVerbs) -> None:
     """The row is in its transaction."""
-    a_rolled_back_act_leaves_none(truth)
+    a_rolled_back_act_leaves_none(db)
 
 
-def test_what_an_admin_stops_and_deletes_of_somebody_else_is_written_down_once(truth: Truth) -> None:
+def test_what_an_admin_stops_and_deletes_of_somebody_else_is_written_down_once(db: DbVerbs) -> None:
     """However often it is repeated."""
-    stops_and_deletes_are_written_down_once(truth)
+    stops_and_deletes_are_written_down_once(db)
 
 
-def test_many_who_revoke_one_key_leave_one_row(truth: Truth) -> None:
+def test_many_who_revoke_one_key_leave_one_row(db: DbVerbs) -> None:
     """One of them did it."""
-    token = make_key(truth, Role.USER, "ann")
-    crowd(8, lambda _: revoke(truth, token))
-    assert [act for act, *_ in acts(truth)] == ["key_created", "key_revoked"]
+    token = make_key(db, Role.USER, "ann")
+    crowd(8, lambda _: revoke(db, token))
+    assert [act for act, *_ in acts(db)] == ["key_created", "key_revoked"]
 
 
-def test_a_new_epoch_leaves_a_row_in_it(truth: Truth) -> None:
+def test_a_new_epoch_leaves_a_row_in_it(db: DbVerbs) -> None:
     """Whoever begins anew is told who wished it."""
-    _, fresh = truth.do(rotate_epoch, OPERATOR)
-    assert acts(truth) == [("epoch_rotated", OPERATOR, fresh, None)]
+    _, fresh = db.do(rotate_epoch, OPERATOR)
+    assert acts(db) == [("epoch_rotated", OPERATOR, fresh, None)]
 
 
-def test_a_delete_that_is_repeated_after_a_lost_answer_leaves_one_row(truth: Truth) -> None:
+def test_a_delete_that_is_repeated_after_a_lost_answer_leaves_one_row(db: DbVerbs) -> None:
     """It has the same request id, and the same answer."""
-    item = DeleteSession(BOSS, finished(truth, caller=BOB))
-    answers = [truth.do(delete_sessions, [item]) for _ in range(2)]
+    item = DeleteSession(BOSS, finished(db, caller=BOB))
+    answers = [db.do(delete_sessions, [item]) for _ in range(2)]
     assert answers[0] == answers[1]
-    assert acts(truth) == [("session_deleted", BOSS.by, item.session_id, "bob")]
+    assert acts(db) == [("session_deleted", BOSS.by, item.session_id, "bob")]
 
 
-def test_many_who_stop_and_delete_leave_one_row_each(truth: Truth) -> None:
+def test_many_who_stop_and_delete_leave_one_row_each(db: DbVerbs) -> None:
     """Whichever comes first."""
-    run, ended = running(truth, caller=BOB), finished(truth, caller=BOB)
-    crowd(8, lambda _: truth.do(stop_runs, [StopRun(BOSS, run.run_id)]))
-    crowd(8, lambda _: truth.do(delete_sessions, [DeleteSession(BOSS, ended)]))
-    assert [(act, target) for act, _, target, _ in acts(truth)] == [
+    run, ended = running(db, caller=BOB), finished(db, caller=BOB)
+    crowd(8, lambda _: db.do(stop_runs, [StopRun(BOSS, run.run_id)]))
+    crowd(8, lambda _: db.do(delete_sessions, [DeleteSession(BOSS, ended)]))
+    assert [(act, target) for act, _, target, _ in acts(db)] == [
         ("run_stopped", run.run_id),
         ("session_deleted", ended),
     ]
 
 
 @pytest.mark.parametrize("itself", [True, False])
-def test_a_runner_that_an_admin_sends_away_is_written_down_once(truth: Truth, *, itself: bool) -> None:
+def test_a_runner_that_an_admin_sends_away_is_written_down_once(db: DbVerbs, *, itself: bool) -> None:
     """Whether it is told on its next poll or counts as gone at once; not when it leaves by itself."""
-    runner = truth.runner()
+    runner = db.runner()
     machine = Caller(Role.RUNNER, "machine", "key:crd_aaaaaaaaaaaa")
-    truth.rows("UPDATE runners SET owner = 'machine'")
+    db.rows("UPDATE runners SET owner = 'machine'")
     for _ in range(2):
-        truth.do(deregister_runners, [LeaveRunner(runner.runner_id, itself, BOSS)] * 2)
-    assert acts(truth) == [("runner_deregistered", BOSS.by, runner.runner_id, "machine")]
-    leaving = truth.runner()
-    truth.rows("UPDATE runners SET owner = 'machine'")
-    truth.do(deregister_runners, [LeaveRunner(leaving.runner_id, itself, machine)])
-    assert len(acts(truth)) == 1
+        db.do(deregister_runners, [LeaveRunner(runner.runner_id, itself, BOSS)] * 2)
+    assert acts(db) == [("runner_deregistered", BOSS.by, runner.runner_id, "machine")]
+    leaving = db.runner()
+    db.rows("UPDATE runners SET owner = 'machine'")
+    db.do(deregister_runners, [LeaveRunner(leaving.runner_id, itself, machine)])
+    assert len(acts(db)) == 1
 
 
-def test_what_is_ones_own_is_not_written_down(truth: Truth) -> None:
+def test_what_is_ones_own_is_not_written_down(db: DbVerbs) -> None:
     """A user's stops, an admin's of what is his by name; and while authentication is off nobody has a name."""
     for caller in (BOB, ADMIN, BOSS):
-        stopped = running(truth, caller=caller)
-        truth.do(stop_sessions, [StopSession(caller, stopped.session_id)])
-        truth.do(delete_sessions, [DeleteSession(caller, finished(truth, caller=caller))])
-    assert acts(truth) == []
+        stopped = running(db, caller=caller)
+        db.do(stop_sessions, [StopSession(caller, stopped.session_id)])
+        db.do(delete_sessions, [DeleteSession(caller, finished(db, caller=caller))])
+    assert acts(db) == []
     # What nobody's name stands on may be anybody's.
-    nobodys = running(truth, caller=ADMIN)
+    nobodys = running(db, caller=ADMIN)
     key = Caller(Role.ADMIN, None, BOSS.by)
-    truth.do(stop_sessions, [StopSession(key, nobodys.session_id)])
-    assert acts(truth) == [("session_stopped", BOSS.by, nobodys.session_id, None)]
+    db.do(stop_sessions, [StopSession(key, nobodys.session_id)])
+    assert acts(db) == [("session_stopped", BOSS.by, nobodys.session_id, None)]
 
 
-def test_the_log_outlives_the_session_and_retention(truth: Truth) -> None:
+def test_the_log_outlives_the_session_and_retention(db: DbVerbs) -> None:
     """Its events are dropped with all others, and below the floor of the feed there is nothing; the log stays."""
-    session_id = finished(truth, caller=BOB)
-    truth.do(delete_sessions, [DeleteSession(BOSS, session_id)])
-    truth.do(sequence_feed)
-    while truth.do(purge_deleted):
+    session_id = finished(db, caller=BOB)
+    db.do(delete_sessions, [DeleteSession(BOSS, session_id)])
+    db.do(sequence_feed)
+    while db.do(purge_deleted):
         pass
-    assert acts(truth) == [("session_deleted", BOSS.by, session_id, "bob")]
-    truth.rows("UPDATE events SET created_at = now() - interval '400 days'")
-    assert truth.do(retire_events, older_than_days=30) > 0
-    assert truth.count("events") == 0
-    (entry,) = truth.do(newest_acts, 10)
+    assert acts(db) == [("session_deleted", BOSS.by, session_id, "bob")]
+    db.rows("UPDATE events SET created_at = now() - interval '400 days'")
+    assert db.do(retire_events, older_than_days=30) > 0
+    assert db.count("events") == 0
+    (entry,) = db.do(newest_acts, 10)
     assert (entry.act, entry.by, entry.target) == ("session_deleted", BOSS.by, session_id)
 
 
-def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, truth: Truth) -> None:
+def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, db: DbVerbs) -> None:
     """Stop, delete and the leaving of a runner, each by an admin with a key of his own; those of the owner are not."""
     with ExitStack() as stack:
         url = web.client.url
-        bob = stack.enter_context(calling(url, make_key(truth, Role.USER, "bob")))
-        boss = stack.enter_context(calling(url, make_key(truth, Role.ADMIN)))
-        machine = stack.enter_context(calling(url, make_key(truth, Role.RUNNER, "machine")))
+        bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
+        boss = stack.enter_context(calling(url, make_key(db, Role.ADMIN)))
+        machine = stack.enter_context(calling(url, make_key(db, Role.RUNNER, "machine")))
         first, second, own = (bob.submit() for _ in range(3))
         runner_id = machine.register()
-        before = len(acts(truth))
+        before = len(acts(db))
         assert bob.post(f"/runs/{own['run_id']}/stop").status_code == 200
         for _ in range(2):
             boss.post(f"/runs/{first['run_id']}/stop")
@@ -155,7 +155,7 @@ def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, truth: T
             boss.http.delete(f"/runners/{runner_id}")
         assert machine.http.delete(f"/runners/{runner_id}", params={"self": "true"}).status_code == 200
         by = f"key:{boss.token[:16]}"
-    assert acts(truth)[before:] == [
+    assert acts(db)[before:] == [
         ("run_stopped", by, first["run_id"], "bob"),
         ("session_stopped", by, second["session_id"], "bob"),
         ("session_deleted", by, second["session_id"], "bob"),
@@ -163,16 +163,16 @@ def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, truth: T
     ]
 
 
-def test_ends_that_an_admin_reports_as_anothers_runner_are_written_down(web: WebInThread, truth: Truth) -> None:
+def test_ends_that_an_admin_reports_as_anothers_runner_are_written_down(web: WebInThread, db: DbVerbs) -> None:
     """By every route under /runner, once, with the run's owner; what its own runner reports is its work."""
     with ExitStack() as stack:
         url = web.client.url
-        bob = stack.enter_context(calling(url, make_key(truth, Role.USER, "bob")))
-        boss = stack.enter_context(calling(url, make_key(truth, Role.ADMIN)))
-        machine = stack.enter_context(calling(url, make_key(truth, Role.RUNNER, "machine")))
+        bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
+        boss = stack.enter_context(calling(url, make_key(db, Role.ADMIN)))
+        machine = stack.enter_context(calling(url, make_key(db, Role.RUNNER, "machine")))
         runner_id = machine.register()
         runs = [bob.submit() for _ in range(5)]
-        before = len(acts(truth))
+        before = len(acts(db))
         given = [machine.claim(runner_id) for _ in runs]
         for run in given:
             assert machine.report(run, runner_id, "started").status_code == 200
@@ -193,32 +193,32 @@ def test_ends_that_an_admin_reports_as_anothers_runner_are_written_down(web: Web
         mine = boss.claim(own)
         assert boss.report(mine, own, "completed").status_code == 200
         by = f"key:{boss.token[:16]}"
-    assert acts(truth)[before:] == [
+    assert acts(db)[before:] == [
         *(("run_ended", by, run["run_id"], "bob") for run in given[:4]),
         ("session_ended", by, given[4]["session_id"], "bob"),
     ]
 
 
-def test_heartbeat_of_an_admin_ends_no_run_of_anothers_runner(web: WebInThread, truth: Truth) -> None:
+def test_heartbeat_of_an_admin_ends_no_run_of_anothers_runner(web: WebInThread, db: DbVerbs) -> None:
     """By leaving runs out of `holding`, which no log would hold; the same from the runner itself counts."""
     with ExitStack() as stack:
         url = web.client.url
-        bob = stack.enter_context(calling(url, make_key(truth, Role.USER, "bob")))
-        boss = stack.enter_context(calling(url, make_key(truth, Role.ADMIN)))
-        machine = stack.enter_context(calling(url, make_key(truth, Role.RUNNER, "machine")))
+        bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
+        boss = stack.enter_context(calling(url, make_key(db, Role.ADMIN)))
+        machine = stack.enter_context(calling(url, make_key(db, Role.RUNNER, "machine")))
         runner_id = machine.register()
         bob.submit()
         run = machine.claim(runner_id)
         assert machine.report(run, runner_id, "started").status_code == 200
-        truth.rows("UPDATE runs SET started_at = now() - interval '5 minutes'")
+        db.rows("UPDATE runs SET started_at = now() - interval '5 minutes'")
         beat = {"runner_id": runner_id, "holding": []}
         assert boss.post("/runner/heartbeat", beat).status_code == 200
-        assert truth.run(run["run_id"]).unheld_beats == 0
+        assert db.run(run["run_id"]).unheld_beats == 0
         assert machine.post("/runner/heartbeat", beat).status_code == 200
-        assert truth.run(run["run_id"]).unheld_beats == 1
+        assert db.run(run["run_id"]).unheld_beats == 1
 
 
-def test_an_act_with_a_token_of_the_issuer_names_its_owner_claim(settings: Settings, truth: Truth) -> None:
+def test_an_act_with_a_token_of_the_issuer_names_its_owner_claim(settings: Settings, db: DbVerbs) -> None:
     """Also one that is known from an earlier request."""
     with issuing() as issuer, served(settings.model_copy(update=issuer.settings)) as web:
         shown = {
@@ -229,7 +229,7 @@ def test_an_act_with_a_token_of_the_issuer_names_its_owner_claim(settings: Setti
         sessions = [web.client.post("/runs", body, **shown["bob"]).json()["session_id"] for _ in range(2)]
         for one in sessions:
             assert web.client.http.delete(f"/sessions/{one}", headers=shown["boss"]).status_code == 200
-    assert acts(truth) == [("session_deleted", "subject:boss", one, "bob") for one in sessions]
+    assert acts(db) == [("session_deleted", "subject:boss", one, "bob") for one in sessions]
 
 
 def seen(client: WebClient, head: int, **filters: str) -> list[Message]:
@@ -243,14 +243,14 @@ def seen(client: WebClient, head: int, **filters: str) -> list[Message]:
     raise AssertionError(got)
 
 
-def test_an_admin_who_asks_is_told_and_nobody_else(web: WebInThread, truth: Truth) -> None:
+def test_an_admin_who_asks_is_told_and_nobody_else(web: WebInThread, db: DbVerbs) -> None:
     """Live, and resumed from the first position; without being asked for it is told to nobody."""
     with ExitStack() as stack:
         url = web.client.url
-        bob = stack.enter_context(calling(url, make_key(truth, Role.USER, "bob")))
-        boss = stack.enter_context(calling(url, make_key(truth, Role.ADMIN, "boss")))
+        bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
+        boss = stack.enter_context(calling(url, make_key(db, Role.ADMIN, "boss")))
         run = bob.submit()
-        truth.do(sequence_feed)
+        db.do(sequence_feed)
         with following(url, {"types": "audit", "include_init": "false"}, **bearer(boss.token)) as live:
             boss.post(f"/sessions/{run['session_id']}/stop")
             (stopped,) = [json.loads(one.data) for one in live.take(1)]
@@ -265,7 +265,7 @@ def test_an_admin_who_asks_is_told_and_nobody_else(web: WebInThread, truth: Trut
             "owner": "bob",
         }
         assert datetime.fromisoformat(deleted["at"]).utcoffset() == timedelta(0)
-        head = truth.do(read_head)
+        head = db.do(read_head)
         resume = {"last_event_id": f"v1.{head.epoch}.0"}
         asked = seen(boss, head.position, types="audit,event", **resume)
         assert [json.loads(one.data)["act"] for one in asked if one.event] == [
@@ -285,16 +285,16 @@ def test_an_admin_who_asks_is_told_and_nobody_else(web: WebInThread, truth: Trut
 
 
 @pytest.mark.parametrize("types", ["audit", "event,audit", "audit,unheard-of"])
-def test_to_a_user_the_word_means_as_little_as_one_that_never_was(web: WebInThread, truth: Truth, types: str) -> None:
+def test_to_a_user_the_word_means_as_little_as_one_that_never_was(web: WebInThread, db: DbVerbs, types: str) -> None:
     """Nor can a ticket be had for it."""
-    the_word_means_nothing_to_a_user(web, truth, types)
+    the_word_means_nothing_to_a_user(web, db, types)
 
 
-def test_no_list_shows_what_was_written_down(web: WebInThread, truth: Truth) -> None:
+def test_no_list_shows_what_was_written_down(web: WebInThread, db: DbVerbs) -> None:
     """Neither the events of a session nor any list of runs, sessions and runners."""
-    with calling(web.client.url, make_key(truth, Role.USER, "bob")) as bob:
+    with calling(web.client.url, make_key(db, Role.USER, "bob")) as bob:
         run = bob.submit()
-        with calling(web.client.url, make_key(truth, Role.ADMIN, "boss")) as boss:
+        with calling(web.client.url, make_key(db, Role.ADMIN, "boss")) as boss:
             boss.post(f"/sessions/{run['session_id']}/stop")
             by = boss.token[:16]
         for path in ("/runs", "/sessions", f"/sessions/{run['session_id']}/events", f"/runs/{run['run_id']}"):
@@ -308,14 +308,14 @@ def audit(settings: Settings, directory: Path, *arguments: str) -> Ended:
     return coordinator(*arguments, home=directory, COORDINATOR_DATABASE_URL=settings.database_url)
 
 
-def test_commands_name_the_one_who_called_them(settings: Settings, truth: Truth, tmp_path: Path) -> None:
+def test_commands_name_the_one_who_called_them(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
     """The operating system's word for it, not that of the environment."""
     made = audit(settings, tmp_path, "keys", "create", "--role", "user", "--owner", "ann").stdout.strip()
     assert audit(settings, tmp_path, "keys", "revoke", made[:16]).returncode == 0
     assert audit(settings, tmp_path, "keys", "revoke", made[:16]).returncode == 0
     assert audit(settings, tmp_path, "feed", "rotate-epoch", "--yes").returncode == 0
     by = f"local:{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
-    assert [(act, who) for act, who, _, _ in acts(truth)] == [
+    assert [(act, who) for act, who, _, _ in acts(db)] == [
         ("key_created", by),
         ("key_revoked", by),
         ("epoch_rotated", by),
@@ -332,8 +332,8 @@ def test_commands_name_the_one_who_called_them(settings: Settings, truth: Truth,
     assert made.rpartition("_")[2] not in json.dumps(shown)
 
 
-def test_what_a_terminal_would_obey_is_not_shown(settings: Settings, truth: Truth, tmp_path: Path) -> None:
+def test_what_a_terminal_would_obey_is_not_shown(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
     """Ids are chosen by clients."""
-    truth.do(record_acts, [Done(Act.SESSION_DELETED, OPERATOR, "a\x1b[2Jb", "ann")])
+    db.do(record_acts, [AuditedAct(Act.SESSION_DELETED, OPERATOR, "a\x1b[2Jb", "ann")])
     shown = audit(settings, tmp_path, "audit")
     assert "a\ufffd[2Jb" in shown.stdout

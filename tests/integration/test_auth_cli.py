@@ -13,7 +13,7 @@ from runtime.settings import Settings
 from tests.support.callers import bearer, make_key
 from tests.support.cluster import Cluster
 from tests.support.command import Ended, coordinator
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -27,13 +27,13 @@ def listed(settings: Settings, directory: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_key_is_shown_once_and_kept_as_a_hash(settings: Settings, truth: Truth, tmp_path: Path) -> None:
+def test_a_key_is_shown_once_and_kept_as_a_hash(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
     """The token alone on stdout; nothing in the database, or in any list, is it."""
     made = keys(settings, tmp_path, "create", "--role", "user", "--owner", "ann", "--expires", "90d", "--name", "ci")
     assert made.returncode == 0, made.stderr
     token = made.stdout.strip()
     key_id, _, secret = token.rpartition("_")
-    (stored,) = truth.rows("SELECT k::text AS row, expires_at - created_at AS lives FROM api_keys k")
+    (stored,) = db.rows("SELECT k::text AS row, expires_at - created_at AS lives FROM api_keys k")
     assert secret not in stored.row
     assert stored.lives.days == 90
     shown = keys(settings, tmp_path, "list")
@@ -44,9 +44,9 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(settings: Settings, truth: Truth
     assert not {"secret_hash", "lives_for"} & set(one)
 
 
-def test_a_revoked_key_stays_in_the_list(settings: Settings, truth: Truth, tmp_path: Path) -> None:
+def test_a_revoked_key_stays_in_the_list(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
     """By its id, or by the whole token; an unknown one is an error, and does not keep the others."""
-    first, second = make_key(truth, Role.ADMIN), make_key(truth, Role.RUNNER, "machine")
+    first, second = make_key(db, Role.ADMIN), make_key(db, Role.RUNNER, "machine")
     revoked = keys(settings, tmp_path, "revoke", first[:16], second)
     assert revoked.returncode == 0, revoked.stderr
     assert second.rpartition("_")[2] not in revoked.stdout + revoked.stderr
@@ -66,19 +66,19 @@ def test_a_revoked_key_stays_in_the_list(settings: Settings, truth: Truth, tmp_p
     ],
 )
 def test_a_key_that_cannot_be_is_refused(
-    settings: Settings, truth: Truth, tmp_path: Path, arguments: tuple[str, ...], said: str
+    settings: Settings, db: DbVerbs, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     """Exit code 2, and no key, so that nothing is closed by accident."""
     refused = keys(settings, tmp_path, "create", *arguments)
     assert refused.returncode == 2
     assert said in refused.stderr
-    assert truth.one("SELECT count(*) FROM api_keys") == 0
+    assert db.one("SELECT count(*) FROM api_keys") == 0
 
 
-def test_commands_show_the_token_they_are_given(cluster: Cluster, truth: Truth, tmp_path: Path) -> None:
+def test_commands_show_the_token_they_are_given(cluster: Cluster, db: DbVerbs, tmp_path: Path) -> None:
     """As an option, in the environment, in a file; without one they say in one line what is wanted."""
     url = cluster.start_web(auth=1).url
-    token = make_key(truth, Role.USER, "ann")
+    token = make_key(db, Role.USER, "ann")
     file = tmp_path / "mine"
     file.write_text(token)
     file.chmod(0o600)
@@ -99,11 +99,11 @@ def test_commands_show_the_token_they_are_given(cluster: Cluster, truth: Truth, 
     assert token not in careless.stderr
 
 
-def test_a_runner_works_with_a_key_and_keeps_it_to_itself(cluster: Cluster, truth: Truth) -> None:
+def test_a_runner_works_with_a_key_and_keeps_it_to_itself(cluster: Cluster, db: DbVerbs) -> None:
     """It registers, polls, binds, writes events and reports with it; the command it starts does not get it."""
     url = cluster.start_web(auth=1).url
-    token = make_key(truth, Role.RUNNER, "machine")
-    client = WebClient(url, make_key(truth, Role.USER, "ann"))
+    token = make_key(db, Role.RUNNER, "machine")
+    client = WebClient(url, make_key(db, Role.USER, "ann"))
     script = "import os; print([name for name in os.environ if 'TOKEN' in name])"
     runner = cluster.start("runner", ["runner", "--url", url, "--", sys.executable, "-uc", script], {"token": token})
     run = client.submit()
@@ -114,10 +114,10 @@ def test_a_runner_works_with_a_key_and_keeps_it_to_itself(cluster: Cluster, trut
     client.close()
 
 
-def test_a_runner_whose_key_is_rejected_ends_and_says_so(cluster: Cluster, truth: Truth) -> None:
+def test_a_runner_whose_key_is_rejected_ends_and_says_so(cluster: Cluster, db: DbVerbs) -> None:
     """403 is for ever: it does not knock on and on."""
     url = cluster.start_web(auth=1).url
-    token = make_key(truth, Role.USER, "ann")
+    token = make_key(db, Role.USER, "ann")
     runner = cluster.start("runner", ["runner", "--url", url, "--", "true"], {"token": token})
     assert runner.wait(20) == 1
     assert "403" in runner.log()
@@ -132,15 +132,15 @@ def test_a_public_address_is_bound_once_credentials_are_asked_for(cluster: Clust
     cluster.wait_until(bound, lambda: "http://0.0.0.0" in bound.log(), "served")
 
 
-def test_keys_in_use_are_written_down(cluster: Cluster, truth: Truth) -> None:
+def test_keys_in_use_are_written_down(cluster: Cluster, db: DbVerbs) -> None:
     """Once a minute at most, by nobody's request."""
     url = cluster.start_web(auth=1).url
-    token = make_key(truth, Role.ADMIN)
+    token = make_key(db, Role.ADMIN)
     client = WebClient(url)
     assert client.http.get("/runs", headers=bearer(token)).status_code == 200
 
     def written() -> bool:
-        (key,) = truth.do(find_keys, [token[:16]])
+        (key,) = db.do(find_keys, [token[:16]])
         return getattr(key, "last_used_at", None) is not None
 
     eventually(written, 10, what="last_used_at")

@@ -3,17 +3,17 @@
 from models.core.callers import Role
 from tests.support.callers import bearer, make_key
 from tests.support.cluster import Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.issuer import forgeries, issuing
-from tests.support.truth import Truth
 from tests.support.web import PROMPT, WebClient
 
 
-def test_no_credential_is_ever_logged(cluster: Cluster, truth: Truth) -> None:
+def test_no_credential_is_ever_logged(cluster: Cluster, db: DbVerbs) -> None:
     """Good and bad ones, shown in every way, on every path, also in requests that fail."""
     with issuing() as issuer:
         web = cluster.start_web(auth=1, allow_query_tokens=1, log_level="debug", **issuer.settings)
         worker = cluster.start_worker(log_level="debug")
-        key = make_key(truth, Role.ADMIN)
+        key = make_key(db, Role.ADMIN)
         unknown = f"crd_0123456789ab_{64 * 'f'}"
         shown = [key, unknown, issuer.token(), *forgeries(issuer).values()]
         client = WebClient(web.url)

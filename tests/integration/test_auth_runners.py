@@ -13,9 +13,9 @@ from coordinator_client.types import RunRequest
 from models.core.callers import Role
 from tests.support.callers import calling, make_key, revoke
 from tests.support.cluster import Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.deployed_runner import DeployedRunner
 from tests.support.issuer import IssuerOfTests, issuing
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -33,8 +33,8 @@ def url(cluster: Cluster, issuer: IssuerOfTests) -> str:
 
 
 @pytest.fixture
-def ann(url: str, truth: Truth) -> Iterator[WebClient]:
-    with calling(url, make_key(truth, Role.USER, "ann")) as ann:
+def ann(url: str, db: DbVerbs) -> Iterator[WebClient]:
+    with calling(url, make_key(db, Role.USER, "ann")) as ann:
         yield ann
 
 
@@ -55,19 +55,19 @@ def test_a_deployed_runner_works_with_the_token_it_has(
     assert runner.process.wait(20) == 0
 
 
-def test_a_deployed_runner_whose_key_is_revoked_ends(url: str, truth: Truth, tmp_path: Path) -> None:
+def test_a_deployed_runner_whose_key_is_revoked_ends(url: str, db: DbVerbs, tmp_path: Path) -> None:
     """Its parked poll is answered 403, and the next two: it gives up, as it does with everything."""
-    token = make_key(truth, Role.RUNNER, "machine")
+    token = make_key(db, Role.RUNNER, "machine")
     runner = DeployedRunner(tmp_path / "deployed", url, token=token)
-    eventually(lambda: truth.one("SELECT count(*) FROM waiting_polls") == 1, what="a parked poll")
-    revoke(truth, token)
+    eventually(lambda: db.one("SELECT count(*) FROM waiting_polls") == 1, what="a parked poll")
+    revoke(db, token)
     assert runner.process.wait(20) != 0
 
 
 @pytest.mark.anyio
-async def test_the_tools_beside_a_runner_start_children_in_its_tree(url: str, ann: WebClient, truth: Truth) -> None:
+async def test_the_tools_beside_a_runner_start_children_in_its_tree(url: str, ann: WebClient, db: DbVerbs) -> None:
     """With the runner's own token, by the client library; outside of the tree they are strangers."""
-    token = make_key(truth, Role.RUNNER, "machine")
+    token = make_key(db, Role.RUNNER, "machine")
     with calling(url, token) as machine:
         runner_id = machine.register()
         run = ann.submit()

@@ -13,9 +13,9 @@ from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import ASKING, asking, bearer, calling, make_key, revoke
 from tests.support.contenders import crowd
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import following
 from tests.support.issuer import issuing
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready
 
@@ -27,8 +27,8 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.fixture
-def ann(web: WebInThread, truth: Truth) -> Iterator[WebClient]:
-    with calling(web.client.url, make_key(truth, Role.USER, "ann")) as ann:
+def ann(web: WebInThread, db: DbVerbs) -> Iterator[WebClient]:
+    with calling(web.client.url, make_key(db, Role.USER, "ann")) as ann:
         yield ann
 
 
@@ -51,24 +51,24 @@ def sessions(url: str, **query: str) -> list[str]:
         return [one["session_id"] for one in json.loads(stream.until("init")[-1].data)["sessions"]]
 
 
-def test_a_ticket_opens_one_stream_of_who_asked_for_it(settings: Settings, ann: WebClient, truth: Truth) -> None:
+def test_a_ticket_opens_one_stream_of_who_asked_for_it(settings: Settings, ann: WebClient, db: DbVerbs) -> None:
     """On any instance, without a header; the second time it is refused."""
-    with calling(ann.url, make_key(truth, Role.USER, "bob")) as bob:
+    with calling(ann.url, make_key(db, Role.USER, "bob")) as bob:
         bob.submit(session_id="bobs")
     ann.submit(session_id="anns")
-    truth.do(sequence_feed)
+    db.do(sequence_feed)
     shown = ticket(ann)
     with served(settings.model_copy(update=ASKING)) as another:
         assert sessions(another.client.url, ticket=shown) == ["anns"]
     assert status(ann.url, ticket=shown) == 403
-    assert truth.one("SELECT count(*) FROM stream_tickets") == 0
+    assert db.one("SELECT count(*) FROM stream_tickets") == 0
 
 
-def test_a_ticket_is_bound_to_its_filters(ann: WebClient, truth: Truth) -> None:
+def test_a_ticket_is_bound_to_its_filters(ann: WebClient, db: DbVerbs) -> None:
     """Whatever the query says beside it; where to resume is no filter."""
     ann.submit(session_id="one")
     ann.submit(session_id="two")
-    truth.do(sequence_feed)
+    db.do(sequence_feed)
     assert sessions(ann.url, ticket=ticket(ann, session_id="one"), session_id="two") == ["one"]
     assert sessions(ann.url, ticket=ticket(ann), session_id="two") == ["two", "one"]
     with following(ann.url, {"ticket": ticket(ann, session_id="one")}) as stream:
@@ -79,13 +79,13 @@ def test_a_ticket_is_bound_to_its_filters(ann: WebClient, truth: Truth) -> None:
         assert "later" in stream.take(1)[0].data
 
 
-def test_a_ticket_is_bound_to_its_filters_while_everybody_is_an_admin(settings: Settings, truth: Truth) -> None:
+def test_a_ticket_is_bound_to_its_filters_while_everybody_is_an_admin(settings: Settings, db: DbVerbs) -> None:
     """A page that always asks for one works in an open house too."""
     with served(settings) as web:
         until_ready(web)
         web.client.submit(session_id="one")
         web.client.submit(session_id="two")
-        truth.do(sequence_feed)
+        db.do(sequence_feed)
         shown = ticket(web.client, session_id="one")
         assert sessions(web.client.url, ticket=shown) == ["one"]
         assert status(web.client.url, ticket=shown) == 403
@@ -109,29 +109,29 @@ def test_a_ticket_opens_nothing_else(ann: WebClient) -> None:
     assert status(ann.url, ticket=shown) == 200
 
 
-def test_a_ticket_that_waited_too_long_is_refused(ann: WebClient, truth: Truth) -> None:
+def test_a_ticket_that_waited_too_long_is_refused(ann: WebClient, db: DbVerbs) -> None:
     """A minute; those that nobody used go with the next ones."""
     old = ticket(ann)
-    truth.rows("UPDATE stream_tickets SET expires_at = now() - interval '1 second'")
+    db.rows("UPDATE stream_tickets SET expires_at = now() - interval '1 second'")
     assert status(ann.url, ticket=old) == 403
     ticket(ann)
-    truth.rows("UPDATE stream_tickets SET expires_at = now() - interval '2 minutes'")
+    db.rows("UPDATE stream_tickets SET expires_at = now() - interval '2 minutes'")
     ticket(ann)
-    assert truth.one("SELECT count(*) FROM stream_tickets") == 1
+    assert db.one("SELECT count(*) FROM stream_tickets") == 1
 
 
-def test_a_ticket_of_a_key_that_was_revoked_since_is_refused(web: WebInThread, ann: WebClient, truth: Truth) -> None:
+def test_a_ticket_of_a_key_that_was_revoked_since_is_refused(web: WebInThread, ann: WebClient, db: DbVerbs) -> None:
     """Once the process knows."""
     shown = ticket(ann)
-    revoke(truth, ann.token)
+    revoke(db, ann.token)
     eventually(lambda: ann.get("/runs").status_code == 403, 5)
     assert status(web.client.url, ticket=shown) == 403
 
 
-def test_tickets_are_kept_as_hashes(ann: WebClient, truth: Truth) -> None:
+def test_tickets_are_kept_as_hashes(ann: WebClient, db: DbVerbs) -> None:
     """Who reads the table can open nothing."""
     shown = ticket(ann)
-    assert shown.removeprefix("tkt_") not in str(truth.rows("SELECT CAST(t AS text) FROM stream_tickets t"))
+    assert shown.removeprefix("tkt_") not in str(db.rows("SELECT CAST(t AS text) FROM stream_tickets t"))
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,17 @@ def test_no_body_is_no_filter(ann: WebClient) -> None:
 
 
 @pytest.mark.parametrize("way", ["header", "ticket"])
-def test_a_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, truth: Truth, way: str) -> None:
+def test_a_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, db: DbVerbs, way: str) -> None:
     """Cleanly, so that the client comes back and hears 403."""
     for ending in ("expires", "revoked"):
-        token = make_key(truth, Role.USER, "ann", expires_in=3 if ending == "expires" else None)
+        token = make_key(db, Role.USER, "ann", expires_in=3 if ending == "expires" else None)
         with calling(web.client.url, token) as ann:
             shown = bearer(token) if way == "header" else {}
             query = {"ticket": ticket(ann)} if way == "ticket" else {}
             with following(ann.url, query, **shown) as stream:
                 stream.until("init")
                 if ending == "revoked":
-                    revoke(truth, token)
+                    revoke(db, token)
                 # Nothing but moves of the cursor: keys that are made and revoked have events that only admins see.
                 assert {message.event for message in stream.messages(within=10)} == {""}
             # A ticket's end and its key's are told by two looks at one clock.
@@ -188,8 +188,8 @@ def test_a_stream_ends_when_its_token_expires(settings: Settings, way: str) -> N
                 assert [message.event for message in stream.messages(within=10)] == [""]
 
 
-def test_a_wait_ends_when_its_key_expires(web: WebInThread, truth: Truth) -> None:
+def test_a_wait_ends_when_its_key_expires(web: WebInThread, db: DbVerbs) -> None:
     """What is held is held for somebody who may know."""
-    with calling(web.client.url, make_key(truth, Role.USER, "ann", expires_in=2)) as ann:
+    with calling(web.client.url, make_key(db, Role.USER, "ann", expires_in=2)) as ann:
         run_id = ann.submit()["run_id"]
         assert ann.get(f"/runs/{run_id}", wait=30).status_code == 403

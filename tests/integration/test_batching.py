@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.writes import group_commit
 from app.writes.attempts import Attempts, Unavailable
 from app.writes.group_commit import GroupCommit
-from app.writes.retries import held
+from app.writes.retries import retry_until
 from models.core.errors import CoordinatorError, NotFound, Unstorable
 from runtime.settings import Settings
 from tests.support.batches import Writer, run
@@ -56,7 +56,7 @@ def test_what_comes_many_at_a_time_waits_for_no_company(
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         verb = Writer()
-        queue = GroupCommit(attempts, verb, gather=None, max_items=2)
+        queue = GroupCommit(attempts, verb, linger=None, max_items=2)
         assert await queue.many((n, 0) for n in range(5)) == list(range(5))
         assert [len(batch) for batch in verb.batches] == [2, 2, 1]
 
@@ -291,7 +291,7 @@ def test_a_held_call_is_repeated_until_postgres_is_back(settings: Settings, tabl
         return "done"
 
     async def scenario() -> None:
-        assert await held(call, 20, asyncio.Event()) == "done"
+        assert await retry_until(call, 20, asyncio.Event()) == "done"
 
     asyncio.run(scenario())
     assert tries == 4
@@ -306,7 +306,7 @@ def test_a_held_call_gives_up_when_the_process_must_end(settings: Settings) -> N
         raise Unavailable
 
     async def scenario() -> None:
-        waiting = asyncio.create_task(held(call, 600, over))
+        waiting = asyncio.create_task(retry_until(call, 600, over))
         await asked.wait()
         over.set()
         with pytest.raises(Unavailable):

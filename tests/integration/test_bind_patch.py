@@ -8,97 +8,97 @@ from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import CoordinatorError, NotFound, StaleClaim, Unstorable
 from models.sessions.bind import Bind, Patch, bind_sessions, patch_sessions
 from models.state.sessions import Session
+from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import accepted, claimed, idle, running, session_statuses, stop
-from tests.support.truth import Runner, Truth
 
 
-def host_of(truth: Truth, runner: Runner) -> str:
-    return str(truth.one("SELECT hostname FROM runners WHERE runner_id = :r", r=runner.runner_id))
+def host_of(db: DbVerbs, runner: Runner) -> str:
+    return str(db.one("SELECT hostname FROM runners WHERE runner_id = :r", r=runner.runner_id))
 
 
 def bind(
-    truth: Truth, session_id: str, hostname: str, profile: str = "profile", **values: Any
+    db: DbVerbs, session_id: str, hostname: str, profile: str = "profile", **values: Any
 ) -> Session | CoordinatorError:
     item = Bind(values.pop("caller", ADMIN), session_id, "exec-1", hostname, profile, **values)
-    (result,) = truth.do(bind_sessions, [item])
+    (result,) = db.do(bind_sessions, [item])
     return result
 
 
-def patch(truth: Truth, session_id: str, caller: Caller = ADMIN, **values: str | None) -> Session | CoordinatorError:
-    (result,) = truth.do(patch_sessions, [Patch(caller, session_id, values)])
+def patch(db: DbVerbs, session_id: str, caller: Caller = ADMIN, **values: str | None) -> Session | CoordinatorError:
+    (result,) = db.do(patch_sessions, [Patch(caller, session_id, values)])
     return result
 
 
 @pytest.mark.parametrize("begin", [claimed, running])
-def test_a_bind_stores_where_the_session_lives_and_sets_it_running(truth: Truth, begin: Any) -> None:
+def test_a_bind_stores_where_the_session_lives_and_sets_it_running(db: DbVerbs, begin: Any) -> None:
     """A process binds before it reports its start."""
-    runner = truth.runner()
-    run = begin(truth, runner)
-    result = bind(truth, run.session_id, host_of(truth, runner), project_dir="/elsewhere")
+    runner = db.runner()
+    run = begin(db, runner)
+    result = bind(db, run.session_id, host_of(db, runner), project_dir="/elsewhere")
     assert isinstance(result, Session)
     assert (result.status, result.executor_session_id, result.executor_profile) == ("running", "exec-1", "profile")
-    assert (result.hostname, result.project_dir) == (host_of(truth, runner), "/elsewhere")
-    assert session_statuses(truth, run.session_id)[-1] == "running"
+    assert (result.hostname, result.project_dir) == (host_of(db, runner), "/elsewhere")
+    assert session_statuses(db, run.session_id)[-1] == "running"
 
 
-def test_a_resume_goes_where_its_session_is_bound(truth: Truth) -> None:
+def test_a_resume_goes_where_its_session_is_bound(db: DbVerbs) -> None:
     """To the same host and profile."""
-    runner, other = truth.runner(), truth.runner()
-    run = running(truth, runner)
-    bind(truth, run.session_id, host_of(truth, runner))
-    accepted(truth, run, "completed")
-    resumed = truth.resume(run.session_id)
-    assert truth.claim(other) == []
-    assert [one.run_id for one in truth.claim(runner)] == [resumed.run_id]
+    runner, other = db.runner(), db.runner()
+    run = running(db, runner)
+    bind(db, run.session_id, host_of(db, runner))
+    accepted(db, run, "completed")
+    resumed = db.resume(run.session_id)
+    assert db.claim(other) == []
+    assert [one.run_id for one in db.claim(runner)] == [resumed.run_id]
 
 
-def test_a_bind_without_a_run_in_hand_sets_no_status(truth: Truth) -> None:
+def test_a_bind_without_a_run_in_hand_sets_no_status(db: DbVerbs) -> None:
     """It stores the affinity, whatever the session is."""
-    for begin, status in ((truth.start, "pending"), (lambda: idle(truth), "idle")):
+    for begin, status in ((db.start, "pending"), (lambda: idle(db), "idle")):
         session_id = begin().session_id
-        result = bind(truth, session_id, "somewhere")
+        result = bind(db, session_id, "somewhere")
         assert isinstance(result, Session)
         assert (result.status, result.hostname) == (status, "somewhere")
 
 
-def test_a_bind_while_stopping_leaves_the_session_stopping(truth: Truth) -> None:
+def test_a_bind_while_stopping_leaves_the_session_stopping(db: DbVerbs) -> None:
     """A process that starts late does not undo a stop."""
-    run = running(truth)
-    stop(truth, run.session_id)
-    result = bind(truth, run.session_id, "somewhere")
+    run = running(db)
+    stop(db, run.session_id)
+    result = bind(db, run.session_id, "somewhere")
     assert isinstance(result, Session)
     assert result.status == "stopping"
 
 
 @pytest.mark.parametrize("place", ["host", "profile"])
-def test_a_process_of_another_place_cannot_bind_a_session_at_work(truth: Truth, place: str) -> None:
+def test_a_process_of_another_place_cannot_bind_a_session_at_work(db: DbVerbs, place: str) -> None:
     """It belongs to a claim that has ended."""
-    runner = truth.runner()
-    run = running(truth, runner)
-    hostname = host_of(truth, runner) if place == "profile" else "elsewhere"
-    before = truth.session(run.session_id)
-    assert bind(truth, run.session_id, hostname, "other" if place == "profile" else "profile") == StaleClaim(
+    runner = db.runner()
+    run = running(db, runner)
+    hostname = host_of(db, runner) if place == "profile" else "elsewhere"
+    before = db.session(run.session_id)
+    assert bind(db, run.session_id, hostname, "other" if place == "profile" else "profile") == StaleClaim(
         run.run_id, "running"
     )
-    assert truth.session(run.session_id) == before
+    assert db.session(run.session_id) == before
 
 
-def test_what_one_claim_bound_does_not_make_the_next_one_running(truth: Truth) -> None:
+def test_what_one_claim_bound_does_not_make_the_next_one_running(db: DbVerbs) -> None:
     """A released and claimed again run waits for its own bind or start."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    bind(truth, run.session_id, host_of(truth, runner))
-    accepted(truth, run, "completed")
-    truth.resume(run.session_id)
-    truth.claim(runner)
-    assert truth.session(run.session_id).status == "pending"
+    runner = db.runner()
+    run = claimed(db, runner)
+    bind(db, run.session_id, host_of(db, runner))
+    accepted(db, run, "completed")
+    db.resume(run.session_id)
+    db.claim(runner)
+    assert db.session(run.session_id).status == "pending"
 
 
-def test_a_patch_changes_what_it_names(truth: Truth) -> None:
+def test_a_patch_changes_what_it_names(db: DbVerbs) -> None:
     """Null is unchanged; a time is kept as an instant."""
-    session_id = truth.start(agent_name="agent", project_dir="/project").session_id
+    session_id = db.start(agent_name="agent", project_dir="/project").session_id
     result = patch(
-        truth,
+        db,
         session_id,
         project_dir="/other",
         agent_name=None,
@@ -109,20 +109,20 @@ def test_a_patch_changes_what_it_names(truth: Truth) -> None:
     assert (result.project_dir, result.agent_name) == ("/other", "agent")
     assert result.last_resumed_at is not None
     assert result.last_resumed_at.timestamp() == 1767315845
-    assert len(session_statuses(truth, session_id)) == 2
+    assert len(session_statuses(db, session_id)) == 2
 
 
-def test_a_patch_of_nothing_tells_nobody(truth: Truth) -> None:
+def test_a_patch_of_nothing_tells_nobody(db: DbVerbs) -> None:
     """It answers with the session."""
-    session_id = truth.start().session_id
-    assert isinstance(patch(truth, session_id), Session)
-    assert len(session_statuses(truth, session_id)) == 1
+    session_id = db.start().session_id
+    assert isinstance(patch(db, session_id), Session)
+    assert len(session_statuses(db, session_id)) == 1
 
 
-def test_a_time_that_is_none_is_refused_for_its_item_alone(truth: Truth) -> None:
+def test_a_time_that_is_none_is_refused_for_its_item_alone(db: DbVerbs) -> None:
     """The others of the batch are stored; one without offset is UTC."""
-    one, two = truth.start().session_id, truth.start().session_id
-    results = truth.do(
+    one, two = db.start().session_id, db.start().session_id
+    results = db.do(
         patch_sessions,
         [
             Patch(ADMIN, one, {"last_resumed_at": "yesterday", "hostname": "h"}),
@@ -130,17 +130,17 @@ def test_a_time_that_is_none_is_refused_for_its_item_alone(truth: Truth) -> None
         ],
     )
     assert isinstance(results[0], Unstorable)
-    assert truth.session(one).hostname is None
-    assert truth.session(two).hostname == "a\ufffdb\ufffd"
-    assert truth.session(two).last_resumed_at.isoformat().startswith("2026-01-02T03:04:05")
+    assert db.session(one).hostname is None
+    assert db.session(two).hostname == "a\ufffdb\ufffd"
+    assert db.session(two).last_resumed_at.isoformat().startswith("2026-01-02T03:04:05")
 
 
-def test_the_same_session_twice_in_one_batch_takes_both_changes(truth: Truth) -> None:
+def test_the_same_session_twice_in_one_batch_takes_both_changes(db: DbVerbs) -> None:
     """In their order, for binds as for patches."""
-    runner = truth.runner()
-    run = running(truth, runner)
-    host = host_of(truth, runner)
-    first, second, third = truth.do(
+    runner = db.runner()
+    run = running(db, runner)
+    host = host_of(db, runner)
+    first, second, third = db.do(
         patch_sessions,
         [
             Patch(ADMIN, run.session_id, {"project_dir": "/one", "agent_name": "kept"}),
@@ -149,20 +149,20 @@ def test_the_same_session_twice_in_one_batch_takes_both_changes(truth: Truth) ->
         ],
     )
     assert [one.project_dir for one in (first, second, third) if isinstance(one, Session)] == ["/one", "/two", "/two"]
-    assert truth.session(run.session_id).agent_name == "kept"
+    assert db.session(run.session_id).agent_name == "kept"
     binds = [Bind(ADMIN, run.session_id, f"exec-{n}", host, "profile") for n in (1, 2)]
-    bound = truth.do(bind_sessions, [*binds, Bind(ADMIN, run.session_id, "exec-3", "elsewhere", "profile")])
+    bound = db.do(bind_sessions, [*binds, Bind(ADMIN, run.session_id, "exec-3", "elsewhere", "profile")])
     assert [one.executor_session_id for one in bound if isinstance(one, Session)] == ["exec-1", "exec-2"]
     assert isinstance(bound[2], StaleClaim)
-    assert truth.session(run.session_id).executor_session_id == "exec-2"
+    assert db.session(run.session_id).executor_session_id == "exec-2"
 
 
-def test_what_is_anothers_is_not_found(truth: Truth) -> None:
+def test_what_is_anothers_is_not_found(db: DbVerbs) -> None:
     """Like what is not there."""
     alice, bob = Caller(Role.USER, "alice"), Caller(Role.USER, "bob")
-    session_id = truth.start(caller=alice).session_id
+    session_id = db.start(caller=alice).session_id
     missing = NotFound("session", session_id)
-    assert patch(truth, session_id, bob, hostname="h") == missing
-    assert bind(truth, session_id, "h", caller=bob) == missing
-    assert patch(truth, "ses_unknown", hostname="h") == NotFound("session", "ses_unknown")
-    assert isinstance(patch(truth, session_id, alice, hostname="h"), Session)
+    assert patch(db, session_id, bob, hostname="h") == missing
+    assert bind(db, session_id, "h", caller=bob) == missing
+    assert patch(db, "ses_unknown", hostname="h") == NotFound("session", "ses_unknown")
+    assert isinstance(patch(db, session_id, alice, hostname="h"), Session)

@@ -12,8 +12,8 @@ import pytest
 from dramatiq import Message, Worker
 from redis import Redis
 
-from runtime.names import Actor, bell_key, hint_key, queue_key
-from runtime.wakeups import Ringer
+from runtime.names import Actor, hint_key, queue_key, wakeup_key
+from runtime.wakeups import WakeupSender
 from tests.support.redis_faults import blocked_clients, frozen
 from tests.support.servers import OwnRedis, looking
 from tests.support.waiting import eventually
@@ -115,7 +115,7 @@ def test_a_message_wakes_one_of_several_workers(redis_url: str, client: Redis, m
 def test_a_message_whose_worker_died_when_it_was_woken_is_found_by_another(redis_url: str, client: Redis) -> None:
     """The bell woke somebody who fetched nothing; whoever waits looks once a second all the same."""
     send(redis_url, 1)
-    assert client.blpop([bell_key(QUEUE)], timeout=10)
+    assert client.blpop([wakeup_key(QUEUE)], timeout=10)
 
     work = Work()
     with working(redis_url, work):
@@ -125,15 +125,15 @@ def test_a_message_whose_worker_died_when_it_was_woken_is_found_by_another(redis
 
 def test_a_bell_is_no_longer_than_its_queue(client: Redis) -> None:
     """Without any worker clients ring on."""
-    ringer = Ringer(client)
+    wakeups = WakeupSender(client)
     for _ in range(3):
-        ringer.send(Actor.DISPATCH, Actor.CALLBACKS)
+        wakeups.send(Actor.DISPATCH, Actor.CALLBACKS)
         client.delete(hint_key(Actor.DISPATCH))
     assert client.llen(queue_key(QUEUE)) == 4
-    assert client.llen(bell_key(QUEUE)) == 4
+    assert client.llen(wakeup_key(QUEUE)) == 4
     client.rpop(queue_key(QUEUE), 4)
-    ringer.send(Actor.DISPATCH)
-    assert client.llen(bell_key(QUEUE)) == 4
+    wakeups.send(Actor.DISPATCH)
+    assert client.llen(wakeup_key(QUEUE)) == 4
 
 
 def test_waiting_changes_neither_the_order_nor_the_number_of_messages(redis_url: str, client: Redis) -> None:

@@ -25,61 +25,61 @@ from chaos.verdict import Judgement, judge
 from models.core.callers import ADMIN
 from models.feed.append import append_events
 from tests.support.clocks import add_gap
+from tests.support.db_verbs import DbVerbs
 from tests.support.feed_watchers import keep_removed
 from tests.support.reports import accepted, running
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 
-Break = Callable[[Truth, Ledger, str], None]
+Break = Callable[[DbVerbs, Ledger, str], None]
 _TOKEN = "0" * 32
 
 
 @pytest.fixture
-def ledger(truth: Truth) -> Ledger:
+def ledger(db: DbVerbs) -> Ledger:
     """What a client and a runner were told of three runs that went as they should."""
-    keep_removed(truth.engine)
+    keep_removed(db.engine)
     ledger = Ledger()
     for number in range(3):
-        run = running(truth, labels={"key": f"key-{number}"})
+        run = running(db, labels={"key": f"key-{number}"})
         ledger.accept(f"key-{number}", run.run_id, run.session_id)
         ledger.deliveries.append(Delivery(run.run_id, str(run.claim_token), "runner-1", 0, 1))
         ledger.reports.append(Report(run.run_id, str(run.claim_token), "started", 200, 2))
-        accepted(truth, run, "completed")
+        accepted(db, run, "completed")
         ledger.reports.append(Report(run.run_id, str(run.claim_token), "completed", 200, 3))
     return ledger
 
 
-def broken(truth: Truth, ledger: Ledger) -> list[Judgement]:
-    return [judgement for judgement in judge(truth.engine, ledger) if not judgement.held]
+def broken(db: DbVerbs, ledger: Ledger) -> list[Judgement]:
+    return [judgement for judgement in judge(db.engine, ledger) if not judgement.held]
 
 
-def test_what_went_well_is_judged_so(truth: Truth, ledger: Ledger) -> None:
+def test_what_went_well_is_judged_so(db: DbVerbs, ledger: Ledger) -> None:
     """Otherwise the rest says nothing."""
-    assert broken(truth, ledger) == []
+    assert broken(db, ledger) == []
 
 
-def lose_a_run(truth: Truth, _ledger: Ledger, run_id: str) -> None:
-    [truth.rows(f"DELETE FROM {table} WHERE run_id = '{run_id}'") for table in ("events", "removed_events", "runs")]
+def lose_a_run(db: DbVerbs, _ledger: Ledger, run_id: str) -> None:
+    [db.rows(f"DELETE FROM {table} WHERE run_id = '{run_id}'") for table in ("events", "removed_events", "runs")]
 
 
-def lose_its_row(truth: Truth, _ledger: Ledger, run_id: str) -> None:
-    truth.rows("DELETE FROM runs WHERE run_id = :r", r=run_id)
+def lose_its_row(db: DbVerbs, _ledger: Ledger, run_id: str) -> None:
+    db.rows("DELETE FROM runs WHERE run_id = :r", r=run_id)
 
 
-def double_a_key(truth: Truth, _ledger: Ledger, _run_id: str) -> None:
-    truth.rows("UPDATE runs SET labels = CAST(:labels AS jsonb)", labels=json.dumps({"key": "one"}))
+def double_a_key(db: DbVerbs, _ledger: Ledger, _run_id: str) -> None:
+    db.rows("UPDATE runs SET labels = CAST(:labels AS jsonb)", labels=json.dumps({"key": "one"}))
 
 
-def invent_a_run(truth: Truth, _ledger: Ledger, _run_id: str) -> None:
-    accepted(truth, running(truth), "completed")
+def invent_a_run(db: DbVerbs, _ledger: Ledger, _run_id: str) -> None:
+    accepted(db, running(db), "completed")
 
 
-def answer_a_key_twice(_truth: Truth, ledger: Ledger, _run_id: str) -> None:
+def answer_a_key_twice(_truth: DbVerbs, ledger: Ledger, _run_id: str) -> None:
     ledger.accept("key-0", "another run", "another session")
 
 
-def change_the_owner(truth: Truth, _ledger: Ledger, run_id: str) -> None:
-    truth.rows(
+def change_the_owner(db: DbVerbs, _ledger: Ledger, run_id: str) -> None:
+    db.rows(
         """UPDATE events SET frame = CAST(replace(CAST(frame AS text), runs.runner_id, 'lnch_other') AS json) FROM runs
            WHERE events.run_id = :r AND runs.run_id = :r AND kind = 'run_updated'
              AND frame -> 'run' ->> 'status' = 'running'""",
@@ -87,8 +87,8 @@ def change_the_owner(truth: Truth, _ledger: Ledger, run_id: str) -> None:
     )
 
 
-def end_it_twice(truth: Truth, _ledger: Ledger, run_id: str) -> None:
-    truth.rows(
+def end_it_twice(db: DbVerbs, _ledger: Ledger, run_id: str) -> None:
+    db.rows(
         """INSERT INTO events (event_uid, kind, session_id, run_id, frame)
            SELECT 'again', kind, session_id, run_id, frame FROM events WHERE run_id = :r AND kind = 'run_updated'
            ORDER BY id DESC LIMIT 1""",
@@ -96,41 +96,41 @@ def end_it_twice(truth: Truth, _ledger: Ledger, run_id: str) -> None:
     )
 
 
-def leave_one_running(truth: Truth, ledger: Ledger, _run_id: str) -> None:
-    run = running(truth)
+def leave_one_running(db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
+    run = running(db)
     ledger.accept("hanging", run.run_id, run.session_id)
 
 
-def lose_a_dead_runner_late(truth: Truth, ledger: Ledger, run_id: str) -> None:
+def lose_a_dead_runner_late(db: DbVerbs, ledger: Ledger, run_id: str) -> None:
     ledger.orphaned.append(run_id)
-    truth.rows("UPDATE runs SET started_at = completed_at - interval '50 seconds' WHERE run_id = :r", r=run_id)
+    db.rows("UPDATE runs SET started_at = completed_at - interval '50 seconds' WHERE run_id = :r", r=run_id)
     # a gap of all runners is a guess, and counts as time
-    add_gap(truth, "runners", 40, 10)
+    add_gap(db, "runners", 40, 10)
 
 
-def let_two_report(_truth: Truth, ledger: Ledger, run_id: str) -> None:
+def let_two_report(_truth: DbVerbs, ledger: Ledger, run_id: str) -> None:
     ledger.deliveries.append(Delivery(run_id, _TOKEN, "runner-2", 2, 2.5))
 
 
-def deliver_one_claim_twice(_truth: Truth, ledger: Ledger, _run_id: str) -> None:
+def deliver_one_claim_twice(_truth: DbVerbs, ledger: Ledger, _run_id: str) -> None:
     ledger.deliveries.append(ledger.deliveries[0])
 
 
-def accept_two_ends(_truth: Truth, ledger: Ledger, run_id: str) -> None:
+def accept_two_ends(_truth: DbVerbs, ledger: Ledger, run_id: str) -> None:
     token = next(one.token for one in ledger.deliveries if one.run_id == run_id)
     ledger.reports.append(Report(run_id, token, "failed", 200, 4))
 
 
-def lose_an_event(_truth: Truth, ledger: Ledger, _run_id: str) -> None:
+def lose_an_event(_truth: DbVerbs, ledger: Ledger, _run_id: str) -> None:
     ledger.events.setdefault("any", []).append("never written")
 
 
-def forget_a_child(truth: Truth, ledger: Ledger, _run_id: str) -> None:
-    parent = truth.start()
-    child = running(truth, execution_mode="async_callback", parent_session_id=parent.session_id)
+def forget_a_child(db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
+    parent = db.start()
+    child = running(db, execution_mode="async_callback", parent_session_id=parent.session_id)
     ledger.accept("parent", parent.run_id, parent.session_id)
     ledger.accept("child", child.run_id, child.session_id)
-    accepted(truth, child, "completed")
+    accepted(db, child, "completed")
 
 
 @pytest.mark.parametrize(
@@ -152,18 +152,18 @@ def forget_a_child(truth: Truth, ledger: Ledger, _run_id: str) -> None:
         ("Each child", forget_a_child),
     ],
 )
-def test_a_broken_promise_is_noticed(truth: Truth, ledger: Ledger, promise: str, breaks: Break) -> None:
+def test_a_broken_promise_is_noticed(db: DbVerbs, ledger: Ledger, promise: str, breaks: Break) -> None:
     """A verdict that cannot be bad is none."""
-    breaks(truth, ledger, ledger.accepted["key-1"])
-    assert any(one.promise.startswith(promise) for one in broken(truth, ledger))
+    breaks(db, ledger, ledger.accepted["key-1"])
+    assert any(one.promise.startswith(promise) for one in broken(db, ledger))
 
 
-def test_outage_of_ours_excuses_a_late_loss(truth: Truth, ledger: Ledger) -> None:
+def test_outage_of_ours_excuses_a_late_loss(db: DbVerbs, ledger: Ledger) -> None:
     """Nobody could judge the runner while expiry was away."""
     run_id = ledger.accepted["key-1"]
-    lose_a_dead_runner_late(truth, ledger, run_id)
-    add_gap(truth, "expiry", 45, 20)
-    assert broken(truth, ledger) == []
+    lose_a_dead_runner_late(db, ledger, run_id)
+    add_gap(db, "expiry", 45, 20)
+    assert broken(db, ledger) == []
 
 
 FREEZE_WEB = Fault(0, Kind.FREEZE, "web-1", 5)
@@ -284,18 +284,16 @@ def test_a_clock_is_wrong_for_the_process_that_is_meant(tmp_path: Path, seconds:
         eventually(lambda: is_wrong_by(meant, 0), what="a right clock")
 
 
-def a_shipped_run(truth: Truth, *, lines: int = LINES, results: int = 1, outcome: str = "completed") -> str:
+def a_shipped_run(db: DbVerbs, *, lines: int = LINES, results: int = 1, outcome: str = "completed") -> str:
     """A run as the job of the shipped runner tells it, in its first attempt."""
-    run = running(truth)
+    run = running(db)
     bodies: list[dict[str, object]] = [
         {"event_type": "message", "content": [{"type": "text", "text": f"1 line {number}"}]} for number in range(lines)
     ]
     bodies += [{"event_type": "result", "result_text": "done"}] * results
     said = {"session_id": run.session_id, "timestamp": "t", "claim_token": run.claim_token}
-    truth.do(
-        append_events, [new_event({**body, **said}, run.session_id, ADMIN, 10_000, ("body",))[0] for body in bodies]
-    )
-    accepted(truth, run, outcome)
+    db.do(append_events, [new_event({**body, **said}, run.session_id, ADMIN, 10_000, ("body",))[0] for body in bodies])
+    accepted(db, run, outcome)
     return run.run_id
 
 
@@ -310,7 +308,7 @@ def a_shipped_run(truth: Truth, *, lines: int = LINES, results: int = 1, outcome
         ({"outcome": "failed"}, 1),
     ],
 )
-def test_what_the_shipped_runner_lost_is_noticed(truth: Truth, fields: dict[str, Any], against: int) -> None:
+def test_what_the_shipped_runner_lost_is_noticed(db: DbVerbs, fields: dict[str, Any], against: int) -> None:
     """A line too few or too many, a result that is missing or doubled, a run that a proxy's answer failed."""
-    runs = [a_shipped_run(truth), a_shipped_run(truth, **fields)]
-    assert len(judge_shipped(truth.engine, runs).against) == against
+    runs = [a_shipped_run(db), a_shipped_run(db, **fields)]
+    assert len(judge_shipped(db.engine, runs).against) == against

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import COMMAND, Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import sent_data
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -102,7 +102,7 @@ def say(client: WebClient, session_id: str, content: str, **fields: object) -> N
     assert client.post(f"/sessions/{session_id}/events", body).status_code == 201
 
 
-def test_no_line_is_missed_when_a_replica_is_killed(cluster: Cluster, truth: Truth, tmp_path: Path) -> None:
+def test_no_line_is_missed_when_a_replica_is_killed(cluster: Cluster, db: DbVerbs, tmp_path: Path) -> None:
     """Each item is one JSON object on one line, in the order of history, whichever address it came from."""
     (first, second), _ = cluster.start_house(webs=2, workers=1)
     elsewhere = WebClient(second.url)
@@ -119,7 +119,7 @@ def test_no_line_is_missed_when_a_replica_is_killed(cluster: Cluster, truth: Tru
         assert watch.said() == ""
     told = [json.loads(line) for line in lines]
     prefix, _, position = start.rpartition(".")
-    rows = truth.rows(
+    rows = db.rows(
         "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM events "
         "WHERE feed_pos > :after AND kind <> 'run_updated' ORDER BY feed_pos",
         after=int(position),

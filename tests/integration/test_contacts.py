@@ -11,8 +11,8 @@ from app.lifecycle.health import Health
 from app.web import Web
 from runtime.postgres import async_engine
 from runtime.settings import Settings
+from tests.support.db_verbs import DbVerbs
 from tests.support.ports import own_port
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -79,18 +79,18 @@ def narrow(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_process_whose_writers_wait_in_a_crowd_signs_on(narrow: WebInThread, truth: Truth) -> None:
+def test_process_whose_writers_wait_in_a_crowd_signs_on(narrow: WebInThread, db: DbVerbs) -> None:
     """Else it would pass for gone, and its polls with it."""
     seen = "SELECT seen_at FROM instances"
-    with truth.engine.begin() as holder:
+    with db.engine.begin() as holder:
         holder.execute(text("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE"))
         submission = narrow.client.meanwhile(narrow.client.submit)
-        eventually(lambda: truth.count("pg_locks", "NOT granted") > 0, what="a write that waits")
-        signs: list[object] = []
+        eventually(lambda: db.count("pg_locks", "NOT granted") > 0, what="a write that waits")
+        heartbeats: list[object] = []
 
         def signed() -> bool:
-            signs.append(truth.one(seen))
-            return len(set(signs)) > 2
+            heartbeats.append(db.one(seen))
+            return len(set(heartbeats)) > 2
 
         eventually(signed, 30, what="two more signs")
         assert not submission.done()

@@ -9,8 +9,8 @@ import pytest
 from models.schema.migrate import newest_revision
 from runtime.settings import Settings
 from tests.support.command import Ended, coordinator
+from tests.support.db_verbs import DbVerbs
 from tests.support.ports import own_port
-from tests.support.truth import Truth
 
 COMMANDS = [
     ("migrate",),
@@ -104,9 +104,9 @@ def test_migrate_needs_no_redis(empty_database_url: str, tmp_path: Path) -> None
     assert re.search(rf"schema migrated from nothing to {newest_revision()}", done.stdout)
 
 
-def test_migrate_leaves_schema_of_newer_version(truth: Truth, database_url: str, tmp_path: Path) -> None:
+def test_migrate_leaves_schema_of_newer_version(db: DbVerbs, database_url: str, tmp_path: Path) -> None:
     """A rollback of the code finds the schema of the code before: a sentence, and nothing is changed."""
-    with truth.engine.begin() as connection:
+    with db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     done = coordinator("migrate", home=tmp_path, DATABASE_URL=database_url)
     assert done.returncode == 1

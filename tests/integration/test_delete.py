@@ -11,197 +11,197 @@ from models.feed.sequence import sequence_feed
 from models.runs.delete import Deleted, DeleteSession, delete_sessions, purge_deleted
 from models.runs.results import session_result, session_status
 from models.state.events_outbox import EventRow, record_events
+from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed, idle, report, running, say, stop
-from tests.support.truth import Truth
 
 
-def delete(truth: Truth, session_id: str, caller: Caller = ADMIN) -> Deleted | CoordinatorError:
-    (result,) = truth.do(delete_sessions, [DeleteSession(caller, session_id)])
+def delete(db: DbVerbs, session_id: str, caller: Caller = ADMIN) -> Deleted | CoordinatorError:
+    (result,) = db.do(delete_sessions, [DeleteSession(caller, session_id)])
     return result
 
 
-def finished(truth: Truth, **values: Any) -> str:
-    run = running(truth, **values)
-    accepted(truth, run, "completed")
+def finished(db: DbVerbs, **values: Any) -> str:
+    run = running(db, **values)
+    accepted(db, run, "completed")
     return run.session_id
 
 
-def write_result(truth: Truth, session_id: str, frame: dict[str, Any]) -> None:
+def write_result(db: DbVerbs, session_id: str, frame: dict[str, Any]) -> None:
     row = EventRow("event", session_id, json.dumps({"data": frame}), event_type="result")
-    truth.do(record_events, [row])
+    db.do(record_events, [row])
 
 
-def number_all(truth: Truth) -> None:
-    with truth.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+def number_all(db: DbVerbs) -> None:
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while sequence_feed(connection):
             pass
 
 
-def test_a_finished_session_goes_with_its_runs(truth: Truth) -> None:
+def test_a_finished_session_goes_with_its_runs(db: DbVerbs) -> None:
     """Its events are counted, the feed is told, and a late report finds nothing."""
-    run = running(truth)
-    accepted(truth, run, "completed")
-    truth.resume(run.session_id)
-    assert delete(truth, run.session_id) == Deleted(run.session_id, events_count=2, runs_count=2)
-    assert (truth.count("sessions"), truth.count("runs")) == (0, 0)
-    (told,) = truth.rows("SELECT frame FROM events WHERE kind = 'session_deleted'")
+    run = running(db)
+    accepted(db, run, "completed")
+    db.resume(run.session_id)
+    assert delete(db, run.session_id) == Deleted(run.session_id, events_count=2, runs_count=2)
+    assert (db.count("sessions"), db.count("runs")) == (0, 0)
+    (told,) = db.rows("SELECT frame FROM events WHERE kind = 'session_deleted'")
     assert told.frame == {"session_id": run.session_id, "runs_deleted": 2}
-    assert say(truth, report(run, "completed")) == [NotFound("run", run.run_id)]
-    assert delete(truth, run.session_id) == NotFound("session", run.session_id)
+    assert say(db, report(run, "completed")) == [NotFound("run", run.run_id)]
+    assert delete(db, run.session_id) == NotFound("session", run.session_id)
 
 
 @pytest.mark.parametrize("begin", [claimed, running, idle])
-def test_a_session_with_something_alive_is_stopped_first(truth: Truth, begin: Any) -> None:
+def test_a_session_with_something_alive_is_stopped_first(db: DbVerbs, begin: Any) -> None:
     """Claimed, running, idle, stopping."""
-    run = begin(truth)
+    run = begin(db)
     for _ in ("as it is", "stopping"):
-        assert delete(truth, run.session_id) == StopSessionFirst(run.session_id)
-        stop(truth, run.session_id)
-    say(truth, report(run, "stopped"))
-    assert isinstance(delete(truth, run.session_id), Deleted)
+        assert delete(db, run.session_id) == StopSessionFirst(run.session_id)
+        stop(db, run.session_id)
+    say(db, report(run, "stopped"))
+    assert isinstance(delete(db, run.session_id), Deleted)
 
 
-def test_an_undelivered_claim_is_alive_too(truth: Truth) -> None:
+def test_an_undelivered_claim_is_alive_too(db: DbVerbs) -> None:
     """It may be on its way to a runner."""
-    truth.park(truth.runner())
-    session_id = truth.start().session_id
-    truth.dispatch()
-    assert delete(truth, session_id) == StopSessionFirst(session_id)
+    db.park(db.runner())
+    session_id = db.start().session_id
+    db.dispatch()
+    assert delete(db, session_id) == StopSessionFirst(session_id)
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped", None])
-def test_every_other_session_can_be_deleted(truth: Truth, outcome: str | None) -> None:
+def test_every_other_session_can_be_deleted(db: DbVerbs, outcome: str | None) -> None:
     """Also one that only waits."""
     if outcome is None:
-        session_id = truth.start().session_id
+        session_id = db.start().session_id
     else:
-        run = running(truth)
-        accepted(truth, run, outcome)
+        run = running(db)
+        accepted(db, run, outcome)
         session_id = run.session_id
-    assert isinstance(delete(truth, session_id), Deleted)
+    assert isinstance(delete(db, session_id), Deleted)
 
 
-def test_children_become_roots(truth: Truth) -> None:
+def test_children_become_roots(db: DbVerbs) -> None:
     """And the feed shows them so."""
-    parent = finished(truth)
-    child = truth.start(parent_session_id=parent).session_id
-    grandchild = truth.start(parent_session_id=child).session_id
-    assert isinstance(delete(truth, parent), Deleted)
-    assert truth.session(child).parent_session_id is None
-    assert truth.session(grandchild).parent_session_id == child
-    (told,) = truth.rows("SELECT frame FROM events WHERE kind = 'session_updated' AND session_id = :s", s=child)
+    parent = finished(db)
+    child = db.start(parent_session_id=parent).session_id
+    grandchild = db.start(parent_session_id=child).session_id
+    assert isinstance(delete(db, parent), Deleted)
+    assert db.session(child).parent_session_id is None
+    assert db.session(grandchild).parent_session_id == child
+    (told,) = db.rows("SELECT frame FROM events WHERE kind = 'session_updated' AND session_id = :s", s=child)
     assert told.frame["session"]["parent_session_id"] is None
 
 
-def test_a_parent_and_its_child_are_deleted_in_one_batch(truth: Truth) -> None:
+def test_a_parent_and_its_child_are_deleted_in_one_batch(db: DbVerbs) -> None:
     """Each item gets its own answer, in order; the same one twice is gone the second time."""
-    parent = finished(truth)
-    busy = running(truth).session_id
-    child = truth.start(parent_session_id=parent).session_id
+    parent = finished(db)
+    busy = running(db).session_id
+    child = db.start(parent_session_id=parent).session_id
     batch = [DeleteSession(ADMIN, one) for one in (child, busy, parent, child, "ses_unknown")]
-    results = truth.do(delete_sessions, batch)
+    results = db.do(delete_sessions, batch)
     assert [type(result) for result in results] == [Deleted, StopSessionFirst, Deleted, NotFound, NotFound]
-    again = truth.do(delete_sessions, batch)
+    again = db.do(delete_sessions, batch)
     assert again == results
 
 
-def test_the_repeat_of_a_delete_gives_its_answer_and_spares_a_new_session(truth: Truth) -> None:
+def test_the_repeat_of_a_delete_gives_its_answer_and_spares_a_new_session(db: DbVerbs) -> None:
     """The id may be in use again when a lost answer is asked for."""
-    session_id = finished(truth)
+    session_id = finished(db)
     item = DeleteSession(ADMIN, session_id)
-    first = truth.do(delete_sessions, [item])
-    truth.start(session_id=session_id)
-    assert truth.do(delete_sessions, [item]) == first
-    assert truth.session(session_id).status == "pending"
+    first = db.do(delete_sessions, [item])
+    db.start(session_id=session_id)
+    assert db.do(delete_sessions, [item]) == first
+    assert db.session(session_id).status == "pending"
 
 
-def test_what_is_anothers_is_not_found(truth: Truth) -> None:
+def test_what_is_anothers_is_not_found(db: DbVerbs) -> None:
     """Like what is not there."""
     alice, bob = Caller(Role.USER, "alice"), Caller(Role.USER, "bob")
-    session_id = truth.start(caller=alice).session_id
-    assert delete(truth, session_id, bob) == NotFound("session", session_id)
-    assert isinstance(delete(truth, session_id, alice), Deleted)
+    session_id = db.start(caller=alice).session_id
+    assert delete(db, session_id, bob) == NotFound("session", session_id)
+    assert isinstance(delete(db, session_id, alice), Deleted)
 
 
-def test_the_numbered_events_of_a_deleted_session_go_in_batches(truth: Truth) -> None:
+def test_the_numbered_events_of_a_deleted_session_go_in_batches(db: DbVerbs) -> None:
     """Its end stays on the feed; what has no number yet waits for it, and other sessions keep theirs."""
-    kept = finished(truth)
-    session_id = finished(truth)
-    number_all(truth)
-    delete(truth, session_id)
-    total = truth.count("events", "session_id = :s", s=session_id)
-    assert truth.do(purge_deleted, 3) == 3
-    assert truth.count("events", "session_id = :s", s=session_id) == total - 3
-    while truth.do(purge_deleted, 3):
+    kept = finished(db)
+    session_id = finished(db)
+    number_all(db)
+    delete(db, session_id)
+    total = db.count("events", "session_id = :s", s=session_id)
+    assert db.do(purge_deleted, 3) == 3
+    assert db.count("events", "session_id = :s", s=session_id) == total - 3
+    while db.do(purge_deleted, 3):
         pass
-    assert truth.told_kinds(session_id) == ["session_deleted"]
-    assert truth.count("events", "session_id = :s", s=kept) > 3
+    assert db.told_kinds(session_id) == ["session_deleted"]
+    assert db.count("events", "session_id = :s", s=kept) > 3
 
 
-def test_an_event_without_a_number_is_not_purged(truth: Truth) -> None:
+def test_an_event_without_a_number_is_not_purged(db: DbVerbs) -> None:
     """A position that is never given is a gap nobody can explain."""
-    session_id = finished(truth)
-    delete(truth, session_id)
-    total = truth.count("events")
-    assert truth.do(purge_deleted, 100) == 0
-    number_all(truth)
-    assert truth.one("SELECT last_pos FROM feed_head") == total
-    assert truth.do(purge_deleted, 100) == total - truth.told_kinds(session_id).count("session_deleted")
+    session_id = finished(db)
+    delete(db, session_id)
+    total = db.count("events")
+    assert db.do(purge_deleted, 100) == 0
+    number_all(db)
+    assert db.one("SELECT last_pos FROM feed_head") == total
+    assert db.do(purge_deleted, 100) == total - db.told_kinds(session_id).count("session_deleted")
 
 
-def test_the_events_of_a_session_that_took_the_id_again_stay(truth: Truth) -> None:
+def test_the_events_of_a_session_that_took_the_id_again_stay(db: DbVerbs) -> None:
     """They are younger than the delete."""
-    session_id = finished(truth, session_id="again")
-    delete(truth, session_id)
-    finished(truth, session_id="again")
-    number_all(truth)
-    truth.do(purge_deleted, 100)
-    assert truth.told_kinds(session_id)[:2] == ["session_deleted", "session_created"]
-    assert truth.count("events", "kind = 'event' AND session_id = 'again'") == 2
+    session_id = finished(db, session_id="again")
+    delete(db, session_id)
+    finished(db, session_id="again")
+    number_all(db)
+    db.do(purge_deleted, 100)
+    assert db.told_kinds(session_id)[:2] == ["session_deleted", "session_created"]
+    assert db.count("events", "kind = 'event' AND session_id = 'again'") == 2
 
 
-def test_a_purged_delete_is_forgotten_after_a_while(truth: Truth) -> None:
+def test_a_purged_delete_is_forgotten_after_a_while(db: DbVerbs) -> None:
     """Not before its events are gone."""
-    session_id = finished(truth)
-    delete(truth, session_id)
-    truth.rows("UPDATE deleted_sessions SET deleted_at = now() - interval '2 minutes'")
-    truth.do(purge_deleted, 100)
-    assert truth.count("deleted_sessions") == 1
-    number_all(truth)
-    truth.do(purge_deleted, 100)
-    assert truth.count("deleted_sessions") == 0
+    session_id = finished(db)
+    delete(db, session_id)
+    db.rows("UPDATE deleted_sessions SET deleted_at = now() - interval '2 minutes'")
+    db.do(purge_deleted, 100)
+    assert db.count("deleted_sessions") == 1
+    number_all(db)
+    db.do(purge_deleted, 100)
+    assert db.count("deleted_sessions") == 0
 
 
-def test_the_newest_result_is_read_when_the_session_is_done(truth: Truth) -> None:
+def test_the_newest_result_is_read_when_the_session_is_done(db: DbVerbs) -> None:
     """Finished or idle; text and data as the runner wrote them."""
-    run = running(truth)
-    assert truth.do(session_result, ADMIN, run.session_id) == SessionNotFinished(run.session_id, "running")
-    accepted(truth, run, "completed", session_status="idle")
-    assert truth.do(session_result, ADMIN, run.session_id) == ResultNotFound(run.session_id)
-    write_result(truth, run.session_id, {"result_text": "old", "result_data": None})
-    write_result(truth, run.session_id, {"result_text": "a\0\ud800", "result_data": {"n": [1, 2.5, 10**30]}})
-    assert truth.do(session_result, ADMIN, run.session_id) == (
+    run = running(db)
+    assert db.do(session_result, ADMIN, run.session_id) == SessionNotFinished(run.session_id, "running")
+    accepted(db, run, "completed", session_status="idle")
+    assert db.do(session_result, ADMIN, run.session_id) == ResultNotFound(run.session_id)
+    write_result(db, run.session_id, {"result_text": "old", "result_data": None})
+    write_result(db, run.session_id, {"result_text": "a\0\ud800", "result_data": {"n": [1, 2.5, 10**30]}})
+    assert db.do(session_result, ADMIN, run.session_id) == (
         "a\0\ud800",
         '{"n":[1,2.5,1000000000000000000000000000000]}',
     )
-    write_result(truth, run.session_id, {"result_text": None, "result_data": None})
-    assert truth.do(session_result, ADMIN, run.session_id) == (None, None)
+    write_result(db, run.session_id, {"result_text": None, "result_data": None})
+    assert db.do(session_result, ADMIN, run.session_id) == (None, None)
 
 
-def test_the_result_of_a_former_session_of_the_same_id_is_not_shown(truth: Truth) -> None:
+def test_the_result_of_a_former_session_of_the_same_id_is_not_shown(db: DbVerbs) -> None:
     """It may not have been purged yet."""
-    finished(truth, session_id="again")
-    write_result(truth, "again", {"result_text": "old"})
-    delete(truth, "again")
-    finished(truth, session_id="again")
-    assert truth.do(session_result, ADMIN, "again") == ResultNotFound("again")
-    assert delete(truth, "again") == Deleted("again", events_count=2, runs_count=1)
+    finished(db, session_id="again")
+    write_result(db, "again", {"result_text": "old"})
+    delete(db, "again")
+    finished(db, session_id="again")
+    assert db.do(session_result, ADMIN, "again") == ResultNotFound("again")
+    assert delete(db, "again") == Deleted("again", events_count=2, runs_count=1)
 
 
-def test_the_status_of_what_is_not_there_has_a_name(truth: Truth) -> None:
+def test_the_status_of_what_is_not_there_has_a_name(db: DbVerbs) -> None:
     """Also of what is another owner's."""
-    session_id = truth.start(caller=Caller(Role.USER, "alice")).session_id
-    assert truth.do(session_status, ADMIN, session_id) == "pending"
-    assert truth.do(session_status, Caller(Role.USER, "bob"), session_id) == "not_existent"
-    assert truth.do(session_status, ADMIN, "ses_unknown") == "not_existent"
-    assert truth.do(session_result, ADMIN, "ses_unknown") == NotFound("session", "ses_unknown")
+    session_id = db.start(caller=Caller(Role.USER, "alice")).session_id
+    assert db.do(session_status, ADMIN, session_id) == "pending"
+    assert db.do(session_status, Caller(Role.USER, "bob"), session_id) == "not_existent"
+    assert db.do(session_status, ADMIN, "ses_unknown") == "not_existent"
+    assert db.do(session_result, ADMIN, "ses_unknown") == NotFound("session", "ses_unknown")

@@ -20,7 +20,7 @@ from app.routes import runs
 from models.core.callers import Caller, Role
 from runtime.settings import Settings
 from tests.support.callers import make_key
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebInThread, served, until_ready
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -38,29 +38,29 @@ def quick(settings: Settings) -> Settings:
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.parametrize("role", [None, *Role])
 def test_every_endpoint_answers_as_described_whatever_it_is_asked(
-    quick: Settings, truth: Truth, role: Role | None
+    quick: Settings, db: DbVerbs, role: Role | None
 ) -> None:
     """In every role, and without any while authentication is off: no 5xx, no undocumented status, no other shape."""
     asked = quick.model_copy(update={"auth": role is not None, "public_docs": True, "submissions_per_minute": 0})
-    headers = {} if role is None else {"Authorization": f"Bearer {make_key(truth, role, 'ann')}"}
+    headers = {} if role is None else {"Authorization": f"Bearer {make_key(db, role, 'ann')}"}
     with served(asked) as web:
         until_ready(web)
-        faults = list(found_faults(web, headers, names_of_things(truth)))
+        faults = list(found_faults(web, headers, names_of_things(db)))
     assert not faults, "\n\n".join(faults[:10])
 
 
-def names_of_things(truth: Truth) -> dict[str, str]:
+def names_of_things(db: DbVerbs) -> dict[str, str]:
     """A session, a run and a runner that are there, of the one who asks; what ends them comes last."""
-    started = truth.start(caller=Caller(Role.USER, "ann"))
-    return {"session_id": started.session_id, "run_id": started.run_id, "runner_id": truth.runner().runner_id}
+    started = db.start(caller=Caller(Role.USER, "ann"))
+    return {"session_id": started.session_id, "run_id": started.run_id, "runner_id": db.runner().runner_id}
 
 
-def test_a_field_of_another_type_is_noticed(quick: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_of_another_type_is_noticed(quick: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is described says what each field of an answer is, and which are there."""
     broken: list[tuple[str, Any]] = [("attempt", "1"), ("status", "done"), ("runner_id", 5), ("labels", None)]
     with served(quick) as web:
         until_ready(web)
-        things = names_of_things(truth)
+        things = names_of_things(db)
         for name, value in broken:
             with monkeypatch.context() as patch:
                 patch.setattr(runs, "run_json", lambda run, name=name, value=value: run_json(run) | {name: value})
@@ -68,7 +68,7 @@ def test_a_field_of_another_type_is_noticed(quick: Settings, truth: Truth, monke
             assert name in fault
 
 
-def test_answers_have_the_fields_that_are_described_and_no_others(quick: Settings, truth: Truth) -> None:
+def test_answers_have_the_fields_that_are_described_and_no_others(quick: Settings, db: DbVerbs) -> None:
     """A field that nobody described would be noticed by nobody when it goes."""
     with served(quick) as web:
         until_ready(web)

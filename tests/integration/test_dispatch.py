@@ -12,14 +12,14 @@ from models.claims.delivery import Claim, confirm_deliveries
 from models.state.runs import Run
 from runtime.names import Actor, hint_key, queue_key
 from runtime.settings import Settings
-from runtime.subscriptions import Letters, Mailbox
-from runtime.wakeups import Bells
+from runtime.subscriptions import MessageHandlers, Subscription
+from runtime.wakeups import Wakeups
+from tests.support.db_verbs import DbVerbs, starting
 from tests.support.ports import own_port
-from tests.support.truth import Truth, starting
 from tests.support.waiting import eventually, eventually_async
 from tests.support.working import working
+from workers.context import WorkerContext, worker_context
 from workers.dispatch import dispatch
-from workers.room import Room, engine_room
 
 # What a worker is killed with, between the commit of its claims and the message that tells of them.
 KILLED = """
@@ -35,36 +35,40 @@ with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), thre
 
 
 @pytest.fixture
-def truth(engine: Engine) -> Truth:
-    return Truth(engine)
+def db(engine: Engine) -> DbVerbs:
+    return DbVerbs(engine)
 
 
-async def test_a_ring_brings_a_run_to_the_process_that_holds_the_poll(settings: Settings, truth: Truth) -> None:
+async def test_a_ring_brings_a_run_to_the_process_that_holds_the_poll(settings: Settings, db: DbVerbs) -> None:
     """The message carries what confirms the delivery; other instances hear nothing."""
     mine: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     heads: list[int] = []
     rechecks: list[str] = []
     confirmed: list[str] = []
-    poll = truth.park(truth.runner(), instance="web-1")
+    poll = db.park(db.runner(), instance="web-1")
     boxes = [
-        Mailbox(
-            settings, "web-1", Letters(mine.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-1"))
+        Subscription(
+            settings,
+            "web-1",
+            MessageHandlers(mine.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-1")),
         ),
-        Mailbox(
-            settings, "web-2", Letters(others.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-2"))
+        Subscription(
+            settings,
+            "web-2",
+            MessageHandlers(others.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-2")),
         ),
     ]
-    bells = Bells(settings)
+    wakeups = Wakeups(settings)
     with working(settings):
         for box in boxes:
             await box.start()
-        await bells.start()
+        await wakeups.start()
         await eventually_async(lambda: _true(len(confirmed) == 2))
-        submitted = truth.start()
-        bells.ring(Actor.DISPATCH)
+        submitted = db.start()
+        wakeups.notify(Actor.DISPATCH)
         await eventually_async(lambda: _true(bool(mine)))
-        await bells.stop()
+        await wakeups.stop()
         for box in boxes:
             await box.stop()
 
@@ -72,7 +76,7 @@ async def test_a_ring_brings_a_run_to_the_process_that_holds_the_poll(settings: 
     assert not others
     assert (assignment["poll_id"], assignment["run_id"]) == (poll.poll_id, submitted.run_id)
     claim = Claim(assignment["run_id"], assignment["claim_token"])
-    (run,) = truth.do(confirm_deliveries, [claim])
+    (run,) = db.do(confirm_deliveries, [claim])
     assert isinstance(run, Run)
     assert run.run_id == submitted.run_id
 
@@ -82,93 +86,93 @@ async def _true(value: bool) -> bool:  # noqa: FBT001 a condition of eventually_
 
 
 def test_a_pass_that_was_full_rings_for_the_next(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One ring empties the house, whatever fits into a pass."""
     monkeypatch.setattr("workers.dispatch.POLLS_A_PASS", 2)
     for _ in range(7):
-        truth.park(truth.runner())
-    truth.accept(*(starting() for _ in range(7)))
-    with engine_room(settings, threads=1) as room, working(settings):
-        room.ringer.send(Actor.DISPATCH)
-        eventually(lambda: truth.count("runs", "status = 'claimed'") == 7)
+        db.park(db.runner())
+    db.accept(*(starting() for _ in range(7)))
+    with worker_context(settings, threads=1) as context, working(settings):
+        context.wakeups.send(Actor.DISPATCH)
+        eventually(lambda: db.count("runs", "status = 'claimed'") == 7)
 
 
 @pytest.mark.parametrize("pages", [1, 2, 9])
 def test_one_ring_reaches_a_poll_behind_more_polls_than_a_page_holds(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch, pages: int
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
     """A pass that has to break off goes on in the next one; the re-check of the poll's own process does not run here."""
     monkeypatch.setattr("workers.dispatch.POLLS_A_PAGE", 2)
     monkeypatch.setattr("workers.dispatch.PAGES_A_PASS", pages)
     for _ in range(6):
-        truth.park(truth.runner(executor_type="other"))
-    poll = truth.park(truth.runner())
-    run_id = truth.start().run_id
-    with engine_room(settings, threads=1) as room:
-        passes = passes_until_quiet(room)
+        db.park(db.runner(executor_type="other"))
+    poll = db.park(db.runner())
+    run_id = db.start().run_id
+    with worker_context(settings, threads=1) as context:
+        passes = passes_until_quiet(context)
 
-    assert truth.run(run_id).claim_poll_id == poll.poll_id
+    assert db.run(run_id).claim_poll_id == poll.poll_id
     assert passes == {1: 4, 2: 2, 9: 1}[pages]
 
 
 def test_a_fleet_of_more_polls_than_a_pass_reads_is_left_alone_when_nothing_is_ready(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Passes follow one another to the last page, not for ever."""
     monkeypatch.setattr("workers.dispatch.POLLS_A_PAGE", 2)
     monkeypatch.setattr("workers.dispatch.PAGES_A_PASS", 1)
     for _ in range(5):
-        truth.park(truth.runner())
-    with engine_room(settings, threads=1) as room:
-        assert passes_until_quiet(room) == 3
+        db.park(db.runner())
+    with worker_context(settings, threads=1) as context:
+        assert passes_until_quiet(context) == 3
 
 
-def passes_until_quiet(room: Room) -> int:
+def passes_until_quiet(context: WorkerContext) -> int:
     """Do a pass, and another one for as long as the last one has rung; the number of passes."""
     passes = 1
-    dispatch(room)
-    while room.redis.delete(hint_key(Actor.DISPATCH)):
-        room.redis.delete(queue_key("dispatch"))
+    dispatch(context)
+    while context.redis.delete(hint_key(Actor.DISPATCH)):
+        context.redis.delete(queue_key("dispatch"))
         passes += 1
         assert passes < 20
-        dispatch(room)
+        dispatch(context)
     return passes
 
 
-def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(settings: Settings, truth: Truth) -> None:
+def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(settings: Settings, db: DbVerbs) -> None:
     """Redis is away when the worker wants to tell; the poll's process looks by itself."""
-    poll = truth.park(truth.runner())
-    submitted = truth.start()
+    poll = db.park(db.runner())
+    submitted = db.start()
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{own_port()}/0"})
-    with engine_room(away, threads=1) as room:
-        dispatch(room)
+    with worker_context(away, threads=1) as context:
+        dispatch(context)
 
-    (answer,) = truth.recheck(poll)
+    (answer,) = db.recheck(poll)
     assert [run.run_id for run in answer.runs] == [submitted.run_id]
 
 
-def test_a_worker_killed_between_commit_and_message_loses_nothing(settings: Settings, truth: Truth) -> None:
+def test_a_worker_killed_between_commit_and_message_loses_nothing(settings: Settings, db: DbVerbs) -> None:
     """The claim is in Postgres, and so is the poll it was made for."""
-    poll = truth.park(truth.runner())
+    poll = db.park(db.runner())
     # Nobody re-checks it while the process starts, which may take longer than a poll counts as waiting.
-    truth.rows("UPDATE waiting_polls SET seen_at = now() + interval '1 hour'")
-    submitted = truth.start()
+    db.rows("UPDATE waiting_polls SET seen_at = now() + interval '1 hour'")
+    submitted = db.start()
     arguments = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url]
 
     ended = subprocess.run(arguments, check=False, timeout=60, cwd=Path(__file__).parents[2])
 
     assert ended.returncode == -signal.SIGKILL
-    assert truth.run(submitted.run_id).status == "claimed"
-    (answer,) = truth.recheck(poll)
+    assert db.run(submitted.run_id).status == "claimed"
+    (answer,) = db.recheck(poll)
     assert [run.run_id for run in answer.runs] == [submitted.run_id]
 
 
-def test_a_pass_with_nothing_to_give_tells_nobody_and_rings_for_nobody(settings: Settings, truth: Truth) -> None:
+def test_a_pass_with_nothing_to_give_tells_nobody_and_rings_for_nobody(settings: Settings, db: DbVerbs) -> None:
     """An idle house is quiet."""
-    truth.park(truth.runner())
-    with engine_room(settings, threads=1) as room:
-        dispatch(room)
-        assert not room.redis.exists(hint_key(Actor.DISPATCH))
-        assert not room.redis.llen(queue_key("dispatch"))
-    assert len(truth.waiting()) == 1
+    db.park(db.runner())
+    with worker_context(settings, threads=1) as context:
+        dispatch(context)
+        assert not context.redis.exists(hint_key(Actor.DISPATCH))
+        assert not context.redis.llen(queue_key("dispatch"))
+    assert len(db.waiting()) == 1

@@ -16,9 +16,9 @@ from coordinator_client.errors import Refused, Unreachable
 from coordinator_client.types import FeedItem
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import sent_data
 from tests.support.ports import own_port
-from tests.support.truth import Truth
 from tests.support.waiting import eventually_async
 from tests.support.web import WebClient, WebInThread, served, until_ready
 from tests.support.web_proxy import WebProxy, web_proxy
@@ -97,10 +97,10 @@ async def until_the_end(items: AsyncIterator[FeedItem]) -> list[Told]:
     raise AssertionError("the feed has ended")
 
 
-def history(truth: Truth, after: str) -> list[Told]:
+def history(db: DbVerbs, after: str) -> list[Told]:
     """What the database holds behind the cursor, as it must have been told."""
     prefix, _, position = after.rpartition(".")
-    rows = truth.rows(
+    rows = db.rows(
         "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM events WHERE feed_pos > :after "
         "ORDER BY feed_pos",
         after=int(position),
@@ -115,7 +115,7 @@ def now(client: WebClient) -> str:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_reader_cut_at_any_byte_that_hops_between_instances_sees_each_event_once(
-    web: WebInThread, other_web: WebInThread, truth: Truth, seed: int
+    web: WebInThread, other_web: WebInThread, db: DbVerbs, seed: int
 ) -> None:
     """In the head of an answer, in a frame, in the middle of a character, between two frames."""
     dice = random.Random(seed)
@@ -133,12 +133,12 @@ async def test_a_reader_cut_at_any_byte_that_hops_between_instances_sees_each_ev
         writers = (partial(talk, one.client, 30, seed * 2 + place) for place, one in enumerate((web, other_web)))
         await asyncio.gather(*(asyncio.to_thread(writer) for writer in writers))
         say(web.client, web.client.submit()["session_id"], THE_END)
-        assert await told == history(truth, start)
+        assert await told == history(db, start)
         assert min(first.cuts, second.cuts) > 5
 
 
 @pytest.mark.parametrize("death", ["kill", "drain"])
-async def test_a_reader_goes_on_elsewhere_when_its_replica_goes(cluster: Cluster, truth: Truth, death: str) -> None:
+async def test_a_reader_goes_on_elsewhere_when_its_replica_goes(cluster: Cluster, db: DbVerbs, death: str) -> None:
     """Killed or drained while others write: nothing missed, nothing twice; only a kill is a lost connection."""
     (first, second), _ = cluster.start_house(webs=2, workers=1, drain_seconds=0.5)
     causes: list[tuple[str, str | None]] = []
@@ -167,7 +167,7 @@ async def test_a_reader_goes_on_elsewhere_when_its_replica_goes(cluster: Cluster
         first.kill() if death == "kill" else first.terminate()
         await writing
         say(elsewhere, elsewhere.submit()["session_id"], THE_END)
-        assert await told == history(truth, start)
+        assert await told == history(db, start)
     assert (causes[0], causes[-1]) == ((first.url, None), (second.url, None))
     assert any(cause for _, cause in causes) == (death == "kill")
     elsewhere.close()

@@ -11,8 +11,8 @@ from sqlalchemy import event
 
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import Connection, following, ledger, told
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -34,23 +34,23 @@ def opened(stack: ExitStack, web: WebInThread, number: int, **query: Any) -> lis
     return streams
 
 
-def write(truth: Truth, web: WebInThread, session_id: str, number: int) -> None:
+def write(db: DbVerbs, web: WebInThread, session_id: str, number: int) -> None:
     event = {"event_type": "message", "session_id": session_id, "timestamp": "t"}
     for most in range(0, number, 1000):
         events = [event | {"content": n} for n in range(most, min(number, most + 1000))]
         assert web.client.post(f"/sessions/{session_id}/events", events).status_code == 201
-    while truth.do(sequence_feed):
+    while db.do(sequence_feed):
         pass
 
 
 @pytest.mark.parametrize("clients", [1, 200])
-def test_what_is_asked_of_postgres_does_not_grow_with_clients(settings: Settings, truth: Truth, clients: int) -> None:
+def test_what_is_asked_of_postgres_does_not_grow_with_clients(settings: Settings, db: DbVerbs, clients: int) -> None:
     """Ten bursts cost at most ten reads, by the reader; the clients ask nothing."""
     with serving(settings) as web, ExitStack() as stack:
         session_id = str(web.client.submit()["session_id"])
-        truth.do(sequence_feed)
+        db.do(sequence_feed)
         streams = opened(stack, web, clients)
-        eventually(lambda: web.app.state.web.feed.window.high == truth.do(read_head).position, what="the reader")
+        eventually(lambda: web.app.state.web.feed.buffer.high == db.do(read_head).position, what="the reader")
         asked: Counter[str] = Counter()
         inside = web.app.state.web
         for name, engine in (("reader", inside._following), ("clients", inside._reading)):
@@ -61,7 +61,7 @@ def test_what_is_asked_of_postgres_does_not_grow_with_clients(settings: Settings
 
             event.listen(engine.sync_engine, "before_cursor_execute", count)
         for _ in range(10):
-            write(truth, web, session_id, 3)
+            write(db, web, session_id, 3)
             for stream in streams:
                 assert len(stream.take(3)) == 3
     assert asked["clients"] == 0
@@ -69,23 +69,23 @@ def test_what_is_asked_of_postgres_does_not_grow_with_clients(settings: Settings
 
 
 @pytest.mark.parametrize("missed", [10, 1500])
-def test_nothing_is_read_while_nobody_listens(settings: Settings, truth: Truth, missed: int) -> None:
+def test_nothing_is_read_while_nobody_listens(settings: Settings, db: DbVerbs, missed: int) -> None:
     """The first client afterwards has all of it, whether it resumes or begins, and what comes then."""
     with serving(settings) as web, ExitStack() as stack:
         session_id = str(web.client.submit()["session_id"])
-        begin = f"v1.{truth.do(read_head).epoch}.0"
+        begin = f"v1.{db.do(read_head).epoch}.0"
         asked: Counter[str] = Counter()
         with reads_of(web, asked):
-            write(truth, web, session_id, missed)
-            web.app.state.web.feed.ring()
-            write(truth, web, session_id, 1)
+            write(db, web, session_id, missed)
+            web.app.state.web.feed.notify()
+            write(db, web, session_id, 1)
             eventually(lambda: asked["looks"] >= 2, what="the reader that only looks")
         assert asked["pages"] == 0
         resuming = stack.enter_context(following(web.client.url, {"last_event_id": begin, "types": "event"}))
         (beginning,) = opened(stack, web, 1, types="event")
         got = resuming.take(missed + 1)
-        write(truth, web, session_id, 3)
-        history = ledger(truth.engine, where="kind = 'event'")
+        write(db, web, session_id, 3)
+        history = ledger(db.engine, where="kind = 'event'")
         assert told(got + resuming.take(3)) == history
         assert told(beginning.take(3)) == history[-3:]
 
@@ -105,35 +105,35 @@ def reads_of(web: WebInThread, asked: Counter[str]) -> Iterator[None]:
         event.remove(engine, "before_cursor_execute", count)
 
 
-def test_a_client_that_is_far_behind_catches_up_and_joins(settings: Settings, truth: Truth) -> None:
+def test_a_client_that_is_far_behind_catches_up_and_joins(settings: Settings, db: DbVerbs) -> None:
     """From Postgres, page by page, into the window, and on with what comes; nothing missing at the seams."""
     with serving(settings, feed_window_events=50, catch_up_page_events=20) as web, ExitStack() as stack:
         opened(stack, web, 1)
         session_id = str(web.client.submit()["session_id"])
-        begin = f"v1.{truth.do(read_head).epoch}.0"
-        write(truth, web, session_id, 300)
-        eventually(lambda: web.app.state.web.feed.window.high >= 302, what="the reader")
+        begin = f"v1.{db.do(read_head).epoch}.0"
+        write(db, web, session_id, 300)
+        eventually(lambda: web.app.state.web.feed.buffer.high >= 302, what="the reader")
         for query in ({}, {"session_id": session_id}, {"types": "event"}):
             with following(web.client.url, query | {"last_event_id": begin}) as stream:
                 got = stream.take(200)
-                write(truth, web, session_id, 5)
+                write(db, web, session_id, 5)
                 where = "kind = 'event'" if "types" in query else "kind <> 'run_updated'"
-                history = ledger(truth.engine, where=where)
+                history = ledger(db.engine, where=where)
                 got += stream.take(len(history) - 200)
                 assert told(got) == history
 
 
-def test_large_events_come_through_a_small_window(settings: Settings, truth: Truth) -> None:
+def test_large_events_come_through_a_small_window(settings: Settings, db: DbVerbs) -> None:
     """A page ends after some megabytes, and an event larger than the window is sent all the same."""
     with serving(settings, feed_window_bytes=4096) as web, ExitStack() as stack:
         session_id = str(web.client.submit()["session_id"])
-        begin = f"v1.{truth.do(read_head).epoch}.0"
+        begin = f"v1.{db.do(read_head).epoch}.0"
         (live,) = opened(stack, web, 1)
         for size in (3_000_000, 10, 12_000_000, 10):
             event = {"event_type": "message", "session_id": session_id, "timestamp": "t", "content": noise(size)}
             assert web.client.post(f"/sessions/{session_id}/events", event).status_code == 201
-        truth.do(sequence_feed)
-        history = ledger(truth.engine, where="kind = 'event'")
+        db.do(sequence_feed)
+        history = ledger(db.engine, where="kind = 'event'")
         assert told(live.take(5))[-4:] == history
         (behind,) = [stack.enter_context(following(web.client.url, {"last_event_id": begin, "types": "event"}))]
         assert told(behind.take(4)) == history
@@ -144,12 +144,12 @@ def noise(size: int) -> str:
     return "".join(Random(size).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=size))
 
 
-def test_few_read_the_past_at_once(settings: Settings, truth: Truth) -> None:
+def test_few_read_the_past_at_once(settings: Settings, db: DbVerbs) -> None:
     """A crowd that comes back after an outage is served in turn, and takes no connection from others."""
     with serving(settings, feed_window_events=10, catch_up_readers=2) as web, ExitStack() as stack:
         session_id = str(web.client.submit()["session_id"])
-        begin = f"v1.{truth.do(read_head).epoch}.0"
-        write(truth, web, session_id, 500)
+        begin = f"v1.{db.do(read_head).epoch}.0"
+        write(db, web, session_id, 500)
         most = 0
         now: set[Any] = set()
 
@@ -173,26 +173,26 @@ def test_few_read_the_past_at_once(settings: Settings, truth: Truth) -> None:
     assert 1 <= most <= 3, "two that catch up, and one for what the process itself looks at"
 
 
-def test_only_those_are_woken_whom_it_concerns(settings: Settings, truth: Truth) -> None:
+def test_only_those_are_woken_whom_it_concerns(settings: Settings, db: DbVerbs) -> None:
     """A client that watches one session sleeps while another is busy."""
     with serving(settings) as web, ExitStack() as stack:
         quiet, busy = (str(web.client.submit()["session_id"]) for _ in range(2))
-        truth.do(sequence_feed)
+        db.do(sequence_feed)
         opened(stack, web, 3, session_id=quiet)
         watching = opened(stack, web, 1, session_id=busy)[0]
         feed = web.app.state.web.feed
         idle = feed._idle["session", quiet]
         eventually(lambda: len(idle) == 3, what="idle clients")
         before = set(idle)
-        write(truth, web, busy, 10)
+        write(db, web, busy, 10)
         assert len(watching.take(10)) == 10
         assert set(feed._idle["session", quiet]) == before
 
 
-def test_what_nobody_numbers_the_reader_numbers(settings: Settings, truth: Truth) -> None:
+def test_what_nobody_numbers_the_reader_numbers(settings: Settings, db: DbVerbs) -> None:
     """All workers are away, or Redis is: an event is a second old, then it has its position."""
     with serving(settings) as web, ExitStack() as stack:
         (stream,) = opened(stack, web, 1)
         web.client.submit()
         assert [message.event for message in stream.take(1)] == ["session_created"]
-    assert truth.count("events", "feed_pos IS NULL") == 0
+    assert db.count("events", "feed_pos IS NULL") == 0

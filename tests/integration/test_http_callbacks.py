@@ -6,9 +6,9 @@ import pytest
 
 from runtime.names import Actor
 from runtime.settings import Settings
-from runtime.wakeups import Bells
-from tests.support.family import heard_of
-from tests.support.truth import Truth
+from runtime.wakeups import Wakeups
+from tests.support.db_verbs import DbVerbs
+from tests.support.parents import heard_of
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, served
 from tests.support.working import working
@@ -71,16 +71,16 @@ def deregistered(client: WebClient, runner: str, parent: str) -> str:
     ids=lambda end: end.__name__,
 )
 def test_the_end_of_a_child_rings_for_its_parent(
-    client: WebClient, settings: Settings, truth: Truth, end: Callable[[WebClient, str, str], str]
+    client: WebClient, settings: Settings, db: DbVerbs, end: Callable[[WebClient, str, str], str]
 ) -> None:
     """Whoever ends it."""
     parent = client.finished(client.register("parents"))["session_id"]
     with working(settings):
         child = end(client, client.register("children"), parent)
-        eventually(lambda: heard_of(truth, parent) == [child])
+        eventually(lambda: heard_of(db, parent) == [child])
 
 
-def test_the_end_of_a_parents_run_rings_for_what_waits(client: WebClient, settings: Settings, truth: Truth) -> None:
+def test_the_end_of_a_parents_run_rings_for_what_waits(client: WebClient, settings: Settings, db: DbVerbs) -> None:
     """The next run is there when the runner asks again."""
     runner = client.register()
     run = client.started(runner)
@@ -89,10 +89,10 @@ def test_the_end_of_a_parents_run_rings_for_what_waits(client: WebClient, settin
         client.report(run, runner, "completed")
         carried = client.claim(runner)
     assert carried["parameters"]["prompt"].startswith('<agent-callback type="aggregated" count="2">')
-    assert heard_of(truth, run["session_id"]) == children
+    assert heard_of(db, run["session_id"]) == children
 
 
-def test_the_end_of_an_idle_process_rings_for_what_waits(client: WebClient, settings: Settings, truth: Truth) -> None:
+def test_the_end_of_an_idle_process_rings_for_what_waits(client: WebClient, settings: Settings, db: DbVerbs) -> None:
     """A session that was to be stopped and ended by itself is free again."""
     runner = client.register()
     run = client.started(runner)
@@ -102,18 +102,20 @@ def test_the_end_of_an_idle_process_rings_for_what_waits(client: WebClient, sett
     child = reported(client, client.register("children"), parent)
     with working(settings):
         client.post(f"/runner/sessions/{parent}/status", {"runner_id": runner, "status": "finished"})
-        eventually(lambda: heard_of(truth, parent) == [child])
+        eventually(lambda: heard_of(db, parent) == [child])
 
 
 def test_runs_without_parents_ring_for_no_parent(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nearly all reports are of such."""
-    rung: list[Actor] = []
-    monkeypatch.setattr(Bells, "ring", lambda _, actor: rung.append(actor))
+    notified: list[Actor] = []
+    monkeypatch.setattr(Wakeups, "ring", lambda _, actor: notified.append(actor))
     with served(settings) as web:
         runner = web.client.register()
-        eventually(lambda: Actor.CALLBACKS in rung)
-        rung.clear()
+        eventually(lambda: Actor.CALLBACKS in notified)
+        notified.clear()
         web.client.finished(runner)
-        eventually(lambda: rung.count(Actor.BROADCAST) == 4, what="news of a submission, a claim, a start and an end")
-    assert Actor.DISPATCH not in rung, "no poll waits for the run, and its end gives nothing to do"
-    assert Actor.CALLBACKS not in rung
+        eventually(
+            lambda: notified.count(Actor.BROADCAST) == 4, what="news of a submission, a claim, a start and an end"
+        )
+    assert Actor.DISPATCH not in notified, "no poll waits for the run, and its end gives nothing to do"
+    assert Actor.CALLBACKS not in notified

@@ -11,8 +11,8 @@ from models.core.callers import Role
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import Connection, Message, following, ledger, told
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready
 
@@ -26,12 +26,12 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def say(client: WebClient, truth: Truth, session_id: str, *contents: str, **fields: Any) -> None:
+def say(client: WebClient, db: DbVerbs, session_id: str, *contents: str, **fields: Any) -> None:
     """Write events to a session and give them their positions."""
     for content in contents:
         event = {"event_type": "message", "session_id": session_id, "timestamp": "t", "content": content} | fields
         assert client.post(f"/sessions/{session_id}/events", event).status_code == 201
-    truth.do(sequence_feed)
+    db.do(sequence_feed)
 
 
 def contents(messages: list[Message]) -> list[str]:
@@ -43,16 +43,16 @@ def first_event(stream: Connection) -> Message:
     return message
 
 
-def cursor_at(truth: Truth, position: int) -> str:
-    return f"v1.{truth.do(read_head).epoch}.{position}"
+def cursor_at(db: DbVerbs, position: int) -> str:
+    return f"v1.{db.do(read_head).epoch}.{position}"
 
 
 @pytest.fixture
-def history(client: WebClient, truth: Truth) -> str:
+def history(client: WebClient, db: DbVerbs) -> str:
     """A session with five events, all numbered; position 3 and those behind it are messages a to e."""
     session_id = str(client.submit()["session_id"])
-    say(client, truth, session_id, *"abcde")
-    assert truth.do(read_head).position == 7
+    say(client, db, session_id, *"abcde")
+    assert db.do(read_head).position == 7
     return session_id
 
 
@@ -74,29 +74,29 @@ def test_a_stream_is_what_browsers_and_proxies_expect(client: WebClient) -> None
     assert (priming.event, priming.data) == ("", "")
 
 
-def test_without_a_cursor_a_snapshot_comes_first(client: WebClient, truth: Truth, history: str) -> None:
+def test_without_a_cursor_a_snapshot_comes_first(client: WebClient, db: DbVerbs, history: str) -> None:
     """One event with all sessions, newest first, and the position from which the feed goes on."""
     other = client.submit(session_id="other")["session_id"]
-    truth.do(sequence_feed)
+    db.do(sequence_feed)
     with following(client.url) as stream:
         init = stream.until("init")[-1]
-        say(client, truth, history, "f")
+        say(client, db, history, "f")
         after = first_event(stream)
     shown = json.loads(init.data)
     assert set(shown) == {"sessions"}
     assert [session["session_id"] for session in shown["sessions"]] == [other, history]
     assert shown["sessions"][1] == client.get(f"/sessions/{history}").json()["session"]
-    assert init.id == cursor_at(truth, 9)
+    assert init.id == cursor_at(db, 9)
     assert (after.position, contents([after])) == (10, ["f"])
 
 
-def test_a_stream_without_snapshot_begins_now(client: WebClient, truth: Truth, history: str) -> None:
+def test_a_stream_without_snapshot_begins_now(client: WebClient, db: DbVerbs, history: str) -> None:
     """And says where that is, so that a client that is cut off before anything comes has missed nothing."""
     with following(client.url, {"include_init": "false"}) as stream:
         _, priming = islice(stream.messages(), 2)
-        say(client, truth, history, "f")
+        say(client, db, history, "f")
         assert contents([first_event(stream)]) == ["f"]
-    assert priming.id == cursor_at(truth, 7)
+    assert priming.id == cursor_at(db, 7)
     with following(client.url, Last_Event_ID=str(priming.id)) as stream:
         assert contents([first_event(stream)]) == ["f"]
 
@@ -104,16 +104,16 @@ def test_a_stream_without_snapshot_begins_now(client: WebClient, truth: Truth, h
 @pytest.mark.parametrize("given", ["header", "query", "header wins"])
 @pytest.mark.parametrize(("position", "expected"), [(0, None), (2, "abcde"), (4, "cde"), (6, "e"), (7, "")])
 def test_a_cursor_resumes_exactly_behind_it(
-    client: WebClient, truth: Truth, history: str, given: str, position: int, expected: str | None
+    client: WebClient, db: DbVerbs, history: str, given: str, position: int, expected: str | None
 ) -> None:
     """Whether it comes in the header or the query; a header is newer than the query of a browser's first request."""
-    cursor = cursor_at(truth, position)
-    query = {"query": {"last_event_id": cursor}, "header wins": {"last_event_id": cursor_at(truth, 1)}}.get(given, {})
+    cursor = cursor_at(db, position)
+    query = {"query": {"last_event_id": cursor}, "header wins": {"last_event_id": cursor_at(db, 1)}}.get(given, {})
     headers = {} if given == "query" else {"Last_Event_ID": cursor}
     with following(client.url, query, **headers) as stream:
-        say(client, truth, history, "f")
-        got = stream.take(len(ledger(truth.engine, position)))
-    assert told(got) == ledger(truth.engine, position)
+        say(client, db, history, "f")
+        got = stream.take(len(ledger(db.engine, position)))
+    assert told(got) == ledger(db.engine, position)
     if expected is not None:
         assert "".join(contents(got)) == expected + "f"
 
@@ -132,26 +132,26 @@ def test_a_cursor_resumes_exactly_behind_it(
     ],
 )
 def test_a_cursor_that_cannot_be_resumed_is_answered_by_a_reset_and_a_snapshot(
-    client: WebClient, truth: Truth, history: str, cursor: str, reason: str, query: dict[str, str]
+    client: WebClient, db: DbVerbs, history: str, cursor: str, reason: str, query: dict[str, str]
 ) -> None:
     """Also without `include_init`; never a silent gap."""
-    truth.rows("DELETE FROM events WHERE feed_pos <= 3")
-    truth.rows("UPDATE feed_head SET floor = 3")
-    given = cursor.format(epoch=truth.do(read_head).epoch)
+    db.rows("DELETE FROM events WHERE feed_pos <= 3")
+    db.rows("UPDATE feed_head SET floor = 3")
+    given = cursor.format(epoch=db.do(read_head).epoch)
     with following(client.url, query, Last_Event_ID=given) as stream:
         *_, reset, init = stream.until("init")
-        say(client, truth, history, "f")
+        say(client, db, history, "f")
         assert contents([first_event(stream)]) == ["f"]
     assert (reset.event, json.loads(reset.data)) == ("reset", {"reason": reason})
     assert (reset.position, init.position) == (7, 7)
-    assert init.id == cursor_at(truth, 7)
+    assert init.id == cursor_at(db, 7)
 
 
-def test_the_floor_itself_can_be_resumed(client: WebClient, truth: Truth, history: str) -> None:
+def test_the_floor_itself_can_be_resumed(client: WebClient, db: DbVerbs, history: str) -> None:
     """All above it is there."""
-    truth.rows("DELETE FROM events WHERE feed_pos <= 3")
-    truth.rows("UPDATE feed_head SET floor = 3")
-    with following(client.url, Last_Event_ID=cursor_at(truth, 3)) as stream:
+    db.rows("DELETE FROM events WHERE feed_pos <= 3")
+    db.rows("UPDATE feed_head SET floor = 3")
+    with following(client.url, Last_Event_ID=cursor_at(db, 3)) as stream:
         assert contents(stream.take(4)) == list("bcde")
 
 
@@ -162,14 +162,14 @@ def test_an_empty_cursor_is_none(client: WebClient, history: str, headers: dict[
         assert stream.until("init")[-1].position == 7
 
 
-def test_a_client_cut_off_before_its_snapshot_gets_another_one(client: WebClient, truth: Truth, history: str) -> None:
+def test_a_client_cut_off_before_its_snapshot_gets_another_one(client: WebClient, db: DbVerbs, history: str) -> None:
     """What announces it, and a reset, carry a cursor that says so: else it would resume without ever having had it."""
     with following(client.url) as stream:
         announced = next(message for message in stream.messages() if message.id)
     with following(client.url, Last_Event_ID="junk") as stream:
         reset = stream.until("reset")[-1]
     for message in (announced, reset):
-        say(client, truth, history, "x")
+        say(client, db, history, "x")
         with following(client.url, {"include_init": "false"}, Last_Event_ID=str(message.id)) as stream:
             events = [one.event for one in stream.until("init") if one.event]
         assert events == ["init"]
@@ -178,17 +178,17 @@ def test_a_client_cut_off_before_its_snapshot_gets_another_one(client: WebClient
 # what it tells
 
 
-def test_the_stream_is_the_history_byte_for_byte(client: WebClient, truth: Truth) -> None:
+def test_the_stream_is_the_history_byte_for_byte(client: WebClient, db: DbVerbs) -> None:
     """NUL, lone surrogates, line separators and long texts included; a list of the session says the same."""
     runner = client.register()
     with following(client.url, {"include_init": "false"}) as stream:
         next(message for message in stream.messages() if message.id)
         run = client.started(runner)
         awkward = ["\x00", "\ud800", "\u2028\x85\x0b", "line\nline\r", "x" * 200_000, '"}\n\ndata: {', "ü€😀"]
-        say(client, truth, run["session_id"], *awkward)
+        say(client, db, run["session_id"], *awkward)
         client.report(run, runner, "failed", error="broken\x00")
-        truth.do(sequence_feed)
-        expected = ledger(truth.engine)
+        db.do(sequence_feed)
+        expected = ledger(db.engine)
         got = stream.take(len(expected))
     assert told(got) == expected
     listed = client.get(f"/sessions/{run['session_id']}/events").json()["events"]
@@ -197,22 +197,22 @@ def test_the_stream_is_the_history_byte_for_byte(client: WebClient, truth: Truth
     assert [event["feed_cursor"] for event in listed] == [message.id for message in got if message.event == "event"]
 
 
-def test_every_list_says_from_where_to_follow(client: WebClient, truth: Truth, history: str) -> None:
+def test_every_list_says_from_where_to_follow(client: WebClient, db: DbVerbs, history: str) -> None:
     """A client that has read one and follows from there has missed nothing."""
     cursors = [client.get(path).json()["feed_cursor"] for path in ("/runs", "/sessions", f"/sessions/{history}/events")]
-    say(client, truth, history, "f")
+    say(client, db, history, "f")
     for cursor in cursors:
         with following(client.url, {"last_event_id": cursor}) as stream:
             assert contents([first_event(stream)]) == ["f"]
 
 
-def test_where_runs_stand_is_told_only_to_those_who_ask(client: WebClient, truth: Truth) -> None:
+def test_where_runs_stand_is_told_only_to_those_who_ask(client: WebClient, db: DbVerbs) -> None:
     """`run_updated` with the run's id, status, runner, attempt and error."""
     runner = client.register()
     with following(client.url, {"types": "run_updated", "include_init": "false"}) as stream:
         next(message for message in stream.messages() if message.id)
         run = client.finished(runner)
-        truth.do(sequence_feed)
+        db.do(sequence_feed)
         got = stream.take(4)
     shown = [json.loads(message.data)["run"] for message in got]
     assert [one["status"] for one in shown] == ["pending", "claimed", "running", "completed"]
@@ -222,12 +222,12 @@ def test_where_runs_stand_is_told_only_to_those_who_ask(client: WebClient, truth
     }  # fmt: skip
 
 
-def test_filters_leave_out_everything_else(client: WebClient, truth: Truth) -> None:
+def test_filters_leave_out_everything_else(client: WebClient, db: DbVerbs) -> None:
     """Live and from the past alike."""
     runner = client.register()
     runs = [client.finished(runner) for _ in range(2)]
-    say(client, truth, runs[0]["session_id"], "one")
-    say(client, truth, runs[1]["session_id"], "two")
+    say(client, db, runs[0]["session_id"], "one")
+    say(client, db, runs[1]["session_id"], "two")
     run = runs[0]
     expected = {
         f"session_id={run['session_id']}": f"session_id = '{run['session_id']}' AND kind <> 'run_updated'",
@@ -238,20 +238,20 @@ def test_filters_leave_out_everything_else(client: WebClient, truth: Truth) -> N
         "created_by=whoever": "kind <> 'run_updated'",
     }
     for query, where in expected.items():
-        wanted = ledger(truth.engine, where=where)
+        wanted = ledger(db.engine, where=where)
         asked = dict(pair.split("=") for pair in query.split("&"))
-        with following(client.url, asked | {"last_event_id": cursor_at(truth, 0)}) as stream:
+        with following(client.url, asked | {"last_event_id": cursor_at(db, 0)}) as stream:
             assert told(stream.take(len(wanted))) == wanted, query
 
 
-def test_the_cursor_of_a_sparse_stream_moves_on(client: WebClient, truth: Truth, history: str) -> None:
+def test_the_cursor_of_a_sparse_stream_moves_on(client: WebClient, db: DbVerbs, history: str) -> None:
     """Now and then a message of only an id: who comes back later need not begin where the last event was."""
     with following(client.url, {"session_id": "none", "include_init": "false"}) as stream:
         messages = stream.messages()
         next(message for message in messages if message.id)
-        say(client, truth, history, "f")
+        say(client, db, history, "f")
         moved = next(messages)
-    assert (moved.id, moved.event) == (cursor_at(truth, 8), "")
+    assert (moved.id, moved.event) == (cursor_at(db, 8), "")
 
 
 def test_a_silent_stream_gives_signs_of_life(client: WebClient) -> None:
@@ -277,44 +277,44 @@ def guarded(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_a_user_sees_only_what_is_its_own(guarded: WebInThread, truth: Truth) -> None:
+def test_a_user_sees_only_what_is_its_own(guarded: WebInThread, db: DbVerbs) -> None:
     """Snapshot, past and present; whatever else it asks for."""
-    token = make_key(truth, Role.USER, "ann")
+    token = make_key(db, Role.USER, "ann")
     shown = bearer(token)
-    with calling(guarded.client.url, token) as ann, calling(ann.url, make_key(truth, Role.USER, "bob")) as bob:
+    with calling(guarded.client.url, token) as ann, calling(ann.url, make_key(db, Role.USER, "bob")) as bob:
         mine = ann.submit(session_id="anns")
         bob.submit(session_id="bobs")
-        truth.do(sequence_feed)
+        db.do(sequence_feed)
         with following(ann.url, None, **shown) as stream:
             init = json.loads(stream.until("init")[-1].data)
         assert [session["session_id"] for session in init["sessions"]] == [mine["session_id"]]
         for query in ({}, {"created_by": "ann"}, {"session_id": "anns"}):
-            with following(ann.url, query | {"last_event_id": cursor_at(truth, 0)}, **shown) as stream:
-                assert told(stream.take(1)) == ledger(truth.engine, where="owner = 'ann' AND kind <> 'run_updated'")
-                say(ann, truth, "anns", "for me")
+            with following(ann.url, query | {"last_event_id": cursor_at(db, 0)}, **shown) as stream:
+                assert told(stream.take(1)) == ledger(db.engine, where="owner = 'ann' AND kind <> 'run_updated'")
+                say(ann, db, "anns", "for me")
                 assert contents([first_event(stream)]) == ["for me"]
-            truth.rows("DELETE FROM events WHERE kind = 'event'")
+            db.rows("DELETE FROM events WHERE kind = 'event'")
         for query in ({"created_by": "bob"}, {"session_id": "bobs"}):
-            with following(ann.url, query | {"last_event_id": cursor_at(truth, 0)}, **shown) as stream:
+            with following(ann.url, query | {"last_event_id": cursor_at(db, 0)}, **shown) as stream:
                 messages = stream.messages()
                 assert [next(messages).event for _ in range(3)] == ["", "", ""]
 
 
 @pytest.mark.parametrize("owner", ["root", None])
-def test_an_admin_may_look_at_one_owner(guarded: WebInThread, truth: Truth, owner: str | None) -> None:
+def test_an_admin_may_look_at_one_owner(guarded: WebInThread, db: DbVerbs, owner: str | None) -> None:
     """`created_by` filters by owner once sessions have owners, also for an admin who has none."""
-    root = make_key(truth, Role.ADMIN, owner)
+    root = make_key(db, Role.ADMIN, owner)
     with (
-        calling(guarded.client.url, make_key(truth, Role.USER, "ann")) as ann,
-        calling(ann.url, make_key(truth, Role.USER, "bob")) as bob,
+        calling(guarded.client.url, make_key(db, Role.USER, "ann")) as ann,
+        calling(ann.url, make_key(db, Role.USER, "bob")) as bob,
     ):
         ann.submit(session_id="anns")
         bob.submit(session_id="bobs")
-        truth.do(sequence_feed)
+        db.do(sequence_feed)
         with following(ann.url, {"created_by": "bob"}, **bearer(root)) as stream:
             init = json.loads(stream.until("init")[-1].data)
-            say(ann, truth, "anns", "not for bob")
-            say(bob, truth, "bobs", "for bob")
+            say(ann, db, "anns", "not for bob")
+            say(bob, db, "bobs", "for bob")
             assert contents([first_event(stream)]) == ["for bob"]
     assert [session["session_id"] for session in init["sessions"]] == ["bobs"]
 

@@ -7,7 +7,7 @@ import pytest
 from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.callers import calling, make_key
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served
 
@@ -31,11 +31,11 @@ def test_browsers_are_told_to_frame_guess_and_tell_nothing(web: WebInThread) -> 
     assert "script-src 'self'" in web.client.get("/docs").headers["content-security-policy"]
 
 
-def test_with_authentication_no_foreign_page_may_read_an_answer(settings: Settings, truth: Truth) -> None:
+def test_with_authentication_no_foreign_page_may_read_an_answer(settings: Settings, db: DbVerbs) -> None:
     """Loopback pages could before the first key was made; named origins may."""
     with served(settings) as web:
         assert web.client.http.get("/runs", headers={"Origin": PAGE}).headers["access-control-allow-origin"] == PAGE
-        key = make_key(truth, Role.ADMIN)
+        key = make_key(db, Role.ADMIN)
         eventually(lambda: web.client.get("/runs").status_code == 401, what="authentication")
         with calling(web.client.url, key) as client:
             answer = client.http.get("/runs", headers={"Origin": PAGE})

@@ -8,25 +8,23 @@ from coordinator_client.client import CoordinatorClient
 from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.callers import ASKING, calling, make_key
+from tests.support.db_verbs import DbVerbs
 from tests.support.flooding import an_unread_list_holds_a_page, large_runs, unread
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, served
 
 
-def test_unread_list_is_not_read_ahead(settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_list_is_not_read_ahead(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a client does not take holds one page of the process's memory."""
     with served(settings) as web:
-        an_unread_list_holds_a_page(web, truth, monkeypatch)
+        an_unread_list_holds_a_page(web, db, monkeypatch)
 
 
-def test_unread_lists_of_a_caller_are_bounded(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unread_lists_of_a_caller_are_bounded(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more is 429 after a while; pages, other callers and later lists are served."""
     monkeypatch.setattr("app.lists.limits.LONGEST_WAIT", 0.1)
-    large_runs(truth, 200)
-    ann, bob = make_key(truth, Role.ADMIN), make_key(truth, Role.ADMIN)
+    large_runs(db, 200)
+    ann, bob = make_key(db, Role.ADMIN), make_key(db, Role.ADMIN)
     with served(settings.model_copy(update=ASKING | {"lists_per_caller": 1})) as web:
         lists = web.app.state.web.lists
         with calling(web.client.url, ann) as client, calling(web.client.url, bob) as other:
@@ -42,12 +40,12 @@ def test_unread_lists_of_a_caller_are_bounded(
 
 
 def test_lists_of_a_process_are_bounded_without_authentication(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then everybody is one caller."""
     monkeypatch.setattr("app.lists.limits.LISTS_AT_ONCE", 1)
     monkeypatch.setattr("app.lists.limits.LONGEST_WAIT", 0.1)
-    large_runs(truth, 200)
+    large_runs(db, 200)
     with served(settings) as web:
         with unread(web, "/runs"):
             eventually(lambda: web.app.state.web.lists.open == 1, what="the list has begun")
@@ -76,9 +74,9 @@ def test_runners_have_pages_that_the_client_library_follows(client: WebClient, m
     assert asyncio.run(read()) == made
 
 
-def test_run_with_one_set_of_demands_too_many_is_422(settings: Settings, truth: Truth) -> None:
+def test_run_with_one_set_of_demands_too_many_is_422(settings: Settings, db: DbVerbs) -> None:
     """The answer says what to change; in a batch the others are accepted."""
-    ann = make_key(truth, Role.USER, "ann")
+    ann = make_key(db, Role.USER, "ann")
     with (
         served(settings.model_copy(update=ASKING | {"demands_per_owner": 1})) as web,
         calling(web.client.url, ann) as client,

@@ -51,7 +51,7 @@ def tell(settings: Settings, assignments: dict[str, list[dict[str, str]]]) -> No
 
 
 def connected(web: WebInThread) -> None:
-    eventually(lambda: web.app.state.web.mailbox.connected, what="the mailbox")
+    eventually(lambda: web.app.state.web.subscription.connected, what="the mailbox")
 
 
 def test_a_poll_ends_with_204_at_its_time_and_leaves_no_row(client: WebClient, engine: Engine) -> None:

@@ -12,10 +12,10 @@ from models.feed.pages import FeedFilter, FeedPage, read_feed
 from models.feed.sequence import read_head
 from models.state.events_outbox import record_events
 from runtime.settings import Settings
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import following
 from tests.support.numbering import number_all, row
 from tests.support.retiring import all_grows_old, finished, forget, old_history, result, retire
-from tests.support.truth import Truth
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -26,22 +26,22 @@ def web_of(settings: Settings, **values: Any) -> Iterator[WebInThread]:
         yield web
 
 
-def cursor_at(truth: Truth, position: int) -> str:
-    return f"v1.{truth.do(read_head).epoch}.{position}"
+def cursor_at(db: DbVerbs, position: int) -> str:
+    return f"v1.{db.do(read_head).epoch}.{position}"
 
 
 @pytest.fixture
-def partly_gone(truth: Truth) -> Truth:
+def partly_gone(db: DbVerbs) -> DbVerbs:
     """Eight events, of which the first five are gone."""
-    old_history(truth, 5)
-    truth.do(record_events, [row(one) for one in range(3)])
-    number_all(truth)
-    retire(truth)
-    return truth
+    old_history(db, 5)
+    db.do(record_events, [row(one) for one in range(3)])
+    number_all(db)
+    retire(db)
+    return db
 
 
 @pytest.mark.parametrize("position", [0, 4])
-def test_a_cursor_below_the_floor_is_expired(partly_gone: Truth, settings: Settings, position: int) -> None:
+def test_a_cursor_below_the_floor_is_expired(partly_gone: DbVerbs, settings: Settings, position: int) -> None:
     """Something it has not seen is gone: it begins anew, with a snapshot whatever it asked for."""
     query = {"last_event_id": cursor_at(partly_gone, position), "include_init": "false"}
     with web_of(settings) as web, following(web.client.url, query) as stream:
@@ -50,7 +50,7 @@ def test_a_cursor_below_the_floor_is_expired(partly_gone: Truth, settings: Setti
 
 
 @pytest.mark.parametrize("position", [5, 6])
-def test_a_cursor_at_the_floor_has_missed_nothing(partly_gone: Truth, settings: Settings, position: int) -> None:
+def test_a_cursor_at_the_floor_has_missed_nothing(partly_gone: DbVerbs, settings: Settings, position: int) -> None:
     """It has seen the last event that went."""
     with (
         web_of(settings) as web,
@@ -60,68 +60,68 @@ def test_a_cursor_at_the_floor_has_missed_nothing(partly_gone: Truth, settings: 
 
 
 def test_a_client_whose_history_goes_while_it_catches_up_is_told(
-    truth: Truth, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page that would follow is below the floor: it begins anew, and has seen no event out of its order."""
-    old_history(truth, 10)
+    old_history(db, 10)
     pages = 0
 
     def read_slowly(conn: Connection, after: int, which: FeedFilter, *, limit: int) -> FeedPage:
         nonlocal pages
         pages += 1
         if pages == 3:
-            assert retire(truth) == 10
+            assert retire(db) == 10
         return read_feed(conn, after, which, limit=limit)
 
     monkeypatch.setattr(streams, "read_feed", read_slowly)
     with (
         web_of(settings, catch_up_page_events=2) as web,
-        following(web.client.url, {"last_event_id": cursor_at(truth, 0)}) as stream,
+        following(web.client.url, {"last_event_id": cursor_at(db, 0)}) as stream,
     ):
         messages = stream.until("reset")
         assert [message.position for message in messages if message.event == "event"] == [1, 2, 3, 4]
         assert messages[-1].data == '{"reason":"expired"}'
         assert stream.until("init")[-1].position == 10
         web.client.submit(session_id="later")
-        number_all(truth)
+        number_all(db)
         assert stream.take(1)[0].position == 11
 
 
-def test_a_live_client_does_not_notice_that_old_history_goes(truth: Truth, settings: Settings) -> None:
+def test_a_live_client_does_not_notice_that_old_history_goes(db: DbVerbs, settings: Settings) -> None:
     """It has seen it; what comes next comes next."""
-    old_history(truth, 10)
+    old_history(db, 10)
     with web_of(settings) as web, following(web.client.url) as stream:
         stream.until("init")
-        retire(truth)
-        truth.do(record_events, [row(1)])
-        number_all(truth)
+        retire(db)
+        db.do(record_events, [row(1)])
+        number_all(db)
         assert [(one.event, one.position) for one in stream.take(1)] == [("event", 11)]
 
 
-def test_a_list_loses_a_session_that_is_forgotten(truth: Truth, settings: Settings) -> None:
+def test_a_list_loses_a_session_that_is_forgotten(db: DbVerbs, settings: Settings) -> None:
     """As if it had been deleted: the same event, the same 404."""
-    session_id = finished(truth)
-    result(truth, session_id, "kept")
-    all_grows_old(truth)
-    retire(truth)
+    session_id = finished(db)
+    result(db, session_id, "kept")
+    all_grows_old(db)
+    retire(db)
     with web_of(settings) as web, following(web.client.url) as stream:
         stream.until("init")
         assert web.client.get(f"/sessions/{session_id}/result").json()["result_text"] == "kept"
         assert web.client.get(f"/sessions/{session_id}/events").json()["events"] == []
-        assert forget(truth) == 1
-        number_all(truth)
+        assert forget(db) == 1
+        number_all(db)
         gone = stream.take(1)[0]
         assert (gone.event, gone.data) == ("session_deleted", f'{{"session_id":"{session_id}","runs_deleted":1}}')
         assert web.client.get(f"/sessions/{session_id}").status_code == 404
         assert web.client.get(f"/sessions/{session_id}/result").status_code == 404
 
 
-def test_a_follower_of_one_session_is_told_as_well(truth: Truth, settings: Settings) -> None:
+def test_a_follower_of_one_session_is_told_as_well(db: DbVerbs, settings: Settings) -> None:
     """Its filter passes few events, its cursor is as old as everybody's."""
-    session_id = finished(truth)
-    all_grows_old(truth)
-    cursor = cursor_at(truth, 1)
-    retire(truth)
+    session_id = finished(db)
+    all_grows_old(db)
+    cursor = cursor_at(db, 1)
+    retire(db)
     with (
         web_of(settings) as web,
         following(web.client.url, {"session_id": session_id, "last_event_id": cursor}) as stream,

@@ -14,8 +14,8 @@ from models.core.callers import Role
 from runtime.quotas import Quota, Quotas, Refusal
 from runtime.settings import Settings
 from tests.support.callers import calling, make_key
+from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnRedis
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
@@ -39,9 +39,9 @@ def event(session_id: str) -> dict[str, str]:
     return {"event_type": "message", "session_id": session_id, "timestamp": "t"}
 
 
-def test_who_submits_too_much_is_told_when_to_come_again(web: WebInThread, truth: Truth) -> None:
+def test_who_submits_too_much_is_told_when_to_come_again(web: WebInThread, db: DbVerbs) -> None:
     """429 with Retry-After and RateLimit headers; nothing is created; who is another caller is unharmed."""
-    ann, bob = make_key(truth, Role.USER, "ann"), make_key(truth, Role.USER, "bob")
+    ann, bob = make_key(db, Role.USER, "ann"), make_key(db, Role.USER, "bob")
     with calling(web.client.url, ann) as client:
         assert [client.post("/runs", START).status_code for _ in range(5)] == [201, 201, 201, 429, 429]
         refused = client.post("/runs", START)
@@ -55,10 +55,10 @@ def test_who_submits_too_much_is_told_when_to_come_again(web: WebInThread, truth
         assert client.post("/runs", START).status_code == 201
 
 
-def test_reads_and_refusals_of_a_user_take_turns(web: WebInThread, truth: Truth) -> None:
+def test_reads_and_refusals_of_a_user_take_turns(web: WebInThread, db: DbVerbs) -> None:
     """They are answered as ever, only slower when they are many; who else is there has no part in it."""
     limits = web.app.state.web.caller_limits
-    roles = {role: make_key(truth, role, "ann") for role in (Role.USER, Role.ADMIN, Role.RUNNER)}
+    roles = {role: make_key(db, role, "ann") for role in (Role.USER, Role.ADMIN, Role.RUNNER)}
     for token in roles.values():
         with calling(web.client.url, token) as client:
             assert client.get("/runs").status_code == 200
@@ -70,16 +70,16 @@ def test_reads_and_refusals_of_a_user_take_turns(web: WebInThread, truth: Truth)
     assert list(limits._refusals._moments) == ["submissions user:ann", ""]
 
 
-def test_a_user_who_reads_a_lot_is_answered_all_the_same(settings: Settings, truth: Truth) -> None:
+def test_a_user_who_reads_a_lot_is_answered_all_the_same(settings: Settings, db: DbVerbs) -> None:
     """Waiting is all that happens to it."""
-    ann = make_key(truth, Role.USER, "ann")
+    ann = make_key(db, Role.USER, "ann")
     with limited(settings, reads_per_second=20) as web, calling(web.client.url, ann) as client:
         assert {client.get("/runs").status_code for _ in range(40)} == {200}
 
 
-def test_all_keys_of_an_owner_on_all_instances_are_one_caller(settings: Settings, truth: Truth) -> None:
+def test_all_keys_of_an_owner_on_all_instances_are_one_caller(settings: Settings, db: DbVerbs) -> None:
     """What is counted is counted in Redis."""
-    keys = [make_key(truth, Role.USER, "ann") for _ in range(2)]
+    keys = [make_key(db, Role.USER, "ann") for _ in range(2)]
     with limited(settings) as one, limited(settings) as other, ExitStack() as clients:
         callers = [
             clients.enter_context(calling(web.client.url, key))
@@ -88,39 +88,39 @@ def test_all_keys_of_an_owner_on_all_instances_are_one_caller(settings: Settings
         assert [caller.post("/runs", START).status_code for caller in callers] == [201, 201, 201, 429]
 
 
-def test_a_batch_counts_its_runs_and_one_beyond_the_limit_passes_alone(web: WebInThread, truth: Truth) -> None:
+def test_a_batch_counts_its_runs_and_one_beyond_the_limit_passes_alone(web: WebInThread, db: DbVerbs) -> None:
     """A batch larger than what a minute allows would otherwise never pass."""
-    with calling(web.client.url, make_key(truth, Role.USER, "ann")) as client:
+    with calling(web.client.url, make_key(db, Role.USER, "ann")) as client:
         assert client.post("/runs/batch", {"runs": [START] * 5}).status_code == 200
         assert client.post("/runs/batch", {"runs": [START]}).status_code == 429
         assert client.post("/runs", START).status_code == 429
-    with calling(web.client.url, make_key(truth, Role.USER, "bob")) as client:
+    with calling(web.client.url, make_key(db, Role.USER, "bob")) as client:
         assert client.post("/runs/batch", {"runs": [START] * 2}).status_code == 200
         assert client.post("/runs/batch", {"runs": [START] * 2}).status_code == 429
         assert client.post("/runs", START).status_code == 201
 
 
 def test_events_are_counted_by_session_and_a_runners_are_never_refused(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are late instead: a deployed runner sends each event once."""
     monkeypatch.setattr("app.auth.caller_limits.LONGEST_DELAY", 0.1)
-    with limited(settings) as web, calling(web.client.url, make_key(truth, Role.ADMIN)) as admin:
+    with limited(settings) as web, calling(web.client.url, make_key(db, Role.ADMIN)) as admin:
         one, other = (admin.submit()["session_id"] for _ in range(2))
         path = f"/sessions/{one}/events"
         assert [admin.post(path, event(one)).status_code for _ in range(4)] == [201, 201, 201, 429]
         assert admin.post(path, [event(one)]).status_code == 429
         assert admin.post(f"/sessions/{other}/events", event(other)).status_code == 201
-        with calling(web.client.url, make_key(truth, Role.RUNNER, "machine")) as machine:
+        with calling(web.client.url, make_key(db, Role.RUNNER, "machine")) as machine:
             runner_id = machine.register()
             session = machine.claim(runner_id)["session_id"]
             sent = [machine.post(f"/sessions/{session}/events", event(session)) for _ in range(5)]
             assert {answer.status_code for answer in sent} == {201}
 
 
-def test_of_too_many_streams_of_a_caller_the_oldest_ends_with_a_retry(web: WebInThread, truth: Truth) -> None:
+def test_of_too_many_streams_of_a_caller_the_oldest_ends_with_a_retry(web: WebInThread, db: DbVerbs) -> None:
     """It ends cleanly, its client may come again; another caller's go on."""
-    ann, bob = make_key(truth, Role.USER, "ann"), make_key(truth, Role.USER, "bob")
+    ann, bob = make_key(db, Role.USER, "ann"), make_key(db, Role.USER, "bob")
     with calling(web.client.url, ann) as client, calling(web.client.url, bob) as other, ExitStack() as open_ones:
 
         def follow(who: WebClient) -> Iterator[str]:
@@ -165,10 +165,10 @@ def test_of_more_than_five_polls_of_a_runner_the_oldest_ends_with_204(settings: 
         assert not web.app.state.web.polls._of_runner
 
 
-def test_while_redis_is_away_each_process_counts_alone(settings: Settings, truth: Truth, own_redis: OwnRedis) -> None:
+def test_while_redis_is_away_each_process_counts_alone(settings: Settings, db: DbVerbs, own_redis: OwnRedis) -> None:
     """No request fails for it, no caller is free for it; when Redis is back it counts again."""
     named = settings.model_copy(update={"redis_url": own_redis.url})
-    with limited(named) as web, calling(web.client.url, make_key(truth, Role.USER, "ann")) as client:
+    with limited(named) as web, calling(web.client.url, make_key(db, Role.USER, "ann")) as client:
         own_redis.kill()
         assert [client.post("/runs", START).status_code for _ in range(4)] == [201, 201, 201, 429]
         own_redis.start()

@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from redis import Redis
 
-from runtime.names import mailbox_channel
+from runtime.names import assignments_channel
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
-from runtime.subscriptions import FIRST_BACKOFF, Letters, Mailbox, publish_assignments, publish_head
+from runtime.subscriptions import FIRST_BACKOFF, MessageHandlers, Subscription, publish_assignments, publish_head
 from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
 from tests.support.servers import OwnRedis
@@ -22,7 +22,7 @@ ASSIGNMENT = {"poll_id": "p", "run_id": "run_1", "claim_token": "t"}
 class Heard:
     """What a mailbox has said so far."""
 
-    mailbox: Mailbox
+    subscription: Subscription
 
     def __init__(self) -> None:
         self.assignments: list[dict[str, str]] = []
@@ -30,8 +30,8 @@ class Heard:
         self.rechecks: list[str] = []
         self.confirmations = 0
 
-    def letters(self) -> Letters:
-        return Letters(self.assignments.extend, self.heads.append, self.rechecks.extend, self.confirm)
+    def handlers(self) -> MessageHandlers:
+        return MessageHandlers(self.assignments.extend, self.heads.append, self.rechecks.extend, self.confirm)
 
     def confirm(self) -> None:
         self.confirmations += 1
@@ -40,7 +40,7 @@ class Heard:
         return self.confirmations >= times
 
     async def gave_up(self) -> bool:
-        return self.mailbox._backoff > FIRST_BACKOFF
+        return self.subscription._backoff > FIRST_BACKOFF
 
     async def got(self, times: int) -> bool:
         return len(self.assignments) >= times
@@ -49,13 +49,13 @@ class Heard:
 @asynccontextmanager
 async def opened(url: str, instance: str = "web-1") -> AsyncIterator[Heard]:
     heard = Heard()
-    mailbox = Mailbox(Settings(redis_url=url), instance, heard.letters())
-    heard.mailbox = mailbox
-    await mailbox.start()
+    subscription = Subscription(Settings(redis_url=url), instance, heard.handlers())
+    heard.subscription = subscription
+    await subscription.start()
     try:
         yield heard
     finally:
-        await mailbox.stop()
+        await subscription.stop()
 
 
 async def test_every_instance_hears_how_far_the_feed_reaches(redis_url: str) -> None:
@@ -174,7 +174,7 @@ async def test_what_is_no_list_of_assignments_is_passed_over(redis_url: str, pay
     async with opened(redis_url) as heard:
         await eventually_async(lambda: heard.confirmed(1))
 
-        client.publish(mailbox_channel("web-1"), payload)
+        client.publish(assignments_channel("web-1"), payload)
         publish_assignments(client, {"web-1": [ASSIGNMENT]})
 
         await eventually_async(lambda: heard.got(1))
@@ -190,11 +190,11 @@ async def test_a_handler_that_fails_ends_nothing(redis_url: str) -> None:
         if len(heard.assignments) == 1:
             raise RuntimeError("once")
 
-    letters = Letters(fail_once, heard.heads.append, heard.rechecks.extend, heard.confirm)
-    mailbox = Mailbox(Settings(redis_url=redis_url), "web-1", letters)
-    await mailbox.start()
+    handlers = MessageHandlers(fail_once, heard.heads.append, heard.rechecks.extend, heard.confirm)
+    subscription = Subscription(Settings(redis_url=redis_url), "web-1", handlers)
+    await subscription.start()
     await eventually_async(lambda: heard.confirmed(1))
     for _ in range(2):
         publish_assignments(sync_client(redis_url), {"web-1": [ASSIGNMENT]})
     await eventually_async(lambda: heard.got(2))
-    await mailbox.stop()
+    await subscription.stop()

@@ -11,7 +11,7 @@ from models.core.errors import TooManyDemands
 from models.expiry.cleanup import upkeep
 from models.runs.submit import NewRun, Submitted, submit_runs
 from tests.support.contenders import steppers
-from tests.support.truth import Runner, Truth, accepted, asking, resuming, starting
+from tests.support.db_verbs import DbVerbs, Runner, accepted, asking, resuming, starting
 
 ANY = Demands()
 
@@ -20,13 +20,13 @@ def demanding(demands: Demands = ANY, **values: Any) -> NewRun:
     return starting(additional_demands=demands, **values)
 
 
-def taken(truth: Truth, runner: Runner, wanted: int = 100) -> list[str]:
-    return [run.run_id for run in truth.claim(runner, wanted=wanted)]
+def taken(db: DbVerbs, runner: Runner, wanted: int = 100) -> list[str]:
+    return [run.run_id for run in db.claim(runner, wanted=wanted)]
 
 
-def match_sets_of(truth: Truth) -> MatchSets:
+def match_sets_of(db: DbVerbs) -> MatchSets:
     """What this process remembers of the test's database."""
-    with truth.engine.connect() as connection:
+    with db.engine.connect() as connection:
         return match_sets(connection)
 
 
@@ -49,193 +49,193 @@ OFFER = {"hostname": "h", "project_dir": "/p", "executor_profile": "e", "tags": 
     ],
 )
 def test_a_runner_satisfies_demands_when_every_property_equals_and_all_tags_are_there(
-    truth: Truth,
+    db: DbVerbs,
     demands: Demands,
     fits: bool,  # noqa: FBT001 - a table of cases
 ) -> None:
     """A property that is not given demands nothing."""
-    run = truth.accept(demanding(demands))[0].run_id
+    run = db.accept(demanding(demands))[0].run_id
 
-    assert taken(truth, truth.runner(**OFFER)) == ([run] if fits else [])
+    assert taken(db, db.runner(**OFFER)) == ([run] if fits else [])
 
 
-def test_every_run_demands_an_executor_type(truth: Truth) -> None:
+def test_every_run_demands_an_executor_type(db: DbVerbs) -> None:
     """`autonomous`: a runner registered without one takes nothing."""
-    run = truth.start().run_id
+    run = db.start().run_id
 
-    assert taken(truth, truth.runner(executor_type=None)) == []
-    assert taken(truth, truth.runner(executor_type="procedural")) == []
-    assert taken(truth, truth.runner()) == [run]
+    assert taken(db, db.runner(executor_type=None)) == []
+    assert taken(db, db.runner(executor_type="procedural")) == []
+    assert taken(db, db.runner()) == [run]
 
 
-def test_a_runner_that_requires_matching_tags_takes_only_runs_that_demand_one_of_them(truth: Truth) -> None:
+def test_a_runner_that_requires_matching_tags_takes_only_runs_that_demand_one_of_them(db: DbVerbs) -> None:
     """It still needs all that the run demands."""
     plain, gpu, both, other = [
         run.run_id
-        for run in truth.accept(*[demanding(Demands(tags=t)) for t in [(), ("gpu",), ("gpu", "big"), ("small",)]])
+        for run in db.accept(*[demanding(Demands(tags=t)) for t in [(), ("gpu",), ("gpu", "big"), ("small",)]])
     ]
-    assert taken(truth, truth.runner(**OFFER, require_matching_tags=True)) == [gpu, both]
-    assert taken(truth, truth.runner(tags=[], require_matching_tags=True)) == []
-    assert taken(truth, truth.runner(tags=["small"], require_matching_tags=True)) == [other]
-    assert taken(truth, truth.runner()) == [plain]
+    assert taken(db, db.runner(**OFFER, require_matching_tags=True)) == [gpu, both]
+    assert taken(db, db.runner(tags=[], require_matching_tags=True)) == []
+    assert taken(db, db.runner(tags=["small"], require_matching_tags=True)) == [other]
+    assert taken(db, db.runner()) == [plain]
 
 
-def test_the_highest_priority_goes_first_then_the_oldest(truth: Truth) -> None:
+def test_the_highest_priority_goes_first_then_the_oldest(db: DbVerbs) -> None:
     """Across sets of demands, whichever their order."""
     items = [
         demanding(Demands(tags=("gpu",) if place % 2 else ()), priority=p)
         for place, p in enumerate([0, -5, 100, 0, 7, -5, 7])
     ]
-    runs = [run.run_id for run in truth.accept(*items)]
-    runner = truth.runner(tags=["gpu"])
+    runs = [run.run_id for run in db.accept(*items)]
+    runner = db.runner(tags=["gpu"])
 
     expected = [runs[place] for place in (2, 4, 6, 0, 3, 1, 5)]
-    assert [taken(truth, runner, wanted=1)[0] for _ in runs] == expected
+    assert [taken(db, runner, wanted=1)[0] for _ in runs] == expected
 
 
-def test_a_run_that_nobody_there_may_take_holds_up_none_behind_it(truth: Truth) -> None:
+def test_a_run_that_nobody_there_may_take_holds_up_none_behind_it(db: DbVerbs) -> None:
     """Higher priority and older, and quite in the way."""
-    truth.accept(*[demanding(Demands(tags=("mainframe",)), priority=9) for _ in range(20)])
-    mine = truth.start().run_id
+    db.accept(*[demanding(Demands(tags=("mainframe",)), priority=9) for _ in range(20)])
+    mine = db.start().run_id
 
-    assert taken(truth, truth.runner()) == [mine]
+    assert taken(db, db.runner()) == [mine]
 
 
-def test_a_runner_with_a_capacity_has_no_more_in_hand(truth: Truth) -> None:
+def test_a_runner_with_a_capacity_has_no_more_in_hand(db: DbVerbs) -> None:
     """Claimed, running and stopping count; ended ones do not."""
-    runs = [run.run_id for run in truth.accept(*[starting() for _ in range(6)])]
-    runner = truth.runner(capacity=3)
-    assert taken(truth, runner, wanted=2) == runs[:2]
-    assert taken(truth, runner, wanted=2) == runs[2:3]
-    assert taken(truth, runner) == []
+    runs = [run.run_id for run in db.accept(*[starting() for _ in range(6)])]
+    runner = db.runner(capacity=3)
+    assert taken(db, runner, wanted=2) == runs[:2]
+    assert taken(db, runner, wanted=2) == runs[2:3]
+    assert taken(db, runner) == []
 
-    truth.rows("UPDATE runs SET status = 'stopping' WHERE run_id = :r", r=runs[0])
-    truth.rows("UPDATE runs SET status = 'running' WHERE run_id = :r", r=runs[1])
-    assert taken(truth, runner) == []
-    truth.rows("UPDATE runs SET status = 'completed', completed_at = now() WHERE run_id = :r", r=runs[0])
-    assert taken(truth, runner) == runs[3:4]
+    db.rows("UPDATE runs SET status = 'stopping' WHERE run_id = :r", r=runs[0])
+    db.rows("UPDATE runs SET status = 'running' WHERE run_id = :r", r=runs[1])
+    assert taken(db, runner) == []
+    db.rows("UPDATE runs SET status = 'completed', completed_at = now() WHERE run_id = :r", r=runs[0])
+    assert taken(db, runner) == runs[3:4]
 
 
-def test_several_polls_of_a_runner_share_its_capacity(truth: Truth) -> None:
+def test_several_polls_of_a_runner_share_its_capacity(db: DbVerbs) -> None:
     """At once in a batch, parked, and of dispatch."""
-    truth.accept(*[starting() for _ in range(9)])
-    runner = truth.runner(capacity=4)
-    answers = truth.answer(*[asking(runner, wanted=3) for _ in range(2)])
+    db.accept(*[starting() for _ in range(9)])
+    runner = db.runner(capacity=4)
+    answers = db.answer(*[asking(runner, wanted=3) for _ in range(2)])
     assert [len(answer.runs) for answer in answers] == [3, 1]
 
-    assert truth.answer(asking(runner))[0].parked
-    assert truth.dispatch() == {}
-    truth.rows(
+    assert db.answer(asking(runner))[0].parked
+    assert db.dispatch() == {}
+    db.rows(
         """UPDATE runs SET status = 'completed', completed_at = now()
            WHERE run_id IN (SELECT run_id FROM runs WHERE status = 'claimed' LIMIT 1)""",
     )
-    truth.answer(asking(runner, wanted=0))
-    assert sum(map(len, truth.dispatch().values())) == 1
-    assert truth.count("runs", "status = 'claimed'") == 4
+    db.answer(asking(runner, wanted=0))
+    assert sum(map(len, db.dispatch().values())) == 1
+    assert db.count("runs", "status = 'claimed'") == 4
 
 
-def test_a_full_runner_leaves_the_work_to_others_in_the_batch(truth: Truth) -> None:
+def test_a_full_runner_leaves_the_work_to_others_in_the_batch(db: DbVerbs) -> None:
     """Neither of them waits for the other."""
-    runs = [run.run_id for run in truth.accept(*[starting() for _ in range(3)])]
-    small, large = truth.runner(capacity=1), truth.runner()
-    first, second = truth.answer(asking(small, wanted=3), asking(large, wanted=3))
+    runs = [run.run_id for run in db.accept(*[starting() for _ in range(3)])]
+    small, large = db.runner(capacity=1), db.runner()
+    first, second = db.answer(asking(small, wanted=3), asking(large, wanted=3))
 
     assert [len(first.runs), len(second.runs)] == [1, 2]
     assert {run.run_id for answer in (first, second) for run in answer.runs} == set(runs)
 
 
-def test_a_registration_does_not_get_a_run_again_that_it_may_not_have(truth: Truth) -> None:
+def test_a_registration_does_not_get_a_run_again_that_it_may_not_have(db: DbVerbs) -> None:
     """`not_for`: of a runner without tokens a report must only mean one claim. Another registration may."""
-    barred, runner = truth.start(priority=5).run_id, truth.runner()
-    truth.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint), 77]", r=runner.registration)
-    free = truth.start().run_id
+    barred, runner = db.start(priority=5).run_id, db.runner()
+    db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint), 77]", r=runner.registration)
+    free = db.start().run_id
 
-    assert taken(truth, runner) == [free]
-    assert taken(truth, truth.runner()) == [barred]
+    assert taken(db, runner) == [free]
+    assert taken(db, db.runner()) == [barred]
 
 
-def test_barred_runs_in_front_hold_up_nothing(truth: Truth) -> None:
+def test_barred_runs_in_front_hold_up_nothing(db: DbVerbs) -> None:
     """More of them than a claim looks at in one go; the next seeker in the batch may have them."""
-    runner, other = truth.runner(), truth.runner()
-    truth.accept(*[starting(priority=5) for _ in range(60)])
-    truth.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
-    free = truth.start().run_id
-    mine, others = truth.answer(asking(runner), asking(other, wanted=2))
+    runner, other = db.runner(), db.runner()
+    db.accept(*[starting(priority=5) for _ in range(60)])
+    db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
+    free = db.start().run_id
+    mine, others = db.answer(asking(runner), asking(other, wanted=2))
 
     assert [run.run_id for run in mine.runs] == [free]
     assert {run.priority for run in others.runs} == {5}
 
 
-def test_a_run_behind_another_of_its_session_is_not_given_out(truth: Truth) -> None:
+def test_a_run_behind_another_of_its_session_is_not_given_out(db: DbVerbs) -> None:
     """One at a time, even to a runner that wants many."""
-    first, *_ = truth.accept(starting("s"), resuming("s", priority=100), resuming("s"))
+    first, *_ = db.accept(starting("s"), resuming("s", priority=100), resuming("s"))
 
-    assert taken(truth, truth.runner()) == [first.run_id]
-    assert taken(truth, truth.runner()) == []
+    assert taken(db, db.runner()) == [first.run_id]
+    assert taken(db, db.runner()) == []
 
 
-def test_a_claim_of_nobody_is_nothing(truth: Truth) -> None:
+def test_a_claim_of_nobody_is_nothing(db: DbVerbs) -> None:
     """No seekers, no statement."""
-    truth.start()
-    given = truth.do(claim_runs, [], delivered=True)
+    db.start()
+    given = db.do(claim_runs, [], delivered=True)
 
-    assert (given.runs, given.ring_again) == ({}, False)
+    assert (given.runs, given.retry) == ({}, False)
 
 
-def test_a_profile_that_is_committed_after_a_newer_one_is_found(truth: Truth) -> None:
+def test_a_profile_that_is_committed_after_a_newer_one_is_found(db: DbVerbs) -> None:
     """Ids are given in one order and become visible in another; a process that knows the newer one learns the older."""
-    runner = truth.runner(tags=["slow", "quick"])
-    with steppers(truth.engine, 1) as (slow,):
+    runner = db.runner(tags=["slow", "quick"])
+    with steppers(db.engine, 1) as (slow,):
         slow.do(submit_runs, [demanding(Demands(tags=("slow",)))])
-        quick = truth.accept(demanding(Demands(tags=("quick",))))[0].run_id
-        assert taken(truth, runner) == [quick]
+        quick = db.accept(demanding(Demands(tags=("quick",))))[0].run_id
+        assert taken(db, runner) == [quick]
         slow.commit()
-    assert len(taken(truth, runner)) == 1
-    sets = match_sets_of(truth)
+    assert len(taken(db, runner)) == 1
+    sets = match_sets_of(db)
     assert sets._skipped == {}
 
 
-def test_ids_that_were_never_used_are_not_looked_for_forever(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_that_were_never_used_are_not_looked_for_forever(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rolled back submission leaves a hole."""
-    runner = truth.runner(tags=["a", "b"])
-    with steppers(truth.engine, 1) as (failing,):
+    runner = db.runner(tags=["a", "b"])
+    with steppers(db.engine, 1) as (failing,):
         failing.do(submit_runs, [demanding(Demands(tags=("a",)))])
         failing.rollback()
-    truth.accept(demanding(Demands(tags=("b",))))
-    truth.claim(runner)
-    sets = match_sets_of(truth)
+    db.accept(demanding(Demands(tags=("b",))))
+    db.claim(runner)
+    sets = match_sets_of(db)
     assert len(sets._skipped) == 1
 
     monkeypatch.setattr(sets, "SKIPPED_SECONDS", 0.0)
-    truth.accept(demanding(Demands(tags=("c",))))
-    truth.claim(runner)
+    db.accept(demanding(Demands(tags=("c",))))
+    db.claim(runner)
     assert sets._skipped == {}
 
 
 @pytest.mark.parametrize("age", ["2 hours", "3 days"])
-def test_a_profile_that_was_not_used_for_long_is_used_again(truth: Truth, age: str) -> None:
+def test_a_profile_that_was_not_used_for_long_is_used_again(db: DbVerbs, age: str) -> None:
     """And is fresh from then on, so that upkeep leaves it."""
-    first = truth.run(truth.start().run_id).profile_id
-    truth.rows("UPDATE demand_profiles SET last_used_at = now() - CAST(:age AS interval)", age=age)
+    first = db.run(db.start().run_id).profile_id
+    db.rows("UPDATE demand_profiles SET last_used_at = now() - CAST(:age AS interval)", age=age)
 
-    assert truth.run(truth.start().run_id).profile_id == first
-    assert truth.count("demand_profiles", "last_used_at > now() - interval '1 minute'") == 1
+    assert db.run(db.start().run_id).profile_id == first
+    assert db.count("demand_profiles", "last_used_at > now() - interval '1 minute'") == 1
 
 
-def test_a_profile_that_upkeep_removes_at_this_moment_is_made_anew(truth: Truth) -> None:
+def test_a_profile_that_upkeep_removes_at_this_moment_is_made_anew(db: DbVerbs) -> None:
     """Else the run would demand what nobody can satisfy."""
-    first = truth.run(truth.start().run_id)
-    truth.rows("UPDATE runs SET status = 'completed', ready = false, completed_at = now()")
-    truth.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
-    with steppers(truth.engine, 2) as (keeper, client):
+    first = db.run(db.start().run_id)
+    db.rows("UPDATE runs SET status = 'completed', ready = false, completed_at = now()")
+    db.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
+    with steppers(db.engine, 2) as (keeper, client):
         keeper.do(upkeep)
         again = client.do(submit_runs, [starting()])
         assert client.waits
         keeper.commit()
         client.commit()
     run_id = accepted(again.result()[0]).run_id
-    assert truth.run(run_id).profile_id != first.profile_id
-    assert taken(truth, truth.runner()) == [run_id]
+    assert db.run(run_id).profile_id != first.profile_id
+    assert taken(db, db.runner()) == [run_id]
 
 
 def profiles_known(sets: MatchSets) -> set[int]:
@@ -243,24 +243,24 @@ def profiles_known(sets: MatchSets) -> set[int]:
 
 
 def test_removed_profiles_are_forgotten_and_what_comes_later_is_matched(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the list of profiles and in the match set of each registration, wherever the removed ones stood."""
-    runner = truth.runner(tags=list("abcde"))
-    runs = [truth.accept(demanding(Demands(tags=(tag,))))[0].run_id for tag in "abcd"]
-    assert taken(truth, runner, wanted=9) == runs
-    sets = match_sets_of(truth)
-    before = [truth.run(run_id).profile_id for run_id in runs]
-    truth.rows(
+    runner = db.runner(tags=list("abcde"))
+    runs = [db.accept(demanding(Demands(tags=(tag,))))[0].run_id for tag in "abcd"]
+    assert taken(db, runner, wanted=9) == runs
+    sets = match_sets_of(db)
+    before = [db.run(run_id).profile_id for run_id in runs]
+    db.rows(
         "UPDATE runs SET status = 'completed', ready = false, completed_at = now() WHERE run_id <> :kept", kept=runs[2]
     )
-    truth.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
-    truth.do(upkeep)
+    db.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
+    db.do(upkeep)
     monkeypatch.setattr(sets, "FORGET_SECONDS", 0.0)
 
-    later = truth.accept(demanding(Demands(tags=("e",))))[0].run_id
-    again = truth.accept(demanding(Demands(tags=("a",))))[0].run_id
-    assert set(taken(truth, runner, wanted=9)) == {later, again}
+    later = db.accept(demanding(Demands(tags=("e",))))[0].run_id
+    again = db.accept(demanding(Demands(tags=("a",))))[0].run_id
+    assert set(taken(db, runner, wanted=9)) == {later, again}
     assert profiles_known(sets) & set(before) == {before[2]}
     (matches,) = sets._matches.values()
     assert matches.profile_ids == profiles_known(sets)
@@ -268,50 +268,50 @@ def test_removed_profiles_are_forgotten_and_what_comes_later_is_matched(
 
 
 def test_equal_match_sets_are_kept_once_and_unused_registrations_go(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fleet of equal runners holds one set, however many there are."""
-    truth.accept(*[demanding(Demands(tags=(tag,))) for tag in "abc"])
-    fleet = [truth.runner(tags=list("abc")) for _ in range(3)]
+    db.accept(*[demanding(Demands(tags=(tag,))) for tag in "abc"])
+    fleet = [db.runner(tags=list("abc")) for _ in range(3)]
     for runner in fleet:
-        truth.claim(runner)
-    sets = match_sets_of(truth)
+        db.claim(runner)
+    sets = match_sets_of(db)
     assert len({id(matches.profile_ids) for matches in sets._matches.values()}) == 1
 
     monkeypatch.setattr(sets, "FORGET_SECONDS", 0.0)
     monkeypatch.setattr(sets, "UNUSED_SECONDS", 0.0)
-    truth.claim(fleet[0])
+    db.claim(fleet[0])
     assert len(sets._matches) == 1
 
 
-def test_the_registrations_used_longest_ago_go_first(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registrations_used_longest_ago_go_first(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not all of them at once."""
-    sets = match_sets_of(truth)
+    sets = match_sets_of(db)
     monkeypatch.setattr(sets, "MOST_REGISTRATIONS", 2)
-    fleet = [truth.runner() for _ in range(3)]
+    fleet = [db.runner() for _ in range(3)]
     for runner in (*fleet, fleet[1]):
-        truth.claim(runner)
+        db.claim(runner)
     assert list(sets._matches) == [fleet[2].registration, fleet[1].registration]
 
 
 ANN, BOB = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
 
 
-def test_distinct_demands_of_an_owner_are_bounded_until_they_are_unused(truth: Truth) -> None:
+def test_distinct_demands_of_an_owner_are_bounded_until_they_are_unused(db: DbVerbs) -> None:
     """Those that are there may be used again, others are not kept from theirs, and nothing of a refused run stays."""
 
     def submitted(*names: str, caller: Caller = ANN) -> list[Any]:
         items = [starting(caller=caller, additional_demands=Demands(tags=(name,))) for name in names]
-        return [type(result) for result in truth.submit(*items, most_demands=2)]
+        return [type(result) for result in db.submit(*items, most_demands=2)]
 
     assert submitted("a", "b", "c", "a") == [Submitted, Submitted, TooManyDemands, Submitted]
     assert submitted("c", "b") == [TooManyDemands, Submitted]
     assert submitted("c", caller=BOB) == [Submitted]
     assert submitted("c") == [Submitted]
     assert submitted("d", "e", "f", caller=ADMIN) == [Submitted] * 3
-    assert truth.count("sessions") == truth.count("runs") == 9
+    assert db.count("sessions") == db.count("runs") == 9
 
-    truth.rows("UPDATE runs SET status = 'completed', ready = false, completed_at = now()")
-    truth.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
-    truth.do(upkeep)
+    db.rows("UPDATE runs SET status = 'completed', ready = false, completed_at = now()")
+    db.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
+    db.do(upkeep)
     assert submitted("x", "y", "z") == [Submitted, Submitted, TooManyDemands]

@@ -24,8 +24,8 @@ from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from runtime.subscriptions import publish_rechecks, recheck_messages
 from tests.support import waking
+from tests.support.db_verbs import DbVerbs
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, orders
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.waking import STOP, Pair, is_told, pair
 
@@ -42,7 +42,7 @@ def test_stop_of_a_run_reaches_its_runners_poll_on_another_instance(both: Pair) 
     assert both.woken
 
 
-def test_stop_of_an_idle_session_reaches_its_runners_poll_on_another_instance(both: Pair, truth: Truth) -> None:
+def test_stop_of_an_idle_session_reaches_its_runners_poll_on_another_instance(both: Pair, db: DbVerbs) -> None:
     """No run holds it; the row counts as sent once."""
     runner_id = both.here.client.register()
     run = both.running(runner_id)
@@ -50,19 +50,19 @@ def test_stop_of_an_idle_session_reaches_its_runners_poll_on_another_instance(bo
     poll = both.poll(runner_id)
     both.here.client.post(f"/sessions/{run['session_id']}/stop")
     assert poll.result(30).json() == {"stop_sessions": [run["session_id"]]}
-    sent_at = truth.one("SELECT sent_at FROM stop_commands")
+    sent_at = db.one("SELECT sent_at FROM stop_commands")
 
     quiet = both.poll(runner_id)
     both.here.client.post(f"/sessions/{run['session_id']}/stop")
     assert quiet.result(30).status_code == 204, "told again within ten seconds"
-    assert truth.one("SELECT sent_at FROM stop_commands") == sent_at
+    assert db.one("SELECT sent_at FROM stop_commands") == sent_at
 
 
 def test_stop_of_a_timed_out_run_reaches_its_runners_poll_from_a_worker(
-    both: Pair, settings: Settings, truth: Truth
+    both: Pair, settings: Settings, db: DbVerbs
 ) -> None:
     """Expiry tells the instance after its commit."""
-    waking.a_timeout_reaches_a_poll_elsewhere(both, truth, settings)
+    waking.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
 
 
 def test_start_elsewhere_reaches_the_former_runners_poll_on_another_instance(both: Pair) -> None:
@@ -87,28 +87,28 @@ def test_leave_reaches_the_runners_poll_on_another_instance(both: Pair, itself: 
     assert status == 401 or answer.json() == {"deregistered": True}
 
 
-def test_poll_of_a_replaced_process_is_told_to_leave_at_once(both: Pair, truth: Truth) -> None:
+def test_poll_of_a_replaced_process_is_told_to_leave_at_once(both: Pair, db: DbVerbs) -> None:
     """It gets none of its successor's runs; the successor is not told to leave."""
-    waking.a_replaced_process_hears_of_it(both, truth)
+    waking.a_replaced_process_hears_of_it(both, db)
 
-    runner_id = truth.one("SELECT runner_id FROM runners")
+    runner_id = db.one("SELECT runner_id FROM runners")
     later = both.poll(runner_id)
     run = both.here.client.submit()
     both.here.client.post(f"/sessions/{run['session_id']}/stop")
     assert later.result(30).status_code == 204
-    assert truth.count("runners", "leave_told_at IS NULL AND left_at IS NULL") == 1
+    assert db.count("runners", "leave_told_at IS NULL AND left_at IS NULL") == 1
 
 
-def test_poll_of_a_process_that_offers_something_else_waits_on_under_its_new_number(both: Pair, truth: Truth) -> None:
+def test_poll_of_a_process_that_offers_something_else_waits_on_under_its_new_number(both: Pair, db: DbVerbs) -> None:
     """Dispatch finds it there again at once."""
     runner_id = both.here.client.register(instance_id="one", tags=["a"])
     poll = both.poll(runner_id)
     assert both.here.client.register(instance_id="one", tags=["a", "b"]) == runner_id
-    eventually(partial(truth.rows, "SELECT FROM waiting_polls JOIN runners USING (runner_id, registration)"))
+    eventually(partial(db.rows, "SELECT FROM waiting_polls JOIN runners USING (runner_id, registration)"))
     assert poll.result(30).status_code == 204
 
 
-def test_wakeup_without_anything_to_tell_ends_no_poll(both: Pair, settings: Settings, truth: Truth) -> None:
+def test_wakeup_without_anything_to_tell_ends_no_poll(both: Pair, settings: Settings, db: DbVerbs) -> None:
     """A frozen process may hold an old one: Postgres says what there is."""
     runner_id = both.here.client.register()
     poll = both.poll(runner_id)
@@ -118,7 +118,7 @@ def test_wakeup_without_anything_to_tell_ends_no_poll(both: Pair, settings: Sett
     assert poll.result(30).status_code == 204
 
 
-def test_stops_of_many_runners_of_one_instance_are_one_message(both: Pair, settings: Settings, truth: Truth) -> None:
+def test_stops_of_many_runners_of_one_instance_are_one_message(both: Pair, settings: Settings, db: DbVerbs) -> None:
     """One commit, one look, one publication."""
     runner_ids = [both.here.client.register(f"host-{number}") for number in range(3)]
     runs = [both.running(runner_id) for runner_id in runner_ids]
@@ -130,7 +130,7 @@ def test_stops_of_many_runners_of_one_instance_are_one_message(both: Pair, setti
         eventually(lambda: heard.get_message(timeout=1))
 
         def stop_all() -> None:
-            inside.verbs.stop_sessions._gather = lambda: 0.05
+            inside.verbs.stop_sessions._linger = lambda: 0.05
             inside.drain._loop.create_task(inside.verbs.stop_sessions.many(stops))
 
         inside.drain._loop.call_soon_threadsafe(stop_all)
@@ -176,39 +176,39 @@ def test_only_runners_with_something_to_be_told_are_woken(
 
 
 @pytest.mark.parametrize("order", orders((FIND_NOTHING, PARK, CLAIM), (STOP, LOOK)), ids=" | ".join)
-def test_no_order_of_commits_leaves_a_poll_and_a_stop_alone(truth: Truth, order: tuple[str, ...]) -> None:
+def test_no_order_of_commits_leaves_a_poll_and_a_stop_alone(db: DbVerbs, order: tuple[str, ...]) -> None:
     """Either the poll finds the stop by itself, or the look behind the stop's commit finds where the poll waits."""
-    assert is_told(truth, order)
+    assert is_told(db, order)
 
 
 def test_stop_reaches_a_poll_whose_second_claim_had_looked_before(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wake-up finds it busy, and is remembered."""
     monkeypatch.setattr(queues, "claim_parked", waking.held_up(claim_parked))
     with pair(settings) as both:
-        waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, truth)
+        waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
 def test_what_a_client_that_hung_up_did_not_hear_reaches_its_next_poll_at_once(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch, *, leave: bool
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """It counted as told: a stop for ten seconds, a leave for ever, and that poll was refused."""
     monkeypatch.setattr(queues, "answer_polls", waking.held_up(answer_polls))
     with pair(settings) as both:
-        waking.an_unheard_answer_is_told_again(both, truth, leave=leave)
+        waking.an_unheard_answer_is_told_again(both, db, leave=leave)
 
 
-def test_stop_is_told_first_and_gives_an_assigned_run_back(truth: Truth) -> None:
+def test_stop_is_told_first_and_gives_an_assigned_run_back(db: DbVerbs) -> None:
     """Its message was lost; another poll gets the run, and it is barred from none."""
-    runner, other = truth.runner(), truth.runner()
-    stopped = truth.start().session_id
-    truth.claim(runner)
-    poll = truth.park(runner)
-    run_id = truth.start().run_id
-    assert truth.dispatch() == {poll.poll_id: [run_id]}
-    truth.rows(
+    runner, other = db.runner(), db.runner()
+    stopped = db.start().session_id
+    db.claim(runner)
+    poll = db.park(runner)
+    run_id = db.start().run_id
+    assert db.dispatch() == {poll.poll_id: [run_id]}
+    db.rows(
         "INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at) "
         "VALUES (:r, :n, :s, now() + interval '1 minute')",
         r=runner.runner_id,
@@ -216,24 +216,24 @@ def test_stop_is_told_first_and_gives_an_assigned_run_back(truth: Truth) -> None
         s=stopped,
     )
 
-    (answer,) = truth.recheck(poll)
+    (answer,) = db.recheck(poll)
 
     assert (answer.stop_sessions, answer.runs, answer.passed_over) == ([stopped], [], True)
-    assert truth.run(run_id).status == "pending"
-    assert [run.run_id for run in truth.claim(other)] == [run_id]
+    assert db.run(run_id).status == "pending"
+    assert [run.run_id for run in db.claim(other)] == [run_id]
 
 
 @pytest.mark.parametrize("look", ["recheck", "second"])
-def test_leave_is_told_before_an_assigned_run_and_once(truth: Truth, look: str) -> None:
+def test_leave_is_told_before_an_assigned_run_and_once(db: DbVerbs, look: str) -> None:
     """Counting as told what was not said, its next poll would be refused without a word."""
-    runner = truth.runner()
-    poll = truth.park(runner)
-    run_id = truth.start().run_id
-    assert truth.dispatch() == {poll.poll_id: [run_id]}
-    truth.rows("UPDATE runners SET leave_requested_at = now()")
-    ask: Callable[..., Any] = getattr(truth, look)
+    runner = db.runner()
+    poll = db.park(runner)
+    run_id = db.start().run_id
+    assert db.dispatch() == {poll.poll_id: [run_id]}
+    db.rows("UPDATE runners SET leave_requested_at = now()")
+    ask: Callable[..., Any] = getattr(db, look)
 
     (answer,) = ask(poll)
 
     assert (answer.deregistered, answer.runs) == (True, [])
-    assert truth.run(run_id).status == "pending"
+    assert db.run(run_id).status == "pending"

@@ -2,20 +2,20 @@
 
 from sqlalchemy import text
 
-from models.claims.dispatch import dispatch_promised, promise_waiting
+from models.claims.dispatch import dispatch_preview, preview_waiting
 from models.claims.parking import leave_instance
 from models.claims.polls import PollAnswer, answer_polls
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS
 from models.state.runs import Run
+from tests.support.db_verbs import DbVerbs, Runner, asking, starting
 from tests.support.dispatching import dispatch_waiting
-from tests.support.truth import Runner, Truth, asking, starting
 
 
-def told_to_stop(truth: Truth, runner: Runner, *sessions: str) -> None:
+def told_to_stop(db: DbVerbs, runner: Runner, *sessions: str) -> None:
     """Stop commands that nobody has been told of."""
     for session_id in sessions:
-        truth.rows(
+        db.rows(
             """INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at)
                VALUES (:runner_id, :registration, :session_id, now() + interval '1 minute')""",
             runner_id=runner.runner_id,
@@ -24,74 +24,74 @@ def told_to_stop(truth: Truth, runner: Runner, *sessions: str) -> None:
         )
 
 
-def told_to_leave(truth: Truth, runner: Runner) -> None:
-    truth.rows("UPDATE runners SET leave_requested_at = now() WHERE runner_id = :r", r=runner.runner_id)
+def told_to_leave(db: DbVerbs, runner: Runner) -> None:
+    db.rows("UPDATE runners SET leave_requested_at = now() WHERE runner_id = :r", r=runner.runner_id)
 
 
 def ids(runs: list[Run]) -> list[str]:
     return [run.run_id for run in runs]
 
 
-def test_a_poll_of_a_runner_nobody_knows_is_refused(truth: Truth) -> None:
+def test_a_poll_of_a_runner_nobody_knows_is_refused(db: DbVerbs) -> None:
     """401; never parked."""
     unknown = asking(Runner("lnch_unknown", 1))
 
-    assert truth.do(answer_polls, [unknown]) == [RunnerNotRegistered("lnch_unknown")]
-    assert truth.waiting() == set()
+    assert db.do(answer_polls, [unknown]) == [RunnerNotRegistered("lnch_unknown")]
+    assert db.waiting() == set()
 
 
-def test_a_runner_that_left_or_was_forgotten_is_refused(truth: Truth) -> None:
+def test_a_runner_that_left_or_was_forgotten_is_refused(db: DbVerbs) -> None:
     """401 begins when it left or was silent for `forget_runner_seconds`."""
-    left, silent = truth.runner(), truth.runner()
-    truth.rows("UPDATE runners SET left_at = now() WHERE runner_id = :r", r=left.runner_id)
-    truth.rows("UPDATE runners SET last_seen = now() - interval '25 hours' WHERE runner_id = :r", r=silent.runner_id)
-    answers = truth.do(answer_polls, [asking(left), asking(silent)])
+    left, silent = db.runner(), db.runner()
+    db.rows("UPDATE runners SET left_at = now() WHERE runner_id = :r", r=left.runner_id)
+    db.rows("UPDATE runners SET last_seen = now() - interval '25 hours' WHERE runner_id = :r", r=silent.runner_id)
+    answers = db.do(answer_polls, [asking(left), asking(silent)])
 
     assert answers == [RunnerNotRegistered(left.runner_id), RunnerNotRegistered(silent.runner_id)]
 
 
-def test_stops_are_told_first_then_leave_then_runs(truth: Truth) -> None:
+def test_stops_are_told_first_then_leave_then_runs(db: DbVerbs) -> None:
     """A runner that has to leave gets no run any more, and is refused after it was told."""
-    runner, one = truth.runner(), truth.start().run_id
-    told_to_stop(truth, runner, "s2", "s1")
-    told_to_leave(truth, runner)
+    runner, one = db.runner(), db.start().run_id
+    told_to_stop(db, runner, "s2", "s1")
+    told_to_leave(db, runner)
 
-    assert truth.answer(asking(runner)) == [PollAnswer(stop_sessions=["s2", "s1"])]
-    assert truth.answer(asking(runner)) == [PollAnswer(deregistered=True)]
-    assert truth.do(answer_polls, [asking(runner)]) == [RunnerNotRegistered(runner.runner_id)]
-    assert truth.run(one).status == "pending"
-    assert truth.waiting() == set()
+    assert db.answer(asking(runner)) == [PollAnswer(stop_sessions=["s2", "s1"])]
+    assert db.answer(asking(runner)) == [PollAnswer(deregistered=True)]
+    assert db.do(answer_polls, [asking(runner)]) == [RunnerNotRegistered(runner.runner_id)]
+    assert db.run(one).status == "pending"
+    assert db.waiting() == set()
 
 
-def test_a_stop_is_told_again_after_ten_seconds_and_not_before(truth: Truth) -> None:
+def test_a_stop_is_told_again_after_ten_seconds_and_not_before(db: DbVerbs) -> None:
     """The deployed runner ignores a stop for a process it does not have, and polls again at once."""
-    runner, other = truth.runner(), truth.runner()
-    told_to_stop(truth, runner, "s1")
-    assert truth.answer(asking(runner))[0].stop_sessions == ["s1"]
-    assert truth.answer(asking(runner), asking(other)) == [PollAnswer(parked=True)] * 2
+    runner, other = db.runner(), db.runner()
+    told_to_stop(db, runner, "s1")
+    assert db.answer(asking(runner))[0].stop_sessions == ["s1"]
+    assert db.answer(asking(runner), asking(other)) == [PollAnswer(parked=True)] * 2
 
-    truth.rows("UPDATE stop_commands SET sent_at = now() - interval '11 seconds'")
-    assert truth.answer(asking(runner))[0].stop_sessions == ["s1"]
+    db.rows("UPDATE stop_commands SET sent_at = now() - interval '11 seconds'")
+    assert db.answer(asking(runner))[0].stop_sessions == ["s1"]
 
 
-def test_a_stop_is_told_to_one_of_two_polls_of_a_runner(truth: Truth) -> None:
+def test_a_stop_is_told_to_one_of_two_polls_of_a_runner(db: DbVerbs) -> None:
     """The other one gets what else there is."""
-    runner, one = truth.runner(), truth.start().run_id
-    told_to_stop(truth, runner, "s1")
-    first, second = truth.answer(asking(runner), asking(runner))
+    runner, one = db.runner(), db.start().run_id
+    told_to_stop(db, runner, "s1")
+    first, second = db.answer(asking(runner), asking(runner))
 
     assert first.stop_sessions == ["s1"]
     assert (second.stop_sessions, ids(second.runs)) == ([], [one])
 
 
-def test_a_poll_claims_at_once_what_is_there(truth: Truth) -> None:
+def test_a_poll_claims_at_once_what_is_there(db: DbVerbs) -> None:
     """Delivered by its own answer: from now on the runner has `start_timeout` to say `started`."""
-    run_id, runner = truth.start().run_id, truth.runner()
+    run_id, runner = db.start().run_id, db.runner()
     poll = asking(runner)
-    (answer,) = truth.answer(poll)
-    row = truth.run(run_id)
+    (answer,) = db.answer(poll)
+    row = db.run(run_id)
 
-    assert (ids(answer.runs), answer.parked, truth.waiting()) == ([run_id], False, set())
+    assert (ids(answer.runs), answer.parked, db.waiting()) == ([run_id], False, set())
     assert (row.status, row.ready, row.runner_id, row.registration) == (
         "claimed",
         False,
@@ -101,291 +101,294 @@ def test_a_poll_claims_at_once_what_is_there(truth: Truth) -> None:
     assert (row.claim_poll_id, row.claim_token) == (poll.poll_id, answer.runs[0].claim_token)
     assert round((row.claim_deadline_at - row.delivered_at).total_seconds()) == DEFAULT_LIMITS.start_timeout
     assert row.attempt == 0
-    assert truth.told_kinds(row.session_id)[-1] == "run_updated"
+    assert db.told_kinds(row.session_id)[-1] == "run_updated"
 
 
-def test_a_repeated_answer_is_the_same_answer(truth: Truth) -> None:
+def test_a_repeated_answer_is_the_same_answer(db: DbVerbs) -> None:
     """The COMMIT had happened and its answer was lost: the runs are found by their poll, and no more are claimed."""
-    truth.accept(*[starting() for _ in range(3)])
-    first_runner, second_runner = truth.runner(), truth.runner()
+    db.accept(*[starting() for _ in range(3)])
+    first_runner, second_runner = db.runner(), db.runner()
     asks = [asking(first_runner), asking(second_runner)]
-    first = truth.answer(*asks)
-    again = truth.answer(*asks)
+    first = db.answer(*asks)
+    again = db.answer(*asks)
 
     assert [ids(answer.runs) for answer in again] == [ids(answer.runs) for answer in first]
     assert [answer.runs[0].claim_token for answer in again] == [answer.runs[0].claim_token for answer in first]
-    assert truth.count("runs", "status = 'claimed'") == 2
+    assert db.count("runs", "status = 'claimed'") == 2
 
 
-def test_a_repeated_answer_of_a_poll_that_was_parked_takes_its_row_away(truth: Truth) -> None:
+def test_a_repeated_answer_of_a_poll_that_was_parked_takes_its_row_away(db: DbVerbs) -> None:
     """Else dispatch would give it a second run."""
-    ask = asking(truth.runner())
-    truth.answer(ask)
-    truth.start()
+    ask = asking(db.runner())
+    db.answer(ask)
+    db.start()
 
-    assert len(truth.answer(ask)[0].runs) == 1
-    assert truth.waiting() == set()
-    truth.start()
-    assert truth.dispatch() == {}
+    assert len(db.answer(ask)[0].runs) == 1
+    assert db.waiting() == set()
+    db.start()
+    assert db.dispatch() == {}
 
 
-def test_the_same_poll_twice_in_a_batch_is_one_poll(truth: Truth) -> None:
+def test_the_same_poll_twice_in_a_batch_is_one_poll(db: DbVerbs) -> None:
     """Each item gets the one answer."""
-    truth.accept(*[starting() for _ in range(3)])
-    busy, waiting = asking(truth.runner()), asking(truth.runner(executor_type="other"))
-    first, second, third, fourth = truth.answer(busy, waiting, busy, waiting)
+    db.accept(*[starting() for _ in range(3)])
+    busy, waiting = asking(db.runner()), asking(db.runner(executor_type="other"))
+    first, second, third, fourth = db.answer(busy, waiting, busy, waiting)
 
     assert (ids(first.runs), third.parked) == (ids(second_runs := third.runs), False)
     assert len(second_runs) == 1
     assert (second.parked, fourth.parked) == (True, True)
-    assert truth.count("runs", "status = 'claimed'") == 1
+    assert db.count("runs", "status = 'claimed'") == 1
 
 
-def test_a_poll_parks_when_there_is_nothing_for_it(truth: Truth) -> None:
+def test_a_poll_parks_when_there_is_nothing_for_it(db: DbVerbs) -> None:
     """A row that dispatch finds, with what it needs to know."""
-    runner = truth.runner()
+    runner = db.runner()
     ask = asking(runner, wanted=3, instance="web-7")
 
-    assert truth.answer(ask) == [PollAnswer(parked=True)]
-    (row,) = truth.rows("SELECT * FROM waiting_polls")
+    assert db.answer(ask) == [PollAnswer(parked=True)]
+    (row,) = db.rows("SELECT * FROM waiting_polls")
     assert (row.poll_id, row.runner_id, row.registration) == (ask.poll_id, runner.runner_id, runner.registration)
     assert (row.instance, row.wanted) == ("web-7", 3)
 
 
-def test_the_second_claim_finds_what_was_submitted_while_the_poll_was_parked(truth: Truth) -> None:
+def test_the_second_claim_finds_what_was_submitted_while_the_poll_was_parked(db: DbVerbs) -> None:
     """And takes its own row away with it."""
-    ask = asking(truth.runner())
-    truth.answer(ask)
-    one, two = truth.start().run_id, truth.start().run_id
+    ask = asking(db.runner())
+    db.answer(ask)
+    one, two = db.start().run_id, db.start().run_id
 
-    assert ids(truth.second(ask)[0].runs) == [one]
-    assert truth.waiting() == set()
-    assert truth.run(two).status == "pending"
-    assert ids(truth.second(ask)[0].runs) == [one], "repeated it is the same"
+    assert ids(db.second(ask)[0].runs) == [one]
+    assert db.waiting() == set()
+    assert db.run(two).status == "pending"
+    assert ids(db.second(ask)[0].runs) == [one], "repeated it is the same"
 
 
-def test_the_second_claim_claims_nothing_when_its_row_is_gone(truth: Truth) -> None:
+def test_the_second_claim_claims_nothing_when_its_row_is_gone(db: DbVerbs) -> None:
     """It gets what dispatch assigned meanwhile, and only that: else one poll would get two runs."""
-    ask = asking(truth.runner())
-    truth.answer(ask)
-    one, two = truth.start().run_id, truth.start().run_id
-    assert truth.dispatch() == {ask.poll_id: [one]}
+    ask = asking(db.runner())
+    db.answer(ask)
+    one, two = db.start().run_id, db.start().run_id
+    assert db.dispatch() == {ask.poll_id: [one]}
 
-    assert ids(truth.second(ask)[0].runs) == [one]
-    assert truth.run(two).status == "pending"
-    assert truth.run(one).delivered_at is not None
+    assert ids(db.second(ask)[0].runs) == [one]
+    assert db.run(two).status == "pending"
+    assert db.run(one).delivered_at is not None
 
 
-def test_a_poll_that_wants_several_is_given_several(truth: Truth) -> None:
+def test_a_poll_that_wants_several_is_given_several(db: DbVerbs) -> None:
     """`max=N`, also by dispatch."""
-    first = [run.run_id for run in truth.accept(*[starting() for _ in range(5)])]
-    runner = truth.runner()
-    assert ids(truth.claim(runner, wanted=3)) == first[:3]
-    assert ids(truth.claim(runner, wanted=3)) == first[3:]
+    first = [run.run_id for run in db.accept(*[starting() for _ in range(5)])]
+    runner = db.runner()
+    assert ids(db.claim(runner, wanted=3)) == first[:3]
+    assert ids(db.claim(runner, wanted=3)) == first[3:]
 
-    parked = truth.park(runner, wanted=2)
-    more = [run.run_id for run in truth.accept(*[starting() for _ in range(3)])]
-    assert truth.dispatch() == {parked.poll_id: more[:2]}
+    parked = db.park(runner, wanted=2)
+    more = [run.run_id for run in db.accept(*[starting() for _ in range(3)])]
+    assert db.dispatch() == {parked.poll_id: more[:2]}
 
 
-def test_a_poll_that_wants_none_is_told_stops_only(truth: Truth) -> None:
+def test_a_poll_that_wants_none_is_told_stops_only(db: DbVerbs) -> None:
     """A full or draining runner polls so; dispatch passes it by."""
-    runner = truth.runner()
-    truth.start()
+    runner = db.runner()
+    db.start()
     ask = asking(runner, wanted=0)
 
-    assert truth.answer(ask) == truth.second(ask) == truth.recheck(ask) == [PollAnswer(parked=True)]
-    assert truth.dispatch() == {}
-    told_to_stop(truth, runner, "s1")
-    assert truth.recheck(ask) == [PollAnswer(stop_sessions=["s1"])]
-    assert truth.waiting() == set()
+    assert db.answer(ask) == db.second(ask) == db.recheck(ask) == [PollAnswer(parked=True)]
+    assert db.dispatch() == {}
+    told_to_stop(db, runner, "s1")
+    assert db.recheck(ask) == [PollAnswer(stop_sessions=["s1"])]
+    assert db.waiting() == set()
 
 
-def test_dispatch_gives_runs_to_parked_polls_and_names_their_instance(truth: Truth) -> None:
+def test_dispatch_gives_runs_to_parked_polls_and_names_their_instance(db: DbVerbs) -> None:
     """Undelivered: released after `claim_timeout` unless the instance confirms."""
-    polls = [truth.park(truth.runner(), instance=instance) for instance in ("web-1", "web-2", "web-1")]
-    runs = [run.run_id for run in truth.accept(*[starting() for _ in range(3)])]
-    done = truth.do(dispatch_waiting)
+    polls = [db.park(db.runner(), instance=instance) for instance in ("web-1", "web-2", "web-1")]
+    runs = [run.run_id for run in db.accept(*[starting() for _ in range(3)])]
+    done = db.do(dispatch_waiting)
 
-    assert {instance: len(letters) for instance, letters in done.by_instance.items()} == {"web-1": 2, "web-2": 1}
-    letters = [letter for some in done.by_instance.values() for letter in some]
-    assert sorted(letter.run_id for letter in letters) == runs
-    assert {letter.poll_id for letter in letters} == {poll.poll_id for poll in polls}
-    assert all(letter.claim_token == truth.run(letter.run_id).claim_token for letter in letters)
-    rows = [truth.run(run_id) for run_id in runs]
+    assert {instance: len(assignments) for instance, assignments in done.by_instance.items()} == {
+        "web-1": 2,
+        "web-2": 1,
+    }
+    assignments = [assignment for some in done.by_instance.values() for assignment in some]
+    assert sorted(assignment.run_id for assignment in assignments) == runs
+    assert {assignment.poll_id for assignment in assignments} == {poll.poll_id for poll in polls}
+    assert all(assignment.claim_token == db.run(assignment.run_id).claim_token for assignment in assignments)
+    rows = [db.run(run_id) for run_id in runs]
     assert {row.delivered_at for row in rows} == {None}
     assert {round((row.claim_deadline_at - row.claimed_at).total_seconds()) for row in rows} == {
         DEFAULT_LIMITS.claim_timeout
     }
-    assert (truth.waiting(), done.again) == (set(), False)
+    assert (db.waiting(), done.again) == (set(), False)
 
 
-def test_dispatch_leaves_polls_that_were_not_seen_for_five_seconds(truth: Truth) -> None:
+def test_dispatch_leaves_polls_that_were_not_seen_for_five_seconds(db: DbVerbs) -> None:
     """Their process may be frozen or gone."""
-    ask = truth.park(truth.runner())
-    truth.rows("UPDATE waiting_polls SET seen_at = now() - interval '6 seconds'")
-    run_id = truth.start().run_id
-    assert truth.dispatch() == {}
+    ask = db.park(db.runner())
+    db.rows("UPDATE waiting_polls SET seen_at = now() - interval '6 seconds'")
+    run_id = db.start().run_id
+    assert db.dispatch() == {}
 
-    assert ids(truth.recheck(ask)[0].runs) == [run_id], "it is found again by itself when its process lives"
+    assert ids(db.recheck(ask)[0].runs) == [run_id], "it is found again by itself when its process lives"
 
 
-def test_dispatch_leaves_polls_of_a_runner_that_registered_anew_or_has_to_leave(truth: Truth) -> None:
+def test_dispatch_leaves_polls_of_a_runner_that_registered_anew_or_has_to_leave(db: DbVerbs) -> None:
     """The process behind such a poll is another one, or gets no runs any more."""
-    former, leaving = truth.runner(), truth.runner()
-    truth.park(former)
-    truth.park(leaving)
-    truth.rows("UPDATE runners SET registration = registration + 1000 WHERE runner_id = :r", r=former.runner_id)
-    told_to_leave(truth, leaving)
-    truth.start()
+    former, leaving = db.runner(), db.runner()
+    db.park(former)
+    db.park(leaving)
+    db.rows("UPDATE runners SET registration = registration + 1000 WHERE runner_id = :r", r=former.runner_id)
+    told_to_leave(db, leaving)
+    db.start()
 
-    assert truth.dispatch() == {}
+    assert db.dispatch() == {}
 
 
-def test_dispatch_rings_again_only_if_another_pass_would_do_something(truth: Truth) -> None:
+def test_dispatch_rings_again_only_if_another_pass_would_do_something(db: DbVerbs) -> None:
     """A full pass that gave nothing out would be followed by the same, for ever."""
-    runner, idle = truth.runner(), truth.runner()
-    truth.park(idle, wanted=0)
-    truth.accept(*[starting() for _ in range(6)])
-    done = truth.do(dispatch_waiting, 3)
+    runner, idle = db.runner(), db.runner()
+    db.park(idle, wanted=0)
+    db.accept(*[starting() for _ in range(6)])
+    done = db.do(dispatch_waiting, 3)
     assert (done.by_instance, done.again) == ({}, False)
 
-    truth.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
-    truth.answer(asking(runner))
-    done = truth.do(dispatch_waiting, 3)
+    db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
+    db.answer(asking(runner))
+    done = db.do(dispatch_waiting, 3)
     assert (done.by_instance, done.again) == ({}, False)
 
     for _ in range(5):
-        truth.answer(asking(truth.runner(), wanted=0))
-    asks = [asking(truth.runner()) for _ in range(5)]
-    truth.rows("UPDATE runs SET ready = false")
-    truth.answer(*asks)
-    truth.rows("UPDATE runs SET ready = true")
-    done = truth.do(dispatch_waiting, 3)
+        db.answer(asking(db.runner(), wanted=0))
+    asks = [asking(db.runner()) for _ in range(5)]
+    db.rows("UPDATE runs SET ready = false")
+    db.answer(*asks)
+    db.rows("UPDATE runs SET ready = true")
+    done = db.do(dispatch_waiting, 3)
     assert (sum(map(len, done.by_instance.values())), done.again) == (3, True)
 
 
-def test_dispatch_reads_parked_polls_page_by_page_until_the_last(truth: Truth) -> None:
+def test_dispatch_reads_parked_polls_page_by_page_until_the_last(db: DbVerbs) -> None:
     """No poll is beyond its reach, however many older ones wait for something else."""
     for _ in range(4):
-        truth.park(truth.runner(executor_type="other"))
-    newest = truth.park(truth.runner())
-    run_id = truth.start().run_id
+        db.park(db.runner(executor_type="other"))
+    newest = db.park(db.runner())
+    run_id = db.start().run_id
 
-    first = truth.do(promise_waiting, page=2)
-    second = truth.do(promise_waiting, page=2, after=first.next_after)
-    third = truth.do(promise_waiting, page=2, after=second.next_after)
+    first = db.do(preview_waiting, page=2)
+    second = db.do(preview_waiting, page=2, after=first.next_after)
+    third = db.do(preview_waiting, page=2, after=second.next_after)
 
-    assert [page.seekers for page in (first, second)] == [[], []]
+    assert [page.poll_candidates for page in (first, second)] == [[], []]
     assert [page.more for page in (first, second)] == [False, False], "another pass would find the same"
     assert third.next_after == ""
-    assert [one.ask.poll_id for one in third.seekers] == [newest.poll_id]
-    (letters,) = truth.do(dispatch_promised, third).by_instance.values()
-    assert [(one.poll_id, one.run_id) for one in letters] == [(newest.poll_id, run_id)]
+    assert [one.ask.poll_id for one in third.poll_candidates] == [newest.poll_id]
+    (assignments,) = db.do(dispatch_preview, third).by_instance.values()
+    assert [(one.poll_id, one.run_id) for one in assignments] == [(newest.poll_id, run_id)]
 
 
-def test_dispatch_asks_for_another_pass_while_younger_pages_may_take_what_is_left(truth: Truth) -> None:
+def test_dispatch_asks_for_another_pass_while_younger_pages_may_take_what_is_left(db: DbVerbs) -> None:
     """This one assigned something, so the next one differs from it."""
     for _ in range(3):
-        truth.park(truth.runner())
-    truth.accept(*[starting() for _ in range(2)])
+        db.park(db.runner())
+    db.accept(*[starting() for _ in range(2)])
 
-    assert truth.do(promise_waiting, page=2).more
-    assert not truth.do(promise_waiting, page=4).more
+    assert db.do(preview_waiting, page=2).more
+    assert not db.do(preview_waiting, page=4).more
 
 
-def test_a_recheck_renews_the_row_and_finds_what_was_submitted(truth: Truth) -> None:
+def test_a_recheck_renews_the_row_and_finds_what_was_submitted(db: DbVerbs) -> None:
     """The bound behind every lost ring."""
-    ask = truth.park(truth.runner())
-    truth.rows("UPDATE waiting_polls SET seen_at = now() - interval '1 minute'")
-    assert truth.recheck(ask) == [PollAnswer(parked=True)]
-    assert truth.count("waiting_polls", "seen_at > now() - interval '5 seconds'") == 1
+    ask = db.park(db.runner())
+    db.rows("UPDATE waiting_polls SET seen_at = now() - interval '1 minute'")
+    assert db.recheck(ask) == [PollAnswer(parked=True)]
+    assert db.count("waiting_polls", "seen_at > now() - interval '5 seconds'") == 1
 
-    run_id = truth.start().run_id
-    assert ids(truth.recheck(ask)[0].runs) == [run_id]
-    assert truth.waiting() == set()
+    run_id = db.start().run_id
+    assert ids(db.recheck(ask)[0].runs) == [run_id]
+    assert db.waiting() == set()
 
 
-def test_a_recheck_finds_an_assignment_whose_message_was_lost(truth: Truth) -> None:
+def test_a_recheck_finds_an_assignment_whose_message_was_lost(db: DbVerbs) -> None:
     """By poll id; it is delivered by this answer."""
-    ask = truth.park(truth.runner())
-    run_id = truth.start().run_id
-    truth.dispatch()
+    ask = db.park(db.runner())
+    run_id = db.start().run_id
+    db.dispatch()
 
-    assert ids(truth.recheck(ask)[0].runs) == [run_id]
-    assert truth.run(run_id).delivered_at is not None
+    assert ids(db.recheck(ask)[0].runs) == [run_id]
+    assert db.run(run_id).delivered_at is not None
 
 
-def test_a_recheck_puts_back_rows_that_vanished(truth: Truth) -> None:
+def test_a_recheck_puts_back_rows_that_vanished(db: DbVerbs) -> None:
     """A crash restart of Postgres empties UNLOGGED tables."""
-    asks = [truth.park(truth.runner()) for _ in range(3)]
-    truth.rows("TRUNCATE waiting_polls")
+    asks = [db.park(db.runner()) for _ in range(3)]
+    db.rows("TRUNCATE waiting_polls")
 
-    assert truth.recheck(*asks) == [PollAnswer(parked=True)] * 3
-    assert truth.waiting() == {ask.poll_id for ask in asks}
-    truth.start()
-    assert len(truth.dispatch()) == 1
+    assert db.recheck(*asks) == [PollAnswer(parked=True)] * 3
+    assert db.waiting() == {ask.poll_id for ask in asks}
+    db.start()
+    assert len(db.dispatch()) == 1
 
 
-def test_a_recheck_says_that_the_runner_is_gone_or_has_to_leave(truth: Truth) -> None:
+def test_a_recheck_says_that_the_runner_is_gone_or_has_to_leave(db: DbVerbs) -> None:
     """While its polls are parked."""
-    staying, leaving, left = truth.runner(), truth.runner(), truth.runner()
-    asks = [truth.park(runner) for runner in (staying, leaving, left)]
-    told_to_leave(truth, leaving)
-    truth.rows("UPDATE runners SET left_at = now() WHERE runner_id = :r", r=left.runner_id)
+    staying, leaving, left = db.runner(), db.runner(), db.runner()
+    asks = [db.park(runner) for runner in (staying, leaving, left)]
+    told_to_leave(db, leaving)
+    db.rows("UPDATE runners SET left_at = now() WHERE runner_id = :r", r=left.runner_id)
 
-    with truth.engine.begin() as connection:
+    with db.engine.begin() as connection:
         answers = answer_polls(connection, asks)
     assert answers == [PollAnswer(parked=True), PollAnswer(deregistered=True), RunnerNotRegistered(left.runner_id)]
 
 
-def test_a_recheck_for_many_polls_claims_for_each(truth: Truth) -> None:
+def test_a_recheck_for_many_polls_claims_for_each(db: DbVerbs) -> None:
     """One batch, one transaction."""
-    asks = [truth.park(truth.runner()) for _ in range(4)]
-    runs = {run.run_id for run in truth.accept(*[starting() for _ in range(3)])}
-    answers = truth.recheck(*asks)
+    asks = [db.park(db.runner()) for _ in range(4)]
+    runs = {run.run_id for run in db.accept(*[starting() for _ in range(3)])}
+    answers = db.recheck(*asks)
 
     assert {run.run_id for answer in answers for run in answer.runs} == runs
     assert [answer.parked for answer in answers].count(True) == 1
-    assert truth.waiting() == {ask.poll_id for ask, answer in zip(asks, answers, strict=True) if answer.parked}
+    assert db.waiting() == {ask.poll_id for ask, answer in zip(asks, answers, strict=True) if answer.parked}
 
 
-def test_giving_up_takes_the_row_away(truth: Truth) -> None:
+def test_giving_up_takes_the_row_away(db: DbVerbs) -> None:
     """Nothing is assigned to the poll any more."""
-    ask = truth.park(truth.runner())
-    assert truth.give_up(ask) == [[]]
+    ask = db.park(db.runner())
+    assert db.give_up(ask) == [[]]
 
-    truth.start()
-    assert (truth.waiting(), truth.dispatch()) == (set(), {})
+    db.start()
+    assert (db.waiting(), db.dispatch()) == (set(), {})
 
 
-def test_giving_up_returns_what_was_assigned_meanwhile(truth: Truth) -> None:
+def test_giving_up_returns_what_was_assigned_meanwhile(db: DbVerbs) -> None:
     """Marked delivered: to be handed out, or released when the client has gone."""
-    ask, other = truth.park(truth.runner()), truth.park(truth.runner(executor_type="other"))
-    run_id = truth.start().run_id
-    truth.dispatch()
-    mine, nothing = truth.give_up(ask, other)
+    ask, other = db.park(db.runner()), db.park(db.runner(executor_type="other"))
+    run_id = db.start().run_id
+    db.dispatch()
+    mine, nothing = db.give_up(ask, other)
 
     assert (ids(mine), nothing) == ([run_id], [])
-    assert truth.run(run_id).delivered_at is not None
+    assert db.run(run_id).delivered_at is not None
 
 
-def test_leaving_takes_the_rows_of_an_instance_away(truth: Truth) -> None:
+def test_leaving_takes_the_rows_of_an_instance_away(db: DbVerbs) -> None:
     """At shutdown; those of others stay."""
-    truth.park(truth.runner(), instance="web-1")
-    staying = truth.park(truth.runner(), instance="web-2")
-    truth.do(leave_instance, "web-1")
+    db.park(db.runner(), instance="web-1")
+    staying = db.park(db.runner(), instance="web-2")
+    db.do(leave_instance, "web-1")
 
-    assert truth.waiting() == {staying.poll_id}
+    assert db.waiting() == {staying.poll_id}
 
 
-def test_a_poll_left_empty_by_somebody_elses_lock_says_so(truth: Truth) -> None:
+def test_a_poll_left_empty_by_somebody_elses_lock_says_so(db: DbVerbs) -> None:
     """Whoever holds the run may give it back: dispatch is rung once more rather than waiting for the re-check."""
-    submitted = truth.start()
-    runner = truth.runner()
-    with truth.engine.begin() as other:
+    submitted = db.start()
+    runner = db.runner()
+    with db.engine.begin() as other:
         other.execute(text("SELECT 1 FROM runs WHERE run_id = :id FOR UPDATE"), {"id": submitted.run_id})
-        (held,) = truth.answer(asking(runner))
+        (held,) = db.answer(asking(runner))
     assert (held.runs, held.passed_over) == ([], True)
-    (free,) = truth.answer(asking(runner))
+    (free,) = db.answer(asking(runner))
     assert ([run.run_id for run in free.runs], free.passed_over) == ([submitted.run_id], False)

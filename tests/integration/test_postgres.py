@@ -25,8 +25,8 @@ from runtime.postgres import (
     transaction_async,
 )
 from runtime.settings import Settings
+from tests.support.db_verbs import DbVerbs, backend
 from tests.support.servers import OwnPostgres
-from tests.support.truth import Truth, backend
 from tests.support.waiting import eventually, eventually_async
 
 TIMEOUTS = text(
@@ -92,43 +92,41 @@ def test_a_transaction_is_committed_at_its_end_and_undone_by_an_error(engine: En
         assert connection.execute(text("SELECT count(*) FROM noted")).scalar_one() == 0
 
 
-async def test_the_web_commits_at_the_end_and_undoes_at_an_error(settings: Settings, truth: Truth) -> None:
+async def test_the_web_commits_at_the_end_and_undoes_at_an_error(settings: Settings, db: DbVerbs) -> None:
     """All of the block or nothing of it, whoever failed, though its connections are in autocommit."""
     web = async_engine(settings, pool_size=1)
     async with transaction_async(web) as connection:
         await connection.run_sync(noting)
-    for failing in (failing_statement, failing_code, partial(cancelled, truth.engine)):
+    for failing in (failing_statement, failing_code, partial(cancelled, db.engine)):
         with pytest.raises((DBAPIError, ZeroDivisionError, asyncio.CancelledError)):
             async with transaction_async(web) as connection:
                 await connection.run_sync(noting)
                 await failing(connection)
-    assert noted(truth.engine) == 1
+    assert noted(db.engine) == 1
     async with autocommit_async(web) as connection:
         await connection.run_sync(noting)
-        assert noted(truth.engine) == 2
+        assert noted(db.engine) == 2
     await web.dispose()
 
 
 @pytest.mark.direct
 @pytest.mark.parametrize("moment", ["begin", "commit"])
-async def test_of_connections_that_are_all_lost_one_attempt_fails(
-    settings: Settings, truth: Truth, moment: str
-) -> None:
+async def test_of_connections_that_are_all_lost_one_attempt_fails(settings: Settings, db: DbVerbs, moment: str) -> None:
     """The driver begins and ends by itself; the pool learns of it all the same, and hands out no other dead one."""
     web = async_engine(settings, pool_size=3)
     async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
         pids = [await connection.run_sync(backend) for connection in (one, two, three)]
     if moment == "begin":
-        terminate(truth.engine, pids)
+        terminate(db.engine, pids)
     with pytest.raises(psycopg.OperationalError) as caught:
         async with transaction_async(web) as connection:
             await connection.run_sync(noting)
-            terminate(truth.engine, pids)
+            terminate(db.engine, pids)
     assert verdict(caught.value) == "unavailable retry"
     async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
         new = {await connection.run_sync(backend) for connection in (one, two, three)}
     assert len(new - {*pids}) == 3
-    assert noted(truth.engine) == 0
+    assert noted(db.engine) == 0
     await web.dispose()
 
 

@@ -17,8 +17,8 @@ from runtime.processes import (
     free_port,
     is_alive,
     locked,
+    process_identity,
     read_pid_file,
-    start_mark,
     write_pid_file,
 )
 from tests.support.waiting import eventually
@@ -54,7 +54,7 @@ def test_a_pid_that_went_to_another_process_is_not_taken_for_the_former(
     _, mark = path.read_text().split()
     path.write_text(f"{psutil.Process().pid} {mark}\n")
     assert read_pid_file(path) is None
-    assert start_mark(sleeper.pid) == mark
+    assert process_identity(sleeper.pid) == mark
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "12 ", "99999999 x:1"])

@@ -11,17 +11,17 @@ from models.claims.claim import Ask
 from models.claims.matching import Demands
 from models.claims.polls import PollAnswer
 from models.core.limits import Limits
-from tests.support.truth import Runner, Truth
+from tests.support.db_verbs import DbVerbs, Runner
 
 MINE = Demands(tags=("mine",))
 
 
-def _runner_with(change: str) -> Callable[[Truth, Runner], object]:
-    return lambda truth, runner: truth.rows(f"UPDATE runners SET {change} WHERE runner_id = :r", r=runner.runner_id)
+def _runner_with(change: str) -> Callable[[DbVerbs, Runner], object]:
+    return lambda db, runner: db.rows(f"UPDATE runners SET {change} WHERE runner_id = :r", r=runner.runner_id)
 
 
-def _stopped(truth: Truth, runner: Runner) -> None:
-    truth.rows(
+def _stopped(db: DbVerbs, runner: Runner) -> None:
+    db.rows(
         "INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at) "
         "VALUES (:r, :n, 's1', now() + interval '1 minute')",
         r=runner.runner_id,
@@ -29,19 +29,19 @@ def _stopped(truth: Truth, runner: Runner) -> None:
     )
 
 
-def _assigned(truth: Truth, _: Runner) -> None:
-    truth.start(additional_demands=MINE)
-    assert len(truth.dispatch()) == 1
+def _assigned(db: DbVerbs, _: Runner) -> None:
+    db.start(additional_demands=MINE)
+    assert len(db.dispatch()) == 1
 
 
-HAPPENINGS: dict[str, tuple[Callable[[Truth, Runner], object], str]] = {
+HAPPENINGS: dict[str, tuple[Callable[[DbVerbs, Runner], object], str]] = {
     "its row has vanished": (
-        lambda truth, runner: truth.rows("DELETE FROM waiting_polls WHERE runner_id = :r", r=runner.runner_id),
+        lambda db, runner: db.rows("DELETE FROM waiting_polls WHERE runner_id = :r", r=runner.runner_id),
         "renewed.poll_id IS NULL",
     ),
     "a run was assigned and the message lost": (_assigned, "renewed.poll_id IS NULL"),
     "its runner is forgotten": (
-        lambda truth, runner: truth.rows("DELETE FROM runners WHERE runner_id = :r", r=runner.runner_id),
+        lambda db, runner: db.rows("DELETE FROM runners WHERE runner_id = :r", r=runner.runner_id),
         "n.runner_id IS NULL",
     ),
     "its runner has registered anew": (
@@ -82,37 +82,37 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def _two_parked(truth: Truth) -> tuple[Runner, Ask, Ask]:
+def _two_parked(db: DbVerbs) -> tuple[Runner, Ask, Ask]:
     """A runner with its poll, and another one's."""
-    runner = truth.runner(tags=["mine"])
-    return runner, truth.park(runner), truth.park(truth.runner())
+    runner = db.runner(tags=["mine"])
+    return runner, db.park(runner), db.park(db.runner())
 
 
-def _recheck(truth: Truth, looked_at: list[str], *asks: Ask) -> list[polls.Answer]:
+def _recheck(db: DbVerbs, looked_at: list[str], *asks: Ask) -> list[polls.Answer]:
     looked_at.clear()
-    return truth.do(polls.recheck_polls, asks)
+    return db.do(polls.recheck_polls, asks)
 
 
-def test_quiet_polls_are_not_looked_at_one_by_one(truth: Truth, looked_at: list[str]) -> None:
+def test_quiet_polls_are_not_looked_at_one_by_one(db: DbVerbs, looked_at: list[str]) -> None:
     """Their rows are seen again all the same."""
-    _, first, second = _two_parked(truth)
-    truth.rows("UPDATE waiting_polls SET seen_at = now() - interval '1 minute'")
+    _, first, second = _two_parked(db)
+    db.rows("UPDATE waiting_polls SET seen_at = now() - interval '1 minute'")
 
-    assert _recheck(truth, looked_at, first, second) == [PollAnswer(parked=True)] * 2
+    assert _recheck(db, looked_at, first, second) == [PollAnswer(parked=True)] * 2
 
     assert looked_at == []
-    assert truth.count("waiting_polls", "seen_at > now() - interval '30 seconds'") == 2
+    assert db.count("waiting_polls", "seen_at > now() - interval '30 seconds'") == 2
 
 
 @pytest.mark.parametrize("what", HAPPENINGS)
 @pytest.mark.parametrize("mutation", ["", "not asked for"])
 def test_a_poll_that_something_happened_to_is_looked_at(
-    truth: Truth, looked_at: list[str], monkeypatch: pytest.MonkeyPatch, what: str, mutation: str
+    db: DbVerbs, looked_at: list[str], monkeypatch: pytest.MonkeyPatch, what: str, mutation: str
 ) -> None:
     """And no other; with the question left out it is not noticed."""
     happen, question = HAPPENINGS[what]
-    runner, concerned, other = _two_parked(truth)
-    happen(truth, runner)
+    runner, concerned, other = _two_parked(db)
+    happen(db, runner)
     if mutation:
         asked = str(polls._STIRRED)
         assert asked.count(question) == 1
@@ -123,31 +123,31 @@ def test_a_poll_that_something_happened_to_is_looked_at(
             left_out = left_out.replace("n.registration IS DISTINCT", "false AND n.registration IS DISTINCT")
         monkeypatch.setattr(polls, "_STIRRED", text(left_out))
 
-    _recheck(truth, looked_at, concerned, other)
+    _recheck(db, looked_at, concerned, other)
 
     assert looked_at == ([] if mutation else [concerned.poll_id])
 
 
-def test_a_poll_is_looked_at_when_its_runner_may_take_what_is_ready(truth: Truth, looked_at: list[str]) -> None:
+def test_a_poll_is_looked_at_when_its_runner_may_take_what_is_ready(db: DbVerbs, looked_at: list[str]) -> None:
     """Workers may be away: then the re-check is what gives it out."""
-    _, concerned, other = _two_parked(truth)
-    run_id = truth.start(additional_demands=MINE).run_id
+    _, concerned, other = _two_parked(db)
+    run_id = db.start(additional_demands=MINE).run_id
 
-    answer, quiet = _recheck(truth, looked_at, concerned, other)
+    answer, quiet = _recheck(db, looked_at, concerned, other)
 
     assert isinstance(answer, PollAnswer)
     assert [run.run_id for run in answer.runs] == [run_id]
     assert quiet == PollAnswer(parked=True)
     assert looked_at == [concerned.poll_id]
-    assert truth.waiting() == {other.poll_id}
+    assert db.waiting() == {other.poll_id}
 
 
-def test_a_poll_that_was_never_parked_is_looked_at(truth: Truth, looked_at: list[str]) -> None:
+def test_a_poll_that_was_never_parked_is_looked_at(db: DbVerbs, looked_at: list[str]) -> None:
     """Postgres was away when it came: nobody knows what its runner offers."""
-    _, first, second = _two_parked(truth)
+    _, first, second = _two_parked(db)
     first.offer = None
 
-    assert _recheck(truth, looked_at, first, second) == [PollAnswer(parked=True)] * 2
+    assert _recheck(db, looked_at, first, second) == [PollAnswer(parked=True)] * 2
 
     assert looked_at == [first.poll_id]
     assert first.offer is not None

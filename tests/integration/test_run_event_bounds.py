@@ -9,16 +9,16 @@ from models.runs.results import run_result
 from runtime.settings import Settings
 from tests.support.clocks import pass_time
 from tests.support.contenders import crowd
+from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, running
 from tests.support.run_events import MOST, append_bounded, bound_holds, line_of, resumed, said, texts_of
-from tests.support.truth import Truth
 from tests.support.web import served, until_ready
 
 
-def test_events_beyond_the_bound_are_left_out_and_that_is_said_once(truth: Truth) -> None:
+def test_events_beyond_the_bound_are_left_out_and_that_is_said_once(db: DbVerbs) -> None:
     """The notice is an event of the run like others, marked as such."""
-    bound_holds(truth)
-    frame = truth.one("SELECT frame FROM events WHERE frame->'data'->>'role' = 'system'")
+    bound_holds(db)
+    frame = db.one("SELECT frame FROM events WHERE frame->'data'->>'role' = 'system'")
     assert frame["data"]["content"] == [
         {
             "type": "text",
@@ -28,80 +28,80 @@ def test_events_beyond_the_bound_are_left_out_and_that_is_said_once(truth: Truth
     ]
 
 
-def test_bound_counts_each_run_alone(truth: Truth) -> None:
+def test_bound_counts_each_run_alone(db: DbVerbs) -> None:
     """Also in one batch; what belongs to no run is not bounded."""
-    runner = truth.runner()
-    first, other = running(truth, runner), running(truth)
+    runner = db.runner()
+    first, other = running(db, runner), running(db)
     items = [line_of(run, number) for number in range(MOST + 2) for run in (first, other)]
-    assert append_bounded(truth, *items).count(LeftOut) == 4
-    accepted(truth, first, "completed")
-    assert append_bounded(truth, *[line_of(first, number) for number in range(MOST + 2)]) == [StoredEvent] * (MOST + 2)
-    second = resumed(truth, first.session_id, runner)
-    assert append_bounded(truth, *[line_of(second, number) for number in range(MOST)]) == [StoredEvent] * MOST
+    assert append_bounded(db, *items).count(LeftOut) == 4
+    accepted(db, first, "completed")
+    assert append_bounded(db, *[line_of(first, number) for number in range(MOST + 2)]) == [StoredEvent] * (MOST + 2)
+    second = resumed(db, first.session_id, runner)
+    assert append_bounded(db, *[line_of(second, number) for number in range(MOST)]) == [StoredEvent] * MOST
     late = line_of(first, 1, claim_token=first.claim_token)
-    assert append_bounded(truth, late) == [LeftOut]
+    assert append_bounded(db, late) == [LeftOut]
 
 
-def test_result_and_end_are_stored_beyond_the_bound(truth: Truth) -> None:
+def test_result_and_end_are_stored_beyond_the_bound(db: DbVerbs) -> None:
     """A flood of lines costs no run its result."""
-    run = running(truth)
-    append_bounded(truth, *[line_of(run, number) for number in range(MOST + 5)])
-    assert append_bounded(truth, said(run.session_id, "done")) == [StoredEvent]
-    accepted(truth, run, "completed")
-    assert truth.do(run_result, ADMIN, run.run_id) == ("done", None)
-    assert texts_of(truth, run)[-1] == "done" or truth.count("events", "event_type = 'run_completed'") == 1
+    run = running(db)
+    append_bounded(db, *[line_of(run, number) for number in range(MOST + 5)])
+    assert append_bounded(db, said(run.session_id, "done")) == [StoredEvent]
+    accepted(db, run, "completed")
+    assert db.do(run_result, ADMIN, run.run_id) == ("done", None)
+    assert texts_of(db, run)[-1] == "done" or db.count("events", "event_type = 'run_completed'") == 1
 
 
-def test_flood_of_results_is_bounded_too(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_of_results_is_bounded_too(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound and a reserve."""
     monkeypatch.setattr("models.feed.event_counts.MOST_NEEDED", 3)
-    run = running(truth)
-    results = append_bounded(truth, *[said(run.session_id, str(number)) for number in range(MOST + 10)])
+    run = running(db)
+    results = append_bounded(db, *[said(run.session_id, str(number)) for number in range(MOST + 10)])
     assert results == [StoredEvent] * (MOST + 3) + [LeftOut] * 7
 
 
-def test_repeated_event_counts_once_and_is_not_left_out(truth: Truth) -> None:
+def test_repeated_event_counts_once_and_is_not_left_out(db: DbVerbs) -> None:
     """A retry at the bound is answered as the first time, and nothing is said."""
-    run = running(truth)
+    run = running(db)
     items = [line_of(run, number, event_key=f"k{number}") for number in range(MOST)]
     for _ in range(3):
-        assert append_bounded(truth, *items) == [StoredEvent] * MOST
-    assert "system" not in texts_of(truth, run)
-    assert append_bounded(truth, line_of(run, 11)) == [LeftOut]
-    assert append_bounded(truth, *items) == [StoredEvent] * MOST
+        assert append_bounded(db, *items) == [StoredEvent] * MOST
+    assert "system" not in texts_of(db, run)
+    assert append_bounded(db, line_of(run, 11)) == [LeftOut]
+    assert append_bounded(db, *items) == [StoredEvent] * MOST
 
 
-def test_notice_is_one_however_many_reach_the_bound_at_once(truth: Truth) -> None:
+def test_notice_is_one_however_many_reach_the_bound_at_once(db: DbVerbs) -> None:
     """Batches that see the same count may exceed it by what they hold."""
-    run = running(truth)
-    append_bounded(truth, *[line_of(run, number) for number in range(MOST)])
-    crowd(8, lambda number: append_bounded(truth, line_of(run, number)))
-    assert texts_of(truth, run).count("system") == 1
-    other = running(truth)
-    crowd(8, lambda number: append_bounded(truth, *[line_of(other, number * 10 + place) for place in range(4)]))
-    assert MOST <= len([one for one in texts_of(truth, other) if one != "system"]) <= MOST + 7 * 4
-    assert truth.one("SELECT events FROM run_event_counts WHERE run_id = :r", r=other.run_id) == len(
-        [one for one in texts_of(truth, other) if one != "system"]
+    run = running(db)
+    append_bounded(db, *[line_of(run, number) for number in range(MOST)])
+    crowd(8, lambda number: append_bounded(db, line_of(run, number)))
+    assert texts_of(db, run).count("system") == 1
+    other = running(db)
+    crowd(8, lambda number: append_bounded(db, *[line_of(other, number * 10 + place) for place in range(4)]))
+    assert MOST <= len([one for one in texts_of(db, other) if one != "system"]) <= MOST + 7 * 4
+    assert db.one("SELECT events FROM run_event_counts WHERE run_id = :r", r=other.run_id) == len(
+        [one for one in texts_of(db, other) if one != "system"]
     )
 
 
-def test_without_a_bound_nothing_is_counted(truth: Truth) -> None:
+def test_without_a_bound_nothing_is_counted(db: DbVerbs) -> None:
     """And nothing is left out."""
-    run = running(truth)
-    assert append_bounded(truth, *[line_of(run, number) for number in range(50)], most=0) == [StoredEvent] * 50
-    assert truth.count("run_event_counts") == 0
+    run = running(db)
+    assert append_bounded(db, *[line_of(run, number) for number in range(50)], most=0) == [StoredEvent] * 50
+    assert db.count("run_event_counts") == 0
 
 
-def test_counts_go_a_day_after_the_run(truth: Truth) -> None:
+def test_counts_go_a_day_after_the_run(db: DbVerbs) -> None:
     """Those of runs in hand stay."""
-    ended, running_one = running(truth), running(truth)
-    append_bounded(truth, line_of(ended, 1), line_of(running_one, 1))
-    accepted(truth, ended, "completed")
-    truth.do(upkeep)
-    assert truth.count("run_event_counts") == 2
-    pass_time(truth, "runs", "completed_at", 90_000)
-    truth.do(upkeep)
-    assert truth.one("SELECT run_id FROM run_event_counts") == running_one.run_id
+    ended, running_one = running(db), running(db)
+    append_bounded(db, line_of(ended, 1), line_of(running_one, 1))
+    accepted(db, ended, "completed")
+    db.do(upkeep)
+    assert db.count("run_event_counts") == 2
+    pass_time(db, "runs", "completed_at", 90_000)
+    db.do(upkeep)
+    assert db.one("SELECT run_id FROM run_event_counts") == running_one.run_id
 
 
 def test_answers_stay_201_beyond_the_bound(settings: Settings) -> None:

@@ -8,51 +8,51 @@ from models.feed.append import EventPage, StoredEvent, list_events
 from models.feed.pages import read_feed
 from models.runs.results import run_result, session_result
 from tests.support.clocks import counts
+from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import number_all
 from tests.support.reports import accepted, claimed, idle, running, stop
 from tests.support.retiring import grow_old, retire
 from tests.support.run_events import append, late_result_of_a_former_run, owner_run, resumed, said
-from tests.support.truth import Truth
 
 
-def test_event_without_token_belongs_to_run_in_hand(truth: Truth) -> None:
+def test_event_without_token_belongs_to_run_in_hand(db: DbVerbs) -> None:
     """Deployed runners send neither: claimed, running and stopping runs are in hand."""
-    run = claimed(truth)
+    run = claimed(db)
     session = run.session_id
-    assert owner_run(truth, said(session, "claimed")) == [run.run_id]
-    accepted(truth, run, "started")
-    assert owner_run(truth, said(session, "running")) == [run.run_id]
-    stop(truth, session)
-    assert owner_run(truth, said(session, "stopping")) == [run.run_id]
-    accepted(truth, run, "stopped")
-    assert owner_run(truth, said(session, "ended")) == [None]
+    assert owner_run(db, said(session, "claimed")) == [run.run_id]
+    accepted(db, run, "started")
+    assert owner_run(db, said(session, "running")) == [run.run_id]
+    stop(db, session)
+    assert owner_run(db, said(session, "stopping")) == [run.run_id]
+    accepted(db, run, "stopped")
+    assert owner_run(db, said(session, "ended")) == [None]
 
 
-def test_pending_run_owns_no_event_until_it_is_claimed(truth: Truth) -> None:
+def test_pending_run_owns_no_event_until_it_is_claimed(db: DbVerbs) -> None:
     """Between two runs an event belongs to the session alone."""
-    runner = truth.runner()
-    first = idle(truth, runner)
-    truth.resume(first.session_id)
-    assert owner_run(truth, said(first.session_id, "between")) == [None]
-    (second,) = truth.claim(runner)
-    assert owner_run(truth, said(first.session_id, "after")) == [second.run_id]
+    runner = db.runner()
+    first = idle(db, runner)
+    db.resume(first.session_id)
+    assert owner_run(db, said(first.session_id, "between")) == [None]
+    (second,) = db.claim(runner)
+    assert owner_run(db, said(first.session_id, "after")) == [second.run_id]
 
 
-def test_late_event_with_token_belongs_to_its_own_run(truth: Truth) -> None:
+def test_late_event_with_token_belongs_to_its_own_run(db: DbVerbs) -> None:
     """Also while the next run of the session executes."""
-    late_result_of_a_former_run(truth)
+    late_result_of_a_former_run(db)
 
 
-def test_event_that_names_a_run_of_its_session_belongs_to_it(truth: Truth) -> None:
+def test_event_that_names_a_run_of_its_session_belongs_to_it(db: DbVerbs) -> None:
     """An ended one, one in hand and a pending one alike; a token says it better than a name."""
-    runner = truth.runner()
-    first = running(truth, runner)
-    accepted(truth, first, "completed")
-    second = resumed(truth, first.session_id, runner)
-    third = truth.resume(first.session_id)
+    runner = db.runner()
+    first = running(db, runner)
+    accepted(db, first, "completed")
+    second = resumed(db, first.session_id, runner)
+    third = db.resume(first.session_id)
     session = first.session_id
     assert owner_run(
-        truth,
+        db,
         said(session, "1", run_id=first.run_id),
         said(session, "2", run_id=second.run_id),
         said(session, "3", run_id=third.run_id),
@@ -60,49 +60,49 @@ def test_event_that_names_a_run_of_its_session_belongs_to_it(truth: Truth) -> No
     ) == [first.run_id, second.run_id, third.run_id, second.run_id]
 
 
-def test_run_of_another_session_is_not_taken_as_an_events_run(truth: Truth) -> None:
+def test_run_of_another_session_is_not_taken_as_an_events_run(db: DbVerbs) -> None:
     """Nor an unknown one: the event counts as if it named none."""
-    run, other = running(truth), running(truth)
+    run, other = running(db), running(db)
     session = run.session_id
     named = [said(session, "x", run_id=run_id) for run_id in (other.run_id, "run_unknown", "\ufffd")]
-    assert owner_run(truth, *named) == [run.run_id] * 3
-    accepted(truth, run, "completed")
-    assert owner_run(truth, said(session, "y", run_id=other.run_id)) == [None]
+    assert owner_run(db, *named) == [run.run_id] * 3
+    accepted(db, run, "completed")
+    assert owner_run(db, said(session, "y", run_id=other.run_id)) == [None]
 
 
-def test_event_of_a_batch_belongs_to_its_own_sessions_run(truth: Truth) -> None:
+def test_event_of_a_batch_belongs_to_its_own_sessions_run(db: DbVerbs) -> None:
     """One flush carries events of many sessions."""
-    runs = [running(truth) for _ in range(3)]
+    runs = [running(db) for _ in range(3)]
     items = [said(run.session_id, str(place)) for place in range(4) for run in runs]
-    assert owner_run(truth, *items) == [run.run_id for run in runs] * 4
+    assert owner_run(db, *items) == [run.run_id for run in runs] * 4
 
 
-def test_repeated_event_keeps_the_run_it_was_stored_with(truth: Truth) -> None:
+def test_repeated_event_keeps_the_run_it_was_stored_with(db: DbVerbs) -> None:
     """A retry that arrives while the next run executes is the event it was."""
-    runner = truth.runner()
-    first = running(truth, runner)
+    runner = db.runner()
+    first = running(db, runner)
     item = said(first.session_id, "once", event_key="k")
-    assert owner_run(truth, item) == [first.run_id]
-    accepted(truth, first, "completed")
-    resumed(truth, first.session_id, runner)
-    assert owner_run(truth, item) == [first.run_id]
+    assert owner_run(db, item) == [first.run_id]
+    accepted(db, first, "completed")
+    resumed(db, first.session_id, runner)
+    assert owner_run(db, item) == [first.run_id]
 
 
-def test_events_of_one_run_are_listed_alone_and_page_by_page(truth: Truth) -> None:
+def test_events_of_one_run_are_listed_alone_and_page_by_page(db: DbVerbs) -> None:
     """Its start and end are among them, other runs' events and the session's own are not."""
-    runner = truth.runner()
-    first = running(truth, runner)
+    runner = db.runner()
+    first = running(db, runner)
     session = first.session_id
-    append(truth, *[said(session, f"first {number}", event_type="message") for number in range(3)])
-    accepted(truth, first, "completed")
-    append(truth, said(session, "nobody's", event_type="message"))
-    second = resumed(truth, session, runner)
-    append(truth, said(session, "second", event_type="message"))
-    number_all(truth)
-    append(truth, said(session, "second, not numbered", event_type="message"))
+    append(db, *[said(session, f"first {number}", event_type="message") for number in range(3)])
+    accepted(db, first, "completed")
+    append(db, said(session, "nobody's", event_type="message"))
+    second = resumed(db, session, runner)
+    append(db, said(session, "second", event_type="message"))
+    number_all(db)
+    append(db, said(session, "second, not numbered", event_type="message"))
 
     def read(run_id: str | None, **values: object) -> EventPage:
-        page = truth.do(list_events, ADMIN, session, run_id=run_id, **values)
+        page = db.do(list_events, ADMIN, session, run_id=run_id, **values)
         assert isinstance(page, EventPage)
         return page
 
@@ -125,96 +125,96 @@ def test_events_of_one_run_are_listed_alone_and_page_by_page(truth: Truth) -> No
     assert walked == texts(read(first.run_id))
 
 
-def test_numbered_event_carries_its_run(truth: Truth) -> None:
+def test_numbered_event_carries_its_run(db: DbVerbs) -> None:
     """The feed reads it with the frame."""
-    run = running(truth)
-    append(truth, said(run.session_id, "x"))
-    number_all(truth)
-    results = [one for one in truth.do(read_feed, 0, limit=100).events if '"result"' in one.frame]
+    run = running(db)
+    append(db, said(run.session_id, "x"))
+    number_all(db)
+    results = [one for one in db.do(read_feed, 0, limit=100).events if '"result"' in one.frame]
     assert [one.run_id for one in results] == [run.run_id]
 
 
-def test_run_has_its_own_result_whatever_its_session_has_written_since(truth: Truth) -> None:
+def test_run_has_its_own_result_whatever_its_session_has_written_since(db: DbVerbs) -> None:
     """The newest result of the run; the session's is the newest of all."""
-    runner = truth.runner()
-    first = running(truth, runner)
+    runner = db.runner()
+    first = running(db, runner)
     session = first.session_id
-    append(truth, said(session, "draft"), said(session, "first"))
-    accepted(truth, first, "completed")
-    second = resumed(truth, session, runner)
-    append(truth, said(session, "second"))
-    accepted(truth, second, "completed")
-    third = resumed(truth, session, runner)
-    accepted(truth, third, "completed")
-    assert truth.do(run_result, ADMIN, first.run_id) == ("first", None)
-    assert truth.do(run_result, ADMIN, second.run_id) == ("second", None)
-    assert truth.do(run_result, ADMIN, third.run_id) == ResultNotFound(third.run_id)
-    assert truth.do(session_result, ADMIN, session) == ("second", None)
+    append(db, said(session, "draft"), said(session, "first"))
+    accepted(db, first, "completed")
+    second = resumed(db, session, runner)
+    append(db, said(session, "second"))
+    accepted(db, second, "completed")
+    third = resumed(db, session, runner)
+    accepted(db, third, "completed")
+    assert db.do(run_result, ADMIN, first.run_id) == ("first", None)
+    assert db.do(run_result, ADMIN, second.run_id) == ("second", None)
+    assert db.do(run_result, ADMIN, third.run_id) == ResultNotFound(third.run_id)
+    assert db.do(session_result, ADMIN, session) == ("second", None)
 
 
-def test_run_that_is_not_completed_has_no_result(truth: Truth) -> None:
+def test_run_that_is_not_completed_has_no_result(db: DbVerbs) -> None:
     """At work, failed or stopped; whatever it wrote."""
-    run = running(truth)
-    append(truth, said(run.session_id, "early"))
-    assert truth.do(run_result, ADMIN, run.run_id) == RunNotCompleted(run.run_id, "running")
-    accepted(truth, run, "failed", error="no")
-    assert truth.do(run_result, ADMIN, run.run_id) == RunNotCompleted(run.run_id, "failed")
+    run = running(db)
+    append(db, said(run.session_id, "early"))
+    assert db.do(run_result, ADMIN, run.run_id) == RunNotCompleted(run.run_id, "running")
+    accepted(db, run, "failed", error="no")
+    assert db.do(run_result, ADMIN, run.run_id) == RunNotCompleted(run.run_id, "failed")
 
 
-def test_result_of_another_owners_run_is_not_found(truth: Truth) -> None:
+def test_result_of_another_owners_run_is_not_found(db: DbVerbs) -> None:
     """As the run itself."""
     ann, bob = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
-    run = running(truth, caller=ann)
-    append(truth, said(run.session_id, "hers"))
-    accepted(truth, run, "completed")
-    assert truth.do(run_result, bob, run.run_id) == NotFound("run", run.run_id)
-    assert truth.do(run_result, ADMIN, "run_unknown") == NotFound("run", "run_unknown")
-    assert truth.do(run_result, ann, run.run_id) == ("hers", None)
+    run = running(db, caller=ann)
+    append(db, said(run.session_id, "hers"))
+    accepted(db, run, "completed")
+    assert db.do(run_result, bob, run.run_id) == NotFound("run", run.run_id)
+    assert db.do(run_result, ADMIN, "run_unknown") == NotFound("run", "run_unknown")
+    assert db.do(run_result, ann, run.run_id) == ("hers", None)
 
 
-def test_second_attempt_replaces_the_result_of_the_first(truth: Truth) -> None:
+def test_second_attempt_replaces_the_result_of_the_first(db: DbVerbs) -> None:
     """Both are the same run's; the newest counts."""
-    run = running(truth, max_attempts=2)
-    append(truth, said(run.session_id, "lost", claim_token=run.claim_token))
-    truth.rows("UPDATE runners SET lost_at = now()")
-    assert counts(truth) == {"runs taken": 1}
-    (again,) = truth.claim(truth.runner())
-    accepted(truth, again, "started")
-    (stale,) = append(truth, said(run.session_id, "too late", claim_token=run.claim_token))
+    run = running(db, max_attempts=2)
+    append(db, said(run.session_id, "lost", claim_token=run.claim_token))
+    db.rows("UPDATE runners SET lost_at = now()")
+    assert counts(db) == {"runs taken": 1}
+    (again,) = db.claim(db.runner())
+    accepted(db, again, "started")
+    (stale,) = append(db, said(run.session_id, "too late", claim_token=run.claim_token))
     assert not isinstance(stale, StoredEvent)
-    append(truth, said(run.session_id, "found", claim_token=again.claim_token))
-    accepted(truth, again, "completed")
-    assert truth.do(run_result, ADMIN, run.run_id) == ("found", None)
+    append(db, said(run.session_id, "found", claim_token=again.claim_token))
+    accepted(db, again, "completed")
+    assert db.do(run_result, ADMIN, run.run_id) == ("found", None)
 
 
-def test_after_retention_only_the_run_of_the_newest_result_has_one(truth: Truth) -> None:
+def test_after_retention_only_the_run_of_the_newest_result_has_one(db: DbVerbs) -> None:
     """A former run's result is not shown as another's."""
-    runner = truth.runner()
-    first = running(truth, runner)
+    runner = db.runner()
+    first = running(db, runner)
     session = first.session_id
-    append(truth, said(session, "first"))
-    accepted(truth, first, "completed")
-    second = resumed(truth, session, runner)
-    append(truth, said(session, 'NUL \\u0000 "quoted"'))
-    accepted(truth, second, "completed")
-    number_all(truth)
-    grow_old(truth)
-    retire(truth, most=1)
-    assert truth.count("events") == 0
-    assert truth.do(run_result, ADMIN, first.run_id) == ResultNotFound(first.run_id)
-    assert truth.do(run_result, ADMIN, second.run_id) == ('NUL \\u0000 "quoted"', None)
-    assert truth.do(session_result, ADMIN, session) == ('NUL \\u0000 "quoted"', None)
-    third = resumed(truth, session, runner)
-    accepted(truth, third, "completed")
-    assert truth.do(run_result, ADMIN, third.run_id) == ResultNotFound(third.run_id)
+    append(db, said(session, "first"))
+    accepted(db, first, "completed")
+    second = resumed(db, session, runner)
+    append(db, said(session, 'NUL \\u0000 "quoted"'))
+    accepted(db, second, "completed")
+    number_all(db)
+    grow_old(db)
+    retire(db, most=1)
+    assert db.count("events") == 0
+    assert db.do(run_result, ADMIN, first.run_id) == ResultNotFound(first.run_id)
+    assert db.do(run_result, ADMIN, second.run_id) == ('NUL \\u0000 "quoted"', None)
+    assert db.do(session_result, ADMIN, session) == ('NUL \\u0000 "quoted"', None)
+    third = resumed(db, session, runner)
+    accepted(db, third, "completed")
+    assert db.do(run_result, ADMIN, third.run_id) == ResultNotFound(third.run_id)
 
 
-def test_result_that_the_former_version_kept_belongs_to_no_run(truth: Truth) -> None:
+def test_result_that_the_former_version_kept_belongs_to_no_run(db: DbVerbs) -> None:
     """It did not note the run, and must not leave another run's name at its own frame."""
-    run = running(truth)
-    append(truth, said(run.session_id, "kept"))
-    accepted(truth, run, "completed")
-    truth.rows("INSERT INTO kept_results SELECT session_id, id, frame FROM events WHERE event_type = 'result'")
-    truth.rows("DELETE FROM events WHERE event_type = 'result'")
-    assert truth.do(session_result, ADMIN, run.session_id) == ("kept", None)
-    assert truth.do(run_result, ADMIN, run.run_id) == ResultNotFound(run.run_id)
+    run = running(db)
+    append(db, said(run.session_id, "kept"))
+    accepted(db, run, "completed")
+    db.rows("INSERT INTO kept_results SELECT session_id, id, frame FROM events WHERE event_type = 'result'")
+    db.rows("DELETE FROM events WHERE event_type = 'result'")
+    assert db.do(session_result, ADMIN, run.session_id) == ("kept", None)
+    assert db.do(run_result, ADMIN, run.run_id) == ResultNotFound(run.run_id)

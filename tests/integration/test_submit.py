@@ -10,49 +10,49 @@ from models.core.callers import Caller, Role
 from models.core.errors import CoordinatorError, NotFound, ParentIsDescendant, SessionExists, TooDeep
 from models.core.statuses import ExecutionMode
 from models.runs.submit import NewRun, Submitted
-from tests.support.truth import PARAMETERS, Truth, resuming, starting
+from tests.support.db_verbs import PARAMETERS, DbVerbs, resuming, starting
 
 ANNA = Caller(Role.USER, "anna")
 BERT = Caller(Role.USER, "bert")
 
 
-def affine(truth: Truth, session_id: str) -> None:
+def affine(db: DbVerbs, session_id: str) -> None:
     """The session is at home somewhere, as after a bind."""
-    truth.rows(
+    db.rows(
         "UPDATE sessions SET hostname = 'home', executor_profile = 'special' WHERE session_id = :s",
         s=session_id,
     )
 
 
-def ends(truth: Truth, run_id: str) -> None:
+def ends(db: DbVerbs, run_id: str) -> None:
     """The run is over and its session finished, whoever reported it."""
-    truth.rows(
+    db.rows(
         "UPDATE runs SET status = 'completed', ready = false, completed_at = now() WHERE run_id = :r",
         r=run_id,
     )
-    truth.rows(
+    db.rows(
         """UPDATE sessions SET status = 'finished', last_outcome = 'finished'
            WHERE session_id = (SELECT session_id FROM runs WHERE run_id = :r)""",
         r=run_id,
     )
 
 
-def test_a_start_creates_a_session_and_a_run_that_is_ready(truth: Truth) -> None:
+def test_a_start_creates_a_session_and_a_run_that_is_ready(db: DbVerbs) -> None:
     """The answer names both; the run may be claimed at once."""
     item = starting()
-    (answer,) = truth.submit(item)
+    (answer,) = db.submit(item)
 
     assert answer == Submitted(item.run_id, item.new_session_id, "pending", replayed=False)
-    run, session = truth.run(item.run_id), truth.session(item.new_session_id)
+    run, session = db.run(item.run_id), db.session(item.new_session_id)
     assert (run.status, run.ready, run.type, run.session_seq) == ("pending", True, "start_session", 1)
     assert run.match_deadline_at - run.created_at == timedelta(seconds=300)
     assert (session.status, session.next_run, session.depth) == ("pending", 2, 0)
 
 
-def test_a_start_writes_the_session_and_the_run_into_history(truth: Truth) -> None:
+def test_a_start_writes_the_session_and_the_run_into_history(db: DbVerbs) -> None:
     """In the transaction of the change, the session first."""
-    run = truth.start(caller=ANNA)
-    rows = truth.rows("SELECT kind, run_id, owner, frame::text AS frame FROM events ORDER BY id")
+    run = db.start(caller=ANNA)
+    rows = db.rows("SELECT kind, run_id, owner, frame::text AS frame FROM events ORDER BY id")
 
     assert [(row.kind, row.run_id, row.owner) for row in rows] == [
         ("session_created", None, "anna"),
@@ -70,10 +70,10 @@ def test_a_start_writes_the_session_and_the_run_into_history(truth: Truth) -> No
     }
 
 
-def test_a_start_keeps_what_it_was_given(truth: Truth) -> None:
+def test_a_start_keeps_what_it_was_given(db: DbVerbs) -> None:
     """Every field of the submission is a field of the run."""
     moment = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
-    run_id = truth.start(
+    run_id = db.start(
         session_id="mine",
         caller=ANNA,
         parameters='{"prompt": "a\\u0000b\\ud800"}',
@@ -88,9 +88,7 @@ def test_a_start_keeps_what_it_was_given(truth: Truth) -> None:
         no_match_timeout_seconds=12,
         labels={"k": "v"},
     ).run_id
-    run = truth.rows("SELECT *, parameters::text AS given, scope::text AS shown FROM runs WHERE run_id = :r", r=run_id)[
-        0
-    ]
+    run = db.rows("SELECT *, parameters::text AS given, scope::text AS shown FROM runs WHERE run_id = :r", r=run_id)[0]
 
     assert run.given == '{"prompt": "a\\u0000b\\ud800"}'
     assert (run.session_id, run.owner, run.agent_name, run.project_dir) == ("mine", "anna", "agent", "/somewhere")
@@ -99,40 +97,40 @@ def test_a_start_keeps_what_it_was_given(truth: Truth) -> None:
     assert (run.no_match_timeout_seconds, run.labels, run.attempt) == (12, {"k": "v"}, 0)
 
 
-def test_a_start_of_a_session_that_is_there_is_refused_and_changes_nothing(truth: Truth) -> None:
+def test_a_start_of_a_session_that_is_there_is_refused_and_changes_nothing(db: DbVerbs) -> None:
     """409 `Session 'X' already exists`."""
-    truth.start(session_id="mine", agent_name="first")
-    before = (truth.count("runs"), truth.count("events"), truth.session("mine"))
+    db.start(session_id="mine", agent_name="first")
+    before = (db.count("runs"), db.count("events"), db.session("mine"))
 
-    assert truth.submit(starting("mine", agent_name="second")) == [SessionExists("mine")]
-    assert (truth.count("runs"), truth.count("events"), truth.session("mine")) == before
+    assert db.submit(starting("mine", agent_name="second")) == [SessionExists("mine")]
+    assert (db.count("runs"), db.count("events"), db.session("mine")) == before
 
 
-def test_a_resume_of_an_unknown_session_is_refused_and_leaves_nothing(truth: Truth) -> None:
+def test_a_resume_of_an_unknown_session_is_refused_and_leaves_nothing(db: DbVerbs) -> None:
     """404 `Session 'X' not found`."""
-    assert truth.submit(resuming("nobody")) == [NotFound("session", "nobody")]
-    assert (truth.count("runs"), truth.count("sessions"), truth.count("events")) == (0, 0, 0)
+    assert db.submit(resuming("nobody")) == [NotFound("session", "nobody")]
+    assert (db.count("runs"), db.count("sessions"), db.count("events")) == (0, 0, 0)
 
 
-def test_a_session_of_another_owner_is_not_found(truth: Truth) -> None:
+def test_a_session_of_another_owner_is_not_found(db: DbVerbs) -> None:
     """Neither to resume it nor to be its child; an admin may both."""
-    truth.start(session_id="hers", caller=ANNA)
+    db.start(session_id="hers", caller=ANNA)
 
-    assert truth.submit(resuming("hers", caller=BERT)) == [NotFound("session", "hers")]
-    assert truth.submit(starting(caller=BERT, parent_session_id="hers")) == [NotFound("parent session", "hers")]
-    assert truth.session(truth.start(parent_session_id="hers").session_id).owner == "anna"
-    assert truth.run(truth.resume("hers").run_id).owner == "anna"
+    assert db.submit(resuming("hers", caller=BERT)) == [NotFound("session", "hers")]
+    assert db.submit(starting(caller=BERT, parent_session_id="hers")) == [NotFound("parent session", "hers")]
+    assert db.session(db.start(parent_session_id="hers").session_id).owner == "anna"
+    assert db.run(db.resume("hers").run_id).owner == "anna"
 
 
-def test_agent_and_project_of_a_resume_default_to_the_sessions(truth: Truth) -> None:
+def test_agent_and_project_of_a_resume_default_to_the_sessions(db: DbVerbs) -> None:
     """What the resume says itself counts for its run alone."""
-    truth.start(session_id="mine", agent_name="agent", project_dir="/project")
-    plain = truth.run(truth.resume("mine").run_id)
-    other = truth.run(truth.resume("mine", agent_name="other", project_dir="/else").run_id)
+    db.start(session_id="mine", agent_name="agent", project_dir="/project")
+    plain = db.run(db.resume("mine").run_id)
+    other = db.run(db.resume("mine", agent_name="other", project_dir="/else").run_id)
 
     assert (plain.agent_name, plain.project_dir) == ("agent", "/project")
     assert (other.agent_name, other.project_dir) == ("other", "/else")
-    assert (truth.session("mine").agent_name, truth.session("mine").project_dir) == ("agent", "/project")
+    assert (db.session("mine").agent_name, db.session("mine").project_dir) == ("agent", "/project")
 
 
 @pytest.mark.parametrize(
@@ -146,43 +144,43 @@ def test_agent_and_project_of_a_resume_default_to_the_sessions(truth: Truth) -> 
     ],
 )
 def test_a_child_inherits_its_parents_scope_and_its_own_keys_win(
-    truth: Truth,
+    db: DbVerbs,
     parents: str | None,
     own: str | None,
     expected: object,
 ) -> None:
     """One level of keys: a value is replaced, not merged."""
-    parent = truth.start(scope=parents).session_id
-    child = truth.start(parent_session_id=parent, scope=own)
+    parent = db.start(scope=parents).session_id
+    child = db.start(parent_session_id=parent, scope=own)
 
-    assert truth.run(child.run_id).scope == expected
-    assert truth.session(child.session_id).scope == expected
+    assert db.run(child.run_id).scope == expected
+    assert db.session(child.session_id).scope == expected
 
 
-def test_a_child_inherits_the_latest_scope_of_its_parent(truth: Truth) -> None:
+def test_a_child_inherits_the_latest_scope_of_its_parent(db: DbVerbs) -> None:
     """A resume may have changed it since the start."""
-    truth.start(session_id="parent", scope='{"a": 1, "b": 1}')
-    truth.resume("parent", scope='{"b": 2}')
+    db.start(session_id="parent", scope='{"a": 1, "b": 1}')
+    db.resume("parent", scope='{"b": 2}')
 
-    assert truth.run(truth.start(parent_session_id="parent").run_id).scope == {"a": 1, "b": 2}
+    assert db.run(db.start(parent_session_id="parent").run_id).scope == {"a": 1, "b": 2}
 
 
-def test_a_resume_goes_on_with_the_scope_of_its_session(truth: Truth) -> None:
+def test_a_resume_goes_on_with_the_scope_of_its_session(db: DbVerbs) -> None:
     """Also when it comes from a parent that has none."""
-    truth.start(session_id="caller")
-    truth.start(session_id="mine", scope='{"a": 1}')
+    db.start(session_id="caller")
+    db.start(session_id="mine", scope='{"a": 1}')
 
-    assert truth.run(truth.resume("mine").run_id).scope == {"a": 1}
-    assert truth.run(truth.resume("mine", parent_session_id="caller").run_id).scope == {"a": 1}
+    assert db.run(db.resume("mine").run_id).scope == {"a": 1}
+    assert db.run(db.resume("mine", parent_session_id="caller").run_id).scope == {"a": 1}
 
 
-def test_demands_are_merged_affinity_first_then_autonomous_then_the_requests(truth: Truth) -> None:
+def test_demands_are_merged_affinity_first_then_autonomous_then_the_requests(db: DbVerbs) -> None:
     """First wins per property, tags are united."""
-    truth.start(session_id="mine")
-    affine(truth, "mine")
+    db.start(session_id="mine")
+    affine(db, "mine")
     wanted = Demands("elsewhere", "/project", "other", "procedural", ("b", "a"))
-    started = truth.run(truth.start(additional_demands=wanted).run_id)
-    resumed = truth.run(truth.resume("mine", additional_demands=wanted).run_id)
+    started = db.run(db.start(additional_demands=wanted).run_id)
+    resumed = db.run(db.resume("mine", additional_demands=wanted).run_id)
 
     assert started.demands == {
         "hostname": "elsewhere",
@@ -192,103 +190,103 @@ def test_demands_are_merged_affinity_first_then_autonomous_then_the_requests(tru
         "tags": ["a", "b"],
     }
     assert resumed.demands == {**started.demands, "executor_profile": "special"}
-    assert truth.run(truth.start().run_id).demands == {"executor_type": "autonomous", "tags": []}
+    assert db.run(db.start().run_id).demands == {"executor_type": "autonomous", "tags": []}
 
 
-def test_hostname_of_a_resume_wins_over_affinity_and_nothing_else_does(truth: Truth) -> None:
+def test_hostname_of_a_resume_wins_over_affinity_and_nothing_else_does(db: DbVerbs) -> None:
     """A container that was recreated has another hostname."""
-    truth.start(session_id="mine")
-    affine(truth, "mine")
+    db.start(session_id="mine")
+    affine(db, "mine")
     plain = {"executor_profile": "special", "executor_type": "autonomous", "tags": []}
 
-    named = truth.resume("mine", additional_demands=Demands(hostname="new", executor_profile="other"))
-    assert truth.run(named.run_id).demands == {"hostname": "new", **plain}
-    assert truth.run(truth.resume("mine").run_id).demands == {"hostname": "home", **plain}
+    named = db.resume("mine", additional_demands=Demands(hostname="new", executor_profile="other"))
+    assert db.run(named.run_id).demands == {"hostname": "new", **plain}
+    assert db.run(db.resume("mine").run_id).demands == {"hostname": "home", **plain}
 
 
-def test_resume_without_affinity_goes_to_any_runner(truth: Truth) -> None:
+def test_resume_without_affinity_goes_to_any_runner(db: DbVerbs) -> None:
     """The session's host and profile are dropped; what the request names holds."""
-    truth.start(session_id="mine")
-    affine(truth, "mine")
-    anywhere = truth.resume("mine", affinity=False, additional_demands=Demands(tags=("gpu",)))
+    db.start(session_id="mine")
+    affine(db, "mine")
+    anywhere = db.resume("mine", affinity=False, additional_demands=Demands(tags=("gpu",)))
 
-    assert truth.run(anywhere.run_id).demands == {"executor_type": "autonomous", "tags": ["gpu"]}
-    assert truth.run(truth.start(affinity=False).run_id).demands == {"executor_type": "autonomous", "tags": []}
+    assert db.run(anywhere.run_id).demands == {"executor_type": "autonomous", "tags": ["gpu"]}
+    assert db.run(db.start(affinity=False).run_id).demands == {"executor_type": "autonomous", "tags": []}
 
 
-def test_equal_demands_are_one_profile_however_they_are_written(truth: Truth) -> None:
+def test_equal_demands_are_one_profile_however_they_are_written(db: DbVerbs) -> None:
     """A claim asks per profile: two for the same would only cost."""
     ways = [("b", "a"), ("a", "b", "a"), ("a", "b")]
-    runs = truth.accept(*[starting(additional_demands=Demands(tags=tags)) for tags in ways])
+    runs = db.accept(*[starting(additional_demands=Demands(tags=tags)) for tags in ways])
 
-    assert len({truth.run(run.run_id).profile_id for run in runs}) == 1
-    assert truth.count("demand_profiles") == 1
+    assert len({db.run(run.run_id).profile_id for run in runs}) == 1
+    assert db.count("demand_profiles") == 1
 
 
-def test_a_new_profile_is_found_by_a_process_that_has_matched_before(truth: Truth) -> None:
+def test_a_new_profile_is_found_by_a_process_that_has_matched_before(db: DbVerbs) -> None:
     """What is remembered of a registration grows with the profiles."""
-    runner = truth.runner(tags=["gpu", "big"])
-    first = truth.start().run_id
-    assert [run.run_id for run in truth.claim(runner)] == [first]
+    runner = db.runner(tags=["gpu", "big"])
+    first = db.start().run_id
+    assert [run.run_id for run in db.claim(runner)] == [first]
 
-    second = truth.start(additional_demands=Demands(tags=("gpu",))).run_id
-    assert [run.run_id for run in truth.claim(runner)] == [second]
+    second = db.start(additional_demands=Demands(tags=("gpu",))).run_id
+    assert [run.run_id for run in db.claim(runner)] == [second]
 
 
-def test_an_unknown_parent_is_refused(truth: Truth) -> None:
+def test_an_unknown_parent_is_refused(db: DbVerbs) -> None:
     """404 `Parent session 'X' not found`; nothing of the child is left."""
-    truth.start(session_id="mine")
+    db.start(session_id="mine")
 
-    assert truth.submit(starting("child", parent_session_id="no")) == [NotFound("parent session", "no")]
-    assert truth.submit(resuming("mine", parent_session_id="no")) == [NotFound("parent session", "no")]
-    assert truth.count("sessions", "session_id = 'child'") == 0
-    assert truth.count("runs") == 1
+    assert db.submit(starting("child", parent_session_id="no")) == [NotFound("parent session", "no")]
+    assert db.submit(resuming("mine", parent_session_id="no")) == [NotFound("parent session", "no")]
+    assert db.count("sessions", "session_id = 'child'") == 0
+    assert db.count("runs") == 1
 
 
-def test_a_parent_that_descends_from_the_session_is_refused(truth: Truth) -> None:
+def test_a_parent_that_descends_from_the_session_is_refused(db: DbVerbs) -> None:
     """400 `Parent session 'X' is a descendant`: itself, a child, a grandchild."""
-    truth.start(session_id="a")
-    truth.start(session_id="b", parent_session_id="a")
-    truth.start(session_id="c", parent_session_id="b")
+    db.start(session_id="a")
+    db.start(session_id="b", parent_session_id="a")
+    db.start(session_id="c", parent_session_id="b")
 
     for parent in "abc":
-        assert truth.submit(resuming("a", parent_session_id=parent)) == [ParentIsDescendant(parent)]
-    assert isinstance(truth.submit(resuming("c", parent_session_id="a"))[0], Submitted)
+        assert db.submit(resuming("a", parent_session_id=parent)) == [ParentIsDescendant(parent)]
+    assert isinstance(db.submit(resuming("c", parent_session_id="a"))[0], Submitted)
 
 
-def test_a_start_that_names_itself_as_parent_is_refused(truth: Truth) -> None:
+def test_a_start_that_names_itself_as_parent_is_refused(db: DbVerbs) -> None:
     """The session is not there yet, so its parent is not."""
-    assert truth.submit(starting("new", parent_session_id="new")) == [NotFound("parent session", "new")]
-    assert truth.count("sessions") == 0
+    assert db.submit(starting("new", parent_session_id="new")) == [NotFound("parent session", "new")]
+    assert db.count("sessions") == 0
 
 
-def test_children_are_one_deeper_than_their_parents_up_to_a_limit(truth: Truth) -> None:
+def test_children_are_one_deeper_than_their_parents_up_to_a_limit(db: DbVerbs) -> None:
     """`max_session_depth`."""
-    parent = truth.start(session_id="d0").session_id
+    parent = db.start(session_id="d0").session_id
     for depth in (1, 2, 3):
-        parent = truth.start(session_id=f"d{depth}", parent_session_id=parent).session_id
-        assert truth.session(parent).depth == depth
+        parent = db.start(session_id=f"d{depth}", parent_session_id=parent).session_id
+        assert db.session(parent).depth == depth
 
-    assert truth.submit(starting("d4", parent_session_id="d3"), max_depth=3) == [TooDeep(4, 3)]
-    assert truth.count("sessions", "session_id = 'd4'") == 0
-    assert isinstance(truth.submit(resuming("d3", parent_session_id="d2"), max_depth=3)[0], Submitted)
+    assert db.submit(starting("d4", parent_session_id="d3"), max_depth=3) == [TooDeep(4, 3)]
+    assert db.count("sessions", "session_id = 'd4'") == 0
+    assert isinstance(db.submit(resuming("d3", parent_session_id="d2"), max_depth=3)[0], Submitted)
 
 
-def test_a_session_takes_its_parent_from_a_start_at_once_but_not_from_a_resume(truth: Truth) -> None:
+def test_a_session_takes_its_parent_from_a_start_at_once_but_not_from_a_resume(db: DbVerbs) -> None:
     """A `started` resume sets it, and a resume that never starts does not."""
-    truth.start(session_id="parent")
-    child = truth.start(parent_session_id="parent")
-    truth.start(session_id="other")
-    resumed = truth.resume(child.session_id, parent_session_id="other")
+    db.start(session_id="parent")
+    child = db.start(parent_session_id="parent")
+    db.start(session_id="other")
+    resumed = db.resume(child.session_id, parent_session_id="other")
 
-    assert truth.session(child.session_id).parent_session_id == "parent"
-    assert truth.run(resumed.run_id).parent_session_id == "other"
+    assert db.session(child.session_id).parent_session_id == "parent"
+    assert db.run(resumed.run_id).parent_session_id == "other"
 
 
-def test_a_delayed_run_is_not_ready_and_has_no_deadline_for_a_match(truth: Truth) -> None:
+def test_a_delayed_run_is_not_ready_and_has_no_deadline_for_a_match(db: DbVerbs) -> None:
     """`timeout_at` is null while it is delayed; seconds count from the database's now."""
     moment = datetime.now(UTC) + timedelta(hours=1)
-    dated, delayed = truth.run(truth.start(not_before=moment).run_id), truth.run(truth.start(delay_seconds=60.0).run_id)
+    dated, delayed = db.run(db.start(not_before=moment).run_id), db.run(db.start(delay_seconds=60.0).run_id)
 
     assert (dated.ready, dated.match_deadline_at) == (delayed.ready, delayed.match_deadline_at) == (False, None)
     assert dated.not_before == moment
@@ -296,70 +294,70 @@ def test_a_delayed_run_is_not_ready_and_has_no_deadline_for_a_match(truth: Truth
 
 
 @pytest.mark.parametrize("values", [{"delay_seconds": 0.0}, {"not_before": datetime(2020, 1, 1, tzinfo=UTC)}])
-def test_a_delay_that_is_over_is_none(truth: Truth, values: dict[str, object]) -> None:
+def test_a_delay_that_is_over_is_none(db: DbVerbs, values: dict[str, object]) -> None:
     """Nothing has to wait for the tick."""
-    assert truth.run(truth.start(**values).run_id).ready
+    assert db.run(db.start(**values).run_id).ready
 
 
-def test_a_resume_sets_a_session_without_an_active_run_to_pending(truth: Truth) -> None:
+def test_a_resume_sets_a_session_without_an_active_run_to_pending(db: DbVerbs) -> None:
     """A client that polls must not read the old result; the feed is told."""
-    first = truth.start(session_id="mine")
-    ends(truth, first.run_id)
-    resumed = truth.run(truth.resume("mine").run_id)
+    first = db.start(session_id="mine")
+    ends(db, first.run_id)
+    resumed = db.run(db.resume("mine").run_id)
 
-    assert truth.session("mine").status == "pending"
+    assert db.session("mine").status == "pending"
     assert (resumed.ready, resumed.session_seq, resumed.type) == (True, 2, "resume_session")
-    assert truth.told_kinds("mine") == ["session_created", "run_updated", "session_updated", "run_updated"]
+    assert db.told_kinds("mine") == ["session_created", "run_updated", "session_updated", "run_updated"]
 
 
 @pytest.mark.parametrize("status", ["idle", "finished", "failed", "stopped"])
-def test_a_resume_is_accepted_in_every_status(truth: Truth, status: str) -> None:
+def test_a_resume_is_accepted_in_every_status(db: DbVerbs, status: str) -> None:
     """Also of a session that failed or was stopped."""
-    first = truth.start(session_id="mine")
-    ends(truth, first.run_id)
-    truth.rows("UPDATE sessions SET status = :status WHERE session_id = 'mine'", status=status)
+    first = db.start(session_id="mine")
+    ends(db, first.run_id)
+    db.rows("UPDATE sessions SET status = :status WHERE session_id = 'mine'", status=status)
 
-    assert truth.run(truth.resume("mine").run_id).ready
-    assert truth.session("mine").status == "pending"
+    assert db.run(db.resume("mine").run_id).ready
+    assert db.session("mine").status == "pending"
 
 
 @pytest.mark.parametrize("delay", [None, 60.0])
-def test_a_resume_behind_an_unfinished_run_is_not_ready(truth: Truth, delay: float | None) -> None:
+def test_a_resume_behind_an_unfinished_run_is_not_ready(db: DbVerbs, delay: float | None) -> None:
     """A session's runs execute one at a time, in submission order: a delayed one included."""
-    truth.start(session_id="mine", delay_seconds=delay)
-    second, third = truth.accept(resuming("mine"), resuming("mine"))
+    db.start(session_id="mine", delay_seconds=delay)
+    second, third = db.accept(resuming("mine"), resuming("mine"))
 
-    assert [truth.run(run.run_id).session_seq for run in (second, third)] == [2, 3]
-    assert not truth.run(second.run_id).ready
-    assert not truth.run(third.run_id).ready
+    assert [db.run(run.run_id).session_seq for run in (second, third)] == [2, 3]
+    assert not db.run(second.run_id).ready
+    assert not db.run(third.run_id).ready
 
 
-def test_a_resume_of_a_running_session_leaves_it_running(truth: Truth) -> None:
+def test_a_resume_of_a_running_session_leaves_it_running(db: DbVerbs) -> None:
     """Only a session without an active run becomes pending."""
-    first = truth.start(session_id="mine")
-    truth.claim(truth.runner())
-    truth.rows(
+    first = db.start(session_id="mine")
+    db.claim(db.runner())
+    db.rows(
         "UPDATE runs SET status = 'running', started_at = now() WHERE run_id = :r",
         r=first.run_id,
     )
-    truth.rows("UPDATE sessions SET status = 'running'")
-    assert not truth.run(truth.resume("mine").run_id).ready
-    assert truth.session("mine").status == "running"
+    db.rows("UPDATE sessions SET status = 'running'")
+    assert not db.run(db.resume("mine").run_id).ready
+    assert db.session("mine").status == "running"
 
 
-def test_a_resume_waits_while_a_stop_of_the_session_is_open(truth: Truth) -> None:
+def test_a_resume_waits_while_a_stop_of_the_session_is_open(db: DbVerbs) -> None:
     """Deployed runners know sessions only: the stop would end the new run."""
-    first = truth.start(session_id="mine")
-    ends(truth, first.run_id)
-    truth.rows(
+    first = db.start(session_id="mine")
+    ends(db, first.run_id)
+    db.rows(
         """INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at)
            VALUES ('lnch_x', 1, 'mine', now() + interval '1 minute')""",
     )
-    assert not truth.run(truth.resume("mine").run_id).ready
-    assert truth.session("mine").status == "stopping"
+    assert not db.run(db.resume("mine").run_id).ready
+    assert db.session("mine").status == "stopping"
 
 
-def test_one_bad_item_never_fails_the_others(truth: Truth) -> None:
+def test_one_bad_item_never_fails_the_others(db: DbVerbs) -> None:
     """Results come in order, one per item."""
     good = [starting(), starting("mine"), resuming("mine")]
     bad: list[tuple[NewRun, CoordinatorError]] = [
@@ -368,9 +366,9 @@ def test_one_bad_item_never_fails_the_others(truth: Truth) -> None:
         (starting("mine"), SessionExists("mine")),
     ]
     items = [good[0], bad[0][0], good[1], bad[1][0], good[2], bad[2][0]]
-    results = truth.submit(*items)
+    results = db.submit(*items)
 
     assert [result.run_id for result in results[::2] if isinstance(result, Submitted)] == [one.run_id for one in good]
     assert results[1::2] == [error for _, error in bad]
-    assert truth.count("runs") == 3
-    assert truth.run(good[0].run_id).parameters == json.loads(PARAMETERS)
+    assert db.count("runs") == 3
+    assert db.run(good[0].run_id).parameters == json.loads(PARAMETERS)

@@ -11,7 +11,7 @@ from models.core.callers import Caller, Role
 from models.core.errors import CoordinatorError, KeyReused, NotFound, SessionExists
 from models.core.statuses import RunType
 from models.runs.submit import NewRun, Submitted, submit_runs
-from tests.support.truth import Truth, accepted, resuming, starting
+from tests.support.db_verbs import DbVerbs, accepted, resuming, starting
 
 ANNA = Caller(Role.USER, "anna")
 BERT = Caller(Role.USER, "bert")
@@ -23,69 +23,69 @@ def keyed(key: str = "k", body: str = "body", **values: Any) -> NewRun:
     return starting(idempotency_key=key, body_hash=body, **values)
 
 
-def sizes(truth: Truth) -> list[int]:
-    return [truth.count(table) for table in TABLES]
+def sizes(db: DbVerbs) -> list[int]:
+    return [db.count(table) for table in TABLES]
 
 
-def test_the_same_key_answers_with_the_first_answer_and_creates_nothing(truth: Truth) -> None:
+def test_the_same_key_answers_with_the_first_answer_and_creates_nothing(db: DbVerbs) -> None:
     """200 instead of 201: `replayed`."""
-    first = accepted(truth.submit(keyed())[0])
-    before = sizes(truth)
+    first = accepted(db.submit(keyed())[0])
+    before = sizes(db)
 
-    assert truth.submit(keyed(), keyed()) == [replace(first, replayed=True)] * 2
-    assert sizes(truth) == before
+    assert db.submit(keyed(), keyed()) == [replace(first, replayed=True)] * 2
+    assert sizes(db) == before
     assert not first.replayed
 
 
-def test_a_replay_gives_the_first_answer_whatever_became_of_the_run(truth: Truth) -> None:
+def test_a_replay_gives_the_first_answer_whatever_became_of_the_run(db: DbVerbs) -> None:
     """Also after its session is gone: the key has no foreign key."""
-    first = accepted(truth.submit(keyed())[0])
-    truth.rows("DELETE FROM runs")
-    truth.rows("DELETE FROM sessions")
+    first = accepted(db.submit(keyed())[0])
+    db.rows("DELETE FROM runs")
+    db.rows("DELETE FROM sessions")
 
-    assert truth.submit(keyed()) == [replace(first, replayed=True)]
-    assert truth.count("runs") == 0
+    assert db.submit(keyed()) == [replace(first, replayed=True)]
+    assert db.count("runs") == 0
 
 
-def test_the_same_key_with_another_body_is_refused(truth: Truth) -> None:
+def test_the_same_key_with_another_body_is_refused(db: DbVerbs) -> None:
     """409; the first run is untouched."""
-    truth.submit(keyed())
-    before = sizes(truth)
+    db.submit(keyed())
+    before = sizes(db)
 
-    assert truth.submit(keyed(body="another")) == [KeyReused("k")]
-    assert sizes(truth) == before
+    assert db.submit(keyed(body="another")) == [KeyReused("k")]
+    assert sizes(db) == before
 
 
-def test_a_key_counts_per_owner(truth: Truth) -> None:
+def test_a_key_counts_per_owner(db: DbVerbs) -> None:
     """Two owners who chose the same key do not see each other's runs."""
     callers = [Caller(), ANNA, BERT]
-    runs = truth.accept(*[keyed(caller=caller) for caller in callers])
+    runs = db.accept(*[keyed(caller=caller) for caller in callers])
 
     assert len({run.run_id for run in runs}) == 3
     assert not any(run.replayed for run in runs)
-    again = truth.accept(*[keyed(caller=caller) for caller in callers])
+    again = db.accept(*[keyed(caller=caller) for caller in callers])
     assert again == [replace(run, replayed=True) for run in runs]
 
 
-def test_admins_without_owner_do_not_share_keys(truth: Truth) -> None:
+def test_admins_without_owner_do_not_share_keys(db: DbVerbs) -> None:
     """They are told apart by their credentials; what has no credential is one caller."""
     callers = [Caller(by="key:crd_000000000001"), Caller(by="key:crd_000000000002"), Caller()]
-    runs = truth.accept(*[keyed(caller=caller) for caller in callers])
+    runs = db.accept(*[keyed(caller=caller) for caller in callers])
 
     assert len({run.run_id for run in runs}) == 3
-    again = truth.accept(*[keyed(caller=caller) for caller in callers])
+    again = db.accept(*[keyed(caller=caller) for caller in callers])
     assert again == [replace(run, replayed=True) for run in runs]
 
 
-def test_repeat_across_versions_is_answered_once_more(truth: Truth) -> None:
+def test_repeat_across_versions_is_answered_once_more(db: DbVerbs) -> None:
     """The version before this one kept an admin's key where all admins without owner shared it."""
     admin = Caller(by="key:crd_000000000001")
-    before = accepted(truth.submit(keyed(caller=Caller()))[0])
+    before = accepted(db.submit(keyed(caller=Caller()))[0])
 
-    assert truth.submit(keyed(caller=admin)) == [replace(before, replayed=True)]
-    other = accepted(truth.submit(keyed(caller=admin, body="another"))[0])
+    assert db.submit(keyed(caller=admin)) == [replace(before, replayed=True)]
+    other = accepted(db.submit(keyed(caller=admin, body="another"))[0])
     assert not other.replayed
-    assert truth.submit(keyed(caller=admin, body="another")) == [replace(other, replayed=True)]
+    assert db.submit(keyed(caller=admin, body="another")) == [replace(other, replayed=True)]
 
 
 @pytest.mark.parametrize(
@@ -97,22 +97,22 @@ def test_repeat_across_versions_is_answered_once_more(truth: Truth) -> None:
     ],
     ids=["taken", "no parent", "no session"],
 )
-def test_a_failed_submission_keeps_nothing(truth: Truth, failing: NewRun, error: CoordinatorError) -> None:
+def test_a_failed_submission_keeps_nothing(db: DbVerbs, failing: NewRun, error: CoordinatorError) -> None:
     """Its key can be used again, with another body too."""
-    truth.start(session_id="taken")
-    before = sizes(truth)
+    db.start(session_id="taken")
+    before = sizes(db)
 
-    assert truth.submit(failing) == [error]
-    assert sizes(truth) == before
-    assert not accepted(truth.submit(keyed(body="another"))[0]).replayed
+    assert db.submit(failing) == [error]
+    assert sizes(db) == before
+    assert not accepted(db.submit(keyed(body="another"))[0]).replayed
 
 
-def test_a_failed_repeat_keeps_the_key_of_the_success_before(truth: Truth) -> None:
+def test_a_failed_repeat_keeps_the_key_of_the_success_before(db: DbVerbs) -> None:
     """The refusal of a second body forgets nothing."""
-    first = accepted(truth.submit(keyed())[0])
-    truth.submit(keyed(body="another"))
+    first = accepted(db.submit(keyed())[0])
+    db.submit(keyed(body="another"))
 
-    assert truth.submit(keyed()) == [replace(first, replayed=True)]
+    assert db.submit(keyed()) == [replace(first, replayed=True)]
 
 
 # What one key may meet twice in a batch: the item, and whether it succeeds when it is the first of its key.
@@ -126,11 +126,11 @@ CASES: dict[str, tuple[Callable[[], NewRun], bool]] = {
 
 @pytest.mark.parametrize(("first", "second"), list(product(CASES, repeat=2)))
 @pytest.mark.parametrize("batches", ["one batch", "two batches"])
-def test_the_same_key_twice_in_a_batch_is_as_in_two(truth: Truth, first: str, second: str, batches: str) -> None:
+def test_the_same_key_twice_in_a_batch_is_as_in_two(db: DbVerbs, first: str, second: str, batches: str) -> None:
     """Every pair of outcomes: applied in rounds, in item order."""
-    truth.start(session_id="taken")
+    db.start(session_id="taken")
     items = [CASES[first][0](), CASES[second][0]()]
-    results = truth.submit(*items) if batches == "one batch" else [truth.submit(item)[0] for item in items]
+    results = db.submit(*items) if batches == "one batch" else [db.submit(item)[0] for item in items]
     succeeds, next_succeeds = CASES[first][1], CASES[second][1]
 
     assert isinstance(results[0], Submitted) == succeeds
@@ -141,8 +141,8 @@ def test_the_same_key_twice_in_a_batch_is_as_in_two(truth: Truth, first: str, se
     else:
         assert results[1] == KeyReused("k")
     created = sum(1 for result in results if isinstance(result, Submitted) and not result.replayed)
-    assert truth.count("runs") == 1 + created
-    assert truth.count("idempotency_keys") == created
+    assert db.count("runs") == 1 + created
+    assert db.count("idempotency_keys") == created
 
 
 KINDS: dict[str, Callable[[str], NewRun]] = {"start": starting, "resume": resuming}
@@ -150,11 +150,11 @@ KINDS: dict[str, Callable[[str], NewRun]] = {"start": starting, "resume": resumi
 
 @pytest.mark.parametrize(("first", "second"), list(product(KINDS, repeat=2)))
 @pytest.mark.parametrize("before", ["there", "new"])
-def test_the_same_session_twice_in_a_batch_is_as_in_two(truth: Truth, first: str, second: str, before: str) -> None:
+def test_the_same_session_twice_in_a_batch_is_as_in_two(db: DbVerbs, first: str, second: str, before: str) -> None:
     """A start needs it not to be there, a resume needs it; whoever comes first in the batch decides."""
     exists = before == "there"
     if exists:
-        truth.start(session_id="s")
+        db.start(session_id="s")
     items = [KINDS[kind]("s") for kind in (first, second)]
     expected: list[Submitted | CoordinatorError] = []
     for item in items:
@@ -163,13 +163,13 @@ def test_the_same_session_twice_in_a_batch_is_as_in_two(truth: Truth, first: str
         expected.append(Submitted(item.run_id, "s") if fine else refusal)
         exists = exists or fine
 
-    assert truth.submit(*items) == expected
-    rows = truth.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
+    assert db.submit(*items) == expected
+    rows = db.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
     assert [row.session_seq for row in rows] == list(range(1, len(rows) + 1))
     assert [row.ready for row in rows] == [place == 0 for place in range(len(rows))]
 
 
-def test_a_child_may_stand_right_behind_its_parent_in_a_batch(truth: Truth) -> None:
+def test_a_child_may_stand_right_behind_its_parent_in_a_batch(db: DbVerbs) -> None:
     """And its child behind it; before it, the parent is unknown."""
     items = [
         starting("early", parent_session_id="a"),
@@ -177,11 +177,11 @@ def test_a_child_may_stand_right_behind_its_parent_in_a_batch(truth: Truth) -> N
         starting("b", parent_session_id="a"),
         starting("c", parent_session_id="b"),
     ]
-    results = truth.submit(*items)
+    results = db.submit(*items)
 
     assert results[0] == NotFound("parent session", "a")
     assert all(isinstance(result, Submitted) for result in results[1:])
-    assert [truth.session(one).depth for one in "abc"] == [0, 1, 2]
+    assert [db.session(one).depth for one in "abc"] == [0, 1, 2]
 
 
 def a_batch() -> list[NewRun]:
@@ -199,24 +199,24 @@ def a_batch() -> list[NewRun]:
     ]
 
 
-def test_a_batch_executed_twice_is_executed_once(truth: Truth) -> None:
+def test_a_batch_executed_twice_is_executed_once(db: DbVerbs) -> None:
     """After a COMMIT whose answer was lost the same items come again, with the same ids."""
     items = a_batch()
-    first = truth.submit(*items)
-    before = sizes(truth), truth.rows("SELECT * FROM sessions ORDER BY 1"), truth.rows("SELECT run_id, ready FROM runs")
+    first = db.submit(*items)
+    before = sizes(db), db.rows("SELECT * FROM sessions ORDER BY 1"), db.rows("SELECT run_id, ready FROM runs")
 
-    assert truth.submit(*items) == first
+    assert db.submit(*items) == first
     assert [type(result) for result in first].count(Submitted) == 7
-    after = sizes(truth), truth.rows("SELECT * FROM sessions ORDER BY 1"), truth.rows("SELECT run_id, ready FROM runs")
+    after = sizes(db), db.rows("SELECT * FROM sessions ORDER BY 1"), db.rows("SELECT run_id, ready FROM runs")
     assert after == before
 
 
-def test_a_batch_that_was_rolled_back_can_be_executed_anew(truth: Truth) -> None:
+def test_a_batch_that_was_rolled_back_can_be_executed_anew(db: DbVerbs) -> None:
     """A deadlock or serialisation failure undoes all of it, and the repeat has the same ids."""
     items = a_batch()
-    with truth.engine.connect() as connection:
+    with db.engine.connect() as connection:
         submit_runs(connection, items)
         connection.rollback()
-    assert sizes(truth) == [0, 0, 0, 0]
+    assert sizes(db) == [0, 0, 0, 0]
 
-    assert [type(result) for result in truth.submit(*items)].count(Submitted) == 7
+    assert [type(result) for result in db.submit(*items)].count(Submitted) == 7

@@ -6,115 +6,115 @@ from models.core.ids import new_id
 from models.sessions.bind import ReportSessionStatus, report_session_statuses
 from models.state.runs import Run
 from tests.support.clocks import counts, fall_silent, pass_time
+from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import accepted, idle, stop
-from tests.support.truth import Runner, Truth
 
 LOST = 999
 
 
-def moved(truth: Truth, *, started: bool = True) -> tuple[Runner, Runner, Run]:
+def moved(db: DbVerbs, *, started: bool = True) -> tuple[Runner, Runner, Run]:
     """A session with an idle process at one runner, and the run that resumes it at another one."""
-    old, new = truth.runner(hostname="old"), truth.runner(hostname="new")
-    first = idle(truth, old, additional_demands=Demands(hostname="old"))
-    truth.rows("UPDATE sessions SET hostname = 'old', executor_profile = 'profile'")
-    resumed = truth.resume(first.session_id, additional_demands=Demands(hostname="new"))
-    (run,) = truth.claim(new)
+    old, new = db.runner(hostname="old"), db.runner(hostname="new")
+    first = idle(db, old, additional_demands=Demands(hostname="old"))
+    db.rows("UPDATE sessions SET hostname = 'old', executor_profile = 'profile'")
+    resumed = db.resume(first.session_id, additional_demands=Demands(hostname="new"))
+    (run,) = db.claim(new)
     assert run.run_id == resumed.run_id
     if started:
-        accepted(truth, run, "started")
+        accepted(db, run, "started")
     return old, new, run
 
 
-def stops_told(truth: Truth, runner: Runner) -> list[str]:
-    (answer,) = truth.answer(Ask(new_id("poll_"), runner.runner_id, 1, "web-1"))
+def stops_told(db: DbVerbs, runner: Runner) -> list[str]:
+    (answer,) = db.answer(Ask(new_id("poll_"), runner.runner_id, 1, "web-1"))
     return answer.stop_sessions
 
 
-def test_former_runner_is_told_to_end_its_idle_process(truth: Truth) -> None:
+def test_former_runner_is_told_to_end_its_idle_process(db: DbVerbs) -> None:
     """At the start elsewhere, once it reports the end the stop is gone; the session knows nothing of it."""
-    old, new, run = moved(truth)
-    assert truth.session(run.session_id).status == "running"
-    assert stops_told(truth, new) == []
-    assert stops_told(truth, old) == [run.session_id]
+    old, new, run = moved(db)
+    assert db.session(run.session_id).status == "running"
+    assert stops_told(db, new) == []
+    assert stops_told(db, old) == [run.session_id]
     said = ReportSessionStatus(old.runner_id, run.session_id, "stopped")
-    assert truth.do(report_session_statuses, [said]) == [False]
-    assert truth.count("stop_commands") == 0
-    session = truth.session(run.session_id)
+    assert db.do(report_session_statuses, [said]) == [False]
+    assert db.count("stop_commands") == 0
+    session = db.session(run.session_id)
     assert (session.status, session.runner_id) == ("running", new.runner_id)
 
 
-def test_former_process_is_left_alone_until_the_start_elsewhere(truth: Truth) -> None:
+def test_former_process_is_left_alone_until_the_start_elsewhere(db: DbVerbs) -> None:
     """A claim may come to nothing."""
-    old, _, run = moved(truth, started=False)
-    assert truth.count("stop_commands") == 0
-    assert truth.session(run.session_id).runner_id == old.runner_id
+    old, _, run = moved(db, started=False)
+    assert db.count("stop_commands") == 0
+    assert db.session(run.session_id).runner_id == old.runner_id
 
 
-def test_end_without_a_start_elsewhere_ends_the_former_process_too(truth: Truth) -> None:
+def test_end_without_a_start_elsewhere_ends_the_former_process_too(db: DbVerbs) -> None:
     """Deployed runners may report an end at once."""
-    old, _, run = moved(truth, started=False)
-    accepted(truth, run, "failed", error="no")
-    assert stops_told(truth, old) == [run.session_id]
+    old, _, run = moved(db, started=False)
+    accepted(db, run, "failed", error="no")
+    assert stops_told(db, old) == [run.session_id]
 
 
-def test_next_turn_does_not_wait_for_the_former_process(truth: Truth) -> None:
+def test_next_turn_does_not_wait_for_the_former_process(db: DbVerbs) -> None:
     """It may be on a machine that is gone, and not lost yet."""
-    _, new, run = moved(truth)
-    accepted(truth, run, "completed", session_status="idle")
-    assert truth.session(run.session_id).status == "idle"
-    again = truth.resume(run.session_id, additional_demands=Demands(hostname="new"))
-    assert truth.session(run.session_id).status == "pending"
-    assert [one.run_id for one in truth.claim(new)] == [again.run_id]
-    assert truth.count("stop_commands") == 1
+    _, new, run = moved(db)
+    accepted(db, run, "completed", session_status="idle")
+    assert db.session(run.session_id).status == "idle"
+    again = db.resume(run.session_id, additional_demands=Demands(hostname="new"))
+    assert db.session(run.session_id).status == "pending"
+    assert [one.run_id for one in db.claim(new)] == [again.run_id]
+    assert db.count("stop_commands") == 1
 
 
-def test_superseded_stop_ends_with_its_time_or_its_runner(truth: Truth) -> None:
+def test_superseded_stop_ends_with_its_time_or_its_runner(db: DbVerbs) -> None:
     """The live process elsewhere goes on."""
-    _, new, run = moved(truth)
-    accepted(truth, run, "completed", session_status="idle")
-    pass_time(truth, "stop_commands", "deadline_at", 3600)
-    assert counts(truth) == {"superseded stops dropped": 1}
-    session = truth.session(run.session_id)
+    _, new, run = moved(db)
+    accepted(db, run, "completed", session_status="idle")
+    pass_time(db, "stop_commands", "deadline_at", 3600)
+    assert counts(db) == {"superseded stops dropped": 1}
+    session = db.session(run.session_id)
     assert (session.status, session.runner_id) == ("idle", new.runner_id)
 
 
-def test_loss_of_the_former_runner_ends_nothing_of_the_session(truth: Truth) -> None:
+def test_loss_of_the_former_runner_ends_nothing_of_the_session(db: DbVerbs) -> None:
     """Its process is none of the session's any more."""
-    old, _, run = moved(truth)
-    fall_silent(truth, old, LOST)
-    assert counts(truth) == {"runners lost": 1, "superseded stops dropped": 1}
-    assert truth.session(run.session_id).status == "running"
+    old, _, run = moved(db)
+    fall_silent(db, old, LOST)
+    assert counts(db) == {"runners lost": 1, "superseded stops dropped": 1}
+    assert db.session(run.session_id).status == "running"
 
 
-def test_lost_former_runner_is_told_nothing(truth: Truth) -> None:
+def test_lost_former_runner_is_told_nothing(db: DbVerbs) -> None:
     """It has no process by now."""
-    old, _, run = moved(truth, started=False)
-    fall_silent(truth, old, LOST)
-    assert counts(truth)["runners lost"] == 1
-    accepted(truth, run, "started")
-    assert truth.count("stop_commands") == 0
+    old, _, run = moved(db, started=False)
+    fall_silent(db, old, LOST)
+    assert counts(db)["runners lost"] == 1
+    accepted(db, run, "started")
+    assert db.count("stop_commands") == 0
 
 
-def test_stop_of_the_session_replaces_that_of_its_former_process(truth: Truth) -> None:
+def test_stop_of_the_session_replaces_that_of_its_former_process(db: DbVerbs) -> None:
     """Whoever stops it means where it lives."""
-    old, new, run = moved(truth)
-    assert stop(truth, run.session_id).status == "stopping"
-    assert stops_told(truth, old) == []
-    assert stops_told(truth, new) == [run.session_id]
-    accepted(truth, run, "stopped")
-    assert (truth.session(run.session_id).status, truth.count("stop_commands")) == ("stopped", 0)
+    old, new, run = moved(db)
+    assert stop(db, run.session_id).status == "stopping"
+    assert stops_told(db, old) == []
+    assert stops_told(db, new) == [run.session_id]
+    accepted(db, run, "stopped")
+    assert (db.session(run.session_id).status, db.count("stop_commands")) == ("stopped", 0)
 
 
-def test_session_that_comes_back_is_not_stopped_by_what_its_first_runner_was_told(truth: Truth) -> None:
+def test_session_that_comes_back_is_not_stopped_by_what_its_first_runner_was_told(db: DbVerbs) -> None:
     """The stop of the process that it has again is closed, that of the other one opened."""
-    old, new, run = moved(truth)
-    accepted(truth, run, "completed", session_status="idle")
-    truth.resume(run.session_id, additional_demands=Demands(hostname="old"))
-    truth.rows("UPDATE stop_commands SET sent_at = now()")
-    (back,) = truth.claim(old)
-    accepted(truth, back, "started")
-    rows = truth.rows("SELECT runner_id, superseded FROM stop_commands")
+    old, new, run = moved(db)
+    accepted(db, run, "completed", session_status="idle")
+    db.resume(run.session_id, additional_demands=Demands(hostname="old"))
+    db.rows("UPDATE stop_commands SET sent_at = now()")
+    (back,) = db.claim(old)
+    accepted(db, back, "started")
+    rows = db.rows("SELECT runner_id, superseded FROM stop_commands")
     assert [tuple(row) for row in rows] == [(new.runner_id, True)]
-    truth.rows("UPDATE stop_commands SET sent_at = NULL")
-    assert stops_told(truth, old) == []
-    assert stops_told(truth, new) == [run.session_id]
+    db.rows("UPDATE stop_commands SET sent_at = NULL")
+    assert stops_told(db, old) == []
+    assert stops_told(db, new) == [run.session_id]

@@ -10,10 +10,10 @@ from models.expiry.cleanup import upkeep
 from models.expiry.expire import expire
 from runtime.settings import Settings
 from tests.support.callers import asking, calling, make_key
+from tests.support.db_verbs import DbVerbs
+from tests.support.db_verbs import asking as asking_as
 from tests.support.takeover import Rivals, rivals
 from tests.support.tenants import MARK, good
-from tests.support.truth import Truth
-from tests.support.truth import asking as asking_as
 from tests.support.web import WebInThread, served
 
 
@@ -24,27 +24,27 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.fixture
-def both(web: WebInThread, truth: Truth) -> Iterator[Rivals]:
-    with rivals(web.client.url, truth) as both:
+def both(web: WebInThread, db: DbVerbs) -> Iterator[Rivals]:
+    with rivals(web.client.url, db) as both:
         yield both
 
 
-def leave(both: Rivals, truth: Truth) -> None:
+def leave(both: Rivals, db: DbVerbs) -> None:
     good(both.machine.http.delete(f"/runners/{both.runner}", params={"self": "true"}))
 
 
-def fall_silent(both: Rivals, truth: Truth) -> None:
-    truth.rows("UPDATE runners SET last_seen = now() - interval '10 minutes', lost_at = now()")
+def fall_silent(both: Rivals, db: DbVerbs) -> None:
+    db.rows("UPDATE runners SET last_seen = now() - interval '10 minutes', lost_at = now()")
 
 
-def be_forgotten(both: Rivals, truth: Truth) -> None:
-    leave(both, truth)
-    truth.rows("UPDATE runners SET left_at = now() - interval '2 hours'")
-    truth.do(upkeep)
-    assert truth.count("runners") == 0
+def be_forgotten(both: Rivals, db: DbVerbs) -> None:
+    leave(both, db)
+    db.rows("UPDATE runners SET left_at = now() - interval '2 hours'")
+    db.do(upkeep)
+    assert db.count("runners") == 0
 
 
-def stay(both: Rivals, truth: Truth) -> None:
+def stay(both: Rivals, db: DbVerbs) -> None:
     """Online, as an identity that somebody guesses."""
 
 
@@ -52,10 +52,10 @@ WAYS = (leave, fall_silent, be_forgotten, stay)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_same_four_values_with_another_key_give_nothing(both: Rivals, truth: Truth, way: object) -> None:
+def test_same_four_values_with_another_key_give_nothing(both: Rivals, db: DbVerbs, way: object) -> None:
     """Read, forge, report and delete, each answered as for what there never was; nothing changes."""
     assert callable(way)
-    way(both, truth)
+    way(both, db)
     both.attack()
     kept = both.bob.get("/sessions/bobs/result").json()
     assert kept["result_text"] == MARK
@@ -63,18 +63,18 @@ def test_same_four_values_with_another_key_give_nothing(both: Rivals, truth: Tru
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_claim_of_unknown_subject_is_nobody_elses(both: Rivals, truth: Truth, way: object) -> None:
+def test_claim_of_unknown_subject_is_nobody_elses(both: Rivals, db: DbVerbs, way: object) -> None:
     """A run claimed by the version before this one has no subject: only its owner and admins keep it."""
-    truth.rows("UPDATE runs SET claimed_by = NULL, claimed_by_registration = NULL")
+    db.rows("UPDATE runs SET claimed_by = NULL, claimed_by_registration = NULL")
     assert callable(way)
-    way(both, truth)
+    way(both, db)
     both.attack()
 
 
-def test_process_that_claimed_before_the_upgrade_goes_on(both: Rivals, truth: Truth) -> None:
+def test_process_that_claimed_before_the_upgrade_goes_on(both: Rivals, db: DbVerbs) -> None:
     """Without a subject its registration number, which no other process ever gets, says whose the claim is."""
     run = both.machine.started(both.runner, **under(both))
-    truth.rows("UPDATE runs SET claimed_by = NULL, claimed_by_registration = NULL")
+    db.rows("UPDATE runs SET claimed_by = NULL, claimed_by_registration = NULL")
     event = {"event_type": "message", "session_id": run["session_id"], "timestamp": "t", "content": "still here"}
     good(both.machine.post(f"/sessions/{run['session_id']}/events", event))
     good(both.machine.report(run, both.runner, "completed"))
@@ -85,12 +85,12 @@ def under(both: Rivals) -> dict[str, str]:
     return {"parent_session_id": both.session}
 
 
-def test_subject_of_former_release_is_not_taken_for_the_holder(both: Rivals, truth: Truth) -> None:
+def test_subject_of_former_release_is_not_taken_for_the_holder(both: Rivals, db: DbVerbs) -> None:
     """The version before this one claims and gives back without touching the subject that stands there."""
     run = both.machine.started(both.runner, **under(both))
     other = both.mallory.register(MARK, instance_id="second")
-    (number,) = truth.rows("SELECT registration FROM runners WHERE runner_id = :r", r=other)
-    truth.rows(
+    (number,) = db.rows("SELECT registration FROM runners WHERE runner_id = :r", r=other)
+    db.rows(
         "UPDATE runs SET runner_id = :r, registration = :n WHERE run_id = :run",
         r=other,
         n=number.registration,
@@ -100,22 +100,22 @@ def test_subject_of_former_release_is_not_taken_for_the_holder(both: Rivals, tru
     good(both.mallory.report(run, other, "completed"))
 
 
-def test_departed_runner_keeps_what_it_executed(both: Rivals, truth: Truth) -> None:
+def test_departed_runner_keeps_what_it_executed(both: Rivals, db: DbVerbs) -> None:
     """Under whatever registration it comes back, and while it is away."""
-    leave(both, truth)
+    leave(both, db)
     assert both.machine.get("/sessions/bobs").status_code == 200
     assert both.machine.register(MARK, instance_id="later") == both.runner
     assert both.machine.get("/sessions/bobs/result").json()["result_text"] == MARK
     assert both.machine.get(f"/runs/{both.run}").status_code == 200
 
 
-def test_each_owner_has_its_own_runner_of_the_same_four_values(web: WebInThread, truth: Truth) -> None:
+def test_each_owner_has_its_own_runner_of_the_same_four_values(web: WebInThread, db: DbVerbs) -> None:
     """Whoever comes first: neither blocks the other, each id stays, and each works."""
     url = web.client.url
     with (
-        calling(url, make_key(truth, Role.RUNNER, "squatter")) as squatter,
-        calling(url, make_key(truth, Role.RUNNER, "machine")) as machine,
-        calling(url, make_key(truth, Role.USER, "bob")) as bob,
+        calling(url, make_key(db, Role.RUNNER, "squatter")) as squatter,
+        calling(url, make_key(db, Role.RUNNER, "machine")) as machine,
+        calling(url, make_key(db, Role.USER, "bob")) as bob,
     ):
         first, second = squatter.register(MARK), machine.register(MARK)
         assert first != second
@@ -139,20 +139,20 @@ def test_each_owner_has_its_own_runner_of_the_same_four_values(web: WebInThread,
         assert squatter.register(MARK) == first
 
 
-def test_registration_of_the_open_time_blocks_no_owner(settings: Settings, truth: Truth) -> None:
+def test_registration_of_the_open_time_blocks_no_owner(settings: Settings, db: DbVerbs) -> None:
     """It may be anybody's who keeps it alive, so an owner does not wait for it."""
     with served(settings) as web:
         open_id = web.client.register(MARK)
-    with asking(settings) as web, calling(web.client.url, make_key(truth, Role.RUNNER, "machine")) as machine:
+    with asking(settings) as web, calling(web.client.url, make_key(db, Role.RUNNER, "machine")) as machine:
         assert machine.register(MARK) != open_id
 
 
-def test_runner_that_lost_a_run_is_told_so_and_others_are_not(both: Rivals, truth: Truth) -> None:
+def test_runner_that_lost_a_run_is_told_so_and_others_are_not(both: Rivals, db: DbVerbs) -> None:
     """409 to one that held it, 404 as for what never was to one that did not; each by every way of reporting."""
     run = both.machine.started(both.runner, max_attempts=2, **under(both))
-    truth.rows("UPDATE runners SET last_seen = now() - interval '10 minutes'")
-    truth.do(expire)
-    assert truth.run(run["run_id"]).former_holders == ["machine"]
+    db.rows("UPDATE runners SET last_seen = now() - interval '10 minutes'")
+    db.do(expire)
+    assert db.run(run["run_id"]).former_holders == ["machine"]
     stale = {"error": "stale_claim", "status": "pending"}
     for token in (run["claim_token"], None):
         refused = both.machine.report(run, both.runner, "completed", claim_token=token)
@@ -170,15 +170,15 @@ def test_runner_that_lost_a_run_is_told_so_and_others_are_not(both: Rivals, trut
     good(both.mallory.report(other, mine, "completed"))
 
 
-def test_claim_of_a_dispatcher_names_who_polled(truth: Truth) -> None:
+def test_claim_of_a_dispatcher_names_who_polled(db: DbVerbs) -> None:
     """The owner of the registration or, where nobody owns it, the subject of the parked poll."""
-    owned, open_one = truth.runner(), truth.runner()
-    truth.rows("UPDATE runners SET owner = 'machine' WHERE runner_id = :r", r=owned.runner_id)
+    owned, open_one = db.runner(), db.runner()
+    db.rows("UPDATE runners SET owner = 'machine' WHERE runner_id = :r", r=owned.runner_id)
     for runner, subject in ((owned, None), (open_one, "mallory"), (open_one, None)):
         poll = replace(asking_as(runner), subject=subject)
-        assert [answer.parked for answer in truth.answer(poll)] == [True]
-        started = truth.start()
-        assert truth.dispatch() == {poll.poll_id: [started.run_id]}
-        row = truth.run(started.run_id)
+        assert [answer.parked for answer in db.answer(poll)] == [True]
+        started = db.start()
+        assert db.dispatch() == {poll.poll_id: [started.run_id]}
+        row = db.run(started.run_id)
         assert row.claimed_by == ("machine" if runner is owned else subject)
         assert row.claimed_by_registration == runner.registration

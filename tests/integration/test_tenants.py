@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from app.auth.permissions import ACCESS
+from app.auth.permissions import PERMISSIONS
 from models.core.callers import Role
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import asking, bearer, make_key
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import following
 from tests.support.tenants import CALLS, MARK, OTHERS, Tenants, as_if_it_never_was, tenants
-from tests.support.truth import Truth
 from tests.support.web import PROMPT, WebInThread, served
 
 TABLES = ("sessions", "runs", "events", "child_results", "stop_commands", "runners")
@@ -26,35 +26,35 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.fixture
-def all_of_them(web: WebInThread, truth: Truth) -> Iterator[Tenants]:
-    with tenants(web.client.url, truth) as everybody:
+def all_of_them(web: WebInThread, db: DbVerbs) -> Iterator[Tenants]:
+    with tenants(web.client.url, db) as everybody:
         yield everybody
 
 
-def contents(truth: Truth) -> dict[str, Any]:
+def contents(db: DbVerbs) -> dict[str, Any]:
     """All rows but for signs of life and the positions that events are given meanwhile."""
-    signs = " - 'last_seen' - 'feed_pos'"
+    heartbeats = " - 'last_seen' - 'feed_pos'"
     return {
-        table: [row.one for row in truth.rows(f"SELECT to_jsonb(t.*){signs} AS one FROM {table} t ORDER BY 1")]
+        table: [row.one for row in db.rows(f"SELECT to_jsonb(t.*){heartbeats} AS one FROM {table} t ORDER BY 1")]
         for table in TABLES
     }
 
 
 def test_the_matrix_has_every_endpoint() -> None:
     """A new one must say how it is tried, or that it names nothing of anybody."""
-    assert set(CALLS) | OTHERS == set(ACCESS)
+    assert set(CALLS) | OTHERS == set(PERMISSIONS)
     assert not set(CALLS) & OTHERS
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_to_a_stranger_it_is_as_if_it_never_was(all_of_them: Tenants, truth: Truth, name: str) -> None:
+def test_to_a_stranger_it_is_as_if_it_never_was(all_of_them: Tenants, db: DbVerbs, name: str) -> None:
     """Another user, and another runner: the same answer as for an id that nobody ever had, and nothing changes."""
-    before = contents(truth)
+    before = contents(db)
     for who, role in ((all_of_them.ann, Role.USER), (all_of_them.other, Role.RUNNER)):
-        if ACCESS[name].allows(role):
+        if PERMISSIONS[name].allows(role):
             for names in (all_of_them.bobs, all_of_them.child):
                 as_if_it_never_was(who, name, names)
-    assert contents(truth) == before
+    assert contents(db) == before
 
 
 def test_lists_show_each_owner_its_own(all_of_them: Tenants) -> None:
@@ -144,7 +144,7 @@ def test_another_ones_registration_cannot_be_taken(all_of_them: Tenants) -> None
 
 
 @pytest.mark.parametrize("query", ["", "created_by", "session_id", "run_id", "types"])
-def test_the_feed_tells_each_owner_its_own(all_of_them: Tenants, truth: Truth, query: str) -> None:
+def test_the_feed_tells_each_owner_its_own(all_of_them: Tenants, db: DbVerbs, query: str) -> None:
     """From the first position on, resumed at each, with each filter: not a byte of Bob's; a deleted session neither."""
     bobs = all_of_them.bobs
     filters = {
@@ -158,8 +158,8 @@ def test_the_feed_tells_each_owner_its_own(all_of_them: Tenants, truth: Truth, q
     stopped = all_of_them.bob.post(f"/sessions/waiting-{MARK}/stop")
     assert stopped.json()["status"] == "stopped"
     assert all_of_them.bob.http.delete(f"/sessions/waiting-{MARK}").status_code == 200
-    truth.do(sequence_feed)
-    head = truth.do(read_head)
+    db.do(sequence_feed)
+    head = db.do(read_head)
     shown = bearer(all_of_them.ann.token)
     for position in (0, 1, head.position // 2, head.position):
         resume = {"last_event_id": f"v1.{head.epoch}.{position}"}
@@ -200,13 +200,13 @@ def test_a_runner_works_in_the_trees_under_what_it_holds(all_of_them: Tenants) -
     assert machine.get(f"/sessions/waiting-{MARK}").status_code == 404
 
 
-def test_a_runner_that_lost_a_session_to_another_one_is_a_stranger_to_it(all_of_them: Tenants, truth: Truth) -> None:
+def test_a_runner_that_lost_a_session_to_another_one_is_a_stranger_to_it(all_of_them: Tenants, db: DbVerbs) -> None:
     """Who held it last is who claimed its newest run."""
     bobs, other = all_of_them.bobs, all_of_them.other
     assert other.get(f"/sessions/{bobs.session}").status_code == 404
     assert all_of_them.machine.http.delete(f"/runners/{bobs.runner}", params={"self": "true"}).status_code == 200
     assert all_of_them.machine.get(f"/sessions/{bobs.session}").status_code == 200
-    truth.rows("UPDATE sessions SET hostname = NULL, executor_profile = NULL")
+    db.rows("UPDATE sessions SET hostname = NULL, executor_profile = NULL")
     all_of_them.bob.resume(bobs.session, priority=100)
     runner_id = other.register("elsewhere")
     assert other.claim(runner_id)["session_id"] == bobs.session
@@ -214,12 +214,12 @@ def test_a_runner_that_lost_a_session_to_another_one_is_a_stranger_to_it(all_of_
     assert all_of_them.machine.get(f"/sessions/{bobs.session}").status_code == 404
 
 
-def test_a_registration_made_while_everybody_was_an_admin_is_any_runners(settings: Settings, truth: Truth) -> None:
+def test_a_registration_made_while_everybody_was_an_admin_is_any_runners(settings: Settings, db: DbVerbs) -> None:
     """So that turning authentication on costs no run; the next registration has an owner."""
     with served(settings) as web:
         runner_id = web.client.register()
         web.client.submit()
     with served(settings.model_copy(update={"auth": True})) as web:
-        shown = bearer(make_key(truth, Role.RUNNER, "machine"))
+        shown = bearer(make_key(db, Role.RUNNER, "machine"))
         answer = web.client.http.get("/runner/runs", params={"runner_id": runner_id, "wait": 20}, headers=shown)
         assert answer.json()["run"]["status"] == "claimed"

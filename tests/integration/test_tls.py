@@ -33,7 +33,7 @@ def test_a_web_process_serves_over_tls_to_both_servers(settings: Settings, tmp_p
         until_ready(web)
         run = web.client.finished(web.client.register())
         assert web.client.status(run["run_id"]) == "completed"
-        eventually(lambda: web.app.state.web.mailbox.connected, what="Redis")
+        eventually(lambda: web.app.state.web.subscription.connected, what="Redis")
 
 
 def test_a_postgres_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:

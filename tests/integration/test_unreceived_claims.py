@@ -9,8 +9,8 @@ from models.runners.heartbeat import Touch, touch_runners
 from tests.support import unreceived
 from tests.support.broken import Scenario
 from tests.support.clocks import counts, due, pass_time, tick
+from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed
-from tests.support.truth import Truth
 from tests.support.unreceived import beat, status
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread
@@ -25,77 +25,77 @@ from tests.support.web import WebClient, WebInThread
     ],
     ids=lambda scenario: scenario.__name__,
 )
-def test_evidence_that_a_claim_never_arrived(truth: Truth, scenario: Scenario) -> None:
+def test_evidence_that_a_claim_never_arrived(db: DbVerbs, scenario: Scenario) -> None:
     """The scenarios as they are."""
-    scenario(truth)
+    scenario(db)
 
 
-def test_runner_that_never_says_what_it_holds_keeps_its_claim_until_the_start_timeout(truth: Truth) -> None:
+def test_runner_that_never_says_what_it_holds_keeps_its_claim_until_the_start_timeout(db: DbVerbs) -> None:
     """It starts the process before it reports, and its one report may have been lost: polls and plain beats prove nothing."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    truth.park(runner)
+    runner = db.runner()
+    run = claimed(db, runner)
+    db.park(runner)
     for _ in range(3):
-        truth.do(touch_runners, [Touch(runner.runner_id)])
-    assert status(truth, run) == "claimed"
-    due(truth, run.run_id, "claim_deadline_at")
-    assert status(truth, run) == "pending"
+        db.do(touch_runners, [Touch(runner.runner_id)])
+    assert status(db, run) == "claimed"
+    due(db, run.run_id, "claim_deadline_at")
+    assert status(db, run) == "pending"
 
 
-def test_beats_repeated_at_once_count_as_one(truth: Truth) -> None:
+def test_beats_repeated_at_once_count_as_one(db: DbVerbs) -> None:
     """A beat that is sent again because its answer was lost says nothing new."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    truth.park(runner)
+    runner = db.runner()
+    run = claimed(db, runner)
+    db.park(runner)
     for _ in range(3):
-        truth.do(touch_runners, [Touch(runner.runner_id, ())])
-    assert status(truth, run) == "claimed"
+        db.do(touch_runners, [Touch(runner.runner_id, ())])
+    assert status(db, run) == "claimed"
 
 
-def test_undelivered_claim_is_not_judged_by_beats(truth: Truth) -> None:
+def test_undelivered_claim_is_not_judged_by_beats(db: DbVerbs) -> None:
     """Its instance is about to deliver it: only the claim timeout ends it."""
-    runner = truth.runner()
-    truth.park(runner)
-    run_id = truth.start().run_id
-    assert truth.dispatch()
-    truth.park(runner)
+    runner = db.runner()
+    db.park(runner)
+    run_id = db.start().run_id
+    assert db.dispatch()
+    db.park(runner)
     for _ in range(3):
-        beat(truth, runner)
-    tick(truth)
-    row = truth.run(run_id)
+        beat(db, runner)
+    tick(db)
+    row = db.run(run_id)
     assert (row.status, row.unheld_beats) == ("claimed", 0)
-    truth.do(confirm_deliveries, [Claim(run_id, row.claim_token)])
+    db.do(confirm_deliveries, [Claim(run_id, row.claim_token)])
 
 
-def test_claim_that_never_arrived_bars_nobody_and_outlives_gaps(truth: Truth) -> None:
+def test_claim_that_never_arrived_bars_nobody_and_outlives_gaps(db: DbVerbs) -> None:
     """The runner may have it again, though it never sent a token; a gap of ours does not give the claim its time anew."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    poll = truth.park(runner)
+    runner = db.runner()
+    run = claimed(db, runner)
+    poll = db.park(runner)
     for _ in range(2):
-        beat(truth, runner)
+        beat(db, runner)
     tick_after_gap = {"claims released": 1}
-    pass_time(truth, "duties", "last_run", 60, "duty = :d", d=EXPIRY_CLOCK)
-    assert counts(truth) == tick_after_gap
-    row = truth.run(run.run_id)
+    pass_time(db, "duties", "last_run", 60, "duty = :d", d=EXPIRY_CLOCK)
+    assert counts(db) == tick_after_gap
+    row = db.run(run.run_id)
     assert (row.status, row.not_for, row.fruitless_claims) == ("pending", None, 1)
-    assert truth.dispatch() == {poll.poll_id: [run.run_id]}
+    assert db.dispatch() == {poll.poll_id: [run.run_id]}
 
 
-def test_claim_that_arrives_late_is_kept_with_its_whole_start_time(truth: Truth) -> None:
+def test_claim_that_arrives_late_is_kept_with_its_whole_start_time(db: DbVerbs) -> None:
     """Two beats missed it, the third one names it before expiry looks."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    truth.park(runner)
+    runner = db.runner()
+    run = claimed(db, runner)
+    db.park(runner)
     for held in ([], [], [run.run_id]):
-        beat(truth, runner, *held)
-    assert status(truth, run) == "claimed"
-    assert truth.one("SELECT extract(epoch FROM claim_deadline_at - now()) FROM runs") > Limits().start_timeout - 30
-    accepted(truth, run, "started")
+        beat(db, runner, *held)
+    assert status(db, run) == "claimed"
+    assert db.one("SELECT extract(epoch FROM claim_deadline_at - now()) FROM runs") > Limits().start_timeout - 30
+    accepted(db, run, "started")
 
 
 def test_answer_into_a_dead_connection_is_given_to_the_next_poll(
-    web: WebInThread, client: WebClient, truth: Truth
+    web: WebInThread, client: WebClient, db: DbVerbs
 ) -> None:
     """Nobody reads the first poll's answer, and its connection stays open, as behind a cut cable."""
     runner_id = client.register(instance_id="one", capacity=1)
@@ -103,15 +103,15 @@ def test_answer_into_a_dead_connection_is_given_to_the_next_poll(
         web.until_parked()
         run_id = client.submit()["run_id"]
         eventually(lambda: client.status(run_id) == "claimed", what="the claim")
-        eventually(lambda: truth.run(run_id).delivered_at is not None, what="the answer")
-        lost_token = truth.run(run_id).claim_token
+        eventually(lambda: db.run(run_id).delivered_at is not None, what="the answer")
+        lost_token = db.run(run_id).claim_token
         again = client.meanwhile(client.poll, runner_id, 30, max=1)
         web.until_parked()
         for _ in range(2):
-            pass_time(truth, "runners", "counted_beat_at", 10)
+            pass_time(db, "runners", "counted_beat_at", 10)
             beaten = client.post("/runner/heartbeat", {"runner_id": runner_id, "holding": []})
             assert beaten.status_code == 200
-        tick(truth)
+        tick(db)
         web.recheck()
         (run,) = again.result(15).json()["runs"]
     assert (run["run_id"], run["claim_token"] == lost_token) == (run_id, False)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from app.auth.permissions import ACCESS, Counted
+from app.auth.permissions import PERMISSIONS, Counted
 from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.callers import ASKING, calling, make_key
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 FEW = {
@@ -24,7 +24,7 @@ BODIES: dict[Counted, dict[str, Any]] = {
     Counted.SUBMISSIONS: {"runs": [{"type": "start_session", "parameters": PROMPT}]},
     Counted.EVENTS: EVENT,
 }
-WRITES = sorted(name for name in ACCESS if not name.startswith("GET "))
+WRITES = sorted(name for name in PERMISSIONS if not name.startswith("GET "))
 
 
 @pytest.fixture
@@ -41,35 +41,35 @@ def call(client: WebClient, name: str, body: Any) -> int:
 
 
 def codes_of_three(web: WebInThread, token: str, name: str) -> list[int]:
-    counted = ACCESS[name].counted
+    counted = PERMISSIONS[name].counted
     assert counted is not None, name
     with calling(web.client.url, token) as client:
         return [call(client, name, BODIES.get(counted, {})) for _ in range(3)]
 
 
-def test_every_write_beyond_its_limit_is_refused(web: WebInThread, truth: Truth) -> None:
+def test_every_write_beyond_its_limit_is_refused(web: WebInThread, db: DbVerbs) -> None:
     """Whatever else would be wrong with it; another caller is not."""
-    found = {name: codes_of_three(web, make_key(truth, Role.ADMIN), name) for name in WRITES}
+    found = {name: codes_of_three(web, make_key(db, Role.ADMIN), name) for name in WRITES}
     refused = {name: [code == 429 for code in codes] for name, codes in found.items()}
     assert refused == {name: [False, False, True] for name in WRITES}
 
 
 def test_writes_of_a_runner_are_delayed_except_for_submissions(
-    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A deployed runner sends most of them once."""
     monkeypatch.setattr("app.auth.caller_limits.LONGEST_DELAY", 0.01)
-    runs = [name for name in WRITES if ACCESS[name].allows(Role.RUNNER)]
-    found = {name: codes_of_three(web, make_key(truth, Role.RUNNER, f"machine {name}"), name) for name in runs}
+    runs = [name for name in WRITES if PERMISSIONS[name].allows(Role.RUNNER)]
+    found = {name: codes_of_three(web, make_key(db, Role.RUNNER, f"machine {name}"), name) for name in runs}
     refused = {name for name, codes in found.items() if 429 in codes}
-    assert refused == {name for name in runs if ACCESS[name].counted is Counted.SUBMISSIONS}
+    assert refused == {name for name in runs if PERMISSIONS[name].counted is Counted.SUBMISSIONS}
     assert len(runs) > 10
 
 
-def test_bytes_of_events_are_counted_over_all_sessions_of_a_caller(settings: Settings, truth: Truth) -> None:
+def test_bytes_of_events_are_counted_over_all_sessions_of_a_caller(settings: Settings, db: DbVerbs) -> None:
     """Few large events and many small ones alike; of less than 64 KiB the rest is kept for the next."""
     small = settings.model_copy(update=ASKING | {"event_bytes_per_minute": 128 * 1024})
-    with served(small) as web, calling(web.client.url, make_key(truth, Role.ADMIN)) as client:
+    with served(small) as web, calling(web.client.url, make_key(db, Role.ADMIN)) as client:
         codes = [client.post(f"/sessions/s{n}/events", {"content": "x" * 40_000}).status_code for n in range(6)]
         assert codes == [422, 422, 422, 422, 429, 422]
         assert client.post("/sessions/s/events", {"content": "x" * 70_000}).status_code == 429

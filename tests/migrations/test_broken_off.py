@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from models.schema.migrate import downgrade, newest_revision, revision, schema_fault, upgrade
 from tests.support.catalog import shape
-from tests.support.future import Release, next_release
+from tests.support.next_release import Release, next_release
 from tests.support.servers import new_directory
 from tests.support.waiting import eventually
 

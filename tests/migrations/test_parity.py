@@ -21,7 +21,7 @@ from models.core.statuses import (
     SessionStatus,
     StopCause,
 )
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
 ENUMS = {
     ("runs", "status"): RunStatus,
@@ -51,13 +51,13 @@ def test_the_check_of_a_column_lists_exactly_its_enum(engine: Engine, table: str
 
 
 @pytest.mark.parametrize(("table", "column"), ENUMS)
-def test_a_column_takes_no_other_word(truth: Truth, table: str, column: str) -> None:
+def test_a_column_takes_no_other_word(db: DbVerbs, table: str, column: str) -> None:
     """The CHECK is on."""
-    truth.start()
-    truth.rows("INSERT INTO api_keys (key_id, secret_hash, role) VALUES ('k', 'h', 'admin')")
-    truth.rows("INSERT INTO stream_tickets (ticket_hash, role, filters, expires_at) VALUES ('h', 'admin', '{}', now())")
+    db.start()
+    db.rows("INSERT INTO api_keys (key_id, secret_hash, role) VALUES ('k', 'h', 'admin')")
+    db.rows("INSERT INTO stream_tickets (ticket_hash, role, filters, expires_at) VALUES ('h', 'admin', '{}', now())")
     with pytest.raises(IntegrityError, match="violates check constraint"):
-        truth.rows(f"UPDATE {table} SET {column} = 'sleeping'")
+        db.rows(f"UPDATE {table} SET {column} = 'sleeping'")
 
 
 def test_every_status_has_its_row_in_the_table_of_transitions() -> None:
@@ -98,15 +98,15 @@ def test_the_condition_of_an_index_names_the_statuses_it_is_for(
     assert words(definition.partition(" WHERE ")[2]) == {status.value for status in statuses}
 
 
-def test_terminal_if_and_only_if_it_has_its_end_time(truth: Truth) -> None:
+def test_terminal_if_and_only_if_it_has_its_end_time(db: DbVerbs) -> None:
     """The CHECK lists the terminal statuses as the code does."""
-    definition = truth.one("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'ck_runs_ended'")
+    definition = db.one("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'ck_runs_ended'")
     assert words(definition) == {status.value for status in TERMINAL}
-    truth.start()
+    db.start()
     with pytest.raises(IntegrityError, match="ck_runs_ended"):
-        truth.rows("UPDATE runs SET status = 'completed', ready = false")
+        db.rows("UPDATE runs SET status = 'completed', ready = false")
     with pytest.raises(IntegrityError, match="ck_runs_ended"):
-        truth.rows("UPDATE runs SET completed_at = now()")
+        db.rows("UPDATE runs SET completed_at = now()")
 
 
 @pytest.mark.parametrize(
@@ -118,19 +118,19 @@ def test_terminal_if_and_only_if_it_has_its_end_time(truth: Truth) -> None:
         ("status = 'claimed', claim_token = 'token'", "ck_runs_ready"),
     ],
 )
-def test_what_a_claim_must_never_look_like_is_refused(truth: Truth, change: str, check: str) -> None:
+def test_what_a_claim_must_never_look_like_is_refused(db: DbVerbs, change: str, check: str) -> None:
     """In hand without a token, pending with one, ready while in hand."""
-    truth.start()
+    db.start()
     with pytest.raises(IntegrityError, match=check):
-        truth.rows(f"UPDATE runs SET {change}")
+        db.rows(f"UPDATE runs SET {change}")
 
 
-def test_a_session_has_at_most_one_run_in_hand(truth: Truth) -> None:
+def test_a_session_has_at_most_one_run_in_hand(db: DbVerbs) -> None:
     """By a unique index, whatever the code believes."""
-    session = truth.start().session_id
-    truth.resume(session)
+    session = db.start().session_id
+    db.resume(session)
     with pytest.raises(IntegrityError, match="ix_runs_one_active"):
-        truth.rows("UPDATE runs SET status = 'claimed', ready = false, claim_token = run_id")
+        db.rows("UPDATE runs SET status = 'claimed', ready = false, claim_token = run_id")
 
 
 def statements() -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ import pytest
 
 from models.schema.migrate import downgrade, newest_revision, upgrade
 from tests.support.cluster import Cluster, Process
-from tests.support.future import next_release
+from tests.support.next_release import next_release
 from tests.support.servers import new_directory
 from tests.support.waiting import eventually
 from tests.support.web import WebClient

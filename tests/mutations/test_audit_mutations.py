@@ -11,7 +11,7 @@ import models.auth.audit
 import models.auth.keys
 import models.runs.stop
 from app.routes.feed import KINDS_FOR_ADMINS
-from models.auth.audit import Done, record_acts
+from models.auth.audit import AuditedAct, record_acts
 from models.runs.stop import OpenStop, open_stops
 from models.state.events_outbox import EventRow, record_events
 from runtime.settings import Settings
@@ -21,7 +21,7 @@ from tests.support.auditing import (
     stops_and_deletes_are_written_down_once,
     the_word_means_nothing_to_a_user,
 )
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -33,16 +33,16 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 def test_a_feed_that_lets_everybody_ask_is_noticed(
-    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The filter by owner would still hold, and nobody should have to rely on that."""
-    the_word_means_nothing_to_a_user(web, truth, "audit")
+    the_word_means_nothing_to_a_user(web, db, "audit")
     monkeypatch.setattr(app.routes.feed, "_kinds_of", lambda _: KINDS_FOR_ADMINS)
     with pytest.raises(AssertionError):
-        the_word_means_nothing_to_a_user(web, truth, "audit")
+        the_word_means_nothing_to_a_user(web, db, "audit")
 
 
-def test_an_act_that_is_told_as_its_victims_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_act_that_is_told_as_its_victims_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """What belongs to a user passes a user's filter."""
 
     def theirs(conn: Connection, rows: Sequence[EventRow]) -> None:
@@ -50,10 +50,10 @@ def test_an_act_that_is_told_as_its_victims_is_noticed(truth: Truth, monkeypatch
 
     monkeypatch.setattr(models.auth.audit, "record_events", theirs)
     with pytest.raises(AssertionError, match="told as somebody's"):
-        stops_and_deletes_are_written_down_once(truth)
+        stops_and_deletes_are_written_down_once(db)
 
 
-def test_a_repeated_stop_that_is_written_down_again_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_stop_that_is_written_down_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients repeat stops until something has stopped."""
 
     def always_new(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
@@ -62,26 +62,26 @@ def test_a_repeated_stop_that_is_written_down_again_is_noticed(truth: Truth, mon
 
     monkeypatch.setattr(models.runs.stop, "open_stops", always_new)
     with pytest.raises(AssertionError):
-        stops_and_deletes_are_written_down_once(truth)
+        stops_and_deletes_are_written_down_once(db)
 
 
 def test_a_repeated_revocation_that_is_written_down_again_is_noticed(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would also move the moment from which the key was worthless."""
     first = models.auth.keys._REVOKE.text
     assert first.count(" AND revoked_at IS NULL") == 1
     monkeypatch.setattr(models.auth.keys, "_REVOKE", text(first.replace(" AND revoked_at IS NULL", "")))
     with pytest.raises(AssertionError):
-        a_key_is_written_down_once_made_and_once_revoked(truth)
+        a_key_is_written_down_once_made_and_once_revoked(db)
 
 
-def test_a_log_with_a_transaction_of_its_own_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_with_a_transaction_of_its_own_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would tell of what never happened."""
 
-    def elsewhere(_: Connection, acts: Sequence[Done]) -> None:
-        truth.do(record_acts, acts)
+    def elsewhere(_: Connection, acts: Sequence[AuditedAct]) -> None:
+        db.do(record_acts, acts)
 
     monkeypatch.setattr(models.auth.keys, "record_acts", elsewhere)
     with pytest.raises(AssertionError):
-        a_rolled_back_act_leaves_none(truth)
+        a_rolled_back_act_leaves_none(db)

@@ -23,16 +23,16 @@ import models.state.runs
 import models.state.sessions
 import models.state.transitions
 import runtime.tokens
-from app.auth.callers import OPEN, Credential
+from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential
 from models.core.callers import Role
-from models.state.visibility import acts_for, sees, whose
+from models.state.visibility import acts_for, can_view, owner_filter
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import following
 from tests.support.issuer import forgeries, issuing
 from tests.support.takeover import rivals
 from tests.support.tenants import MARK, as_if_it_never_was, tenants
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -47,22 +47,22 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 @pytest.mark.parametrize(
     ("room", "asked", "name", "anybody"),
     [
-        (models.state.sessions, sees, "GET /sessions/{session_id}", True),
-        (models.state.runs, sees, "GET /runs/{run_id}", True),
-        (models.feed.append, whose, "POST /sessions/{session_id}/events", None),
-        (models.runs.submit, sees, "POST /runs", True),
-        (models.state.transitions, sees, "POST /sessions/{session_id}/stop", True),
+        (models.state.sessions, can_view, "GET /sessions/{session_id}", True),
+        (models.state.runs, can_view, "GET /runs/{run_id}", True),
+        (models.feed.append, owner_filter, "POST /sessions/{session_id}/events", None),
+        (models.runs.submit, can_view, "POST /runs", True),
+        (models.state.transitions, can_view, "POST /sessions/{session_id}/stop", True),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_a_verb_that_does_not_ask_whose_it_is_is_noticed(
-    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch, room: Any, asked: Any, name: str, anybody: Any
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, asked: Any, name: str, anybody: Any
 ) -> None:
     """Each of them asks by itself."""
-    with tenants(web.client.url, truth) as everybody:
+    with tenants(web.client.url, db) as everybody:
         as_if_it_never_was(everybody.ann, name, everybody.bobs)
-        assert getattr(room, asked.__name__) is asked
-        monkeypatch.setattr(room, asked.__name__, lambda *_: anybody)
+        assert getattr(context, asked.__name__) is asked
+        monkeypatch.setattr(context, asked.__name__, lambda *_: anybody)
         with pytest.raises(AssertionError):
             as_if_it_never_was(everybody.ann, name, everybody.bobs)
 
@@ -77,13 +77,13 @@ def test_a_verb_that_does_not_ask_whose_it_is_is_noticed(
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_a_verb_that_does_not_ask_who_the_runner_is_is_noticed(
-    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch, room: Any, name: str
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, name: str
 ) -> None:
     """A runner's id is known to many."""
-    with tenants(web.client.url, truth) as everybody:
+    with tenants(web.client.url, db) as everybody:
         as_if_it_never_was(everybody.other, name, everybody.bobs)
-        assert room.acts_for is acts_for
-        monkeypatch.setattr(room, "acts_for", lambda *_: True)
+        assert context.acts_for is acts_for
+        monkeypatch.setattr(context, "acts_for", lambda *_: True)
         with pytest.raises(AssertionError, match="there is something"):
             as_if_it_never_was(everybody.other, name, everybody.bobs)
 
@@ -103,26 +103,26 @@ BY_RUNNER_ID = text("""
         ("models.state.visibility._REACH", BY_RUNNER_ID, "POST /sessions/{session_id}/events"),
         ("models.state.visibility._REACH", BY_RUNNER_ID, "DELETE /sessions/{session_id}"),
         ("models.runs.report.has_held", lambda *_: True, "POST /runner/runs/{run_id}/completed"),
-        ("models.sessions.bind.in_reach", lambda *_: True, "POST /runner/sessions/{session_id}/status"),
+        ("models.sessions.bind.is_visible", lambda *_: True, "POST /runner/sessions/{session_id}/status"),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_comparing_runner_ids_instead_of_subjects_is_noticed(
-    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, attack: str
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, attack: str
 ) -> None:
     """Once a departed runner is forgotten, whoever registers its four values has its id."""
-    with rivals(web.client.url, truth) as both:
-        truth.rows("DELETE FROM runners")
+    with rivals(web.client.url, db) as both:
+        db.rows("DELETE FROM runners")
         both.attack((attack,))
-        truth.rows("DELETE FROM runners")
+        db.rows("DELETE FROM runners")
         monkeypatch.setattr(name, value)
         with pytest.raises(AssertionError, match="there is something"):
             both.attack((attack,))
 
 
-def test_identity_without_its_owner_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identity_without_its_owner_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever registers first would keep the other one out."""
-    with rivals(web.client.url, truth) as both:
+    with rivals(web.client.url, db) as both:
         both.attack(())
         monkeypatch.setattr(models.runners.register, "identity", lambda item, *_: item.runner_id)
         monkeypatch.setattr(models.runners.register, "is_open_to", lambda *_: True)
@@ -130,9 +130,9 @@ def test_identity_without_its_owner_is_noticed(web: WebInThread, truth: Truth, m
             both.mallory.register(MARK, instance_id="third")
 
 
-def test_a_list_without_its_scope_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_without_its_scope_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every filter is one more condition, this one too."""
-    with tenants(web.client.url, truth) as everybody:
+    with tenants(web.client.url, db) as everybody:
         as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
         # Made anew each time, so that neither this one nor a good one of before is remembered.
         monkeypatch.setattr(models.runs.lists, "page_statement", models.runs.lists.page_statement.__wrapped__)
@@ -141,55 +141,55 @@ def test_a_list_without_its_scope_is_noticed(web: WebInThread, truth: Truth, mon
             as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
 
 
-def another_secret_is_refused(web: WebInThread, truth: Truth) -> None:
+def another_secret_is_refused(web: WebInThread, db: DbVerbs) -> None:
     """The readable part of a key is no secret."""
-    token = make_key(truth, Role.ADMIN).rpartition("_")[0] + "_" + 64 * "0"
+    token = make_key(db, Role.ADMIN).rpartition("_")[0] + "_" + 64 * "0"
     assert web.client.http.get("/runs", headers=bearer(token)).status_code == 403
 
 
 def test_a_secret_that_nobody_compares_is_noticed(
-    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found by its prefix, and that would be all."""
-    another_secret_is_refused(web, truth)
+    another_secret_is_refused(web, db)
     monkeypatch.setattr(app.auth.callers, "is_secret", lambda *_: True)
     with pytest.raises(AssertionError):
-        another_secret_is_refused(web, truth)
+        another_secret_is_refused(web, db)
 
 
-def revocation_ends_what_is_open(web: WebInThread, truth: Truth) -> None:
+def revocation_ends_what_is_open(web: WebInThread, db: DbVerbs) -> None:
     """What is asked anew, and a stream."""
-    token = make_key(truth, Role.USER, "ann")
+    token = make_key(db, Role.USER, "ann")
     with calling(web.client.url, token) as ann, following(ann.url, None, **bearer(token)) as stream:
         stream.until("init")
-        revoke(truth, token)
+        revoke(db, token)
         eventually(lambda: ann.get("/runs").status_code == 403, 5, what="403")
         # To its end.
         list(stream.messages(within=5))
 
 
 def test_changes_of_keys_that_nobody_looks_for_are_noticed(
-    web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process would go on with what it knows."""
-    revocation_ends_what_is_open(web, truth)
+    revocation_ends_what_is_open(web, db)
 
     async def nobody_reads(_: object) -> None:
         pass
 
     monkeypatch.setattr(app.auth.known_keys.KnownKeys, "_read_again", nobody_reads)
     with pytest.raises(AssertionError, match="403"):
-        revocation_ends_what_is_open(web, truth)
+        revocation_ends_what_is_open(web, db)
 
 
-def test_a_stream_that_nobody_ends_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_nobody_ends_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was opened rightly, and would tell for 10 minutes more."""
     monkeypatch.setattr(app.auth.callers.Callers, "watching", lambda *_: nullcontext())
     with pytest.raises(AssertionError, match="no more than signs of life"):
-        revocation_ends_what_is_open(web, truth)
+        revocation_ends_what_is_open(web, db)
 
 
-def test_a_ticket_that_stays_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ticket_that_stays_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looked up instead of taken away."""
     kept = text("""
         SELECT t.ticket_hash, t.role, t.owner, t.key_id, CAST(t.filters AS text) AS filters, true AS in_time,
@@ -198,7 +198,7 @@ def test_a_ticket_that_stays_is_noticed(web: WebInThread, truth: Truth, monkeypa
     """)
 
     def opens_once() -> None:
-        with calling(web.client.url, make_key(truth, Role.USER, "ann")) as ann:
+        with calling(web.client.url, make_key(db, Role.USER, "ann")) as ann:
             ticket = ann.post("/sse/ticket", {}).json()["ticket"]
         for code in (200, 403):
             with web.client.http.stream("GET", "/sse/sessions", params={"ticket": ticket}) as answer:
@@ -223,23 +223,21 @@ def test_a_claim_that_is_not_required_is_noticed(
             assert web.client.http.get("/runs", headers=forged).status_code == 200
 
 
-def test_a_route_that_does_not_ask_is_noticed(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_route_that_does_not_ask_is_noticed(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that needs no caller for what it does has the door all the same."""
-    make_key(truth, Role.ADMIN)
+    make_key(db, Role.ADMIN)
 
     async def nobody_asks(*_: object) -> Credential:
-        return OPEN
+        return UNAUTHENTICATED_ADMIN
 
     monkeypatch.setattr(app.endpoint, "let_in", nobody_asks)
     with served(settings.model_copy(update={"auth": True})) as web:
         assert web.client.get("/agents").status_code == 200
 
 
-def test_a_table_that_nobody_reads_is_noticed(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_nobody_reads_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Users see runners only when roles mean nothing."""
-    shown = bearer(make_key(truth, Role.USER, "ann"))
+    shown = bearer(make_key(db, Role.USER, "ann"))
     assert web.client.http.get("/runners", headers=shown).status_code == 403
-    monkeypatch.setattr(app.auth.permissions.Access, "allows", lambda *_: True)
+    monkeypatch.setattr(app.auth.permissions.Permission, "allows", lambda *_: True)
     assert web.client.http.get("/runners", headers=shown).status_code == 200

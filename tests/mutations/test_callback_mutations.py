@@ -8,54 +8,54 @@ from sqlalchemy import Connection, text
 
 from models.callbacks import resume_parents
 from models.state import child_results
-from models.state.try_locks import hold_free
+from models.state.try_locks import try_lock_runs
 from tests.support import calling_back
 from tests.support.broken import notices, without
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
 
-def test_parents_that_nobody_locks_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parents_that_nobody_locks_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two actors that have read the same results both tell them."""
 
     def trust(_: Connection, seen: Mapping[str, Any]) -> dict[str, Any]:
         return dict(seen)
 
     monkeypatch.setattr(resume_parents, "_hold", trust)
-    notices(calling_back.two_actors, truth, "after ")
+    notices(calling_back.two_actors, db, "after ")
 
 
-def test_parents_that_are_not_looked_at_again_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parents_that_are_not_looked_at_again_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found before the lock is not what is locked."""
 
     def lock_only(conn: Connection, seen: Mapping[str, Any]) -> dict[str, Any]:
-        held = hold_free(conn, session_ids=seen)
+        held = try_lock_runs(conn, session_ids=seen)
         return {one: seen[one] for one in held.sessions}
 
     monkeypatch.setattr(resume_parents, "_hold", lock_only)
-    notices(calling_back.a_parent_that_became_busy_is_left_alone, truth, "a busy parent was resumed")
+    notices(calling_back.a_parent_that_became_busy_is_left_alone, db, "a busy parent was resumed")
 
 
 def test_results_that_are_read_whether_delivered_or_not_are_noticed(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next run would carry what a former one has told."""
     monkeypatch.setattr(resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.delivered_in IS NULL"))
-    notices(calling_back.what_was_told_is_not_told_again, truth, "after ")
+    notices(calling_back.what_was_told_is_not_told_again, db, "after ")
 
 
-def test_a_delivery_that_is_not_noted_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delivery_that_is_not_noted_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is there and the result still waits."""
     monkeypatch.setattr(resume_parents, "_DELIVERED", text("SELECT CAST(:children AS text[]), CAST(:runs AS text[])"))
-    notices(calling_back.what_was_told_is_not_told_again, truth, "after ")
+    notices(calling_back.what_was_told_is_not_told_again, db, "after ")
 
 
-def test_results_that_go_with_a_cancelled_run_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_that_go_with_a_cancelled_run_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would ever hear of them."""
     monkeypatch.setattr(child_results, "_GIVE_BACK", text("SELECT CAST(:runs AS text[])"))
-    notices(calling_back.a_cancelled_run_gives_back_what_it_carried, truth, "lost with the run")
+    notices(calling_back.a_cancelled_run_gives_back_what_it_carried, db, "lost with the run")
 
 
-def test_results_for_a_name_and_not_for_a_session_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_for_a_name_and_not_for_a_session_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that takes a deleted parent's id would be told of children that are not its own."""
     monkeypatch.setattr(
         resume_parents, "_DUE", without(resume_parents._DUE, "s.incarnation = w.parent_incarnation AND ")
@@ -63,4 +63,4 @@ def test_results_for_a_name_and_not_for_a_session_are_noticed(truth: Truth, monk
     monkeypatch.setattr(
         resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.parent_incarnation = s.incarnation")
     )
-    notices(calling_back.deleting_the_parent, truth, "after ")
+    notices(calling_back.deleting_the_parent, db, "after ")

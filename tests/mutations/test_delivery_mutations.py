@@ -19,9 +19,9 @@ from models.runs.submit import submit_runs
 from models.state.runs import Run, read_runs
 from runtime.settings import Settings
 from tests.support import delivering
+from tests.support.db_verbs import DbVerbs
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, Step, is_noticed
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
-from tests.support.truth import Truth
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -62,15 +62,15 @@ def renewed(verb: Callable[..., Any], **fresh: Callable[[], Any]) -> Callable[..
 
 
 def test_an_old_message_hands_out_nothing(
-    truth: Truth, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every delivery of what a worker assigned is confirmed first."""
     monkeypatch.setattr(parked.Polls, "_recheck", look_away)
-    delivering.an_old_message_hands_out_nothing(truth, web_on())
+    delivering.an_old_message_hands_out_nothing(db, web_on())
 
 
 def test_a_delivery_without_confirmation_is_noticed(
-    truth: Truth, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message is taken at its word."""
 
@@ -81,28 +81,28 @@ def test_a_delivery_without_confirmation_is_noticed(
     monkeypatch.setattr(parked.Polls, "_recheck", look_away)
     monkeypatch.setattr(queues, "confirm_deliveries", believe)
     with pytest.raises(AssertionError, match="handed out twice"):
-        delivering.an_old_message_hands_out_nothing(truth, web_on())
+        delivering.an_old_message_hands_out_nothing(db, web_on())
 
 
 def test_a_lost_answer_changes_nothing_twice(
-    truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy
+    db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy
 ) -> None:
     """Of an event here; submissions and claims in tests/crashes."""
-    delivering.a_lost_answer_to_an_event_stores_one(truth, web_on(), proxy)
+    delivering.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
 
 
 def test_ids_of_runs_made_anew_for_the_repeat_are_noticed(
-    truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try has stored the run under another id."""
     fresh = {"run_id": lambda: new_id("run_"), "new_session_id": lambda: new_id("ses_")}
     monkeypatch.setattr(queues, "submit_runs", renewed(submit_runs, **fresh))
     with pytest.raises(AssertionError, match="stored twice"):
-        delivering.a_lost_answer_to_a_submission_makes_one_run(truth, web_on(), proxy)
+        delivering.a_lost_answer_to_a_submission_makes_one_run(db, web_on(), proxy)
 
 
 def test_ids_of_polls_made_anew_for_the_repeat_are_noticed(
-    truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try's run is claimed for a poll that nobody holds."""
 
@@ -111,40 +111,40 @@ def test_ids_of_polls_made_anew_for_the_repeat_are_noticed(
 
     monkeypatch.setattr(queues, "answer_polls", answer_others)
     with pytest.raises(AssertionError, match="claimed for nobody"):
-        delivering.a_lost_answer_to_a_claim_takes_one_run(truth, web_on(), proxy)
+        delivering.a_lost_answer_to_a_claim_takes_one_run(db, web_on(), proxy)
 
 
 def test_ids_of_events_made_anew_for_the_repeat_are_noticed(
-    truth: Truth, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing says that it is the same event."""
     monkeypatch.setattr(queues, "append_events", renewed(append_events, event_uid=uuid7))
     with pytest.raises(AssertionError, match="stored twice"):
-        delivering.a_lost_answer_to_an_event_stores_one(truth, web_on(), proxy)
+        delivering.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
 
 
-def test_who_hangs_up_takes_no_run_along(truth: Truth, web_on: Callable[[], WebInThread]) -> None:
+def test_who_hangs_up_takes_no_run_along(db: DbVerbs, web_on: Callable[[], WebInThread]) -> None:
     """Its poll stops claiming at once."""
-    delivering.who_hangs_up_takes_no_run_along(truth, web_on())
+    delivering.who_hangs_up_takes_no_run_along(db, web_on())
 
 
 def test_a_hang_up_that_nobody_hears_of_is_noticed(
-    truth: Truth, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a BaseHTTPMiddleware: the poll goes on and takes a run for nobody."""
 
     async def deaf(*_: Any) -> None:
         """Not heard."""
 
-    def blind(self: hangup.Client, request: Request) -> None:
+    def suspended(self: hangup.Client, request: Request) -> None:
         listen(self, request)
         self._is_closing = self.gone.done
 
     listen = hangup.Client.__init__
     monkeypatch.setattr(hangup, "_watch", deaf)
-    monkeypatch.setattr(hangup.Client, "__init__", blind)
+    monkeypatch.setattr(hangup.Client, "__init__", suspended)
     with pytest.raises(AssertionError, match="taken along"):
-        delivering.who_hangs_up_takes_no_run_along(truth, web_on())
+        delivering.who_hangs_up_takes_no_run_along(db, web_on())
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,6 @@ def test_a_hang_up_that_nobody_hears_of_is_noticed(
         pytest.param((FIND_NOTHING, SUBMIT, LOOK, PARK), id="no second claim"),
     ],
 )
-def test_a_dispatch_that_is_not_rung_is_noticed(truth: Truth, order: tuple[Step, ...]) -> None:
+def test_a_dispatch_that_is_not_rung_is_noticed(db: DbVerbs, order: tuple[Step, ...]) -> None:
     """A poll that waits beside a run that nobody rang for."""
-    assert not is_noticed(truth, order)
+    assert not is_noticed(db, order)

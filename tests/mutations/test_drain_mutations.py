@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.lifecycle.drain import Drain
 from app.polls.parked import Polls
-from app.shutdown_response import Farewell
+from app.shutdown_response import ShutdownResponse
 from runtime.settings import Settings
 from tests.support.draining import everybody_who_waits_is_answered
 from tests.support.web import WebInThread, served, until_ready
@@ -36,10 +36,10 @@ def test_an_end_without_a_drain_is_noticed(web: WebInThread, monkeypatch: pytest
 def no_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing answers what is cut at the end: that is the net below the drain, and would hide that it is broken."""
 
-    async def pass_on(self: Farewell, scope: Scope, receive: Receive, send: Send) -> None:
+    async def pass_on(self: ShutdownResponse, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
 
-    monkeypatch.setattr(Farewell, "__call__", pass_on)
+    monkeypatch.setattr(ShutdownResponse, "__call__", pass_on)
 
 
 @pytest.mark.usefixtures("no_farewell")

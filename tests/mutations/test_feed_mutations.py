@@ -14,8 +14,8 @@ from models.feed.pages import SHOWN, FeedFilter
 from models.schema.tables import events, feed_head
 from runtime.settings import Settings
 from tests.support import numbering
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import following
-from tests.support.truth import Truth
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -26,14 +26,14 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_numbering_without_locking_the_events_is_noticed(truth: Truth) -> None:
+def test_numbering_without_locking_the_events_is_noticed(db: DbVerbs) -> None:
     """A row that is deleted meanwhile takes its position with it."""
-    source = truth.one("SELECT pg_get_functiondef(CAST('sequence_feed' AS regproc))")
+    source = db.one("SELECT pg_get_functiondef(CAST('sequence_feed' AS regproc))")
     lock = "LIMIT batch FOR NO KEY UPDATE"
     assert source.count(lock) == 1
-    truth.rows(source.replace(lock, "LIMIT batch"))
+    db.rows(source.replace(lock, "LIMIT batch"))
     with pytest.raises(AssertionError, match="not every position"):
-        numbering.an_event_deleted_while_it_is_numbered(truth)
+        numbering.an_event_deleted_while_it_is_numbered(db)
 
 
 def by_id(_: FeedFilter) -> Select[Any]:
@@ -49,11 +49,11 @@ def by_id(_: FeedFilter) -> Select[Any]:
     )
 
 
-def test_reading_by_id_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_by_id_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids are given before the commit: whoever commits late is passed over."""
     monkeypatch.setattr(pages, "_page", by_id)
     with pytest.raises(AssertionError, match="a reader missed an event"):
-        numbering.an_event_that_commits_late(truth)
+        numbering.an_event_that_commits_late(db)
 
 
 def streams_end_whole(web: WebInThread) -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.auth.permissions import ACCESS
+from app.auth.permissions import PERMISSIONS
 from app.http.body_limits import Uploads
 from runtime.settings import Settings
+from tests.support.db_verbs import DbVerbs
 from tests.support.flooding import a_body_beyond_the_bound_waits, an_unread_list_holds_a_page
-from tests.support.truth import Truth
 from tests.support.web import served
 from tests.unit.test_access import test_every_write_route_names_its_limit_and_no_read_does as every_write_is_counted
 
@@ -21,16 +21,16 @@ def test_bodies_without_bound_are_noticed(settings: Settings, monkeypatch: pytes
         a_body_beyond_the_bound_waits(web)
 
 
-def test_pages_without_bound_are_noticed(settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_without_bound_are_noticed(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows alone do not bound them."""
     monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 1 << 40)
     with served(settings) as web, pytest.raises(AssertionError):
-        an_unread_list_holds_a_page(web, truth, monkeypatch)
+        an_unread_list_holds_a_page(web, db, monkeypatch)
 
 
 def test_write_without_a_limit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a new one would be that nothing is said about."""
     name = "POST /sessions/{session_id}/bind"
-    monkeypatch.setitem(ACCESS, name, ACCESS["GET /sessions"])
+    monkeypatch.setitem(PERMISSIONS, name, PERMISSIONS["GET /sessions"])
     with pytest.raises(AssertionError):
         every_write_is_counted()

@@ -7,7 +7,7 @@ from models.claims.fleet import Differences, Fleet
 from models.expiry import match_deadlines
 from tests.support import no_match
 from tests.support.broken import notices, without
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
 SCENARIOS = [
     no_match.backlog_of_a_busy_runner,
@@ -18,19 +18,19 @@ SCENARIOS = [
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
-def test_scenarios_hold_unbroken(truth: Truth, scenario: no_match.Scenario) -> None:
+def test_scenarios_hold_unbroken(db: DbVerbs, scenario: no_match.Scenario) -> None:
     """What the mutations below break."""
-    scenario(truth)
+    scenario(db)
 
 
-def test_deadline_that_ignores_who_is_live_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_that_ignores_who_is_live_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was: every ready run fails after its timeout."""
     monkeypatch.setattr(Fleet, "satisfies", lambda *_: False)
     monkeypatch.setattr(match_deadlines, "_store", lambda *_: None)
-    notices(no_match.backlog_of_a_busy_runner, truth, "failed behind a busy runner")
+    notices(no_match.backlog_of_a_busy_runner, db, "failed behind a busy runner")
 
 
-def test_sweep_that_does_not_read_registrations_again_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_that_does_not_read_registrations_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner that comes while the sweep works would lose its runs."""
     refresh, seen = Fleet.refresh, list[object]()
 
@@ -41,17 +41,17 @@ def test_sweep_that_does_not_read_registrations_again_is_noticed(truth: Truth, m
         return refresh(fleet, conn)
 
     monkeypatch.setattr(Fleet, "refresh", once_a_pass)
-    notices(no_match.runner_that_comes_at_the_last_moment, truth, "failed though a runner")
+    notices(no_match.runner_that_comes_at_the_last_moment, db, "failed though a runner")
 
 
-def test_loss_that_is_not_stored_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_that_is_not_stored_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline would never begin."""
     refresh = Fleet.refresh
     monkeypatch.setattr(Fleet, "refresh", lambda *given: Differences(refresh(*given).matched, []))
-    notices(no_match.last_matching_runner_is_lost, truth, "waits for ever")
+    notices(no_match.last_matching_runner_is_lost, db, "waits for ever")
 
 
-def test_deadline_that_begins_with_readiness_alone_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_that_begins_with_readiness_alone_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backlog would fail at the moment at which its last runner is lost."""
     broken = without(
         match_deadlines._STORE, "CASE WHEN NOT held.matched THEN CAST(:now AS timestamptz) END"
@@ -59,10 +59,10 @@ def test_deadline_that_begins_with_readiness_alone_is_noticed(truth: Truth, monk
         "SET unmatched_since = ", "SET unmatched_since = CASE WHEN NOT held.matched THEN timestamptz '2000-01-01' END"
     )
     monkeypatch.setattr(match_deadlines, "_STORE", text(broken))
-    notices(no_match.last_matching_runner_is_lost, truth, "failed at the moment of the loss")
+    notices(no_match.last_matching_runner_is_lost, db, "failed at the moment of the loss")
 
 
-def test_exclusions_that_are_not_looked_at_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exclusions_that_are_not_looked_at_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that its only runner may not have again would wait for ever."""
     monkeypatch.setattr(match_deadlines, "_due_excluded", lambda *_: [])
-    notices(no_match.excluded_runner_is_the_only_one, truth, "waits for ever")
+    notices(no_match.excluded_runner_is_the_only_one, db, "waits for ever")

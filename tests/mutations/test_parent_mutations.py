@@ -10,52 +10,52 @@ from models.runs import parents, report, submit
 from models.state import child_results
 from tests.support import adopting
 from tests.support.broken import Scenario, notices, without
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
 
 @pytest.mark.parametrize("scenario", adopting.SCENARIOS[:3], ids=lambda scenario: scenario.__name__)
 def test_changes_of_parents_that_do_not_wait_are_noticed(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
     """Each would look at what the other one has not committed."""
     monkeypatch.setattr(parents, "_ONE_AT_A_TIME", text("SELECT 1"))
-    notices(scenario, truth, "a cycle|too deep")
+    notices(scenario, db, "a cycle|too deep")
 
 
 @pytest.mark.parametrize("scenario", [adopting.each_others_parents, adopting.starts_of_one_batch])
 def test_parents_that_are_not_looked_at_again_are_noticed(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
     """What was good at the submission may not be at the start."""
     monkeypatch.setattr(report, "set_parents", lambda *_: None)
-    notices(scenario, truth, "a cycle")
+    notices(scenario, db, "a cycle")
 
 
-def test_depth_that_leaves_out_what_is_below_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_depth_that_leaves_out_what_is_below_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The session comes with its children."""
 
     def flat(_: Any, session_ids: Any, __: int) -> dict[str, int]:
         return dict.fromkeys(session_ids, 0)
 
     monkeypatch.setattr(parents, "heights", flat)
-    notices(adopting.two_that_are_too_deep_together, truth, "too deep")
+    notices(adopting.two_that_are_too_deep_together, db, "too deep")
 
 
-def test_start_that_does_not_compare_owners_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parent is set then."""
     part = "AND p.owner IS NOT DISTINCT FROM s.owner"
     monkeypatch.setattr(parents, "_STILL_ABOVE", without(parents._STILL_ABOVE, part))
-    notices(adopting.another_owners_parent_at_the_start, truth, "under another owner's")
+    notices(adopting.another_owners_parent_at_the_start, db, "under another owner's")
 
 
-def test_results_that_leave_their_owner_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_that_leave_their_owner_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that never starts is not looked at again."""
     part = "AND p.owner IS NOT DISTINCT FROM r.owner"
     monkeypatch.setattr(child_results, "_KEEP", without(child_results._KEEP, part))
-    notices(adopting.another_owners_parent_without_a_start, truth, "told to another owner")
+    notices(adopting.another_owners_parent_without_a_start, db, "told to another owner")
 
 
-def test_submission_that_does_not_compare_owners_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submission_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sees both sessions could bring them together."""
     refused = submit._refused_parent
 
@@ -64,4 +64,4 @@ def test_submission_that_does_not_compare_owners_is_noticed(truth: Truth, monkey
         return None if isinstance(reason, ParentOfAnotherOwner) else reason
 
     monkeypatch.setattr(submit, "_refused_parent", lenient)
-    notices(adopting.another_owners_parent_is_refused, truth, "accepted")
+    notices(adopting.another_owners_parent_is_refused, db, "accepted")

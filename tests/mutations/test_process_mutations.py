@@ -15,10 +15,10 @@ from runtime import wakeups
 from runtime.postgres import transaction_async
 from runtime.settings import Settings
 from tests.support import serving
+from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnPostgres
-from tests.support.truth import Truth
 from tests.support.web import WebInThread, served, until_ready
-from workers.room import Room, engine_room
+from workers.context import WorkerContext, worker_context
 
 
 @pytest.fixture
@@ -29,19 +29,17 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.fixture
-def room(settings: Settings) -> Iterator[Room]:
-    with engine_room(settings, threads=2) as room:
-        yield room
+def context(settings: Settings) -> Iterator[WorkerContext]:
+    with worker_context(settings, threads=2) as context:
+        yield context
 
 
-def test_what_is_answered_is_committed(truth: Truth, web: WebInThread) -> None:
+def test_what_is_answered_is_committed(db: DbVerbs, web: WebInThread) -> None:
     """Promise 2, with a COMMIT that fails."""
-    serving.what_is_answered_is_committed(truth, web)
+    serving.what_is_answered_is_committed(db, web)
 
 
-def test_an_answer_before_the_commit_is_noticed(
-    truth: Truth, web: WebInThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """The flush answers when the verb is done, and commits when it finds the time."""
     late: list[asyncio.Task[None]] = []
 
@@ -59,15 +57,15 @@ def test_an_answer_before_the_commit_is_noticed(
 
     monkeypatch.setattr(attempts.Attempts, "_together", answer_first)
     with pytest.raises(AssertionError, match="in the database"):
-        serving.what_is_answered_is_committed(truth, web)
+        serving.what_is_answered_is_committed(db, web)
 
 
-def test_a_poll_gets_its_run_without_any_worker(truth: Truth, web: WebInThread) -> None:
+def test_a_poll_gets_its_run_without_any_worker(db: DbVerbs, web: WebInThread) -> None:
     """Promise 5: slower, never wrong."""
-    serving.work_without_workers_reaches_a_parked_poll(truth, web)
+    serving.work_without_workers_reaches_a_parked_poll(db, web)
 
 
-def test_a_missing_recheck_is_noticed(truth: Truth, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_recheck_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost message would cost a whole poll."""
 
     async def look_away(_: parked.Polls, *, everything: bool) -> None:
@@ -75,7 +73,7 @@ def test_a_missing_recheck_is_noticed(truth: Truth, web: WebInThread, monkeypatc
 
     monkeypatch.setattr(parked.Polls, "_recheck", look_away)
     with pytest.raises(AssertionError, match="ended with 204"):
-        serving.work_without_workers_reaches_a_parked_poll(truth, web)
+        serving.work_without_workers_reaches_a_parked_poll(db, web)
 
 
 @pytest.fixture
@@ -104,15 +102,15 @@ def test_a_poll_answered_503_without_postgres_is_noticed(
         serving.a_poll_outlives_postgres(own_postgres, lonely_web)
 
 
-def test_a_commit_that_a_pass_misses_rings_again(truth: Truth, room: Room) -> None:
+def test_a_commit_that_a_pass_misses_rings_again(db: DbVerbs, context: WorkerContext) -> None:
     """A message that was fetched holds back no ring."""
-    serving.a_commit_that_a_pass_misses_rings_again(truth, room)
+    serving.a_commit_that_a_pass_misses_rings_again(db, context)
 
 
 def test_a_ring_that_is_taken_for_a_message_that_was_fetched_is_noticed(
-    truth: Truth, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit it tells of may be one that the pass did not see."""
-    monkeypatch.setattr(wakeups, "_RING", wakeups._RING.replace("redis.call('LPOS', queue, last)", "true"))
-    with engine_room(settings, threads=2) as room, pytest.raises(AssertionError, match="swallowed"):
-        serving.a_commit_that_a_pass_misses_rings_again(truth, room)
+    monkeypatch.setattr(wakeups, "_NOTIFY", wakeups._NOTIFY.replace("redis.call('LPOS', queue, last)", "true"))
+    with worker_context(settings, threads=2) as context, pytest.raises(AssertionError, match="swallowed"):
+        serving.a_commit_that_a_pass_misses_rings_again(db, context)

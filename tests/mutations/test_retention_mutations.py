@@ -5,34 +5,34 @@ from sqlalchemy import text
 
 from models.feed import retention
 from tests.support.broken import notices, without
+from tests.support.db_verbs import DbVerbs
 from tests.support.retiring import a_page_read_while_the_floor_rises, all_grows_old, finished, result, retire
-from tests.support.truth import Truth
 
 
-def test_a_floor_raised_in_another_transaction_is_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_floor_raised_in_another_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the two a reader would miss what is gone and not know it."""
     monkeypatch.setattr(retention, "_RAISE_FLOOR", text("SELECT :upto"))
-    notices(a_page_read_while_the_floor_rises, truth, by="missed events without a word")
+    notices(a_page_read_while_the_floor_rises, db, by="missed events without a word")
 
 
-def results_outlive_events(truth: Truth) -> None:
+def results_outlive_events(db: DbVerbs) -> None:
     """The newest result is kept, in whatever portions history goes."""
-    session_id = finished(truth)
-    result(truth, session_id, "first")
-    result(truth, session_id, "last")
-    all_grows_old(truth)
-    retire(truth, most=1)
-    kept = truth.rows("SELECT frame->'data'->>'result_text' AS text FROM kept_results")
+    session_id = finished(db)
+    result(db, session_id, "first")
+    result(db, session_id, "last")
+    all_grows_old(db)
+    retire(db, most=1)
+    kept = db.rows("SELECT frame->'data'->>'result_text' AS text FROM kept_results")
     assert [one.text for one in kept] == ["last"], "the newest result is not kept"
 
 
-def test_the_newest_result_is_kept_in_whatever_portions_history_goes(truth: Truth) -> None:
+def test_the_newest_result_is_kept_in_whatever_portions_history_goes(db: DbVerbs) -> None:
     """One event at a time."""
-    results_outlive_events(truth)
+    results_outlive_events(db)
 
 
 def test_a_newer_result_that_does_not_replace_the_kept_one_is_noticed(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the condition that a newer one is there the first would be kept, and for ever."""
     newer = """
@@ -44,4 +44,4 @@ def test_a_newer_result_that_does_not_replace_the_kept_one_is_noticed(
     )
     broken = text(without(retention._KEEP_RESULTS, newer).text.replace(replaced, "NOTHING"))
     monkeypatch.setattr(retention, "_KEEP_RESULTS", broken)
-    notices(results_outlive_events, truth, by="the newest result is not kept")
+    notices(results_outlive_events, db, by="the newest result is not kept")

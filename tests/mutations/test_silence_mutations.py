@@ -11,7 +11,7 @@ from models.expiry.outages import Clocks
 from models.runners import heartbeat
 from tests.support import silence, unreceived
 from tests.support.broken import Scenario, notices, without
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ from tests.support.truth import Truth
     ],
     ids=lambda scenario: scenario.__name__,
 )
-def test_silence_is_held_against_dead_runners_alone(truth: Truth, scenario: Scenario) -> None:
+def test_silence_is_held_against_dead_runners_alone(db: DbVerbs, scenario: Scenario) -> None:
     """The scenarios as they are."""
-    scenario(truth)
+    scenario(db)
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_silence_is_held_against_dead_runners_alone(truth: Truth, scenario: Scen
     ids=lambda scenario: scenario.__name__,
 )
 def test_gap_that_ignores_told_intervals_is_noticed(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
     """Any 15 s in which nobody is heard: slow beaters make one after another."""
     monkeypatch.setattr(outages, "_READ", without(outages._READ, " + make_interval(secs => told_interval)"))
-    notices(scenario, truth, "is put off")
+    notices(scenario, db, "is put off")
 
 
-def test_windows_that_only_restart_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_that_only_restart_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each gap starts all silence anew, and twice the window ends nothing."""
 
     def restarted(_: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
@@ -51,26 +51,26 @@ def test_windows_that_only_restart_are_noticed(truth: Truth, monkeypatch: pytest
         return [clocks.now - timedelta(days=1) if ended and ended > start else start for start in starts]
 
     monkeypatch.setattr(runs, "begun_before", restarted)
-    notices(silence.gaps_of_all_runners_put_a_loss_off_once, truth, "for ever")
+    notices(silence.gaps_of_all_runners_put_a_loss_off_once, db, "for ever")
 
 
-def test_gaps_that_restart_nothing_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gaps_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence counts as it is, whoever caused it."""
 
     def plain(_: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
         return [clocks.now - timedelta(seconds=seconds) for seconds in windows]
 
     monkeypatch.setattr(runs, "begun_before", plain)
-    notices(silence.gaps_of_all_runners_put_a_loss_off_once, truth, "is held against it")
+    notices(silence.gaps_of_all_runners_put_a_loss_off_once, db, "is held against it")
 
 
-def test_outages_that_count_as_time_served_are_noticed(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the window by the clock on the wall."""
     asked = "served_ago(2 * w.seconds)"
     assert asked in outages._SERVED.text
     wall = outages._SERVED.text.replace(asked, "clock_timestamp() - make_interval(secs => 2 * w.seconds)")
     monkeypatch.setattr(outages, "_SERVED", text(wall))
-    notices(silence.outages_one_after_another_are_not_counted, truth, "is held against it")
+    notices(silence.outages_one_after_another_are_not_counted, db, "is held against it")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_outages_that_count_as_time_served_are_noticed(truth: Truth, monkeypatch
     ids=["later poll", "in a row", "release"],
 )
 def test_weaker_evidence_that_a_claim_never_arrived_is_noticed(
-    truth: Truth, monkeypatch: pytest.MonkeyPatch, part: str, scenario: Scenario, says: str | None
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch, part: str, scenario: Scenario, says: str | None
 ) -> None:
     """Without a later poll, without beats in a row, or with nothing that follows from them."""
     weaker = {
@@ -93,4 +93,4 @@ def test_weaker_evidence_that_a_claim_never_arrived_is_noticed(
     }
     assert part in heartbeat._HOLDING.text
     monkeypatch.setattr(heartbeat, "_HOLDING", text(heartbeat._HOLDING.text.replace(part, weaker[part])))
-    notices(scenario, truth, says)
+    notices(scenario, db, says)

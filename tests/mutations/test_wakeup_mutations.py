@@ -12,8 +12,8 @@ from app.writes import queues
 from models.claims.polls import answer_polls, claim_parked
 from runtime.settings import Settings
 from tests.support import waking
+from tests.support.db_verbs import DbVerbs
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
-from tests.support.truth import Truth
 from tests.support.waking import STOP, Pair, is_told, pair
 
 
@@ -50,25 +50,25 @@ def test_start_elsewhere_that_wakes_no_poll_is_noticed(both: Pair, monkeypatch: 
 
 
 def test_timeout_that_is_not_published_is_noticed(
-    both: Pair, truth: Truth, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    both: Pair, db: DbVerbs, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stops of workers have a way of their own."""
     monkeypatch.setattr(workers.poll_wakeups, "publish_rechecks", lambda *_: None)
     with pytest.raises(AssertionError, match="not told"):
-        waking.a_timeout_reaches_a_poll_elsewhere(both, truth, settings)
+        waking.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
 
 
 def test_poll_of_a_replaced_process_that_passes_for_its_successors_is_noticed(
-    both: Pair, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    both: Pair, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would go on under the new registration and take its runs."""
     monkeypatch.setattr("models.claims.polls._replaced", lambda *_: set())
     with pytest.raises(AssertionError, match="not told"):
-        waking.a_replaced_process_hears_of_it(both, truth)
+        waking.a_replaced_process_hears_of_it(both, db)
 
 
 def test_wakeup_that_a_busy_poll_forgets_is_noticed(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the poll is at may have looked before the stop was committed."""
     remember = parked.Polls.look_again
@@ -80,18 +80,18 @@ def test_wakeup_that_a_busy_poll_forgets_is_noticed(
     monkeypatch.setattr(queues, "claim_parked", waking.held_up(claim_parked))
     monkeypatch.setattr(parked.Polls, "look_again", look_at_idle_ones)
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
-        waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, truth)
+        waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
 def test_unheard_answer_that_counts_as_told_is_noticed(
-    settings: Settings, truth: Truth, monkeypatch: pytest.MonkeyPatch, *, leave: bool
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """Its client had gone before the first byte."""
     monkeypatch.setattr(queues, "answer_polls", waking.held_up(answer_polls))
     monkeypatch.setattr(queues, "untell", lambda _, items: list(items))
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
-        waking.an_unheard_answer_is_told_again(both, truth, leave=leave)
+        waking.an_unheard_answer_is_told_again(both, db, leave=leave)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,6 @@ def test_unheard_answer_that_counts_as_told_is_noticed(
         pytest.param((FIND_NOTHING, STOP, LOOK, PARK), id="no second claim"),
     ],
 )
-def test_stop_that_finds_no_holder_of_the_poll_is_noticed(truth: Truth, order: tuple[Step, ...]) -> None:
+def test_stop_that_finds_no_holder_of_the_poll_is_noticed(db: DbVerbs, order: tuple[Step, ...]) -> None:
     """A poll that waits beside a stop that no instance was told of."""
-    assert not is_told(truth, order)
+    assert not is_told(db, order)

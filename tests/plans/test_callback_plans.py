@@ -9,11 +9,11 @@ from sqlalchemy import create_engine
 from models.callbacks import resume_parents
 from models.expiry import cleanup
 from models.state import child_results, session_status
-from tests.support.explained import Plan, explain
-from tests.support.family import ended_child, finished
+from tests.support.db_verbs import DbVerbs
+from tests.support.parents import ended_child, finished
+from tests.support.query_plans import Plan, explain
 from tests.support.scans import analyze, fill, indexes, scanned
 from tests.support.servers import PostgresOfTests
-from tests.support.truth import Truth
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 LARGE = {"runs", "sessions", "events", "child_results"}
@@ -36,31 +36,31 @@ _FAILED = """
 
 
 @pytest.fixture(scope="module")
-def families(postgres: PostgresOfTests) -> Iterator[Truth]:
+def families(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
     """100,000 delivered results, 1,000 that failed parents keep, and three parents that are due."""
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
-    truth = Truth(engine)
-    fill(truth)
+    db = DbVerbs(engine)
+    fill(db)
     for statement in (_DELIVERED, _FAILED, _KEPT):
-        truth.rows(statement)
+        db.rows(statement)
     for _ in range(3):
-        ended_child(truth, finished(truth), "done")
-    analyze(truth)
-    yield truth
+        ended_child(db, finished(db), "done")
+    analyze(db)
+    yield db
     engine.dispose()
     postgres.drop(url)
 
 
-def plan_of(truth: Truth, statement: Any, values: dict[str, Any], way: str) -> Plan:
-    with truth.engine.connect() as connection:
+def plan_of(db: DbVerbs, statement: Any, values: dict[str, Any], way: str) -> Plan:
+    with db.engine.connect() as connection:
         plan = explain(connection, statement, values, way=way)
         connection.rollback()
     return plan
 
 
 @WAYS
-def test_who_is_due_is_read_from_what_waits_alone(families: Truth, way: str) -> None:
+def test_who_is_due_is_read_from_what_waits_alone(families: DbVerbs, way: str) -> None:
     """By the index of what waits; each session once at most."""
     plan = plan_of(families, resume_parents._DUE, {"most": 100}, way)
     assert plan.indexes("child_results") == {"ix_child_results_waiting"}
@@ -70,7 +70,7 @@ def test_who_is_due_is_read_from_what_waits_alone(families: Truth, way: str) -> 
 
 
 @WAYS
-def test_nothing_asked_for_a_parent_reads_a_table_through(families: Truth, way: str) -> None:
+def test_nothing_asked_for_a_parent_reads_a_table_through(families: DbVerbs, way: str) -> None:
     """Parents, what waits for them, their bodies; and the ends of children and of runs that carried something."""
     values = {
         "parents": ["failed_1"],
@@ -88,19 +88,19 @@ def test_nothing_asked_for_a_parent_reads_a_table_through(families: Truth, way: 
 
 
 @WAYS
-def test_a_settled_session_costs_one_look_at_what_waits(families: Truth, way: str) -> None:
+def test_a_settled_session_costs_one_look_at_what_waits(families: DbVerbs, way: str) -> None:
     """Every end of a run asks whether something is owed."""
     names = ("sessions", "outcomes", "unless_live", "lives", "runners", "registrations", "resumed", "parents", "signs")
     values = dict(
         zip(names, (["old_1"], [None], [False], ["keep"], [None], [None], [False], [None], [False]), strict=True)
     )
     families.rows("UPDATE sessions SET status = 'finished' WHERE session_id = 'old_1'")
-    plan = plan_of(families, session_status._SETTLE, values, way)
+    plan = plan_of(families, session_status._UPDATE_STATUS, values, way)
     assert plan.touched("child_results") <= 1
     assert plan.indexes("child_results") <= {"ix_child_results_waiting"}
 
 
-def test_upkeep_looks_at_each_result_once(families: Truth) -> None:
+def test_upkeep_looks_at_each_result_once(families: DbVerbs) -> None:
     """It may read them through: four times an hour."""
     plan = plan_of(families, cleanup._CHILD_RESULTS, {"most": 1000}, "custom")
     assert plan.touched("child_results") <= 2 * 102_000

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from models.claims import ageing, claim, delivery, dispatch, matching, parking, poll_stops, polls, watermarks
 from models.claims.watermarks import HIGHEST, LOWEST
 from models.state import session_status, transitions
-from tests.support.explained import Plan, explain
 from tests.support.filled import filled
+from tests.support.query_plans import Plan, explain
 from tests.support.servers import PostgresOfTests
 
 MINE, BLOCKED, DELAYED = 1, 2, 3
@@ -193,7 +193,7 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
     "telling stops": (polls._TELL_STOPS, RUNNERS | {"again": 10}, {"stop_commands": ("ix_stop_commands_runner", 4)}),
     "telling to leave": (polls._TELL_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
     "holding a parked poll": (
-        polls._HOLD_WAITING,
+        polls._LOCK_WAITING,
         {"polls": ["waiting_1"]},
         {"waiting_polls": ("pk_waiting_polls", 2)},
     ),
@@ -219,7 +219,7 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
         {"seen": 86_400, "after": "waiting_2", "most": 5},
         {"waiting_polls": ("pk_waiting_polls", 5)},
     ),
-    "holding some": (dispatch._HOLD_SOME, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
+    "holding some": (dispatch._LOCK_SOME, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
     "unparking": (parking._UNPARK, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
     "finding profiles": (
         matching._FIND,
@@ -269,7 +269,7 @@ def test_settling_a_session_reads_its_unfinished_runs_only(conn: Connection, way
         "parents": [None] * 2,
         "signs": [False] * 2,
     }
-    plan = explain(conn, session_status._SETTLE, values, way=way)
+    plan = explain(conn, session_status._UPDATE_STATUS, values, way=way)
 
     assert plan.indexes("runs") <= {"ix_runs_unfinished", "ix_runs_one_active", "pk_runs"}
     assert plan.indexes("sessions") == {"pk_sessions"}

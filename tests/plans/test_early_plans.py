@@ -14,7 +14,7 @@ from models.runs import submit_rows
 from models.state import locks, session_status, transitions, try_locks
 from runtime.postgres import sync_engine
 from runtime.settings import Settings
-from tests.support.explained import Plan
+from tests.support.query_plans import Plan
 
 # No statistics come in between: they would have the plans made anew.
 _QUIET = """
@@ -40,9 +40,9 @@ RUNS, SESSIONS, TOKENS = ["run_7", "run_8"], ["ses_7", "ses_8"], ["token 7", "to
 POLLS, RUNNERS = ["poll_1", "poll_2"], ["lnch_7", "lnch_8"]
 NONE, NO = [None] * 2, [False] * 2
 CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
-    "holding runs": (locks._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
-    "holding free runs": (try_locks._HOLD_RUNS, {"run_ids": RUNS, "sessions": []}),
-    "holding sessions": (locks.HOLD_SESSIONS, {"sessions": SESSIONS}),
+    "holding runs": (locks._LOCK_RUNS, {"run_ids": RUNS, "sessions": []}),
+    "holding free runs": (try_locks._LOCK_RUNS, {"run_ids": RUNS, "sessions": []}),
+    "holding sessions": (locks.LOCK_SESSIONS, {"sessions": SESSIONS}),
     "unfinished runs": (locks._UNFINISHED_NOW, {"sessions": SESSIONS}),
     "moving": (
         transitions._MOVE,
@@ -63,7 +63,7 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
         },
     ),
     "settling": (
-        session_status._SETTLE,
+        session_status._UPDATE_STATUS,
         {
             "sessions": SESSIONS,
             "outcomes": NONE,

@@ -14,11 +14,11 @@ from models.feed.event_counts import bounds
 from models.runners import departure, heartbeat, listing
 from models.runs import results
 from tests.support.clocks import add_gap
-from tests.support.explained import explain
+from tests.support.db_verbs import DbVerbs
+from tests.support.query_plans import explain
 from tests.support.reports import claimed, idle, running
 from tests.support.scans import analyze, fill, indexes, scanned
 from tests.support.servers import PostgresOfTests
-from tests.support.truth import Truth
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 LARGE = {"runs", "sessions", "events"}
@@ -35,22 +35,22 @@ LIMITS: dict[str, Any] = {"report_hold": 25.0}
 
 
 @pytest.fixture(scope="module")
-def busy(postgres: PostgresOfTests) -> Iterator[Truth]:
+def busy(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
     """A system with a history, a queue, some work in hand and a gap behind it."""
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
-    truth = Truth(engine)
-    fill(truth)
+    db = DbVerbs(engine)
+    fill(db)
     for begin in (claimed, running, idle):
         for _ in range(5):
-            begin(truth)
-    add_gap(truth, "expiry", 3000, 2000)
-    truth.rows(
+            begin(db)
+    add_gap(db, "expiry", 3000, 2000)
+    db.rows(
         "INSERT INTO events (event_uid, kind, session_id, frame, feed_pos) SELECT 'u' || n, 'event', 'old_' || n % 50, "
         "'{}', 1000000 + n FROM generate_series(1, 20000) n"
     )
-    analyze(truth)
-    yield truth
+    analyze(db)
+    yield db
     engine.dispose()
     postgres.drop(url)
 
@@ -62,7 +62,7 @@ def values_at(now: Any) -> dict[str, Any]:
 
 
 @WAYS
-def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: Truth, way: str) -> None:
+def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: DbVerbs, way: str) -> None:
     """Each has its partial index: a million ended runs cost nothing."""
     values = values_at(busy.one("SELECT clock_timestamp()"))
     for module in (runs, runners, match_deadlines, fleet):
@@ -88,7 +88,7 @@ def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: Truth, way: s
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_each_duty_finds_what_is_due_by_its_own_index(
-    busy: Truth, module: Any, name: str, index: str, way: str
+    busy: DbVerbs, module: Any, name: str, index: str, way: str
 ) -> None:
     """In the order of its deadlines."""
     values = values_at(busy.one("SELECT clock_timestamp()"))
@@ -96,7 +96,7 @@ def test_each_duty_finds_what_is_due_by_its_own_index(
 
 
 @WAYS
-def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
+def test_what_runners_do_reads_no_large_table(busy: DbVerbs, way: str) -> None:
     """Beats, registrations, lists of runners, clocks."""
     beat = {"runner_ids": ["x"], "beats": [True], "forget": 86_400.0, "apart": 3.0}
     assert scanned(busy, heartbeat._TOUCH, beat, way=way) & LARGE == set()
@@ -118,7 +118,7 @@ def test_what_runners_do_reads_no_large_table(busy: Truth, way: str) -> None:
 
 
 @WAYS
-def test_a_page_of_events_comes_from_its_session_alone(busy: Truth, way: str) -> None:
+def test_a_page_of_events_comes_from_its_session_alone(busy: DbVerbs, way: str) -> None:
     """In feed order, without sorting what other sessions wrote."""
     for run_id in (None, "run_old_7"):
         values = {"session_id": "old_7", "owner": None, "run_id": run_id, "after": 0, "most": 500, "bytes": 1 << 20}
@@ -127,7 +127,7 @@ def test_a_page_of_events_comes_from_its_session_alone(busy: Truth, way: str) ->
 
 
 @WAYS
-def test_result_of_a_run_is_found_among_the_results_of_its_session(busy: Truth, way: str) -> None:
+def test_result_of_a_run_is_found_among_the_results_of_its_session(busy: DbVerbs, way: str) -> None:
     """Whatever else the session wrote, and however many others there are."""
     values = {"session_id": "old_7", "run_id": "run_old_7"}
     assert scanned(busy, results._NEWEST_OF_RUN, values, way=way) & LARGE == set()
@@ -135,7 +135,7 @@ def test_result_of_a_run_is_found_among_the_results_of_its_session(busy: Truth, 
 
 
 @WAYS
-def test_events_are_stored_without_reading_a_large_table(busy: Truth, way: str) -> None:
+def test_events_are_stored_without_reading_a_large_table(busy: DbVerbs, way: str) -> None:
     """Their sessions and the runs of their tokens are found by key, however many sessions there are."""
     told = [(f"old_{number}", f"token_{number}") for number in range(1, 201)]
     for named in (None, "run_old_7"):
@@ -145,7 +145,7 @@ def test_events_are_stored_without_reading_a_large_table(busy: Truth, way: str) 
 
 
 @WAYS
-def test_an_event_of_the_run_at_work_costs_the_same_after_a_thousand_turns(busy: Truth, way: str) -> None:
+def test_an_event_of_the_run_at_work_costs_the_same_after_a_thousand_turns(busy: DbVerbs, way: str) -> None:
     """Only the last words of one that has ended are looked for among all runs of its session."""
     with busy.engine.connect() as connection:
         connection.execute(text(TURNS))

@@ -9,10 +9,10 @@ from sqlalchemy.dialects import postgresql
 
 from models.feed import sequence
 from models.feed.pages import EVERYTHING, SPAN, FeedFilter, _page
-from tests.support.explained import Plan, explain
+from tests.support.db_verbs import DbVerbs
+from tests.support.query_plans import Plan, explain
 from tests.support.scans import analyze
 from tests.support.servers import PostgresOfTests
-from tests.support.truth import Truth
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 HISTORY = 60_000
@@ -20,35 +20,35 @@ PAGE = 500
 
 
 @pytest.fixture(scope="module")
-def long_history(postgres: PostgresOfTests) -> Iterator[Truth]:
+def long_history(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
     """Many numbered events of many sessions, some that wait for their position, and a floor below these."""
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
-    truth = Truth(engine)
-    truth.rows(
+    db = DbVerbs(engine)
+    db.rows(
         "INSERT INTO events (event_uid, kind, session_id, run_id, owner, frame, feed_pos) "
         "SELECT 'u' || n, CASE n % 3 WHEN 0 THEN 'event' WHEN 1 THEN 'run_updated' ELSE 'session_updated' END, "
         "'s' || n % 500, 'r' || n % 5000, 'o' || n % 7, '{\"data\":{}}', n FROM generate_series(1, :many) n",
         many=HISTORY,
     )
-    truth.rows(
+    db.rows(
         "INSERT INTO events (event_uid, kind, session_id, frame) "
         "SELECT 'w' || n, 'event', 's1', '{}' FROM generate_series(1, 50) n"
     )
-    truth.rows("UPDATE feed_head SET last_pos = :many, numbered_below = :many - 1000", many=HISTORY)
-    analyze(truth)
-    yield truth
+    db.rows("UPDATE feed_head SET last_pos = :many, numbered_below = :many - 1000", many=HISTORY)
+    analyze(db)
+    yield db
     engine.dispose()
     postgres.drop(url)
 
 
-def plan_of(truth: Truth, which: FeedFilter, after: int, way: str) -> Plan:
+def plan_of(db: DbVerbs, which: FeedFilter, after: int, way: str) -> Plan:
     """The plan of the one feed query, as text with the values that the filter puts into it."""
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy annotates no dialect
     compiled = _page(which).compile(dialect=dialect)
     statement = text(re.sub(r"(:[a-z_0-9]+)::([A-Z]+)", r"CAST(\1 AS \2)", str(compiled)))
     values = compiled.construct_params({"after": after, "most": PAGE})
-    with truth.engine.connect() as connection:
+    with db.engine.connect() as connection:
         plan = explain(connection, statement, values, way=way)
         connection.rollback()
     return plan
@@ -56,7 +56,7 @@ def plan_of(truth: Truth, which: FeedFilter, after: int, way: str) -> Plan:
 
 @WAYS
 @pytest.mark.parametrize("after", [0, HISTORY // 2, HISTORY - 10, HISTORY])
-def test_a_page_of_everything_is_read_in_the_order_of_positions(long_history: Truth, after: int, way: str) -> None:
+def test_a_page_of_everything_is_read_in_the_order_of_positions(long_history: DbVerbs, after: int, way: str) -> None:
     """Its own length, wherever it begins; nothing is sorted or thrown away."""
     plan = plan_of(long_history, EVERYTHING, after, way)
     assert plan.indexes("events") == {"uq_events_position"}
@@ -65,7 +65,7 @@ def test_a_page_of_everything_is_read_in_the_order_of_positions(long_history: Tr
 
 @WAYS
 @pytest.mark.parametrize("after", [0, HISTORY - 10])
-def test_a_page_of_one_session_looks_at_hardly_anything_else(long_history: Truth, after: int, way: str) -> None:
+def test_a_page_of_one_session_looks_at_hardly_anything_else(long_history: DbVerbs, after: int, way: str) -> None:
     """Whatever lies between; near the head the last positions are as good."""
     plan = plan_of(long_history, FeedFilter(session_id="s7"), after, way)
     assert plan.touched("events") <= HISTORY / 500
@@ -77,7 +77,9 @@ def test_a_page_of_one_session_looks_at_hardly_anything_else(long_history: Truth
     [FeedFilter(run_id="none"), FeedFilter(owner="none")],
     ids=["run", "owner"],
 )
-def test_a_filter_that_nothing_passes_walks_a_bounded_stretch(long_history: Truth, which: FeedFilter, way: str) -> None:
+def test_a_filter_that_nothing_passes_walks_a_bounded_stretch(
+    long_history: DbVerbs, which: FeedFilter, way: str
+) -> None:
     """A page of a sparse feed costs a stretch of history, never all of it."""
     plan = plan_of(long_history, which, 0, way)
     assert plan.indexes("events") == {"uq_events_position"}
@@ -85,7 +87,7 @@ def test_a_filter_that_nothing_passes_walks_a_bounded_stretch(long_history: Trut
 
 
 @WAYS
-def test_a_look_at_the_head_touches_one_event(long_history: Truth, way: str) -> None:
+def test_a_look_at_the_head_touches_one_event(long_history: DbVerbs, way: str) -> None:
     """Twice a second in every web process."""
     with long_history.engine.connect() as connection:
         plan = explain(connection, sequence._LOOK, {"age": 1.0}, way=way)
@@ -94,7 +96,7 @@ def test_a_look_at_the_head_touches_one_event(long_history: Truth, way: str) -> 
     assert plan.touched("events") <= 1
 
 
-def test_numbering_reads_only_what_waits(long_history: Truth) -> None:
+def test_numbering_reads_only_what_waits(long_history: DbVerbs) -> None:
     """From the small index of events without a position, above the floor."""
     statement = text(
         "SELECT id FROM events WHERE feed_pos IS NULL AND id > :floor ORDER BY id LIMIT :batch FOR NO KEY UPDATE"
@@ -106,13 +108,13 @@ def test_numbering_reads_only_what_waits(long_history: Truth) -> None:
     assert plan.touched("events") == 50
 
 
-def test_a_pass_reads_no_more_of_a_backlog_than_it_numbers(truth: Truth) -> None:
+def test_a_pass_reads_no_more_of_a_backlog_than_it_numbers(db: DbVerbs) -> None:
     """Workers were away: the backlog is long and no statistics know of it yet."""
-    truth.rows(
+    db.rows(
         "INSERT INTO events (event_uid, kind, session_id, frame) "
         "SELECT 'b' || n, 'event', 's' || n, '{}' FROM generate_series(1, 20000) n"
     )
-    with truth.engine.connect() as connection:
+    with db.engine.connect() as connection:
         assert connection.execute(text("SELECT sequence_feed(100)")).scalar_one() == 100
         read = text("SELECT pg_stat_get_xact_tuples_returned(CAST('ix_events_unnumbered' AS regclass))")
         assert 100 <= connection.execute(read).scalar_one() < 200

@@ -14,8 +14,8 @@ from models.expiry import match_deadlines
 from models.expiry.match_deadlines import MOST_EXCLUDED
 from models.runs import lists
 from models.state.runs import get_run
-from tests.support.explained import Plan, explain
 from tests.support.filled import filled
+from tests.support.query_plans import Plan, explain
 from tests.support.servers import PostgresOfTests
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])

@@ -8,10 +8,10 @@ from sqlalchemy import TextClause, create_engine
 
 from models.core.statuses import ENDED
 from models.feed import retention
-from tests.support.explained import Plan, explain
+from tests.support.db_verbs import DbVerbs
+from tests.support.query_plans import Plan, explain
 from tests.support.scans import analyze, fill
 from tests.support.servers import PostgresOfTests
-from tests.support.truth import Truth
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 EVENTS = 60_000
@@ -21,12 +21,12 @@ DAY = 86_400.0
 
 
 @pytest.fixture(scope="module")
-def crowded(postgres: PostgresOfTests) -> Iterator[Truth]:
+def crowded(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
     """Many events of many sessions, the older half past its time; a result in each hundredth; many ended sessions."""
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
-    truth = Truth(engine)
-    truth.rows(
+    db = DbVerbs(engine)
+    db.rows(
         "INSERT INTO events (event_uid, kind, event_type, session_id, frame, feed_pos, created_at) "
         "SELECT 'u' || n, 'event', CASE n % 100 WHEN 0 THEN 'result' ELSE 'message' END, 'old_' || n % 5000 + 1, "
         "'{\"data\":{}}', n, now() - make_interval(days => CASE WHEN n <= :half THEN 40 ELSE 1 END) "
@@ -34,19 +34,19 @@ def crowded(postgres: PostgresOfTests) -> Iterator[Truth]:
         many=EVENTS,
         half=EVENTS // 2,
     )
-    truth.rows("UPDATE feed_head SET last_pos = :many, numbered_below = :many", many=EVENTS)
-    fill(truth, ended=SESSIONS, waiting=500)
-    truth.rows("UPDATE sessions SET created_at = created_at - interval '40 days'")
-    truth.rows("UPDATE runs SET completed_at = completed_at - interval '40 days' WHERE status = 'completed'")
-    truth.rows("UPDATE sessions SET parent_session_id = 'old_1' WHERE session_id IN ('old_7001', 'old_7002')")
-    analyze(truth)
-    yield truth
+    db.rows("UPDATE feed_head SET last_pos = :many, numbered_below = :many", many=EVENTS)
+    fill(db, ended=SESSIONS, waiting=500)
+    db.rows("UPDATE sessions SET created_at = created_at - interval '40 days'")
+    db.rows("UPDATE runs SET completed_at = completed_at - interval '40 days' WHERE status = 'completed'")
+    db.rows("UPDATE sessions SET parent_session_id = 'old_1' WHERE session_id IN ('old_7001', 'old_7002')")
+    analyze(db)
+    yield db
     engine.dispose()
     postgres.drop(url)
 
 
-def plan_of(truth: Truth, statement: TextClause, values: dict[str, Any], way: str) -> Plan:
-    with truth.engine.connect() as connection:
+def plan_of(db: DbVerbs, statement: TextClause, values: dict[str, Any], way: str) -> Plan:
+    with db.engine.connect() as connection:
         plan = explain(connection, statement, values, way=way)
         connection.rollback()
     return plan
@@ -54,7 +54,7 @@ def plan_of(truth: Truth, statement: TextClause, values: dict[str, Any], way: st
 
 @WAYS
 @pytest.mark.parametrize("floor", [0, EVENTS // 2, EVENTS])
-def test_the_oldest_events_are_read_from_the_floor_on(crowded: Truth, floor: int, way: str) -> None:
+def test_the_oldest_events_are_read_from_the_floor_on(crowded: DbVerbs, floor: int, way: str) -> None:
     """As many as one pass takes, wherever the floor is; nothing is sorted."""
     crowded.rows("UPDATE feed_head SET floor = :floor", floor=floor)
     plan = plan_of(crowded, retention._OLDEST, {"age": 30 * DAY, "most": MOST}, way)
@@ -67,7 +67,7 @@ IDS = {"ids": list(range(1, MOST + 1))}
 
 @WAYS
 @pytest.mark.parametrize("statement", [retention._HOLD, retention._DROP], ids=["hold", "drop"])
-def test_events_are_locked_and_dropped_by_their_ids(crowded: Truth, statement: TextClause, way: str) -> None:
+def test_events_are_locked_and_dropped_by_their_ids(crowded: DbVerbs, statement: TextClause, way: str) -> None:
     """Those of one pass and no others."""
     plan = plan_of(crowded, statement, IDS, way)
     assert plan.indexes("events") == {"pk_events"}
@@ -75,7 +75,7 @@ def test_events_are_locked_and_dropped_by_their_ids(crowded: Truth, statement: T
 
 
 @WAYS
-def test_results_are_kept_without_a_look_at_other_history(crowded: Truth, way: str) -> None:
+def test_results_are_kept_without_a_look_at_other_history(crowded: DbVerbs, way: str) -> None:
     """The events of the pass, their sessions, and whether one of these has a newer result."""
     plan = plan_of(crowded, retention._KEEP_RESULTS, IDS, way)
     assert plan.indexes("events") <= {"pk_events", "ix_events_result"}
@@ -85,7 +85,7 @@ def test_results_are_kept_without_a_look_at_other_history(crowded: Truth, way: s
 
 @WAYS
 @pytest.mark.parametrize("place", [0, SESSIONS // 2])
-def test_a_step_over_the_sessions_begins_where_the_last_one_ended(crowded: Truth, place: int, way: str) -> None:
+def test_a_step_over_the_sessions_begins_where_the_last_one_ended(crowded: DbVerbs, place: int, way: str) -> None:
     """However many lie before it and behind it."""
     after = crowded.rows(
         "SELECT created_at, session_id FROM sessions ORDER BY created_at, session_id OFFSET :p LIMIT 1", p=place
@@ -97,7 +97,7 @@ def test_a_step_over_the_sessions_begins_where_the_last_one_ended(crowded: Truth
 
 
 @WAYS
-def test_whether_sessions_are_over_is_found_by_their_own_rows(crowded: Truth, way: str) -> None:
+def test_whether_sessions_are_over_is_found_by_their_own_rows(crowded: DbVerbs, way: str) -> None:
     """Their runs, their events and their children: each by its index, none of anybody else's."""
     names = [f"old_{one}" for one in range(9_000, 9_000 + MOST)]
     values = {"sessions": names, "ended": sorted(ENDED), "age": 30 * DAY}

@@ -25,10 +25,10 @@ from models.runs.stop import Stopped, StopSession, stop_sessions
 from models.runs.submit import Submitted
 from models.state.runs import Run as RunRow
 from tests.support import clocks
+from tests.support.db_verbs import DbVerbs, resuming, starting
 from tests.support.matching import no_match_due
 from tests.support.model import ENDED, IN_HAND
-from tests.support.truth import Truth, resuming, starting
-from tests.support.world import World, some
+from tests.support.model_harness import World, some
 
 WHICH = st.integers(0, 10_000)
 CAPACITY = st.sampled_from([None, 1, 2])
@@ -95,7 +95,7 @@ class Lifecycle(RuleBasedStateMachine, World):
             values |= {"parent_session_id": parent.session_id, "execution_mode": "async_callback"}
         item = resuming(some(self.sessions, which).session_id, **values) if resume else starting(**values)
         first = next((answer for had, answer in self.submitted if key and had.idempotency_key == key), None)
-        (answer,) = self.truth.submit(item, max_depth=100)
+        (answer,) = self.db.submit(item, max_depth=100)
         assert isinstance(answer, Submitted)
         if first is not None:
             assert (answer.run_id, answer.replayed) == (first.run_id, True)
@@ -134,13 +134,13 @@ class Lifecycle(RuleBasedStateMachine, World):
     def submit_again_after_a_lost_answer(self, which: int) -> None:
         there = [pair for pair in self.submitted if pair[1].run_id in self.model.runs]
         item, answer = some(there, which)
-        assert self.truth.submit(item) == [answer]
+        assert self.db.submit(item) == [answer]
 
     @precondition(lambda self: self.sessions)
     @rule(which=WHICH)
     def stop_session(self, which: int) -> None:
         session = some(self.sessions, which)
-        (answer,) = self.truth.do(stop_sessions, [StopSession(ADMIN, session.session_id)])
+        (answer,) = self.db.do(stop_sessions, [StopSession(ADMIN, session.session_id)])
         assert isinstance(answer, Stopped)
         assert answer.status == self.model.stop_session(session)
 
@@ -156,7 +156,7 @@ class Lifecycle(RuleBasedStateMachine, World):
         if not pool:
             return
         session = some(pool, which)
-        (answer,) = self.truth.do(delete_sessions, [DeleteSession(ADMIN, session.session_id)])
+        (answer,) = self.db.do(delete_sessions, [DeleteSession(ADMIN, session.session_id)])
         if self.model.can_delete(session):
             assert isinstance(answer, Deleted)
             assert answer.runs_count == len(session.runs)
@@ -203,13 +203,13 @@ class Lifecycle(RuleBasedStateMachine, World):
         run = self.model.runs.get(claim.run_id)
         current = run is not None and run.token == claim.claim_token and run.status == "claimed"
         if client_is_there:
-            (result,) = self.truth.do(confirm_deliveries, [claim])
+            (result,) = self.db.do(confirm_deliveries, [claim])
             assert isinstance(result, RunRow) == current
             if run is not None and current:
                 run.delivered = True
                 self.over(ask)
             return
-        assert self.truth.do(release_claims, [claim]) == [current]
+        assert self.db.do(release_claims, [claim]) == [current]
         if run is not None and current:
             run.back()
 
@@ -218,7 +218,7 @@ class Lifecycle(RuleBasedStateMachine, World):
     def give_up(self, which: int) -> None:
         ask, _ = some(self.parked, which)
         mine = {run.run_id for run in self.runs if self.assigned(run, ask)}
-        (found,) = self.truth.do(give_up_polls, [ask.poll_id])
+        (found,) = self.db.do(give_up_polls, [ask.poll_id])
         assert {run.run_id for run in found} == mine
         for run_id in mine:
             self.model.runs[run_id].delivered = True
@@ -261,7 +261,7 @@ class Lifecycle(RuleBasedStateMachine, World):
     @rule(which=WHICH)
     def claim_comes_to_nothing(self, which: int) -> None:
         run = some(self.runs_in("claimed"), which)
-        clocks.due(self.truth, run.run_id, "claim_deadline_at")
+        clocks.due(self.db, run.run_id, "claim_deadline_at")
         self.tick()
         self.model.release(run)
 
@@ -269,7 +269,7 @@ class Lifecycle(RuleBasedStateMachine, World):
     @rule(which=WHICH)
     def run_takes_too_long(self, which: int) -> None:
         run = some(self.runs_in("running"), which)
-        clocks.due(self.truth, run.run_id, "run_deadline_at")
+        clocks.due(self.db, run.run_id, "run_deadline_at")
         self.tick()
         self.model.time_out(run)
 
@@ -278,9 +278,9 @@ class Lifecycle(RuleBasedStateMachine, World):
     def stop_takes_too_long(self, which: int) -> None:
         session = some([session for session in self.sessions if session.stop], which)
         active = session.active
-        clocks.pass_time(self.truth, "stop_commands", "deadline_at", 999, "session_id = :s", s=session.session_id)
+        clocks.pass_time(self.db, "stop_commands", "deadline_at", 999, "session_id = :s", s=session.session_id)
         if active is not None:
-            clocks.due(self.truth, active.run_id, "run_deadline_at")
+            clocks.due(self.db, active.run_id, "run_deadline_at")
         self.tick()
         if active is not None:
             self.model.give_up_stop(active)
@@ -293,10 +293,10 @@ class Lifecycle(RuleBasedStateMachine, World):
     def nobody_matches(self, which: int) -> None:
         run = some([run for run in self.runs if run.ready], which)
         self.tick()
-        no_match_due(self.truth, run.run_id)
+        no_match_due(self.db, run.run_id)
         self.tick()
         if any(run.open_to(runner) and not self.leaving(runner) for runner in self.runners):
-            clocks.pass_time(self.truth, "runs", "match_deadline_at", -9999, "run_id = :r", r=run.run_id)
+            clocks.pass_time(self.db, "runs", "match_deadline_at", -9999, "run_id = :r", r=run.run_id)
         else:
             run.session.cancel([run], "failed")
 
@@ -304,7 +304,7 @@ class Lifecycle(RuleBasedStateMachine, World):
     @rule(which=WHICH)
     def delay_ends(self, which: int) -> None:
         run = some([run for run in self.runs if run.delayed and run.status not in ENDED], which)
-        clocks.due(self.truth, run.run_id, "not_before")
+        clocks.due(self.db, run.run_id, "not_before")
         self.tick()
         run.delayed = False
 
@@ -315,7 +315,7 @@ class Lifecycle(RuleBasedStateMachine, World):
     @invariant()
     def every_end_of_a_child_waits_or_is_carried(self) -> None:
         """For parents that are there."""
-        rows = self.truth.rows("SELECT child_run_id, parent_session_id, delivered_in FROM child_results")
+        rows = self.db.rows("SELECT child_run_id, parent_session_id, delivered_in FROM child_results")
         expected = {
             (result.child.run_id, session.session_id, result.carrier.run_id if result.carrier else None)
             for session in self.sessions
@@ -331,5 +331,5 @@ def test_whatever_happens_in_whatever_order_the_truth_is_what_the_protocol_says(
     class Here(Lifecycle):
         pass
 
-    Here.truth = Truth(engine)
+    Here.db = DbVerbs(engine)
     run_state_machine_as_test(Here, settings=SHORT)

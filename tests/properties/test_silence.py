@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
 
 from models.core.limits import Limits
-from models.expiry.duties import sign_instance
+from models.expiry.duties import record_instance_heartbeat
 from models.expiry.expire import expire
 from models.expiry.outages import GAP
 from models.runners.heartbeat import Touch, touch_runners
 from models.schema.tables import metadata
 from tests.support.clocks import shift
+from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import running
-from tests.support.truth import Runner, Truth
 
 STEP = 5
 LIMITS = Limits(stale_after=15, lost_after=30)
@@ -85,21 +85,21 @@ FAST = settings(
 class History:
     """What happens step by step, and for how long each dead runner's silence counted."""
 
-    def __init__(self, truth: Truth, fleet: list[Beater], outages: list[Outage]) -> None:
-        self.truth, self.fleet, self.outages = truth, fleet, outages
+    def __init__(self, db: DbVerbs, fleet: list[Beater], outages: list[Outage]) -> None:
+        self.db, self.fleet, self.outages = db, fleet, outages
         self.served: dict[str, int] = {}
         tables = [table.name for table in metadata.sorted_tables if table.name not in KEPT]
-        truth.rows(f"TRUNCATE {', '.join(tables)}")
+        db.rows(f"TRUNCATE {', '.join(tables)}")
         for one in fleet:
-            one.runner = truth.runner(told_interval=one.told)
-            one.run_id = running(truth, one.runner).run_id
+            one.runner = db.runner(told_interval=one.told)
+            one.run_id = running(db, one.runner).run_id
             self.served[one.run_id] = 0
-        truth.do(sign_instance, "web-1")
-        truth.do(expire, limits=LIMITS)
-        self._clock = truth.one("SELECT clock_timestamp()")
+        db.do(record_instance_heartbeat, "web-1")
+        db.do(expire, limits=LIMITS)
+        self._clock = db.one("SELECT clock_timestamp()")
 
     def live(self, moment: int) -> None:
-        self.truth.do(self._step, moment)
+        self.db.do(self._step, moment)
 
     def _step(self, conn: Connection, moment: int) -> None:
         away = {one.part for one in self.outages if one.at(moment)}
@@ -111,7 +111,7 @@ class History:
         for one in self.fleet:
             self.served[one.run_id] = 0 if one in heard else self.served[one.run_id] + (0 if known_gap else STEP)
         if not away & {"postgres", "web"}:
-            sign_instance(conn, "web-1")
+            record_instance_heartbeat(conn, "web-1")
         if heard:
             touch_runners(conn, [Touch(one.runner.runner_id) for one in heard])
             for one in heard:
@@ -120,12 +120,12 @@ class History:
             expire(conn, limits=LIMITS)
 
     def status(self, one: Beater) -> str:
-        return str(self.truth.run(one.run_id).status)
+        return str(self.db.run(one.run_id).status)
 
 
-def check(truth: Truth, fleet: list[Beater], outages: list[Outage]) -> None:
+def check(db: DbVerbs, fleet: list[Beater], outages: list[Outage]) -> None:
     """Live through it until the last bound of a dead runner has passed."""
-    history = History(truth, fleet, outages)
+    history = History(db, fleet, outages)
     end = 60 + 2 * 90 + sum(one.lasts + 2 * STEP for one in outages)
     for moment in range(STEP, end + STEP, STEP):
         history.live(moment)
@@ -140,16 +140,16 @@ def check(truth: Truth, fleet: list[Beater], outages: list[Outage]) -> None:
 
 @FAST
 @given(fleet=st.lists(BEATERS, min_size=1, max_size=4), outages=st.lists(OUTAGES, max_size=5))
-def _holds(truth: Truth, fleet: list[Beater], outages: list[Outage]) -> None:
-    check(truth, fleet, outages)
+def _holds(db: DbVerbs, fleet: list[Beater], outages: list[Outage]) -> None:
+    check(db, fleet, outages)
 
 
 def test_no_dead_runners_run_outlives_its_bound(engine: Engine) -> None:
     """Twice its window in time that was no known gap of ours; and silence of ours costs no live runner its run."""
-    _holds(Truth(engine))
+    _holds(DbVerbs(engine))
 
 
 def test_dead_runners_alone_are_lost_within_the_bound(engine: Engine) -> None:
     """All of the fleet died together, which looks like a cut of the way to us; and outages came again and again."""
     fleet: list[Any] = [Beater(10, 0, 20), Beater(30, 5, 40)]
-    check(Truth(engine), fleet, [Outage("web", begins, 40) for begins in range(30, 300, 60)])
+    check(DbVerbs(engine), fleet, [Outage("web", begins, 40) for begins in range(30, 300, 60)])

@@ -9,68 +9,68 @@ from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from models.runs.report import report_runs
 from models.runs.submit import Submitted, submit_runs
 from tests.support.crowd import calling, together
+from tests.support.db_verbs import DbVerbs, asking, resuming, starting
 from tests.support.reports import accepted, report, running
-from tests.support.truth import Truth, asking, resuming, starting
 
 CROWDS = [2, 8, 32]
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_one_of_many_deletes_removes_the_session(truth: Truth, crowd: int) -> None:
+def test_one_of_many_deletes_removes_the_session(db: DbVerbs, crowd: int) -> None:
     """The others find nothing, and its end is told once."""
-    session_id = truth.start().session_id
-    results = together([calling(truth, delete_sessions, DeleteSession(ADMIN, session_id)) for _ in range(crowd)])
+    session_id = db.start().session_id
+    results = together([calling(db, delete_sessions, DeleteSession(ADMIN, session_id)) for _ in range(crowd)])
     assert sorted(type(result[0]).__name__ for result in results) == ["Deleted"] + ["NotFound"] * (crowd - 1)
-    assert truth.told_kinds(session_id).count("session_deleted") == 1
+    assert db.told_kinds(session_id).count("session_deleted") == 1
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_delete_against_resumes_leaves_no_run_without_a_session(truth: Truth, crowd: int) -> None:
+def test_a_delete_against_resumes_leaves_no_run_without_a_session(db: DbVerbs, crowd: int) -> None:
     """A resume is deleted with the session, or finds none."""
-    run = running(truth)
-    accepted(truth, run, "completed")
-    resumes = [calling(truth, submit_runs, resuming(run.session_id)) for _ in range(crowd)]
-    results = together([*resumes, calling(truth, delete_sessions, DeleteSession(ADMIN, run.session_id))])
+    run = running(db)
+    accepted(db, run, "completed")
+    resumes = [calling(db, submit_runs, resuming(run.session_id)) for _ in range(crowd)]
+    results = together([*resumes, calling(db, delete_sessions, DeleteSession(ADMIN, run.session_id))])
     deleted = results[-1][0]
     assert isinstance(deleted, Deleted)
     submitted = [result[0] for result in results[:-1] if isinstance(result[0], Submitted)]
     assert deleted.runs_count == 1 + len(submitted)
     assert all(isinstance(result[0], Submitted | NotFound) for result in results[:-1])
-    assert (truth.count("runs"), truth.count("sessions")) == (0, 0)
+    assert (db.count("runs"), db.count("sessions")) == (0, 0)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_delete_against_claims_never_takes_a_run_from_a_runner(truth: Truth, crowd: int) -> None:
+def test_a_delete_against_claims_never_takes_a_run_from_a_runner(db: DbVerbs, crowd: int) -> None:
     """Who was given the run keeps it."""
-    submitted = truth.start()
-    claims = [calling(truth, answer_polls, asking(truth.runner())) for _ in range(crowd)]
-    results = together([*claims, calling(truth, delete_sessions, DeleteSession(ADMIN, submitted.session_id))])
+    submitted = db.start()
+    claims = [calling(db, answer_polls, asking(db.runner())) for _ in range(crowd)]
+    results = together([*claims, calling(db, delete_sessions, DeleteSession(ADMIN, submitted.session_id))])
     given = [run for answers in results[:-1] for run in answers[0].runs]
     assert len(given) <= 1
     assert isinstance(results[-1][0], StopSessionFirst if given else Deleted)
-    assert truth.count("runs", "status = 'claimed'") == len(given)
+    assert db.count("runs", "status = 'claimed'") == len(given)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_delete_against_reports_of_the_last_run(truth: Truth, crowd: int) -> None:
+def test_a_delete_against_reports_of_the_last_run(db: DbVerbs, crowd: int) -> None:
     """The end is accepted before, or the run is not found; nothing waits for ever."""
-    run = running(truth)
-    ends = [calling(truth, report_runs, report(run, "completed")) for _ in range(crowd)]
-    deletes = [calling(truth, delete_sessions, DeleteSession(ADMIN, run.session_id)) for _ in range(crowd)]
+    run = running(db)
+    ends = [calling(db, report_runs, report(run, "completed")) for _ in range(crowd)]
+    deletes = [calling(db, delete_sessions, DeleteSession(ADMIN, run.session_id)) for _ in range(crowd)]
     results = together([*ends, *deletes])
     deleted = [result[0] for result in results[crowd:] if isinstance(result[0], Deleted)]
     assert len(deleted) <= 1
-    assert truth.count("sessions") == 1 - len(deleted)
+    assert db.count("sessions") == 1 - len(deleted)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_delete_against_new_children_leaves_none_below_it(truth: Truth, crowd: int) -> None:
+def test_a_delete_against_new_children_leaves_none_below_it(db: DbVerbs, crowd: int) -> None:
     """They become roots, or their parent is not found."""
-    parent = truth.start().session_id
+    parent = db.start().session_id
     items = [starting(parent_session_id=parent) for _ in range(crowd)]
-    calls = [calling(truth, submit_runs, item) for item in items]
-    results = together([*calls, calling(truth, delete_sessions, DeleteSession(ADMIN, parent))])
+    calls = [calling(db, submit_runs, item) for item in items]
+    results = together([*calls, calling(db, delete_sessions, DeleteSession(ADMIN, parent))])
     born = sum(isinstance(result[0], Submitted) for result in results[:-1])
     assert isinstance(results[-1][0], Deleted)
-    assert truth.count("sessions") == born
-    assert truth.count("sessions", "parent_session_id IS NOT NULL") == 0
+    assert db.count("sessions") == born
+    assert db.count("sessions", "parent_session_id IS NOT NULL") == 0

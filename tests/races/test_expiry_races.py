@@ -17,9 +17,9 @@ from models.runs.stop import StopSession, stop_sessions
 from models.runs.submit import submit_runs
 from tests.support.clocks import counts, due, fall_silent, pass_time, tick
 from tests.support.contenders import crowd, steppers, with_one_repeat
+from tests.support.db_verbs import DbVerbs, Runner, resuming, starting
 from tests.support.matching import no_match_due
 from tests.support.reports import claimed, idle, report, running, stop
-from tests.support.truth import Runner, Truth, resuming, starting
 from tests.support.unreceived import beat
 
 CROWDS = [2, 8, 32]
@@ -27,176 +27,176 @@ LOST = 181
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_many_passes_at_once_do_everything_once(truth: Truth, contenders: int) -> None:
+def test_many_passes_at_once_do_everything_once(db: DbVerbs, contenders: int) -> None:
     """Two workers tick at the same moment: one does the pass, the others leave it to him."""
-    runs = truth.accept(*[starting() for _ in range(20)])
+    runs = db.accept(*[starting() for _ in range(20)])
     for run in runs:
-        no_match_due(truth, run.run_id)
-    results = crowd(contenders, lambda _: tick(truth))
+        no_match_due(db, run.run_id)
+    results = crowd(contenders, lambda _: tick(db))
     assert sum(result.counts.get("unmatched", 0) for result in results) == 20
     for run in runs:
-        assert truth.told_kinds(run.session_id).count("run_failed") == 1
+        assert db.told_kinds(run.session_id).count("run_failed") == 1
 
 
-def test_expiry_waits_for_nobody_and_leaves_what_is_locked_to_the_next_pass(truth: Truth) -> None:
+def test_expiry_waits_for_nobody_and_leaves_what_is_locked_to_the_next_pass(db: DbVerbs) -> None:
     """A frozen transaction holds a run, a session, a stop or a runner: all others are served."""
-    runner, frozen = truth.runner(), truth.runner()
-    runs = [running(truth, runner) for _ in range(3)]
-    lost, free = running(truth, frozen), running(truth, truth.runner())
+    runner, frozen = db.runner(), db.runner()
+    runs = [running(db, runner) for _ in range(3)]
+    lost, free = running(db, frozen), running(db, db.runner())
     for run in runs:
-        stop(truth, run.session_id)
-        due(truth, run.run_id, "run_deadline_at")
+        stop(db, run.session_id)
+        due(db, run.run_id, "run_deadline_at")
     for runner in (frozen, Runner(free.runner_id or "", 0)):
-        fall_silent(truth, runner, LOST)
+        fall_silent(db, runner, LOST)
     locks = [
         ("SELECT 1 FROM runs WHERE run_id = :id FOR UPDATE", runs[0].run_id),
         ("SELECT 1 FROM sessions WHERE session_id = :id FOR UPDATE", runs[1].session_id),
         ("SELECT 1 FROM stop_commands WHERE session_id = :id FOR UPDATE", runs[2].session_id),
         ("SELECT 1 FROM runners WHERE runner_id = :id FOR UPDATE", frozen.runner_id),
     ]
-    with steppers(truth.engine, 2) as (one, other):
+    with steppers(db.engine, 2) as (one, other):
         for statement, row_id in locks:
             one.do(_lock, statement, row_id).result()
         done = other.do(expire)
         assert done.done(), "it waits for a lock"
         assert done.result().counts == {"runners lost": 1, "runs taken": 1}
         other.commit()
-    assert truth.run(free.run_id).status == "failed"
-    assert {truth.run(run.run_id).status for run in runs} == {"stopping"}
-    assert counts(truth) == {"runners lost": 1, "runs taken": 1, "stops given up": 3}
-    assert truth.run(lost.run_id).status == "failed"
+    assert db.run(free.run_id).status == "failed"
+    assert {db.run(run.run_id).status for run in runs} == {"stopping"}
+    assert counts(db) == {"runners lost": 1, "runs taken": 1, "stops given up": 3}
+    assert db.run(lost.run_id).status == "failed"
 
 
-def test_start_reported_while_the_second_beat_misses_the_run_counts(truth: Truth) -> None:
+def test_start_reported_while_the_second_beat_misses_the_run_counts(db: DbVerbs) -> None:
     """The beat was made before the answer was read: it passes over the run that the report has locked."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    truth.park(runner)
-    beat(truth, runner)
-    pass_time(truth, "runners", "counted_beat_at", 10)
-    with steppers(truth.engine, 2) as (one, other):
+    runner = db.runner()
+    run = claimed(db, runner)
+    db.park(runner)
+    beat(db, runner)
+    pass_time(db, "runners", "counted_beat_at", 10)
+    with steppers(db.engine, 2) as (one, other):
         one.do(report_runs, [report(run, "started")]).result()
         other.do(touch_runners, [Touch(runner.runner_id, ())]).result()
         other.commit()
         one.commit()
-    assert counts(truth) == {}
-    assert truth.run(run.run_id).status == "running"
+    assert counts(db) == {}
+    assert db.run(run.run_id).status == "running"
 
 
-def test_start_reported_while_its_claim_is_released_is_refused(truth: Truth) -> None:
+def test_start_reported_while_its_claim_is_released_is_refused(db: DbVerbs) -> None:
     """Two beats missed the run: its token is stale once the release is committed, and the report says nothing."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    truth.park(runner)
+    runner = db.runner()
+    run = claimed(db, runner)
+    db.park(runner)
     for _ in range(2):
-        beat(truth, runner)
-    with steppers(truth.engine, 2) as (one, other):
+        beat(db, runner)
+    with steppers(db.engine, 2) as (one, other):
         assert one.do(expire).result().counts == {"claims released": 1}
         late = other.do(report_runs, [report(run, "started")])
         one.commit()
         (refused,) = late.result()
         other.commit()
     assert type(refused).__name__ == "StaleClaim"
-    assert truth.run(run.run_id).status == "pending"
+    assert db.run(run.run_id).status == "pending"
 
 
 def _lock(conn: Connection, statement: str, row_id: str) -> None:
     conn.execute(text(statement), {"id": row_id}).one()
 
 
-def test_a_runner_that_is_touched_while_its_runs_are_taken_keeps_what_is_left(truth: Truth) -> None:
+def test_a_runner_that_is_touched_while_its_runs_are_taken_keeps_what_is_left(db: DbVerbs) -> None:
     """The silence is checked again on the locked row."""
-    runner = truth.runner()
-    run = running(truth, runner)
-    fall_silent(truth, runner, LOST)
-    with steppers(truth.engine, 2) as (one, other):
+    runner = db.runner()
+    run = running(db, runner)
+    fall_silent(db, runner, LOST)
+    with steppers(db.engine, 2) as (one, other):
         one.do(touch_runners, [Touch(runner.runner_id)]).result()
         assert other.do(expire).result().counts == {}
         other.commit()
         one.commit()
-    assert counts(truth) == {}
-    assert truth.run(run.run_id).status == "running"
+    assert counts(db) == {}
+    assert db.run(run.run_id).status == "running"
 
 
-def test_of_256_heartbeats_with_one_row_locked_255_are_written(truth: Truth) -> None:
+def test_of_256_heartbeats_with_one_row_locked_255_are_written(db: DbVerbs) -> None:
     """One frozen row lock must not stop the beats of all others."""
-    runners = [truth.runner() for _ in range(256)]
-    pass_time(truth, "runners", "last_seen", 20)
-    with steppers(truth.engine, 2) as (one, other):
+    runners = [db.runner() for _ in range(256)]
+    pass_time(db, "runners", "last_seen", 20)
+    with steppers(db.engine, 2) as (one, other):
         one.do(_lock, "SELECT 1 FROM runners WHERE runner_id = :id FOR UPDATE", runners[7].runner_id).result()
         beats = other.do(touch_runners, [Touch(runner.runner_id, ()) for runner in runners])
         assert beats.done(), "it waits for a lock"
         assert beats.result() == [Heard() for _ in runners]
         other.commit()
-    assert truth.count("runners", "last_seen > now() - interval '10 seconds'") == 255
+    assert db.count("runners", "last_seen > now() - interval '10 seconds'") == 255
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_restarted_processes_of_one_identity_end_the_former_once(truth: Truth, contenders: int) -> None:
+def test_restarted_processes_of_one_identity_end_the_former_once(db: DbVerbs, contenders: int) -> None:
     """While reports of the former come in, and expiry runs."""
     offer = partial(Registration, "host", "/project", "profile", executor_type="autonomous")
-    (first,) = truth.do(register_runners, [offer()])
+    (first,) = db.do(register_runners, [offer()])
     assert isinstance(first, Registered)
     runner = Runner(first.runner_id, 0)
-    runs = [running(truth, runner, max_attempts=2) for _ in range(4)]
-    fall_silent(truth, runner, 121)
+    runs = [running(db, runner, max_attempts=2) for _ in range(4)]
+    fall_silent(db, runner, 121)
 
     def contend(place: int) -> Any:
         if place % 3 == 1:
-            return tick(truth)
+            return tick(db)
         if place % 3 == 2:
-            return with_one_repeat(truth.engine, report_runs, [report(run, "completed") for run in runs])
-        return with_one_repeat(truth.engine, register_runners, [offer()])[0]
+            return with_one_repeat(db.engine, report_runs, [report(run, "completed") for run in runs])
+        return with_one_repeat(db.engine, register_runners, [offer()])[0]
 
     results = crowd(contenders, contend)
     assert sum(isinstance(result, Registered) for result in results) == 1
-    assert {truth.run(run.run_id).status for run in runs} <= {"completed", "pending"}
-    assert counts(truth) == {}
+    assert {db.run(run.run_id).status for run in runs} <= {"completed", "pending"}
+    assert counts(db) == {}
 
 
-def test_a_storm_of_everything_deadlocks_nobody_and_loses_nothing(truth: Truth) -> None:
+def test_a_storm_of_everything_deadlocks_nobody_and_loses_nothing(db: DbVerbs) -> None:
     """Submissions, claims, reports, stops, beats, leaves and losses, with expiry running all the time."""
-    runners = [truth.runner() for _ in range(6)]
-    sessions = [idle(truth, runners[place % 6]).session_id for place in range(6)]
+    runners = [db.runner() for _ in range(6)]
+    sessions = [idle(db, runners[place % 6]).session_id for place in range(6)]
 
     def contend(place: int) -> None:
         dice = random.Random(place)
         for _ in range(12):
-            _one_of_everything(truth, dice, runners, sessions)
+            _one_of_everything(db, dice, runners, sessions)
 
     crowd(12, contend)
-    truth.rows("UPDATE runners SET last_seen = now() - interval '1 hour', lost_at = NULL")
+    db.rows("UPDATE runners SET last_seen = now() - interval '1 hour', lost_at = NULL")
     for _ in range(60):
-        tick(truth)
-        for (run_id,) in truth.rows("SELECT run_id FROM runs WHERE status = 'pending' AND ready"):
-            no_match_due(truth, run_id)
-        truth.rows("UPDATE duties SET last_run = '-infinity' WHERE duty = 'missed readiness'")
-        if truth.count("runs", "completed_at IS NULL") == 0:
+        tick(db)
+        for (run_id,) in db.rows("SELECT run_id FROM runs WHERE status = 'pending' AND ready"):
+            no_match_due(db, run_id)
+        db.rows("UPDATE duties SET last_run = '-infinity' WHERE duty = 'missed readiness'")
+        if db.count("runs", "completed_at IS NULL") == 0:
             break
-    left = truth.rows("SELECT run_id, status, ready, registration FROM runs WHERE completed_at IS NULL")
+    left = db.rows("SELECT run_id, status, ready, registration FROM runs WHERE completed_at IS NULL")
     assert left == [], "stuck for ever"
-    assert truth.count("sessions", "status NOT IN ('finished', 'failed', 'stopped')") == 0
-    assert truth.count("stop_commands") == 0
+    assert db.count("sessions", "status NOT IN ('finished', 'failed', 'stopped')") == 0
+    assert db.count("stop_commands") == 0
 
 
-def _one_of_everything(truth: Truth, dice: random.Random, runners: list[Runner], sessions: list[str]) -> None:
+def _one_of_everything(db: DbVerbs, dice: random.Random, runners: list[Runner], sessions: list[str]) -> None:
     runner, session_id = dice.choice(runners), dice.choice(sessions)
     match dice.randrange(7):
         case 0:
             submit = partial(submit_runs, max_depth=10)
-            with_one_repeat(truth.engine, submit, [starting(max_attempts=2), resuming(session_id)])
+            with_one_repeat(db.engine, submit, [starting(max_attempts=2), resuming(session_id)])
         case 1 | 2:
-            given = truth.claim(runner)
+            given = db.claim(runner)
             reports = [report(run, outcome) for run in given for outcome in ("started", "completed")]
-            with_one_repeat(truth.engine, report_runs, reports[: dice.randrange(3)])
+            with_one_repeat(db.engine, report_runs, reports[: dice.randrange(3)])
         case 3:
-            with_one_repeat(truth.engine, stop_sessions, [StopSession(ADMIN, session_id)])
+            with_one_repeat(db.engine, stop_sessions, [StopSession(ADMIN, session_id)])
         case 4:
-            with_one_repeat(truth.engine, touch_runners, [Touch(one.runner_id, ()) for one in runners])
+            with_one_repeat(db.engine, touch_runners, [Touch(one.runner_id, ()) for one in runners])
         case 5:
-            fall_silent(truth, runner, LOST)
-            tick(truth)
+            fall_silent(db, runner, LOST)
+            tick(db)
         case _:
-            leaving = truth.runner()
-            truth.claim(leaving)
-            with_one_repeat(truth.engine, deregister_runners, [LeaveRunner(leaving.runner_id, self_initiated=True)])
+            leaving = db.runner()
+            db.claim(leaving)
+            with_one_repeat(db.engine, deregister_runners, [LeaveRunner(leaving.runner_id, self_initiated=True)])

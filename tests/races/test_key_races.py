@@ -8,7 +8,7 @@ from models.core.callers import Caller, Role
 from models.core.errors import NotFound
 from tests.support.callers import OPERATOR
 from tests.support.contenders import crowd
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
 MANY = 16
 
@@ -18,63 +18,61 @@ def new_key() -> NewKey:
     return NewKey(key_id, secret_hash, Role.USER, "ann")
 
 
-def test_every_change_is_counted(truth: Truth) -> None:
+def test_every_change_is_counted(db: DbVerbs) -> None:
     """Of many at once, each one."""
     keys = [new_key() for _ in range(MANY)]
-    crowd(MANY, lambda place: truth.do(create_keys, [keys[place]], OPERATOR))
-    assert truth.do(key_revision) == MANY
-    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id], OPERATOR))
-    assert truth.do(key_revision) == 2 * MANY
-    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id], OPERATOR))
-    assert truth.do(key_revision) == 2 * MANY
+    crowd(MANY, lambda place: db.do(create_keys, [keys[place]], OPERATOR))
+    assert db.do(key_revision) == MANY
+    crowd(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
+    assert db.do(key_revision) == 2 * MANY
+    crowd(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
+    assert db.do(key_revision) == 2 * MANY
 
 
-def test_who_reads_a_number_sees_every_change_that_it_counts(truth: Truth) -> None:
+def test_who_reads_a_number_sees_every_change_that_it_counts(db: DbVerbs) -> None:
     """Else a process would take it for read, and never look at that key again."""
     keys = [new_key() for _ in range(MANY)]
-    truth.do(create_keys, keys, OPERATOR)
-    before = truth.do(key_revision)
+    db.do(create_keys, keys, OPERATOR)
+    before = db.do(key_revision)
     over = threading.Event()
     missed: list[tuple[int, int]] = []
 
     def look() -> None:
         while not over.is_set():
-            changes = truth.do(key_revision) - before
-            found = truth.do(find_keys, [key.key_id for key in keys])
+            changes = db.do(key_revision) - before
+            found = db.do(find_keys, [key.key_id for key in keys])
             revoked = sum(isinstance(key, Key) and key.revoked_at is not None for key in found)
             if revoked < changes:
                 missed.append((changes, revoked))
 
     watcher = threading.Thread(target=look)
     watcher.start()
-    crowd(MANY, lambda place: truth.do(revoke_keys, [keys[place].key_id], OPERATOR))
+    crowd(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
     over.set()
     watcher.join()
     assert missed == []
 
 
-def test_a_key_is_written_down_as_used_while_it_is_revoked(truth: Truth) -> None:
+def test_a_key_is_written_down_as_used_while_it_is_revoked(db: DbVerbs) -> None:
     """Neither waits for the other for long, and it stays revoked."""
     key = new_key()
-    truth.do(create_keys, [key], OPERATOR)
+    db.do(create_keys, [key], OPERATOR)
 
     def contend(place: int) -> object:
         if place % 2:
-            return truth.do(touch_keys, [key.key_id])
-        return truth.do(revoke_keys, [key.key_id], OPERATOR)
+            return db.do(touch_keys, [key.key_id])
+        return db.do(revoke_keys, [key.key_id], OPERATOR)
 
     crowd(MANY, contend)
-    (found,) = truth.do(find_keys, [key.key_id])
+    (found,) = db.do(find_keys, [key.key_id])
     assert isinstance(found, Key)
     assert found.revoked_at is not None
 
 
-def test_a_ticket_is_given_to_one_of_all_who_show_it(truth: Truth) -> None:
+def test_a_ticket_is_given_to_one_of_all_who_show_it(db: DbVerbs) -> None:
     """Also when one of them shows it twice in one batch."""
     ticket_hash = hash_ticket("tkt_x")
-    truth.do(issue_tickets, [NewTicket(ticket_hash, Caller(Role.USER, "ann"), "{}", 60)])
-    results = [
-        one for two in crowd(MANY, lambda _: truth.do(redeem_tickets, [ticket_hash, ticket_hash])) for one in two
-    ]
+    db.do(issue_tickets, [NewTicket(ticket_hash, Caller(Role.USER, "ann"), "{}", 60)])
+    results = [one for two in crowd(MANY, lambda _: db.do(redeem_tickets, [ticket_hash, ticket_hash])) for one in two]
     assert sum(isinstance(one, Ticket) for one in results) == 1
     assert sum(isinstance(one, NotFound) for one in results) == 2 * MANY - 1

@@ -3,110 +3,110 @@
 import pytest
 from sqlalchemy import create_engine
 
-from models.feed.sequence import lower_feed_floor, sequence_feed
+from models.feed.sequence import lower_numbering_watermark, sequence_feed
 from models.state.events_outbox import record_events
 from tests.support import numbering
 from tests.support.clocks import pass_time
 from tests.support.contenders import steppers
 from tests.support.crowd import together
+from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnPostgres
-from tests.support.truth import Truth
 
 CROWDS = [2, 8, 32]
 
 
-def test_an_event_deleted_while_it_is_numbered_leaves_no_hole(truth: Truth) -> None:
+def test_an_event_deleted_while_it_is_numbered_leaves_no_hole(db: DbVerbs) -> None:
     """Whoever numbers waits for the delete, or the delete for it."""
-    numbering.an_event_deleted_while_it_is_numbered(truth)
+    numbering.an_event_deleted_while_it_is_numbered(db)
 
 
-def test_an_event_that_commits_late_is_read_late(truth: Truth) -> None:
+def test_an_event_that_commits_late_is_read_late(db: DbVerbs) -> None:
     """Its id is smaller than what was read before it, its position is not."""
-    numbering.an_event_that_commits_late(truth)
+    numbering.an_event_that_commits_late(db)
 
 
 @pytest.mark.parametrize("each", [1, 2, 6])
-def test_writers_deleters_and_retention_leave_no_hole(truth: Truth, each: int) -> None:
+def test_writers_deleters_and_retention_leave_no_hole(db: DbVerbs, each: int) -> None:
     """Each position above the floor is there, once, whoever was quicker."""
-    numbering.writers_deleters_and_retention(truth, each, seed=each)
+    numbering.writers_deleters_and_retention(db, each, seed=each)
 
 
 @pytest.mark.parametrize("each", [1, 3, 8])
-def test_readers_see_the_history_whatever_happens_beside_them(truth: Truth, each: int) -> None:
+def test_readers_see_the_history_whatever_happens_beside_them(db: DbVerbs, each: int) -> None:
     """Writers commit, roll back and overtake each other; several number."""
-    numbering.writers_and_readers(truth, each, seed=each)
+    numbering.writers_and_readers(db, each, seed=each)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_many_who_number_at_once_number_each_event_once(truth: Truth, crowd: int) -> None:
+def test_many_who_number_at_once_number_each_event_once(db: DbVerbs, crowd: int) -> None:
     """They take turns; together they number what there is."""
-    truth.do(record_events, [numbering.row(place) for place in range(2500)])
-    counted = sum(together([lambda: numbering.number(truth)] * crowd))
-    while numbered := numbering.number(truth):
+    db.do(record_events, [numbering.row(place) for place in range(2500)])
+    counted = sum(together([lambda: numbering.number(db)] * crowd))
+    while numbered := numbering.number(db):
         counted += numbered
     assert counted == 2500
-    numbering.is_whole(truth)
-    rows = truth.rows("SELECT id FROM events ORDER BY feed_pos")
+    numbering.is_whole(db)
+    rows = db.rows("SELECT id FROM events ORDER BY feed_pos")
     assert [row.id for row in rows] == sorted(row.id for row in rows)
 
 
-def test_the_floor_rises_behind_what_was_numbered_and_hides_nothing(truth: Truth) -> None:
+def test_the_floor_rises_behind_what_was_numbered_and_hides_nothing(db: DbVerbs) -> None:
     """An event that was in flight for a while is above it; only later does it come so far."""
-    with steppers(truth.engine, 1) as (slow,):
+    with steppers(db.engine, 1) as (slow,):
         slow.do(record_events, [numbering.row(0)])
-        truth.do(record_events, [numbering.row(1)])
-        pass_time(truth, "feed_head", "floors_moved_at", 21)
-        assert numbering.number(truth) == 1
-        assert truth.one("SELECT numbered_below FROM feed_head") == 0
+        db.do(record_events, [numbering.row(1)])
+        pass_time(db, "feed_head", "floors_moved_at", 21)
+        assert numbering.number(db) == 1
+        assert db.one("SELECT numbered_below FROM feed_head") == 0
         slow.commit()
-    assert numbering.number(truth) == 1
-    assert truth.one("SELECT next_floor FROM feed_head") == truth.one("SELECT max(id) FROM events")
-    pass_time(truth, "feed_head", "floors_moved_at", 21)
-    truth.do(record_events, [numbering.row(2)])
-    numbering.is_whole(truth)
-    assert truth.one("SELECT numbered_below FROM feed_head") == truth.one("SELECT max(id) - 1 FROM events")
+    assert numbering.number(db) == 1
+    assert db.one("SELECT next_floor FROM feed_head") == db.one("SELECT max(id) FROM events")
+    pass_time(db, "feed_head", "floors_moved_at", 21)
+    db.do(record_events, [numbering.row(2)])
+    numbering.is_whole(db)
+    assert db.one("SELECT numbered_below FROM feed_head") == db.one("SELECT max(id) - 1 FROM events")
 
 
-def test_an_event_held_back_below_the_floor_is_found(truth: Truth) -> None:
+def test_an_event_held_back_below_the_floor_is_found(db: DbVerbs) -> None:
     """A transaction that lived longer than any of ours: the floor goes down to it, and it is numbered."""
-    with steppers(truth.engine, 1) as (slow,):
+    with steppers(db.engine, 1) as (slow,):
         slow.do(record_events, [numbering.row(0)])
         for number in (1, 2):
-            truth.do(record_events, [numbering.row(number)])
-            pass_time(truth, "feed_head", "floors_moved_at", 21)
-            numbering.number(truth)
-        assert truth.do(lower_feed_floor) is False
+            db.do(record_events, [numbering.row(number)])
+            pass_time(db, "feed_head", "floors_moved_at", 21)
+            numbering.number(db)
+        assert db.do(lower_numbering_watermark) is False
         slow.commit()
-    truth.do(record_events, [numbering.row(3)])
-    assert numbering.number(truth) == 1
-    assert truth.count("events", "feed_pos IS NULL") == 1
-    assert truth.do(lower_feed_floor) is True
-    numbering.is_whole(truth)
-    assert truth.do(lower_feed_floor) is False
+    db.do(record_events, [numbering.row(3)])
+    assert numbering.number(db) == 1
+    assert db.count("events", "feed_pos IS NULL") == 1
+    assert db.do(lower_numbering_watermark) is True
+    numbering.is_whole(db)
+    assert db.do(lower_numbering_watermark) is False
 
 
-def test_whoever_waits_for_the_head_gives_up_in_time(truth: Truth) -> None:
+def test_whoever_waits_for_the_head_gives_up_in_time(db: DbVerbs) -> None:
     """A frozen process may hold it; the next pass tries again, and nothing is lost."""
-    truth.do(record_events, [numbering.row(0)])
-    with steppers(truth.engine, 1) as (holder,):
+    db.do(record_events, [numbering.row(0)])
+    with steppers(db.engine, 1) as (holder,):
         holder.do(numbering.execute, "SELECT 1 FROM feed_head FOR UPDATE")
-        assert numbering.number(truth) == 0
-    numbering.is_whole(truth)
+        assert numbering.number(db) == 0
+    numbering.is_whole(db)
 
 
 def test_an_open_and_a_prepared_transaction_stop_nobody_else(own_postgres: OwnPostgres) -> None:
     """What they wrote is numbered when they commit."""
-    truth = Truth(create_engine(own_postgres.url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=8))
-    with steppers(truth.engine, 2) as (idle, prepared):
+    db = DbVerbs(create_engine(own_postgres.url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=8))
+    with steppers(db.engine, 2) as (idle, prepared):
         idle.do(record_events, [numbering.row(0)])
         prepared.do(record_events, [numbering.row(1)])
         prepared.do(numbering.execute, "PREPARE TRANSACTION 'held'")
-        truth.do(record_events, [numbering.row(2)])
-        assert truth.do(sequence_feed) == 1
+        db.do(record_events, [numbering.row(2)])
+        assert db.do(sequence_feed) == 1
         idle.commit()
-    assert truth.do(sequence_feed) == 1
-    with truth.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    assert db.do(sequence_feed) == 1
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         numbering.execute(connection, "COMMIT PREPARED 'held'")
-    numbering.is_whole(truth)
-    assert [row.id for row in truth.rows("SELECT id FROM events ORDER BY feed_pos")] == [3, 1, 2]
-    truth.engine.dispose()
+    numbering.is_whole(db)
+    assert [row.id for row in db.rows("SELECT id FROM events ORDER BY feed_pos")] == [3, 1, 2]
+    db.engine.dispose()

@@ -7,31 +7,31 @@ import pytest
 from models.runs.report import report_runs
 from tests.support.adopting import LIMITS, SCENARIOS, adopting, line
 from tests.support.contenders import crowd, with_one_repeat
-from tests.support.family import finished
+from tests.support.db_verbs import DbVerbs
+from tests.support.parents import finished
 from tests.support.reports import report
-from tests.support.truth import Truth
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_in_every_order(truth: Truth, scenario: Callable[[Truth], None]) -> None:
+def test_in_every_order(db: DbVerbs, scenario: Callable[[DbVerbs], None]) -> None:
     """The scenarios as they are; the mutations break a part of the mechanism."""
-    scenario(truth)
+    scenario(db)
 
 
 @pytest.mark.parametrize("size", [2, 8, 32])
-def test_ring_of_resumes_that_start_at_once_is_no_cycle(truth: Truth, size: int) -> None:
+def test_ring_of_resumes_that_start_at_once_is_no_cycle(db: DbVerbs, size: int) -> None:
     """Each is to be the next one's child: at least one goes on alone, and no line is too long."""
-    sessions = [finished(truth) for _ in range(size)]
-    runs = [adopting(truth, one, sessions[(place + 1) % size]) for place, one in enumerate(sessions)]
+    sessions = [finished(db) for _ in range(size)]
+    runs = [adopting(db, one, sessions[(place + 1) % size]) for place, one in enumerate(sessions)]
 
     def start(place: int) -> None:
         with_one_repeat(
-            truth.engine,
+            db.engine,
             lambda conn, items: report_runs(conn, items, limits=LIMITS),
             [report(runs[place], "started")],
         )
 
     crowd(size, start)
-    lines = [line(truth, one) for one in sessions]
+    lines = [line(db, one) for one in sessions]
     assert all(len(set(one)) == len(one) <= LIMITS.max_depth + 1 for one in lines), lines
-    assert {truth.run(run.run_id).status for run in runs} == {"running"}
+    assert {db.run(run.run_id).status for run in runs} == {"running"}

@@ -10,8 +10,8 @@ from models.core.errors import InvalidTransition, StaleClaim
 from models.core.statuses import Outcome
 from models.runs.report import Reported, report_runs
 from tests.support.crowd import calling, together
+from tests.support.db_verbs import DbVerbs
 from tests.support.reports import claimed, history, report, running, time_out
-from tests.support.truth import Truth
 
 ENDS = ("completed", "failed", "stopped")
 CROWDS = [2, 8, 32]
@@ -23,12 +23,12 @@ def first(results: Sequence[Sequence[Any]]) -> list[Any]:
 
 @pytest.mark.parametrize("crowd", CROWDS)
 @pytest.mark.parametrize("token", ["own", None])
-def test_one_of_many_end_reports_takes_effect(truth: Truth, crowd: int, token: str | None) -> None:
+def test_one_of_many_end_reports_takes_effect(db: DbVerbs, crowd: int, token: str | None) -> None:
     """The same outcome again is accepted, another one refused, and the end is told once."""
-    run = claimed(truth)
+    run = claimed(db)
     said = list(islice(cycle(ENDS), crowd))
-    results = first(together([calling(truth, report_runs, report(run, outcome, token=token)) for outcome in said]))
-    row = truth.run(run.run_id)
+    results = first(together([calling(db, report_runs, report(run, outcome, token=token)) for outcome in said]))
+    row = db.run(run.run_id)
     winners = [result for result in results if isinstance(result, Reported) and result.changed]
     assert [winner.status for winner in winners] == [row.status]
     for outcome, result in zip(said, results, strict=True):
@@ -37,62 +37,62 @@ def test_one_of_many_end_reports_takes_effect(truth: Truth, crowd: int, token: s
         else:
             assert result == InvalidTransition(run.run_id, row.status, outcome)
     assert row.attempt == 1
-    assert history(truth, run.session_id).count("run_start") == 1
+    assert history(db, run.session_id).count("run_start") == 1
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_start_reported_many_times_counts_once(truth: Truth, crowd: int) -> None:
+def test_a_start_reported_many_times_counts_once(db: DbVerbs, crowd: int) -> None:
     """All are told yes."""
-    run = claimed(truth)
-    results = first(together([calling(truth, report_runs, report(run, "started")) for _ in range(crowd)]))
+    run = claimed(db)
+    results = first(together([calling(db, report_runs, report(run, "started")) for _ in range(crowd)]))
     assert sum(result.changed for result in results) == 1
-    assert (truth.run(run.run_id).attempt, history(truth, run.session_id)) == (1, ["run_start"])
+    assert (db.run(run.run_id).attempt, history(db, run.session_id)) == (1, ["run_start"])
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_lost_runner_cannot_finish_a_run_given_to_another(truth: Truth, crowd: int) -> None:
+def test_a_lost_runner_cannot_finish_a_run_given_to_another(db: DbVerbs, crowd: int) -> None:
     """However many of its reports arrive while the new owner starts and finishes."""
-    old = running(truth, max_attempts=2)
-    truth.rows(
+    old = running(db, max_attempts=2)
+    db.rows(
         "UPDATE runs SET status = 'pending', runner_id = NULL, registration = NULL, claim_token = NULL, ready = true,"
         " delivered_at = NULL, started_at = NULL, claimed_at = NULL WHERE run_id = :r",
         r=old.run_id,
     )
-    (new,) = truth.claim(truth.runner())
+    (new,) = db.claim(db.runner())
     late = [
         report(old, outcome.value, token=token)
         for outcome, token in islice(cycle((o, t) for o in Outcome for t in ("own", None)), crowd)
     ]
-    calls = [calling(truth, report_runs, one) for one in late]
-    results = first(together([*calls, calling(truth, report_runs, report(new, "started"), report(new, "stopped"))]))
+    calls = [calling(db, report_runs, one) for one in late]
+    results = first(together([*calls, calling(db, report_runs, report(new, "started"), report(new, "stopped"))]))
     assert all(isinstance(result, StaleClaim) for result in results[:-1])
     assert isinstance(results[-1], Reported)
-    row = truth.run(old.run_id)
+    row = db.run(old.run_id)
     assert (row.status, row.runner_id, row.attempt) == ("stopped", new.runner_id, 2)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_timed_out_run_goes_back_once(truth: Truth, crowd: int) -> None:
+def test_a_timed_out_run_goes_back_once(db: DbVerbs, crowd: int) -> None:
     """Its end report sent again and again does not end it a second time."""
-    run = running(truth, max_attempts=5, run_timeout_seconds=5)
-    time_out(truth, run.run_id)
-    results = first(together([calling(truth, report_runs, report(run, "stopped")) for _ in range(crowd)]))
+    run = running(db, max_attempts=5, run_timeout_seconds=5)
+    time_out(db, run.run_id)
+    results = first(together([calling(db, report_runs, report(run, "stopped")) for _ in range(crowd)]))
     assert all(isinstance(result, Reported) for result in results)
     assert sum(result.changed for result in results) == 1
-    assert (truth.run(run.run_id).status, truth.run(run.run_id).attempt) == ("pending", 1)
+    assert (db.run(run.run_id).status, db.run(run.run_id).attempt) == ("pending", 1)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_batches_in_opposite_order_wait_for_each_other_and_never_for_ever(truth: Truth, crowd: int) -> None:
+def test_batches_in_opposite_order_wait_for_each_other_and_never_for_ever(db: DbVerbs, crowd: int) -> None:
     """Rows are locked in their own order, not in the batch's: not one transaction has to be repeated."""
-    runner = truth.runner()
-    runs = [claimed(truth, runner) for _ in range(6)]
+    runner = db.runner()
+    runs = [claimed(db, runner) for _ in range(6)]
     batch = [report(run, "started") for run in runs] + [report(run, "completed") for run in runs]
     backwards = [report(run, "started") for run in reversed(runs)] + [
         report(run, "completed") for run in reversed(runs)
     ]
-    calls = [calling(truth, report_runs, *items, repeats=0) for items in islice(cycle((batch, backwards)), crowd)]
+    calls = [calling(db, report_runs, *items, repeats=0) for items in islice(cycle((batch, backwards)), crowd)]
     results = together(calls)
     assert all(isinstance(one, Reported) for result in results for one in result)
     assert sum(one.changed for result in results for one in result if isinstance(one, Reported)) == 12
-    assert {truth.run(run.run_id).status for run in runs} == {"completed"}
+    assert {db.run(run.run_id).status for run in runs} == {"completed"}

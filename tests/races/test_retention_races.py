@@ -17,6 +17,7 @@ from models.runs.delete import Deleted, DeleteSession, delete_sessions, purge_de
 from models.runs.submit import NewRun, Submitted, submit_runs
 from models.state.events_outbox import record_events
 from tests.support.contenders import crowd, interleavings, steppers
+from tests.support.db_verbs import DbVerbs, resuming, starting
 from tests.support.numbering import execute, is_whole, number, row
 from tests.support.retiring import (
     DAYS,
@@ -31,7 +32,6 @@ from tests.support.retiring import (
     retire,
     retire_some,
 )
-from tests.support.truth import Truth, resuming, starting
 
 CROWDS = [2, 8, 32]
 
@@ -43,27 +43,27 @@ def forget_once(conn: Connection) -> Walked:
 # history
 
 
-def test_a_page_read_while_the_floor_rises_is_whole_or_says_what_is_gone(truth: Truth) -> None:
+def test_a_page_read_while_the_floor_rises_is_whole_or_says_what_is_gone(db: DbVerbs) -> None:
     """Head and rows are of one snapshot, floor and rows of one transaction."""
-    a_page_read_while_the_floor_rises(truth)
+    a_page_read_while_the_floor_rises(db)
 
 
 @pytest.mark.parametrize("each", [1, 3, 8])
-def test_readers_of_a_history_that_goes_are_never_cheated(truth: Truth, each: int) -> None:
+def test_readers_of_a_history_that_goes_are_never_cheated(db: DbVerbs, each: int) -> None:
     """Beside writers, numberers and several who retire at once."""
-    old_history(truth, 400)
+    old_history(db, 400)
 
     def write(random: Random) -> None:
-        truth.do(record_events, [row(one) for one in range(random.randint(1, 20))])
-        number(truth)
+        db.do(record_events, [row(one) for one in range(random.randint(1, 20))])
+        number(db)
 
     def drop(random: Random) -> None:
-        truth.do(retire_some, random.randint(1, 40))
+        db.do(retire_some, random.randint(1, 40))
 
     def read(random: Random) -> None:
         after = random.randint(0, 500)
         while True:
-            page = truth.do(read_feed, after, limit=random.randint(1, 60))
+            page = db.do(read_feed, after, limit=random.randint(1, 60))
             # A client goes on from where it is told to begin anew.
             after = page.head.floor if is_honest(page, after) else page.covers
             if after >= page.head.position:
@@ -77,88 +77,88 @@ def test_readers_of_a_history_that_goes_are_never_cheated(truth: Truth, each: in
             roles[place](random)
 
     crowd(len(roles), play)
-    retire(truth)
-    assert truth.do(read_head).floor == 400
-    is_whole(truth)
+    retire(db)
+    assert db.do(read_head).floor == 400
+    is_whole(db)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_many_who_retire_at_once_drop_each_event_once(truth: Truth, contenders: int) -> None:
+def test_many_who_retire_at_once_drop_each_event_once(db: DbVerbs, contenders: int) -> None:
     """Nobody waits for another: who finds the first event taken leaves it at that."""
-    old_history(truth, 300)
-    dropped = sum(crowd(contenders, lambda _: sum(truth.do(retire_some, 25) for _ in range(3))))
-    assert truth.do(read_head).floor == dropped
-    assert dropped + retire(truth) == 300
-    is_whole(truth)
+    old_history(db, 300)
+    dropped = sum(crowd(contenders, lambda _: sum(db.do(retire_some, 25) for _ in range(3))))
+    assert db.do(read_head).floor == dropped
+    assert dropped + retire(db) == 300
+    is_whole(db)
 
 
-def test_numbering_goes_on_while_events_are_dropped(truth: Truth) -> None:
+def test_numbering_goes_on_while_events_are_dropped(db: DbVerbs) -> None:
     """The head is locked last: whatever holds up the rest of the pass holds up no client."""
-    session_id = finished(truth)
-    result(truth, session_id, "kept")
-    all_grows_old(truth)
-    truth.do(record_events, [row(1)])
-    with steppers(truth.engine, 2) as (obstacle, retirer):
+    session_id = finished(db)
+    result(db, session_id, "kept")
+    all_grows_old(db)
+    db.do(record_events, [row(1)])
+    with steppers(db.engine, 2) as (obstacle, retirer):
         obstacle.do(execute, "INSERT INTO kept_results VALUES (:s, 0, '{}')", s=session_id)
         dropping = retirer.do(retire_some, 100)
         assert retirer.waits
-        assert number(truth) == 1
+        assert number(db) == 1
         obstacle.rollback()
         assert dropping.result(10) > 0
         retirer.commit()
-    is_whole(truth)
+    is_whole(db)
 
 
-def test_a_pass_that_numbers_is_waited_for_and_not_overtaken(truth: Truth) -> None:
+def test_a_pass_that_numbers_is_waited_for_and_not_overtaken(db: DbVerbs) -> None:
     """The head it moves and the floor stand in one row."""
-    old_history(truth, 5)
-    with steppers(truth.engine, 2) as (numberer, retirer):
+    old_history(db, 5)
+    with steppers(db.engine, 2) as (numberer, retirer):
         numberer.do(execute, "UPDATE feed_head SET last_pos = last_pos")
         dropping = retirer.do(retire_some, 3)
         assert retirer.waits
         numberer.commit()
         assert dropping.result(10) == 3
         retirer.commit()
-    head = truth.do(read_head)
+    head = db.do(read_head)
     assert (head.floor, head.position) == (3, 5)
 
 
-def test_events_that_a_delete_is_removing_are_not_waited_for(truth: Truth) -> None:
+def test_events_that_a_delete_is_removing_are_not_waited_for(db: DbVerbs) -> None:
     """The prefix ends before the first of them, and goes on behind them the next time."""
-    truth.do(record_events, [row(0)])
-    session_id = truth.start().session_id
-    truth.do(record_events, [row(1)])
-    truth.do(delete_sessions, [DeleteSession(ADMIN, session_id)])
-    all_grows_old(truth)
-    with steppers(truth.engine, 2) as (purger, retirer):
+    db.do(record_events, [row(0)])
+    session_id = db.start().session_id
+    db.do(record_events, [row(1)])
+    db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])
+    all_grows_old(db)
+    with steppers(db.engine, 2) as (purger, retirer):
         assert purger.do(purge_deleted).result(10) > 0
         assert retirer.do(retire_some, 100).result(10) == 1
         retirer.commit()
         purger.commit()
-    assert truth.do(read_head).floor == 1
-    retire(truth)
-    head = truth.do(read_head)
+    assert db.do(read_head).floor == 1
+    retire(db)
+    head = db.do(read_head)
     assert head.floor == head.position
 
 
 # sessions
 
 
-def old_session(truth: Truth) -> str:
+def old_session(db: DbVerbs) -> str:
     """A session that is past its time, and whose events are gone."""
-    session_id = finished(truth)
-    all_grows_old(truth)
-    retire(truth)
+    session_id = finished(db)
+    all_grows_old(db)
+    retire(db)
     return session_id
 
 
 @pytest.mark.parametrize("order", list(interleavings(["go", "commit go"], ["come", "commit come"])), ids="-".join)
-def test_a_session_that_is_resumed_is_not_forgotten(truth: Truth, order: list[str]) -> None:
+def test_a_session_that_is_resumed_is_not_forgotten(db: DbVerbs, order: list[str]) -> None:
     """The resume is accepted and keeps it, or finds it gone: it never loses a run it accepted."""
-    item = resuming(old_session(truth))
+    item = resuming(old_session(db))
     walked: list[Future[Walked]] = []
     answers: list[Future[list[Submitted | CoordinatorError]]] = []
-    with steppers(truth.engine, 2) as (goer, comer):
+    with steppers(db.engine, 2) as (goer, comer):
         steps: dict[str, Callable[[], None]] = {
             "go": lambda: walked.append(goer.do(forget_once)),
             "commit go": goer.commit,
@@ -171,52 +171,52 @@ def test_a_session_that_is_resumed_is_not_forgotten(truth: Truth, order: list[st
     accepted = isinstance(answer, Submitted)
     assert accepted or isinstance(answer, NotFound)
     assert removed == (0 if accepted else 1)
-    assert truth.count("sessions") == truth.count("runs", "status = 'pending'") == int(accepted)
+    assert db.count("sessions") == db.count("runs", "status = 'pending'") == int(accepted)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
 @pytest.mark.parametrize("what", ["resume", "child", "event", "delete", "retention"])
-def test_a_session_past_its_time_against_a_crowd(truth: Truth, what: str, contenders: int) -> None:
+def test_a_session_past_its_time_against_a_crowd(db: DbVerbs, what: str, contenders: int) -> None:
     """Whoever is told that it is there finds it there afterwards; whoever is told nothing has left nothing."""
-    session_id = old_session(truth)
+    session_id = old_session(db)
 
     def come(place: int) -> object:
         if place == 0 or what == "retention":
-            return truth.do(forget_once)
+            return db.do(forget_once)
         items: dict[str, NewRun] = {"resume": resuming(session_id), "child": starting(parent_session_id=session_id)}
         if what in items:
-            return truth.do(submit_runs, [items[what]])[0]
+            return db.do(submit_runs, [items[what]])[0]
         if what == "event":
-            return truth.do(append_events, [NewEvent(session_id, ADMIN, "message", '{"data":{}}')])[0]
-        return truth.do(delete_sessions, [DeleteSession(ADMIN, session_id)])[0]
+            return db.do(append_events, [NewEvent(session_id, ADMIN, "message", '{"data":{}}')])[0]
+        return db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])[0]
 
     results = crowd(contenders, come)
     removed = sum(one.removed for one in results if isinstance(one, Walked))
     welcome = sum(isinstance(one, Submitted | StoredEvent) for one in results)
     deleted = sum(isinstance(one, Deleted) for one in results)
-    there = truth.count("sessions", "session_id = :s", s=session_id)
+    there = db.count("sessions", "session_id = :s", s=session_id)
     assert removed + deleted + there == 1
-    assert truth.count("events", "kind = 'session_deleted'") == removed + deleted
+    assert db.count("events", "kind = 'session_deleted'") == removed + deleted
     if what in {"resume", "event"}:
         assert there == (welcome > 0), "it went although somebody was told that it is there"
     if what == "child":
-        assert truth.count("sessions", "parent_session_id = :s", s=session_id) == (welcome if there else 0)
-    assert truth.count("runs") == there + (welcome if what in {"resume", "child"} else 0)
+        assert db.count("sessions", "parent_session_id = :s", s=session_id) == (welcome if there else 0)
+    assert db.count("runs") == there + (welcome if what in {"resume", "child"} else 0)
 
 
-def test_what_somebody_holds_is_left_to_the_next_time(truth: Truth) -> None:
+def test_what_somebody_holds_is_left_to_the_next_time(db: DbVerbs) -> None:
     """A session, a run of it, or a child of it: none is waited for, and nothing goes in part."""
-    parent = finished(truth)
-    child = finished(truth, parent_session_id=parent)
-    all_grows_old(truth)
-    grow_old(truth)
-    retire(truth)
+    parent = finished(db)
+    child = finished(db, parent_session_id=parent)
+    all_grows_old(db)
+    grow_old(db)
+    retire(db)
     for table, column, value in [("sessions", "session_id", parent), ("runs", "session_id", parent)]:
-        with steppers(truth.engine, 2) as (holder, goer):
+        with steppers(db.engine, 2) as (holder, goer):
             holder.do(execute, f"SELECT 1 FROM {table} WHERE {column} = :v FOR UPDATE", v=value)
             assert goer.do(forget_once).result(10).removed == 1, "the child alone goes"
             goer.rollback()
-    with steppers(truth.engine, 2) as (holder, goer):
+    with steppers(db.engine, 2) as (holder, goer):
         holder.do(execute, "SELECT 1 FROM sessions WHERE session_id = :v FOR UPDATE", v=child)
         assert goer.do(forget_once).result(10).removed == 0, "its parent would leave it without one"
-    assert forget(truth) == 2
+    assert forget(db) == 2

@@ -12,96 +12,96 @@ from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sess
 from models.runs.submit import submit_runs
 from models.sessions.bind import ReportSessionStatus, report_session_statuses
 from tests.support.crowd import calling, together
+from tests.support.db_verbs import DbVerbs, asking, resuming
 from tests.support.reports import claimed, idle, report, running
-from tests.support.truth import Truth, asking, resuming
 
 CROWDS = [2, 8, 32]
 
 
-def stops(truth: Truth, session_id: str, run_id: str, crowd: int) -> list[Callable[[], Any]]:
+def stops(db: DbVerbs, session_id: str, run_id: str, crowd: int) -> list[Callable[[], Any]]:
     """As many stops as contenders, of the session and of its run in turn."""
     both = (
-        calling(truth, stop_sessions, StopSession(ADMIN, session_id)),
-        calling(truth, stop_runs, StopRun(ADMIN, run_id)),
+        calling(db, stop_sessions, StopSession(ADMIN, session_id)),
+        calling(db, stop_runs, StopRun(ADMIN, run_id)),
     )
     return [both[place % 2] for place in range(crowd)]
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_against_claims_leaves_nobody_with_a_stopped_run(truth: Truth, crowd: int) -> None:
+def test_a_stop_against_claims_leaves_nobody_with_a_stopped_run(db: DbVerbs, crowd: int) -> None:
     """Either nobody was given the run, or its runner is told to stop it."""
-    submitted = truth.start()
-    runners = [truth.runner() for _ in range(crowd)]
-    claims = [calling(truth, answer_polls, asking(runner)) for runner in runners]
-    results = together([*stops(truth, submitted.session_id, submitted.run_id, crowd), *claims])
+    submitted = db.start()
+    runners = [db.runner() for _ in range(crowd)]
+    claims = [calling(db, answer_polls, asking(runner)) for runner in runners]
+    results = together([*stops(db, submitted.session_id, submitted.run_id, crowd), *claims])
     given = [run.run_id for answers in results[crowd:] for run in answers[0].runs]
-    row = truth.run(submitted.run_id)
+    row = db.run(submitted.run_id)
     assert len(given) <= 1
     assert row.status == ("stopping" if given else "stopped")
-    assert truth.count("stop_commands", "runner_id = :r", r=row.runner_id) == len(given)
-    assert truth.session(submitted.session_id).status == row.status
+    assert db.count("stop_commands", "runner_id = :r", r=row.runner_id) == len(given)
+    assert db.session(submitted.session_id).status == row.status
     assert all(isinstance(answer[0], Stopped) for answer in results[:crowd])
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_against_the_start_is_never_forgotten(truth: Truth, crowd: int) -> None:
+def test_a_stop_against_the_start_is_never_forgotten(db: DbVerbs, crowd: int) -> None:
     """Whichever came first, the run is stopping and one stop is open."""
-    run = claimed(truth)
-    calls = [calling(truth, report_runs, report(run, "started")) for _ in range(crowd)]
-    results = together([*calls, *stops(truth, run.session_id, run.run_id, crowd)])
+    run = claimed(db)
+    calls = [calling(db, report_runs, report(run, "started")) for _ in range(crowd)]
+    results = together([*calls, *stops(db, run.session_id, run.run_id, crowd)])
     assert all(isinstance(result[0], Reported | Stopped) for result in results)
-    assert truth.run(run.run_id).status == "stopping"
-    assert truth.session(run.session_id).status == "stopping"
-    assert truth.count("stop_commands") == 1
+    assert db.run(run.run_id).status == "stopping"
+    assert db.session(run.session_id).status == "stopping"
+    assert db.count("stop_commands") == 1
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
-def test_a_stop_against_the_end_lets_the_end_stand(truth: Truth, crowd: int, outcome: str) -> None:
+def test_a_stop_against_the_end_lets_the_end_stand(db: DbVerbs, crowd: int, outcome: str) -> None:
     """No stop stays open for a process that is gone."""
-    run = running(truth)
-    ends = [calling(truth, report_runs, report(run, outcome)) for _ in range(crowd)]
-    results = together([*ends, *stops(truth, run.session_id, run.run_id, crowd)])
+    run = running(db)
+    ends = [calling(db, report_runs, report(run, outcome)) for _ in range(crowd)]
+    results = together([*ends, *stops(db, run.session_id, run.run_id, crowd)])
     assert sum(result[0].changed for result in results[:crowd]) == 1
-    assert truth.run(run.run_id).status == outcome
-    session = truth.session(run.session_id)
+    assert db.run(run.run_id).status == outcome
+    session = db.session(run.session_id)
     assert (session.status, session.runner_id) == ({"completed": "finished"}.get(outcome, outcome), None)
-    assert truth.count("stop_commands") == 0
+    assert db.count("stop_commands") == 0
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_against_the_end_of_a_turn_reaches_the_process(truth: Truth, crowd: int) -> None:
+def test_a_stop_against_the_end_of_a_turn_reaches_the_process(db: DbVerbs, crowd: int) -> None:
     """It lives on after its turn: whichever came first, it is told to stop."""
-    run = running(truth)
-    ends = [calling(truth, report_runs, report(run, "completed", session_status="idle")) for _ in range(crowd)]
-    sessions = [calling(truth, stop_sessions, StopSession(ADMIN, run.session_id)) for _ in range(crowd)]
+    run = running(db)
+    ends = [calling(db, report_runs, report(run, "completed", session_status="idle")) for _ in range(crowd)]
+    sessions = [calling(db, stop_sessions, StopSession(ADMIN, run.session_id)) for _ in range(crowd)]
     together([*ends, *sessions])
-    assert truth.run(run.run_id).status == "completed"
-    assert (truth.session(run.session_id).status, truth.count("stop_commands")) == ("stopping", 1)
+    assert db.run(run.run_id).status == "completed"
+    assert (db.session(run.session_id).status, db.count("stop_commands")) == ("stopping", 1)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_against_a_resume_leaves_no_run_that_both_think_of_differently(truth: Truth, crowd: int) -> None:
+def test_a_stop_against_a_resume_leaves_no_run_that_both_think_of_differently(db: DbVerbs, crowd: int) -> None:
     """A resume is cancelled with the rest, or waits until the stop is done."""
-    run = running(truth)
+    run = running(db)
     items = [resuming(run.session_id) for _ in range(crowd)]
-    resumes = [calling(truth, submit_runs, item) for item in items]
-    together([*resumes, calling(truth, stop_sessions, StopSession(ADMIN, run.session_id))])
-    rows = [truth.run(item.run_id) for item in items]
+    resumes = [calling(db, submit_runs, item) for item in items]
+    together([*resumes, calling(db, stop_sessions, StopSession(ADMIN, run.session_id))])
+    rows = [db.run(item.run_id) for item in items]
     assert {row.status for row in rows} <= {"pending", "stopped"}
     assert not any(row.ready for row in rows)
-    assert (truth.run(run.run_id).status, truth.session(run.session_id).status) == ("stopping", "stopping")
+    assert (db.run(run.run_id).status, db.session(run.session_id).status) == ("stopping", "stopping")
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_of_an_idle_session_against_the_end_of_its_process(truth: Truth, crowd: int) -> None:
+def test_a_stop_of_an_idle_session_against_the_end_of_its_process(db: DbVerbs, crowd: int) -> None:
     """No stop is left for a process that has ended."""
-    run = idle(truth)
+    run = idle(db)
     assert run.runner_id is not None
     word = ReportSessionStatus(run.runner_id, run.session_id, "finished")
-    words = [calling(truth, report_session_statuses, word) for _ in range(crowd)]
-    sessions = [calling(truth, stop_sessions, StopSession(ADMIN, run.session_id)) for _ in range(crowd)]
+    words = [calling(db, report_session_statuses, word) for _ in range(crowd)]
+    sessions = [calling(db, stop_sessions, StopSession(ADMIN, run.session_id)) for _ in range(crowd)]
     results = together([*words, *sessions])
     assert sum(result[0] for result in results[:crowd]) == 1
-    session = truth.session(run.session_id)
-    assert (session.status, session.runner_id, truth.count("stop_commands")) == ("finished", None, 0)
+    session = db.session(run.session_id)
+    assert (session.status, session.runner_id, db.count("stop_commands")) == ("finished", None, 0)

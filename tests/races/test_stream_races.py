@@ -13,8 +13,8 @@ from app.feed.stream import Stream
 from models.feed.pages import read_feed
 from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import Connection, following, ledger, told
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -53,13 +53,13 @@ def the_idle(web: WebInThread) -> Stream:
     return stream
 
 
-def an_event_taken_in_the_turn_of(web: WebInThread, truth: Truth, moment: Callable[[Stream], None]) -> None:
+def an_event_taken_in_the_turn_of(web: WebInThread, db: DbVerbs, moment: Callable[[Stream], None]) -> None:
     """An event is read for all clients right after something else has let the client go on, which has not had its turn."""
     feed: Any = web.app.state.web.feed
     stream = the_idle(web)
     web.client.submit()
-    assert truth.do(sequence_feed)
-    page = truth.do(read_feed, feed.window.high, limit=100)
+    assert db.do(sequence_feed)
+    page = db.do(read_feed, feed.window.high, limit=100)
 
     def turn() -> None:
         moment(stream)
@@ -68,19 +68,19 @@ def an_event_taken_in_the_turn_of(web: WebInThread, truth: Truth, moment: Callab
     in_its_loop(web, turn)
 
 
-def test_an_event_in_the_moment_of_a_heartbeat_is_not_passed_over(web: WebInThread, truth: Truth) -> None:
+def test_an_event_in_the_moment_of_a_heartbeat_is_not_passed_over(web: WebInThread, db: DbVerbs) -> None:
     """The client was let go for a heartbeat and is not woken any more; its position must not move over the event."""
     with following(web.client.url) as stream:
         stream.until("init")
-        an_event_taken_in_the_turn_of(web, truth, Stream._let_go)
-        assert told(stream.take(1)) == ledger(truth.engine)
+        an_event_taken_in_the_turn_of(web, db, Stream._let_go)
+        assert told(stream.take(1)) == ledger(db.engine)
 
 
-def test_an_event_in_the_moment_of_a_streams_end_is_found_by_its_cursor(web: WebInThread, truth: Truth) -> None:
+def test_an_event_in_the_moment_of_a_streams_end_is_found_by_its_cursor(web: WebInThread, db: DbVerbs) -> None:
     """The last id that the client was told lets it resume with that event."""
     with following(web.client.url) as stream:
         messages = stream.until("init")
-        an_event_taken_in_the_turn_of(web, truth, Stream._time_is_up)
+        an_event_taken_in_the_turn_of(web, db, Stream._time_is_up)
         with suppress(IncompleteRead):
             messages += list(stream.messages())
     cursor = [message.id for message in messages if message.id][-1]
@@ -88,15 +88,15 @@ def test_an_event_in_the_moment_of_a_streams_end_is_found_by_its_cursor(web: Web
     told_before = [message for message in messages if message.event not in {"", "init"}]
     with following(web.client.url, {"last_event_id": cursor}) as resumed:
         told_after = resumed.take(1 - len(told_before)) if not told_before else []
-        assert told(told_before + told_after) == ledger(truth.engine)
+        assert told(told_before + told_after) == ledger(db.engine)
 
 
-def test_a_snapshot_that_had_to_wait_has_its_id(settings: Settings, truth: Truth) -> None:
+def test_a_snapshot_that_had_to_wait_has_its_id(settings: Settings, db: DbVerbs) -> None:
     """Signs of life before its first line are comments of their own, and no part of that line."""
     with served(settings.model_copy(update={"sse_heartbeat_seconds": 0.05})) as web:
         until_ready(web)
         web.client.submit()
-        with truth.engine.begin() as holder:
+        with db.engine.begin() as holder:
             holder.execute(text("LOCK TABLE sessions"))
             stream = Connection(web.client.url)
             heard = stream.parser
@@ -113,7 +113,7 @@ def test_a_snapshot_that_had_to_wait_has_its_id(settings: Settings, truth: Truth
     assert "~" not in snapshot.id
 
 
-def test_events_that_went_before_the_reader_came_to_them_are_not_passed_over(web: WebInThread, truth: Truth) -> None:
+def test_events_that_went_before_the_reader_came_to_them_are_not_passed_over(web: WebInThread, db: DbVerbs) -> None:
     """The process was frozen for longer than events are kept: its clients are told that history is not whole."""
     feed: Any = web.app.state.web.feed
     with following(web.client.url) as stream:
@@ -121,9 +121,9 @@ def test_events_that_went_before_the_reader_came_to_them_are_not_passed_over(web
         the_idle(web)
         for _ in range(2):
             web.client.submit()
-        truth.do(sequence_feed)
-        truth.rows("WITH old AS (DELETE FROM events WHERE feed_pos <= 3) UPDATE feed_head SET floor = 3")
-        page = truth.do(read_feed, feed.window.high, limit=100)
+        db.do(sequence_feed)
+        db.rows("WITH old AS (DELETE FROM events WHERE feed_pos <= 3) UPDATE feed_head SET floor = 3")
+        page = db.do(read_feed, feed.window.high, limit=100)
         in_its_loop(web, lambda: feed._take(page))
         reset, snapshot = stream.take(2)
     assert (reset.event, reset.data) == ("reset", '{"reason":"expired"}')

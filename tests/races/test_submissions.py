@@ -11,7 +11,7 @@ from models.claims.matching import Demands
 from models.core.errors import KeyReused, SessionExists
 from models.runs.submit import NewRun, Submitted, submit_runs
 from tests.support.contenders import crowd, steppers, with_one_repeat
-from tests.support.truth import Truth, accepted, resuming, starting
+from tests.support.db_verbs import DbVerbs, accepted, resuming, starting
 
 CROWDS = [2, 8, 32]
 
@@ -25,51 +25,51 @@ def submit_in_rounds(conn: Connection, items: Sequence[NewRun]) -> list[Any]:
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_many_submissions_with_one_key_create_one_run(truth: Truth, contenders: int) -> None:
+def test_many_submissions_with_one_key_create_one_run(db: DbVerbs, contenders: int) -> None:
     """A concurrent repeat waits for the first, and is answered by it."""
-    answers = crowd(contenders, lambda _: truth.accept(keyed())[0])
+    answers = crowd(contenders, lambda _: db.accept(keyed())[0])
 
     assert len({answer.run_id for answer in answers}) == 1
     assert [answer.replayed for answer in answers].count(False) == 1
-    assert (truth.count("runs"), truth.count("sessions"), truth.count("idempotency_keys")) == (1, 1, 1)
+    assert (db.count("runs"), db.count("sessions"), db.count("idempotency_keys")) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_of_many_bodies_with_one_key_one_is_taken(truth: Truth, contenders: int) -> None:
+def test_of_many_bodies_with_one_key_one_is_taken(db: DbVerbs, contenders: int) -> None:
     """All others are refused."""
-    results = crowd(contenders, lambda place: truth.submit(keyed(body=f"body {place}"))[0])
+    results = crowd(contenders, lambda place: db.submit(keyed(body=f"body {place}"))[0])
 
     assert sum(isinstance(result, Submitted) for result in results) == 1
     assert results.count(KeyReused("k")) == contenders - 1
-    assert truth.count("runs") == 1
+    assert db.count("runs") == 1
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_of_many_starts_of_one_session_one_starts_it(truth: Truth, contenders: int) -> None:
+def test_of_many_starts_of_one_session_one_starts_it(db: DbVerbs, contenders: int) -> None:
     """The losers find it there."""
-    results = crowd(contenders, lambda _: truth.submit(starting("mine"))[0])
+    results = crowd(contenders, lambda _: db.submit(starting("mine"))[0])
 
     assert sum(isinstance(result, Submitted) for result in results) == 1
     assert results.count(SessionExists("mine")) == contenders - 1
-    assert (truth.count("runs"), truth.session("mine").next_run) == (1, 2)
+    assert (db.count("runs"), db.session("mine").next_run) == (1, 2)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_many_resumes_of_one_session_stand_in_one_line(truth: Truth, contenders: int) -> None:
+def test_many_resumes_of_one_session_stand_in_one_line(db: DbVerbs, contenders: int) -> None:
     """Numbered without a gap, only the first ready."""
-    truth.start(session_id="mine")
-    crowd(contenders, lambda _: [truth.resume("mine") for _ in range(3)])
-    rows = truth.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
+    db.start(session_id="mine")
+    crowd(contenders, lambda _: [db.resume("mine") for _ in range(3)])
+    rows = db.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
 
     assert [row.session_seq for row in rows] == list(range(1, 3 * contenders + 2))
     assert [row.ready for row in rows].count(True) == 1
     assert rows[0].ready
 
 
-def test_a_key_whose_first_submission_fails_serves_the_one_that_waits(truth: Truth) -> None:
+def test_a_key_whose_first_submission_fails_serves_the_one_that_waits(db: DbVerbs) -> None:
     """A failed submission keeps nothing, also for those who came meanwhile."""
-    truth.start(session_id="taken")
-    with steppers(truth.engine, 2) as (one, other):
+    db.start(session_id="taken")
+    with steppers(db.engine, 2) as (one, other):
         failing = one.do(submit_runs, [keyed(session_id="taken")])
         waiting = other.do(submit_runs, [keyed(body="another")])
         assert other.waits
@@ -79,21 +79,21 @@ def test_a_key_whose_first_submission_fails_serves_the_one_that_waits(truth: Tru
     assert not accepted(waiting.result()[0]).replayed
 
 
-def test_a_key_whose_first_submission_is_rolled_back_serves_the_one_that_waits(truth: Truth) -> None:
+def test_a_key_whose_first_submission_is_rolled_back_serves_the_one_that_waits(db: DbVerbs) -> None:
     """The process of the first one died."""
-    with steppers(truth.engine, 2) as (one, other):
+    with steppers(db.engine, 2) as (one, other):
         one.do(submit_runs, [keyed()])
         waiting = other.do(submit_runs, [keyed(body="another")])
         assert other.waits
         one.rollback()
         other.commit()
     assert not accepted(waiting.result()[0]).replayed
-    assert truth.count("runs") == 1
+    assert db.count("runs") == 1
 
 
-def test_a_session_whose_start_is_rolled_back_can_be_started_by_the_one_that_waits(truth: Truth) -> None:
+def test_a_session_whose_start_is_rolled_back_can_be_started_by_the_one_that_waits(db: DbVerbs) -> None:
     """Its id was never taken."""
-    with steppers(truth.engine, 2) as (one, other):
+    with steppers(db.engine, 2) as (one, other):
         one.do(submit_runs, [starting("mine")])
         waiting = other.do(submit_runs, [starting("mine")])
         assert other.waits
@@ -112,42 +112,42 @@ def overlapping(place: int) -> list[NewRun]:
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_overlapping_batches_in_opposite_order_reach_no_caller_as_a_deadlock(truth: Truth, contenders: int) -> None:
+def test_overlapping_batches_in_opposite_order_reach_no_caller_as_a_deadlock(db: DbVerbs, contenders: int) -> None:
     """Rows are locked in id order; what is left to chance is repeated once, unseen."""
-    truth.accept(*[starting(f"s{number}") for number in range(8)], *[starting(f"top{number}") for number in range(8)])
+    db.accept(*[starting(f"s{number}") for number in range(8)], *[starting(f"top{number}") for number in range(8)])
     batches = [overlapping(place) for place in range(contenders)]
-    results = crowd(contenders, lambda place: with_one_repeat(truth.engine, submit_in_rounds, batches[place]))
+    results = crowd(contenders, lambda place: with_one_repeat(db.engine, submit_in_rounds, batches[place]))
 
     assert all(isinstance(result, Submitted | SessionExists) for mine in results for result in mine)
-    assert truth.count("runs") == 16 + 16 * contenders + 6 + 6
-    assert truth.count("idempotency_keys") == 6
+    assert db.count("runs") == 16 + 16 * contenders + 6 + 6
+    assert db.count("idempotency_keys") == 6
     for number in range(8):
-        row = truth.session(f"s{number}")
-        assert row.next_run == truth.count("runs", "session_id = :s", s=f"s{number}") + 1
+        row = db.session(f"s{number}")
+        assert row.next_run == db.count("runs", "session_id = :s", s=f"s{number}") + 1
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_new_demands_of_many_submissions_become_one_profile_each(truth: Truth, contenders: int) -> None:
+def test_new_demands_of_many_submissions_become_one_profile_each(db: DbVerbs, contenders: int) -> None:
     """And their order of insertion deadlocks nobody."""
 
     def contend(place: int) -> None:
         tags = [f"tag{number}" for number in range(12)]
         items = [starting(additional_demands=Demands(tags=(tag,))) for tag in (tags[::-1] if place % 2 else tags)]
-        with_one_repeat(truth.engine, submit_in_rounds, items)
+        with_one_repeat(db.engine, submit_in_rounds, items)
 
     crowd(contenders, contend)
-    assert truth.count("demand_profiles") == 12
+    assert db.count("demand_profiles") == 12
 
 
-def test_releases_in_opposite_order_give_each_run_back_once(truth: Truth) -> None:
+def test_releases_in_opposite_order_give_each_run_back_once(db: DbVerbs) -> None:
     """Two who noticed the same hang-up."""
-    truth.accept(*[starting() for _ in range(20)])
-    runs = truth.claim(truth.runner(), wanted=20)
+    db.accept(*[starting() for _ in range(20)])
+    runs = db.claim(db.runner(), wanted=20)
     claims = [Claim(run.run_id, run.claim_token or "") for run in runs]
 
     def contend(place: int) -> list[bool]:
-        return with_one_repeat(truth.engine, release_claims, claims[::-1] if place % 2 else claims)
+        return with_one_repeat(db.engine, release_claims, claims[::-1] if place % 2 else claims)
 
     done = crowd(8, contend)
     assert sum(sum(mine) for mine in done) == 20
-    assert truth.count("runs", "status = 'pending' AND ready") == 20
+    assert db.count("runs", "status = 'pending' AND ready") == 20

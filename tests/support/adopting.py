@@ -9,97 +9,97 @@ from models.core.limits import Limits
 from models.runs.report import report_runs
 from models.state.runs import Run
 from tests.support.contenders import interleavings, steppers
-from tests.support.family import deliver, finished, waiting
+from tests.support.db_verbs import DbVerbs, resuming
+from tests.support.parents import deliver, finished, waiting
 from tests.support.reports import accepted, report, stop_run
-from tests.support.truth import Truth, resuming
 
 ANN, BOB = (Caller(Role.USER, name) for name in ("ann", "bob"))
 LIMITS = Limits(max_depth=3)
 
 
-def line(truth: Truth, session_id: str) -> list[str]:
+def line(db: DbVerbs, session_id: str) -> list[str]:
     """The session and all above it, up to where it meets itself again."""
     found: list[str] = []
     parent: str | None = session_id
     while parent is not None and parent not in found:
         found.append(parent)
-        parent = truth.session(parent).parent_session_id
+        parent = db.session(parent).parent_session_id
     return found if parent is None else [*found, parent]
 
 
-def adopting(truth: Truth, session_id: str, parent: str) -> Run:
+def adopting(db: DbVerbs, session_id: str, parent: str) -> Run:
     """A claimed resume that brings the session this parent once it starts."""
-    truth.resume(session_id, parent_session_id=parent, execution_mode="async_callback")
-    (run,) = truth.claim(truth.runner())
+    db.resume(session_id, parent_session_id=parent, execution_mode="async_callback")
+    (run,) = db.claim(db.runner())
     assert run.session_id == session_id
     return run
 
 
-def start_both(truth: Truth, runs: Sequence[Run], sessions: Sequence[str], after: Sequence[str]) -> None:
+def start_both(db: DbVerbs, runs: Sequence[Run], sessions: Sequence[str], after: Sequence[str]) -> None:
     """Both starts are reported, in this order of their steps; what is left is a forest of at most three levels."""
-    with steppers(truth.engine, 2) as contenders:
+    with steppers(db.engine, 2) as contenders:
         steps: dict[str, Callable[[], object]] = {}
         for name, one, run in zip("ab", contenders, runs, strict=True):
             steps[f"{name} starts"] = partial(one.do, report_runs, [report(run, "started")], limits=LIMITS)
             steps[f"{name} commits"] = one.commit
         for step in after:
             steps[step]()
-    lines = [line(truth, one) for one in sessions]
+    lines = [line(db, one) for one in sessions]
     assert all(len(set(one)) == len(one) for one in lines), f"a cycle after {after}: {lines}"
     assert all(len(one) <= LIMITS.max_depth + 1 for one in lines), f"too deep after {after}: {lines}"
-    statuses = {truth.run(run.run_id).status for run in runs}
+    statuses = {db.run(run.run_id).status for run in runs}
     assert statuses == {"running"}, f"a start was refused after {after}"
-    parents = [truth.run(run.run_id).parent_session_id for run in runs]
+    parents = [db.run(run.run_id).parent_session_id for run in runs]
     assert parents.count(None) == 1, f"one of them goes on alone after {after}: {parents}"
 
 
 ORDERS = list(interleavings(["a starts", "a commits"], ["b starts", "b commits"]))
 
 
-def each_others_parents(truth: Truth) -> None:
+def each_others_parents(db: DbVerbs) -> None:
     """Two resumes whose parents are each other, accepted before either starts."""
     for order in ORDERS:
-        one, other = finished(truth), finished(truth)
-        runs = adopting(truth, one, other), adopting(truth, other, one)
-        start_both(truth, runs, [one, other], order)
+        one, other = finished(db), finished(db)
+        runs = adopting(db, one, other), adopting(db, other, one)
+        start_both(db, runs, [one, other], order)
 
 
-def a_cycle_of_four(truth: Truth) -> None:
+def a_cycle_of_four(db: DbVerbs) -> None:
     """Neither of the two changes touches a session of the other one."""
     for order in ORDERS:
-        first, third = finished(truth), finished(truth)
-        second, fourth = finished(truth, parent_session_id=third), finished(truth, parent_session_id=first)
-        runs = adopting(truth, first, second), adopting(truth, third, fourth)
-        start_both(truth, runs, [first, second, third, fourth], order)
+        first, third = finished(db), finished(db)
+        second, fourth = finished(db, parent_session_id=third), finished(db, parent_session_id=first)
+        runs = adopting(db, first, second), adopting(db, third, fourth)
+        start_both(db, runs, [first, second, third, fourth], order)
 
 
-def two_that_are_too_deep_together(truth: Truth) -> None:
+def two_that_are_too_deep_together(db: DbVerbs) -> None:
     """Each of them alone is not."""
     for order in ORDERS:
-        top, middle, low = finished(truth), finished(truth), finished(truth)
-        child = finished(truth, parent_session_id=low)
-        lowest = finished(truth, parent_session_id=child)
-        runs = adopting(truth, low, middle), adopting(truth, middle, top)
-        start_both(truth, runs, [top, middle, low, child, lowest], order)
+        top, middle, low = finished(db), finished(db), finished(db)
+        child = finished(db, parent_session_id=low)
+        lowest = finished(db, parent_session_id=child)
+        runs = adopting(db, low, middle), adopting(db, middle, top)
+        start_both(db, runs, [top, middle, low, child, lowest], order)
 
 
-def starts_of_one_batch(truth: Truth) -> None:
+def starts_of_one_batch(db: DbVerbs) -> None:
     """One transaction looks at what it has changed itself."""
-    one, other = finished(truth), finished(truth)
-    runs = adopting(truth, one, other), adopting(truth, other, one)
-    truth.do(report_runs, [report(run, "started") for run in runs], limits=LIMITS)
-    lines = [line(truth, each) for each in (one, other)]
+    one, other = finished(db), finished(db)
+    runs = adopting(db, one, other), adopting(db, other, one)
+    db.do(report_runs, [report(run, "started") for run in runs], limits=LIMITS)
+    lines = [line(db, each) for each in (one, other)]
     assert all(len(set(each)) == len(each) for each in lines), f"a cycle: {lines}"
 
 
 SCENARIOS = (each_others_parents, a_cycle_of_four, two_that_are_too_deep_together, starts_of_one_batch)
 
 
-def misplaced(truth: Truth) -> tuple[str, str, str]:
+def misplaced(db: DbVerbs) -> tuple[str, str, str]:
     """Ann's session, Bob's, and a resume of Bob's under Ann's, as the version before this one would have accepted."""
-    anns, bobs = finished(truth, caller=ANN), finished(truth, caller=BOB)
-    resumed = truth.resume(bobs, caller=BOB)
-    truth.rows(
+    anns, bobs = finished(db, caller=ANN), finished(db, caller=BOB)
+    resumed = db.resume(bobs, caller=BOB)
+    db.rows(
         "UPDATE runs SET parent_session_id = :p, execution_mode = 'async_callback' WHERE run_id = :r",
         p=anns,
         r=resumed.run_id,
@@ -107,29 +107,29 @@ def misplaced(truth: Truth) -> tuple[str, str, str]:
     return anns, bobs, resumed.run_id
 
 
-def another_owners_parent_at_the_start(truth: Truth) -> None:
+def another_owners_parent_at_the_start(db: DbVerbs) -> None:
     """It goes on alone: no parent is set, and its end is told to nobody."""
-    anns, bobs, _ = misplaced(truth)
-    (run,) = truth.claim(truth.runner())
-    accepted(truth, run, "started")
-    assert truth.session(bobs).parent_session_id is None, "under another owner's"
-    assert truth.run(run.run_id).parent_session_id is None, "under another owner's"
-    accepted(truth, run, "completed")
-    assert waiting(truth, anns) == [], "told to another owner"
-    assert deliver(truth).runs == {}, "told to another owner"
+    anns, bobs, _ = misplaced(db)
+    (run,) = db.claim(db.runner())
+    accepted(db, run, "started")
+    assert db.session(bobs).parent_session_id is None, "under another owner's"
+    assert db.run(run.run_id).parent_session_id is None, "under another owner's"
+    accepted(db, run, "completed")
+    assert waiting(db, anns) == [], "told to another owner"
+    assert deliver(db).runs == {}, "told to another owner"
 
 
-def another_owners_parent_without_a_start(truth: Truth) -> None:
+def another_owners_parent_without_a_start(db: DbVerbs) -> None:
     """The end of a run that never started is kept within its owner's sessions, too."""
-    anns, _, run_id = misplaced(truth)
-    stop_run(truth, run_id)
-    assert waiting(truth, anns) == [], "told to another owner"
+    anns, _, run_id = misplaced(db)
+    stop_run(db, run_id)
+    assert waiting(db, anns) == [], "told to another owner"
 
 
-def another_owners_parent_is_refused(truth: Truth) -> None:
+def another_owners_parent_is_refused(db: DbVerbs) -> None:
     """Also to an admin, who sees both."""
-    anns, bobs = finished(truth, caller=ANN), finished(truth, caller=BOB)
-    assert truth.submit(resuming(bobs, parent_session_id=anns)) == [ParentOfAnotherOwner(anns)], "accepted"
+    anns, bobs = finished(db, caller=ANN), finished(db, caller=BOB)
+    assert db.submit(resuming(bobs, parent_session_id=anns)) == [ParentOfAnotherOwner(anns)], "accepted"
 
 
 OWNERS = (

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import TextClause, text
 
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
-Scenario = Callable[[Truth], None]
+Scenario = Callable[[DbVerbs], None]
 
 
 def without(statement: TextClause, *parts: str) -> TextClause:
@@ -19,7 +19,7 @@ def without(statement: TextClause, *parts: str) -> TextClause:
     return text(sql)
 
 
-def notices(scenario: Scenario, truth: Truth, by: str | None = None) -> None:
+def notices(scenario: Scenario, db: DbVerbs, by: str | None = None) -> None:
     """The scenario fails by its own check, saying ``by``, not because something else broke."""
     with pytest.raises(AssertionError, match=by):
-        scenario(truth)
+        scenario(db)

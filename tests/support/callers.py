@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from models.auth.keys import NewKey, create_keys, mint_token, revoke_keys
 from models.core.callers import Role
 from runtime.settings import Settings
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebClient, WebInThread, served, until_ready
 
 # Everybody is asked who they are, and streams are quick.
@@ -15,15 +15,15 @@ ASKING = {"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2}
 OPERATOR = "local:test@test"
 
 
-def make_key(truth: Truth, role: Role, owner: str | None = None, expires_in: float | None = None) -> str:
+def make_key(db: DbVerbs, role: Role, owner: str | None = None, expires_in: float | None = None) -> str:
     """The token of a new key."""
     token, (key_id, secret_hash) = mint_token()
-    truth.do(create_keys, [NewKey(key_id, secret_hash, role, owner, expires_in=expires_in)], OPERATOR)
+    db.do(create_keys, [NewKey(key_id, secret_hash, role, owner, expires_in=expires_in)], OPERATOR)
     return token
 
 
-def revoke(truth: Truth, token: str) -> None:
-    truth.do(revoke_keys, [token.rpartition("_")[0]], OPERATOR)
+def revoke(db: DbVerbs, token: str) -> None:
+    db.do(revoke_keys, [token.rpartition("_")[0]], OPERATOR)
 
 
 def bearer(token: str) -> dict[str, str]:

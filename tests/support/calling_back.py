@@ -17,18 +17,18 @@ from models.runs.delete import DeleteSession, delete_sessions
 from models.runs.report import report_runs
 from models.runs.stop import StopRun, stop_runs
 from tests.support.contenders import Stepper, interleavings, steppers
-from tests.support.family import child_of, deliver, end_all_turns, end_turn, ended_child, finished, heard_of, waiting
+from tests.support.db_verbs import DbVerbs
+from tests.support.parents import child_of, deliver, end_all_turns, end_turn, ended_child, finished, heard_of, waiting
 from tests.support.reports import accepted, report, running, stop_run
-from tests.support.truth import Truth
 
 Steps = dict[str, Callable[[], object]]
 
 
-def check_told(truth: Truth, parent: str, children: list[str], after: object = "") -> None:
+def check_told(db: DbVerbs, parent: str, children: list[str], after: object = "") -> None:
     """The parent heard of each of its children once."""
-    told = Counter(heard_of(truth, parent))
+    told = Counter(heard_of(db, parent))
     assert told == Counter(children), f"after {after}"
-    assert waiting(truth, parent) == [], f"after {after}"
+    assert waiting(db, parent) == [], f"after {after}"
 
 
 def steps_of(stepper: Stepper, name: str, verb: Callable[..., Any], *args: Any) -> Steps:
@@ -36,116 +36,116 @@ def steps_of(stepper: Stepper, name: str, verb: Callable[..., Any], *args: Any) 
     return {name: lambda: stepper.do(verb, *args), f"{name}, commit": stepper.commit}
 
 
-def child_and_parent_end(truth: Truth) -> None:
+def child_and_parent_end(db: DbVerbs) -> None:
     """A child ends while its parent's run does, and the actor comes by: in every order it is told once."""
     names = [[name, f"{name}, commit"] for name in ("child", "parent", "actor")]
     for two in interleavings(names[0], names[1]):
         for order in interleavings(two, names[2]):
-            parent = running(truth)
-            child = child_of(truth, parent.session_id)
-            with steppers(truth.engine, 3) as (one, other, actor):
+            parent = running(db)
+            child = child_of(db, parent.session_id)
+            with steppers(db.engine, 3) as (one, other, actor):
                 steps = steps_of(one, "child", report_runs, [report(child, "completed")])
                 steps |= steps_of(other, "parent", report_runs, [report(parent, "completed")])
                 steps |= steps_of(actor, "actor", deliver_results)
                 for name in order:
                     steps[name]()
-            deliver(truth)
-            check_told(truth, parent.session_id, [child.session_id], order)
-            end_all_turns(truth)
+            deliver(db)
+            check_told(db, parent.session_id, [child.session_id], order)
+            end_all_turns(db)
 
 
-def two_actors(truth: Truth) -> None:
+def two_actors(db: DbVerbs) -> None:
     """Two actors at once, in every order, with every transaction open across the other's steps."""
     for order in interleavings(["one", "one, commit"], ["other", "other, commit"]):
-        parent = finished(truth)
-        children = [ended_child(truth, parent).session_id for _ in range(2)]
-        with steppers(truth.engine, 2) as (one, other):
+        parent = finished(db)
+        children = [ended_child(db, parent).session_id for _ in range(2)]
+        with steppers(db.engine, 2) as (one, other):
             steps = steps_of(one, "one", deliver_results) | steps_of(other, "other", deliver_results)
             for name in order:
                 steps[name]()
-        deliver(truth)
-        check_told(truth, parent, children, order)
-        end_all_turns(truth)
+        deliver(db)
+        check_told(db, parent, children, order)
+        end_all_turns(db)
 
 
-def what_was_told_is_not_told_again(truth: Truth) -> None:
+def what_was_told_is_not_told_again(db: DbVerbs) -> None:
     """Not even when another child's end brings the actor back."""
-    parent = finished(truth)
-    first = ended_child(truth, parent).session_id
-    end_turn(truth, deliver(truth).runs[parent])
-    second = ended_child(truth, parent).session_id
-    deliver(truth)
-    check_told(truth, parent, [first, second])
+    parent = finished(db)
+    first = ended_child(db, parent).session_id
+    end_turn(db, deliver(db).runs[parent])
+    second = ended_child(db, parent).session_id
+    deliver(db)
+    check_told(db, parent, [first, second])
 
 
-def a_parent_that_became_busy_is_left_alone(truth: Truth) -> None:
+def a_parent_that_became_busy_is_left_alone(db: DbVerbs) -> None:
     """Somebody resumes it after the actor has found it and before it is locked."""
-    parent = finished(truth)
-    child = ended_child(truth, parent).session_id
+    parent = finished(db)
+    child = ended_child(db, parent).session_id
     resumed: list[str] = []
 
     def resume_first(conn: Connection, demands: Any) -> Any:
-        resumed.append(truth.resume(parent).run_id)
+        resumed.append(db.resume(parent).run_id)
         return ensure_profiles(conn, demands)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resume_parents, "ensure_profiles", resume_first)
-        assert deliver(truth).runs == {}, "a busy parent was resumed"
-    end_turn(truth, resumed[0])
-    deliver(truth)
-    check_told(truth, parent, [child])
+        assert deliver(db).runs == {}, "a busy parent was resumed"
+    end_turn(db, resumed[0])
+    deliver(db)
+    check_told(db, parent, [child])
 
 
-def a_cancelled_run_gives_back_what_it_carried(truth: Truth) -> None:
+def a_cancelled_run_gives_back_what_it_carried(db: DbVerbs) -> None:
     """Nothing is lost with a run that never began."""
-    parent = finished(truth)
-    first = ended_child(truth, parent).session_id
-    stop_run(truth, deliver(truth).runs[parent])
-    assert waiting(truth, parent) == [first], "lost with the run"
+    parent = finished(db)
+    first = ended_child(db, parent).session_id
+    stop_run(db, deliver(db).runs[parent])
+    assert waiting(db, parent) == [first], "lost with the run"
 
 
-def cancelling_against_another_end(truth: Truth) -> None:
+def cancelling_against_another_end(db: DbVerbs) -> None:
     """Somebody cancels the carrying run while another child ends: in every order both stand in runs that can begin."""
     for two in interleavings(["cancel", "cancel, commit"], ["end", "end, commit"]):
         for order in interleavings(two, ["actor"]):
-            parent = finished(truth)
-            first, second = child_of(truth, parent), child_of(truth, parent)
-            accepted(truth, first, "completed")
-            run_id = deliver(truth).runs[parent]
-            with steppers(truth.engine, 2) as (one, other):
+            parent = finished(db)
+            first, second = child_of(db, parent), child_of(db, parent)
+            accepted(db, first, "completed")
+            run_id = deliver(db).runs[parent]
+            with steppers(db.engine, 2) as (one, other):
                 steps = steps_of(one, "cancel", stop_runs, [StopRun(ADMIN, run_id)])
                 steps |= steps_of(other, "end", report_runs, [report(second, "completed")])
-                steps["actor"] = partial(deliver, truth)
+                steps["actor"] = partial(deliver, db)
                 for name in order:
                     steps[name]()
-            deliver(truth)
+            deliver(db)
             # a cancelled turn leaves the session stopped: it is somebody's turn to go on with it
-            if truth.session(parent).status == "stopped":
-                end_turn(truth, truth.resume(parent).run_id)
-                deliver(truth)
-            rows = truth.rows(
+            if db.session(parent).status == "stopped":
+                end_turn(db, db.resume(parent).run_id)
+                deliver(db)
+            rows = db.rows(
                 "SELECT c.child_session_id, r.status FROM child_results c JOIN runs r ON r.run_id = c.delivered_in "
                 "WHERE c.parent_session_id = :p",
                 p=parent,
             )
             told = {row.child_session_id: row.status for row in rows}
             assert told == dict.fromkeys((first.session_id, second.session_id), "pending"), f"after {order}"
-            end_all_turns(truth)
+            end_all_turns(db)
 
 
-def deleting_the_parent(truth: Truth) -> None:
+def deleting_the_parent(db: DbVerbs) -> None:
     """The parent is deleted while a run ends whose session is not its child yet: in every order nobody is told, also not
     who takes its name.
     """
     for order in interleavings(["delete", "delete, commit"], ["end", "end, commit"]):
-        parent, child = finished(truth), finished(truth)
-        run = truth.resume(child, parent_session_id=parent, execution_mode="async_callback")
-        with steppers(truth.engine, 2) as (one, other):
+        parent, child = finished(db), finished(db)
+        run = db.resume(child, parent_session_id=parent, execution_mode="async_callback")
+        with steppers(db.engine, 2) as (one, other):
             steps = steps_of(one, "delete", delete_sessions, [DeleteSession(ADMIN, parent)])
             steps |= steps_of(other, "end", stop_runs, [StopRun(ADMIN, run.run_id)])
             for name in order:
                 steps[name]()
-        end_turn(truth, truth.start(session_id=parent).run_id)
-        assert deliver(truth).runs == {}, f"after {order}"
-        truth.do(upkeep)
-        assert truth.count("child_results") == 0, f"after {order}"
+        end_turn(db, db.start(session_id=parent).run_id)
+        assert deliver(db).runs == {}, f"after {order}"
+        db.do(upkeep)
+        assert db.count("child_results") == 0, f"after {order}"

@@ -19,66 +19,66 @@ from models.claims.polls import answer_polls, claim_parked, give_up_polls
 from models.runs.submit import NewRun, submit_runs
 from models.state.runs import Run
 from tests.support.contenders import BARRIER_SECONDS, Stepper, crowd, interleavings, steppers
+from tests.support.db_verbs import DbVerbs, Runner, asking, starting, told
 from tests.support.dispatching import dispatch_waiting
-from tests.support.truth import Runner, Truth, asking, starting, told
 from tests.support.waiting import eventually
 
 _tags = count(1)
 
 
-def private(truth: Truth, runs: int = 1) -> tuple[Runner, Demands]:
+def private(db: DbVerbs, runs: int = 1) -> tuple[Runner, Demands]:
     """A runner, and demands that no other satisfies; ``runs`` of them are pending."""
     tag = f"private-{next(_tags)}"
     demands = Demands(tags=(tag,))
     if runs:
-        truth.accept(*[starting(additional_demands=demands) for _ in range(runs)])
-    return truth.runner(tags=[tag]), demands
+        db.accept(*[starting(additional_demands=demands) for _ in range(runs)])
+    return db.runner(tags=[tag]), demands
 
 
-def claimed_for(truth: Truth, poll: Ask) -> list[str]:
+def claimed_for(db: DbVerbs, poll: Ask) -> list[str]:
     """The runs that belong to a poll, as the truth has it."""
-    rows = truth.rows("SELECT run_id FROM runs WHERE claim_poll_id = :p AND status = 'claimed'", p=poll.poll_id)
+    rows = db.rows("SELECT run_id FROM runs WHERE claim_poll_id = :p AND status = 'claimed'", p=poll.poll_id)
     return [row.run_id for row in rows]
 
 
-def check_owners(truth: Truth, told_to: list[tuple[str, Run]]) -> None:
+def check_owners(db: DbVerbs, told_to: list[tuple[str, Run]]) -> None:
     """Nobody was given what another was given, and all of them own what they were given."""
     doubles = [run_id for run_id, times in Counter(run.run_id for _, run in told_to).items() if times > 1]
     assert doubles == [], "given to more than one"
-    owners = {row.run_id: row for row in truth.rows("SELECT run_id, runner_id, claim_token, status FROM runs")}
+    owners = {row.run_id: row for row in db.rows("SELECT run_id, runner_id, claim_token, status FROM runs")}
     for runner_id, run in told_to:
         row = owners[run.run_id]
         assert (row.status, row.runner_id, row.claim_token) == ("claimed", runner_id, run.claim_token)
 
 
-def storm(truth: Truth, contenders: int, runs: int, wanted: int = 1) -> None:
+def storm(db: DbVerbs, contenders: int, runs: int, wanted: int = 1) -> None:
     """All claim until nothing is left: every run once, none forgotten, nobody turned away while there is work."""
-    truth.accept(*[starting(priority=place % 3) for place in range(runs)])
-    runners = [truth.runner() for _ in range(contenders)]
+    db.accept(*[starting(priority=place % 3) for place in range(runs)])
+    runners = [db.runner() for _ in range(contenders)]
 
     def contend(place: int) -> list[tuple[str, Run]]:
         mine: list[tuple[str, Run]] = []
-        while given := truth.claim(runners[place], wanted=wanted):
+        while given := db.claim(runners[place], wanted=wanted):
             mine += [(runners[place].runner_id, run) for run in given]
         return mine
 
-    check_owners(truth, [pair for mine in crowd(contenders, contend) for pair in mine])
-    left = truth.rows("SELECT run_id FROM runs WHERE status = 'pending'")
+    check_owners(db, [pair for mine in crowd(contenders, contend) for pair in mine])
+    left = db.rows("SELECT run_id FROM runs WHERE status = 'pending'")
     assert left == [], "left behind"
 
 
-class Bustle:
+class ConcurrentTraffic:
     """Polls are answered, park and are re-checked while workers dispatch and clients submit, until ``runs`` went out.
 
     Assignments come through a mailbox that loses every third message; the re-check finds those.
     """
 
-    def __init__(self, truth: Truth, runs: int) -> None:
-        self.truth = truth
+    def __init__(self, db: DbVerbs, runs: int) -> None:
+        self.db = db
         self.runs = runs
         self._given = 0
         self._guard = Lock()
-        self._letters = count()
+        self._handlers = count()
         self._mailbox: dict[str, list[Claim]] = {}
 
     @property
@@ -96,45 +96,45 @@ class Bustle:
 
     def _answer(self, poll: Ask) -> list[Run]:
         """What the poll gets in the end: at once, by message, by a re-check, or when it gives up."""
-        found = self.truth.answer(poll)[0].runs
+        found = self.db.answer(poll)[0].runs
         while not found and not self.over:
-            found = self._by_message(poll) or self.truth.second(poll)[0].runs
-        return found or self.truth.give_up(poll)[0]
+            found = self._by_message(poll) or self.db.second(poll)[0].runs
+        return found or self.db.give_up(poll)[0]
 
     def _by_message(self, poll: Ask) -> list[Run]:
         with self._guard:
             claims = self._mailbox.pop(poll.poll_id, [])
-        confirmed = self.truth.do(confirm_deliveries, claims) if claims else []
+        confirmed = self.db.do(confirm_deliveries, claims) if claims else []
         return [run for run in confirmed if isinstance(run, Run)]
 
     def dispatch(self) -> None:
         while not self.over:
-            for letters in self.truth.do(dispatch_waiting).by_instance.values():
-                for letter in letters:
-                    if next(self._letters) % 3:
+            for handlers in self.db.do(dispatch_waiting).by_instance.values():
+                for letter in handlers:
+                    if next(self._handlers) % 3:
                         with self._guard:
                             claims = self._mailbox.setdefault(letter.poll_id, [])
                             claims.append(Claim(letter.run_id, letter.claim_token))
 
     def submit(self) -> None:
         for _ in range(self.runs // 4):
-            self.truth.accept(*[starting() for _ in range(4)])
+            self.db.accept(*[starting() for _ in range(4)])
 
 
-def storm_of_polls_and_dispatch(truth: Truth, polls: int, dispatchers: int, runs: int) -> None:
+def storm_of_polls_and_dispatch(db: DbVerbs, polls: int, dispatchers: int, runs: int) -> None:
     """Every run goes out once, whoever was faster, and none is left undelivered."""
-    bustle = Bustle(truth, runs)
-    runners = [truth.runner() for _ in range(polls)]
+    traffic = ConcurrentTraffic(db, runs)
+    runners = [db.runner() for _ in range(polls)]
 
     def contend(place: int) -> list[tuple[str, Run]]:
         if place < polls:
-            return bustle.poll(runners[place])
-        bustle.submit() if place == polls else bustle.dispatch()
+            return traffic.poll(runners[place])
+        traffic.submit() if place == polls else traffic.dispatch()
         return []
 
-    check_owners(truth, [pair for mine in crowd(polls + 1 + dispatchers, contend) for pair in mine])
-    assert truth.count("runs", "status = 'claimed'") == runs
-    assert truth.count("runs", "delivered_at IS NULL") == 0
+    check_owners(db, [pair for mine in crowd(polls + 1 + dispatchers, contend) for pair in mine])
+    assert db.count("runs", "status = 'claimed'") == runs
+    assert db.count("runs", "delivered_at IS NULL") == 0
 
 
 @contextmanager
@@ -152,21 +152,21 @@ def all_have_looked(contenders: int) -> Iterator[None]:
         yield
 
 
-def same_candidates(truth: Truth, contenders: int) -> None:
+def same_candidates(db: DbVerbs, contenders: int) -> None:
     """All have seen the same oldest run before any of them takes it: one gets it, the others get the next ones."""
-    truth.accept(*[starting() for _ in range(contenders)])
-    runners = [truth.runner() for _ in range(contenders)]
+    db.accept(*[starting() for _ in range(contenders)])
+    runners = [db.runner() for _ in range(contenders)]
     with all_have_looked(contenders):
-        given = crowd(contenders, lambda place: [(runners[place].runner_id, r) for r in truth.claim(runners[place])])
-    check_owners(truth, [pair for mine in given for pair in mine])
+        given = crowd(contenders, lambda place: [(runners[place].runner_id, r) for r in db.claim(runners[place])])
+    check_owners(db, [pair for mine in given for pair in mine])
     assert [len(mine) for mine in given] == [1] * contenders, "somebody was left empty"
 
 
-def nobody_waits_for_a_claim(truth: Truth) -> None:
+def nobody_waits_for_a_claim(db: DbVerbs) -> None:
     """While one claim is not committed yet, the next one takes another run at once."""
-    truth.accept(starting(), starting())
-    first, second = asking(truth.runner()), asking(truth.runner())
-    with steppers(truth.engine, 2) as (one, other):
+    db.accept(starting(), starting())
+    first, second = asking(db.runner()), asking(db.runner())
+    with steppers(db.engine, 2) as (one, other):
         had = one.do(answer_polls, [first]).result()
         found = other.do(answer_polls, [second])
         assert found.done(), "the second one waits for the first"
@@ -177,23 +177,23 @@ def nobody_waits_for_a_claim(truth: Truth) -> None:
         other.commit()
 
 
-def one_run_per_poll(truth: Truth, second_claim: Callable[..., Any] = claim_parked) -> None:
+def one_run_per_poll(db: DbVerbs, second_claim: Callable[..., Any] = claim_parked) -> None:
     """A poll parks and claims once more, a client submits two runs and a worker dispatches: in every order, with
     every transaction open across the others' steps, the poll ends with exactly one of the two.
     """
     for order in interleavings(["look", "park", "look again", "done"], ["write", "submit", "give", "dispatch"]):
-        runner, demands = private(truth, 0)
+        runner, demands = private(db, 0)
         poll = asking(runner)
         items = [starting(additional_demands=demands) for _ in range(2)]
-        with steppers(truth.engine, 2) as (web, others):
+        with steppers(db.engine, 2) as (web, others):
             steps, again = _steps_of_both(web, others, poll, items, second_claim)
             for name in order:
                 steps[name]()
             eventually(lambda web=web, others=others: web.done and others.done, what="the end of both")
         if again:
-            truth.dispatch()
-        assert len(claimed_for(truth, poll)) == 1, f"after {order}"
-        assert poll.poll_id not in truth.waiting(), f"after {order}"
+            db.dispatch()
+        assert len(claimed_for(db, poll)) == 1, f"after {order}"
+        assert poll.poll_id not in db.waiting(), f"after {order}"
 
 
 def _steps_of_both(
@@ -231,13 +231,13 @@ def _steps_of_both(
     return steps, again
 
 
-def giving_up_leaves_nothing_behind(truth: Truth) -> None:
+def giving_up_leaves_nothing_behind(db: DbVerbs) -> None:
     """A poll gives up while a worker gives it a run: in every order it gets the run, or the run stays pending."""
     for order in interleavings(["give up", "gone"], ["give", "dispatch"]):
-        runner, demands = private(truth, 0)
-        poll = truth.park(runner)
-        (run,) = truth.accept(starting(additional_demands=demands))
-        with steppers(truth.engine, 2) as (web, worker):
+        runner, demands = private(db, 0)
+        poll = db.park(runner)
+        (run,) = db.accept(starting(additional_demands=demands))
+        with steppers(db.engine, 2) as (web, worker):
             found: list[Future[list[list[Run]]]] = []
             steps: dict[str, Callable[[], object]] = {
                 "give up": lambda web=web, poll=poll, found=found: found.append(web.do(give_up_polls, [poll.poll_id])),
@@ -248,20 +248,20 @@ def giving_up_leaves_nothing_behind(truth: Truth) -> None:
             for name in order:
                 steps[name]()
             (mine,) = found[0].result()
-        row = truth.run(run.run_id)
-        assert [one.run_id for one in mine] == claimed_for(truth, poll), f"after {order}"
+        row = db.run(run.run_id)
+        assert [one.run_id for one in mine] == claimed_for(db, poll), f"after {order}"
         assert row.status == ("claimed" if mine else "pending"), f"after {order}"
         assert (row.delivered_at is not None) == bool(mine), f"after {order}"
-        assert poll.poll_id not in truth.waiting(), f"after {order}"
+        assert poll.poll_id not in db.waiting(), f"after {order}"
 
 
-def two_workers_one_poll(truth: Truth) -> None:
+def two_workers_one_poll(db: DbVerbs) -> None:
     """Two workers dispatch at once: in every order each poll gets one run, and one pass more leaves no run behind."""
     for order in interleavings(["a gives", "a commits"], ["b gives", "b commits"]):
-        runner, demands = private(truth, 0)
-        polls = [truth.park(runner), truth.park(runner)]
-        truth.accept(*[starting(additional_demands=demands) for _ in range(3)])
-        with steppers(truth.engine, 2) as (one, other):
+        runner, demands = private(db, 0)
+        polls = [db.park(runner), db.park(runner)]
+        db.accept(*[starting(additional_demands=demands) for _ in range(3)])
+        with steppers(db.engine, 2) as (one, other):
             steps: dict[str, Callable[[], object]] = {
                 "a gives": lambda one=one: one.do(dispatch_waiting, 1),
                 "a commits": one.commit,
@@ -270,5 +270,5 @@ def two_workers_one_poll(truth: Truth) -> None:
             }
             for name in order:
                 steps[name]()
-        truth.dispatch()
-        assert [len(claimed_for(truth, poll)) for poll in polls] == [1, 1], f"after {order}"
+        db.dispatch()
+        assert [len(claimed_for(db, poll)) for poll in polls] == [1, 1], f"after {order}"

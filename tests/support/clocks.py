@@ -8,15 +8,15 @@ from sqlalchemy import Connection, DateTime, TextClause, text
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.expiry.expire import ExpireResult, expire
 from models.schema.tables import metadata
-from tests.support.truth import Runner, Truth
+from tests.support.db_verbs import DbVerbs, Runner
 
 # What expiry and the lists of runners compare with the clock.
 _TIMED = ("runners", "runs", "sessions", "stop_commands", "duties", "gaps")
 
 
-def let_time_pass(truth: Truth, seconds: float) -> None:
+def let_time_pass(db: DbVerbs, seconds: float) -> None:
     """Move every moment that deadlines count from so many seconds into the past, as if nothing had happened since."""
-    truth.do(shift, seconds)
+    db.do(shift, seconds)
 
 
 def shift(conn: Connection, seconds: float) -> None:
@@ -33,42 +33,42 @@ def _shift_of(name: str) -> TextClause:
 _SHIFTS = [_shift_of(name) for name in _TIMED]
 
 
-def live(truth: Truth, seconds: int, beat: Callable[[int], None], *, step: int = 5) -> None:
+def live(db: DbVerbs, seconds: int, beat: Callable[[int], None], *, step: int = 5) -> None:
     """Let time pass with a pass of expiry each ``step`` seconds; ``beat`` does what happens at each moment.
 
     The time that the test itself takes is part of it.
     """
-    began, moved = truth.one("SELECT clock_timestamp()"), 0.0
+    began, moved = db.one("SELECT clock_timestamp()"), 0.0
     for moment in range(step, seconds + 1, step):
-        taken = (truth.one("SELECT clock_timestamp()") - began).total_seconds()
+        taken = (db.one("SELECT clock_timestamp()") - began).total_seconds()
         missing = max(0.0, moment - taken - moved)
-        let_time_pass(truth, missing)
+        let_time_pass(db, missing)
         moved += missing
         beat(moment)
-        tick(truth)
+        tick(db)
 
 
-def pass_time(truth: Truth, table: str, column: str, seconds: float, where: str = "true", **values: Any) -> None:
+def pass_time(db: DbVerbs, table: str, column: str, seconds: float, where: str = "true", **values: Any) -> None:
     """Let the moment in a column be so many seconds longer ago."""
     statement = f"UPDATE {table} SET {column} = {column} - make_interval(secs => :seconds) WHERE {where}"
-    truth.rows(statement, seconds=seconds, **values)
+    db.rows(statement, seconds=seconds, **values)
 
 
-def fall_silent(truth: Truth, runner: Runner, seconds: float) -> None:
+def fall_silent(db: DbVerbs, runner: Runner, seconds: float) -> None:
     """Let the runner be heard last so long ago."""
     statement = "UPDATE runners SET last_seen = clock_timestamp() - make_interval(secs => :s) WHERE runner_id = :r"
-    truth.rows(statement, s=seconds, r=runner.runner_id)
+    db.rows(statement, s=seconds, r=runner.runner_id)
 
 
-def due(truth: Truth, run_id: str, column: str, ago: float = 1) -> None:
+def due(db: DbVerbs, run_id: str, column: str, ago: float = 1) -> None:
     """Let a deadline of the run have passed a moment ago."""
     statement = f"UPDATE runs SET {column} = clock_timestamp() - make_interval(secs => :s) WHERE run_id = :r"
-    truth.rows(statement, s=ago, r=run_id)
+    db.rows(statement, s=ago, r=run_id)
 
 
-def add_gap(truth: Truth, kind: str, began: float, ended: float) -> None:
+def add_gap(db: DbVerbs, kind: str, began: float, ended: float) -> None:
     """Note a gap that began and ended so many seconds ago."""
-    truth.rows(
+    db.rows(
         "INSERT INTO gaps (kind, started_at, ended_at) VALUES (:k, clock_timestamp() - make_interval(secs => :b), "
         "clock_timestamp() - make_interval(secs => :e))",
         k=kind,
@@ -77,11 +77,11 @@ def add_gap(truth: Truth, kind: str, began: float, ended: float) -> None:
     )
 
 
-def tick(truth: Truth, limits: Limits = DEFAULT_LIMITS, *, at_most: int = 500) -> ExpireResult:
+def tick(db: DbVerbs, limits: Limits = DEFAULT_LIMITS, *, at_most: int = 500) -> ExpireResult:
     """One committed pass of expiry."""
-    return truth.do(expire, limits=limits, at_most=at_most)
+    return db.do(expire, limits=limits, at_most=at_most)
 
 
-def counts(truth: Truth, limits: Limits = DEFAULT_LIMITS) -> dict[str, int]:
+def counts(db: DbVerbs, limits: Limits = DEFAULT_LIMITS) -> dict[str, int]:
     """What one pass of expiry did, by name."""
-    return tick(truth, limits).counts
+    return tick(db, limits).counts

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine, text
 
 from runtime.postgres import is_retryable
-from tests.support.truth import backend
+from tests.support.db_verbs import backend
 from tests.support.waiting import eventually
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ def crowd(number: int, contend: Callable[[int], T]) -> list[T]:
         return contend(place)
 
     with ThreadPoolExecutor(number) as threads:
-        return [future.result() for future in [threads.submit(begin, place) for place in range(number)]]
+        return [next_release.result() for next_release in [threads.submit(begin, place) for place in range(number)]]
 
 
 def with_one_repeat(engine: Engine, verb: Callable[..., T], items: Sequence[Any]) -> T:

@@ -60,11 +60,11 @@ class Coordination:
         wanted = set(statuses) or TERMINAL
         last: dict[str, Any] = {}
 
-        def reached() -> bool:
+        def visible() -> bool:
             last.update(self.run(run_id))
             return last["status"] in wanted
 
-        eventually(reached, within, every=0.03, what=f"{run_id} in {sorted(wanted)}")
+        eventually(visible, within, every=0.03, what=f"{run_id} in {sorted(wanted)}")
         return last
 
     def events(self, session_id: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from runtime.postgres import LOCK_TIMEOUT, is_retryable, sqlstate
 from tests.support.contenders import crowd
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
 T = TypeVar("T")
 
@@ -17,23 +17,23 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def calling(
-    truth: Truth, verb: Callable[..., Sequence[Any]], *items: Any, repeats: int = 1
+    db: DbVerbs, verb: Callable[..., Sequence[Any]], *items: Any, repeats: int = 1
 ) -> Callable[[], Sequence[Any]]:
     """A call of a verb as the web and its clients make it, with the same items each time.
 
     The web repeats it once when the database asks for that (`repeats`); a client repeats it when it waited too long
     for a lock, which on a busy machine says nothing.
     """
-    return partial(_until_decided, truth, verb, items, repeats)
+    return partial(_until_decided, db, verb, items, repeats)
 
 
 def _until_decided(
-    truth: Truth, verb: Callable[..., Sequence[Any]], items: Sequence[Any], repeats: int
+    db: DbVerbs, verb: Callable[..., Sequence[Any]], items: Sequence[Any], repeats: int
 ) -> Sequence[Any]:
     waits = 20
     while True:
         try:
-            return truth.do(verb, items)
+            return db.do(verb, items)
         except Exception as fault:
             if sqlstate(fault) == LOCK_TIMEOUT and waits:
                 waits -= 1

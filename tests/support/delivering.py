@@ -5,16 +5,16 @@ from dataclasses import asdict
 
 from models.claims.delivery import Claim, release_claims
 from tests.support.cut_calls import call_bytes, hold
+from tests.support.db_verbs import DbVerbs
 from tests.support.dispatching import dispatch_waiting
 from tests.support.postgres_proxy import PostgresProxy
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread
 
 TIMESTAMP = "2026-01-01T00:00:00Z"
 
 
-def an_old_message_hands_out_nothing(truth: Truth, web: WebInThread) -> None:
+def an_old_message_hands_out_nothing(db: DbVerbs, web: WebInThread) -> None:
     """What a frozen process finds in its buffer may be about a claim that has ended (promise 1).
 
     Nothing else looks after the poll here: the re-check must be off.
@@ -23,25 +23,25 @@ def an_old_message_hands_out_nothing(truth: Truth, web: WebInThread) -> None:
     poll = web.client.meanwhile(web.client.poll, early, 3)
     web.until_parked()
     run_id = web.client.submit()["run_id"]
-    (letters,) = truth.do(dispatch_waiting).by_instance.values()
-    truth.do(release_claims, [Claim(one.run_id, one.claim_token) for one in letters])
+    (handlers,) = db.do(dispatch_waiting).by_instance.values()
+    db.do(release_claims, [Claim(one.run_id, one.claim_token) for one in handlers])
     assert web.client.claim(late)["run_id"] == run_id
     polls = web.app.state.web.polls
-    web.app.state.web.drain._loop.call_soon_threadsafe(polls.deliver, [asdict(one) for one in letters])
+    web.app.state.web.drain._loop.call_soon_threadsafe(polls.deliver, [asdict(one) for one in handlers])
     answer = poll.result(30)
     assert answer.status_code == 204, "handed out twice"
 
 
-def a_lost_answer_to_a_submission_makes_one_run(truth: Truth, web: WebInThread, proxy: PostgresProxy) -> None:
+def a_lost_answer_to_a_submission_makes_one_run(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
     """The web repeats it by itself, without any key of the client (promise 2)."""
     proxy.lose("INSERT INTO runs")
     run_id = web.client.submit()["run_id"]
     assert proxy.lost == 1
-    stored = [row.run_id for row in truth.rows("SELECT run_id FROM runs")]
+    stored = [row.run_id for row in db.rows("SELECT run_id FROM runs")]
     assert stored == [run_id], "stored twice"
 
 
-def a_lost_answer_to_a_claim_takes_one_run(truth: Truth, web: WebInThread, proxy: PostgresProxy) -> None:
+def a_lost_answer_to_a_claim_takes_one_run(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
     """The repeat finds what the first try has claimed for the poll (promise 1)."""
     runner = web.client.register()
     for _ in range(2):
@@ -49,21 +49,21 @@ def a_lost_answer_to_a_claim_takes_one_run(truth: Truth, web: WebInThread, proxy
     proxy.lose("SET status = 'claimed'")
     run_id = web.client.claim(runner)["run_id"]
     assert proxy.lost == 1
-    claimed = [row.run_id for row in truth.rows("SELECT run_id FROM runs WHERE status = 'claimed'")]
+    claimed = [row.run_id for row in db.rows("SELECT run_id FROM runs WHERE status = 'claimed'")]
     assert claimed == [run_id], "claimed for nobody"
 
 
-def a_lost_answer_to_an_event_stores_one(truth: Truth, web: WebInThread, proxy: PostgresProxy) -> None:
+def a_lost_answer_to_an_event_stores_one(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
     """Without any key of the client."""
     session_id = web.client.submit()["session_id"]
     proxy.lose("INSERT INTO events")
     event = {"event_type": "message", "session_id": session_id, "timestamp": TIMESTAMP}
     assert web.client.post(f"/sessions/{session_id}/events", event).status_code == 201
     assert proxy.lost == 1
-    assert truth.told_kinds(session_id).count("event") == 1, "stored twice"
+    assert db.told_kinds(session_id).count("event") == 1, "stored twice"
 
 
-def who_hangs_up_takes_no_run_along(truth: Truth, web: WebInThread) -> None:
+def who_hangs_up_takes_no_run_along(db: DbVerbs, web: WebInThread) -> None:
     """A client has gone while its poll was parked: what is submitted then comes to the next one at once (promise 1)."""
     hasty, patient = web.client.register("hasty"), web.client.register("patient")
 
@@ -75,8 +75,8 @@ def who_hangs_up_takes_no_run_along(truth: Truth, web: WebInThread) -> None:
     asyncio.run(poll_and_go())
     run_id = web.client.submit()["run_id"]
     # Given up by its own process, or used up by its re-check.
-    eventually(lambda: not truth.waiting(), 20, what="the end of the first poll")
-    taken = truth.run(run_id).runner_id
+    eventually(lambda: not db.waiting(), 20, what="the end of the first poll")
+    taken = db.run(run_id).runner_id
     answer = web.client.poll(patient, 3)
     assert answer.status_code == 200, f"taken along by {taken}"
     assert answer.json()["run"]["run_id"] == run_id

@@ -2,10 +2,10 @@
 
 from sqlalchemy import Connection
 
-from models.claims.dispatch import Dispatched, dispatch_promised, promise_waiting
+from models.claims.dispatch import Dispatched, dispatch_preview, preview_waiting
 from models.core.limits import DEFAULT_LIMITS, Limits
 
 
 def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
     """What a worker does in two: look for whom there is something, then give it."""
-    return dispatch_promised(conn, promise_waiting(conn, limit, limits=limits), limits=limits)
+    return dispatch_preview(conn, preview_waiting(conn, limit, limits=limits), limits=limits)

@@ -18,7 +18,7 @@ from models.core.callers import ADMIN
 from models.feed.append import NewEvent, append_events
 from models.runs.delete import purge_deleted
 from models.runs.submit import submit_runs
-from tests.support.truth import starting
+from tests.support.db_verbs import starting
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT
 

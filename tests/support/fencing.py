@@ -9,93 +9,93 @@ from models.core.callers import ADMIN
 from models.core.errors import StaleClaim
 from models.core.statuses import RunStatus
 from models.feed.append import NewEvent, StoredEvent, append_events
-from models.state.locks import hold_runs
+from models.state.locks import lock_runs
 from models.state.runs import Run
-from models.state.session_status import Effect
+from models.state.session_status import SessionChange
 from models.state.transitions import Move, move_runs
 from tests.support.clocks import due, fall_silent, tick
 from tests.support.contenders import steppers
+from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import report, running, say
-from tests.support.truth import Runner, Truth
 
 
-def _given_to_another(truth: Truth) -> tuple[Runner, Run, Run]:
+def _given_to_another(db: DbVerbs) -> tuple[Runner, Run, Run]:
     """A run whose first runner is lost and that a second one has now; both claims of it."""
-    first, second = truth.runner(), truth.runner()
-    truth.start(max_attempts=2)
-    (before,) = truth.claim(first)
-    say(truth, report(before, "started"))
-    fall_silent(truth, first, 500)
-    tick(truth)
-    (after,) = truth.claim(second)
+    first, second = db.runner(), db.runner()
+    db.start(max_attempts=2)
+    (before,) = db.claim(first)
+    say(db, report(before, "started"))
+    fall_silent(db, first, 500)
+    tick(db)
+    (after,) = db.claim(second)
     assert after.run_id == before.run_id
     return first, before, after
 
 
-def a_lost_runner_cannot_finish_a_run_given_to_another(truth: Truth) -> None:
+def a_lost_runner_cannot_finish_a_run_given_to_another(db: DbVerbs) -> None:
     """Its report is 409 and changes nothing; with the stolen token of the new claim neither."""
-    first, before, after = _given_to_another(truth)
-    row = truth.run(after.run_id)
-    truth.rows("UPDATE runners SET last_seen = clock_timestamp(), lost_at = NULL")
+    first, before, after = _given_to_another(db)
+    row = db.run(after.run_id)
+    db.rows("UPDATE runners SET last_seen = clock_timestamp(), lost_at = NULL")
     late = [report(before, outcome) for outcome in ("completed", "failed", "stopped", "started")]
     late += [report(before, "completed", token=None), report(after, "completed", runner_id=first.runner_id)]
     for one in late:
-        (result,) = say(truth, one)
+        (result,) = say(db, one)
         assert isinstance(result, StaleClaim), one
-    assert truth.run(after.run_id) == row
+    assert db.run(after.run_id) == row
 
 
-def a_decision_on_a_former_claim_moves_nothing(truth: Truth) -> None:
+def a_decision_on_a_former_claim_moves_nothing(db: DbVerbs) -> None:
     """A move that was decided on a row as it was before another claimed it finds no row to move."""
-    runner, other = truth.runner(), truth.runner()
-    truth.start()
-    (claimed,) = truth.claim(runner)
-    with truth.engine.begin() as connection:
-        old = hold_runs(connection, [claimed.run_id]).runs[claimed.run_id]
-    due(truth, claimed.run_id, "claim_deadline_at")
-    tick(truth)
-    truth.claim(other)
-    row = truth.run(claimed.run_id)
-    moved = truth.do(move_runs, [Move(old, RunStatus.COMPLETED, Effect(old.session_id, "finished"))])
-    assert (moved, truth.run(claimed.run_id)) == ({}, row)
+    runner, other = db.runner(), db.runner()
+    db.start()
+    (claimed,) = db.claim(runner)
+    with db.engine.begin() as connection:
+        old = lock_runs(connection, [claimed.run_id]).runs[claimed.run_id]
+    due(db, claimed.run_id, "claim_deadline_at")
+    tick(db)
+    db.claim(other)
+    row = db.run(claimed.run_id)
+    moved = db.do(move_runs, [Move(old, RunStatus.COMPLETED, SessionChange(old.session_id, "finished"))])
+    assert (moved, db.run(claimed.run_id)) == ({}, row)
 
 
-def an_old_message_starts_nothing(truth: Truth) -> None:
+def an_old_message_starts_nothing(db: DbVerbs) -> None:
     """A web process was frozen with an assignment in its buffer; meanwhile the run was given to another poll."""
-    poll = truth.park(truth.runner())
-    run_id = truth.start().run_id
-    truth.dispatch()
-    message = Claim(run_id, str(truth.run(run_id).claim_token))
-    due(truth, run_id, "claim_deadline_at")
-    tick(truth)
-    (current,) = truth.claim(truth.runner())
-    row = truth.run(run_id)
-    (result,) = truth.do(confirm_deliveries, [message])
+    poll = db.park(db.runner())
+    run_id = db.start().run_id
+    db.dispatch()
+    message = Claim(run_id, str(db.run(run_id).claim_token))
+    due(db, run_id, "claim_deadline_at")
+    tick(db)
+    (current,) = db.claim(db.runner())
+    row = db.run(run_id)
+    (result,) = db.do(confirm_deliveries, [message])
     assert result == StaleClaim(run_id, "claimed")
-    assert truth.run(run_id) == row
+    assert db.run(run_id) == row
     assert current.claim_poll_id != poll.poll_id
 
 
-def an_event_that_waits_for_its_claims_end_is_refused(truth: Truth) -> None:
+def an_event_that_waits_for_its_claims_end_is_refused(db: DbVerbs) -> None:
     """It was sent in time and comes too late: what it waited for gave the run back, and nobody has its token now."""
-    run = running(truth, max_attempts=2)
-    with steppers(truth.engine, 2) as (ending, writing):
-        held = ending.do(hold_runs, [run.run_id]).result()
+    run = running(db, max_attempts=2)
+    with steppers(db.engine, 2) as (ending, writing):
+        held = ending.do(lock_runs, [run.run_id]).result()
         written = writing.do(append_events, [_event_of(run)])
         assert not written.done()
-        ending.do(move_runs, [Move(held.runs[run.run_id], RunStatus.PENDING, Effect(run.session_id))])
+        ending.do(move_runs, [Move(held.runs[run.run_id], RunStatus.PENDING, SessionChange(run.session_id))])
         ending.commit()
         assert written.result() == [StaleClaim("", "")], "an event of a claim that has ended"
 
 
-def an_event_that_waits_stops_nobody_who_has_its_run(truth: Truth) -> None:
+def an_event_that_waits_stops_nobody_who_has_its_run(db: DbVerbs) -> None:
     """Runs are locked before sessions: else each would wait for the other."""
-    run = running(truth)
-    with steppers(truth.engine, 2) as (ending, writing):
+    run = running(db)
+    with steppers(db.engine, 2) as (ending, writing):
         ending.do(_hold_run, run.run_id)
         written = writing.do(append_events, [_event_of(run)])
         assert not written.done()
-        assert ending.do(hold_runs, [run.run_id]).done(), "the session is held by who waits for the run"
+        assert ending.do(lock_runs, [run.run_id]).done(), "the session is held by who waits for the run"
         ending.commit()
         assert isinstance(written.result()[0], StoredEvent)
 

@@ -11,17 +11,17 @@ import pytest
 
 from app.lists.limits import ListLimits
 from tests.support.callers import bearer
-from tests.support.truth import Truth, starting
+from tests.support.db_verbs import DbVerbs, starting
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebInThread
 
 LARGE = 60_000
 
 
-def large_runs(truth: Truth, number: int) -> set[str]:
+def large_runs(db: DbVerbs, number: int) -> set[str]:
     """Runs whose parameters do not compress."""
     texts = [random.Random(n).randbytes(LARGE // 2).hex() for n in range(number)]
-    made = [truth.accept(starting(parameters=json.dumps({"prompt": text}))) for text in texts]
+    made = [db.accept(starting(parameters=json.dumps({"prompt": text}))) for text in texts]
     return {one.run_id for (one,) in made}
 
 
@@ -51,9 +51,9 @@ def counted_pages(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> list[int
     return made
 
 
-def an_unread_list_holds_a_page(web: WebInThread, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def an_unread_list_holds_a_page(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages are bounded by bytes, and the next one is read when the client has taken the last."""
-    made = large_runs(truth, 300)
+    made = large_runs(db, 300)
     pages = counted_pages(web, monkeypatch)
     with unread(web, "/runs") as connection:
         eventually(lambda: web.app.state.web.lists.open == 1 and pages, what="the list has begun")

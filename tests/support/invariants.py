@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.core.statuses import IN_HAND, TERMINAL, TRANSITIONS, RunStatus
+from tests.support.db_verbs import DbVerbs
 from tests.support.model import Model
-from tests.support.truth import Truth
 
 _RUNS = """
     SELECT r.run_id, r.session_id, r.session_seq, r.status, r.ready, r.runner_id, r.registration, r.claim_token,
@@ -48,9 +48,9 @@ class Memory:
     gone: set[str] = field(default_factory=set)
 
 
-def check(truth: Truth, model: Model, memory: Memory) -> None:
+def check(db: DbVerbs, model: Model, memory: Memory) -> None:
     """Every invariant, of one snapshot."""
-    runs = truth.rows(_RUNS)
+    runs = db.rows(_RUNS)
     _ends_stay(runs, memory)
     _claims_never_overlap(runs, memory)
     for run in runs:
@@ -59,8 +59,8 @@ def check(truth: Truth, model: Model, memory: Memory) -> None:
         assert (run.match_deadline_at is not None) == run.ready or run.status != "pending", f"match deadline: {run}"
         assert (run.claim_deadline_at is not None) == (run.status == "claimed"), f"claim deadline: {run}"
         assert run.attempt <= run.max_attempts, f"attempts: {run}"
-    _history_tells_it_all(truth, runs)
-    _is_as_the_model_says(truth, runs, model)
+    _history_tells_it_all(db, runs)
+    _is_as_the_model_says(db, runs, model)
 
 
 def _ends_stay(runs: Any, memory: Memory) -> None:
@@ -88,10 +88,10 @@ def _claims_never_overlap(runs: Any, memory: Memory) -> None:
         assert memory.claims.setdefault(run.claim_token, claim) == claim, f"a token changed hands: {run}"
 
 
-def _history_tells_it_all(truth: Truth, runs: Any) -> None:
+def _history_tells_it_all(db: DbVerbs, runs: Any) -> None:
     """Each change of status is told, in order, and the last line is what is true now."""
     told: dict[str, list[Any]] = {}
-    for event in truth.rows(_RUN_EVENTS.replace("::", "\\:\\:")):
+    for event in db.rows(_RUN_EVENTS.replace("::", "\\:\\:")):
         told.setdefault(event.run_id, []).append(event)
     for run in runs:
         lines = told[run.run_id]
@@ -102,14 +102,12 @@ def _history_tells_it_all(truth: Truth, runs: Any) -> None:
             if former.status != latter.status:
                 assert RunStatus(latter.status) in TRANSITIONS[RunStatus(former.status)], (former, latter)
     failed = [(run.run_id, run.error) for run in runs if run.status == "failed"]
-    assert [tuple(row) for row in truth.rows(_FAILURES)] == failed, (
-        "failures are told once each, and nothing else as one"
-    )
-    statuses = {row.session_id: row.status for row in truth.rows("SELECT session_id, status FROM sessions")}
-    assert {row.session_id: row.status for row in truth.rows(_SESSION_EVENTS)} == statuses
+    assert [tuple(row) for row in db.rows(_FAILURES)] == failed, "failures are told once each, and nothing else as one"
+    statuses = {row.session_id: row.status for row in db.rows("SELECT session_id, status FROM sessions")}
+    assert {row.session_id: row.status for row in db.rows(_SESSION_EVENTS)} == statuses
 
 
-def _is_as_the_model_says(truth: Truth, runs: Any, model: Model) -> None:
+def _is_as_the_model_says(db: DbVerbs, runs: Any, model: Model) -> None:
     assert {run.run_id for run in runs} == model.runs.keys()
     for row in runs:
         run = model.runs[row.run_id]
@@ -117,8 +115,8 @@ def _is_as_the_model_says(truth: Truth, runs: Any, model: Model) -> None:
         expected = (run.status, run.ready, holder, run.token, run.attempt, run.delivered, run.barred)
         found = (row.status, row.ready, row.runner_id, row.claim_token, row.attempt, row.delivered)
         assert (*found, set(row.not_for or ())) == expected, f"{row.run_id}: {found}, not {expected}"
-    assert truth.rows(_ENDED_BY_MISTAKE) == [], "the live process of a session is told to end as a former one"
-    sessions = truth.rows(
+    assert db.rows(_ENDED_BY_MISTAKE) == [], "the live process of a session is told to end as a former one"
+    sessions = db.rows(
         """SELECT s.session_id, s.status, s.runner_id, c.runner_id AS told, c.run_id
            FROM sessions s LEFT JOIN stop_commands c ON c.session_id = s.session_id AND NOT c.superseded""",
     )

@@ -5,29 +5,29 @@ from datetime import datetime
 from models.core.callers import ADMIN
 from models.state.runs import Run, get_run
 from tests.support.clocks import due, pass_time
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 
 
-def no_match_due(truth: Truth, run_id: str, ago: float = 3600) -> None:
+def no_match_due(db: DbVerbs, run_id: str, ago: float = 3600) -> None:
     """Let the run have waited, with no live registration for it, until its deadline passed so long ago."""
-    due(truth, run_id, "match_deadline_at", ago)
-    seconds = ago + truth.run(run_id).no_match_timeout_seconds
-    unmatched_for(truth, run_id, seconds)
+    due(db, run_id, "match_deadline_at", ago)
+    seconds = ago + db.run(run_id).no_match_timeout_seconds
+    unmatched_for(db, run_id, seconds)
 
 
-def unmatched_for(truth: Truth, run_id: str, seconds: float) -> None:
+def unmatched_for(db: DbVerbs, run_id: str, seconds: float) -> None:
     """Let no live registration have satisfied the run's demands for so long, if none does."""
-    truth.rows(
+    db.rows(
         "UPDATE demand_profiles SET unmatched_since = clock_timestamp() - make_interval(secs => :s) "
         "WHERE profile_id = :p AND unmatched_since IS NOT NULL",
         s=seconds,
-        p=truth.run(run_id).profile_id,
+        p=db.run(run_id).profile_id,
     )
-    pass_time(truth, "runs", "unmatched_since", seconds, "run_id = :r", r=run_id)
+    pass_time(db, "runs", "unmatched_since", seconds, "run_id = :r", r=run_id)
 
 
-def timeout_at(truth: Truth, run_id: str) -> datetime | None:
+def timeout_at(db: DbVerbs, run_id: str) -> datetime | None:
     """Return the run's `timeout_at` as clients read it."""
-    run = truth.do(get_run, ADMIN, run_id)
+    run = db.do(get_run, ADMIN, run_id)
     assert isinstance(run, Run)
     return run.timeout_at

@@ -166,7 +166,7 @@ class Model:
 
     # claiming
 
-    def room(self, runner: Runner) -> int:
+    def context(self, runner: Runner) -> int:
         held = sum(run.runner is runner and run.status in IN_HAND for run in self.runs.values())
         return 1_000 if runner.capacity is None else runner.capacity - held
 

@@ -15,91 +15,91 @@ from models.expiry import match_deadlines
 from models.runners.heartbeat import Touch, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import Registration, register_runners
-from models.state.locks import Held
-from models.state.try_locks import hold_free
+from models.state.locks import LockedRows
+from models.state.try_locks import try_lock_runs
 from tests.support.clocks import counts, fall_silent, tick
+from tests.support.db_verbs import DbVerbs
 from tests.support.matching import no_match_due
 from tests.support.reports import running
-from tests.support.truth import Truth
 
-Scenario = Callable[[Truth], None]
+Scenario = Callable[[DbVerbs], None]
 OFFER = partial(Registration, "host", "/project", "profile", executor_type="autonomous")
 
 
-def backlog_of_a_busy_runner(truth: Truth) -> None:
+def backlog_of_a_busy_runner(db: DbVerbs) -> None:
     """Runs that wait for a busy runner longer than their timeout are pending all the same."""
-    running(truth, truth.runner(capacity=1))
-    waiting = [truth.start().run_id for _ in range(3)]
-    tick(truth)
+    running(db, db.runner(capacity=1))
+    waiting = [db.start().run_id for _ in range(3)]
+    tick(db)
     for run_id in waiting:
-        no_match_due(truth, run_id)
-    tick(truth)
-    assert [truth.run(run_id).status for run_id in waiting] == ["pending"] * 3, "failed behind a busy runner"
+        no_match_due(db, run_id)
+    tick(db)
+    assert [db.run(run_id).status for run_id in waiting] == ["pending"] * 3, "failed behind a busy runner"
 
 
-def runner_that_comes_at_the_last_moment(truth: Truth) -> None:
+def runner_that_comes_at_the_last_moment(db: DbVerbs) -> None:
     """A runner that registers, or comes back, before the sweep has locked the runs: they stay pending."""
     for way in ("registers", "comes back"):
-        lost = truth.runner()
+        lost = db.runner()
         if way == "comes back":
-            fall_silent(truth, lost, 999)
-            tick(truth)
+            fall_silent(db, lost, 999)
+            tick(db)
         else:
-            truth.do(deregister_runners, [LeaveRunner(lost.runner_id, self_initiated=True, caller=ADMIN)])
-        run = truth.start()
-        tick(truth)
-        no_match_due(truth, run.run_id)
-        with ThreadPoolExecutor(1) as worker, _paused_at_the_locks() as (reached, go_on):
-            swept = worker.submit(tick, truth)
-            assert reached.wait(10), "the sweep found nothing due"
+            db.do(deregister_runners, [LeaveRunner(lost.runner_id, self_initiated=True, caller=ADMIN)])
+        run = db.start()
+        tick(db)
+        no_match_due(db, run.run_id)
+        with ThreadPoolExecutor(1) as worker, _paused_at_the_locks() as (visible, go_on):
+            swept = worker.submit(tick, db)
+            assert visible.wait(10), "the sweep found nothing due"
             if way == "registers":
-                truth.do(register_runners, [OFFER()])
+                db.do(register_runners, [OFFER()])
             else:
-                truth.do(touch_runners, [Touch(lost.runner_id)])
+                db.do(touch_runners, [Touch(lost.runner_id)])
             go_on.set()
             swept.result()
-        assert truth.run(run.run_id).status == "pending", f"failed though a runner {way}"
-        (taken,) = truth.claim(lost) if way == "comes back" else [run]
+        assert db.run(run.run_id).status == "pending", f"failed though a runner {way}"
+        (taken,) = db.claim(lost) if way == "comes back" else [run]
         assert taken.run_id == run.run_id
-        truth.rows("UPDATE runners SET left_at = now()")
-        truth.rows("DELETE FROM runners WHERE hostname = 'host'")
-        truth.rows("UPDATE runs SET status = 'stopped', ready = false, completed_at = now()")
+        db.rows("UPDATE runners SET left_at = now()")
+        db.rows("DELETE FROM runners WHERE hostname = 'host'")
+        db.rows("UPDATE runs SET status = 'stopped', ready = false, completed_at = now()")
 
 
 @contextmanager
 def _paused_at_the_locks() -> Iterator[tuple[Event, Event]]:
     """The sweep waits where its runs are locked and registrations are not read again yet."""
-    reached, go_on = Event(), Event()
+    visible, go_on = Event(), Event()
 
-    def hold(conn: Connection, *what: Any) -> Held:
-        held = hold_free(conn, *what)
-        reached.set()
+    def hold(conn: Connection, *what: Any) -> LockedRows:
+        held = try_lock_runs(conn, *what)
+        visible.set()
         assert go_on.wait(20)
         return held
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(match_deadlines, "hold_free", hold)
-        yield reached, go_on
+        yield visible, go_on
 
 
-def last_matching_runner_is_lost(truth: Truth) -> None:
+def last_matching_runner_is_lost(db: DbVerbs) -> None:
     """A run fails its timeout after the loss of the last runner that satisfied it, and not before."""
-    runner = truth.runner()
-    run = truth.start()
-    tick(truth)
-    no_match_due(truth, run.run_id)
-    fall_silent(truth, runner, 999)
-    tick(truth)
-    assert truth.run(run.run_id).status == "pending", "failed at the moment of the loss"
-    no_match_due(truth, run.run_id)
-    assert counts(truth) == {"unmatched": 1}, "waits for ever"
+    runner = db.runner()
+    run = db.start()
+    tick(db)
+    no_match_due(db, run.run_id)
+    fall_silent(db, runner, 999)
+    tick(db)
+    assert db.run(run.run_id).status == "pending", "failed at the moment of the loss"
+    no_match_due(db, run.run_id)
+    assert counts(db) == {"unmatched": 1}, "waits for ever"
 
 
-def excluded_runner_is_the_only_one(truth: Truth) -> None:
+def excluded_runner_is_the_only_one(db: DbVerbs) -> None:
     """A registration that may not have the run again does not keep it waiting."""
-    runner = truth.runner()
-    run = truth.start()
-    truth.rows("UPDATE runs SET not_for = ARRAY[CAST(:n AS bigint)]", n=runner.registration)
-    tick(truth)
-    no_match_due(truth, run.run_id)
-    assert counts(truth) == {"unmatched": 1}, "waits for ever"
+    runner = db.runner()
+    run = db.start()
+    db.rows("UPDATE runs SET not_for = ARRAY[CAST(:n AS bigint)]", n=runner.registration)
+    tick(db)
+    no_match_due(db, run.run_id)
+    assert counts(db) == {"unmatched": 1}, "waits for ever"

@@ -15,18 +15,18 @@ from models.feed.sequence import sequence_feed
 from models.state.events_outbox import EventRow, record_events
 from runtime.postgres import LOCK_TIMEOUT, autocommit, sqlstate
 from tests.support.contenders import crowd, steppers
+from tests.support.db_verbs import DbVerbs
 from tests.support.following import ledger, sent_data
-from tests.support.truth import Truth
 
 
 def row(number: int, session_id: str = "s") -> EventRow:
     return EventRow("event", session_id, f'{{"data":{{"content":{number}}}}}', event_uid=uuid7())
 
 
-def number(truth: Truth) -> int:
+def number(db: DbVerbs) -> int:
     """One pass, as everybody makes it: in autocommit. 0 when somebody else held what it wanted for too long."""
     try:
-        with autocommit(truth.engine) as connection:
+        with autocommit(db.engine) as connection:
             return sequence_feed(connection)
     except Exception as fault:
         if sqlstate(fault) == LOCK_TIMEOUT:
@@ -34,54 +34,54 @@ def number(truth: Truth) -> int:
         raise
 
 
-def number_all(truth: Truth) -> None:
-    while truth.count("events", "feed_pos IS NULL"):
-        number(truth)
+def number_all(db: DbVerbs) -> None:
+    while db.count("events", "feed_pos IS NULL"):
+        number(db)
 
 
-def is_whole(truth: Truth) -> None:
+def is_whole(db: DbVerbs) -> None:
     """Every position above the floor up to the head is there, once; nothing waits for one."""
-    number_all(truth)
-    last, floor = truth.rows("SELECT last_pos, floor FROM feed_head")[0]
-    positions = [one.feed_pos for one in truth.rows("SELECT feed_pos FROM events ORDER BY feed_pos")]
+    number_all(db)
+    last, floor = db.rows("SELECT last_pos, floor FROM feed_head")[0]
+    positions = [one.feed_pos for one in db.rows("SELECT feed_pos FROM events ORDER BY feed_pos")]
     assert positions == list(range(floor + 1, last + 1)), f"not every position between {floor} and {last} is there"
 
 
-def an_event_deleted_while_it_is_numbered(truth: Truth) -> None:
+def an_event_deleted_while_it_is_numbered(db: DbVerbs) -> None:
     """Whoever deletes an event that has no position yet leaves no hole behind, whichever of the two comes first."""
-    truth.do(record_events, [row(one) for one in range(10)])
-    victim = truth.one("SELECT min(id) + 4 FROM events")
-    with steppers(truth.engine, 2) as (deleter, numberer):
+    db.do(record_events, [row(one) for one in range(10)])
+    victim = db.one("SELECT min(id) + 4 FROM events")
+    with steppers(db.engine, 2) as (deleter, numberer):
         deleter.do(execute, "DELETE FROM events WHERE id = :id", id=victim)
         numbering = numberer.do(sequence_feed)
         assert numberer.waits, "numbering goes on over a row that is being deleted"
         deleter.commit()
         assert numbering.result(10) == 9
         numberer.commit()
-    is_whole(truth)
+    is_whole(db)
 
 
-def an_event_that_commits_late(truth: Truth) -> None:
+def an_event_that_commits_late(db: DbVerbs) -> None:
     """It has a smaller id than one that was numbered and read before it: readers see it all the same."""
-    reader = Reader(truth)
-    with steppers(truth.engine, 2) as (early, late):
+    reader = Reader(db)
+    with steppers(db.engine, 2) as (early, late):
         late.do(record_events, [row(1)])
         early.do(record_events, [row(2)])
         early.commit()
-        number(truth)
+        number(db)
         reader.read()
         late.commit()
-    number(truth)
+    number(db)
     reader.read()
-    assert reader.told == ledger(truth.engine, where="true"), "a reader missed an event"
+    assert reader.told == ledger(db.engine, where="true"), "a reader missed an event"
 
 
 class Reader:
     """Reads the feed as a web process does: always what is behind the position it has come to."""
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, db: DbVerbs) -> None:
         self.seen: list[FeedEvent] = []
-        self._truth = truth
+        self._truth = db
         self._at = 0
 
     def read(self, limit: int = 1000) -> None:
@@ -98,31 +98,31 @@ class Reader:
         return [(one.position, one.kind, sent_data(one)) for one in self.seen]
 
 
-def writers_deleters_and_retention(truth: Truth, each: int, seed: int) -> None:
+def writers_deleters_and_retention(db: DbVerbs, each: int, seed: int) -> None:
     """All together with as many who number: whatever the order, the positions have no hole that nobody can explain."""
-    sessions = [truth.start(session_id=f"s{place}").session_id for place in range(4)]
+    sessions = [db.start(session_id=f"s{place}").session_id for place in range(4)]
     roles: list[Callable[[Random], None]] = [
-        lambda _: _number_once(truth),
-        lambda random: _write(truth, random, sessions),
-        lambda random: _delete_unnumbered(truth, random),
-        lambda random: _retire(truth, random),
+        lambda _: _number_once(db),
+        lambda random: _write(db, random, sessions),
+        lambda random: _delete_unnumbered(db, random),
+        lambda random: _retire(db, random),
     ]
     _all_at_once([role for role in roles for _ in range(each)], seed)
-    is_whole(truth)
+    is_whole(db)
 
 
-def writers_and_readers(truth: Truth, each: int, seed: int) -> None:
+def writers_and_readers(db: DbVerbs, each: int, seed: int) -> None:
     """All together with as many who number: every reader sees the history, each event once and in its order."""
-    sessions = [truth.start(session_id=f"s{place}").session_id for place in range(4)]
-    readers = [Reader(truth) for _ in range(each)]
+    sessions = [db.start(session_id=f"s{place}").session_id for place in range(4)]
+    readers = [Reader(db) for _ in range(each)]
     roles: list[Callable[[Random], None]] = [
-        *[lambda _: _number_once(truth)] * each,
-        *[lambda random: _write(truth, random, sessions)] * each,
+        *[lambda _: _number_once(db)] * each,
+        *[lambda random: _write(db, random, sessions)] * each,
         *[partial(_read_some, reader) for reader in readers],
     ]
     _all_at_once(roles, seed)
-    is_whole(truth)
-    history = ledger(truth.engine, where="true")
+    is_whole(db)
+    history = ledger(db.engine, where="true")
     for reader in readers:
         reader.read()
         assert reader.told == history
@@ -137,34 +137,34 @@ def _all_at_once(roles: Sequence[Callable[[Random], None]], seed: int) -> None:
     crowd(len(roles), play)
 
 
-def _number_once(truth: Truth) -> None:
-    number(truth)
+def _number_once(db: DbVerbs) -> None:
+    number(db)
 
 
 def _read_some(reader: Reader, random: Random) -> None:
     reader.read(random.randint(1, 50))
 
 
-def _write(truth: Truth, random: Random, sessions: Sequence[str]) -> None:
+def _write(db: DbVerbs, random: Random, sessions: Sequence[str]) -> None:
     items = [NewEvent(random.choice(sessions), ADMIN, "message", '{"data":{}}') for _ in range(random.randint(1, 20))]
-    connection = truth.engine.connect()
+    connection = db.engine.connect()
     with connection, connection.begin() as transaction:
         append_events(connection, items)
         if random.random() < 0.3:
             transaction.rollback()
 
 
-def _delete_unnumbered(truth: Truth, random: Random) -> None:
-    truth.rows(
+def _delete_unnumbered(db: DbVerbs, random: Random) -> None:
+    db.rows(
         "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE feed_pos IS NULL ORDER BY id DESC LIMIT :most "
         "FOR UPDATE SKIP LOCKED)",
         most=random.randint(1, 3),
     )
 
 
-def _retire(truth: Truth, random: Random) -> None:
+def _retire(db: DbVerbs, random: Random) -> None:
     """Drop a prefix of the history as retention does: with the floor, in one transaction."""
-    with truth.engine.begin() as connection:
+    with db.engine.begin() as connection:
         floor = execute(connection, "SELECT floor FROM feed_head FOR UPDATE").scalar_one()
         last = execute(connection, "SELECT last_pos FROM feed_head").scalar_one()
         upto = min(last, floor + random.randint(0, 5))

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from models.claims.parking import anyone_waits
 from models.claims.polls import answer_polls
-from tests.support.truth import Truth, asking, told
+from tests.support.db_verbs import DbVerbs, asking, told
 
 Step: TypeAlias = str
 FIND_NOTHING, PARK, CLAIM, SUBMIT, LOOK = "finds nothing", "is parked", "claims once more", "submitted", "looked"
@@ -22,23 +22,23 @@ def orders(*sequences: Sequence[Step]) -> list[tuple[Step, ...]]:
     ]
 
 
-def is_noticed(truth: Truth, order: Sequence[Step]) -> bool:
+def is_noticed(db: DbVerbs, order: Sequence[Step]) -> bool:
     """Whether the poll got the run at once, or whoever submitted it learned that a poll waits."""
-    poll = asking(truth.runner())
+    poll = asking(db.runner())
     runs: list[str] = []
     looks: list[bool] = []
-    with truth.engine.connect() as parking:
+    with db.engine.connect() as parking:
 
         def claim() -> None:
             if not runs:
-                runs.extend(run.run_id for run in truth.second(poll)[0].runs)
+                runs.extend(run.run_id for run in db.second(poll)[0].runs)
 
         steps: dict[Step, Callable[[], object]] = {
             FIND_NOTHING: lambda: runs.extend(run.run_id for run in told(answer_polls(parking, [poll])[0]).runs),
             PARK: parking.commit,
             CLAIM: claim,
-            SUBMIT: truth.start,
-            LOOK: lambda: looks.append(truth.do(anyone_waits)),
+            SUBMIT: db.start,
+            LOOK: lambda: looks.append(db.do(anyone_waits)),
         }
         for step in order:
             steps[step]()

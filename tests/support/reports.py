@@ -11,7 +11,7 @@ from models.core.statuses import Outcome
 from models.runs.report import Report, Reported, report_runs
 from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
 from models.state.runs import Run
-from tests.support.truth import Runner, Truth
+from tests.support.db_verbs import DbVerbs, Runner
 
 OWN = "own"
 
@@ -23,66 +23,64 @@ def report(run: Run, outcome: str, *, token: str | None = OWN, runner_id: str | 
     return Report(run.run_id, runner_id or run.runner_id, Outcome(outcome), sent, **values)
 
 
-def say(truth: Truth, *reports: Report) -> list[Reported | CoordinatorError]:
-    return truth.do(report_runs, reports)
+def say(db: DbVerbs, *reports: Report) -> list[Reported | CoordinatorError]:
+    return db.do(report_runs, reports)
 
 
-def accepted(truth: Truth, run: Run, outcome: str, **values: Any) -> Reported:
+def accepted(db: DbVerbs, run: Run, outcome: str, **values: Any) -> Reported:
     """Report what nobody can object to."""
-    (result,) = say(truth, report(run, outcome, **values))
+    (result,) = say(db, report(run, outcome, **values))
     assert isinstance(result, Reported), result
     return result
 
 
-def claimed(truth: Truth, runner: Runner | None = None, **values: Any) -> Run:
+def claimed(db: DbVerbs, runner: Runner | None = None, **values: Any) -> Run:
     """A run that starts a session, claimed and delivered."""
-    truth.start(**values)
-    (run,) = truth.claim(runner or truth.runner())
+    db.start(**values)
+    (run,) = db.claim(runner or db.runner())
     return run
 
 
-def running(truth: Truth, runner: Runner | None = None, **values: Any) -> Run:
+def running(db: DbVerbs, runner: Runner | None = None, **values: Any) -> Run:
     """The same, started."""
-    run = claimed(truth, runner, **values)
-    accepted(truth, run, "started")
+    run = claimed(db, runner, **values)
+    accepted(db, run, "started")
     return run
 
 
-def idle(truth: Truth, runner: Runner | None = None, **values: Any) -> Run:
+def idle(db: DbVerbs, runner: Runner | None = None, **values: Any) -> Run:
     """A completed run whose session has a live process."""
-    run = running(truth, runner, **values)
-    accepted(truth, run, "completed", session_status="idle")
+    run = running(db, runner, **values)
+    accepted(db, run, "completed", session_status="idle")
     return run
 
 
-def stop(truth: Truth, session_id: str, caller: Caller = ADMIN) -> Stopped:
-    (result,) = truth.do(stop_sessions, [StopSession(caller, session_id)])
+def stop(db: DbVerbs, session_id: str, caller: Caller = ADMIN) -> Stopped:
+    (result,) = db.do(stop_sessions, [StopSession(caller, session_id)])
     assert isinstance(result, Stopped), result
     return result
 
 
-def stop_run(truth: Truth, run_id: str, caller: Caller = ADMIN) -> Stopped:
-    (result,) = truth.do(stop_runs, [StopRun(caller, run_id)])
+def stop_run(db: DbVerbs, run_id: str, caller: Caller = ADMIN) -> Stopped:
+    (result,) = db.do(stop_runs, [StopRun(caller, run_id)])
     assert isinstance(result, Stopped), result
     return result
 
 
-def parked_run(truth: Truth, runner: Runner, ask: Ask) -> str:
+def parked_run(db: DbVerbs, runner: Runner, ask: Ask) -> str:
     """The id of the run that was given to a parked poll and not delivered yet."""
-    return str(truth.one("SELECT run_id FROM runs WHERE claim_poll_id = :p AND status = 'claimed'", p=ask.poll_id))
+    return str(db.one("SELECT run_id FROM runs WHERE claim_poll_id = :p AND status = 'claimed'", p=ask.poll_id))
 
 
-def history(truth: Truth, session_id: str) -> list[str]:
+def history(db: DbVerbs, session_id: str) -> list[str]:
     """The session's own timeline: the types of its events, in order."""
-    rows = truth.rows(
-        "SELECT event_type FROM events WHERE session_id = :s AND kind = 'event' ORDER BY id", s=session_id
-    )
+    rows = db.rows("SELECT event_type FROM events WHERE session_id = :s AND kind = 'event' ORDER BY id", s=session_id)
     return [row.event_type for row in rows]
 
 
-def session_statuses(truth: Truth, session_id: str) -> list[str]:
+def session_statuses(db: DbVerbs, session_id: str) -> list[str]:
     """Each status the feed told of the session, in order."""
-    rows = truth.rows(
+    rows = db.rows(
         "SELECT frame->'session'->>'status' AS status FROM events "
         "WHERE session_id = :s AND kind IN ('session_created', 'session_updated') ORDER BY id",
         s=session_id,
@@ -90,9 +88,9 @@ def session_statuses(truth: Truth, session_id: str) -> list[str]:
     return [row.status for row in rows]
 
 
-def time_out(truth: Truth, run_id: str) -> None:
+def time_out(db: DbVerbs, run_id: str) -> None:
     """Put a running run into the state its passed time limit puts it into."""
-    with truth.engine.begin() as connection:
+    with db.engine.begin() as connection:
         connection.execute(
             text("UPDATE runs SET status = 'stopping', stop_cause = 'timeout' WHERE run_id = :r"), {"r": run_id}
         )

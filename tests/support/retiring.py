@@ -12,62 +12,62 @@ from models.feed.retention import retire_events, retire_sessions
 from models.state.events_outbox import record_events
 from tests.support.clocks import pass_time
 from tests.support.contenders import steppers
+from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import number_all, row
 from tests.support.reports import accepted, running
-from tests.support.truth import Truth
 
 DAY = 86_400.0
 DAYS = 30.0
 _TIMES = {"sessions": ["created_at", "last_resumed_at", "last_sign_at"], "runs": ["created_at", "completed_at"]}
 
 
-def grow_old(truth: Truth, days: float = DAYS + 1, where: str = "true", **values: Any) -> None:
+def grow_old(db: DbVerbs, days: float = DAYS + 1, where: str = "true", **values: Any) -> None:
     """Let events be so many days older, all or some."""
-    pass_time(truth, "events", "created_at", days * DAY, where, **values)
+    pass_time(db, "events", "created_at", days * DAY, where, **values)
 
 
-def all_grows_old(truth: Truth, days: float = DAYS + 1) -> None:
+def all_grows_old(db: DbVerbs, days: float = DAYS + 1) -> None:
     """Let everything that ever happened be so many days longer ago, and have its position."""
-    number_all(truth)
-    grow_old(truth, days)
+    number_all(db)
+    grow_old(db, days)
     for table, columns in _TIMES.items():
         for column in columns:
-            pass_time(truth, table, column, days * DAY)
+            pass_time(db, table, column, days * DAY)
 
 
-def old_history(truth: Truth, events: int) -> None:
+def old_history(db: DbVerbs, events: int) -> None:
     """So many events, all numbered, all past their time."""
-    truth.do(record_events, [row(one) for one in range(events)])
-    number_all(truth)
-    grow_old(truth)
+    db.do(record_events, [row(one) for one in range(events)])
+    number_all(db)
+    grow_old(db)
 
 
-def finished(truth: Truth, **values: Any) -> str:
+def finished(db: DbVerbs, **values: Any) -> str:
     """A session whose only run is completed."""
-    run = running(truth, **values)
-    accepted(truth, run, "completed")
+    run = running(db, **values)
+    accepted(db, run, "completed")
     return run.session_id
 
 
-def result(truth: Truth, session_id: str, content: str) -> None:
+def result(db: DbVerbs, session_id: str, content: str) -> None:
     """Write a result as runners do."""
     frame = json.dumps({"data": {"event_type": "result", "result_text": content, "result_data": {"said": content}}})
-    truth.do(append_events, [NewEvent(session_id, ADMIN, "result", frame)])
+    db.do(append_events, [NewEvent(session_id, ADMIN, "result", frame)])
 
 
-def retire(truth: Truth, most: int = 1000) -> int:
+def retire(db: DbVerbs, most: int = 1000) -> int:
     """All passes until one finds nothing; how many events went."""
     total = 0
-    while dropped := truth.do(retire_events, older_than_days=DAYS, most=most):
+    while dropped := db.do(retire_events, older_than_days=DAYS, most=most):
         total += dropped
     return total
 
 
-def forget(truth: Truth, days: float = DAYS, most: int = 200) -> int:
+def forget(db: DbVerbs, days: float = DAYS, most: int = 200) -> int:
     """A walk over all sessions; how many were removed."""
     total, after = 0, None
     while True:
-        walked = truth.do(retire_sessions, older_than_days=days, after=after, most=most)
+        walked = db.do(retire_sessions, older_than_days=days, after=after, most=most)
         total += walked.removed
         after = walked.at
         if after is None:
@@ -89,14 +89,14 @@ def is_honest(page: FeedPage, after: int) -> bool:
     return False
 
 
-def a_page_read_while_the_floor_rises(truth: Truth) -> None:
+def a_page_read_while_the_floor_rises(db: DbVerbs) -> None:
     """Before the commit all is there, after it the floor says what is not; there is nothing in between."""
-    old_history(truth, 10)
+    old_history(db, 10)
 
     def look() -> list[bool]:
-        return [is_honest(truth.do(read_feed, after, limit=100), after) for after in (0, 3, 6, 9)]
+        return [is_honest(db.do(read_feed, after, limit=100), after) for after in (0, 3, 6, 9)]
 
-    with steppers(truth.engine, 1) as (retirer,):
+    with steppers(db.engine, 1) as (retirer,):
         assert retirer.do(retire_some, 6).result(10) == 6
         assert look() == [False] * 4
         retirer.commit()

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from models.state.locks import HELD_COLUMNS, Held
+from models.state.locks import LOCKED_COLUMNS, LockedRows
 
 TOKEN = "token-of-the-claim"
 RUNNER = "lnch_holder"
@@ -11,7 +11,7 @@ RUNNER = "lnch_holder"
 
 def a_run(status: str, **values: Any) -> Any:
     """A run in `status` with what belongs to it: a holder and token once claimed, a start once running."""
-    row: dict[str, Any] = dict.fromkeys(column.name for column in HELD_COLUMNS)
+    row: dict[str, Any] = dict.fromkeys(column.name for column in LOCKED_COLUMNS)
     row |= {
         "run_id": "run_1",
         "session_id": "ses_1",
@@ -39,6 +39,6 @@ def a_session(status: str, **values: Any) -> Any:
     return SimpleNamespace(**{**row, **values})
 
 
-def held(session: Any, *runs: Any) -> Held:
+def held(session: Any, *runs: Any) -> LockedRows:
     """One session and its runs, as if locked."""
-    return Held(runs={run.run_id: run for run in runs}, sessions={session.session_id: session})
+    return LockedRows(runs={run.run_id: run for run in runs}, sessions={session.session_id: session})

@@ -7,8 +7,8 @@ from models.core.callers import ADMIN
 from models.feed.append import AppendResult, LeftOut, NewEvent, StoredEvent, append_events
 from models.runs.results import run_result
 from models.state.runs import Run
+from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import accepted, running
-from tests.support.truth import Runner, Truth
 
 
 def said(session_id: str, text: str, *, event_type: str = "result", **values: Any) -> NewEvent:
@@ -17,8 +17,8 @@ def said(session_id: str, text: str, *, event_type: str = "result", **values: An
     return NewEvent(session_id, values.pop("caller", ADMIN), event_type, frame, **values)
 
 
-def append(truth: Truth, *items: NewEvent) -> list[AppendResult]:
-    return truth.do(append_events, items)
+def append(db: DbVerbs, *items: NewEvent) -> list[AppendResult]:
+    return db.do(append_events, items)
 
 
 # The bound that these are about.
@@ -30,57 +30,55 @@ def line_of(run: Run, number: int, **values: Any) -> NewEvent:
     return said(run.session_id, str(number), event_type="message", **values)
 
 
-def append_bounded(truth: Truth, *items: NewEvent, most: int = MOST) -> list[type]:
+def append_bounded(db: DbVerbs, *items: NewEvent, most: int = MOST) -> list[type]:
     """What became of these events, under a bound."""
-    return [type(result) for result in truth.do(append_events, items, run_events_max=most)]
+    return [type(result) for result in db.do(append_events, items, run_events_max=most)]
 
 
-def texts_of(truth: Truth, run: Run) -> list[str]:
+def texts_of(db: DbVerbs, run: Run) -> list[str]:
     """The texts of a run's own events, the coordinator's notice by its role."""
-    rows = truth.rows(
+    rows = db.rows(
         "SELECT frame FROM events WHERE run_id = :r AND kind = 'event' AND event_type <> 'run_start' ORDER BY id",
         r=run.run_id,
     )
     return [row.frame["data"].get("result_text") or row.frame["data"]["role"] for row in rows]
 
 
-def bound_holds(truth: Truth) -> None:
+def bound_holds(db: DbVerbs) -> None:
     """In one batch and over several: ten lines, then one notice, and nothing more."""
-    run = running(truth)
-    assert append_bounded(truth, *[line_of(run, number) for number in range(4)]) == [StoredEvent] * 4
-    assert (
-        append_bounded(truth, *[line_of(run, number) for number in range(4, 13)]) == [StoredEvent] * 6 + [LeftOut] * 3
-    )
+    run = running(db)
+    assert append_bounded(db, *[line_of(run, number) for number in range(4)]) == [StoredEvent] * 4
+    assert append_bounded(db, *[line_of(run, number) for number in range(4, 13)]) == [StoredEvent] * 6 + [LeftOut] * 3
     for _ in range(3):
-        append_bounded(truth, line_of(run, 99))
-    found = texts_of(truth, run)
+        append_bounded(db, line_of(run, 99))
+    found = texts_of(db, run)
     assert found == [*map(str, range(10)), "system"], f"stored beyond the bound: {found}"
 
 
-def owner_run(truth: Truth, *items: NewEvent) -> list[str | None]:
+def owner_run(db: DbVerbs, *items: NewEvent) -> list[str | None]:
     """The run that each of these events is stored with."""
-    results = append(truth, *items)
+    results = append(db, *items)
     ids = [result.id for result in results if isinstance(result, StoredEvent)]
     assert len(ids) == len(items), results
-    return [truth.one("SELECT run_id FROM events WHERE id = :i", i=event_id) for event_id in ids]
+    return [db.one("SELECT run_id FROM events WHERE id = :i", i=event_id) for event_id in ids]
 
 
-def resumed(truth: Truth, session_id: str, runner: Runner) -> Run:
+def resumed(db: DbVerbs, session_id: str, runner: Runner) -> Run:
     """The next run of a session, running."""
-    truth.resume(session_id)
-    (run,) = truth.claim(runner)
-    accepted(truth, run, "started")
+    db.resume(session_id)
+    (run,) = db.claim(runner)
+    accepted(db, run, "started")
     return run
 
 
-def late_result_of_a_former_run(truth: Truth) -> None:
+def late_result_of_a_former_run(db: DbVerbs) -> None:
     """A result that arrives with the former run's token while the next run executes is the former run's."""
-    runner = truth.runner()
-    first = running(truth, runner)
-    accepted(truth, first, "completed")
-    second = resumed(truth, first.session_id, runner)
-    append(truth, said(second.session_id, "second", claim_token=second.claim_token))
-    append(truth, said(first.session_id, "first", claim_token=first.claim_token))
-    accepted(truth, second, "completed")
-    found = [truth.do(run_result, ADMIN, run.run_id) for run in (first, second)]
+    runner = db.runner()
+    first = running(db, runner)
+    accepted(db, first, "completed")
+    second = resumed(db, first.session_id, runner)
+    append(db, said(second.session_id, "second", claim_token=second.claim_token))
+    append(db, said(first.session_id, "first", claim_token=first.claim_token))
+    accepted(db, second, "completed")
+    found = [db.do(run_result, ADMIN, run.run_id) for run in (first, second)]
     assert found == [("first", None), ("second", None)], f"results of the wrong run: {found}"

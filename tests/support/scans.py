@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import TextClause
 
-from tests.support.explained import Plan, explain
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
+from tests.support.query_plans import Plan, explain
 
 _SESSIONS = """
     INSERT INTO sessions (session_id, incarnation, status, next_run, created_at, last_outcome)
@@ -42,36 +42,36 @@ _CLAIMED = """
 """
 
 
-def fill(truth: Truth, *, ended: int = 40_000, waiting: int = 4_000, claimed: int = 2_000) -> None:
+def fill(db: DbVerbs, *, ended: int = 40_000, waiting: int = 4_000, claimed: int = 2_000) -> None:
     """Let there be many runs that have ended, some that wait, half of them delayed, and claims; the planner knows."""
-    truth.rows(_SESSIONS, many=ended)
-    truth.rows(_RUNS, many=ended)
-    truth.rows(_WAITING, many=waiting)
-    truth.rows(_CLAIMED, many=claimed)
-    analyze(truth)
+    db.rows(_SESSIONS, many=ended)
+    db.rows(_RUNS, many=ended)
+    db.rows(_WAITING, many=waiting)
+    db.rows(_CLAIMED, many=claimed)
+    analyze(db)
 
 
-def analyze(truth: Truth) -> None:
+def analyze(db: DbVerbs) -> None:
     """Tell the planner what is there now."""
-    with truth.engine.connect() as connection:
+    with db.engine.connect() as connection:
         autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
         autocommit.exec_driver_sql("VACUUM ANALYZE")
 
 
-def scanned(truth: Truth, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> set[str]:
+def scanned(db: DbVerbs, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> set[str]:
     """The tables a statement reads from end to end."""
-    nodes = _plan(truth, statement, values, way).nodes()
+    nodes = _plan(db, statement, values, way).nodes()
     return {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan" and node["Actual Loops"]}
 
 
-def indexes(truth: Truth, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> set[str]:
+def indexes(db: DbVerbs, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> set[str]:
     """The indexes a statement uses."""
-    return {node["Index Name"] for node in _plan(truth, statement, values, way).nodes() if "Index Name" in node}
+    return {node["Index Name"] for node in _plan(db, statement, values, way).nodes() if "Index Name" in node}
 
 
-def _plan(truth: Truth, statement: TextClause, values: Mapping[str, Any], way: str) -> Plan:
+def _plan(db: DbVerbs, statement: TextClause, values: Mapping[str, Any], way: str) -> Plan:
     names = statement.compile().params
-    with truth.engine.connect() as connection:
+    with db.engine.connect() as connection:
         plan = explain(connection, statement, {name: values[name] for name in names}, way=way)
         connection.rollback()
     return plan

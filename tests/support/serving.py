@@ -6,14 +6,14 @@ from dataclasses import replace
 import dramatiq
 
 from runtime.names import Actor
+from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnPostgres
-from tests.support.truth import Truth
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebInThread
 from workers.actors import declare_actors
 from workers.broker import WakingBroker
+from workers.context import WorkerContext
 from workers.duties import duties_of
-from workers.room import Room
 
 START = {"type": "start_session", "parameters": PROMPT}
 
@@ -26,18 +26,18 @@ _REFUSE_COMMITS = """
 """
 
 
-def what_is_answered_is_committed(truth: Truth, web: WebInThread) -> None:
+def what_is_answered_is_committed(db: DbVerbs, web: WebInThread) -> None:
     """A submission whose COMMIT fails is not acknowledged: every run of a 201 is in the database (promise 2)."""
     for commits in (True, False):
         if not commits:
-            truth.rows(_REFUSE_COMMITS)
+            db.rows(_REFUSE_COMMITS)
         answer = web.client.post("/runs", START)
-        there = truth.count("runs", "run_id = :r", r=answer.json().get("run_id", ""))
+        there = db.count("runs", "run_id = :r", r=answer.json().get("run_id", ""))
         assert (answer.status_code == 201) == bool(there), f"answered {answer.status_code}, {there} in the database"
         assert (answer.status_code == 201) == commits
 
 
-def work_without_workers_reaches_a_parked_poll(truth: Truth, web: WebInThread) -> None:
+def work_without_workers_reaches_a_parked_poll(db: DbVerbs, web: WebInThread) -> None:
     """No worker dispatches, no message comes: the re-check finds the run within ~2 s (promise 5)."""
     runner = web.client.register()
     poll = web.client.meanwhile(web.client.poll, runner, 6)
@@ -46,7 +46,7 @@ def work_without_workers_reaches_a_parked_poll(truth: Truth, web: WebInThread) -
     answer = poll.result(30)
     assert answer.status_code == 200, f"the poll ended with {answer.status_code}"
     assert answer.json()["run"]["run_id"] == run_id
-    assert truth.run(run_id).status == "claimed"
+    assert db.run(run_id).status == "claimed"
 
 
 def a_poll_outlives_postgres(postgres: OwnPostgres, web: WebInThread) -> None:
@@ -63,28 +63,28 @@ def a_poll_outlives_postgres(postgres: OwnPostgres, web: WebInThread) -> None:
     eventually(lambda: web.client.poll(runner, 0).status_code == 204, what="polls as before")
 
 
-def a_commit_that_a_pass_misses_rings_again(truth: Truth, room: Room) -> None:
+def a_commit_that_a_pass_misses_rings_again(db: DbVerbs, context: WorkerContext) -> None:
     """A client commits and rings when a pass of dispatch has read but is not over: another message follows."""
-    (duty,) = [duty for duty in duties_of(room) if duty.actor == Actor.DISPATCH]
-    poll = truth.park(truth.runner())
+    (duty,) = [duty for duty in duties_of(context) if duty.actor == Actor.DISPATCH]
+    poll = db.park(db.runner())
     runs: list[str] = []
-    rung: list[bool] = []
+    notified: list[bool] = []
 
     def dispatch_while_a_client_submits() -> None:
         duty.on_message()
         if not runs:
-            runs.append(truth.start().run_id)
-            rung.append(bool(room.ringer.send(Actor.DISPATCH)))
+            runs.append(db.start().run_id)
+            notified.append(bool(context.wakeups.send(Actor.DISPATCH)))
 
-    broker = WakingBroker(room.settings.redis_url)
+    broker = WakingBroker(context.settings.redis_url)
     declare_actors(broker, [replace(duty, on_message=dispatch_while_a_client_submits)])
     worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=100)
     worker.start()
     with closing(broker):
         try:
-            assert room.ringer.send(Actor.DISPATCH), "the first ring"
-            eventually(lambda: rung, what="the first pass")
-            assert rung == [True], "the second ring was swallowed"
-            eventually(lambda: truth.run(runs[0]).claim_poll_id == poll.poll_id, what="the second pass")
+            assert context.wakeups.send(Actor.DISPATCH), "the first ring"
+            eventually(lambda: notified, what="the first pass")
+            assert notified == [True], "the second ring was swallowed"
+            eventually(lambda: db.run(runs[0]).claim_poll_id == poll.poll_id, what="the second pass")
         finally:
             worker.stop(timeout=5000)

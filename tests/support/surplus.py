@@ -64,10 +64,10 @@ def the_surplus_waits(url: str) -> None:
     before = pauses(url)
     with ExitStack() as held:
         crowd = Crowd(url, held)
-        for room in range(MOST, CLIENTS + 1, MOST):
-            crowd.until_answered(room)
-            assert crowd.look() == room, "more were accepted than there is room for"
-            crowd.leave(room)
+        for context in range(MOST, CLIENTS + 1, MOST):
+            crowd.until_answered(context)
+            assert crowd.look() == context, "more were accepted than there is room for"
+            crowd.leave(context)
     assert pauses(url) - before >= CLIENTS // MOST, "it did not pause"
 
 

@@ -10,7 +10,7 @@ import httpx
 
 from models.core.callers import Role
 from tests.support.callers import calling, make_key
-from tests.support.truth import Truth
+from tests.support.db_verbs import DbVerbs
 from tests.support.web import PROMPT, WebClient
 
 # Stands in everything that is Bob's, and nowhere else.
@@ -49,11 +49,11 @@ class Tenants:
 
 
 @contextmanager
-def tenants(url: str, truth: Truth) -> Iterator[Tenants]:
+def tenants(url: str, db: DbVerbs) -> Iterator[Tenants]:
     """Bob has a session with a live process, events and a result, one child of it, and one run that nobody takes."""
     roles = {"ann": Role.USER, "bob": Role.USER, "admin": Role.ADMIN, "machine": Role.RUNNER, "other": Role.RUNNER}
     with ExitStack() as stack:
-        who = {name: stack.enter_context(calling(url, make_key(truth, role, name))) for name, role in roles.items()}
+        who = {name: stack.enter_context(calling(url, make_key(db, role, name))) for name, role in roles.items()}
         bob, machine = who["bob"], who["machine"]
         runner_id = machine.register(MARK)
         session_id = f"session-{MARK}"

@@ -3,53 +3,53 @@
 from models.runners.heartbeat import Touch, touch_runners
 from models.state.runs import Run
 from tests.support.clocks import pass_time, tick
+from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import accepted, claimed, report, say
-from tests.support.truth import Runner, Truth
 
 
-def beat(truth: Truth, runner: Runner, *run_ids: str) -> None:
+def beat(db: DbVerbs, runner: Runner, *run_ids: str) -> None:
     """A heartbeat that names what the runner holds, some time after the last one."""
-    pass_time(truth, "runners", "counted_beat_at", 10)
-    truth.do(touch_runners, [Touch(runner.runner_id, run_ids)])
+    pass_time(db, "runners", "counted_beat_at", 10)
+    db.do(touch_runners, [Touch(runner.runner_id, run_ids)])
 
 
-def status(truth: Truth, run: Run) -> str:
+def status(db: DbVerbs, run: Run) -> str:
     """The run's status after a pass of expiry."""
-    tick(truth)
-    return str(truth.run(run.run_id).status)
+    tick(db)
+    return str(db.run(run.run_id).status)
 
 
-def claim_that_never_arrived_is_released(truth: Truth) -> None:
+def claim_that_never_arrived_is_released(db: DbVerbs) -> None:
     """The runner polls again, and two beats in a row after that do not name the run: the waiting poll gets it."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    poll = truth.park(runner)
-    beat(truth, runner)
-    assert status(truth, run) == "claimed"
-    beat(truth, runner)
-    assert status(truth, run) == "pending", "it waits for the start timeout"
-    assert truth.dispatch() == {poll.poll_id: [run.run_id]}
-    (late,) = say(truth, report(run, "started"))
+    runner = db.runner()
+    run = claimed(db, runner)
+    poll = db.park(runner)
+    beat(db, runner)
+    assert status(db, run) == "claimed"
+    beat(db, runner)
+    assert status(db, run) == "pending", "it waits for the start timeout"
+    assert db.dispatch() == {poll.poll_id: [run.run_id]}
+    (late,) = say(db, report(run, "started"))
     assert type(late).__name__ == "StaleClaim"
 
 
-def claim_named_by_the_second_beat_is_kept(truth: Truth) -> None:
+def claim_named_by_the_second_beat_is_kept(db: DbVerbs) -> None:
     """The first one had been on its way while the answer was."""
-    runner = truth.runner()
-    run = claimed(truth, runner)
-    truth.park(runner)
+    runner = db.runner()
+    run = claimed(db, runner)
+    db.park(runner)
     for held in ([], [run.run_id], [], [run.run_id]):
-        beat(truth, runner, *held)
-        assert status(truth, run) == "claimed", "a single beat took it"
-    accepted(truth, run, "started")
+        beat(db, runner, *held)
+        assert status(db, run) == "claimed", "a single beat took it"
+    accepted(db, run, "started")
 
 
-def answer_on_its_way_is_waited_for(truth: Truth) -> None:
+def answer_on_its_way_is_waited_for(db: DbVerbs) -> None:
     """The runner has not polled again: it may yet read the answer, however many beats do not name the run."""
-    runner = truth.runner()
-    truth.park(runner)
-    run = claimed(truth, runner)
+    runner = db.runner()
+    db.park(runner)
+    run = claimed(db, runner)
     for _ in range(4):
-        beat(truth, runner)
-    assert status(truth, run) == "claimed", "it was taken from a runner that is about to read of it"
-    accepted(truth, run, "started")
+        beat(db, runner)
+    assert status(db, run) == "claimed", "it was taken from a runner that is about to read of it"
+    accepted(db, run, "started")

@@ -20,12 +20,12 @@ from models.runs.superseded import end_former_processes
 from runtime.settings import Settings
 from tests.support import clocks
 from tests.support.cut_calls import call_bytes, hold
+from tests.support.db_verbs import DbVerbs, Runner, asking, told
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
-from tests.support.truth import Runner, Truth, asking, told
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
+from workers.context import worker_context
 from workers.expiry import expire_due
-from workers.room import engine_room
 
 # A poll that nobody wakes ends after this: nothing else looks at it.
 WAIT_SECONDS = 4
@@ -61,21 +61,21 @@ def pair(settings: Settings) -> Iterator[Pair]:
     with served(patient) as here, served(patient) as there:
         for web in (here, there):
             until_ready(web)
-            eventually(partial(getattr, web.app.state.web.mailbox, "connected"), 20, what="a subscription")
+            eventually(partial(getattr, web.app.state.web.subscription, "connected"), 20, what="a subscription")
         yield Pair(here, there, noted(there))
 
 
 def noted(web: WebInThread) -> list[str]:
     """The runners of all wake-ups that reach this instance through Redis, once it has handled them."""
     woken: list[str] = []
-    mailbox = web.app.state.web.mailbox
-    take = mailbox._letters.rechecks
+    subscription = web.app.state.web.subscription
+    take = subscription._handlers.rechecks
 
     def note(runner_ids: list[str]) -> None:
         take(runner_ids)
         woken.extend(runner_ids)
 
-    mailbox._letters = replace(mailbox._letters, rechecks=note)
+    subscription._handlers = replace(subscription._handlers, rechecks=note)
     return woken
 
 
@@ -101,14 +101,14 @@ def tells_no_runner(*arguments: Any) -> dict[str, str]:
     return {}
 
 
-def a_timeout_reaches_a_poll_elsewhere(both: Pair, truth: Truth, settings: Settings) -> None:
+def a_timeout_reaches_a_poll_elsewhere(both: Pair, db: DbVerbs, settings: Settings) -> None:
     """A worker's expiry stops the run."""
     runner_id = both.here.client.register()
     run = both.here.client.started(runner_id, run_timeout_seconds=60)
     poll = both.poll(runner_id)
-    clocks.due(truth, run["run_id"], "run_deadline_at")
-    with engine_room(settings, threads=1) as room:
-        assert expire_due(room, 0)
+    clocks.due(db, run["run_id"], "run_deadline_at")
+    with worker_context(settings, threads=1) as context:
+        assert expire_due(context, 0)
     answer = poll.result(30)
     assert answer.status_code == 200, "not told"
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
@@ -130,14 +130,14 @@ def a_former_runner_hears_of_it(both: Pair) -> None:
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
 
 
-def a_replaced_process_hears_of_it(both: Pair, truth: Truth) -> None:
+def a_replaced_process_hears_of_it(both: Pair, db: DbVerbs) -> None:
     """Its poll waits at one instance, its successor registers at the other."""
     runner_id = both.here.client.register()
     poll = both.poll(runner_id)
 
     def is_replaced() -> bool:
         # The sign of life that the poll gave may be written only now.
-        clocks.fall_silent(truth, Runner(runner_id, 0), 200)
+        clocks.fall_silent(db, Runner(runner_id, 0), 200)
         return both.here.client.try_register().status_code == 200
 
     eventually(is_replaced, what="the process of a silent runner is replaced")
@@ -158,20 +158,20 @@ def held_up(verb: Callable[..., list[Answer]]) -> Callable[..., list[Answer]]:
 
 
 @contextmanager
-def holding_up(truth: Truth) -> Iterator[None]:
+def holding_up(db: DbVerbs) -> Iterator[None]:
     """Keep the lock until the end of the block."""
-    with truth.engine.begin() as holder:
+    with db.engine.begin() as holder:
         holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
         yield
 
 
-def a_stop_reaches_a_poll_that_is_about_to_wait(both: Pair, truth: Truth) -> None:
+def a_stop_reaches_a_poll_that_is_about_to_wait(both: Pair, db: DbVerbs) -> None:
     """Its second claim has looked before the stop and has not ended: ``held_up`` in place of ``claim_parked``."""
     runner_id = both.here.client.register()
     run = both.running(runner_id)
-    with holding_up(truth):
+    with holding_up(db):
         poll = both.there.client.meanwhile(both.there.client.poll, runner_id, WAIT_SECONDS)
-        eventually(lambda: truth.rows(_WAITS), what="a second claim that has looked")
+        eventually(lambda: db.rows(_WAITS), what="a second claim that has looked")
         assert both.here.client.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
         eventually(lambda: both.woken, what="the wake-up")
     answer = poll.result(30)
@@ -179,7 +179,7 @@ def a_stop_reaches_a_poll_that_is_about_to_wait(both: Pair, truth: Truth) -> Non
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
 
 
-def an_unheard_answer_is_told_again(both: Pair, truth: Truth, *, leave: bool) -> None:
+def an_unheard_answer_is_told_again(both: Pair, db: DbVerbs, *, leave: bool) -> None:
     """A first answer says a stop or a leave and is not committed yet (``held_up``) when its client hangs up."""
     runner_id = both.here.client.register()
     run = both.running(runner_id)
@@ -191,10 +191,10 @@ def an_unheard_answer_is_told_again(both: Pair, truth: Truth, *, leave: bool) ->
     async def poll_and_go() -> None:
         url = both.there.client.url
         call = await hold(url, call_bytes(url, "GET", f"/runner/runs?runner_id={runner_id}&wait=30"))
-        await asyncio.to_thread(eventually, lambda: truth.rows(_WAITS), what="an answer that is not committed")
+        await asyncio.to_thread(eventually, lambda: db.rows(_WAITS), what="an answer that is not committed")
         assert not await call.hang_up()
 
-    with holding_up(truth):
+    with holding_up(db):
         asyncio.run(poll_and_go())
     eventually(lambda: not both.there.app.state.web.polls._chores, what="the end of the poll's clean-up")
     answer = both.there.client.poll(runner_id, WAIT_SECONDS)
@@ -205,27 +205,27 @@ def an_unheard_answer_is_told_again(both: Pair, truth: Truth, *, leave: bool) ->
 _WAITS = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
-def is_told(truth: Truth, order: tuple[Step, ...]) -> bool:
+def is_told(db: DbVerbs, order: tuple[Step, ...]) -> bool:
     """Return whether the poll was told the stop by itself, or whoever stopped its session learned where it waits."""
-    runner = truth.runner()
-    session_id = truth.start().session_id
-    (run,) = truth.claim(runner)
+    runner = db.runner()
+    session_id = db.start().session_id
+    (run,) = db.claim(runner)
     assert run.session_id == session_id
     poll = asking(runner)
     stops: list[str] = []
     looks: list[bool] = []
-    with truth.engine.connect() as parking:
+    with db.engine.connect() as parking:
 
         def claim() -> None:
             if not stops:
-                stops.extend(truth.second(poll)[0].stop_sessions)
+                stops.extend(db.second(poll)[0].stop_sessions)
 
         steps: dict[Step, Callable[[], object]] = {
             FIND_NOTHING: lambda: stops.extend(told(answer_polls(parking, [poll])[0]).stop_sessions),
             PARK: parking.commit,
             CLAIM: claim,
-            STOP: lambda: truth.do(stop_sessions, [StopSession(ADMIN, session_id)]),
-            LOOK: lambda: looks.append(bool(truth.do(poll_holders, [runner.runner_id]))),
+            STOP: lambda: db.do(stop_sessions, [StopSession(ADMIN, session_id)]),
+            LOOK: lambda: looks.append(bool(db.do(poll_holders, [runner.runner_id]))),
         }
         for step in order:
             steps[step]()

@@ -8,16 +8,16 @@ import dramatiq
 from runtime.settings import Settings
 from workers.actors import declare_actors
 from workers.broker import WakingBroker
+from workers.context import worker_context
 from workers.duties import duties_of
-from workers.room import engine_room
 
 
 @contextmanager
 def working(settings: Settings) -> Iterator[None]:
     """Let actors run until the end of the block: whatever happens in it was rung for."""
     broker = WakingBroker(settings.redis_url)
-    with engine_room(settings, threads=2) as room:
-        declare_actors(broker, duties_of(room))
+    with worker_context(settings, threads=2) as context:
+        declare_actors(broker, duties_of(context))
         worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
         worker.start()
         try:

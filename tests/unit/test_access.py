@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.auth.permissions import ACCESS, NOBODY_ELSE, Access, access_table, endpoints
+from app.auth.permissions import NOBODY_ELSE, PERMISSIONS, Permission, access_table, endpoints
 from app.endpoint import Endpoint
 from app.main import create_app
 from models.core.callers import Role
@@ -14,7 +14,7 @@ def test_every_endpoint_has_its_row_and_every_row_its_endpoint() -> None:
     """A new endpoint is for admins only until somebody says for whom it is."""
     there = endpoints(create_app(Settings()).routes)
     assert len(there) == len(set(there))
-    assert set(there) == set(ACCESS)
+    assert set(there) == set(PERMISSIONS)
 
 
 def test_every_route_has_the_door() -> None:
@@ -25,7 +25,7 @@ def test_every_route_has_the_door() -> None:
 
 def test_only_signs_of_health_are_public() -> None:
     """Whatever else is made public must be thought over."""
-    assert {name for name, access in ACCESS.items() if access.public} == {
+    assert {name for name, permission in PERMISSIONS.items() if permission.public} == {
         "GET /health",
         "GET /health/live",
         "GET /health/ready",
@@ -35,8 +35,8 @@ def test_only_signs_of_health_are_public() -> None:
 @pytest.mark.parametrize("role", Role)
 def test_a_role_without_words_is_not_let_in(role: Role) -> None:
     """The words of the table and the answer of the door are one thing."""
-    assert Access(admin=None).allows(role) is False
-    assert Access("a", "b", "c").allows(role) is True
+    assert Permission(admin=None).allows(role) is False
+    assert Permission("a", "b", "c").allows(role) is True
 
 
 def test_the_table_shows_an_endpoint_nobody_spoke_about_as_the_admins() -> None:
@@ -48,7 +48,7 @@ def test_the_page_on_security_shows_the_table_as_it_is() -> None:
     """`.venv/bin/python scripts/access_table.py` writes it."""
     page = PAGE.read_text()
     assert page == with_table(page)
-    assert all(f"| `{name}` |" in page for name in ACCESS)
+    assert all(f"| `{name}` |" in page for name in PERMISSIONS)
 
 
 def test_every_write_route_names_its_limit_and_no_read_does() -> None:
@@ -56,4 +56,4 @@ def test_every_write_route_names_its_limit_and_no_read_does() -> None:
     there = endpoints(create_app(Settings()).routes)
     writes = {name for name in there if not name.startswith(("GET ", "HEAD "))}
     assert len(writes) > 15
-    assert {name for name in there if ACCESS.get(name, NOBODY_ELSE).counted is not None} == writes
+    assert {name for name in there if PERMISSIONS.get(name, NOBODY_ELSE).counted is not None} == writes

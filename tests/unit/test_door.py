@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.http.middleware import MOST_KNOWN, Door
+from app.http.middleware import MOST_KNOWN, HostOriginGuard
 
 
 async def inside(scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +36,7 @@ def status_of(
     headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
     headers += [(f"sec-fetch-{name}".encode(), value.encode()) for name, value in fetch.items()]
     scope = {"type": "http", "path": path, "headers": headers, "method": method}
-    asyncio.run(Door(inside, hosts, origins)(scope, receive, send))
+    asyncio.run(HostOriginGuard(inside, hosts, origins)(scope, receive, send))
     return int(sent[0]["status"])
 
 
@@ -141,7 +141,7 @@ def test_links_of_other_sites_lead_to_the_description_only() -> None:
 
 def test_remembered_hosts_are_bounded_and_the_oldest_goes() -> None:
     """Made-up names neither grow what is remembered nor keep real ones out of it."""
-    door = Door(inside, (), ())
+    door = HostOriginGuard(inside, (), ())
     for number in range(3 * MOST_KNOWN):
         assert door._remembered(f"{number}.evil.example", "") is not None
     assert door._remembered("localhost", "") is None

@@ -29,14 +29,14 @@ def test_expiry_that_was_away_for_more_than_fifteen_seconds_is_a_gap(seconds: fl
     clocks = look(expiry_at=ago(seconds))
     assert len(clocks.gaps) == gaps
     assert (clocks.restarted_at == NOW) == bool(gaps)
-    assert not clocks.blind
+    assert not clocks.suspended
 
 
 def test_while_no_web_process_gives_a_sign_nothing_is_judged() -> None:
     """However long that lasts: nobody can be heard."""
-    assert look(web_at=ago(16)).blind
-    assert look(web_at=ago(86_400)).blind
-    assert not look(web_at=ago(14)).blind
+    assert look(web_at=ago(16)).suspended
+    assert look(web_at=ago(86_400)).suspended
+    assert not look(web_at=ago(14)).suspended
     assert look(web_at=ago(16)).gaps == []
 
 
@@ -66,7 +66,7 @@ def test_all_of_several_runners_overdue_may_be_our_fault() -> None:
     assert not look(overdue_at=ago(15), online=2).unheard
     for seconds in (16, 361, 86_400):
         clocks = look(overdue_at=ago(seconds), online=2, restarted_at=ago(5))
-        assert (clocks.unheard, clocks.blind, clocks.restarted_at) == (True, False, NOW)
+        assert (clocks.unheard, clocks.suspended, clocks.restarted_at) == (True, False, NOW)
 
 
 def test_one_runner_that_is_not_overdue_is_enough() -> None:

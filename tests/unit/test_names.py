@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.names import QUEUE_OF, Actor, Queue, hint_key, mailbox_channel, messages_key, queue_key, slot_key
+from runtime.names import QUEUE_OF, Actor, Queue, assignments_channel, hint_key, messages_key, queue_key, slot_key
 
 
 def test_every_actor_has_a_queue_and_every_queue_an_actor() -> None:
@@ -14,7 +14,7 @@ def test_every_actor_has_a_queue_and_every_queue_an_actor() -> None:
 @pytest.mark.parametrize("actor", Actor)
 def test_no_key_of_ours_is_one_that_dramatiq_uses(actor: Actor) -> None:
     """Both share one logical database and one prefix."""
-    ours = {hint_key(actor), slot_key(actor, 1), mailbox_channel("dispatch")}
+    ours = {hint_key(actor), slot_key(actor, 1), assignments_channel("dispatch")}
     theirs = {queue_key(queue) + ending for queue in Queue for ending in ("", ".msgs", ".XQ", ".XQ.msgs", ".DQ")}
 
     assert not ours & theirs

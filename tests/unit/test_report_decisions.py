@@ -7,7 +7,7 @@ import pytest
 from models.core.errors import InvalidTransition, StaleClaim
 from models.core.statuses import TERMINAL, TRANSITIONS, Outcome, RunStatus
 from models.runs.report import Report, Reported, closes_stop, decide
-from models.state.session_status import Live
+from models.state.session_status import ProcessChange
 from models.state.transitions import Move
 from tests.support.rows import RUNNER, TOKEN, a_run
 
@@ -152,22 +152,24 @@ def test_a_timed_out_run_without_attempts_fails_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("outcome", "session_status", "left", "live"),
     [
-        (Outcome.STARTED, None, None, Live.SET),
-        (Outcome.COMPLETED, None, "finished", Live.CLEAR),
-        (Outcome.COMPLETED, "finished", "finished", Live.CLEAR),
-        (Outcome.COMPLETED, "idle", "idle", Live.SET),
-        (Outcome.FAILED, None, "failed", Live.CLEAR),
-        (Outcome.STOPPED, None, "stopped", Live.CLEAR),
+        (Outcome.STARTED, None, None, ProcessChange.SET),
+        (Outcome.COMPLETED, None, "finished", ProcessChange.CLEAR),
+        (Outcome.COMPLETED, "finished", "finished", ProcessChange.CLEAR),
+        (Outcome.COMPLETED, "idle", "idle", ProcessChange.SET),
+        (Outcome.FAILED, None, "failed", ProcessChange.CLEAR),
+        (Outcome.STOPPED, None, "stopped", ProcessChange.CLEAR),
     ],
 )
 def test_a_report_says_what_it_leaves_of_the_session(
-    outcome: Outcome, session_status: str | None, left: str | None, live: Live
+    outcome: Outcome, session_status: str | None, left: str | None, live: ProcessChange
 ) -> None:
     """The outcome to show once nothing waits, and whether a process lives on."""
     move = decide(a_run("claimed"), say(outcome, session_status=session_status), sends_tokens=True)
     assert isinstance(move, Move)
-    assert (move.effect.outcome, move.effect.live) == (left, live)
-    assert (move.effect.runner_id, move.effect.registration) == ((RUNNER, 7) if live is Live.SET else (None, None))
+    assert (move.change.outcome, move.change.live) == (left, live)
+    assert (move.change.runner_id, move.change.registration) == (
+        (RUNNER, 7) if live is ProcessChange.SET else (None, None)
+    )
 
 
 def test_a_started_resume_moves_the_session_below_the_runs_parent() -> None:
@@ -176,10 +178,10 @@ def test_a_started_resume_moves_the_session_below_the_runs_parent() -> None:
     for outcome in Outcome:
         move = decide(run, say(outcome), sends_tokens=True)
         assert isinstance(move, Move)
-        assert (move.effect.resumed, move.effect.parent_session_id) == (True, "ses_parent")
+        assert (move.change.resumed, move.change.parent_session_id) == (True, "ses_parent")
     start = decide(a_run("claimed", parent_session_id="ses_parent"), say(Outcome.STARTED), sends_tokens=True)
     assert isinstance(start, Move)
-    assert (start.effect.resumed, start.effect.parent_session_id) == (False, None)
+    assert (start.change.resumed, start.change.parent_session_id) == (False, None)
 
 
 class Stop:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.feed.buffer import CHUNK_BYTES, Frame, Window, encode_frame
+from app.feed.buffer import CHUNK_BYTES, FeedBuffer, Frame, encode_frame
 from models.feed.pages import FeedEvent, FeedFilter
 
 ALL_OF_IT = FeedFilter()
@@ -19,10 +19,10 @@ def frame(
     return encode_frame("e", event)
 
 
-def window(
+def buffer(
     frames: Iterable[Frame] = (), *, position: int = 0, most_frames: int = 100, most_bytes: int = 1 << 20
-) -> Window:
-    made = Window("e", position, most_frames=most_frames, most_bytes=most_bytes)
+) -> FeedBuffer:
+    made = FeedBuffer("e", position, most_frames=most_frames, most_bytes=most_bytes)
     for one in frames:
         made.append([one], one.position)
     return made
@@ -45,7 +45,7 @@ def test_line_breaks_between_the_tokens_of_a_frame_do_not_break_the_message() ->
 
 def test_a_client_gets_what_lies_behind_its_cursor() -> None:
     """And is told how far that reaches, also where nothing was for it."""
-    ours = window(map(frame, range(1, 6)))
+    ours = buffer(map(frame, range(1, 6)))
     assert positions(ours.after(ALL_OF_IT, 3)) == ([4, 5], 5)
     assert positions(ours.after(ALL_OF_IT, 5)) == ([], 5)
     assert positions(ours.after(FeedFilter(session_id="other"), 0)) == ([], 5)
@@ -53,12 +53,12 @@ def test_a_client_gets_what_lies_behind_its_cursor() -> None:
 
 def test_a_client_ahead_of_the_window_waits_where_it_is() -> None:
     """Another instance has read more already."""
-    assert positions(window(map(frame, range(1, 4))).after(ALL_OF_IT, 9)) == ([], 9)
+    assert positions(buffer(map(frame, range(1, 4))).after(ALL_OF_IT, 9)) == ([], 9)
 
 
 def test_positions_that_were_deleted_are_passed_over() -> None:
     """A page may cover more than its events."""
-    ours = window([frame(2)])
+    ours = buffer([frame(2)])
     ours.append([frame(9)], 12)
     assert positions(ours.after(ALL_OF_IT, 0)) == ([2, 9], 12)
     assert ours.high == 12
@@ -78,7 +78,7 @@ def test_positions_that_were_deleted_are_passed_over() -> None:
 )
 def test_filters_hold_together(which: FeedFilter, expected: list[int]) -> None:
     """Each narrows down what the others leave."""
-    ours = window(
+    ours = buffer(
         [
             frame(1, "a"),
             frame(2, "b", owner="o"),
@@ -93,14 +93,14 @@ def test_filters_hold_together(which: FeedFilter, expected: list[int]) -> None:
 def test_a_client_is_given_about_one_chunk_at_a_time() -> None:
     """A frame larger than that goes alone; the cursor stays behind the last one given."""
     large = '"' + "x" * CHUNK_BYTES + '"'
-    ours = window([frame(1), frame(2, frame=large), frame(3), frame(4)])
+    ours = buffer([frame(1), frame(2, frame=large), frame(3), frame(4)])
     assert positions(ours.after(ALL_OF_IT, 0)) == ([1, 2], 2)
     assert positions(ours.after(ALL_OF_IT, 2)) == ([3, 4], 4)
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:
     """And `low` says behind which position nothing is missing."""
-    ours = window(map(frame, range(1, 11)), most_frames=4)
+    ours = buffer(map(frame, range(1, 11)), most_frames=4)
     assert (ours.low, ours.high) == (6, 10)
     assert positions(ours.after(ALL_OF_IT, 6)) == ([7, 8, 9, 10], 10)
 
@@ -108,7 +108,7 @@ def test_the_oldest_go_when_there_are_too_many() -> None:
 def test_a_frame_larger_than_the_window_is_kept_alone() -> None:
     """Clients that are up to date get it without a query each."""
     large = '"' + "x" * 5000 + '"'
-    ours = window([frame(1), frame(2), frame(3, frame=large)], most_bytes=4000)
+    ours = buffer([frame(1), frame(2), frame(3, frame=large)], most_bytes=4000)
     assert (ours.low, ours.high) == (2, 3)
     assert positions(ours.after(ALL_OF_IT, 2)) == ([3], 3)
     ours.append([frame(4)], 4)
@@ -126,7 +126,7 @@ def test_whatever_was_forgotten_a_client_within_the_window_misses_nothing(
     history: list[tuple[str, str | None, int]], session_id: str | None, run_id: str | None, cursor: int, most: int
 ) -> None:
     """Compared with the whole history, for any filter and any cursor that the window still covers."""
-    ours = window(most_frames=most)
+    ours = buffer(most_frames=most)
     told: list[Frame] = []
     position = 0
     for session, run, step in history:

@@ -37,7 +37,7 @@ class Runner:
     registration: int
 
 
-class Truth:
+class DbVerbs:
     """A database, and the verbs on it. Whatever is asked here is committed when it is answered."""
 
     def __init__(self, engine: Engine) -> None:

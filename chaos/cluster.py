@@ -43,7 +43,7 @@ SETTINGS = {
 
 
 @dataclass
-class House:
+class ChaosCluster:
     """All of it, each process to be found by its name. ``engine`` goes past the network, straight to Postgres."""
 
     up: Up
@@ -102,7 +102,7 @@ class House:
 
 
 @contextmanager
-def house(directory: Path) -> Iterator[House]:
+def house(directory: Path) -> Iterator[ChaosCluster]:
     """A cluster that serves, in this directory; nothing of it is left after the block but its logs."""
     with ExitStack() as held:
         postgres = OwnPostgres(new_directory(directory, "postgres"))
@@ -128,7 +128,7 @@ def house(directory: Path) -> Iterator[House]:
         balanced = ("--lb", "--lb-port", str(port + len(WEBS)))
         up = Up(data, port, *replicas, *balanced, PYTHONPATH=str(clocks), **servers, **environment)
         held.callback(up.end)
-        built = House(up, postgres, redis, to_postgres, to_redis, engine, clocks, data / "logs")
+        built = ChaosCluster(up, postgres, redis, to_postgres, to_redis, engine, clocks, data / "logs")
         up.line("balancer: ")
         built.until_well(60)
         yield built

@@ -18,10 +18,10 @@ from models.runs.report import Report, Reported, report_runs
 from models.runs.stop import Stopped, StopRun, stop_runs
 from models.runs.submit import NewRun, Submitted
 from models.schema.tables import metadata
-from tests.support import clocks, invariants, truth
+from tests.support import clocks, db_verbs, invariants
+from tests.support.db_verbs import DbVerbs, starting
 from tests.support.dispatching import dispatch_waiting
 from tests.support.model import Model, Run, Runner, Session
-from tests.support.truth import Truth, starting
 
 T = TypeVar("T")
 KEPT = {"demand_profiles", "feed_head"}
@@ -43,13 +43,13 @@ class World:
     again.
     """
 
-    truth: Truth
+    db: DbVerbs
     model: Model
 
     def begin(self) -> None:
         """An empty database, an empty model."""
         tables = [table.name for table in metadata.sorted_tables if table.name not in KEPT]
-        self.truth.rows(f"TRUNCATE {', '.join(tables)}")
+        self.db.rows(f"TRUNCATE {', '.join(tables)}")
         self.model = Model()
         self.memory = invariants.Memory()
         self.parked: list[tuple[Ask, Runner]] = []
@@ -73,42 +73,42 @@ class World:
 
     def touched(self, runner: Runner) -> None:
         """Every request of a runner is a sign of life, as the web notes it."""
-        self.truth.do(touch_runners, [Touch(runner.runner_id)])
+        self.db.do(touch_runners, [Touch(runner.runner_id)])
 
     def tick(self) -> None:
         """A pass of expiry, of workers and webs that were there all the time."""
-        self.truth.rows("DELETE FROM duties")
-        self.truth.rows("UPDATE runners SET last_seen = clock_timestamp() WHERE last_seen > now() - interval '55 s'")
-        clocks.tick(self.truth)
+        self.db.rows("DELETE FROM duties")
+        self.db.rows("UPDATE runners SET last_seen = clock_timestamp() WHERE last_seen > now() - interval '55 s'")
+        clocks.tick(self.db)
 
     def check(self) -> None:
-        invariants.check(self.truth, self.model, self.memory)
+        invariants.check(self.db, self.model, self.memory)
 
     def submit_plainly(self, which: int, parent: Session | None = None) -> Run:
         values: dict[str, Any] = {"max_attempts": 2, "run_timeout_seconds": 60}
         if parent is not None:
             values |= {"parent_session_id": parent.session_id, "execution_mode": "async_callback"}
         item = starting(**values)
-        (answer,) = self.truth.submit(item, max_depth=100)
+        (answer,) = self.db.submit(item, max_depth=100)
         assert isinstance(answer, Submitted)
         self.submitted.append((item, answer))
         return self.model.submit(answer.session_id, answer.run_id, max_attempts=2, parent=parent)
 
     def stop(self, run: Run) -> None:
-        (answer,) = self.truth.do(stop_runs, [StopRun(ADMIN, run.run_id)])
+        (answer,) = self.db.do(stop_runs, [StopRun(ADMIN, run.run_id)])
         assert isinstance(answer, Stopped)
         assert answer.status == self.model.stop_run(run)
 
     def deliver(self) -> None:
         """A pass over the parents: those that are due are resumed, and nobody else."""
         due = {session.session_id for session in self.sessions if session.due}
-        delivered = self.truth.do(deliver_results)
+        delivered = self.db.do(deliver_results)
         assert delivered.runs.keys() == due
         for session_id, run_id in delivered.runs.items():
             self.model.resume_parent(self.model.sessions[session_id], run_id)
 
     def register(self, tags: set[str], capacity: int | None) -> None:
-        made = self.truth.runner(tags=sorted(tags), capacity=capacity)
+        made = self.db.runner(tags=sorted(tags), capacity=capacity)
         runner = Runner(made.runner_id, made.registration, frozenset(tags), capacity)
         self.model.runners[runner.runner_id] = runner
 
@@ -127,18 +127,18 @@ class World:
     def superseded(self, runner: Runner) -> set[str]:
         """Sessions whose former process, at this runner, is told to end; the model does not keep them."""
         query = "SELECT session_id FROM stop_commands WHERE superseded AND runner_id = :runner"
-        return {row.session_id for row in self.truth.rows(query, runner=runner.runner_id)}
+        return {row.session_id for row in self.db.rows(query, runner=runner.runner_id)}
 
     def answered(self, ask: Ask, runner: Runner, verb: Callable[..., Any]) -> bool:
         """Hold an answer against the model; whether the poll is over with it."""
         mine = [run for run in self.model.runs.values() if self.assigned(run, ask)]
-        open_runs = self.model.open_runs(runner)[: max(0, min(ask.wanted, self.model.room(runner)))]
-        if verb is not answer_polls and ask.poll_id not in self.truth.waiting():
+        open_runs = self.model.open_runs(runner)[: max(0, min(ask.wanted, self.model.context(runner)))]
+        if verb is not answer_polls and ask.poll_id not in self.db.waiting():
             # its row went with an assignment that came to nothing: it is put back first
             open_runs = []
         stops = {s.session_id for s in self.sessions if s.stop is not None and s.stop[0] is runner}
         stops |= self.superseded(runner)
-        (answer,) = self.truth.do(verb, [ask])
+        (answer,) = self.db.do(verb, [ask])
         if runner.left or (runner.told and not mine):
             assert answer == RunnerNotRegistered(runner.runner_id)
             return True
@@ -171,7 +171,7 @@ class World:
 
     def leaving(self, runner: Runner) -> bool:
         where = "runner_id = :r AND leave_requested_at IS NOT NULL"
-        return bool(self.truth.count("runners", where, r=runner.runner_id))
+        return bool(self.db.count("runners", where, r=runner.runner_id))
 
     def next_step(self, which: int, *, idle: bool) -> None:
         """Whatever comes next for some run when nothing goes wrong."""
@@ -189,35 +189,35 @@ class World:
     def say(self, run: Run, runner: Runner | None, outcome: str, token: str | None, *, idle: bool) -> None:
         assert runner is not None
         self.touched(runner)
-        before = self.truth.run(run.run_id)
+        before = self.db.run(run.run_id)
         left_behind = "idle" if idle else "finished"
         item = Report(run.run_id, runner.runner_id, Outcome(outcome), token, session_status=left_behind)
-        (result,) = self.truth.do(report_runs, [item])
+        (result,) = self.db.do(report_runs, [item])
         expected = self.model.report(run, runner, outcome, token, idle=idle)
         assert isinstance(result, ANSWERS[expected]), (result, expected)
         if isinstance(result, Reported):
             assert result.changed == (expected == "moved")
         if expected != "moved":
             # a stop that it answers may make the session's next run ready, never this one different
-            assert self.truth.run(run.run_id).status == before.status
+            assert self.db.run(run.run_id).status == before.status
 
     def leave(self, runner: Runner) -> None:
-        self.truth.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=True)])
+        self.db.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=True)])
         self.gone(runner)
 
     def ask_to_leave(self, runner: Runner) -> None:
         """Its next poll is its last; what it still holds after a while is taken."""
-        self.truth.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=False)])
+        self.db.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=False)])
         for _ in range(4):
             if runner.told:
                 break
             self._tell_leave(runner)
-        clocks.pass_time(self.truth, "runners", "leave_told_at", 200, "runner_id = :r", r=runner.runner_id)
+        clocks.pass_time(self.db, "runners", "leave_told_at", 200, "runner_id = :r", r=runner.runner_id)
         self.tick()
         self.gone(runner)
 
     def _tell_leave(self, runner: Runner) -> None:
-        (answer,) = self.truth.do(answer_polls, [Ask(new_id("poll_"), runner.runner_id, 1, "web-1")])
+        (answer,) = self.db.do(answer_polls, [Ask(new_id("poll_"), runner.runner_id, 1, "web-1")])
         assert isinstance(answer, PollAnswer)
         assert answer.deregistered or answer.stop_sessions
         runner.told = answer.deregistered
@@ -228,7 +228,7 @@ class World:
 
     def lose_runner(self, runner: Runner, *, back: bool) -> None:
         """It falls silent, and what it held is taken; it may come back as another process."""
-        clocks.fall_silent(self.truth, truth.Runner(runner.runner_id, runner.registration), 200)
+        clocks.fall_silent(self.db, db_verbs.Runner(runner.runner_id, runner.registration), 200)
         self.tick()
         self.model.lose(runner)
         if back:
@@ -237,7 +237,7 @@ class World:
             self.touched(runner)
 
     def _come_back(self, runner: Runner) -> None:
-        row = self.truth.rows("SELECT * FROM runners WHERE runner_id = :r", r=runner.runner_id)[0]
+        row = self.db.rows("SELECT * FROM runners WHERE runner_id = :r", r=runner.runner_id)[0]
         item = Registration(
             row.hostname,
             row.project_dir,
@@ -246,27 +246,25 @@ class World:
             executor_type=row.executor_type,
             capacity=row.capacity,
         )
-        (result,) = self.truth.do(register_runners, [item])
+        (result,) = self.db.do(register_runners, [item])
         assert isinstance(result, Registered)
         assert result.runner_id == runner.runner_id
-        runner.registration = self.truth.one(
-            "SELECT registration FROM runners WHERE runner_id = :r", r=runner.runner_id
-        )
+        runner.registration = self.db.one("SELECT registration FROM runners WHERE runner_id = :r", r=runner.runner_id)
         runner.sends_tokens = False
         self.parked = [(ask, other) for ask, other in self.parked if other is not runner]
 
     def dispatch(self) -> None:
         """What it gives away may be taken, and nothing is kept from a poll that may have it."""
-        self.truth.rows("UPDATE waiting_polls SET seen_at = clock_timestamp()")
+        self.db.rows("UPDATE waiting_polls SET seen_at = clock_timestamp()")
         polls = {ask.poll_id: (ask, runner) for ask, runner in self.parked}
-        done = self.truth.do(dispatch_waiting)
+        done = self.db.do(dispatch_waiting)
         for letter in [letter for some_ in done.by_instance.values() for letter in some_]:
             ask, runner = polls[letter.poll_id]
             run = self.model.runs[letter.run_id]
             assert run.open_to(runner)
             self.model.claim(run, runner, letter.claim_token, delivered=False)
             self.messages.append((ask, Claim(letter.run_id, letter.claim_token)))
-        waiting = self.truth.waiting()
+        waiting = self.db.waiting()
         for ask, runner in self.parked:
-            if ask.poll_id in waiting and ask.wanted and self.model.room(runner) > 0 and not self.leaving(runner):
+            if ask.poll_id in waiting and ask.wanted and self.model.context(runner) > 0 and not self.leaving(runner):
                 assert self.model.open_runs(runner) == []

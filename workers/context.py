@@ -11,7 +11,7 @@ from models.core.limits import Limits
 from runtime.postgres import sync_engine
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
-from runtime.wakeups import Ringer
+from runtime.wakeups import WakeupSender
 
 
 @dataclass(slots=True)
@@ -22,24 +22,24 @@ class Pages:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class WorkerContext:
     """The engine room of one process."""
 
     settings: Settings
     engine: Engine
     redis: redis.Redis
-    ringer: Ringer
+    wakeups: WakeupSender
     limits: Limits
     pages: Pages = field(default_factory=Pages)
 
 
 @contextmanager
-def engine_room(settings: Settings, *, threads: int) -> Iterator[Room]:
+def worker_context(settings: Settings, *, threads: int) -> Iterator[WorkerContext]:
     """Connections for `threads` actors, the ticker and one to spare. Nothing connects before its first use."""
     engine = sync_engine(settings, pool_size=threads + 2, name="coordinator worker")
     client = sync_client(settings.redis_url)
     try:
-        yield Room(settings, engine, client, Ringer(client), Limits(**settings.deadlines()))
+        yield WorkerContext(settings, engine, client, WakeupSender(client), Limits(**settings.deadlines()))
     finally:
         # Only what is idle: an actor that outlasts the grace must not be cut in the middle of a command.
         client.connection_pool.disconnect(inuse_connections=False)
