@@ -189,17 +189,6 @@ def no_test_is_skipped(file: File) -> Iterator[Finding]:
             yield node.lineno, f"`.{node.attr}`"
 
 
-def tests_say_what_they_show(file: File) -> Iterator[Finding]:
-    """Every test has a docstring of one sentence: the part of the specification that it guards."""
-    if file.package != "tests":
-        return
-    for node in ast.walk(file.tree):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        if node.name.startswith("test_") and not ast.get_docstring(node):
-            yield node.lineno, f"{node.name}() has no docstring"
-
-
 def silenced_tools_have_a_reason(file: File) -> Iterator[Finding]:
     """`# type: ignore` and `# noqa` name their code and a reason on the line: else nobody dares to take them away."""
     for token in tokenize.generate_tokens(StringIO(file.text).readline):
@@ -270,7 +259,6 @@ RULES: tuple[Rule, ...] = (
     models_stand_alone,
     tests_do_not_nap,
     no_test_is_skipped,
-    tests_say_what_they_show,
     silenced_tools_have_a_reason,
     sql_is_never_formatted,
     commands_print_in_one_place,
