@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,10 @@ class Process:
             self.wait(10)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+# A runner whose coordinator or proxy has gone before it tries for 5 s to say that it leaves.
+RUNNER_LEAVE_SECONDS = 1.5
 
 
 @dataclass
@@ -169,12 +174,17 @@ class Cluster:
             raise AssertionError(f"{process.name} ended with {process.exit_code}\n{process.log()[-4000:]}")
 
     def stop(self) -> None:
-        """End all processes: asked first, so that they end side by side, then one by one."""
+        """End all processes side by side: asked first, killed when they have not ended in time."""
         for process in self.processes:
             process.thaw()
             process.terminate()
+        begun = time.monotonic()
         for process in self.processes:
-            process.stop()
+            patience = RUNNER_LEAVE_SECONDS if process.name.startswith("runner") else 10
+            try:
+                process.wait(max(0.0, begun + patience - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
         wanted = {"database_url": self.database_url, "redis_url": self.redis_url, **QUICK, **settings}

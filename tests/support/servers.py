@@ -160,6 +160,22 @@ class RedisOfTests:
             self.server.kill()
 
 
+def copy_prepared_postgres(directory: Path) -> None:
+    """Put a migrated Postgres, not running, into an empty data directory: a copy takes a tenth of the time of initdb."""
+    scratch = next((one for one in directory.parents if one.name.startswith(_PREFIX)), directory.parent)
+    prepared = scratch / "prepared-postgres"
+    if not prepared.exists():
+        half_made = new_directory(scratch, "preparing")
+        server = start_postgres(half_made, settings=FAST_POSTGRES)
+        migrate(server.url)
+        server.stop()
+        half_made.rename(prepared)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # With their owner: Postgres refuses to run as root, and on files of another user.
+    command = ["cp", "-Rp", str(prepared / "postgres"), str(directory / "postgres")]
+    subprocess.run(command, check=True)
+
+
 @dataclass
 class OwnPostgres:
     """A migrated embedded Postgres of one test, to be killed, stopped and started at will; its URL stays."""
@@ -169,9 +185,9 @@ class OwnPostgres:
     server: PostgresServer = field(init=False)
 
     def __post_init__(self) -> None:
+        copy_prepared_postgres(self.directory)
         self.start()
         self.url = self.server.url
-        migrate(self.url)
 
     def start(self) -> None:
         self.server = start_postgres(self.directory, port=self.port, settings=FAST_POSTGRES)

@@ -21,6 +21,7 @@ from runtime.processes import (
     write_pid_file,
 )
 from runtime.settings import ALIASES
+from tests.support.servers import copy_prepared_postgres
 from tests.support.waiting import eventually
 
 START_SECONDS = 60
@@ -32,6 +33,8 @@ class Up:
     """One `coordinator up`, and every process that it ever had."""
 
     def __init__(self, data_dir: Path, port: int, *arguments: str, **environment: str) -> None:
+        if not data_dir.exists():
+            copy_prepared_postgres(data_dir)
         self.data_dir = data_dir
         self.port = port
         self.lines: list[str] = []
