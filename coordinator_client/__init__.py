@@ -1,1 +1,1 @@
-"""The public client of the coordinator's HTTP API: typed, and importing nothing else of this project."""
+"""Typed client of the coordinator's HTTP API. Needs httpx and httpx-sse, and nothing else of this project."""

@@ -1,4 +1,4 @@
-"""The coordinator's HTTP API as typed calls: what the runner, the command line and your own code share.
+"""Typed calls of the coordinator's HTTP API.
 
 >>> async with CoordinatorClient("http://127.0.0.1:8765") as coordinator:
 ...     submitted = await coordinator.submit(RunRequest(parameters={"prompt": "hello"}))
@@ -34,19 +34,29 @@ from coordinator_client.types import (
     Submitted,
 )
 
-# The longest a single wait for a run's end may take (PROTOCOL, Submission).
+# Upper bound of `wait` in one request (PROTOCOL, Submission).
 LONGEST_RUN_WAIT = 60.0
 LARGEST_PAGE = 1000
 
 
 class CoordinatorClient(RunnerCalls):
-    """Calls to one coordinator at one or several addresses; use it as an async context manager, from one event loop.
+    """Client of one coordinator at one or several addresses: an async context manager, for use in one event loop.
 
-    A call goes to the address that worked last and to the others when that one fails. While all refuse, time out or
-    answer 429 or 503, or something else answers in their place (a proxy's 404 or login page), it is tried again for
-    `patience_seconds`, and raises Unreachable or Refused after that; every other error answer of a coordinator raises
-    Refused at once. Repeating is harmless: submissions carry an idempotency key, events an event key, and the rest says
-    what shall be, not what to add.
+    A call goes to the address that answered last, and to the others in turn when that one fails. While every address
+    refuses the connection, times out, answers 429 or 5xx, or another server answers in its place (a proxy's 404 or
+    login page), the call is repeated with growing pauses for `patience_seconds`; then it raises `Unreachable` or
+    `Refused`. Every other error response of a coordinator raises `Refused` at once. Repeating is harmless: submissions
+    carry an idempotency key, events an event key, and all other calls state a target state instead of a change.
+
+    Args:
+        urls: One address or several, such as `http://127.0.0.1:8765`; all must lead to the same coordinator.
+        token: Bearer token; needed while authentication is on.
+        ca_file: PEM file of the authorities to trust for https; default: those of SSL_CERT_FILE, else certifi's.
+        patience_seconds: Time for which a failing call is repeated; 0: one try at each address.
+        answer_seconds: Time that each address has for its response, besides the time that the request asks it to wait.
+
+    Raises:
+        ValueError: An address is no http(s) URL, `ca_file` cannot be read, or a proxy variable is invalid.
     """
 
     def __init__(
@@ -71,23 +81,31 @@ class CoordinatorClient(RunnerCalls):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._transport.close()
 
     @property
     def url(self) -> str:
-        """The address that is used first at the moment."""
+        """Address that the next call tries first."""
         return self._transport.url
 
     @property
     def answers(self) -> int:
-        """How many calls a coordinator has answered, errors included."""
+        """Number of calls that a coordinator has answered, errors included."""
         return self._transport.answers
 
     async def submit(self, request: RunRequest, *, idempotency_key: str | None = None) -> Submitted:
-        """A new run. It is submitted once however often this call is repeated with the same key (default: a new one).
+        """Submit a run.
 
-        Raises Refused: 400 parameters, 404 session or parent, 409 session exists or key used for another body, 422.
+        Calls with the same idempotency key and body create one run within 24 hours, and repeats return the first
+        response.
+
+        Args:
+            request: The run.
+            idempotency_key: Up to 255 characters; default: a new one for each call.
+
+        Raises:
+            Refused: 400 for parameters that the agent refuses, 404 for an unknown session or parent, 409 for a session
+                that exists or a key that was used with another body, 422 for an invalid field.
         """
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
         return cast(
@@ -97,21 +115,41 @@ class CoordinatorClient(RunnerCalls):
     async def submit_batch(
         self, requests: Sequence[RunRequest], *, idempotency_keys: Sequence[str] | None = None
     ) -> list[BatchItem]:
-        """Up to 1000 new runs, one answer each in the same order; one bad item never fails the others."""
+        """Submit up to 1,000 runs; return one item for each, in the same order.
+
+        An invalid item fails alone: its `code` is 4xx and its `detail` says why. `idempotency_keys` holds one key for
+        each request; default: new keys.
+        """
         keys = idempotency_keys or [uuid4().hex for _ in requests]
         runs = [{**request.body(), "idempotency_key": key} for request, key in zip(requests, keys, strict=True)]
         answer = await self._call("POST", "/runs/batch", body={"runs": runs}, expects=("results",))
         return cast("list[BatchItem]", answer["results"])
 
     async def run(self, run_id: str, *, wait: float | None = None) -> Run:
-        """The run; with `wait` (seconds, at most 60) as soon as it is terminal or the time is up."""
+        """Return the run.
+
+        Args:
+            run_id: The run.
+            wait: Seconds, at most 60, for which the coordinator waits for its end before it responds.
+
+        Raises:
+            Refused: 404 for an unknown run.
+        """
         seconds = self._answer_seconds + (wait or 0)
         path = f"/runs/{_quoted(run_id)}"
         answer = await self._call("GET", path, query={"wait": wait}, seconds=seconds, expects=("run_id",))
         return cast("Run", answer)
 
     async def wait_for_run(self, run_id: str, *, seconds: float | None = None) -> Run:
-        """The run once it is completed, failed or stopped, or as it is when `seconds` are over (None: no limit)."""
+        """Return the run once it is `completed`, `failed` or `stopped`.
+
+        Args:
+            run_id: The run.
+            seconds: Longest wait; then the run is returned as it is. None: no limit.
+
+        Raises:
+            Refused: 404 for an unknown run.
+        """
         deadline = None if seconds is None else monotonic() + seconds
         while True:
             left = LONGEST_RUN_WAIT if deadline is None else deadline - monotonic()
@@ -130,7 +168,10 @@ class CoordinatorClient(RunnerCalls):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> RunPage:
-        """Runs, newest first; hand `next_cursor` back as `cursor` for those after them."""
+        """Return one page of runs, newest first.
+
+        Filters combine; `labels` must all be equal. Pass `next_cursor` of the page as `cursor` to get the next page.
+        """
         query = {
             "status": status,
             "session_id": session_id,
@@ -143,11 +184,19 @@ class CoordinatorClient(RunnerCalls):
         return cast("RunPage", await self._call("GET", "/runs", query=query, expects=("runs",)))
 
     async def run_result(self, run_id: str) -> Result:
-        """The run's newest result. Raises Refused: 400 unless it is completed, 404 when no result of it is kept."""
+        """Return the newest result of the run.
+
+        Raises:
+            Refused: 400 unless the run is completed, 404 when no result of it is kept.
+        """
         return cast("Result", await self._call("GET", f"/runs/{_quoted(run_id)}/result", expects=("result_text",)))
 
     async def stop_run(self, run_id: str) -> Stopped:
-        """Stop the run, and its session with it when it is the session's active one; the status it led to."""
+        """Stop the run, and its session if this run is the session's active one; return the status it led to.
+
+        Raises:
+            Refused: 404 for an unknown run.
+        """
         return cast("Stopped", await self._call("POST", f"/runs/{_quoted(run_id)}/stop", expects=("session_id",)))
 
     async def sessions(
@@ -158,37 +207,48 @@ class CoordinatorClient(RunnerCalls):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> SessionPage:
-        """Sessions, newest first; hand `next_cursor` back as `cursor` for those after them."""
+        """Return one page of sessions, newest first. Pass its `next_cursor` as `cursor` to get the next page."""
         query = {"status": status, "parent_session_id": parent_session_id, "limit": limit, "cursor": cursor}
         return cast("SessionPage", await self._call("GET", "/sessions", query=query, expects=("sessions",)))
 
     async def session(self, session_id: str) -> Session:
-        """The session."""
+        """Return the session. Raises `Refused` 404 for an unknown one."""
         return cast("Session", (await self._call("GET", _session(session_id), expects=("session",)))["session"])
 
     async def session_status(self, session_id: str) -> str:
-        """The session's status, `not_existent` for an unknown one."""
+        """Return the session's status; `not_existent` for an unknown session."""
         answer = await self._call("GET", f"{_session(session_id)}/status", expects=("status",))
         return cast("str", answer["status"])
 
     async def session_result(self, session_id: str) -> Result:
-        """The newest result of any run of the session. Raises Refused: 404 for none, 400 while it runs."""
+        """Return the newest result of any run of the session.
+
+        Raises:
+            Refused: 400 while the session runs, 404 when it is unknown or has no result.
+        """
         return cast("Result", await self._call("GET", f"{_session(session_id)}/result", expects=("result_text",)))
 
     async def session_events(
         self, session_id: str, *, run_id: str | None = None, after: str | None = None, limit: int | None = None
     ) -> list[Event]:
-        """The session's events in the feed's order: those of the run `run_id`, those after the feed cursor `after`."""
+        """Return events of the session in the order of the feed.
+
+        Args:
+            session_id: The session.
+            run_id: Only events of this run.
+            after: Only events behind this feed cursor.
+            limit: Largest number of events.
+        """
         query = {"run_id": run_id, "after": after, "limit": limit}
         answer = await self._call("GET", f"{_session(session_id)}/events", query=query, expects=("events",))
         return cast("list[Event]", answer["events"])
 
     async def stop_session(self, session_id: str) -> Stopped:
-        """Stop all runs of the session and its live process; the status it led to."""
+        """Stop all runs of the session and its live process; return the status it led to."""
         return cast("Stopped", await self._call("POST", f"{_session(session_id)}/stop", expects=("session_id",)))
 
     async def delete_session(self, session_id: str) -> dict[str, Any]:
-        """Delete the session with its runs and events; what was deleted. Raises Refused 409 while it is active."""
+        """Delete the session with its runs and events; return the counts. Raises `Refused` 409 while it is active."""
         return cast("dict[str, Any]", await self._call("DELETE", _session(session_id), expects=("ok",)))
 
     def feed(
@@ -203,17 +263,31 @@ class CoordinatorClient(RunnerCalls):
         patience_seconds: float | None = None,
         on_connection: OnConnection | None = None,
     ) -> AsyncGenerator[FeedItem, None]:
-        """What happens from now on, or after the cursor `after`, item by item without an end; close it when done.
+        """Iterate over events from now on, or after a cursor, without an end. Close the iterator when done.
 
-        Each item comes once, in the same order for every reader. Connections that break, fall silent or are ended by
-        the coordinator are replaced, at the next address each time, and the next one goes on behind the last item.
-        `after` is an item's `id` or the `feed_cursor` of a list; one that the coordinator cannot go on from gives a
-        `reset` and an `init`, never a silent gap. With `init` the first item is all sessions as they are. `types` are
-        names of events, for instance `run_updated`, which comes only when named; none: all others.
+        Each item comes once, in the same order for every reader. A connection that breaks, is silent for 40 s or is
+        ended by the coordinator is replaced at the next address, and reading goes on behind the last item. A cursor
+        that cannot be resumed gives a `reset` and an `init` item instead of a gap.
 
-        Raises Refused for an error answer that will not pass, and Unreachable when no address gives a stream for
-        `patience_seconds` (None: it tries for ever). `on_connection` is called with an address and the reason why
-        there is no connection to it, None when there is one.
+        Args:
+            session_id: Only events of this session.
+            run_id: Only events of this run.
+            created_by: Only events of this owner's sessions, while authentication is on.
+            types: Names of the events to get, such as `run_updated`, which comes only when named; empty: all others.
+            after: `id` of an item, or `feed_cursor` of a list.
+            init: Begin with an `init` item, which holds all sessions as they are.
+            patience_seconds: Longest time without a stream from any address; None: try for ever.
+            on_connection: Called with an address and the reason for which it gave no stream, or None when it gave one.
+
+        Raises:
+            Refused: An error response that will not pass, such as 401 or 403.
+            Unreachable: No address gave a stream for `patience_seconds`.
+            ValueError: `after` is no cursor.
+
+        Example:
+            >>> async with aclosing(coordinator.feed(types=["run_updated"])) as items:
+            ...     async for item in items:
+            ...         print(item.id, item.data["run"]["status"])
         """
         query = {
             "session_id": session_id,
@@ -226,10 +300,7 @@ class CoordinatorClient(RunnerCalls):
         return feed.items()
 
     async def runners(self) -> list[RunnerInfo]:
-        """All registered runners, read page by page; one that registers again meanwhile is there once.
-
-        A cursor that comes again ends the walk: the answers lead nowhere.
-        """
+        """Return all registered runners, each once. Reads pages of 1,000 until they end or a cursor repeats."""
         found: dict[str, RunnerInfo] = {}
         cursor: str | None = None
         used: set[str | None] = set()
@@ -237,12 +308,12 @@ class CoordinatorClient(RunnerCalls):
             used.add(cursor)
             query = {"limit": LARGEST_PAGE, "cursor": cursor}
             page = await self._call("GET", "/runners", query=query, expects=("runners",))
-            found.update((one["runner_id"], one) for one in page["runners"])
+            found.update((runner["runner_id"], runner) for runner in page["runners"])
             cursor = page.get("next_cursor")
         return list(found.values())
 
     async def health(self) -> dict[str, Any]:
-        """Whether the coordinator is ready; raises Refused 503 while it starts or drains."""
+        """Return the readiness of the coordinator. Raises `Refused` 503 while it starts or drains."""
         return cast("dict[str, Any]", await self._call("GET", "/health/ready", expects=("status",)))
 
     async def _call(
@@ -256,7 +327,7 @@ class CoordinatorClient(RunnerCalls):
         seconds: float | None = None,
         expects: Sequence[str] = (),
     ) -> Any:
-        """One call, repeated with growing pauses as long as patience lasts and the failure may pass."""
+        """Call with growing pauses until `patience_seconds` are over or the failure cannot pass."""
         deadline = monotonic() + self._patience
         backoff = Backoff()
         while True:

@@ -1,18 +1,19 @@
-"""What a call to the coordinator can end in besides its answer."""
+"""Errors of calls to the coordinator."""
 
 from typing import Any
 
 
 class CoordinatorError(Exception):
-    """Any failed call; catch this one to catch them all."""
+    """Base class of all failed calls."""
 
 
 class Unreachable(CoordinatorError):
-    """No address gave a coordinator's answer; whether the call took effect is unknown.
+    """Raised when no address gave a coordinator's response; the call may have taken effect all the same.
 
-    `causes` says, per address, what happened there: also an answer of something in between, a proxy's 404 for instance.
-    With `too_large` one of those was 413: the same request will not come through, a smaller one may. `retry_after` is
-    the longest pause, in seconds, that one of them asked for.
+    Attributes:
+        causes: What happened at each address; also a response of something in between, such as a proxy's 404.
+        too_large: True if one response was 413: the same request will not come through, a smaller one may.
+        retry_after: Longest pause, in seconds, that a response asked for; None when none did.
     """
 
     def __init__(self, causes: dict[str, str], *, too_large: bool = False, retry_after: float | None = None) -> None:
@@ -23,7 +24,13 @@ class Unreachable(CoordinatorError):
 
 
 class Refused(CoordinatorError):
-    """The coordinator answered with an error: `status` is HTTP's, `detail` the answer's, `retry_after` seconds."""
+    """Raised when the coordinator answers with an error.
+
+    Attributes:
+        status: HTTP status.
+        detail: `detail` of the response: a text, an object with a `message`, or the list of a 422.
+        retry_after: Pause, in seconds, that the response asked for; None when it asked for none.
+    """
 
     def __init__(self, status: int, detail: Any, retry_after: float | None = None) -> None:
         self.status = status
@@ -33,12 +40,12 @@ class Refused(CoordinatorError):
 
     @property
     def passing(self) -> bool:
-        """Whether the same call may well be accepted later (too many requests, a dependency away, a proxy's error)."""
+        """True if the same call may be accepted later: 429 and every 5xx."""
         return self.status == 429 or self.status >= 500
 
 
 def describe(detail: Any) -> str:
-    """One line for a person out of an answer's `detail`: text, an object with a message, or 422's list."""
+    """Return `detail` of an error response as one line of text."""
     match detail:
         case {"message": str(message), "validation_errors": [*errors]}:
             return "; ".join([message, *(_describe_item(item) for item in errors)])

@@ -1,4 +1,4 @@
-"""The feed from a client's side: one history, read over as many connections and addresses as it takes."""
+"""Feed reader: one sequence of events, read over as many connections and addresses as needed."""
 
 import asyncio
 import json
@@ -14,18 +14,18 @@ from coordinator_client.errors import Refused, Unreachable
 from coordinator_client.transport import Transport
 from coordinator_client.types import FeedItem
 
-# The coordinator says something at least every 30 s: a connection that is silent for longer is dead.
+# The coordinator sends a frame at least every 30 s: a connection that is silent for longer is dead.
 SILENCE_SECONDS = 40.0
 
-# Called with an address and why there is no connection to it, or None when there is one now.
+# Called with an address and the reason for which it gave no stream, or None when it gave one.
 OnConnection: TypeAlias = Callable[[str, str | None], None]
 
 
 class Feed:
-    """One reader's place in the feed; use `items` once.
+    """Reader of the feed at one position; use `items` once.
 
-    The place is the id of the last complete frame, also of one that carries nothing else: whatever a broken connection
-    had sent of a frame is thrown away, and the next connection begins behind that id.
+    The position is the id of the last complete frame, also of one without data. An incomplete frame of a broken
+    connection is dropped, and the next connection begins behind that id.
     """
 
     def __init__(
@@ -47,17 +47,18 @@ class Feed:
         start = transport.urls.index(transport.url)
         self._addresses = cycle(transport.urls[start:] + transport.urls[:start])
         self._backoff = Backoff()
-        # The pauses the coordinator asked for, seconds: on the stream (it jitters that itself), and in error answers.
+        # Pauses that the coordinator asked for, in seconds: on the stream (jittered by the coordinator), and in error
+        # responses.
         self._retry = 0.0
         self._retry_after = 0.0
         self._has_stream = False
-        # Since when there was no stream, how many addresses gave none since, and why.
+        # Start of the time without a stream, number of addresses that failed in it, and their reasons.
         self._without_since = monotonic()
         self._failures = 0
         self._causes: dict[str, str] = {}
 
     async def items(self) -> AsyncGenerator[FeedItem, None]:
-        """Every item behind the place, each once and in order, for as long as it is asked for more."""
+        """Yield every item behind the position, each once and in order, without an end."""
         self._without_since = monotonic()
         while True:
             url = next(self._addresses)
@@ -82,7 +83,7 @@ class Feed:
             await self._rest()
 
     def _take(self, frame: ServerSentEvent) -> FeedItem | None:
-        """The item of a complete frame; None of one that only moves the place or sets the pause."""
+        """Return the item of a complete frame; None for a frame that only moves the position or sets the pause."""
         if frame.retry is not None:
             self._retry = max(0, frame.retry) / 1000
         if frame.id:
@@ -91,7 +92,9 @@ class Feed:
         return FeedItem(self._cursor, frame.event, json.loads(frame.data)) if frame.data else None
 
     async def _rest(self) -> None:
-        """The pause before the next address: one after each stream, and one after each round of addresses without."""
+        """Pause after each stream, and after each round of addresses without one. Raises Unreachable when patience is
+        over.
+        """
         if self._has_stream:
             self._has_stream = False
             self._without_since = monotonic()

@@ -1,4 +1,4 @@
-"""Lines of output out of events, for viewers."""
+"""Conversion of events to lines of output, for viewers."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,10 +6,10 @@ from coordinator_client.types import Event
 
 
 def lines_of(events: Iterable[Event]) -> Iterator[tuple[str, str]]:
-    """The lines of all messages, each with its role, in the order in which they ended; unfinished ones last.
+    """Yield the lines of all messages, each with its role, in the order in which they ended; unfinished ones last.
 
-    A text of which a block says `partial` goes on in the next one of its role; one that begins with a carriage return
-    replaces what there is of its line.
+    A text with a `partial` block is continued by the next text of its role; a text that begins with a carriage return
+    replaces its line so far.
     """
     unfinished: dict[str, str] = {}
     for event in events:
@@ -26,7 +26,7 @@ def lines_of(events: Iterable[Event]) -> Iterator[tuple[str, str]]:
 
 
 def text_of(event: Event) -> str:
-    """The text of an event's content, as it came."""
+    """Return the text of an event's content, blocks joined by line ends; empty without any."""
     match event.get("content"):
         case str(text):
             return text
@@ -38,4 +38,6 @@ def text_of(event: Event) -> str:
 
 def _is_partial(event: Event) -> bool:
     content = event.get("content")
-    return isinstance(content, list) and any(isinstance(one, dict) and one.get("partial") is True for one in content)
+    return isinstance(content, list) and any(
+        isinstance(block, dict) and block.get("partial") is True for block in content
+    )

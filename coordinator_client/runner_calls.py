@@ -1,4 +1,4 @@
-"""The calls a runner makes: registration, polls, reports, events, signs of life (PROTOCOL, Runners)."""
+"""Calls of a runner: registration, polls, reports, events, heartbeats (PROTOCOL, Runners)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from coordinator_client.types import (
     Session,
 )
 
-# How much longer than the poll itself its answer may take before the address counts as failed. Deployed runners
-# give up 5 s after the poll's 30.
+# Time for the response beyond the poll's own wait before the address counts as failed. Deployed runners give up 5 s
+# after the poll's 30 s.
 POLL_SLACK_SECONDS = 10.0
 
 
 class RunnerCalls(ABC):
-    """The runner's half of CoordinatorClient."""
+    """Calls that a runner makes; `CoordinatorClient` inherits them."""
 
     @abstractmethod
     async def _call(
@@ -39,15 +39,25 @@ class RunnerCalls(ABC):
     ) -> Any: ...
 
     async def register(self, identity: Identity) -> Registration:
-        """Register, or reconnect. Raises Refused 409 while another process of the same identity is online."""
+        """Register this process, or reconnect it.
+
+        Raises:
+            Refused: 409 while another process of the same identity is online.
+        """
         return cast(
             "Registration", await self._call("POST", "/runner/register", body=identity.body(), expects=("runner_id",))
         )
 
     async def poll(self, runner_id: str, *, most: int, seconds: float) -> PollAnswer:
-        """Wait up to `seconds` for up to `most` runs, or for a stop; nothing came: empty.
+        """Wait for runs or orders; return an empty object when the time is up.
 
-        Raises Refused 401 when the runner is not registered (any more).
+        Args:
+            runner_id: Id that `register` returned.
+            most: Largest number of runs; 0 waits for orders only.
+            seconds: Longest wait, 0 to 600.
+
+        Raises:
+            Refused: 401 when the runner is not registered, or not any more.
         """
         query = {"runner_id": runner_id, "max": most, "wait": seconds}
         expects = ("stop_sessions", "deregistered", "runs")
@@ -57,15 +67,16 @@ class RunnerCalls(ABC):
         return cast("PollAnswer", answer or {})
 
     async def report(self, runner_id: str, reports: Sequence[Report]) -> list[ItemAnswer]:
-        """Report what became of runs; one answer each in the same order. Repeating a report is harmless."""
+        """Report what became of runs; return one item for each, in the same order. Repeating a report is harmless."""
         body = {"runner_id": runner_id, "reports": list(reports)}
         answer = await self._call("POST", "/runner/runs/report", body=body, expects=("results",))
         return cast("list[ItemAnswer]", answer["results"])
 
     async def heartbeat(self, runner_id: str, holding: Sequence[str] | None = None) -> HeartbeatAnswer:
-        """Show life, say which runs are held, and return which of them are not ours any more.
+        """Send a heartbeat with the ids of the runs in hand; the response names those that the runner no longer has.
 
-        Raises Refused 401 when the runner is not registered.
+        Raises:
+            Refused: 401 when the runner is not registered.
         """
         body: dict[str, Any] = {"runner_id": runner_id}
         if holding is not None:
@@ -74,12 +85,14 @@ class RunnerCalls(ABC):
         return cast("HeartbeatAnswer", answer)
 
     async def report_session_status(self, runner_id: str, session_id: str, status: str) -> None:
-        """Say that a session without a run has ended: `finished`, `failed` or `stopped`."""
+        """Report the end of a session that has no run: `finished`, `failed` or `stopped`."""
         path = f"/runner/sessions/{quote(session_id, safe='')}/status"
         await self._call("POST", path, body={"runner_id": runner_id, "status": status}, expects=("ok",))
 
     async def deregister(self, runner_id: str, *, itself: bool = False) -> dict[str, Any]:
-        """Leave now (`itself`), or tell another runner to leave on its next poll. Raises Refused 404."""
+        """Deregister this runner now (`itself`), or order another runner to leave with its next poll. Raises `Refused`
+        404.
+        """
         query = {"self": "true"} if itself else {}
         answer = await self._call("DELETE", f"/runners/{quote(runner_id, safe='')}", query=query, expects=("ok",))
         return cast("dict[str, Any]", answer)
@@ -93,7 +106,11 @@ class RunnerCalls(ABC):
         executor_profile: str,
         project_dir: str | None = None,
     ) -> Session:
-        """Say where the session lives, so that a resume comes home. Raises Refused 404, 409 stale_claim."""
+        """Bind the session to a machine and a profile, so that the run that resumes it goes there.
+
+        Raises:
+            Refused: 404 for an unknown session, 409 `stale_claim` when the runner no longer holds its run.
+        """
         body = {
             "executor_session_id": executor_session_id,
             "hostname": hostname,
@@ -105,9 +122,12 @@ class RunnerCalls(ABC):
         return cast("Session", answer["session"])
 
     async def append_events(self, session_id: str, events: Sequence[Event]) -> list[ItemAnswer]:
-        """Add up to 1000 events; those without an `event_key` get one. Answers per item, where there are any.
+        """Append up to 1,000 events; return one item for each, or nothing if the response has none.
 
-        Raises Refused 404 for an unknown session.
+        Events without an `event_key` get a new one, so that a repeat inside this call stores them once.
+
+        Raises:
+            Refused: 404 for an unknown session.
         """
         body = [{"event_key": uuid4().hex, **event, "session_id": session_id} for event in events]
         path = f"/sessions/{quote(session_id, safe='')}/events"

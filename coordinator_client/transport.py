@@ -1,9 +1,9 @@
-"""HTTP to a coordinator that has several addresses: one call goes to the next address when one fails.
+"""HTTP transport with failover: a call goes to the next address when one fails.
 
-Only a coordinator's own answer counts. One with the header Coordinator-Instance is one; without it (a coordinator of
-the release before sends none) an error is one if it is a JSON object with `detail` that is not a web framework's own
-`Not Found`, and a success if it is JSON that holds what the call asks for. All else, a proxy's 404, 401, 413 or page,
-is as if nothing had been reached.
+Only a coordinator's own response counts. One with the header Coordinator-Instance is its own. Without the header (a
+coordinator of the previous release sends none) an error counts if it is a JSON object with a `detail` other than a web
+framework's own `Not Found`, and a success if it is JSON that holds a field that the call expects. Everything else, such
+as a proxy's 404, 401, 413 or page, counts as unreachable.
 """
 
 import json
@@ -23,16 +23,16 @@ INSTANCE_HEADER: Final = "Coordinator-Instance"
 CONNECT_SECONDS = 5.0
 WRITE_SECONDS = 30.0
 
-# The answer to a poll may hold this, and is 204 when nothing came.
+# Marks a call as a poll, which is answered with 204 when nothing came.
 _POLLED = "stop_sessions"
 
-# The connection broke under the call. A kept-alive one that the server had just closed looks like this, so the same
-# address deserves one more try.
+# Errors of a broken connection. A kept-alive one that the server had just closed looks like this, so the same address
+# gets one more try.
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 
 
 class Transport:
-    """Sends calls to the address that worked last, and from there to the others in turn.
+    """Sender of calls: first to the address that answered last, then to the others in turn.
 
     A call may therefore arrive twice: everything sent through here must be harmless to repeat.
     """
@@ -42,20 +42,19 @@ class Transport:
             raise ValueError("at least one coordinator address is needed")
         self.urls = tuple(_checked(url) for url in urls)
         self._current = 0
-        # How many calls a coordinator has answered.
+        # Number of calls that a coordinator has answered.
         self.answers = 0
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # Slow to make.
+        # Made once: loading certificates is slow.
         self._trust = _trust(ca_file)
         self._http = self._client()
 
     @property
     def url(self) -> str:
-        """The address that is used first at the moment."""
+        """Address that the next call tries first."""
         return self.urls[self._current]
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._http.aclose()
 
     async def call(
@@ -69,10 +68,10 @@ class Transport:
         seconds: float = 30.0,
         expects: Sequence[str] = (),
     ) -> Any:
-        """One call, tried once at every address; the answer's JSON, None for 204.
+        """Call each address once until one answers; return the JSON of its response, None for 204.
 
-        `seconds` is how long each address may take to answer, `expects` the fields of which a success holds at least
-        one. Raises Refused for an error answer (a 5xx only when no other address did better) and Unreachable when no
+        `seconds` is the time that each address has to answer, `expects` the fields of which a success holds at least
+        one. Raises Refused for an error response (a 5xx only when no other address did better) and Unreachable when no
         address answered as a coordinator does.
         """
         request = {
@@ -83,16 +82,16 @@ class Transport:
             "timeout": httpx.Timeout(seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS, pool=None),
         }
         causes: dict[str, str] = {}
-        strangers: list[_NotACoordinator] = []
-        unwell: Refused | None = None
+        foreign: list[_NotACoordinator] = []
+        server_error: Refused | None = None
         start = self._current
         for offset in range(len(self.urls)):
             at = (start + offset) % len(self.urls)
             try:
                 answer = _read(await self._send(self.urls[at] + path, request), expects)
-            except _NotACoordinator as stranger:
-                strangers.append(stranger)
-                causes[self.urls[at]] = str(stranger)
+            except _NotACoordinator as other:
+                foreign.append(other)
+                causes[self.urls[at]] = str(other)
             except httpx.HTTPError as error:
                 causes[self.urls[at]] = _reason(error)
             except Refused as refused:
@@ -100,12 +99,12 @@ class Transport:
                 if refused.status < 500:
                     self._current = at
                     raise
-                unwell = refused
+                server_error = refused
             else:
                 self.answers += 1
                 self._current = at
                 return answer
-        raise unwell or _unreachable(causes, strangers)
+        raise server_error or _unreachable(causes, foreign)
 
     @asynccontextmanager
     async def stream(
@@ -117,14 +116,14 @@ class Transport:
         headers: Mapping[str, str],
         silence_seconds: float,
     ) -> AsyncGenerator[AsyncIterator[ServerSentEvent], None]:
-        """The event stream of one address: its complete frames, also those without data, until the server ends it.
+        """Open the event stream of one address: an iterator over complete frames, also those without data.
 
-        The connection is closed with the block. Raises Refused for an error answer; Unreachable when there is no
+        The connection is closed with the block. Raises Refused for an error response; Unreachable when there is no
         stream, or when it breaks or is silent for `silence_seconds`.
         """
         timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS, pool=None)
         try:
-            # A client of its own: httpx keeps a connection whose request is cancelled just when it is made, open and
+            # Use a separate client: httpx keeps a connection whose request is cancelled just when it is made, open and
             # unused, until its client is closed.
             async with (
                 self._client() as http,
@@ -135,8 +134,8 @@ class Transport:
                 await _expect_stream(source.response)
                 async with aclosing(source.aiter_sse()) as frames:
                     yield frames
-        except _NotACoordinator as stranger:
-            raise _unreachable({url: str(stranger)}, [stranger]) from None
+        except _NotACoordinator as other:
+            raise _unreachable({url: str(other)}, [other]) from None
         except httpx.HTTPError as error:
             raise Unreachable({url: _reason(error)}) from error
 
@@ -155,7 +154,7 @@ class Transport:
 
 
 class _NotACoordinator(Exception):
-    """Something else answers at this address."""
+    """Raised when another server answers at this address."""
 
     def __init__(self, response: httpx.Response, why: str) -> None:
         self.status = response.status_code
@@ -165,15 +164,15 @@ class _NotACoordinator(Exception):
 
 
 def encode(body: Any) -> bytes:
-    """JSON in ASCII: a lone surrogate stays an escape, where UTF-8 has no bytes for it."""
+    """Encode as ASCII JSON: a lone surrogate stays an escape, where UTF-8 has no bytes for it."""
     return json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
 def _read(response: httpx.Response, expects: Sequence[str] = ()) -> Any:
-    """The JSON of a coordinator's success, None for 204. Raises Refused for its error, else _NotACoordinator."""
+    """Return the JSON of a coordinator's success, None for 204. Raises Refused for its error, else _NotACoordinator."""
     is_named = INSTANCE_HEADER in response.headers
     if response.status_code == 204:
-        # Nothing to see by which release it is from: only a poll is answered so.
+        # A 204 shows nothing of its release: without the header only a poll may get one.
         if is_named or _POLLED in expects:
             return None
         raise _NotACoordinator(response, "not a coordinator's answer")
@@ -194,32 +193,32 @@ def _read(response: httpx.Response, expects: Sequence[str] = ()) -> Any:
 
 
 def _is_detailed(content: Any) -> bool:
-    """Whether an error without the header may be that of a coordinator of the release before.
+    """Return True if an error without the header may be that of a coordinator of the previous release.
 
-    `Not Found` is said by any server of the framework it is made with, never by a coordinator to a call made here.
+    `Not Found` comes from any server of the same web framework, never from a coordinator for a call made here.
     """
     return isinstance(content, dict) and content.get("detail") not in (None, "", "Not Found")
 
 
-def _unreachable(causes: dict[str, str], strangers: Sequence[_NotACoordinator]) -> Unreachable:
-    pauses = [stranger.retry_after for stranger in strangers if stranger.retry_after is not None]
-    too_large = any(stranger.status == 413 for stranger in strangers)
+def _unreachable(causes: dict[str, str], foreign: Sequence[_NotACoordinator]) -> Unreachable:
+    pauses = [other.retry_after for other in foreign if other.retry_after is not None]
+    too_large = any(other.status == 413 for other in foreign)
     return Unreachable(causes, too_large=too_large, retry_after=max(pauses, default=None))
 
 
 def _words(response: httpx.Response) -> str:
-    """The first words of an answer, for a log line: without markup and terminal codes."""
+    """Return the first words of a response for a log line, without markup and terminal codes."""
     text = re.sub(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", response.text[:4000], flags=re.DOTALL | re.IGNORECASE)
     printable = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(printable.split())[:100]
 
 
 async def _expect_stream(response: httpx.Response) -> None:
-    """Raise what an answer says that is no event stream."""
+    """Raise the error of a response that is no event stream."""
     if response.status_code >= 300:
         await response.aread()
         _read(response)
-    # The parser looks as well, but not before the first frame is asked for.
+    # The parser checks this too, but only when the first frame is read.
     if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
         await response.aread()
         raise _NotACoordinator(response, "but no event stream")
@@ -247,7 +246,7 @@ def _reason(error: httpx.HTTPError) -> str:
 
 
 def _trust(ca_file: str) -> ssl.SSLContext:
-    """Return what is trusted: the authorities of the file, else those of SSL_CERT_FILE, else the usual ones.
+    """Load the authorities of the file, else those of SSL_CERT_FILE, else the default ones.
 
     Raises ValueError when a file of certificates cannot be read.
     """

@@ -1,4 +1,4 @@
-"""What the coordinator sends and takes, as types: the JSON of PROTOCOL.md, field for field, so that nothing is lost."""
+"""JSON of the API as types, field for field as PROTOCOL.md defines it."""
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -10,7 +10,7 @@ TERMINAL_STATUSES = frozenset({"completed", "failed", "stopped"})
 
 
 class Demands(TypedDict, total=False):
-    """What a run asks of a runner."""
+    """Properties that a runner must have to execute a run: given values must be equal, `tags` must all be there."""
 
     hostname: str
     project_dir: str
@@ -21,10 +21,10 @@ class Demands(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """A submission (PROTOCOL, Submission). What is None is not sent: the coordinator's default holds.
+    """Run to submit (PROTOCOL, Submission). Fields that are None are not sent: the coordinator's defaults apply.
 
-    `not_before` is a time, or seconds from now; all other times are seconds. `affinity` False resumes a session on any
-    runner, wherever it lives.
+    `type` `resume_session` needs the `session_id` of an existing session. `not_before` is a time, or seconds from now;
+    all other times are seconds. `affinity` False resumes a session on any runner, wherever it lives.
     """
 
     parameters: dict[str, Any]
@@ -45,7 +45,7 @@ class RunRequest:
     labels: dict[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        """The JSON object to send."""
+        """Return the JSON object to send."""
         body = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
         if isinstance(self.not_before, datetime):
             body["not_before"] = self.not_before.astimezone().isoformat()
@@ -55,7 +55,7 @@ class RunRequest:
 
 
 class Submitted(TypedDict):
-    """The answer to a submission."""
+    """Response to a submission."""
 
     run_id: str
     session_id: str
@@ -63,7 +63,7 @@ class Submitted(TypedDict):
 
 
 class BatchItem(TypedDict):
-    """One item's answer of a batch: 200 or 201 with the ids, or 4xx with `detail`."""
+    """Response to one item of a batch: `code` 200 or 201 with the ids, or 4xx with `detail`."""
 
     code: int
     run_id: NotRequired[str]
@@ -73,7 +73,7 @@ class BatchItem(TypedDict):
 
 
 class Run(TypedDict):
-    """A run as clients see it."""
+    """Run, as clients see it. Times are ISO 8601 texts."""
 
     run_id: str
     type: str
@@ -100,7 +100,7 @@ class Run(TypedDict):
 
 
 class ClaimedRun(Run):
-    """A run as its holder gets it from a poll; the token fences everything said about it."""
+    """Run, as a poll delivers it: reports and events about it carry `claim_token`, and are refused when it is stale."""
 
     claim_token: str
     scope: NotRequired[dict[str, Any] | None]
@@ -108,7 +108,7 @@ class ClaimedRun(Run):
 
 
 class RunPage(TypedDict):
-    """Runs, newest first; `next_cursor` when there are more."""
+    """Page of runs, newest first; `next_cursor` is set when there are more."""
 
     runs: list[Run]
     next_cursor: NotRequired[str | None]
@@ -116,7 +116,7 @@ class RunPage(TypedDict):
 
 
 class Session(TypedDict):
-    """A session as clients see it."""
+    """Session, as clients see it. Times are ISO 8601 texts."""
 
     session_id: str
     status: str
@@ -133,7 +133,7 @@ class Session(TypedDict):
 
 
 class SessionPage(TypedDict):
-    """Sessions, newest first; `next_cursor` when there are more."""
+    """Page of sessions, newest first; `next_cursor` is set when there are more."""
 
     sessions: list[Session]
     next_cursor: NotRequired[str | None]
@@ -141,16 +141,16 @@ class SessionPage(TypedDict):
 
 
 class Result(TypedDict):
-    """The newest result of a session or of a run."""
+    """Newest result of a session or of a run."""
 
     result_text: str | None
     result_data: Any
 
 
 class Event(TypedDict, total=False):
-    """What happened in a session; `run_id` is None for what belongs to none of its runs.
+    """Event of a session; `run_id` is None for an event that belongs to none of its runs.
 
-    To send: `event_key` makes sending it twice harmless; `claim_token`, else `run_id`, says of which run it is.
+    To append one: `event_key` makes repeating harmless; `claim_token`, else `run_id`, names its run.
     """
 
     id: int
@@ -175,10 +175,11 @@ class Event(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class FeedItem:
-    """One item of the feed (PROTOCOL, Feed); reading on after `id` goes on exactly behind it, on any instance.
+    """Item of the feed (PROTOCOL, Feed). Reading after `id` goes on exactly behind it, on any instance.
 
-    `event` says what `data` is. With `reset` history was skipped (`data["reason"]`) and an `init` follows; `init`
-    replaces whatever a reader has built up. The `id` of a `reset` still owes that `init`.
+    `event` names the kind of `data`. A `reset` says that history was skipped (`data["reason"]`) and precedes an `init`;
+    an `init` replaces everything that the reader has built up. Resuming from the `id` of a `reset` gives that `init`
+    again.
     """
 
     id: str
@@ -187,7 +188,7 @@ class FeedItem:
 
 
 class Stopped(TypedDict):
-    """The answer to a stop: the status it led to."""
+    """Response to a stop: the status that it led to."""
 
     ok: bool
     session_id: str
@@ -197,7 +198,7 @@ class Stopped(TypedDict):
 
 
 class Registration(TypedDict):
-    """The answer to a registration."""
+    """Response to a registration."""
 
     runner_id: str
     poll_endpoint: str
@@ -207,7 +208,7 @@ class Registration(TypedDict):
 
 
 class PollAnswer(TypedDict, total=False):
-    """What a poll brought: one of the three, or nothing when its time was up."""
+    """Response to a poll: runs, sessions to stop, or the order to leave; empty when its time was up."""
 
     stop_sessions: list[str]
     deregistered: bool
@@ -215,14 +216,14 @@ class PollAnswer(TypedDict, total=False):
 
 
 class HeartbeatAnswer(TypedDict):
-    """The answer to a heartbeat; `not_yours` names the runs of `holding` that the runner no longer has: end them."""
+    """Response to a heartbeat; `not_yours` names the runs of `holding` that the runner no longer has and has to end."""
 
     ok: bool
     not_yours: NotRequired[list[str]]
 
 
 class Report(TypedDict):
-    """What a runner says about a run it holds."""
+    """Report of a runner about a run that it holds."""
 
     run_id: str
     outcome: Outcome
@@ -234,14 +235,14 @@ class Report(TypedDict):
 
 
 class ItemAnswer(TypedDict):
-    """One item's answer of a bulk report: 200, 404 or 409."""
+    """Response to one item of a bulk request: 200, 404 or 409."""
 
     code: int
     detail: NotRequired[Any]
 
 
 class RunnerInfo(TypedDict):
-    """A registered runner as clients see it."""
+    """Registered runner, as clients see it."""
 
     runner_id: str
     registered_at: str
@@ -261,7 +262,7 @@ class RunnerInfo(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who a runner is: hostname, project directory, profile and command together give its id, the same every time."""
+    """Registration of a runner. Hostname, project directory, profile and command decide its id, the same every time."""
 
     hostname: str
     project_dir: str
@@ -274,7 +275,7 @@ class Identity:
     instance_id: str | None = None
 
     def body(self) -> dict[str, Any]:
-        """The JSON object a registration sends."""
+        """Return the JSON object that a registration sends."""
         body: dict[str, Any] = {
             "hostname": self.hostname,
             "project_dir": self.project_dir,

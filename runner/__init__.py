@@ -1,1 +1,1 @@
-"""What runs on other people's machines: an HTTP client, a poll loop, an executor of commands."""
+"""Runner on other machines: an HTTP client, a poll loop, an executor of commands."""

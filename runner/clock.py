@@ -1,4 +1,4 @@
-"""Time that passes while the machine sleeps as well."""
+"""Clock that counts the time of a suspended machine."""
 
 import time
 
@@ -8,5 +8,5 @@ _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def elapsed() -> float:
-    """Seconds since some moment in the past, those of suspend included: for measuring how long somebody was away."""
+    """Return seconds since a fixed moment in the past, suspended time included."""
     return time.clock_gettime(_CLOCK)

@@ -1,6 +1,6 @@
-"""A little job for the tour: `python -m runner.demo` reads a run on stdin, says a few lines and answers its prompt.
+"""Demo job: `python -m runner.demo` reads a run on stdin, prints a few lines and answers its prompt.
 
-The prompt `sleep 30` sleeps that long (so that there is something to stop), `fail` fails.
+The prompt `sleep 30` sleeps for 30 s (so that there is something to stop), `fail` fails.
 """
 
 import json
@@ -14,7 +14,7 @@ PAUSE_SECONDS = 0.3
 
 
 def main() -> int:
-    """Do what the run's prompt says; the exit code."""
+    """Execute the run's prompt; return the exit code."""
     signal.signal(signal.SIGTERM, _stop)
     run: dict[str, Any] = json.load(sys.stdin)
     prompt = str(run.get("parameters", {}).get("prompt", ""))

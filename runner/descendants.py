@@ -1,4 +1,4 @@
-"""What a runner's jobs have started, found wherever it went: ended with its job, or with the runner."""
+"""Processes started by a runner's jobs: found even outside their group, and ended with their job or with the runner."""
 
 import asyncio
 import ctypes
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from runner import guard
-from runner.orphans import Leftovers
+from runner.orphans import OrphanNotes
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -20,29 +20,29 @@ log = structlog.stdlib.get_logger("runner")
 
 
 class Descendants:
-    """Knows every job's process group and mark, and tells the guard and the notes for the next runner of them.
+    """Registry of every job's process group and mark; reports them to the guard and to the notes for the next runner.
 
-    On Linux what a job's processes leave without a parent becomes a child of the runner: it is ended with its job, and
-    reaped when it ends by itself. Elsewhere only the groups are known.
+    On Linux the runner is the subreaper: processes that lose their parent become its children, are ended with their
+    job, and are reaped when they end by themselves. Elsewhere only the groups are known.
     """
 
-    def __init__(self, leftovers: Leftovers | None = None) -> None:
-        self._leftovers = leftovers
+    def __init__(self, orphan_notes: OrphanNotes | None = None) -> None:
+        self._orphan_notes = orphan_notes
         self._jobs: dict[int, str] = {}
         self._starting = 0
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Adopt orphans of ours from now on, reap them, and start the guard; end what a killed runner has left."""
-        if self._leftovers is not None:
-            self._leftovers.end()
+        """End what a killed runner left, become the subreaper (Linux), and start the guard."""
+        if self._orphan_notes is not None:
+            self._orphan_notes.end()
         if sys.platform == "linux":
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.reap)
         self._start_guard()
 
     def close(self) -> None:
-        """End what is left of all jobs, and the guard."""
+        """End the remaining processes of all jobs, and the guard."""
         self._kill(self._strays())
         if self._guard is not None and self._guard.stdin is not None:
             self._guard.stdin.close()
@@ -53,7 +53,7 @@ class Descendants:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Take no child for an orphan while one is being started, which is known only afterwards."""
+        """Suppress orphan cleanup while a process is starting: it is known only afterwards."""
         self._starting += 1
         try:
             yield
@@ -61,14 +61,14 @@ class Descendants:
             self._starting -= 1
 
     def begun(self, group: int, mark: str) -> None:
-        """A job's process has started as the leader of this group, with this mark in its environment."""
+        """Add a job: its process leads `group` and has `mark` in its environment."""
         self._jobs[group] = mark
-        if self._leftovers is not None:
-            self._leftovers.note(group, mark)
+        if self._orphan_notes is not None:
+            self._orphan_notes.note(group, mark)
         self._tell_guard(f"+ {group} {mark}")
 
     async def ended(self, group: int) -> None:
-        """The job's leader has ended and its group was killed: kill what has left the group."""
+        """Remove a job whose leader has ended and whose group was killed; kill its processes outside the group."""
         mark = self._jobs.pop(group)
         for _ in range(guard.ROUNDS):
             if not self._kill(self._strays(mark)):
@@ -76,12 +76,12 @@ class Descendants:
             await asyncio.sleep(guard.ROUND_SECONDS)
         else:
             log.warning("processes_left", group=group)
-        if self._leftovers is not None:
-            self._leftovers.forget(group)
+        if self._orphan_notes is not None:
+            self._orphan_notes.forget(group)
         self._tell_guard(f"- {group}")
 
     def outside(self, group: int) -> list[int]:
-        """Live processes of a job that have left its group."""
+        """Return the live processes of a job that have left its group."""
         mark = self._jobs.get(group)
         if sys.platform != "linux" or mark is None:
             return []
@@ -89,7 +89,7 @@ class Descendants:
         return [pid for pid in found if guard.status_of(pid) not in ("Z", "X", None) and _group_of(pid) != group]
 
     def reap(self) -> None:
-        """Take note of the ends of orphans; what asyncio started it reaps itself."""
+        """Reap ended orphans; asyncio reaps the processes that it started."""
         if self._starting:
             return
         for pid in self._orphans():
@@ -101,9 +101,10 @@ class Descendants:
         return [pid for pid in guard.children_of(os.getpid()) if pid not in own]
 
     def _strays(self, mark: str | None = None) -> list[int]:
-        """Orphans of this job, or of one that has ended; without others at work all, whatever they did to their mark.
+        """Return orphans of the job with this mark, or of ended jobs; all orphans if no other job is at work, marked or
+        not.
 
-        As PID 1 others' orphans come to us as well: those without a mark are left alone.
+        PID 1 also inherits orphans of others: those without a mark are left alone.
         """
         if sys.platform != "linux" or (self._starting and mark is None):
             return []
@@ -118,7 +119,7 @@ class Descendants:
         return strays
 
     def _kill(self, strays: list[int]) -> bool:
-        """Kill them and what they started; whether there were any that lived."""
+        """Kill the strays and their descendants; return True if any was alive."""
         alive = [pid for pid in self._with_descendants(strays) if guard.status_of(pid) not in ("Z", "X", None)]
         for pid in alive:
             with suppress(ProcessLookupError, PermissionError):
@@ -142,10 +143,10 @@ class Descendants:
             )
         except OSError as error:
             self._guard = None
-            log.warning("no_guard", reason=str(error))
+            log.warning("guard_not_started", reason=str(error))
 
     def _tell_guard(self, line: str) -> None:
-        """Tell it, or another one if it was killed, which gets to know of all jobs."""
+        """Write a line to the guard; start another guard with all jobs if it was killed."""
         if self._guard is not None and not self._write(line):
             log.warning("guard_killed", pid=self._guard.pid)
             self._guard.wait()
@@ -153,7 +154,7 @@ class Descendants:
             self._write("\n".join(f"+ {group} {mark}" for group, mark in self._jobs.items()))
 
     def _write(self, text: str) -> bool:
-        """Give the guard these lines; whether it is there to read them."""
+        """Write lines to the guard; return False if it is not there to read them."""
         pipe = self._guard.stdin if self._guard else None
         try:
             if pipe is not None:

@@ -1,4 +1,4 @@
-"""Events in requests of a size that comes through proxies, and the most of one that does not."""
+"""Split events into requests that pass common proxies, and shorten an event that does not."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -6,22 +6,22 @@ from typing import Any, Final
 from coordinator_client.transport import encode
 from coordinator_client.types import Event
 
-# Common proxies take bodies of 1 MiB. A request is larger only if its one event is.
+# Common proxies take bodies of 1 MiB. A request is larger only if it holds a single larger event.
 MOST_REQUEST_BYTES: Final = 900 * 1024
-# Refused even so, a request of this size is as good as not sent: it is repeated as it is.
+# A request this small is repeated unchanged when it is refused as too large.
 LEAST_REQUEST_BYTES: Final = 2 * 1024
-# Of a text that is cut, so much at least goes into what is left for it.
+# Bytes reserved for the notice at the end of a text that is cut.
 _MARK_BYTES: Final = 200
 _NAMING: Final = frozenset({"event_type", "session_id", "timestamp", "event_key", "claim_token", "run_id", "role"})
 
 
 def size_of(events: Sequence[Event]) -> int:
-    """Bytes of a request with these events."""
+    """Return the bytes of a request with these events."""
     return len(encode(list(events)))
 
 
 def in_requests(events: Sequence[Event], most: int) -> Iterator[list[Event]]:
-    """The events in order, in lists of at most `most` bytes; one that is larger is alone."""
+    """Yield the events in order, in lists of at most `most` bytes; a larger event comes alone."""
     batch: list[Event] = []
     size = 2
     for event in events:
@@ -36,11 +36,13 @@ def in_requests(events: Sequence[Event], most: int) -> Iterator[list[Event]]:
 
 
 def shortened(event: Event, most: int) -> Event:
-    """The event in at most `most` bytes where possible: texts cut, other fields left out, each named in `truncated`."""
+    """Return the event in at most `most` bytes where possible: texts cut, other fields removed, each named in
+    `truncated`.
+    """
     fields: dict[str, Any] = dict(event)
     truncated = {str(name) for name in fields.pop("truncated", None) or ()}
     sizes = {name: len(encode(value)) for name, value in fields.items() if name not in _NAMING and value is not None}
-    for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
         excess = len(encode(fields)) + _MARK_BYTES - most
         if excess <= 0:
             break
@@ -50,7 +52,7 @@ def shortened(event: Event, most: int) -> Event:
 
 
 def _cut(value: Any, most: int) -> Any:
-    """A text, or the text of a message's content, of about so many bytes; None of anything else."""
+    """Return a text, or the text of a message's content, in about `most` bytes; None for anything else."""
     match value:
         case str():
             return _cut_text(value, most)
@@ -61,9 +63,9 @@ def _cut(value: Any, most: int) -> Any:
 
 
 def _cut_text(text: str, most: int) -> str:
-    """The beginning of the text, and how much of it is missing."""
+    """Return the beginning of the text, and the number of characters left out."""
     kept = text[: max(0, most - _MARK_BYTES)]
     while kept and len(encode(kept)) > most - _MARK_BYTES:
-        # Escapes: up to six bytes a character.
+        # An escape takes up to six bytes a character.
         kept = kept[: len(kept) * max(1, most - _MARK_BYTES) // len(encode(kept))][:-1]
     return f"{kept}… [{len(text) - len(kept)} characters left out: too large for the way to the coordinator]"

@@ -1,4 +1,4 @@
-"""Executes one claimed run: its command as a process, its output as events, its end as a report."""
+"""Execute one claimed run: its command as a process, its output as events, its end as a report."""
 
 import asyncio
 import os
@@ -19,14 +19,14 @@ from runner.readiness import Readiness
 from runner.reading import Reading
 from runner.results import ResultFile, ResultRefused
 
-# Roughly what an event weighs besides its text.
+# Bytes of an event besides its text, roughly.
 EVENT_SIZE = 256
-# As who the runner speaks is not for a command, which is other people's.
+# Never passed to a command: it could act as the runner.
 _SECRETS = ("COORDINATOR_TOKEN", "COORDINATOR_TOKEN_FILE")
 
 
 class Reporter(Protocol):
-    """Where a run's news go. Each call returns once it was accepted (True), or the run is not ours any more (False)."""
+    """Destination of a run's reports and events. Each call returns True once accepted, False when the claim is lost."""
 
     async def started(self, run: ClaimedRun) -> bool: ...
     async def bound(self, run: ClaimedRun) -> bool: ...
@@ -35,16 +35,16 @@ class Reporter(Protocol):
 
 
 class Reason(StrEnum):
-    """Why a process is ended before it ends by itself."""
+    """Reason for ending a process before it ends by itself."""
 
-    STOP = "stop"  # asked for: reported as stopped
-    LEAVING = "leaving"  # the runner goes: not reported, so that the run goes on elsewhere
-    LOST = "lost"  # not ours any more: killed at once, nothing is reported
+    STOP = "stop"  # ordered by the coordinator: reported as stopped
+    LEAVING = "leaving"  # the runner leaves: not reported, so that the run goes on elsewhere
+    LOST = "lost"  # the claim is lost: killed at once, nothing is reported
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is started for each run, and where; what a stop grants it, and how much of its output is told."""
+    """Command that is started for each run, with its directory, its grace after a stop and the limit of its output."""
 
     arguments: Sequence[str]
     directory: str
@@ -55,10 +55,10 @@ class Command:
 
 
 class Execution:
-    """One claimed run from `started` to its end report.
+    """Execution of one claimed run, from `started` to the report of its end.
 
-    The process begins after `started` was accepted; the end report is sent after every line was accepted, in order.
-    Memory is bounded: a process that prints faster than the coordinator takes waits in its pipe.
+    The process begins after `started` was accepted; the end is reported after every line was accepted, in order. Memory
+    is bounded: a process that prints faster than the coordinator accepts blocks on its pipe.
     """
 
     def __init__(self, run: ClaimedRun, command: Command, reporter: Reporter) -> None:
@@ -77,13 +77,12 @@ class Execution:
 
     @property
     def has_begun(self) -> bool:
-        """Whether its process was started."""
         return self._process is not None
 
     def end(self, reason: Reason) -> None:
-        """End the process and its group if it still runs: SIGTERM, after the grace SIGKILL; SIGKILL at once when lost.
+        """End the process and its group: SIGTERM, after the grace SIGKILL; SIGKILL at once when the claim is lost.
 
-        A process that has ended by itself is still reported as it ended, unless the run is lost.
+        A process that has already ended is reported as it ended, unless the claim is lost.
         """
         if self._reason is None or reason is Reason.LOST:
             self._reason = reason
@@ -98,7 +97,7 @@ class Execution:
             self._ending = asyncio.create_task(process.end(self._command.stop_grace_seconds))
 
     async def perform(self) -> None:
-        """Execute the run; returns when its end was accepted, or it is not ours any more. Cancelling kills it."""
+        """Execute the run; return when its end was accepted or the claim is lost. Cancelling kills the process."""
         if trouble := self._command.readiness and self._command.readiness.check():
             await self._reporter.ended(self.run, self._give_back(trouble))
             return
@@ -118,7 +117,7 @@ class Execution:
                 self._ending.cancel()
 
     async def _deliver(self) -> bool:
-        """Bind the session, then send events as they come; False when the run is not ours any more."""
+        """Bind the session, then send events as they come; return False when the claim is lost."""
         accepted = await self._reporter.bound(self.run) and await self._outbox.deliver()
         if not accepted:
             self.end(Reason.LOST)
@@ -128,7 +127,7 @@ class Execution:
         return await self._reporter.happened(self.run, events)
 
     async def _execute(self) -> Report | None:
-        """Start the process and attend to it until it has ended; what to report, None for nothing."""
+        """Run the process to its end; return the report of it, or None to report nothing."""
         if self._reason:
             return self._report_ended_by_us(0)
         result_file = None
@@ -169,7 +168,7 @@ class Execution:
             if self._ending is not None:
                 await self._ending
             reading.end()
-            # What the command left running still has its output read, and is killed after that.
+            # Read also the output of processes that the command left running; they are killed after that.
             await asyncio.gather(*tasks[1:])
         finally:
             for task in tasks:
@@ -177,7 +176,7 @@ class Execution:
         return await self._conclude(process.exit_code or 0, result_file)
 
     async def _conclude(self, exit_code: int, result_file: ResultFile) -> Report | None:
-        """Tell the result if all went well; what to report."""
+        """Send the result of a successful command; return the report of the run's end."""
         if exit_code == 0 and self._ending is None:
             try:
                 await self._output.conclude(result_file)
@@ -211,7 +210,7 @@ class Execution:
         return report
 
     def _give_back(self, reason: str) -> Report:
-        """Report that the run goes back for a trouble of this machine, which the runner gets to know of."""
+        """Return a report that releases the run because of a trouble of this machine; pass the reason to the runner."""
         if self._command.readiness is not None:
             self._command.readiness.troubled(reason)
         report = self._report("released")
@@ -230,7 +229,7 @@ class Execution:
 
 
 def child_environment(run: ClaimedRun, result_file: str) -> dict[str, str]:
-    """What the process inherits from the runner, which run it is, and where it may write its result."""
+    """Return the runner's environment without its token, with the run's ids and the path of its result file."""
     inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     return {
         **inherited,
@@ -242,7 +241,7 @@ def child_environment(run: ClaimedRun, result_file: str) -> dict[str, str]:
 
 
 def _for_process(run: ClaimedRun) -> dict[str, Any]:
-    """The run without the token: who runs the command is the runner's affair, who may report on the run is not."""
+    """Return the run without its claim token: a command must not report on the run."""
     return {key: value for key, value in run.items() if key != "claim_token"}
 
 

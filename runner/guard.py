@@ -1,9 +1,9 @@
-"""Ends a runner's jobs when the runner is gone, however it went: `kill -9` and the kernel's out-of-memory killer too.
+"""Process that ends a runner's jobs when the runner is gone, also after `kill -9` or the kernel's out-of-memory killer.
 
-A process of its own, of the standard library alone, started by the runner with one end of a pipe as stdin. Lines name a
-job's process group that has begun (`+ GROUP MARK`) or ended (`- GROUP`); the end of the file is the end of the runner.
-A parent-death signal would reach the job's first process alone, is tied to the thread that started it, is cleared by
-some programs, and needs code between fork and exec; this reaches everything that the job has started.
+Uses the standard library only; the runner starts it with one end of a pipe as stdin. Lines name a job's process group
+that has begun (`+ GROUP MARK`) or ended (`- GROUP`); the end of the file is the end of the runner. A parent-death
+signal would reach the job's first process only, is tied to the thread that started it, is cleared by some programs, and
+needs code between fork and exec; the guard reaches every process that the job has started.
 """
 
 import os
@@ -15,15 +15,15 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# In the environment of everything that a job starts: by it a process that has left the group is found.
+# Environment variable of every process that a job starts: finds a process that has left the group.
 MARK = "COORDINATOR_RUN_PROCESSES"
-# What is killed may just have started something: looked for again, so often at most.
+# Rounds of search and kill at most: a killed process may just have started another.
 ROUNDS = 20
 ROUND_SECONDS = 0.02
 
 
 def main() -> None:
-    """Read which groups there are until the runner is gone, then kill those that are left."""
+    """Read the groups until the runner is gone, then kill those that are left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     jobs: dict[int, tuple[str, str | None]] = {}
@@ -39,15 +39,15 @@ def main() -> None:
 
 
 def kill_group(group: int, started: str | None) -> None:
-    """Kill the group, unless its number belongs to a process by now that started at another time."""
-    # Without a process of that number the group is still the same one: its number is not given again while it lives.
+    """Kill the group, unless its number belongs to another process by now, one that started at another time."""
+    # Without a process of that number the group is still the same: its number is not reused while it lives.
     if started_at(group) in (started, None):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
 
 
 def kill_marked(marks: Collection[str], name: str = MARK) -> list[int]:
-    """Kill all processes of these marks and their descendants (Linux); which they were."""
+    """Kill all processes with these marks and their descendants (Linux); return their ids."""
     killed: list[int] = []
     for _ in range(ROUNDS if marks else 0):
         found = [pid for pid in pids() if pid != os.getpid() and mark_of(pid, name) in marks]
@@ -63,13 +63,13 @@ def kill_marked(marks: Collection[str], name: str = MARK) -> list[int]:
 
 
 def pids() -> Iterator[int]:
-    """All processes, where there is /proc."""
+    """Yield the ids of all processes; none without /proc."""
     with suppress(OSError):
         yield from (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def mark_of(pid: int, name: str = MARK) -> str | None:
-    """The mark in the process's environment as it was started with; None without, or if it is not ours to read."""
+    """Return the mark in the environment that the process started with; None without a mark or without permission."""
     try:
         found = re.search(rb"(?:^|\0)" + name.encode() + rb"=([^\0]*)", Path(f"/proc/{pid}/environ").read_bytes())
     except OSError:
@@ -78,7 +78,7 @@ def mark_of(pid: int, name: str = MARK) -> str | None:
 
 
 def children_of(pid: int) -> list[int]:
-    """Its children, zombies included; none where the kernel does not list them."""
+    """Return the children, zombies included; none where the kernel does not list them."""
     found: list[int] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -88,7 +88,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def descendants(roots: Collection[int]) -> list[int]:
-    """All that these have started and that has not lost its parent since, as of now; without themselves."""
+    """Return all descendants of these processes without the roots; processes that lost their parent are not found."""
     found: dict[int, None] = {}
     left = list(roots)
     while left:
@@ -99,13 +99,16 @@ def descendants(roots: Collection[int]) -> list[int]:
 
 
 def started_at(pid: int) -> str | None:
-    """What tells it from another process of the same number: ticks since boot. None when there is none, or no /proc."""
+    """Return the start time in ticks since boot, which tells the process from a later one of the same id.
+
+    None when there is no such process, or no /proc.
+    """
     fields = _stat(pid)
     return fields[19] if fields else None
 
 
 def status_of(pid: int) -> str | None:
-    """One letter of proc(5): Z for a zombie. None when there is none."""
+    """Return the status letter of proc(5), such as Z for a zombie; None when there is no such process."""
     fields = _stat(pid)
     return fields[0] if fields else None
 

@@ -1,4 +1,4 @@
-"""Lines out of the bytes that a process prints, whatever bytes they are."""
+"""Split the output of a process into lines, whatever bytes it prints."""
 
 import codecs
 import json
@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-# A longer line is given in pieces.
+# Characters; a longer line is yielded in pieces.
 LONGEST_PIECE: Final = 64 * 1024
-# A line that may be the run's result, a JSON object, is kept whole up to here.
+# Characters up to which a line that may be the run's result, a JSON object, is kept whole.
 LONGEST_OBJECT: Final = 4 * 1024 * 1024
-# So much of a line says how it begins, and how it ends.
+# Characters examined at the beginning and at the end of a line.
 _EDGE: Final = 4096
 
 # Control sequences, strings with their terminators, and two-character escapes (ECMA-48).
@@ -21,16 +21,16 @@ _CODES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a line that goes on. A text that begins with a carriage return replaces what was given of the line."""
+    """Part of an unfinished line; a text that begins with a carriage return replaces the line's previous pieces."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that has ended, or at the end of all output (`is_open`) only stopped.
+    """Line that has ended, or at the end of all output (`is_open`) has only stopped.
 
-    `rest` is what was not given as pieces; `whole` the line as it stands at last, None when it was too long to keep.
+    `rest` is the text not given as pieces; `whole` the final text of the line, None when it was too long to keep.
     """
 
     rest: str
@@ -42,16 +42,16 @@ class Line:
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing of it shows."""
+        """True if the line shows nothing."""
         return self.whole is not None and not plain(self.whole)
 
 
 class LineSplitter:
-    """Collects bytes into lines; holds at most one unfinished line.
+    """Splitter of bytes into lines; holds at most one unfinished line.
 
-    Bytes that are not UTF-8 become U+FFFD. A line longer than LONGEST_PIECE characters is given in pieces as it comes,
-    one that begins like a JSON object only beyond LONGEST_OBJECT. Of texts that are divided by carriage returns only
-    the last one is given, as a terminal shows it.
+    Bytes that are not UTF-8 become U+FFFD. A line longer than LONGEST_PIECE characters is returned in pieces as it
+    comes, one that begins like a JSON object only beyond LONGEST_OBJECT. Of texts divided by carriage returns only the
+    last is returned, as a terminal shows it.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class LineSplitter:
         self._begin()
 
     def _begin(self) -> None:
-        # The line since its last carriage return, how much of it was given, and what is not kept any more.
+        # The line since its last carriage return, the length already returned, and the part no longer kept.
         self._parts: list[str] = []
         self._length = 0
         self._given = 0
@@ -67,22 +67,22 @@ class LineSplitter:
         self._gone_start = ""
         self._gone_end = ""
         self._is_object: bool | None = None
-        # Any of the line was given; it is to be replaced; the text so far ends in a carriage return.
+        # Flags: some of the line was returned; it is to be replaced; the text so far ends in a carriage return.
         self._has_pieces = False
         self._replaces = False
         self._returned = False
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is text of an unfinished line that was not given."""
+        """True if there is text of an unfinished line that was not returned."""
         return self._length > self._given
 
     def feed(self, data: bytes) -> list[Line | Piece]:
-        """The lines, and pieces of long ones, that these bytes complete."""
+        """Return the lines, and the pieces of long ones, that these bytes complete."""
         return self._take(self._decoder.decode(data))
 
     def flush(self) -> list[Line | Piece]:
-        """What there is of an unfinished line, as pieces."""
+        """Return the text of an unfinished line so far, as pieces."""
         if not self.is_waiting:
             return []
         text = self._unseen()
@@ -91,7 +91,7 @@ class LineSplitter:
         return [Piece(piece) for piece in in_pieces(text)]
 
     def finish(self) -> list[Line | Piece]:
-        """What is left when no more bytes will come."""
+        """Return the remaining text at the end of the output."""
         found = self._take(self._decoder.decode(b"", final=True))
         if self._length or self._gone_bytes or self._has_pieces:
             found.append(self._end(is_open=True))
@@ -116,7 +116,7 @@ class LineSplitter:
         _, is_divided, last = shown.rpartition("\r")
         if is_divided:
             self._restart()
-        # Part of a line end, or what follows replaces the line: that is not known yet.
+        # Part of a line end, or the next text replaces the line: not known yet.
         self._returned = len(shown) < len(text)
         if last:
             self._parts.append(last)
@@ -128,7 +128,7 @@ class LineSplitter:
         self._replaces, self._has_pieces = replaces, has_pieces
 
     def _let_go(self) -> list[Line | Piece]:
-        """Give what is too long to be kept."""
+        """Return the text that is too long to be kept."""
         if self._length <= LONGEST_PIECE or (self._begins_object() and self._length <= LONGEST_OBJECT):
             return []
         found = self.flush()
@@ -166,23 +166,23 @@ class LineSplitter:
 
 
 def in_pieces(line: str) -> list[str]:
-    """The line in pieces of at most LONGEST_PIECE characters; an empty line is one piece."""
+    """Return the line in pieces of at most LONGEST_PIECE characters; an empty line is one piece."""
     return [line[at : at + LONGEST_PIECE] for at in range(0, len(line), LONGEST_PIECE)] or [line]
 
 
 def plain(text: str) -> str:
-    """The text without terminal codes, and without blanks around it."""
+    """Return the text without terminal codes and surrounding blanks."""
     return (_CODES.sub("", text) if "\x1b" in text else text).strip()
 
 
 def looks_like_object(line: str) -> bool:
-    """Whether the line looks like a JSON object, without reading it."""
+    """Return True if the line looks like a JSON object, without parsing it."""
     shown = plain(line)
     return shown.startswith("{") and shown.endswith("}")
 
 
 def read_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that the text is, or None (NaN and infinities are no JSON)."""
+    """Parse a JSON object; return None for any other text (NaN and infinities are no JSON)."""
     try:
         value = json.loads(plain(text), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

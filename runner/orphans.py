@@ -1,7 +1,7 @@
-"""Processes of runners that were killed: the next runner of the same user ends them.
+"""Notes of process groups, by which the next runner of the same user ends those of a killed one.
 
-A runner that ends by itself takes its processes along. One that is killed cannot, and its runs are given to others, on
-this machine perhaps: the same work twice, side by side.
+A runner that ends by itself ends its processes. A killed one cannot, and its runs are given to other runners, perhaps
+on this machine: the same work would run twice.
 """
 
 import json
@@ -14,24 +14,24 @@ import psutil
 import structlog
 
 from runner.guard import kill_marked
-from runner.state_dir import notes_name, own_directory
+from runner.state_dir import notes_name, state_directory
 
 log = structlog.stdlib.get_logger("runner")
 
 
-class Leftovers:
-    """A note for each process group of ours, in a directory of this user; nothing is noted where none can be made."""
+class OrphanNotes:
+    """Notes of our process groups, one file each, in a directory of this user; without a directory nothing is noted."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory: Path | None = None
         try:
-            self._directory = own_directory(notes_name("groups")) if directory is None else directory
+            self._directory = state_directory(notes_name("groups")) if directory is None else directory
         except OSError as error:
-            log.warning("no_notes_of_processes", reason=str(error))
+            log.warning("no_orphan_notes", reason=str(error))
             self._directory = None
 
     def note(self, group: int, mark: str = "") -> None:
-        """Remember a process group that was just started by this process, and the mark of all that it starts."""
+        """Note a process group that this process has just started, and the mark of its processes."""
         if self._directory is None:
             return
         with suppress(OSError, psutil.Error):
@@ -40,13 +40,13 @@ class Leftovers:
             (self._directory / str(group)).write_text(json.dumps(note))
 
     def forget(self, group: int) -> None:
-        """The group has ended."""
+        """Remove the note of a group that has ended."""
         if self._directory is not None:
             with suppress(OSError):
                 (self._directory / str(group)).unlink(missing_ok=True)
 
     def end(self) -> list[int]:
-        """Kill the groups whose runner is gone, and what has left them; which processes they were."""
+        """Kill the groups whose runner is gone, and their processes outside the group; return the ids."""
         ended: list[int] = []
         for path in [] if self._directory is None else sorted(self._directory.iterdir()):
             try:
@@ -57,7 +57,7 @@ class Leftovers:
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # half written, or not ours
             if _is_alive(group, started):
-                log.warning("ending_leftover", group=group)
+                log.warning("killing_orphans", group=group)
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(group, signal.SIGKILL)
                 ended.append(group)
@@ -72,7 +72,7 @@ def _started(pid: int) -> float:
 
 
 def _is_alive(pid: int, started: float) -> bool:
-    """Whether that very process still runs: the same number may belong to another one by now."""
+    """Return True if this very process runs; another one may have its number by now."""
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - started) < 0.02 and process.status() != psutil.STATUS_ZOMBIE

@@ -1,4 +1,4 @@
-"""A run's events on their way to the coordinator: in order, in batches, in bounded memory."""
+"""Queue of a run's events to the coordinator: in order, in batches, in bounded memory."""
 
 import asyncio
 from collections import deque
@@ -7,20 +7,20 @@ from time import monotonic
 
 from coordinator_client.types import Event
 
-# What waits at most; a process that prints more waits in its pipe until some of it was accepted.
+# Waiting events at most; a process that prints more blocks on its pipe until some are accepted.
 MOST_WAITING = 2000
 MOST_WAITING_SIZE = 2 * 1024 * 1024
-# One request.
+# Events in one request.
 MOST_AT_ONCE = 500
 MOST_AT_ONCE_SIZE = 1024 * 1024
-# Between two requests: what a chatty process prints meanwhile rides in one.
+# Pause between two requests, so that one request takes all lines that a process prints meanwhile.
 GATHER_SECONDS = 0.1
 
 
 class Outbox:
-    """Events go in with `put` and leave through `send`, which answers whether they were accepted.
+    """Bounded queue of events; `send` returns False once the claim is lost.
 
-    Once `send` says no, the run is not ours any more: everything that waits is dropped, and so is what comes later.
+    From then on waiting events and later ones are dropped.
     """
 
     def __init__(self, send: Callable[[list[Event]], Awaitable[bool]]) -> None:
@@ -34,7 +34,7 @@ class Outbox:
         self.refused = False
 
     async def put(self, event: Event, size: int) -> None:
-        """Add an event of about `size` bytes; waits while too much is waiting already."""
+        """Add an event of about `size` bytes; block while too many are waiting."""
         await self._room.wait()
         if self.refused:
             return
@@ -45,12 +45,12 @@ class Outbox:
             self._room.clear()
 
     def close(self) -> None:
-        """Nothing more will be put: send what is left without gathering."""
+        """Accept no more events, and send the waiting ones without a pause."""
         self._closed.set()
         self._something.set()
 
     def refuse(self) -> None:
-        """Drop what waits and what comes."""
+        """Drop waiting events and later ones."""
         self.refused = True
         self._waiting.clear()
         self._size = 0
@@ -58,7 +58,7 @@ class Outbox:
         self.close()
 
     async def deliver(self) -> bool:
-        """Send until closed and empty; whether everything was accepted."""
+        """Send until closed and empty; return True if every event was accepted."""
         sent_at = 0.0
         while not self.refused:
             await self._something.wait()

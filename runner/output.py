@@ -1,4 +1,4 @@
-"""What a run's process prints, as events: lines as messages, the last one perhaps as the result."""
+"""Conversion of a process's output to events: lines as messages, the last one perhaps as the result."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,12 +12,12 @@ from runner.lines import Line, LineSplitter, Piece, in_pieces
 from runner.results import ResultFile, checked, refuse_larger, result_of_line
 
 Role = Literal["assistant", "system"]
-# Sends an event of this type with these fields: its time, and roughly how many bytes they are.
+# Sends an event: its type, its fields, its time, and its bytes roughly.
 Tell = Callable[[str, Event, str, int], Awaitable[None]]
 
-# What was kept back, an unfinished line or one that may be the result, is shown after so long.
+# Seconds after which an unfinished line, or one that may be the result, is sent all the same.
 SHOW_SECONDS: Final = 0.5
-# Blank lines that wait with a line that may be the result.
+# Blank lines kept back behind a line that may be the result.
 MOST_BLANK_LINES: Final = 100
 ERROR_TAIL_LINES: Final = 20
 ERROR_TAIL_LENGTH: Final = 8 * 1024
@@ -25,7 +25,7 @@ ERROR_TAIL_LENGTH: Final = 8 * 1024
 
 @dataclass(slots=True)
 class _Candidate:
-    """The last line on stdout with something on it, which may be the result; told as a message only if it has to be."""
+    """Last non-blank line on stdout, which may be the result; sent as a message only if it must be."""
 
     line: Line
     timestamp: str
@@ -35,10 +35,11 @@ class _Candidate:
 
 
 class RunOutput:
-    """Makes events of the output of one process, in the order of each of its two streams.
+    """Converter of one process's output to events, in the order of each of its two streams.
 
-    Texts of messages, each followed by a line end unless it is `partial`, are the output: nothing is added, and only
-    what a carriage return overwrote at once is left out. With `most_bytes` the rest is left out, and that is told.
+    The texts of messages, each followed by a line end unless it is `partial`, are the output: nothing is added, and
+    only text that a carriage return overwrote at once is left out. Output beyond `most_bytes` is dropped, with a
+    notice.
     """
 
     def __init__(self, tell: Tell, *, most_bytes: int | None = None) -> None:
@@ -53,15 +54,15 @@ class RunOutput:
 
     @property
     def error_tail(self) -> str:
-        """The last lines on stderr."""
+        """Last lines on stderr."""
         return "\n".join(self._error_tail)[-ERROR_TAIL_LENGTH:]
 
     async def take(self, role: Role, data: bytes) -> None:
-        """Tell what these bytes complete."""
+        """Send the lines that these bytes complete."""
         splitter = self._splitters[role]
         found = splitter.feed(data)
         if found:
-            # What waits now is the begin of another line, or of another piece.
+            # The waiting text begins another line, or another piece.
             self._waiting_since.pop(role, None)
         await self._take_all(role, found)
         if not splitter.is_waiting:
@@ -70,19 +71,19 @@ class RunOutput:
             await self.show(role)
 
     async def finish(self, role: Role) -> None:
-        """Tell what is left when no more bytes will come."""
+        """Send the remaining text at the end of the stream."""
         self._waiting_since.pop(role, None)
         await self._take_all(role, self._splitters[role].finish())
 
     def seconds_left(self, role: Role) -> float:
-        """How long the reader may wait for more before it has to `show`; SHOW_SECONDS when nothing was kept back."""
+        """Return how long the reader may wait before it calls `show`; SHOW_SECONDS when nothing is kept back."""
         since = [self._waiting_since[role]] if role in self._waiting_since else []
         if role == "assistant" and self._candidate is not None and not self._candidate.is_told:
             since.append(self._candidate.since)
         return max(0.0, min(since) + SHOW_SECONDS - monotonic()) if since else SHOW_SECONDS
 
     async def show(self, role: Role) -> None:
-        """Tell what was kept back long enough; a line that may be the result may be it still."""
+        """Send text that was kept back long enough; a line that may be the result stays a candidate."""
         now = monotonic()
         candidate = self._candidate
         if role == "assistant" and candidate is not None and candidate.since + SHOW_SECONDS <= now:
@@ -92,7 +93,7 @@ class RunOutput:
             await self._take_all(role, self._splitters[role].flush())
 
     async def conclude(self, result_file: ResultFile) -> None:
-        """Tell the result of a process that ended well: its file, else its last line. Raises ResultRefused."""
+        """Send the result of a process that ended well: its file, else its last line. Raises ResultRefused."""
         result, timestamp = result_file.read(), _now()
         candidate = self._candidate
         if result is None and candidate is not None:
@@ -106,43 +107,43 @@ class RunOutput:
             await self._tell("result", checked(result), timestamp, size)
 
     async def give_up(self) -> None:
-        """Tell what was kept back: it is no result."""
+        """Send the kept-back line as a message: it is no result."""
         await self._tell_candidate()
 
     async def notice(self, text: str) -> None:
-        """Tell what the runner itself has to say about the output."""
+        """Send a message of the runner itself about the output."""
         content = [{"type": "text", "text": f"[runner] {text}", "notice": True}]
         await self._tell("message", {"role": "system", "content": content}, _now(), len(text))
 
     async def _take_all(self, role: Role, found: Sequence[Line | Piece]) -> None:
-        for one in found:
+        for part in found:
             if role == "system":
-                self._remember_error(one)
-                await self._tell_line(role, one, _now())
+                self._remember_error(part)
+                await self._tell_line(role, part, _now())
             else:
-                await self._take_output(one)
+                await self._take_output(part)
 
-    def _remember_error(self, one: Line | Piece) -> None:
-        if isinstance(one, Line):
-            self._error_tail.append((one.rest if one.whole is None else one.whole)[-ERROR_TAIL_LENGTH:])
+    def _remember_error(self, part: Line | Piece) -> None:
+        if isinstance(part, Line):
+            self._error_tail.append((part.rest if part.whole is None else part.whole)[-ERROR_TAIL_LENGTH:])
 
-    async def _take_output(self, one: Line | Piece) -> None:
-        if self._waits_with_candidate(one):
+    async def _take_output(self, part: Line | Piece) -> None:
+        if self._waits_with_candidate(part):
             return
         await self._tell_candidate()
-        if isinstance(one, Line) and not one.is_blank:
-            self._candidate = _Candidate(one, _now(), monotonic()) if one.looks_like_object else None
+        if isinstance(part, Line) and not part.is_blank:
+            self._candidate = _Candidate(part, _now(), monotonic()) if part.looks_like_object else None
             if self._candidate is not None:
                 return
-        await self._tell_line("assistant", one, _now())
+        await self._tell_line("assistant", part, _now())
 
-    def _waits_with_candidate(self, one: Line | Piece) -> bool:
+    def _waits_with_candidate(self, part: Line | Piece) -> bool:
         candidate = self._candidate
-        if candidate is None or candidate.is_told or not isinstance(one, Line) or not one.is_blank:
+        if candidate is None or candidate.is_told or not isinstance(part, Line) or not part.is_blank:
             return False
         if len(candidate.blanks) == MOST_BLANK_LINES:
             return False
-        candidate.blanks.append((one, _now()))
+        candidate.blanks.append((part, _now()))
         return True
 
     async def _tell_candidate(self) -> None:
@@ -152,7 +153,7 @@ class RunOutput:
             await self._tell_blanks(candidate)
 
     async def _tell_rest_of(self, candidate: _Candidate) -> None:
-        """Nothing of a line that is the result, unless it was begun."""
+        """Send the blank lines behind the result line; the line itself only if pieces of it were sent."""
         if not candidate.is_told and not candidate.line.has_pieces:
             await self._tell_blanks(candidate)
 
@@ -162,14 +163,14 @@ class RunOutput:
         for line, timestamp in blanks:
             await self._tell_line("assistant", line, timestamp)
 
-    async def _tell_line(self, role: Role, one: Line | Piece, timestamp: str) -> None:
-        if isinstance(one, Piece):
-            await self._tell_text(role, one.text, timestamp, is_partial=True)
-        elif one.rest or not (one.is_open and one.has_pieces):
-            *begun, last = in_pieces(one.rest)
+    async def _tell_line(self, role: Role, part: Line | Piece, timestamp: str) -> None:
+        if isinstance(part, Piece):
+            await self._tell_text(role, part.text, timestamp, is_partial=True)
+        elif part.rest or not (part.is_open and part.has_pieces):
+            *begun, last = in_pieces(part.rest)
             for text in begun:
                 await self._tell_text(role, text, timestamp, is_partial=True)
-            await self._tell_text(role, last, timestamp, is_partial=one.is_open)
+            await self._tell_text(role, last, timestamp, is_partial=part.is_open)
 
     async def _tell_text(self, role: Role, text: str, timestamp: str, *, is_partial: bool) -> None:
         if self._is_full:

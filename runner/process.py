@@ -1,4 +1,4 @@
-"""One process in a group of its own: started, read, and ended with everything it started."""
+"""Process in a group of its own: started, read, and ended with everything it started."""
 
 import asyncio
 import os
@@ -12,16 +12,16 @@ from uuid import uuid4
 from runner.descendants import Descendants
 from runner.guard import MARK
 
-# How long a process that was told to end has for it.
+# Seconds between SIGTERM and SIGKILL.
 STOP_GRACE_SECONDS = 5.0
-# A group's end tells nobody: it is looked for this often.
+# Interval of the check for a group's end, which sends no signal.
 GROUP_LOOK_SECONDS = 0.05
 
 READ_SIZE = 64 * 1024
 
 
 class _Protocol(SubprocessStreamProtocol):
-    """Says at once when the process has exited; asyncio's own wait() may also wait for its pipes to be closed."""
+    """Protocol that reports the process's exit at once; asyncio's own wait() may also wait for its pipes to close."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit=READ_SIZE, loop=loop)
@@ -33,7 +33,7 @@ class _Protocol(SubprocessStreamProtocol):
 
 
 class Process:
-    """A running command; `exit_code` is negative for a signal, as in `subprocess`."""
+    """Running command; `exit_code` is negative for a signal, as in `subprocess`."""
 
     def __init__(
         self, transport: asyncio.SubprocessTransport, protocol: _Protocol, descendants: Descendants | None, mark: str
@@ -58,7 +58,7 @@ class Process:
         directory: str,
         descendants: Descendants | None = None,
     ) -> "Process":
-        """Start the command with pipes, as the leader of a new process group; `descendants` gets to know of it.
+        """Start the command with pipes, as the leader of a new process group, and register it with `descendants`.
 
         Raises OSError or ValueError.
         """
@@ -79,11 +79,11 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Exit code, None while the process runs."""
         return self._transport.get_returncode()
 
     async def write(self, data: bytes) -> None:
-        """Give the process its input and close it; a process that does not read it is not in error."""
+        """Write the process's input and close it; ignore that the process does not read it."""
         stdin = self._protocol.stdin
         if stdin is None:
             return
@@ -93,16 +93,16 @@ class Process:
         stdin.close()
 
     async def exited(self) -> None:
-        """Wait for the process itself, whatever became of those it started."""
+        """Wait for the process itself, not for those it started."""
         await self._protocol.exited.wait()
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Send a signal to the process and all it started that stayed in its group; nobody left is fine."""
+        """Send a signal to the group; an empty group is no error."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     async def end(self, grace_seconds: float) -> None:
-        """SIGTERM to the group and what left it, SIGKILL to what is left of the group after the grace."""
+        """Send SIGTERM to the group and to descendants outside it; after the grace SIGKILL to the rest of the group."""
         self.signal_group(signal.SIGTERM)
         for pid in [] if self._descendants is None else self._descendants.outside(self.pid):
             with suppress(ProcessLookupError, PermissionError):
@@ -123,7 +123,7 @@ class Process:
         return True
 
     async def close(self) -> None:
-        """Kill what is left of the group and of all that it started, and close the pipes."""
+        """Kill the rest of the group and all descendants, and close the pipes."""
         self.signal_group(signal.SIGKILL)
         await self.exited()
         self._transport.close()

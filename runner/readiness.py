@@ -1,16 +1,18 @@
-"""Whether this machine can carry a run out at the moment: what is wrong with it is no run's fault."""
+"""Check whether this machine can execute a run at the moment: its own troubles must not fail runs."""
 
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-# A process takes three pipes and one more to tell of a failed exec; a call to the coordinator and notes take some too.
+# A process takes three pipes and one more to report a failed exec; a call to the coordinator and notes take some too.
 SPARE_FILES = 16
 
 
 class Readiness:
-    """Checks for what each run needs; `troubled` is called with the reason when it is missing, or a start failed."""
+    """Check of the conditions that each run needs; `troubled` is called with the reason when one is missing or a start
+    fails.
+    """
 
     def __init__(
         self, command: Sequence[str], directory: str, troubled: Callable[[str], None] = lambda _: None
@@ -20,7 +22,7 @@ class Readiness:
         self.troubled = troubled
 
     def check(self) -> str | None:
-        """Why no process could be started now, None when nothing speaks against it."""
+        """Return the reason for which no process can be started now, or None."""
         if not _is_directory(Path(self._directory)):
             return f"{self._directory} is not a directory that can be entered"
         if not self._has_program():
@@ -29,7 +31,7 @@ class Readiness:
 
     def _has_program(self) -> bool:
         if os.sep in self._program:
-            # As exec finds it: from the directory that the process is started in.
+            # Resolved as exec does: from the directory that the process is started in.
             return _is_program(Path(self._directory, self._program))
         return any(_is_program(Path(folder, self._program)) for folder in os.get_exec_path())
 
@@ -47,12 +49,12 @@ def _is_program(path: Path) -> bool:
 
 
 def _may_execute(path: Path) -> bool:
-    """Ask with the rights that exec has, capabilities included: access(2) alone asks for the real user without them."""
+    """Check with the rights that exec has, capabilities included: plain access(2) checks the real user without them."""
     return os.access(path, os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _no_files() -> str | None:
-    """Why SPARE_FILES more files cannot be opened."""
+    """Return the reason for which SPARE_FILES more files cannot be opened, or None."""
     opened: list[int] = []
     try:
         for _ in range(SPARE_FILES // 2):

@@ -1,4 +1,4 @@
-"""Reads the pipes of a process to their ends, and those of what it left running for a while after its own."""
+"""Reader of a process's pipes: to their ends, and for a limited time after the end of the process."""
 
 import asyncio
 from asyncio import StreamReader
@@ -10,15 +10,15 @@ from typing import Final
 from runner.output import Role, RunOutput
 from runner.process import READ_SIZE
 
-# Output of an ended process may stay open: processes that it left behind hold it. It is read until nothing came for so
-# long, and from those who write on for ever until so much was read, or so much time was spent waiting for it.
+# Processes left by an ended process may hold its output open. It is read until nothing came for LEFTOVER_SECONDS; from
+# those that write on, until READS_AFTER_END reads or WAIT_AFTER_END_SECONDS of waiting.
 LEFTOVER_SECONDS: Final = 0.5
 READS_AFTER_END: Final = 64
 WAIT_AFTER_END_SECONDS: Final = 10.0
 
 
 class Reading:
-    """Both pipes of one process. Silence is time in which we waited for bytes, not time in which we told what came."""
+    """Reader of both pipes of one process. Silence is time spent waiting for bytes, not time spent sending them."""
 
     def __init__(self, output: RunOutput) -> None:
         self._output = output
@@ -29,12 +29,12 @@ class Reading:
         self._is_cut = False
 
     def end(self) -> None:
-        """The process has ended: do not wait for its output much longer."""
+        """Limit further reading: the process has ended."""
         self._is_over = True
         self._heard_at = monotonic()
 
     async def read(self, role: Role, stream: StreamReader) -> None:
-        """Tell what comes until the end of the stream."""
+        """Send output until the end of the stream."""
         waited = 0.0
         while not self._is_enough(waited):
             began = monotonic()
@@ -60,7 +60,7 @@ class Reading:
         return min(wait, self._silence_left()) if self._is_over else wait
 
     def _silence_left(self) -> float:
-        """How long it may be silent yet; what we do not ask for while we tell the other pipe's is no silence."""
+        """Return the seconds of silence still allowed; time in which the other pipe's output is sent does not count."""
         if self._telling:
             return LEFTOVER_SECONDS
         return max(0.0, self._heard_at + LEFTOVER_SECONDS - monotonic())

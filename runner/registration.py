@@ -1,4 +1,4 @@
-"""Being a registered runner: registration until accepted, again when forgotten, and the way out."""
+"""Registration of a runner: until accepted, again when forgotten, and deregistration."""
 
 import asyncio
 from dataclasses import replace
@@ -12,29 +12,30 @@ from coordinator_client.types import Identity
 from runner import clock
 from runner.slots import Slot
 
-# How long a runner that leaves tries to say so.
-FAREWELL_SECONDS = 5.0
-# A former runner of our number that did not leave is stale after 30 s, and lets us in then; another one never does.
-FORMER_SECONDS = 40.0
+# Seconds for which a leaving runner tries to deregister.
+DEREGISTER_SECONDS = 5.0
+# A previous runner of our number that did not leave is stale after 30 s, and its number is ours then; a live one stays.
+PREVIOUS_STALE_SECONDS = 40.0
 
 log = structlog.stdlib.get_logger("runner")
 
 
 class RegistrationRefused(Exception):
-    """The coordinator will not take this registration, however often it is asked; the message says why."""
+    """Raised when the coordinator will never accept this registration; the message says why."""
 
 
-class Membership:
-    """One registration; `generation` counts how often it was accepted.
+class RunnerRegistration:
+    """Registration of this process; `generation` counts how often it was accepted.
 
-    With a `slot` the profile follows from its number, and an identity that another runner has makes it the next one.
+    With a `slot` the profile follows from its number; a number that another runner has registered is replaced by the
+    next.
     """
 
     def __init__(self, client: CoordinatorClient, identity: Identity, slot: Slot | None = None) -> None:
         self._client = client
         self.identity = identity
         self._slot = slot
-        self._former_until = clock.elapsed() + (FORMER_SECONDS if slot and slot.was_abandoned else 0.0)
+        self._previous_until = clock.elapsed() + (PREVIOUS_STALE_SECONDS if slot and slot.was_abandoned else 0.0)
         self._joining = asyncio.Lock()
         self.generation = 0
         self._renumbered = False
@@ -44,9 +45,9 @@ class Membership:
         self.heartbeat_seconds = 60.0
 
     async def join(self) -> None:
-        """Register, again and again until accepted: the coordinator may be away, or our former self not yet lost.
+        """Register until accepted: the coordinator may be away, or our previous process not yet stale.
 
-        Raises RegistrationRefused when what we say of ourselves is not acceptable.
+        Raises RegistrationRefused when the registration is invalid.
         """
         backoff = Backoff(first=0.5, most=5.0)
         while not await self._register():
@@ -78,12 +79,13 @@ class Membership:
         return True
 
     def _renumber(self, refused: Refused) -> bool:
-        """Take the next number if another runner has ours, unless that may be our former self; whether it was done.
+        """Take the next number if another runner has ours; return True if done.
 
-        Once registered we keep our identity: sessions are bound to it.
+        Not while the other runner may be our previous process, and not after the first registration: sessions are bound
+        to the identity.
         """
         is_duplicate = isinstance(refused.detail, dict) and refused.detail.get("error") == "duplicate_runner"
-        if self._slot is None or self.generation or not is_duplicate or clock.elapsed() < self._former_until:
+        if self._slot is None or self.generation or not is_duplicate or clock.elapsed() < self._previous_until:
             return False
         try:
             self._slot.advance()
@@ -94,21 +96,21 @@ class Membership:
         return True
 
     async def rejoin(self, generation: int) -> None:
-        """Register again after a 401; `generation` is the one that was refused: one of many callers does it for all."""
+        """Register again after a 401 of registration `generation`; concurrent callers register once."""
         async with self._joining:
             if generation == self.generation:
                 await self.join()
 
     async def leave(self) -> None:
-        """Say goodbye, so that what we held goes on elsewhere at once; silence would tell it later."""
+        """Deregister, so that our runs go on elsewhere at once instead of after our silence."""
         self.is_leaving = True
         backoff = Backoff(first=0.2, most=1.0)
         try:
-            async with asyncio.timeout(FAREWELL_SECONDS):
+            async with asyncio.timeout(DEREGISTER_SECONDS):
                 while not await self._deregister():
                     await backoff.rest()
         except TimeoutError:
-            log.warning("left_without_a_word", runner_id=self.runner_id)
+            log.warning("deregistration_failed", runner_id=self.runner_id)
 
     async def _deregister(self) -> bool:
         try:

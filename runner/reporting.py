@@ -1,4 +1,4 @@
-"""News of runs on their way to the coordinator: each is sent until it is accepted, or refused as not ours any more."""
+"""Delivery of reports and events: each is sent until it is accepted, or refused because the claim is lost."""
 
 import asyncio
 from collections import deque
@@ -13,47 +13,47 @@ from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import CoordinatorError, Refused, Unreachable, describe
 from coordinator_client.types import ClaimedRun, Event, ItemAnswer, Report
 from runner.event_requests import LEAST_REQUEST_BYTES, MOST_REQUEST_BYTES, in_requests, shortened, size_of
-from runner.registration import Membership
+from runner.registration import RunnerRegistration
 
 log = structlog.stdlib.get_logger("runner")
 
-# A report that is too large for a proxy keeps so much of its error.
+# Characters of the error that stay in a report too large for a proxy.
 SHORT_ERROR_LENGTH = 1000
-# A large event that failed so often, while other calls were answered, does not come through.
+# Failures of a large event, while other calls are answered, after which it is shortened.
 CUT_OFTEN = 5
 
 
 class Answer(StrEnum):
-    """How the delivery of something about a run ended."""
+    """Outcome of a delivery."""
 
     ACCEPTED = "accepted"
-    NOT_OURS = "not ours"  # the run, or its session, is not ours any more, or gone
+    NOT_OURS = "not ours"  # the run, or its session, belongs to another runner or is gone
     TOO_LARGE = "too large"  # a smaller request may come through
-    REFUSED = "refused"  # for itself: sending it again would not help
+    REFUSED = "refused"  # invalid: sending it again would not help
 
 
 class Reporting:
-    """The executor's Reporter over HTTP. Repeating is harmless: reports carry the claim's token, events a key."""
+    """Reporter over HTTP. Repeating is harmless: reports carry the claim token, events a key."""
 
-    def __init__(self, client: CoordinatorClient, membership: Membership) -> None:
+    def __init__(self, client: CoordinatorClient, registration: RunnerRegistration) -> None:
         self._client = client
-        self._membership = membership
-        # Halved by each 413 on the way.
+        self._registration = registration
+        # Halved by each 413.
         self._most_bytes = MOST_REQUEST_BYTES
 
     async def started(self, run: ClaimedRun) -> bool:
-        """The run may begin. Also asks, by repeating it, whether a running one is still ours."""
+        """Report the start; repeated for a running run, it tells whether the claim still holds."""
         return await self._report(
             run, {"run_id": run["run_id"], "claim_token": run["claim_token"], "outcome": "started"}
         )
 
     async def ended(self, run: ClaimedRun, report: Report) -> bool:
-        """The run has completed, failed or stopped."""
+        """Report the end of the run."""
         return await self._report(run, report)
 
     async def bound(self, run: ClaimedRun) -> bool:
-        """The run's session lives here from now on."""
-        identity = self._membership.identity
+        """Bind the run's session to this machine and profile."""
+        identity = self._registration.identity
         answer = await self._deliver(
             run,
             "bind",
@@ -68,11 +68,10 @@ class Reporting:
         return answer is not Answer.NOT_OURS
 
     async def happened(self, run: ClaimedRun, events: list[Event]) -> bool:
-        """Events of the run, in order.
+        """Append events of the run, in order.
 
-        A request that is too large for something on the way is halved, down to single events; those are shortened,
-        which the event names in `truncated` and another one says in words. What the coordinator refuses for itself is
-        replaced by words as well.
+        A request answered with 413 is halved, down to single events; a single event is shortened, names the cut fields
+        in `truncated`, and is preceded by a notice. Events that the coordinator refuses are replaced by a notice.
         """
         fenced: list[Event] = [{**event, "claim_token": run["claim_token"]} for event in events]
         waiting = deque(in_requests(fenced, self._most_bytes))
@@ -102,7 +101,7 @@ class Reporting:
         )
 
     def _smaller(self, batch: list[Event]) -> list[list[Event]]:
-        """The same events in smaller requests."""
+        """Split a batch in two; shorten a single event, with a notice before it."""
         if len(batch) > 1:
             middle = len(batch) // 2
             return [batch[:middle], batch[middle:]]
@@ -117,7 +116,7 @@ class Reporting:
 
     async def _report(self, run: ClaimedRun, report: Report) -> bool:
         def send() -> Awaitable[Any]:
-            return self._client.report(self._membership.runner_id, [report])
+            return self._client.report(self._registration.runner_id, [report])
 
         what, error = report["outcome"], report.get("error", "")
         answer = await self._deliver(run, what, send, may_be_too_large=len(error) > SHORT_ERROR_LENGTH)
@@ -126,7 +125,7 @@ class Reporting:
             report = {**report, "error": error[:SHORT_ERROR_LENGTH] + cut}
             answer = await self._deliver(run, what, send)
         if answer is Answer.REFUSED and report["outcome"] == "released":
-            # A coordinator of the release before, which has no way to give a run back.
+            # A coordinator of the previous release knows no `released`: report the run as failed.
             failed: Report = {**report, "outcome": "failed", "error": report.get("reason", "")}
             return await self._report(run, failed)
         return answer is Answer.ACCEPTED
@@ -140,21 +139,21 @@ class Reporting:
         may_be_too_large: bool = False,
         may_be_cut: bool = False,
     ) -> Answer:
-        """Call until a coordinator answers, and say how; TOO_LARGE only if `may_be_too_large`.
+        """Call until a coordinator answers; return the outcome, TOO_LARGE only if `may_be_too_large`.
 
-        What others answer in its place (a proxy's 404, 401, 502 or page) is as if it had not been reached. With
-        `may_be_cut` it is TOO_LARGE also if CUT_OFTEN tries came to nothing while others of our calls were answered:
-        some proxies cut the connection instead of answering 413.
+        Responses of anything else (a proxy's 404, 401, 502 or page) count as unreachable. With `may_be_cut` the outcome
+        is TOO_LARGE also after CUT_OFTEN failures while other calls were answered: some proxies cut the connection
+        instead of answering 413.
         """
         backoff = Backoff()
         failures, answers = 0, self._client.answers
         while True:
-            generation = self._membership.generation
+            generation = self._registration.generation
             try:
                 refusal = _refusal(await call())
             except Refused as refused:
-                if refused.status == 401 and not self._membership.is_leaving:
-                    await self._membership.rejoin(generation)
+                if refused.status == 401 and not self._registration.is_leaving:
+                    await self._registration.rejoin(generation)
                     continue
                 refusal = refused
             except CoordinatorError as error:
@@ -178,7 +177,7 @@ class Reporting:
 
 
 def _notice(event: Event, words: str) -> Event:
-    """A message of ours about an event, which it stands before or in place of."""
+    """Return a message of the runner, to be sent before or in place of the event."""
     return {
         "event_type": "message",
         "session_id": event["session_id"],
@@ -191,7 +190,9 @@ def _notice(event: Event, words: str) -> Event:
 
 
 def _refusal(answer: Any) -> Refused | None:
-    """The worst of a bulk answer's items: one that says the run is not ours, else one to repeat, else any."""
+    """Return the worst item of a bulk response: a lost claim first, then one to retry, then any other; None without
+    errors.
+    """
     items: list[ItemAnswer] = answer if isinstance(answer, list) else []
     refused = [item for item in items if item["code"] >= 400]
     refused.sort(key=lambda item: (item["code"] not in {401, 404, 409}, item["code"] < 500))

@@ -1,4 +1,4 @@
-"""What a run came to: the file that its process may write, or the last line that it printed."""
+"""Result of a run: the file that its process may write, or the last line that it printed."""
 
 import os
 import shutil
@@ -17,19 +17,19 @@ MOST_EVENT_BYTES: Final = 15 * 1024 * 1024
 
 
 class ResultRefused(Exception):
-    """A result that cannot be sent; the message is the run's error."""
+    """Raised for a result that cannot be sent; the message becomes the run's error."""
 
 
 class ResultFile:
-    """A path for the process to write its result to, in a private directory that goes with `close`."""
+    """Path for the process's result, in a private directory that `close` removes."""
 
     def __init__(self) -> None:
-        """Raises OSError when there is no place for it."""
+        """Create the directory. Raises OSError."""
         self._directory = tempfile.mkdtemp(prefix="coordinator-run-")
         self.path = str(Path(self._directory, "result"))
 
     def read(self) -> Event | None:
-        """The fields of the result, None when nothing was written. Raises ResultRefused."""
+        """Return the fields of the result, None when nothing was written. Raises ResultRefused."""
         try:
             data = _read(self.path)
         except FileNotFoundError:
@@ -43,12 +43,12 @@ class ResultFile:
         return {"result_text": text, "result_data": None} if found is None else found
 
     def close(self) -> None:
-        """Remove the directory and what the process left in it."""
+        """Remove the directory and its content."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def result_of_line(line: str) -> Event | None:
-    """The fields of the result that a JSON object is; None for any other text. Raises ResultRefused."""
+    """Return the fields of the result that a JSON object is; None for any other text. Raises ResultRefused."""
     refuse_larger(len(line.encode(errors="replace")))
     value = read_object(line)
     if value is None:
@@ -58,19 +58,19 @@ def result_of_line(line: str) -> Event | None:
 
 
 def checked(fields: Event) -> Event:
-    """The fields, if an event can hold them: text grows when it is written as JSON. Raises ResultRefused."""
+    """Return the fields if an event can hold them: text grows when it is written as JSON. Raises ResultRefused."""
     refuse_larger(len(encode(fields)), MOST_EVENT_BYTES)
     return fields
 
 
 def refuse_larger(size: int, most: int = MOST_BYTES) -> None:
-    """Raises ResultRefused for a result of more bytes than can be sent."""
+    """Raise ResultRefused for a result of more than `most` bytes."""
     if size > most:
         raise ResultRefused(f"Result too large: {size} bytes, at most {most}")
 
 
 def _read(path: str) -> bytes:
-    # Of a pipe nobody writes to, O_NONBLOCK opens the reading end at once.
+    # O_NONBLOCK opens the reading end of a pipe without a writer at once.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(file.fileno())

@@ -1,4 +1,4 @@
-"""A runner: takes runs from a coordinator and executes a command for each, until it is told to go."""
+"""Runner: takes runs from a coordinator and executes a command for each, until it is told to leave."""
 
 import asyncio
 import signal
@@ -17,18 +17,18 @@ from coordinator_client.types import ClaimedRun, Identity
 from runner.descendants import Descendants
 from runner.executor import Command, Execution, Reason
 from runner.heartbeats import Heartbeats
-from runner.orphans import Leftovers
+from runner.orphans import OrphanNotes
 from runner.process import STOP_GRACE_SECONDS
 from runner.readiness import Readiness
-from runner.registration import Membership
+from runner.registration import RunnerRegistration
 from runner.reporting import Reporting
 from runner.slots import Slot
 
-# A full runner polls for stops only, and not before it has been full for so long: short runs never pay for it.
+# Seconds for which a runner is full before it polls for stops only: short runs never pay for that poll.
 FULL_SECONDS = 0.3
-# A runner that an operator sends away has this long for what it holds; after `lost_after` it would run elsewhere too.
+# Seconds that a runner ordered to leave has for its runs; after `lost_after` they would be given to other runners.
 SENT_AWAY_SECONDS = 30.0
-# Processes that were killed with us have this long for their last lines.
+# Seconds in which killed processes' last lines are sent.
 LAST_LINES_SECONDS = 3.0
 
 log = structlog.stdlib.get_logger("runner")
@@ -36,10 +36,10 @@ log = structlog.stdlib.get_logger("runner")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerOptions:
-    """What a runner is started with.
+    """Options of a runner.
 
-    `grace_seconds` is how long runs go on after a drain (None: to their end), `stop_grace_seconds` how long a process
-    that is to end has between SIGTERM and SIGKILL, `most_output_bytes` how much of a run's output is sent (None: all).
+    `grace_seconds` is the time that runs have after a drain (None: to their end), `stop_grace_seconds` the time between
+    SIGTERM and SIGKILL, `most_output_bytes` the bytes of a run's output that are sent (None: all).
     """
 
     urls: Sequence[str]
@@ -59,7 +59,7 @@ class RunnerOptions:
     ca_file: str = ""
 
     def identity(self) -> Identity:
-        """Who we are to the coordinator; a new process each time."""
+        """Return the identity to register, with a new instance id."""
         return Identity(
             hostname=self.hostname,
             project_dir=self.project_dir,
@@ -74,7 +74,7 @@ class RunnerOptions:
 
 
 class Runner:
-    """Polls for runs while there are free slots, and for stops always; shows life; leaves in order.
+    """Runner process: polls for runs while a slot is free, always for stops, and sends heartbeats; drains in order.
 
     A run is held from its claim until its end report was accepted or refused (PROTOCOL, Runners).
     """
@@ -82,12 +82,12 @@ class Runner:
     def __init__(self, options: RunnerOptions, client: CoordinatorClient) -> None:
         self._options = options
         self._client = client
-        self._membership = Membership(client, options.identity(), options.slot)
-        self._reporting = Reporting(client, self._membership)
+        self._registration = RunnerRegistration(client, options.identity(), options.slot)
+        self._reporting = Reporting(client, self._registration)
         self._heartbeats = Heartbeats(
-            client, self._membership, self._reporting, held=lambda: list(self._held.values()), wake=self._wake
+            client, self._registration, self._reporting, held=lambda: list(self._held.values()), wake=self._wake
         )
-        self._descendants = Descendants(Leftovers())
+        self._descendants = Descendants(OrphanNotes())
         self._readiness = Readiness(options.command, options.project_dir, self._pause)
         self._command = Command(
             options.command,
@@ -109,12 +109,12 @@ class Runner:
         self._grace = options.grace_seconds
 
     def check(self) -> None:
-        """Raises ValueError when no run could be carried out here."""
+        """Raise ValueError when no run could be executed here."""
         if trouble := self._readiness.check():
             raise ValueError(trouble)
 
     def drain(self) -> None:
-        """Take no more runs, finish what runs, then leave; called again: do not finish."""
+        """Take no more runs, finish those in hand, then leave; called again: do not finish them."""
         if self._draining.is_set():
             self._hurrying.set()
         else:
@@ -123,7 +123,7 @@ class Runner:
         self._changed.set()
 
     async def serve(self) -> None:
-        """Run until drained. Raises RegistrationRefused when the coordinator will not have us."""
+        """Run until drained. Raises RegistrationRefused when the coordinator will never accept this runner."""
         self._descendants.start()
         try:
             await self._serve()
@@ -131,7 +131,7 @@ class Runner:
             self._descendants.close()
 
     async def _serve(self) -> None:
-        if not await self._unless_draining(self._membership.join()):
+        if not await self._unless_draining(self._registration.join()):
             return
         loops = [asyncio.create_task(self._poll()), asyncio.create_task(self._heartbeats.beat())]
         finish = asyncio.create_task(self._finish(loops))
@@ -142,10 +142,10 @@ class Runner:
                     task.result()
         finally:
             await _cancel(*loops, finish, *self._held, *self._asides, *filter(None, [self._pausing]))
-            await self._membership.leave()
+            await self._registration.leave()
 
     async def _finish(self, loops: Sequence[asyncio.Task[None]]) -> None:
-        """Wait for the drain, then for what runs; end what still runs when grace is over, and the loops at last."""
+        """Wait for the drain and for running runs; end those that run when the grace is over, then the loops."""
         await self._draining.wait()
         hurrying = asyncio.create_task(self._hurrying.wait())
         try:
@@ -162,21 +162,21 @@ class Runner:
         await _cancel(*loops)
 
     async def _poll(self) -> None:
-        """Poll until we are sent away."""
+        """Poll until the order to leave."""
         backoff = Backoff()
-        while not self._membership.is_leaving:
+        while not self._registration.is_leaving:
             self._changed.clear()
             takes_none = self._draining.is_set() or self._pausing is not None
             most = 0 if takes_none else max(0, self._options.concurrency - len(self._held))
             if most == 0 and await self._changes_within(FULL_SECONDS):
                 continue
-            generation = self._membership.generation
+            generation = self._registration.generation
             try:
                 await self._poll_once(most)
                 backoff.reset()
             except Refused as refused:
-                if refused.status == 401 and not self._membership.is_leaving:
-                    await self._membership.rejoin(generation)
+                if refused.status == 401 and not self._registration.is_leaving:
+                    await self._registration.rejoin(generation)
                     continue
                 log.warning("poll_refused", reason=str(refused))
                 await asyncio.sleep(max(backoff.pause(), refused.retry_after or 0.0))
@@ -185,10 +185,10 @@ class Runner:
                 await asyncio.sleep(backoff.pause())
 
     async def _poll_once(self, most: int) -> None:
-        """One poll. It is given up when we drain, a full runner has a free slot, or the machine slept."""
+        """Poll once; give up when the runner drains, when a full runner has a free slot, or after a suspension."""
         self._woken = False
         poll = asyncio.create_task(
-            self._client.poll(self._membership.runner_id, most=most, seconds=self._membership.poll_seconds)
+            self._client.poll(self._registration.runner_id, most=most, seconds=self._registration.poll_seconds)
         )
         try:
             while not poll.done():
@@ -209,7 +209,7 @@ class Runner:
             self._take(run)
 
     def _take(self, run: ClaimedRun) -> None:
-        """Hold the run and execute it as soon as there is a slot; a former claim of it ends first."""
+        """Execute the run as soon as a slot is free; end an earlier claim of the same run first."""
         log.info("claimed", run_id=run["run_id"], session_id=run["session_id"], attempt=run.get("attempt"))
         former = [task for task, execution in self._held.items() if execution.run["run_id"] == run["run_id"]]
         for task in former:
@@ -231,7 +231,7 @@ class Runner:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("execution_failed", run_id=execution.run["run_id"], exc_info=error)
         else:
-            log.info("let_go", run_id=execution.run["run_id"])
+            log.info("execution_ended", run_id=execution.run["run_id"])
             if execution.has_begun:
                 self._pauses.reset()
 
@@ -245,25 +245,25 @@ class Runner:
                 self._aside(session_id)
 
     def _aside(self, session_id: str) -> None:
-        """Say that nothing of the session runs here, so that its stop need not wait for the time-out."""
+        """Report that nothing of the session runs here, so that its stop need not wait for the stop deadline."""
 
         async def tell() -> None:
             with suppress(CoordinatorError):
-                await self._client.report_session_status(self._membership.runner_id, session_id, "stopped")
+                await self._client.report_session_status(self._registration.runner_id, session_id, "stopped")
 
         task = asyncio.create_task(tell())
         self._asides.add(task)
         task.add_done_callback(self._asides.discard)
 
     def _go_away(self) -> None:
-        log.warning("sent_away", runs=len(self._held))
-        self._membership.is_leaving = True
+        log.warning("ordered_to_leave", runs=len(self._held))
+        self._registration.is_leaving = True
         self._grace = SENT_AWAY_SECONDS if self._grace is None else min(self._grace, SENT_AWAY_SECONDS)
         if not self._draining.is_set():
             self.drain()
 
     def _pause(self, reason: str) -> None:
-        """Take no more runs until this machine can carry them out, longer each time a start fails all the same."""
+        """Take no more runs until this machine can execute them; pauses grow while starts keep failing."""
         if self._pausing is None:
             log.error("paused", reason=reason)
             self._pausing = asyncio.create_task(self._until_ready())
@@ -279,7 +279,7 @@ class Runner:
         self._changed.set()
 
     def _wake(self) -> None:
-        """Give up the poll after a sleep of the machine: its connection is likely dead, and would say so late."""
+        """Give up the poll after a suspension: its connection is likely dead, and would fail late."""
         self._woken = True
         self._changed.set()
 
@@ -292,7 +292,7 @@ class Runner:
         return True
 
     async def _unless_draining(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do the work; False when it was given up because of a drain."""
+        """Do the work; return False if a drain cancelled it."""
         task = asyncio.create_task(work)
         draining = asyncio.create_task(self._draining.wait())
         await asyncio.wait({task, draining}, return_when=asyncio.FIRST_COMPLETED)
@@ -305,10 +305,10 @@ class Runner:
 
 
 async def run_runner(options: RunnerOptions) -> None:
-    """A runner as a process: SIGTERM, Ctrl-C or a closed terminal drains it, again ends it.
+    """Run a runner as this process: SIGTERM, Ctrl-C or a closed terminal drains it; a second signal ends it.
 
-    A hang-up that is ignored already (`nohup`) stays ignored. Raises RegistrationRefused, ValueError when no run could
-    be carried out here.
+    An ignored hang-up (`nohup`) stays ignored. Raises RegistrationRefused; ValueError when no run could be executed
+    here.
     """
     async with CoordinatorClient(
         options.urls, token=options.token, ca_file=options.ca_file, patience_seconds=0

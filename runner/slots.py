@@ -1,4 +1,4 @@
-"""Which number of several alike runners on one machine this one is, so that each has a profile of its own."""
+"""Numbers that tell equal runners on one machine apart, so that each has a profile of its own."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ from typing import Self
 
 import structlog
 
-from runner.state_dir import ensure_own, own_directory
+from runner.state_dir import ensure_own, state_directory
 
 MOST_SLOTS = 1000
 
@@ -19,30 +19,30 @@ log = structlog.stdlib.get_logger("runner")
 
 
 class Slot:
-    """The lowest number that no other runner of this user with the same command holds; free again when we end.
+    """Lowest number that no other runner of this user with the same command holds; free again when this process ends.
 
-    A runner that is restarted usually gets its number back, and with it its identity and the sessions bound to it.
-    Where there is no place for locks the number is 1 until the coordinator says that it is taken: see `advance`.
+    A restarted runner usually gets its number back, and with it its identity and the sessions bound to it. Without a
+    place for locks the number is 1 until the coordinator refuses it: see `advance`.
     """
 
     def __init__(self, command: Sequence[str], directory: Path | None = None) -> None:
         self.base = base_name(command)
         self.number = 0
-        # Whether a runner that held it before has not left: the coordinator may still know it as online.
+        # True if the previous holder did not leave: the coordinator may still know it as online.
         self.was_abandoned = False
         self._directory = directory
         self._file = -1
 
     @property
     def profile(self) -> str:
-        """The executor profile that follows from it: the command's base name and the number."""
+        """Executor profile: the command's base name and the number."""
         return f"{self.base}-{self.number}"
 
     def __enter__(self) -> Self:
         """Take the number. Raises OSError when all are taken."""
         if self._directory is None:
             try:
-                self._directory = own_directory("slots")
+                self._directory = state_directory("slots")
             except OSError as error:
                 log.warning("no_locks", reason=str(error))
         else:
@@ -51,10 +51,10 @@ class Slot:
         return self
 
     def advance(self) -> None:
-        """Take the next number that is free: this one belongs to a runner that our locks do not show.
+        """Take the next free number: the current one belongs to a runner that our locks do not show.
 
-        That is another user's, or one on another machine or in a container of the same hostname. Raises OSError when
-        all are taken.
+        That is a runner of another user, of another machine, or of a container with the same hostname. Raises OSError
+        when all are taken.
         """
         self._let_go()
         for number in range(self.number + 1, MOST_SLOTS + 1):
@@ -64,11 +64,11 @@ class Slot:
         raise OSError(f"{MOST_SLOTS} runners of {self.base} run here already")
 
     def registered(self) -> None:
-        """Note in the lock that a runner of this number is known to the coordinator."""
+        """Note in the lock that the coordinator knows a runner of this number."""
         self._write(f"{os.getpid()}\n")
 
     def left(self) -> None:
-        """Note that it is not any more."""
+        """Note in the lock that the runner has left."""
         self._write("")
 
     def _lock(self, number: int) -> bool:
@@ -82,7 +82,7 @@ class Slot:
             if file >= 0:
                 os.close(file)
             if not isinstance(error, BlockingIOError):
-                # A file system without locks, or a full one: as without a directory.
+                # A file system without locks, or a full one: continue as without a directory.
                 log.warning("no_locks", reason=str(error))
                 self._directory = None
             return self._directory is None
@@ -109,7 +109,7 @@ class Slot:
 
 
 def base_name(command: Sequence[str]) -> str:
-    """What people call the command: the program's name without its path, of `python -m x` or `python x.py` the x."""
+    """Return the short name of the command: the program without its path, or x of `python -m x` and `python x.py`."""
     program = Path(command[0]).name
     if re.fullmatch(r"python[\d.]*", program):
         match command[1:]:

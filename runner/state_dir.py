@@ -1,4 +1,4 @@
-"""Where runners of one user on one machine leave notes for each other."""
+"""Directory for notes that runners of one user on one machine leave for each other."""
 
 import os
 import platform
@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# Names tried in the directory for temporary files, where all may write: another user's squatting blocks nobody.
+# Names tried in the directory for temporary files, where another user may have taken some.
 MOST_NAMES = 20
 
 
-def own_directory(name: str) -> Path:
-    """A directory of this user alone, made if need be: among its state (XDG), else its runtime or temporary files.
+def state_directory(name: str) -> Path:
+    """Return a directory of this user only, created if missing: in its state directory (XDG), else among its runtime or
+    temporary files.
 
-    Raises OSError when none of them can be had.
+    Raises OSError when none can be created.
     """
     refused: OSError | None = None
     for parent in _parents():
@@ -30,7 +31,9 @@ def own_directory(name: str) -> Path:
 
 
 def notes_name(kind: str) -> str:
-    """The kind with what tells processes' numbers apart where machines or containers share a home: their namespace."""
+    """Return the kind with host and process namespace: process ids of machines or containers that share a home may be
+    equal.
+    """
     space = 0
     with suppress(OSError):
         space = Path("/proc/self/ns/pid").stat().st_ino
@@ -48,13 +51,13 @@ def _parents() -> Iterator[Path]:
 
 
 def _variable(name: str) -> str:
-    """A path that the user's session names; relative ones are invalid (XDG base directories)."""
+    """Return an absolute path from an XDG variable; relative ones are invalid and ignored."""
     value = os.path.expandvars(f"${name}")
     return value if Path(value).is_absolute() else ""
 
 
 def ensure_own(directory: Path) -> None:
-    """Make the directory, for this user alone. Raises OSError for one that another user has put there."""
+    """Create the directory for this user only. Raises OSError for one that another user has created."""
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()

@@ -12,7 +12,7 @@ from coordinator_client.client import CoordinatorClient
 from runner import clock
 from runner.executor import Command, Execution, Reason
 from runner.heartbeats import Heartbeats
-from runner.registration import Membership
+from runner.registration import RunnerRegistration
 from runner.reporting import Reporting
 from runner.runner import RunnerOptions
 from tests.support.cluster import Cluster
@@ -78,7 +78,7 @@ def test_runner_whose_machine_slept_ends_runs_given_to_others(
     _, second = pids(coordination, session_id, 2)
     sleeping.thaw()
     eventually(lambda: not is_alive(first), 20, what="the end of the first process")
-    eventually(lambda: "was_suspended" in sleeping.log() and "not_ours_any_more" in sleeping.log())
+    eventually(lambda: "suspended" in sleeping.log() and "claim_lost" in sleeping.log())
     run = coordination.run(run_id)
     assert (run["status"], run["attempt"], is_alive(second)) == ("running", 2, True)
     again, _ = coordination.submit("x", additional_demands={"executor_profile": "sleeping"})
@@ -94,8 +94,8 @@ class Silent(Heartbeats):
 def heartbeats() -> Silent:
     client = CoordinatorClient("http://127.0.0.1:9")
     options = RunnerOptions(urls=(), command=("x",), profile="p", hostname="h", project_dir="/")
-    membership = Membership(client, options.identity())
-    return Silent(client, membership, Reporting(client, membership), held=list, wake=lambda: None)
+    registration = RunnerRegistration(client, options.identity())
+    return Silent(client, registration, Reporting(client, registration), held=list, wake=lambda: None)
 
 
 async def test_sleep_of_machine_ends_wait_for_next_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from coordinator_client.backoff import Backoff
 from coordinator_client.errors import describe
 from runner.slots import Slot, base_name
-from runner.state_dir import own_directory
+from runner.state_dir import state_directory
 
 
 def test_two_runners_of_one_command_get_numbers_of_their_own(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_number_is_had_without_a_place_for_locks(monkeypatch: pytest.MonkeyPatch
     def refuse(_: str) -> Path:
         raise OSError("read-only")
 
-    monkeypatch.setattr("runner.slots.own_directory", refuse)
+    monkeypatch.setattr("runner.slots.state_directory", refuse)
     with Slot(["agent"]) as first, Slot(["agent"]) as second:
         assert (first.number, second.number) == (1, 1)
         second.advance()
@@ -148,14 +148,14 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 def test_notes_are_kept_in_the_users_own_state(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """XDG_STATE_HOME, else ~/.local/state; for this user alone."""
-    kept = own_directory("slots")
+    kept = state_directory("slots")
     assert kept == places["home"] / ".local" / "state" / "coordinator-runner" / "slots"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (kept, kept.parent)] == [0o700, 0o700]
     monkeypatch.setenv("XDG_STATE_HOME", "relative/is/invalid")
-    assert own_directory("slots") == kept
+    assert state_directory("slots") == kept
     monkeypatch.setenv("XDG_STATE_HOME", str(places["state"]))
     kept.parent.chmod(0o755)
-    assert own_directory("slots") == places["state"] / "coordinator-runner" / "slots"
+    assert state_directory("slots") == places["state"] / "coordinator-runner" / "slots"
 
 
 def test_notes_are_kept_elsewhere_when_the_home_cannot_be_used(
@@ -164,8 +164,8 @@ def test_notes_are_kept_elsewhere_when_the_home_cannot_be_used(
     """The runtime directory, then one for temporary files; another user's squatting there blocks nobody."""
     places["home"].touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(places["run"]))
-    assert own_directory("slots") == places["run"] / "coordinator-runner" / "slots"
+    assert state_directory("slots") == places["run"] / "coordinator-runner" / "slots"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     squatted = places["tmp"] / f"coordinator-runner-{os.getuid()}"
     squatted.symlink_to("/")
-    assert own_directory("slots") == places["tmp"] / f"{squatted.name}-1" / "slots"
+    assert state_directory("slots") == places["tmp"] / f"{squatted.name}-1" / "slots"
