@@ -1,1 +1,1 @@
-"""The truth: tables, statuses and the set-based verbs that change them."""
+"""Tables, statuses and the set-based verbs that change them: the whole state of the coordinator."""

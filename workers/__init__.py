@@ -1,1 +1,1 @@
-"""The engine room: Dramatiq actors that re-read the row they are told of; it knows no HTTP."""
+"""Dramatiq actors and their ticker. Messages carry no facts: every actor reads its work from Postgres."""

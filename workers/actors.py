@@ -1,4 +1,4 @@
-"""The actors: every duty under its name, with no retries, since a sweep stands behind each."""
+"""Actors: every duty under its name, without retries, since the ticker repeats each."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ from workers.duties import Duty
 
 logger = log(__name__)
 
-# Smaller goes first among what a worker has fetched: a runner waits for a dispatch, nobody for upkeep.
+# Run smaller numbers first among fetched messages: runners wait for a dispatch, upkeep may be late.
 PRIORITY: Final = {
     Actor.DISPATCH: 0,
     Actor.BROADCAST: 1,
@@ -29,7 +29,7 @@ PRIORITY: Final = {
 
 
 def declare_actors(broker: WakingBroker, duties: Iterable[Duty]) -> None:
-    """Make an actor of each duty: a message of it is a hint, so it is not repeated and soon too old."""
+    """Declare an actor for each duty: its messages are hints, so they are not retried and expire after 60 s."""
     for duty in duties:
         declare = dramatiq.actor(
             actor_name=duty.actor,
@@ -50,9 +50,9 @@ def _work(duty: Duty) -> Callable[[], None]:
 
 
 def attempt(actor: Actor, work: Callable[[], object]) -> None:
-    """Do it; that Postgres is away, or somebody else held the locks, is a warning: the next tick tries again.
+    """Run the work; log a warning if Postgres is away or rows are locked, since the next tick tries again.
 
-    Whatever else goes wrong is raised.
+    Other errors are raised.
     """
     began = time.monotonic()
     outcome = "failed"

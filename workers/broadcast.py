@@ -1,4 +1,4 @@
-"""Numbers committed events, so that all clients see one history (promise 3), and tells how far it reaches."""
+"""Numbers committed events, so that all clients see one history (promise 3), and publishes the new head."""
 
 from typing import Final
 
@@ -21,9 +21,9 @@ LATE_EVENTS_SECONDS: Final = 60.0
 
 
 def broadcast(context: WorkerContext) -> None:
-    """Number all that is committed. Two at once are as good as one: `sequence_feed` takes turns by itself.
+    """Number all committed events; concurrent calls are safe, since `sequence_feed` runs one at a time.
 
-    Each pass is told of at once. Who does not hear of it finds it within half a second.
+    Each pass is published at once. A web process that misses the message finds the events within half a second.
     """
     with autocommit(context.engine) as connection:
         for _ in range(PASSES):
@@ -37,7 +37,7 @@ def broadcast(context: WorkerContext) -> None:
 
 
 def sweep_broadcast(context: WorkerContext, older_than: float) -> bool:
-    """The same if it was not swept for `older_than` seconds; whether it was done."""
+    """Number events if it was not done for `older_than` seconds; return whether it was done."""
     with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.BROADCAST, older_than)
         if due and duty_due(connection, LATE_EVENTS, LATE_EVENTS_SECONDS):

@@ -25,10 +25,10 @@ from runtime.redis_client import FAILED, fault_of, sync_client
 
 logger = log(__name__)
 
-# Messages are hints with a sweep behind each: an old one is not worth running. Longer than clocks are apart.
+# Drop old messages: the ticker repeats what they ask for. Longer than clocks are apart.
 MAX_AGE_MILLISECONDS: Final = 60_000
 DEAD_MESSAGE_MILLISECONDS: Final = 600_000
-# A worker gives a sign of life with every command, once in BLOCK_SECONDS at least.
+# Declare a worker dead after so long without a command; it sends one every BLOCK_SECONDS at least.
 DEAD_AFTER_SECONDS: Final = 15.0
 MAINTENANCE_SECONDS: Final = 5.0
 BLOCK_SECONDS: Final = 1
@@ -38,7 +38,7 @@ RETRY_SECONDS: Final = 0.5
 
 
 class WakingBroker(RedisBroker):
-    """A Redis broker whose consumers wait in Redis, and that looks after the messages of dead workers."""
+    """Redis broker whose consumers block in Redis, and which requeues the messages of dead workers."""
 
     def __init__(self, url: str, *, dead_after: float = DEAD_AFTER_SECONDS) -> None:
         super().__init__(  # type: ignore[no-untyped-call]  # dramatiq annotates no broker
@@ -55,19 +55,19 @@ class WakingBroker(RedisBroker):
         self.postpone_maintenance()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        """A consumer of one queue. `timeout` is Dramatiq's idle sleep and has no meaning here."""
+        """Return a consumer of one queue. `timeout`, Dramatiq's idle sleep, has no meaning here."""
         del timeout
         return WakingConsumer(self, queue_name, prefetch)
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue without the delay queue, and its thread and connection, that come with it elsewhere."""
+        """Declare a queue without Dramatiq's delay queue and the thread and connection that it costs."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
             self.emit_after("declare_queue", queue_name)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Enqueue a hint. Raises ValueError for a delayed one: what is due later is a row with a time in it."""
+        """Enqueue a hint. Raises ValueError for a delayed one: work that is due later is a row with a time in it."""
         if delay is not None:
             raise ValueError("hints are not delayed")
         enqueued = super().enqueue(message)
@@ -75,21 +75,23 @@ class WakingBroker(RedisBroker):
         return enqueued
 
     def close(self) -> None:
-        """Give back the idle connections; a thread that still waits in Redis keeps its own until it ends."""
+        """Close the idle connections; a thread that still waits in Redis keeps its own until it ends."""
         self.client.connection_pool.disconnect(inuse_connections=False)
 
     def wait(self, queue_name: str) -> None:
-        """Return when it is this consumer that shall fetch a message, or after BLOCK_SECONDS, to look all the same."""
+        """Block until a message is there for this consumer, or for BLOCK_SECONDS."""
         with self._patience(BLOCK_SECONDS + STALLED_SECONDS):
             self.client.blpop([wakeup_key(queue_name)], timeout=BLOCK_SECONDS)
 
     def wake(self, queue_name: str, consumers: int = 1) -> None:
-        """Have so many consumers look, of those that wait."""
+        """Wake so many of the blocked consumers."""
         self.client.rpush(wakeup_key(queue_name), *[b""] * consumers)
 
     def postpone_maintenance(self) -> None:
-        """Declare nobody dead until everybody had time for a sign of life: after our start, which may be Redis's too,
-        and after a command that stalled, since all others stalled with it.
+        """Declare no worker dead before all had time for a command.
+
+        Called after our start, which may be Redis's too, and after a command that stalled, since all workers stalled
+        with it.
         """
         self._grace_until = time.monotonic() + self.heartbeat_timeout / 1000
 
@@ -114,11 +116,11 @@ class WakingBroker(RedisBroker):
         return timed
 
     def _max_unpack_size(self) -> int:
-        """Lua's own limit is 8000; the stock broker asks Redis for it, which may be away when we start."""
+        """Return 1000 without asking Redis, which may be away when we start; Lua's own limit is 8000."""
         return 1000
 
     def _should_do_maintenance(self, command: str) -> int:
-        """Now and then with a fetch. Each consumer's thread counts for itself: maintenance is done queue by queue."""
+        """Ask for maintenance with a fetch, about every 5 s and queue by queue, hence per consumer thread."""
         now = time.monotonic()
         if command != "fetch" or now < self._grace_until or now < getattr(self._maintenance, "due", 0.0):
             return 0
@@ -127,7 +129,7 @@ class WakingBroker(RedisBroker):
 
 
 class WakingConsumer(Consumer):
-    """The consumer of one queue. Iterated by its own thread; acknowledged by worker threads."""
+    """Consumer of one queue. Iterated by its own thread; acknowledged by worker threads."""
 
     def __init__(self, broker: WakingBroker, queue_name: str, prefetch: int) -> None:
         self._broker = broker
@@ -150,7 +152,7 @@ class WakingConsumer(Consumer):
         return self._take()
 
     def ack(self, message: MessageProxy) -> None:
-        """Strike the message off; later, when Redis does not answer now."""
+        """Acknowledge the message; later, when Redis does not answer now."""
         self._settle("ack", message)
 
     def nack(self, message: MessageProxy) -> None:
@@ -158,7 +160,7 @@ class WakingConsumer(Consumer):
         self._settle("nack", message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Put messages back that were not started. When Redis does not answer, another worker's maintenance does."""
+        """Put back messages that were not started. When Redis does not answer, another worker's maintenance does it."""
         ids = [message.options["redis_message_id"] for message in messages]
         if not ids:
             return
@@ -171,7 +173,7 @@ class WakingConsumer(Consumer):
         self._freed.set()
 
     def _look(self) -> None:
-        """Wait for a message, or with no room for an ack, then fetch as much as there is room for."""
+        """Wait for a message, or while the prefetch is used up for an ack, then fetch as many as it allows."""
         self._freed.clear()
         while self._unsettled:
             command, message_id = self._unsettled[0]
@@ -181,7 +183,7 @@ class WakingConsumer(Consumer):
             self._broker.wait(self._queue)
         else:
             self._freed.wait(BLOCK_SECONDS)
-        # With no room it is the sign of life that keeps what is in hand ours.
+        # Fetch even if it allows none: the command is the sign of life that keeps our messages ours.
         self._fetched.extend(self._broker.do_fetch(self._queue, self._room()))
 
     def _room(self) -> int:
@@ -209,7 +211,7 @@ class WakingConsumer(Consumer):
             else:
                 self._tell(command, message_id)
         except FAILED:
-            # Raising would make Dramatiq hold this worker thread in five-second sleeps until Redis is back.
+            # Do not raise: Dramatiq would keep this worker thread in five-second sleeps until Redis is back.
             self._unsettled.append((command, message_id))
         finally:
             self._in_hand.discard(message_id)
@@ -222,7 +224,7 @@ class WakingConsumer(Consumer):
             self._broker.do_nack(self._queue, message_id)
 
     def _miss(self, error: BaseException) -> None:
-        """Redis is away: stay, and try again soon. Raising would cost three seconds after its return."""
+        """Stay while Redis is away, and try again soon. Raising would cost three seconds after its return."""
         if not self._lost:
             logger.warning("no messages, trying again", queue=self._queue, fault=fault_of(error), error=str(error))
         self._lost = True
@@ -235,7 +237,7 @@ class WakingConsumer(Consumer):
 
 
 class _Drain(Middleware):
-    """A worker told to stop fetches no more and gives back what it has not started: others can run it now."""
+    """Stops fetching at shutdown and gives back messages that were not started, so that other workers run them now."""
 
     def before_worker_shutdown(self, broker: AnyBroker, worker: Worker) -> None:
         cast("WakingBroker", broker).draining = True

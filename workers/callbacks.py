@@ -1,4 +1,4 @@
-"""Resumes parents with the results of their children, and tells those who have to do with the new runs."""
+"""Resumes parents with the results of their children, and notifies the actors concerned by the new runs."""
 
 from typing import Final
 
@@ -13,8 +13,8 @@ PARENTS_A_PASS: Final = 100
 
 
 def resume_parents(context: WorkerContext) -> None:
-    """One pass over the parents that are due. Twice, or never, is as good: results are rows, and each is delivered in
-    the transaction that notes it as delivered.
+    """Do one pass over the parents that are due. Idempotent: results are rows, each marked in the transaction that
+    delivers it.
     """
     with transaction(context.engine) as connection:
         delivered = deliver_results(connection, limits=context.limits, at_most=PARENTS_A_PASS)
@@ -27,7 +27,7 @@ def resume_parents(context: WorkerContext) -> None:
 
 
 def sweep_callbacks(context: WorkerContext, older_than: float) -> bool:
-    """A pass if none was swept for `older_than` seconds; whether there was one."""
+    """Do a pass if none was done for `older_than` seconds; return whether it was done."""
     with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.CALLBACKS, older_than)
     if due:

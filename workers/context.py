@@ -1,4 +1,4 @@
-"""What every actor works with: one engine, one Redis client, the limits; made once per process and passed in."""
+"""Context of the actors: one engine, one Redis client, the limits; made once per process and passed in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +23,6 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """The engine room of one process."""
-
     settings: Settings
     engine: Engine
     redis: redis.Redis
@@ -35,12 +33,12 @@ class WorkerContext:
 
 @contextmanager
 def worker_context(settings: Settings, *, threads: int) -> Iterator[WorkerContext]:
-    """Connections for `threads` actors, the ticker and one to spare. Nothing connects before its first use."""
+    """Open a pool for `threads` actors, the ticker and one to spare. Nothing connects before its first use."""
     engine = sync_engine(settings, pool_size=threads + 2, name="coordinator worker")
     client = sync_client(settings.redis_url)
     try:
         yield WorkerContext(settings, engine, client, WakeupSender(client), Limits(**settings.deadlines()))
     finally:
-        # Only what is idle: an actor that outlasts the grace must not be cut in the middle of a command.
+        # Close only idle ones: an actor that outlasts the grace must not be cut in the middle of a command.
         client.connection_pool.disconnect(inuse_connections=False)
         engine.dispose()

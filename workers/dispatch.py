@@ -1,4 +1,4 @@
-"""Gives pending runs to polls that wait on any web process, and tells those processes."""
+"""Claims pending runs for polls that are parked at any web process, and notifies those processes."""
 
 from dataclasses import asdict
 from typing import Final
@@ -17,13 +17,13 @@ from workers.context import WorkerContext
 logger = log(__name__)
 
 POLLS_A_PASS: Final = 500
-# Pages of parked polls that one pass reads at most; the next pass of this process goes on behind them.
+# Read at most so many pages of parked polls in one pass; the next pass of this process goes on behind them.
 PAGES_A_PASS: Final = 5
 
 
 def dispatch(context: WorkerContext) -> None:
-    """One pass over the waiting polls. Twice, or never, is as good: assignments are rows, and the re-check of parked
-    polls finds those whose message was lost.
+    """Do one pass over the parked polls. Idempotent: assignments are rows, and the re-check finds those whose message
+    was lost.
     """
     with CLAIM_SECONDS.labels("dispatch").time():
         dispatched = _dispatched(context)
@@ -35,7 +35,7 @@ def dispatch(context: WorkerContext) -> None:
 
 
 def _dispatched(context: WorkerContext) -> Dispatched:
-    """Most passes find nothing to give: those are one read a page."""
+    """Claim for the previewed polls; most passes find none and cost one read a page."""
     preview = _preview(context)
     if not preview.poll_candidates:
         return Dispatched(again=bool(context.pages.after))
@@ -44,7 +44,7 @@ def _dispatched(context: WorkerContext) -> Dispatched:
 
 
 def _preview(context: WorkerContext) -> ClaimPreview:
-    """Look at page after page until there is something to give, beginning where the last pass had to break off."""
+    """Read page after page until a poll can get a run, beginning where the last pass had to break off."""
     after, context.pages.after = context.pages.after, ""
     for _ in range(PAGES_A_PASS):
         with autocommit(context.engine) as connection:
@@ -57,10 +57,10 @@ def _preview(context: WorkerContext) -> ClaimPreview:
 
 
 def sweep_dispatch(context: WorkerContext, older_than: float) -> bool:
-    """A pass if none was swept for `older_than` seconds; whether there was one."""
+    """Do a pass if none was done for `older_than` seconds; return whether it was done."""
     with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.DISPATCH, older_than)
-    # Outside of that transaction, whose lock would let no other pass of this duty begin.
+    # Run it outside of that transaction, whose lock would let no other pass of this duty begin.
     if due:
         dispatch(context)
     return due

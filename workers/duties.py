@@ -1,4 +1,4 @@
-"""What must be done again and again: each duty once, with its interval, as an actor's work and as the ticker's."""
+"""Duties: each once, with its interval, as an actor's work and as the ticker's."""
 
 import time
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from workers.retention import retire_due
 from workers.upkeep import upkeep_due
 
 UPKEEP_SECONDS: Final = 900.0
-# What is kept for days need not go to the minute; often enough that little is left for each time.
+# Retain by the ten minutes: history is kept for days, and little is left for each pass.
 RETENTION_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """`on_message` is what the actor does; `if_older(seconds)` does the same unless it was done within `seconds`, and
-    says whether it did.
+    """Periodic work. `on_message` is what its actor does; `if_older(seconds)` does the same unless it was done within
+    `seconds`, and returns whether it did.
     """
 
     actor: Actor
@@ -35,7 +35,7 @@ class Duty:
 
 
 def duties_of(context: WorkerContext) -> list[Duty]:
-    """All duties. A message of the slot's winner comes about one interval after the last, hence half of it."""
+    """Return all duties. A message of the slot's winner comes about one interval after the last, hence half of it."""
     sweep = context.settings.sweep_seconds
     expiry = context.settings.expiry_seconds
     return [
@@ -61,13 +61,13 @@ def _on_demand(
     always: Callable[[WorkerContext], None],
     if_older: Callable[[WorkerContext, float], bool],
 ) -> Duty:
-    """A duty that commits ring for, too: done for every message, noted as done now and then."""
+    """Return a duty that commits request too: done for every message, recorded as done every half interval."""
     noted_at = -interval
 
     def on_message() -> None:
         nonlocal noted_at
         always(context)
-        # Afterwards: nobody waits for the note, somebody may wait for the pass.
+        # Record it after the pass: a runner may wait for the pass, nothing waits for the record.
         if time.monotonic() - noted_at >= interval / 2:
             noted_at = time.monotonic()
             with transaction(context.engine) as connection:

@@ -1,4 +1,4 @@
-"""Every deadline of runners, claims, starts, runs and stops, once a second."""
+"""Expiry of every deadline of runners, claims, starts, runs and stops, once a second."""
 
 from typing import Final
 
@@ -14,12 +14,12 @@ PASSES: Final = 20
 
 
 def expire_due(context: WorkerContext, older_than: float) -> bool:
-    """End or give back what ran out of time, unless that was done within `older_than` seconds; whether it was done now.
+    """Run expiry unless it ran within `older_than` seconds; return whether it ran.
 
-    By state, not by edge, so that a tick that is lost is made up for by the next.
+    By state, not by edge, so that the next tick makes up for a lost one.
     """
     with transaction(context.engine) as connection:
-        # In one transaction: the time of the last run is what tells our own gaps from silence of the runners.
+        # Record the run in the same transaction: its time tells our own outages from silence of the runners.
         if not duty_due(connection, Actor.EXPIRE, older_than):
             return False
         result = expire(connection, limits=context.limits)

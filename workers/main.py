@@ -1,4 +1,4 @@
-"""One worker process: Dramatiq's threads and the ticker, from start to SIGTERM."""
+"""Worker process: Dramatiq's threads and the ticker, from start to SIGTERM."""
 
 import os
 import select
@@ -22,9 +22,9 @@ from workers.ticks import Ticker
 
 logger = log(__name__)
 
-# How soon an idle thread notices that it shall end; work wakes it at once.
+# Let an idle thread check for shutdown so often; messages wake it at once.
 LOOK_UP_MILLISECONDS: Final = 250
-# What is begun when everybody ends (SIGINT): it is a hint with a sweep behind it, or a transaction that rolls back.
+# Cut off work that takes longer at SIGINT: it is a hint that the ticker repeats, or a transaction that rolls back.
 HURRIED_SECONDS: Final = 3.0
 
 
@@ -35,10 +35,11 @@ def run(
     threads: int | None = None,
     tell_ready: Callable[[], None] = lambda: None,
 ) -> int:
-    """Work on `queues` (none named: all) with `threads` threads until SIGTERM, then fetch nothing more, give back what
-    is not begun, finish the rest within `worker_grace_seconds` (SIGINT: HURRIED_SECONDS at most) and return 0. Needs
-    neither Postgres nor Redis to start, but fetches nothing before there is a schema that it can serve; then
-    `tell_ready` is called.
+    """Run a worker on `queues` (none named: all) with `threads` threads until SIGTERM; return 0.
+
+    At SIGTERM it fetches nothing more, gives back messages that are not started and finishes the rest within
+    `worker_grace_seconds` (SIGINT: HURRIED_SECONDS at most). It starts without Postgres and Redis, but fetches nothing
+    before there is a schema that it can serve; then it calls `tell_ready`.
 
     Raises ValueError for a queue that does not exist. From the main thread only.
     """
@@ -56,7 +57,7 @@ def run(
         worker = dramatiq.Worker(
             broker, queues={str(queue) for queue in wanted}, worker_threads=size, worker_timeout=LOOK_UP_MILLISECONDS
         )
-        # In progress included. More than there are threads would only wait here instead of in another process.
+        # Count messages in progress too. More than threads would only wait here instead of in another process.
         worker.queue_prefetch = size
         worker.start()
         ticker = Ticker(settings.redis_url, duties)
@@ -77,7 +78,8 @@ def run(
 
 @contextmanager
 def _told_to_stop() -> Iterator[Callable[[float | None], int | None]]:
-    """Catch SIGTERM and SIGINT; what is given blocks until one came and returns which, or None after so many seconds.
+    """Catch SIGTERM and SIGINT; yield a function that blocks until one came or a timeout passed, and returns which or
+    None.
 
     Through a pipe: an Event set by a handler while this thread takes the Event's lock would wait for itself.
     """

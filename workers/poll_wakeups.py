@@ -1,4 +1,4 @@
-"""Tells web processes which runners' parked polls have something to be told."""
+"""Notifies web processes of parked polls whose runners have a stop to be told."""
 
 from collections.abc import Collection
 
@@ -16,7 +16,7 @@ logger = log(__name__)
 def wake_polls(context: WorkerContext, runner_ids: Collection[str]) -> None:
     """Have the instances that hold polls of the runners re-check them now. Call it after the commit of the stops.
 
-    A wake-up that is lost is made up for by the re-check.
+    The periodic re-check makes up for a lost wake-up.
     """
     if not runner_ids:
         return

@@ -1,4 +1,4 @@
-"""Drops history past its time, and finished sessions that nobody wants to be kept any longer."""
+"""Retention: drops events past their time, and finished sessions if they are not kept for ever."""
 
 from typing import Final
 
@@ -11,14 +11,14 @@ from workers.context import WorkerContext
 
 logger = log(__name__)
 
-# What is left after so many small transactions waits for the next time.
+# Leave what remains after so many small transactions to the next time.
 PASSES: Final = 1000
 
 
 def retire_due(context: WorkerContext, older_than: float) -> bool:
-    """Drop what is past its time, unless that was done within `older_than` seconds; whether it was done now.
+    """Run retention unless it ran within `older_than` seconds; return whether it ran.
 
-    Cut off anywhere it leaves nothing half-done: each transaction is whole in itself.
+    Safe to cut off anywhere: each transaction is complete in itself.
     """
     with transaction(context.engine) as connection:
         if not duty_due(connection, Actor.RETENTION, older_than):
@@ -44,7 +44,7 @@ def _retire_events(context: WorkerContext) -> int:
 def _retire_sessions(context: WorkerContext) -> int:
     if context.settings.retention_days is None:
         return 0
-    # A younger one still has events: it need not be looked at.
+    # Skip younger sessions, which still have events.
     days = max(context.settings.retention_days, context.settings.event_retention_days)
     total = 0
     after = None

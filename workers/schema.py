@@ -1,4 +1,4 @@
-"""What a worker waits for before it works: a database whose schema this version can serve."""
+"""Wait at a worker's start for a database whose schema this version can serve."""
 
 import random
 from collections.abc import Callable
@@ -17,9 +17,9 @@ LOOK_SECONDS: Final = 1.0
 
 
 def wait_for_schema(engine: Engine, told_to_stop: Callable[[float | None], int | None]) -> bool:
-    """Return True once the schema is there, False when told to stop meanwhile; what it waits for is said once.
+    """Return True once the schema is there, False when told to stop meanwhile; each reason to wait is logged once.
 
-    On an older schema every duty would fail, or do by halves what this version means by it.
+    On an older schema every duty would fail or take effect only in part.
     """
     said = ""
     while (fault := _fault(engine)) is not None:

@@ -1,4 +1,4 @@
-"""Makes every duty run in its time: one enqueuer per time slot while Redis answers, Postgres alone when it does not."""
+"""Ticker: runs every duty in time, by one enqueuer per time slot while Redis answers, else by Postgres alone."""
 
 import math
 import random
@@ -21,13 +21,14 @@ WITHOUT_REDIS_SECONDS: Final = 10.0
 LONGEST_PAUSE: Final = 1.0
 SHORTEST_PAUSE: Final = 0.01
 LONGEST_LOOK: Final = 60.0
-# Without Redis several tickers look in turn; a little less than an interval, so that none is skipped by a hair.
+# Check the age a little before the interval is over: without Redis several tickers check in turn, and none may skip
+# one.
 ALONE: Final = 0.9
 OVERDUE: Final = 2.0
 
 
 class Ticker(threading.Thread):
-    """The clock of one worker process. All processes tick; it does not matter which of them live."""
+    """Clock of one worker process. All processes tick; it does not matter which of them live."""
 
     def __init__(self, url: str, duties: Sequence[Duty]) -> None:
         super().__init__(name="ticker", daemon=True)
@@ -40,7 +41,7 @@ class Ticker(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Tick until stopped; whatever happens."""
+        """Tick until stopped, whatever errors a tick raises."""
         pause = 0.0
         while not self._ended.wait(pause):
             pause = LONGEST_PAUSE
@@ -56,7 +57,7 @@ class Ticker(threading.Thread):
         self.join(within)
 
     def tick(self) -> float:
-        """Enqueue what is due and ours to enqueue, do what nobody does; seconds until the next time slot begins."""
+        """Enqueue due duties of slots we win, run overdue ones; return the seconds until the next slot begins."""
         pause = self._enqueue()
         alone = pause is None
         now = time.monotonic()
@@ -75,11 +76,11 @@ class Ticker(threading.Thread):
         try:
             attempt(duty.actor, work)
         except Exception:
-            # The other duties must not wait for this one to be mended.
+            # Go on: the other duties must not wait until this one is fixed.
             logger.exception("a duty failed", actor=duty.actor)
 
     def _enqueue(self) -> float | None:
-        """Seconds until the next slot of any duty, or None when Redis cannot be asked."""
+        """Enqueue due duties; return the seconds until the next slot, or None when Redis does not answer."""
         if time.monotonic() < self._alone_until:
             return None
         try:

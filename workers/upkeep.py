@@ -1,4 +1,4 @@
-"""Throws away what nobody needs any more: old idempotency keys, unused demand profiles, events of deleted sessions."""
+"""Upkeep: deletes old idempotency keys, unused demand profiles, events of deleted sessions and other leftovers."""
 
 from typing import Final
 
@@ -8,12 +8,12 @@ from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.context import WorkerContext
 
-# What is left after so many waits for the next time.
+# Leave what remains after so many to the next time.
 PASSES: Final = 200
 
 
 def upkeep_due(context: WorkerContext, older_than: float) -> bool:
-    """Clean up in bounded transactions, unless that was done within `older_than` seconds; whether it was done now."""
+    """Run upkeep in bounded transactions unless it ran within `older_than` seconds; return whether it ran."""
     with transaction(context.engine) as connection:
         if not duty_due(connection, Actor.UPKEEP, older_than):
             return False

@@ -1,4 +1,6 @@
-"""The audit log: what administrators did, one row an act in its transaction, and an event for admins who ask for it."""
+"""Audit log: one row per act of an administrator, in the transaction of the act, and an event for admins that filter
+for it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +15,12 @@ from models.state.events_outbox import EventRow, encode, record_events
 from models.state.runs import iso
 
 KIND: Final = "audit"
-# It belongs to no session: the delete of one, and retention's look for what is left of one, pass it by.
+# Belongs to no session, so deletes of sessions and retention skip audit events.
 NO_SESSION: Final = ""
 
 
 class Act(StrEnum):
-    """What is written down: who may come in, and what an admin ended of somebody else's."""
+    """Acts in the audit log: changes of keys and of the feed's epoch, and what an admin ended of another owner's."""
 
     KEY_CREATED = "key_created"
     KEY_REVOKED = "key_revoked"
@@ -33,7 +35,9 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditedAct:
-    """An act. ``by`` as ``Caller.by``; ``target`` is an id, never a secret; ``owner`` whose it was, None: nobody's."""
+    """Act to record. ``by`` as ``Caller.by``; ``target`` is an id, never a secret; ``owner`` of the target, None for
+    none.
+    """
 
     act: Act
     by: str
@@ -43,7 +47,7 @@ class AuditedAct:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """An act as the log keeps it; ``at`` by the database's clock."""
+    """Recorded act; ``at`` by the clock of Postgres."""
 
     act: str
     by: str
@@ -67,10 +71,10 @@ _NEWEST = text("""
 
 
 def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> list[AuditedAct]:
-    """Return what is to be written down when the caller ends something of ``owner``: the act, or nothing.
+    """Return the act to record when the caller ends something of ``owner``, or nothing.
 
-    An admin answers for it, unless it is his own by name: what has no owner may be anybody's. While authentication is
-    off nobody has a name to be written down.
+    Recorded are acts of admins, except on what belongs to the admin's own owner; a target without an owner is recorded
+    too. While authentication is off no caller has a name, and nothing is recorded.
     """
     if caller.role is not Role.ADMIN or (owner is not None and owner == caller.owner) or caller.by is None:
         return []
@@ -80,18 +84,19 @@ def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> li
 def reported_for(
     caller: Caller, act: Act, target: str, owner: str | None, runner_owner: str | None
 ) -> list[AuditedAct]:
-    """Return what is to be written down when the caller reports an end as a runner whose registration ``runner_owner``
-    made: nothing as a runner of its own, whose work it is.
+    """Return the act to record when the caller reports an end as a runner whose registration ``runner_owner`` made.
+
+    Nothing if that owner is the caller's own: the work is its own.
     """
     is_own = runner_owner is not None and runner_owner == (caller.owner or "")
     return [] if is_own else answered_for(caller, act, target, owner)
 
 
 def record_acts(conn: Connection, acts: Sequence[AuditedAct]) -> None:
-    """Write the acts down, in order, and tell of them on the feed; call it once the rows they concern are locked.
+    """Write the acts in order and put an event for each on the feed; call it once the rows they concern are locked.
 
-    The log is kept for ever, its events as long as others. No owner stands on the event: it passes the filter of an
-    admin only.
+    The log is kept for ever, its events as long as others. The events have no owner, so they pass only the filter of an
+    admin.
     """
     if not acts:
         return
@@ -106,7 +111,7 @@ def record_acts(conn: Connection, acts: Sequence[AuditedAct]) -> None:
 
 
 def newest_acts(conn: Connection, limit: int) -> list[AuditEntry]:
-    """Return the newest ``limit`` acts, oldest of them first."""
+    """Return the newest ``limit`` acts, oldest first."""
     return [_as_entry(row) for row in conn.execute(_NEWEST, {"most": limit})][::-1]
 
 

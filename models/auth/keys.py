@@ -1,6 +1,6 @@
-"""API keys: made, found, revoked, and how every process notices a change of them.
+"""API keys: created, found and revoked, with a revision by which every process notices changes.
 
-A token is ``crd_<12 hex>_<64 hex>``: the readable part, by which scanners and we find it, and 256 random bits.
+A token is ``crd_<12 hex>_<64 hex>``: the readable part, by which scanners and the lookup find it, and 256 random bits.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from models.core.errors import NotFound
 
 PREFIX: Final = "crd_"
 TOKEN: Final = re.compile(r"(crd_[0-9a-f]{12})_([0-9a-f]{64})")
-# A key that is used all the time is written down as used at most so often.
+# Write the last use of a key at most once in so many seconds.
 LAST_USED_SECONDS: Final = 60
 
 
 class Token(NamedTuple):
-    """A token taken apart: what is looked up, and what is compared."""
+    """Parsed token: the id to look up and the hash to compare."""
 
     key_id: str
     secret_hash: str
@@ -33,7 +33,7 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key to be. ``expires_in`` in seconds from the database's now, None for never."""
+    """Key to create. ``expires_in`` in seconds from now by the clock of Postgres, None for never."""
 
     key_id: str
     secret_hash: str
@@ -45,7 +45,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it is stored; ``lives_for`` is how many seconds it is still good, 0 when it is not, None for ever."""
+    """Stored key; ``lives_for``: seconds until it expires, 0 when it is expired or revoked, None for no expiry."""
 
     key_id: str
     secret_hash: str
@@ -91,7 +91,7 @@ _REVOKE = text("""
     RETURNING key_id, owner
 """)
 
-# The row stays locked until the commit: whoever reads a number sees every change that it counts.
+# Keep the row locked until the commit, so that a reader of a number sees every change that it counts.
 _COUNT_CHANGE = text("UPDATE key_changes SET revision = revision + 1")
 
 _REVISION = text("SELECT revision FROM key_changes")
@@ -107,32 +107,32 @@ _TOUCH = text("""
 
 
 def mint_token() -> tuple[str, Token]:
-    """Return a new token, to be shown once, and what is kept of it."""
+    """Return a new token, to be shown once, and the part of it that is stored."""
     key_id = PREFIX + secrets.token_hex(6)
     secret = secrets.token_hex(32)
     return f"{key_id}_{secret}", Token(key_id, hash_secret(secret))
 
 
 def parse_token(token: str) -> Token | None:
-    """Return what the text says, None when it is no token of ours."""
+    """Return the parsed token, None for text of another form."""
     found = TOKEN.fullmatch(token)
     return None if found is None else Token(found[1], hash_secret(found[2]))
 
 
 def hash_secret(secret: str) -> str:
-    """Return what is stored of a secret: 256 random bits need no salt and no slow hash."""
+    """Return the hash that is stored of a secret: 256 random bits need no salt and no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def is_secret(key: Key, token: Token) -> bool:
-    """Whether the token is the key's, compared in constant time."""
+    """Compare the token with the key in constant time."""
     return hmac.compare_digest(key.secret_hash, token.secret_hash)
 
 
 def create_keys(conn: Connection, items: Sequence[NewKey], by: str) -> list[FindResult]:
-    """Store keys; from the first one on every process asks for credentials. Safe to repeat with the same ids.
+    """Store keys; from the first one on every process requires credentials. Safe to repeat with the same ids.
 
-    ``by``: who answers for it in the audit log.
+    ``by``: the name that answers for it in the audit log.
     """
     made = conn.execute(
         _ADD,
@@ -151,9 +151,9 @@ def create_keys(conn: Connection, items: Sequence[NewKey], by: str) -> list[Find
 
 
 def revoke_keys(conn: Connection, key_ids: Sequence[str], by: str) -> list[FindResult]:
-    """Make keys worthless for ever; every process knows within 5 s. Safe to repeat. NotFound for an unknown id.
+    """Revoke keys for ever; every process knows within 5 s. Safe to repeat. NotFound for an unknown id.
 
-    ``by``: who answers for it in the audit log.
+    ``by``: the name that answers for it in the audit log.
     """
     revoked = conn.execute(_REVOKE, {"key_ids": list(key_ids)}).all()
     if revoked:
@@ -174,13 +174,14 @@ def list_keys(conn: Connection) -> list[Key]:
 
 
 def key_revision(conn: Connection) -> int:
-    """Return how often keys were made or revoked; 0 when there was never one."""
+    """Return how often keys were created or revoked; 0 when there was never one."""
     return int(conn.execute(_REVISION).scalar_one())
 
 
 def touch_keys(conn: Connection, key_ids: Sequence[str]) -> list[None]:
-    """Note that the keys are in use, a key at most once a minute. Rows that are locked are passed over, and the commit
-    is not waited for.
+    """Record the use of keys, of each at most once a minute.
+
+    Locked rows are skipped, and the commit does not wait for the disk.
     """
     conn.execute(text("SET LOCAL synchronous_commit = off"))
     conn.execute(_TOUCH, {"key_ids": list(key_ids), "apart": LAST_USED_SECONDS})

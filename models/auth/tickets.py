@@ -1,4 +1,4 @@
-"""Tickets for streams: a browser's EventSource sends no header, so it shows one of these, once."""
+"""Tickets for streams: single-use credentials for a browser's EventSource, which sends no header."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from models.core.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class NewTicket:
-    """A ticket to be: for whom, for which stream (``filters``, JSON text), how many seconds it may wait to be used.
+    """Ticket to issue: its caller, its stream (``filters``, JSON text) and the seconds within which it must be used.
 
-    ``lives_for``: the seconds for which the credential it was asked with is good, None for ever; ``key_id`` that
-    credential, if it is a key: the stream ends with it.
+    ``lives_for``: seconds until the credential that asked for it expires, None for never; ``key_id``: that credential
+    if it is a key. The stream ends with it.
     """
 
     ticket_hash: str
@@ -29,7 +29,7 @@ class NewTicket:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a ticket was given for."""
+    """Redeemed ticket: the caller and the stream it was issued for."""
 
     caller: Caller
     filters: str
@@ -51,7 +51,7 @@ _ADD = text("""
     ON CONFLICT (ticket_hash) DO NOTHING
 """)
 
-# Those that were never used; what is being used at this moment is left alone.
+# Delete unused ones; a ticket that is being redeemed is locked and skipped.
 _SWEEP = text("""
     DELETE FROM stream_tickets t
     USING (SELECT ticket_hash FROM stream_tickets WHERE expires_at < now() - interval '1 minute'
@@ -73,12 +73,11 @@ _TAKE = text("""
 
 
 def hash_ticket(ticket: str) -> str:
-    """Return what is stored of a ticket."""
     return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def issue_tickets(conn: Connection, items: Sequence[NewTicket]) -> list[bool]:
-    """Store tickets, and remove old ones that nobody used. Safe to repeat."""
+    """Store tickets and delete up to 1,000 that expired unused more than a minute ago. Safe to repeat."""
     conn.execute(_SWEEP)
     conn.execute(
         _ADD,
@@ -96,10 +95,9 @@ def issue_tickets(conn: Connection, items: Sequence[NewTicket]) -> list[bool]:
 
 
 def redeem_tickets(conn: Connection, hashes: Sequence[str]) -> list[TicketResult]:
-    """Take tickets away and return what they were given for; of all who show the same one, anywhere, one gets it.
+    """Delete the tickets and return what they were issued for; of all requests that show the same ticket, one gets it.
 
-    NotFound for one that is used, too old or none of ours. A repeat after a lost answer finds it used: then its holder
-    must ask for another one.
+    NotFound for a used, expired or unknown ticket. After a lost answer the ticket is used: the client asks for another.
     """
     rows = {row.ticket_hash: row for row in conn.execute(_TAKE, {"hashes": sorted(set(hashes))}) if row.in_time}
     results: list[TicketResult] = []

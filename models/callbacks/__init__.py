@@ -1,1 +1,1 @@
-"""Parents that are resumed with the results of their children."""
+"""Callbacks: resume parents with the results of their children."""

@@ -1,4 +1,4 @@
-"""Parents are resumed by what their children came to: one place, one run for all that waits (promise 2)."""
+"""Resumes parents with the results of their children, all that are due in one run (promise 2)."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from models.core.statuses import RunType, SessionStatus
 from models.runs.submit import NewRun, resume_demands, submit_runs
 from models.state.try_locks import try_lock_runs
 
-# A run carries at most so many results and so much of them, as stored; a pass holds at most so much in memory.
+# Bound the results of a run in number and in stored bytes, and the bytes that one pass holds in memory.
 MOST_RESULTS: Final = 1000
 RUN_BYTES: Final = 8 << 20
 PASS_BYTES: Final = 32 << 20
@@ -27,14 +27,14 @@ FREE: Final = frozenset({SessionStatus.IDLE, SessionStatus.FINISHED})
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The resume runs of one pass, by parent; ``again`` when more parents may be due at once."""
+    """Resume runs of one pass, by parent; ``again``: more parents may be due at once."""
 
     runs: dict[str, str] = field(default_factory=dict)
     again: bool = False
 
 
-# What came back with a run that never began waits for an occasion: another child's end, or a later start. One look at
-# each session (LIMIT keeps it so: joined, they would be read through).
+# Retry results returned by a resume that never started after another child ends or a later run starts. LIMIT keeps it
+# at one look per session; joined, all sessions would be read.
 _DUE = text("""
     WITH waiting AS MATERIALIZED (
         SELECT c.parent_session_id, c.parent_incarnation, min(coalesce(c.returned_at, '-infinity')) AS since
@@ -51,7 +51,7 @@ _DUE = text("""
     LIMIT :most
 """)
 
-# The run that resumes a parent goes on with what its last one was: whose child, and who hears of its end.
+# Continue the execution mode and the parent of the session's last run.
 _PARENTS = text("""
     SELECT s.session_id, s.hostname, s.executor_profile, s.next_run, g.session_id AS grandparent,
         coalesce(last.execution_mode, 'sync') AS execution_mode
@@ -110,16 +110,17 @@ def deliver_results(
 ) -> Delivered:
     """Resume up to ``at_most`` parents that are idle or finished with all results that wait for them, one run each.
 
-    A result is delivered in the transaction that inserts the run which carries it, hence once, however many do this at
-    the same time. A run carries up to 1,000 results of 8 MiB together, at least one; the rest goes with the next run.
-    Parents that somebody else holds are left to the next pass. Results of another owner's children, which the version
-    before this one kept, are dropped.
+    A result is delivered in the transaction that inserts the run which carries it, hence once, however many processes
+    do this at the same time. A run carries up to 1,000 results of 8 MiB together, at least one; the rest goes with the
+    next run. Locked parents are left to the next pass. Results of another owner's children, which the version before
+    this one kept, are dropped.
     """
     due = conn.execute(_DUE, {"most": at_most}).scalars().all()
     if not due:
         return Delivered()
     seen = {row.session_id: row for row in conn.execute(_PARENTS, {"parents": due})}
-    # Before any session is locked (ARCHITECTURE, Lock order); a parent whose affinity changes meanwhile is left out.
+    # Do it before any session is locked (ARCHITECTURE, Lock order); a parent whose affinity changes meanwhile is left
+    # out.
     ensure_profiles(conn, [resume_demands(row) for row in seen.values()])
     parents = _hold(conn, seen)
     waiting = conn.execute(_WAITING, {"parents": list(parents), "most": MOST_RESULTS}).all() if parents else []
@@ -130,12 +131,12 @@ def deliver_results(
     runs = _submit(conn, {one: parents[one] for one in chosen}, _prompts(conn, chosen), limits)
     pairs = [(child, runs[one]) for one, children in chosen.items() if one in runs for child in children]
     conn.execute(_DELIVERED, {"children": [child for child, _ in pairs], "runs": [run_id for _, run_id in pairs]})
-    # Without progress whoever holds them is waited for by the tick, not by asking again at once.
+    # Without progress leave locked parents to the next tick; asking again at once would loop.
     return Delivered(runs, again=bool(runs) and (left or len(due) >= at_most))
 
 
 def _hold(conn: Connection, seen: Mapping[str, Row[Any]]) -> dict[str, Row[Any]]:
-    """Lock the parents that nobody holds, with their own parents; return those that still are as they were seen."""
+    """Lock the free parents with their own parents; return those that are unchanged since they were read."""
     locked = try_lock_runs(conn, session_ids=seen)
     free = {
         one: seen[one]
@@ -148,14 +149,14 @@ def _hold(conn: Connection, seen: Mapping[str, Row[Any]]) -> dict[str, Row[Any]]
 
 
 def _affinity(session: Row[Any]) -> tuple[Any, ...]:
-    """What a resume takes over from its session, and whether a run came since."""
+    """Return what a resume inherits from its session, and the number by which a newer run shows."""
     return session.hostname, session.executor_profile, session.next_run
 
 
 def choose(waiting: Iterable[Row[Any]]) -> tuple[dict[str, list[str]], bool]:
-    """Return which results go now, by parent in their order, and whether a parent was left for the next pass.
+    """Return the results to deliver now, by parent in their order, and whether a parent is left to the next pass.
 
-    ``waiting`` is sorted by parent and age; a parent none of whose results is due gets nothing.
+    ``waiting`` is sorted by parent and age; a parent without a due result gets nothing.
     """
     by_parent: dict[str, list[Row[Any]]] = {}
     for row in waiting:
@@ -191,10 +192,10 @@ def _submit(
     prompts: Mapping[str, str],
     limits: Limits,
 ) -> dict[str, str]:
-    """Submit the resume run of each parent; returns their ids by parent."""
+    """Submit the resume run of each parent; return their ids by parent."""
     items = [_resume(row, prompts[one], limits) for one, row in parents.items()]
     refused = _refused(conn, items, limits)
-    # A session that has become its own ancestor, by a resume of one above it, goes on alone.
+    # Drop the parent of a session that has become its own ancestor by a resume of one above it.
     alone = [replace(item, parent_session_id=None) for item in refused]
     failed = {item.run_id for item in _refused(conn, alone, limits)}
     return {item.own_session: item.run_id for item in items if item.run_id not in failed}

@@ -1,4 +1,4 @@
-"""The prompts by which parents hear of their children (PROTOCOL, Parents and children): text from rows, no SQL."""
+"""Prompts that tell parents the results of their children (PROTOCOL, Parents and children): text from rows, no SQL."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ UNKNOWN = "Unknown error"
 
 @dataclass(frozen=True, slots=True)
 class ChildResult:
-    """How a child's run ended. ``body`` is JSON text: the frame of its result event, or ``{"error": …}``."""
+    """End of a child's run. ``body`` is JSON text: the frame of its result event, or ``{"error": …}``."""
 
     session_id: str
     outcome: str
@@ -22,12 +22,12 @@ class ChildResult:
 
     @property
     def status(self) -> str:
-        """A parent is told of two: completed, or failed."""
+        """Completed or failed: the two statuses that a prompt knows."""
         return "completed" if self.outcome == RunStatus.COMPLETED else "failed"
 
     @property
     def text(self) -> str:
-        """The result or the error, as it stands in the prompt; what no client could submit is U+FFFD."""
+        """Result or error as it stands in the prompt; characters that no client could submit are U+FFFD."""
         if self.outcome == RunStatus.STOPPED:
             return STOPPED
         body = json.loads(self.body)
@@ -42,7 +42,7 @@ class ChildResult:
 
 
 def callback_prompt(results: Sequence[ChildResult]) -> str:
-    """Return the prompt that tells a parent of these results: one, or several together in their order."""
+    """Return the prompt for these results: one, or several together in their order."""
     if len(results) > 1:
         told = "\n\n---\n\n".join(
             f"### Child: {one.session_id} (status: {one.status})\n\n{one.text}" for one in results

@@ -4,9 +4,9 @@ from typing import Final
 
 from sqlalchemy import text
 
-# A run gains one for every :ageing seconds since it became ready, up to the highest priority that there is: from then
-# on only older runs go before it. Within one priority the older goes first as ever, so the heads of the priorities in
-# use are enough. Each is found by one probe of the index, whatever waits behind it.
+# Add one priority for every :ageing seconds since a run became ready, up to 100: from then on only older runs go before
+# it. Within one priority the oldest goes first, so the heads of the priorities in use are enough. Each is found by one
+# probe of the index, whatever waits behind it.
 AGED_CANDIDATES: Final = text("""
     WITH RECURSIVE asked AS (
         SELECT * FROM unnest(CAST(:profiles AS bigint[]), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),

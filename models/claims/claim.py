@@ -1,4 +1,4 @@
-"""The one matchmaker: which waiting asks get which ready runs, for polls and for dispatch alike (promise 1).
+"""Claims ready runs for polls: the one place that matches, for polls and for dispatch alike (promise 1).
 
 Candidates are read without locks, and only the runs that are assigned are locked, with SKIP LOCKED.
 """
@@ -22,11 +22,11 @@ from models.state.runs import RUN_COLUMNS, Run, as_run, returning_runs
 
 @dataclass(slots=True)
 class Ask:
-    """One poll that wants runs: up to ``wanted`` of them for ``runner_id``; ``instance`` is who holds the poll.
+    """Request of a poll for up to ``wanted`` runs for ``runner_id``; ``instance`` is the web process that holds the
+    poll.
 
-    ``subject``: who asks, and must have made the runner's registration; None for an admin. ``offer`` is what the runner
-    offered when the poll was parked, ``registered_at`` the moment from which the process at the other end was the
-    runner.
+    ``subject``: the caller, which must have made the runner's registration; None for an admin. ``offer``: the runner's
+    offer when the poll was parked. ``registered_at``: the moment from which the polling process has been the runner.
     """
 
     poll_id: str
@@ -40,8 +40,9 @@ class Ask:
 
 @dataclass(slots=True)
 class PollCandidate:
-    """An ask with its registration's offer: what the matchmaker works on. ``claimed_by``: whose claim it makes, the
-    owner of the registration or, where that has none, who asks.
+    """Ask with its registration's offer, as matching works on it.
+
+    ``claimed_by``: the owner of the registration or, where that has none, the asking subject.
     """
 
     ask: Ask
@@ -54,9 +55,10 @@ class PollCandidate:
 
 @dataclass(slots=True)
 class ClaimPreview:
-    """The seekers that would get a run, the candidates they would choose from, and whether more could get one after.
+    """Result of a dry run: the candidates that would get a run, and the ready runs they would choose from.
 
-    ``next_after``: the poll behind which the next page of parked polls begins; empty when there is none.
+    ``more``: further polls could get one after these. ``next_after``: the poll behind which the next page of parked
+    polls begins; empty when there is none.
     """
 
     poll_candidates: list[PollCandidate] = field(default_factory=list)
@@ -67,13 +69,13 @@ class ClaimPreview:
 
 @dataclass(slots=True)
 class Assigned:
-    """What the matchmaker gave: claims by poll id, and whether it skipped a locked run while an ask stayed empty."""
+    """Claims by poll id; ``retry``: a locked run was skipped while an ask stayed empty."""
 
     runs: dict[str, list[Run]] = field(default_factory=dict)
     retry: bool = False
 
 
-# One index probe per stretch of the queues that the askers may take from, whatever stands in those that they may not.
+# Probe the index once per scan range, so that runs which these runners may not take cost nothing.
 _CANDIDATES = text("""
     SELECT c.run_id, c.profile_id, c.priority, c.not_for
     FROM unnest(CAST(:profiles AS bigint[]), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),
@@ -105,7 +107,8 @@ _IN_HAND = text("""
     GROUP BY runner_id
 """)
 
-# MATERIALIZED keeps the planner from locking more rows than are assigned; SKIP LOCKED leaves a run to whoever is first.
+# Keep the planner from locking more rows than are assigned (MATERIALIZED); leave a run to the first transaction that
+# locks it (SKIP LOCKED).
 _TAKE = returning_runs("""
     WITH given AS (
         SELECT * FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[]), CAST(:polls AS text[]),
@@ -131,12 +134,11 @@ _TAKE = returning_runs("""
 _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 
 
-# Parked polls are looked at every two seconds, and offer the same each time.
+# Cache offers: parked polls are read every 2 s and offer the same each time.
 _offer = lru_cache(maxsize=20_000)(Offer)
 
 
 def offer_of(runner: Row[Any]) -> Offer:
-    """Return what a runner's registration offers, by its row."""
     return _offer(
         runner.registration,
         runner.hostname,
@@ -149,14 +151,14 @@ def offer_of(runner: Row[Any]) -> Offer:
 
 
 def poll_candidate(ask: Ask, runner: Row[Any]) -> PollCandidate:
-    """Return the ask together with what its runner's current registration offers."""
+    """Return the ask together with the offer of its runner's current registration."""
     return PollCandidate(ask, offer_of(runner), runner.capacity, ask.subject if runner.owner is None else runner.owner)
 
 
 def attach_profiles(
     conn: Connection, poll_candidates: Sequence[PollCandidate], newest_profile: int | None = None
 ) -> None:
-    """Put into each seeker which profiles it satisfies and how many runs it still wants."""
+    """Set the profiles that each candidate satisfies, and the number of runs it still wants."""
     sets = match_sets(conn)
     sets.refresh(conn, newest_profile)
     for one in poll_candidates:
@@ -172,9 +174,9 @@ def preview_claims(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> ClaimPreview:
-    """Return who would get a run now, without locking anything.
+    """Return the polls that would get a run now, without locking anything.
 
-    Asked first, so that of thousands of waiting polls only those are locked for which there is something.
+    Called first, so that of thousands of parked polls only those are locked for which there is a run.
     """
     attach_profiles(conn, poll_candidates, newest_profile)
     limited = sorted({one.ask.runner_id for one in poll_candidates if one.capacity is not None})
@@ -192,7 +194,7 @@ def preview_claims(
     chosen = {one.ask.poll_id: one for _, one in plan}
     for one in chosen.values():
         one.left = one.ask.wanted
-    # A pass that gives nothing out leaves everything as it was: another one at once would do the same, for ever.
+    # Ask for another pass only if this one assigns something; otherwise we would loop.
     return ClaimPreview(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(unsatisfied))
 
 
@@ -206,7 +208,7 @@ def may_take(
 ) -> list[bool]:
     """Return for each offer whether one of the ``most`` best ready runs is of a profile that it satisfies.
 
-    Nothing is locked, and nothing else is looked at: it is less than a promise, for many at once.
+    Nothing is locked; capacities and exclusions are not looked at, so True promises no run.
     """
     sets = match_sets(conn)
     sets.refresh(conn, newest_profile)
@@ -225,12 +227,12 @@ def claim_runs(
     newest_profile: int | None = None,
     candidates: Sequence[Row[Any]] = (),
 ) -> Assigned:
-    """Give ready runs to the seekers, best priority first, oldest first among equals; each run to one of them.
+    """Claim ready runs for the candidates, best priority first, oldest first among equals; each run for one of them.
 
     ``delivered`` is True when the claim's own request will answer with it; ``newest_profile``, where known, saves a
     look for newer ones, and ``candidates`` of ``preview_claims`` the first look at the queues. Safe in any number of
-    processes at once: a run locked by another transaction is passed over. A poll stays empty only if no matching run
-    was claimable; ``retry`` means that one was locked and may have come free again.
+    processes at once: a run locked by another transaction is skipped. A poll stays empty only if no matching run was
+    claimable; ``retry`` means one was locked by another transaction.
     """
     assigned = Assigned()
     if not poll_candidates:
@@ -290,9 +292,7 @@ def _candidates(
     most: int,
     limits: Limits,
 ) -> Sequence[Row[Any]]:
-    """Return the best ready runs of these profiles, without locks; below the floors only if there is nothing above
-    them.
-    """
+    """Return the best ready runs of these profiles, without locks; below the watermarks only if none is above them."""
     ageing = limits.priority_ageing
     profiles = sorted(satisfied)
     known = claim_watermarks(conn)
@@ -329,9 +329,9 @@ def _assign(
     unsatisfied: Sequence[PollCandidate],
     free_capacity: dict[str, int],
 ) -> tuple[list[tuple[str, PollCandidate]], list[str]]:
-    """Go through the candidates in order and give each to the first hungry seeker that may have it.
+    """Assign each run in order to the first unsatisfied candidate that may have it.
 
-    Returns the plan and the runs that none of the seekers that are still hungry may have.
+    Return the plan and the runs that all remaining candidates are excluded from.
     """
     by_profile = {
         profile_id: [one for one in unsatisfied if profile_id in one.matches]

@@ -1,4 +1,4 @@
-"""From a claim to a runner's hands: confirming that it is still ours to deliver, and taking it back."""
+"""Confirms claims before they are delivered to their runner, and releases those that were not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,11 @@ from models.state.transitions import Move, move_runs
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A run together with the fencing token of one claim of it."""
-
     run_id: str
     claim_token: str
 
 
-# Whoever is about to hand a run out asks once more: a frozen process may hold a message about a claim that has ended.
+# Check the claim once more before delivery: a frozen process may hold a message about a claim that has ended.
 _CONFIRM = returning_runs("""
     UPDATE runs r
     SET delivered_at = coalesce(r.delivered_at, clock_timestamp()),
@@ -49,7 +47,7 @@ def confirm_deliveries(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[Run | StaleClaim]:
-    """Mark the claims delivered and return their runs; StaleClaim for one that has ended: do not hand it out.
+    """Mark the claims delivered and return their runs; StaleClaim for one that has ended: do not deliver it.
 
     From here on the run waits for ``started`` up to ``start_timeout``. Safe to repeat.
     """
@@ -94,16 +92,16 @@ def confirm_polls(
 
 
 def release_polls(conn: Connection, poll_ids: Sequence[str]) -> None:
-    """Give back the runs that are claimed for these polls, which will not answer with them."""
+    """Release the runs that are claimed for these polls, which will not answer with them."""
     rows = conn.execute(_OF_POLLS, {"polls": list(poll_ids)}).all()
     if rows:
         release_claims(conn, [Claim(row.run_id, row.claim_token) for row in rows])
 
 
 def release_claims(conn: Connection, items: Sequence[Claim]) -> list[bool]:
-    """Give back claims that never reached their runner (hang-up before the first byte); True where it was done.
+    """Release claims that never reached their runner (hang-up before the first byte); True where it was done.
 
-    Only for what was certainly not received: it costs the run nothing and bars nobody from claiming it again.
+    Only for what was certainly not received: it costs the run no attempt and excludes no registration from it.
     """
     locked = lock_runs(conn, [item.run_id for item in items])
     moves: dict[str, Move] = {}

@@ -1,4 +1,4 @@
-"""One pass of a worker over the parked polls of all instances: for whom there is a run, and giving it."""
+"""Dispatch of ready runs to the parked polls of all instances: preview which of them can get one, then claim."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,13 +10,13 @@ from models.claims.parking import unpark_polls
 from models.core.limits import DEFAULT_LIMITS, Limits
 
 SEEN_SECONDS: Final = 5
-# Parked polls read by one statement. All of them are read page by page, so none is beyond the reach of a pass.
+# Read so many parked polls by one statement. A pass reads all of them, page by page.
 POLLS_A_PAGE: Final = 20_000
 
 
 @dataclass(slots=True)
 class Assignment:
-    """A claim that a worker made for a poll that another process holds."""
+    """Claim that a worker made for a poll that another process holds."""
 
     poll_id: str
     run_id: str
@@ -25,14 +25,14 @@ class Assignment:
 
 @dataclass(slots=True)
 class Dispatched:
-    """Assignments of one dispatch pass by the instance that holds the poll; ``again``: another pass is due."""
+    """Assignments of one dispatch pass, by the instance that holds the poll; ``again``: another pass is due."""
 
     by_instance: dict[str, list[Assignment]] = field(default_factory=dict)
     again: bool = False
 
 
-# The page is read first, by its index, whatever share of it is of use: else each page would cost all parked polls.
-# The first columns say where it ended, also when none of its polls may be given anything.
+# Read the page first, by its index, whatever share of it is of use: else each page would cost all parked polls. The
+# first columns say where it ended, also when none of its polls may be given anything.
 _WAITING = text("""
     WITH page AS MATERIALIZED (
         SELECT poll_id, runner_id, registration, instance, wanted, subject, seen_at FROM waiting_polls
@@ -73,7 +73,8 @@ def preview_waiting(
     preview = preview_claims(conn, waiting, limit, newest_profile, limits=limits) if waiting else ClaimPreview()
     if rows[0].length >= page:
         preview.next_after = rows[0].last
-        # The runs that are left may suit polls of the next page only; a pass that assigns nothing asks for no other.
+        # Continue with the next page: the remaining runs may suit only its polls. Without an assignment ask for no
+        # other pass.
         preview.more = preview.more or bool(preview.poll_candidates)
     return preview
 
@@ -83,9 +84,10 @@ def _poll_candidate(row: Row[Any]) -> PollCandidate:
 
 
 def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
-    """Give ready runs to the polls they were promised to; what was assigned is delivered by the instance (Dispatch).
+    """Claim ready runs for the previewed polls; the instances that hold the polls deliver them (ARCHITECTURE,
+    Dispatch).
 
-    A poll that has ended meanwhile, or that its own process looks after at this moment, is left out.
+    A poll that has ended meanwhile, or whose row its own process holds locked, is left out.
     """
     done = Dispatched(again=preview.more)
     if not preview.poll_candidates:

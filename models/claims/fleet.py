@@ -1,4 +1,4 @@
-"""The live registrations, and which demand profiles one of them satisfies: kept by a process from pass to pass.
+"""Live registrations and the demand profiles that they satisfy, kept by a process from pass to pass.
 
 Read by expiry alone, one pass at a time. Each pass compares with the rows as they are, so nothing missed stays wrong.
 """
@@ -15,13 +15,13 @@ from sqlalchemy import Connection, Engine, text
 from models.claims.claim import offer_of
 from models.claims.matching import PROPERTIES, Demands, Offer, demands_of
 
-# So many offers are compared with demands in one pass, some 0.3 s: the rest of the profiles is left to the next one.
+# Compare at most so many offers with demands in one pass, about 0.3 s: remaining profiles are left to the next one.
 MOST_COMPARISONS = 500_000
 TAG = "tag"
 
 Value = tuple[str, str]
 
-# Live: registered, not left, not about to leave, not lost; the same runners are given runs by models.claims.polls.
+# Read live registrations: not left, not asked to leave, not lost; the same may be given runs by models.claims.polls.
 _LOOK = text("""
     SELECT ARRAY(SELECT registration FROM runners
                  WHERE left_at IS NULL AND lost_at IS NULL AND leave_requested_at IS NULL AND leave_told_at IS NULL)
@@ -43,16 +43,16 @@ _DEMANDS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Profiles whose row says otherwise than the registrations: matched ones shown as unmatched, and the reverse."""
+    """Profiles whose row disagrees with the registrations: matched ones stored as unmatched, and the reverse."""
 
     matched: list[int]
     unmatched: list[int]
 
 
 class Fleet:
-    """The offers of live registrations by what they offer, and for each profile one of them that satisfies it.
+    """Offers of live registrations by value, and for each profile a witness: one registration that satisfies it.
 
-    A profile is looked at again only when that one is gone, or while it has none and others have come.
+    A profile is looked at again only when its witness is gone, or while it has none and registrations were added.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Fleet:
         self.excluded_from = 0
 
     def refresh(self, conn: Connection) -> Differences:
-        """Read which registrations are live and which profiles there are, and return what is stored otherwise."""
+        """Read the live registrations and the profiles, and return where the stored rows disagree."""
         look = conn.execute(_LOOK).one()
 
         def offers(registrations: Collection[int]) -> dict[int, Offer]:
@@ -91,7 +91,7 @@ class Fleet:
         profiles: AbstractSet[int],
         demands: Callable[[Collection[int]], Mapping[int, Demands]],
     ) -> None:
-        """Take over what is live now and which profiles there are; ``offers`` and ``demands`` read what is new."""
+        """Update the live registrations and the profiles; ``offers`` and ``demands`` read the new ones."""
         self._left = MOST_COMPARISONS
         for one in self._offers.keys() - live:
             self._forget(one)
@@ -121,7 +121,7 @@ class Fleet:
                 del self._offering[value]
 
     def _look_for_witnesses(self) -> None:
-        """Find a registration for each open profile; those that the pass has no time for stay open."""
+        """Find a registration for each open profile; those that exceed the comparisons of the pass stay open."""
         for profile_id in list(self._open):
             if self._left <= 0:
                 return
@@ -131,20 +131,21 @@ class Fleet:
 
     @property
     def empty(self) -> bool:
-        """Whether no registration is live."""
         return not self._offers
 
     @property
     def behind(self) -> bool:
-        """Whether profiles are left to the next pass."""
+        """Profiles are left to the next pass."""
         return bool(self._open)
 
     def demands(self, profile_id: int) -> Demands | None:
-        """Return what a profile demands, None for an unknown one."""
+        """Return the demands of a profile, None for an unknown one."""
         return self._demands.get(profile_id)
 
     def satisfies(self, profile_id: int, excluded: Collection[int] = ()) -> bool:
-        """Whether a live registration satisfies the profile, other than those; also while that is not known."""
+        """Return whether a live registration other than the excluded satisfies the profile; True also while that is
+        unknown.
+        """
         if profile_id not in self._demands or profile_id in self._open:
             return True
         witness = self._witness[profile_id]
@@ -157,7 +158,7 @@ class Fleet:
     ) -> int | None:
         """Return a live registration that satisfies the demands, None when there is none.
 
-        Of the values that are demanded the one that the fewest offer says which are compared.
+        Only those registrations are compared that offer the rarest of the demanded values.
         """
         for registration in self._candidates(demands, self._offers.keys() if among is None else among):
             self._left -= 1
@@ -167,7 +168,7 @@ class Fleet:
         return None
 
     def offers_but_for_its_tags(self, demands: Demands) -> bool:
-        """Whether a live registration offers it all, but takes only runs that demand one of its tags."""
+        """Return whether a live registration offers everything, but takes only runs that demand one of its tags."""
         offers = (self._offers[one] for one in self._candidates(demands, self._offers.keys()))
         return any(replace(one, require_matching_tags=False).satisfies(demands) for one in offers)
 
@@ -176,12 +177,12 @@ class Fleet:
         return min([*sets, among], key=len)
 
     def is_offered(self, value: Value) -> bool:
-        """Whether some live registration has the property or tag."""
+        """Return whether a live registration has the property or tag."""
         return value in self._offering
 
 
 def demanded(demands: Demands) -> list[Value]:
-    """Return what is demanded, a property or tag each."""
+    """Return the demanded values, each a property or a tag."""
     named = [(name, getattr(demands, name)) for name in PROPERTIES]
     return [(name, value) for name, value in named if value is not None] + [(TAG, tag) for tag in sorted(demands.tags)]
 
@@ -196,6 +197,6 @@ _fleets_lock = threading.Lock()
 
 
 def fleet_of(conn: Connection) -> Fleet:
-    """Return what this process remembers for the connection's database."""
+    """Return the fleet that this process keeps for the connection's database."""
     with _fleets_lock:
         return _fleets.setdefault(conn.engine, Fleet())

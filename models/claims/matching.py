@@ -1,4 +1,4 @@
-"""Demands: what runs ask of runners, one row per distinct set, and which sets each runner satisfies."""
+"""Demands of runs, one row per distinct set, and the sets that each runner satisfies."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ AUTONOMOUS = "autonomous"
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What a run asks of a runner; None asks nothing. ``tags`` are unordered and all required."""
+    """Properties that a run demands of a runner; None demands nothing. ``tags`` are unordered and all required."""
 
     hostname: str | None = None
     project_dir: str | None = None
@@ -29,7 +29,7 @@ class Demands:
     tags: tuple[str, ...] = ()
 
     def merged(self, other: "Demands") -> "Demands":
-        """Return both together: the first to name a property wins, tags are united (PROTOCOL, Demands)."""
+        """Return the union of both: the first to name a property wins, tags are united (PROTOCOL, Demands)."""
         return Demands(
             self.hostname if self.hostname is not None else other.hostname,
             self.project_dir if self.project_dir is not None else other.project_dir,
@@ -44,13 +44,13 @@ class Demands:
 
     @property
     def hash(self) -> str:
-        """The same for every way to write the same demands."""
+        """Hash of the demands, the same for every order of the tags."""
         return _written(self)[1]
 
 
 @functools.lru_cache(1024)
 def _written(demands: Demands) -> tuple[str, str]:
-    """The text of demands and their hash, remembered: few sets are asked for again and again."""
+    """Return the text of the demands and their hash; cached, since few sets are asked for again and again."""
     named = {name: getattr(demands, name) for name in PROPERTIES}
     tags = sorted(set(demands.tags))
     shown = {name: value for name, value in named.items() if value is not None} | {"tags": tags}
@@ -60,7 +60,7 @@ def _written(demands: Demands) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one registration of a runner offers to runs."""
+    """Offer of one registration: the properties and tags that runs may demand."""
 
     registration: int
     hostname: str
@@ -71,7 +71,7 @@ class Offer:
     require_matching_tags: bool = False
 
     def satisfies(self, demands: Demands) -> bool:
-        """Whether this runner may take a run with these demands (PROTOCOL, Demands)."""
+        """Return whether this runner may take a run with these demands (PROTOCOL, Demands)."""
         for name in PROPERTIES:
             wanted = getattr(demands, name)
             if wanted is not None and wanted != getattr(self, name):
@@ -87,13 +87,13 @@ REMEMBERED_SECONDS = 30.0
 MOST_REMEMBERED = 1_000
 _KNOWN = "demand profiles"
 
-# settled: it was there before this transaction, which may be rolled back
+# settled: the row was there before this transaction, which may be rolled back
 _FIND = text("""
     SELECT hash, profile_id, last_used_at > now() - interval '1 hour' AS fresh, last_used_at < now() AS settled
     FROM demand_profiles WHERE hash = ANY(CAST(:hashes AS text[]))
 """)
 
-# Used again within the hour, a profile is out of the reach of upkeep; one that upkeep is removing is waited for.
+# Protect a profile from upkeep by using it, once an hour at most; wait for an upkeep that is removing it.
 _TOUCH = text("""
     UPDATE demand_profiles p SET last_used_at = now()
     FROM (SELECT profile_id FROM demand_profiles WHERE hash = ANY(CAST(:hashes AS text[]))
@@ -102,7 +102,7 @@ _TOUCH = text("""
     RETURNING p.hash, p.profile_id
 """)
 
-# Whoever comes second waits here for the first, and sees its row in the next statement.
+# Wait here for a transaction that adds the same set first; the next statement sees its row.
 _ADD = text("""
     INSERT INTO demand_profiles (hash, hostname, project_dir, executor_profile, executor_type, tags, made_by)
     SELECT p.hash, p.hostname, p.project_dir, p.executor_profile, p.executor_type,
@@ -116,7 +116,7 @@ _ADD = text("""
 """)
 
 
-# All profiles are looked at, when a submission brings a new one: there are thousands of them, not millions.
+# Read all profiles, when a submission brings a new one: there are thousands of them, not millions.
 _MADE = text("""
     SELECT made_by, count(*) AS number FROM demand_profiles WHERE made_by = ANY(CAST(:makers AS text[]))
     GROUP BY made_by
@@ -128,11 +128,11 @@ def ensure_profiles(
 ) -> dict[str, int]:
     """Return the profile id of each distinct set by its hash, adding those that are new; first in the lock order.
 
-    ``makers`` says for each of the demands whose it is. One that is new is left out, also of the answer, when its maker
-    has ``most`` already; None and 0 are not bounded. Transactions at the same moment do not see each other's.
+    ``makers`` gives an owner for each of the demands. A new set is left out, also of the answer, when its maker has
+    ``most`` already; None and 0 are not bounded. Concurrent transactions do not see each other's new sets.
 
-    What was used within the hour is out of the reach of upkeep for long, and remembered for half a minute with the
-    connection: a server that has lost it, restored or failed over, is met by other connections.
+    A profile used within the hour is safe from upkeep, and is cached for 30 s with the connection: a server that has
+    lost it, restored or failed over, is met by other connections.
     """
     asked = list(demands)
     wanted = {one.hash: one for one in asked}
@@ -173,7 +173,7 @@ def _remember(conn: Connection, found: Mapping[str, int]) -> None:
 def _makers(
     conn: Connection, missing: Sequence[str], asked: Sequence[Demands], makers: Sequence[str | None], most: int
 ) -> dict[str, str | None]:
-    """Return for each new set who makes it; sets that nobody may make are not in it."""
+    """Return for each new set the maker that it counts for; sets without a maker that may add it are left out."""
     if not makers or not most:
         return dict.fromkeys(missing)
     wishes = [(one.hash, maker) for one, maker in zip(asked, makers, strict=True)]
@@ -218,7 +218,7 @@ _THERE = text("SELECT profile_id FROM demand_profiles")
 
 @dataclass(slots=True)
 class _Matches:
-    """The profiles one registration satisfies, evaluated up to place ``upto`` of the known ones."""
+    """Profiles that one registration satisfies, evaluated up to place ``upto`` of the known ones."""
 
     upto: int = 0
     profile_ids: frozenset[int] = frozenset()
@@ -226,19 +226,19 @@ class _Matches:
 
 
 class MatchSets:
-    """Which profiles each registration satisfies, remembered by this process for one database.
+    """Cache of the profiles that each registration satisfies, for one database and this process.
 
-    Profiles never change and registrations never change what they offer, so nothing remembered goes wrong; a profile
-    that upkeep removed has no runs and finds nothing, and is forgotten within a minute. Equal sets of registrations are
-    kept once. Ids become visible in the order of commits, not in their own.
+    Profiles never change and registrations never change their offer, so no entry goes wrong; a profile that upkeep
+    removed has no runs and finds nothing, and is forgotten within a minute. Equal sets of registrations are stored
+    once. Ids become visible in the order of commits, not in their own.
     """
 
     MOST_REGISTRATIONS = 20_000
-    # An id that was skipped belongs to a transaction that has not been committed yet, or never will be.
+    # Look again for skipped ids: their transaction is not committed yet, or never will be.
     MOST_SKIPPED = 1_000
     SKIPPED_SECONDS = 600.0
     FORGET_SECONDS = 60.0
-    # A registration that nobody has asked about for so long.
+    # Forget a registration that was not asked about for so long.
     UNUSED_SECONDS = 3600.0
 
     def __init__(self) -> None:
@@ -251,7 +251,7 @@ class MatchSets:
         self._forgot_at = time.monotonic()
 
     def refresh(self, conn: Connection, newest: int | None = None) -> None:
-        """Read the profiles that were not there before: newer ones, and older ones whose transaction took longer.
+        """Read the new profiles: higher ids, and lower ones whose transaction took longer to commit.
 
         ``newest`` is the highest id there is, when the caller knows it: then there may be nothing to read.
         """
@@ -294,10 +294,11 @@ class MatchSets:
             return matches.profile_ids
 
     def _forget(self, conn: Connection, now: float) -> None:
-        """Drop the profiles that upkeep has removed, and registrations that are not asked about any more."""
+        """Forget the profiles that upkeep has removed, and registrations that are not asked about any more."""
         with self._lock:
             known = [profile_id for profile_id, _ in self._known]
-        # What was known before this statement is visible to it, unless it was removed.
+        # Read the existing ids: a known profile that is missing now was removed, since it was visible before this
+        # statement.
         there = set(conn.execute(_THERE).scalars()) if known else set()
         gone = {profile_id for profile_id in known if profile_id not in there}
         with self._lock:
@@ -316,7 +317,6 @@ class MatchSets:
 
 
 def demands_of(row: Row[Any]) -> Demands:
-    """Return the demands that a row of demand_profiles holds."""
     return Demands(row.hostname, row.project_dir, row.executor_profile, row.executor_type, tuple(row.tags))
 
 
@@ -325,6 +325,6 @@ _match_sets_lock = threading.Lock()
 
 
 def match_sets(conn: Connection) -> MatchSets:
-    """Return what this process remembers for the connection's database."""
+    """Return the cache of this process for the connection's database."""
     with _match_sets_lock:
         return _match_sets.setdefault(conn.engine, MatchSets())

@@ -1,4 +1,4 @@
-"""Rows of parked polls: dispatch gives runs to them, and they say which instance holds the poll of a runner."""
+"""Rows of parked polls: dispatch claims runs for them, and they say which instance holds the poll of a runner."""
 
 from collections.abc import Iterable, Sequence
 
@@ -34,7 +34,7 @@ _LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
 
 
 def park_polls(conn: Connection, idle: Sequence[PollCandidate]) -> None:
-    """Insert a row for each poll; one that has a row already is seen again."""
+    """Insert a row for each poll; renew ``seen_at`` of one that has a row already."""
     if idle:
         conn.execute(
             _PARK,
@@ -50,14 +50,12 @@ def park_polls(conn: Connection, idle: Sequence[PollCandidate]) -> None:
 
 
 def unpark_polls(conn: Connection, poll_ids: Iterable[str]) -> None:
-    """Delete the rows of these polls; one that a dispatcher holds is waited for."""
+    """Delete the rows of these polls; wait for rows that a dispatcher has locked."""
     conn.execute(_UNPARK, {"polls": list(poll_ids)})
 
 
 def drop_polls(conn: Connection, runner_ids: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Delete the rows of the runners' polls that no other transaction holds; returns the instances that hold the polls,
-    by runner.
-    """
+    """Delete the unlocked rows of the runners' polls; return the instances that hold the polls, by runner."""
     instances: dict[str, set[str]] = {}
     for row in conn.execute(_DROP, {"runner_ids": list(runner_ids)}):
         instances.setdefault(row.runner_id, set()).add(row.instance)
@@ -65,10 +63,10 @@ def drop_polls(conn: Connection, runner_ids: Iterable[str]) -> dict[str, frozens
 
 
 def poll_holders(conn: Connection, runner_ids: Iterable[str]) -> dict[str, list[str]]:
-    """Return the runners of these that have polls parked, by the instance that holds the polls.
+    """Return those of the runners that have polls parked, by the instance that holds the polls.
 
-    Call it after the commit of what the runners are to be told. A poll that is not parked by then claims once more
-    after it is (``models.claims.polls.claim_parked``), and finds what was committed.
+    Call it after the commit of the stop or leave. A poll that is not parked by then claims once more after it is
+    (``models.claims.polls.claim_parked``), and finds what was committed.
     """
     holders: dict[str, list[str]] = {}
     for row in conn.execute(_HOLDERS, {"runner_ids": list(runner_ids)}):
@@ -77,7 +75,7 @@ def poll_holders(conn: Connection, runner_ids: Iterable[str]) -> dict[str, list[
 
 
 def anyone_waits(conn: Connection) -> bool:
-    """Return whether a poll is parked anywhere. Of what is committed by now, a poll parked later claims by itself."""
+    """Return whether any poll is parked. A poll that is parked later claims by itself what is committed by now."""
     return bool(conn.execute(_ANYONE).scalar_one())
 
 

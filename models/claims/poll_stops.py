@@ -1,4 +1,4 @@
-"""Stops told to parked polls in one round trip, and taken back when no runner has heard them."""
+"""Answers parked polls with stops in one round trip, and takes a stop back when its runner did not receive it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 from models.claims.claim import Ask
 from models.claims.polls import STOP_TOLD_AGAIN_SECONDS, PollAnswer
 
-# A row that a dispatcher holds or has deleted belongs to a poll that is being given a run: that one hears of it later.
-# Each stop is told to one poll; two instances that look at once find different ones, or none.
+# Skip a row that a dispatcher has locked or deleted: its poll is being given a run, and a later poll gets the stop.
+# Each stop goes to one poll; two instances that look at the same time find different ones, or none.
 _TELL = text("""
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
@@ -41,10 +41,10 @@ _TELL = text("""
 
 
 def tell_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
-    """Answer parked polls with the stops that their runners have to be told; an empty answer: nothing is said here.
+    """Answer parked polls with the stops for their runners; an empty answer where there are none.
 
-    One statement. The poll is over with it, and nothing is dispatched to it any more. All else that a poll may have to
-    hear, and polls without a row, are left to ``claim_parked``.
+    One statement. It ends the poll, to which nothing is dispatched any more. All other answers, and polls without a
+    row, are left to ``claim_parked``.
     """
     rows = conn.execute(
         _TELL,
@@ -63,7 +63,7 @@ def tell_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
 
 @dataclass(frozen=True, slots=True)
 class Unheard:
-    """Stops, by session, and a leave that counted as told to a runner; its client was gone before the first byte."""
+    """Stops, by session, and a leave that count as told to a runner whose client was gone before the first byte."""
 
     runner_id: str
     sessions: tuple[str, ...] = ()
@@ -91,9 +91,10 @@ _UNTELL_STOPS = text("""
 
 
 def untell(conn: Connection, items: Sequence[Unheard]) -> list[Unheard]:
-    """Let what no runner has heard count as not told: its next poll hears it, and is not refused after a leave.
+    """Mark undelivered stops and leaves as not sent: the runner's next poll gets them, and is not refused after a
+    leave.
 
-    Runners are locked before stops, as by registration. Safe to repeat: at worst something is told twice.
+    Runners are locked before stops, as by registration. Safe to repeat: at worst a stop is sent twice.
     """
     leaving = [item.runner_id for item in items if item.leave]
     if leaving:

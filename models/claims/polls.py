@@ -19,10 +19,10 @@ STOP_TOLD_AGAIN_SECONDS = 10
 
 @dataclass(slots=True)
 class PollAnswer:
-    """What a poll is told: the first of stops, leave, runs that has something; else it stays parked or not.
+    """Answer of a poll: the first of stops, leave and runs that there is; else it is parked or not.
 
-    ``passed_over``: a run it might have had was locked by another, who may give it back, or was given back for what it
-    is told: ring dispatch once more.
+    ``passed_over``: a run for it was locked by another transaction, which may release it, or was released because of
+    this answer: notify dispatch once more.
     """
 
     stop_sessions: list[str] = field(default_factory=list)
@@ -33,14 +33,13 @@ class PollAnswer:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to tell."""
         return not (self.stop_sessions or self.deregistered or self.runs)
 
 
 Answer = PollAnswer | RunnerNotRegistered
 
-# One look per poll at all it may have to be told of: its registration, stops that are due, runs assigned to it. EXISTS
-# might be answered by reading all stops and all that is claimed.
+# Read per poll its registration, due stops and assigned runs by one probe each. EXISTS might be answered by reading all
+# stops and all claimed runs.
 _LOOK = text("""
     SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
         n.tags, n.require_matching_tags, n.capacity, n.owner,
@@ -59,7 +58,7 @@ _LOOK = text("""
     JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
 """)
 
-# Before it claims: what a lost runner has in hand is taken from it. A row that somebody holds is touched later.
+# Renew a quiet runner before it claims: else expiry takes the runs of a lost one. A locked row is renewed later.
 _BACK = text("""
     UPDATE runners SET last_seen = clock_timestamp(), lost_at = NULL
     WHERE runner_id IN (
@@ -85,7 +84,7 @@ _TELL_LEAVE = text("""
     RETURNING runner_id
 """)
 
-# A row that a dispatcher holds is waited for: when it is gone then, its run is there to be found.
+# Wait for rows that a dispatcher has locked: when a row is gone then, the run of its poll is committed.
 _RENEW = """
     WITH mine AS MATERIALIZED (
         SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[])) ORDER BY poll_id FOR UPDATE
@@ -98,7 +97,7 @@ _RENEWED = "SELECT poll_id FROM renewed"
 _LOCKED = _RENEW + _RENEWED
 _LOCK_WAITING = text(_LOCKED)
 
-# The first row is for the newest demand profile; the others are the polls that are no longer as they were parked.
+# Return the newest demand profile in the first row; the others are the polls that changed since they were parked.
 _CHANGED = """
     SELECT NULL AS poll_id, max(profile_id) AS newest_profile FROM demand_profiles
     UNION ALL
@@ -121,15 +120,15 @@ _STIRRED = text(_RENEWED_OR_CHANGED)
 
 
 def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
-    """Answer each poll with what there is (stops, leave, runs), else park it (PROTOCOL, Runners).
+    """Answer each poll with its stops, its leave or runs, else park it (PROTOCOL, Runners).
 
-    Runs are claimed and marked delivered here. A parked poll's row is seen by dispatchers only after the commit, so
+    Runs are claimed and marked delivered here. Dispatchers see the row of a parked poll only after the commit, so
     ``claim_parked`` has to be called next, for what was submitted in between. Repeating a batch finds the runs it
     claimed by their poll id, and what it parked as parked. Errors per ask: RunnerNotRegistered.
     """
     looks = _look(conn, asks, limits)
     if any(row.parked for row in looks.values()):
-        # the repeat of a batch that was committed: a worker may be giving these polls something at this moment
+        # Repeat of a committed batch: a worker may be claiming for these polls at this moment.
         return claim_parked(conn, asks, limits=limits)
     answers, open_asks = _tell(conn, asks, looks, limits)
     _claim(conn, open_asks, answers, limits, _newest_profile(looks))
@@ -139,11 +138,11 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
 
 
 def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
-    """The second claim of polls that were just parked, and what a re-check does for those that something concerns.
+    """Claim again for polls that were just parked, or for which a re-check found something.
 
-    Takes a poll's own row away in the transaction that claims for it, so that nobody else claims for it too; a poll
-    whose row is gone gets what was assigned to it, or is parked anew when nothing was (a crash restart empties the
-    table). Renews ``seen_at``.
+    Locks a poll's row and deletes it in the transaction that claims for it, so that no other transaction claims for it
+    too; a poll without a row gets the runs assigned to it, or is parked anew when there are none (a crash restart
+    empties the table). Renews ``seen_at``.
     """
     locked = {row.poll_id for row in conn.execute(_LOCK_WAITING, {"polls": [ask.poll_id for ask in asks]})}
     looks = _look(conn, asks, limits)
@@ -158,10 +157,10 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
 
 
 def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
-    """The re-check of all parked polls of a process: ``claim_parked`` for those that may have something to be told.
+    """Re-check all parked polls of a process: ``claim_parked`` for those that changed or whose runner may take a ready
+    run.
 
-    Renews ``seen_at`` of all. One that nothing has happened to, and whose runner may take nothing that is ready, costs
-    a place in an array.
+    Renews ``seen_at`` of all. Unchanged polls add one array element to this query and nothing else.
     """
     stirred, newest_profile = _stirred(conn, asks, limits)
     quiet = {ask.poll_id: ask.offer for ask in asks if ask.offer and ask.wanted and ask.poll_id not in stirred}
@@ -176,9 +175,7 @@ def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEF
 
 
 def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tuple[set[str], int]:
-    """Return the polls that are no longer as they were parked, or whose runner has to be told something; and the
-    newest demand profile.
-    """
+    """Return the polls that changed since they were parked or have a stop or leave to tell, and the newest profile."""
     values = {
         "polls": [ask.poll_id for ask in asks],
         "runner_ids": [ask.runner_id for ask in asks],
@@ -197,14 +194,16 @@ def give_up_polls(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[list[Run]]:
-    """End the polls; one that a worker has just given a run to gets it, marked delivered: deliver or release it."""
+    """End the polls; return the runs that a worker has just claimed for them, marked delivered: deliver or release
+    them.
+    """
     unpark_polls(conn, poll_ids)
     found = confirm_polls(conn, poll_ids, limits=limits)
     return [found.get(poll_id, []) for poll_id in poll_ids]
 
 
 def _look(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
-    """Return what is known of each poll, without locks; unknown runners are left out."""
+    """Return the state of each poll, without locks; polls of unknown runners are left out."""
     rows = conn.execute(
         _LOOK,
         {
@@ -223,9 +222,10 @@ def _tell(
     looks: dict[str, Row[Any]],
     limits: Limits,
 ) -> tuple[dict[str, Answer], list[PollCandidate]]:
-    """Answer what needs no claim: unknown runners, replaced processes, stops, leave, runs that are assigned already.
+    """Answer the polls that need no claim: unknown runner, replaced process, stop, leave, or a run assigned already.
 
-    A poll that is told one of the former gives back the runs that were assigned to it. Runs are locked before runners.
+    A poll that is answered by a stop or a leave releases the runs that were assigned to it. Runs are locked before
+    runners.
     """
     subjects = {ask.poll_id: ask.subject for ask in asks}
     known = {one: row for one, row in looks.items() if not row.gone and acts_for(subjects[one], row.owner)}
@@ -265,7 +265,7 @@ def _tell(
 
 
 def _replaced(asks: Sequence[Ask], known: Mapping[str, Row[Any]]) -> set[str]:
-    """Return the polls of processes whose registration has ended with another one's since they asked first.
+    """Return the polls of processes whose registration another process has replaced since they first asked.
 
     A process that registers again as the same instance goes on, also with another offer.
     """
@@ -280,7 +280,7 @@ def _replaced(asks: Sequence[Ask], known: Mapping[str, Row[Any]]) -> set[str]:
 
 
 def _polls_to_stop(live: Mapping[str, Row[Any]]) -> set[str]:
-    """Return the one poll of each runner that its stops are told to: one without an assigned run, if there is any."""
+    """Return for each runner with due stops the poll that gets them: one without an assigned run, if there is any."""
     chosen: dict[str, str] = {}
     for poll_id, row in live.items():
         if row.stop_due and (
@@ -328,7 +328,7 @@ def _claim(
 def _park(
     conn: Connection, idle: Sequence[PollCandidate], answers: dict[str, Answer], locked: Collection[str] = ()
 ) -> None:
-    """Have the polls wait; those that are held have their row already."""
+    """Park the polls; locked ones have their row already."""
     park_polls(conn, [one for one in idle if one.ask.poll_id not in locked])
     for one in idle:
         one.ask.offer = one.offer

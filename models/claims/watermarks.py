@@ -1,7 +1,7 @@
-"""Where the busiest queues of ready runs begin, so that a claim need not walk over dead index entries at their heads.
+"""Watermarks of the busiest queues of ready runs, by which a claim skips the dead index entries at their heads.
 
-While somebody's long transaction pins the xmin horizon the entries of claimed runs cannot be removed, and each claim
-would pass all of them again (seen: 3,500 claims/s fall to 190).
+While a long transaction pins the xmin horizon the entries of claimed runs cannot be removed, and each claim would pass
+all of them again (measured: 3,500 claims/s fall to 190).
 """
 
 import threading
@@ -13,10 +13,10 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, text
 
-# Ids carry the clocks of web processes and commits come late: a run may appear this far below the lowest one seen.
+# Allow for clocks of web processes and late commits: a run may appear this far below the lowest id read.
 SLACK_MILLISECONDS = 60_000
 READ_AGAIN_SECONDS = 2.0
-# Fewer claims between two readings leave no head worth a floor; once it was busy a queue keeps its floor for a while.
+# Ignore queues with fewer claims between two readings; a busy queue keeps its watermark for a while.
 BUSY_CLAIMS = 200
 STAYS_BUSY_SECONDS = 600.0
 LOWEST, HIGHEST = -32_768, 32_767
@@ -36,7 +36,7 @@ _HEADS = text("""
 
 @dataclass(frozen=True, slots=True)
 class ScanRange:
-    """A part of one profile's queues that a claim reads: priorities ``low`` to ``high``, or one from its floor."""
+    """Part of one profile's queues that a claim reads: priorities ``low`` to ``high``, or one from its watermark."""
 
     profile_id: int
     low: int
@@ -45,7 +45,7 @@ class ScanRange:
 
 
 class ClaimWatermarks:
-    """What this process knows of the busiest queues of one database: a queue is a profile and a priority."""
+    """Watermarks of the busiest queues of one database, as read by this process. A queue: a profile and a priority."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,14 +55,14 @@ class ClaimWatermarks:
         self._read_at = 0.0
 
     def count(self, queues: Iterable[Queue]) -> None:
-        """Remember that runs were claimed from these queues."""
+        """Count the runs that were claimed from these queues."""
         with self._lock:
             self._taken.update(queues)
 
     def refresh(self, conn: Connection) -> None:
-        """Read the heads of busy queues anew if what is known is older than 2 s: no older floor is ever used.
+        """Read the heads of busy queues anew if the last reading is older than 2 s: no older watermark is ever used.
 
-        A queue that is empty now keeps its floor: what comes next has a later id, and who finds nothing looks without.
+        An empty queue keeps its watermark: later runs have higher ids, and a claim that finds nothing looks below.
         """
         now = time.monotonic()
         with self._lock:
@@ -86,7 +86,7 @@ class ClaimWatermarks:
                 )
 
     def ranges(self, profile_ids: Collection[int]) -> list[ScanRange]:
-        """Return what to read of these profiles: all of each, but what lies below a floor."""
+        """Return the ranges to read: all queues of each profile, except below a watermark."""
         with self._lock:
             by_profile: dict[int, list[tuple[int, str]]] = {}
             for (profile_id, priority), watermark in self._watermarks.items():
@@ -117,6 +117,6 @@ _watermarks_lock = threading.Lock()
 
 
 def claim_watermarks(conn: Connection) -> ClaimWatermarks:
-    """Return what this process knows of the connection's database."""
+    """Return the watermarks that this process keeps for the connection's database."""
     with _watermarks_lock:
         return _watermarks.setdefault(conn.engine, ClaimWatermarks())

@@ -1,1 +1,1 @@
-"""Ids, callers, limits, errors and statuses: what every noun is made of, without a database."""
+"""Ids, callers, limits, errors and statuses: common to all verbs, without a database."""

@@ -1,11 +1,11 @@
-"""Callers: the role and owner as which a request acts."""
+"""Callers: the role and owner by which a request is authorised."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a caller may do (docs/security.md)."""
+    """Role of a caller (docs/security.md)."""
 
     ADMIN = "admin"
     USER = "user"
@@ -14,10 +14,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request: a role and, but for some admins, an owner, which for a runner is the subject of its
-    registrations. While authentication is off everybody is an admin without an owner.
+    """Origin of a request: a role and, except for some admins, an owner; a runner's owner is the subject of its
+    registrations.
 
-    ``by``: as whom the audit log names it, ``key:`` and an id or ``subject:`` and an owner; no part of who it is.
+    While authentication is off every caller is an admin without an owner. ``by``: name for the audit log, ``key:`` and
+    an id or ``subject:`` and an owner; excluded from equality.
     """
 
     role: Role = Role.ADMIN
@@ -26,13 +27,14 @@ class Caller:
 
     @property
     def scope(self) -> str | None:
-        """The owner whose rows the caller is limited to, or the subject as which it acts; None for no limit."""
+        """Owner to whose rows the caller is limited, or the subject as which it acts; None for no limit."""
         return None if self.role is Role.ADMIN else (self.owner or "")
 
     @property
     def key_space(self) -> str:
-        """Whose idempotency keys the caller's are: a runner's name is not the user's of the same name, and admins
-        without an owner are told apart by their keys.
+        """Namespace of the caller's idempotency keys.
+
+        A runner does not share that of the user of the same name, and each admin without an owner has one by its key.
         """
         if self.role is Role.RUNNER:
             return f"runner\x1f{self.owner or ''}"
@@ -40,7 +42,9 @@ class Caller:
 
     @property
     def former_key_space(self) -> str | None:
-        """Where the version before this one, and the time without authentication, kept an admin's keys; None: there."""
+        """Namespace of an admin's idempotency keys in the version before this one and without authentication, None if
+        the same.
+        """
         return "" if self.owner is None and self.by is not None and self.role is Role.ADMIN else None
 
 

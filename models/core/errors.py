@@ -1,16 +1,16 @@
-"""Errors of one item of a verb: data only; ``app/http/problems.py`` says which HTTP answer each becomes."""
+"""Errors of one item of a verb: data only; ``app/http/problems.py`` maps each to its HTTP answer."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class CoordinatorError:
-    """Base of everything a verb gives back instead of a result: a value, never raised."""
+    """Base of all values that a verb returns instead of a result; never raised."""
 
 
 @dataclass(frozen=True)
 class NotFound(CoordinatorError):
-    """There is no such thing, or it belongs to another owner. ``noun``: run, session, runner, parent session."""
+    """No such object, or it belongs to another owner. ``noun``: run, session, runner, parent session."""
 
     noun: str
     id: str
@@ -18,28 +18,28 @@ class NotFound(CoordinatorError):
 
 @dataclass(frozen=True)
 class SessionExists(CoordinatorError):
-    """A start names a session that is there already."""
+    """The session that a start names exists already."""
 
     session_id: str
 
 
 @dataclass(frozen=True)
 class ParentIsDescendant(CoordinatorError):
-    """A session's parent would be itself or one of its descendants."""
+    """The session's parent would be itself or one of its descendants."""
 
     parent_session_id: str
 
 
 @dataclass(frozen=True)
 class ParentOfAnotherOwner(CoordinatorError):
-    """A resumed session and the parent it is given belong to different owners."""
+    """The resumed session and its given parent belong to different owners."""
 
     parent_session_id: str
 
 
 @dataclass(frozen=True)
 class TooDeep(CoordinatorError):
-    """A child session would be nested deeper than allowed."""
+    """The child session would be nested deeper than allowed."""
 
     depth: int
     limit: int
@@ -47,14 +47,14 @@ class TooDeep(CoordinatorError):
 
 @dataclass(frozen=True)
 class KeyReused(CoordinatorError):
-    """An idempotency key came back with another body."""
+    """The idempotency key was used with another body."""
 
     key: str
 
 
 @dataclass(frozen=True)
 class Unstorable(CoordinatorError):
-    """A value that Postgres refuses in this item alone; ``reason`` says which."""
+    """Postgres refuses a value of this item; ``reason`` says which."""
 
     reason: str
 
@@ -85,7 +85,7 @@ class RunnerNotRegistered(CoordinatorError):
 
 @dataclass(frozen=True)
 class DuplicateRunner(CoordinatorError):
-    """A live process of the same identity is online, or the identity is registered by somebody else."""
+    """A live process of the same identity is online, or the identity is registered by another owner."""
 
     runner_id: str
     hostname: str
@@ -102,7 +102,7 @@ class TooManyDemands(CoordinatorError):
 
 @dataclass(frozen=True)
 class StopSessionFirst(CoordinatorError):
-    """A session with something alive in it cannot be deleted."""
+    """The session has a live process or a run in hand, and cannot be deleted."""
 
     session_id: str
 
@@ -116,7 +116,7 @@ class ResultNotFound(CoordinatorError):
 
 @dataclass(frozen=True)
 class SessionNotFinished(CoordinatorError):
-    """The session has no result yet because it is still at work."""
+    """The session is still at work and has no result yet."""
 
     session_id: str
     status: str = field(default="")
@@ -124,7 +124,7 @@ class SessionNotFinished(CoordinatorError):
 
 @dataclass(frozen=True)
 class RunNotCompleted(CoordinatorError):
-    """The run has no result: it is still at work, or ended otherwise."""
+    """The run is still at work or ended otherwise, and has no result."""
 
     run_id: str
     status: str
@@ -132,6 +132,6 @@ class RunNotCompleted(CoordinatorError):
 
 @dataclass(frozen=True)
 class BadCursor(CoordinatorError):
-    """A page cursor that this database did not give out."""
+    """The page cursor was not given out by this database."""
 
     cursor: str

@@ -16,7 +16,7 @@ RunnerId = NewType("RunnerId", str)
 
 
 class _Clock:
-    """The millisecond and counter of the last id, so that ids of one process never go backwards."""
+    """Millisecond and counter of the last id, so that ids of one process never go backwards."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -54,8 +54,10 @@ def new_id(prefix: str) -> str:
 def runner_identity(
     hostname: str, project_dir: str, executor_profile: str, command: str | None, owner: str | None = None
 ) -> RunnerId:
-    """Return the id that the same four properties always give (PROTOCOL, Nouns); with an ``owner``, the id of that
-    owner's runner where another owner's has the plain one. The length keeps the two kinds apart.
+    """Return the id of a runner: the same for the same four properties (PROTOCOL, Nouns).
+
+    With an ``owner`` return the id of that owner's runner beside another owner's that has the plain one. The length
+    keeps the two kinds apart.
     """
     identity = f"{hostname}:{project_dir}:{executor_profile}:{command or ''}"
     owner_filter, digits = ("", 12) if owner is None else (f"{owner}\x1f", 24)

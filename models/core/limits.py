@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Limits:
     """Times in seconds, built once from the settings and passed to the verbs that need them.
 
-    ``priority_ageing``: how long a ready run waits for one more priority (``models.claims.ageing``); 0: it gains none.
+    ``priority_ageing``: seconds in which a ready run gains one priority (``models.claims.ageing``); 0 turns it off.
     """
 
     claim_timeout: float = 15

@@ -1,4 +1,4 @@
-"""Rounds: how items of one batch that concern the same row are applied one after another, in item order."""
+"""Rounds of a batch: items that concern the same row are applied one after another, in item order."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar

@@ -1,12 +1,10 @@
-"""The states of runs and sessions and the only moves between them (PROTOCOL, Statuses)."""
+"""States of runs and sessions and the only moves between them (PROTOCOL, Statuses)."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class RunStatus(StrEnum):
-    """Where a run stands."""
-
     PENDING = "pending"
     CLAIMED = "claimed"
     RUNNING = "running"
@@ -17,7 +15,7 @@ class RunStatus(StrEnum):
 
 
 class SessionStatus(StrEnum):
-    """Where a session stands; computed in one place, ``models.state.session_status``."""
+    """Status of a session, computed in one place: ``models.state.session_status``."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -29,14 +27,14 @@ class SessionStatus(StrEnum):
 
 
 class RunType(StrEnum):
-    """What a run does to its session."""
+    """Effect of a run on its session."""
 
     START = "start_session"
     RESUME = "resume_session"
 
 
 class ExecutionMode(StrEnum):
-    """Who hears of a run's end: nobody, a client that polls, or the parent session."""
+    """Receiver of a run's end: none, a client that polls, or the parent session."""
 
     SYNC = "sync"
     ASYNC_POLL = "async_poll"
@@ -44,7 +42,7 @@ class ExecutionMode(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What a runner reports of a run."""
+    """Outcome that a runner reports of a run."""
 
     STARTED = "started"
     COMPLETED = "completed"
@@ -53,7 +51,7 @@ class Outcome(StrEnum):
 
 
 class StopCause(StrEnum):
-    """Why a run is stopping: somebody asked, or its own time limit passed."""
+    """Cause of a stop: a request, or the run's own time limit."""
 
     STOP = "stop"
     TIMEOUT = "timeout"
@@ -83,5 +81,5 @@ TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {
 TERMINAL: Final = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
 UNFINISHED: Final = frozenset(RunStatus) - TERMINAL
 IN_HAND: Final = frozenset({RunStatus.CLAIMED, RunStatus.RUNNING, RunStatus.STOPPING})
-# Nothing of such a session is alive, unless it has a run that waits or a process that has not ended yet.
+# Statuses of sessions without live work, unless a run is pending or a process has not ended yet.
 ENDED: Final = frozenset({SessionStatus.FINISHED, SessionStatus.FAILED, SessionStatus.STOPPED})

@@ -1,4 +1,4 @@
-"""Text as Postgres can store it: what clients send of their own accord is kept as far as possible, never refused."""
+"""Makes text storable in Postgres: free text of clients is kept as far as possible, never refused."""
 
 ERROR_BYTES = 64 * 1024
 _CUT = "\n… cut …\n"
@@ -11,7 +11,7 @@ def storable(text: str) -> str:
 
 
 def storable_error(text: str | None) -> str | None:
-    """Return an error as it is kept: storable, and cut to 64 KiB, of which head and tail are left."""
+    """Return an error as it is stored: storable, and cut to 64 KiB, of which head and tail are left."""
     if text is None:
         return None
     whole = storable(text)

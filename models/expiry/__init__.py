@@ -1,1 +1,1 @@
-"""Deadlines, lost runners, our own outages and clean-up."""
+"""Deadlines, lost runners, outages and clean-up."""

@@ -1,4 +1,4 @@
-"""Upkeep: what nobody needs any more goes, in bounded transactions that wait for nobody."""
+"""Upkeep: deletes rows that are not needed any more, in bounded transactions that skip locked rows."""
 
 from typing import Final
 
@@ -16,8 +16,8 @@ _KEYS = text("""
     WHERE k.caller = old.caller AND k.key = old.key
 """)
 
-# A submission that uses a profile refreshes it within the hour, so one of a day ago is in nobody's hands; a run that
-# may still be claimed keeps its own.
+# Delete profiles unused for a day: a submission that uses one refreshes it within the hour. A run that may still be
+# claimed keeps its own.
 _PROFILES = text("""
     DELETE FROM demand_profiles p
     USING (SELECT profile_id FROM demand_profiles
@@ -28,7 +28,8 @@ _PROFILES = text("""
     WHERE p.profile_id = unused.profile_id AND p.last_used_at < now() - interval '1 day'
 """)
 
-# Whatever they still hold is taken from them first; a left one stays for a while, so that it may leave once more.
+# Delete runners without runs and sessions; expiry takes those from them first. Keep one that left for an hour, so that
+# its leave may be repeated.
 _RUNNERS = text("""
     DELETE FROM runners n
     USING (SELECT runner_id FROM runners
@@ -42,7 +43,7 @@ _RUNNERS = text("""
     WHERE n.runner_id = old.runner_id
 """)
 
-# Delivered a day ago, or not to be delivered: the parent was deleted while its child ended.
+# Delete results delivered a day ago, and those whose parent was deleted while its child ended.
 _CHILD_RESULTS = text("""
     DELETE FROM child_results c
     USING (SELECT w.child_run_id FROM child_results w
@@ -60,7 +61,7 @@ _INSTANCES = text("""
     WHERE i.instance = gone.instance
 """)
 
-# Longer than any deadline that may have to be moved by them.
+# Keep outages longer than any deadline that they may have to move.
 _GAPS = text("""
     DELETE FROM gaps g
     USING (SELECT gap_id FROM gaps WHERE ended_at < now() - interval '30 days'
@@ -69,7 +70,7 @@ _GAPS = text("""
 """)
 
 
-# Late events of a run that ended are counted on for a day.
+# Keep the counts for a day after the run's end, for its late events.
 _EVENT_COUNTS = text("""
     DELETE FROM run_event_counts c
     USING (SELECT w.run_id FROM run_event_counts w LEFT JOIN runs r ON r.run_id = w.run_id
@@ -80,11 +81,11 @@ _EVENT_COUNTS = text("""
 
 
 def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Limits = DEFAULT_LIMITS) -> bool:
-    """Remove up to 1,000 rows of each kind that nobody needs any more; whether there is more. Safe to repeat.
+    """Delete up to 1,000 rows of each kind that are not needed any more; return whether there are more. Safe to repeat.
 
-    Idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten, signs of
-    processes long gone, gaps of a month ago, results of children that were delivered yesterday, counts of the
-    events of runs that ended yesterday, events of deleted sessions.
+    Idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten, heartbeats
+    of instances older than an hour, outages older than 30 days, child results delivered a day ago, event counts of runs
+    that ended a day ago, events of deleted sessions.
     """
     removed = [
         conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,

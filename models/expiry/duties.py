@@ -1,4 +1,4 @@
-"""When each duty of the engine room ran last, and the signs of life of our own processes."""
+"""Last run of each duty, and the heartbeats of web instances."""
 
 from sqlalchemy import Connection, text
 
@@ -26,14 +26,15 @@ def duty_ages(conn: Connection) -> dict[str, float]:
 
 
 def try_duty(conn: Connection, duty: str) -> bool:
-    """Whether nobody else is at this duty; if so nobody else will be until this transaction ends."""
+    """Lock the duty until this transaction ends; return False if another transaction has it."""
     return bool(conn.execute(_TRY, {"duty": duty}).scalar_one())
 
 
 def duty_due(conn: Connection, duty: str, older_than: float) -> bool:
-    """Whether the duty is ours to do now: nobody is at it, and it last ran ``older_than`` seconds ago or never.
+    """Lock the duty and record it as run now; return False if it is locked, or ran less than ``older_than`` seconds
+    ago.
 
-    Then it is noted as run, in this transaction; of any number of contenders one gets True.
+    Of any number of contenders one gets True.
     """
     if not try_duty(conn, duty):
         return False
@@ -41,13 +42,13 @@ def duty_due(conn: Connection, duty: str, older_than: float) -> bool:
 
 
 def is_there(conn: Connection) -> None:
-    """Raise what the database raises when it cannot be asked."""
+    """Execute ``SELECT 1``; raises the error of a database that cannot be reached."""
     conn.execute(_IS_THERE)
 
 
 def record_instance_heartbeat(conn: Connection, instance: str) -> None:
-    """Give the sign of life of a web process, every 2 s, in a transaction of its own.
+    """Record the heartbeat of a web process, every 2 s, in a transaction of its own.
 
-    When no web process had given one for more than 15 s it also notes that gap, in which no runner could be heard.
+    The first one after more than 15 s without any also records that outage, in which no runner could be heard.
     """
     sign_web(conn, instance)

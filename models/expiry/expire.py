@@ -1,4 +1,4 @@
-"""Expiry: every second, all that ran out of time, by state and not by edge (ARCHITECTURE, Expiry)."""
+"""Expiry: checks every deadline once a second, by state and not by a timer for each (ARCHITECTURE, Expiry)."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,7 +21,7 @@ from models.expiry.runs import (
     stop_timed_out,
 )
 
-# Steps that need no runner to be heard, steps that judge by silence, and deadlines that move by the gaps of their time.
+# Run steps that need no runner to be heard, steps that judge by silence, and steps whose deadlines move by outages.
 ALWAYS: Final[tuple[Step, ...]] = (ready_runs, drop_silent_polls)
 HEARING: Final[tuple[Step, ...]] = (
     lose_silent,
@@ -34,7 +34,7 @@ HEARING: Final[tuple[Step, ...]] = (
     drop_superseded_stops,
 )
 MOVING: Final[tuple[Step, ...]] = (stop_timed_out, fail_unmatched)
-# These change nothing that anybody is told of.
+# Steps that write no event, so no wake-up is needed.
 SILENT: Final = frozenset(
     {"runners lost", "runners gone", "polls dropped", "run deadlines moved", "superseded stops dropped"}
 )
@@ -42,8 +42,8 @@ SILENT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ExpireResult:
-    """What a pass did, by name; which actors are to be rung after the commit; whether another pass is due at once;
-    and the runners whose parked polls have something to be told.
+    """Result of a pass: counts by name, the actors to notify after the commit, whether another pass is due at once, and
+    the runners whose parked polls have a stop to deliver.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -55,9 +55,9 @@ class ExpireResult:
 def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 500) -> ExpireResult:
     """Do one pass over all deadlines of runners, claims, starts, runs and stops; each step takes ``at_most`` rows.
 
-    What somebody else has locked is left to the next pass, and so is everything while another pass runs. Silence that
-    we caused is held against nobody: gaps of ours are noted first, and while one is open only what needs no runner to
-    be heard, or has waited twice its time, is done (promise 5). Idempotent; a missed pass is caught up by the next.
+    Locked rows are left to the next pass, and so is everything while another pass runs. Silence during an outage is not
+    held against runners: outages are recorded first, and while one is open only those steps run that need no runner to
+    be heard, or whose window is over twice (promise 5). Idempotent; a missed pass is caught up by the next.
     """
     if not try_duty(conn, "expiry"):
         return ExpireResult()
@@ -74,6 +74,6 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
         counts |= {name: number for name, number in done.counts.items() if number}
         again = again or done.full
     told = counts.keys() - SILENT
-    # A return to pending or a session's end makes a run claimable, and is told of, to parents too.
+    # Notify all three: a return to pending or a session's end makes a run claimable, and has events and callbacks.
     actors = frozenset({"dispatch", "broadcast", "callbacks"}) if told else frozenset()
     return ExpireResult(counts, actors, again, frozenset(runners))

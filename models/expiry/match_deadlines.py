@@ -1,8 +1,8 @@
-"""Runs that no live registration satisfies: since when, until when they wait for one, and their end.
+"""No-match deadlines: how long no live registration has satisfied a ready run, and the failure of the run.
 
 ``demand_profiles.unmatched_since`` is NULL while a live registration satisfies the profile. A ready run fails
-``no_match_timeout_seconds`` after that moment or its own readiness, whichever came later; known gaps of ours do not
-count. A run that some registrations may not have again (``not_for``) has a moment of its own.
+``no_match_timeout_seconds`` after that moment or its own readiness, whichever is later; recorded outages do not count.
+A run that some registrations may not have again (``not_for``) has a moment of its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from models.state.try_locks import try_lock_runs
 MOST_EXCLUDED: Final = 5_000
 Gap = tuple[datetime, datetime]
 
-# Rows that somebody has locked are left to the next pass.
+# Leave locked rows to the next pass.
 _STORE = text("""
     UPDATE demand_profiles p SET unmatched_since = CASE WHEN NOT held.matched THEN CAST(:now AS timestamptz) END
     FROM (SELECT d.profile_id, w.matched
@@ -33,7 +33,7 @@ _STORE = text("""
     WHERE p.profile_id = held.profile_id AND (p.unmatched_since IS NULL) <> held.matched
 """)
 
-# For each unmatched profile the patiences of its ready runs, each found by one probe of the index.
+# Find for each unmatched profile the distinct timeouts of its ready runs, each by one probe of the index.
 _PATIENCES = text("""
     WITH RECURSIVE levels AS (
         SELECT p.profile_id, p.unmatched_since, first.seconds
@@ -76,7 +76,7 @@ _DUE = text("""
     LIMIT :most
 """)
 
-# The order is the index's; a full page goes on from its last profile in the next pass.
+# Read in the order of the index; after a full page the next pass continues from its last profile.
 _EXCLUDED = text("""
     SELECT r.run_id, r.profile_id, r.not_for, r.unmatched_since, r.no_match_timeout_seconds, r.match_deadline_at
     FROM runs r
@@ -95,7 +95,8 @@ _STORE_EXCLUDED = text("""
     WHERE r.run_id = held.run_id AND r.status = 'pending' AND r.ready
 """)
 
-# Only known gaps: those of all runners are a guess, and one after the other might put the end off for ever.
+# Count recorded outages only: those of all runners are a guess, and one after the other might postpone the end for
+# ever.
 _GAPS = text("""
     SELECT started_at, ended_at FROM gaps WHERE ended_at > CAST(:since AS timestamptz) AND kind <> 'runners'
     ORDER BY started_at
@@ -109,10 +110,10 @@ _ABSENT = text("SELECT count(*) FROM runners WHERE left_at IS NULL")
 
 
 def fail_unmatched(one: Pass) -> AuditedAct:
-    """Note which profiles a live registration satisfies, and fail ready runs that none satisfied for too long.
+    """Store which profiles a live registration satisfies, and fail ready runs that none satisfied for too long.
 
-    Registrations are read once more when the runs are locked: a run fails only if no registration that was committed
-    by then satisfies it.
+    Registrations are read once more when the runs are locked: a run fails only if no registration that was committed by
+    then satisfies it.
     """
     fleet = fleet_of(one.conn)
     _store(one, fleet.refresh(one.conn))
@@ -154,7 +155,7 @@ def _store(one: Pass, found: Differences) -> None:
 
 
 def _due(one: Pass) -> list[str]:
-    """Return runs of unmatched profiles whose time is up."""
+    """Return runs of unmatched profiles whose no-match deadline has passed."""
     patiences = one.conn.execute(_PATIENCES, {"now": one.clocks.now}).all()
     if not patiences:
         return []
@@ -169,7 +170,7 @@ def _due(one: Pass) -> list[str]:
 
 
 def _due_excluded(one: Pass, fleet: Fleet) -> list[str]:
-    """Note since when runs that some registrations may not have are satisfied by no other; return those due."""
+    """Store since when runs with excluded registrations are satisfied by no other; return those past their deadline."""
     values = {"from_profile": fleet.excluded_from, "most": MOST_EXCLUDED}
     rows = one.conn.execute(_EXCLUDED, values).all()
     fleet.excluded_from = rows[-1].profile_id if len(rows) == MOST_EXCLUDED else 0
@@ -199,7 +200,7 @@ def _is_over(row: Row[Any], latest: "_Latest") -> bool:
 
 
 class _Latest:
-    """For a number of seconds, the latest moment from which so many have passed outside of gaps."""
+    """Cache of the latest moments from which a number of seconds has passed outside of outages."""
 
     def __init__(self, one: Pass, since: datetime) -> None:
         self._now = one.clocks.now
@@ -214,7 +215,7 @@ class _Latest:
 
 
 def merged(gaps: Iterable[Gap]) -> list[Gap]:
-    """Return the same time as gaps that do not overlap; they come and go sorted by their start."""
+    """Merge overlapping outages; they come and go sorted by their start."""
     result: list[Gap] = []
     for start, end in gaps:
         if result and start <= result[-1][1]:

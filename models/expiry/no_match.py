@@ -1,4 +1,4 @@
-"""The error of a run that no live registration satisfies: what it demands that no runner offers."""
+"""Error of a run that no live registration satisfies: the demands that no runner offers."""
 
 from collections.abc import Collection
 from typing import Any, Final
@@ -20,7 +20,7 @@ def no_match_text(
     """Return the error of a run with these demands.
 
     ``excluded``: registrations that had the run and may not have it again. ``session``: that of a resume, whose
-    affinity is named where it is what no runner offers. ``absent``: how many runners are lost or leaving.
+    affinity is named where no runner offers it. ``absent``: number of runners that are lost or leaving.
     """
     if fleet.empty:
         return PREFIX + ("no runner is registered" if not absent else _absent(absent))
@@ -48,7 +48,7 @@ def _listed(values: list[Value], session: Row[Any] | None, word: str) -> str:
 
 def _named(one: Value, session: Row[Any] | None) -> str:
     name, value = one
-    # As Python writes it: control characters do not reach the terminal of a reader.
+    # Write as Python does: control characters do not reach the terminal of a reader.
     shown = repr(value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "…")
     if session is None or one not in _affinity(session):
         return f"{name} {shown}"

@@ -1,9 +1,9 @@
-"""Gaps of our own: stretches in which the runners could not be heard, so that their silence says nothing (promise 5).
+"""Outages: times in which the runners could not be heard, so that their silence is not held against them (promise 5).
 
-A gap is a row. Silence counts anew from the end of the last one (in SQL ``silence_counts_from()``, which is now while
-all web processes are silent), but no sequence of gaps puts a judgement off for ever: twice the window in time that was
-no gap of Postgres, of the workers or of all web processes is enough (in SQL ``silent_before()``). Deadlines of runs
-move by the gaps they lived through.
+An outage is a row of the table ``gaps``. Silence counts anew from the end of the last one (in SQL
+``silence_counts_from()``, which is now while all web processes are silent), but no sequence of outages postpones a
+decision for ever: twice the window in time that was no outage of Postgres, of the workers or of all web processes is
+enough (in SQL ``silent_before()``). Deadlines of runs move by the outages they lived through.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 GAP = timedelta(seconds=15)
-SOME = 2  # so many runners do not fall silent by themselves at once, as a rule
+SOME = 2  # fewer online runners than this prove nothing about our own outage
 
 EXPIRY_CLOCK, WEB_CLOCK, RUNNERS_CLOCK = "expiry clock", "web clock", "runners clock"
 OVERDUE_CLOCK = "runners overdue"
@@ -21,7 +21,7 @@ OVERDUE_CLOCK = "runners overdue"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the clocks showed before this tick, and what is to be seen now. Times are the database's.
+    """Readings of one tick: the clocks before it, and the runners now. Times are those of Postgres.
 
     ``heard`` is when an online runner was heard last; ``overdue_at`` from when all of them (``online``) are overdue by
     the intervals that each was told; ``overdue_before`` the same before this tick, None with fewer than two.
@@ -39,11 +39,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """What expiry goes by in this pass.
+    """Clocks by which one pass of expiry decides.
 
-    ``restarted_at`` is the end of the last gap, from which silence counts anew: now while every online runner is
-    overdue (``unheard``), which may be our fault. While ``suspended`` no runner is judged by its silence.
-    ``told`` are the heartbeat intervals that there are.
+    ``restarted_at`` is the end of the last outage, from which silence counts anew: now while every online runner is
+    overdue (``unheard``), which may be our fault. While ``suspended`` no runner is judged by its silence. ``told`` are
+    the distinct heartbeat intervals of the runners.
     """
 
     now: datetime
@@ -55,11 +55,11 @@ class Clocks:
 
 
 def judge(seen: Seen) -> Clocks:
-    """Find the gaps that end now and whether one is still open (ARCHITECTURE, Expiry).
+    """Return the outages that end now and whether one is still open (ARCHITECTURE, Expiry).
 
-    Expiry's own gap and one of all runners end now; one of all web processes is noted by the first that gives a sign
-    again. In a gap of all runners every online one, of several, is overdue at once: a runner that is told a long
-    interval and keeps it makes none, however seldom anybody is heard.
+    An outage of expiry or of all runners ends now; one of all web processes is recorded by the first heartbeat after
+    it. In an outage of all runners every online one, of at least two, is overdue at once: a runner that is told a long
+    interval and keeps it makes none, however seldom a runner is heard.
     """
     ended: list[tuple[str, datetime, datetime]] = []
     if seen.expiry_at is not None and seen.now - seen.expiry_at > GAP:
@@ -73,7 +73,7 @@ def judge(seen: Seen) -> Clocks:
     return Clocks(seen.now, restarted_at, web_away, unheard, ended)
 
 
-# NULL where a clock was never started: then there is nothing to compare with.
+# Return NULL for a clock that was never started.
 _READ = text("""
     SELECT clock_timestamp() AS now,
         (SELECT last_run FROM duties WHERE duty = 'expiry clock') AS expiry_at,
@@ -94,7 +94,7 @@ _RECORD = text("""
     SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]))
 """)
 
-# 'runners clock' is read by the version before this one, which runs beside it for a while.
+# Write 'runners clock' for the version before this one, which serves beside it for a while.
 _SET_CLOCKS = text("""
     INSERT INTO duties (duty, last_run)
     SELECT c.duty, c.at FROM (VALUES ('expiry clock', CAST(:now AS timestamptz)),
@@ -111,8 +111,8 @@ _SERVED = text("""
     ORDER BY w.number
 """)
 
-# The gap is written with the sign that ends it: whoever sees the fresh sign sees the gap too. A clock that somebody
-# else holds is being set by another web process at this moment, so there is no gap.
+# Write the outage with the heartbeat that ends it: a reader of the fresh heartbeat sees the outage too. If the clock is
+# locked, another web process is setting it at this moment, so there is no outage.
 _SIGN = text("""
     WITH sign AS (
         INSERT INTO instances (instance, seen_at) VALUES (:instance, clock_timestamp())
@@ -133,7 +133,7 @@ _SIGN = text("""
 
 
 def read_clocks(conn: Connection) -> Clocks:
-    """Note the gaps that have ended, set the clocks, and return what this pass of expiry goes by."""
+    """Record the outages that have ended, set the clocks, and return those by which this pass of expiry decides."""
     row = conn.execute(_READ).one()
     clocks = judge(
         Seen(
@@ -156,12 +156,12 @@ def read_clocks(conn: Connection) -> Clocks:
 def begun_before(conn: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
     """Return for each window, in seconds, the moment before which it must have begun to be over now.
 
-    A window that a gap cuts short counts anew from the end of the gap, unless it is over twice in time that we served.
+    A window that an outage cuts short counts anew from its end, unless the window is over twice in time that we served.
     """
     starts = [clocks.now - timedelta(seconds=seconds) for seconds in windows]
     if clocks.restarted_at is None or all(clocks.restarted_at <= start for start in starts):
         return starts
-    # An array of whole and other numbers is none to psycopg: settings are floats, told intervals are not.
+    # Pass floats only: psycopg rejects arrays of mixed numbers; settings are floats, told intervals are not.
     served = conn.execute(_SERVED, {"windows": [float(seconds) for seconds in windows]}).scalars().all()
     return [since if clocks.restarted_at > start else start for start, since in zip(starts, served, strict=True)]
 
@@ -179,5 +179,5 @@ def _record(conn: Connection, ended: Sequence[tuple[str, datetime, datetime]]) -
 
 
 def sign_web(conn: Connection, instance: str) -> None:
-    """Write a web process's sign of life; the first one after a gap of all web processes notes that gap."""
+    """Write a web process's heartbeat; the first one after an outage of all web processes records that outage."""
     conn.execute(_SIGN, {"instance": instance, "gap": GAP})

@@ -1,4 +1,4 @@
-"""Runners that fell silent or left, and what they hold: by state, each pass, until nothing of theirs is left."""
+"""Takes runs and sessions from runners that fell silent or left: by state, each pass, until none is left."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from models.state.locks import LockedRun
 from models.state.transitions import move_runs
 from models.state.try_locks import try_lock_runners, try_lock_runs
 
-# The silence is checked on the row as it is once it is locked: a row that is being touched is somebody else's.
+# Check the silence on the row once it is locked; a row that is locked, as by a heartbeat, is skipped.
 _LOST = text("""
     UPDATE runners n SET lost_at = clock_timestamp()
     FROM (SELECT r.runner_id FROM runners r
@@ -27,7 +27,7 @@ _LOST = text("""
     RETURNING n.runner_id
 """)
 
-# Reports of a runner that was told to leave are accepted for a while; one that was lost is not waited for.
+# Accept reports of a runner that was told to leave for the lost interval; a lost one gets no such time.
 _GONE = text("""
     UPDATE runners n SET left_at = clock_timestamp()
     FROM (SELECT r.runner_id FROM runners r
@@ -42,13 +42,13 @@ _GONE = text("""
 
 
 def lose_silent(one: Pass) -> AuditedAct:
-    """Note which runners are lost, and which have had their time after being told to leave."""
+    """Mark silent runners lost, and end the registrations of those that had their time after being told to leave."""
     silent = one.by_told(lost_after)
     lost, gone = one.find(_LOST, **silent), one.find(_GONE, **silent)
     return AuditedAct({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= one.most)
 
 
-# A run in hand has no owner any more when its runner is lost, gone or unknown, or is another process by now.
+# Find runs in hand whose runner is lost, gone, unknown or replaced by another process.
 _OWNERLESS_RUNS = text("""
     SELECT r.run_id FROM runs r LEFT JOIN runners n ON n.runner_id = r.runner_id
     WHERE r.status IN ('claimed', 'running', 'stopping')
@@ -70,7 +70,7 @@ _OWNERLESS_SESSIONS = text("""
 
 
 def take_from_lost(one: Pass) -> AuditedAct:
-    """Take runs and idle sessions from runners that are lost, gone, or another process by now."""
+    """Take runs and idle sessions from runners that are lost, gone or replaced by another process."""
     run_ids, session_ids = one.find(_OWNERLESS_RUNS), one.find(_OWNERLESS_SESSIONS)
     if not run_ids and not session_ids:
         return AuditedAct({})
@@ -112,15 +112,15 @@ _UNHELD = text("""
 
 
 def take_unheld(one: Pass) -> AuditedAct:
-    """Take runs that their runner did not name in two beats in a row."""
+    """Take runs that two heartbeats in a row did not name."""
     found = one.find(_UNHELD)
     lost = _take(one, found, NOT_HELD, lambda run: bool(run.unheld_beats >= 2)) if found else 0
     return AuditedAct({"runs not held": lost}, len(found) >= one.most)
 
 
-# Their end report may have been lost in a gap that was longer than a report is held; the runner never says what it
-# holds, and the session gave no sign since. Looked at for an hour: a run that is still there then has given one. Of
-# several such gaps the last one that is long enough ago tells of all before it.
+# Find running runs whose end report may have been lost in an outage longer than reports are held: the runner never
+# sends ``holding``, and the session gave no sign since. Search for an hour: a run that is still there then has given a
+# sign. Of several such outages the last one that is long enough ago covers all before it.
 _ORPHANED = text("""
     SELECT r.run_id
     FROM (SELECT max(ended_at) AS ended_at FROM gaps
@@ -135,7 +135,7 @@ _ORPHANED = text("""
 
 
 def take_orphaned(one: Pass) -> AuditedAct:
-    """Take runs that gave no sign since a gap in which their end may have been reported to nobody."""
+    """Take runs without a sign since an outage in which the report of their end may have been lost."""
     limits = one.limits
     if limits.orphan_after <= 0 or one.clocks.restarted_at is None:
         return AuditedAct({})
@@ -146,7 +146,7 @@ def take_orphaned(one: Pass) -> AuditedAct:
 
 
 def _take(one: Pass, run_ids: Sequence[str], reason: str, due: Callable[[LockedRun], bool]) -> int:
-    """Take running runs from runners that live."""
+    """Take running runs from live runners."""
     locked = try_lock_runs(one.conn, run_ids)
     runs = [
         locked.runs[run_id]
@@ -159,7 +159,7 @@ def _take(one: Pass, run_ids: Sequence[str], reason: str, due: Callable[[LockedR
     return len(move_runs(one.conn, moves))
 
 
-# A poll's own process renews its row every 2 s; nothing is dispatched to one that was not seen for 5 s.
+# Delete rows that no process renews: a poll's own process does so every 2 s, and dispatch ignores rows older than 5 s.
 _SILENT_POLLS = text("""
     DELETE FROM waiting_polls WHERE poll_id IN (
         SELECT poll_id FROM waiting_polls WHERE seen_at < CAST(:now AS timestamptz) - interval '30 seconds'
@@ -169,6 +169,6 @@ _SILENT_POLLS = text("""
 
 
 def drop_silent_polls(one: Pass) -> AuditedAct:
-    """Remove parked polls whose process looks after them no more."""
+    """Delete parked polls whose process does not renew them any more."""
     dropped = one.find(_SILENT_POLLS)
     return AuditedAct({"polls dropped": len(dropped)}, len(dropped) >= one.most)

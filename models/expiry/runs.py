@@ -1,4 +1,4 @@
-"""Deadlines of runs and claims: each pass handles what is due by its state now, whoever missed it before."""
+"""Deadlines of runs and claims: each pass handles what is due by its state now, whatever earlier passes missed."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ MISSED_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass of expiry: by which clocks and limits, and how many rows each of its steps takes at most."""
+    """Context of one pass of expiry: its clocks and limits, and how many rows each of its steps takes at most."""
 
     conn: Connection
     clocks: Clocks
@@ -33,7 +33,7 @@ class Pass:
     most: int
 
     def find(self, query: TextClause, **values: Any) -> list[str]:
-        """Return the first column of what is due."""
+        """Return the first column of the rows that are due."""
         parameters = {"now": self.clocks.now, "most": self.most, **values}
         return list(self.conn.execute(query, parameters).scalars())
 
@@ -46,9 +46,9 @@ class Pass:
         return self.begun_before(seconds) + timedelta(seconds=seconds)
 
     def by_told(self, window: Callable[[float, Limits], float]) -> dict[str, Any]:
-        """Return, as parameters of a query, when a window began that depends on the interval a runner was told.
+        """Return, as parameters of a query, when a window began that depends on the heartbeat interval of a runner.
 
-        0 stands for a runner that is not there any more.
+        0 stands for a runner without a row.
         """
         told = sorted({0, *self.clocks.told})
         windows = [window(one, self.limits) for one in told]
@@ -59,7 +59,9 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class AuditedAct:
-    """What a step did: how many, by name, whether it found as many as it may take, and which runners are to be told."""
+    """Result of a step: counts by name, whether it found as many as it may take, and the runners that have a stop to
+    deliver.
+    """
 
     counts: dict[str, int]
     full: bool = False
@@ -68,7 +70,7 @@ class AuditedAct:
 
 Step = Callable[[Pass], AuditedAct]
 
-# Delays that ended lately; the small index holds them in order of their time.
+# Find delays that ended in the last 60 s; the small index holds them in order of their time.
 _DUE = text("""
     SELECT DISTINCT r.session_id FROM runs r
     WHERE r.status = 'pending' AND NOT r.ready
@@ -81,7 +83,7 @@ _DUE = text("""
     LIMIT :most
 """)
 
-# The net under all that should have made a run ready; it looks at every waiting run, hence not every second.
+# Catch all runs that should have become ready. Reads every waiting run, hence not every second.
 _MISSED = text("""
     SELECT DISTINCT r.session_id FROM runs r
     WHERE r.status = 'pending' AND NOT r.ready
@@ -94,7 +96,7 @@ _MISSED = text("""
 
 
 def ready_runs(one: Pass) -> AuditedAct:
-    """Make runs ready whose delay has ended, and now and then those that were missed."""
+    """Make runs ready whose delay has ended, and every 10 s those that were missed."""
     found = one.find(_DUE)
     if len(found) < one.most and duty_due(one.conn, "missed readiness", MISSED_SECONDS):
         found = sorted({*found, *one.find(_MISSED)})
@@ -109,7 +111,7 @@ def ready_runs(one: Pass) -> AuditedAct:
 
 _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
 
-# A claim that two heartbeats did not name never arrived: its deadline has come, whatever gaps there were.
+# Release at once a claim that two heartbeats did not name: it never arrived, whatever outages there were.
 _SPENT_CLAIMS = text("""
     SELECT r.run_id FROM runs r
     WHERE r.status = 'claimed' AND r.claim_deadline_at <= CAST(:now AS timestamptz)
@@ -119,7 +121,7 @@ _SPENT_CLAIMS = text("""
     ORDER BY r.claim_deadline_at LIMIT :most
 """)
 
-# A runner that has gone quiet will not fetch them: no need to wait for the rest of the time.
+# Release undelivered claims of a stale runner without waiting for the claim deadline.
 _STALE_CLAIMS = text("""
     SELECT r.run_id FROM runs r JOIN runners n ON n.runner_id = r.runner_id
     JOIN unnest(CAST(:told AS integer[]), CAST(:begun_before AS timestamptz[])) AS w(told, begun_before)
@@ -130,7 +132,7 @@ _STALE_CLAIMS = text("""
 
 
 def release_spent_claims(one: Pass) -> AuditedAct:
-    """Release claims that were not delivered, or not started, in time, and undelivered ones of stale runners."""
+    """Release claims not delivered or not started in time, and undelivered ones of stale runners."""
     delivery_due, start_due = one.due(one.limits.claim_timeout), one.due(one.limits.start_timeout)
     spent = one.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
     silent = one.by_told(stale_after)
@@ -173,7 +175,7 @@ def token_senders(conn: Connection, runs: Collection[LockedRun]) -> set[int]:
     return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.runner_id for run in runs})}).scalars())
 
 
-# Counted from the start: doing it twice moves nothing twice. Gaps that are a guess move it by its own length at most.
+# Count from the start, so that a repeat moves nothing twice. Guessed outages move it by the run's own timeout at most.
 _MOVE_RUNNING = text("""
     UPDATE runs r SET run_deadline_at = late.deadline_at
     FROM (
@@ -203,7 +205,7 @@ _TIMED_OUT = text("""
 
 
 def stop_timed_out(one: Pass) -> AuditedAct:
-    """Have runs stopped that outlived their own time limit."""
+    """Order the stop of runs past their own time limit."""
     moved = one.find(_MOVE_RUNNING) if one.clocks.restarted_at else []
     found = one.find(_TIMED_OUT)
 
@@ -266,7 +268,7 @@ def give_up_stops(one: Pass) -> AuditedAct:
     return AuditedAct({"stops given up": len(move_runs(one.conn, moves))}, len(found) >= one.most)
 
 
-# Stops of idle processes: a run in hand has a deadline of its own.
+# Find overdue stops of idle processes; a run in hand has a deadline of its own.
 _OVERDUE_IDLE_STOPS = text("""
     SELECT c.session_id FROM stop_commands c LEFT JOIN runners n ON n.runner_id = c.runner_id
     JOIN unnest(CAST(:told AS integer[]), CAST(:due AS timestamptz[])) AS w(told, due)
@@ -279,26 +281,26 @@ _OVERDUE_IDLE_STOPS = text("""
 
 
 def give_up_idle_stops(one: Pass) -> AuditedAct:
-    """Stop sessions whose idle process was told to end and did not say that it has."""
+    """Stop sessions whose idle process did not report its end in time."""
     found = one.find(_OVERDUE_IDLE_STOPS, **one.by_told(stop_seconds))
     locked = try_lock_runs(one.conn, session_ids=found) if found else LockedRows()
     active = {run.session_id for run in locked.runs.values() if run.status in IN_HAND}
     ended = sorted(locked.sessions.keys() - active)
     close_stops(one.conn, ended)
-    # Without a live process there is nothing left to be stopped: only the stop ends.
+    # End only the stop where no live process is left.
     alive = {name for name in ended if locked.sessions[name].runner_id is not None}
     update_status_and_tell(one.conn, [idle_stopped(name) if name in alive else SessionChange(name) for name in ended])
     return AuditedAct({"idle stops given up": len(ended)}, len(found) >= one.most)
 
 
 def drop_superseded_stops(one: Pass) -> AuditedAct:
-    """Give up telling runners to end processes whose session goes on elsewhere."""
+    """Delete overdue stops of processes whose session continues at another runner."""
     dropped = one.find(DROP_SUPERSEDED)
     return AuditedAct({"superseded stops dropped": len(dropped)}, len(dropped) >= one.most)
 
 
 def each_session_once(locked: LockedRows, run_ids: Sequence[str], due: Callable[[LockedRun], bool]) -> list[LockedRun]:
-    """Return the held runs that are still due, at most one per session: the others come with the next pass."""
+    """Return the locked runs that are still due, at most one per session: the others come with the next pass."""
     chosen: dict[str, LockedRun] = {}
     for run_id in run_ids:
         run = locked.runs.get(run_id)

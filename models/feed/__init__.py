@@ -1,1 +1,1 @@
-"""The feed of events: append, number, read, drop."""
+"""Feed of events: append, number, read, drop."""

@@ -1,4 +1,4 @@
-"""A session's own timeline: events that runners write, stored once each, and their list in feed order."""
+"""Timelines of sessions: stores the events of runners, each once, and lists them in feed order."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from models.feed.event_counts import STORE_BOUNDED, bounds
 from models.state.cursors import FeedHead, lost, parse_cursor, write_cursor
 from models.state.visibility import find_visible, is_visible, owner_filter
 
-# A page ends after so many bytes, as stored: events may be large, and a page is held in memory until a client takes it.
+# End a page after so many stored bytes: events may be large, and a page is in memory until a client takes it.
 PAGE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event as it came. ``frame`` is the JSON text ``{"data": {…}}`` that every client will be sent.
+    """Event to store. ``frame`` is the JSON text ``{"data": {…}}`` that every client will be sent.
 
     ``event_key`` is the client's, unique in its session; ``event_uid`` is ours, made before the first try. ``run_id``
-    is the run that the sender names; a ``claim_token`` says it better.
+    is the run that the sender names; a ``claim_token`` takes precedence.
     """
 
     session_id: str
@@ -38,14 +38,14 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """The id of the event, the same for each repeat of it."""
+    """Id of the event, the same for each repeat of it."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a list; ``feed_cursor`` is None while it is not numbered, ``run_id`` for the session's own."""
+    """Event of a list; ``feed_cursor`` is None while it is not numbered, ``run_id`` for the session's own."""
 
     id: int
     feed_cursor: str | None
@@ -54,7 +54,7 @@ class Event:
 
     @property
     def data(self) -> str:
-        """The JSON text of the event's fields, as it was stored."""
+        """JSON text of the event's fields, as it was stored."""
         return self.frame[self.frame.index("{", 1) : self.frame.rindex("}")].rstrip()
 
 
@@ -74,9 +74,9 @@ class LeftOut:
 
 AppendResult: TypeAlias = StoredEvent | LeftOut | NotFound | StaleClaim
 
-# The runs that the tokens may be of, then the sessions, are locked as weakly as keeps a change of claim and a delete
-# out: batches of events do not wait for each other. A lock shows the row as it is when it is had, not as it is in the
-# statement's snapshot, so a claim that ended while this waited is seen to have ended.
+# Lock the runs that the tokens may be of, then the sessions, as weakly as excludes a change of claim and a delete:
+# batches of events do not wait for each other. A locked row is read as it is then, not as in the statement's snapshot,
+# so a claim that ended while this waited is seen as ended.
 _JUDGED = """
     WITH item AS MATERIALIZED (
         SELECT i.*,
@@ -135,7 +135,7 @@ _APPEND_BOUNDED = text(_JUDGED + STORE_BOUNDED)
 
 _IDS = text("SELECT event_uid, id FROM events WHERE event_uid = ANY(CAST(:uids AS text[]))")
 
-# One that somebody holds is being given a sign by a report, or by another batch of events.
+# Skip a locked session: a report or another batch of events is renewing its sign.
 _SIGN = text("""
     UPDATE sessions s SET last_sign_at = clock_timestamp()
     FROM (SELECT session_id FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))
@@ -148,10 +148,10 @@ def append_events(conn: Connection, items: Sequence[NewEvent], *, run_events_max
     """Store events in item order (PROTOCOL, Sessions); one with the key of a stored one is that one. Safe to repeat.
 
     An event belongs to the run whose token it carries; without a token to the run that it names, if that is one of the
-    session; else to the run that is claimed, running or stopping at that moment; else to the session alone.
-    NotFound for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session. LeftOut
-    for what a run of ``run_events_max`` stored events (0: any number) may not add (``models.feed.event_counts``). One
-    statement, in autocommit one round trip; one more each for what was stored before and for sessions long quiet.
+    session; else to the run that is claimed, running or stopping at that moment; else to the session alone. NotFound
+    for an unknown session, StaleClaim for a token that is not, or no longer, a run's of the session. LeftOut for what a
+    run of ``run_events_max`` stored events (0: any number) may not add (``models.feed.event_counts``). One statement,
+    in autocommit one round trip; one more each for what was stored before and for sessions long quiet.
     """
     visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[AppendResult] = [NotFound("session", item.session_id) for item in items]
@@ -185,9 +185,7 @@ def _stored_before(conn: Connection, uids: Collection[str]) -> dict[str, int]:
 
 
 def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) -> Sequence[Row[Any]]:
-    """Store those that may be stored; returns a row for each whose session its caller may know of, and one for each
-    that was stored now, with its ``id``.
-    """
+    """Store the events that may be stored; return a row for each visible one, and one with ``id`` for each new one."""
     if not items:
         return ()
     values = {
@@ -205,7 +203,7 @@ def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) ->
     return conn.execute(_APPEND, values).all()
 
 
-# One statement, so one snapshot: every event is either numbered behind the cursor or not numbered yet.
+# Read in one statement, so in one snapshot: every event is either numbered behind the cursor or not numbered yet.
 _LIST = text("""
     WITH numbered AS MATERIALIZED (
         SELECT n.id, n.feed_pos, row_number() OVER page AS place,

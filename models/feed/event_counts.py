@@ -1,4 +1,4 @@
-"""The bound on the stored events of a run (COORDINATOR_RUN_EVENTS_MAX), and the counts it needs.
+"""Bound on the stored events of a run (COORDINATOR_RUN_EVENTS_MAX), and the counts it needs.
 
 Runs are counted only while there is a bound, in a table of their own: with the count in the run's row a batch of events
 would lock what reports lock, in another order.
@@ -6,12 +6,12 @@ would lock what reports lock, in another order.
 
 from typing import Any, Final
 
-# By these a run's end and result are known. So many of them are stored beyond the bound.
+# Store so many of these beyond the bound: they show a run's end and result.
 NEEDED: Final = ("result", "run_start", "run_completed")
 MOST_NEEDED: Final = 1000
 
-# The end of the statement of ``append_events``. Batches that are stored at the same moment see the same count: a run
-# may exceed the bound by what they hold. What was stored before counts once, and is not left out when it comes again.
+# Finish the statement of ``append_events``. Batches that are stored at the same moment see the same count: a run may
+# exceed the bound by what they hold. What was stored before counts once, and is not left out when it comes again.
 # Events are looked up by scalar subqueries, which cannot become a hash of the whole table.
 STORE_BOUNDED: Final = """
     , nth AS MATERIALIZED (

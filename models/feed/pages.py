@@ -1,4 +1,4 @@
-"""The one feed query: what came after a position, for the live feed and for whoever catches up alike (promise 3)."""
+"""The one feed query: events after a position, for the live feed and for clients that catch up (promise 3)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,15 +9,15 @@ from sqlalchemy import BigInteger, Connection, Select, bindparam, func, select, 
 from models.schema.tables import events, feed_head
 from models.state.cursors import FeedHead
 
-# A page ends after so many bytes, as stored: events may be large, and a page is held in memory.
+# End a page after so many stored bytes: events may be large, and a page is held in memory.
 PAGE_BYTES: Final = 8 << 20
-# A filter that few events pass must not make one page walk through all history.
+# Walk at most so many positions for one page, however few events pass the filter.
 SPAN: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class FeedFilter:
-    """Which events; None means any. ``kinds`` are the names that clients see as ``event:``."""
+    """Filter of events; None means any. ``kinds`` are the names that clients see as ``event:``."""
 
     kinds: frozenset[str] | None = None
     session_id: str | None = None
@@ -25,7 +25,7 @@ class FeedFilter:
     owner: str | None = None
 
     def passes(self, kind: str, session_id: str, run_id: str | None, owner: str | None) -> bool:
-        """Whether an event with these properties is wanted: in memory what ``read_feed`` does in Postgres."""
+        """Return whether an event with these properties passes: in memory what ``read_feed`` does in Postgres."""
         return (
             (self.kinds is None or kind in self.kinds)
             and (self.session_id is None or session_id == self.session_id)
@@ -40,7 +40,7 @@ SHOWN: Final = tuple(events.c[name] for name in ("feed_pos", "kind", "session_id
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
-    """A numbered event; ``frame`` is the JSON text that every client is sent."""
+    """Numbered event; ``frame`` is the JSON text that every client is sent."""
 
     position: int
     kind: str
@@ -62,8 +62,8 @@ class FeedPage:
 def read_feed(conn: Connection, after: int, which: FeedFilter = EVERYTHING, *, limit: int) -> FeedPage:
     """Return up to ``limit`` events after the position, in order, with the head of the feed in the same snapshot.
 
-    Nobody has missed anything as long as ``page.head.floor <= after``: what is above the floor in this snapshot is all
-    there (but for events of deleted sessions).
+    Nothing is missing as long as ``page.head.floor <= after``: all events above the floor in this snapshot are there,
+    except those of deleted sessions.
     """
     rows = conn.execute(_page(which), {"after": after, "most": limit}).all()
     head = FeedHead(rows[0].epoch, rows[0].last_pos, rows[0].floor)
@@ -72,7 +72,7 @@ def read_feed(conn: Connection, after: int, which: FeedFilter = EVERYTHING, *, l
         for row in rows
         if row.feed_pos is not None
     ]
-    # As many as fit, or fewer because of their size: there may be more right behind the last one.
+    # Expect more right behind the last event: the page is full by number or by size.
     cut = bool(found) and (len(found) >= limit or rows[0].found > len(found))
     walked = head.position if which.session_id is not None else min(head.position, after + SPAN)
     return FeedPage(head, found, max(after, found[-1].position if cut else walked))
@@ -82,7 +82,7 @@ def read_feed(conn: Connection, after: int, which: FeedFilter = EVERYTHING, *, l
 def _page(which: FeedFilter) -> Select[Any]:
     after = bindparam("after", type_=BigInteger)
     wanted = [events.c.feed_pos > after]
-    # A session's own index makes the walk short whatever lies between.
+    # Use the session's own index, by which the walk is short whatever lies between.
     wanted.append(
         events.c.feed_pos <= after + SPAN if which.session_id is None else events.c.session_id == which.session_id
     )
@@ -101,7 +101,7 @@ def _page(which: FeedFilter) -> Select[Any]:
     )
     bytes_before = func.sum(found.c.size).over(order_by=found.c.feed_pos) - found.c.size
     sized = select(found, bytes_before.label("bytes_before"), func.count().over().label("found")).subquery("sized")
-    # The frames are unpacked here, after the cut.
+    # Unpack the frames here, after the cut.
     page = select(sized).where(sized.c.bytes_before < PAGE_BYTES).subquery("page")
     return (
         select(feed_head.c.epoch, feed_head.c.last_pos, feed_head.c.floor, page)

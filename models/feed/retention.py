@@ -1,4 +1,4 @@
-"""Retention: the oldest history goes, and finished sessions of which no history is left, in small transactions."""
+"""Retention: removes the oldest events, and finished sessions without events, in small transactions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from models.state.locks import LockedRows
 from models.state.try_locks import try_lock_runs
 
 MOST_EVENTS: Final = 1000
-# Of frames, as stored: what one transaction removes, or keeps as results, is bounded however large events are.
+# Bound the stored bytes of frames that one transaction removes, or keeps as results, however large events are.
 MOST_BYTES: Final = 32 << 20
 MOST_SESSIONS: Final = 200
 _DAY: Final = 86_400.0
@@ -28,8 +28,8 @@ _OLDEST = text("""
 
 _HOLD = text("SELECT id FROM events WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY feed_pos FOR UPDATE SKIP LOCKED")
 
-# Of a session that has a newer one among its events that one is kept when its time comes. The run that wrote it goes
-# into the frame, and not into a column that the former version would leave as it is when it replaces the frame. As
+# Keep an event only if the session has no newer result: a newer one is kept when its time comes. The run that wrote it
+# goes into the frame, and not into a column that the former version would leave as it is when it replaces the frame. As
 # text: Postgres refuses to take apart a frame that holds a NUL.
 _KEEP_RESULTS = text("""
     INSERT INTO kept_results AS kept (session_id, event_id, frame)
@@ -48,7 +48,7 @@ _KEEP_RESULTS = text("""
 
 _DROP = text("DELETE FROM events WHERE id = ANY(CAST(:ids AS bigint[]))")
 
-# Numbering waits from here to the commit, and not before.
+# Lock the head last: numbering waits from here to the commit.
 _RAISE_FLOOR = text("UPDATE feed_head SET floor = greatest(floor, :upto)")
 
 _WALK = text("""
@@ -59,7 +59,7 @@ _WALK = text("""
     ORDER BY created_at, session_id LIMIT :most
 """)
 
-# A parent is kept as long as a child of it is under way: it hears of its end.
+# Keep a parent as long as a child is under way, which reports its end to it.
 _OVER = text("""
     SELECT s.session_id FROM sessions s
     WHERE s.session_id = ANY(CAST(:sessions AS text[]))
@@ -84,18 +84,18 @@ _FORGET_RESULTS = text("DELETE FROM kept_results WHERE session_id = ANY(CAST(:se
 
 
 def retire_events(conn: Connection, *, older_than_days: float, most: int = MOST_EVENTS) -> int:
-    """Drop the oldest events and raise the floor of the feed to the last of them; returns how many went.
+    """Drop the oldest events and raise the floor of the feed to the last of them; return how many were dropped.
 
-    A prefix of the history, up to ``most`` events: it ends before the first one that is too young, or that somebody
-    holds. Events without a position stay. The newest result of a session that is there is kept in ``kept_results``.
-    Whoever reads the feed sees the events, or the floor above them (promise 3). Safe to repeat, and twice at once; 0
-    means that there is nothing, or that somebody else is at it.
+    A prefix of the history, up to ``most`` events: it ends before the first one that is too young or locked. Events
+    without a position stay. The newest result of an existing session is kept in ``kept_results``. A reader of the feed
+    sees either the events or the floor above them (promise 3). Safe to repeat, also concurrently; 0 means that none is
+    due, or that another transaction has locked them.
     """
     oldest = conn.execute(_OLDEST, {"age": older_than_days * _DAY, "most": most}).all()
     wanted = _prefix(oldest)
     if not wanted:
         return 0
-    # Its own statement, and no waiting: a prefix that another transaction drops meanwhile is none to be had here.
+    # Lock in a statement of its own, without waiting: a prefix that another transaction is dropping is skipped.
     free = set(conn.execute(_HOLD, {"ids": [event.id for event in wanted]}).scalars())
     dropped = list(takewhile(lambda event: event.id in free, wanted))
     if not dropped:
@@ -121,7 +121,7 @@ def _prefix(oldest: Sequence[Row[Any]]) -> list[Row[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """One step over the sessions, oldest first: how many were removed, where the next step begins (None: the end)."""
+    """Step over the sessions, oldest first: how many were removed, where the next step begins (None: the end)."""
 
     removed: int
     at: tuple[datetime, str] | None
@@ -136,8 +136,8 @@ def retire_sessions(
 ) -> Walked:
     """Remove those of the next ``most`` sessions that ended so long ago and of which no event is left. Safe to repeat.
 
-    They go as by a delete: with their runs, ``session_deleted`` on the feed, their children as roots. Ended means: no
-    live process, no unfinished run, no child under way. What somebody holds is left to the next time.
+    They are removed as by a delete: with their runs, ``session_deleted`` on the feed, their children as roots. Ended
+    means: no live process, no unfinished run, no child under way. Sessions with locked rows are left to the next walk.
     """
     created_at, session_id = after or (None, "")
     where = {"created_at": created_at, "session_id": session_id, "age": older_than_days * _DAY, "most": most}
@@ -145,7 +145,7 @@ def retire_sessions(
     at = (walked[-1].created_at, walked[-1].session_id) if len(walked) == most else None
     over = _over(conn, [row.session_id for row in walked], older_than_days)
     locked, whole = _hold_whole(conn, over)
-    # Once more: they may have come to life before they were locked.
+    # Check again: a session may have been resumed before it was locked.
     gone = _over(conn, whole, older_than_days)
     if gone:
         remove_sessions(conn, locked, {session_id: DeleteSession(ADMIN, session_id) for session_id in gone})
@@ -161,12 +161,12 @@ def _over(conn: Connection, session_ids: Sequence[str], older_than_days: float) 
 
 
 def _hold_whole(conn: Connection, session_ids: Sequence[str]) -> tuple[LockedRows, list[str]]:
-    """Lock the sessions with all their runs and children, waiting for nobody; return also which of them are whole."""
+    """Lock the sessions with all their runs and children, without waiting; return also those that are locked wholly."""
     wanted = {"sessions": session_ids}
     runs = [row.run_id for row in conn.execute(_RUNS, wanted)]
     children = [row.session_id for row in conn.execute(_CHILDREN, wanted)]
     locked = try_lock_runs(conn, runs, {*session_ids, *children})
-    # None comes any more to those that are locked; what came before is asked for again.
+    # Read again what came before the lock; after it no run or child is added.
     partly = {row.session_id for row in conn.execute(_RUNS, wanted) if row.run_id not in locked.runs}
     partly |= {
         row.parent_session_id for row in conn.execute(_CHILDREN, wanted) if row.session_id not in locked.sessions

@@ -1,4 +1,4 @@
-"""Number the feed's events after their commit, and read where the feed stands."""
+"""Number the feed's events after their commit, and read the head of the feed."""
 
 from sqlalchemy import Connection, text
 
@@ -8,12 +8,13 @@ from models.state.cursors import FeedHead
 def sequence_feed(conn: Connection) -> int:
     """Number up to 1,000 unnumbered events in id order and return how many there were.
 
-    Wants an autocommit connection: the function itself is the transaction, so no client pause can hold its locks.
+    Needs an autocommit connection: the function itself is the transaction, so no pause of the client can hold its
+    locks.
     """
     return int(conn.execute(text("SELECT sequence_feed()")).scalar_one())
 
 
-# Above the floor only: below it all was numbered long ago, and a pinned horizon may keep dead entries there.
+# Search above the watermark only: below it all was numbered long ago, and a pinned horizon may keep dead entries there.
 _LOOK = text("""
     SELECT h.epoch, h.last_pos, h.floor, coalesce((
         SELECT e.created_at FROM events e WHERE e.feed_pos IS NULL AND e.id > h.numbered_below ORDER BY e.id LIMIT 1
@@ -30,15 +31,14 @@ _LOWER_FLOOR = text("""
 
 
 def lower_numbering_watermark(conn: Connection) -> bool:
-    """Let the next pass number an event that somebody held back for longer than the floor allows; whether there is one.
+    """Lower the watermark to an event whose commit took longer than it allows; return whether there is one.
 
-    The net under the floor of ``sequence_feed``: seldom worth more than a look now and then.
+    The next pass numbers the event. Needed so rarely that a look now and then is enough.
     """
     return conn.execute(_LOWER_FLOOR).rowcount > 0
 
 
 def read_head(conn: Connection) -> FeedHead:
-    """Return the head of the feed as it is now."""
     row = conn.execute(text("SELECT epoch, last_pos, floor FROM feed_head")).one()
     return FeedHead(row.epoch, row.last_pos, row.floor)
 
@@ -46,7 +46,7 @@ def read_head(conn: Connection) -> FeedHead:
 def look_at_feed(conn: Connection, age: float) -> tuple[FeedHead, bool]:
     """Return the head of the feed, and whether an event written ``age`` seconds ago has no position yet.
 
-    Then whoever should have numbered it is away.
+    Such an event shows that no worker is numbering.
     """
     row = conn.execute(_LOOK, {"age": age}).one()
     return FeedHead(row.epoch, row.last_pos, row.floor), row.overdue

@@ -1,4 +1,4 @@
-"""The feed as an operator sees it: where it stands, what it takes up, and the new beginning after a restore."""
+"""State of the feed for operators: its head and size, and the new epoch after a restore."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from models.core.ids import uuid7
 
 @dataclass(frozen=True, slots=True)
 class FeedState:
-    """The feed at one moment. Sizes are in bytes, with indexes; rows are Postgres's own estimates."""
+    """State of the feed at one moment. Sizes are in bytes, with indexes; rows are Postgres's own estimates."""
 
     epoch: str
     head: int
@@ -40,15 +40,15 @@ _ROTATE = text("""
 
 
 def feed_state(conn: Connection) -> FeedState:
-    """Return where the feed stands and what its table takes up."""
+    """Return the head of the feed and the size of its table."""
     return FeedState(**conn.execute(_STATE).mappings().one())
 
 
 def rotate_epoch(conn: Connection, by: str) -> tuple[str, str]:
-    """Give the feed a new epoch, so that every client begins anew (``reset``); returns the old one and the new one.
+    """Replace the epoch of the feed, so that every client is sent ``reset``; return the old one and the new one.
 
-    After a restore: positions that clients have seen would be given again, to other events. ``by``: who answers for it
-    in the audit log.
+    Needed after a restore: positions that clients have seen would be given again, to other events. ``by``: the name
+    that answers for it in the audit log.
     """
     row = conn.execute(_ROTATE, {"fresh": uuid7().replace("-", "")[-12:]}).one()
     record_acts(conn, [AuditedAct(Act.EPOCH_ROTATED, by, row.epoch)])

@@ -1,4 +1,4 @@
-"""What a runner leaves behind when its registration ends: it left, is lost, or another process took its place."""
+"""Ends the work of a registration that is over: its runner left, is lost, or another process took its place."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ ORPHANED = "Runner lost: no sign of life of the run since the coordinator was aw
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One registration's end: why, and whether that process ever sent a claim token."""
+    """End of one registration: the reason, and whether that process ever sent a claim token."""
 
     reason: str
     sends_tokens: bool
@@ -57,9 +57,9 @@ def registrations(locked: LockedRows) -> dict[str, set[int]]:
 
 
 def end_work(conn: Connection, locked: LockedRows, ended: Mapping[int, Ended]) -> list[LockedRun]:
-    """Take from the registrations what of theirs is locked: runs as lost, idle sessions finished, stops done.
+    """End the locked work of the registrations: runs are lost, idle sessions finished, stops done.
 
-    Returns the runs as they are now. The runs and sessions come from ``lock_runs`` or ``try_lock_runs``.
+    Return the runs as they are now. The runs and sessions come from ``lock_runs`` or ``try_lock_runs``.
     """
     runs = [run for run in locked.runs.values() if run.registration in ended and run.status in IN_HAND]
     idle = _idle_sessions(locked, ended)

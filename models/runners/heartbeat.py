@@ -1,4 +1,4 @@
-"""Heartbeats of runners, and what they say of the runs that a runner holds (PROTOCOL, Runners)."""
+"""Heartbeats of runners, and the runs that they name as held (PROTOCOL, Runners)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.state.visibility import acts_for
 
-# So far apart two beats count as two: one that is repeated after a lost answer counts once.
+# Count two heartbeats only if they are so far apart: one repeated after a lost answer counts once.
 BEATS_APART_SECONDS = 3
 
 
-# A run that started so lately may not stand in a list that was made before.
+# Do not expect a run that started so lately in a list that may be older.
 STARTED_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """A sign of life; ``holding`` names all runs the runner has, None when it does not say.
+    """Sign of life of a runner; ``holding`` names all its runs, None when it does not say.
 
-    ``subject``: who gives it, and must have made the runner's registration; None for an admin. ``admin``: the owner
-    name of an admin's credential, whose list counts for registrations of its own, and of nobody's, only.
+    ``subject``: the caller, which must have made the runner's registration; None for an admin. ``admin``: the owner
+    name of an admin's credential, whose list counts only for registrations of its own and of those without an owner.
     """
 
     runner_id: str
@@ -34,7 +34,7 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An accepted sign of life; ``not_yours`` names the runs of ``holding`` that the registration does not have."""
+    """Accepted sign of life; ``not_yours`` names the runs of ``holding`` that the registration does not have."""
 
     not_yours: tuple[str, ...] = ()
 
@@ -57,8 +57,8 @@ def lost_after(told: float, limits: Limits) -> float:
     return max(limits.lost_after, 3 * told)
 
 
-# A row that somebody holds is passed over: one frozen lock must not stop the beats of all others. Its runner is known
-# all the same, and its next request counts.
+# Skip locked rows: one frozen lock must not stop the heartbeats of all others. The runner of a skipped row is known all
+# the same, and its next request counts.
 _TOUCH = text("""
     WITH asked AS (
         SELECT * FROM unnest(CAST(:runner_ids AS text[]), CAST(:beats AS boolean[])) AS a(runner_id, beats)
@@ -88,9 +88,9 @@ _TOUCH = text("""
 """)
 
 
-# unheld_beats counts how many counted beats in a row did not name the run; expiry takes it away at two. A delivered
-# claim is counted only while a later poll of its registration is parked: until then the answer may be on its way. At
-# two its deadline has come. Returns what was named and is not in hand. One snapshot for runners and runs: a
+# Count in unheld_beats how many counted heartbeats in a row did not name the run; expiry takes it away at two. A
+# delivered claim is counted only while a later poll of its registration is parked: until then the answer may be on its
+# way. At two its deadline has come. Returns named runs that are not in hand. One snapshot for runners and runs: a
 # registration renumbers both in one transaction.
 _HOLDING = text("""
     WITH named AS (
@@ -130,8 +130,9 @@ _OWNERS = text("SELECT runner_id, owner FROM runners WHERE runner_id = ANY(CAST(
 
 
 def _of_their_own(conn: Connection, items: Sequence[Touch]) -> tuple[list[bool], list[bool]]:
-    """Whether each sign of life comes from who may act for the registration, and whether its list counts: an admin
-    must not end another one's runs by leaving them out, which no audit log would hold.
+    """Return which signs of life come from a caller that may act for the registration, and whose lists count.
+
+    An admin must not end runs of another owner by leaving them out, which no audit log would hold.
     """
     asked = sorted({item.runner_id for item in items if item.subject is not None or item.admin is not None})
     rows = conn.execute(_OWNERS, {"runner_ids": asked}) if asked else ()
@@ -141,10 +142,10 @@ def _of_their_own(conn: Connection, items: Sequence[Touch]) -> tuple[list[bool],
 
 
 def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = DEFAULT_LIMITS) -> list[TouchResult]:
-    """Write the runners' signs of life; stale and lost ones are online again, without the runs that were taken away.
+    """Record the runners' signs of life; stale and lost ones are online again, without the runs that were taken away.
 
-    RunnerNotRegistered for a runner that is unknown, somebody else's, has left, was told to leave or is forgotten. Rows
-    that are locked are passed over, and the commit is not waited for: a lost sign of life is made up for by the next.
+    RunnerNotRegistered for a runner that is unknown, of another owner, has left, was told to leave or is forgotten.
+    Locked rows are skipped, and the commit does not wait for the disk: the next sign of life replaces a lost one.
     """
     conn.execute(text("SET LOCAL synchronous_commit = off"))
     own, lists_count = _of_their_own(conn, items)
@@ -175,7 +176,7 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
 def _compare_holding(
     conn: Connection, touched: Sequence[Row[Any]], holding: Mapping[str, Iterable[str]], limits: Limits
 ) -> set[tuple[str, str]]:
-    """Count the beats that do not name a run, and return what is named and is not in its runner's hands."""
+    """Count the heartbeats that do not name a run, and return the named runs that their runner does not have."""
     if not holding:
         return set()
     named = [(one, run_id) for one, runs in holding.items() for run_id in runs]

@@ -18,9 +18,9 @@ from models.state.visibility import acts_for
 
 @dataclass(frozen=True, slots=True)
 class LeaveRunner:
-    """A wish that a runner leaves: its own, effective now, or somebody else's, which it is told of.
+    """Request that a runner leaves: its own, effective now, or another caller's, which its next poll delivers.
 
-    ``caller``: who wishes it, and must have made the runner's registration unless it is an admin.
+    ``caller`` must have made the runner's registration unless it is an admin.
     """
 
     runner_id: str
@@ -30,7 +30,9 @@ class LeaveRunner:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """``initiated_by`` is ``self`` or ``external``; ``parked_at``: instances that hold polls of it without a row."""
+    """Accepted leave. ``initiated_by`` is ``self`` or ``external``; ``parked_at``: instances that hold polls of the
+    runner whose rows were deleted.
+    """
 
     runner_id: str
     initiated_by: str
@@ -65,10 +67,11 @@ def deregister_runners(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[LeaveResult]:
-    """Let runners leave (PROTOCOL, Runners). Safe to repeat. NotFound for one that is unknown, or somebody else's.
+    """Deregister runners (PROTOCOL, Runners). Safe to repeat. NotFound for one that is unknown, or of another owner.
 
-    By itself it leaves now, and what it held goes as when it is lost. Told by others it hears of it on its next poll;
-    a runner that has left already is not found then. An admin's wish about another's is audited.
+    On its own request a runner leaves now, and its work ends as when it is lost. On another caller's request its next
+    poll tells it; a runner that has left already is NotFound then. An admin's request about another owner's runner is
+    audited.
     """
     del limits
     leaving = sorted({item.runner_id for item in items if item.self_initiated})
@@ -100,7 +103,7 @@ def deregister_runners(
 
 
 def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence[LeaveRunner]) -> None:
-    """Write down what admins wished of others' runners, once for each runner."""
+    """Audit the leaves that admins requested for others' runners, once for each runner."""
     acts: dict[str, AuditedAct] = {}
     for item in items:
         owner = there[item.runner_id].owner
@@ -110,10 +113,7 @@ def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence
 
 
 def _leave_now(conn: Connection, locked: LockedRows, going: Mapping[str, Row[Any]]) -> dict[str, frozenset[str]]:
-    """Let runners go, whose rows are locked, and end what they hold, which is locked too.
-
-    Returns the instances that hold polls of theirs, by runner.
-    """
+    """Mark locked runners as left and end their locked work; return the instances that hold their polls, by runner."""
     if not going:
         return {}
     conn.execute(_LEAVE_NOW, {"runner_ids": list(going)})

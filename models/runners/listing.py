@@ -1,4 +1,4 @@
-"""The list of runners, page by page (PROTOCOL, Runners)."""
+"""List of runners, page by page (PROTOCOL, Runners)."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -12,7 +12,7 @@ from models.runs.lists import PageKey, parse_key, write_key
 
 @dataclass(frozen=True, slots=True)
 class RunnerInfo:
-    """A runner as everybody sees it. ``executor`` is JSON text; ``status`` online or stale, which a lost one is too."""
+    """Runner as the API shows it. ``executor`` is JSON text; ``status`` online or stale, which a lost one is too."""
 
     runner_id: str
     registered_at: datetime
@@ -55,8 +55,6 @@ _LIST = text("""
 
 @dataclass(frozen=True, slots=True)
 class RunnerPage:
-    """Runners, and how to ask for the next ones."""
-
     runners: list[RunnerInfo]
     next_cursor: str | None
 
@@ -72,7 +70,7 @@ def list_runners(conn: Connection, subject: str | None = None, *, limits: Limits
 def page_runners(
     conn: Connection, subject: str | None, *, limit: int, after: str | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> RunnerPage | BadCursor:
-    """Return a page of what ``list_runners`` returns; BadCursor for a cursor that is none of ours.
+    """Return a page of ``list_runners``; BadCursor for a cursor from elsewhere.
 
     A walk sees every runner that is there all the time; one that registers again meanwhile may be seen twice.
     """

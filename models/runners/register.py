@@ -1,6 +1,6 @@
-"""Registration: who may be a runner of an identity, and what becomes of the process that was it before.
+"""Registration: decides which process is the runner of an identity, and ends the registration before it.
 
-An identity is its owner's: the same four properties of another owner are another runner (docs/decisions/0023).
+An identity belongs to its owner: the same four properties of another owner are another runner (docs/decisions/0023).
 """
 
 import json
@@ -25,9 +25,11 @@ from models.state.visibility import acts_for
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A process that offers itself. ``executor`` and ``agents`` are JSON text; ``registration_uid`` is made before the
-    first try, so that a repeat is known as one. ``owner``: whose registration it will be, None while authentication is
-    off; ``subject``: who may take over only what is its own, None for an admin.
+    """Process to register. ``executor`` and ``agents`` are JSON text.
+
+    ``registration_uid`` is made before the first try, so that a repeat is recognised. ``owner``: the owner of the
+    registration, None while authentication is off; ``subject``: the caller, which may replace only registrations of its
+    own, None for an admin.
     """
 
     hostname: str
@@ -47,12 +49,12 @@ class Registration:
 
     @property
     def runner_id(self) -> RunnerId:
-        """The id that these four properties always give, unless another owner's runner has it."""
+        """Id that these four properties always give, unless another owner's runner has it."""
         return runner_identity(self.hostname, self.project_dir, self.executor_profile, self.command)
 
     @property
     def own_id(self) -> RunnerId | None:
-        """The id that they give this owner then; None while authentication is off: there is one owner."""
+        """Id for this owner in that case; None while authentication is off: there is one owner."""
         if self.owner is None:
             return None
         return runner_identity(self.hostname, self.project_dir, self.executor_profile, self.command, self.owner)
@@ -60,10 +62,10 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The runner's id and the heartbeat interval in seconds it is told.
+    """Accepted registration: the runner's id and the heartbeat interval in seconds it is told.
 
-    ``renumbered``: polls that are parked for its former registration have to hear of it; ``parked_at``: the instances
-    that hold those whose rows are gone.
+    ``renumbered``: polls parked under the former number have to be told; ``parked_at``: the instances that hold those
+    whose rows were deleted.
     """
 
     runner_id: str
@@ -76,7 +78,7 @@ RegisterResult: TypeAlias = Registered | DuplicateRunner
 
 
 class Verdict(Enum):
-    """What a registration is to the row that is there."""
+    """Relation of a registration to the existing row."""
 
     REPEATED = auto()
     DUPLICATE = auto()
@@ -86,7 +88,7 @@ class Verdict(Enum):
 
 
 def verdict(row: Row[Any], item: Registration) -> Verdict:
-    """Decide on a row that says whether its runner is stale, as expiry would count it."""
+    """Compare a registration with the row, which says whether its runner is stale by the rule of expiry."""
     if row.registration_uid == item.registration_uid:
         return Verdict.REPEATED
     same = item.instance_id is not None and item.instance_id == row.instance_id
@@ -95,7 +97,8 @@ def verdict(row: Row[Any], item: Registration) -> Verdict:
     if row.left_at is not None:
         return Verdict.ANOTHER_PROCESS
     if same:
-        # One number has one owner, too. An admin who reconnects somebody's process takes nothing away.
+        # Renumber for another owner, since a number has one owner. An admin that reconnects another's process changes
+        # no owner.
         owner = row.owner if item.subject is None else item.owner
         offers = (row.owner, row.executor_type, frozenset(row.tags), row.require_matching_tags)
         unchanged = offers == (owner, item.executor_type, frozenset(item.tags), item.require_matching_tags)
@@ -106,10 +109,10 @@ def verdict(row: Row[Any], item: Registration) -> Verdict:
 
 
 def identity(item: Registration, rows: Mapping[str, Row[Any]]) -> str:
-    """Return which runner the item is, ``rows`` being those that are there of its ids.
+    """Return the runner id of the item; ``rows`` are the existing ones of its two ids.
 
-    Its owner's own one if there is one, else the plain one, unless that is another owner's, or of the time without
-    authentication and online: nobody's, so it must not keep an owner out.
+    The owner's own id if that exists, else the plain one, unless that is another owner's, or online without an owner
+    (from a time without authentication), which must not keep an owner out.
     """
     own_id, plain = item.own_id, rows.get(item.runner_id)
     if own_id is not None and (own_id in rows or (plain is not None and not is_open_to(item, plain))):
@@ -118,7 +121,7 @@ def identity(item: Registration, rows: Mapping[str, Row[Any]]) -> str:
 
 
 def is_open_to(item: Registration, row: Row[Any]) -> bool:
-    """Whether the registration may be one of the runner that has this row."""
+    """Return whether the registration may be one of the runner that has this row."""
     if item.owner is None or row.owner == item.owner:
         return True
     seen = verdict(row, item)
@@ -151,8 +154,8 @@ _ADD = text("""
     RETURNING runner_id
 """)
 
-# A new number for another process, and for another offer: what a number satisfies is remembered by every process.
-# A leave that the process has not heard of yet stays, so that reconnecting does not undo it.
+# Give a new number to another process, and to another offer: every process caches what a number satisfies. Keep a leave
+# that was not delivered yet, so that reconnecting does not undo it.
 _RENEW = text("""
     UPDATE runners n
     SET instance_id = g.instance_id, owner = CASE WHEN g.keeps_owner THEN n.owner ELSE g.owner END,
@@ -174,7 +177,7 @@ _RENEW = text("""
     RETURNING n.runner_id, n.registration
 """)
 
-# The same process goes on with its runs under the new number.
+# Move the runs of the same process to its new number.
 _RENUMBER = (
     text("""
         UPDATE runs r SET registration = g.registration,
@@ -195,7 +198,7 @@ _RENUMBER = (
     """),
 )
 
-# What it may not claim again under its former number it may not claim under the new one either.
+# Exclude the new number from the runs that the former one may not claim again.
 _BAR = text("""
     UPDATE runs r SET not_for = array_append(r.not_for, g.registration)
     FROM unnest(CAST(:formers AS bigint[]), CAST(:numbers AS bigint[])) AS g(former, registration)
@@ -215,8 +218,8 @@ def register_runners(
     """Register processes (PROTOCOL, Runners). Safe to repeat. DuplicateRunner while another process is online.
 
     The same instance reconnects and keeps its runs. Another process takes the place of a stale, lost or leaving one,
-    whose registration ends in this transaction: its claims are released, its running runs are as when it is lost.
-    Another owner's registration neither hinders nor is hindered.
+    whose registration ends in this transaction: its claims are released, its running runs are lost. Another owner's
+    registration neither hinders nor is hindered.
     """
     results: dict[int, RegisterResult] = {}
     for ordinals in in_rounds(item.runner_id for item in items):
@@ -271,7 +274,7 @@ CHANGING = frozenset({Verdict.ANOTHER_PROCESS, Verdict.SAME_PROCESS_OTHER_OFFER}
 
 
 def _hold_former(conn: Connection, runner_ids: Sequence[str]) -> LockedRows:
-    """Lock what the runners hold before their own rows (ARCHITECTURE, Lock order)."""
+    """Lock the work of the runners before their own rows (ARCHITECTURE, Lock order)."""
     if not runner_ids:
         return LockedRows()
     run_ids, session_ids = work_held_by(conn, runner_ids)
@@ -285,7 +288,7 @@ def _renew(
     verdicts: Mapping[str, Verdict],
     limits: Limits,
 ) -> dict[str, frozenset[str]]:
-    """Write the registrations that change; returns the instances of the polls that were dropped with former ones."""
+    """Update the changed registrations; return the instances that hold the deleted polls of former ones, by runner."""
     renewed = {one: chosen[one] for one, seen in verdicts.items() if seen is Verdict.SAME_PROCESS or seen in CHANGING}
     if not renewed:
         return {}
@@ -301,7 +304,7 @@ def _renew(
 
 
 def _go_on(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], int]]) -> None:
-    """Carry what the processes hold over to their new numbers; their runs and sessions are locked."""
+    """Move the work of the processes to their new numbers; their runs and sessions are locked."""
     numbers = [number for _, number in renumbered.values()]
     for statement in _RENUMBER:
         conn.execute(statement, {"runner_ids": list(renumbered), "numbers": numbers})
@@ -349,7 +352,7 @@ def _given(
             "registration_uid": item.registration_uid,
             "renumber": one in renumbered,
             "same": one in same,
-            # An admin who reconnects somebody's process takes nothing away.
+            # Keep the owner when an admin reconnects another's process.
             "keeps_owner": one in same and item.subject is None,
         }
         for one, item in chosen.items()

@@ -1,4 +1,4 @@
-"""Deleting sessions: the session and its runs at once, its numbered events later and in batches."""
+"""Deletes sessions: the session and its runs at once, its numbered events later and in batches."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _ALIVE = frozenset({SessionStatus.RUNNING, SessionStatus.IDLE, SessionStatus.STO
 
 @dataclass(frozen=True, slots=True)
 class DeleteSession:
-    """A request to forget a session; ``request_id`` makes a repeat of the same request give the same answer."""
+    """Request to delete a session; ``request_id`` makes a repeat of the same request give the same answer."""
 
     caller: Caller
     session_id: str
@@ -32,7 +32,7 @@ class DeleteSession:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a delete removed."""
+    """Counts of a delete."""
 
     session_id: str
     events_count: int
@@ -62,7 +62,7 @@ _ORPHAN = text("""
     UPDATE sessions SET parent_session_id = NULL WHERE parent_session_id = ANY(CAST(:sessions AS text[]))
 """)
 
-# Events of the session that come after this one belong to a later session of the same id.
+# Store the id of the delete's own event: higher ones belong to a later session of the same id.
 _REMEMBER = text("""
     INSERT INTO deleted_sessions (request_id, session_id, below_event_id, events_count, runs_count)
     SELECT d.request_id, d.session_id, e.id, d.events_count, d.runs_count
@@ -78,7 +78,7 @@ _FORGET = (
     text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))"),
 )
 
-# Only numbered ones: a position that was never given would be a gap that nobody could explain.
+# Delete only numbered events: a position that was never given would be an unexplained hole in the feed.
 _PURGE = text("""
     WITH doomed AS MATERIALIZED (
         SELECT e.id FROM deleted_sessions d
@@ -98,8 +98,8 @@ _PURGE_RESULTS = text("""
     WHERE k.session_id = d.session_id AND k.event_id < d.below_event_id
 """)
 
-# The row outlives its work by a minute: it also answers a repeat of the request, and retention may have kept a result
-# in the moment of the delete.
+# Keep the row for a minute after its work: it also answers a repeat of the request, and retention may have kept a
+# result in the moment of the delete.
 _PURGED = text("""
     DELETE FROM deleted_sessions d
     USING (SELECT request_id FROM deleted_sessions o
@@ -114,9 +114,9 @@ _PURGED = text("""
 def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[DeleteResult]:
     """Remove each session with its runs and write ``session_deleted``; its children become roots.
 
-    Runs that still wait are stopped first, so that the feed and a parent hear of their end. Refused with
-    StopSessionFirst while something of the session is alive. Its events go later (``purge_deleted``). An admin's delete
-    of what is another's is written down (models.auth.audit).
+    Pending runs are stopped first, so that the feed and a parent are told of their end. StopSessionFirst while
+    something of the session is alive. Its events are deleted later (``purge_deleted``). An admin's delete of another
+    owner's session is audited (models.auth.audit).
     """
     results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
     done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
@@ -151,7 +151,7 @@ def _acts(locked: LockedRows, requests: dict[str, DeleteSession]) -> list[Audite
 
 
 def is_alive(locked: LockedRows, session_id: str) -> bool:
-    """Whether something of the session runs, or is about to: then it must be stopped first."""
+    """Return whether the session has a live process or a run in hand, and must be stopped first."""
     session = locked.sessions[session_id]
     if session.status in _ALIVE or session.runner_id is not None:
         return True
@@ -159,9 +159,10 @@ def is_alive(locked: LockedRows, session_id: str) -> bool:
 
 
 def purge_deleted(conn: Connection, limit: int = 1000) -> int:
-    """Remove up to ``limit`` numbered events of deleted sessions, and what is remembered of as many without any.
+    """Remove up to ``limit`` numbered events of deleted sessions, and up to ``limit`` records of deletes without events
+    left.
 
-    Returns the larger of both numbers: there may be more when it is ``limit``.
+    Return the larger of both numbers: there may be more when it is ``limit``.
     """
     conn.execute(_PURGE_RESULTS)
     removed = conn.execute(_PURGE, {"most": limit}).rowcount
@@ -185,7 +186,7 @@ def _hold(conn: Connection, session_ids: Collection[str]) -> LockedRows:
 
 
 def remove_sessions(conn: Connection, locked: LockedRows, chosen: dict[str, DeleteSession]) -> dict[str, Row[Any]]:
-    """Remove sessions, each for its request, that are locked with all their runs and children; what each had.
+    """Remove sessions that are locked with all their runs and children; return the counts of each.
 
     Writes ``session_deleted``, and ``session_updated`` of the children, which become roots.
     """

@@ -1,4 +1,4 @@
-"""Runs that their runner gives back since it cannot carry them out: no attempt, ten times in a row at most."""
+"""Releases runs that their runner cannot carry out: no attempt is counted, ten times in a row at most."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _NOW = text("SELECT clock_timestamp()")
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """A runner's word that it cannot carry out a run that it holds by this token, and why. ``caller`` says it."""
+    """Request of a runner to release a run that it holds by this token; ``caller`` authorises it."""
 
     run_id: str
     runner_id: str
@@ -38,7 +38,7 @@ class GiveBack:
 
     @property
     def subject(self) -> str | None:
-        """The subject as which the caller acts; None for an admin."""
+        """Subject as which the caller acts; None for an admin."""
         return self.caller.scope
 
 
@@ -48,10 +48,10 @@ Decision: TypeAlias = Move | Reported | StaleClaim | InvalidTransition
 def give_back_runs(
     conn: Connection, items: Sequence[GiveBack], *, limits: Limits = DEFAULT_LIMITS
 ) -> list[Reported | CoordinatorError]:
-    """Send each run back to pending, with the start it may have counted taken back, or say why nothing is changed.
+    """Return each run to pending, undoing the start it may have counted, or answer why nothing is changed.
 
-    Only for the holder, by its token. The session's timeline says `run_released` with the reason. One that came back
-    MOST_FRUITLESS_CLAIMS times without ever getting on fails; one that is to be stopped is stopped. Safe to repeat.
+    Only for the holder, by its token. The session's timeline says `run_released` with the reason. A run that is
+    released MOST_FRUITLESS_CLAIMS times in a row fails; one that is to be stopped is stopped. Safe to repeat.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
     trusted = [item for item in items if is_reporter(known, item.runner_id, item.subject)]
@@ -110,7 +110,7 @@ def _answer(decision: Decision, run: LockedRun | None) -> Reported | Coordinator
 
 
 def decide(run: LockedRun, item: GiveBack) -> Decision:
-    """Decide what giving back does to the locked run: a move, nothing (a repeat), or a refusal."""
+    """Decide what the release does to the locked run: a move, nothing (a repeat), or a refusal."""
     if (run.runner_id, run.claim_token) != (item.runner_id, item.claim_token):
         former = (run.last_ended_runner, run.last_ended_token, run.last_ended_outcome)
         if former == (item.runner_id, item.claim_token, RELEASED):

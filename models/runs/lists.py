@@ -40,7 +40,7 @@ from models.state.visibility import in_scope
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs; empty means all. A status that does not exist finds nothing."""
+    """Filter of runs; empty means all. A status that does not exist finds nothing."""
 
     statuses: tuple[str, ...] = ()
     session_id: str | None = None
@@ -51,7 +51,7 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Runs, how to ask for the next ones, and where a feed has to begin to miss nothing that comes after them."""
+    """Page of runs; a feed from ``feed_cursor`` on misses no later change of them."""
 
     runs: list[Run]
     next_cursor: str | None
@@ -60,7 +60,7 @@ class RunPage:
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    """Which sessions; empty means all."""
+    """Filter of sessions; empty means all."""
 
     statuses: tuple[str, ...] = ()
     parent_session_id: str | None = None
@@ -71,7 +71,7 @@ class SessionFilter:
 
 @dataclass(frozen=True, slots=True)
 class SessionPage:
-    """Sessions, how to ask for the next ones, and where a feed has to begin to miss nothing that comes after them."""
+    """Page of sessions; a feed from ``feed_cursor`` on misses no later change of them."""
 
     sessions: list[Session]
     next_cursor: str | None
@@ -80,8 +80,8 @@ class SessionPage:
 
 PageKey = tuple[datetime, str]
 
-# A page ends after so many bytes, as stored, each row with so many for what is not large: a client that does not read
-# holds a page in memory.
+# End a page after so many stored bytes, counting so many per row for its small columns: a page stays in memory while
+# its client does not read.
 PAGE_BYTES = 256 * 1024
 ROW_BYTES = 512
 
@@ -92,7 +92,7 @@ def write_key(created_at: datetime, row_id: str) -> str:
 
 
 def parse_key(cursor: str) -> PageKey | None:
-    """Return the place a cursor names, None when it is none of ours."""
+    """Return the place a cursor names, None when it was not given out here."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         moment, row_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -110,7 +110,7 @@ def parse_key(cursor: str) -> PageKey | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed:
-    """A table as it is listed: what is shown of a row, and what may be asked for, by the name of its value."""
+    """Listed table: the columns that are shown, and the conditions by the name of their value."""
 
     table: Table
     row_id: ColumnElement[Any]
@@ -155,7 +155,7 @@ def list_runs(
     limit: int,
     after: str | None = None,
 ) -> RunPage | BadCursor:
-    """Return a page of runs, newest first (PROTOCOL, Submission); BadCursor for a cursor that is none of ours."""
+    """Return a page of runs, newest first (PROTOCOL, Submission); BadCursor for a cursor from elsewhere."""
     wanted = {
         "statuses": _known(which.statuses, RunStatus),
         "session_id": which.session_id,
@@ -178,7 +178,7 @@ def list_sessions(
     limit: int,
     after: str | None = None,
 ) -> SessionPage | BadCursor:
-    """Return a page of sessions, newest first (PROTOCOL, Sessions); BadCursor for a cursor that is none of ours."""
+    """Return a page of sessions, newest first (PROTOCOL, Sessions); BadCursor for a cursor from elsewhere."""
     wanted = {
         "statuses": _known(which.statuses, SessionStatus),
         "parent_session_id": which.parent_session_id,
@@ -208,8 +208,8 @@ def _page(
 ) -> tuple[Sequence[Row[Any]], str | None, str] | BadCursor:
     """Read one page and the feed's head in one statement, so in one snapshot.
 
-    What happens to the rows after it has a higher position than the head then, or none yet: a feed from there on may
-    tell something twice, but leaves nothing out.
+    Later changes of the rows have a higher position than the head, or none yet: a feed from there on may repeat some,
+    but leaves none out.
     """
     values = {name: value for name, value in wanted.items() if value is not None}
     statement = page_statement(listed, frozenset(values), caller.role, is_next=after is not None)
@@ -232,7 +232,7 @@ def _page(
 
 @lru_cache(maxsize=256)
 def page_statement(listed: Listed, wanted: frozenset[str], role: Role, *, is_next: bool) -> Select[Any]:
-    """Return the statement for such a page: made once for each kind, since to make it takes longer than to read it."""
+    """Return the statement of such a page; cached, since building it takes longer than executing it."""
     table, row_id = listed.table, listed.row_id
     size: ColumnElement[Any] = literal_column(str(ROW_BYTES))
     for column in listed.large:
@@ -249,7 +249,7 @@ def page_statement(listed: Listed, wanted: frozenset[str], role: Role, *, is_nex
     in_order = (found.c.created_at.desc(), found.c[row_id.key or ""].desc())
     bytes_before = func.sum(found.c.size).over(order_by=in_order) - found.c.size
     sized = select(found, bytes_before.label("bytes_before"), func.count().over().label("found")).subquery("sized")
-    # Large values are unpacked here, after the cut.
+    # Unpack large values here, after the cut.
     inner = select(sized).where(sized.c.bytes_before < bindparam("bytes", type_=BigInteger)).subquery("page")
     return (
         select(*inner.c, feed_head.c.epoch, feed_head.c.last_pos)

@@ -1,6 +1,6 @@
-"""Which session may become another one's parent: of the same owner, none of its descendants, not too deep.
+"""Checks of parents: a session's parent must be of the same owner, none of its descendants, and not too deep.
 
-Asked when a resume names a parent, and again when it starts, since the parent is set then.
+Checked when a resume names a parent, and again when it starts, since the parent is set then.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,10 +11,10 @@ from sqlalchemy import Connection, text
 from models.state.locks import LockedRows
 from models.state.transitions import Move
 
-# Changes of parents wait for each other: two that are good each by itself may form a cycle together.
+# Serialise changes of parents: two that are good each by itself may form a cycle together.
 _ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('coordinator.parents', 0))")
 
-# Bounded, so that a cycle made by hand does not turn for ever.
+# Stop after 1,000 steps, in case of a cycle made by hand.
 _ANCESTORS = text("""
     WITH RECURSIVE line AS (
         SELECT s.session_id AS start, s.session_id, s.parent_session_id, 0 AS steps
@@ -37,7 +37,7 @@ _HEIGHTS = text("""
     SELECT start, max(steps) AS height FROM line GROUP BY start
 """)
 
-# The parent is the session that was there when the run was submitted, not one that took its id later.
+# Require the session that existed when the run was submitted, not one that took its id later.
 _STILL_ABOVE = text("""
     WITH RECURSIVE above AS (
         SELECT p.session_id, p.parent_session_id, 1 AS steps
@@ -58,7 +58,7 @@ _GO_ALONE = text("UPDATE runs SET parent_session_id = NULL WHERE run_id = :run_i
 
 
 def ancestors(conn: Connection, session_ids: Collection[str]) -> dict[str, set[str]]:
-    """Return for each session itself and all it descends from; their number is the depth of a child of it."""
+    """Return for each session itself and all its ancestors; their number is the depth of a child of it."""
     if not session_ids:
         return {}
     found: dict[str, set[str]] = {}
@@ -76,10 +76,10 @@ def heights(conn: Connection, session_ids: Collection[str], most: int) -> dict[s
 
 
 def set_parents(conn: Connection, locked: LockedRows, moves: Sequence[Move], most: int) -> None:
-    """Set the parents that starting runs bring to their sessions, which are locked, where they still may.
+    """Set the parents that starting runs bring to their locked sessions, where that is still allowed.
 
-    A run whose parent may not be one any more goes on alone: its session keeps the parent it has, and its end is told
-    to nobody. Another transaction that changes a parent is waited for; no lock on a row is taken here.
+    Otherwise the run continues without: its session keeps the parent it has, and its end calls no parent back. Waits
+    for another transaction that changes a parent; locks no rows.
     """
     changing = [
         move

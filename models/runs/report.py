@@ -1,4 +1,4 @@
-"""What runners report of their runs: fenced by claim and runner, harmless when repeated (PROTOCOL, Runners)."""
+"""Applies runners' reports of their runs: fenced by claim and runner, harmless when repeated (PROTOCOL, Runners)."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,9 +28,10 @@ IDLE = "idle"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One word of a runner about a run. ``session_status``: idle or finished, what a completed run leaves behind.
+    """Report of a runner about a run. ``session_status``: idle or finished, the state of the session after a completed
+    run.
 
-    ``caller`` says it, and must have made the runner's registration unless it is an admin.
+    ``caller`` must have made the runner's registration unless it is an admin.
     """
 
     run_id: str
@@ -44,17 +45,17 @@ class Report:
 
     @property
     def subject(self) -> str | None:
-        """The subject as which the caller acts; None for an admin."""
+        """Subject as which the caller acts; None for an admin."""
         return self.caller.scope
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The run as it stands after an accepted report; ``changed`` is False for a repeat.
+    """State of the run after an accepted report; ``changed`` is False for a repeat.
 
-    ``calls_back`` when a parent may be due to hear of a child now: this run's, or its own session of one of its own.
-    ``frees`` when some other run may have become claimable by it. ``told``: the runner that is to be told to end the
-    session's former process, if any.
+    ``calls_back``: a callback may be due now, to this run's parent or of its own session's children. ``frees``: another
+    run may have become claimable. ``told``: the runner that has a stop of the session's former process to be told, if
+    any.
     """
 
     run_id: str
@@ -75,7 +76,8 @@ _END = {
     Outcome.STOPPED: RunStatus.STOPPED,
 }
 
-# A runner that was told to leave finishes its reports first; one that is stale or lost is back with this request.
+# Accept reports of a runner that was told to leave for its lost interval; a stale or lost one is back with this
+# request.
 _REPORTERS = text("""
     SELECT runner_id, registration, owner, sends_tokens, capacity FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
@@ -85,7 +87,7 @@ _REPORTERS = text("""
            OR last_seen >= (SELECT silent_before(CAST(:forget_runner AS float))))
 """)
 
-# A row locked by a claim is left to the next report: a heartbeat's lock must not stop a batch of reports.
+# Leave a locked row to the next report: a heartbeat's lock must not stop a batch of reports.
 _SENDS_TOKENS = text("""
     WITH first AS MATERIALIZED (
         SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND NOT sends_tokens
@@ -96,8 +98,8 @@ _SENDS_TOKENS = text("""
 
 
 def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> dict[str, Row[Any]]:
-    """Return those of the runners whose reports are accepted, without locks, with ``registration``, ``owner`` and
-    ``sends_tokens``.
+    """Return those of the runners whose reports are accepted, with ``registration``, ``owner`` and ``sends_tokens``; no
+    locks.
     """
     values = {
         "runner_ids": sorted(set(runner_ids)),
@@ -108,7 +110,7 @@ def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> 
 
 
 def is_reporter(known: Mapping[str, Row[Any]], runner_id: str, subject: str | None) -> bool:
-    """Whether reports of the runner are accepted from the subject."""
+    """Return whether reports of the runner are accepted from the subject."""
     return runner_id in known and acts_for(subject, known[runner_id].owner)
 
 
@@ -118,10 +120,10 @@ def report_runs(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[ReportResult]:
-    """Apply each report to its run, session and history, or say why it changes nothing (promise 1).
+    """Apply each report to its run, session and history, or answer why it changes nothing (promise 1).
 
     A report counts only from the run's current runner, and with the run's current token if it carries one. Repeating
-    one that took effect is accepted and changes nothing. To a subject that never held the run there is none. Results:
+    one that took effect is accepted and changes nothing. NotFound for a subject that never held the run. Results:
     Reported, NotFound, RunnerNotRegistered, StaleClaim or InvalidTransition.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
@@ -174,7 +176,7 @@ def _apply(
             if not isinstance(decision, Move):
                 changes.append(_change_of_closing(locked, run, item))
         elif isinstance(decision, Reported) and decision.status == RunStatus.RUNNING:
-            # it asks whether the run is still its own: a sign that it has it
+            # Record a sign: by asking whether the run is still its own the runner shows that it has it.
             changes.append(SessionChange(run.session_id, sign=True))
     close_stops(conn, closed)
     moves = [decision for decision in decisions if isinstance(decision, Move)]
@@ -193,7 +195,7 @@ def _apply(
 def _acts(
     locked: LockedRows, items: Sequence[Report], decisions: Sequence[Decision], known: Mapping[str, Row[Any]]
 ) -> list[AuditedAct]:
-    """Return what admins ended as a runner of somebody else's."""
+    """Return the ends that admins reported as a runner of another owner."""
     return [
         act
         for item, decision in zip(items, decisions, strict=True)
@@ -206,7 +208,7 @@ def _acts(
 
 def _moved(move: Move, run: LockedRun, runner: Row[Any], former: Mapping[str, str]) -> Reported:
     ends = run.status in TERMINAL and calls_back(run)
-    # The session's next run, or, where the runner takes only so many at once, anybody's.
+    # Expect a claimable run: the session's next one or, at a runner with a capacity, any.
     frees = run.status != RunStatus.RUNNING and (move.change.continues or runner.capacity is not None)
     told = former.get(run.session_id)
     return replace(_accepted(run, changed=True), calls_back=ends or move.change.owed, frees=frees, told=told)
@@ -217,7 +219,7 @@ def decide(run: LockedRun, report: Report, *, sends_tokens: bool) -> Decision:
     status = RunStatus(run.status)
     undelivered = status is RunStatus.CLAIMED and run.delivered_at is None and report.claim_token is None
     if undelivered or not _holds(run.runner_id, run.claim_token, report):
-        # a claim that never left us has no process: without a token such a report is about an earlier one
+        # Treat a report without a token as one about an earlier claim: an undelivered claim has no process.
         return _former_end(run, report)
     if status is RunStatus.CLAIMED or (status is RunStatus.RUNNING and report.outcome is not Outcome.STARTED):
         return _move(run, report)
@@ -237,11 +239,11 @@ def _holds(runner_id: str | None, token: str | None, report: Report) -> bool:
 
 
 def _former_end(run: LockedRun, report: Report) -> Decision:
-    """Answer one who is not the current owner: its claim may have ended with a report that sent the run back."""
+    """Answer a runner that is not the current owner: its claim may have ended with a report that sent the run back."""
     if run.last_ended_outcome is None or not _holds(run.last_ended_runner, run.last_ended_token, report):
         return StaleClaim(run.run_id, run.status)
     if run.last_ended_outcome not in tuple(Outcome):
-        # It gave the run back: whatever it says of it since is about nothing.
+        # Refuse: after a release a report about the run is void.
         return StaleClaim(run.run_id, run.status)
     return _same_or_invalid(run, report, run.last_ended_outcome)
 
@@ -263,7 +265,7 @@ def _same_or_invalid(run: LockedRun, report: Report, ended: str) -> Decision:
 
 
 def _accepted(run: LockedRun, *, changed: bool = False) -> Reported:
-    # A repeat may follow a first time whose rings were lost.
+    # Let a repeat notify as well: the wake-ups of the first time may be lost.
     return Reported(run.run_id, run.session_id, run.status, changed, frees=run.status != RunStatus.RUNNING)
 
 
@@ -288,7 +290,7 @@ def _move(run: LockedRun, report: Report) -> Move:
 
 
 def _timed_out(run: LockedRun, report: Report, *, sends_tokens: bool) -> Move:
-    """Return what an end report means for a run that its own time limit stopped, whatever the report says."""
+    """Return the move of an end report for a run that its own time limit stopped, whatever the report says."""
     outcome = report.outcome.value
     if attempts_left(run):
         not_for = None if sends_tokens else run.registration
@@ -299,10 +301,10 @@ def _timed_out(run: LockedRun, report: Report, *, sends_tokens: bool) -> Move:
 
 
 def closes_stop(stop: Row[Any] | None, run: LockedRun, report: Report) -> bool:
-    """Whether a report, accepted or not, answers the open stop of its session (ARCHITECTURE, Stops).
+    """Return whether a report, accepted or not, answers the open stop of its session (ARCHITECTURE, Stops).
 
-    A turn that ends with its process alive does not: the process is what is to be stopped, unless only the run was,
-    for its time limit.
+    A turn that ends with its process alive does not: the process is to be stopped, unless the stop was for the run's
+    time limit.
     """
     if stop is None or report.outcome is Outcome.STARTED or stop.runner_id != report.runner_id:
         return False
@@ -313,7 +315,7 @@ def closes_stop(stop: Row[Any] | None, run: LockedRun, report: Report) -> bool:
 
 
 def _change_of_closing(locked: LockedRows, run: LockedRun, report: Report) -> SessionChange:
-    """Return what a refused or repeated end report means for a session that was to be stopped: its process is gone."""
+    """Return the effect of a refused or repeated end report on a session with an open stop: its process is gone."""
     in_hand = any(other.status in IN_HAND for other in locked.unfinished_of(run.session_id))
     if not in_hand and locked.sessions[run.session_id].runner_id == report.runner_id:
         return idle_stopped(run.session_id)

@@ -13,11 +13,11 @@ from models.state.sessions import get_session
 
 NOT_EXISTENT = "not_existent"
 
-# The text and the data (JSON text).
+# Pair of the text and the data (JSON text).
 Result: TypeAlias = tuple[str | None, str | None]
 
-# The text of the frame, not ->>: Postgres refuses to unescape a NUL that some result may hold.
-# One statement: retention moves a result from one table to the other.
+# Read the text of the frame, not ->>: Postgres refuses to unescape a NUL that some result may hold. In one statement:
+# retention moves a result from one table to the other.
 _NEWEST = text("""
     SELECT CAST(r.frame AS text) AS frame
     FROM sessions s
@@ -34,7 +34,7 @@ _NEWEST = text("""
 """)
 
 
-# Retention keeps the newest result of a session only, with the run it belongs to in its frame.
+# Read the run from the frame: retention keeps the newest result of a session only, with its run in its frame.
 _NEWEST_OF_RUN = text("""
     SELECT CAST(r.frame AS text) AS frame, r.is_kept
     FROM sessions s
@@ -72,7 +72,7 @@ def session_result(
 
 
 def run_result(conn: Connection, caller: Caller, run_id: str) -> Result | NotFound | ResultNotFound | RunNotCompleted:
-    """Return the newest result of a completed run; after retention only that of its session's last result is left."""
+    """Return the newest result of a completed run; after retention only if it is the last result of its session."""
     run = get_run(conn, caller, run_id)
     if isinstance(run, NotFound):
         return run

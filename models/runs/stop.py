@@ -1,4 +1,4 @@
-"""Stopping sessions and runs: what is not delivered is cancelled, what has a process is told so by its runner.
+"""Stops sessions and runs: cancels what is not delivered, and has the runner stop what has a process.
 
 A stop of something alive is a row of ``stop_commands`` until its runner reports an end (ARCHITECTURE, Stops).
 """
@@ -24,7 +24,7 @@ from models.state.visibility import find_visible
 
 @dataclass(frozen=True, slots=True)
 class StopSession:
-    """A request to stop everything of a session."""
+    """Request to stop everything of a session."""
 
     caller: Caller
     session_id: str
@@ -32,7 +32,7 @@ class StopSession:
 
 @dataclass(frozen=True, slots=True)
 class StopRun:
-    """A request to stop a run, and its session with it when it is the session's active one."""
+    """Request to stop a run, and its session with it when it is the session's active one."""
 
     caller: Caller
     run_id: str
@@ -40,10 +40,10 @@ class StopRun:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """How far a stop has come: ``stopped``, ``stopping``, or what it was already, which ``message`` says.
+    """State of a stop: ``stopped``, ``stopping``, or the earlier status, which ``message`` says.
 
-    ``told``: the runner that is to be told of it, if any; ``parked_at``: instances that hold polls of it, as far as
-    the verb saw. ``ended``: the stop has ended runs by itself, so that others may be ready and parents owed results.
+    ``told``: the runner to be told of it, if any; ``parked_at``: instances that hold polls of it, as far as the verb
+    saw. ``ended``: the stop has ended runs by itself, so that others may be ready and parents owed results.
     """
 
     session_id: str
@@ -57,7 +57,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class OpenStop:
-    """Something alive that a runner is to be told to stop; ``run_id`` None when it is an idle process."""
+    """Stop to be told to a runner; ``run_id`` is None when it is for an idle process."""
 
     runner_id: str
     registration: int
@@ -68,7 +68,7 @@ class OpenStop:
 
 @dataclass(slots=True)
 class StopPlan:
-    """What one stop does, decided on the locked rows of its session. ``tell`` is who is told, if anybody is."""
+    """Effects of one stop, decided on the locked rows of its session; ``tell`` is the stop to open, if any."""
 
     answer: Stopped
     moves: list[Move] = field(default_factory=list)
@@ -104,14 +104,14 @@ _TOLD_INTERVALS = text("SELECT runner_id, told_interval FROM runners WHERE runne
 
 
 def stop_seconds(told_interval: float, limits: Limits) -> float:
-    """Return how long a runner with this heartbeat may take to stop something."""
+    """Return how many seconds a runner with this heartbeat interval may take to stop something."""
     return float(max(limits.stop_timeout, 3 * told_interval))
 
 
 def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
     """Open a stop per session, which is locked; one that is open for the same registration stays as it is.
 
-    Returns the sessions whose stop is a new one, each with the instances that hold parked polls of its runner.
+    Return the sessions whose stop is new, each with the instances that hold parked polls of its runner.
     """
     if not stops:
         return {}
@@ -129,7 +129,7 @@ def open_stops(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozens
 
 
 def close_stops(conn: Connection, session_ids: Collection[str]) -> None:
-    """Close the stops of these sessions, which are locked; call it before they are settled."""
+    """Close the stops of these locked sessions; call it before their status is updated."""
     if session_ids:
         conn.execute(_CLOSE, {"sessions": sorted(session_ids)})
 
@@ -149,7 +149,7 @@ def stop_sessions(
 ) -> list[StopResult]:
     """Stop all runs of each session and its live process (PROTOCOL, Sessions); safe to repeat.
 
-    An admin's stop of what is another's is written down, unless it changes nothing (models.auth.audit).
+    An admin's stop of another owner's session is audited, unless it changes nothing (models.auth.audit).
     """
     locked = lock_runs(conn, session_ids={item.session_id for item in items})
     locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
@@ -171,9 +171,9 @@ def stop_sessions(
 
 
 def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DEFAULT_LIMITS) -> list[StopResult]:
-    """Stop each run; one that a runner has in hand takes its session with it. Safe to repeat.
+    """Stop each run; a run in hand is stopped with its session. Safe to repeat.
 
-    An admin's stop of what is another's is written down, unless it changes nothing (models.auth.audit).
+    An admin's stop of another owner's run is audited, unless it changes nothing (models.auth.audit).
     """
     locked = lock_runs(conn, {item.run_id for item in items})
     results: list[StopResult] = [NotFound("run", item.run_id) for item in items]
@@ -203,7 +203,7 @@ def _in_rounds(
     plan: Callable[[int, Mapping[str, float]], StopPlan],
     limits: Limits,
 ) -> Iterator[tuple[int, Stopped, bool]]:
-    """Carry out the plan of each place, those of one session one after another; whether it changed anything."""
+    """Carry out the plans, those of one session in turn; yield place, answer and whether it changed anything."""
     seconds = _seconds_by_runner(conn, locked, limits) if seen else {}
     for number, one_round in enumerate(in_rounds(session_id for _, session_id in seen)):
         if number:
@@ -219,7 +219,7 @@ def _in_rounds(
 
 
 def _seconds_by_runner(conn: Connection, locked: LockedRows, limits: Limits) -> Mapping[str, float]:
-    """Return how long each runner that may be told takes at most."""
+    """Return the most seconds that each runner concerned may take."""
     told = {run.runner_id for run in locked.runs.values()} | {session.runner_id for session in locked.sessions.values()}
     rows = conn.execute(_TOLD_INTERVALS, {"runners": sorted(told - {None})})
     known = {row.runner_id: stop_seconds(row.told_interval, limits) for row in rows}
@@ -274,7 +274,7 @@ def cancelled(run: LockedRun) -> Move:
 
 
 def _told_to_stop(run: LockedRun, seconds: float) -> list[Move]:
-    """Return the move of a run that a process may be at; one that its time limit stops is not to come back."""
+    """Return the move of a run that a process may be at; one that its time limit stops is not retried."""
     if run.status == RunStatus.STOPPING:
         if run.stop_cause == StopCause.STOP:
             return []

@@ -1,4 +1,4 @@
-"""Submitting runs: the row of the run, of its session when it starts one, and their first lines of history."""
+"""Submits runs: inserts the run, its session when it starts one, and their first events."""
 
 import functools
 import json
@@ -33,11 +33,11 @@ from models.state.visibility import Visible, can_view, find_visible
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """One submission. ``parameters`` and ``scope`` are JSON text; times in seconds; ids made before the first try.
+    """Submission of a run. ``parameters`` and ``scope`` are JSON text; times in seconds; ids made before the first try.
 
-    ``session_id`` is what the client gave; ``new_session_id`` is used when a start gives none. ``not_before`` and
-    ``delay_seconds`` are two ways to say the same, the latter from the database's now. Without ``affinity`` a resume
-    goes to any runner, wherever its session lives.
+    ``session_id`` is the client's; ``new_session_id`` is used when a start has none. ``not_before`` and
+    ``delay_seconds`` are two ways to say the same, the latter from now by the clock of Postgres. Without ``affinity`` a
+    resume goes to any runner, wherever its session lives.
     """
 
     run_id: str
@@ -65,24 +65,23 @@ class NewRun:
 
     @property
     def own_session(self) -> str:
-        """The session this run belongs to."""
         return self.session_id or self.new_session_id
 
     @property
     def key(self) -> tuple[str, str] | None:
-        """The idempotency key, which counts per owner."""
+        """Idempotency key with its namespace, that of the caller."""
         return None if self.idempotency_key is None else (self.caller.key_space, self.idempotency_key)
 
     @property
     def former_key(self) -> tuple[str, str] | None:
-        """The key where it may have been stored before (``Caller.former_key_space``)."""
+        """Key where it may have been stored before (``Caller.former_key_space``)."""
         space = self.caller.former_key_space
         return None if self.idempotency_key is None or space is None else (space, self.idempotency_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """An accepted run; ``replayed`` when its idempotency key had been answered before."""
+    """Accepted run; ``replayed`` when its idempotency key had been answered before."""
 
     run_id: str
     session_id: str
@@ -92,7 +91,8 @@ class Submitted:
 
 @dataclass(slots=True)
 class Seen:
-    """The locked rows on which submissions are decided: ``locked`` are resumed sessions and parents, by id.
+    """Locked rows on which submissions are decided: ``born`` are new sessions, ``locked`` resumed ones and parents, by
+    id.
 
     ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
     """
@@ -107,7 +107,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Plan:
-    """A submission with what its session and parent add to it."""
+    """Submission with the values inherited from its session and parent."""
 
     item: NewRun
     owner: str | None
@@ -152,7 +152,7 @@ def _reads(item: NewRun) -> list[Any]:
 
 
 def _wanted_demands(conn: Connection, items: Sequence[NewRun]) -> list[Demands]:
-    """Return the demands of each item, with the affinity the sessions have just now: before any lock is taken."""
+    """Return the demands of each item, with the affinity of its session as read before any lock is taken."""
     resumed = [item.own_session for item in items if item.type is RunType.RESUME]
     sessions = submit_rows.look_at_sessions(conn, resumed) if resumed else {}
     return [_demands(item, sessions.get(item.own_session)) for item in items]
@@ -170,7 +170,7 @@ def _start_demands(additional: Demands) -> Demands:
 
 
 def resume_demands(session: Row[Any], additional: Demands = NO_DEMANDS) -> Demands:
-    """Return what a resume of the session demands: its affinity first, but for a hostname that the request names."""
+    """Return the demands of a resume: the session's affinity first, except for a hostname that the request names."""
     hostname = session.hostname if additional.hostname is None else additional.hostname
     affinity = Demands(hostname=hostname, executor_profile=session.executor_profile)
     return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(additional)
@@ -183,7 +183,7 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str,
     fresh = [item for item in items if item.run_id not in results]
     parents = [item.parent_session_id for item in fresh if item.parent_session_id is not None]
     starts = [item for item in fresh if item.type is RunType.START]
-    # New sessions come before the locks: of two transactions that insert the same one the second waits with no lock.
+    # Insert new sessions before the locks: of two transactions that insert the same one the second waits with no lock.
     born = submit_rows.begin_sessions(conn, starts)
     locked = submit_rows.lock_sessions(conn, [one.own_session for one in fresh if one.type is RunType.RESUME], parents)
     repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in born])
@@ -214,7 +214,10 @@ def _take_keys(
     items: Sequence[NewRun],
     results: dict[str, Result],
 ) -> set[tuple[str, str]]:
-    """Store the items' idempotency keys; whoever comes second waits here for the first, and is answered by it."""
+    """Store the items' idempotency keys; return the keys answered before.
+
+    A second transaction with the same key waits here for the first, and gets its answer.
+    """
     _answer_by_former_keys(conn, [item for item in items if item.former_key is not None], results)
     keyed = [item for item in items if item.key is not None and item.run_id not in results]
     if not keyed:
@@ -233,7 +236,7 @@ def _take_keys(
 
 
 def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun], results: dict[str, Result]) -> None:
-    """Answer repeats of what was submitted under a key that is now each admin's own; another body is no repeat."""
+    """Answer repeats of keys stored before each admin had its own namespace; another body is no repeat."""
     keys = [key for item in items for key in (item.key, item.former_key) if key is not None]
     known = submit_rows.read_keys(conn, keys)
     for item in items:
@@ -256,14 +259,14 @@ def _plan(item: NewRun, seen: Seen) -> Plan | CoordinatorError:
 
 
 def _moves(item: NewRun, session: Row[Any] | None) -> bool:
-    """Whether the item is a resume that is to bring its session another parent."""
+    """Return whether the item is a resume that is to bring its session another parent."""
     return session is not None and item.parent_session_id not in {None, session.parent_session_id}
 
 
 def _refused_parent(
     item: NewRun, session: Row[Any] | None, parent: Row[Any] | None, seen: Seen
 ) -> CoordinatorError | None:
-    """Return why the item's parent may not be one, None when it may; ``session`` is what it resumes."""
+    """Return why the item's parent may not be one, None when it may; ``session`` is the resumed one."""
     if item.parent_session_id is None:
         return None
     start = item.type is RunType.START
@@ -310,7 +313,7 @@ def _resume(item: NewRun, session: Row[Any], parent: Row[Any] | None) -> Plan:
 
 
 def _merged(*scopes: str | None) -> str | None:
-    """Return the scopes as one, later keys over earlier ones: the session's, its parent's latest, the run's own."""
+    """Merge the scopes, later keys over earlier ones: the session's, its parent's latest, the run's own."""
     given = [scope for scope in scopes if scope is not None]
     if len(given) < 2:
         return given[0] if given else None
@@ -322,7 +325,7 @@ def _merged(*scopes: str | None) -> str | None:
 def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], born: dict[str, Session]) -> None:
     if not plans:
         return
-    # The affinity of a session may have changed since it was looked at.
+    # Add profiles for sessions whose affinity changed after it was read.
     changed = [plan.demands for plan in plans if plan.demands.hash not in profiles]
     profiles |= ensure_profiles(conn, changed) if changed else {}
     fresh = submit_rows.insert_runs(conn, plans, [profiles[plan.demands.hash] for plan in plans])

@@ -1,4 +1,4 @@
-"""The statements of a submission, one function each, in the order in which they lock."""
+"""Statements of a submission, one function each, in the order in which they lock."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 
-# The loser waits for the winner here, and sees its row in a second statement only.
+# Wait here for the transaction that has the key; only a second statement sees its row.
 _TAKE_KEYS = text("""
     INSERT INTO idempotency_keys (caller, key, body_hash, run_id, session_id)
     SELECT * FROM unnest(CAST(:callers AS text[]), CAST(:keys AS text[]), CAST(:hashes AS text[]),
@@ -38,7 +38,7 @@ _DROP_KEYS = text("""
     WHERE k.caller = d.caller AND k.key = d.key
 """)
 
-# first_event_id hides what is left of a former session of the same id: its events all have smaller ids.
+# Hide by first_event_id the remains of a former session of the same id: its events all have smaller ids.
 _BEGIN = text("""
     INSERT INTO sessions (session_id, incarnation, status, first_event_id, next_run, owner, project_dir, agent_name,
         scope)
@@ -58,7 +58,7 @@ _KNOWN = text("SELECT run_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[
 
 _DROP_SESSIONS = text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))")
 
-# A run is ready when nothing unfinished of its session stands before it; a resume is left to settle_sessions.
+# Make a start ready unless it is delayed; readiness of a resume is left to update_session_status.
 _INSERT_RUNS = text("""
     INSERT INTO runs (run_id, session_id, session_seq, owner, type, agent_name, parameters, project_dir,
         parent_session_id, execution_mode, scope, demands, labels, profile_id, priority, max_attempts,
@@ -85,7 +85,7 @@ _INSERT_RUNS = text("""
     RETURNING run_id
 """)
 
-# What a start has from its parent, and what a resume changes.
+# Write what a start inherits from its parent, and what a resume changes.
 _FILL = text("""
     UPDATE sessions s
     SET next_run = s.next_run + CASE WHEN f.starts THEN 0 ELSE 1 END, scope = coalesce(CAST(f.scope AS json), s.scope),
@@ -105,7 +105,7 @@ def _keys(keys: Collection[Key]) -> dict[str, list[str]]:
 
 
 def take_keys(conn: Connection, items: Sequence["NewRun"]) -> set[Key]:
-    """Insert the items' keys; returns those that were not there."""
+    """Insert the items' keys; return those that are new."""
     parameters = _keys([item.key for item in items if item.key is not None])
     rows = conn.execute(
         _TAKE_KEYS,
@@ -120,20 +120,19 @@ def take_keys(conn: Connection, items: Sequence["NewRun"]) -> set[Key]:
 
 
 def read_keys(conn: Connection, keys: Collection[Key]) -> dict[Key, Row[Any]]:
-    """Return what is stored for the keys."""
     if not keys:
         return {}
     return {(row.caller, row.key): row for row in conn.execute(_READ_KEYS, _keys(keys))}
 
 
 def drop_keys(conn: Connection, keys: Collection[Key]) -> None:
-    """Forget keys of submissions that failed."""
+    """Delete the keys of submissions that failed."""
     if keys:
         conn.execute(_DROP_KEYS, _keys(keys))
 
 
 def begin_sessions(conn: Connection, starts: Sequence["NewRun"]) -> dict[str, Session]:
-    """Insert the sessions to be started, as if none had a parent; returns those whose ids were free."""
+    """Insert the sessions to be started, without parents; return those whose ids were free."""
     if not starts:
         return {}
     rows = conn.execute(
@@ -151,12 +150,11 @@ def begin_sessions(conn: Connection, starts: Sequence["NewRun"]) -> dict[str, Se
 
 
 def look_at_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
-    """Return the sessions without locks."""
     return _by_id(conn.execute(READ_SESSIONS, {"sessions": sorted(set(session_ids))}))
 
 
 def lock_sessions(conn: Connection, resumed: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
-    """Lock the sessions, those resumed and parents together, in id order."""
+    """Lock resumed sessions and parents together, in id order."""
     wanted = sorted({*resumed, *parents})
     if not wanted:
         return {}
@@ -164,20 +162,20 @@ def lock_sessions(conn: Connection, resumed: Collection[str], parents: Collectio
 
 
 def known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:
-    """Return which of the runs exist: a batch that is executed again finds its own."""
+    """Return the runs that exist: a batch that is executed again finds its own."""
     if not run_ids:
         return set()
     return set(conn.execute(_KNOWN, {"run_ids": sorted(run_ids)}).scalars())
 
 
 def drop_sessions(conn: Connection, session_ids: Collection[str]) -> None:
-    """Remove the bare rows of starts that failed."""
+    """Delete the bare rows of starts that failed."""
     if session_ids:
         conn.execute(_DROP_SESSIONS, {"sessions": sorted(session_ids)})
 
 
 def insert_runs(conn: Connection, plans: Sequence["Plan"], profile_ids: Sequence[int]) -> set[str]:
-    """Insert the runs; returns those that were not there yet."""
+    """Insert the runs; return those that are new."""
     items = [plan.item for plan in plans]
     rows = conn.execute(
         _INSERT_RUNS,
@@ -209,7 +207,7 @@ def insert_runs(conn: Connection, plans: Sequence["Plan"], profile_ids: Sequence
 
 
 def fill_sessions(conn: Connection, plans: Sequence["Plan"]) -> Mapping[str, Session]:
-    """Write what resumes, and the parents of starts, change about their sessions; returns them as they are now."""
+    """Update the sessions of resumes and of starts with a parent; return them as they are now."""
     if not plans:
         return {}
     rows = conn.execute(

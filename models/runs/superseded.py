@@ -1,4 +1,4 @@
-"""Idle processes whose session goes on at another runner: they are told to end, and hold nothing back.
+"""Stops of superseded processes: idle ones whose session continues at another runner.
 
 A session lives in one process. A resume may go to another runner than the one that keeps its process idle: by a
 hostname of its own, without affinity, or because no process ever said where it lives. The row of ``stop_commands`` that
@@ -13,7 +13,7 @@ from models.core.limits import Limits
 from models.state.locks import LockedRows
 from models.state.transitions import Move
 
-# A runner that is gone has no process to end. A stop that is open for that process already goes on as this one.
+# Skip a runner that is gone: it has no process to end. Turn a stop that is open for that process into this one.
 _OPEN = text("""
     INSERT INTO stop_commands AS c (runner_id, registration, session_id, run_id, deadline_at, superseded)
     SELECT o.runner_id, o.registration, o.session_id, NULL,
@@ -33,7 +33,7 @@ _CLOSE = text("""
     WHERE c.session_id = d.session_id AND c.runner_id = d.runner_id AND c.superseded
 """)
 
-# Due by its own time, or its runner is gone or another process by now.
+# Delete overdue stops, and those whose runner is gone or another process by now.
 DROP_SUPERSEDED = text("""
     DELETE FROM stop_commands WHERE stop_id IN (
         SELECT c.stop_id FROM stop_commands c LEFT JOIN runners n ON n.runner_id = c.runner_id
@@ -46,10 +46,10 @@ DROP_SUPERSEDED = text("""
 
 
 def end_former_processes(conn: Connection, locked: LockedRows, moves: Sequence[Move], limits: Limits) -> dict[str, str]:
-    """Have the former process of each session ended of which another runner reports; the sessions are locked.
+    """Open a stop for the former process of each locked session that a report moves to another runner.
 
-    Returns the runners that are to be told, by session. The reporting runner keeps the process that it may have been
-    told to end before.
+    Return the runners to be told, by session. The reporting runner keeps the process that it may have been told to end
+    before.
     """
     former = [(move.run, locked.sessions[move.run.session_id]) for move in moves]
     former = [(run, row) for run, row in former if row.runner_id is not None and row.registration != run.registration]
@@ -69,7 +69,7 @@ def end_former_processes(conn: Connection, locked: LockedRows, moves: Sequence[M
 
 
 def end_superseded(conn: Connection, ended: Sequence[tuple[str, str]]) -> None:
-    """Close such stops of these pairs of a runner and a session, which is locked."""
+    """Close the superseded stops of these pairs of a runner and a session, which is locked."""
     if ended:
         runners, sessions = [runner_id for runner_id, _ in ended], [session_id for _, session_id in ended]
         conn.execute(_CLOSE, {"runners": runners, "sessions": sessions})

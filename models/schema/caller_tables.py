@@ -1,4 +1,4 @@
-"""The tables of those who call: what they show, and what the administrators among them did."""
+"""Tables of callers: their credentials, and the audit log of administrators."""
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Identity, Index, Table, Text
 
@@ -6,7 +6,7 @@ from models.core.callers import Role
 from models.schema.column_types import JsonText
 from models.schema.columns import metadata, moment, one_of
 
-# What callers show. Of a key only the hash of its secret is kept; `key_id` is the readable part by which it is found.
+# Store only the hash of a key's secret; `key_id` is the readable part by which it is found.
 api_keys = Table(
     "api_keys",
     metadata,
@@ -32,7 +32,7 @@ key_changes = Table(
     CheckConstraint("only_row", name="only_row"),
 )
 
-# A ticket is for one stream: whoever shows it takes its row away.
+# Deleted by the stream that redeems it.
 stream_tickets = Table(
     "stream_tickets",
     metadata,
@@ -47,8 +47,8 @@ stream_tickets = Table(
     Index("ix_stream_tickets_expires_at", "expires_at"),
 )
 
-# What administrators did, for ever: no foreign key, since what it names may be gone, and no list of acts, since the
-# next release may know more of them.
+# Kept for ever: no foreign key, since the target may be gone, and no check of acts, since the next release may add
+# some.
 audit_log = Table(
     "audit_log",
     metadata,

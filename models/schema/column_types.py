@@ -1,4 +1,4 @@
-"""Column types and parameters that SQLAlchemy does not bring."""
+"""Column types and parameters that SQLAlchemy does not have."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from sqlalchemy import ARRAY, ColumnElement, Text, any_, bindparam, cast
 from sqlalchemy.types import UserDefinedType
 
 
-# Arrays, not joined sets: a plan that was made while the tables were empty reads them by key when they are full, too.
+# Use arrays, not joined sets: a plan made while the tables were empty reads them by key when they are full, too.
 def any_of(name: str) -> Any:
     """Return the parameter of this name, an array of texts, to be compared with a column."""
     return any_(bindparam(name, type_=ARRAY(Text)))
 
 
 class JsonText(UserDefinedType[str]):
-    """A ``json`` column whose values go in and come out as text, untouched.
+    """Column of type ``json`` whose values go in and come out as text, untouched.
 
     ``json`` keeps NUL escapes and lone surrogates that ``jsonb`` refuses, and text spares two conversions per row.
     """
@@ -31,7 +31,7 @@ class JsonText(UserDefinedType[str]):
 
 
 class _PlainJson(UserDefinedType[str]):
-    """The target of the cast in ``JsonText``; has no expressions of its own, so that the cast ends."""
+    """Target of the cast in ``JsonText``; has no expressions of its own, so that the cast ends."""
 
     cache_ok = True
 

@@ -1,4 +1,4 @@
-"""What all tables are made of: the metadata they belong to, and the columns that many have."""
+"""Parts of table definitions: the metadata, and columns that many tables have."""
 
 from typing import Any
 

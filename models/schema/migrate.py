@@ -1,4 +1,4 @@
-"""Bringing a database to this version's schema, safely from every replica at once."""
+"""Upgrades a database to this version's schema, safely from every replica at once."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ HEAD_LOCK = 0x636F6F7264  # "coord": one migration at a time on one database
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
-# Not what somebody builds at this moment, nor what is no index by itself.
+# Exclude indexes that are being built now, and partitioned ones, which are not built themselves.
 INVALID_INDEXES = text("""
     SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname ~ '_cc(new|old)[0-9]*$' AS is_copy
     FROM pg_index i
@@ -35,19 +35,19 @@ class UnknownRevision(Exception):
 
 
 class MigrationBusy(Exception):
-    """Another process has been migrating for longer than we were asked to wait."""
+    """Another process has been migrating for longer than the wait allowed."""
 
 
 def upgrade(
     url: str, *, wait_seconds: float = 300, say: Callable[[str], object] = lambda _line: None
 ) -> tuple[str | None, str | None]:
-    """Bring the database at ``url`` to the newest revision; returns the revision before and after.
+    """Upgrade the database at ``url`` to the newest revision; return the revision before and after.
 
     Safe to call from many processes at once: one migrates, the others wait. The lock is tried once a second outside any
     transaction, since a transaction that waits inside ``pg_advisory_lock`` deadlocks with CREATE INDEX CONCURRENTLY.
     Safe to repeat after it was killed anywhere: a revision is there wholly or not at all, and an index that was being
-    built concurrently, which stays behind INVALID, is rebuilt first. A table that is in use is waited for briefly but
-    again and again, since everybody queues behind who waits for it; ``say`` is told of both. Gives up after
+    built concurrently, which stays behind INVALID, is rebuilt first. A table in use is waited for briefly but again and
+    again, since every later query queues behind the waiting lock; ``say`` is called for both. Gives up after
     ``wait_seconds`` of either, with MigrationBusy or Postgres's own error.
     """
     engine = create_engine(url, poolclass=NullPool)
@@ -77,7 +77,7 @@ def _refuse_unknown(found: str | None) -> None:
 
 
 def downgrade(url: str, target: str) -> None:
-    """Take the database back to ``target`` ("base" for an empty one): for tests and for a change of mind."""
+    """Downgrade the database to ``target`` ("base" for an empty one): for tests and for manual use."""
     engine = create_engine(url, poolclass=NullPool)
     try:
         with engine.connect() as connection, _alone(connection, 60):
@@ -89,12 +89,12 @@ def downgrade(url: str, target: str) -> None:
 
 
 def revision(connection: Connection) -> str | None:
-    """Return the revision the database is at, None for an empty one."""
+    """Return the revision of the database, None for an empty one."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def newest_revision() -> str:
-    """Return the revision this version of the code was written for."""
+    """Return the newest revision that this version has a file of."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
         msg = "there are no migrations"
@@ -130,14 +130,14 @@ def _upgrade_patiently(connection: Connection, deadline: float, say: Callable[[s
 
 
 def _rebuild_invalid_indexes(connection: Connection, say: Callable[[str], object]) -> None:
-    """Make indexes valid whose concurrent build was cut off: readers do not use them, but each write pays for them.
+    """Rebuild indexes whose concurrent build was cut off: readers do not use them, but each write pays for them.
 
-    A revision that is run again would take them for built (IF NOT EXISTS) or fail. What a REINDEX left is dropped.
+    A repeated revision would take them for built (IF NOT EXISTS) or fail. The remains of a REINDEX are dropped.
     """
     connection.execution_options(isolation_level="AUTOCOMMIT")
     left = connection.execute(INVALID_INDEXES).all()
     if left:
-        # Such a build waits for transactions that run already, and is in nobody's way meanwhile.
+        # Wait without limit: such a build waits for running transactions and blocks none meanwhile.
         connection.execute(text("SET lock_timeout = 0"))
         connection.execute(text("SET statement_timeout = 0"))
     for name, is_copy in left:

@@ -1,4 +1,4 @@
-"""The tables. The migrations create them; a test compares both."""
+"""Tables of the database, as the migrations create them; a test compares both."""
 
 from sqlalchemy import (
     BigInteger,
@@ -47,7 +47,8 @@ __all__ = [
     "waiting_polls",
 ]
 
-# Every row is updated, and no update is HOT: it touches an indexed column (docs/operations.md, Bloat).
+# Vacuum early: every row is updated, and no update is HOT, since it touches an indexed column (docs/operations.md,
+# Bloat).
 _VACUUMED_EARLY = {"autovacuum_vacuum_scale_factor": "0.05"}
 
 sessions = Table(
@@ -126,7 +127,7 @@ runs = Table(
     Column("registration", BigInteger),
     Column("claim_token", Text),
     Column("claim_poll_id", Text),
-    # The subject that claimed it; said of that registration only, since the version before this one leaves it alone.
+    # Holds for the registration beside it only, since the version before this one does not update it.
     Column("claimed_by", Text),
     Column("claimed_by_registration", BigInteger),
     Column("former_holders", ARRAY(Text)),
@@ -183,7 +184,8 @@ runs = Table(
     Index("ix_runs_in_hand", "runner_id", postgresql_where=text("status IN ('claimed', 'running', 'stopping')")),
     Index("ix_runs_poll", "claim_poll_id", postgresql_where=text("status = 'claimed'")),
     Index("ix_runs_due", "not_before", postgresql_where=text("status = 'pending' AND NOT ready")),
-    # NOT NULL keeps it away from the claim: with stale statistics the planner takes any smaller index of ready runs.
+    # Keep the planner from using it for claims (NOT NULL): with stale statistics it takes any smaller index of ready
+    # runs.
     Index(
         "ix_runs_match_deadline",
         "match_deadline_at",
@@ -256,7 +258,7 @@ events = Table(
     postgresql_with=_VACUUMED_EARLY,
 )
 
-# The newest result of a session whose events retention has dropped. No foreign key: a delete leaves it to upkeep.
+# Newest result of a session whose events retention has dropped. No foreign key: a delete leaves it to upkeep.
 kept_results = Table(
     "kept_results",
     metadata,
@@ -265,7 +267,7 @@ kept_results = Table(
     Column("frame", JsonText, nullable=False),
 )
 
-# Events of runs that write while there is a bound on them (models.feed.event_counts).
+# Counts of the events of runs, while there is a bound on them (models.feed.event_counts).
 run_event_counts = Table(
     "run_event_counts",
     metadata,
@@ -315,7 +317,7 @@ stop_commands = Table(
     Index("ix_stop_commands_deadline", "deadline_at"),
 )
 
-# What a delete leaves behind: its answer, for a repeat of the request, and which events upkeep has still to remove.
+# Answers of deletes, for repeats of the request, and the events that upkeep has still to remove.
 deleted_sessions = Table(
     "deleted_sessions",
     metadata,
@@ -327,7 +329,7 @@ deleted_sessions = Table(
     moment("deleted_at", default=True),
 )
 
-# What parents are to hear of their children. The incarnation tells a parent from a later session of the same id.
+# Results of children for their parents. The incarnation tells a parent from a later session of the same id.
 child_results = Table(
     "child_results",
     metadata,
@@ -373,7 +375,7 @@ duties = Table(
     moment("last_run"),
 )
 
-# Stretches in which silence of the runners was, or may have been, our own doing (models.expiry.outages).
+# Outages, in which silence of the runners was or may have been our own doing (models.expiry.outages).
 gaps = Table(
     "gaps",
     metadata,

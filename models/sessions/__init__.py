@@ -1,1 +1,1 @@
-"""Verbs on sessions."""
+"""Verbs on sessions: bind, patch, report the end of a process."""

@@ -1,4 +1,4 @@
-"""Where a session lives: the executor that a process binds it to, its metadata, and what becomes of an idle process."""
+"""Binds sessions to their executors, patches their metadata, and ends idle processes on the report of their runner."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +30,7 @@ PATCHABLE = ("project_dir", "agent_name", "last_resumed_at", "executor_session_i
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A process says that it is the session's executor, and where. By ``event_uid`` a repeat tells it only once."""
+    """Request of a process to be the session's executor, with its place. By ``event_uid`` a repeat writes one event."""
 
     caller: Caller
     session_id: str
@@ -43,7 +43,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """New metadata of a session: any of ``PATCHABLE``; what is absent or None stays. ``event_uid`` as in Bind."""
+    """Change of a session's metadata: any of ``PATCHABLE``; what is absent or None stays. ``event_uid`` as in Bind."""
 
     caller: Caller
     session_id: str
@@ -53,7 +53,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class ReportSessionStatus:
-    """The runner of a session's live process says that the process has ended: finished, failed or stopped.
+    """Report of a runner that the session's live process has ended: finished, failed or stopped.
 
     ``caller`` as in ``Report``.
     """
@@ -65,13 +65,13 @@ class ReportSessionStatus:
 
     @property
     def subject(self) -> str | None:
-        """The subject as which the caller acts; None for an admin."""
+        """Subject as which the caller acts; None for an admin."""
         return self.caller.scope
 
 
 BindResult: TypeAlias = Session | CoordinatorError
 
-# Nothing given leaves the column as it is. A process that lives with a claimed or running run makes it known as bound.
+# Leave columns without a new value. With a claimed or running run also store its token as bound.
 _WRITE = text("""
     UPDATE sessions s
     SET project_dir = coalesce(w.project_dir, s.project_dir),
@@ -98,7 +98,7 @@ _WHERE_RUNNERS_ARE = text("""
 def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     """Store each session's affinity; its status becomes running while a process has a run of it in hand.
 
-    Results: the session as it then is, NotFound, or StaleClaim when that run is with another host or profile.
+    Results: the updated session, NotFound, or StaleClaim when that run is with another host or profile.
     """
     locked = lock_runs(conn, session_ids={item.session_id for item in items})
     in_hand = [run.runner_id for run in locked.runs.values() if run.status in IN_HAND]
@@ -134,7 +134,7 @@ def bound_run(locked: LockedRows, session_id: str) -> LockedRun | None:
 
 
 def is_elsewhere(item: Bind, runner: Row[Any] | None) -> bool:
-    """Whether the run is with a runner of another host or profile than the process that binds."""
+    """Return whether the run is with a runner of another host or profile than the process that binds."""
     return runner is not None and (runner.hostname, runner.executor_profile) != (item.hostname, item.executor_profile)
 
 
@@ -162,7 +162,7 @@ def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], Loc
 
 
 def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]:
-    """Change metadata of each session. Results: the session as it then is, NotFound, or Unstorable for a bad time."""
+    """Change metadata of each session. Results: the updated session, NotFound, or Unstorable for a bad time."""
     locked = lock_sessions(conn, {item.session_id for item in items})
     locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
@@ -188,7 +188,7 @@ def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]
 
 
 def patch_values(values: Mapping[str, str | None]) -> dict[str, Any] | Unstorable:
-    """Return what a patch writes: known names with a value; a time without offset is UTC."""
+    """Return the values that a patch writes: known names with a value; a time without offset is UTC."""
     given: dict[str, Any] = {}
     for name in PATCHABLE:
         value = values.get(name)
@@ -210,10 +210,10 @@ def report_session_statuses(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[bool | CoordinatorError]:
-    """End the live process of each session as its runner says; True where that changed something.
+    """End the live process of each session as its runner reports; True where that changed something.
 
-    Accepted without effect from another runner, or while a run of the session is in hand (PROTOCOL, Runners). To a
-    subject that never held a run of it there is none. Results: bool, NotFound or RunnerNotRegistered.
+    Accepted without effect from another runner, or while a run of the session is in hand (PROTOCOL, Runners). NotFound
+    for a subject that never held a run of the session. Results: bool, NotFound or RunnerNotRegistered.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
     concerned = {item.session_id for item in items if is_reporter(known, item.runner_id, item.subject)}
@@ -247,7 +247,7 @@ def report_session_statuses(
 
 
 def ends_process(locked: LockedRows, item: ReportSessionStatus) -> bool:
-    """Whether the report is about the session's live process, between its turns."""
+    """Return whether the report is about the session's live process, between its turns."""
     if locked.sessions[item.session_id].runner_id != item.runner_id:
         return False
     return not any(run.status in IN_HAND for run in locked.unfinished_of(item.session_id))

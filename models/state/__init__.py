@@ -1,1 +1,1 @@
-"""Locks, transitions and visibility of runs and sessions: what every verb is built of."""
+"""Locks, transitions and visibility of runs and sessions, used by every verb."""

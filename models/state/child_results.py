@@ -1,4 +1,4 @@
-"""What a child's run leaves for its parent: a row, written when it ends, that waits until a run has carried it."""
+"""Results of children's runs: rows written when a run ends, kept until a run of the parent has delivered them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Row, text
 
 from models.core.statuses import ExecutionMode, RunType
 
-# The parent is the session of that id that was there when the child was submitted, not one that took its id later.
-# The frame as it is, not its parts: Postgres refuses to unescape a NUL that some result may hold.
+# Require the session that existed when the child was submitted, not one that took its id later. Copy the whole frame,
+# not its parts: Postgres refuses to unescape a NUL that some result may hold.
 _KEEP = text("""
     INSERT INTO child_results
         (child_run_id, child_session_id, parent_session_id, parent_incarnation, outcome, body, body_bytes)
@@ -38,16 +38,16 @@ _GIVE_BACK = text("""
 
 
 def calls_back(run: Row[Any]) -> bool:
-    """Whether the end of the run is told to another session."""
+    """Return whether the end of the run is a result for another session."""
     called = run.execution_mode == ExecutionMode.ASYNC_CALLBACK and run.parent_session_id is not None
     return bool(called and run.parent_session_id != run.session_id)
 
 
 def note_ends(conn: Connection, ended: Sequence[Row[Any]]) -> None:
-    """Keep what the ended runs leave for their parents; what one that never began was to carry waits again.
+    """Store results of ended runs for their parents; results that an ended run never delivered wait again.
 
-    Belongs into the transaction that ends the runs, whose sessions it holds locked; parents are neither locked nor
-    waited for. A parent that is gone, or another owner's, hears nothing. Safe to repeat.
+    Call it in the transaction that ends the runs and holds their sessions locked; parents are neither locked nor waited
+    for. A parent that is gone, or another owner's, gets nothing. Safe to repeat.
     """
     children = [run.run_id for run in ended if calls_back(run)]
     if children:

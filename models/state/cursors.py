@@ -1,17 +1,17 @@
-"""Cursors: the text by which clients name a place in the feed, and whether the feed can go on from it."""
+"""Cursors: texts by which clients name a place in the feed, and the checks that the feed can go on from it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 VERSION: Final = "v1"
-# A position of more digits is none of ours, and none that Postgres could compare.
+# Reject positions of more digits: none is given out, and Postgres could not compare them.
 MOST_DIGITS: Final = 18
 SNAPSHOT_OWED: Final = "~init"
 
 
 class Lost(StrEnum):
-    """Why the feed cannot go on from a cursor (PROTOCOL, Feed: the reasons of ``reset``)."""
+    """Reason why the feed cannot go on from a cursor (PROTOCOL, Feed: the reasons of ``reset``)."""
 
     MALFORMED = "malformed"
     EPOCH = "epoch"
@@ -21,10 +21,10 @@ class Lost(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the feed: all up to ``position`` has been seen.
+    """Place in the feed: all events up to ``position`` have been seen.
 
-    ``owed``: except for the snapshot, which was announced and had not arrived: whoever comes back with this cursor
-    gets a fresh one.
+    ``owed``: the snapshot that was announced before it had not arrived; a client that returns with this cursor gets a
+    fresh one.
     """
 
     epoch: str
@@ -41,7 +41,7 @@ def write_cursor(epoch: str, position: int, *, owed: bool = False) -> str:
 
 
 def parse_cursor(cursor: str) -> Cursor | None:
-    """Return what the text says, None when it is malformed."""
+    """Return the parsed cursor, None when it is malformed."""
     version, _, rest = cursor.partition(".")
     named, _, position = rest.partition(".")
     epoch = named.removesuffix(SNAPSHOT_OWED)
@@ -70,7 +70,7 @@ def lost(cursor: Cursor | None, head: "FeedHead") -> Lost | None:
 
 @dataclass(frozen=True, slots=True)
 class FeedHead:
-    """The feed at one moment: its newest position, and the one up to which events have been dropped."""
+    """Head of the feed at one moment: its newest position, and the one up to which events have been dropped."""
 
     epoch: str
     position: int
@@ -78,5 +78,5 @@ class FeedHead:
 
     @property
     def cursor(self) -> str:
-        """The cursor of the newest numbered event."""
+        """Cursor of the newest numbered event."""
         return write_cursor(self.epoch, self.position)

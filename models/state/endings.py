@@ -1,4 +1,4 @@
-"""What becomes of a run that ends without its runner's word: released, lost, timed out, unmatched. Decisions only.
+"""Ends of runs without a report of their runner: released, lost, timed out, unmatched. Decisions only.
 
 Each takes a locked row and returns the move for ``move_runs``; nothing here reads or writes.
 """
@@ -11,37 +11,37 @@ from models.state.session_status import ProcessChange, SessionChange
 from models.state.transitions import Move
 
 MOST_FRUITLESS_CLAIMS = 10
-# So many heartbeats in a row that do not name a delivered claim, after a later poll, show that it never arrived.
+# Take a delivered claim as never received after so many heartbeats in a row without it, after a later poll.
 NOT_RECEIVED_BEATS = 2
 NEVER_STARTED = f"Claimed {MOST_FRUITLESS_CLAIMS} times, never started"
 
 
 def lost_reason(seconds: float) -> str:
-    """Return why a run fails whose runner was silent for so long."""
+    """Return the error of a run whose runner was silent for so long."""
     return f"Runner lost: no sign of life for {round(seconds)} s"
 
 
 def timeout_reason(run: LockedRun) -> str:
-    """Return why a run fails that outlived its own time limit."""
+    """Return the error of a run that outlived its own time limit."""
     return f"Run timed out after {run.run_timeout_seconds} s"
 
 
 def attempts_left(run: LockedRun) -> bool:
-    """Whether a lost runner or a run timeout sends the run back to pending rather than failing it."""
+    """Return whether a lost runner or a run timeout sends the run back to pending rather than failing it."""
     return bool(run.attempt < run.max_attempts)
 
 
 def release(run: LockedRun, *, sends_tokens: bool, gone: bool = False) -> Move:
-    """Decide what becomes of a claim that comes to nothing (PROTOCOL, Statuses: claimed → pending, failed).
+    """Decide on a claim that ends before its start (PROTOCOL, Statuses: claimed → pending, failed).
 
-    A delivered one of a runner that never sent a token bars its registration from the run, so that a report without a
-    token can only mean one claim; one that never arrived bars nobody. ``gone``: the runner is gone too, and the
+    A delivered one of a runner that never sent a token excludes its registration from the run, so that a report without
+    a token can only mean one claim; one that never arrived excludes none. ``gone``: the runner is gone too, and the
     session's live process with it.
     """
     delivered = run.delivered_at is not None
     change = SessionChange(run.session_id)
     if gone:
-        # only its own: the session's process may be another runner's, idle since the turn before
+        # Clear only its own: the session's process may be another runner's, idle since the turn before.
         change.live, change.registration = ProcessChange.CLEAR, run.registration
     if delivered and run.fruitless_claims + 1 >= MOST_FRUITLESS_CLAIMS:
         change.outcome, change.unless_live = "failed", not gone
@@ -52,9 +52,9 @@ def release(run: LockedRun, *, sends_tokens: bool, gone: bool = False) -> Move:
 
 
 def lose(run: LockedRun, *, reason: str, sends_tokens: bool) -> Move:
-    """Decide what becomes of a run in hand whose runner is lost, has left, or does not hold it any more.
+    """Decide on a run in hand whose runner is lost, has left, or does not hold it any more.
 
-    ``reason`` is the error of a running run without attempts left. Raises ValueError for a run nobody holds.
+    ``reason`` is the error of a running run without attempts left. Raises ValueError for a run that is not in hand.
     """
     match RunStatus(run.status):
         case RunStatus.CLAIMED:
@@ -71,7 +71,7 @@ def lose(run: LockedRun, *, reason: str, sends_tokens: bool) -> Move:
 
 
 def time_out(run: LockedRun, *, stop_seconds: float) -> Move:
-    """Decide for a running run past its own limit: it is told to stop first, and goes on from there."""
+    """Decide on a running run past its own limit: stop it first; the end of the stop retries or fails it."""
     return Move(
         run,
         RunStatus.STOPPING,
@@ -82,14 +82,14 @@ def time_out(run: LockedRun, *, stop_seconds: float) -> Move:
 
 
 def give_up_stop(run: LockedRun, *, sends_tokens: bool) -> Move:
-    """Decide for a stopping run whose runner did not report an end in time, or cannot any more."""
+    """Decide on a stopping run whose runner did not report an end in time, or cannot any more."""
     if run.stop_cause == StopCause.TIMEOUT:
         return _again_or_failed(run, timeout_reason(run), sends_tokens=sends_tokens)
     return Move(run, RunStatus.STOPPED, SessionChange(run.session_id, "stopped", live=ProcessChange.CLEAR), by_us=True)
 
 
 def unmatched(run: LockedRun, *, error: str) -> Move:
-    """Decide for a pending run that no live runner satisfied in time; a session with a live process goes back to idle.
+    """Decide on a pending run that no live runner satisfied in time; a session with a live process goes back to idle.
 
     ``error`` names what no runner offers (``models.expiry.no_match``).
     """
@@ -99,12 +99,12 @@ def unmatched(run: LockedRun, *, error: str) -> Move:
 
 
 def idle_lost(session_id: str) -> SessionChange:
-    """Decide for a session whose live process is gone with its runner."""
+    """Decide on a session whose live process is gone with its runner."""
     return SessionChange(session_id, "finished", live=ProcessChange.CLEAR)
 
 
 def idle_stopped(session_id: str) -> SessionChange:
-    """Decide for a session whose live process was told to stop and did not answer in time."""
+    """Decide on a session whose live process was told to stop and did not answer in time."""
     return SessionChange(session_id, "stopped", live=ProcessChange.CLEAR)
 
 

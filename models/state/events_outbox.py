@@ -1,4 +1,4 @@
-"""Write events of the feed in the transaction of the change that they tell of."""
+"""Write events of the feed in the transaction of the change that they report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from models.state.sessions import Session, session_json
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One line of history. ``frame`` is the JSON text that every client will be sent, fixed now.
+    """Event to write. ``frame`` is the JSON text that every client will be sent, fixed now.
 
-    ``session_id`` is empty where none is concerned.
+    ``session_id`` is empty where no session is concerned.
     """
 
     kind: str
@@ -44,7 +44,7 @@ _RECORD = text("""
 def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
     """Insert the rows in order; one whose ``event_uid`` is stored already is left out.
 
-    Call it after the rows it tells of are locked, so that ids are in causal order (promise 3).
+    Call it once the rows of the change are locked, so that ids are in causal order (promise 3).
     """
     if not rows:
         return
@@ -61,7 +61,7 @@ def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
 
 
 def encode(frame: dict[str, Any]) -> str:
-    """Return the frame as compact JSON text; what the caller puts in holds no surrogates."""
+    """Return the frame as compact JSON text; the values must hold no surrogates."""
     return orjson.dumps(frame).decode()
 
 
@@ -83,7 +83,7 @@ EVENT_FIELDS = (
 
 
 def run_updated(run: LockedRun | Run) -> EventRow:
-    """Return the feed row that tells where a run stands now."""
+    """Return the feed row with the current state of a run."""
     shown = {
         "run_id": run.run_id,
         "session_id": run.session_id,
@@ -96,12 +96,12 @@ def run_updated(run: LockedRun | Run) -> EventRow:
 
 
 def session_updated(session: Session, kind: str = "session_updated") -> EventRow:
-    """Return the feed row that shows a session as it is now."""
+    """Return the feed row with the current state of a session."""
     return EventRow(kind, session.session_id, encode({"session": session_json(session)}), session.owner)
 
 
 def session_event(run: LockedRun, event_type: str, moment: datetime, **values: object) -> EventRow:
-    """Return a row of the session's own timeline that we write for a run; ``moment`` is the database's."""
+    """Return an event that we write on a session's own timeline for a run; ``moment`` is by the clock of Postgres."""
     shown: dict[str, object] = dict.fromkeys(EVENT_FIELDS)
     shown |= {"event_type": event_type, "session_id": run.session_id, "timestamp": iso(moment)}
     shown |= values

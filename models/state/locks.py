@@ -63,7 +63,7 @@ LockedRun: TypeAlias = Row[Any]
 class LockedRows:
     """Locked runs and sessions, by id. The runs are all unfinished ones of the sessions, and those asked for.
 
-    ``visible``: what ``models.state.visibility.find_visible`` found for the runners among the callers.
+    ``visible``: the answer of ``models.state.visibility.find_visible`` for the runners among the callers.
     """
 
     runs: dict[str, LockedRun] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class LockedRows:
     visible: Visible = ()
 
     def shows(self, session_id: str, caller: Caller) -> bool:
-        """Whether the session is there and the caller may know of it."""
+        """Return whether the session exists and is visible to the caller."""
         session = self.sessions.get(session_id)
         return session is not None and can_view(caller, session_id, session.owner, self.visible)
 
@@ -81,7 +81,7 @@ class LockedRows:
         return sorted(rows, key=lambda run: int(run.session_seq))
 
 
-# The unfinished runs of a session come from their partial index: a session of ten thousand turns costs no more.
+# Find the unfinished runs of a session by their partial index: a session of ten thousand turns costs no more.
 CONCERNED = text("""runs.run_id = ANY(CAST(:run_ids AS text[]) || ARRAY(
     SELECT u.run_id FROM runs u
     WHERE u.session_id = ANY(CAST(:sessions AS text[]) || ARRAY(
@@ -131,8 +131,7 @@ def lock_runs(
     """Lock the runs, all unfinished runs of their sessions and of ``session_ids``, then the sessions, in id order.
 
     ``more_sessions`` are locked with the sessions, without their runs. A run that was submitted between the two locks
-    is locked too when nobody else holds it; else the transaction has to start over, which is said as a serialisation
-    failure.
+    is locked too when it is free; else the transaction has to start over, which is raised as a serialisation failure.
     """
     rows = conn.execute(_LOCK_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
     expected = {row.session_id: row.next_run for row in rows}
@@ -151,9 +150,9 @@ def lock_runs(
 def try_lock_more(
     conn: Connection, locked: LockedRows, run_ids: Collection[str], session_ids: Collection[str] = ()
 ) -> None:
-    """Lock rows that came meanwhile, out of order and hence only those that nobody else holds.
+    """Lock rows that were added meanwhile: out of order, hence only those that are free.
 
-    If somebody does, the transaction has to start over, which is said as a serialisation failure.
+    If one is locked, the transaction has to start over, which is raised as a serialisation failure.
     """
     rows = conn.execute(_LOCK_MORE_RUNS, {"run_ids": list(run_ids)}).all() if run_ids else []
     more = conn.execute(_LOCK_MORE_SESSIONS, {"sessions": list(session_ids)}).all() if session_ids else []

@@ -1,4 +1,4 @@
-"""Runs as they are read: the row as an object, one by id."""
+"""Reads runs: rows as objects, by id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ from models.state.visibility import can_view, find_visible
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One unit of work. ``parameters``, ``demands`` and ``scope`` are JSON text, ``labels`` an object or None.
+    """Unit of work. ``parameters``, ``demands`` and ``scope`` are JSON text, ``labels`` an object or None.
 
     ``timeout_at`` is when it fails if no live registration satisfies it by then; None while one does.
     """
@@ -51,8 +51,9 @@ class Run:
     owner: str | None
 
 
-# The later of its readiness and the moment from which no live registration satisfied it, its patience, and the gaps of
-# ours since: what expiry goes by (models/expiry). OFFSET keeps it from looking at the profile three times.
+# Compute the no-match deadline as expiry does (models/expiry): the later of readiness and the moment from which no live
+# registration satisfied the run, plus its timeout and the outages since. OFFSET keeps it from reading the profile three
+# times.
 _TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(
     """CASE WHEN runs.status = 'pending' AND runs.ready THEN (
         SELECT w.since + make_interval(secs => runs.no_match_timeout_seconds) + coalesce((
@@ -73,7 +74,7 @@ RUN_COLUMNS = tuple(
     _TIMEOUT_AT.label(TIMEOUT_AT) if field.name == TIMEOUT_AT else runs.c[field.name] for field in fields(Run)
 )
 _IN_ORDER = attrgetter(*(field.name for field in fields(Run)))
-# Made once: to make a statement of so many columns takes longer than to read a row.
+# Build it once: building a statement of so many columns takes longer than reading a row.
 _READ = select(*RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids"))
 _READ_ENDED = _READ.where(runs.c.status.in_(sorted(TERMINAL)))
 
@@ -111,7 +112,7 @@ def read_runs(conn: Connection, run_ids: Sequence[str]) -> dict[str, Run]:
 
 
 def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
-    """Return one run; another owner's is not found (PROTOCOL, Submission)."""
+    """Return one run; NotFound for another owner's (PROTOCOL, Submission)."""
     found = read_runs(conn, [run_id]).get(run_id)
     if found is None or not can_view(
         caller, found.session_id, found.owner, find_visible(conn, [(caller, found.session_id)])
@@ -121,6 +122,6 @@ def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
 
 
 def runs_ended(conn: Connection, run_ids: Sequence[str]) -> list[Run]:
-    """Return those of the runs that are terminal: what ``?wait=`` waits for."""
+    """Return those of the runs that are terminal, for ``?wait=``."""
     rows = conn.execute(_READ_ENDED, {"run_ids": list(run_ids)})
     return [as_run(row) for row in rows]

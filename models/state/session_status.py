@@ -1,4 +1,4 @@
-"""The one place where the status of a session and the readiness of its next run are computed."""
+"""Status of a session and readiness of its next run: computed in this one place."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from models.state.sessions import Session, as_session
 
 
 class ProcessChange(StrEnum):
-    """What happens to the session's live process."""
+    """Change of the session's live process."""
 
     KEEP = "keep"
     CLEAR = "clear"
@@ -19,14 +19,14 @@ class ProcessChange(StrEnum):
 
 @dataclass(slots=True)
 class SessionChange:
-    """What a change of a run, a bind or a stop means for its session.
+    """Effect of a changed run, a bind or a stop on its session.
 
     ``outcome`` (idle, finished, failed, stopped) is what the session shows once nothing unfinished is left.
-    ``unless_live`` keeps the outcome back while the session has a live process: it then returns to idle. ``sign`` says
-    that the session's process gave a sign of life with it; what clients and we do is none.
-    ``live`` CLEAR with a registration ends that one's process only: another runner's lives on.
-    Written when it is settled: ``owed``, the session is free to go on, and results of children wait for it;
-    ``continues``, something unfinished of it is left.
+    ``unless_live`` withholds the outcome while the session has a live process: it then returns to idle. ``sign``: the
+    session's process gave a sign of life with it; acts of clients and of the coordinator are none. ``live`` CLEAR with
+    a registration ends that one's process only: another runner's lives on. ``told``: write ``session_updated`` even if
+    the status is unchanged. Set by ``update_session_status``: ``owed``, the session is free to go on, and results of
+    children wait for it; ``continues``, something unfinished of it is left.
     """
 
     session_id: str
@@ -43,8 +43,8 @@ class SessionChange:
     continues: bool = False
 
 
-# seen: the session with the effect applied and what of it is unfinished; readied: its first unfinished run, if it may
-# be claimed now; the status follows from both. The caller holds the locks of the sessions and their unfinished runs.
+# seen: the session with the effect applied and its unfinished runs; readied: its first unfinished run, if it may be
+# claimed now; the status follows from both. The caller holds the locks of the sessions and their unfinished runs.
 _UPDATE_STATUS = text("""
     WITH effect AS (
         SELECT e.* FROM unnest(
@@ -113,8 +113,8 @@ _UPDATE_STATUS = text("""
 def update_session_status(conn: Connection, changes: Iterable[SessionChange]) -> list[Session]:
     """Apply the effects, one per session, recompute each status, and make the next run ready.
 
-    The caller holds the sessions and all their unfinished runs locked. Returns the sessions that ``session_updated``
-    is to be told of: those whose status changed and those marked ``told``, in the order of the effects.
+    The caller holds the sessions and all their unfinished runs locked. Return the sessions that need a
+    ``session_updated``: those whose status changed and those marked ``told``, in the order of the effects.
     """
     listed = list(changes)
     if not listed:

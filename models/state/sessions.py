@@ -1,4 +1,4 @@
-"""Sessions as they are read: the row as an object, its wire shape, one by id."""
+"""Reads sessions: rows as objects, their JSON, by id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -17,7 +17,7 @@ from models.state.visibility import can_view, find_visible
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A conversation or job lineage (PROTOCOL, Sessions)."""
+    """Conversation or job lineage (PROTOCOL, Sessions)."""
 
     session_id: str
     status: str
@@ -69,7 +69,7 @@ def read_sessions(conn: Connection, session_ids: Sequence[str]) -> dict[str, Ses
 
 
 def get_session(conn: Connection, caller: Caller, session_id: str) -> Session | NotFound:
-    """Return one session; another owner's is not found."""
+    """Return one session; NotFound for another owner's."""
     found = read_sessions(conn, [session_id]).get(session_id)
     if found is None or not can_view(caller, session_id, found.owner, find_visible(conn, [(caller, session_id)])):
         return NotFound("session", session_id)

@@ -1,6 +1,6 @@
-"""The one recipe by which a run changes its status: locked in order, decided, moved by a fenced UPDATE, told.
+"""Changes of run status: locked in order, decided, moved by one fenced UPDATE, with events.
 
-Only the insert (submit) and the claim stand beside it.
+Only the insert (submit) and the claim have statements of their own.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from models.state.sessions import Session
 
 @dataclass(slots=True)
 class Move:
-    """One run's next status, decided on its locked row, and what it means for the session.
+    """Next status of one run, decided on its locked row, with the effect on its session.
 
-    ``starts`` counts the attempt; ``not_for`` bars a registration from claiming the run again; ``fruitless`` counts a
-    delivered claim that came to nothing, and ``unstarts`` takes back an attempt that was counted for it; ``remember``
-    keeps what the returning claim reported, so that its repetition is harmless; ``stop_seconds`` is how long a stopping
-    run may take.
+    ``starts`` counts the attempt; ``not_for`` excludes a registration from claiming the run again; ``fruitless`` counts
+    a delivered claim that ended before its start, and ``unstarts`` takes back an attempt that was counted for it;
+    ``remember`` stores what the returning claim reported, so that its repetition is harmless; ``stop_seconds`` is how
+    long a stopping run may take.
     """
 
     run: LockedRun
@@ -94,11 +94,11 @@ _MOVE = text("""
 
 
 def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, LockedRun]:
-    """Move each run (at most one move per run, at most one effect per session), settle the sessions, write history.
+    """Move each run (at most one move per run, at most one effect per session), update the sessions, write the events.
 
-    What an ended run leaves for its parent is kept, whatever ended it (``child_results``). Returns the moved
-    rows by id. A row that was not as the decision saw it is not moved and not returned; under the locks of
-    ``lock_runs`` that does not happen.
+    Results of ended runs are stored for their parents, whatever ended them (``child_results``). Return the moved rows
+    by id. A row that differs from the one decided on is neither moved nor returned; under the locks of ``lock_runs``
+    that does not happen.
     """
     if not moves:
         return {}
@@ -144,7 +144,7 @@ def _changes(moves: Sequence[Move]) -> list[SessionChange]:
 
 
 def update_status_and_tell(conn: Connection, changes: Sequence[SessionChange]) -> None:
-    """Settle sessions in which no run moves (at most one effect each), and write ``session_updated`` where it shows."""
+    """Update sessions in which no run moves (at most one effect each); write ``session_updated`` for changed ones."""
     told = update_session_status(conn, changes)
     record_events(conn, [session_updated(session) for session in told])
 
@@ -155,7 +155,7 @@ def tell(
     moved: dict[str, LockedRun],
     told: Sequence[Session],
 ) -> None:
-    """Write the history of the moves: runs, then sessions, then what a session's own timeline shows."""
+    """Write the events of the moves: runs, then sessions, then those of a session's own timeline."""
     rows = [run_updated(moved[move.run.run_id]) for move in moves]
     rows += [session_updated(session) for session in told]
     for move in moves:

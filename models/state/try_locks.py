@@ -1,4 +1,4 @@
-"""Locks that wait for nobody: what somebody else holds is left to the next tick."""
+"""Locks that never wait: locked rows are left to the next pass."""
 
 from collections.abc import Collection
 from typing import Any
@@ -25,7 +25,7 @@ _LOCK_STOPS = (
     .with_for_update(skip_locked=True)
 )
 
-# A session of which something is missing: a run that somebody holds or that came meanwhile, a stop being told.
+# Return sessions that are locked in part: a run or a stop of them is locked elsewhere, or was added meanwhile.
 _INCOMPLETE = text("""
     SELECT s.session_id FROM unnest(CAST(:sessions AS text[])) AS s(session_id)
     WHERE EXISTS (SELECT 1 FROM runs WHERE runs.session_id = s.session_id
@@ -43,7 +43,8 @@ _LOCK_RUNNERS = text("""
 
 
 def try_lock_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: Collection[str] = ()) -> LockedRows:
-    """Lock the sessions concerned with all their unfinished runs and their open stops, those that are wholly free.
+    """Lock the sessions concerned with all their unfinished runs and open stops, except those locked elsewhere in any
+    part.
 
     The order is that of ``lock_runs``; since nothing is waited for, expiry closes no cycle of locks.
     """
@@ -62,6 +63,6 @@ def try_lock_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: 
 
 
 def try_lock_runners(conn: Connection, runner_ids: Collection[str]) -> dict[str, Row[Any]]:
-    """Lock those of the runners that nobody else holds, and return them as they are now."""
+    """Lock those of the runners that are free, and return them as they are now."""
     rows = conn.execute(_LOCK_RUNNERS, {"runner_ids": sorted(runner_ids)})
     return {row.runner_id: row for row in rows}

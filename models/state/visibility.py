@@ -1,7 +1,7 @@
-"""What a caller may know of: an admin everything, a user what it owns, a runner the trees under what it holds.
+"""Visibility: an admin sees everything, a user what it owns, a runner the trees under the sessions it holds.
 
-What a runner holds is what its subject claimed (``runs.claimed_by``), never what stands under a runner id, which
-anybody can compute (docs/decisions/0023).
+A runner holds what its subject claimed (``runs.claimed_by``), not what is stored under a runner id, which any caller
+can compute (docs/decisions/0023).
 """
 
 from collections.abc import Collection, Iterable
@@ -13,13 +13,13 @@ from models.core.callers import Caller, Role
 from models.core.statuses import IN_HAND
 from models.schema.tables import runners, runs, sessions
 
-# Pairs of a runner's subject and a session that is in its reach.
+# Pairs of a runner's subject and a session that it may see.
 Visible: TypeAlias = Collection[tuple[str, str]]
 
-# From each session upwards, within one owner, until one is met that the subject holds: its newest claim was made by it,
-# or its live process is of a registration of its own. A claim without a subject (of the version before, or of the time
-# without authentication) is of the registration whose number it has, while that stands; if nobody owns that one, while
-# the run is in hand. Bounded, so that a cycle made by hand does not turn for ever.
+# Walk from each session upwards, within one owner, to one that the subject holds: its newest claim was made by the
+# subject, or its live process is of a registration of its own. A claim without a subject (of the version before, or of
+# a time without authentication) counts for the registration whose number it has, while that exists; if that has no
+# owner, while the run is in hand. Stop after 1,000 steps, in case of a cycle made by hand.
 _REACH = text("""
     WITH RECURSIVE line AS (
         SELECT a.subject, a.session_id AS asked, s.session_id, s.parent_session_id, s.owner, s.runner_id,
@@ -60,28 +60,28 @@ _EVER_HELD = text("""
 
 
 def acts_for(subject: str | None, owner: str | None) -> bool:
-    """Whether a subject may act as the runner of a registration that ``owner`` made.
+    """Return whether a subject may act as the runner of a registration that ``owner`` made.
 
-    ``subject`` None is an admin. A registration that was made while authentication was off is nobody's: whoever is a
-    runner may act for it until it registers again.
+    ``subject`` None is an admin. A registration made while authentication was off has no owner: any runner may act for
+    it until it registers again.
     """
     return subject is None or owner is None or owner == subject
 
 
 def find_visible(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Visible:
-    """Return which of the sessions are in the reach of the runners among the callers; no query when there is none."""
+    """Return the sessions that the runners among the callers may see; no query when no caller is a runner."""
     return _pairs(conn, _REACH, _of_runners(asked))
 
 
 def ever_held(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Visible:
-    """Return which of the sessions are in the reach of the runners among the callers, or were claimed by them once."""
+    """Return the sessions that the runners among the callers may see or once claimed."""
     pairs = _of_runners(asked)
     visible = set(_pairs(conn, _REACH, pairs))
     return visible | set(_pairs(conn, _EVER_HELD, [one for one in pairs if one not in visible]))
 
 
 def has_held(run: Row[Any], runner: Row[Any], subject: str | None) -> bool:
-    """Whether the subject, which reports as this runner, holds the locked run or held it once; None: an admin."""
+    """Return whether the subject, reporting as this runner, holds or once held the locked run; None is an admin."""
     if subject is None:
         return True
     claimed_by = run.claimed_by if run.claimed_by_registration == run.registration else None
@@ -102,22 +102,22 @@ def _pairs(conn: Connection, statement: Any, pairs: Collection[tuple[str, str]])
 
 
 def can_view(caller: Caller, session_id: str, owner: str | None, visible: Visible) -> bool:
-    """Whether the caller may know of the session, which belongs to ``owner``."""
+    """Return whether the caller may see the session, which belongs to ``owner``."""
     return is_visible(caller, session_id, visible) and owner_filter(caller) in {None, owner}
 
 
 def is_visible(caller: Caller, session_id: str, visible: Visible) -> bool:
-    """Whether the session is not out of a runner's reach; to others owners matter (``owner_filter``)."""
+    """Return False for a session that a runner may not see; other callers are limited by owner (``owner_filter``)."""
     return caller.role is not Role.RUNNER or (caller.scope or "", session_id) in visible
 
 
 def owner_filter(caller: Caller) -> str | None:
-    """Return the owner whose sessions alone the caller may know of, None when it does not matter whose they are."""
+    """Return the owner to whose sessions the caller is limited, None when it is not limited by owner."""
     return None if caller.role is Role.RUNNER else caller.scope
 
 
 def in_scope(role: Role, owner: ColumnElement[Any], session_id: ColumnElement[Any]) -> ColumnElement[bool] | None:
-    """Return the condition that limits a list to what a caller may know of, ``:scope`` its own; None for everything.
+    """Return the condition that limits a list to what a caller may see, ``:scope`` its own; None for everything.
 
     A runner's lists show the trees under the sessions it holds at the moment, which their indexes find.
     """
@@ -131,7 +131,7 @@ def in_scope(role: Role, owner: ColumnElement[Any], session_id: ColumnElement[An
 
 
 def _trees() -> Select[Any]:
-    """The sessions under those that the subject has in hand or keeps alive, each tree within one owner."""
+    """Return the sessions under those that the subject has in hand or keeps alive, each tree within one owner."""
     scope: ColumnElement[Any] = bindparam("scope")
     claimed_by = case((runs.c.claimed_by_registration == runs.c.registration, runs.c.claimed_by))
     of_another = exists().where(runs.c.session_id == sessions.c.session_id, claimed_by != scope)

@@ -1,1 +1,1 @@
-"""The schema's history: each revision expands or contracts, never both."""
+"""Revisions of the schema: each expands or contracts, never both."""

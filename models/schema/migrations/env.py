@@ -6,7 +6,7 @@ from sqlalchemy import text
 from models.schema.tables import metadata
 
 connection = context.config.attributes["connection"]
-# Whoever comes after us waits behind us: less than the 2 s after which requests give up.
+# Give up a lock after 1 s: later queries queue behind it, and requests give up after 2 s.
 connection.execute(text("SET lock_timeout = '1s'"))
 connection.execute(text("SET statement_timeout = '10min'"))
 connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
