@@ -275,16 +275,16 @@ def test_two_runs_of_one_session_are_stopped_in_one_batch(db: DbVerbs, left: str
 
 
 @pytest.mark.parametrize(
-    ("status", "runner", "effect"),
+    ("status", "runner", "ends"),
     [("finished", "own", True), ("failed", "own", True), ("stopped", "own", True), ("finished", "other", False)],
 )
-def test_an_idle_session_ends_by_the_word_of_its_runner(db: DbVerbs, status: str, runner: str, *, change: bool) -> None:
+def test_an_idle_session_ends_by_the_word_of_its_runner(db: DbVerbs, status: str, runner: str, *, ends: bool) -> None:
     """Another runner's is accepted and ignored; so is the same one's again."""
     run, other = idle(db), db.runner()
     runner_id = run.runner_id if runner == "own" else other.runner_id
     assert runner_id is not None
-    assert session_report(db, runner_id, run.session_id, status) is change
-    assert db.session(run.session_id).status == (status if change else "idle")
+    assert session_report(db, runner_id, run.session_id, status) is ends
+    assert db.session(run.session_id).status == (status if ends else "idle")
     assert session_report(db, runner_id, run.session_id, status) is False
 
 
