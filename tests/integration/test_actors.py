@@ -1,4 +1,4 @@
-"""Every name the web may ring has an actor, every actor does its duty, and twice is as good as once."""
+"""Actors: each name that web processes enqueue has one, each does its work, and running it twice equals once."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,14 +32,14 @@ def broker(settings: Settings, context: WorkerContext) -> Iterator[WakingBroker]
     broker.close()
 
 
-def test_every_name_has_an_actor_in_its_queue(broker: WakingBroker) -> None:
-    """The web enqueues by name; a name without an actor would fill the dead letters."""
+def test_every_enqueued_name_has_actor_in_its_queue(broker: WakingBroker) -> None:
+    """Enqueue by name, as the web does; a name without an actor would fill the dead letters."""
     assert {name: broker.get_actor(name).queue_name for name in broker.get_declared_actors()} == dict(QUEUE_OF)
 
 
 @pytest.mark.parametrize("actor", Actor)
 def test_actor_run_twice_does_its_work_once(broker: WakingBroker, db: DbVerbs, actor: Actor) -> None:
-    """Redis delivers at least once."""
+    """Run each actor twice: Redis delivers at least once."""
     check = WORK[actor](db)
     for _ in range(2):
         broker.get_actor(actor)()
@@ -47,8 +47,7 @@ def test_actor_run_twice_does_its_work_once(broker: WakingBroker, db: DbVerbs, a
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_messages_of_one_actor_at_once_do_its_work_once(broker: WakingBroker, db: DbVerbs, actor: Actor) -> None:
-    """A wake-up and a tick may come together, on several workers; whoever is refused leaves it to the next."""
+def test_concurrent_messages_of_one_actor_do_its_work_once(broker: WakingBroker, db: DbVerbs, actor: Actor) -> None:
     check = WORK[actor](db)
     with ThreadPoolExecutor(4) as workers:
         for result in [workers.submit(broker.get_actor(actor)) for _ in range(4)]:
@@ -58,16 +57,15 @@ def test_messages_of_one_actor_at_once_do_its_work_once(broker: WakingBroker, db
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_work_of_an_actor_that_never_ran_is_seen_to_be_undone(db: DbVerbs, actor: Actor) -> None:
-    """The checks above can fail."""
+def test_checks_notice_actor_that_never_ran(db: DbVerbs, actor: Actor) -> None:
     check = WORK[actor](db)
     with pytest.raises(AssertionError):
         check()
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_the_row_of_a_duty_says_that_its_actor_ran(broker: WakingBroker, context: WorkerContext, actor: Actor) -> None:
-    """Else every ticker would do it again because nobody seems to."""
+def test_duty_row_records_that_actor_ran(broker: WakingBroker, context: WorkerContext, actor: Actor) -> None:
+    """Note the run, or every ticker would do the duty again."""
     broker.get_actor(actor)()
 
     duty = next(duty for duty in duties_of(context) if duty.actor == actor)
@@ -75,25 +73,22 @@ def test_the_row_of_a_duty_says_that_its_actor_ran(broker: WakingBroker, context
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_an_actor_without_redis_does_its_work_all_the_same(settings: Settings, actor: Actor) -> None:
-    """Redis is a bell: away, nothing of an actor's work is."""
+def test_actor_works_without_redis(settings: Settings, actor: Actor) -> None:
+    """Do the actor's whole work without Redis, which only carries wake-ups."""
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{own_port()}/0"})
     with worker_context(away, threads=1) as context:
         duty = next(duty for duty in duties_of(context) if duty.actor == actor)
         assert duty.if_older(0)
 
 
-def test_an_actor_without_postgres_is_quiet(settings: Settings) -> None:
-    """The next tick tries again; a traceback a second would bury what matters."""
+def test_actor_without_postgres_logs_no_traceback(settings: Settings) -> None:
     away = settings.model_copy(update={"database_url": f"postgresql+psycopg://x@127.0.0.1:{own_port()}/x"})
     with worker_context(away, threads=1) as context:
         for duty in duties_of(context):
             attempt(duty.actor, duty.on_message)
 
 
-def test_an_actor_that_has_a_bug_says_so(engine: Engine) -> None:
-    """Only what passes by itself is taken lightly."""
-
+def test_actor_with_bug_logs_error(engine: Engine) -> None:
     def misspelt() -> None:
         with engine.begin() as connection:
             connection.exec_driver_sql("SELEKT 1")

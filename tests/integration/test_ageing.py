@@ -1,4 +1,4 @@
-"""Priorities that grow by waiting: off unless set, and a bound on how long newer runs go first."""
+"""Priority ageing: off unless set, and a bound on how long newer runs go first."""
 
 from typing import Any
 
@@ -19,21 +19,21 @@ A_SECOND = Limits(priority_ageing=1)
 
 
 def wait(db: DbVerbs, seconds: float, run_id: str | None = None) -> None:
-    """Let all pending runs, or one, have become ready so many seconds earlier."""
+    """Make all pending runs, or one, ready this many seconds earlier."""
     where = "status = 'pending'" if run_id is None else "run_id = :r"
     values = {} if run_id is None else {"r": run_id}
     pass_time(db, "runs", "match_deadline_at", seconds, where, **values)
 
 
 def taken(db: DbVerbs, runner: Runner, limits: Limits, wanted: int = 1) -> list[str]:
-    """What a poll is given at once."""
+    """Return the runs that a poll claims at once."""
     (answer,) = db.do(answer_polls, [asking(runner, wanted=wanted)], limits=limits)
     assert isinstance(answer, PollAnswer)
     return [run.run_id for run in answer.runs]
 
 
 def low_run_behind_a_stream(db: DbVerbs, limits: Limits = A_SECOND) -> None:
-    """One run of priority 0; each second a new one of priority 5 comes, and one run is served."""
+    """Submit one run of priority 0, then each second a new one of priority 5, and serve one run."""
     runner = db.runner()
     low = db.start().run_id
     for _ in range(12):
@@ -44,25 +44,23 @@ def low_run_behind_a_stream(db: DbVerbs, limits: Limits = A_SECOND) -> None:
     raise AssertionError("starved for more than twice the bound")
 
 
-def test_low_run_is_served_within_the_bound_behind_a_stream_of_higher_ones(db: DbVerbs) -> None:
-    """After (5 - 0) x 1 s no newer run of priority 5 goes before it."""
+def test_low_run_is_served_within_bound_behind_stream_of_higher_ones(db: DbVerbs) -> None:
+    """Expect no newer run of priority 5 to go first after (5 - 0) x 1 s."""
     low_run_behind_a_stream(db)
 
 
 def test_low_run_starves_while_ageing_is_off(db: DbVerbs) -> None:
-    """The order by priority is exact then, and the test above notices."""
     notices(lambda one: low_run_behind_a_stream(one, Limits()), db, "starved")
 
 
-def test_ageing_that_is_off_reads_the_queues_as_ever(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hot path knows nothing of it."""
+def test_disabled_ageing_leaves_queue_reads_unchanged(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep ageing out of the hot path while it is off."""
     monkeypatch.setattr(claim, "AGED_CANDIDATES", None)
     db.start()
     assert len(db.claim(db.runner())) == 1
 
 
-def test_no_run_ages_beyond_the_highest_priority(db: DbVerbs) -> None:
-    """What is older and of the highest priority goes first; what is newer does not."""
+def test_no_run_ages_beyond_highest_priority(db: DbVerbs) -> None:
     runner = db.runner()
     older, low, newer = db.start(priority=100), db.start(priority=-100), db.start(priority=100)
     wait(db, 100, low.run_id)
@@ -73,8 +71,7 @@ def test_no_run_ages_beyond_the_highest_priority(db: DbVerbs) -> None:
     assert taken(db, runner, A_SECOND) == [newest.run_id]
 
 
-def test_waiting_counts_from_readiness(db: DbVerbs) -> None:
-    """A delay is no waiting."""
+def test_waiting_counts_from_readiness_not_from_submission(db: DbVerbs) -> None:
     runner = db.runner()
     delayed = db.start(delay_seconds=3600)
     db.rows(
@@ -87,7 +84,7 @@ def test_waiting_counts_from_readiness(db: DbVerbs) -> None:
 
 
 def test_ages_are_compared_across_profiles(db: DbVerbs) -> None:
-    """The heads of all queues that a runner may take from."""
+    """Compare the heads of all queues from which a runner may claim."""
     runner = db.runner(tags=["gpu"])
     tagged = db.start(priority=3, additional_demands=Demands(tags=("gpu",)))
     plain = db.start()
@@ -96,8 +93,8 @@ def test_ages_are_compared_across_profiles(db: DbVerbs) -> None:
     assert taken(db, runner, A_SECOND) == [tagged.run_id]
 
 
-def test_dispatch_and_the_recheck_give_an_aged_run_first_too(db: DbVerbs) -> None:
-    """Every way by which a run goes out is the one matchmaker."""
+def test_dispatch_and_recheck_give_aged_run_first(db: DbVerbs) -> None:
+    """Claim through dispatch and the re-check, which share one matchmaker."""
     runner, other = db.runner(), db.runner()
     polls = [db.park(runner), db.park(other)]
     high = [db.start(priority=5) for _ in range(2)]
@@ -121,15 +118,13 @@ RUNS = st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 6)), min_size=1, ma
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_runs=RUNS, ageing=st.sampled_from((0, 1000, 2500)))
-def test_order_is_that_of_aged_priorities_then_of_age(
-    db: DbVerbs, given_runs: list[tuple[int, int]], ageing: float
-) -> None:
-    """For random priorities and waits."""
+def test_order_is_aged_priority_then_age(db: DbVerbs, given_runs: list[tuple[int, int]], ageing: float) -> None:
+    """Draw random priorities and waiting times."""
     db.rows("UPDATE runs SET status = 'stopped', ready = false, completed_at = now() WHERE status <> 'stopped'")
     expected: list[tuple[Any, ...]] = []
     for priority, waited in given_runs:
         (run,) = db.accept(starting(priority=priority))
-        # 100 s more, so that the time that the test takes changes no whole number
+        # Add 100 s, so that the duration of the test changes no whole number.
         wait(db, 1000 * waited + 100, run.run_id)
         gained = int(1000 * waited // ageing) if ageing else 0
         expected.append((-(priority + gained), run.run_id))

@@ -1,4 +1,4 @@
-"""Tries at Postgres over one pool: an outage is told from slowness."""
+"""Attempts of a transaction on one pool: tell an outage from slowness."""
 
 import asyncio
 import time
@@ -16,14 +16,14 @@ from tests.support.batches import Writer, run
 
 
 class Contacts(list[bool]):
-    """Whether Postgres was there, by try."""
+    """Result of each attempt: did Postgres answer?"""
 
     def attempts(self, web: AsyncEngine, silence: float) -> Attempts:
         return Attempts(web, self.append, silence=silence)
 
 
-def test_transaction_slower_than_the_longest_silence_is_no_outage(settings: Settings) -> None:
-    """Postgres goes on answering in it: it is let be."""
+def test_transaction_slower_than_longest_silence_is_no_outage(settings: Settings) -> None:
+    """Let a transaction go on while Postgres answers in it."""
     contacts = Contacts()
 
     def slow(conn: Connection) -> int:
@@ -38,10 +38,7 @@ def test_transaction_slower_than_the_longest_silence_is_no_outage(settings: Sett
     assert contacts == [True]
 
 
-def test_transaction_that_never_ends_is_given_up_and_no_outage(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its caller is told to come again."""
+def test_endless_transaction_is_given_up_and_is_no_outage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.writes.attempts.LONGEST_ATTEMPT", 2)
     contacts = Contacts()
 
@@ -58,7 +55,7 @@ def test_transaction_that_never_ends_is_given_up_and_no_outage(
 
 
 def test_statement_that_postgres_ends_is_no_outage(settings: Settings) -> None:
-    """Neither one that takes too long nor one that waits for a lock: both are answers."""
+    """Count statement and lock timeouts as answers."""
     quick = settings.model_copy(update={"statement_timeout_seconds": 0.3, "lock_timeout_seconds": 0.1})
     contacts = Contacts()
 
@@ -78,8 +75,8 @@ def test_statement_that_postgres_ends_is_no_outage(settings: Settings) -> None:
     assert contacts == [True, True, True]
 
 
-def test_silence_of_postgres_is_an_outage(settings: Settings) -> None:
-    """A statement that goes on after its own time limit has no server behind it."""
+def test_silence_of_postgres_is_outage(settings: Settings) -> None:
+    """Give up a statement that outlives its own time limit: no server is behind it."""
     contacts = Contacts()
 
     async def scenario(_: Attempts, web: AsyncEngine) -> None:
@@ -98,13 +95,13 @@ def test_silence_of_postgres_is_an_outage(settings: Settings) -> None:
         ({"statement_timeout_seconds": 1, "pool_timeout_seconds": 4, "connect_timeout_seconds": 6}, 12),
     ],
 )
-def test_longest_silence_follows_the_settings(settings: Settings, changed: dict[str, float], expected: float) -> None:
-    """Longer than a statement may take, and than a connection may be waited for."""
+def test_longest_silence_follows_settings(settings: Settings, changed: dict[str, float], expected: float) -> None:
+    """Allow more silence than a statement may take, and more than the wait for a connection."""
     assert longest_silence(settings.model_copy(update=changed)) == expected
 
 
-def test_answer_that_came_while_the_process_stood_still_is_no_outage(settings: Settings) -> None:
-    """Its event loop was held up for longer than the silence."""
+def test_answer_that_arrived_during_stalled_event_loop_is_no_outage(settings: Settings) -> None:
+    """Stall the event loop for longer than the silence."""
     contacts = Contacts()
 
     async def scenario(_: Attempts, web: AsyncEngine) -> None:

@@ -1,4 +1,4 @@
-"""The audit log: what administrators did, one row an act, seen by nobody else."""
+"""Audit log: one row for each act of an administrator, visible to administrators only."""
 
 import json
 import os
@@ -46,44 +46,38 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_a_key_leaves_one_row_when_it_is_made_and_one_when_it_is_revoked(db: DbVerbs) -> None:
-    """However often either is repeated."""
+def test_key_leaves_one_row_when_made_and_one_when_revoked(db: DbVerbs) -> None:
     a_key_is_written_down_once_made_and_once_revoked(db)
 
 
-def test_an_act_that_is_rolled_back_leaves_none(db: DbVerbs) -> None:
-    """The row is in its transaction."""
+def test_rolled_back_act_leaves_no_row(db: DbVerbs) -> None:
     a_rolled_back_act_leaves_none(db)
 
 
-def test_what_an_admin_stops_and_deletes_of_somebody_else_is_written_down_once(db: DbVerbs) -> None:
-    """However often it is repeated."""
+def test_admin_stops_and_deletes_of_other_owners_are_logged_once(db: DbVerbs) -> None:
     stops_and_deletes_are_written_down_once(db)
 
 
-def test_many_who_revoke_one_key_leave_one_row(db: DbVerbs) -> None:
-    """One of them did it."""
+def test_concurrent_revocations_of_one_key_leave_one_row(db: DbVerbs) -> None:
     token = make_key(db, Role.USER, "ann")
     crowd(8, lambda _: revoke(db, token))
     assert [act for act, *_ in acts(db)] == ["key_created", "key_revoked"]
 
 
-def test_a_new_epoch_leaves_a_row_in_it(db: DbVerbs) -> None:
-    """Whoever begins anew is told who wished it."""
+def test_new_epoch_leaves_row_with_its_actor(db: DbVerbs) -> None:
     _, fresh = db.do(rotate_epoch, OPERATOR)
     assert acts(db) == [("epoch_rotated", OPERATOR, fresh, None)]
 
 
-def test_a_delete_that_is_repeated_after_a_lost_answer_leaves_one_row(db: DbVerbs) -> None:
-    """It has the same request id, and the same answer."""
+def test_repeated_delete_after_lost_answer_leaves_one_row(db: DbVerbs) -> None:
+    """Send the same request id again and expect the same answer."""
     item = DeleteSession(BOSS, finished(db, caller=BOB))
     answers = [db.do(delete_sessions, [item]) for _ in range(2)]
     assert answers[0] == answers[1]
     assert acts(db) == [("session_deleted", BOSS.by, item.session_id, "bob")]
 
 
-def test_many_who_stop_and_delete_leave_one_row_each(db: DbVerbs) -> None:
-    """Whichever comes first."""
+def test_concurrent_stops_and_deletes_leave_one_row_each(db: DbVerbs) -> None:
     run, ended = running(db, caller=BOB), finished(db, caller=BOB)
     crowd(8, lambda _: db.do(stop_runs, [StopRun(BOSS, run.run_id)]))
     crowd(8, lambda _: db.do(delete_sessions, [DeleteSession(BOSS, ended)]))
@@ -94,8 +88,8 @@ def test_many_who_stop_and_delete_leave_one_row_each(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("itself", [True, False])
-def test_a_runner_that_an_admin_sends_away_is_written_down_once(db: DbVerbs, *, itself: bool) -> None:
-    """Whether it is told on its next poll or counts as gone at once; not when it leaves by itself."""
+def test_admin_deregistering_runner_is_logged_once(db: DbVerbs, *, itself: bool) -> None:
+    """Deregister a runner that polls and one that is gone at once. A runner that leaves by itself is not logged."""
     runner = db.runner()
     machine = Caller(Role.RUNNER, "machine", "key:crd_aaaaaaaaaaaa")
     db.rows("UPDATE runners SET owner = 'machine'")
@@ -108,22 +102,24 @@ def test_a_runner_that_an_admin_sends_away_is_written_down_once(db: DbVerbs, *, 
     assert len(acts(db)) == 1
 
 
-def test_what_is_ones_own_is_not_written_down(db: DbVerbs) -> None:
-    """A user's stops, an admin's of what is his by name; and while authentication is off nobody has a name."""
+def test_acts_on_own_resources_are_not_logged(db: DbVerbs) -> None:
+    """Skip a user's stops and an admin's acts on its own resources.
+
+    While authentication is off no caller has a name.
+    """
     for caller in (BOB, ADMIN, BOSS):
         stopped = running(db, caller=caller)
         db.do(stop_sessions, [StopSession(caller, stopped.session_id)])
         db.do(delete_sessions, [DeleteSession(caller, finished(db, caller=caller))])
     assert acts(db) == []
-    # What nobody's name stands on may be anybody's.
+    # Rows without an owner may belong to any caller.
     nobodys = running(db, caller=ADMIN)
     key = Caller(Role.ADMIN, None, BOSS.by)
     db.do(stop_sessions, [StopSession(key, nobodys.session_id)])
     assert acts(db) == [("session_stopped", BOSS.by, nobodys.session_id, None)]
 
 
-def test_the_log_outlives_the_session_and_retention(db: DbVerbs) -> None:
-    """Its events are dropped with all others, and below the floor of the feed there is nothing; the log stays."""
+def test_log_outlives_session_and_retention(db: DbVerbs) -> None:
     session_id = finished(db, caller=BOB)
     db.do(delete_sessions, [DeleteSession(BOSS, session_id)])
     db.do(sequence_feed)
@@ -137,8 +133,8 @@ def test_the_log_outlives_the_session_and_retention(db: DbVerbs) -> None:
     assert (entry.act, entry.by, entry.target) == ("session_deleted", BOSS.by, session_id)
 
 
-def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, db: DbVerbs) -> None:
-    """Stop, delete and the leaving of a runner, each by an admin with a key of his own; those of the owner are not."""
+def test_each_act_over_http_names_its_key(web: WebInThread, db: DbVerbs) -> None:
+    """Stop, delete and deregister with the key of each admin; acts of the owner are not logged."""
     with ExitStack() as stack:
         url = web.client.url
         bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
@@ -163,8 +159,8 @@ def test_each_act_over_http_names_the_key_that_did_it(web: WebInThread, db: DbVe
     ]
 
 
-def test_ends_that_an_admin_reports_as_anothers_runner_are_written_down(web: WebInThread, db: DbVerbs) -> None:
-    """By every route under /runner, once, with the run's owner; what its own runner reports is its work."""
+def test_ends_reported_by_admin_for_another_owners_runner_are_logged(web: WebInThread, db: DbVerbs) -> None:
+    """Log once with the run's owner, by every route under /runner; reports of the runner itself are its work."""
     with ExitStack() as stack:
         url = web.client.url
         bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
@@ -187,7 +183,7 @@ def test_ends_that_an_admin_reports_as_anothers_runner_are_written_down(web: Web
             boss.post(
                 f"/runner/sessions/{given[4]['session_id']}/status", {"runner_id": runner_id, "status": "finished"}
             )
-        # The admin's own runner: what it was given is its work.
+        # The admin's own runner: its reports on runs it was given are its work.
         own = boss.register("own")
         bob.submit()
         mine = boss.claim(own)
@@ -199,8 +195,8 @@ def test_ends_that_an_admin_reports_as_anothers_runner_are_written_down(web: Web
     ]
 
 
-def test_heartbeat_of_an_admin_ends_no_run_of_anothers_runner(web: WebInThread, db: DbVerbs) -> None:
-    """By leaving runs out of `holding`, which no log would hold; the same from the runner itself counts."""
+def test_admin_heartbeat_ends_no_run_of_another_owners_runner(web: WebInThread, db: DbVerbs) -> None:
+    """Ignore an admin's `holding`, since no log would name the runs it leaves out; the runner's own counts."""
     with ExitStack() as stack:
         url = web.client.url
         bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
@@ -218,8 +214,8 @@ def test_heartbeat_of_an_admin_ends_no_run_of_anothers_runner(web: WebInThread, 
         assert db.run(run["run_id"]).unheld_beats == 1
 
 
-def test_an_act_with_a_token_of_the_issuer_names_its_owner_claim(settings: Settings, db: DbVerbs) -> None:
-    """Also one that is known from an earlier request."""
+def test_act_with_issuer_token_names_owner_claim(settings: Settings, db: DbVerbs) -> None:
+    """Cover a token that is known from an earlier request too."""
     with issuing() as issuer, served(settings.model_copy(update=issuer.settings)) as web:
         shown = {
             name: bearer(issuer.token(sub=name, permissions=[permission]))
@@ -233,7 +229,7 @@ def test_an_act_with_a_token_of_the_issuer_names_its_owner_claim(settings: Setti
 
 
 def seen(client: WebClient, head: int, **filters: str) -> list[Message]:
-    """What the stream says until it has passed this position."""
+    """Return the messages of the stream until it has passed this position."""
     got = []
     with following(client.url, filters, **bearer(client.token)) as stream:
         for message in stream.messages(within=20):
@@ -243,8 +239,8 @@ def seen(client: WebClient, head: int, **filters: str) -> list[Message]:
     raise AssertionError(got)
 
 
-def test_an_admin_who_asks_is_told_and_nobody_else(web: WebInThread, db: DbVerbs) -> None:
-    """Live, and resumed from the first position; without being asked for it is told to nobody."""
+def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) -> None:
+    """Read live, and resumed from the first position."""
     with ExitStack() as stack:
         url = web.client.url
         bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
@@ -285,13 +281,13 @@ def test_an_admin_who_asks_is_told_and_nobody_else(web: WebInThread, db: DbVerbs
 
 
 @pytest.mark.parametrize("types", ["audit", "event,audit", "audit,unheard-of"])
-def test_to_a_user_the_word_means_as_little_as_one_that_never_was(web: WebInThread, db: DbVerbs, types: str) -> None:
-    """Nor can a ticket be had for it."""
+def test_user_naming_audit_event_is_refused_like_unknown_name(web: WebInThread, db: DbVerbs, types: str) -> None:
+    """Refuse a ticket for it as well."""
     the_word_means_nothing_to_a_user(web, db, types)
 
 
-def test_no_list_shows_what_was_written_down(web: WebInThread, db: DbVerbs) -> None:
-    """Neither the events of a session nor any list of runs, sessions and runners."""
+def test_no_list_shows_audit_events(web: WebInThread, db: DbVerbs) -> None:
+    """Read the events of a session and every list of runs, sessions and runners."""
     with calling(web.client.url, make_key(db, Role.USER, "bob")) as bob:
         run = bob.submit()
         with calling(web.client.url, make_key(db, Role.ADMIN, "boss")) as boss:
@@ -308,8 +304,8 @@ def audit(settings: Settings, directory: Path, *arguments: str) -> Ended:
     return coordinator(*arguments, home=directory, COORDINATOR_DATABASE_URL=settings.database_url)
 
 
-def test_commands_name_the_one_who_called_them(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
-    """The operating system's word for it, not that of the environment."""
+def test_commands_name_their_operating_system_user(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
+    """Take the name from the operating system, not from the environment."""
     made = audit(settings, tmp_path, "keys", "create", "--role", "user", "--owner", "ann").stdout.strip()
     assert audit(settings, tmp_path, "keys", "revoke", made[:16]).returncode == 0
     assert audit(settings, tmp_path, "keys", "revoke", made[:16]).returncode == 0
@@ -332,8 +328,8 @@ def test_commands_name_the_one_who_called_them(settings: Settings, db: DbVerbs, 
     assert made.rpartition("_")[2] not in json.dumps(shown)
 
 
-def test_what_a_terminal_would_obey_is_not_shown(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
-    """Ids are chosen by clients."""
+def test_terminal_control_sequences_are_not_shown(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
+    """Show ids printable: clients choose them."""
     db.do(record_acts, [AuditedAct(Act.SESSION_DELETED, OPERATOR, "a\x1b[2Jb", "ann")])
     shown = audit(settings, tmp_path, "audit")
     assert "a\ufffd[2Jb" in shown.stdout

@@ -1,4 +1,4 @@
-"""`coordinator keys`, and commands and runners that show a key."""
+"""`coordinator keys`, and commands and runners that present a key."""
 
 import json
 import sys
@@ -27,8 +27,8 @@ def listed(settings: Settings, directory: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_key_is_shown_once_and_kept_as_a_hash(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
-    """The token alone on stdout; nothing in the database, or in any list, is it."""
+def test_key_is_shown_once_and_kept_as_hash(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
+    """Print the token alone on stdout; neither the database nor a list holds it."""
     made = keys(settings, tmp_path, "create", "--role", "user", "--owner", "ann", "--expires", "90d", "--name", "ci")
     assert made.returncode == 0, made.stderr
     token = made.stdout.strip()
@@ -44,8 +44,8 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(settings: Settings, db: DbVerbs,
     assert not {"secret_hash", "lives_for"} & set(one)
 
 
-def test_a_revoked_key_stays_in_the_list(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
-    """By its id, or by the whole token; an unknown one is an error, and does not keep the others."""
+def test_revoked_key_stays_listed(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
+    """Revoke by id or by whole token; an unknown one is an error and does not keep the others."""
     first, second = make_key(db, Role.ADMIN), make_key(db, Role.RUNNER, "machine")
     revoked = keys(settings, tmp_path, "revoke", first[:16], second)
     assert revoked.returncode == 0, revoked.stderr
@@ -65,18 +65,17 @@ def test_a_revoked_key_stays_in_the_list(settings: Settings, db: DbVerbs, tmp_pa
         (("--role", "admin", "--expires", "0d"), "90d"),
     ],
 )
-def test_a_key_that_cannot_be_is_refused(
+def test_invalid_key_is_refused_without_turning_authentication_on(
     settings: Settings, db: DbVerbs, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    """Exit code 2, and no key, so that nothing is closed by accident."""
     refused = keys(settings, tmp_path, "create", *arguments)
     assert refused.returncode == 2
     assert said in refused.stderr
     assert db.one("SELECT count(*) FROM api_keys") == 0
 
 
-def test_commands_show_the_token_they_are_given(cluster: Cluster, db: DbVerbs, tmp_path: Path) -> None:
-    """As an option, in the environment, in a file; without one they say in one line what is wanted."""
+def test_commands_present_token_they_are_given(cluster: Cluster, db: DbVerbs, tmp_path: Path) -> None:
+    """Read it from an option, the environment or a file; without one, state in one line what is missing."""
     url = cluster.start_web(auth=1).url
     token = make_key(db, Role.USER, "ann")
     file = tmp_path / "mine"
@@ -99,8 +98,8 @@ def test_commands_show_the_token_they_are_given(cluster: Cluster, db: DbVerbs, t
     assert token not in careless.stderr
 
 
-def test_a_runner_works_with_a_key_and_keeps_it_to_itself(cluster: Cluster, db: DbVerbs) -> None:
-    """It registers, polls, binds, writes events and reports with it; the command it starts does not get it."""
+def test_runner_works_with_key_and_hides_it_from_its_command(cluster: Cluster, db: DbVerbs) -> None:
+    """Register, poll, bind, write events and report with the key; the command that the runner starts does not get it."""
     url = cluster.start_web(auth=1).url
     token = make_key(db, Role.RUNNER, "machine")
     client = WebClient(url, make_key(db, Role.USER, "ann"))
@@ -114,8 +113,8 @@ def test_a_runner_works_with_a_key_and_keeps_it_to_itself(cluster: Cluster, db: 
     client.close()
 
 
-def test_a_runner_whose_key_is_rejected_ends_and_says_so(cluster: Cluster, db: DbVerbs) -> None:
-    """403 is for ever: it does not knock on and on."""
+def test_runner_with_rejected_key_exits_with_reason(cluster: Cluster, db: DbVerbs) -> None:
+    """Stop at 403, which is final."""
     url = cluster.start_web(auth=1).url
     token = make_key(db, Role.USER, "ann")
     runner = cluster.start("runner", ["runner", "--url", url, "--", "true"], {"token": token})
@@ -123,8 +122,8 @@ def test_a_runner_whose_key_is_rejected_ends_and_says_so(cluster: Cluster, db: D
     assert "403" in runner.log()
 
 
-def test_a_public_address_is_bound_once_credentials_are_asked_for(cluster: Cluster) -> None:
-    """Without them it needs COORDINATOR_INSECURE."""
+def test_public_address_needs_authentication_or_insecure_setting(cluster: Cluster) -> None:
+    """Require COORDINATOR_INSECURE without credentials."""
     refused = cluster.start("web", ["web", "--host", "0.0.0.0", "--port", "0"])
     assert refused.wait(20) == 2
     assert "COORDINATOR_AUTH=1" in refused.log()
@@ -132,8 +131,8 @@ def test_a_public_address_is_bound_once_credentials_are_asked_for(cluster: Clust
     cluster.wait_until(bound, lambda: "http://0.0.0.0" in bound.log(), "served")
 
 
-def test_keys_in_use_are_written_down(cluster: Cluster, db: DbVerbs) -> None:
-    """Once a minute at most, by nobody's request."""
+def test_key_use_is_recorded_outside_requests(cluster: Cluster, db: DbVerbs) -> None:
+    """Write `last used` at most once a minute, in no caller's request."""
     url = cluster.start_web(auth=1).url
     token = make_key(db, Role.ADMIN)
     client = WebClient(url)

@@ -1,4 +1,4 @@
-"""Credentials are in no log line, whatever is done with them."""
+"""Credentials appear in no log line."""
 
 from models.core.callers import Role
 from tests.support.callers import bearer, make_key
@@ -9,7 +9,7 @@ from tests.support.web import PROMPT, WebClient
 
 
 def test_no_credential_is_ever_logged(cluster: Cluster, db: DbVerbs) -> None:
-    """Good and bad ones, shown in every way, on every path, also in requests that fail."""
+    """Present good and bad ones in every way, on every path, also in requests that fail."""
     with issuing() as issuer:
         web = cluster.start_web(auth=1, allow_query_tokens=1, log_level="debug", **issuer.settings)
         worker = cluster.start_worker(log_level="debug")

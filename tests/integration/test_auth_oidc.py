@@ -1,4 +1,4 @@
-"""Tokens of an OIDC issuer: what proves who somebody is, what does not, and what an absent issuer changes."""
+"""Tokens of an OIDC issuer: which authenticate a caller, which do not, and the effect of an absent issuer."""
 
 import json
 import socket
@@ -39,8 +39,8 @@ def status(client: WebClient, token: str, path: str = "/runs") -> int:
 
 
 @pytest.mark.parametrize("key_id", ["rsa", "ec"])
-def test_a_token_of_the_issuer_says_who_somebody_is(client: WebClient, issuer: IssuerOfTests, key_id: str) -> None:
-    """RS256 and ES256; the subject owns what it submits."""
+def test_issuer_token_authenticates_its_subject(client: WebClient, issuer: IssuerOfTests, key_id: str) -> None:
+    """Verify RS256 and ES256; the subject owns what it submits."""
     body = {"type": "start_session", "parameters": PROMPT}
     submitted = client.post("/runs", body, **bearer(issuer.token(key_id, sub="ann")))
     assert submitted.status_code == 201
@@ -67,10 +67,10 @@ def test_a_token_of_the_issuer_says_who_somebody_is(client: WebClient, issuer: I
         (None, 403, 403, False),
     ],
 )
-def test_permissions_that_deployed_clients_carry_give_their_roles(
+def test_permissions_of_deployed_clients_give_their_roles(
     client: WebClient, issuer: IssuerOfTests, given: Any, runs: int, runners: int, *, sessions_of_all: bool
 ) -> None:
-    """Of several the first of admin, runner, user; without a known one no role."""
+    """Take the first of admin, runner, user; without a known permission there is no role."""
     client.post("/runs", {"type": "start_session", "parameters": PROMPT}, **bearer(issuer.token(sub="bob")))
     token = issuer.token(permissions=given)
     assert status(client, token) == runs
@@ -80,8 +80,8 @@ def test_permissions_that_deployed_clients_carry_give_their_roles(
         assert bool(seen) is sessions_of_all
 
 
-def test_claims_have_other_names_elsewhere(settings: Settings, issuer: IssuerOfTests) -> None:
-    """A claim within a claim, other words, another owner; one whose own name has dots wins."""
+def test_claim_names_are_configurable(settings: Settings, issuer: IssuerOfTests) -> None:
+    """Read a nested claim, other words and another owner claim; a literal name with dots wins."""
     mapped = {
         "oidc_roles_claim": "realm_access.roles",
         "oidc_roles": ("operators=admin", "people=user"),
@@ -99,14 +99,14 @@ def test_claims_have_other_names_elsewhere(settings: Settings, issuer: IssuerOfT
 
 
 @pytest.mark.parametrize("owner", ["", " ", "a\nb", "a\x00b", "x" * 256, 7, ["ann"], None])
-def test_an_owner_that_can_own_nothing_is_refused(settings: Settings, issuer: IssuerOfTests, owner: Any) -> None:
-    """Rather than that rows of nobody are everybody's."""
+def test_unusable_owner_claim_is_refused(settings: Settings, issuer: IssuerOfTests, owner: Any) -> None:
+    """Refuse it, since rows without an owner would be visible to all."""
     with served(settings.model_copy(update=issuer.settings | {"oidc_owner_claim": "name"})) as web:
         assert status(web.client, issuer.token(name=owner)) == 403
 
 
-def test_no_forged_token_lets_anybody_in(web: WebInThread, client: WebClient, issuer: IssuerOfTests) -> None:
-    """403 for each, twice, so that nothing was remembered; the good one is let in before and after."""
+def test_no_forged_token_is_accepted(web: WebInThread, client: WebClient, issuer: IssuerOfTests) -> None:
+    """Answer 403 to each twice, so that nothing was cached; accept the good token before and after."""
     callers: Callers = web.app.state.web.callers
     assert status(client, issuer.token()) == 200
     told = {name: [status(client, token) for _ in range(2)] for name, token in forgeries(issuer).items()}
@@ -115,39 +115,39 @@ def test_no_forged_token_lets_anybody_in(web: WebInThread, client: WebClient, is
     assert status(client, issuer.token()) == 200
 
 
-def test_a_token_with_anything_changed_is_refused(client: WebClient, issuer: IssuerOfTests) -> None:
-    """Cut, doubled, or with other characters anywhere: 401 or 403, never 5xx."""
+def test_altered_token_is_refused(client: WebClient, issuer: IssuerOfTests) -> None:
+    """Cut, double or change characters anywhere: 401 or 403, never 5xx."""
     good, chance = issuer.token(), Random(7)
     for _ in range(200):
         start = chance.randrange(len(good))
         end = chance.randrange(start, len(good) + 1)
         put_in = "".join(chance.choices(VISIBLE, k=chance.choice((0, 0, 1, 20))))
         token = good[:start] + put_in + good[end:]
-        # The last character of a signature holds bits that mean nothing.
+        # The last character of a signature holds unused bits.
         if token and token[:-1] != good[:-1]:
             assert status(client, token) in {401, 403}, token
 
 
 @pytest.mark.parametrize("shown", [b"Bearer a.b\x00.c", b"Bearer \xff.b.c", "Bearer ä.b.c".encode()])
-def test_bytes_that_no_token_has_are_refused(client: WebClient, shown: bytes) -> None:
-    """By the server or by us, with 400 or 401."""
+def test_bytes_that_no_token_holds_are_refused(client: WebClient, shown: bytes) -> None:
+    """Answer 400 or 401, by the server or by the application."""
     host, _, port = client.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(b"GET /runs HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + shown + b"\r\n\r\n")
         assert connection.recv(4096).split(b" ")[1] in {b"400", b"401"}
 
 
-def test_a_token_that_is_known_ends_with_its_time(client: WebClient, issuer: IssuerOfTests) -> None:
-    """It is not checked anew each time; that it is over is noticed all the same."""
+def test_cached_token_ends_with_its_expiry(client: WebClient, issuer: IssuerOfTests) -> None:
+    """Skip verification of a cached token, but notice its expiry."""
     token = issuer.token(exp=int(time.time()) - 8)
     assert status(client, token) == 200
     eventually(lambda: status(client, token) == 403, 10, what="the end of its leeway")
 
 
-def test_a_new_key_of_the_issuer_is_fetched_when_a_token_names_it(
+def test_new_issuer_key_is_fetched_when_token_names_it(
     settings: Settings, issuer: IssuerOfTests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what only the old one has signed is worth nothing when the issuer has taken that back."""
+    """Refuse tokens of the old key once the issuer has withdrawn it."""
     monkeypatch.setattr(runtime.tokens, "UNKNOWN_KEY_SECONDS", 0.1)
     with served(settings.model_copy(update=issuer.settings)) as web:
         old = issuer.token()
@@ -157,10 +157,8 @@ def test_a_new_key_of_the_issuer_is_fetched_when_a_token_names_it(
         assert status(web.client, old) == 403
 
 
-def test_tokens_with_made_up_keys_do_not_ask_the_issuer_again_and_again(
-    client: WebClient, issuer: IssuerOfTests
-) -> None:
-    """At most every 10 s, whoever knocks."""
+def test_tokens_with_unknown_keys_do_not_repeat_issuer_requests(client: WebClient, issuer: IssuerOfTests) -> None:
+    """Ask the issuer at most every 10 s, however many callers come."""
     assert status(client, issuer.token()) == 200
     before = issuer.asked
     for number in range(20):
@@ -180,10 +178,9 @@ def test_tokens_with_made_up_keys_do_not_ask_the_issuer_again_and_again(
         (200, b'{"keys": [], "x": "' + b"x" * (2 << 20) + b'"}'),
     ],
 )
-def test_an_issuer_that_answers_nonsense_changes_nothing(
+def test_malformed_issuer_answer_keeps_last_keys(
     settings: Settings, issuer: IssuerOfTests, monkeypatch: pytest.MonkeyPatch, instead: tuple[int, bytes]
 ) -> None:
-    """The keys that were fetched last are used on."""
     monkeypatch.setattr(runtime.tokens, "UNKNOWN_KEY_SECONDS", 0.0)
     with served(settings.model_copy(update=issuer.settings)) as web:
         assert status(web.client, issuer.token()) == 200
@@ -193,8 +190,8 @@ def test_an_issuer_that_answers_nonsense_changes_nothing(
         assert status(web.client, issuer.token(sub="somebody new")) == 200
 
 
-def test_keys_that_are_too_weak_or_for_something_else_are_not_used(settings: Settings, issuer: IssuerOfTests) -> None:
-    """Short RSA, a secret, one for encryption, one that is none."""
+def test_weak_or_unsuitable_issuer_keys_are_not_used(settings: Settings, issuer: IssuerOfTests) -> None:
+    """Reject short RSA keys, symmetric secrets, encryption keys and malformed ones."""
     issuer.keys["weak"] = rsa_key(1024)
     _, known = issuer.answer("/keys")
     keys = json.loads(known)["keys"]
@@ -209,8 +206,7 @@ def test_keys_that_are_too_weak_or_for_something_else_are_not_used(settings: Set
         assert status(web.client, issuer.token(headers={"kid": "enc"})) == 403
 
 
-def test_an_outage_of_the_issuer_is_outlived(client: WebClient, issuer: IssuerOfTests) -> None:
-    """Tokens that were seen and tokens that were not."""
+def test_issuer_outage_refuses_neither_cached_nor_new_tokens(client: WebClient, issuer: IssuerOfTests) -> None:
     seen, unseen = issuer.token(), issuer.token(sub="somebody new")
     assert status(client, seen) == 200
     issuer.stop()
@@ -218,8 +214,8 @@ def test_an_outage_of_the_issuer_is_outlived(client: WebClient, issuer: IssuerOf
     assert status(client, unseen) == 200
 
 
-def test_an_issuer_that_was_never_there_is_waited_for(settings: Settings) -> None:
-    """503 for clients, 204 for polls, a stream that ends at once; nobody is let in, and all is well when it comes."""
+def test_requests_wait_for_issuer_that_was_never_reached(settings: Settings) -> None:
+    """Answer clients 503, polls 204 and end streams at once until it comes; no caller is accepted before."""
     issuer = IssuerOfTests()
     with served(settings.model_copy(update=issuer.settings)) as web:
         shown = bearer(issuer.token(permissions=["admin:full"]))

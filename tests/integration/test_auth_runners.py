@@ -1,4 +1,4 @@
-"""Runners that show a token: deployed ones as they are, and the tools that work beside them with the same token."""
+"""Runners that present a token: deployed runners unchanged, and tools that share a runner's token."""
 
 import signal
 from collections.abc import Iterator
@@ -38,10 +38,8 @@ def ann(url: str, db: DbVerbs) -> Iterator[WebClient]:
         yield ann
 
 
-def test_a_deployed_runner_works_with_the_token_it_has(
-    url: str, ann: WebClient, issuer: IssuerOfTests, tmp_path: Path
-) -> None:
-    """`runner:execute` of the issuer: it registers, is given work, binds, writes events, reports, and leaves."""
+def test_deployed_runner_works_with_its_token(url: str, ann: WebClient, issuer: IssuerOfTests, tmp_path: Path) -> None:
+    """Register, receive work, bind, write events, report and leave with `runner:execute` of the issuer."""
     token = issuer.token(sub="machine", permissions=["runner:execute"])
     runner = DeployedRunner(tmp_path / "deployed", url, token=token)
     eventually(lambda: runner.runner_id, what="registered")
@@ -55,8 +53,8 @@ def test_a_deployed_runner_works_with_the_token_it_has(
     assert runner.process.wait(20) == 0
 
 
-def test_a_deployed_runner_whose_key_is_revoked_ends(url: str, db: DbVerbs, tmp_path: Path) -> None:
-    """Its parked poll is answered 403, and the next two: it gives up, as it does with everything."""
+def test_deployed_runner_ends_when_its_key_is_revoked(url: str, db: DbVerbs, tmp_path: Path) -> None:
+    """Answer 403 to its parked poll and the next two: it gives up, as it does after any three failures."""
     token = make_key(db, Role.RUNNER, "machine")
     runner = DeployedRunner(tmp_path / "deployed", url, token=token)
     eventually(lambda: db.one("SELECT count(*) FROM waiting_polls") == 1, what="a parked poll")
@@ -65,8 +63,8 @@ def test_a_deployed_runner_whose_key_is_revoked_ends(url: str, db: DbVerbs, tmp_
 
 
 @pytest.mark.anyio
-async def test_the_tools_beside_a_runner_start_children_in_its_tree(url: str, ann: WebClient, db: DbVerbs) -> None:
-    """With the runner's own token, by the client library; outside of the tree they are strangers."""
+async def test_tools_of_runner_start_children_in_its_tree_only(url: str, ann: WebClient, db: DbVerbs) -> None:
+    """Call with the runner's own token by the client library; outside of the tree access is refused."""
     token = make_key(db, Role.RUNNER, "machine")
     with calling(url, token) as machine:
         runner_id = machine.register()
@@ -89,8 +87,8 @@ async def test_the_tools_beside_a_runner_start_children_in_its_tree(url: str, an
 
 
 @pytest.mark.anyio
-async def test_the_client_library_follows_the_feed_with_a_token(url: str, ann: WebClient) -> None:
-    """And says so when it is none."""
+async def test_client_library_follows_feed_with_token(url: str, ann: WebClient) -> None:
+    """Raise for an invalid token."""
     ann.submit(session_id="anns")
     async with CoordinatorClient([url], token=ann.token) as client, aclosing(client.feed(init=True)) as items:
         first = await anext(items)

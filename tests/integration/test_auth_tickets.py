@@ -1,4 +1,4 @@
-"""Tickets, by which a browser opens a stream, and streams that end with the credential that opened them."""
+"""Tickets with which a browser opens a stream, and streams that end with the credential that opened them."""
 
 import json
 import time
@@ -40,19 +40,19 @@ def ticket(who: WebClient, **filters: Any) -> str:
 
 
 def status(url: str, **query: str) -> int:
-    """What a stream is answered with."""
+    """Return the status of a stream's answer."""
     with httpx.stream("GET", f"{url}/sse/sessions", params=query) as answer:
         return answer.status_code
 
 
 def sessions(url: str, **query: str) -> list[str]:
-    """Those of the snapshot."""
+    """Return the sessions of the snapshot."""
     with following(url, query) as stream:
         return [one["session_id"] for one in json.loads(stream.until("init")[-1].data)["sessions"]]
 
 
-def test_a_ticket_opens_one_stream_of_who_asked_for_it(settings: Settings, ann: WebClient, db: DbVerbs) -> None:
-    """On any instance, without a header; the second time it is refused."""
+def test_ticket_opens_one_stream_of_its_owner(settings: Settings, ann: WebClient, db: DbVerbs) -> None:
+    """Open it on any instance without a header; the second use is refused."""
     with calling(ann.url, make_key(db, Role.USER, "bob")) as bob:
         bob.submit(session_id="bobs")
     ann.submit(session_id="anns")
@@ -64,8 +64,8 @@ def test_a_ticket_opens_one_stream_of_who_asked_for_it(settings: Settings, ann: 
     assert db.one("SELECT count(*) FROM stream_tickets") == 0
 
 
-def test_a_ticket_is_bound_to_its_filters(ann: WebClient, db: DbVerbs) -> None:
-    """Whatever the query says beside it; where to resume is no filter."""
+def test_ticket_is_bound_to_its_filters(ann: WebClient, db: DbVerbs) -> None:
+    """Ignore other filters in the query; the place to resume from is no filter."""
     ann.submit(session_id="one")
     ann.submit(session_id="two")
     db.do(sequence_feed)
@@ -79,8 +79,8 @@ def test_a_ticket_is_bound_to_its_filters(ann: WebClient, db: DbVerbs) -> None:
         assert "later" in stream.take(1)[0].data
 
 
-def test_a_ticket_is_bound_to_its_filters_while_everybody_is_an_admin(settings: Settings, db: DbVerbs) -> None:
-    """A page that always asks for one works in an open house too."""
+def test_ticket_is_bound_to_its_filters_while_authentication_is_off(settings: Settings, db: DbVerbs) -> None:
+    """Serve pages that always ask for a ticket."""
     with served(settings) as web:
         until_ready(web)
         web.client.submit(session_id="one")
@@ -91,16 +91,16 @@ def test_a_ticket_is_bound_to_its_filters_while_everybody_is_an_admin(settings: 
         assert status(web.client.url, ticket=shown) == 403
 
 
-def test_many_who_show_the_same_ticket_at_once_get_one_stream(settings: Settings, ann: WebClient) -> None:
-    """Also on two instances."""
+def test_concurrent_uses_of_one_ticket_open_one_stream(settings: Settings, ann: WebClient) -> None:
+    """Use it on two instances too."""
     shown = ticket(ann)
     with served(settings.model_copy(update=ASKING)) as another:
         urls = [ann.url, another.client.url]
         assert sorted(crowd(16, lambda place: status(urls[place % 2], ticket=shown))) == [200] + [403] * 15
 
 
-def test_a_ticket_opens_nothing_else(ann: WebClient) -> None:
-    """Not a list, not a poll; and made-up ones open no stream."""
+def test_ticket_opens_nothing_but_streams(ann: WebClient) -> None:
+    """Refuse lists, polls, and streams with made-up tickets."""
     shown = ticket(ann)
     assert httpx.get(f"{ann.url}/runs", params={"ticket": shown}).status_code == 401
     assert httpx.get(f"{ann.url}/runs", headers=bearer(shown)).status_code == 401
@@ -109,8 +109,8 @@ def test_a_ticket_opens_nothing_else(ann: WebClient) -> None:
     assert status(ann.url, ticket=shown) == 200
 
 
-def test_a_ticket_that_waited_too_long_is_refused(ann: WebClient, db: DbVerbs) -> None:
-    """A minute; those that nobody used go with the next ones."""
+def test_expired_ticket_is_refused(ann: WebClient, db: DbVerbs) -> None:
+    """Expire after a minute; unused tickets are removed with the next ones."""
     old = ticket(ann)
     db.rows("UPDATE stream_tickets SET expires_at = now() - interval '1 second'")
     assert status(ann.url, ticket=old) == 403
@@ -120,16 +120,15 @@ def test_a_ticket_that_waited_too_long_is_refused(ann: WebClient, db: DbVerbs) -
     assert db.one("SELECT count(*) FROM stream_tickets") == 1
 
 
-def test_a_ticket_of_a_key_that_was_revoked_since_is_refused(web: WebInThread, ann: WebClient, db: DbVerbs) -> None:
-    """Once the process knows."""
+def test_ticket_of_key_revoked_since_is_refused(web: WebInThread, ann: WebClient, db: DbVerbs) -> None:
     shown = ticket(ann)
     revoke(db, ann.token)
     eventually(lambda: ann.get("/runs").status_code == 403, 5)
     assert status(web.client.url, ticket=shown) == 403
 
 
-def test_tickets_are_kept_as_hashes(ann: WebClient, db: DbVerbs) -> None:
-    """Who reads the table can open nothing."""
+def test_tickets_are_stored_as_hashes(ann: WebClient, db: DbVerbs) -> None:
+    """Expect the table to hold nothing that opens a stream."""
     shown = ticket(ann)
     assert shown.removeprefix("tkt_") not in str(db.rows("SELECT CAST(t AS text) FROM stream_tickets t"))
 
@@ -146,19 +145,19 @@ def test_tickets_are_kept_as_hashes(ann: WebClient, db: DbVerbs) -> None:
         ({"unknown": True}, 201),
     ],
 )
-def test_filters_that_mean_nothing_are_refused(ann: WebClient, body: Any, code: int) -> None:
-    """When the ticket is asked for, not when the browser comes with it."""
+def test_meaningless_filters_are_refused(ann: WebClient, body: Any, code: int) -> None:
+    """Refuse when the ticket is requested, not when it is used."""
     assert ann.post("/sse/ticket", body).status_code == code
 
 
-def test_no_body_is_no_filter(ann: WebClient) -> None:
-    """As the simplest client asks."""
+def test_missing_body_means_no_filter(ann: WebClient) -> None:
+    """Accept the simplest client's request."""
     assert ann.raw("/sse/ticket", b"").status_code == 201
 
 
 @pytest.mark.parametrize("way", ["header", "ticket"])
-def test_a_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, db: DbVerbs, way: str) -> None:
-    """Cleanly, so that the client comes back and hears 403."""
+def test_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, db: DbVerbs, way: str) -> None:
+    """End it cleanly, so that the client reconnects and gets 403."""
     for ending in ("expires", "revoked"):
         token = make_key(db, Role.USER, "ann", expires_in=3 if ending == "expires" else None)
         with calling(web.client.url, token) as ann:
@@ -168,15 +167,15 @@ def test_a_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, db: 
                 stream.until("init")
                 if ending == "revoked":
                     revoke(db, token)
-                # Nothing but moves of the cursor: keys that are made and revoked have events that only admins see.
+                # Only cursor moves arrive: events of keys made and revoked are visible to admins alone.
                 assert {message.event for message in stream.messages(within=10)} == {""}
-            # A ticket's end and its key's are told by two looks at one clock.
+            # The expiry of a ticket and that of its key are read at two moments.
             eventually(lambda ann=ann: ann.get("/runs").status_code == 403, 2, what="the end of the key")
 
 
 @pytest.mark.parametrize("way", ["header", "ticket"])
-def test_a_stream_ends_when_its_token_expires(settings: Settings, way: str) -> None:
-    """A token of the issuer has its time in it, a ticket got with it as well."""
+def test_stream_ends_when_its_token_expires(settings: Settings, way: str) -> None:
+    """Cover a ticket that was obtained with the token, too."""
     with issuing() as issuer, served(settings.model_copy(update=ASKING | issuer.settings)) as web:
         until_ready(web)
         token = issuer.token(exp=int(time.time()) - 7)
@@ -188,8 +187,7 @@ def test_a_stream_ends_when_its_token_expires(settings: Settings, way: str) -> N
                 assert [message.event for message in stream.messages(within=10)] == [""]
 
 
-def test_a_wait_ends_when_its_key_expires(web: WebInThread, db: DbVerbs) -> None:
-    """What is held is held for somebody who may know."""
+def test_wait_ends_when_its_key_expires(web: WebInThread, db: DbVerbs) -> None:
     with calling(web.client.url, make_key(db, Role.USER, "ann", expires_in=2)) as ann:
         run_id = ann.submit()["run_id"]
         assert ann.get(f"/runs/{run_id}", wait=30).status_code == 403

@@ -1,4 +1,4 @@
-"""`coordinator up --auth`: closed from its first moment, and still one command for the people of its machine."""
+"""`coordinator up --auth`: authenticated from its first moment, and still one command for the users of its machine."""
 
 import stat
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.up import Up
 
 @pytest.fixture
 def home(scratch: Path) -> Path:
-    """Where a person starts it, and calls commands later; its data directory is the usual one."""
+    """Directory where the commands are started, with the default data directory."""
     return new_directory(scratch, "up-auth")
 
 
@@ -27,8 +27,11 @@ def command(home: Path, port: int, *arguments: str) -> Ended:
     return coordinator(*arguments, home=home, COORDINATOR_URL=f"http://127.0.0.1:{port}")
 
 
-def test_it_makes_a_key_names_its_file_and_commands_on_this_machine_just_work(home: Path) -> None:
-    """The key is in a file with mode 0600, and in no log; its own runner has one for runners; nobody else is let in."""
+def test_up_with_auth_makes_key_that_commands_on_this_machine_use(home: Path) -> None:
+    """Write the admin key to a file with mode 0600 and to no log.
+
+    The runner has a key of its own; other callers are refused.
+    """
     port = own_port()
     first = up(home, port)
     try:

@@ -1,4 +1,4 @@
-"""Where sessions live: binds and metadata on a real database."""
+"""Binding sessions and changing their metadata on a real database."""
 
 from typing import Any
 
@@ -30,8 +30,8 @@ def patch(db: DbVerbs, session_id: str, caller: Caller = ADMIN, **values: str | 
 
 
 @pytest.mark.parametrize("begin", [claimed, running])
-def test_a_bind_stores_where_the_session_lives_and_sets_it_running(db: DbVerbs, begin: Any) -> None:
-    """A process binds before it reports its start."""
+def test_bind_stores_affinity_and_sets_session_running(db: DbVerbs, begin: Any) -> None:
+    """Bind before the start is reported, as runners do."""
     runner = db.runner()
     run = begin(db, runner)
     result = bind(db, run.session_id, host_of(db, runner), project_dir="/elsewhere")
@@ -41,8 +41,7 @@ def test_a_bind_stores_where_the_session_lives_and_sets_it_running(db: DbVerbs, 
     assert session_statuses(db, run.session_id)[-1] == "running"
 
 
-def test_a_resume_goes_where_its_session_is_bound(db: DbVerbs) -> None:
-    """To the same host and profile."""
+def test_resume_goes_to_bound_host_and_profile(db: DbVerbs) -> None:
     runner, other = db.runner(), db.runner()
     run = running(db, runner)
     bind(db, run.session_id, host_of(db, runner))
@@ -52,8 +51,8 @@ def test_a_resume_goes_where_its_session_is_bound(db: DbVerbs) -> None:
     assert [one.run_id for one in db.claim(runner)] == [resumed.run_id]
 
 
-def test_a_bind_without_a_run_in_hand_sets_no_status(db: DbVerbs) -> None:
-    """It stores the affinity, whatever the session is."""
+def test_bind_without_run_in_hand_changes_no_status(db: DbVerbs) -> None:
+    """Store the affinity only."""
     for begin, status in ((db.start, "pending"), (lambda: idle(db), "idle")):
         session_id = begin().session_id
         result = bind(db, session_id, "somewhere")
@@ -61,8 +60,8 @@ def test_a_bind_without_a_run_in_hand_sets_no_status(db: DbVerbs) -> None:
         assert (result.status, result.hostname) == (status, "somewhere")
 
 
-def test_a_bind_while_stopping_leaves_the_session_stopping(db: DbVerbs) -> None:
-    """A process that starts late does not undo a stop."""
+def test_bind_leaves_stopping_session_stopping(db: DbVerbs) -> None:
+    """Bind late: that does not undo a stop."""
     run = running(db)
     stop(db, run.session_id)
     result = bind(db, run.session_id, "somewhere")
@@ -71,8 +70,8 @@ def test_a_bind_while_stopping_leaves_the_session_stopping(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("place", ["host", "profile"])
-def test_a_process_of_another_place_cannot_bind_a_session_at_work(db: DbVerbs, place: str) -> None:
-    """It belongs to a claim that has ended."""
+def test_process_elsewhere_cannot_bind_session_at_work(db: DbVerbs, place: str) -> None:
+    """Refuse the process of an ended claim."""
     runner = db.runner()
     run = running(db, runner)
     hostname = host_of(db, runner) if place == "profile" else "elsewhere"
@@ -83,8 +82,8 @@ def test_a_process_of_another_place_cannot_bind_a_session_at_work(db: DbVerbs, p
     assert db.session(run.session_id) == before
 
 
-def test_what_one_claim_bound_does_not_make_the_next_one_running(db: DbVerbs) -> None:
-    """A released and claimed again run waits for its own bind or start."""
+def test_bind_of_one_claim_does_not_start_next_claim(db: DbVerbs) -> None:
+    """Release and claim the run again: it waits for its own bind or start."""
     runner = db.runner()
     run = claimed(db, runner)
     bind(db, run.session_id, host_of(db, runner))
@@ -94,8 +93,8 @@ def test_what_one_claim_bound_does_not_make_the_next_one_running(db: DbVerbs) ->
     assert db.session(run.session_id).status == "pending"
 
 
-def test_a_patch_changes_what_it_names(db: DbVerbs) -> None:
-    """Null is unchanged; a time is kept as an instant."""
+def test_patch_changes_only_named_fields(db: DbVerbs) -> None:
+    """Leave null fields unchanged; keep a time as an instant."""
     session_id = db.start(agent_name="agent", project_dir="/project").session_id
     result = patch(
         db,
@@ -112,15 +111,15 @@ def test_a_patch_changes_what_it_names(db: DbVerbs) -> None:
     assert len(session_statuses(db, session_id)) == 2
 
 
-def test_a_patch_of_nothing_tells_nobody(db: DbVerbs) -> None:
-    """It answers with the session."""
+def test_empty_patch_writes_no_event(db: DbVerbs) -> None:
+    """Answer with the session."""
     session_id = db.start().session_id
     assert isinstance(patch(db, session_id), Session)
     assert len(session_statuses(db, session_id)) == 1
 
 
-def test_a_time_that_is_none_is_refused_for_its_item_alone(db: DbVerbs) -> None:
-    """The others of the batch are stored; one without offset is UTC."""
+def test_malformed_time_is_refused_for_its_item_alone(db: DbVerbs) -> None:
+    """Store the others of the batch; a time without offset is UTC."""
     one, two = db.start().session_id, db.start().session_id
     results = db.do(
         patch_sessions,
@@ -135,8 +134,7 @@ def test_a_time_that_is_none_is_refused_for_its_item_alone(db: DbVerbs) -> None:
     assert db.session(two).last_resumed_at.isoformat().startswith("2026-01-02T03:04:05")
 
 
-def test_the_same_session_twice_in_one_batch_takes_both_changes(db: DbVerbs) -> None:
-    """In their order, for binds as for patches."""
+def test_same_session_twice_in_one_batch_takes_both_changes_in_order(db: DbVerbs) -> None:
     runner = db.runner()
     run = running(db, runner)
     host = host_of(db, runner)
@@ -157,8 +155,7 @@ def test_the_same_session_twice_in_one_batch_takes_both_changes(db: DbVerbs) -> 
     assert db.session(run.session_id).executor_session_id == "exec-2"
 
 
-def test_what_is_anothers_is_not_found(db: DbVerbs) -> None:
-    """Like what is not there."""
+def test_session_of_another_owner_is_not_found(db: DbVerbs) -> None:
     alice, bob = Caller(Role.USER, "alice"), Caller(Role.USER, "bob")
     session_id = db.start(caller=alice).session_id
     missing = NotFound("session", session_id)

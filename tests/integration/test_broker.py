@@ -1,4 +1,4 @@
-"""The broker against a real Redis: woken, not polling; nothing lost that a worker or Redis can lose."""
+"""Broker on a real Redis: wakes idle workers instead of polling, and loses nothing when a worker or Redis dies."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ QUEUE = "dispatch"
 
 
 class Work:
-    """An actor that notes what it was given and can be held."""
+    """Actor that records its messages and can be held."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -39,7 +39,7 @@ class Work:
 
 @contextmanager
 def working(url: str, work: Callable[[int], None], *, threads: int = 2, dead_after: float = 15) -> Iterator[Worker]:
-    """A worker in this process. Ends without asking its actors."""
+    """Run a worker in this process and end it without waiting for its actors."""
     broker = WakingBroker(url, dead_after=dead_after)
     declare = dramatiq.actor(actor_name="work", queue_name=QUEUE, broker=broker, max_retries=0)
     declare(work)
@@ -58,7 +58,7 @@ def broker_of(worker: Worker) -> WakingBroker:
 
 
 def consumer_of(worker: Worker) -> WakingConsumer:
-    """Our consumer, inside of Dramatiq's thread."""
+    """Return the consumer from inside Dramatiq's thread."""
     return cast("WakingConsumer", worker.consumers[QUEUE].consumer)
 
 
@@ -70,7 +70,7 @@ def send(url: str, *numbers: int) -> None:
 
 
 def left(client: Redis) -> int:
-    """Messages that are waiting or in somebody's hands."""
+    """Return the number of messages that wait or are being worked on."""
     return int(client.hlen(f"{queue_key(QUEUE)}.msgs"))
 
 
@@ -81,8 +81,9 @@ def client(redis_url: str) -> Iterator[Redis]:
     client.close()
 
 
-def test_an_idle_worker_is_woken_by_a_message(redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits in Redis; were it to look again only after its wait, this test would run out of time."""
+def test_idle_worker_is_woken_before_its_wait_ends(
+    redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("workers.broker.BLOCK_SECONDS", 40)
     monkeypatch.setattr("workers.broker.ANSWER_TIMEOUT", 50)
     work = Work()
@@ -91,12 +92,12 @@ def test_an_idle_worker_is_woken_by_a_message(redis_url: str, client: Redis, mon
         send(redis_url, 1)
         eventually(lambda: work.ended == [1])
         eventually(lambda: left(client) == 0)
-        # Let it go, or it would keep this test waiting.
+        # Release it, or it would delay the end of the test.
         client.client_kill_filter(_type="normal", skipme=True)
 
 
-def test_a_message_wakes_one_of_several_workers(redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis serves all it will serve before it answers anybody: the others still wait when the first one is back."""
+def test_message_wakes_one_of_several_workers(redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rely on Redis serving all waiting clients before it answers: the others still wait when the first is back."""
     monkeypatch.setattr("workers.broker.BLOCK_SECONDS", 40)
     monkeypatch.setattr("workers.broker.ANSWER_TIMEOUT", 50)
     broker = WakingBroker(redis_url)
@@ -112,8 +113,8 @@ def test_a_message_wakes_one_of_several_workers(redis_url: str, client: Redis, m
     broker.close()
 
 
-def test_a_message_whose_worker_died_when_it_was_woken_is_found_by_another(redis_url: str, client: Redis) -> None:
-    """The bell woke somebody who fetched nothing; whoever waits looks once a second all the same."""
+def test_message_of_worker_that_died_on_wakeup_is_found_by_another(redis_url: str, client: Redis) -> None:
+    """Lose the wake-up with its worker: the others look once a second all the same."""
     send(redis_url, 1)
     assert client.blpop([wakeup_key(QUEUE)], timeout=10)
 
@@ -123,8 +124,8 @@ def test_a_message_whose_worker_died_when_it_was_woken_is_found_by_another(redis
         eventually(lambda: left(client) == 0)
 
 
-def test_a_bell_is_no_longer_than_its_queue(client: Redis) -> None:
-    """Without any worker clients ring on."""
+def test_wakeup_list_is_no_longer_than_its_queue(client: Redis) -> None:
+    """Send wake-ups without any worker."""
     wakeups = WakeupSender(client)
     for _ in range(3):
         wakeups.send(Actor.DISPATCH, Actor.CALLBACKS)
@@ -136,8 +137,8 @@ def test_a_bell_is_no_longer_than_its_queue(client: Redis) -> None:
     assert client.llen(wakeup_key(QUEUE)) == 4
 
 
-def test_waiting_changes_neither_the_order_nor_the_number_of_messages(redis_url: str, client: Redis) -> None:
-    """Several workers wait for the same queue; each message goes to one, and the rest of the queue is as it was."""
+def test_waiting_changes_neither_order_nor_number_of_messages(redis_url: str, client: Redis) -> None:
+    """Wait with several workers on one queue: each message goes to one, the rest of the queue stays as it was."""
     work = Work()
     with working(redis_url, work, threads=1), working(redis_url, work, threads=1), working(redis_url, work, threads=1):
         eventually(lambda: blocked_clients(client) == 3)
@@ -151,8 +152,8 @@ def test_waiting_changes_neither_the_order_nor_the_number_of_messages(redis_url:
         eventually(lambda: left(client) == 0)
 
 
-def test_a_worker_with_its_hands_full_fetches_no_more_until_one_is_free(redis_url: str, client: Redis) -> None:
-    """What it cannot start now another may; an ack makes it look at once."""
+def test_busy_worker_fetches_nothing_until_thread_is_free(redis_url: str, client: Redis) -> None:
+    """Leave messages to other workers; an ack makes the worker look at once."""
     work = Work()
     work.gate.clear()
     with working(redis_url, work, threads=2):
@@ -164,8 +165,8 @@ def test_a_worker_with_its_hands_full_fetches_no_more_until_one_is_free(redis_ur
     assert left(client) == 0
 
 
-def test_a_draining_worker_fetches_nothing_and_gives_back_what_it_has_not_begun(redis_url: str, client: Redis) -> None:
-    """Another worker gets all of it while the first one still works on its last message."""
+def test_draining_worker_fetches_nothing_and_requeues_unstarted_messages(redis_url: str, client: Redis) -> None:
+    """Let another worker take them while the first still works on its last message."""
     first, second = Work(), Work()
     first.gate.clear()
     with working(redis_url, first, threads=1) as draining:
@@ -188,8 +189,8 @@ def test_a_draining_worker_fetches_nothing_and_gives_back_what_it_has_not_begun(
         assert left(client) == 0
 
 
-def test_a_message_that_fails_is_not_run_again(redis_url: str, client: Redis) -> None:
-    """It was a hint; the sweep behind it comes in any case."""
+def test_failed_message_is_not_run_again(redis_url: str, client: Redis) -> None:
+    """Drop it: a message is a hint, and the periodic pass does the same work."""
     runs: list[int] = []
 
     def fail(number: int) -> None:
@@ -203,8 +204,7 @@ def test_a_message_that_fails_is_not_run_again(redis_url: str, client: Redis) ->
     assert runs == [1]
 
 
-def test_a_message_nobody_can_read_stops_nothing(redis_url: str, client: Redis) -> None:
-    """An older or newer version's message, or none of ours."""
+def test_unreadable_message_stops_nothing(redis_url: str, client: Redis) -> None:
     client.hset(f"{queue_key(QUEUE)}.msgs", "strange", b"\xff{")
     client.rpush(queue_key(QUEUE), "strange", "without-a-body")
     work = Work()
@@ -214,7 +214,7 @@ def test_a_message_nobody_can_read_stops_nothing(redis_url: str, client: Redis) 
 
 
 def test_delayed_messages_are_refused(redis_url: str) -> None:
-    """What is due later is a row with a time in it, not a message."""
+    """Store later work as rows with a time, not as messages."""
     broker = WakingBroker(redis_url)
     message: Message[None] = Message(queue_name=QUEUE, actor_name="work", args=(1,), kwargs={}, options={})
 
@@ -224,10 +224,10 @@ def test_delayed_messages_are_refused(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["killed", "stopped"])
-def test_a_worker_outlives_redis(own_redis: OwnRedis, way: str) -> None:
-    """It begins again by itself, and what it finished meanwhile is struck off when it can be."""
+def test_worker_survives_redis_crash(own_redis: OwnRedis, way: str) -> None:
+    """Reconnect by itself, and acknowledge work finished meanwhile when possible."""
     client = looking(own_redis.url)
-    # The message must be in the file when the crash comes.
+    # The message must be in Redis's file before the crash.
     client.config_set("appendfsync", "always")
     work = Work()
     work.gate.clear()
@@ -244,8 +244,8 @@ def test_a_worker_outlives_redis(own_redis: OwnRedis, way: str) -> None:
         eventually(lambda: left(client) == 0)
 
 
-def test_a_worker_outlives_a_frozen_redis(own_redis: OwnRedis) -> None:
-    """A late answer is taken for a lost connection, in the consumer and in an ack."""
+def test_worker_survives_frozen_redis(own_redis: OwnRedis) -> None:
+    """Treat a late answer as a lost connection, in the consumer and in an ack."""
     work = Work()
     work.gate.clear()
     with working(own_redis.url, work) as worker:
@@ -262,8 +262,8 @@ def test_a_worker_outlives_a_frozen_redis(own_redis: OwnRedis) -> None:
         eventually(lambda: work.ended == [1, 2])
 
 
-def test_a_worker_outlives_a_flushed_redis(redis_url: str, client: Redis) -> None:
-    """Queues, marks and signs of life are gone; the next message is as good as the first."""
+def test_worker_survives_flushed_redis(redis_url: str, client: Redis) -> None:
+    """Lose queues, marks and heartbeats; the next message works like the first."""
     work = Work()
     work.gate.clear()
     with working(redis_url, work):
@@ -278,10 +278,8 @@ def test_a_worker_outlives_a_flushed_redis(redis_url: str, client: Redis) -> Non
         eventually(lambda: left(client) == 0)
 
 
-def test_the_messages_of_a_dead_worker_go_to_another(
-    redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Within seconds, not when somebody happens to clean up."""
+def test_messages_of_dead_worker_go_to_another(redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requeue within seconds."""
     monkeypatch.setattr("workers.broker.MAINTENANCE_SECONDS", 0.1)
     dead = WakingBroker(redis_url, dead_after=1)
     send(redis_url, 1)
@@ -294,8 +292,8 @@ def test_the_messages_of_a_dead_worker_go_to_another(
         eventually(lambda: left(client) == 0)
 
 
-def test_a_worker_busy_for_long_is_not_dead(redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its consumer gives signs of life while its threads work, also while it drains."""
+def test_busy_worker_is_not_taken_for_dead(redis_url: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send heartbeats from the consumer while threads work, also during a drain."""
     monkeypatch.setattr("workers.broker.MAINTENANCE_SECONDS", 0.1)
     busy, other = Work(), Work()
     busy.gate.clear()
@@ -307,7 +305,8 @@ def test_a_worker_busy_for_long_is_not_dead(redis_url: str, client: Redis, monke
         since = time.time()
         mine = broker.broker_id
         with working(redis_url, other, dead_after=2):
-            # Two lives later it still signs, and the other, who cleans up all the time, has not taken its message.
+            # It still sends heartbeats two lifetimes later, and the other worker, which cleans up all the time, has not
+            # taken its message.
             beats = f"{broker.namespace}:__heartbeats__"
             eventually(lambda: (client.zscore(beats, mine) or 0) / 1000 > since + 5)
             assert not other.begun
@@ -317,8 +316,8 @@ def test_a_worker_busy_for_long_is_not_dead(redis_url: str, client: Redis, monke
     assert not other.begun
 
 
-def test_nobody_is_declared_dead_for_an_outage_of_redis(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All signs of life are old after it; everybody gets the time to give another."""
+def test_redis_outage_makes_no_worker_dead(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grant every worker time to send a heartbeat after the outage made all of them old."""
     monkeypatch.setattr("workers.broker.MAINTENANCE_SECONDS", 0.01)
     busy, other = Work(), Work()
     busy.gate.clear()

@@ -1,4 +1,4 @@
-"""What a resumed parent is given to read: which result of a child counts, what may stand in it, and how much of it."""
+"""Contents of a callback: which result of a child counts, what it may hold, and how much fits."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from tests.support.parents import child_of, deliver, end_turn, ended_child, fini
 from tests.support.reports import accepted, running
 
 
-def test_the_newest_result_of_the_run_counts(db: DbVerbs) -> None:
-    """Not one of an earlier run of the child's session."""
+def test_newest_result_of_child_run_counts(db: DbVerbs) -> None:
+    """Ignore results of earlier runs of the child's session."""
     parent = finished(db)
     child = child_of(db, parent)
     write_result(db, child, result_text="draft")
@@ -26,8 +26,8 @@ def test_the_newest_result_of_the_run_counts(db: DbVerbs) -> None:
     assert "\n\n(No result available)\n" in prompts(db, parent)[1]
 
 
-def test_nul_and_surrogates_in_results_stop_nobody(db: DbVerbs) -> None:
-    """As data they stay what they were."""
+def test_nul_and_surrogates_in_results_block_no_callback(db: DbVerbs) -> None:
+    """Deliver them unchanged as data."""
     parent = running(db)
     data, text = child_of(db, parent.session_id), child_of(db, parent.session_id)
     write_result(db, data, result_data={"a": "\0\ud800"})
@@ -41,8 +41,8 @@ def test_nul_and_surrogates_in_results_stop_nobody(db: DbVerbs) -> None:
     assert "x\ufffd\ufffdy" in prompt
 
 
-def test_a_run_carries_what_fits_and_the_rest_goes_with_the_next(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At least one, however large; in order."""
+def test_run_carries_what_fits_and_next_run_carries_rest(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carry at least one result, however large; keep the order."""
     monkeypatch.setattr(resume_parents, "RUN_BYTES", 3000)
     parent = running(db)
     sizes = [9000, 1000, 1000, 1000]
@@ -56,8 +56,8 @@ def test_a_run_carries_what_fits_and_the_rest_goes_with_the_next(db: DbVerbs, mo
     assert heard_of(db, parent.session_id) == children
 
 
-def test_a_pass_leaves_what_is_too_much_to_the_next(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says so, by memory or by number."""
+def test_pass_leaves_excess_to_next_pass(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for another pass when bytes or rows exceed the bound."""
     parents = [finished(db) for _ in range(3)]
     for parent in parents:
         ended_child(db, parent, "x" * 1000)

@@ -1,4 +1,4 @@
-"""Parents hear of their children: whatever ended them, once, together while busy (PROTOCOL, Parents and children)."""
+"""Callbacks: deliver each end of a child to its parent once, and together while the parent is busy."""
 
 from collections.abc import Callable
 
@@ -28,10 +28,8 @@ from tests.support.reports import accepted, claimed, idle, running, stop, stop_r
 
 
 @pytest.mark.parametrize(("end", "text"), ENDS, ids=lambda value: getattr(value, "__name__", ""))
-def test_whatever_ends_a_child_its_parent_hears_of_it_once(
-    db: DbVerbs, end: Callable[[DbVerbs, str], None], text: str
-) -> None:
-    """By one resume run that any runner may take, told on the feed; a second pass finds nothing."""
+def test_every_kind_of_child_end_is_delivered_once(db: DbVerbs, end: Callable[[DbVerbs, str], None], text: str) -> None:
+    """Resume the parent by one run that any runner may claim, shown on the feed; a second pass finds nothing."""
     parent = finished(db)
     end(db, parent)
     assert list(deliver(db).runs) == [parent]
@@ -45,8 +43,7 @@ def test_whatever_ends_a_child_its_parent_hears_of_it_once(
     assert db.count("child_results", "delivered_in = :r", r=run.run_id) == 1
 
 
-def test_an_idle_parent_is_resumed_too(db: DbVerbs) -> None:
-    """Where its process lives: the run has the session's affinity."""
+def test_idle_parent_is_resumed_with_its_affinity(db: DbVerbs) -> None:
     parent = idle(db).session_id
     db.rows("UPDATE sessions SET hostname = 'here', executor_profile = 'mine' WHERE session_id = :s", s=parent)
     child = ended_child(db, parent, "done")
@@ -57,15 +54,14 @@ def test_an_idle_parent_is_resumed_too(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("mode", ["sync", "async_poll"])
-def test_other_modes_tell_nobody(db: DbVerbs, mode: str) -> None:
-    """Somebody waits or asks."""
+def test_sync_and_async_poll_children_call_no_parent(db: DbVerbs, mode: str) -> None:
     parent = finished(db)
     ended_child(db, parent, execution_mode=mode)
     assert db.count("child_results") == 0
 
 
-def test_a_run_that_goes_back_to_the_queue_has_not_ended(db: DbVerbs) -> None:
-    """Its parent hears of the last attempt only."""
+def test_requeued_run_calls_no_parent(db: DbVerbs) -> None:
+    """Deliver the end of the last attempt only."""
     parent = finished(db)
     runner = db.runner()
     child_of(db, parent, runner, max_attempts=2)
@@ -74,8 +70,7 @@ def test_a_run_that_goes_back_to_the_queue_has_not_ended(db: DbVerbs) -> None:
     assert db.count("child_results") == 0
 
 
-def test_results_of_a_busy_parent_wait_and_go_together(db: DbVerbs) -> None:
-    """In the order in which the children ended, in one run, when its own run has ended."""
+def test_results_for_busy_parent_go_together_in_order_of_ends_after_its_run(db: DbVerbs) -> None:
     parent = running(db)
     children = [child_of(db, parent.session_id) for _ in range(3)]
     for child in reversed(children):
@@ -88,8 +83,8 @@ def test_results_of_a_busy_parent_wait_and_go_together(db: DbVerbs) -> None:
     assert prompts(db, parent.session_id)[0].startswith('<agent-callback type="aggregated" count="3">')
 
 
-def test_a_pending_run_makes_a_parent_busy_also_a_delayed_one(db: DbVerbs) -> None:
-    """Order of submission is the order of a session."""
+def test_pending_or_delayed_run_makes_parent_busy(db: DbVerbs) -> None:
+    """Keep the session's order of submission."""
     parent = finished(db)
     db.resume(parent, delay_seconds=3600.0)
     child = ended_child(db, parent, "done")
@@ -97,8 +92,8 @@ def test_a_pending_run_makes_a_parent_busy_also_a_delayed_one(db: DbVerbs) -> No
     assert waiting(db, parent) == [child.session_id]
 
 
-def test_what_ends_while_results_are_carried_goes_with_the_next_run(db: DbVerbs) -> None:
-    """The carrying run is a run like any other."""
+def test_result_during_callback_run_goes_with_next_callback(db: DbVerbs) -> None:
+    """Treat the callback run like any other run."""
     parent = finished(db)
     first, second = child_of(db, parent), child_of(db, parent)
     accepted(db, first, "completed")
@@ -111,8 +106,8 @@ def test_what_ends_while_results_are_carried_goes_with_the_next_run(db: DbVerbs)
 
 
 @pytest.mark.parametrize("outcome", ["failed", "stopped"])
-def test_a_failed_or_stopped_parent_keeps_results_until_somebody_resumes_it(db: DbVerbs, outcome: str) -> None:
-    """They go after that run has ended well, and not when it fails too."""
+def test_failed_or_stopped_parent_keeps_results_until_resumed(db: DbVerbs, outcome: str) -> None:
+    """Deliver them after the resuming run has completed, not when it fails too."""
     parent = running(db)
     child = child_of(db, parent.session_id)
     accepted(db, parent, outcome)
@@ -125,8 +120,7 @@ def test_a_failed_or_stopped_parent_keeps_results_until_somebody_resumes_it(db: 
     assert heard_of(db, parent.session_id) == [child.session_id]
 
 
-def test_a_stopping_parent_keeps_results(db: DbVerbs) -> None:
-    """Its process is about to end."""
+def test_stopping_parent_keeps_results(db: DbVerbs) -> None:
     parent = idle(db)
     child = child_of(db, parent.session_id)
     stop(db, parent.session_id)
@@ -135,8 +129,8 @@ def test_a_stopping_parent_keeps_results(db: DbVerbs) -> None:
     assert waiting(db, parent.session_id) == [child.session_id]
 
 
-def test_a_session_that_is_its_own_parent_drops_its_results(db: DbVerbs) -> None:
-    """Deployed clients have made such sessions; no resume follows from itself."""
+def test_session_that_is_its_own_parent_drops_its_results(db: DbVerbs) -> None:
+    """Read sessions that earlier clients made so; a session is not resumed by its own end."""
     parent = finished(db)
     child = child_of(db, parent)
     db.rows("UPDATE runs SET parent_session_id = session_id WHERE run_id = :r", r=child.run_id)
@@ -144,8 +138,8 @@ def test_a_session_that_is_its_own_parent_drops_its_results(db: DbVerbs) -> None
     assert db.count("child_results") == 0
 
 
-def test_a_deleted_parent_drops_results_that_wait_and_those_that_come(db: DbVerbs) -> None:
-    """Also when a new session has taken its id."""
+def test_deleted_parent_drops_waiting_and_later_results(db: DbVerbs) -> None:
+    """Reuse its id for a new session: that one gets none of them."""
     parent = finished(db)
     early, late = child_of(db, parent), child_of(db, parent)
     accepted(db, early, "completed")
@@ -157,8 +151,8 @@ def test_a_deleted_parent_drops_results_that_wait_and_those_that_come(db: DbVerb
     assert deliver(db).runs == {}
 
 
-def test_a_result_for_a_former_session_of_the_id_is_removed_by_upkeep(db: DbVerbs) -> None:
-    """It was written while the parent was being deleted."""
+def test_upkeep_removes_results_for_former_session_of_id(db: DbVerbs) -> None:
+    """Write the result while the parent is being deleted."""
     parent = finished(db)
     ended_child(db, parent, "done")
     db.rows("UPDATE sessions SET incarnation = 'another' WHERE session_id = :s", s=parent)
@@ -167,8 +161,8 @@ def test_a_result_for_a_former_session_of_the_id_is_removed_by_upkeep(db: DbVerb
     assert db.count("child_results") == 0
 
 
-def test_upkeep_removes_what_was_delivered_a_day_ago(db: DbVerbs) -> None:
-    """Not before its run has begun, and not what waits."""
+def test_upkeep_removes_results_delivered_a_day_ago(db: DbVerbs) -> None:
+    """Keep those whose callback run has not started, and those that wait."""
     parent, other = finished(db), running(db).session_id
     ended_child(db, parent, "done")
     ended_child(db, other, "waits")
@@ -184,8 +178,8 @@ def test_upkeep_removes_what_was_delivered_a_day_ago(db: DbVerbs) -> None:
     assert db.count("child_results") == 1
 
 
-def test_what_a_run_carried_that_never_began_waits_for_the_next_occasion(db: DbVerbs) -> None:
-    """Whoever cancels it does not get another one at once; the end of another child brings both."""
+def test_results_of_unstarted_callback_wait_for_next_child_end(db: DbVerbs) -> None:
+    """Cancelling the callback run starts no other at once; the end of another child delivers both."""
     parent = idle(db).session_id
     first, second = child_of(db, parent), child_of(db, parent)
     accepted(db, first, "completed")
@@ -199,8 +193,7 @@ def test_what_a_run_carried_that_never_began_waits_for_the_next_occasion(db: DbV
     assert waiting(db, parent) == []
 
 
-def test_what_came_back_goes_after_a_later_run_too(db: DbVerbs) -> None:
-    """Somebody has gone on with the parent: that is an occasion."""
+def test_returned_results_are_delivered_after_later_run_of_parent(db: DbVerbs) -> None:
     parent = finished(db)
     child = ended_child(db, parent, "done")
     stop_run(db, deliver(db).runs[parent])
@@ -210,8 +203,8 @@ def test_what_came_back_goes_after_a_later_run_too(db: DbVerbs) -> None:
     assert heard_of(db, parent) == [child.session_id] * 2
 
 
-def test_a_carrying_run_that_nobody_takes_gives_its_results_back(db: DbVerbs) -> None:
-    """No match is an end before the start; the parent has failed then."""
+def test_unmatched_callback_run_returns_its_results(db: DbVerbs) -> None:
+    """End it by the no-match deadline, before its start; the parent has failed then."""
     parent = finished(db)
     child = ended_child(db, parent, "done")
     run_id = deliver(db).runs[parent]
@@ -224,8 +217,8 @@ def test_a_carrying_run_that_nobody_takes_gives_its_results_back(db: DbVerbs) ->
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
-def test_a_carrying_run_that_began_has_delivered(db: DbVerbs, outcome: str) -> None:
-    """Also when its start was never reported."""
+def test_started_callback_has_delivered_its_results(db: DbVerbs, outcome: str) -> None:
+    """Count an end report without a start report as a start."""
     parent = finished(db)
     ended_child(db, parent, "done")
     deliver(db)
@@ -235,8 +228,11 @@ def test_a_carrying_run_that_began_has_delivered(db: DbVerbs, outcome: str) -> N
     assert deliver(db).runs == {}
 
 
-def test_three_generations(db: DbVerbs) -> None:
-    """The grandchild's end resumes the parent, whose end resumes the grandparent: the run goes on as its last one."""
+def test_end_passes_through_three_generations(db: DbVerbs) -> None:
+    """Let the grandchild's end resume the parent, whose end resumes the grandparent.
+
+    The run goes on as its last one.
+    """
     top = finished(db)
     middle = ended_child(db, top, "first word").session_id
     end_turn(db, deliver(db).runs[top])
@@ -255,8 +251,8 @@ def test_three_generations(db: DbVerbs) -> None:
     assert "\n\nall done\n" in prompts(db, top)[1]
 
 
-def test_a_parent_whose_own_parent_is_gone_goes_on_alone(db: DbVerbs) -> None:
-    """Also when a new session has taken the id: that one is nobody's parent."""
+def test_parent_with_deleted_grandparent_is_resumed_alone(db: DbVerbs) -> None:
+    """Reuse the grandparent's id: the new session is no parent."""
     top = finished(db)
     middle = ended_child(db, top).session_id
     end_turn(db, deliver(db).runs[top])
@@ -266,8 +262,8 @@ def test_a_parent_whose_own_parent_is_gone_goes_on_alone(db: DbVerbs) -> None:
     assert db.run(deliver(db).runs[middle]).parent_session_id is None
 
 
-def test_a_parent_that_has_become_the_ancestor_of_its_own_parent_goes_on_alone(db: DbVerbs) -> None:
-    """Who resumes a session may give it another parent."""
+def test_parent_that_became_ancestor_of_its_own_parent_is_resumed_alone(db: DbVerbs) -> None:
+    """Resume a session with another parent, as clients may."""
     top = finished(db)
     middle = ended_child(db, top).session_id
     end_turn(db, deliver(db).runs[top])
@@ -277,8 +273,8 @@ def test_a_parent_that_has_become_the_ancestor_of_its_own_parent_goes_on_alone(d
     assert db.run(deliver(db).runs[middle]).parent_session_id is None
 
 
-def test_a_parent_and_its_own_parent_may_be_due_in_one_pass(db: DbVerbs) -> None:
-    """Each gets its run."""
+def test_parent_and_grandparent_may_be_due_in_one_pass(db: DbVerbs) -> None:
+    """Give each its run."""
     top = finished(db)
     middle = ended_child(db, top).session_id
     low = ended_child(db, middle).session_id
@@ -286,24 +282,23 @@ def test_a_parent_and_its_own_parent_may_be_due_in_one_pass(db: DbVerbs) -> None
     assert (heard_of(db, top), heard_of(db, middle)) == ([middle], [low])
 
 
-def test_the_session_keeps_its_owner(db: DbVerbs) -> None:
-    """We resume it, it stays whose it was; a child is its parent's owner's, whoever submits it."""
+def test_callback_run_keeps_owner_of_session(db: DbVerbs) -> None:
+    """Resume as the session's owner; a child belongs to its parent's owner, whatever caller submits it."""
     parent = finished(db, caller=Caller(Role.USER, "alice"))
     child = ended_child(db, parent, caller=ADMIN)
     assert (db.run(child.run_id).owner, db.session(child.session_id).owner) == ("alice", "alice")
     assert db.run(deliver(db).runs[parent]).owner == "alice"
 
 
-def test_a_match_deadline_as_for_every_other_run(db: DbVerbs) -> None:
-    """By the settings."""
+def test_callback_run_has_default_match_deadline(db: DbVerbs) -> None:
     parent = finished(db)
     ended_child(db, parent)
     run_id = deliver(db, limits=Limits(no_match_timeout=77)).runs[parent]
     assert db.run(run_id).no_match_timeout_seconds == 77
 
 
-def test_a_report_says_whether_a_parent_may_be_due(db: DbVerbs) -> None:
-    """The end of a child, and the end of a parent for which something waits; nothing else rings."""
+def test_report_notifies_callbacks_only_if_parent_may_be_due(db: DbVerbs) -> None:
+    """Notify for the end of a child and for the end of a parent with waiting results."""
     parent = running(db)
     child, other = child_of(db, parent.session_id), child_of(db, parent.session_id, execution_mode="sync")
     assert not accepted(db, other, "completed").calls_back
@@ -316,15 +311,14 @@ def test_a_report_says_whether_a_parent_may_be_due(db: DbVerbs) -> None:
     assert not accepted(db, run, "completed").calls_back
 
 
-def test_a_failed_parent_rings_for_nobody(db: DbVerbs) -> None:
-    """What it keeps is not due."""
+def test_failed_parent_notifies_no_callbacks(db: DbVerbs) -> None:
     parent = running(db)
     ended_child(db, parent.session_id)
     assert not accepted(db, parent, "failed").calls_back
 
 
-def test_a_deleted_session_ends_what_waits_in_it_first(db: DbVerbs) -> None:
-    """The feed tells of the end of each run before it tells of the end of the session."""
+def test_deleted_session_ends_waiting_runs_first(db: DbVerbs) -> None:
+    """Write the event of each run's end before that of the session's."""
     session_id = db.start().session_id
     db.resume(session_id)
     db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])
@@ -340,8 +334,7 @@ def test_a_deleted_session_ends_what_waits_in_it_first(db: DbVerbs) -> None:
     ]
 
 
-def test_expiry_rings_for_parents_when_it_ended_something(db: DbVerbs) -> None:
-    """And not when it found nothing."""
+def test_expiry_notifies_callbacks_only_if_it_ended_something(db: DbVerbs) -> None:
     assert clocks.tick(db).actors == frozenset()
     run = claimed(db)
     clocks.due(db, run.run_id, "claim_deadline_at")

@@ -1,4 +1,4 @@
-"""The verdict of the chaos suite notices what it is there for: each of its lines breaks when its promise is broken."""
+"""Verdict of the chaos suite: each of its checks fails when its promise is broken."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ _TOKEN = "0" * 32
 
 @pytest.fixture
 def ledger(db: DbVerbs) -> Ledger:
-    """What a client and a runner were told of three runs that went as they should."""
+    """Ledger of a client and a runner about three runs that went as they should."""
     keep_removed(db.engine)
     ledger = Ledger()
     for number in range(3):
@@ -53,8 +53,7 @@ def broken(db: DbVerbs, ledger: Ledger) -> list[Judgement]:
     return [judgement for judgement in judge(db.engine, ledger) if not judgement.held]
 
 
-def test_what_went_well_is_judged_so(db: DbVerbs, ledger: Ledger) -> None:
-    """Otherwise the rest says nothing."""
+def test_faultless_ledger_passes(db: DbVerbs, ledger: Ledger) -> None:
     assert broken(db, ledger) == []
 
 
@@ -104,7 +103,7 @@ def leave_one_running(db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
 def lose_a_dead_runner_late(db: DbVerbs, ledger: Ledger, run_id: str) -> None:
     ledger.orphaned.append(run_id)
     db.rows("UPDATE runs SET started_at = completed_at - interval '50 seconds' WHERE run_id = :r", r=run_id)
-    # a gap of all runners is a guess, and counts as time
+    # An outage inferred from all runners is a guess, and counts as time.
     add_gap(db, "runners", 40, 10)
 
 
@@ -152,14 +151,14 @@ def forget_a_child(db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
         ("Each child", forget_a_child),
     ],
 )
-def test_a_broken_promise_is_noticed(db: DbVerbs, ledger: Ledger, promise: str, breaks: Break) -> None:
-    """A verdict that cannot be bad is none."""
+def test_broken_promise_is_noticed(db: DbVerbs, ledger: Ledger, promise: str, breaks: Break) -> None:
+    """Break one promise at a time."""
     breaks(db, ledger, ledger.accepted["key-1"])
     assert any(one.promise.startswith(promise) for one in broken(db, ledger))
 
 
-def test_outage_of_ours_excuses_a_late_loss(db: DbVerbs, ledger: Ledger) -> None:
-    """Nobody could judge the runner while expiry was away."""
+def test_outage_of_coordinator_excuses_late_loss(db: DbVerbs, ledger: Ledger) -> None:
+    """Allow a late loss: expiry was away and could not judge the runner."""
     run_id = ledger.accepted["key-1"]
     lose_a_dead_runner_late(db, ledger, run_id)
     add_gap(db, "expiry", 45, 20)
@@ -195,18 +194,18 @@ DETAIL = '{"detail":"Service temporarily unavailable"}'
         (BLIND, "submit", "web-1", None, "ReadTimeout()", False),
     ],
 )
-def test_a_failed_call_is_excused_by_what_must_break_it_and_by_nothing_else(
+def test_failed_call_is_excused_by_matching_fault_only(
     fault: Fault, kind: str, where: str, code: int | None, text: str, *, expected: bool
 ) -> None:
-    """Redis excuses nothing, Postgres 503 but to a poll, a web process that is killed whoever asked it."""
+    """Excuse nothing by Redis faults, 503 except to a poll by Postgres faults, and any call by a killed web process."""
     failure = Failure(kind, where, 10, 11, code, text)
     assert excused(failure, [Done(fault, 9, 12)]) is expected
     assert not excused(failure, [Done(fault, 100, 101)])
     assert not excused(failure, [])
 
 
-def test_a_call_that_the_loads_own_client_cut_off_is_no_failure() -> None:
-    """Nothing but a call without an answer: what has one was heard."""
+def test_call_cut_off_by_load_client_is_no_failure() -> None:
+    """Excuse only calls without an answer."""
     text = "ReadError('') from ReadError(ClosedResourceError()) from ClosedResourceError()"
     assert excused(Failure("heartbeat", "web-1", 10.0, 11.0, None, text), [])
     assert not excused(Failure("heartbeat", "web-1", 10.0, 11.0, 500, text), [])
@@ -215,13 +214,13 @@ def test_a_call_that_the_loads_own_client_cut_off_is_no_failure() -> None:
 
 @pytest.fixture
 def way(database_url: str) -> Iterator[Network]:
-    """The network to this test's Postgres."""
+    """Open a proxied network to this test's Postgres."""
     with network(database_url) as way:
         yield way
 
 
-def test_a_cut_network_resets_what_is_open_and_what_is_opened(way: Network) -> None:
-    """And when it is whole again everything passes."""
+def test_cut_network_resets_open_and_new_connections(way: Network) -> None:
+    """Pass everything again once it is whole."""
     with closing(psycopg.connect(way.url)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
         with way.cut(None):
@@ -232,8 +231,8 @@ def test_a_cut_network_resets_what_is_open_and_what_is_opened(way: Network) -> N
     psycopg.connect(way.url).close()
 
 
-def test_a_silent_network_answers_nothing_and_ends_in_a_reset(way: Network) -> None:
-    """Whoever was caught in it learns so when it is over."""
+def test_silent_network_answers_nothing_and_ends_in_reset(way: Network) -> None:
+    """Reset the connections that were open during the silence when it ends."""
     with closing(psycopg.connect(way.url)) as connection:
         with way.silence(None), pytest.raises(psycopg.OperationalError, match="timeout"):
             psycopg.connect(way.url, connect_timeout=2)
@@ -241,16 +240,16 @@ def test_a_silent_network_answers_nothing_and_ends_in_a_reset(way: Network) -> N
             connection.execute("SELECT 1")
 
 
-def test_trouble_of_one_process_is_not_that_of_another(way: Network) -> None:
-    """None of the connections of this process are meant."""
+def test_fault_of_one_process_spares_others(way: Network) -> None:
+    """Leave all connections of this process alone."""
     with closing(psycopg.connect(way.url)) as connection, way.cut(list):
         assert connection.execute("SELECT 1").fetchone() == (1,)
         psycopg.connect(way.url).close()
 
 
 @pytest.mark.parametrize("seconds", [-7200, 600])
-def test_a_clock_is_wrong_for_the_process_that_is_meant(tmp_path: Path, seconds: int) -> None:
-    """By the hook alone, and it jumps back; another process tells the right time all the while."""
+def test_clock_jumps_for_chosen_process_only(tmp_path: Path, seconds: int) -> None:
+    """Change it by the hook alone, and back; another process reads the true time meanwhile."""
     ask = "import sys, time\nfor _ in sys.stdin: print(time.time_ns() // 10**9, time.time(), flush=True)"
     environment = {"PYTHONPATH": str(clock.install(tmp_path))}
 
@@ -284,8 +283,8 @@ def test_a_clock_is_wrong_for_the_process_that_is_meant(tmp_path: Path, seconds:
         eventually(lambda: is_wrong_by(meant, 0), what="a right clock")
 
 
-def a_shipped_run(db: DbVerbs, *, lines: int = LINES, results: int = 1, outcome: str = "completed") -> str:
-    """A run as the job of the shipped runner tells it, in its first attempt."""
+def shipped_run(db: DbVerbs, *, lines: int = LINES, results: int = 1, outcome: str = "completed") -> str:
+    """Ledger lines of a run as the job of the shipped runner prints them, in its first attempt."""
     run = running(db)
     bodies: list[dict[str, object]] = [
         {"event_type": "message", "content": [{"type": "text", "text": f"1 line {number}"}]} for number in range(lines)
@@ -308,7 +307,7 @@ def a_shipped_run(db: DbVerbs, *, lines: int = LINES, results: int = 1, outcome:
         ({"outcome": "failed"}, 1),
     ],
 )
-def test_what_the_shipped_runner_lost_is_noticed(db: DbVerbs, fields: dict[str, Any], against: int) -> None:
-    """A line too few or too many, a result that is missing or doubled, a run that a proxy's answer failed."""
-    runs = [a_shipped_run(db), a_shipped_run(db, **fields)]
+def test_losses_of_shipped_runner_are_noticed(db: DbVerbs, fields: dict[str, Any], against: int) -> None:
+    """Leave out or double a line, a result, or fail a run by a proxy's answer."""
+    runs = [shipped_run(db), shipped_run(db, **fields)]
     assert len(judge_shipped(db.engine, runs).against) == against

@@ -1,4 +1,4 @@
-"""The command line: what it refuses, prints and promises, and how its processes end."""
+"""Command line: refusals, output, and how its processes end."""
 
 import json
 import signal
@@ -21,16 +21,14 @@ SERVERS = {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/none", "REDIS_URL"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_a_public_address_is_refused_with_the_reason(host: str) -> None:
-    """Safe by default: as long as nobody has to authenticate, nobody else may reach it."""
+def test_public_address_is_refused_while_authentication_is_off(host: str) -> None:
     done = coordinator("web", "--host", host, "--port", "0", **SERVERS)
     assert done.returncode == 2
     assert "authentication is not configured" in done.stderr
     assert "COORDINATOR_INSECURE=1" in done.stderr
 
 
-def test_without_servers_it_says_which_variable_is_missing() -> None:
-    """A sentence and exit code 2, no traceback."""
+def test_missing_servers_are_named_by_their_variables() -> None:
     for command in ("web", "worker", "migrate"):
         done = coordinator(command)
         assert done.returncode == 2, command
@@ -38,8 +36,8 @@ def test_without_servers_it_says_which_variable_is_missing() -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_variable_of_ours_is_refused_everywhere() -> None:
-    """A typo in a setting must not be found in production."""
+def test_unknown_coordinator_variable_is_refused_by_every_command() -> None:
+    """Report a misspelt setting at the start."""
     for command in ("up", "web", "worker", "migrate", "settings"):
         done = coordinator(command, COORDINATOR_DRIAN_SECONDS="3", **SERVERS)
         assert done.returncode == 2, command
@@ -47,7 +45,7 @@ def test_an_unknown_variable_of_ours_is_refused_everywhere() -> None:
 
 
 def test_settings_shows_values_units_and_sources_and_masks_secrets() -> None:
-    """For people in columns, for machines as JSON."""
+    """Print columns for people and JSON for programs."""
     done = coordinator("settings", COORDINATOR_DRAIN_SECONDS="3", **SERVERS)
     assert done.returncode == 0
     drain = next(line for line in done.stdout.splitlines() if line.startswith("COORDINATOR_DRAIN_SECONDS"))
@@ -60,15 +58,14 @@ def test_settings_shows_values_units_and_sources_and_masks_secrets() -> None:
     assert "secret" not in json.dumps(rows)
 
 
-def test_an_unknown_queue_is_refused() -> None:
-    """A worker that serves nothing would look healthy."""
+def test_unknown_queue_is_refused() -> None:
     done = coordinator("worker", "--queues", "dispatch,typo", **SERVERS)
     assert done.returncode == 2
     assert "dispatch, feed, upkeep" in done.stderr
 
 
-def test_help_lists_the_commands_without_loading_their_rooms() -> None:
-    """`--help` and the client commands answer at once: no SQLAlchemy, no FastAPI, no Dramatiq."""
+def test_help_lists_commands_without_importing_servers() -> None:
+    """Import neither SQLAlchemy nor FastAPI nor Dramatiq for `--help` and the client commands."""
     code = (
         "import sys, cli.main\n"
         "heavy = {'sqlalchemy', 'fastapi', 'dramatiq', 'uvicorn', 'redis', 'psycopg', 'pydantic', 'httpx'}\n"
@@ -81,22 +78,22 @@ def test_help_lists_the_commands_without_loading_their_rooms() -> None:
         assert command in said
 
 
-def test_version_names_the_installed_distribution() -> None:
+def test_version_names_installed_distribution() -> None:
     """Print name and version for bug reports."""
     done = coordinator("--version")
     assert done.returncode == 0
     assert done.stdout == f"coordinator {version('coordinator')}\n"
 
 
-def test_a_web_and_a_worker_end_with_exit_code_0_on_sigterm(cluster: Cluster) -> None:
-    """An orderly end is no death by signal that somebody would restart or count."""
+def test_web_and_worker_exit_with_0_on_sigterm(cluster: Cluster) -> None:
+    """Exit in order, so that no supervisor restarts or counts it."""
     for process in (cluster.start_web(), cluster.start_worker()):
         process.terminate()
         assert process.wait(15) == 0, process.log()
 
 
-def test_a_web_told_to_end_is_unready_at_once_and_serves_through_its_drain(cluster: Cluster) -> None:
-    """A load balancer has time to take it out before its listener closes."""
+def test_web_is_unready_on_sigterm_and_serves_through_its_drain(cluster: Cluster) -> None:
+    """Give a load balancer time to take it out before the listener closes."""
     web = cluster.start_web(drain_seconds=4)
     web.terminate()
     eventually(lambda: httpx.get(f"{web.url}/health/ready").status_code == 503, 3, what="unready")
@@ -105,16 +102,15 @@ def test_a_web_told_to_end_is_unready_at_once_and_serves_through_its_drain(clust
     assert web.wait(20) == 0
 
 
-def test_migrate_says_what_it_did_and_may_be_repeated(cluster: Cluster, empty_database_url: str) -> None:
-    """The revision before and after; the second time there is nothing to do."""
+def test_migrate_prints_its_steps_and_may_be_repeated(cluster: Cluster, empty_database_url: str) -> None:
+    """Print the revision before and after; the second time there is nothing to do."""
     said = [coordinator("migrate", DATABASE_URL=empty_database_url, REDIS_URL=cluster.redis_url) for _ in range(2)]
     assert [done.returncode for done in said] == [0, 0]
     assert "schema migrated from nothing to" in said[0].stdout
     assert "nothing to do" in said[1].stdout
 
 
-def test_a_taken_port_is_said(cluster: Cluster) -> None:
-    """A sentence, not a traceback."""
+def test_taken_port_is_one_error_line(cluster: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
         web = cluster.start("web", ["web", "--host", "127.0.0.1", "--port", str(port)])
@@ -125,7 +121,7 @@ def test_a_taken_port_is_said(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_worker_processes_are_restarted_and_end_with_their_parent(cluster: Cluster, end: signal.Signals) -> None:
-    """On SIGTERM in order, on SIGKILL of the parent by themselves: none serves on unseen."""
+    """End in order on SIGTERM, and by themselves after SIGKILL of the parent."""
     parent = cluster.start("worker", ["worker", "--processes", "2"])
     children = psutil.Process(parent.pid).children
     eventually(lambda: len(children()) == 2 and parent.log().count("ready") >= 2, 60, what="two workers")

@@ -1,4 +1,4 @@
-"""The client commands as a person or a script calls them."""
+"""Client commands as people and scripts call them."""
 
 import json
 import sys
@@ -15,8 +15,8 @@ def coordination(cluster: Cluster) -> Coordination:
     return Coordination(cluster, cluster.start_web().url)
 
 
-def test_submit_says_which_run_and_session_it_made(coordination: Coordination) -> None:
-    """For people one line, for machines JSON."""
+def test_submit_prints_ids_of_run_and_session(coordination: Coordination) -> None:
+    """Print one line for people, JSON for programs."""
     shown = coordination.command("submit", "count the stars", "--session", "mine", "--label", "team=sky")
     assert shown.returncode == 0, shown.stderr
     run_id, word, session_id, status = shown.stdout.split()
@@ -28,8 +28,7 @@ def test_submit_says_which_run_and_session_it_made(coordination: Coordination) -
     assert coordination.run(submitted["run_id"])["parameters"] == {"prompt": "from a pipe"}
 
 
-def test_submit_carries_all_that_can_be_asked_of_a_run(coordination: Coordination) -> None:
-    """Demands, priority, delay, attempts."""
+def test_submit_passes_every_option_of_a_run(coordination: Coordination) -> None:
     options = ["--tag", "gpu,big", "--profile", "p", "--hostname", "h", "--project-dir", "/d", "--priority", "5"]
     more = ["--max-attempts", "3", "--delay", "60", "--timeout", "100", "--no-match-timeout", "50"]
     submitted = json.loads(coordination.command("submit", "x", *options, *more, "--json").stdout)
@@ -45,16 +44,16 @@ def test_submit_carries_all_that_can_be_asked_of_a_run(coordination: Coordinatio
     assert run["not_before"] is not None
 
 
-def test_the_same_key_submits_once(coordination: Coordination) -> None:
-    """A script may be run again."""
+def test_same_key_submits_once(coordination: Coordination) -> None:
+    """Run the same script twice."""
     first, second = (
         json.loads(coordination.command("submit", "x", "--key", "nightly-1", "--json").stdout) for _ in range(2)
     )
     assert first["run_id"] == second["run_id"]
 
 
-def test_waiting_shows_the_result_and_tells_success_from_failure(coordination: Coordination) -> None:
-    """Exit code 0 for completed, 1 for anything else."""
+def test_waiting_prints_result_and_exit_code_tells_success(coordination: Coordination) -> None:
+    """Exit with 0 for completed and 1 for anything else."""
     coordination.start_runner("--name", "demo", "--concurrency", "4", "--", sys.executable, "-m", "runner.demo")
     done = coordination.command("submit", "hello", "--wait")
     assert done.returncode == 0, done.stderr
@@ -70,7 +69,7 @@ def test_waiting_shows_the_result_and_tells_success_from_failure(coordination: C
 
 
 def test_resumed_run_is_shown_with_its_own_result_and_output(coordination: Coordination) -> None:
-    """Never with what a former run of its session came to."""
+    """Never show the result of an earlier run of the session."""
     script = "import json, sys; prompt = json.load(sys.stdin)['parameters']['prompt']; print('says', prompt)"
     result = "; print(json.dumps({'result_text': prompt}) if prompt == 'first' else 'nothing')"
     coordination.start_python_runner(script + result, "--name", "mine")
@@ -88,7 +87,7 @@ def test_resumed_run_is_shown_with_its_own_result_and_output(coordination: Coord
 
 
 def test_runs_are_listed_newest_first_and_page_by_page(coordination: Coordination) -> None:
-    """With filters; a pipe gets whole lines."""
+    """Filter them, and write whole lines to a pipe."""
     ids = [coordination.submit(f"prompt {n}", labels={"n": str(n % 2)})[0] for n in range(5)]
     shown = coordination.command("runs", "--limit", "2")
     lines = shown.stdout.splitlines()
@@ -103,7 +102,7 @@ def test_runs_are_listed_newest_first_and_page_by_page(coordination: Coordinatio
 
 
 def test_runners_are_listed(coordination: Coordination) -> None:
-    """Who is there, what it can do, how much it has in hand."""
+    """Show presence, offer and runs in hand."""
     assert "no runners" in coordination.command("runners").stdout
     coordination.start_python_runner("pass", "--name", "mine", "--tags", "a,b", "--concurrency", "3")
     shown = coordination.command("runners").stdout
@@ -115,8 +114,7 @@ def test_runners_are_listed(coordination: Coordination) -> None:
 
 
 @pytest.mark.parametrize("by", ["run", "session"])
-def test_stop_takes_a_run_or_a_session(coordination: Coordination, by: str) -> None:
-    """Whatever the session is called."""
+def test_stop_takes_run_or_session(coordination: Coordination, by: str) -> None:
     run_id, session_id = coordination.submit("x", session_id="run_looks-like-one")
     shown = coordination.command("stop", run_id if by == "run" else session_id)
     assert shown.returncode == 0, shown.stderr
@@ -124,8 +122,8 @@ def test_stop_takes_a_run_or_a_session(coordination: Coordination, by: str) -> N
     assert coordination.run(run_id)["status"] == "stopped"
 
 
-def test_errors_are_one_line_with_an_exit_code(coordination: Coordination) -> None:
-    """1 refused, 2 a wrong command line, 3 nobody there."""
+def test_errors_are_one_line_with_exit_code(coordination: Coordination) -> None:
+    """Exit with 1 for a refusal, 2 for a wrong command line and 3 if no coordinator answers."""
     unknown = coordination.command("run", "run_unknown")
     assert (unknown.returncode, unknown.stderr) == (1, "coordinator: 404: Run not found\n")
     wrong = coordination.command("submit", "", "--param", "a=1")
@@ -140,14 +138,14 @@ def test_errors_are_one_line_with_an_exit_code(coordination: Coordination) -> No
     assert nobody.stderr.count("\n") == 1
 
 
-def test_several_addresses_stand_for_one_coordinator(coordination: Coordination) -> None:
-    """In the variable, comma-separated, or with --url repeated."""
+def test_several_addresses_name_one_coordinator(coordination: Coordination) -> None:
+    """Give them in the variable, comma-separated, or by repeated --url."""
     assert coordination.command("runs", url=f"http://127.0.0.1:9,{coordination.url}").returncode == 0
     assert coordination.command("runs", "--url", "http://127.0.0.1:9", "--url", coordination.url).returncode == 0
 
 
-def test_a_runner_that_cannot_be_says_why(coordination: Coordination) -> None:
-    """A directory that is none, no command, a profile the coordinator does not take."""
+def test_runner_that_cannot_start_prints_reason(coordination: Coordination) -> None:
+    """Try a missing directory, no command, and a profile that the coordinator does not take."""
     assert coordination.command("runner", "--project-dir", "/nonexistent", "--", "true").returncode == 2
     assert coordination.command("runner").returncode == 2
     refused = coordination.command("runner", "--name", "x" * 2000, "--", "true")
@@ -155,16 +153,16 @@ def test_a_runner_that_cannot_be_says_why(coordination: Coordination) -> None:
     assert refused.stderr.splitlines()[-1].startswith("coordinator: 4")
 
 
-def test_an_option_behind_the_command_is_the_command_s(coordination: Coordination) -> None:
-    """`--` may be left out."""
+def test_option_after_command_belongs_to_command(coordination: Coordination) -> None:
+    """Leave out `--`."""
     coordination.start_runner("--name", "plain", "sh", "-c", "echo $0", "--name")
     run_id, session_id = coordination.submit("x")
     coordination.until(run_id)
     eventually(lambda: coordination.lines(session_id) == ["--name"])
 
 
-def test_session_of_a_host_that_is_gone_is_resumed_anywhere(coordination: Coordination) -> None:
-    """`--anywhere` drops its affinity, `--hostname` wins over it; neither goes with a new session."""
+def test_session_of_lost_host_is_resumed_anywhere(coordination: Coordination) -> None:
+    """Drop the affinity with `--anywhere` or override it with `--hostname`; refuse both for a new session."""
     first = json.loads(coordination.command("submit", "first", "--session", "mine", "--json").stdout)
     assert coordination.ask("PATCH", "/sessions/mine/metadata", {"hostname": "gone", "executor_profile": "p"})["ok"]
     plain = {"executor_type": "autonomous", "tags": []}

@@ -1,4 +1,4 @@
-"""`coordinator feed`: what it shows, and that every client notices a new epoch."""
+"""`coordinator feed`: its output, and the new epoch that every client notices."""
 
 import json
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ def feed(url: str, *arguments: str, answer: str = "") -> Ended:
     return coordinator("feed", *arguments, stdin=answer, DATABASE_URL=url)
 
 
-def test_status_shows_where_the_feed_stands(db: DbVerbs, database_url: str) -> None:
-    """For people a line each, for machines JSON; Redis is not asked for."""
+def test_status_shows_position_and_epoch_of_feed(db: DbVerbs, database_url: str) -> None:
+    """Print a line each for people and JSON for programs, without Redis."""
     db.do(record_events, [row(one) for one in range(3)])
     number_all(db)
     db.do(record_events, [row(3)])
@@ -41,15 +41,15 @@ def test_status_shows_where_the_feed_stands(db: DbVerbs, database_url: str) -> N
     assert lines == {"epoch": head.epoch, "head": "3", "floor": "0"}
 
 
-def test_an_empty_feed_has_a_status_too(database_url: str) -> None:
-    """Right after the migration."""
+def test_empty_feed_has_status(database_url: str) -> None:
+    """Ask right after the migration."""
     done = feed(database_url, "status")
     assert done.returncode == 0, done.stderr
     assert "oldest event at  -" in done.stdout
 
 
-def test_a_rotation_is_asked_for_once_more(db: DbVerbs, database_url: str) -> None:
-    """Whoever says no, or nothing, has changed nothing."""
+def test_rotation_asks_for_confirmation(db: DbVerbs, database_url: str) -> None:
+    """Change nothing after `no` or an empty answer."""
     former = db.do(read_head).epoch
     for answer in ("n\n", ""):
         assert feed(database_url, "rotate-epoch", answer=answer).returncode == 1
@@ -57,12 +57,12 @@ def test_a_rotation_is_asked_for_once_more(db: DbVerbs, database_url: str) -> No
     done = feed(database_url, "rotate-epoch", answer="y\n")
     fresh = db.do(read_head).epoch
     assert fresh != former
-    # The question ends its line there.
+    # The question ends its line here.
     assert done.stdout.strip() == f"epoch {former} is over, {fresh} begins"
 
 
-def test_each_rotation_gives_an_epoch_that_never_was(db: DbVerbs, database_url: str) -> None:
-    """For scripts: no question, and JSON."""
+def test_each_rotation_gives_new_epoch(db: DbVerbs, database_url: str) -> None:
+    """Skip the question for scripts, and print JSON."""
     epochs = [db.do(read_head).epoch]
     for _ in range(2):
         said = json.loads(feed(database_url, "rotate-epoch", "--yes", "--json").stdout)
@@ -72,8 +72,8 @@ def test_each_rotation_gives_an_epoch_that_never_was(db: DbVerbs, database_url: 
     assert db.do(read_head).epoch == epochs[-1]
 
 
-def test_a_database_that_is_away_is_said_in_a_sentence() -> None:
-    """No traceback, no password."""
+def test_absent_database_is_one_sentence() -> None:
+    """Print neither traceback nor password."""
     done = feed(f"postgresql://u:secret@127.0.0.1:{own_port()}/none", "status")
     assert done.returncode == 1
     assert "does not answer" in done.stderr
@@ -81,8 +81,8 @@ def test_a_database_that_is_away_is_said_in_a_sentence() -> None:
     assert "secret" not in done.stderr
 
 
-def test_a_live_stream_begins_anew_with_the_new_epoch(web: WebInThread, db: DbVerbs, database_url: str) -> None:
-    """Without a new request: it is told why, gets a snapshot, and goes on in the new epoch."""
+def test_live_stream_restarts_in_new_epoch(web: WebInThread, db: DbVerbs, database_url: str) -> None:
+    """Send the reason and a snapshot on the same connection, then go on in the new epoch."""
     web.client.submit(session_id="before")
     number_all(db)
     with following(web.client.url) as stream:
@@ -101,8 +101,8 @@ def test_a_live_stream_begins_anew_with_the_new_epoch(web: WebInThread, db: DbVe
         assert str(live[0].id).startswith(f"v1.{epoch}.")
 
 
-def test_a_cursor_of_the_former_epoch_is_refused(web: WebInThread, db: DbVerbs, database_url: str) -> None:
-    """Though its position may be there: it would name another event."""
+def test_cursor_of_former_epoch_is_refused(web: WebInThread, db: DbVerbs, database_url: str) -> None:
+    """Refuse it although its position may exist: it would name another event."""
     web.client.submit()
     number_all(db)
     cursor = db.do(read_head).cursor

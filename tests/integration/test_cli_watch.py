@@ -1,4 +1,4 @@
-"""`coordinator watch` as a person or a script calls it."""
+"""`coordinator watch` as people and scripts call it."""
 
 import json
 import os
@@ -24,7 +24,7 @@ NASTY = "\x1b[2J\x1b]0;mine\x07a\u2028b\x0bc\x9bd"
 
 @pytest.fixture
 def web(cluster: Cluster) -> Iterator[WebClient]:
-    """One web process."""
+    """Start a web process."""
     client = WebClient(cluster.start_web().url)
     yield client
     client.close()
@@ -32,7 +32,7 @@ def web(cluster: Cluster) -> Iterator[WebClient]:
 
 @contextmanager
 def watching(urls: Sequence[str], *arguments: str, stdout: Any, stderr: Any) -> "Iterator[subprocess.Popen[bytes]]":
-    """`coordinator watch`, ended with the block."""
+    """Run `coordinator watch` and end it with the block."""
     environment = {"COORDINATOR_URL": ",".join(urls), "PATH": "/usr/bin:/bin", "TERM": "xterm", "TZ": "UTC"}
     process = subprocess.Popen(
         [str(COMMAND), "watch", *arguments],
@@ -51,7 +51,7 @@ def watching(urls: Sequence[str], *arguments: str, stdout: Any, stderr: Any) -> 
 
 @contextmanager
 def written(directory: Path, urls: Sequence[str], *arguments: str) -> "Iterator[Written]":
-    """The same, into files."""
+    """Run `coordinator watch` with its output in files."""
     paths = (directory / "out", directory / "err")
     with (
         paths[0].open("wb") as out,
@@ -62,7 +62,7 @@ def written(directory: Path, urls: Sequence[str], *arguments: str) -> "Iterator[
 
 
 class Written:
-    """A command that writes into files, and what it has written so far."""
+    """Command that writes into files, with its output so far."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", out: Path, err: Path) -> None:
         self.process = process
@@ -70,11 +70,11 @@ class Written:
         self._err = err
 
     def lines(self) -> list[str]:
-        """Complete ones."""
+        """Return the complete lines."""
         return self._out.read_text().split("\n")[:-1]
 
     def until(self, text: str) -> list[str]:
-        """All lines, once the last one has this text in it."""
+        """Return all lines once the last one contains this text."""
 
         def there() -> bool:
             return text in "".join(self.lines()[-1:])
@@ -83,7 +83,7 @@ class Written:
         return self.lines()
 
     def first(self, count: int) -> list[str]:
-        """The first lines, whatever follows them."""
+        """Return the first lines, and ignore later ones."""
         eventually(lambda: len(self.lines()) >= count, 20, what=f"{count} lines")
         return self.lines()[:count]
 
@@ -92,7 +92,7 @@ class Written:
 
 
 def now(client: WebClient) -> str:
-    """The feed's cursor."""
+    """Return the feed's current cursor."""
     return str(client.get("/sessions").json()["feed_cursor"])
 
 
@@ -102,8 +102,8 @@ def say(client: WebClient, session_id: str, content: str, **fields: object) -> N
     assert client.post(f"/sessions/{session_id}/events", body).status_code == 201
 
 
-def test_no_line_is_missed_when_a_replica_is_killed(cluster: Cluster, db: DbVerbs, tmp_path: Path) -> None:
-    """Each item is one JSON object on one line, in the order of history, whichever address it came from."""
+def test_no_line_is_missed_when_replica_is_killed(cluster: Cluster, db: DbVerbs, tmp_path: Path) -> None:
+    """Print each item as one JSON object on one line, in the order of history, whatever address it came from."""
     (first, second), _ = cluster.start_house(webs=2, workers=1)
     elsewhere = WebClient(second.url)
     start = now(elsewhere)
@@ -129,8 +129,7 @@ def test_no_line_is_missed_when_a_replica_is_killed(cluster: Cluster, db: DbVerb
     elsewhere.close()
 
 
-def test_a_lost_connection_and_its_return_are_told_on_stderr(cluster: Cluster, tmp_path: Path) -> None:
-    """People see why nothing comes for a moment."""
+def test_lost_and_restored_connection_is_reported_on_stderr(cluster: Cluster, tmp_path: Path) -> None:
     first, second = cluster.start_web(), cluster.start_web()
     elsewhere = WebClient(second.url)
     session_id = elsewhere.submit()["session_id"]
@@ -146,8 +145,8 @@ def test_a_lost_connection_and_its_return_are_told_on_stderr(cluster: Cluster, t
     elsewhere.close()
 
 
-def test_people_get_one_readable_line_an_item(web: WebClient, tmp_path: Path) -> None:
-    """A pipe or a file gets no colours; only what was asked for comes."""
+def test_output_for_people_is_one_readable_line_per_item(web: WebClient, tmp_path: Path) -> None:
+    """Write no colours into a pipe or a file, and only the requested items."""
     web.submit(session_id="other")
     start = now(web)
     run_id = web.submit(session_id="mine")["run_id"]
@@ -167,8 +166,8 @@ def test_people_get_one_readable_line_an_item(web: WebClient, tmp_path: Path) ->
     assert [line.split()[1:] for line in lines] == [["run_updated", "mine", run_id, s] for s in ("pending", "stopped")]
 
 
-def test_without_a_cursor_it_begins_now(web: WebClient, tmp_path: Path) -> None:
-    """Neither history nor a snapshot."""
+def test_watch_without_cursor_starts_now(web: WebClient, tmp_path: Path) -> None:
+    """Skip history and snapshot."""
     session_id = web.submit()["session_id"]
     say(web, session_id, "long ago")
     eventually(lambda: web.get(f"/sessions/{session_id}/events").json()["events"][-1]["feed_cursor"])
@@ -183,8 +182,8 @@ def test_without_a_cursor_it_begins_now(web: WebClient, tmp_path: Path) -> None:
     assert "long ago" not in "".join(lines)
 
 
-def test_a_terminal_gets_colours_and_nothing_a_run_printed_reaches_it(web: WebClient) -> None:
-    """The only escape sequences are ours, and a line is a line."""
+def test_terminal_gets_colours_but_no_control_sequences_of_runs(web: WebClient) -> None:
+    """Write only our own escape sequences, and keep each item on one line."""
     start = now(web)
     session_id = web.submit()["session_id"]
     say(web, session_id, NASTY, event_type=f"own{NASTY}")
@@ -216,8 +215,8 @@ def test_a_terminal_gets_colours_and_nothing_a_run_printed_reaches_it(web: WebCl
     assert lines[2].endswith("x…")
 
 
-def test_ctrl_c_ends_it_without_a_word(web: WebClient, tmp_path: Path) -> None:
-    """With the exit code that shells expect."""
+def test_ctrl_c_ends_watch_silently(web: WebClient, tmp_path: Path) -> None:
+    """Exit with the code that shells expect."""
     session_id = web.submit()["session_id"]
     with written(tmp_path, [web.url], "--since", now(web)) as watch:
         say(web, session_id, "hello")
@@ -227,8 +226,8 @@ def test_ctrl_c_ends_it_without_a_word(web: WebClient, tmp_path: Path) -> None:
         assert watch.said() == ""
 
 
-def test_a_reader_that_has_had_enough_ends_it(web: WebClient, tmp_path: Path) -> None:
-    """`coordinator watch | head -1`, also when nothing more happens."""
+def test_closed_reader_ends_watch(web: WebClient, tmp_path: Path) -> None:
+    """Run `coordinator watch | head -1`, also when nothing more happens."""
     start = now(web)
     web.submit()
     with (
@@ -242,8 +241,8 @@ def test_a_reader_that_has_had_enough_ends_it(web: WebClient, tmp_path: Path) ->
     assert (tmp_path / "err").read_text() == ""
 
 
-def test_history_that_was_skipped_is_told(web: WebClient, tmp_path: Path) -> None:
-    """With the reason: on stderr to people, as an object to machines; then everything as it is."""
+def test_skipped_history_is_reported(web: WebClient, tmp_path: Path) -> None:
+    """Name the reason on stderr for people and as an object for programs; then print everything as it is."""
     web.submit()
     with written(tmp_path, [web.url], "--since", "v1.elsewhere.7") as watch:
         assert "1 sessions as they are" in watch.first(1)[0]
@@ -264,10 +263,10 @@ def test_history_that_was_skipped_is_told(web: WebClient, tmp_path: Path) -> Non
         (["--url", "nonsense"], 2, "address"),
     ],
 )
-def test_what_cannot_begin_is_told_in_one_line(
+def test_failure_to_start_is_one_line(
     web: WebClient, tmp_path: Path, arguments: list[str], code: int, text: str
 ) -> None:
-    """1 refused, 2 a wrong command line, 3 nobody there."""
+    """Exit with 1 for a refusal, 2 for a wrong command line and 3 if no coordinator answers."""
     with written(tmp_path, [web.url], *arguments) as watch:
         assert watch.process.wait(30) == code
         assert text in watch.said()

@@ -24,10 +24,10 @@ ODD = [
 
 @pytest.mark.parametrize(("environment", "named"), ODD, ids=[named for _, named in ODD])
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_environment_that_cannot_be_used_is_named_in_one_sentence(
+def test_unusable_environment_is_named_in_one_sentence(
     command: tuple[str, ...], environment: dict[str, str], named: str
 ) -> None:
-    """Exit code 2, no traceback: it is for the person who set it."""
+    """Exit with 2, without a traceback."""
     url = ("--url", "http://127.0.0.1:1")
     done = coordinator(command[0], *url, *command[1:], **environment)
     assert done.returncode == 2, done.stderr
@@ -35,8 +35,8 @@ def test_environment_that_cannot_be_used_is_named_in_one_sentence(
     assert named in line
 
 
-def test_file_of_certificates_that_holds_none_is_named(tmp_path: Path) -> None:
-    """Neither an empty file nor a text, nor a directory."""
+def test_file_without_certificates_is_named(tmp_path: Path) -> None:
+    """Try an empty file, a text and a directory."""
     (tmp_path / "empty").write_text("")
     (tmp_path / "text").write_text("no certificate")
     for path in (tmp_path / "empty", tmp_path / "text", tmp_path):
@@ -76,8 +76,8 @@ def url(ours: Certificate) -> Iterator[str]:
     server.server_close()
 
 
-def test_coordinator_of_a_private_authority_is_trusted_by_its_file(url: str, ours: Certificate, tmp_path: Path) -> None:
-    """By the option, the setting or SSL_CERT_FILE; without, or with another's file, nothing is sent."""
+def test_coordinator_of_private_authority_is_trusted_by_its_file(url: str, ours: Certificate, tmp_path: Path) -> None:
+    """Name it by option, setting or SSL_CERT_FILE; without it, or with another authority's file, nothing is sent."""
     for arguments, environment in (
         (["--ca", str(ours.certificate)], {}),
         ([], {"COORDINATOR_CA_FILE": str(ours.certificate)}),

@@ -1,4 +1,4 @@
-"""The processes that other tests are made of."""
+"""Processes that other tests start."""
 
 import signal
 import subprocess
@@ -14,15 +14,15 @@ from tests.support.waiting import eventually
 
 
 def test_processes_start_are_watched_and_end(cluster: Cluster) -> None:
-    """A web and a worker become ready on this test's own servers, and end in order when told to."""
+    """Start a web and a worker on this test's own servers; both become ready, and end in order when told to."""
     web, worker = cluster.start_web(), cluster.start_worker()
     for process in (web, worker):
         process.terminate()
         assert process.wait() == 0
 
 
-def test_a_process_that_does_not_come_up_says_why(cluster: Cluster) -> None:
-    """Its last words are in the failure, not in a file that is gone with the test."""
+def test_process_that_fails_to_start_reports_its_output(cluster: Cluster) -> None:
+    """Put its last lines into the failure, since its log goes with the test."""
     with pytest.raises(AssertionError, match="COORDINATOR_POLL_TIMEOUT_SECONDS"):
         cluster.start_web(poll_timeout_seconds=-1)
 
@@ -42,7 +42,7 @@ with scratch_directory() as path:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_interrupted_test_process_leaves_nothing_behind(number: signal.Signals) -> None:
-    """Servers with a pid file, processes without one, the scratch directory: all are gone soon after it."""
+    """Remove servers with a pid file, processes without one and the scratch directory soon after it."""
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
     ) as process:

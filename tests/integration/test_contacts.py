@@ -1,4 +1,4 @@
-"""Postgres away for one pool of connections of a web process: the others go on, and nobody says that they do not."""
+"""Outage of one connection pool of a web process: the others go on and are not reported as down."""
 
 from collections.abc import Iterator
 
@@ -21,8 +21,7 @@ def reason(web: WebInThread) -> str:
     return str(web.client.get("/health/ready").json().get("reason", ""))
 
 
-def test_pool_that_is_back_says_nothing_of_another() -> None:
-    """Each has its own flag; only its own return is one."""
+def test_recovered_pool_clears_its_own_flag_only() -> None:
     health = Health(Drain(0))
     health.start()
     assert not health.postgres_contact("reads", there=False)
@@ -37,10 +36,10 @@ def test_pool_that_is_back_says_nothing_of_another() -> None:
 
 
 @pytest.mark.parametrize("pool", ["reads", "writes", "feed"])
-def test_pool_without_connections_degrades_its_part_until_it_is_back(
+def test_unreachable_pool_degrades_its_part_until_it_recovers(
     web: WebInThread, settings: Settings, monkeypatch: pytest.MonkeyPatch, pool: str
 ) -> None:
-    """Asked again by the process itself: nobody has to use it. The others' calls are not taken for its return."""
+    """Probe from the process itself, without a caller; calls on other pools do not count as its recovery."""
     until_ready(web)
     inside: Web = web.app.state.web
     nudges: list[None] = []
@@ -48,7 +47,7 @@ def test_pool_without_connections_degrades_its_part_until_it_is_back(
     nowhere = settings.model_copy(update={"database_url": f"postgresql+psycopg://x:y@127.0.0.1:{own_port()}/z"})
     away = inside.pools[pool]
     engine, away._engine = away._engine, async_engine(nowhere)
-    # A call under way may still answer over the old connections.
+    # A call in flight may still be answered over the old connections.
     pool_of_before = engine.pool
     assert isinstance(pool_of_before, QueuePool)
     eventually(lambda: pool_of_before.checkedout() == 0, what="the end of calls under way")
@@ -67,7 +66,7 @@ def test_pool_without_connections_degrades_its_part_until_it_is_back(
 
 @pytest.fixture
 def narrow(settings: Settings) -> Iterator[WebInThread]:
-    """One connection for all writes."""
+    """Web process with one connection for all writes."""
     changed = {
         "web_pool_size": 1,
         "pool_timeout_seconds": 0.2,
@@ -79,8 +78,8 @@ def narrow(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_process_whose_writers_wait_in_a_crowd_signs_on(narrow: WebInThread, db: DbVerbs) -> None:
-    """Else it would pass for gone, and its polls with it."""
+def test_process_with_crowded_write_pool_keeps_its_heartbeat(narrow: WebInThread, db: DbVerbs) -> None:
+    """Write it all the same, or the process and its polls would pass for dead."""
     seen = "SELECT seen_at FROM instances"
     with db.engine.begin() as holder:
         holder.execute(text("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE"))

@@ -1,4 +1,4 @@
-"""Commands that speak to the database themselves: one sentence for each way in which it cannot serve them."""
+"""Commands that connect to the database themselves: one sentence for each way in which it cannot serve them."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def ids(command: tuple[str, ...]) -> str:
 
 
 def assert_sentence(done: Ended, code: int, *parts: str) -> None:
-    """One line for a person, no traceback, no password."""
+    """Assert one line for a person, without traceback and password."""
     assert done.returncode == code, done
     (line,) = done.stderr.splitlines()
     assert line.startswith("coordinator: ")
@@ -44,17 +44,16 @@ def changed(url: str, *, password: str | None = None, port: int | None = None, d
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=ids)
-def test_command_says_that_database_is_away(command: tuple[str, ...], tmp_path: Path) -> None:
-    """Each of them, and without the password."""
+def test_every_command_reports_absent_database_without_password(command: tuple[str, ...], tmp_path: Path) -> None:
     url = f"postgresql://u:s3cret@127.0.0.1:{own_port()}/none"
     assert_sentence(coordinator(*command, home=tmp_path, DATABASE_URL=url), 1, "does not answer")
 
 
 @pytest.mark.parametrize("command", [("migrate",), ("audit",)], ids=ids)
-def test_command_names_fault_of_database_in_one_sentence(
+def test_command_names_database_fault_in_one_sentence(
     command: tuple[str, ...], settings: Settings, tmp_path: Path
 ) -> None:
-    """A wrong password, no such database, an option that is none, a host that is none."""
+    """Try a wrong password, a missing database, an invalid option and an unknown host."""
     url = settings.database_url.replace("+psycopg", "")
     faults = {
         changed(url, password="s3cret"): "password authentication failed",
@@ -71,17 +70,17 @@ def test_command_names_fault_of_database_in_one_sentence(
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=ids)
-def test_command_without_schema_says_how_to_make_it(
+def test_command_without_schema_names_migrate(
     command: tuple[str, ...], empty_database_url: str, tmp_path: Path
 ) -> None:
-    """Before the first migration there is no table to look at."""
+    """Run before the first migration, without any table."""
     done = coordinator(*command, home=tmp_path, DATABASE_URL=empty_database_url)
     assert_sentence(done, 1, "run `coordinator migrate`")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=ids)
-def test_command_looks_for_database_of_up_in_one_directory(command: tuple[str, ...], tmp_path: Path) -> None:
-    """`--data`, else COORDINATOR_DATA_DIR, else .coordinator of here; what is not there, or broken, is said."""
+def test_command_finds_database_of_up_in_one_directory(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Read `--data`, else COORDINATOR_DATA_DIR, else ./.coordinator; report a missing or broken one."""
     here, named, given = tmp_path / ".coordinator", tmp_path / "named", tmp_path / "given"
     environment = {"COORDINATOR_DATA_DIR": str(named)}
     for done, directory in (
@@ -98,14 +97,13 @@ def test_command_looks_for_database_of_up_in_one_directory(command: tuple[str, .
 
 
 def test_migrate_needs_no_redis(empty_database_url: str, tmp_path: Path) -> None:
-    """It makes tables."""
     done = coordinator("migrate", home=tmp_path, DATABASE_URL=empty_database_url)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"schema migrated from nothing to {newest_revision()}", done.stdout)
 
 
-def test_migrate_leaves_schema_of_newer_version(db: DbVerbs, database_url: str, tmp_path: Path) -> None:
-    """A rollback of the code finds the schema of the code before: a sentence, and nothing is changed."""
+def test_migrate_leaves_newer_schema_alone(db: DbVerbs, database_url: str, tmp_path: Path) -> None:
+    """Report a schema newer than the code, as after a rollback, in a sentence, and change nothing."""
     with db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     done = coordinator("migrate", home=tmp_path, DATABASE_URL=database_url)

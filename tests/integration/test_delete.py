@@ -1,4 +1,4 @@
-"""Deleting sessions and reading their results on a real database."""
+"""Deleting sessions, and reading their results, on a real database."""
 
 import json
 from typing import Any
@@ -37,8 +37,8 @@ def number_all(db: DbVerbs) -> None:
             pass
 
 
-def test_a_finished_session_goes_with_its_runs(db: DbVerbs) -> None:
-    """Its events are counted, the feed is told, and a late report finds nothing."""
+def test_finished_session_is_deleted_with_its_runs(db: DbVerbs) -> None:
+    """Count its events, write the event of the feed, and answer a late report with not found."""
     run = running(db)
     accepted(db, run, "completed")
     db.resume(run.session_id)
@@ -51,8 +51,8 @@ def test_a_finished_session_goes_with_its_runs(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("begin", [claimed, running, idle])
-def test_a_session_with_something_alive_is_stopped_first(db: DbVerbs, begin: Any) -> None:
-    """Claimed, running, idle, stopping."""
+def test_session_with_live_process_must_be_stopped_first(db: DbVerbs, begin: Any) -> None:
+    """Refuse while it is claimed, running, idle or stopping."""
     run = begin(db)
     for _ in ("as it is", "stopping"):
         assert delete(db, run.session_id) == StopSessionFirst(run.session_id)
@@ -61,8 +61,8 @@ def test_a_session_with_something_alive_is_stopped_first(db: DbVerbs, begin: Any
     assert isinstance(delete(db, run.session_id), Deleted)
 
 
-def test_an_undelivered_claim_is_alive_too(db: DbVerbs) -> None:
-    """It may be on its way to a runner."""
+def test_undelivered_claim_counts_as_alive(db: DbVerbs) -> None:
+    """Refuse, since it may be on its way to a runner."""
     db.park(db.runner())
     session_id = db.start().session_id
     db.dispatch()
@@ -71,7 +71,6 @@ def test_an_undelivered_claim_is_alive_too(db: DbVerbs) -> None:
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped", None])
 def test_every_other_session_can_be_deleted(db: DbVerbs, outcome: str | None) -> None:
-    """Also one that only waits."""
     if outcome is None:
         session_id = db.start().session_id
     else:
@@ -81,8 +80,8 @@ def test_every_other_session_can_be_deleted(db: DbVerbs, outcome: str | None) ->
     assert isinstance(delete(db, session_id), Deleted)
 
 
-def test_children_become_roots(db: DbVerbs) -> None:
-    """And the feed shows them so."""
+def test_children_of_deleted_session_become_roots(db: DbVerbs) -> None:
+    """Write events for them."""
     parent = finished(db)
     child = db.start(parent_session_id=parent).session_id
     grandchild = db.start(parent_session_id=child).session_id
@@ -93,8 +92,8 @@ def test_children_become_roots(db: DbVerbs) -> None:
     assert told.frame["session"]["parent_session_id"] is None
 
 
-def test_a_parent_and_its_child_are_deleted_in_one_batch(db: DbVerbs) -> None:
-    """Each item gets its own answer, in order; the same one twice is gone the second time."""
+def test_parent_and_child_are_deleted_in_one_batch(db: DbVerbs) -> None:
+    """Answer each item in order; the same one twice is not found the second time."""
     parent = finished(db)
     busy = running(db).session_id
     child = db.start(parent_session_id=parent).session_id
@@ -105,8 +104,8 @@ def test_a_parent_and_its_child_are_deleted_in_one_batch(db: DbVerbs) -> None:
     assert again == results
 
 
-def test_the_repeat_of_a_delete_gives_its_answer_and_spares_a_new_session(db: DbVerbs) -> None:
-    """The id may be in use again when a lost answer is asked for."""
+def test_repeated_delete_repeats_answer_and_spares_new_session(db: DbVerbs) -> None:
+    """Reuse the id before the lost answer is asked for again."""
     session_id = finished(db)
     item = DeleteSession(ADMIN, session_id)
     first = db.do(delete_sessions, [item])
@@ -115,16 +114,15 @@ def test_the_repeat_of_a_delete_gives_its_answer_and_spares_a_new_session(db: Db
     assert db.session(session_id).status == "pending"
 
 
-def test_what_is_anothers_is_not_found(db: DbVerbs) -> None:
-    """Like what is not there."""
+def test_session_of_another_owner_is_not_found(db: DbVerbs) -> None:
     alice, bob = Caller(Role.USER, "alice"), Caller(Role.USER, "bob")
     session_id = db.start(caller=alice).session_id
     assert delete(db, session_id, bob) == NotFound("session", session_id)
     assert isinstance(delete(db, session_id, alice), Deleted)
 
 
-def test_the_numbered_events_of_a_deleted_session_go_in_batches(db: DbVerbs) -> None:
-    """Its end stays on the feed; what has no number yet waits for it, and other sessions keep theirs."""
+def test_numbered_events_of_deleted_session_go_in_batches(db: DbVerbs) -> None:
+    """Keep its end on the feed, leave unnumbered events for later, and those of other sessions alone."""
     kept = finished(db)
     session_id = finished(db)
     number_all(db)
@@ -138,8 +136,8 @@ def test_the_numbered_events_of_a_deleted_session_go_in_batches(db: DbVerbs) -> 
     assert db.count("events", "session_id = :s", s=kept) > 3
 
 
-def test_an_event_without_a_number_is_not_purged(db: DbVerbs) -> None:
-    """A position that is never given is a gap nobody can explain."""
+def test_unnumbered_event_is_not_purged(db: DbVerbs) -> None:
+    """Purging it would leave a hole in the positions."""
     session_id = finished(db)
     delete(db, session_id)
     total = db.count("events")
@@ -149,8 +147,8 @@ def test_an_event_without_a_number_is_not_purged(db: DbVerbs) -> None:
     assert db.do(purge_deleted, 100) == total - db.told_kinds(session_id).count("session_deleted")
 
 
-def test_the_events_of_a_session_that_took_the_id_again_stay(db: DbVerbs) -> None:
-    """They are younger than the delete."""
+def test_events_of_later_session_with_same_id_stay(db: DbVerbs) -> None:
+    """Keep events younger than the delete."""
     session_id = finished(db, session_id="again")
     delete(db, session_id)
     finished(db, session_id="again")
@@ -160,8 +158,8 @@ def test_the_events_of_a_session_that_took_the_id_again_stay(db: DbVerbs) -> Non
     assert db.count("events", "kind = 'event' AND session_id = 'again'") == 2
 
 
-def test_a_purged_delete_is_forgotten_after_a_while(db: DbVerbs) -> None:
-    """Not before its events are gone."""
+def test_purged_delete_is_forgotten_after_retention_time(db: DbVerbs) -> None:
+    """Keep it until its events are gone."""
     session_id = finished(db)
     delete(db, session_id)
     db.rows("UPDATE deleted_sessions SET deleted_at = now() - interval '2 minutes'")
@@ -172,8 +170,8 @@ def test_a_purged_delete_is_forgotten_after_a_while(db: DbVerbs) -> None:
     assert db.count("deleted_sessions") == 0
 
 
-def test_the_newest_result_is_read_when_the_session_is_done(db: DbVerbs) -> None:
-    """Finished or idle; text and data as the runner wrote them."""
+def test_newest_result_is_read_when_session_is_done(db: DbVerbs) -> None:
+    """Read text and data as written, of a finished or idle session."""
     run = running(db)
     assert db.do(session_result, ADMIN, run.session_id) == SessionNotFinished(run.session_id, "running")
     accepted(db, run, "completed", session_status="idle")
@@ -188,8 +186,8 @@ def test_the_newest_result_is_read_when_the_session_is_done(db: DbVerbs) -> None
     assert db.do(session_result, ADMIN, run.session_id) == (None, None)
 
 
-def test_the_result_of_a_former_session_of_the_same_id_is_not_shown(db: DbVerbs) -> None:
-    """It may not have been purged yet."""
+def test_result_of_former_session_of_same_id_is_not_shown(db: DbVerbs) -> None:
+    """Look before it is purged."""
     finished(db, session_id="again")
     write_result(db, "again", {"result_text": "old"})
     delete(db, "again")
@@ -198,8 +196,8 @@ def test_the_result_of_a_former_session_of_the_same_id_is_not_shown(db: DbVerbs)
     assert delete(db, "again") == Deleted("again", events_count=2, runs_count=1)
 
 
-def test_the_status_of_what_is_not_there_has_a_name(db: DbVerbs) -> None:
-    """Also of what is another owner's."""
+def test_status_of_missing_session_is_not_existent(db: DbVerbs) -> None:
+    """Answer the same for a session of another owner."""
     session_id = db.start(caller=Caller(Role.USER, "alice")).session_id
     assert db.do(session_status, ADMIN, session_id) == "pending"
     assert db.do(session_status, Caller(Role.USER, "bob"), session_id) == "not_existent"

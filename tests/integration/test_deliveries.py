@@ -1,4 +1,4 @@
-"""From a claim to a runner's hands: confirmed before it is handed out, released when it never was."""
+"""Delivery of claims: confirmed before the answer is sent, released when it never was."""
 
 from models.claims.delivery import Claim, confirm_deliveries, release_claims
 from models.core.errors import StaleClaim
@@ -12,15 +12,15 @@ def as_claim(db: DbVerbs, run_id: str) -> Claim:
 
 
 def dispatched(db: DbVerbs) -> str:
-    """A run that dispatch gave to a poll and that nobody confirmed."""
+    """Return a run that dispatch assigned to a poll, not confirmed yet."""
     db.park(db.runner())
     run_id = db.start().run_id
     db.dispatch()
     return run_id
 
 
-def test_a_confirmed_delivery_gets_the_run_and_time_to_start(db: DbVerbs) -> None:
-    """Repeated it is the same; the time of the first delivery stays."""
+def test_confirmed_delivery_returns_run_and_start_deadline(db: DbVerbs) -> None:
+    """Confirm twice: the answer and the time of the first delivery stay."""
     run_id = dispatched(db)
     claim = as_claim(db, run_id)
     (run,) = db.do(confirm_deliveries, [claim])
@@ -33,8 +33,8 @@ def test_a_confirmed_delivery_gets_the_run_and_time_to_start(db: DbVerbs) -> Non
     assert db.run(run_id).delivered_at == row.delivered_at
 
 
-def test_a_delivery_of_a_claim_that_has_ended_is_refused(db: DbVerbs) -> None:
-    """A frozen web may hold an old message: it must not start a second process."""
+def test_delivery_of_ended_claim_is_refused(db: DbVerbs) -> None:
+    """Confirm from an old message of a frozen web process: it must not start a second process."""
     run_id = dispatched(db)
     old = as_claim(db, run_id)
     assert db.do(release_claims, [old]) == [True]
@@ -49,8 +49,8 @@ def test_a_delivery_of_a_claim_that_has_ended_is_refused(db: DbVerbs) -> None:
     ]
 
 
-def test_a_released_claim_costs_nothing(db: DbVerbs) -> None:
-    """The run is pending as if it had never been claimed, and may go to the same runner again."""
+def test_released_claim_leaves_run_as_if_unclaimed(db: DbVerbs) -> None:
+    """Allow the same runner to claim it again."""
     runner = db.runner()
     run_id = db.start().run_id
     (run,) = db.claim(runner)
@@ -64,8 +64,8 @@ def test_a_released_claim_costs_nothing(db: DbVerbs) -> None:
     assert [run.run_id for run in db.claim(runner)] == [run_id]
 
 
-def test_a_stale_release_changes_nothing(db: DbVerbs) -> None:
-    """The run belongs to another claim by now, whichever comes first in the batch."""
+def test_stale_release_changes_nothing(db: DbVerbs) -> None:
+    """Leave the run to its new claim, whatever the order in the batch."""
     run_id = dispatched(db)
     old = as_claim(db, run_id)
     db.do(release_claims, [old])
@@ -78,8 +78,8 @@ def test_a_stale_release_changes_nothing(db: DbVerbs) -> None:
     assert db.run(run_id).status == "pending"
 
 
-def test_a_run_that_was_started_is_not_released(db: DbVerbs) -> None:
-    """Its runner has it; a late release of the web must not take it away."""
+def test_started_run_is_not_released(db: DbVerbs) -> None:
+    """Ignore a late release by the web: its runner has the run."""
     run_id = db.start().run_id
     (run,) = db.claim(db.runner())
     db.rows("UPDATE runs SET status = 'running', started_at = now()")

@@ -1,4 +1,4 @@
-"""From a ring to the mailbox of the process that holds the poll, and what becomes of it when a link is missing."""
+"""Dispatch from the wake-up to the instance that holds the poll, and recovery when a step is lost."""
 
 import signal
 import subprocess
@@ -21,7 +21,7 @@ from tests.support.working import working
 from workers.context import WorkerContext, worker_context
 from workers.dispatch import dispatch
 
-# What a worker is killed with, between the commit of its claims and the message that tells of them.
+# Kill point of a worker: between the commit of its claims and the message about them.
 KILLED = """
 import os, signal, sys
 import workers.dispatch
@@ -39,8 +39,8 @@ def db(engine: Engine) -> DbVerbs:
     return DbVerbs(engine)
 
 
-async def test_a_ring_brings_a_run_to_the_process_that_holds_the_poll(settings: Settings, db: DbVerbs) -> None:
-    """The message carries what confirms the delivery; other instances hear nothing."""
+async def test_wakeup_assigns_run_to_instance_of_poll(settings: Settings, db: DbVerbs) -> None:
+    """Send what confirms the delivery to that instance only."""
     mine: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     heads: list[int] = []
@@ -85,10 +85,8 @@ async def _true(value: bool) -> bool:  # noqa: FBT001 a condition of eventually_
     return value
 
 
-def test_a_pass_that_was_full_rings_for_the_next(
-    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One ring empties the house, whatever fits into a pass."""
+def test_full_pass_requests_another_pass(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assign every run after one wake-up, whatever fits into a pass."""
     monkeypatch.setattr("workers.dispatch.POLLS_A_PASS", 2)
     for _ in range(7):
         db.park(db.runner())
@@ -99,10 +97,10 @@ def test_a_pass_that_was_full_rings_for_the_next(
 
 
 @pytest.mark.parametrize("pages", [1, 2, 9])
-def test_one_ring_reaches_a_poll_behind_more_polls_than_a_page_holds(
+def test_one_wakeup_reaches_poll_behind_a_page_of_polls(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
-    """A pass that has to break off goes on in the next one; the re-check of the poll's own process does not run here."""
+    """Go on in the next pass where this one stopped; the re-check of the poll's own instance is off."""
     monkeypatch.setattr("workers.dispatch.POLLS_A_PAGE", 2)
     monkeypatch.setattr("workers.dispatch.PAGES_A_PASS", pages)
     for _ in range(6):
@@ -116,10 +114,10 @@ def test_one_ring_reaches_a_poll_behind_more_polls_than_a_page_holds(
     assert passes == {1: 4, 2: 2, 9: 1}[pages]
 
 
-def test_a_fleet_of_more_polls_than_a_pass_reads_is_left_alone_when_nothing_is_ready(
+def test_passes_end_when_no_run_is_ready_for_large_fleet(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passes follow one another to the last page, not for ever."""
+    """Read more parked polls than a pass takes: passes follow one another to the last page, then stop."""
     monkeypatch.setattr("workers.dispatch.POLLS_A_PAGE", 2)
     monkeypatch.setattr("workers.dispatch.PAGES_A_PASS", 1)
     for _ in range(5):
@@ -129,7 +127,6 @@ def test_a_fleet_of_more_polls_than_a_pass_reads_is_left_alone_when_nothing_is_r
 
 
 def passes_until_quiet(context: WorkerContext) -> int:
-    """Do a pass, and another one for as long as the last one has rung; the number of passes."""
     passes = 1
     dispatch(context)
     while context.redis.delete(hint_key(Actor.DISPATCH)):
@@ -140,8 +137,8 @@ def passes_until_quiet(context: WorkerContext) -> int:
     return passes
 
 
-def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(settings: Settings, db: DbVerbs) -> None:
-    """Redis is away when the worker wants to tell; the poll's process looks by itself."""
+def test_assignment_with_lost_message_is_found_by_recheck(settings: Settings, db: DbVerbs) -> None:
+    """Lose Redis when the worker publishes; the poll's instance finds the claim by itself."""
     poll = db.park(db.runner())
     submitted = db.start()
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{own_port()}/0"})
@@ -152,10 +149,10 @@ def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(settings: S
     assert [run.run_id for run in answer.runs] == [submitted.run_id]
 
 
-def test_a_worker_killed_between_commit_and_message_loses_nothing(settings: Settings, db: DbVerbs) -> None:
-    """The claim is in Postgres, and so is the poll it was made for."""
+def test_worker_killed_between_commit_and_message_loses_nothing(settings: Settings, db: DbVerbs) -> None:
+    """Find the claim in Postgres, where the poll is too."""
     poll = db.park(db.runner())
-    # Nobody re-checks it while the process starts, which may take longer than a poll counts as waiting.
+    # No re-check runs while the process starts, which may take longer than a parked poll stays valid.
     db.rows("UPDATE waiting_polls SET seen_at = now() + interval '1 hour'")
     submitted = db.start()
     arguments = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url]
@@ -168,8 +165,7 @@ def test_a_worker_killed_between_commit_and_message_loses_nothing(settings: Sett
     assert [run.run_id for run in answer.runs] == [submitted.run_id]
 
 
-def test_a_pass_with_nothing_to_give_tells_nobody_and_rings_for_nobody(settings: Settings, db: DbVerbs) -> None:
-    """An idle house is quiet."""
+def test_pass_without_assignment_sends_nothing(settings: Settings, db: DbVerbs) -> None:
     db.park(db.runner())
     with worker_context(settings, threads=1) as context:
         dispatch(context)

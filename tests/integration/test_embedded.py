@@ -1,4 +1,4 @@
-"""The embedded servers: what a bare checkout serves from."""
+"""Embedded servers, from which a bare checkout serves."""
 
 import os
 import pwd
@@ -29,7 +29,7 @@ from runtime.processes import processes_in, read_pid_file
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
-    """A data directory whose servers are gone afterwards, whoever started them."""
+    """Data directory whose servers are stopped after the test, whatever process started them."""
     yield tmp_path / "data"
     for name, folder in (("postgres", "postgres/cluster"), ("valkey-server", "redis"), ("redis-server", "redis")):
         for process in processes_in(tmp_path / "data" / folder, [name]):
@@ -47,8 +47,8 @@ def client(server: RedisServer) -> "redis.Redis":
     return redis.Redis.from_url(server.url, decode_responses=True)
 
 
-def test_data_survives_a_stop_and_a_start_at_the_same_address(data_dir: Path) -> None:
-    """Clients keep their URL over a restart, and find what they wrote."""
+def test_data_survives_restart_at_same_address(data_dir: Path) -> None:
+    """Let clients keep their URL and find what they wrote."""
     postgres, store = start_postgres(data_dir), start_redis(data_dir)
     query(postgres, "CREATE TABLE kept AS SELECT 7 AS n")
     client(store).set("kept", "7")
@@ -65,8 +65,8 @@ def test_data_survives_a_stop_and_a_start_at_the_same_address(data_dir: Path) ->
     store_again.stop()
 
 
-def test_a_live_server_of_the_same_data_is_adopted(data_dir: Path) -> None:
-    """A second start finds the running pair, by its pid file or, when that is lost, by its working directory."""
+def test_live_server_of_same_data_is_adopted(data_dir: Path) -> None:
+    """Find the running pair on a second start by its pid file or, if that is lost, by its working directory."""
     postgres, store = start_postgres(data_dir), start_redis(data_dir)
     for name in ("postgres", "redis"):
         (data_dir / "run" / f"{name}.pid").unlink()
@@ -79,8 +79,8 @@ def test_a_live_server_of_the_same_data_is_adopted(data_dir: Path) -> None:
     assert not store.alive()
 
 
-def test_what_was_committed_survives_a_kill(data_dir: Path) -> None:
-    """SIGKILL of every process of the pair loses no commit, and the next start needs no help."""
+def test_committed_data_survives_sigkill(data_dir: Path) -> None:
+    """Kill every process of the pair: no commit is lost, and the next start needs no help."""
     postgres, store = start_postgres(data_dir), start_redis(data_dir)
     query(postgres, "CREATE TABLE kept AS SELECT 7 AS n")
     postgres.kill()
@@ -94,8 +94,8 @@ def test_what_was_committed_survives_a_kill(data_dir: Path) -> None:
     store_again.stop()
 
 
-def test_a_leftover_postmaster_pid_of_another_process_is_removed(data_dir: Path) -> None:
-    """A pid that went to somebody else meanwhile neither stops the start nor is harmed."""
+def test_postmaster_pid_of_unrelated_process_is_removed(data_dir: Path) -> None:
+    """Reuse the pid for another process: it neither stops the start nor is harmed."""
     postgres = start_postgres(data_dir)
     leftover = (data_dir / "postgres/cluster/postmaster.pid").read_text()
     postgres.stop()
@@ -113,8 +113,8 @@ def test_a_leftover_postmaster_pid_of_another_process_is_removed(data_dir: Path)
         stranger.wait()
 
 
-def test_passwords_are_asked_for_and_private(data_dir: Path) -> None:
-    """Without the generated password nobody gets in, and nobody but us can read it."""
+def test_passwords_are_required_and_private(data_dir: Path) -> None:
+    """Refuse connections without the generated password; only the own user may read it."""
     postgres, store = start_postgres(data_dir), start_redis(data_dir)
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(postgres.url.replace("@", "x@"))
@@ -130,8 +130,8 @@ def test_passwords_are_asked_for_and_private(data_dir: Path) -> None:
     store.stop()
 
 
-def test_only_loopback_and_ports_below_the_ephemeral_range(data_dir: Path) -> None:
-    """Nothing of ours is reachable from outside, nothing sits where an outgoing connection may take its port."""
+def test_servers_listen_on_loopback_below_ephemeral_range(data_dir: Path) -> None:
+    """Keep away from other hosts and from ports of outgoing connections."""
     postgres, store = start_postgres(data_dir), start_redis(data_dir)
     for server in (postgres, store):
         listening = [c.laddr for c in psutil.Process(server.pid).net_connections() if c.status == psutil.CONN_LISTEN]
@@ -141,8 +141,8 @@ def test_only_loopback_and_ports_below_the_ephemeral_range(data_dir: Path) -> No
     store.stop()
 
 
-def test_a_remembered_port_that_was_taken_meanwhile_is_replaced(data_dir: Path) -> None:
-    """The servers start anyway; only their address changes."""
+def test_taken_remembered_port_is_replaced(data_dir: Path) -> None:
+    """Start anyway, at another address."""
     postgres, store = start_postgres(data_dir), start_redis(data_dir)
     postgres.stop()
     store.stop()
@@ -159,8 +159,8 @@ def test_a_remembered_port_that_was_taken_meanwhile_is_replaced(data_dir: Path) 
         store_again.stop()
 
 
-def test_an_asked_port_that_is_taken_is_said(data_dir: Path) -> None:
-    """An explicit port is a promise to somebody: no other one is chosen silently."""
+def test_taken_explicit_port_is_an_error(data_dir: Path) -> None:
+    """Choose no other port silently."""
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))
         thief.listen()
@@ -171,8 +171,8 @@ def test_an_asked_port_that_is_taken_is_said(data_dir: Path) -> None:
             start_postgres(data_dir, port=port)
 
 
-def test_settings_reach_postgres_and_the_environment_does_not(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the caller passes applies; what a developer's shell holds for other databases does not."""
+def test_settings_reach_postgres_and_environment_does_not(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apply what the caller passes, and ignore what a developer's shell holds for other databases."""
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=64kB")
     monkeypatch.setenv("PGDATA", "/nowhere")
@@ -184,8 +184,8 @@ def test_settings_reach_postgres_and_the_environment_does_not(data_dir: Path, mo
     postgres.stop()
 
 
-def test_the_pid_files_name_the_servers(data_dir: Path) -> None:
-    """run/NAME.pid names the live process, and is gone after a stop."""
+def test_pid_files_name_running_servers(data_dir: Path) -> None:
+    """Name the live process in run/NAME.pid, and remove the file on a stop."""
     postgres, store = start_postgres(data_dir), start_redis(data_dir)
     for name, server in (("postgres", postgres), ("redis", store)):
         named = read_pid_file(data_dir / "run" / f"{name}.pid")
@@ -196,8 +196,7 @@ def test_the_pid_files_name_the_servers(data_dir: Path) -> None:
         assert not (data_dir / "run" / f"{name}.pid").exists()
 
 
-def test_a_frozen_server_is_ended_all_the_same(data_dir: Path) -> None:
-    """A stop does not wait for ever on a server that does not react."""
+def test_frozen_server_is_stopped_in_bounded_time(data_dir: Path) -> None:
     store = start_redis(data_dir)
     psutil.Process(store.pid).send_signal(signal.SIGSTOP)
     store.stop(within=0.2)
@@ -205,7 +204,7 @@ def test_a_frozen_server_is_ended_all_the_same(data_dir: Path) -> None:
 
 
 def test_postgres_never_runs_as_root_and_opens_no_folder(data_dir: Path) -> None:
-    """Its data belongs to whom it runs as: us, or under root another user, to whom the folders above stay closed."""
+    """Own the data as the user that runs it. Under root that is another user, for which folders above stay closed."""
     data_dir.parent.chmod(0o700)
     postgres = start_postgres(data_dir)
     user = psutil.Process(postgres.pid).uids().real
@@ -216,8 +215,8 @@ def test_postgres_never_runs_as_root_and_opens_no_folder(data_dir: Path) -> None
     postgres.stop()
 
 
-def test_programs_closed_to_the_servers_user_are_copied_with_their_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wheel under root's home serves too; who is not root needs no copy, since it is that user."""
+def test_programs_closed_to_server_user_are_copied_with_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve from a wheel under root's home too; without root no copy is needed, since the users are the same."""
     closed, shared = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
     try:
         shared.chmod(0o755)

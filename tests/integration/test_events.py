@@ -31,7 +31,7 @@ def append(db: DbVerbs, *items: NewEvent) -> list[AppendResult]:
 
 
 def stored(db: DbVerbs, *items: NewEvent) -> list[int]:
-    """The ids of events nobody can object to."""
+    """Return the ids of events, all of them accepted."""
     results = append(db, *items)
     assert all(isinstance(result, StoredEvent) for result in results), results
     return [result.id for result in results if isinstance(result, StoredEvent)]
@@ -52,8 +52,8 @@ def number_all(db: DbVerbs) -> None:
         pass
 
 
-def test_events_are_stored_in_item_order_and_belong_to_the_active_run(db: DbVerbs) -> None:
-    """What a runner says between start and end of a run is the run's."""
+def test_events_are_stored_in_item_order_and_belong_to_active_run(db: DbVerbs) -> None:
+    """Attribute events between start and end of a run to that run."""
     run = running(db, caller=Caller(Role.USER, "ann"))
     ids = stored(db, *[event(run.session_id, number) for number in range(5)])
     assert ids == sorted(ids)
@@ -61,22 +61,22 @@ def test_events_are_stored_in_item_order_and_belong_to_the_active_run(db: DbVerb
     assert {tuple(row) for row in rows} == {(run.run_id, "ann", "event", "message")}
 
 
-def test_an_event_without_an_active_run_belongs_to_its_session_only(db: DbVerbs) -> None:
-    """Clients may write to a session at any time."""
+def test_event_without_active_run_belongs_to_session_only(db: DbVerbs) -> None:
+    """Allow clients to write to a session at any time."""
     (event_id,) = stored(db, event(db.start().session_id))
     assert db.one("SELECT run_id FROM events WHERE id = :i", i=event_id) is None
 
 
-def test_an_event_of_an_unknown_session_is_not_found(db: DbVerbs) -> None:
-    """And does not keep the others of its batch from being stored."""
+def test_event_of_unknown_session_is_not_found(db: DbVerbs) -> None:
+    """Store the others of its batch."""
     session_id = db.start().session_id
     results = append(db, event("ses_none"), event(session_id))
     assert results[0] == NotFound("session", "ses_none")
     assert isinstance(results[1], StoredEvent)
 
 
-def test_another_owners_session_is_not_found(db: DbVerbs) -> None:
-    """Neither for writing nor for reading."""
+def test_session_of_another_owner_is_not_found_for_events(db: DbVerbs) -> None:
+    """Refuse writing and reading."""
     ann, bob = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
     session_id = db.start(caller=ann).session_id
     assert append(db, event(session_id, caller=bob)) == [NotFound("session", session_id)]
@@ -85,8 +85,8 @@ def test_another_owners_session_is_not_found(db: DbVerbs) -> None:
     assert len(page(db, session_id, caller=ann).events) == 1
 
 
-def test_the_same_key_in_a_session_is_stored_once(db: DbVerbs) -> None:
-    """In one batch, in another, and from many at once: always the same id."""
+def test_same_key_in_session_is_stored_once(db: DbVerbs) -> None:
+    """Repeat it in one batch, in another and concurrently: the id is always the same."""
     session_id, other = db.start().session_id, db.start().session_id
     first, second = stored(db, event(session_id, 1, event_key="k"), event(session_id, 2, event_key="k"))
     assert first == second
@@ -97,17 +97,15 @@ def test_the_same_key_in_a_session_is_stored_once(db: DbVerbs) -> None:
     assert contents(page(db, session_id))[0] == 1
 
 
-def test_a_batch_that_is_executed_twice_is_executed_once(db: DbVerbs) -> None:
-    """The answer of the first commit was lost."""
+def test_batch_executed_twice_is_stored_once(db: DbVerbs) -> None:
+    """Lose the answer of the first commit."""
     items = [event(db.start().session_id, number) for number in range(3)]
     assert stored(db, *items) == stored(db, *items)
     assert db.count("events", "kind = 'event'") == 3
 
 
-def test_a_stored_event_that_goes_before_its_id_is_read_repeats_the_batch(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No lock is left that would keep retention away; the second time the event is new."""
+def test_event_removed_before_its_id_is_read_repeats_batch(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no lock that would delay retention; the second time the event is new."""
     item = event(db.start().session_id, event_key="k")
     stored(db, item)
     monkeypatch.setattr(appending, "_IDS", text(appending._IDS.text + " AND false"))
@@ -116,8 +114,8 @@ def test_a_stored_event_that_goes_before_its_id_is_read_repeats_the_batch(
     assert is_retryable(caught.value)
 
 
-def test_a_key_of_a_deleted_session_is_free_in_its_successor(db: DbVerbs) -> None:
-    """A reused id is another session: neither its keys nor its events are the old one's."""
+def test_key_of_deleted_session_is_free_in_its_successor(db: DbVerbs) -> None:
+    """Reuse the id: keys and events of the old session do not belong to the new one."""
     db.start(session_id="mine")
     old = stored(db, event("mine", "old", event_key="k"))
     db.rows("UPDATE runs SET status = 'stopped', completed_at = now(), ready = false")
@@ -131,8 +129,7 @@ def test_a_key_of_a_deleted_session_is_free_in_its_successor(db: DbVerbs) -> Non
     assert contents(page(db, "mine")) == ["new"]
 
 
-def test_a_stale_token_refuses_its_item_only(db: DbVerbs) -> None:
-    """Whatever carries a token changes nothing with a stale one."""
+def test_stale_token_refuses_its_item_only(db: DbVerbs) -> None:
     run = claimed(db)
     results = append(
         db,
@@ -144,8 +141,8 @@ def test_a_stale_token_refuses_its_item_only(db: DbVerbs) -> None:
     assert results[1] == StaleClaim(run.run_id, "claimed")
 
 
-def test_a_token_is_stale_once_its_run_was_given_to_another(db: DbVerbs) -> None:
-    """The former process may still be at work."""
+def test_token_is_stale_once_run_was_given_to_another_runner(db: DbVerbs) -> None:
+    """Write from the former process, which may still work."""
     run = running(db, max_attempts=2)
     db.rows("UPDATE runners SET lost_at = now()")
     assert counts(db) == {"runs taken": 1}
@@ -156,16 +153,16 @@ def test_a_token_is_stale_once_its_run_was_given_to_another(db: DbVerbs) -> None
     assert isinstance(append(db, event(run.session_id, claim_token=run.claim_token))[0], StaleClaim)
 
 
-def test_the_last_events_of_an_ended_run_may_come_after_its_end_report(db: DbVerbs) -> None:
-    """They are its own: nobody has claimed it since."""
+def test_late_events_of_ended_run_are_accepted_until_reclaimed(db: DbVerbs) -> None:
+    """Accept them after the end report: no other claim exists."""
     run = running(db)
     accepted(db, run, "completed")
     (event_id,) = stored(db, event(run.session_id, claim_token=run.claim_token))
     assert db.one("SELECT run_id FROM events WHERE id = :i", i=event_id) == run.run_id
 
 
-def test_an_event_is_a_sign_of_life_of_its_session(db: DbVerbs) -> None:
-    """It is no orphan then."""
+def test_event_is_a_sign_of_life_of_its_session(db: DbVerbs) -> None:
+    """Clear the suspicion of an orphan."""
     run = running(db)
     pass_time(db, "sessions", "last_sign_at", 3600)
     stored(db, event(run.session_id))
@@ -173,7 +170,7 @@ def test_an_event_is_a_sign_of_life_of_its_session(db: DbVerbs) -> None:
 
 
 def test_events_of_one_session_do_not_wait_for_each_other(db: DbVerbs) -> None:
-    """Two web processes write to it at the same time."""
+    """Write from two web processes at the same time."""
     session_id = db.start().session_id
     pass_time(db, "sessions", "last_sign_at", 3600)
     with steppers(db.engine, 2) as (one, other):
@@ -189,16 +186,15 @@ def test_events_of_one_session_do_not_wait_for_each_other(db: DbVerbs) -> None:
     ['"\\u0000"', '"\\ud800"', '"é\\u20ac"', "1e300", '"' + "x" * 100_000 + '"', '{"a":{"b":[1,2]},"a":3}'],
     ids=["NUL", "surrogate", "unicode", "number", "large", "key twice"],
 )
-def test_whatever_an_event_holds_comes_back_as_it_was(db: DbVerbs, inner: str) -> None:
-    """json, not jsonb."""
+def test_event_content_is_returned_unchanged(db: DbVerbs, inner: str) -> None:
+    """Store json, not jsonb."""
     session_id = db.start().session_id
     stored(db, event(session_id, frame='{"data": {"content": ' + inner + "}}"))
     (one,) = page(db, session_id).events
     assert one.data == '{"content": ' + inner + "}"
 
 
-def test_a_list_is_in_feed_order_with_what_is_not_numbered_last(db: DbVerbs) -> None:
-    """Only events of the session itself, with the run's own start and end among them."""
+def test_list_is_in_feed_order_with_unnumbered_events_last(db: DbVerbs) -> None:
     run = running(db)
     stored(db, event(run.session_id, 1))
     number_all(db)
@@ -212,8 +208,8 @@ def test_a_list_is_in_feed_order_with_what_is_not_numbered_last(db: DbVerbs) -> 
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-def test_a_walk_through_pages_sees_every_event_once(db: DbVerbs, limit: int) -> None:
-    """Also when events are written and numbered between two pages."""
+def test_walk_through_pages_sees_every_event_once(db: DbVerbs, limit: int) -> None:
+    """Write and number events between two pages."""
     session_id, other = db.start().session_id, db.start().session_id
     written = iter(range(100))
     for _ in range(7):
@@ -235,8 +231,7 @@ def test_a_walk_through_pages_sees_every_event_once(db: DbVerbs, limit: int) -> 
     assert len(seen) == next(written)
 
 
-def test_a_page_continues_after_any_events_cursor(db: DbVerbs) -> None:
-    """Each numbered event names its place in the feed."""
+def test_page_continues_after_cursor_of_any_event(db: DbVerbs) -> None:
     session_id = db.start().session_id
     stored(db, *[event(session_id, number) for number in range(4)])
     number_all(db)
@@ -244,8 +239,8 @@ def test_a_page_continues_after_any_events_cursor(db: DbVerbs) -> None:
     assert contents(page(db, session_id, after=second.feed_cursor)) == [2, 3]
 
 
-def test_a_page_is_not_larger_than_memory_allows(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However large its events are: at least one, then as many as fit."""
+def test_page_is_bounded_in_bytes(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return at least one event, then as many as fit."""
     monkeypatch.setattr("models.feed.append.PAGE_BYTES", 1000)
     session_id = db.start().session_id
     noise = json.dumps([str(number) for number in range(300)])
@@ -257,22 +252,20 @@ def test_a_page_is_not_larger_than_memory_allows(db: DbVerbs, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("cursor", ["", "v1", "v1..1", "v1.x.", "v1.x.-1", "v2.x.1", "v1.x.1x", "nonsense", "v1.x.²"])
-def test_a_malformed_cursor_is_refused(db: DbVerbs, cursor: str) -> None:
-    """Never a guess."""
+def test_malformed_event_cursor_is_refused(db: DbVerbs, cursor: str) -> None:
     session_id = db.start().session_id
     assert db.do(list_events, ADMIN, session_id, after=cursor) == BadCursor(cursor)
 
 
-def test_a_cursor_of_another_database_or_ahead_of_this_one_is_refused(db: DbVerbs) -> None:
-    """Its numbers mean something else, or nothing yet."""
+def test_cursor_of_another_epoch_or_ahead_is_refused(db: DbVerbs) -> None:
     session_id = db.start().session_id
     _, epoch, position = db.do(read_head).cursor.split(".")
     for cursor in (f"v1.other.{position}", f"v1.{epoch}.{int(position) + 1}"):
         assert db.do(list_events, ADMIN, session_id, after=cursor) == BadCursor(cursor)
 
 
-def test_a_cursor_below_what_is_kept_is_refused(db: DbVerbs) -> None:
-    """What went with retention cannot be told any more, and must not look like nothing."""
+def test_cursor_below_retained_events_is_refused(db: DbVerbs) -> None:
+    """Refuse it rather than show nothing."""
     session_id = db.start().session_id
     stored(db, event(session_id), event(session_id))
     number_all(db)

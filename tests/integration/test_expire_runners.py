@@ -1,4 +1,4 @@
-"""Lost, gone and replaced runners on a real database: what they held is taken from them, by state, and told."""
+"""Expiry of lost, gone and replaced runners on a real database: runs are taken by state, and the feed shows it."""
 
 import pytest
 
@@ -15,11 +15,11 @@ from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time, t
 from tests.support.db_verbs import DbVerbs, Runner, asking
 from tests.support.reports import OWN, accepted, claimed, idle, report, running, say, stop
 
-LOST = 181  # three times what runners without an instance are told
+LOST = 181  # three times the interval told to runners without an instance id
 
 
-def test_a_runner_is_lost_only_after_three_times_its_told_interval(db: DbVerbs) -> None:
-    """Deployed runners beat every 60 s, whatever we tell them."""
+def test_runner_is_lost_after_three_times_its_told_interval(db: DbVerbs) -> None:
+    """Wait longer for deployed runners, which send a heartbeat every 60 s whatever interval they are told."""
     runner = db.runner()
     run = running(db, runner)
     fall_silent(db, runner, 170)
@@ -29,8 +29,8 @@ def test_a_runner_is_lost_only_after_three_times_its_told_interval(db: DbVerbs) 
     assert db.run(run.run_id).status == "failed"
 
 
-def test_a_runner_that_is_told_a_short_interval_is_lost_after_lost_after(db: DbVerbs) -> None:
-    """At least 60 s: a short interval is a wish, not a verdict."""
+def test_runner_with_short_interval_is_lost_after_lost_after(db: DbVerbs) -> None:
+    """Wait at least 60 s, however short the told interval."""
     runner = db.runner(told_interval=10)
     running(db, runner)
     fall_silent(db, runner, 55)
@@ -40,8 +40,8 @@ def test_a_runner_that_is_told_a_short_interval_is_lost_after_lost_after(db: DbV
 
 
 @pytest.mark.parametrize(("attempts", "status"), [(1, "failed"), (2, "pending")])
-def test_a_lost_runners_running_run_goes_again_or_fails(db: DbVerbs, attempts: int, status: str) -> None:
-    """With the known words, and the session told."""
+def test_running_run_of_lost_runner_is_requeued_or_fails(db: DbVerbs, attempts: int, status: str) -> None:
+    """Use the documented words, and update the session."""
     runner = db.runner()
     run = running(db, runner, max_attempts=attempts)
     fall_silent(db, runner, LOST)
@@ -59,8 +59,8 @@ def test_a_lost_runners_running_run_goes_again_or_fails(db: DbVerbs, attempts: i
     assert tick(db).counts == {}
 
 
-def test_a_lost_runners_claims_are_released_and_stops_end_stopped(db: DbVerbs) -> None:
-    """A claim costs the run nothing; what somebody wanted stopped is stopped, also with attempts left."""
+def test_lost_runner_releases_claims_and_ends_stops(db: DbVerbs) -> None:
+    """Count no attempt for a claim; a stopping run is stopped even with attempts left."""
     runner = db.runner()
     waiting, stopping = claimed(db, runner), running(db, runner, max_attempts=5)
     stop(db, stopping.session_id)
@@ -71,8 +71,8 @@ def test_a_lost_runners_claims_are_released_and_stops_end_stopped(db: DbVerbs) -
     assert db.count("stop_commands") == 0
 
 
-def test_a_lost_runners_idle_sessions_are_finished_or_stopped(db: DbVerbs) -> None:
-    """Their process is gone with it; where a stop was open it is done."""
+def test_idle_sessions_of_lost_runner_are_finished_or_stopped(db: DbVerbs) -> None:
+    """Finish them with their process; close an open stop as stopped."""
     runner = db.runner()
     calm, stopping = idle(db, runner), idle(db, runner)
     stop(db, stopping.session_id)
@@ -83,8 +83,8 @@ def test_a_lost_runners_idle_sessions_are_finished_or_stopped(db: DbVerbs) -> No
     assert db.count("stop_commands") == 0
 
 
-def test_a_lost_runner_is_online_again_with_its_next_request_without_its_runs(db: DbVerbs) -> None:
-    """It may work on, but not on what is somebody else's by now."""
+def test_lost_runner_is_online_again_with_next_request_without_its_runs(db: DbVerbs) -> None:
+    """Leave runs that were reassigned to their new runner."""
     runner = db.runner()
     run = running(db, runner, max_attempts=2)
     fall_silent(db, runner, LOST)
@@ -97,8 +97,8 @@ def test_a_lost_runner_is_online_again_with_its_next_request_without_its_runs(db
     assert db.run(run.run_id).status == "pending"
 
 
-def test_a_lost_runner_that_polls_keeps_what_it_is_given(db: DbVerbs) -> None:
-    """It is online before it claims: the next pass takes nothing from it."""
+def test_lost_runner_that_polls_keeps_new_runs(db: DbVerbs) -> None:
+    """Set it online before it claims: the next pass takes nothing from it."""
     runner = db.runner()
     fall_silent(db, runner, LOST)
     assert counts(db) == {"runners lost": 1}
@@ -107,8 +107,8 @@ def test_a_lost_runner_that_polls_keeps_what_it_is_given(db: DbVerbs) -> None:
     assert db.run(run.run_id).status == "claimed"
 
 
-def test_nothing_is_dispatched_to_a_lost_runner(db: DbVerbs) -> None:
-    """It is not there; a poll that comes back makes it online first."""
+def test_nothing_is_dispatched_to_lost_runner(db: DbVerbs) -> None:
+    """Skip its parked poll until its next request makes it online."""
     runner = db.runner()
     poll = db.park(runner)
     fall_silent(db, runner, LOST)
@@ -119,8 +119,8 @@ def test_nothing_is_dispatched_to_a_lost_runner(db: DbVerbs) -> None:
     assert counts(db) == {}
 
 
-def test_a_lost_runner_cannot_finish_a_run_given_to_another(db: DbVerbs) -> None:
-    """One owner: its token is not the run's any more."""
+def test_lost_runner_cannot_finish_reassigned_run(db: DbVerbs) -> None:
+    """Refuse its token, which is no longer the run's (promise "One owner")."""
     lost, other = db.runner(), db.runner()
     run = running(db, lost, max_attempts=2)
     fall_silent(db, lost, LOST)
@@ -132,8 +132,7 @@ def test_a_lost_runner_cannot_finish_a_run_given_to_another(db: DbVerbs) -> None
     assert db.run(run.run_id).runner_id == other.runner_id
 
 
-def test_what_a_lost_runner_still_holds_is_taken_by_state(db: DbVerbs) -> None:
-    """However the edge was missed: a crash between noting the loss and taking the runs."""
+def test_runs_of_lost_runner_are_taken_after_crash_between_steps(db: DbVerbs) -> None:
     runner = db.runner()
     run = running(db, runner)
     db.rows("UPDATE runners SET lost_at = now()")
@@ -141,8 +140,8 @@ def test_what_a_lost_runner_still_holds_is_taken_by_state(db: DbVerbs) -> None:
     assert db.run(run.run_id).status == "failed"
 
 
-def test_runs_of_an_unknown_runner_and_of_a_former_registration_are_taken(db: DbVerbs) -> None:
-    """Nobody can report their end."""
+def test_runs_of_unknown_and_replaced_registrations_are_taken(db: DbVerbs) -> None:
+    """Their ends can no longer be reported."""
     gone, replaced = db.runner(), db.runner()
     first, second = running(db, gone), running(db, replaced, max_attempts=2)
     db.rows("DELETE FROM runners WHERE runner_id = :r", r=gone.runner_id)
@@ -154,8 +153,7 @@ def test_runs_of_an_unknown_runner_and_of_a_former_registration_are_taken(db: Db
     assert db.run(second.run_id).not_for == [replaced.registration]
 
 
-def test_a_session_of_another_live_runner_keeps_its_process(db: DbVerbs) -> None:
-    """Only what is the lost one's is taken."""
+def test_session_of_another_live_runner_keeps_its_process(db: DbVerbs) -> None:
     lost, alive = db.runner(), db.runner()
     run = running(db, lost)
     kept, working = idle(db, alive), running(db, alive)
@@ -166,8 +164,8 @@ def test_a_session_of_another_live_runner_keeps_its_process(db: DbVerbs) -> None
     assert db.run(working.run_id).status == "running"
 
 
-def test_a_runner_that_leaves_by_itself_leaves_its_work_at_once(db: DbVerbs) -> None:
-    """Claimed pending, running as when lost, stopping stopped, idle sessions finished."""
+def test_runner_that_leaves_returns_its_work_at_once(db: DbVerbs) -> None:
+    """Requeue claimed runs, treat running ones as lost, stop stopping ones, finish idle sessions."""
     runner = db.runner()
     waiting, active, stopping = claimed(db, runner), running(db, runner), running(db, runner)
     calm = idle(db, runner)
@@ -187,8 +185,8 @@ def leave(db: DbVerbs, runner: Runner, *, itself: bool) -> object:
     return db.do(deregister_runners, [LeaveRunner(runner.runner_id, itself)])[0]
 
 
-def test_a_runner_sent_away_hears_of_it_on_its_next_poll(db: DbVerbs) -> None:
-    """Until then it is as before; after that it is not registered, but its reports count for a while."""
+def test_deregistered_runner_is_told_by_its_next_poll(db: DbVerbs) -> None:
+    """Serve it as before until then; afterwards it is not registered, but its reports count for a while."""
     runner = db.runner()
     run = running(db, runner)
     assert leave(db, runner, itself=False) == Left(runner.runner_id, "external")
@@ -202,8 +200,8 @@ def test_a_runner_sent_away_hears_of_it_on_its_next_poll(db: DbVerbs) -> None:
     assert db.run(run.run_id).status == "completed"
 
 
-def test_what_a_runner_sent_away_still_holds_after_its_time_is_lost(db: DbVerbs) -> None:
-    """It had three beats to report."""
+def test_runs_held_by_deregistered_runner_are_lost_after_its_time(db: DbVerbs) -> None:
+    """Allow three heartbeat intervals to report."""
     runner = db.runner()
     run = running(db, runner)
     leave(db, runner, itself=False)
@@ -216,8 +214,7 @@ def test_what_a_runner_sent_away_still_holds_after_its_time_is_lost(db: DbVerbs)
     assert isinstance(late, RunnerNotRegistered)
 
 
-def test_a_lost_runner_that_was_to_leave_is_gone(db: DbVerbs) -> None:
-    """Nobody waits for it to be told."""
+def test_lost_runner_to_be_deregistered_is_gone_at_once(db: DbVerbs) -> None:
     runner = db.runner()
     leave(db, runner, itself=False)
     fall_silent(db, runner, LOST)
@@ -226,13 +223,13 @@ def test_a_lost_runner_that_was_to_leave_is_gone(db: DbVerbs) -> None:
 
 
 def beat(db: DbVerbs, runner: Runner, *run_ids: str) -> None:
-    """A heartbeat that names what the runner holds, some time after the last one."""
+    """Send a heartbeat with the runs that the runner holds, some time after the last one."""
     pass_time(db, "runners", "counted_beat_at", 10)
     assert db.do(touch_runners, [Touch(runner.runner_id, run_ids)]) == [Heard()]
 
 
-def test_a_run_that_two_beats_do_not_name_is_lost(db: DbVerbs) -> None:
-    """The runner lives, but does not have it: its end report was lost, or it never began."""
+def test_run_missing_in_two_heartbeats_is_lost(db: DbVerbs) -> None:
+    """Take it from a live runner that does not have it: its end report was lost, or it never began."""
     runner = db.runner()
     kept, gone = running(db, runner), running(db, runner, max_attempts=2)
     pass_time(db, "runs", "started_at", 61)
@@ -243,8 +240,7 @@ def test_a_run_that_two_beats_do_not_name_is_lost(db: DbVerbs) -> None:
     assert (db.run(kept.run_id).status, db.run(gone.run_id).status) == ("running", "pending")
 
 
-def test_a_run_named_in_between_is_not_lost(db: DbVerbs) -> None:
-    """Two beats in a row, not two in all."""
+def test_run_named_between_two_misses_is_not_lost(db: DbVerbs) -> None:
     runner = db.runner()
     run = running(db, runner)
     pass_time(db, "runs", "started_at", 61)
@@ -253,8 +249,8 @@ def test_a_run_named_in_between_is_not_lost(db: DbVerbs) -> None:
     assert counts(db) == {}
 
 
-def test_a_run_that_started_lately_is_not_missed_in_a_beat(db: DbVerbs) -> None:
-    """The list may be older than the start."""
+def test_run_started_recently_is_not_missed_in_heartbeat(db: DbVerbs) -> None:
+    """Ignore it, since the list may be older than the start."""
     runner = db.runner()
     run = running(db, runner)
     pass_time(db, "runs", "started_at", 50)
@@ -264,8 +260,8 @@ def test_a_run_that_started_lately_is_not_missed_in_a_beat(db: DbVerbs) -> None:
     assert db.run(run.run_id).unheld_beats == 0
 
 
-def test_one_beat_that_is_delivered_twice_counts_once(db: DbVerbs) -> None:
-    """A batch whose answer was lost is repeated; so is a beat that was held while Postgres was away."""
+def test_heartbeat_delivered_twice_counts_once(db: DbVerbs) -> None:
+    """Repeat a batch whose answer was lost, and a heartbeat held while Postgres was away."""
     runner = db.runner()
     run = running(db, runner)
     pass_time(db, "runs", "started_at", 61)
@@ -275,8 +271,8 @@ def test_one_beat_that_is_delivered_twice_counts_once(db: DbVerbs) -> None:
     assert counts(db) == {}
 
 
-def test_a_beat_that_names_nothing_about_runs_accuses_none(db: DbVerbs) -> None:
-    """Deployed runners never say what they hold."""
+def test_heartbeat_without_holding_takes_no_run(db: DbVerbs) -> None:
+    """Send what deployed runners send: they never name runs."""
     runner = db.runner()
     run = running(db, runner)
     pass_time(db, "runs", "started_at", 3600)
@@ -286,23 +282,23 @@ def test_a_beat_that_names_nothing_about_runs_accuses_none(db: DbVerbs) -> None:
     assert not db.one("SELECT sends_holding FROM runners")
 
 
-def through_a_gap(db: DbVerbs, runner: Runner, *, length: float = 60, ago: float = 901, **values: int) -> str:
-    """A run that was running when we were away for so long, that long ago, and gave no sign since."""
+def run_through_outage(db: DbVerbs, runner: Runner, *, length: float = 60, ago: float = 901, **values: int) -> str:
+    """Return a run that was running through an outage of this length, this long ago, without a sign of life since."""
     run = running(db, runner, **values)
-    orphan(db, length=length, ago=ago)
+    age_past_outage(db, length=length, ago=ago)
     return run.run_id
 
 
-def orphan(db: DbVerbs, *, length: float = 60, ago: float = 901) -> None:
-    """Let all that has happened so far have happened before a gap of this length, that long ago."""
+def age_past_outage(db: DbVerbs, *, length: float = 60, ago: float = 901) -> None:
+    """Age all that has happened so far to before an outage of this length, this long ago."""
     add_gap(db, "expiry", ago + length, ago)
     pass_time(db, "runs", "started_at", ago + length + 100)
     pass_time(db, "sessions", "last_sign_at", ago + length + 100)
 
 
-def test_a_silent_run_that_lived_through_a_long_gap_of_ours_is_taken_after_a_while(db: DbVerbs) -> None:
-    """A deployed runner sends each report once: its end may have been reported while nobody heard it."""
-    run_id = through_a_gap(db, db.runner(), max_attempts=2)
+def test_silent_run_is_taken_after_long_outage(db: DbVerbs) -> None:
+    """Take it after a while: deployed runners send each report once, perhaps during the outage."""
+    run_id = run_through_outage(db, db.runner(), max_attempts=2)
     assert counts(db) == {"runs orphaned": 1}
     assert db.run(run_id).status == "pending"
 
@@ -312,17 +308,17 @@ def test_a_silent_run_that_lived_through_a_long_gap_of_ours_is_taken_after_a_whi
     [(20, 901), (60, 800)],
     ids=["a report is held for longer than the gap", "the time is not up"],
 )
-def test_a_run_is_no_orphan_while_its_report_may_still_come(db: DbVerbs, length: float, ago: float) -> None:
-    """Reports are held and repeated for a while."""
-    run_id = through_a_gap(db, db.runner(), length=length, ago=ago)
+def test_run_is_no_orphan_while_its_report_may_still_come(db: DbVerbs, length: float, ago: float) -> None:
+    """Wait as long as reports are held and repeated."""
+    run_id = run_through_outage(db, db.runner(), length=length, ago=ago)
     assert counts(db) == {}
     assert db.run(run_id).status == "running"
 
 
-def test_a_run_with_a_sign_of_its_session_is_no_orphan(db: DbVerbs) -> None:
-    """An event is sign enough; silent work without a gap never is suspect."""
+def test_run_with_sign_of_its_session_is_no_orphan(db: DbVerbs) -> None:
+    """Count one event; without an outage silent work is never suspect."""
     runner = db.runner()
-    run_id = through_a_gap(db, runner)
+    run_id = run_through_outage(db, runner)
     session_id = db.run(run_id).session_id
     event = NewEvent(session_id, ADMIN, "message", '{"data":{"event_type":"message"}}')
     db.do(append_events, [event])
@@ -330,42 +326,40 @@ def test_a_run_with_a_sign_of_its_session_is_no_orphan(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("token", [OWN, None])
-def test_a_runner_that_asks_whether_the_run_is_still_its_own_has_no_orphan(db: DbVerbs, token: str | None) -> None:
-    """A repeated `started` changes nothing, but it is a sign."""
+def test_repeated_start_report_prevents_orphan(db: DbVerbs, token: str | None) -> None:
+    """Count it as a sign although it changes nothing."""
     run = running(db)
-    orphan(db)
+    age_past_outage(db)
     (answer,) = say(db, report(run, "started", token=token))
     assert isinstance(answer, Reported)
     assert counts(db) == {}
 
 
-def test_what_clients_do_to_a_session_is_no_sign_of_its_process(db: DbVerbs) -> None:
-    """Somebody who waits in vain submits another turn: that must not keep the dead one for ever."""
+def test_client_activity_is_no_sign_of_process(db: DbVerbs) -> None:
+    """Submit another turn: waiting clients must not keep a dead process forever."""
     run = running(db)
-    orphan(db)
+    age_past_outage(db)
     waiting = db.resume(run.session_id)
     assert counts(db) == {"runs orphaned": 1}
     assert db.run(run.run_id).status == "failed"
     assert db.run(waiting.run_id).ready
 
 
-def test_a_runner_that_says_what_it_holds_has_no_orphans(db: DbVerbs) -> None:
-    """Its beats tell."""
+def test_runner_that_sends_holding_has_no_orphans(db: DbVerbs) -> None:
     runner = db.runner()
-    run_id = through_a_gap(db, runner)
+    run_id = run_through_outage(db, runner)
     db.do(touch_runners, [Touch(runner.runner_id, (run_id,))])
     assert counts(db) == {}
 
 
-def test_orphans_are_left_alone_where_the_rule_is_switched_off(db: DbVerbs) -> None:
-    """orphan_after 0."""
-    run_id = through_a_gap(db, db.runner())
+def test_orphans_are_left_alone_with_orphan_after_0(db: DbVerbs) -> None:
+    run_id = run_through_outage(db, db.runner())
     assert counts(db, Limits(orphan_after=0)) == {}
     assert db.run(run_id).status == "running"
 
 
-def test_a_run_in_stop_is_taken_with_its_lost_runner_though_its_time_is_up_too(db: DbVerbs) -> None:
-    """Two reasons in one pass end it once."""
+def test_overdue_stopping_run_of_lost_runner_ends_once(db: DbVerbs) -> None:
+    """Let both reasons come due in one pass."""
     runner = db.runner()
     run = running(db, runner)
     stop(db, run.session_id)
@@ -377,8 +371,8 @@ def test_a_run_in_stop_is_taken_with_its_lost_runner_though_its_time_is_up_too(d
     assert db.run(run.run_id).status == Outcome.STOPPED
 
 
-def test_a_lost_claim_leaves_the_process_of_another_runner_alive(db: DbVerbs) -> None:
-    """A session idle at one runner, its next turn claimed by another that is lost: the first one is still told to stop."""
+def test_lost_claim_leaves_process_of_another_runner_alive(db: DbVerbs) -> None:
+    """Lose the runner that claimed the next turn of a session idle at another one. That one is still told to stop."""
     home, other = db.runner(), db.runner()
     run = idle(db, home)
     db.resume(run.session_id)

@@ -1,4 +1,4 @@
-"""Deadlines of runs and claims on a real database: what a pass of expiry does, and does not do twice."""
+"""Deadlines of runs and claims on a real database: the effects of a pass of expiry, and that they happen once."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.support.reports import accepted, claimed, history, idle, report, runn
 
 
 def undelivered(db: DbVerbs) -> tuple[str, Ask]:
-    """A run that a worker gave to a parked poll which has not fetched it."""
+    """Return a run that a worker assigned to a parked poll, not delivered yet."""
     runner = db.runner()
     poll = db.park(runner)
     run = db.start()
@@ -22,8 +22,8 @@ def undelivered(db: DbVerbs) -> tuple[str, Ask]:
     return run.run_id, poll
 
 
-def test_nothing_due_changes_nothing(db: DbVerbs) -> None:
-    """A pass over a system in good order leaves no trace but its clock."""
+def test_pass_with_nothing_due_changes_nothing(db: DbVerbs) -> None:
+    """Update its own clock only."""
     running(db)
     db.start()
     before = db.rows("SELECT * FROM runs ORDER BY run_id"), db.count("events")
@@ -32,8 +32,8 @@ def test_nothing_due_changes_nothing(db: DbVerbs) -> None:
     assert (db.rows("SELECT * FROM runs ORDER BY run_id"), db.count("events")) == before
 
 
-def test_a_delay_that_has_ended_makes_its_run_ready(db: DbVerbs) -> None:
-    """It may be claimed then, and its time to find a match begins."""
+def test_ended_delay_makes_run_ready(db: DbVerbs) -> None:
+    """Allow claims, and start the time to find a match."""
     run = db.start(delay_seconds=3600)
     assert counts(db) == {}
     due(db, run.run_id, "not_before")
@@ -46,15 +46,15 @@ def test_a_delay_that_has_ended_makes_its_run_ready(db: DbVerbs) -> None:
     assert counts(db) == {}
 
 
-def test_a_delay_that_ended_long_ago_is_found_too(db: DbVerbs) -> None:
-    """Nobody looked for an hour: by state, not by edge."""
+def test_delay_that_ended_long_ago_is_found_too(db: DbVerbs) -> None:
+    """Skip an hour of passes: readiness is read from state, not from edges."""
     run = db.start(delay_seconds=3600)
     due(db, run.run_id, "not_before", ago=3600)
     assert counts(db) == {"ready": 1}
 
 
-def test_a_due_run_behind_an_earlier_one_stays_unready(db: DbVerbs) -> None:
-    """A session's runs go one at a time, in submission order."""
+def test_due_run_behind_earlier_one_stays_unready(db: DbVerbs) -> None:
+    """Run a session's runs one at a time, in submission order."""
     first = db.start(delay_seconds=3600)
     second = db.resume(first.session_id, delay_seconds=60)
     due(db, second.run_id, "not_before")
@@ -62,16 +62,15 @@ def test_a_due_run_behind_an_earlier_one_stays_unready(db: DbVerbs) -> None:
     assert not db.run(second.run_id).ready
 
 
-def test_a_missed_readiness_is_made_up_for(db: DbVerbs) -> None:
-    """Whatever forgot to make a run ready."""
+def test_missed_readiness_is_repaired(db: DbVerbs) -> None:
     run = db.start()
     db.rows("UPDATE runs SET ready = false, match_deadline_at = NULL WHERE run_id = :r", r=run.run_id)
     assert counts(db) == {"ready": 1}
     assert db.run(run.run_id).ready
 
 
-def test_a_run_is_not_ready_while_a_stop_of_its_session_is_open(db: DbVerbs) -> None:
-    """Deployed runners know sessions only: a new run must not be stopped by an old stop."""
+def test_run_is_not_ready_during_open_stop_of_its_session(db: DbVerbs) -> None:
+    """Hold it back: deployed runners know sessions only, and the old stop would end the new run."""
     run = idle(db)
     stop(db, run.session_id)
     resumed = db.resume(run.session_id)
@@ -79,8 +78,8 @@ def test_a_run_is_not_ready_while_a_stop_of_its_session_is_open(db: DbVerbs) -> 
     assert not db.run(resumed.run_id).ready
 
 
-def test_an_unmatched_resume_returns_an_idle_session_to_idle(db: DbVerbs) -> None:
-    """Its process is alive all the same."""
+def test_unmatched_resume_returns_idle_session_to_idle(db: DbVerbs) -> None:
+    """Keep its process, which is alive all the same."""
     first = idle(db)
     run = db.resume(first.session_id, additional_demands=Demands(tags=("gpu",)))
     no_match_due(db, run.run_id)
@@ -88,8 +87,8 @@ def test_an_unmatched_resume_returns_an_idle_session_to_idle(db: DbVerbs) -> Non
     assert db.session(run.session_id).status == "idle"
 
 
-def test_an_unmatched_run_makes_way_for_the_next(db: DbVerbs) -> None:
-    """The next run of the session becomes ready with its own time."""
+def test_unmatched_run_makes_next_run_ready(db: DbVerbs) -> None:
+    """Give the next run of the session a time of its own."""
     first = db.start()
     second = db.resume(first.session_id)
     no_match_due(db, first.run_id)
@@ -99,8 +98,8 @@ def test_an_unmatched_run_makes_way_for_the_next(db: DbVerbs) -> None:
     assert counts(db) == {}
 
 
-def test_an_undelivered_claim_is_released_at_its_deadline(db: DbVerbs) -> None:
-    """It costs the run nothing and bars nobody."""
+def test_undelivered_claim_is_released_at_its_deadline(db: DbVerbs) -> None:
+    """Count no attempt and exclude no registration."""
     run_id, _ = undelivered(db)
     assert counts(db) == {}
     due(db, run_id, "claim_deadline_at")
@@ -110,8 +109,8 @@ def test_an_undelivered_claim_is_released_at_its_deadline(db: DbVerbs) -> None:
     assert (row.attempt, row.fruitless_claims, row.not_for) == (0, 0, None)
 
 
-def test_a_delivered_claim_that_never_starts_is_released_and_not_given_to_that_registration_again(db: DbVerbs) -> None:
-    """Unless the runner sends tokens, a late report of it could not be told from one of a new claim."""
+def test_unstarted_delivered_claim_is_released_and_excludes_registration(db: DbVerbs) -> None:
+    """Exclude it: without tokens a late report could not be told from one of a new claim."""
     runner = db.runner()
     run = claimed(db, runner)
     due(db, run.run_id, "claim_deadline_at")
@@ -121,8 +120,8 @@ def test_a_delivered_claim_that_never_starts_is_released_and_not_given_to_that_r
     assert db.claim(runner) == []
 
 
-def test_a_runner_that_sends_tokens_may_claim_again_what_it_did_not_start(db: DbVerbs) -> None:
-    """Its late report would carry the old token."""
+def test_runner_that_sends_tokens_may_reclaim_unstarted_run(db: DbVerbs) -> None:
+    """Allow it, since a late report carries the old token."""
     runner = db.runner()
     db.rows("UPDATE runners SET sends_tokens = true")
     run = claimed(db, runner)
@@ -132,8 +131,8 @@ def test_a_runner_that_sends_tokens_may_claim_again_what_it_did_not_start(db: Db
     assert [one.run_id for one in db.claim(runner)] == [run.run_id]
 
 
-def test_the_tenth_claim_that_never_starts_fails_the_run(db: DbVerbs) -> None:
-    """Whatever eats it must not eat for ever."""
+def test_tenth_unstarted_claim_fails_run(db: DbVerbs) -> None:
+    """Stop retrying what never starts."""
     run = claimed(db)
     db.rows("UPDATE runs SET fruitless_claims = 9")
     due(db, run.run_id, "claim_deadline_at")
@@ -142,24 +141,24 @@ def test_the_tenth_claim_that_never_starts_fails_the_run(db: DbVerbs) -> None:
     assert (row.status, row.error) == ("failed", "Claimed 10 times, never started")
 
 
-def test_a_stale_runner_loses_its_undelivered_claims_at_once(db: DbVerbs) -> None:
-    """It will not fetch them: the run need not wait for the rest of the claim's time."""
+def test_stale_runner_loses_undelivered_claims_at_once(db: DbVerbs) -> None:
+    """Skip the rest of the claim deadline."""
     run_id, _ = undelivered(db)
     db.rows("UPDATE runners SET last_seen = now() - interval '121 seconds'")
     assert counts(db) == {"claims released": 1}
     assert db.run(run_id).status == "pending"
 
 
-def test_a_stale_runner_keeps_what_was_delivered(db: DbVerbs) -> None:
-    """It may be starting the process at this moment."""
+def test_stale_runner_keeps_delivered_claims(db: DbVerbs) -> None:
+    """Wait, since it may be starting the process."""
     run = claimed(db)
     db.rows("UPDATE runners SET last_seen = now() - interval '121 seconds'")
     assert counts(db) == {}
     assert db.run(run.run_id).status == "claimed"
 
 
-def test_a_run_past_its_own_limit_is_told_to_stop_first(db: DbVerbs) -> None:
-    """The process is alive; its end comes by its report or by the deadline of the stop."""
+def test_run_past_its_time_limit_is_told_to_stop_first(db: DbVerbs) -> None:
+    """End it by its report or by the stop deadline, since the process is alive."""
     run = running(db, run_timeout_seconds=5)
     due(db, run.run_id, "run_deadline_at", ago=1)
     db.rows("UPDATE runs SET started_at = now() - interval '6 seconds'")
@@ -173,8 +172,8 @@ def test_a_run_past_its_own_limit_is_told_to_stop_first(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize(("attempts", "status"), [(1, "failed"), (2, "pending")])
-def test_a_timed_out_run_that_does_not_end_is_given_up(db: DbVerbs, attempts: int, status: str) -> None:
-    """Again if attempts are left, else failed with the limit in words."""
+def test_timed_out_run_that_does_not_end_is_given_up(db: DbVerbs, attempts: int, status: str) -> None:
+    """Requeue it if attempts are left, else fail it and name the limit."""
     run = running(db, run_timeout_seconds=5, max_attempts=attempts)
     due(db, run.run_id, "run_deadline_at")
     counts(db)
@@ -186,8 +185,8 @@ def test_a_timed_out_run_that_does_not_end_is_given_up(db: DbVerbs, attempts: in
     assert row.ready == (status == "pending")
 
 
-def test_a_stopped_run_whose_runner_says_nothing_is_stopped_at_the_deadline(db: DbVerbs) -> None:
-    """Never requeued: somebody wanted its end."""
+def test_stopped_run_of_silent_runner_is_stopped_at_deadline(db: DbVerbs) -> None:
+    """Never requeue it."""
     run = running(db, max_attempts=3)
     stop(db, run.session_id)
     assert counts(db) == {}
@@ -198,8 +197,8 @@ def test_a_stopped_run_whose_runner_says_nothing_is_stopped_at_the_deadline(db: 
     assert db.count("stop_commands") == 0
 
 
-def test_an_idle_session_whose_runner_ignores_the_stop_is_stopped_at_the_deadline(db: DbVerbs) -> None:
-    """Deployed runners ignore a stop for a process they do not have."""
+def test_idle_session_of_runner_that_ignores_stop_is_stopped_at_deadline(db: DbVerbs) -> None:
+    """Expect no report: deployed runners ignore a stop for a process they do not have."""
     run = idle(db)
     stop(db, run.session_id)
     assert db.session(run.session_id).status == "stopping"
@@ -210,8 +209,7 @@ def test_an_idle_session_whose_runner_ignores_the_stop_is_stopped_at_the_deadlin
     assert db.count("stop_commands") == 0
 
 
-def test_a_run_that_waited_for_a_stop_becomes_ready_when_the_stop_is_given_up(db: DbVerbs) -> None:
-    """Its session is free again."""
+def test_run_behind_stop_becomes_ready_when_stop_is_given_up(db: DbVerbs) -> None:
     run = idle(db)
     stop(db, run.session_id)
     waiting = db.resume(run.session_id)
@@ -221,8 +219,8 @@ def test_a_run_that_waited_for_a_stop_becomes_ready_when_the_stop_is_given_up(db
     assert db.session(run.session_id).status == "pending"
 
 
-def test_a_report_that_comes_after_expiry_ended_its_run_is_harmless(db: DbVerbs) -> None:
-    """200 without a change: the runner has done nothing wrong."""
+def test_report_after_expiry_ended_run_is_harmless(db: DbVerbs) -> None:
+    """Answer 200 and change nothing."""
     run = running(db)
     stop(db, run.session_id)
     due(db, run.run_id, "run_deadline_at")
@@ -232,29 +230,29 @@ def test_a_report_that_comes_after_expiry_ended_its_run_is_harmless(db: DbVerbs)
     assert db.run(run.run_id).status == "stopped"
 
 
-def move_gaps(db: DbVerbs, seconds: float) -> None:
-    """Let the gaps be so many seconds longer ago."""
+def age_outages(db: DbVerbs, seconds: float) -> None:
+    """Move the outages this many seconds into the past."""
     for column in ("started_at", "ended_at"):
         pass_time(db, "gaps", column, seconds)
 
 
-def test_after_a_gap_claims_have_their_whole_time_again(db: DbVerbs) -> None:
-    """While we were away nobody could deliver or start them."""
+def test_claims_have_their_whole_time_after_outage(db: DbVerbs) -> None:
+    """Restart their deadlines, since they could be neither delivered nor started."""
     run = claimed(db)
     run_id, _ = undelivered(db)
     due(db, run.run_id, "claim_deadline_at")
     due(db, run_id, "claim_deadline_at")
     add_gap(db, "expiry", 40, 5)
     assert counts(db) == {}
-    move_gaps(db, 15)
+    age_outages(db, 15)
     assert counts(db) == {"claims released": 1}
     assert db.run(run_id).status == "pending"
-    move_gaps(db, 105)
+    age_outages(db, 105)
     assert counts(db) == {"claims released": 1}
 
 
-def test_after_a_gap_stops_have_their_whole_time_again(db: DbVerbs) -> None:
-    """The runner could not hear of them."""
+def test_stops_have_their_whole_time_after_outage(db: DbVerbs) -> None:
+    """Restart their deadlines, since the runner could not be told."""
     run, other = running(db), idle(db)
     stop(db, run.session_id)
     stop(db, other.session_id)
@@ -263,12 +261,12 @@ def test_after_a_gap_stops_have_their_whole_time_again(db: DbVerbs) -> None:
     add_gap(db, "expiry", 300, 170)
     db.rows("UPDATE runners SET last_seen = now()")
     assert counts(db) == {}
-    move_gaps(db, 11)
+    age_outages(db, 11)
     assert counts(db) == {"stops given up": 1, "idle stops given up": 1}
 
 
-def test_the_time_to_find_a_match_moves_by_the_gap_it_lived_through(db: DbVerbs) -> None:
-    """Once, and by the part of the gap after it became ready, however many clocks saw the gap."""
+def test_match_deadline_moves_by_outage_it_lived_through(db: DbVerbs) -> None:
+    """Move it once, by the part of the outage after the run became ready, however many detectors saw the outage."""
     run = db.start(no_match_timeout_seconds=100)
     due(db, run.run_id, "match_deadline_at", ago=10)
     unmatched_for(db, run.run_id, 1000)
@@ -277,7 +275,7 @@ def test_the_time_to_find_a_match_moves_by_the_gap_it_lived_through(db: DbVerbs)
     assert counts(db) == {}
     shown = timeout_at(db, run.run_id)
     assert shown is not None
-    # ready 110 s ago, in the middle of the gap: 60 s of it count
+    # ready 110 s ago, in the middle of the outage: 60 s of it count
     assert 0 < (shown - db.one("SELECT now()")).total_seconds() <= 50
     pass_time(db, "runs", "match_deadline_at", 55)
     for column in ("started_at", "ended_at"):
@@ -285,8 +283,7 @@ def test_the_time_to_find_a_match_moves_by_the_gap_it_lived_through(db: DbVerbs)
     assert counts(db) == {"unmatched": 1}
 
 
-def test_a_gap_before_a_run_became_ready_gives_it_nothing(db: DbVerbs) -> None:
-    """It had its whole time."""
+def test_outage_before_readiness_does_not_move_match_deadline(db: DbVerbs) -> None:
     run = db.start(no_match_timeout_seconds=100)
     no_match_due(db, run.run_id, ago=10)
     add_gap(db, "expiry", 300, 150)
@@ -294,8 +291,8 @@ def test_a_gap_before_a_run_became_ready_gives_it_nothing(db: DbVerbs) -> None:
     assert counts(db) == {"unmatched": 1}
 
 
-def test_the_limit_of_a_running_run_moves_by_the_gap_it_lived_through(db: DbVerbs) -> None:
-    """Its runner may have been unable to report its end."""
+def test_run_time_limit_moves_by_outage_it_lived_through(db: DbVerbs) -> None:
+    """Allow for a runner that could not report the end."""
     run = running(db, run_timeout_seconds=100)
     db.rows("UPDATE runs SET started_at = now() - interval '105 seconds', run_deadline_at = now() - interval '5 s'")
     add_gap(db, "expiry", 80, 50)
@@ -309,8 +306,7 @@ def test_the_limit_of_a_running_run_moves_by_the_gap_it_lived_through(db: DbVerb
     assert counts(db) == {"timed out": 1}
 
 
-def test_a_pass_takes_so_many_and_asks_for_another(db: DbVerbs) -> None:
-    """Bounded transactions, however much is due."""
+def test_pass_is_bounded_and_asks_for_another(db: DbVerbs) -> None:
     runs = db.accept(*[starting() for _ in range(5)])
     for run in runs:
         no_match_due(db, run.run_id)
@@ -319,8 +315,8 @@ def test_a_pass_takes_so_many_and_asks_for_another(db: DbVerbs) -> None:
     assert [result.again for result in results] == [True, True, False, False]
 
 
-def test_a_silent_web_processes_parked_polls_are_removed(db: DbVerbs) -> None:
-    """Nobody would fetch what is dispatched to them."""
+def test_parked_polls_of_silent_instance_are_removed(db: DbVerbs) -> None:
+    """Remove them, or dispatch would assign runs to them."""
     poll = db.park(db.runner())
     kept = db.park(db.runner())
     pass_time(db, "waiting_polls", "seen_at", 31, "poll_id = :p", p=poll.poll_id)
@@ -328,16 +324,15 @@ def test_a_silent_web_processes_parked_polls_are_removed(db: DbVerbs) -> None:
     assert db.waiting() == {kept.poll_id}
 
 
-def test_the_limits_are_those_that_are_given(db: DbVerbs) -> None:
-    """A claim made under other limits is judged by its own deadline, a stop by the limit of now."""
+def test_current_limits_apply_to_stops_and_stored_deadlines_to_claims(db: DbVerbs) -> None:
+    """Change the limits between claim and pass."""
     run = running(db, run_timeout_seconds=1)
     due(db, run.run_id, "run_deadline_at")
     assert counts(db, Limits(stop_timeout=1000)) == {"timed out": 1}
     assert db.run(run.run_id).run_deadline_at > db.one("SELECT now() + interval '990 seconds'")
 
 
-def test_every_move_of_expiry_is_told_on_the_feed(db: DbVerbs) -> None:
-    """One history: whoever watches sees what expiry did."""
+def test_every_change_by_expiry_writes_its_event(db: DbVerbs) -> None:
     run = running(db, max_attempts=2, run_timeout_seconds=1)
     due(db, run.run_id, "run_deadline_at")
     counts(db)
@@ -353,8 +348,7 @@ def test_every_move_of_expiry_is_told_on_the_feed(db: DbVerbs) -> None:
     accepted(db, again, "completed")
 
 
-def test_a_poll_that_found_nothing_is_not_touched(db: DbVerbs) -> None:
-    """Parked polls that are looked after stay."""
+def test_renewed_parked_poll_is_not_removed(db: DbVerbs) -> None:
     poll = asking(db.runner())
     assert db.answer(poll)[0].parked
     assert counts(db) == {}

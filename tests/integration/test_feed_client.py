@@ -1,4 +1,4 @@
-"""Readers of the feed against real web processes: whatever happens to their connections, one whole history each."""
+"""Readers of the feed against real web processes: one complete history each, whatever happens to connections."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ Told = tuple[str, str, object]
 
 @pytest.fixture
 def web(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebInThread]:
-    """Asks its readers to come back sooner than people need it, and beats often."""
+    """Web process with short reconnect times and frequent heartbeats."""
     monkeypatch.setattr("app.feed.stream.RETRY_MILLISECONDS", (1, 20))
     with served(settings.model_copy(update={"sse_heartbeat_seconds": 0.1})) as one:
         until_ready(one)
@@ -40,7 +40,7 @@ def web(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebInTh
 
 @pytest.fixture
 def other_web(settings: Settings, web: WebInThread) -> Iterator[WebInThread]:
-    """A second instance on the same database."""
+    """Second instance on the same database."""
     with served(settings) as one:
         until_ready(one)
         yield one
@@ -50,7 +50,7 @@ def other_web(settings: Settings, web: WebInThread) -> Iterator[WebInThread]:
 async def followed(
     urls: str | list[str], **wanted: object
 ) -> AsyncIterator[tuple[AsyncGenerator[FeedItem, None], CoordinatorClient]]:
-    """A client's feed, closed with the block."""
+    """Open a client's feed and close it with the block."""
     async with (
         CoordinatorClient(urls) as client,
         aclosing(client.feed(**wanted)) as items,  # type: ignore[arg-type] # as each test names them
@@ -60,7 +60,7 @@ async def followed(
 
 @asynccontextmanager
 async def reading(items: AsyncIterator[FeedItem]) -> AsyncIterator["asyncio.Task[list[Told]]"]:
-    """Read up to the end that the test writes, meanwhile."""
+    """Read in the background up to the end that the test writes."""
     task = asyncio.create_task(until_the_end(items))
     try:
         yield task
@@ -70,14 +70,14 @@ async def reading(items: AsyncIterator[FeedItem]) -> AsyncIterator["asyncio.Task
 
 
 def say(client: WebClient, session_id: str, event_type: str = "message", content: str = TEXT) -> None:
-    """One event of the session."""
+    """Write one event of the session."""
     event = {"event_type": event_type, "session_id": session_id, "timestamp": "now", "content": content}
     response = client.post(f"/sessions/{session_id}/events", event)
     assert response.status_code == 201, response.text
 
 
 def talk(client: WebClient, events: int, seed: int) -> None:
-    """So many events in three sessions, some long, with runs submitted and stopped between them."""
+    """Write this many events in three sessions, some long, and submit and stop runs between them."""
     dice = random.Random(seed)
     sessions = [client.submit()["session_id"] for _ in range(3)]
     for _ in range(events):
@@ -87,7 +87,7 @@ def talk(client: WebClient, events: int, seed: int) -> None:
 
 
 async def until_the_end(items: AsyncIterator[FeedItem]) -> list[Told]:
-    """All items up to the last event that a test writes."""
+    """Return all items up to the last event that a test writes."""
     told: list[Told] = []
     async with asyncio.timeout(60):
         async for item in items:
@@ -98,7 +98,7 @@ async def until_the_end(items: AsyncIterator[FeedItem]) -> list[Told]:
 
 
 def history(db: DbVerbs, after: str) -> list[Told]:
-    """What the database holds behind the cursor, as it must have been told."""
+    """Return what the database holds behind the cursor, in the form of the feed."""
     prefix, _, position = after.rpartition(".")
     rows = db.rows(
         "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM events WHERE feed_pos > :after "
@@ -109,15 +109,15 @@ def history(db: DbVerbs, after: str) -> list[Told]:
 
 
 def now(client: WebClient) -> str:
-    """The feed's cursor."""
+    """Return the feed's current cursor."""
     return str(client.get("/sessions").json()["feed_cursor"])
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_reader_cut_at_any_byte_that_hops_between_instances_sees_each_event_once(
+async def test_reader_cut_at_any_byte_sees_each_event_once(
     web: WebInThread, other_web: WebInThread, db: DbVerbs, seed: int
 ) -> None:
-    """In the head of an answer, in a frame, in the middle of a character, between two frames."""
+    """Cut in the head of an answer, in a frame, within a character and between frames. Go on at the other instance."""
     dice = random.Random(seed)
     start = now(web.client)
 
@@ -138,8 +138,8 @@ async def test_a_reader_cut_at_any_byte_that_hops_between_instances_sees_each_ev
 
 
 @pytest.mark.parametrize("death", ["kill", "drain"])
-async def test_a_reader_goes_on_elsewhere_when_its_replica_goes(cluster: Cluster, db: DbVerbs, death: str) -> None:
-    """Killed or drained while others write: nothing missed, nothing twice; only a kill is a lost connection."""
+async def test_reader_moves_on_when_its_replica_goes(cluster: Cluster, db: DbVerbs, death: str) -> None:
+    """Kill or drain it while others write: nothing is missed or doubled; only a kill is a lost connection."""
     (first, second), _ = cluster.start_house(webs=2, workers=1, drain_seconds=0.5)
     causes: list[tuple[str, str | None]] = []
     elsewhere = WebClient(second.url)
@@ -173,8 +173,8 @@ async def test_a_reader_goes_on_elsewhere_when_its_replica_goes(cluster: Cluster
     elsewhere.close()
 
 
-async def test_a_reader_may_begin_with_everything_as_it_is(web: WebInThread) -> None:
-    """Then comes what happened after that snapshot."""
+async def test_reader_may_start_with_snapshot(web: WebInThread) -> None:
+    """Follow with what happened after the snapshot."""
     session_id = web.client.submit()["session_id"]
     async with followed(web.client.url, init=True) as (items, _):
         init = await anext(items)
@@ -184,8 +184,8 @@ async def test_a_reader_may_begin_with_everything_as_it_is(web: WebInThread) -> 
     assert init.id not in {cursor for cursor, _, _ in told}
 
 
-async def test_a_cursor_that_leads_nowhere_is_told_and_followed_by_a_snapshot(web: WebInThread) -> None:
-    """A reader that was not asked for one gets it too, and resumes behind it."""
+async def test_unusable_cursor_is_reported_and_followed_by_snapshot(web: WebInThread) -> None:
+    """Send it to a reader that asked for none too; it resumes behind it."""
     session_id = web.client.submit()["session_id"]
     async with followed(web.client.url, after="v1.elsewhere.7") as (items, client):
         reset, init = await anext(items), await anext(items)
@@ -197,10 +197,10 @@ async def test_a_cursor_that_leads_nowhere_is_told_and_followed_by_a_snapshot(we
 
 
 @pytest.mark.parametrize("behind", [b'"reason":"malformed"}\n\n', b'"session_id"'], ids=["reset", "half an init"])
-async def test_a_reader_cut_before_its_snapshot_gets_it_from_the_next_instance(
+async def test_reader_cut_before_its_snapshot_gets_it_from_next_instance(
     web: WebInThread, other_web: WebInThread, behind: bytes
 ) -> None:
-    """What is owed stays owed: the cursor says so."""
+    """Keep the debt in the cursor."""
     session_ids = [web.client.submit()["session_id"] for _ in range(3)]
     async with (
         web_proxy(web.client.url) as first,
@@ -215,8 +215,8 @@ async def test_a_reader_cut_before_its_snapshot_gets_it_from_the_next_instance(
     assert (init.event, {one["session_id"] for one in init.data["sessions"]}) == ("init", set(session_ids))
 
 
-async def test_a_place_moves_on_while_nothing_wanted_happens(web: WebInThread) -> None:
-    """Ids that come alone count for the next connection; they are no items."""
+async def test_cursor_moves_on_without_matching_events(web: WebInThread) -> None:
+    """Resume from ids that come alone; they are no items."""
     mine, busy = (web.client.submit()["session_id"] for _ in range(2))
     async with (
         web_proxy(web.client.url) as proxy,
@@ -242,7 +242,7 @@ async def left(proxy: WebProxy) -> bool:
 
 
 async def numbered(client: WebClient, session_id: str) -> str:
-    """The cursor of the session's newest event, once it has one."""
+    """Return the cursor of the session's newest event once it has one."""
     events = client.get(f"/sessions/{session_id}/events").json()["events"]
     return str(events[-1]["feed_cursor"] or "")
 
@@ -255,8 +255,8 @@ async def has_resumed_behind(proxy: WebProxy, cursor: str) -> bool:
     return cursor in proxy.last_event_ids()
 
 
-async def test_a_connection_that_fell_silent_is_replaced(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats keep an idle one; without them it is dead, whatever the network believes."""
+async def test_silent_connection_is_replaced(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expect heartbeats on an idle connection; without them it is dead, whatever the network believes."""
     monkeypatch.setattr("coordinator_client.feed.SILENCE_SECONDS", 1.0)
     session_id = web.client.submit()["session_id"]
     causes: list[str | None] = []
@@ -277,8 +277,8 @@ async def test_a_connection_that_fell_silent_is_replaced(web: WebInThread, monke
         await told
 
 
-async def test_a_reader_that_leaves_closes_its_connection(web: WebInThread) -> None:
-    """By leaving the block, or because its task was cancelled."""
+async def test_reader_that_leaves_closes_its_connection(web: WebInThread) -> None:
+    """Leave the block, or cancel its task."""
     session_id = web.client.submit()["session_id"]
     async with web_proxy(web.client.url) as proxy, CoordinatorClient(proxy.url) as client:
         async with aclosing(client.feed(after=now(web.client))) as items:
@@ -292,10 +292,10 @@ async def test_a_reader_that_leaves_closes_its_connection(web: WebInThread) -> N
         await eventually_async(partial(left, proxy))
 
 
-async def test_a_reader_cancelled_just_when_it_is_connected_leaves_nothing_open(
+async def test_reader_cancelled_while_connecting_leaves_nothing_open(
     web: WebInThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The HTTP client alone would keep the connection for as long as it lives, for nobody."""
+    """Close the connection, which the HTTP client alone would keep for its lifetime."""
     made = AsyncHTTP11Connection.__init__
 
     def cancelled_when_made(self: AsyncHTTP11Connection, *args: Any, **values: Any) -> None:
@@ -325,8 +325,8 @@ async def test_a_reader_cancelled_just_when_it_is_connected_leaves_nothing_open(
     ],
     ids=["503", "502", "429", "408", "302", "page", "204", "nonsense", "closed"],
 )
-async def test_a_reader_tries_until_there_is_a_stream(web: WebInThread, answer: bytes) -> None:
-    """An answer that may pass, one that is no coordinator's, and none at all are met with another try."""
+async def test_reader_retries_until_stream_opens(web: WebInThread, answer: bytes) -> None:
+    """Retry after transient answers, answers of another server and none at all."""
     session_id = web.client.submit()["session_id"]
     causes: list[str | None] = []
 
@@ -346,16 +346,16 @@ async def test_a_reader_tries_until_there_is_a_stream(web: WebInThread, answer: 
             await told
 
 
-async def test_an_error_that_will_not_pass_is_raised(web: WebInThread) -> None:
-    """Asking again would change nothing, here or elsewhere."""
+async def test_permanent_error_is_raised(web: WebInThread) -> None:
+    """Stop: another try or address would change nothing."""
     async with followed(web.client.url, types=["nonsense"]) as (items, _):
         with pytest.raises(Refused) as caught:
             await anext(items)
     assert caught.value.status == 422
 
 
-async def test_patience_ends_with_what_happened_at_each_address() -> None:
-    """For those who would rather know."""
+async def test_retries_end_with_failures_of_each_address() -> None:
+    """Limit the time, as callers may."""
     closed = [f"http://127.0.0.1:{own_port()}" for _ in range(2)]
     async with followed(closed, patience_seconds=0.5) as (items, _):
         with pytest.raises(Unreachable) as caught:

@@ -1,4 +1,4 @@
-"""The one reader of a web process: what it asks of Postgres, whomever it serves; who is woken and who catches up."""
+"""Feed reader of a web process: bounded queries however many clients it serves, waking of clients, and catching up."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def serving(settings: Settings, **values: Any) -> Iterator[WebInThread]:
 
 
 def opened(stack: ExitStack, web: WebInThread, number: int, **query: Any) -> list[Connection]:
-    """So many clients that have seen their snapshot and wait."""
+    """Open this many clients that have their snapshot and wait."""
     streams = [stack.enter_context(following(web.client.url, query)) for _ in range(number)]
     for stream in streams:
         stream.until("init")
@@ -44,8 +44,8 @@ def write(db: DbVerbs, web: WebInThread, session_id: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("clients", [1, 200])
-def test_what_is_asked_of_postgres_does_not_grow_with_clients(settings: Settings, db: DbVerbs, clients: int) -> None:
-    """Ten bursts cost at most ten reads, by the reader; the clients ask nothing."""
+def test_queries_do_not_grow_with_clients(settings: Settings, db: DbVerbs, clients: int) -> None:
+    """Cause ten bursts: at most ten reads, all by the reader; clients query nothing."""
     with serving(settings) as web, ExitStack() as stack:
         session_id = str(web.client.submit()["session_id"])
         db.do(sequence_feed)
@@ -69,8 +69,8 @@ def test_what_is_asked_of_postgres_does_not_grow_with_clients(settings: Settings
 
 
 @pytest.mark.parametrize("missed", [10, 1500])
-def test_nothing_is_read_while_nobody_listens(settings: Settings, db: DbVerbs, missed: int) -> None:
-    """The first client afterwards has all of it, whether it resumes or begins, and what comes then."""
+def test_nothing_is_read_without_clients(settings: Settings, db: DbVerbs, missed: int) -> None:
+    """Serve the first client afterwards completely, whether it resumes or starts, and with what follows."""
     with serving(settings) as web, ExitStack() as stack:
         session_id = str(web.client.submit()["session_id"])
         begin = f"v1.{db.do(read_head).epoch}.0"
@@ -92,7 +92,7 @@ def test_nothing_is_read_while_nobody_listens(settings: Settings, db: DbVerbs, m
 
 @contextmanager
 def reads_of(web: WebInThread, asked: Counter[str]) -> Iterator[None]:
-    """Count what the reader asks: pages of events, and looks at where the feed is."""
+    """Count the reader's queries: pages of events and positions of the feed."""
 
     def count(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
         asked["pages" if "frame" in statement else "looks"] += 1
@@ -105,8 +105,8 @@ def reads_of(web: WebInThread, asked: Counter[str]) -> Iterator[None]:
         event.remove(engine, "before_cursor_execute", count)
 
 
-def test_a_client_that_is_far_behind_catches_up_and_joins(settings: Settings, db: DbVerbs) -> None:
-    """From Postgres, page by page, into the window, and on with what comes; nothing missing at the seams."""
+def test_client_far_behind_catches_up_and_joins_buffer(settings: Settings, db: DbVerbs) -> None:
+    """Read pages from Postgres until the buffer is reached, then follow it; nothing is missing in between."""
     with serving(settings, feed_window_events=50, catch_up_page_events=20) as web, ExitStack() as stack:
         opened(stack, web, 1)
         session_id = str(web.client.submit()["session_id"])
@@ -123,8 +123,8 @@ def test_a_client_that_is_far_behind_catches_up_and_joins(settings: Settings, db
                 assert told(got) == history
 
 
-def test_large_events_come_through_a_small_window(settings: Settings, db: DbVerbs) -> None:
-    """A page ends after some megabytes, and an event larger than the window is sent all the same."""
+def test_events_larger_than_buffer_are_sent(settings: Settings, db: DbVerbs) -> None:
+    """End a page after some megabytes, and send an event that is larger than the buffer."""
     with serving(settings, feed_window_bytes=4096) as web, ExitStack() as stack:
         session_id = str(web.client.submit()["session_id"])
         begin = f"v1.{db.do(read_head).epoch}.0"
@@ -140,12 +140,12 @@ def test_large_events_come_through_a_small_window(settings: Settings, db: DbVerb
 
 
 def noise(size: int) -> str:
-    """Text that does not shrink much when it is compressed."""
+    """Return text that compresses badly."""
     return "".join(Random(size).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=size))
 
 
-def test_few_read_the_past_at_once(settings: Settings, db: DbVerbs) -> None:
-    """A crowd that comes back after an outage is served in turn, and takes no connection from others."""
+def test_few_clients_read_history_at_once(settings: Settings, db: DbVerbs) -> None:
+    """Serve a crowd after an outage in turn, without the connections of others."""
     with serving(settings, feed_window_events=10, catch_up_readers=2) as web, ExitStack() as stack:
         session_id = str(web.client.submit()["session_id"])
         begin = f"v1.{db.do(read_head).epoch}.0"
@@ -173,8 +173,8 @@ def test_few_read_the_past_at_once(settings: Settings, db: DbVerbs) -> None:
     assert 1 <= most <= 3, "two that catch up, and one for what the process itself looks at"
 
 
-def test_only_those_are_woken_whom_it_concerns(settings: Settings, db: DbVerbs) -> None:
-    """A client that watches one session sleeps while another is busy."""
+def test_only_clients_of_affected_session_are_woken(settings: Settings, db: DbVerbs) -> None:
+    """Let a client of one session sleep while another is busy."""
     with serving(settings) as web, ExitStack() as stack:
         quiet, busy = (str(web.client.submit()["session_id"]) for _ in range(2))
         db.do(sequence_feed)
@@ -189,8 +189,8 @@ def test_only_those_are_woken_whom_it_concerns(settings: Settings, db: DbVerbs) 
         assert set(feed._idle["session", quiet]) == before
 
 
-def test_what_nobody_numbers_the_reader_numbers(settings: Settings, db: DbVerbs) -> None:
-    """All workers are away, or Redis is: an event is a second old, then it has its position."""
+def test_reader_numbers_events_without_workers(settings: Settings, db: DbVerbs) -> None:
+    """Remove all workers, or Redis: an event gets its position when it is a second old."""
     with serving(settings) as web, ExitStack() as stack:
         (stream,) = opened(stack, web, 1)
         web.client.submit()

@@ -1,4 +1,4 @@
-"""Answers to heartbeats on a real database: which of the runs that a runner names are not its own any more."""
+"""Answers to heartbeats on a real database: which of the named runs no longer belong to the runner."""
 
 from models.claims.delivery import Claim, release_claims
 from models.runners.heartbeat import Heard, Touch, TouchResult, touch_runners
@@ -8,57 +8,57 @@ from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import accepted, claimed, running, stop
 
 
-def beat(db: DbVerbs, runner: Runner, *run_ids: str) -> TouchResult:
-    """What a heartbeat that names these runs is answered."""
+def heartbeat(db: DbVerbs, runner: Runner, *run_ids: str) -> TouchResult:
+    """Return the answer to a heartbeat that names these runs."""
     (heard,) = db.do(touch_runners, [Touch(runner.runner_id, run_ids)])
     return heard
 
 
-def test_runs_in_hand_are_not_named(db: DbVerbs) -> None:
-    """Claimed, running and stopping ones are the runner's until they end."""
+def test_runs_in_hand_are_not_named_in_answer(db: DbVerbs) -> None:
+    """Keep claimed, running and stopping runs with the runner until they end."""
     runner = db.runner()
     waiting, active, stopping = claimed(db, runner), running(db, runner), running(db, runner)
     stop(db, stopping.session_id)
-    assert beat(db, runner, waiting.run_id, active.run_id, stopping.run_id) == Heard()
+    assert heartbeat(db, runner, waiting.run_id, active.run_id, stopping.run_id) == Heard()
 
 
 def test_requeued_reassigned_and_ended_runs_are_named(db: DbVerbs) -> None:
-    """Also ids that belong to no run; in the order in which the runner named them, each as often as it did."""
+    """Name unknown ids too; keep the runner's order and repetitions."""
     runner, other = db.runner(), db.runner()
     requeued, ended, mine = claimed(db, runner), running(db, runner), running(db, runner)
     db.do(release_claims, [Claim(requeued.run_id, str(requeued.claim_token))])
     accepted(db, ended, "completed")
-    assert beat(db, runner, requeued.run_id, mine.run_id, "run_x", ended.run_id) == Heard(
+    assert heartbeat(db, runner, requeued.run_id, mine.run_id, "run_x", ended.run_id) == Heard(
         (requeued.run_id, "run_x", ended.run_id)
     )
     (again,) = db.claim(other)
     assert again.run_id == requeued.run_id
-    assert beat(db, runner, requeued.run_id, mine.run_id) == Heard((requeued.run_id,))
-    assert beat(db, other, requeued.run_id, mine.run_id) == Heard((mine.run_id,))
+    assert heartbeat(db, runner, requeued.run_id, mine.run_id) == Heard((requeued.run_id,))
+    assert heartbeat(db, other, requeued.run_id, mine.run_id) == Heard((mine.run_id,))
 
 
-def test_runs_that_we_stopped_are_named(db: DbVerbs) -> None:
-    """A stop that nobody answered in time ends the run here, and its runner hears of it."""
+def test_runs_stopped_by_expiry_are_named(db: DbVerbs) -> None:
+    """End the run by its stop deadline."""
     runner = db.runner()
     run = running(db, runner)
     stop(db, run.session_id)
     db.rows("UPDATE runs SET run_deadline_at = clock_timestamp() - interval '1 second'")
     counts(db)
     assert db.run(run.run_id).status == "stopped"
-    assert beat(db, runner, run.run_id) == Heard((run.run_id,))
+    assert heartbeat(db, runner, run.run_id) == Heard((run.run_id,))
 
 
-def test_lost_runner_hears_which_runs_were_taken(db: DbVerbs) -> None:
-    """Its first beat after the silence makes it online again and names what it has to end."""
+def test_lost_runner_is_told_which_runs_were_taken(db: DbVerbs) -> None:
+    """Make it online with its first heartbeat after the silence."""
     runner = db.runner()
     again, failed = running(db, runner, max_attempts=2), running(db, runner)
     fall_silent(db, runner, 181)
     counts(db)
-    assert beat(db, runner, again.run_id, failed.run_id) == Heard((again.run_id, failed.run_id))
+    assert heartbeat(db, runner, again.run_id, failed.run_id) == Heard((again.run_id, failed.run_id))
 
 
 def test_reconnected_process_with_another_offer_keeps_its_runs(db: DbVerbs) -> None:
-    """Its registration has another number then, and so have its runs."""
+    """Move the runs to the new number of its registration."""
     item = Registration("host", "/project", "profile", executor_type="autonomous", instance_id="one")
     db.do(register_runners, [item])
     number = db.one("SELECT registration FROM runners")
@@ -67,19 +67,19 @@ def test_reconnected_process_with_another_offer_keeps_its_runs(db: DbVerbs) -> N
     other = Registration("host", "/project", "profile", ("t",), executor_type="autonomous", instance_id="one")
     db.do(register_runners, [other])
     assert db.one("SELECT registration FROM runners") > number
-    assert beat(db, runner, run.run_id) == Heard()
+    assert heartbeat(db, runner, run.run_id) == Heard()
 
 
-def test_another_process_of_the_identity_does_not_have_the_former_ones_runs(db: DbVerbs) -> None:
-    """The registration counts, not the runner's id."""
+def test_another_process_of_identity_does_not_have_former_ones_runs(db: DbVerbs) -> None:
+    """Compare registrations, not runner ids."""
     runner = db.runner()
     run = running(db, runner)
     db.rows("UPDATE runners SET registration = nextval('runner_registration')")
-    assert beat(db, runner, run.run_id) == Heard((run.run_id,))
+    assert heartbeat(db, runner, run.run_id) == Heard((run.run_id,))
 
 
-def test_several_beats_of_one_batch_are_answered_each_for_what_it_named(db: DbVerbs) -> None:
-    """Beats of many runners ride in one statement; a plain sign of life among them names nothing."""
+def test_heartbeats_of_one_batch_are_answered_separately(db: DbVerbs) -> None:
+    """Mix heartbeats of many runners in one statement; one without `holding` names nothing."""
     runner, other = db.runner(), db.runner()
     mine, theirs = running(db, runner), running(db, other)
     touches = [
@@ -91,10 +91,10 @@ def test_several_beats_of_one_batch_are_answered_each_for_what_it_named(db: DbVe
     assert db.do(touch_runners, touches) == [Heard((theirs.run_id,)), Heard(), Heard(), Heard(("run_x",))]
 
 
-def test_beat_is_answered_while_the_runners_row_is_locked(db: DbVerbs) -> None:
-    """A locked row is passed over, but what the runner lost is said all the same."""
+def test_heartbeat_is_answered_while_runners_row_is_locked(db: DbVerbs) -> None:
+    """Skip the locked row, but name the runs that the runner lost."""
     runner = db.runner()
     run = running(db, runner)
     with db.engine.begin() as connection:
         connection.exec_driver_sql("SELECT 1 FROM runners FOR UPDATE")
-        assert beat(db, runner, run.run_id, "run_x") == Heard(("run_x",))
+        assert heartbeat(db, runner, run.run_id, "run_x") == Heard(("run_x",))

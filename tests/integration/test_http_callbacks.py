@@ -1,4 +1,4 @@
-"""Parents and children over the wire: nesting, and who rings for parents; no ticker is there to help."""
+"""Parents and children over the wire: nesting, and wake-ups of the callbacks actor; no ticker helps."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ CHILD = {"execution_mode": "async_callback"}
 
 
 def test_sessions_nest_ten_deep(client: WebClient) -> None:
-    """The eleventh generation is refused, in words that say why; each knows how deep it is."""
+    """Refuse the eleventh generation with its reason; each session shows its depth."""
     parent: str | None = None
     for depth in range(11):
         parent = client.submit(parent_session_id=parent)["session_id"]
@@ -70,18 +70,20 @@ def deregistered(client: WebClient, runner: str, parent: str) -> str:
     [reported, reported_in_bulk, stopped_run, stopped_session, deleted, deregistered],
     ids=lambda end: end.__name__,
 )
-def test_the_end_of_a_child_rings_for_its_parent(
+def test_end_of_child_wakes_callbacks(
     client: WebClient, settings: Settings, db: DbVerbs, end: Callable[[WebClient, str, str], str]
 ) -> None:
-    """Whoever ends it."""
+    """End it in every way."""
     parent = client.finished(client.register("parents"))["session_id"]
     with working(settings):
         child = end(client, client.register("children"), parent)
         eventually(lambda: heard_of(db, parent) == [child])
 
 
-def test_the_end_of_a_parents_run_rings_for_what_waits(client: WebClient, settings: Settings, db: DbVerbs) -> None:
-    """The next run is there when the runner asks again."""
+def test_end_of_parents_run_wakes_callbacks_for_waiting_results(
+    client: WebClient, settings: Settings, db: DbVerbs
+) -> None:
+    """Expect the next run when the runner polls again."""
     runner = client.register()
     run = client.started(runner)
     children = [reported(client, runner, run["session_id"]) for _ in range(2)]
@@ -92,8 +94,10 @@ def test_the_end_of_a_parents_run_rings_for_what_waits(client: WebClient, settin
     assert heard_of(db, run["session_id"]) == children
 
 
-def test_the_end_of_an_idle_process_rings_for_what_waits(client: WebClient, settings: Settings, db: DbVerbs) -> None:
-    """A session that was to be stopped and ended by itself is free again."""
+def test_end_of_idle_process_wakes_callbacks_for_waiting_results(
+    client: WebClient, settings: Settings, db: DbVerbs
+) -> None:
+    """End a session by itself while its stop is open: it is free again."""
     runner = client.register()
     run = client.started(runner)
     client.report(run, runner, "completed", session_status="idle")
@@ -105,8 +109,8 @@ def test_the_end_of_an_idle_process_rings_for_what_waits(client: WebClient, sett
         eventually(lambda: heard_of(db, parent) == [child])
 
 
-def test_runs_without_parents_ring_for_no_parent(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nearly all reports are of such."""
+def test_runs_without_parents_wake_no_callbacks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare nearly all reports."""
     notified: list[Actor] = []
     monkeypatch.setattr(Wakeups, "ring", lambda _, actor: notified.append(actor))
     with served(settings) as web:

@@ -1,4 +1,4 @@
-"""What every request meets: unknown paths, foreign pages, bodies that cannot be, and how the service describes itself."""
+"""Properties of every request: unknown paths, foreign pages, malformed bodies, and the service's description."""
 
 import json
 from typing import Any
@@ -30,10 +30,8 @@ STRICT = [
         (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, "json_too_deep"),
     ],
 )
-def test_a_submission_that_postgres_cannot_keep_is_422_and_names_the_field(
-    client: WebClient, value: bytes, kind: str
-) -> None:
-    """Wherever it stands, in any strict body; without an echo, and never 500."""
+def test_unstorable_submission_is_422_and_names_field(client: WebClient, value: bytes, kind: str) -> None:
+    """Put it anywhere in any strict body; the answer does not repeat it, and is never 500."""
     for method, path in STRICT:
         body = b'{"type": "start_session", "parameters": {"prompt": "x"}, "scope": {"here": ' + value + b"}}"
         answer = client.raw(path, body, method)
@@ -47,23 +45,23 @@ def test_a_submission_that_postgres_cannot_keep_is_422_and_names_the_field(
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"\xff\xfe", b'"\xed\xa0\x80"', b"[" * 100_000, b"nonsense", b"[1]", b"null"]
 )
-def test_a_strict_body_that_is_no_object_is_422(client: WebClient, raw: bytes) -> None:
-    """Broken JSON, bad UTF-8 and shapes of every kind."""
+def test_strict_body_that_is_no_object_is_422(client: WebClient, raw: bytes) -> None:
+    """Send broken JSON, bad UTF-8 and values of every shape."""
     for method, path in [*STRICT, ("POST", "/runs/batch")]:
         answer = client.raw(path, raw, method)
         assert answer.status_code == 422, (path, answer.text)
         assert isinstance(answer.json()["detail"], list)
 
 
-def test_the_content_type_does_not_matter(client: WebClient) -> None:
-    """Deployed clients send what they send."""
+def test_content_type_does_not_matter(client: WebClient) -> None:
+    """Accept what deployed clients send."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         answer = client.http.post("/runs", content=json.dumps(START), headers={"Content-Type": kind})
         assert answer.status_code == 201
 
 
-def test_unknown_paths_and_methods_answer_in_the_one_shape(client: WebClient) -> None:
-    """404 and 405 with `detail`."""
+def test_unknown_paths_and_methods_answer_in_error_shape(client: WebClient) -> None:
+    """Answer 404 and 405 with `detail`."""
     assert client.get("/nothing").json() == {"detail": "Not Found"}
     assert client.get("/nothing").status_code == 404
     answer = client.http.put("/runs", json={})
@@ -75,15 +73,18 @@ def test_unknown_paths_and_methods_answer_in_the_one_shape(client: WebClient) ->
     "path", ["/runs/", "/sessions/", "/runners/", "/runner/runs/", "/health/", "/docs/", "/static/docs"]
 )
 def test_trailing_slash_is_another_path(client: WebClient, method: str, path: str) -> None:
-    """No redirect: it would name the host that the request names."""
+    """Send no redirect, which would name the host of the request."""
     answer = client.http.request(method, path, headers={"Host": "localhost"})
     assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
     assert "location" not in answer.headers
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_ids_that_are_parts_of_a_path_are_422(client: WebClient, name: str) -> None:
-    """`DELETE /sessions/..` is `DELETE /` for what resolves paths; wherever a submission names a session."""
+def test_ids_that_are_path_segments_are_422(client: WebClient, name: str) -> None:
+    """Reject `..` wherever a submission names a session.
+
+    `DELETE /sessions/..` becomes `DELETE /` when paths are resolved.
+    """
     bodies = [
         START | {"session_id": name},
         START | {"type": "resume_session", "session_id": name},
@@ -99,8 +100,8 @@ def test_ids_that_are_parts_of_a_path_are_422(client: WebClient, name: str) -> N
     assert client.submit(session_id="...")["session_id"] == "..."
 
 
-def test_image_on_a_foreign_page_claims_nothing(client: WebClient) -> None:
-    """`<img src="http://localhost:8765/runner/runs?…">` sends no Origin."""
+def test_image_on_foreign_page_claims_nothing(client: WebClient) -> None:
+    """Send `<img src="http://localhost:8765/runner/runs?…">`, which has no Origin."""
     runner_id, run = client.register(), client.submit()
     query = {"runner_id": runner_id, "wait": "0"}
     image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
@@ -119,8 +120,8 @@ def test_image_on_a_foreign_page_claims_nothing(client: WebClient) -> None:
     "headers",
     [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "10.1.2.3:8765"}],
 )
-def test_a_foreign_page_starts_no_jobs(client: WebClient, headers: dict[str, str]) -> None:
-    """403 in our shape, nothing is created; health is exempt."""
+def test_foreign_page_starts_no_jobs(client: WebClient, headers: dict[str, str]) -> None:
+    """Answer 403 in the error shape and create nothing; health is exempt."""
     answer = client.http.post("/runs", json=START, headers=headers)
     assert answer.status_code == 403
     assert "detail" in answer.json()
@@ -128,8 +129,8 @@ def test_a_foreign_page_starts_no_jobs(client: WebClient, headers: dict[str, str
     assert client.http.get("/health", headers=headers).status_code == 200
 
 
-def test_a_loopback_page_may_call_with_all_our_headers(client: WebClient) -> None:
-    """The preflight of a dashboard in development."""
+def test_loopback_page_may_call_with_all_headers(client: WebClient) -> None:
+    """Answer the preflight of a dashboard in development."""
     origin = "http://localhost:3000"
     wanted = "authorization, content-type, idempotency-key, last-event-id, x-api-key"
     answer = client.http.options(
@@ -148,8 +149,8 @@ def test_a_loopback_page_may_call_with_all_our_headers(client: WebClient) -> Non
     assert "access-control-allow-credentials" not in simple.headers
 
 
-def test_named_origins_replace_the_loopback_ones_for_browsers(settings: Settings) -> None:
-    """COORDINATOR_CORS_ORIGINS and COORDINATOR_ALLOWED_HOSTS."""
+def test_named_origins_replace_loopback_origins(settings: Settings) -> None:
+    """Set COORDINATOR_CORS_ORIGINS and COORDINATOR_ALLOWED_HOSTS."""
     named = settings.model_copy(update={"cors_origins": ("https://dash.example",), "allowed_hosts": ("lb",)})
     with served(named) as web:
         headers = {"Origin": "https://dash.example", "Host": "lb"}
@@ -159,8 +160,7 @@ def test_named_origins_replace_the_loopback_ones_for_browsers(settings: Settings
         assert web.client.http.get("/runs", headers={"Origin": "https://other.example"}).status_code == 403
 
 
-def test_health_says_what_is_known(client: WebClient) -> None:
-    """Alive at once; ready once the schema was seen; degraded while no worker does its duties."""
+def test_health_is_alive_then_ready_then_degraded_without_workers(client: WebClient) -> None:
     assert client.get("/health").json() == {"status": "healthy"}
     assert client.get("/health/live").status_code == 200
     eventually(lambda: client.get("/health/ready").status_code == 200, what="readiness")
@@ -168,23 +168,22 @@ def test_health_says_what_is_known(client: WebClient) -> None:
     assert client.get("/health/ready").json()["status"] == "degraded"
 
 
-def test_a_database_without_our_tables_is_not_ready(settings: Settings, empty_database_url: str) -> None:
-    """503 until it is migrated, with the command to do it."""
+def test_database_without_schema_is_not_ready(settings: Settings, empty_database_url: str) -> None:
+    """Answer 503 with the command that migrates it."""
     with served(Settings(database_url=empty_database_url, redis_url=settings.redis_url)) as web:
         eventually(lambda: "migrate" in web.client.get("/health/ready").text, what="the reason")
         assert web.client.get("/health/ready").status_code == 503
         assert not web.app.state.is_ready()
 
 
-def test_the_registries_are_empty(client: WebClient) -> None:
-    """Until they exist."""
+def test_registries_are_empty(client: WebClient) -> None:
     for path in ("/agents", "/capabilities", "/mcp-servers", "/scripts"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (200, [])
 
 
 def test_metrics_count_requests_by_route(client: WebClient) -> None:
-    """Ids and made-up paths never become labels."""
+    """Keep ids and made-up paths out of the labels."""
     client.submit()
     client.get("/runs/some-id")
     client.get("/made-up")
@@ -195,8 +194,8 @@ def test_metrics_count_requests_by_route(client: WebClient) -> None:
     assert "made-up" not in text
 
 
-def test_the_description_covers_every_route_with_examples_and_errors(client: WebClient) -> None:
-    """/openapi.json: bodies, answers, error bodies; every reference resolves."""
+def test_description_covers_every_route_with_examples_and_errors(client: WebClient) -> None:
+    """Resolve every reference in /openapi.json: bodies, answers, error bodies."""
     described = client.get("/openapi.json").json()
     names = described["components"]["schemas"]
     references = [part.split('"')[0] for part in json.dumps(described).split("#/components/schemas/")[1:]]
@@ -220,8 +219,8 @@ def test_the_description_covers_every_route_with_examples_and_errors(client: Web
     assert names["SubmitRun"]["examples"]
 
 
-def test_the_reference_for_people_needs_no_way_out(client: WebClient) -> None:
-    """/docs loads nothing from elsewhere."""
+def test_api_reference_loads_nothing_from_elsewhere(client: WebClient) -> None:
+    """Serve /docs without other hosts."""
     page = client.get("/docs")
     assert page.status_code == 200
     links = [part.split('"')[0] for part in page.text.split('src="')[1:] + page.text.split('href="')[1:]]
@@ -231,8 +230,8 @@ def test_the_reference_for_people_needs_no_way_out(client: WebClient) -> None:
         assert client.get(link).status_code == 200
 
 
-def test_one_process_serves_before_and_after_the_first_look_at_the_schema(settings: Settings) -> None:
-    """A submission right after the start is taken."""
+def test_process_serves_before_and_after_first_schema_check(settings: Settings) -> None:
+    """Accept a submission right after the start."""
     with served(settings) as web:
         assert web.client.post("/runs", START).status_code == 201
         until_ready(web)

@@ -31,8 +31,8 @@ def events(client: WebClient, session_id: str, **query: Any) -> list[dict[str, A
     return listed
 
 
-def test_an_event_is_stored_and_listed_with_all_fields(client: WebClient, session_id: str) -> None:
-    """201 `{"ok": true}`; in the list every field is there, null when unset, timestamps as sent."""
+def test_event_is_stored_and_listed_with_all_fields(client: WebClient, session_id: str) -> None:
+    """Answer 201 `{"ok": true}`; list every field, null when unset, timestamps as sent."""
     answer = client.post(f"/sessions/{session_id}/events", event(session_id, content=[{"type": "text"}], more=1))
     assert (answer.status_code, answer.json()) == (201, {"ok": True})
     (listed,) = events(client, session_id)
@@ -43,8 +43,8 @@ def test_an_event_is_stored_and_listed_with_all_fields(client: WebClient, sessio
     assert listed["tool_name"] is None
 
 
-def test_an_event_of_another_session_is_refused(client: WebClient, session_id: str) -> None:
-    """400 in the known words; an unknown session is 404."""
+def test_event_of_another_session_is_refused(client: WebClient, session_id: str) -> None:
+    """Answer 400 with the documented text; an unknown session is 404."""
     answer = client.post(f"/sessions/{session_id}/events", event("other"))
     assert (answer.status_code, answer.json()) == (400, {"detail": "Event session_id must match URL session_id"})
     assert client.post("/sessions/none/events", event("none")).status_code == 404
@@ -52,8 +52,7 @@ def test_an_event_of_another_session_is_refused(client: WebClient, session_id: s
 
 
 @pytest.mark.parametrize("missing", ["event_type", "session_id", "timestamp"])
-def test_what_an_event_must_have_is_named(client: WebClient, session_id: str, missing: str) -> None:
-    """422 with the field's name."""
+def test_missing_event_field_is_422_and_named(client: WebClient, session_id: str, missing: str) -> None:
     body = event(session_id)
     del body[missing]
     answer = client.post(f"/sessions/{session_id}/events", body)
@@ -64,8 +63,8 @@ def test_what_an_event_must_have_is_named(client: WebClient, session_id: str, mi
 @pytest.mark.parametrize(
     "fields", [{"event_type": ""}, {"event_type": "x" * 65}, {"event_type": 5}, {"event_key": "k" * 65}]
 )
-def test_names_have_bounds(client: WebClient, session_id: str, fields: dict[str, Any]) -> None:
-    """Types and keys of at most 64 characters."""
+def test_event_names_are_bounded(client: WebClient, session_id: str, fields: dict[str, Any]) -> None:
+    """Allow types and keys of at most 64 characters."""
     assert client.post(f"/sessions/{session_id}/events", event(session_id, **fields)).status_code == 422
 
 
@@ -83,15 +82,15 @@ def test_names_have_bounds(client: WebClient, session_id: str, fields: dict[str,
         (b'"tab\tinside"', "tab\tinside"),
     ],
 )
-def test_no_content_is_refused(client: WebClient, session_id: str, written: bytes, read: Any) -> None:
-    """NUL, lone surrogates, NaN, infinities, huge numbers and bad UTF-8 are kept, as far as JSON can."""
+def test_no_event_content_is_refused(client: WebClient, session_id: str, written: bytes, read: Any) -> None:
+    """Keep NUL, lone surrogates, NaN, infinities, huge numbers and bad UTF-8, as far as JSON can."""
     body = json.dumps(event(session_id)).encode()[:-1] + b', "content": ' + written + b"}"
     assert client.raw(f"/sessions/{session_id}/events", body).status_code == 201
     assert events(client, session_id)[0]["content"] == read
 
 
-def test_what_is_nested_deeper_than_64_is_kept_as_text(client: WebClient, session_id: str) -> None:
-    """Nothing breaks, however deep."""
+def test_nesting_beyond_64_is_stored_as_text(client: WebClient, session_id: str) -> None:
+    """Break nothing, however deep."""
     for depth in (60, 70, 5000):
         body = json.dumps(event(session_id)).encode()[:-1] + b', "tool_input": ' + b"[" * depth + b"]" * depth + b"}"
         assert client.raw(f"/sessions/{session_id}/events", body).status_code == 201
@@ -101,8 +100,8 @@ def test_what_is_nested_deeper_than_64_is_kept_as_text(client: WebClient, sessio
     assert '"[[[[' in found[2]
 
 
-def test_an_oversized_field_is_left_out_and_named(settings: Settings) -> None:
-    """16 MiB by default; here 100 kB. Over the bound of all bodies: 413."""
+def test_oversized_field_is_left_out_and_named(settings: Settings) -> None:
+    """Lower the default of 16 MiB to 100 kB. Beyond the bound of all bodies the answer is 413."""
     small = settings.model_copy(update={"event_bytes": 100_000, "body_bytes": 1_000_000})
     with served(small) as web:
         session_id = web.client.submit()["session_id"]
@@ -114,8 +113,8 @@ def test_an_oversized_field_is_left_out_and_named(settings: Settings) -> None:
         assert web.client.post(path, event(session_id, content="x" * 1_000_000)).status_code == 413
 
 
-def test_a_key_is_stored_once_in_its_session(client: WebClient, session_id: str) -> None:
-    """A retry is harmless, in one request, in one list and across them."""
+def test_key_is_stored_once_in_its_session(client: WebClient, session_id: str) -> None:
+    """Repeat it in one request, in one list and across them."""
     path = f"/sessions/{session_id}/events"
     keyed = event(session_id, event_key="k", content="first")
     for _ in range(2):
@@ -128,8 +127,8 @@ def test_a_key_is_stored_once_in_its_session(client: WebClient, session_id: str)
     assert len(events(client, other)) == 1
 
 
-def test_a_list_of_events_is_stored_in_order_and_bad_ones_fail_alone(client: WebClient, session_id: str) -> None:
-    """At most 1000, with one result each."""
+def test_list_of_events_is_stored_in_order_and_bad_ones_fail_alone(client: WebClient, session_id: str) -> None:
+    """Send at most 1,000, and get one result each."""
     path = f"/sessions/{session_id}/events"
     body = [event(session_id, content=n) for n in range(100)]
     body[50] = event("other")
@@ -143,8 +142,8 @@ def test_a_list_of_events_is_stored_in_order_and_bad_ones_fail_alone(client: Web
     assert client.post(path, []).status_code == 201
 
 
-def test_a_stale_token_refuses_its_own_event(client: WebClient) -> None:
-    """409 for that item; the current token is taken."""
+def test_stale_token_refuses_its_own_event(client: WebClient) -> None:
+    """Answer 409 for that item; accept the current token."""
     runner = client.register()
     run = client.started(runner)
     path = f"/sessions/{run['session_id']}/events"
@@ -160,8 +159,8 @@ def test_a_stale_token_refuses_its_own_event(client: WebClient) -> None:
     assert "event_key" not in shown
 
 
-def test_last_event_of_list_has_cursor_to_go_on_from(client: WebClient, session_id: str) -> None:
-    """Also right after it was stored, before any worker has numbered it: what follows that cursor is what came later."""
+def test_last_listed_event_has_cursor_to_follow_from(client: WebClient, session_id: str) -> None:
+    """List right after storing, before any worker has numbered it: later events follow that cursor."""
     for number in range(5):
         client.post(f"/sessions/{session_id}/events", event(session_id, content=number))
         listed = events(client, session_id)
@@ -170,7 +169,7 @@ def test_last_event_of_list_has_cursor_to_go_on_from(client: WebClient, session_
 
 
 def test_events_are_listed_page_by_page_in_feed_order(client: WebClient, session_id: str) -> None:
-    """`limit` and `after`; each event has its `feed_cursor`."""
+    """Use `limit` and `after`; each event has its `feed_cursor`."""
     path = f"/sessions/{session_id}/events"
     client.post(path, [event(session_id, content=n) for n in range(10)])
     eventually(lambda: all(one["feed_cursor"] for one in events(client, session_id)), what="numbering")
@@ -188,8 +187,7 @@ def test_events_are_listed_page_by_page_in_feed_order(client: WebClient, session
     assert client.get(path, after="nonsense").status_code == 400
 
 
-def test_more_events_than_a_page_come_in_one_answer(client: WebClient, session_id: str) -> None:
-    """Without limit all of them, streamed."""
+def test_unlimited_list_of_events_is_one_streamed_answer(client: WebClient, session_id: str) -> None:
     path = f"/sessions/{session_id}/events"
     for first in (0, 600):
         client.post(path, [event(session_id, content=n) for n in range(first, first + 600)])
@@ -197,6 +195,5 @@ def test_more_events_than_a_page_come_in_one_answer(client: WebClient, session_i
 
 
 @pytest.mark.parametrize("body", [b"nonsense", b"", b"5", b'"text"', b"null"])
-def test_only_what_is_no_event_at_all_is_refused(client: WebClient, session_id: str, body: bytes) -> None:
-    """There is nothing to keep in it."""
+def test_only_non_objects_are_refused_as_events(client: WebClient, session_id: str, body: bytes) -> None:
     assert client.raw(f"/sessions/{session_id}/events", body).status_code == 422

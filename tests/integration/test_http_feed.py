@@ -1,4 +1,4 @@
-"""The feed over the wire: where a stream begins, what it tells, whom it tells what, how it ends (PROTOCOL, Feed)."""
+"""Feed over the wire: start, content, visibility and end of a stream (PROTOCOL, Feed)."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 def say(client: WebClient, db: DbVerbs, session_id: str, *contents: str, **fields: Any) -> None:
-    """Write events to a session and give them their positions."""
+    """Write events to a session and number them."""
     for content in contents:
         event = {"event_type": "message", "session_id": session_id, "timestamp": "t", "content": content} | fields
         assert client.post(f"/sessions/{session_id}/events", event).status_code == 201
@@ -49,18 +49,18 @@ def cursor_at(db: DbVerbs, position: int) -> str:
 
 @pytest.fixture
 def history(client: WebClient, db: DbVerbs) -> str:
-    """A session with five events, all numbered; position 3 and those behind it are messages a to e."""
+    """Session with five events, all numbered; position 3 and those behind it are messages a to e."""
     session_id = str(client.submit()["session_id"])
     say(client, db, session_id, *"abcde")
     assert db.do(read_head).position == 7
     return session_id
 
 
-# where a stream begins
+# Start of a stream.
 
 
-def test_a_stream_is_what_browsers_and_proxies_expect(client: WebClient) -> None:
-    """200, its type, and nothing that buffers or caches it."""
+def test_stream_has_headers_for_browsers_and_proxies(client: WebClient) -> None:
+    """Answer 200 with its type, without buffering and caching."""
     with following(client.url) as stream:
         headers = stream.response.headers
         assert stream.response.status == 200
@@ -74,8 +74,8 @@ def test_a_stream_is_what_browsers_and_proxies_expect(client: WebClient) -> None
     assert (priming.event, priming.data) == ("", "")
 
 
-def test_without_a_cursor_a_snapshot_comes_first(client: WebClient, db: DbVerbs, history: str) -> None:
-    """One event with all sessions, newest first, and the position from which the feed goes on."""
+def test_stream_without_cursor_starts_with_snapshot(client: WebClient, db: DbVerbs, history: str) -> None:
+    """Send all sessions in one event, newest first, with the position from which the feed goes on."""
     other = client.submit(session_id="other")["session_id"]
     db.do(sequence_feed)
     with following(client.url) as stream:
@@ -90,8 +90,8 @@ def test_without_a_cursor_a_snapshot_comes_first(client: WebClient, db: DbVerbs,
     assert (after.position, contents([after])) == (10, ["f"])
 
 
-def test_a_stream_without_snapshot_begins_now(client: WebClient, db: DbVerbs, history: str) -> None:
-    """And says where that is, so that a client that is cut off before anything comes has missed nothing."""
+def test_stream_without_snapshot_starts_now(client: WebClient, db: DbVerbs, history: str) -> None:
+    """Send its position first, so that a client cut off before any event has missed nothing."""
     with following(client.url, {"include_init": "false"}) as stream:
         _, priming = islice(stream.messages(), 2)
         say(client, db, history, "f")
@@ -103,10 +103,10 @@ def test_a_stream_without_snapshot_begins_now(client: WebClient, db: DbVerbs, hi
 
 @pytest.mark.parametrize("given", ["header", "query", "header wins"])
 @pytest.mark.parametrize(("position", "expected"), [(0, None), (2, "abcde"), (4, "cde"), (6, "e"), (7, "")])
-def test_a_cursor_resumes_exactly_behind_it(
+def test_cursor_resumes_exactly_behind_it(
     client: WebClient, db: DbVerbs, history: str, given: str, position: int, expected: str | None
 ) -> None:
-    """Whether it comes in the header or the query; a header is newer than the query of a browser's first request."""
+    """Send it in the header or the query; the header wins, since the query is of a browser's first request."""
     cursor = cursor_at(db, position)
     query = {"query": {"last_event_id": cursor}, "header wins": {"last_event_id": cursor_at(db, 1)}}.get(given, {})
     headers = {} if given == "query" else {"Last_Event_ID": cursor}
@@ -131,10 +131,10 @@ def test_a_cursor_resumes_exactly_behind_it(
         ("v1.{epoch}.99999999999999999999", "malformed"),
     ],
 )
-def test_a_cursor_that_cannot_be_resumed_is_answered_by_a_reset_and_a_snapshot(
+def test_unusable_cursor_is_answered_by_reset_and_snapshot(
     client: WebClient, db: DbVerbs, history: str, cursor: str, reason: str, query: dict[str, str]
 ) -> None:
-    """Also without `include_init`; never a silent gap."""
+    """Send both also without `include_init`: history is never skipped silently."""
     db.rows("DELETE FROM events WHERE feed_pos <= 3")
     db.rows("UPDATE feed_head SET floor = 3")
     given = cursor.format(epoch=db.do(read_head).epoch)
@@ -147,8 +147,7 @@ def test_a_cursor_that_cannot_be_resumed_is_answered_by_a_reset_and_a_snapshot(
     assert init.id == cursor_at(db, 7)
 
 
-def test_the_floor_itself_can_be_resumed(client: WebClient, db: DbVerbs, history: str) -> None:
-    """All above it is there."""
+def test_oldest_position_can_be_resumed(client: WebClient, db: DbVerbs, history: str) -> None:
     db.rows("DELETE FROM events WHERE feed_pos <= 3")
     db.rows("UPDATE feed_head SET floor = 3")
     with following(client.url, Last_Event_ID=cursor_at(db, 3)) as stream:
@@ -156,14 +155,16 @@ def test_the_floor_itself_can_be_resumed(client: WebClient, db: DbVerbs, history
 
 
 @pytest.mark.parametrize("headers", [{}, {"Last_Event_ID": ""}])
-def test_an_empty_cursor_is_none(client: WebClient, history: str, headers: dict[str, str]) -> None:
-    """It begins with a snapshot."""
+def test_empty_cursor_starts_with_snapshot(client: WebClient, history: str, headers: dict[str, str]) -> None:
     with following(client.url, {"last_event_id": ""}, **headers) as stream:
         assert stream.until("init")[-1].position == 7
 
 
-def test_a_client_cut_off_before_its_snapshot_gets_another_one(client: WebClient, db: DbVerbs, history: str) -> None:
-    """What announces it, and a reset, carry a cursor that says so: else it would resume without ever having had it."""
+def test_client_cut_off_before_its_snapshot_gets_another(client: WebClient, db: DbVerbs, history: str) -> None:
+    """Mark the owed snapshot in the cursor of a reset and of the announcement.
+
+    Otherwise the client would resume without one.
+    """
     with following(client.url) as stream:
         announced = next(message for message in stream.messages() if message.id)
     with following(client.url, Last_Event_ID="junk") as stream:
@@ -175,11 +176,11 @@ def test_a_client_cut_off_before_its_snapshot_gets_another_one(client: WebClient
         assert events == ["init"]
 
 
-# what it tells
+# Content.
 
 
-def test_the_stream_is_the_history_byte_for_byte(client: WebClient, db: DbVerbs) -> None:
-    """NUL, lone surrogates, line separators and long texts included; a list of the session says the same."""
+def test_stream_is_history_byte_for_byte(client: WebClient, db: DbVerbs) -> None:
+    """Include NUL, lone surrogates, line separators and long texts; a list of the session holds the same."""
     runner = client.register()
     with following(client.url, {"include_init": "false"}) as stream:
         next(message for message in stream.messages() if message.id)
@@ -197,8 +198,8 @@ def test_the_stream_is_the_history_byte_for_byte(client: WebClient, db: DbVerbs)
     assert [event["feed_cursor"] for event in listed] == [message.id for message in got if message.event == "event"]
 
 
-def test_every_list_says_from_where_to_follow(client: WebClient, db: DbVerbs, history: str) -> None:
-    """A client that has read one and follows from there has missed nothing."""
+def test_every_list_has_cursor_to_follow_from(client: WebClient, db: DbVerbs, history: str) -> None:
+    """Read a list and follow from there: nothing is missed."""
     cursors = [client.get(path).json()["feed_cursor"] for path in ("/runs", "/sessions", f"/sessions/{history}/events")]
     say(client, db, history, "f")
     for cursor in cursors:
@@ -206,8 +207,8 @@ def test_every_list_says_from_where_to_follow(client: WebClient, db: DbVerbs, hi
             assert contents([first_event(stream)]) == ["f"]
 
 
-def test_where_runs_stand_is_told_only_to_those_who_ask(client: WebClient, db: DbVerbs) -> None:
-    """`run_updated` with the run's id, status, runner, attempt and error."""
+def test_run_updates_are_sent_only_on_request(client: WebClient, db: DbVerbs) -> None:
+    """Send `run_updated` with the run's id, status, runner, attempt and error."""
     runner = client.register()
     with following(client.url, {"types": "run_updated", "include_init": "false"}) as stream:
         next(message for message in stream.messages() if message.id)
@@ -223,7 +224,7 @@ def test_where_runs_stand_is_told_only_to_those_who_ask(client: WebClient, db: D
 
 
 def test_filters_leave_out_everything_else(client: WebClient, db: DbVerbs) -> None:
-    """Live and from the past alike."""
+    """Filter live events and history alike."""
     runner = client.register()
     runs = [client.finished(runner) for _ in range(2)]
     say(client, db, runs[0]["session_id"], "one")
@@ -244,8 +245,8 @@ def test_filters_leave_out_everything_else(client: WebClient, db: DbVerbs) -> No
             assert told(stream.take(len(wanted))) == wanted, query
 
 
-def test_the_cursor_of_a_sparse_stream_moves_on(client: WebClient, db: DbVerbs, history: str) -> None:
-    """Now and then a message of only an id: who comes back later need not begin where the last event was."""
+def test_cursor_of_sparse_stream_moves_on(client: WebClient, db: DbVerbs, history: str) -> None:
+    """Send a message of only an id now and then: a returning client need not start where the last event was."""
     with following(client.url, {"session_id": "none", "include_init": "false"}) as stream:
         messages = stream.messages()
         next(message for message in messages if message.id)
@@ -254,8 +255,8 @@ def test_the_cursor_of_a_sparse_stream_moves_on(client: WebClient, db: DbVerbs, 
     assert (moved.id, moved.event) == (cursor_at(db, 8), "")
 
 
-def test_a_silent_stream_gives_signs_of_life(client: WebClient) -> None:
-    """Comments, which no client shows."""
+def test_silent_stream_sends_heartbeats(client: WebClient) -> None:
+    """Send comments, which no client shows."""
     with following(client.url) as stream:
         stream.until("init")
 
@@ -266,19 +267,19 @@ def test_a_silent_stream_gives_signs_of_life(client: WebClient) -> None:
         eventually(heard, what="heartbeats")
 
 
-# whom it tells what
+# Visibility.
 
 
 @pytest.fixture
 def guarded(settings: Settings) -> Iterator[WebInThread]:
-    """A web process that asks everybody who it is."""
+    """Web process with authentication."""
     with served(settings.model_copy(update=QUICK | {"auth": True})) as web:
         until_ready(web)
         yield web
 
 
-def test_a_user_sees_only_what_is_its_own(guarded: WebInThread, db: DbVerbs) -> None:
-    """Snapshot, past and present; whatever else it asks for."""
+def test_user_sees_only_its_own_sessions(guarded: WebInThread, db: DbVerbs) -> None:
+    """Check snapshot, history and live events, whatever else it requests."""
     token = make_key(db, Role.USER, "ann")
     shown = bearer(token)
     with calling(guarded.client.url, token) as ann, calling(ann.url, make_key(db, Role.USER, "bob")) as bob:
@@ -301,8 +302,8 @@ def test_a_user_sees_only_what_is_its_own(guarded: WebInThread, db: DbVerbs) -> 
 
 
 @pytest.mark.parametrize("owner", ["root", None])
-def test_an_admin_may_look_at_one_owner(guarded: WebInThread, db: DbVerbs, owner: str | None) -> None:
-    """`created_by` filters by owner once sessions have owners, also for an admin who has none."""
+def test_admin_may_filter_by_owner(guarded: WebInThread, db: DbVerbs, owner: str | None) -> None:
+    """Filter with `created_by`, also for an admin without an owner."""
     root = make_key(db, Role.ADMIN, owner)
     with (
         calling(guarded.client.url, make_key(db, Role.USER, "ann")) as ann,
@@ -319,7 +320,7 @@ def test_an_admin_may_look_at_one_owner(guarded: WebInThread, db: DbVerbs, owner
     assert [session["session_id"] for session in init["sessions"]] == ["bobs"]
 
 
-# what is refused, and how it ends
+# Refusals and ends.
 
 
 @pytest.mark.parametrize(
@@ -330,8 +331,8 @@ def test_an_admin_may_look_at_one_owner(guarded: WebInThread, db: DbVerbs, owner
         ({"include_init": "perhaps"}, "true or false"),
     ],
 )
-def test_a_query_that_means_nothing_is_refused(client: WebClient, query: dict[str, str], said: str) -> None:
-    """422 that says what there is; a misspelt filter must not look like a quiet feed."""
+def test_meaningless_query_is_422(client: WebClient, query: dict[str, str], said: str) -> None:
+    """List the allowed values; a misspelt filter must not look like a quiet feed."""
     answer = client.get("/sse/sessions", **query)
     assert answer.status_code == 422
     assert said in answer.json()["detail"][0]["msg"]
@@ -341,15 +342,15 @@ def test_a_query_that_means_nothing_is_refused(client: WebClient, query: dict[st
 @pytest.mark.parametrize(
     "value", ["\x00", "x" * 5000, "'; DROP TABLE events", "\ud800".encode("utf-8", "surrogatepass")]
 )
-def test_whatever_a_filter_holds_the_stream_is_answered(client: WebClient, name: str, value: Any) -> None:
-    """It finds nothing, or is no cursor of ours."""
+def test_stream_answers_any_filter_content(client: WebClient, name: str, value: Any) -> None:
+    """Find nothing, or reset an unknown cursor."""
     with following(client.url, {name: value}) as stream:
         assert stream.response.status == 200
         stream.until("init")
 
 
-def test_a_stream_ends_cleanly_when_its_time_is_up(settings: Settings) -> None:
-    """A whole `retry:` message, then the end of the answer; whoever comes back has missed nothing."""
+def test_stream_ends_cleanly_at_its_time(settings: Settings) -> None:
+    """Send a whole `retry:` message, then end the answer; a returning client has missed nothing."""
     with served(settings.model_copy(update=QUICK | {"stream_lifetime_seconds": 1})) as web:
         until_ready(web)
         with following(web.client.url) as stream:
@@ -359,8 +360,8 @@ def test_a_stream_ends_cleanly_when_its_time_is_up(settings: Settings) -> None:
     assert last.event == ""
 
 
-def test_streams_end_with_a_drain_and_new_ones_are_still_answered(web: WebInThread, client: WebClient) -> None:
-    """A browser gives up for good on anything but 200."""
+def test_streams_end_during_drain_and_new_ones_are_answered(web: WebInThread, client: WebClient) -> None:
+    """Answer 200, since a browser gives up for good on anything else."""
     with following(client.url) as stream:
         stream.until("init")
         web.drain(1.5)

@@ -1,4 +1,4 @@
-"""The snapshot at the beginning of a stream: one message, however many sessions there are (PROTOCOL, Feed)."""
+"""Snapshot at the start of a stream: one message for any number of sessions (PROTOCOL, Feed)."""
 
 import json
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ def client(settings: Settings) -> Iterator[WebClient]:
         yield web.client
 
 
-def test_a_long_snapshot_is_one_message_from_many_pages(client: WebClient) -> None:
-    """However many sessions there are; each once, newest first."""
+def test_long_snapshot_is_one_message_from_many_pages(client: WebClient) -> None:
+    """Send each session once, newest first."""
     runs = [
         {"type": "start_session", "session_id": f"s{number:04}", "parameters": {"prompt": "p"}}
         for number in range(1201)
@@ -34,8 +34,7 @@ def test_a_long_snapshot_is_one_message_from_many_pages(client: WebClient) -> No
     assert "truncated" not in init
 
 
-def test_a_snapshot_says_when_it_is_not_all(settings: Settings) -> None:
-    """The newest are in it."""
+def test_truncated_snapshot_says_so_and_has_newest_sessions(settings: Settings) -> None:
     with served(settings.model_copy(update={"init_limit": 3})) as web:
         until_ready(web)
         for number in range(4):
@@ -47,8 +46,8 @@ def test_a_snapshot_says_when_it_is_not_all(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("by", ["session_id", "run_id"])
-def test_a_filtered_stream_begins_with_what_it_is_about(client: WebClient, by: str) -> None:
-    """The session, or that of the run; none when there is none."""
+def test_filtered_stream_starts_with_its_session(client: WebClient, by: str) -> None:
+    """Send the session, or that of the run; an empty snapshot if there is none."""
     wanted, _ = client.submit(), client.submit()
     with following(client.url, {by: wanted[by]}) as stream:
         init = json.loads(stream.until("init")[-1].data)

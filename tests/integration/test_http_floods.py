@@ -1,4 +1,4 @@
-"""Hostile and large bodies over HTTP: stored, refused or delayed, never a 500, and others are answered meanwhile."""
+"""Hostile and large bodies over HTTP: stored, refused or delayed, never a 500, while other requests are answered."""
 
 import json
 
@@ -16,14 +16,14 @@ from tests.support.web import WebClient, served
 @pytest.mark.parametrize(
     "path", ["/runs", "/runs/batch", "/sessions/s/events", "/runner/heartbeat", "/runner/register"]
 )
-def test_brackets_without_end_are_422(client: WebClient, path: str, raw: bytes) -> None:
-    """On every kind of body; submissions may say 413 instead, when there are too many."""
+def test_endless_brackets_are_422(client: WebClient, path: str, raw: bytes) -> None:
+    """Send them as every kind of body; submissions may answer 413 when there are too many."""
     assert client.raw(path, raw).status_code in ({413, 422} if len(raw) > 100_000 else {422})
     assert client.get("/health").status_code == 200
 
 
 def test_event_with_too_many_values_is_stored_with_its_field_as_text(client: WebClient) -> None:
-    """The other fields are as they were sent."""
+    """Keep the other fields as sent."""
     session_id = client.submit()["session_id"]
     many = b"[" + b"[]," * (MAX_VALUES // 2) + b"[]]"
     body = json.dumps(event(session_id, tool_input={"a": [1]})).encode()[:-1] + b',"content":' + many + b"}"
@@ -32,8 +32,8 @@ def test_event_with_too_many_values_is_stored_with_its_field_as_text(client: Web
     assert (listed["content"], listed["tool_input"]) == (many.decode(), {"a": [1]})
 
 
-def test_large_batch_and_large_events_are_taken(client: WebClient) -> None:
-    """What is parsed in a thread is stored as what is not."""
+def test_large_batch_and_large_events_are_stored(client: WebClient) -> None:
+    """Store bodies parsed in a thread like others."""
     runs = [{"type": "start_session", "parameters": {"prompt": "x" * 10_000}} for _ in range(20)]
     assert PARSED_INLINE_BYTES < 200_000
     results = client.post("/runs/batch", {"runs": runs}).json()["results"]
@@ -48,14 +48,14 @@ def test_large_batch_and_large_events_are_taken(client: WebClient) -> None:
     assert [one["code"] for one in answer.json()["results"]] == [201, 400, 201]
 
 
-def test_body_is_not_read_on_while_the_process_holds_too_many(settings: Settings) -> None:
-    """Small requests never wait."""
+def test_body_is_not_read_while_process_holds_too_many_bytes(settings: Settings) -> None:
+    """Let small requests pass at once."""
     with served(settings.model_copy(update={"bodies_bytes": 200_000})) as web:
         a_body_beyond_the_bound_waits(web)
 
 
-def test_body_that_cannot_be_held_in_time_is_503_and_may_come_again(settings: Settings) -> None:
-    """A sender that never goes on keeps nobody waiting for longer than a report is held."""
+def test_body_that_cannot_be_held_in_time_is_503(settings: Settings) -> None:
+    """Allow a retry; a stalled sender delays others no longer than a report is held."""
     with served(settings.model_copy(update={"bodies_bytes": 200_000})) as web:
         uploads = web.app.state.web.uploads
         uploads.patience_seconds = 0.0

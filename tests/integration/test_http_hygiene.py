@@ -1,4 +1,4 @@
-"""What answers never hold, what browsers are told of them, and what is shown to nobody in particular."""
+"""Headers and contents of answers: browser restrictions, the public description, and nothing internal."""
 
 from collections.abc import Iterator
 
@@ -20,8 +20,8 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_browsers_are_told_to_frame_guess_and_tell_nothing(web: WebInThread) -> None:
-    """Refusals and unknown paths too; the page for people may load its own scripts, nobody else's."""
+def test_answers_restrict_browsers(web: WebInThread) -> None:
+    """Set the headers on refusals and unknown paths too; only /docs may load scripts, and its own."""
     for path in ("/health", "/runs", "/nothing"):
         headers = web.client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -31,8 +31,8 @@ def test_browsers_are_told_to_frame_guess_and_tell_nothing(web: WebInThread) -> 
     assert "script-src 'self'" in web.client.get("/docs").headers["content-security-policy"]
 
 
-def test_with_authentication_no_foreign_page_may_read_an_answer(settings: Settings, db: DbVerbs) -> None:
-    """Loopback pages could before the first key was made; named origins may."""
+def test_foreign_pages_may_not_read_answers_with_authentication(settings: Settings, db: DbVerbs) -> None:
+    """Allow named origins; loopback pages may before the first key is made."""
     with served(settings) as web:
         assert web.client.http.get("/runs", headers={"Origin": PAGE}).headers["access-control-allow-origin"] == PAGE
         key = make_key(db, Role.ADMIN)
@@ -50,7 +50,7 @@ def test_with_authentication_no_foreign_page_may_read_an_answer(settings: Settin
 
 @pytest.mark.parametrize("name", ["traceparent", "tracestate", "baggage", "x-request-id", "cache-control"])
 def test_preflight_with_header_of_tracing_library_passes(settings: Settings, name: str) -> None:
-    """Browsers' HTTP clients add them by themselves; a refused preflight stops the whole request."""
+    """Browsers' HTTP clients add such headers; a refused preflight stops the whole request."""
     with served(settings) as web:
         asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
         headers = {**asked, "Access-Control-Request-Headers": f"content-type,{name}"}
@@ -61,10 +61,8 @@ def test_preflight_with_header_of_tracing_library_passes(settings: Settings, nam
         assert refused.status_code == 400
 
 
-def test_the_description_is_shown_to_nobody_in_particular_only_when_a_setting_says_so(
-    settings: Settings, web: WebInThread
-) -> None:
-    """COORDINATOR_PUBLIC_DOCS; the numbers stay the admins', health is always public and says no more than it must."""
+def test_description_is_public_only_by_setting(settings: Settings, web: WebInThread) -> None:
+    """Set COORDINATOR_PUBLIC_DOCS; metrics stay with admins, health is always public and short."""
     for path in ("/docs", "/openapi.json", "/metrics"):
         assert web.client.get(path).status_code == 401
     assert web.client.get("/health").json() == {"status": "healthy"}
@@ -74,8 +72,8 @@ def test_the_description_is_shown_to_nobody_in_particular_only_when_a_setting_sa
         assert shown.client.get("/metrics").status_code == 401
 
 
-def test_a_fault_that_nobody_foresaw_tells_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No trace and no SQL, whatever breaks: it is in the log."""
+def test_unexpected_error_reveals_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer without trace and SQL; both are in the log."""
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("SELECT secret FROM sessions")

@@ -1,4 +1,4 @@
-"""The header by which a client tells our answers from those of whatever stands in between."""
+"""`Coordinator-Instance`: the header that distinguishes our answers from those of a proxy."""
 
 import socket
 from collections.abc import Iterator
@@ -47,17 +47,17 @@ def instance_of(answer: httpx.Response) -> str:
         ("HEAD", "/health", 405, {}),
     ],
 )
-def test_every_answer_names_the_instance_that_gave_it(
+def test_every_answer_names_its_instance(
     web: WebInThread, method: str, path: str, status: int, more: dict[str, Any]
 ) -> None:
-    """Known routes, unknown ones, refusals of each layer, pages and preflights."""
+    """Call known and unknown routes, and cause refusals of each layer, pages and preflights."""
     answer = web.client.http.request(method, path, **more)
     assert answer.status_code == status
     assert instance_of(answer) == web.app.state.instance
 
 
-def test_polls_and_streams_name_the_instance(web: WebInThread) -> None:
-    """An empty poll (204) and a stream, from its first byte."""
+def test_polls_and_streams_name_their_instance(web: WebInThread) -> None:
+    """Check an empty poll (204), and a stream from its first byte."""
     runner = web.client.register()
     empty = web.client.poll(runner)
     assert (empty.status_code, instance_of(empty)) == (204, web.app.state.instance)
@@ -65,9 +65,7 @@ def test_polls_and_streams_name_the_instance(web: WebInThread) -> None:
         assert instance_of(stream) == web.app.state.instance
 
 
-def test_unexpected_fault_names_the_instance(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A 500 is ours as well."""
-
+def test_unexpected_error_names_its_instance(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError
 
@@ -84,8 +82,8 @@ def test_unexpected_fault_names_the_instance(settings: Settings, monkeypatch: py
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (HEAD_BYTES + 1000), b"431"),
     ],
 )
-def test_protocol_errors_name_the_instance(web: WebInThread, request_: bytes, status: bytes) -> None:
-    """Requests that never reach the application."""
+def test_protocol_errors_name_instance(web: WebInThread, request_: bytes, status: bytes) -> None:
+    """Send requests that never reach the application."""
     where = urlsplit(web.client.url)
     with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as connection:
         connection.sendall(request_)
@@ -96,8 +94,7 @@ def test_protocol_errors_name_the_instance(web: WebInThread, request_: bytes, st
     assert f"{INSTANCE_HEADER}: {web.app.state.instance}\r\n".lower().encode() in answer.lower()
 
 
-def test_parked_requests_that_shutdown_answers_name_the_instance(web: WebInThread) -> None:
-    """What the drain says to a parked poll is ours too."""
+def test_parked_requests_answered_at_shutdown_name_instance(web: WebInThread) -> None:
     runner = web.client.register()
     parked = web.client.meanwhile(web.client.poll, runner, 30)
     web.until_parked()
@@ -105,8 +102,8 @@ def test_parked_requests_that_shutdown_answers_name_the_instance(web: WebInThrea
     assert instance_of(parked.result(20)) == web.app.state.instance
 
 
-def test_browsers_may_read_the_instance(web: WebInThread) -> None:
-    """CORS exposes the header."""
+def test_browsers_may_read_instance(web: WebInThread) -> None:
+    """Expose the header by CORS."""
     assert INSTANCE_HEADER in EXPOSED_HEADERS
     answer = web.client.http.get("/runs", headers={"Origin": PAGE})
     assert INSTANCE_HEADER.lower() in answer.headers["access-control-expose-headers"].lower()

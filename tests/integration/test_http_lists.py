@@ -1,4 +1,4 @@
-"""Lists over HTTP: long ones are read as their clients take them, and hold a page and a place meanwhile."""
+"""Lists over HTTP: streamed as clients read them, with one page in memory and a bounded number at a time."""
 
 import asyncio
 
@@ -15,13 +15,13 @@ from tests.support.web import PROMPT, WebClient, served
 
 
 def test_unread_list_is_not_read_ahead(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a client does not take holds one page of the process's memory."""
+    """Hold one page of an unread answer in memory."""
     with served(settings) as web:
         an_unread_list_holds_a_page(web, db, monkeypatch)
 
 
-def test_unread_lists_of_a_caller_are_bounded(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more is 429 after a while; pages, other callers and later lists are served."""
+def test_unread_lists_of_caller_are_bounded(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer one more with 429 after a while; serve pages, other callers and later lists."""
     monkeypatch.setattr("app.lists.limits.LONGEST_WAIT", 0.1)
     large_runs(db, 200)
     ann, bob = make_key(db, Role.ADMIN), make_key(db, Role.ADMIN)
@@ -39,10 +39,10 @@ def test_unread_lists_of_a_caller_are_bounded(settings: Settings, db: DbVerbs, m
             assert client.get("/sessions").status_code == 200
 
 
-def test_lists_of_a_process_are_bounded_without_authentication(
+def test_unread_lists_of_process_are_bounded_without_authentication(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then everybody is one caller."""
+    """Count all callers as one."""
     monkeypatch.setattr("app.lists.limits.LISTS_AT_ONCE", 1)
     monkeypatch.setattr("app.lists.limits.LONGEST_WAIT", 0.1)
     large_runs(db, 200)
@@ -54,8 +54,8 @@ def test_lists_of_a_process_are_bounded_without_authentication(
         eventually(lambda: web.client.get("/runs").status_code == 200, what="lists are served again")
 
 
-def test_runners_have_pages_that_the_client_library_follows(client: WebClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As runs and sessions have; without `limit` and `cursor` all of them."""
+def test_runners_have_pages_that_client_library_follows(client: WebClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page like runs and sessions; without `limit` and `cursor` return all of them."""
     made = [client.register(f"host{n}") for n in range(5)]
     first = client.get("/runners", limit=2).json()
     second = client.get("/runners", limit=3, cursor=first["next_cursor"]).json()
@@ -74,8 +74,8 @@ def test_runners_have_pages_that_the_client_library_follows(client: WebClient, m
     assert asyncio.run(read()) == made
 
 
-def test_run_with_one_set_of_demands_too_many_is_422(settings: Settings, db: DbVerbs) -> None:
-    """The answer says what to change; in a batch the others are accepted."""
+def test_run_with_one_demand_profile_too_many_is_422(settings: Settings, db: DbVerbs) -> None:
+    """Name what to change; accept the others of the batch."""
     ann = make_key(db, Role.USER, "ann")
     with (
         served(settings.model_copy(update=ASKING | {"demands_per_owner": 1})) as web,

@@ -1,4 +1,4 @@
-"""Held polls: what wakes them, what they cost, and that each ends with at most one answer (ARCHITECTURE, A poll)."""
+"""Held polls: wake-ups, costs, and at most one answer each (ARCHITECTURE, A poll)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from tests.support.web import WebClient, WebInThread, served
 
 @pytest.fixture
 def slow(settings: Settings) -> Settings:
-    """No re-check within a test: what wakes a poll is what the test does."""
+    """Settings without a re-check during the test: only the test's actions wake a poll."""
     return settings.model_copy(update={"recheck_seconds": 3600.0})
 
 
@@ -33,7 +33,7 @@ def waiting_rows(engine: Engine) -> int:
 
 
 def dispatch(engine: Engine) -> dict[str, list[dict[str, str]]]:
-    """What a worker's pass assigns, told to nobody yet."""
+    """Return the assignments of a worker's pass, not published yet."""
     with transaction(engine) as connection:
         done = dispatch_waiting(connection)
     return {
@@ -54,16 +54,13 @@ def connected(web: WebInThread) -> None:
     eventually(lambda: web.app.state.web.subscription.connected, what="the mailbox")
 
 
-def test_a_poll_ends_with_204_at_its_time_and_leaves_no_row(client: WebClient, engine: Engine) -> None:
-    """Giving up takes the waiting row away."""
+def test_poll_ends_with_204_at_its_time_and_leaves_no_row(client: WebClient, engine: Engine) -> None:
     assert client.poll(client.register(), 0.2).status_code == 204
     assert waiting_rows(engine) == 0
 
 
-def test_an_assignment_through_the_mailbox_ends_the_poll(
-    web: WebInThread, client: WebClient, engine: Engine, slow: Settings
-) -> None:
-    """The worker assigns, Redis tells, the process confirms and answers."""
+def test_published_assignment_ends_poll(web: WebInThread, client: WebClient, engine: Engine, slow: Settings) -> None:
+    """Assign in a worker, publish through Redis, confirm and answer in the instance."""
     connected(web)
     runner = client.register()
     waiting = client.meanwhile(client.poll, runner, 30)
@@ -79,7 +76,7 @@ def test_an_assignment_through_the_mailbox_ends_the_poll(
 def test_several_assignments_of_one_poll_are_one_answer(
     web: WebInThread, client: WebClient, engine: Engine, slow: Settings
 ) -> None:
-    """`max` counts for dispatch too."""
+    """Apply `max` to dispatch too."""
     connected(web)
     waiting = client.meanwhile(client.poll, client.register(), 30, max=5)
     web.until_parked()
@@ -88,10 +85,10 @@ def test_several_assignments_of_one_poll_are_one_answer(
     assert {run["run_id"] for run in waiting.result(20).json()["runs"]} == ids
 
 
-def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(
+def test_assignment_with_lost_message_is_delivered_by_recheck(
     web: WebInThread, client: WebClient, engine: Engine
 ) -> None:
-    """Redis is a bell: the fact stands in Postgres."""
+    """Read the assignment from Postgres: Redis carries only wake-ups."""
     waiting = client.meanwhile(client.poll, client.register(), 30)
     web.until_parked()
     run_id = client.submit()["run_id"]
@@ -100,10 +97,10 @@ def test_an_assignment_whose_message_is_lost_is_found_by_the_recheck(
     assert waiting.result(20).json()["run"]["run_id"] == run_id
 
 
-def test_a_message_about_a_claim_that_ended_hands_nothing_out(
+def test_message_about_ended_claim_delivers_nothing(
     web: WebInThread, client: WebClient, engine: Engine, slow: Settings
 ) -> None:
-    """A frozen process with an old message in its buffer must not start a second process (promise 1)."""
+    """Read an old message in the buffer of a frozen process: it must not start a second process (promise 1)."""
     connected(web)
     waiting = client.meanwhile(client.poll, client.register(), 30)
     web.until_parked()
@@ -116,8 +113,8 @@ def test_a_message_about_a_claim_that_ended_hands_nothing_out(
     assert waiting.result(20).json()["run"]["run_id"] == other["run_id"]
 
 
-def test_a_client_that_hung_up_gets_no_run(web: WebInThread, client: WebClient, engine: Engine) -> None:
-    """Its row is gone as soon as it has left; a run submitted then stays pending for others."""
+def test_client_that_hung_up_gets_no_run(web: WebInThread, client: WebClient, engine: Engine) -> None:
+    """Remove its row as it leaves; a run submitted then stays pending for others."""
     runner = client.register()
     with client.held(f"/runner/runs?runner_id={runner}&wait=30"):
         web.until_parked()
@@ -128,10 +125,10 @@ def test_a_client_that_hung_up_gets_no_run(web: WebInThread, client: WebClient, 
     assert client.claim(client.register("other"))["run_id"] == run_id
 
 
-def test_a_run_assigned_to_a_client_that_hung_up_is_given_back(
+def test_run_assigned_to_client_that_hung_up_is_released_at_once(
     web: WebInThread, client: WebClient, engine: Engine
 ) -> None:
-    """The assignment is on its way when the client leaves: it returns to pending at once, not after a timeout."""
+    """Hang up while the assignment is on its way: the run does not wait for the claim deadline."""
     runner = client.register()
     with client.held(f"/runner/runs?runner_id={runner}&wait=30"):
         web.until_parked()
@@ -142,10 +139,8 @@ def test_a_run_assigned_to_a_client_that_hung_up_is_given_back(
     assert client.claim(client.register("other"))["run_id"] == run_id
 
 
-def test_a_crash_restart_that_empties_waiting_rows_is_healed(
-    web: WebInThread, client: WebClient, engine: Engine
-) -> None:
-    """The re-check puts back rows that vanished without an assignment (UNLOGGED tables)."""
+def test_parked_rows_lost_in_crash_restart_are_restored(web: WebInThread, client: WebClient, engine: Engine) -> None:
+    """Re-insert by the re-check rows that vanished without an assignment (UNLOGGED tables)."""
     waiting = client.meanwhile(client.poll, client.register(), 30)
     web.until_parked()
     with engine.begin() as connection:
@@ -157,7 +152,6 @@ def test_a_crash_restart_that_empties_waiting_rows_is_healed(
 
 
 def test_two_polls_of_one_runner_get_different_runs(web: WebInThread, client: WebClient) -> None:
-    """Each answer is one claim."""
     runner = client.register()
     held = [client.meanwhile(client.poll, runner, 30) for _ in range(3)]
     web.until_parked(3)
@@ -166,8 +160,8 @@ def test_two_polls_of_one_runner_get_different_runs(web: WebInThread, client: We
     assert {one.result().json()["run"]["run_id"] for one in held} == ids
 
 
-def test_polls_of_a_process_that_ends_leave_no_rows(slow: Settings, engine: Engine) -> None:
-    """What is parked gives up with 204 when the process drains, and its rows go."""
+def test_polls_of_ending_process_leave_no_rows(slow: Settings, engine: Engine) -> None:
+    """End parked polls with 204 in the drain, and delete their rows."""
     with served(slow) as web:
         waiting = web.client.meanwhile(web.client.poll, web.client.register(), 60)
         web.until_parked()
@@ -178,8 +172,8 @@ def test_polls_of_a_process_that_ends_leave_no_rows(slow: Settings, engine: Engi
     assert waiting_rows(engine) == 0
 
 
-def test_a_draining_process_answers_polls_with_work_it_has(slow: Settings) -> None:
-    """It goes on serving: a run that is there is handed out, with `Connection: close`."""
+def test_draining_process_answers_polls_with_available_runs(slow: Settings) -> None:
+    """Go on serving, with `Connection: close`."""
     with served(slow) as web:
         run_id = web.client.submit()["run_id"]
         runner = web.client.register()

@@ -1,4 +1,4 @@
-"""Retention as clients of the feed and of sessions see it: told what is gone, never left to guess."""
+"""Retention as seen by clients of the feed and of sessions: removed history is reported."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ def cursor_at(db: DbVerbs, position: int) -> str:
 
 @pytest.fixture
 def partly_gone(db: DbVerbs) -> DbVerbs:
-    """Eight events, of which the first five are gone."""
+    """Session with eight events, of which the first five are removed."""
     old_history(db, 5)
     db.do(record_events, [row(one) for one in range(3)])
     number_all(db)
@@ -41,8 +41,8 @@ def partly_gone(db: DbVerbs) -> DbVerbs:
 
 
 @pytest.mark.parametrize("position", [0, 4])
-def test_a_cursor_below_the_floor_is_expired(partly_gone: DbVerbs, settings: Settings, position: int) -> None:
-    """Something it has not seen is gone: it begins anew, with a snapshot whatever it asked for."""
+def test_cursor_below_oldest_position_is_expired(partly_gone: DbVerbs, settings: Settings, position: int) -> None:
+    """Restart with a snapshot, whatever the client requested, since an unseen event is gone."""
     query = {"last_event_id": cursor_at(partly_gone, position), "include_init": "false"}
     with web_of(settings) as web, following(web.client.url, query) as stream:
         assert stream.until("reset")[-1].data == '{"reason":"expired"}'
@@ -50,8 +50,8 @@ def test_a_cursor_below_the_floor_is_expired(partly_gone: DbVerbs, settings: Set
 
 
 @pytest.mark.parametrize("position", [5, 6])
-def test_a_cursor_at_the_floor_has_missed_nothing(partly_gone: DbVerbs, settings: Settings, position: int) -> None:
-    """It has seen the last event that went."""
+def test_cursor_at_oldest_position_has_missed_nothing(partly_gone: DbVerbs, settings: Settings, position: int) -> None:
+    """Resume behind the last event that was removed."""
     with (
         web_of(settings) as web,
         following(web.client.url, {"last_event_id": cursor_at(partly_gone, position)}) as stream,
@@ -59,10 +59,10 @@ def test_a_cursor_at_the_floor_has_missed_nothing(partly_gone: DbVerbs, settings
         assert [message.position for message in stream.take(8 - position)] == list(range(position + 1, 9))
 
 
-def test_a_client_whose_history_goes_while_it_catches_up_is_told(
+def test_client_losing_history_while_catching_up_is_reset(
     db: DbVerbs, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page that would follow is below the floor: it begins anew, and has seen no event out of its order."""
+    """Remove the page that would follow: the client restarts, and has seen no event out of order."""
     old_history(db, 10)
     pages = 0
 
@@ -87,8 +87,7 @@ def test_a_client_whose_history_goes_while_it_catches_up_is_told(
         assert stream.take(1)[0].position == 11
 
 
-def test_a_live_client_does_not_notice_that_old_history_goes(db: DbVerbs, settings: Settings) -> None:
-    """It has seen it; what comes next comes next."""
+def test_live_client_is_unaffected_by_retention(db: DbVerbs, settings: Settings) -> None:
     old_history(db, 10)
     with web_of(settings) as web, following(web.client.url) as stream:
         stream.until("init")
@@ -98,8 +97,8 @@ def test_a_live_client_does_not_notice_that_old_history_goes(db: DbVerbs, settin
         assert [(one.event, one.position) for one in stream.take(1)] == [("event", 11)]
 
 
-def test_a_list_loses_a_session_that_is_forgotten(db: DbVerbs, settings: Settings) -> None:
-    """As if it had been deleted: the same event, the same 404."""
+def test_list_loses_forgotten_session(db: DbVerbs, settings: Settings) -> None:
+    """Send the same event and the same 404 as for a delete."""
     session_id = finished(db)
     result(db, session_id, "kept")
     all_grows_old(db)
@@ -116,8 +115,8 @@ def test_a_list_loses_a_session_that_is_forgotten(db: DbVerbs, settings: Setting
         assert web.client.get(f"/sessions/{session_id}/result").status_code == 404
 
 
-def test_a_follower_of_one_session_is_told_as_well(db: DbVerbs, settings: Settings) -> None:
-    """Its filter passes few events, its cursor is as old as everybody's."""
+def test_follower_of_one_session_is_reset_too(db: DbVerbs, settings: Settings) -> None:
+    """Move its cursor with the feed, though its filter passes few events."""
     session_id = finished(db)
     all_grows_old(db)
     cursor = cursor_at(db, 1)

@@ -1,4 +1,4 @@
-"""Runs and their events and results over HTTP: in lists, on the feed, by the client library."""
+"""Runs with their events and results over HTTP: in lists, on the feed, by the client library."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ def post(client: WebClient, session_id: str, text: str, **fields: Any) -> None:
 
 
 def two_runs(client: WebClient) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two completed runs of one session, the second of which wrote no result."""
+    """Return two completed runs of one session, the second of which wrote no result."""
     runner = client.register()
     first = client.started(runner)
     post(client, first["session_id"], "first", result_data={"n": 1})
@@ -28,7 +28,7 @@ def two_runs(client: WebClient) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_run_answers_with_its_own_result(client: WebClient) -> None:
-    """Where the session still shows the former run's."""
+    """Compare the session, which still shows the former run's."""
     first, second = two_runs(client)
     shown = client.get(f"/runs/{first['run_id']}/result")
     assert (shown.status_code, shown.json()) == (200, {"result_text": "first", "result_data": {"n": 1}})
@@ -38,7 +38,7 @@ def test_run_answers_with_its_own_result(client: WebClient) -> None:
 
 
 def test_result_of_unknown_or_unfinished_run_is_refused(client: WebClient) -> None:
-    """404 and 400, as for sessions."""
+    """Answer 404 and 400, as for sessions."""
     unknown = client.get("/runs/run_unknown/result")
     assert (unknown.status_code, unknown.json()) == (404, {"detail": "Run not found"})
     pending = client.get(f"/runs/{client.submit()['run_id']}/result")
@@ -46,7 +46,7 @@ def test_result_of_unknown_or_unfinished_run_is_refused(client: WebClient) -> No
 
 
 def test_listed_events_carry_their_run_and_are_filtered_by_it(client: WebClient) -> None:
-    """Null for what belongs to the session alone."""
+    """Show null for events of the session alone."""
     first, second = two_runs(client)
     session = f"/sessions/{first['session_id']}/events"
     post(client, first["session_id"], "nobody's")
@@ -70,7 +70,7 @@ def test_listed_events_carry_their_run_and_are_filtered_by_it(client: WebClient)
 
 
 def test_feed_events_carry_their_run(client: WebClient) -> None:
-    """Beside the fields that were there before; the same whether read live or later."""
+    """Add it to the earlier fields; live and later reads are the same."""
     with following(client.url) as stream:
         stream.until("init")
         first, _ = two_runs(client)
@@ -87,8 +87,8 @@ def test_feed_events_carry_their_run(client: WebClient) -> None:
     assert [one.data for one in later] == [one.data for one in live[1:]]
 
 
-def test_client_library_reads_a_runs_own_result_and_events(client: WebClient) -> None:
-    """`run_result`, and `session_events` with `run_id`."""
+def test_client_library_reads_result_and_events_of_run(client: WebClient) -> None:
+    """Call `run_result`, and `session_events` with `run_id`."""
     first, second = two_runs(client)
 
     async def read() -> tuple[Any, list[Any]]:

@@ -1,4 +1,4 @@
-"""What runners say and hear: registration, polls, reports, beats, leaving (PROTOCOL, Runners)."""
+"""Runner endpoints: registration, polls, reports, heartbeats, leaving (PROTOCOL, Runners)."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ OFFER: dict[str, Any] = {
 }
 
 
-def test_a_registration_tells_where_and_how_to_poll(client: WebClient) -> None:
-    """The id is made of four properties; deployed runners are told 60 s, those with an instance_id 10 s."""
+def test_registration_tells_where_and_how_to_poll(client: WebClient) -> None:
+    """Derive the id from four properties; tell deployed runners 60 s, those with an instance_id 10 s."""
     answer = client.post("/runner/register", OFFER)
     assert answer.status_code == 200
     assert answer.json() == {
@@ -28,8 +28,8 @@ def test_a_registration_tells_where_and_how_to_poll(client: WebClient) -> None:
     assert other["heartbeat_interval_seconds"] == 10
 
 
-def test_an_online_runner_of_the_same_identity_is_a_duplicate(client: WebClient) -> None:
-    """409 with the known detail; the same instance_id is the same process reconnecting."""
+def test_online_runner_of_same_identity_is_duplicate(client: WebClient) -> None:
+    """Answer 409 with the documented detail; the same instance_id is the same process reconnecting."""
     client.post("/runner/register", OFFER)
     answer = client.post("/runner/register", OFFER)
     assert answer.status_code == 409
@@ -42,8 +42,8 @@ def test_an_online_runner_of_the_same_identity_is_a_duplicate(client: WebClient)
     assert client.post("/runner/register", mine | {"instance_id": "j"}).status_code == 409
 
 
-def test_a_runner_without_executor_type_is_warned(client: WebClient) -> None:
-    """Every run demands one."""
+def test_runner_without_executor_type_is_warned(client: WebClient) -> None:
+    """Warn, since every run demands one."""
     assert "warning" in client.post("/runner/register", OFFER | {"executor": None}).json()
 
 
@@ -64,15 +64,15 @@ def test_a_runner_without_executor_type_is_warned(client: WebClient) -> None:
         ("agents", {}),
     ],
 )
-def test_a_registration_of_another_shape_is_422(client: WebClient, field: str, value: Any) -> None:
-    """Names, tags and numbers have bounds; the refusal names the field."""
+def test_malformed_registration_is_422(client: WebClient, field: str, value: Any) -> None:
+    """Bound names, tags and numbers; the refusal names the field."""
     answer = client.post("/runner/register", OFFER | {field: value})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][:2] == ["body", field]
 
 
 def test_runners_are_listed_with_all_fields(client: WebClient) -> None:
-    """The executor as it was sent, capacity and what is in hand."""
+    """Show the executor as it was sent, capacity and runs in hand."""
     runner = client.register(tags=["b", "a"], capacity=3)
     client.started(runner)
     (listed,) = client.get("/runners").json()["runners"]
@@ -89,8 +89,8 @@ def test_runners_are_listed_with_all_fields(client: WebClient) -> None:
     assert (listed["executor"], listed["lost"]) == ({"type": "autonomous"}, False)
 
 
-def test_a_poll_hands_out_the_claim_with_its_token_and_scope(client: WebClient) -> None:
-    """Status claimed, the attempt this start will have, scope, blueprint and token."""
+def test_poll_delivers_claim_with_token_and_scope(client: WebClient) -> None:
+    """Send status claimed, the attempt of this start, scope, blueprint and token."""
     client.submit(scope={"user": 1})
     run = client.claim(client.register())
     assert (run["status"], run["attempt"], run["scope"]) == ("claimed", 1, {"user": 1})
@@ -99,8 +99,8 @@ def test_a_poll_hands_out_the_claim_with_its_token_and_scope(client: WebClient) 
     assert "claim_token" not in client.get(f"/runs/{run['run_id']}").json()
 
 
-def test_a_poll_with_max_answers_with_a_list(client: WebClient) -> None:
-    """Up to `max` runs; without it one."""
+def test_poll_with_max_answers_with_list(client: WebClient) -> None:
+    """Return up to `max` runs; without it one."""
     runner = client.register()
     for _ in range(5):
         client.submit()
@@ -111,23 +111,23 @@ def test_a_poll_with_max_answers_with_a_list(client: WebClient) -> None:
 
 
 @pytest.mark.parametrize("query", [{"max": "-1"}, {"max": "101"}, {"max": "x"}, {"wait": "601"}, {"wait": "x"}])
-def test_a_polls_numbers_have_bounds(client: WebClient, query: dict[str, str]) -> None:
-    """422 naming the parameter."""
+def test_poll_numbers_have_bounds(client: WebClient, query: dict[str, str]) -> None:
+    """Answer 422 naming the parameter."""
     answer = client.get("/runner/runs", runner_id=client.register(), **query)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["query", next(iter(query))]
 
 
-def test_a_poll_says_who_polls(client: WebClient) -> None:
-    """422 without runner_id; 401 for an unknown one."""
+def test_poll_must_name_registered_runner(client: WebClient) -> None:
+    """Answer 422 without runner_id and 401 for an unknown one."""
     assert client.get("/runner/runs").status_code == 422
     for unknown in ("none", "\x00", "é" * 500):
         answer = client.get("/runner/runs", runner_id=unknown)
         assert (answer.status_code, answer.json()) == (401, {"detail": "Runner not registered"})
 
 
-def test_reports_take_a_run_through_its_life(client: WebClient) -> None:
-    """started, completed; each may be repeated."""
+def test_reports_take_run_through_its_life(client: WebClient) -> None:
+    """Repeat `started` and `completed`."""
     runner = client.register()
     client.submit()
     run = client.claim(runner)
@@ -138,8 +138,8 @@ def test_reports_take_a_run_through_its_life(client: WebClient) -> None:
         assert client.status(run["run_id"]) == status
 
 
-def test_a_refused_report_changes_nothing(client: WebClient) -> None:
-    """401 unknown runner, 404 unknown run, 409 stale token, 409 move that is not allowed."""
+def test_refused_report_changes_nothing(client: WebClient) -> None:
+    """Answer 401 for an unknown runner, 404 for an unknown run, 409 for a stale token or a forbidden transition."""
     runner = client.register()
     run = client.started(runner)
     assert client.report(run, "none", "completed").status_code == 401
@@ -157,8 +157,8 @@ def test_a_refused_report_changes_nothing(client: WebClient) -> None:
 
 
 @pytest.mark.parametrize("error", ["x" * 200_000, "nul \x00", 5, {"a": [1]}, None, "\ud800"])
-def test_a_report_is_never_refused_for_its_content(client: WebClient, error: Any) -> None:
-    """Errors of any kind are kept as text, cut to 64 KiB, unstorable characters replaced."""
+def test_report_is_never_refused_for_its_content(client: WebClient, error: Any) -> None:
+    """Keep errors of any kind as text, cut to 64 KiB, with unstorable characters replaced."""
     runner = client.register()
     run = client.started(runner)
     assert client.report(run, runner, "failed", error=error, unknown=[{}]).status_code == 200
@@ -168,8 +168,8 @@ def test_a_report_is_never_refused_for_its_content(client: WebClient, error: Any
     assert len((shown["error"] or "").encode()) <= 64 * 1024
 
 
-def test_a_report_with_broken_json_values_still_counts(client: WebClient) -> None:
-    """NaN and bad UTF-8 in a report that is sent once must not lose it."""
+def test_report_with_broken_json_values_is_applied(client: WebClient) -> None:
+    """Accept NaN and bad UTF-8: a report is sent once and must not be lost."""
     runner = client.register()
     run = client.started(runner)
     body = b'{"runner_id": "%s", "error": "bad \xff", "exit_code": NaN}' % runner.encode()
@@ -178,14 +178,14 @@ def test_a_report_with_broken_json_values_still_counts(client: WebClient) -> Non
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"runner_id": 5}', b"nonsense"])
-def test_a_report_must_say_who_reports(client: WebClient, body: bytes) -> None:
-    """422 otherwise, for every kind of report and for heartbeats."""
+def test_report_must_name_its_runner(client: WebClient, body: bytes) -> None:
+    """Answer 422 otherwise, for every kind of report and for heartbeats."""
     for path in ("/runner/runs/x/started", "/runner/runs/report", "/runner/heartbeat", "/runner/sessions/x/status"):
         assert client.raw(path, body).status_code == 422
 
 
-def test_many_reports_are_answered_in_order(client: WebClient) -> None:
-    """A run may appear twice; bad ones fail alone."""
+def test_reports_of_list_are_answered_in_order(client: WebClient) -> None:
+    """Allow a run twice; bad items fail alone."""
     runner = client.register()
     client.submit()
     client.submit()
@@ -212,8 +212,8 @@ def test_many_reports_are_answered_in_order(client: WebClient) -> None:
     assert client.post("/runner/runs/report", {"runner_id": runner, "reports": {}}).status_code == 422
 
 
-def test_a_completed_run_may_leave_its_process_idle(client: WebClient) -> None:
-    """`session_status: idle`, later ended by the runner's word about the session."""
+def test_completed_run_may_leave_its_process_idle(client: WebClient) -> None:
+    """Report `session_status: idle`, and end it later by the runner's report about the session."""
     runner = client.register()
     run = client.started(runner)
     client.report(run, runner, "completed", session_status="idle")
@@ -230,7 +230,7 @@ def test_a_completed_run_may_leave_its_process_idle(client: WebClient) -> None:
 
 
 def test_heartbeats_are_known_or_401(client: WebClient) -> None:
-    """With or without `holding`, whatever stands in it."""
+    """Send them with or without `holding`, with any content."""
     runner = client.register()
     for holding, unknown in (([], []), (["a", 5, None, "\x00"], ["a", "\ufffd"]), ("text", []), (None, [])):
         body = {"runner_id": runner, "holding": holding}
@@ -243,7 +243,7 @@ def test_heartbeats_are_known_or_401(client: WebClient) -> None:
 
 
 def test_heartbeat_names_held_runs_that_were_taken_away(client: WebClient) -> None:
-    """One that has ended, and a deleted one; a run in hand is not named."""
+    """Name an ended one and a deleted one, but no run in hand."""
     runner = client.register()
     ids = [client.submit()["run_id"] for _ in range(3)]
     runs = {run_id: client.claim(runner) for run_id in ids}
@@ -255,8 +255,8 @@ def test_heartbeat_names_held_runs_that_were_taken_away(client: WebClient) -> No
     assert answer.json() == {"ok": True, "not_yours": [gone, lost]}
 
 
-def test_a_runner_that_leaves_gives_back_what_it_claimed(client: WebClient) -> None:
-    """`self=true`: now; then its polls are 401."""
+def test_runner_that_leaves_releases_its_claims(client: WebClient) -> None:
+    """Leave with `self=true`, at once; then its polls are 401."""
     runner = client.register()
     client.submit()
     run = client.claim(runner)
@@ -268,8 +268,8 @@ def test_a_runner_that_leaves_gives_back_what_it_claimed(client: WebClient) -> N
     assert client.http.delete("/runners/none").status_code == 404
 
 
-def test_a_runner_that_is_sent_away_hears_it_on_its_poll(web: WebInThread, client: WebClient) -> None:
-    """`{"deregistered": true}`, also when the poll is held already; after that 401."""
+def test_deregistered_runner_is_told_on_its_poll(web: WebInThread, client: WebClient) -> None:
+    """Answer `{"deregistered": true}`, also to a parked poll; after that 401."""
     runner = client.register()
     waiting = client.meanwhile(client.poll, runner, 30)
     web.until_parked()

@@ -9,8 +9,8 @@ from tests.support.web import PROMPT, WebClient
 START: dict[str, Any] = {"type": "start_session", "parameters": PROMPT}
 
 
-def test_a_submission_is_answered_201_with_its_ids(client: WebClient) -> None:
-    """`{"run_id", "session_id", "status": "pending"}`, and the run can be read at once."""
+def test_submission_is_answered_201_with_its_ids(client: WebClient) -> None:
+    """Answer `{"run_id", "session_id", "status": "pending"}`; the run can be read at once."""
     answer = client.post("/runs", START)
     assert answer.status_code == 201
     body = answer.json()
@@ -23,8 +23,8 @@ def test_a_submission_is_answered_201_with_its_ids(client: WebClient) -> None:
     assert run["demands"] == {"executor_type": "autonomous", "tags": []}
 
 
-def test_a_run_shows_exactly_the_documented_fields(client: WebClient) -> None:
-    """Fixed fields and new ones; scope, blueprint and token are for the poll's answer only."""
+def test_run_shows_exactly_documented_fields(client: WebClient) -> None:
+    """Leave scope, blueprint and token to the answer of a poll."""
     run_id = client.submit(scope={"a": 1}, labels={"k": "v"}, priority=7, max_attempts=3)["run_id"]
     run = client.get(f"/runs/{run_id}").json()
     assert set(run) == {
@@ -37,8 +37,8 @@ def test_a_run_shows_exactly_the_documented_fields(client: WebClient) -> None:
     assert run["timeout_at"] is not None
 
 
-def test_a_delayed_run_shows_when_it_may_begin(client: WebClient) -> None:
-    """`not_before` in seconds or as a timestamp; `timeout_at` is null while it is delayed."""
+def test_delayed_run_shows_when_it_may_start(client: WebClient) -> None:
+    """Give `not_before` in seconds or as a timestamp; `timeout_at` is null while it is delayed."""
     by_seconds = client.get(f"/runs/{client.submit(not_before=3600)['run_id']}").json()
     assert by_seconds["not_before"] is not None
     assert by_seconds["timeout_at"] is None
@@ -62,40 +62,40 @@ def test_a_delayed_run_shows_when_it_may_begin(client: WebClient) -> None:
         (START | {"parent_session_id": "none"}, 404, "Parent session 'none' not found"),
     ],
 )  # fmt: skip
-def test_a_submission_that_cannot_be_is_refused_in_the_known_words(
+def test_invalid_submission_is_refused_with_documented_text(
     client: WebClient, body: dict[str, Any], status: int, detail: str
 ) -> None:
-    """The texts that deployed clients compare."""
+    """Compare the texts that deployed clients compare."""
     answer = client.post("/runs", body)
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
 
 
-def test_an_existing_session_cannot_be_started(client: WebClient) -> None:
-    """409 `Session 'X' already exists`."""
+def test_existing_session_cannot_be_started(client: WebClient) -> None:
+    """Answer 409 `Session 'X' already exists`."""
     client.submit(session_id="mine.1:a-b_c")
     answer = client.post("/runs", START | {"session_id": "mine.1:a-b_c"})
     assert (answer.status_code, answer.json()) == (409, {"detail": "Session 'mine.1:a-b_c' already exists"})
 
 
 @pytest.mark.parametrize("session_id", ["a b", "a/b", "ü", "x" * 129, "a\n"])
-def test_a_new_session_id_has_128_plain_characters_at_most(client: WebClient, session_id: str) -> None:
-    """422 naming the field."""
+def test_new_session_id_has_at_most_128_plain_characters(client: WebClient, session_id: str) -> None:
+    """Answer 422 naming the field."""
     answer = client.post("/runs", START | {"session_id": session_id})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["body", "session_id"]
 
 
 @pytest.mark.parametrize("body", [None, 5, "text", [], {}, {"type": "start_session"}, {"parameters": PROMPT}])
-def test_a_body_of_another_shape_is_422(client: WebClient, body: Any) -> None:
-    """With type, place and message of each fault, and nothing of what was sent."""
+def test_malformed_body_is_422(client: WebClient, body: Any) -> None:
+    """Give type, place and message of each fault, and nothing of what was sent."""
     answer = client.post("/runs", body)
     assert answer.status_code == 422
     for fault in answer.json()["detail"]:
         assert set(fault) == {"type", "loc", "msg"}
 
 
-def test_parameters_are_a_prompt_and_nothing_else(client: WebClient) -> None:
-    """400 with jsonschema's findings, on starts and resumes."""
+def test_parameters_are_prompt_and_nothing_else(client: WebClient) -> None:
+    """Answer 400 with jsonschema's findings, on starts and resumes."""
     answer = client.post("/runs", START | {"parameters": {"prompt": "", "x": 1}})
     assert answer.status_code == 400
     detail = answer.json()["detail"]
@@ -104,7 +104,7 @@ def test_parameters_are_a_prompt_and_nothing_else(client: WebClient) -> None:
 
 
 def test_bodies_and_parameters_have_limits(client: WebClient) -> None:
-    """413 over 1 MiB of body or 256 KiB of parameters."""
+    """Answer 413 over 1 MiB of body or 256 KiB of parameters."""
     assert client.post("/runs", START | {"parameters": {"prompt": "x" * 300_000}}).status_code == 413
     answer = client.post("/runs", START | {"parameters": {"prompt": "x" * 1_100_000}})
     assert answer.status_code == 413
@@ -112,14 +112,14 @@ def test_bodies_and_parameters_have_limits(client: WebClient) -> None:
     assert client.post("/runs", START | {"parameters": {"prompt": "x" * 200_000}}).status_code == 201
 
 
-def test_a_body_that_does_not_announce_its_length_is_limited_too(client: WebClient) -> None:
-    """Chunked uploads are counted as they come."""
+def test_body_without_announced_length_is_limited_too(client: WebClient) -> None:
+    """Count chunked uploads as they arrive."""
     answer = client.http.post("/runs", content=(b"x" * 65536 for _ in range(40)))
     assert answer.status_code == 413
 
 
-def test_the_same_key_and_body_answers_200_with_the_first_answer(client: WebClient) -> None:
-    """Compared as parsed JSON: order and spaces do not matter; another body is 409."""
+def test_same_key_and_body_answers_200_with_first_answer(client: WebClient) -> None:
+    """Compare parsed JSON: order and spaces do not matter; another body is 409."""
     first = client.post("/runs", START | {"priority": 3}, **{"Idempotency-Key": "k"})
     again = client.http.post(
         "/runs",
@@ -132,24 +132,24 @@ def test_the_same_key_and_body_answers_200_with_the_first_answer(client: WebClie
     assert len(client.get("/runs").json()["runs"]) == 1
 
 
-def test_a_key_is_at_most_255_characters(client: WebClient) -> None:
-    """422 naming the header."""
+def test_key_has_at_most_255_characters(client: WebClient) -> None:
+    """Answer 422 naming the header."""
     assert client.post("/runs", START, **{"Idempotency-Key": "k" * 255}).status_code == 201
     answer = client.post("/runs", START, **{"Idempotency-Key": "k" * 256})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["header", "Idempotency-Key"]
 
 
-def test_a_failed_submission_keeps_no_key(client: WebClient) -> None:
-    """After the cause is gone the same key succeeds."""
+def test_failed_submission_keeps_no_key(client: WebClient) -> None:
+    """Repeat it with the same key after the cause is gone."""
     body = {"type": "resume_session", "session_id": "later", "parameters": PROMPT}
     assert client.post("/runs", body, **{"Idempotency-Key": "k"}).status_code == 404
     client.submit(session_id="later")
     assert client.post("/runs", body, **{"Idempotency-Key": "k"}).status_code == 201
 
 
-def test_one_bad_run_of_a_batch_fails_alone(client: WebClient) -> None:
-    """Results in order, each with its code."""
+def test_bad_run_of_batch_fails_alone(client: WebClient) -> None:
+    """Return results in order, each with its code."""
     runs = [
         START,
         {"type": "nothing"},
@@ -169,8 +169,8 @@ def test_one_bad_run_of_a_batch_fails_alone(client: WebClient) -> None:
     assert results[1]["detail"][0]["loc"] == ["body", "runs", 1, "type"]
 
 
-def test_numbers_no_database_keeps_fail_their_own_run_of_a_batch(client: WebClient) -> None:
-    """NaN in one item is that item's 422."""
+def test_unstorable_numbers_fail_their_own_run_of_batch(client: WebClient) -> None:
+    """Answer 422 for the item with NaN."""
     body = b'{"runs": [{"type": "start_session", "parameters": {"prompt": "a"}}, {"type": "start_session", "parameters": {"prompt": "b"}, "scope": {"n": NaN}}]}'
     results = client.raw("/runs/batch", body).json()["results"]
     assert [result["code"] for result in results] == [201, 422]
@@ -178,18 +178,17 @@ def test_numbers_no_database_keeps_fail_their_own_run_of_a_batch(client: WebClie
 
 
 @pytest.mark.parametrize("body", [{}, {"runs": {}}, {"runs": [START] * 1001}, []])
-def test_a_batch_is_a_list_of_at_most_1000(client: WebClient, body: Any) -> None:
-    """Otherwise the whole is 422."""
+def test_batch_is_list_of_at_most_1000(client: WebClient, body: Any) -> None:
+    """Answer 422 for the whole otherwise."""
     assert client.post("/runs/batch", body).status_code == 422
 
 
-def test_an_empty_batch_is_answered_with_nothing(client: WebClient) -> None:
-    """Zero runs are no fault."""
+def test_empty_batch_returns_nothing(client: WebClient) -> None:
     assert client.post("/runs/batch", {"runs": []}).json() == {"results": []}
 
 
-def test_a_thousand_runs_ride_together(client: WebClient) -> None:
-    """The whole list comes back, newest first, in one streamed answer."""
+def test_batch_of_1000_runs_is_accepted_and_listed_whole(client: WebClient) -> None:
+    """Read it back newest first, in one streamed answer."""
     results = client.post("/runs/batch", {"runs": [START] * 1000}).json()["results"]
     assert {result["code"] for result in results} == {201}
     listed = client.get("/runs").json()
@@ -200,14 +199,14 @@ def test_a_thousand_runs_ride_together(client: WebClient) -> None:
 
 
 @pytest.mark.parametrize("run_id", ["none", "run_%00", "%F0%9F%98%80", "x" * 2000])
-def test_an_unknown_run_is_404(client: WebClient, run_id: str) -> None:
-    """Whatever was asked for."""
+def test_unknown_run_is_404(client: WebClient, run_id: str) -> None:
+    """Try every call of a run."""
     for answer in (client.get(f"/runs/{run_id}"), client.post(f"/runs/{run_id}/stop")):
         assert (answer.status_code, answer.json()) == (404, {"detail": "Run not found"})
 
 
 def test_lists_filter_by_every_named_property(client: WebClient) -> None:
-    """status, session_id, runner_id, agent_name and labels; an unknown status finds nothing."""
+    """Filter by status, session_id, runner_id, agent_name and labels; an unknown status finds nothing."""
     a = client.submit(agent_name="a", labels={"x": "1", "y": "2"})
     b = client.submit(agent_name="b", labels={"x": "1"}, additional_demands={"tags": ["t"]})
     runner = client.register(tags=["t"], require_matching_tags=True)
@@ -228,7 +227,7 @@ def test_lists_filter_by_every_named_property(client: WebClient) -> None:
 
 
 def test_pages_join_without_gap_or_repeat(client: WebClient) -> None:
-    """`next_cursor` while there is more, newest first throughout."""
+    """Follow `next_cursor` while there is more, newest first throughout."""
     ids = [client.submit()["run_id"] for _ in range(7)]
     seen: list[str] = []
     cursor = None
@@ -245,21 +244,21 @@ def test_pages_join_without_gap_or_repeat(client: WebClient) -> None:
 @pytest.mark.parametrize(
     "query", [{"limit": "0"}, {"limit": "1001"}, {"limit": "x"}, {"limit": "-1"}, {"limit": "1e2"}]
 )
-def test_a_limit_is_between_1_and_1000(client: WebClient, query: dict[str, str]) -> None:
-    """422 naming the parameter."""
+def test_limit_is_between_1_and_1000(client: WebClient, query: dict[str, str]) -> None:
+    """Answer 422 naming the parameter."""
     answer = client.get("/runs", **query)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["query", "limit"]
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "\x00", "é", "WyJ4Il0", "v1.x.1"])
-def test_a_cursor_that_is_none_of_ours_is_refused(client: WebClient, cursor: str) -> None:
-    """4xx, never a wrong page."""
+def test_invalid_cursor_is_refused(client: WebClient, cursor: str) -> None:
+    """Answer 4xx, never a wrong page."""
     assert client.get("/runs", cursor=cursor).status_code == 400
 
 
-def test_a_wait_ends_when_the_run_does(client: WebClient) -> None:
-    """`?wait=` answers with the terminal run, long before its time is up."""
+def test_wait_ends_when_run_does(client: WebClient) -> None:
+    """Answer `?wait=` with the terminal run, long before its time is up."""
     runner = client.register()
     run = client.started(runner)
     waiting = client.meanwhile(client.get, f"/runs/{run['run_id']}", wait=30)
@@ -268,21 +267,21 @@ def test_a_wait_ends_when_the_run_does(client: WebClient) -> None:
     assert (ended["status"], ended["error"]) == ("failed", "broken")
 
 
-def test_a_wait_ends_with_its_time_too(client: WebClient) -> None:
-    """Then the run is shown as it is."""
+def test_wait_ends_at_its_time(client: WebClient) -> None:
+    """Show the run as it is then."""
     run_id = client.submit()["run_id"]
     assert client.get(f"/runs/{run_id}", wait=0.1).json()["status"] == "pending"
 
 
 @pytest.mark.parametrize("wait", ["61", "-1", "x", "nan", "inf", "1" * 500])
-def test_a_wait_is_at_most_60_seconds(client: WebClient, wait: str) -> None:
-    """422 naming the parameter."""
+def test_wait_is_at_most_60_seconds(client: WebClient, wait: str) -> None:
+    """Answer 422 naming the parameter."""
     run_id = client.submit()["run_id"]
     assert client.get(f"/runs/{run_id}", wait=wait).status_code == 422
 
 
-def test_stopping_a_pending_run_cancels_it_and_repeats_harmlessly(client: WebClient) -> None:
-    """The session goes with it."""
+def test_stopping_pending_run_cancels_it_and_may_be_repeated(client: WebClient) -> None:
+    """Stop the session with it."""
     run = client.submit()
     first = client.post(f"/runs/{run['run_id']}/stop").json()
     assert (first["ok"], first["session_id"], first["status"]) == (True, run["session_id"], "stopped")

@@ -1,4 +1,4 @@
-"""The HTTP server under the app: bounds of a head, and what happens between SIGTERM and the end."""
+"""HTTP server: bounds of a request head, and what happens between SIGTERM and the end."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 @dataclass
 class Drain:
-    """Notes how it was started, as the app's drain does."""
+    """Drain that records how it was started."""
 
     seconds: float = 0.3
     started: list[float | None] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Serving:
     drain: Drain
     thread: threading.Thread
     ready: list[bool]
-    # The socket as a supervisor has it: open also when the server has closed its own.
+    # Socket as the supervisor has it, open even after the server has closed its own.
     listener: socket.socket
 
     @property
@@ -46,7 +46,7 @@ class Serving:
         return f"http://127.0.0.1:{self.port}"
 
     def send(self, data: bytes) -> bytes:
-        """What is answered to these bytes, until the server closes."""
+        """Return the answer to these bytes, up to the server's close."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(data)
             answer = b""
@@ -56,7 +56,7 @@ class Serving:
 
 
 async def echo(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[dict[str, Any]], Any]) -> None:
-    """Answer 200; `/slow` only after the server has begun to close."""
+    """Answer 200, and `/slow` only after the server has begun to close."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -81,7 +81,7 @@ def serving() -> Iterator[Serving]:
 
 @contextmanager
 def started(is_ready: Callable[[], bool] = lambda: True, *, successor: bool = False) -> Iterator[Serving]:
-    """A server in a thread of its own, until the end of the block."""
+    """Run a server in a thread until the end of the block."""
     closing.clear()
     listener = socket.create_server(("127.0.0.1", 0))
     ready: list[bool] = []
@@ -111,8 +111,8 @@ def started(is_ready: Callable[[], bool] = lambda: True, *, successor: bool = Fa
         listener.close()
 
 
-def test_readiness_is_told_once(serving: Serving) -> None:
-    """The supervisor waits on it; a second line would be read by nobody."""
+def test_readiness_is_printed_once(serving: Serving) -> None:
+    """Print one line, for which the supervisor waits."""
     eventually(lambda: serving.ready, what="ready")
     httpx.get(serving.url)
     assert serving.ready == [True]
@@ -127,33 +127,33 @@ def test_readiness_is_told_once(serving: Serving) -> None:
     ],
     ids=["many headers", "a header without end", "a long target"],
 )
-def test_a_head_beyond_the_bound_is_refused_with_431(serving: Serving, head: bytes) -> None:
-    """The parser itself would keep all of it in memory, for every connection."""
+def test_head_beyond_bound_is_refused_with_431(serving: Serving, head: bytes) -> None:
+    """Bound the memory that the parser keeps for a connection."""
     try:
         answer = serving.send(head)
-    except ConnectionError:  # it closed while we were still sending
+    except ConnectionError:  # closed while we were still sending
         return
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"content-type: application/json" in answer
     assert "detail" in json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
-def test_a_head_below_the_bound_is_served(serving: Serving) -> None:
-    """Cookies and tokens of honest clients fit, on every request of a connection."""
+def test_head_below_bound_is_served(serving: Serving) -> None:
+    """Fit cookies and tokens of honest clients, on every request of a connection."""
     with httpx.Client() as client:
         for _ in range(3):
             assert client.get(serving.url, headers={"X-Large": "a" * (HEAD_BYTES - 2000)}).text == "served"
 
 
-def test_what_is_no_http_is_refused_in_our_error_shape(serving: Serving) -> None:
-    """`{"detail": ...}` always."""
+def test_invalid_http_is_refused_in_error_shape(serving: Serving) -> None:
+    """Answer `{"detail": ...}`."""
     answer = serving.send(b"NONSENSE\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert "detail" in json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
-def test_sigterm_drains_before_the_listener_closes(serving: Serving) -> None:
-    """The app is told at once, and is served for the whole drain; then new connections are refused."""
+def test_sigterm_drains_before_listener_closes(serving: Serving) -> None:
+    """Tell the app at once and serve it for the whole drain; then refuse new connections."""
     serving.listener.close()
     serving.drain.seconds = 0.5
     serving.server.handle_exit(signal.SIGTERM, None)
@@ -165,16 +165,15 @@ def test_sigterm_drains_before_the_listener_closes(serving: Serving) -> None:
         httpx.get(serving.url)
 
 
-def test_sigint_drains_nobody(serving: Serving) -> None:
-    """Ctrl-C, or `up` that ends: what is parked gives up now."""
+def test_sigint_skips_drain(serving: Serving) -> None:
+    """End parked polls now, on Ctrl-C or the end of `up`."""
     serving.drain.seconds = 60
     serving.server.handle_exit(signal.SIGINT, None)
     assert serving.drain.started == [0]
     eventually(lambda: not serving.thread.is_alive(), what="the end")
 
 
-def test_a_second_signal_cuts_the_drain_short(serving: Serving) -> None:
-    """Whoever asks twice means it."""
+def test_second_signal_cuts_drain_short(serving: Serving) -> None:
     serving.drain.seconds = 60
     serving.server.handle_exit(signal.SIGTERM, None)
     serving.server.handle_exit(signal.SIGTERM, None)
@@ -182,8 +181,8 @@ def test_a_second_signal_cuts_the_drain_short(serving: Serving) -> None:
     eventually(lambda: not serving.thread.is_alive(), what="the end")
 
 
-def test_a_request_under_way_is_finished_before_the_end(serving: Serving) -> None:
-    """The listener closes, the answer still comes."""
+def test_request_in_progress_is_finished_before_end(serving: Serving) -> None:
+    """Close the listener, and still send the answer."""
     answers: list[str] = []
     client = threading.Thread(target=lambda: answers.append(httpx.get(f"{serving.url}/slow", timeout=10).text))
     client.start()
@@ -195,8 +194,8 @@ def test_a_request_under_way_is_finished_before_the_end(serving: Serving) -> Non
     assert answers == ["served"]
 
 
-def test_told_of_a_successor_it_accepts_nothing_more_and_finishes_what_it_has(serving: Serving) -> None:
-    """Who connects from now on is the successor's; nobody is refused, and it goes when its last client has gone."""
+def test_retired_server_accepts_nothing_and_finishes_its_requests(serving: Serving) -> None:
+    """Leave new connections to the successor; refuse none, and exit after the last client."""
     serving.drain.seconds = 60
     answers: list[str] = []
     client = threading.Thread(target=lambda: answers.append(httpx.get(f"{serving.url}/slow", timeout=10).text))
@@ -216,8 +215,8 @@ def test_told_of_a_successor_it_accepts_nothing_more_and_finishes_what_it_has(se
     eventually(lambda: not serving.thread.is_alive(), what="the end")
 
 
-def test_a_successor_accepts_nothing_before_it_is_ready() -> None:
-    """Until then the former one answers, who can."""
+def test_successor_accepts_nothing_before_it_is_ready() -> None:
+    """Leave connections to the former process until then."""
     ready = threading.Event()
     with started(ready.is_set, successor=True) as serving:
         with socket.create_connection(("127.0.0.1", serving.port)):
@@ -229,8 +228,8 @@ def test_a_successor_accepts_nothing_before_it_is_ready() -> None:
         eventually(lambda: serving.ready, what="ready")
 
 
-def test_a_successor_told_to_end_before_it_is_ready_has_served_nothing() -> None:
-    """Nor is the socket closed: it is the former one's."""
+def test_successor_ended_before_ready_has_served_nothing() -> None:
+    """Keep the socket open, since it belongs to the former process."""
     with started(lambda: False, successor=True) as serving:
         serving.server.handle_exit(signal.SIGINT, None)
         eventually(lambda: not serving.thread.is_alive(), what="the end")

@@ -10,8 +10,8 @@ from tests.support.web import WebClient, served
 BIND = {"executor_session_id": "a1", "hostname": "host", "executor_profile": "e"}
 
 
-def test_a_session_shows_exactly_the_documented_fields(client: WebClient) -> None:
-    """Fixed fields, owner and depth."""
+def test_session_shows_exactly_documented_fields(client: WebClient) -> None:
+    """Include owner and depth."""
     session_id = client.submit(agent_name="a", project_dir="/p")["session_id"]
     session = client.get(f"/sessions/{session_id}").json()["session"]
     assert set(session) == {
@@ -22,8 +22,8 @@ def test_a_session_shows_exactly_the_documented_fields(client: WebClient) -> Non
 
 
 @pytest.mark.parametrize("session_id", ["none", "%00", "%F0%9F%98%80", "x" * 2000])
-def test_an_unknown_session_is_404_everywhere_but_in_status(client: WebClient, session_id: str) -> None:
-    """`Session not found` for all calls below a session; its status is `not_existent`."""
+def test_unknown_session_is_404_everywhere_but_in_status(client: WebClient, session_id: str) -> None:
+    """Answer `Session not found` for all calls below a session; its status is `not_existent`."""
     path = f"/sessions/{session_id}"
     answers = [
         client.get(path),
@@ -41,7 +41,7 @@ def test_an_unknown_session_is_404_everywhere_but_in_status(client: WebClient, s
 
 
 def test_sessions_are_listed_newest_first_with_filters_and_pages(client: WebClient) -> None:
-    """All without limit; `status`, `parent_session_id`, `limit` and `cursor` narrow it."""
+    """Return all without a limit; narrow by `status`, `parent_session_id`, `limit` and `cursor`."""
     parent = client.submit()["session_id"]
     children = [client.submit(parent_session_id=parent)["session_id"] for _ in range(3)]
     listed = client.get("/sessions").json()
@@ -56,8 +56,8 @@ def test_sessions_are_listed_newest_first_with_filters_and_pages(client: WebClie
     assert client.get("/sessions", cursor="nonsense").status_code == 400
 
 
-def test_an_unlimited_list_ends_at_the_list_limit_and_says_how_to_go_on(settings: Settings) -> None:
-    """10,000 by default; here 3."""
+def test_unlimited_list_ends_at_list_limit_with_cursor(settings: Settings) -> None:
+    """Lower the default of 10,000 to 3."""
     with served(settings.model_copy(update={"list_limit": 3})) as web:
         for _ in range(5):
             web.client.submit()
@@ -67,8 +67,8 @@ def test_an_unlimited_list_ends_at_the_list_limit_and_says_how_to_go_on(settings
             assert len(web.client.get(f"/{noun}", cursor=listed["next_cursor"]).json()[noun]) == 2
 
 
-def test_the_result_is_that_of_the_newest_result_event(client: WebClient) -> None:
-    """400 while at work, 404 when it wrote none, then text and data."""
+def test_result_is_that_of_newest_result_event(client: WebClient) -> None:
+    """Answer 400 while at work, 404 if it wrote none, then text and data."""
     runner = client.register()
     run = client.started(runner)
     path = f"/sessions/{run['session_id']}"
@@ -90,8 +90,8 @@ def test_the_result_is_that_of_the_newest_result_event(client: WebClient) -> Non
     assert (answer.status_code, answer.json()["detail"]) == (404, "No result found")
 
 
-def test_a_bound_session_shows_where_it_lives(client: WebClient) -> None:
-    """Bind answers with the session; the affinity is null before it."""
+def test_bound_session_shows_its_affinity(client: WebClient) -> None:
+    """Answer the bind with the session; its affinity is null before."""
     runner = client.register("host")
     run = client.started(runner)
     path = f"/sessions/{run['session_id']}"
@@ -104,8 +104,8 @@ def test_a_bound_session_shows_where_it_lives(client: WebClient) -> None:
     assert affinity == BIND | {"session_id": run["session_id"], "project_dir": "/q"}
 
 
-def test_a_bind_from_elsewhere_is_a_stale_claim(client: WebClient) -> None:
-    """409 when the run is with another host or profile."""
+def test_bind_from_another_place_is_stale_claim(client: WebClient) -> None:
+    """Answer 409 when the run is with another host or profile."""
     run = client.started(client.register("host"))
     answer = client.post(f"/sessions/{run['session_id']}/bind", BIND | {"hostname": "other"})
     assert answer.status_code == 409
@@ -115,14 +115,14 @@ def test_a_bind_from_elsewhere_is_a_stale_claim(client: WebClient) -> None:
 @pytest.mark.parametrize(
     "body", [None, [], {}, {"hostname": 5}, BIND | {"hostname": "x" * 1025}, BIND | {"hostname": "x\x00"}]
 )
-def test_a_bind_of_another_shape_is_422(client: WebClient, body: Any) -> None:
-    """Names that cannot be names are refused."""
+def test_malformed_bind_is_422(client: WebClient, body: Any) -> None:
+    """Refuse impossible names."""
     session_id = client.submit()["session_id"]
     assert client.post(f"/sessions/{session_id}/bind", body).status_code == 422
 
 
-def test_metadata_changes_what_is_given_and_leaves_the_rest(client: WebClient) -> None:
-    """Null = unchanged; unknown fields are ignored."""
+def test_metadata_patch_changes_given_fields_only(client: WebClient) -> None:
+    """Leave null fields unchanged; ignore unknown ones."""
     session_id = client.submit(agent_name="a", project_dir="/p")["session_id"]
     path = f"/sessions/{session_id}/metadata"
     body = {"agent_name": "b", "project_dir": None, "last_resumed_at": "2026-01-01T10:00:00+01:00", "unknown": 1}
@@ -136,8 +136,8 @@ def test_metadata_changes_what_is_given_and_leaves_the_rest(client: WebClient) -
     assert client.http.patch(path, json={"agent_name": 5}).status_code == 422
 
 
-def test_stopping_a_session_tells_its_runner(client: WebClient) -> None:
-    """A running run is `stopping`, its parked runner hears at once; the end report makes it `stopped`."""
+def test_stopping_session_tells_its_runner(client: WebClient) -> None:
+    """Set the running run to `stopping` and answer its parked poll at once; the end report makes it `stopped`."""
     runner = client.register()
     run = client.started(runner)
     waiting = client.meanwhile(client.poll, runner, 30)
@@ -151,8 +151,8 @@ def test_stopping_a_session_tells_its_runner(client: WebClient) -> None:
     assert "already" in again["message"]
 
 
-def test_a_session_is_deleted_with_what_it_has(client: WebClient) -> None:
-    """Its counts are told; running ones must be stopped first; children lose their parent."""
+def test_session_is_deleted_with_its_runs_and_events(client: WebClient) -> None:
+    """Return the counts; require a stop of running ones first; children lose their parent."""
     runner = client.register()
     run = client.started(runner)
     path = f"/sessions/{run['session_id']}"

@@ -1,4 +1,4 @@
-"""Silence that we caused is never held against a runner: each kind of gap, on a real database."""
+"""Outages: silence that the coordinator caused is never held against a runner; each kind, on a real database."""
 
 import pytest
 
@@ -19,19 +19,19 @@ def let_clock_pass(db: DbVerbs, clock: str, seconds: float) -> None:
     pass_time(db, "duties", "last_run", seconds, "duty = :d", d=clock)
 
 
-def gap_kinds(db: DbVerbs) -> list[str]:
+def outage_kinds(db: DbVerbs) -> list[str]:
     return [row.kind for row in db.rows("SELECT kind FROM gaps ORDER BY gap_id")]
 
 
-def test_a_gap_of_expiry_starts_the_windows_of_runners_anew(db: DbVerbs) -> None:
-    """Postgres or all workers were away: the runner is lost only after its whole window from now."""
+def test_outage_of_expiry_restarts_windows_of_runners(db: DbVerbs) -> None:
+    """Lose Postgres or all workers: a runner is lost only after its whole window from now."""
     runner = db.runner()
     run = running(db, runner)
     assert counts(db) == {}
     let_clock_pass(db, EXPIRY_CLOCK, 300)
     fall_silent(db, runner, 400)
     assert counts(db) == {}
-    assert gap_kinds(db) == ["expiry"]
+    assert outage_kinds(db) == ["expiry"]
     pass_time(db, "gaps", "ended_at", 170)
     assert counts(db) == {}
     pass_time(db, "gaps", "ended_at", 11)
@@ -39,8 +39,11 @@ def test_a_gap_of_expiry_starts_the_windows_of_runners_anew(db: DbVerbs) -> None
     assert db.run(run.run_id).status == "failed"
 
 
-def test_expiry_goes_on_after_a_gap_with_limits_of_the_settings(db: DbVerbs) -> None:
-    """They are floats, told intervals are whole: psycopg dumps no array of both. So do stops of runners of both kinds."""
+def test_expiry_accepts_float_limits_after_outage(db: DbVerbs) -> None:
+    """Mix float limits with integer told intervals: psycopg dumps no array of both.
+
+    Stops of runners of both kinds go on.
+    """
     limits = Limits(**Settings(database_url="postgresql://", redis_url="redis://").deadlines())
     quick, slow = db.runner(told_interval=10), db.runner(told_interval=60)
     timed = [running(db, runner, run_timeout_seconds=5) for runner in (quick, slow)]
@@ -52,22 +55,22 @@ def test_expiry_goes_on_after_a_gap_with_limits_of_the_settings(db: DbVerbs) -> 
     for runner in (quick, slow):
         fall_silent(db, runner, 400)
     assert counts(db, limits) == {}
-    assert gap_kinds(db) == ["expiry"]
+    assert outage_kinds(db) == ["expiry"]
 
 
-def test_a_pause_of_expiry_that_is_short_is_no_gap(db: DbVerbs) -> None:
-    """Ticks come late now and then."""
+def test_short_pause_of_expiry_is_no_outage(db: DbVerbs) -> None:
+    """Allow late ticks."""
     runner = db.runner()
     running(db, runner)
     counts(db)
     let_clock_pass(db, EXPIRY_CLOCK, 14)
     fall_silent(db, runner, 181)
     assert counts(db)["runners lost"] == 1
-    assert gap_kinds(db) == []
+    assert outage_kinds(db) == []
 
 
-def test_while_all_web_processes_are_away_nobody_is_judged(db: DbVerbs) -> None:
-    """Workers live on, but no runner can be heard: for as long as it takes."""
+def test_no_runner_is_lost_while_all_web_processes_are_away(db: DbVerbs) -> None:
+    """Keep workers alive: no runner can be heard, however long it takes."""
     db.do(record_instance_heartbeat, "web-1")
     runner = db.runner()
     run, waiting, stopping = running(db, runner), claimed(db), running(db)
@@ -84,24 +87,24 @@ def test_while_all_web_processes_are_away_nobody_is_judged(db: DbVerbs) -> None:
     assert statuses == ["running", "claimed", "stopping", "running", "pending"]
 
 
-def test_the_first_sign_of_a_web_process_ends_their_gap_and_starts_the_windows_anew(db: DbVerbs) -> None:
-    """The gap is written with the sign, so nobody judges in between."""
+def test_first_web_heartbeat_ends_outage_and_restarts_windows(db: DbVerbs) -> None:
+    """Write the outage together with the heartbeat, so that no pass judges in between."""
     db.do(record_instance_heartbeat, "web-1")
     runner = db.runner()
     running(db, runner)
     let_clock_pass(db, WEB_CLOCK, 4000)
     fall_silent(db, runner, 4000)
     db.do(record_instance_heartbeat, "web-2")
-    assert gap_kinds(db) == ["web"]
+    assert outage_kinds(db) == ["web"]
     length = db.one("SELECT extract(epoch FROM ended_at - started_at) FROM gaps")
     assert 4000 <= float(length) < 4060
     assert counts(db) == {}
     db.do(record_instance_heartbeat, "web-1")
-    assert gap_kinds(db) == ["web"]
+    assert outage_kinds(db) == ["web"]
 
 
-def test_one_web_process_that_lives_is_enough(db: DbVerbs) -> None:
-    """A frozen replica makes no gap: the others hear the runners."""
+def test_one_live_web_process_prevents_outage(db: DbVerbs) -> None:
+    """Freeze another replica: the others hear the runners."""
     for _ in range(3):
         db.do(record_instance_heartbeat, "web-1")
         db.do(record_instance_heartbeat, "web-2")
@@ -110,11 +113,11 @@ def test_one_web_process_that_lives_is_enough(db: DbVerbs) -> None:
     running(db, runner)
     fall_silent(db, runner, 181)
     assert counts(db)["runners lost"] == 1
-    assert gap_kinds(db) == []
+    assert outage_kinds(db) == []
 
 
-def test_when_no_runner_is_heard_though_several_were_online_judgement_waits(db: DbVerbs) -> None:
-    """The way to us may be cut: one more window, then they are lost."""
+def test_silence_of_all_online_runners_delays_their_loss(db: DbVerbs) -> None:
+    """Assume that the way to the coordinator is cut: they get one more window."""
     runners = [db.runner(), db.runner()]
     for runner in runners:
         running(db, runner)
@@ -125,8 +128,8 @@ def test_when_no_runner_is_heard_though_several_were_online_judgement_waits(db: 
     assert counts(db) == {"runners lost": 2, "runs taken": 2}
 
 
-def test_the_first_runner_heard_again_gives_the_others_their_whole_window(db: DbVerbs) -> None:
-    """All of them reconnect at about the same time, not at the same moment."""
+def test_first_runner_heard_gives_others_their_whole_window(db: DbVerbs) -> None:
+    """Expect them to reconnect at about the same time, not at the same moment."""
     first, second = db.runner(), db.runner()
     pass_time(db, "runners", "registered_at", 3600)
     run = running(db, second)
@@ -135,21 +138,21 @@ def test_the_first_runner_heard_again_gives_the_others_their_whole_window(db: Db
     assert counts(db) == {}
     assert db.do(touch_runners, [Touch(first.runner_id)]) == [Heard()]
     assert counts(db) == {}
-    assert gap_kinds(db) == ["runners"]
+    assert outage_kinds(db) == ["runners"]
     assert db.run(run.run_id).status == "running"
     assert {info.status for info in db.do(list_runners)} == {"online"}
 
 
-def test_a_lone_runners_silence_is_no_gap(db: DbVerbs) -> None:
-    """With one runner nobody can tell whose fault it is: the window decides."""
+def test_silence_of_lone_runner_is_no_outage(db: DbVerbs) -> None:
+    """Apply the window: one runner proves nothing."""
     runner = db.runner()
     running(db, runner)
     fall_silent(db, runner, 181)
     assert counts(db)["runners lost"] == 1
 
 
-def test_another_process_is_refused_while_the_silence_is_ours(db: DbVerbs) -> None:
-    """The former one only seems stale: right after an outage it must not lose its runs to a newcomer."""
+def test_new_process_is_refused_during_outage(db: DbVerbs) -> None:
+    """Keep the former process, which only seems stale: it must not lose its runs to a new one right after an outage."""
     db.do(record_instance_heartbeat, "web-1")
     offer = Registration("host", "/project", "profile", executor_type="autonomous")
     (first,) = db.do(register_runners, [offer])
@@ -164,8 +167,8 @@ def test_another_process_is_refused_while_the_silence_is_ours(db: DbVerbs) -> No
     assert isinstance(db.do(register_runners, [newcomer])[0], Registered)
 
 
-def test_a_runner_is_not_forgotten_because_we_were_away(db: DbVerbs) -> None:
-    """24 h count from the end of the gap."""
+def test_runner_is_not_forgotten_because_of_outage(db: DbVerbs) -> None:
+    """Count 24 h from the end of the outage."""
     db.do(record_instance_heartbeat, "web-1")
     runner = db.runner()
     fall_silent(db, runner, DEFAULT_LIMITS.forget_runner + 100)
@@ -177,13 +180,13 @@ def test_a_runner_is_not_forgotten_because_we_were_away(db: DbVerbs) -> None:
 
 
 def served_ago(db: DbVerbs, seconds: float) -> float:
-    """How many seconds ago it was that we had served so many since then."""
+    """Return how many seconds ago the coordinator had served this many seconds until now."""
     query = "SELECT extract(epoch FROM clock_timestamp() - served_ago(:s))"
     return float(db.one(query, s=seconds))
 
 
-def test_time_served_leaves_out_known_gaps_once(db: DbVerbs) -> None:
-    """Several clocks may see one outage; a gap of all runners is a guess, and time like any other."""
+def test_time_served_leaves_out_known_outages_once(db: DbVerbs) -> None:
+    """Merge outages that several detectors saw; count an outage of all runners, which is a guess, as time served."""
     assert served_ago(db, 100) == pytest.approx(100, abs=1)
     add_gap(db, "expiry", 60, 30)
     add_gap(db, "web", 50, 20)
@@ -192,8 +195,8 @@ def test_time_served_leaves_out_known_gaps_once(db: DbVerbs) -> None:
     assert [served_ago(db, seconds) for seconds in (10, 25, 100, 170)] == pytest.approx([10, 65, 140, 310], abs=1)
 
 
-def test_time_served_ends_when_the_last_web_process_gave_a_sign(db: DbVerbs) -> None:
-    """The gap is still open."""
+def test_time_served_ends_with_last_web_heartbeat(db: DbVerbs) -> None:
+    """Leave the outage open."""
     db.do(record_instance_heartbeat, "web-1")
     let_clock_pass(db, WEB_CLOCK, 14)
     assert served_ago(db, 10) == pytest.approx(10, abs=1)

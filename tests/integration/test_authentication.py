@@ -1,4 +1,4 @@
-"""Who is let in, over the wire: what is shown, how, and what each role may call (docs/security.md)."""
+"""Authentication over the wire: credentials, their places in requests, and each role's calls (docs/security.md)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +27,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 def status_of(client: WebClient, name: str, **headers: str) -> int:
-    """What is answered to a call of this endpoint that asks for nothing that is there."""
+    """Return the status of a call of this endpoint that names nothing existing."""
     method, _, path = name.partition(" ")
     path = path.format(run_id="run_none", session_id="none", runner_id="lnch_none")
     body: dict[str, Any] = {"content": b"{}"} if method in {"POST", "PATCH"} else {}
@@ -38,8 +38,8 @@ def status_of(client: WebClient, name: str, **headers: str) -> int:
 
 
 @pytest.mark.parametrize("auth", ["setting", "key"])
-def test_nobody_is_let_in_without_a_credential(settings: Settings, db: DbVerbs, auth: str) -> None:
-    """401 to all but signs of health, as soon as one source of credentials is there."""
+def test_no_call_passes_without_credential(settings: Settings, db: DbVerbs, auth: str) -> None:
+    """Answer 401 to all but health checks as soon as one source of credentials exists."""
     if auth == "key":
         make_key(db, Role.USER, "ann")
     with served(settings.model_copy(update={"auth": auth == "setting"})) as web:
@@ -52,22 +52,21 @@ def test_nobody_is_let_in_without_a_credential(settings: Settings, db: DbVerbs, 
 
 
 @pytest.mark.parametrize("role", Role)
-def test_each_role_may_call_what_the_table_says(client: WebClient, db: DbVerbs, role: Role) -> None:
-    """403 exactly where the table has no words for the role; 401 only for a runner that is not registered."""
+def test_each_role_may_call_what_permission_table_allows(client: WebClient, db: DbVerbs, role: Role) -> None:
+    """Answer 403 exactly where the table does not allow the role; 401 only for a runner that is not registered."""
     token = make_key(db, role, OWNERS[role])
     refused = {name for name in PERMISSIONS if status_of(client, name, **bearer(token)) == 403}
     assert refused == {name for name, access in PERMISSIONS.items() if not access.allows(role) and not access.public}
 
 
-def test_a_key_is_shown_as_a_bearer_token_or_as_x_api_key(client: WebClient, db: DbVerbs) -> None:
-    """Both are the same; the scheme's case does not matter."""
+def test_key_is_accepted_as_bearer_token_or_x_api_key(client: WebClient, db: DbVerbs) -> None:
     token = make_key(db, Role.USER, "ann")
     for headers in (bearer(token), {"Authorization": f"bearer  {token}"}, {"X-API-Key": token}):
         assert client.http.get("/runs", headers=headers).status_code == 200
 
 
-def test_a_key_in_the_query_is_taken_only_where_that_is_allowed(settings: Settings, db: DbVerbs) -> None:
-    """COORDINATOR_ALLOW_QUERY_TOKENS, and then on GETs only."""
+def test_key_in_query_is_accepted_only_where_allowed(settings: Settings, db: DbVerbs) -> None:
+    """Accept it with COORDINATOR_ALLOW_QUERY_TOKENS, and then on GETs only."""
     token = make_key(db, Role.USER, "ann")
     for allowed in (False, True):
         with served(settings.model_copy(update={"auth": True, "allow_query_tokens": allowed})) as web:
@@ -80,15 +79,14 @@ def test_a_key_in_the_query_is_taken_only_where_that_is_allowed(settings: Settin
     "shown",
     ["", "crd_", "crd_0123456789ab", "Bearer", "a.b", "..", "x" * 9000, "a b.c.d", "Ünicode.b.c", "crd_0123456789AB_" + 64 * "0"],
 )  # fmt: skip
-def test_what_is_no_credential_at_all_is_401(client: WebClient, shown: str) -> None:
-    """It is malformed: nothing is looked up for it."""
+def test_malformed_credential_is_401_without_lookup(client: WebClient, shown: str) -> None:
     for name, value in (("Authorization", f"Bearer {shown}".strip()), ("X-API-Key", shown)):
         assert client.http.get("/runs", headers={name.encode(): value.encode()}).status_code == 401
     assert client.http.get("/runs", headers={"Authorization": "Basic YTpi"}).status_code == 401
 
 
-def test_a_key_that_is_not_good_is_403(client: WebClient, db: DbVerbs) -> None:
-    """Never made, another secret, expired before it was ever used, revoked before it was ever used."""
+def test_bad_key_is_403(client: WebClient, db: DbVerbs) -> None:
+    """Cover a key never made, one with another secret, one expired and one revoked before its first use."""
     good = make_key(db, Role.ADMIN)
     key_id = good.rpartition("_")[0]
     expired = make_key(db, Role.ADMIN, expires_in=-1)
@@ -100,8 +98,8 @@ def test_a_key_that_is_not_good_is_403(client: WebClient, db: DbVerbs) -> None:
     assert client.http.get("/runs", headers=bearer(good)).status_code == 200
 
 
-def test_the_first_key_closes_a_running_process(settings: Settings, db: DbVerbs) -> None:
-    """Until then everybody is an admin; nobody restarts anything."""
+def test_first_key_turns_authentication_on_in_running_process(settings: Settings, db: DbVerbs) -> None:
+    """Treat every caller as an admin until then; no restart is needed."""
     with served(settings) as web:
         assert web.client.get("/runs").status_code == 200
         assert web.client.http.get("/runs", headers={"Authorization": "nonsense"}).status_code == 200
@@ -110,16 +108,16 @@ def test_the_first_key_closes_a_running_process(settings: Settings, db: DbVerbs)
         assert web.client.http.get("/runs", headers=bearer(token)).status_code == 200
 
 
-def test_a_process_that_was_closed_stays_closed_when_its_last_key_is_revoked(settings: Settings, db: DbVerbs) -> None:
-    """Revoking must never let everybody in."""
+def test_authentication_stays_on_after_last_key_is_revoked(settings: Settings, db: DbVerbs) -> None:
+    """Revoke the last key: that must never make every caller an admin."""
     token = make_key(db, Role.ADMIN)
     revoke(db, token)
     with served(settings) as web:
         assert web.client.get("/runs").status_code == 401
 
 
-def test_a_key_ends_while_it_is_in_use(client: WebClient, db: DbVerbs) -> None:
-    """By its time, and by being revoked, although the process knows it."""
+def test_key_in_use_ends_by_expiry_or_revocation(client: WebClient, db: DbVerbs) -> None:
+    """End a key that the process has cached."""
     short, long = make_key(db, Role.USER, "ann", expires_in=1), make_key(db, Role.USER, "ann")
     assert client.http.get("/runs", headers=bearer(short)).status_code == 200
     assert client.http.get("/runs", headers=bearer(long)).status_code == 200
@@ -128,14 +126,14 @@ def test_a_key_ends_while_it_is_in_use(client: WebClient, db: DbVerbs) -> None:
         eventually(lambda token=token: client.http.get("/runs", headers=bearer(token)).status_code == 403, 5)
 
 
-def test_made_up_keys_neither_grow_nor_empty_what_is_remembered(
+def test_made_up_keys_neither_grow_nor_empty_cache(
     web: WebInThread, client: WebClient, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Known keys and ids that no key has are bounded, each for themselves."""
+    """Bound known keys and unknown ids, each by themselves."""
     monkeypatch.setattr(app.auth.known_keys, "MOST_KEYS", 5)
     token = make_key(db, Role.USER, "ann")
     keys = web.app.state.web.callers._keys
-    # What it reads while it hears of a change is not remembered.
+    # Reads that overlap a change are not cached.
     eventually(lambda: keys._revision == db.do(key_revision), what="the process hears of the new key")
     assert client.http.get("/runs", headers=bearer(token)).status_code == 200
     for number in range(20):
@@ -144,14 +142,13 @@ def test_made_up_keys_neither_grow_nor_empty_what_is_remembered(
     assert len(keys._unknown) == 5
 
 
-def test_where_a_page_comes_from_is_no_matter_once_credentials_are_asked_for(client: WebClient, db: DbVerbs) -> None:
-    """Foreign hosts are refused only while everybody is an admin."""
+def test_foreign_hosts_are_allowed_once_credentials_are_required(client: WebClient, db: DbVerbs) -> None:
+    """Refuse foreign hosts only while every caller is an admin."""
     token = make_key(db, Role.USER, "ann")
     assert client.http.get("/runs", headers=bearer(token) | {"Host": "runs.example"}).status_code == 200
 
 
-def test_a_runner_works_with_its_key(client: WebClient, db: DbVerbs) -> None:
-    """Registers, polls, reports and beats; nobody else acts for it, and to a stranger it is not registered."""
+def test_runner_key_acts_for_its_runner_alone(client: WebClient, db: DbVerbs) -> None:
     with (
         calling(client.url, make_key(db, Role.RUNNER, "one")) as one,
         calling(client.url, make_key(db, Role.RUNNER, "two")) as two,
@@ -172,8 +169,8 @@ def test_a_runner_works_with_its_key(client: WebClient, db: DbVerbs) -> None:
         assert ann.status(run["run_id"]) == "completed"
 
 
-def test_runner_cannot_take_another_ones_registration(client: WebClient, db: DbVerbs) -> None:
-    """The same four properties of another subject are another runner."""
+def test_runner_cannot_take_registration_of_another_subject(client: WebClient, db: DbVerbs) -> None:
+    """Register the same four properties as another subject: that is another runner."""
     with (
         calling(client.url, make_key(db, Role.RUNNER, "one")) as one,
         calling(client.url, make_key(db, Role.RUNNER, "two")) as two,
@@ -184,8 +181,8 @@ def test_runner_cannot_take_another_ones_registration(client: WebClient, db: DbV
         assert [shown["runner_id"] for shown in two.get("/runners").json()["runners"]] == [second]
 
 
-def test_a_runner_starts_no_session_of_its_own(client: WebClient, db: DbVerbs) -> None:
-    """What it starts belongs to a tree that it holds; in a batch only that item is refused."""
+def test_runner_starts_sessions_only_below_its_own(client: WebClient, db: DbVerbs) -> None:
+    """Allow only children of a session tree that it holds; in a batch refuse that item alone."""
     with calling(client.url, make_key(db, Role.RUNNER, "one")) as one:
         body = {"type": "start_session", "parameters": PROMPT}
         assert one.post("/runs", body).status_code == 403

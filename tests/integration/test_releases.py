@@ -1,4 +1,4 @@
-"""Runs that their runner gives back: no attempt is counted, and it does not go on for ever."""
+"""Releases: runs that their runner returns count no attempt, and not forever."""
 
 from typing import Any
 
@@ -14,18 +14,21 @@ from tests.support.reports import accepted, claimed, report, running, say, stop
 from tests.support.web import WebClient
 
 
-def give_back(db: DbVerbs, run: Run, reason: str | None = "no disk", **values: Any) -> Reported | CoordinatorError:
-    """What its holder says of it, unless values say otherwise."""
+def release(db: DbVerbs, run: Run, reason: str | None = "no disk", **values: Any) -> Reported | CoordinatorError:
+    """Return the result of a release by the run's holder, with these values changed."""
     fields: dict[str, Any] = {"runner_id": run.runner_id, "claim_token": run.claim_token} | values
     (result,) = db.do(give_back_runs, [GiveBack(run.run_id, reason=reason, **fields)])
     return result
 
 
 @pytest.mark.parametrize("make", [claimed, running])
-def test_given_back_run_is_pending_without_an_attempt(db: DbVerbs, make: Any) -> None:
-    """Claimed or running, it may be claimed at once, as if it had never been; its timeline says why."""
+def test_released_run_is_pending_without_attempt(db: DbVerbs, make: Any) -> None:
+    """Release it while claimed and while running.
+
+    It may be claimed at once, as if new; its timeline names the reason.
+    """
     run = make(db)
-    result = give_back(db, run)
+    result = release(db, run)
     assert isinstance(result, Reported)
     assert (result.changed, result.status, result.frees) == (True, "pending", True)
     row = db.run(run.run_id)
@@ -41,14 +44,14 @@ def test_given_back_run_is_pending_without_an_attempt(db: DbVerbs, make: Any) ->
 
 
 @pytest.mark.parametrize("make", [claimed, running])
-def test_giving_back_twice_is_giving_back_once(db: DbVerbs, make: Any) -> None:
-    """Also after it was given to another runner, which it leaves alone; a start that comes late is refused."""
+def test_repeated_release_is_one_release(db: DbVerbs, make: Any) -> None:
+    """Repeat it after the run went to another runner, which keeps it; refuse a late start."""
     run = make(db)
-    give_back(db, run)
+    release(db, run)
     events = db.count("events")
-    assert isinstance(give_back(db, run), Reported)
+    assert isinstance(release(db, run), Reported)
     (again,) = db.claim(db.runner(name="next"))
-    assert isinstance(give_back(db, run), Reported)
+    assert isinstance(release(db, run), Reported)
     assert db.run(again.run_id).claim_token == again.claim_token
     assert isinstance(say(db, report(run, "started"))[0], StaleClaim)
     assert isinstance(say(db, report(run, "completed"))[0], StaleClaim)
@@ -56,55 +59,54 @@ def test_giving_back_twice_is_giving_back_once(db: DbVerbs, make: Any) -> None:
     assert db.count("events") > events
 
 
-def test_only_the_holder_gives_back(db: DbVerbs) -> None:
-    """By the claim's token; neither another runner nor an earlier claim."""
+def test_only_holder_releases_run(db: DbVerbs) -> None:
+    """Compare the claim token: refuse another runner and an earlier claim."""
     run, other = running(db), db.runner(name="other")
-    assert isinstance(give_back(db, run, claim_token="stale"), StaleClaim)
-    assert isinstance(give_back(db, run, runner_id=other.runner_id), StaleClaim)
-    assert give_back(db, run, runner_id="lnch_x") == RunnerNotRegistered("lnch_x")
+    assert isinstance(release(db, run, claim_token="stale"), StaleClaim)
+    assert isinstance(release(db, run, runner_id=other.runner_id), StaleClaim)
+    assert release(db, run, runner_id="lnch_x") == RunnerNotRegistered("lnch_x")
     (unknown,) = db.do(give_back_runs, [GiveBack("run_x", other.runner_id, "t")])
     assert unknown == NotFound("run", "run_x")
     assert db.run(run.run_id).status == "running"
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
-def test_ended_run_is_not_given_back(db: DbVerbs, outcome: str) -> None:
-    """Nothing leaves a terminal status."""
+def test_ended_run_is_not_released(db: DbVerbs, outcome: str) -> None:
     run = running(db)
     accepted(db, run, outcome)
-    assert give_back(db, run) == InvalidTransition(run.run_id, outcome, "released")
+    assert release(db, run) == InvalidTransition(run.run_id, outcome, "released")
 
 
-def test_stopping_run_that_is_given_back_is_stopped(db: DbVerbs) -> None:
-    """Nothing of it runs: its stop is answered."""
+def test_released_stopping_run_is_stopped(db: DbVerbs) -> None:
+    """Answer its stop, since nothing of it runs."""
     run = running(db)
     stop(db, run.session_id)
-    result = give_back(db, run)
+    result = release(db, run)
     assert isinstance(result, Reported)
     assert (result.status, db.session(run.session_id).status) == ("stopped", "stopped")
     assert db.count("stop_commands") == 0
 
 
 @pytest.mark.parametrize("start", [False, True], ids=["before its start", "after its start"])
-def test_run_given_back_ten_times_in_a_row_fails(db: DbVerbs, *, start: bool) -> None:
-    """With the last reason, whatever its attempts; a run that gets on meanwhile begins anew."""
+def test_run_released_ten_times_in_a_row_fails(db: DbVerbs, *, start: bool) -> None:
+    """Fail with the last reason, whatever its attempts; a start in between resets the count."""
     db.start(max_attempts=5)
     runner, given_back = db.runner(), []
     for number in range(MOST_FRUITLESS_CLAIMS):
         (run,) = db.claim(runner)
         if start:
             accepted(db, run, "started")
-        give_back(db, run, f"reason {number}")
+        release(db, run, f"reason {number}")
         given_back.append(run)
     run = given_back[-1]
     row = db.run(run.run_id)
     assert (row.status, row.ended_by_us) == ("failed", True)
     assert row.error == "Given back or never started 10 times; at last: reason 9"
-    assert isinstance(give_back(db, run), Reported)
+    assert isinstance(release(db, run), Reported)
 
 
-def test_run_is_given_back_over_http(client: WebClient) -> None:
-    """In a list of reports or alone; without the claim's token it is refused with what to add."""
+def test_run_is_released_over_http(client: WebClient) -> None:
+    """Send it in a list of reports or alone; without the claim token it is refused with what to add."""
     runner = client.register()
     client.submit()
     run = client.claim(runner)

@@ -1,4 +1,4 @@
-"""Clients that say nothing, or say it slowly, or do not listen: they are cut in time, and nobody else notices them."""
+"""Clients that send nothing, send slowly or do not read: they are cut in time, and others notice nothing."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ HEAD = b"POST /runs HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class Hasty(BoundedHttp):
-    """Loses patience as the real one does, only sooner."""
+    """Server protocol with short time limits."""
 
     head_seconds = 0.5
     body_seconds = 0.5
@@ -60,7 +60,7 @@ def connected(client: WebClient) -> Iterator[socket.socket]:
 
 
 def answer(connection: socket.socket) -> bytes:
-    """Everything until the server closes."""
+    """Return everything up to the server's close."""
     received = b""
     while chunk := connection.recv(65_536):
         received += chunk
@@ -78,8 +78,8 @@ def answer(connection: socket.socket) -> bytes:
     ],
     ids=["a letter", "a line and a half", "no end of the head", "a body's first byte", "half a header"],
 )
-def test_a_request_that_does_not_come_to_its_end_is_answered_408(settings: Settings, begun: bytes) -> None:
-    """In our error shape, and the connection is closed."""
+def test_unfinished_request_is_answered_408(settings: Settings, begun: bytes) -> None:
+    """Answer in the error shape, and close the connection."""
     with serving(settings, Hasty) as client, connected(client) as connection:
         connection.sendall(begun)
         head, _, body = answer(connection).partition(b"\r\n\r\n")
@@ -88,8 +88,8 @@ def test_a_request_that_does_not_come_to_its_end_is_answered_408(settings: Setti
         assert client.get("/runs").json()["runs"] == []
 
 
-def test_a_request_that_trickles_in_is_cut_however_busy_it_looks(settings: Settings) -> None:
-    """A byte now and then ends no patience: neither of a head nor of a body."""
+def test_trickling_request_is_cut(settings: Settings) -> None:
+    """Send a byte now and then: neither a head nor a body extends its time limit so."""
     with serving(settings, Hasty) as client:
         for begun in (HEAD, HEAD + b"Content-Length: 5000\r\n\r\n"):
             with connected(client) as connection:
@@ -100,7 +100,7 @@ def test_a_request_that_trickles_in_is_cut_however_busy_it_looks(settings: Setti
 
 
 def trickled(connection: socket.socket) -> bytes:
-    """What is answered to one who sends a byte each 50 ms."""
+    """Return the answer to a client that sends a byte each 50 ms."""
 
     def one_more() -> bytes | None:
         try:
@@ -112,8 +112,8 @@ def trickled(connection: socket.socket) -> bytes:
     return eventually(one_more, what="an answer") or b""
 
 
-def test_a_connection_that_never_says_anything_is_closed(settings: Settings) -> None:
-    """As one is that has nothing more to say; blank lines are nothing."""
+def test_silent_connection_is_closed(settings: Settings) -> None:
+    """Close an idle keep-alive connection as well; blank lines do not count."""
     with serving(settings, Hasty, keep_alive=1) as client:
         for said in (b"", b"\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
             with connected(client) as connection:
@@ -122,7 +122,7 @@ def test_a_connection_that_never_says_anything_is_closed(settings: Settings) -> 
 
 
 class Counting(Hasty):
-    """Counts how often patience was renewed."""
+    """Server protocol that counts renewals of its time limit."""
 
     renewed: ClassVar[list[int]] = []
 
@@ -131,8 +131,8 @@ class Counting(Hasty):
         super()._expect(seconds)
 
 
-def test_a_large_body_that_comes_steadily_is_taken(settings: Settings) -> None:
-    """However long it takes in all: enough of it comes in each stretch."""
+def test_steady_large_body_is_accepted(settings: Settings) -> None:
+    """Allow any total time, as long as enough bytes come in each interval."""
     Counting.renewed.clear()
     with serving(settings, Counting) as client:
         session = client.submit()["session_id"]
@@ -150,7 +150,7 @@ def test_a_large_body_that_comes_steadily_is_taken(settings: Settings) -> None:
 
 
 class Listed(Hasty):
-    """Tells who is connected."""
+    """Server protocol that lists its connections."""
 
     clients: ClassVar[set[int]] = set()
 
@@ -163,8 +163,8 @@ class Listed(Hasty):
         super().connection_lost(exc)
 
 
-def test_who_takes_nothing_of_an_answer_is_cut(settings: Settings) -> None:
-    """What waits for it would stay in memory for ever."""
+def test_client_that_reads_no_answer_is_cut(settings: Settings) -> None:
+    """Free the memory of what waits for it."""
     with serving(settings, Listed) as client:
         for _ in range(40):
             client.submit(parameters={"prompt": "x" * 200_000})
@@ -177,8 +177,11 @@ def test_who_takes_nothing_of_an_answer_is_cut(settings: Settings) -> None:
         assert len(client.get("/runs").json()["runs"]) == 40
 
 
-def test_a_thousand_idle_connections_and_a_hundred_slow_senders_harm_nobody(settings: Settings) -> None:
-    """A runner's whole life goes on beside them: register, poll, start, complete; a stream begins, a list is read."""
+def test_idle_and_slow_connections_harm_no_other(settings: Settings) -> None:
+    """Open a thousand idle connections and a hundred slow senders.
+
+    Beside them a runner registers, polls, starts and completes; a stream begins, a list is read.
+    """
     allow_connections()
     with serving(settings, BoundedHttp) as client, ExitStack() as crowd:
         for number in range(IDLE + SLOW):

@@ -1,4 +1,4 @@
-"""Group commit against a real Postgres: who rides with whom, and who pays when something goes wrong."""
+"""Group commit against a real Postgres: which items share a transaction, and which fail when one is bad."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ def written(engine: Engine) -> list[int]:
         return list(connection.execute(text("SELECT n FROM written ORDER BY n")).scalars())
 
 
-def test_a_lone_item_waits_for_nothing_and_the_rest_ride_together(
+def test_lone_item_flushes_at_once_and_later_ones_share_next_flush(
     settings: Settings, engine: Engine, table: str
 ) -> None:
-    """One flush in flight; whoever arrives meanwhile rides in the next, in order, with his own result."""
+    """Allow one flush at a time; items that arrive meanwhile go with the next, in order, each with its own result."""
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         verb = Writer()
@@ -47,10 +47,8 @@ def test_a_lone_item_waits_for_nothing_and_the_rest_ride_together(
     assert written(engine) == list(range(100))
 
 
-def test_what_comes_many_at_a_time_waits_for_no_company(
-    settings: Settings, table: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Were it to gather, this test would run out of time."""
+def test_bulk_queue_does_not_linger(settings: Settings, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a linger longer than the time limit of the test."""
     monkeypatch.setattr(group_commit, "SHORTEST_GATHER_SECONDS", 3600.0)
     monkeypatch.setattr(group_commit, "LONGEST_GATHER_SECONDS", 3600.0)
 
@@ -63,8 +61,8 @@ def test_what_comes_many_at_a_time_waits_for_no_company(
     run(settings, scenario)
 
 
-def test_a_batch_has_at_most_so_many_items_and_bytes(settings: Settings, table: str) -> None:
-    """256 items or 4 MiB by default; here smaller. One item larger than a batch rides alone."""
+def test_batch_is_bounded_in_items_and_bytes(settings: Settings, table: str) -> None:
+    """Lower the defaults of 256 items and 4 MiB. An item larger than a batch goes alone."""
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         by_items, by_bytes = Writer(), Writer()
@@ -77,8 +75,8 @@ def test_a_batch_has_at_most_so_many_items_and_bytes(settings: Settings, table: 
     run(settings, scenario)
 
 
-def test_an_answer_leaves_after_the_commit(settings: Settings, engine: Engine, table: str) -> None:
-    """Promise 2: whoever got an answer finds his row, on any other connection."""
+def test_answer_leaves_after_commit(settings: Settings, engine: Engine, table: str) -> None:
+    """Promise 2: read the acknowledged row over another connection."""
 
     async def scenario(attempts: Attempts, web: AsyncEngine) -> None:
         queue = GroupCommit(attempts, Writer())
@@ -93,8 +91,8 @@ def test_an_answer_leaves_after_the_commit(settings: Settings, engine: Engine, t
     run(settings, scenario)
 
 
-def test_only_the_guilty_item_fails(settings: Settings, engine: Engine, table: str) -> None:
-    """A data error is bisected: 99 items commit, one is refused; a verb's own errors are results like others."""
+def test_only_faulty_item_fails(settings: Settings, engine: Engine, table: str) -> None:
+    """Bisect a data error: 99 items commit, one is refused; a verb's own errors are ordinary results."""
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         queue = GroupCommit(attempts, Writer())
@@ -108,8 +106,8 @@ def test_only_the_guilty_item_fails(settings: Settings, engine: Engine, table: s
     assert written(engine) == [-1, *range(99)]
 
 
-def test_a_blocked_item_does_not_hold_up_the_others(settings: Settings, engine: Engine, table: str) -> None:
-    """A lock that somebody holds costs its own item 503, and those behind it nothing."""
+def test_blocked_item_does_not_delay_others(settings: Settings, engine: Engine, table: str) -> None:
+    """Answer the item behind a locked row with 503; items behind it are unaffected."""
     quick = settings.model_copy(update={"lock_timeout_seconds": 0.2})
 
     under_way = asyncio.Event()
@@ -137,7 +135,7 @@ def test_a_blocked_item_does_not_hold_up_the_others(settings: Settings, engine: 
 
 
 class Ordered(Writer):
-    """Takes its time for 0, by itself, after the database has refused a batch."""
+    """Verb that delays item 0, alone, after the database has refused a batch."""
 
     def __call__(self, conn: Connection, items: Sequence[int]) -> list[int | CoordinatorError]:
         if list(items) == [0]:
@@ -146,7 +144,7 @@ class Ordered(Writer):
 
 
 def committed_around(settings: Settings, engine: Engine, guilty: int) -> list[int]:
-    """Numbers in the order of their commits: nine of one request, one of them refused, and 7 to 9 of another."""
+    """Return numbers in the order of their commits: nine of one request, one of them refused, and 7 to 9 of another."""
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         queue = GroupCommit(attempts, Ordered(), max_items=4)
@@ -166,10 +164,8 @@ def committed_around(settings: Settings, engine: Engine, guilty: int) -> list[in
 
 
 @pytest.mark.parametrize("guilty", [1, 2, 3])
-def test_items_of_a_request_are_committed_in_its_order_although_a_batch_is_bisected(
-    settings: Settings, engine: Engine, guilty: int
-) -> None:
-    """Its later batches and halves wait for the guilty item; those of others do not."""
+def test_items_of_request_commit_in_order_despite_bisection(settings: Settings, engine: Engine, guilty: int) -> None:
+    """Hold the request's later batches and halves until the faulty item is done; items of others go on."""
     stored = committed_around(settings, engine, guilty)
     mine = [n for n in stored if n % 10 == 0]
     assert len(mine) == 8
@@ -177,17 +173,16 @@ def test_items_of_a_request_are_committed_in_its_order_although_a_batch_is_bisec
     assert stored.index(7) < stored.index(0), "another request's items waited"
 
 
-def test_batches_that_do_not_wait_for_a_bisected_one_of_their_request_are_noticed(
+def test_check_notices_batches_that_overtake_bisected_one(
     settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if each item came by itself."""
     monkeypatch.setattr(group_commit, "_requests", lambda _: set())
     mine = [n for n in committed_around(settings, engine, 3) if n % 10 == 0]
     assert mine != sorted(mine)
 
 
-def test_a_lost_connection_repeats_the_same_items_once(settings: Settings, engine: Engine, table: str) -> None:
-    """pg_terminate_backend in the middle: the batch is done again and nobody notices."""
+def test_lost_connection_repeats_same_items_once(settings: Settings, engine: Engine, table: str) -> None:
+    """Use pg_terminate_backend in the middle: the batch is repeated unnoticed."""
 
     def verb(conn: Connection, items: Sequence[int]) -> list[int]:
         tries.append(list(items))
@@ -206,8 +201,8 @@ def test_a_lost_connection_repeats_the_same_items_once(settings: Settings, engin
     assert written(engine) == [0, 1, 2]
 
 
-def test_an_item_whose_caller_has_left_still_commits(settings: Settings, engine: Engine, table: str) -> None:
-    """A cancelled request is no rollback: its item may have been acknowledged to nobody, but is not lost either."""
+def test_item_of_cancelled_request_still_commits(settings: Settings, engine: Engine, table: str) -> None:
+    """Commit although the request is cancelled: its item may be unacknowledged, but is not lost."""
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         queue = GroupCommit(attempts, Writer())
@@ -221,8 +216,8 @@ def test_an_item_whose_caller_has_left_still_commits(settings: Settings, engine:
     assert written(engine) == [1, 2]
 
 
-def test_a_bug_in_a_verb_reaches_its_callers_and_not_the_next_ones(settings: Settings, table: str) -> None:
-    """The queue goes on after any exception."""
+def test_bug_in_verb_reaches_its_callers_only(settings: Settings, table: str) -> None:
+    """Go on with the queue after any exception."""
 
     def verb(_: Connection, items: Sequence[Any]) -> list[Any]:
         if "bad" in items:
@@ -238,8 +233,8 @@ def test_a_bug_in_a_verb_reaches_its_callers_and_not_the_next_ones(settings: Set
     run(settings, scenario)
 
 
-def test_a_verb_that_loses_a_result_answers_nobody_with_anothers(settings: Settings, table: str) -> None:
-    """Results are joined by ordinal: one too few is an error of all, and the queue goes on."""
+def test_verb_that_loses_result_fails_its_whole_batch(settings: Settings, table: str) -> None:
+    """Join results by ordinal: one too few is an error for all, and the queue goes on."""
 
     def verb(_: Connection, items: Sequence[int]) -> list[int]:
         return list(items)[1:] if len(items) > 1 else list(items)
@@ -253,8 +248,8 @@ def test_a_verb_that_loses_a_result_answers_nobody_with_anothers(settings: Setti
     run(settings, scenario)
 
 
-def test_the_bell_is_told_after_each_commit_with_the_results(settings: Settings, table: str) -> None:
-    """Rings follow commits, never failures."""
+def test_notifier_is_called_after_each_commit_with_results(settings: Settings, table: str) -> None:
+    """Notify after commits, never after failures."""
     told: list[Sequence[Any]] = []
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
@@ -266,8 +261,8 @@ def test_the_bell_is_told_after_each_commit_with_the_results(settings: Settings,
     assert told == [[1]]
 
 
-def test_postgres_away_is_unavailable_soon(settings: Settings) -> None:
-    """Refused connections end in Unavailable after one repeat, not in an exception nobody knows."""
+def test_absent_postgres_is_unavailable_soon(settings: Settings) -> None:
+    """Raise Unavailable after one repeat of a refused connection."""
     nowhere = settings.model_copy(update={"database_url": "postgresql+psycopg://x:y@127.0.0.1:9/z"})
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
@@ -279,8 +274,8 @@ def test_postgres_away_is_unavailable_soon(settings: Settings) -> None:
     run(nowhere, scenario)
 
 
-def test_a_held_call_is_repeated_until_postgres_is_back(settings: Settings, table: str) -> None:
-    """A runner that reports once must not lose its report to a short outage."""
+def test_retried_call_is_repeated_until_postgres_is_back(settings: Settings, table: str) -> None:
+    """Keep a report, which a runner sends once, through a short outage."""
     tries = 0
 
     async def call() -> str:
@@ -297,8 +292,8 @@ def test_a_held_call_is_repeated_until_postgres_is_back(settings: Settings, tabl
     assert tries == 4
 
 
-def test_a_held_call_gives_up_when_the_process_must_end(settings: Settings) -> None:
-    """Held reports that the drain cannot wait for get 503."""
+def test_retried_call_gives_up_at_shutdown(settings: Settings) -> None:
+    """Answer 503 to reports that outlast the drain."""
     asked, over = asyncio.Event(), asyncio.Event()
 
     async def call() -> str:

@@ -1,4 +1,4 @@
-"""Bells against a real Redis: they wake once, and hurt nobody when they cannot."""
+"""Wake-ups through a real Redis: coalesced per actor, and harmless when Redis is away."""
 
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -29,7 +29,7 @@ def client(redis_url: str) -> Iterator[Redis]:
 
 
 def waiting(client: Redis, actor: Actor) -> list[Message[None]]:
-    """The messages in the actor's queue that are for it."""
+    """Return the messages in the actor's queue that are for it."""
     key = queue_key(QUEUE_OF[actor])
     ids = client.lrange(key, 0, -1)
     messages = [Message.decode(cast("bytes", data)) for data in client.hmget(f"{key}.msgs", ids) if data] if ids else []
@@ -51,8 +51,8 @@ async def started(url: str) -> AsyncIterator[Wakeups]:
 
 
 @pytest.mark.parametrize("actor", Actor)
-def test_a_ring_becomes_a_message_for_the_actor_of_that_name(client: Redis, actor: Actor) -> None:
-    """By name and without arguments: whoever rings imports no actor."""
+def test_wakeup_becomes_message_for_actor_of_that_name(client: Redis, actor: Actor) -> None:
+    """Enqueue by name and without arguments: the sender imports no actor."""
     assert WakeupSender(client).send(actor)
 
     (message,) = waiting(client, actor)
@@ -60,12 +60,12 @@ def test_a_ring_becomes_a_message_for_the_actor_of_that_name(client: Redis, acto
 
 
 def fetch(client: Redis, actor: Actor) -> None:
-    """What a worker's fetch does to the queue: the first id leaves it."""
+    """Remove the first id from the queue, as a worker's fetch does."""
     assert client.lpop(queue_key(QUEUE_OF[actor]))
 
 
-def test_one_round_trip_rings_for_several_actors(client: Redis) -> None:
-    """A commit that gives work to do and news to tell rings twice; what waits already is left out."""
+def test_one_round_trip_wakes_several_actors(client: Redis) -> None:
+    """Send both wake-ups of a commit with work and events together, without those still waiting."""
     wakeups = WakeupSender(client)
     wakeups.send(Actor.DISPATCH)
 
@@ -73,8 +73,8 @@ def test_one_round_trip_rings_for_several_actors(client: Redis) -> None:
     assert [len(waiting(client, actor)) for actor in (Actor.DISPATCH, Actor.BROADCAST, Actor.CALLBACKS)] == [1, 1, 1]
 
 
-def test_rings_while_one_waits_add_nothing(client: Redis) -> None:
-    """Many submissions coalesce into one pass, which has not read anything yet."""
+def test_wakeups_add_nothing_while_one_waits(client: Redis) -> None:
+    """Coalesce many submissions into one pass, which has not read anything yet."""
     wakeups = WakeupSender(client)
     assert wakeups.send(Actor.DISPATCH)
 
@@ -82,8 +82,11 @@ def test_rings_while_one_waits_add_nothing(client: Redis) -> None:
     assert len(waiting(client, Actor.DISPATCH)) == 1
 
 
-def test_a_ring_after_the_message_was_fetched_goes_through(client: Redis) -> None:
-    """Its commit may be one that the actor's first read misses. Another actor's message in the queue says nothing."""
+def test_wakeup_after_fetch_is_enqueued(client: Redis) -> None:
+    """Send again once the message was fetched: the actor's first read may miss this commit.
+
+    Another actor's message in the queue changes nothing.
+    """
     wakeups = WakeupSender(client)
     assert wakeups.send(Actor.DISPATCH)
     assert wakeups.send(Actor.CALLBACKS)
@@ -94,15 +97,14 @@ def test_a_ring_after_the_message_was_fetched_goes_through(client: Redis) -> Non
     assert not wakeups.send(Actor.CALLBACKS)
 
 
-def test_a_message_that_nobody_fetches_keeps_others_away_for_a_while_only(client: Redis) -> None:
-    """Workers drop what is older than a minute: by then there must be a younger one."""
+def test_unfetched_message_suppresses_wakeups_for_limited_time(client: Redis) -> None:
+    """Enqueue a younger message within a minute, since workers drop older ones."""
     assert WakeupSender(client).send(Actor.DISPATCH)
 
     assert 0 < client.ttl(hint_key(Actor.DISPATCH)) <= HINT_SECONDS < MAX_AGE_MILLISECONDS / 1000
 
 
-def test_rings_go_through_after_redis_lost_everything(client: Redis) -> None:
-    """The script too."""
+def test_wakeups_work_after_redis_lost_everything_and_its_script(client: Redis) -> None:
     wakeups = WakeupSender(client)
     assert wakeups.send(Actor.DISPATCH)
     client.flushdb()
@@ -111,8 +113,8 @@ def test_rings_go_through_after_redis_lost_everything(client: Redis) -> None:
     assert wakeups.send(Actor.DISPATCH)
 
 
-def test_rings_do_not_pile_up_while_no_worker_lives(client: Redis) -> None:
-    """Clients may submit for hours before a worker comes."""
+def test_wakeups_do_not_pile_up_without_workers(client: Redis) -> None:
+    """Allow hours of submissions before a worker starts."""
     wakeups = WakeupSender(client)
     for _ in range(MAX_WAITING_HINTS + 20):
         client.delete(hint_key(Actor.DISPATCH))
@@ -121,8 +123,8 @@ def test_rings_do_not_pile_up_while_no_worker_lives(client: Redis) -> None:
     assert len(waiting(client, Actor.DISPATCH)) == MAX_WAITING_HINTS
 
 
-def test_a_ring_from_a_thread_never_raises_and_rests_after_a_failure() -> None:
-    """A worker whose Redis is away goes on; it does not pay the timeout each time."""
+def test_wakeup_from_thread_never_raises_and_pauses_after_failure() -> None:
+    """Skip Redis for a while, so that a worker does not pay the timeout each time."""
     wakeups = WakeupSender(sync_client(f"redis://127.0.0.1:{own_port()}/0"))
 
     assert not wakeups.notify(Actor.DISPATCH)
@@ -131,8 +133,7 @@ def test_a_ring_from_a_thread_never_raises_and_rests_after_a_failure() -> None:
         wakeups.send(Actor.DISPATCH)
 
 
-async def test_a_ring_of_the_web_reaches_redis(client: Redis, redis_url: str) -> None:
-    """Those that ring together go together."""
+async def test_concurrent_wakeups_of_web_reach_redis_in_one_round_trip(client: Redis, redis_url: str) -> None:
     async with started(redis_url) as wakeups:
         for actor in Actor:
             wakeups.notify(actor)
@@ -144,12 +145,12 @@ async def _any(client: Redis, actor: Actor) -> bool:
     return bool(waiting(client, actor))
 
 
-async def test_a_ring_of_the_web_neither_waits_nor_fails_when_redis_is_away() -> None:
-    """It only sets a flag; what becomes of it is the task's business."""
+async def test_wakeup_of_web_neither_waits_nor_fails_without_redis() -> None:
+    """Set a flag only; a background task sends."""
     async with started(f"redis://127.0.0.1:{own_port()}/0") as wakeups:
         for _ in range(1000):
             wakeups.notify(Actor.DISPATCH)
-        # A second bell's ring must find its task alive after the first one's failure.
+        # The second sender's wake-up must find its task alive after the first failure.
         await eventually_async(lambda: _taken(wakeups))
         wakeups.notify(Actor.DISPATCH)
         assert wakeups._task is not None
@@ -160,8 +161,8 @@ async def _taken(wakeups: Wakeups) -> bool:
     return not wakeups._marked
 
 
-async def test_one_send_is_in_flight_however_often_it_rings(own_redis: OwnRedis) -> None:
-    """A frozen Redis holds one thread, not one per request; after it one message says it all."""
+async def test_one_send_is_in_flight_however_many_wakeups_arrive(own_redis: OwnRedis) -> None:
+    """Hold one thread on a frozen Redis, not one per request; one message follows it."""
     async with started(own_redis.url) as wakeups:
         client = looking(own_redis.url)
         wakeups.notify(Actor.DISPATCH)

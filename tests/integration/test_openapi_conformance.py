@@ -1,4 +1,4 @@
-"""What is described is what is answered: calls made up from /openapi.json, with everything that a schema allows or not."""
+"""Conformance of answers to /openapi.json, for generated calls inside and outside of the schemas."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +24,7 @@ from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebInThread, served, until_ready
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-# Streams do not end and polls are held: what they answer is in the tests of the feed and of polls.
+# Streams do not end and polls are held: the tests of the feed and of polls check their answers.
 HELD = {"/sse/sessions"}
 CALLS = 8
 
@@ -34,33 +34,31 @@ def quick(settings: Settings) -> Settings:
     return settings.model_copy(update={"poll_timeout_seconds": 0, "report_hold_seconds": 1})
 
 
-# What schemathesis does within a strategy of its own.
+# Attributes that schemathesis sets within a strategy of its own.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.parametrize("role", [None, *Role])
-def test_every_endpoint_answers_as_described_whatever_it_is_asked(
-    quick: Settings, db: DbVerbs, role: Role | None
-) -> None:
-    """In every role, and without any while authentication is off: no 5xx, no undocumented status, no other shape."""
+def test_every_endpoint_answers_as_described(quick: Settings, db: DbVerbs, role: Role | None) -> None:
+    """Call in every role, and without authentication: no 5xx, no undocumented status, no other shape."""
     asked = quick.model_copy(update={"auth": role is not None, "public_docs": True, "submissions_per_minute": 0})
     headers = {} if role is None else {"Authorization": f"Bearer {make_key(db, role, 'ann')}"}
     with served(asked) as web:
         until_ready(web)
-        faults = list(found_faults(web, headers, names_of_things(db)))
+        faults = list(found_faults(web, headers, existing_names(db)))
     assert not faults, "\n\n".join(faults[:10])
 
 
-def names_of_things(db: DbVerbs) -> dict[str, str]:
-    """A session, a run and a runner that are there, of the one who asks; what ends them comes last."""
+def existing_names(db: DbVerbs) -> dict[str, str]:
+    """Return the ids of an existing session, run and runner of the caller; calls that end them come last."""
     started = db.start(caller=Caller(Role.USER, "ann"))
     return {"session_id": started.session_id, "run_id": started.run_id, "runner_id": db.runner().runner_id}
 
 
-def test_a_field_of_another_type_is_noticed(quick: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is described says what each field of an answer is, and which are there."""
+def test_field_of_undescribed_type_is_noticed(quick: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Require a type for each field of an answer, and the list of those always present."""
     broken: list[tuple[str, Any]] = [("attempt", "1"), ("status", "done"), ("runner_id", 5), ("labels", None)]
     with served(quick) as web:
         until_ready(web)
-        things = names_of_things(db)
+        things = existing_names(db)
         for name, value in broken:
             with monkeypatch.context() as patch:
                 patch.setattr(runs, "run_json", lambda run, name=name, value=value: run_json(run) | {name: value})
@@ -68,8 +66,8 @@ def test_a_field_of_another_type_is_noticed(quick: Settings, db: DbVerbs, monkey
             assert name in fault
 
 
-def test_answers_have_the_fields_that_are_described_and_no_others(quick: Settings, db: DbVerbs) -> None:
-    """A field that nobody described would be noticed by nobody when it goes."""
+def test_answers_have_exactly_described_fields(quick: Settings, db: DbVerbs) -> None:
+    """Compare field names, so that a field that vanishes is noticed."""
     with served(quick) as web:
         until_ready(web)
         runner_id = web.client.register()
@@ -92,19 +90,22 @@ def test_answers_have_the_fields_that_are_described_and_no_others(quick: Setting
 
 
 def shape_of(paths: dict[str, Any], path: str) -> dict[str, Any]:
-    """The schema of what a GET of the path is answered."""
+    """Return the schema of the answer to a GET of the path."""
     shape: dict[str, Any] = paths[path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     return shape
 
 
 def item_of(paths: dict[str, Any], path: str, name: str) -> dict[str, Any]:
-    """The fields of one item of a list."""
+    """Return the properties of one item of a list."""
     fields: dict[str, Any] = shape_of(paths, path)["properties"][name]["items"]["properties"]
     return fields
 
 
 def found_faults(web: WebInThread, headers: dict[str, str], things: dict[str, str], only: str = "") -> Iterator[str]:
-    """What is wrong with answers to made-up calls, of things that are there and others; always the same calls."""
+    """Return the faults in answers to generated calls on existing and other resources.
+
+    The calls are the same in every run.
+    """
     schema = schemathesis.openapi.from_dict(web.client.get("/openapi.json").json())
     schema.config.base_url = web.client.url
     for result in schema.get_all_operations():
@@ -120,7 +121,7 @@ def found_faults(web: WebInThread, headers: dict[str, str], things: dict[str, st
 
 
 def ask(operation: Any, headers: dict[str, str], names: dict[str, str]) -> None:
-    """Make some calls of one endpoint. Raises what the checks find."""
+    """Make some calls of one endpoint; raise what the checks find."""
 
     @hypothesis.seed(6)
     @hypothesis.settings(
