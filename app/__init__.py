@@ -1,1 +1,1 @@
-"""The web: HTTP in, HTTP out; it knows wire shapes and no SQL."""
+"""The web API: HTTP requests in, HTTP responses out. Knows the wire format, writes no SQL."""

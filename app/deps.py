@@ -1,4 +1,4 @@
-"""What a route needs besides its request: the web process it runs in, who is calling, and the body."""
+"""Provide what a route takes besides its request: the process's `Web`, the caller, and the parsed body."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,33 +16,33 @@ Parsed = TypeVar("Parsed")
 
 
 def _given() -> None:
-    """Tell FastAPI that no part of the request is meant; app/endpoint.py gives the argument itself."""
+    """Stand for an argument that app/endpoint.py passes itself, so that FastAPI reads no part of the request for it."""
 
 
-# The process's own state, made at its start.
+# State of this process, created when it starts.
 TheWeb = Annotated[Web, Depends(_given)]
-# Who makes the request. While authentication is off everybody is an admin without an owner.
+# The caller of the request. While authentication is off every caller is an admin without an owner.
 TheCaller = Annotated[Caller, Depends(_given)]
 
 
 async def strict_body(request: Request, limit: int, *, instead_of_none: bytes = b"") -> Any:
-    """Return the parsed body of a submission or setting. Raises Invalid, TooLarge."""
+    """Return the parsed body of a submission or setting. Raises Invalid (422), TooLarge (413)."""
     return await parsed(request, _strict, await read_body(request, limit) or instead_of_none)
 
 
 async def lenient_object(request: Request, limit: int, *, fields_below: int = 0) -> dict[str, Any]:
-    """Return the body of a report, whatever it holds. Raises Invalid only when it is no JSON object."""
+    """Return the body of a report; its contents are never refused. Raises Invalid only when it is no JSON object."""
     return await parsed(request, partial(parse_object, fields_below=fields_below), await read_body(request, limit))
 
 
 async def parsed(request: Request, parse: Callable[[bytes], Parsed], raw: bytes) -> Parsed:
-    """Return what ``parse`` makes of a body: in a thread when it is large."""
+    """Return `parse(raw)`; bodies over 64 KiB are parsed in a thread."""
     web: Web = request.scope["app"].state.web
     return await web.parser.run(parse, raw)
 
 
 def parse_object(raw: bytes, *, fields_below: int = 0) -> dict[str, Any]:
-    """Return the object that a report's body is. Raises Invalid only when it is none."""
+    """Return the JSON object of a report's body. Raises Invalid when it is none."""
     value = parse_lenient(raw, fields_below=fields_below)
     if not isinstance(value, dict):
         raise Invalid([Fault("dict_type", ("body",), "Should be an object")])

@@ -1,4 +1,4 @@
-"""Call an endpoint for a request: let in by app/auth/permissions.py, with the arguments that it names."""
+"""Call an endpoint with the arguments that it names, after app/auth/permissions.py allowed the request."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -15,10 +15,11 @@ from app.http.body_limits import UPLOAD, Upload
 
 
 class Endpoint(APIRoute):
-    """A route of ours: nobody reaches it whom ``authenticate`` does not let in.
+    """Route that authenticates every request (``authenticate``) before its endpoint is called.
 
-    It may ask for ``request``, ``web``, ``caller`` and the parts of its path, by these names, and returns a Response.
-    FastAPI describes it and is not asked to solve its dependencies: for a small request that took as long as all else.
+    The endpoint may name ``request``, ``web``, ``caller`` and the parameters of its path, and returns a Response.
+    FastAPI describes the endpoint but does not resolve its dependencies: for a small request that took as long as
+    everything else.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **described: Any) -> None:

@@ -1,4 +1,4 @@
-"""The process's own loop, every ~2 s: its sign of life, and that of the runners whose polls it holds."""
+"""Record this instance's heartbeat every ~2 s, and those of the runners whose polls it holds."""
 
 import asyncio
 import random
@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from app.web import Web
 
 BEAT_SECONDS: Final = 2.0
-# Several turns missed: whoever should have done the duty is away.
+# Several beats missed: no worker does this duty.
 OVERDUE_SECONDS: Final = 10.0
 
 log = logs.log(__name__)
 
 
 class InstanceHeartbeat:
-    """Everything in it is bounded and survives Postgres being away; no turn waits for the one before."""
+    """Heartbeat loop of one instance. Each beat is bounded in time and survives an outage of Postgres; none waits for
+    the one before.
+    """
 
     def __init__(self, web: "Web") -> None:
         self._web = web
 
     async def heartbeat_forever(self) -> None:
-        """Look at the schema until it is right, then do each turn's work."""
+        """Check the schema until it fits this version, then beat every ~2 s."""
         while True:
             try:
                 if self._web.health.started or await self._started():
@@ -45,7 +47,9 @@ class InstanceHeartbeat:
             await asyncio.sleep(pause * random.uniform(0.9, 1.0))
 
     async def probe_forever(self) -> None:
-        """Look whether Redis does its part, also while Postgres is away; a late answer delays no turn of ours."""
+        """Probe Redis in a loop of its own, so that a late answer delays no heartbeat and an outage of Postgres no
+        probe.
+        """
         while True:
             fault = None
             try:
@@ -53,14 +57,14 @@ class InstanceHeartbeat:
                 self._web.health.note_redis(fault)
             except Exception:
                 log.exception("probe failed")
-            # Soon while it is away: it may just be that our subscription is being made.
+            # Probe every 0.5 s while there is a fault: the subscription may be just about to stand.
             await asyncio.sleep((BEAT_SECONDS if fault is None else 0.5) * random.uniform(0.9, 1.0))
 
     async def leave(self) -> None:
-        """Take the process's waiting rows away, so that nobody assigns anything to it."""
+        """Delete the waiting rows of this instance, so that dispatch assigns nothing to it."""
         try:
             await self._web.writes.write(_leave, [self._web.instance])
-        except Exception as fault:  # noqa: BLE001 -- rows of a silent instance are taken away by others
+        except Exception as fault:  # noqa: BLE001 -- rows of a silent instance are deleted by others
             log.info("left without a word", error=type(fault).__name__)
 
     async def _started(self) -> bool:
@@ -73,7 +77,10 @@ class InstanceHeartbeat:
         return True
 
     async def _beat(self) -> None:
-        """Sign and look; one that fails keeps back none of the others. A pool over which Postgres was away is asked."""
+        """Record the heartbeat and check the duties; a failure of one call stops none of the others.
+
+        Pools over which Postgres did not answer last are probed.
+        """
         web = self._web
         web.heartbeats.seen(web.polls.runners())
         calls = (
@@ -93,7 +100,9 @@ class InstanceHeartbeat:
                 raise fault
 
     async def _sign(self) -> None:
-        """Without a sign for a while the process passes for gone: a crowd of writers must not keep it back."""
+        """Record the heartbeat, over the feed's pool if the pool for writes is full: an instance that is silent for
+        some time counts as gone, and a flood of writes must not cause that.
+        """
         try:
             await self._web.writes.autocommit(record_instance_heartbeat, self._web.instance)
         except Unavailable:

@@ -1,4 +1,4 @@
-"""The application: middleware, routes and the life of the process around them."""
+"""Build the ASGI application: middleware, routes, and start and stop of the process's `Web`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,8 +37,8 @@ STATIC: Final = "/static/docs"
 def create_app(settings: Settings) -> FastAPI:
     """Return the ASGI application of one web process.
 
-    ``app.state.drain`` begins its end (``start()``, from any thread); ``app.state.is_ready()`` says whether it serves;
-    ``app.state.instance`` is the id that the server puts into every answer.
+    ``app.state.drain`` ends it (``start()``, from any thread); ``app.state.is_ready()`` tells whether it serves;
+    ``app.state.instance`` is the id that the server sends with every answer.
     """
     drain = Drain(settings.drain_seconds)
     state = Health(drain)
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.drain = drain
     app.state.instance = new_id("web_")
     app.state.is_ready = lambda: state.ready
-    # In the order of how often they are asked: routes are tried one after another.
+    # Ordered by how often they are requested: routes are tried one after another.
     for module in (runner_protocol, runs, session_events, sessions, feed, runners, health, registries):
         app.router.routes.extend(module.router.routes)
     add_handlers(app)
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, settings: Settings, drain: Drain, health: Health) -> None:
-    """The last one added is the first to see a request."""
+    """Add the middleware; the one added last sees a request first."""
 
     def auth_required() -> bool:
         return bool(app.state.web.callers.auth_required)
@@ -99,7 +99,9 @@ def _add_middleware(app: FastAPI, settings: Settings, drain: Drain, health: Heal
 
 
 def _add_docs(app: FastAPI) -> None:
-    """The reference for people, with its scripts from a package: it also works without a way out."""
+    """Serve the reference for people at /docs; its scripts come from a package, so that it works without Internet
+    access.
+    """
     app.mount(STATIC, StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static"), name="docs-static")
 
     @app.get("/openapi.json", include_in_schema=False)

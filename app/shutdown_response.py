@@ -1,4 +1,4 @@
-"""What a client hears whose request is still held when the process has to end: to ask again, never a 500."""
+"""Answer requests that shutdown cancels: 204 for polls, 503 otherwise, never 500."""
 
 import asyncio
 from typing import Final
@@ -17,10 +17,11 @@ _ENDING: Final = Response(
 
 
 class ShutdownResponse:
-    """Answers what uvicorn cuts off when its patience with a drain is over: Postgres has been silent for all of it.
+    """Answers requests cancelled by shutdown: 204 for polls, 503 otherwise.
 
-    A poll finds nothing (204), as in every outage; anything else may be tried again at once, elsewhere (503). The
-    server cancels the request and would answer 500 for it.
+    uvicorn cancels what is still held after the grace period of a drain (Postgres did not answer for all of it) and
+    would answer 500. A poll finds nothing, as in every outage; any other request may be repeated at once at another
+    replica.
     """
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:

@@ -1,4 +1,4 @@
-"""One web process: its connections, queues, parked polls and the loops that keep it going."""
+"""Assemble one web process: its connections, write queues, parked polls and background loops."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ from runtime.settings import Settings
 from runtime.subscriptions import MessageHandlers, Subscription
 from runtime.wakeups import Wakeups
 
-# Together with the process's end after this (cli/web.py) still within what a supervisor waits for.
+# Together with the rest of the process's end (cli/web.py) less than a supervisor waits for.
 LEAVE_SECONDS: Final = 2.0
 
 Result = TypeVar("Result")
@@ -41,7 +41,9 @@ log = logs.log(__name__)
 
 
 class Web:
-    """What the routes work with. Writes and reads have connections of their own: a crowd of readers stops no report."""
+    """State of one web process, used by the routes. Writes and reads have connections of their own, so that a flood of
+    reads stops no report.
+    """
 
     def __init__(self, settings: Settings, drain: Drain, health: Health, instance: str) -> None:
         self.settings = settings
@@ -53,7 +55,8 @@ class Web:
         self._reading = async_engine(
             settings, pool_size=max(2, settings.web_pool_size // 2), name="coordinator-web-reads"
         )
-        # The feed's reader, and who looks for revoked keys, wait for nobody who lists or catches up.
+        # A pool for the feed's reader and the check for revoked keys, so that neither waits behind lists and clients
+        # that catch up.
         self._following = async_engine(settings, pool_size=1, name="coordinator-web-feed")
         self.writes = self._attempts(self._writing, "writes")
         self.reads = self._attempts(self._reading, "reads")
@@ -86,13 +89,13 @@ class Web:
         drain.on_start(self.run_waiters.give_up)
 
     async def start(self) -> None:
-        """Begin: nothing here waits for Postgres or Redis to be there."""
+        """Start the loops; nothing here waits for Postgres or Redis."""
         await self.wakeups.start()
         await self.subscription.start()
         self._loops = [asyncio.create_task(loop, name=name) for name, loop in self._forever().items()]
 
     async def stop(self) -> None:
-        """End in order: what was accepted is decided, parked rows go, connections close; bounded in time."""
+        """Stop in order: decide what was accepted, delete parked rows, close connections; bounded in time."""
         await self.polls.close()
         for loop in self._loops:
             loop.cancel()
@@ -113,7 +116,9 @@ class Web:
                     await engine.dispose()
 
     async def retry_until(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Keep trying for a runner, which sends each report, bind and event once (promise 5). Raises Unavailable."""
+        """Repeat a call while Postgres is away: a runner sends each report, bind and event once (promise 5). Raises
+        Unavailable.
+        """
         return await retry_until(call, self.settings.report_hold_seconds, self.drain.over)
 
     def _forever(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -129,13 +134,13 @@ class Web:
         }
 
     def _wake_polls(self, results: Sequence[Any]) -> None:
-        """Have polls looked after, here and elsewhere, that may have to hear of what was committed."""
+        """Wake the polls, here and at other instances, that may have something to receive after a commit."""
         told = told_runners(results)
         self.polls.look_again(told)
         self._poll_wakeups.send(told)
 
     def _listening(self) -> None:
-        """What was said in Redis before this is lost: look at what it may have been."""
+        """Look for what was published before this subscription stood: those messages are lost."""
         self.polls.nudge()
         self.feed.notify()
 
@@ -146,7 +151,7 @@ class Web:
     def _contact(self, pool: str, there: bool) -> None:  # noqa: FBT001 -- a callback takes its arguments by position
         if self.health.postgres_contact(pool, there):
             log.info("postgres is back", pool=pool)
-            # Polls are looked after by writes; the feed's reader catches up by its own connection.
+            # Polls depend on the pool for writes; the feed's reader on its own.
             if pool == "writes":
                 self.polls.nudge()
             elif pool == "feed":

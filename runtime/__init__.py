@@ -1,1 +1,1 @@
-"""Plumbing without business words: settings, connections, mailboxes, bells, logs, metrics, embedded servers."""
+"""Infrastructure without business terms: settings, connections, subscriptions, wake-ups, logs, metrics, processes."""

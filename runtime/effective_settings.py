@@ -1,4 +1,4 @@
-"""Show the settings in force: values with units and sources, passwords masked."""
+"""Show the settings in force with units and sources; passwords are masked."""
 
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -10,7 +10,7 @@ MASK = "***"
 
 @dataclass(frozen=True)
 class EffectiveSetting:
-    """One row of `coordinator settings`. `source` is `default`, or the variable that set it."""
+    """Row of `coordinator settings`. `source` is `default`, or the variable that set it."""
 
     name: str
     value: str
@@ -42,7 +42,7 @@ _UNITS_BY_NAME = {
 
 
 def effective(settings: Settings) -> list[EffectiveSetting]:
-    """All settings as they are in force, passwords masked, in the order of the class."""
+    """Return all settings in force, passwords masked, in the order of the class."""
     rows: list[EffectiveSetting] = []
     for name, field in Settings.model_fields.items():
         last = name.rpartition("_")[2]
@@ -67,7 +67,7 @@ def _shown(name: str, value: object) -> str:
 
 
 def masked(url: str) -> str:
-    """The URL without its password, wherever it stands in it: for logs and people."""
+    """Return the URL with its passwords masked, in the address and in the query, for logs and people."""
     try:
         parts = urlsplit(url)
     except ValueError:

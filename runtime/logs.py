@@ -1,4 +1,4 @@
-"""How every process writes its log: one line an event, for people or as JSON, our libraries in the same shape."""
+"""Configure the log of every process: one line per event, for people or as JSON; libraries log in the same format."""
 
 import logging
 import sys
@@ -11,9 +11,9 @@ from structlog.typing import Processor
 from runtime.printable import printable, printable_line
 from runtime.settings import Settings
 
-# Their own handlers would print each line twice, in another shape.
+# With handlers of their own these libraries would print each line twice, in another format.
 _ADOPTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "dramatiq", "alembic")
-# Louder than anyone reads at our level: a line for each HTTP call of the runner, for each connection.
+# Raise the level of loggers that write a line for each HTTP call of the runner or for each connection.
 _QUIET = ("httpx", "httpcore", "urllib3", "asyncio", "alembic.runtime.plugins")
 
 
@@ -39,7 +39,9 @@ def configure_logs(settings: Settings, *, process: str, stream: TextIO | None = 
 
 
 def log(name: str) -> structlog.stdlib.BoundLogger:
-    """A module's logger: `log(__name__).info("claimed", run_id=...)`. The event is a constant, what varies is a key."""
+    """Return a module's logger: `log(__name__).info("claimed", run_id=...)`. The event is constant; values go into
+    keys.
+    """
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
@@ -71,7 +73,7 @@ def _formatter(settings: Settings, process: str, shared: list[Processor], *, col
 
 
 def _make_printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Make each value one printable line: what a job or a coordinator wrote must not write log lines, nor colours."""
+    """Make each value one printable line, so that text of a job or a coordinator fakes no log lines or colours."""
     for key, value in event.items():
         if key not in {"exc_info", "exception", "stack"} and not isinstance(value, bool | int | float | None):
             event[key] = printable_line(value if isinstance(value, str) else repr(value))

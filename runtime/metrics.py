@@ -1,4 +1,4 @@
-"""Numbers about a process, read by Prometheus from /metrics; each is named once, here."""
+"""Define the metrics of a process, read by Prometheus from /metrics, each named once."""
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
 
@@ -19,7 +19,7 @@ REPORTS_HELD = Gauge("coordinator_reports_held", "Reports waiting for Postgres t
 CLAIMS = Counter("coordinator_claims", "Runs claimed, by whom", ["source"])
 CLAIM_SECONDS = Histogram("coordinator_claim_seconds", "One pass of the matchmaker", ["source"], buckets=_FAST)
 POLLS_PARKED = Gauge("coordinator_polls_parked", "Polls of runners held by this process")
-# kind: what ran out
+# kind: the deadline that passed
 EXPIRED = Counter("coordinator_expired", "What expiry ended or returned", ["kind"])
 PARENTS_RESUMED = Counter("coordinator_parents_resumed", "Runs by which parents hear of their children")
 
@@ -39,5 +39,5 @@ ACTOR_SECONDS = Histogram("coordinator_actor_seconds", "One run of an actor", ["
 
 
 def render() -> tuple[bytes, str]:
-    """All numbers of this process and the content type of the text."""
+    """Return the metrics of this process and the content type of their text."""
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

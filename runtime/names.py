@@ -1,4 +1,4 @@
-"""What web and workers call each other's things in Redis; neither imports the other, both import these names."""
+"""Name the keys, queues and channels in Redis that web and workers share; neither imports the other."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -11,7 +11,7 @@ HEAD_CHANNEL: Final = f"{NAMESPACE}:feed:head"
 
 
 class Queue(StrEnum):
-    """The queues of the engine room."""
+    """Queues of the workers."""
 
     DISPATCH = "dispatch"
     FEED = "feed"
@@ -19,7 +19,7 @@ class Queue(StrEnum):
 
 
 class Actor(StrEnum):
-    """The actors that may be rung. A contract test asserts that each exists."""
+    """Actors that may be woken. A contract test asserts that each exists."""
 
     DISPATCH = "dispatch"
     BROADCAST = "broadcast"
@@ -33,7 +33,7 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
     {
         Actor.DISPATCH: Queue.DISPATCH,
         Actor.BROADCAST: Queue.FEED,
-        # A parent waits for it as a runner does, behind no clean-up.
+        # Resuming a parent is as urgent as a claim: never queued behind clean-up.
         Actor.CALLBACKS: Queue.DISPATCH,
         Actor.EXPIRE: Queue.UPKEEP,
         Actor.UPKEEP: Queue.UPKEEP,
@@ -43,40 +43,40 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
 
 
 def assignments_channel(instance: str) -> str:
-    """Where the web process `instance` hears of runs assigned to its parked polls."""
+    """Return the channel of assignments for parked polls of the web process `instance`."""
     return f"{NAMESPACE}:mailbox:{instance}"
 
 
 def recheck_channel(instance: str) -> str:
-    """Channel on which the web process `instance` hears of runners whose parked polls it should re-check now."""
+    """Return the channel on which the web process `instance` is told to re-check the polls of runners."""
     return f"{NAMESPACE}:recheck:{instance}"
 
 
 def queue_key(queue: str) -> str:
-    """The list in which Dramatiq keeps the ids of waiting messages."""
+    """Return the list in which Dramatiq keeps the ids of waiting messages."""
     return f"{NAMESPACE}:{queue}"
 
 
 def wakeup_key(queue: str) -> str:
-    """A list with an entry for each waiting message: who takes one out has been woken, and nobody else with him."""
+    """Return the list with an entry for each waiting message: taking one out wakes a single consumer."""
     return f"{queue_key(queue)}.bell"
 
 
 def messages_key(queue: str) -> str:
-    """The hash in which Dramatiq keeps the messages themselves, by id."""
+    """Return the hash in which Dramatiq keeps the messages, by id."""
     return f"{queue_key(queue)}.msgs"
 
 
 def hint_key(actor: Actor) -> str:
-    """The id of the last message that a ring for `actor` enqueued: while it waits there, further rings add nothing."""
+    """Return the key of the last wake-up message for `actor`: while it waits, further wake-ups add nothing."""
     return f"{NAMESPACE}:hint:{actor}"
 
 
 def slot_key(actor: Actor, slot: int) -> str:
-    """Who sets it first enqueues the periodic run of `actor` in time slot `slot`."""
+    """Return the key of the time slot `slot`: the worker that sets it first enqueues the periodic run of `actor`."""
     return f"{NAMESPACE}:slot:{actor}:{slot}"
 
 
 def probe_key(instance: str) -> str:
-    """Key that the web process `instance` writes and deletes to see whether Redis takes writes."""
+    """Return the key that the web process `instance` writes and deletes to test whether Redis accepts writes."""
     return f"{NAMESPACE}:probe:{instance}"

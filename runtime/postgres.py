@@ -1,4 +1,4 @@
-"""Connections to Postgres, the transaction of everything but the web's writes, and what a failure of it means."""
+"""Connect to Postgres, run transactions (the web's writes apart), and classify errors."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,12 +22,12 @@ STALE_PLAN = "0A000"
 LOCK_TIMEOUT = "55P03"
 STATEMENT_TIMEOUT = "57014"
 
-# The cancelled statement's answer has to come back, from a server that is busy.
+# Time for the answer to a cancelled statement to arrive from a busy server.
 SILENCE_MARGIN_SECONDS = 2.0
 
 
 def sync_engine(settings: Settings, *, pool_size: int | None = None, name: str = "coordinator") -> Engine:
-    """Engine for workers, the command line and tests. `name` is what pg_stat_activity shows.
+    """Return an engine for workers, the command line and tests; pg_stat_activity shows `name`.
 
     A full pool raises sqlalchemy's TimeoutError after `pool_timeout_seconds`; that is no outage (see is_unavailable).
     """
@@ -38,9 +38,9 @@ def sync_engine(settings: Settings, *, pool_size: int | None = None, name: str =
 
 
 def async_engine(settings: Settings, *, pool_size: int | None = None, name: str = "coordinator") -> AsyncEngine:
-    """The same for the web: verbs are run on it with `AsyncConnection.run_sync`.
+    """Return an engine for the web; verbs run on it with `AsyncConnection.run_sync`.
 
-    Its connections are in autocommit for good: to change one's mode and back costs the web half as much as a statement.
+    Its connections stay in autocommit: to change the mode of one and back costs the web half as much as a statement.
     """
     size = settings.web_pool_size if pool_size is None else pool_size
     engine = create_async_engine(
@@ -55,7 +55,7 @@ def async_engine(settings: Settings, *, pool_size: int | None = None, name: str 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """One transaction, committed at the end of the block, rolled back if it raises.
+    """Run the block in one transaction; roll back if it raises.
 
     A lost connection may be raised after the COMMIT has happened: repeat only what is safe to repeat.
     """
@@ -65,22 +65,23 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def autocommit(engine: Engine) -> Iterator[Connection]:
-    """A connection on which each statement is its own transaction: for `sequence_feed` and one-statement reads."""
+    """Yield a connection whose statements are transactions of their own, for `sequence_feed` and single reads."""
     with engine.connect() as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @asynccontextmanager
 async def transaction_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """`transaction` for the web: its driver begins and ends it."""
+    """Run the block in one transaction of the web; the driver begins and ends it."""
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
-        assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 -- what the engine is made of
+        assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 -- the engine uses this driver
         try:
             async with driver.transaction():
                 yield connection
         finally:
-            # What the driver lost at BEGIN or COMMIT, SQLAlchemy has to see: then it doubts the rest of its pool, too.
+            # Show SQLAlchemy that the driver lost the connection at BEGIN or COMMIT: it then distrusts the rest of its
+            # pool, too.
             if driver.closed and not connection.invalidated:
                 with suppress(DBAPIError):
                     await connection.exec_driver_sql("SELECT 1")
@@ -88,16 +89,17 @@ async def transaction_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
 
 @asynccontextmanager
 async def autocommit_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """`autocommit` for the web."""
+    """Yield a connection of the web whose statements are transactions of their own."""
     async with engine.connect() as connection:
         yield connection
 
 
 def session_settings(settings: Settings) -> dict[str, str]:
-    """What every connection asks of the server: its timeouts, in milliseconds, and to read tables by their indexes.
+    """Return the server settings of every connection: timeouts in milliseconds, and plans that use indexes.
 
-    The plan of a prepared statement may be made while a table is nearly empty, and stays when it has grown. Before
-    Postgres 18 what must read a table all the same is then given a price at which it would be compiled first.
+    The plan of a prepared statement may be made while a table is nearly empty, and is kept when it has grown. JIT is
+    off since before Postgres 18 an unavoidable scan of a table then gets a cost at which the plan would be compiled
+    first.
     """
     return {
         "enable_seqscan": "off",
@@ -109,15 +111,15 @@ def session_settings(settings: Settings) -> dict[str, str]:
 
 
 def longest_silence(settings: Settings) -> float:
-    """Return after how many seconds without a word a Postgres cannot be there: it ends each statement before that, and
-    a connection that it does not accept, or that is not free, is given up before.
+    """Return the seconds of silence that prove an outage of Postgres: it cancels each statement before that, and a
+    connection that is refused or not free is given up before.
     """
     connecting = settings.pool_timeout_seconds + settings.connect_timeout_seconds
     return max(settings.statement_timeout_seconds, connecting) + SILENCE_MARGIN_SECONDS
 
 
 def connect_arguments(settings: Settings, name: str) -> dict[str, Any]:
-    """Arguments of every libpq connection: found dead within seconds, never waiting for ever.
+    """Return the arguments of every libpq connection, by which a dead one is detected within seconds.
 
     The session's settings travel with the start-up packet, so they cost no round trip and never leak into another's
     session, as a SET does behind PgBouncer's transaction mode. With `startup_options` off each transaction sets them.
@@ -148,14 +150,14 @@ def _engine_arguments(settings: Settings, pool_size: int, name: str) -> dict[str
         "pool_size": pool_size,
         "max_overflow": 0,
         "pool_timeout": settings.pool_timeout_seconds,
-        # The last one used is used again, so that a quiet process keeps one connection warm and the others idle.
+        # Reuse the last one used, so that a quiet process keeps one connection warm and the others idle.
         "pool_use_lifo": True,
         "use_native_hstore": False,
     }
 
 
 def _milliseconds(seconds: float) -> str:
-    # 0 would switch a timeout off.
+    # 0 would disable a timeout.
     return str(max(1, round(seconds * 1000)))
 
 
@@ -174,26 +176,26 @@ def _listen(engine: Engine, settings: Settings) -> None:
 
 
 def _send_arrays_as_binary(connection: Any, _: object) -> None:
-    """Verbs pass columns as arrays; as text each element is escaped in Python, which costs more than the statement."""
+    """Send lists as binary arrays: as text each element is escaped in Python, which costs more than the statement."""
     connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
 def _drop_poisoned(context: ExceptionContext) -> None:
-    """Throw connections away that will fail again: to a former primary, or with plans older than a migration."""
+    """Drop connections that would fail again: to a former primary, or with plans older than a migration."""
     if sqlstate(context.original_exception) in {READ_ONLY, STALE_PLAN}:
         context.is_disconnect = True
 
 
 def sqlstate(error: BaseException | None) -> str | None:
-    """The five characters Postgres gave, or None when it gave none (connection refused or lost, or not its error)."""
+    """Return the error's SQLSTATE, None without one (connection refused or lost, or no error of Postgres)."""
     found = _driver_error(error)
     return found.sqlstate if found else None
 
 
 def is_unavailable(error: BaseException | None) -> bool:
-    """Whether Postgres cannot serve us now and may later: refused, lost, starting, full, read-only.
+    """Return whether Postgres cannot serve us now and may later: refused, lost, starting, full, read-only.
 
-    A full pool of our own, a lock or statement timeout and errors of data are not: they concern one request.
+    A full pool of our own, a lock or statement timeout and errors of data do not count: they concern one request.
     """
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return sqlstate(error) not in {STALE_PLAN, IDLE_IN_TRANSACTION}
@@ -208,7 +210,8 @@ def is_unavailable(error: BaseException | None) -> bool:
 
 
 def is_retryable(error: BaseException | None) -> bool:
-    """Whether the whole batch may be repeated at once, with the same ids: deadlock, serialisation, lost connection.
+    """Return whether the whole batch may be repeated at once with the same ids: deadlock, serialisation, lost
+    connection.
 
     After a lost connection the COMMIT may have happened.
     """
@@ -217,9 +220,9 @@ def is_retryable(error: BaseException | None) -> bool:
 
 
 def is_item_fault(error: BaseException | None) -> bool:
-    """Whether one item of a batch is to blame, or is blocked: bad data, a broken constraint, a lock or time limit.
+    """Return whether one item of a batch is to blame, or is blocked: bad data, broken constraint, lock or time limit.
 
-    The batch is cut in halves until the item stands alone. Text that psycopg cannot encode counts as bad data.
+    The batch is bisected until the item is alone. Text that psycopg cannot encode counts as bad data.
     """
     if isinstance(error, UnicodeEncodeError):
         return True

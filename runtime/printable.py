@@ -1,4 +1,4 @@
-"""Text from elsewhere, made harmless for a terminal."""
+"""Make text from elsewhere harmless for a terminal."""
 
 import re
 import unicodedata
@@ -6,7 +6,7 @@ from typing import Final
 
 REPLACEMENT: Final = "\ufffd"
 
-# Blanks of any width, and what joins letters and emoji: str.isprintable() refuses both, a terminal obeys neither.
+# Keep blanks of any width and joiners of letters and emoji: str.isprintable() rejects both, no terminal obeys them.
 _JOINERS: Final = "\u200c\u200d"
 _NEWLINES: Final = re.compile(r"\r\n|[\n\t]")
 
@@ -14,13 +14,13 @@ _NEWLINES: Final = re.compile(r"\r\n|[\n\t]")
 def printable(text: str) -> str:
     """Return the text with U+FFFD for each control code, bidirectional override, line separator and lone surrogate.
 
-    Newlines and tabs stay. Nothing else of the result moves a cursor, changes a colour or renames a window.
+    Newlines and tabs stay. Nothing else in the result moves a cursor, changes a colour or renames a window.
     """
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def printable_line(text: str) -> str:
-    """Return the same on one line: newlines and tabs become blanks, so that no text writes a line of its own."""
+    """Return the same on one line: newlines and tabs become blanks, so that no text adds a line."""
     return printable(_NEWLINES.sub(" ", text))
 
 

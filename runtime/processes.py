@@ -1,4 +1,4 @@
-"""Processes that outlive the one that started them: pid files that a reused pid cannot fool, locks, orderly ends."""
+"""Manage processes that outlive their parent: pid files that a reused pid cannot fool, locks, orderly ends."""
 
 import ctypes
 import fcntl
@@ -18,16 +18,16 @@ from typing import NoReturn
 
 import psutil
 
-# Linux hands out ports from 32768 on to outgoing connections: a server that restarts there may find its port taken.
+# Linux assigns ports from 32768 on to outgoing connections: a server restarting there may find its port taken.
 PORTS = range(20_000, 32_768)
 MOST_FILES = 1 << 20
-# Logs, listeners, Redis, whatever a library opens: not for connections.
+# Files that are not connections: logs, listeners, Redis, whatever a library opens.
 _OWN_FILES = 128
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Locked(Exception):
-    """Another process holds the lock; `holder` is its pid, when it could be read."""
+    """Another process holds the lock; `holder` is its pid, if readable."""
 
     def __init__(self, path: Path, holder: int | None) -> None:
         super().__init__(f"{path} is locked by {f'process {holder}' if holder else 'another process'}")
@@ -40,9 +40,9 @@ def _boot_id() -> str:
 
 
 def process_identity(pid: int) -> str | None:
-    """What tells this process from any other that ever has the same pid; None when it is gone or a zombie."""
+    """Return a text that distinguishes this process from others with its pid; None when it is gone or a zombie."""
     if sys.platform == "linux":
-        # Ticks since boot, not psutil's create_time: that one moves when the wall clock is set.
+        # Ticks since boot, not psutil's create_time, which moves when the wall clock is set.
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -57,7 +57,7 @@ def process_identity(pid: int) -> str | None:
 
 
 def write_pid_file(path: Path, pid: int) -> None:
-    """Name a process for whoever comes after us: its pid and start mark, replaced as a whole."""
+    """Write pid and identity of a process, replacing the file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text(f"{pid} {process_identity(pid) or '-'}\n")
@@ -65,7 +65,7 @@ def write_pid_file(path: Path, pid: int) -> None:
 
 
 def read_pid_file(path: Path) -> psutil.Process | None:
-    """The process that the file names, if it is still that very one and alive."""
+    """Return the process that the file names, None unless that very process is alive."""
     try:
         pid_text, _, mark = path.read_text().strip().partition(" ")
         pid = int(pid_text)
@@ -80,7 +80,7 @@ def read_pid_file(path: Path) -> psutil.Process | None:
 
 
 def processes_in(directory: Path, names: Collection[str]) -> list[psutil.Process]:
-    """Live processes of these names whose working directory is `directory`: how a database server knows its data."""
+    """Return live processes with these names and this working directory, by which a database server marks its data."""
     wanted = str(directory.resolve())
     found = []
     for process in psutil.process_iter(["name", "status"]):
@@ -102,7 +102,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def family(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """These processes and all their descendants, as of now."""
+    """Return these processes and all their descendants."""
     members: dict[int, psutil.Process] = {}
     for process in processes:
         members[process.pid] = process
@@ -114,7 +114,7 @@ def family(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def end_processes(processes: Collection[psutil.Process], *, within: float, by: int = signal.SIGTERM) -> None:
-    """Signal all of them, wait up to `within` seconds, SIGKILL the rest; returns when they are gone."""
+    """Signal all of them, wait up to `within` seconds, SIGKILL the rest; return when they are gone."""
     for process in processes:
         send_signal(process, by)
     _, left = psutil.wait_procs(processes, timeout=within)
@@ -132,14 +132,14 @@ def send_signal(process: psutil.Process, sig: int) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process now, its work being done: taking Python apart changes nothing (seen: 8 s of it under load)."""
+    """End this process at once: tearing Python down changes nothing and took up to 8 s under load."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def tell_ready(descriptor: int | None) -> None:
-    """Tell whoever started us, by the pipe it gave, that we serve; once."""
+    """Tell the starting process once, through the pipe that it gave, that this one serves."""
     if descriptor is not None:
         with suppress(BrokenPipeError):  # it was killed meanwhile; we serve on
             os.write(descriptor, b"ready\n")
@@ -147,7 +147,7 @@ def tell_ready(descriptor: int | None) -> None:
 
 
 def has_terminal() -> bool:
-    """Whether there is a terminal that we belong to, at this moment: a closed one is gone."""
+    """Return whether this process has a controlling terminal now; a closed one is gone."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -156,14 +156,14 @@ def has_terminal() -> bool:
 
 
 def adopt_orphans() -> None:
-    """Make orphaned descendants our children (Linux), so that none is out of sight when its parent is killed."""
+    """Adopt orphaned descendants (Linux), so that none is out of sight when its parent is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold an exclusive lock that ends with this process, however it ends; raises Locked unless `wait`."""
+    """Hold an exclusive lock that ends with this process, however it ends. Raises Locked unless `wait`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -180,7 +180,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 below the ephemeral range that nobody listens on at this moment."""
+    """Return a TCP port of 127.0.0.1 below the ephemeral range on which no process listens now."""
     for port in SystemRandom().sample(PORTS, 200):
         if port_is_free(port):
             return port
@@ -198,10 +198,9 @@ def port_is_free(port: int) -> bool:
 
 
 def freeze_gc() -> None:
-    """Take what has been loaded out of the garbage collector's sight, and have it look less often.
+    """Exempt all loaded objects from garbage collection, and collect less often. Call it after all imports.
 
-    A whole look over the modules of a web framework takes tens of milliseconds in which nobody is served. Call it when
-    all is imported.
+    A full collection over the modules of a web framework stops the event loop for tens of milliseconds.
     """
     gc.collect()
     gc.freeze()
@@ -209,10 +208,10 @@ def freeze_gc() -> None:
 
 
 def allow_connections(most: int | None = None, *, besides: int = 0) -> int:
-    """Let this process have as many connections as its administrator allows, not as few as a shell starts with.
+    """Raise the limit of open files to the hard limit; return the number of connections that this process may take.
 
-    Returns how many it may take: `most`, if its open files suffice for them, for `besides` to the databases and for
-    its own. Beyond its open files the answer to a client is a reset, which no deployed runner survives three times.
+    At most `most`, and as many as leave files for `besides` connections to the databases and for its own. Beyond its
+    open files a process answers a client with a reset, and no deployed runner survives three of those.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
@@ -224,7 +223,7 @@ def allow_connections(most: int | None = None, *, besides: int = 0) -> int:
 
 
 def wait_until(condition: Callable[[], bool], *, within: float, every: float = 0.01) -> bool:
-    """Whether `condition` came true in time."""
+    """Return whether `condition` became true in time."""
     deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:

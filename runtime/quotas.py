@@ -1,4 +1,4 @@
-"""How often something may be done in a minute: counted in Redis over a moving window, here while Redis is away."""
+"""Limit actions per minute: counted in Redis over a moving window, and per process while Redis is away."""
 
 import asyncio
 import time
@@ -21,23 +21,23 @@ from runtime.settings import Settings
 logger = log(__name__)
 
 WINDOW_SECONDS: Final = 60.0
-# A request waits for Redis no longer than this; then nobody asks it for a while.
+# A request waits for Redis at most this long; after a failure, no request asks it for some time.
 PATIENCE: Final = 0.25
 PAUSE_AFTER_FAILURE_SECONDS: Final = 2.0
-# Of a limit at most this part is drawn at once: what a process may let through too much, or keep unused.
+# Draw at most this part of a limit at once: a process may exceed the limit by so much, or leave it unused.
 SMALLEST_PART: Final = 60
 MOST_PURSES: Final = 10_000
 
 
 class Quota(NamedTuple):
-    """So many a minute. Of each `name` every key is counted for itself; the amount is at least 1."""
+    """Amount per minute, at least 1; each key has a count of its own under each `name`."""
 
     name: str
     amount: int
 
 
 class Refusal(NamedTuple):
-    """What is left now, and in how many seconds there is more."""
+    """Amount that is left now, and the seconds until there is more."""
 
     remaining: int
     reset: float
@@ -45,7 +45,7 @@ class Refusal(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _TokenReserve:
-    """What this process has drawn of one key's quota and not spent yet."""
+    """Part of one key's quota that this process has drawn and not spent yet."""
 
     item: RateLimitItemPerMinute
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -57,16 +57,16 @@ class _TokenReserve:
 
 
 class Quotas:
-    """The counters of one web process. Who comes often is counted in parts, in one round trip for many requests."""
+    """Counters of one web process. Frequent keys are counted in parts, with one round trip for many requests."""
 
     def __init__(self, settings: Settings) -> None:
         self._client = async_client(settings.redis_url, answer_timeout=PATIENCE, connect_timeout=PATIENCE, retries=0)
-        # The address is in the pool; the one here is only parsed.
+        # Only parsed: the connections come from the pool.
         storage = RedisStorage(
             "redis://",
             implementation="redispy",
             key_prefix=f"{NAMESPACE}:quota",
-            connection_pool=self._client.connection_pool,  # type: ignore[arg-type]  # a pool is an option too
+            connection_pool=self._client.connection_pool,  # type: ignore[arg-type] # a pool is an option too
         )
         self._shared = SharedWindows(storage)
         self._own = OwnWindows(MemoryStorage())
@@ -74,10 +74,11 @@ class Quotas:
         self._away_until = -inf
 
     async def spend(self, quota: Quota, key: str, cost: int = 1) -> Refusal | None:
-        """Take `cost` (at most the whole amount) from what `key` may do. Returns None when that was allowed; else
-        nothing was taken. Never raises because Redis is away: then this process counts alone.
+        """Take `cost`, at most the whole amount, from the quota of `key`. Returns None when allowed; else nothing was
+        taken.
 
-        Exact for who comes now and then; of a busy key each process may let a sixtieth of the amount more through.
+        Never raises because Redis is away: this process counts alone then. Exact for infrequent keys; for a frequent
+        key each process may let a sixtieth of the amount more through.
         """
         cost = min(cost, quota.amount)
         purse = self._purse(quota, key)
@@ -92,14 +93,13 @@ class Quotas:
                 return purse.refusal
             if not purse.drawing.locked():
                 break
-            # Who comes meanwhile spends of what the one draws who is under way.
+            # Wait for the draw in progress, then spend of its part.
             async with purse.drawing:
                 pass
         async with purse.drawing:
             return await self._draw(purse, key, cost)
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
     def _purse(self, quota: Quota, key: str) -> _TokenReserve:
@@ -125,7 +125,7 @@ class Quotas:
         reset_at, remaining = await self._left(purse.item, key)
         refusal = Refusal(max(0, remaining), min(WINDOW_SECONDS, max(0.0, reset_at - time.time())))
         if remaining <= 0:
-            # A flood is refused without asking Redis each time.
+            # Refuse a flood without asking Redis each time.
             purse.refusal, purse.closed_until = refusal, now + min(refusal.reset, 1.0)
         return refusal
 

@@ -1,4 +1,4 @@
-"""Look from time to time at what Redis does for us: an answer to PING says nothing of writes."""
+"""Probe the functions of Redis that we use: an answer to PING proves no writes."""
 
 from collections.abc import Callable
 from typing import Final
@@ -10,7 +10,7 @@ from runtime.settings import Settings
 
 logger = log(__name__)
 
-# As a wake-up does it: kinds of keys, commands and a channel of ours, from a script. The keys go at once.
+# Use the types, commands and a channel of wake-ups, in one script; its keys are deleted at once.
 _PROBE: Final = """
 redis.call('SET', KEYS[1], '', 'EX', 10)
 redis.call('DEL', KEYS[1])
@@ -25,7 +25,7 @@ _CHANNEL: Final = f"{NAMESPACE}:probe"
 
 
 class RedisProbe:
-    """The probe of one process. `subscription_fault` says what is wrong with its subscription, None for nothing."""
+    """Probe of one process. `subscription_fault` returns what is wrong with its subscription, None: nothing."""
 
     def __init__(self, settings: Settings, instance: str, subscription_fault: Callable[[], str | None]) -> None:
         self._client = async_client(settings.redis_url)
@@ -35,7 +35,7 @@ class RedisProbe:
         self._fault: str | None = None
 
     async def look(self) -> str | None:
-        """Return what is wrong with Redis in a sentence, None when a wake-up can be sent and heard."""
+        """Return what is wrong with Redis in a sentence, None when wake-ups can be sent and received."""
         fault = await self._write() or self._subscription_fault()
         if fault and fault != self._fault:
             logger.warning("Redis does not do its part", fault=fault)
@@ -45,7 +45,6 @@ class RedisProbe:
         return fault
 
     async def close(self) -> None:
-        """Close the connection."""
         try:
             await self._client.aclose()
         except FAILED as error:

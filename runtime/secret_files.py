@@ -1,17 +1,17 @@
-"""URLs and passwords that stand in files, as container platforms hand secrets out: never in an environment."""
+"""Read URLs and passwords from files, as container platforms provide secrets, instead of the environment."""
 
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 
 class NoSecret(Exception):
-    """A secret that cannot be read, or is given twice and differently; the message is for the person who set it."""
+    """A secret cannot be read, or is given twice with different values; the message is for the operator."""
 
 
 def complete_url(name: str, url: str, url_file: str, password_file: str) -> str:
-    """The URL that the variable `name` would hold, from its own file and with the password of another.
+    """Return the URL of the variable `name`, read from `url_file` if given, with the password of `password_file`.
 
-    Raises NoSecret for a file that cannot be read or is empty, and for what is said twice and differently.
+    Raises NoSecret for a file that is unreadable or empty, and for contradicting values.
     """
     if url_file:
         found = _read(url_file, f"{name}_FILE")

@@ -1,4 +1,4 @@
-"""Every setting of every process, read from the environment once and passed down; nobody else reads the environment."""
+"""Read every setting of every process from the environment, once; no other module reads the environment."""
 
 import difflib
 import os
@@ -25,11 +25,11 @@ Bytes = Annotated[int, Field(ge=1024, le=2**31 - 1)]
 
 
 class SettingsError(Exception):
-    """The environment says something that cannot be meant; the message is for the person who set it."""
+    """The environment sets an unknown or impossible value; the message is for the operator."""
 
 
 def _about(default: Any, description: str) -> Any:
-    """A default and what it means. The unit is the last word of the name."""
+    """Return a field with a default and a help text; the last word of its name is the unit."""
     return Field(default, description=description)
 
 
@@ -39,7 +39,7 @@ def _address(name: str, description: str) -> Any:
 
 
 class Settings(BaseSettings):
-    """What ARCHITECTURE calls Defaults, `COORDINATOR_` and the name in capitals; an empty variable is unset."""
+    """Settings of every process: `COORDINATOR_` and the name in capitals; an empty variable counts as unset."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", populate_by_name=True
@@ -96,7 +96,7 @@ class Settings(BaseSettings):
         "", "A file with the certificates that clients and runners trust alone (default: the usual ones)"
     )
 
-    # Polls, claims and signs of life
+    # Polls, claims and heartbeats
     poll_timeout_seconds: Annotated[float, Field(ge=0, le=600)] = _about(30, "A runner's poll is held")
     told_heartbeat_seconds: Seconds = _about(60, "Heartbeat interval told to a runner")
     told_heartbeat_instance_seconds: Seconds = _about(10, "The same, told to a runner that has an instance_id")
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     priority_ageing_seconds: SecondsOrOff = _about(
         0, "A ready run gains one priority for each so long a wait; 0: never"
     )
-    # Not `run_timeout_seconds`: COORDINATOR_RUN_* is what the runner gives to a command.
+    # Not `run_timeout_seconds`: variables COORDINATOR_RUN_* are those that the runner passes to a command.
     default_run_timeout_seconds: Seconds | None = _about(None, "Longest life of a run that names no limit; unset: none")
     max_session_depth: Annotated[int, Field(ge=1, le=1000)] = _about(10, "Levels of children below a session")
 
@@ -130,14 +130,14 @@ class Settings(BaseSettings):
     stream_lifetime_seconds: Seconds = _about(600, "A stream ends cleanly and is resumed (+- 20 %)")
     sse_heartbeat_seconds: Annotated[float, Field(gt=0, le=30)] = _about(15, "Comment on a silent stream")
 
-    # Living and dying
+    # Start and stop
     drain_seconds: SecondsOrOff = _about(10, "A web process serves on after SIGTERM, not ready")
     graceful_shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = _about(5, "Then connections are cut after")
     worker_grace_seconds: SecondsOrOff = _about(20, "A worker finishes its actors after SIGTERM")
     report_hold_seconds: Annotated[float, Field(ge=0, le=30)] = _about(25, "Reports are held while Postgres is away")
     worker_threads: Annotated[int, Field(ge=1, le=256)] = _about(4, "Threads of a worker process")
 
-    # Keeping and forgetting
+    # Retention
     idempotency_seconds: Seconds = _about(86_400, "An Idempotency-Key is remembered")
     event_retention_days: Days = _about(30, "Events are kept")
     retention_days: Days | None = _about(None, "Finished sessions are kept; unset: for ever")
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
         600, "Registrations and departures of a caller's runners a minute; 0: any number"
     )
     reports_per_minute: CountOrOff = _about(60_000, "Reports and heartbeats of a caller a minute; 0: any number")
-    # The runner gives no such name to a command (see default_run_timeout_seconds).
+    # Not `run_*` for the same reason as default_run_timeout_seconds.
     run_events_max: CountOrOff = _about(0, "Events of a run that are stored, its result and end apart; 0: any number")
     reads_per_second: CountOrOff = _about(
         50, "Reads of a user a second a process; more wait, 1 s at most; 0: any number"
@@ -190,7 +190,7 @@ class Settings(BaseSettings):
     data_dir: str = _about(".coordinator", "Where `coordinator up` keeps databases, logs and pid files")
 
     def deadlines(self) -> dict[str, Any]:
-        """The values of `models.core.limits.Limits` by their names there: web and workers build it from here alike."""
+        """Return the arguments of `models.core.limits.Limits`, from which web and workers build it alike."""
         return {
             "claim_timeout": self.claim_timeout_seconds,
             "start_timeout": self.start_timeout_seconds,
@@ -273,7 +273,7 @@ class Settings(BaseSettings):
         return self
 
     def need_servers(self) -> None:
-        """Raise SettingsError unless both servers are named: for processes that cannot do without."""
+        """Raise SettingsError unless Postgres and Redis are both named."""
         for name, alias in ALIASES.items():
             if not getattr(self, name):
                 variable = f"{PREFIX}{name.upper()} (or {alias})"
@@ -281,7 +281,7 @@ class Settings(BaseSettings):
 
 
 def _refuse_odd_address(url: str) -> None:
-    """Raise ValueError for a host or a port that no library could parse; the URL may hold a password."""
+    """Raise ValueError for a host or port that no library can parse; never quote the URL and its password."""
     try:
         _ = urlsplit(url).port
     except ValueError:
@@ -290,7 +290,7 @@ def _refuse_odd_address(url: str) -> None:
 
 
 def is_safe_url(url: str) -> bool:
-    """Whether what is fetched from there cannot be changed on the way: https, or http to this machine."""
+    """Return whether an answer from there cannot be altered on the way: https, or http to this machine."""
     try:
         parts = urlsplit(url)
         hostname = parts.hostname
@@ -300,7 +300,7 @@ def is_safe_url(url: str) -> bool:
 
 
 def load_settings() -> Settings:
-    """The settings of this process. Raises SettingsError for an unknown or impossible `COORDINATOR_` variable."""
+    """Return the settings of this process. Raises SettingsError for an unknown or invalid `COORDINATOR_` variable."""
     _refuse_unknown(os.environ)
     try:
         return with_secrets(Settings())
@@ -309,7 +309,7 @@ def load_settings() -> Settings:
 
 
 def with_secrets(settings: Settings) -> Settings:
-    """The settings with what stands in files: whole URLs, or passwords that they leave out. Raises SettingsError."""
+    """Return the settings completed from files: whole URLs, or passwords missing in URLs. Raises SettingsError."""
     changed = {}
     for name in ALIASES:
         password_file = f"{name.removesuffix('_url')}_password_file"
@@ -319,7 +319,7 @@ def with_secrets(settings: Settings) -> Settings:
                 changed[name] = complete_url(PREFIX + name.upper(), getattr(settings, name), *files)
         except NoSecret as reason:
             raise SettingsError(str(reason)) from None
-    # Once more through the checks of a URL.
+    # Validate the completed URLs.
     return Settings.model_validate({**settings.model_dump(), **changed}) if changed else settings
 
 
@@ -329,7 +329,7 @@ def _complaint(item: Mapping[str, Any]) -> str:
     reason = item["msg"].removeprefix("Value error, ")
     if not where:
         return str(reason)
-    # A URL may hold a password: what is wrong with it is said without it.
+    # Leave out a URL's value: it may hold a password.
     shown = "" if where.lower().endswith(("_url", "token")) else f", not {item['input']!r}"
     return f"{name}: {reason}{shown}"
 
@@ -341,7 +341,7 @@ _SERVICE_PORT = re.compile(rf"{PREFIX}(\w+_)?PORT")
 
 
 def _is_foreign(name: str, value: str) -> bool:
-    """Under our prefix but not a setting: what a run is given, and Kubernetes' links to a service of our name."""
+    """Return whether a variable under our prefix is no setting: one passed to a run, or a Kubernetes service link."""
     if name.startswith(f"{PREFIX}RUN_") or _SERVICE_LINK.fullmatch(name):
         return True
     return _SERVICE_PORT.fullmatch(name) is not None and "://" in value

@@ -1,6 +1,6 @@
-"""Messages to web processes over Redis pub/sub: assignments and re-checks to one with a poll, the feed's head to all.
+"""Publish and receive messages of Redis pub/sub: assignments and re-checks for one instance, the feed's head for all.
 
-A message may be lost at any time: the re-check of parked polls and the feed's reader find in Postgres what it said.
+A message may be lost at any time: the re-check of parked polls and the feed's reader find the same in Postgres.
 """
 
 import asyncio
@@ -22,22 +22,22 @@ from runtime.settings import Settings
 
 logger = log(__name__)
 
-# A subscription that hears nothing for QUIET seconds is pinged, and given up when the pong is PATIENCE late: a frozen
-# Redis or a vanished peer looks like silence.
+# Ping a subscription after QUIET seconds without a message, and drop it when the pong is PATIENCE late: a frozen Redis
+# or a vanished peer looks like silence.
 QUIET: Final = 5.0
 PATIENCE: Final = 2.0
 FIRST_BACKOFF: Final = 0.1
 LONGEST_BACKOFF: Final = 2.0
 
-# Runners named by one message; more of one instance are told in several.
+# Runners per message; more of one instance are sent in several.
 RUNNERS_A_MESSAGE: Final = 1000
 
 Assignment = Mapping[str, str]
 
 
 def publish_assignments(client: redis.Redis, assignments: Mapping[str, Sequence[Assignment]]) -> None:
-    """Tell each instance of its polls' assignments, `{"poll_id", "run_id", "claim_token"}` each, in one round trip.
-    Raises what Redis raises; nobody may be listening.
+    """Publish to each instance the assignments of its polls, `{"poll_id", "run_id", "claim_token"}` each, in one round
+    trip. Raises what Redis raises; no instance may be listening.
     """
     if not assignments:
         return
@@ -48,7 +48,7 @@ def publish_assignments(client: redis.Redis, assignments: Mapping[str, Sequence[
 
 
 def recheck_messages(runners: Mapping[str, Sequence[str]]) -> list[tuple[str, bytes]]:
-    """Channel and payload of each message that has instances re-check the polls of these runners."""
+    """Return channel and payload of the messages by which instances re-check the polls of these runners."""
     return [
         (recheck_channel(instance), orjson.dumps(runner_ids[first : first + RUNNERS_A_MESSAGE]))
         for instance, runner_ids in runners.items()
@@ -57,8 +57,9 @@ def recheck_messages(runners: Mapping[str, Sequence[str]]) -> list[tuple[str, by
 
 
 def publish_rechecks(client: redis.Redis, runners: Mapping[str, Sequence[str]]) -> None:
-    """Have each instance re-check the parked polls of these runners, in one round trip. Raises what Redis raises;
-    the message is a hint: it says nothing but that Postgres knows something that a poll may have to be told.
+    """Have each instance re-check the parked polls of these runners, in one round trip. Raises what Redis raises.
+
+    The message carries no facts: it says that Postgres may have something for these polls.
     """
     if not runners:
         return
@@ -69,7 +70,7 @@ def publish_rechecks(client: redis.Redis, runners: Mapping[str, Sequence[str]]) 
 
 
 async def publish_rechecks_async(client: redis.asyncio.Redis, runners: Mapping[str, Sequence[str]]) -> None:
-    """`publish_rechecks` for an event loop."""
+    """Publish re-checks like `publish_rechecks`, from an event loop."""
     if not runners:
         return
     async with client.pipeline(transaction=False) as pipeline:
@@ -79,15 +80,18 @@ async def publish_rechecks_async(client: redis.asyncio.Redis, runners: Mapping[s
 
 
 def publish_head(client: redis.Redis, position: int) -> None:
-    """Tell every instance how far the feed reaches. Raises what Redis raises; nobody may be listening."""
+    """Publish to every instance the position that the feed reaches. Raises what Redis raises; no instance may be
+    listening.
+    """
     client.publish(HEAD_CHANNEL, position)
 
 
 @dataclass(frozen=True, slots=True)
 class MessageHandlers:
-    """Who takes what comes. `assignments` gets those of one message, `head` a position of the feed, `rechecks` the
-    runners of one message; `listening` is called on every confirmation: whatever was published before it is lost. None
-    of them may block.
+    """Callbacks for messages: `assignments` gets those of one message, `head` a position of the feed, `rechecks` the
+    runners of one message.
+
+    `listening` is called on every confirmation: messages published before it are lost. None of them may block.
     """
 
     assignments: Callable[[list[dict[str, str]]], None]
@@ -97,7 +101,7 @@ class MessageHandlers:
 
 
 class Subscription:
-    """The subscription of one web process."""
+    """Subscription of one web process."""
 
     def __init__(self, settings: Settings, instance: str, handlers: MessageHandlers) -> None:
         self._url = settings.redis_url
@@ -111,7 +115,7 @@ class Subscription:
 
     @property
     def fault(self) -> str | None:
-        """Why nothing is heard, in a sentence; None while the subscription stands."""
+        """Return in a sentence why nothing is received; None while the subscription stands."""
         return None if self.connected else self._fault
 
     async def start(self) -> None:
@@ -119,7 +123,6 @@ class Subscription:
         self._task = asyncio.create_task(self._keep_listening(), name="mailbox")
 
     async def stop(self) -> None:
-        """Listen no more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -133,14 +136,14 @@ class Subscription:
                 if self._backoff == FIRST_BACKOFF:
                     logger.warning("mailbox lost, trying again", error=str(error))
             except Exception:
-                # A mailbox that ended silently would make every dispatched run wait for the re-check.
+                # Never end silently: every dispatched run would wait for the re-check.
                 logger.exception("mailbox failed, trying again")
             self.connected = False
             await asyncio.sleep(self._backoff * random.uniform(0.5, 1))
             self._backoff = min(self._backoff * 2, LONGEST_BACKOFF)
 
     async def _listen(self) -> None:
-        # A fresh client each time: redis-py's own reconnection is silent, and what was published meanwhile is lost.
+        # A new client for each attempt: redis-py reconnects silently, and messages published meanwhile are lost.
         client = async_client(self._url, answer_timeout=PATIENCE, retries=0)
         try:
             async with client.pubsub() as pubsub:
@@ -159,7 +162,7 @@ class Subscription:
     def _take(self, message: Mapping[str, Any]) -> None:
         try:
             if message["type"] == "subscribe" and message["channel"] == HEAD_CHANNEL.encode():
-                # The last of three confirmations: from here on nothing is missed.
+                # Last of three confirmations: from here on no message is missed.
                 self._backoff = FIRST_BACKOFF
                 self.connected = True
                 self._handlers.listening()

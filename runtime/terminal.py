@@ -1,5 +1,5 @@
-"""Everything a command prints goes through here: no text from a coordinator or a job is obeyed by the terminal, and
-none fails because the encoding cannot show it.
+"""Print all output of commands: the terminal obeys no text of a coordinator or a job, and no text fails because the
+encoding cannot show it.
 """
 
 import os
@@ -19,44 +19,44 @@ if TYPE_CHECKING:
 
 __all__ = ["complain", "complain_of_fault", "fit_streams", "printable", "printable_line", "say", "show", "stdin_text"]
 
-# Wide enough for every column where the output is no terminal: a pipe wants whole ids, not a neat frame.
+# Wide enough for all columns where the output is no terminal: a pipe wants whole ids, not a neat frame.
 _WIDTH_OF_A_PIPE = 240
 
 
 def fit_streams() -> None:
-    """Show as an escape what the output's encoding has no sign for; a stream that is closed takes everything."""
+    """Print characters missing in the output's encoding as escapes; print to nowhere when a stream is closed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 -- open for as long as we are
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 -- open until the process ends
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: object = "", *, flush: bool = False) -> None:
-    """Print lines to stdout. Raises OSError when nobody reads them."""
+    """Print lines to stdout. Raises OSError when its reader is gone."""
     print(printable(str(text)), flush=flush)
 
 
 def complain(message: object) -> None:
-    """Print to stderr what a person has to know, behind the command's name; never raises."""
+    """Print an error to stderr, after the command's name; never raises."""
     with suppress(OSError, ValueError):
         print(f"coordinator: {printable(str(message))}", file=sys.stderr, flush=True)
 
 
 def complain_of_fault() -> None:
-    """Print the traceback of the exception that is handled at the moment to stderr."""
+    """Print the traceback of the exception being handled to stderr."""
     with suppress(OSError, ValueError):
         print(printable(traceback.format_exc()), end="", file=sys.stderr, flush=True)
 
 
 def show(*shown: "RenderableType", soft_wrap: bool = False) -> None:
-    """Print what rich renders to stdout: in colours on a terminal, wide and plain elsewhere."""
+    """Print rich renderables to stdout: coloured on a terminal, wide and plain elsewhere."""
     _console().print(*shown, soft_wrap=soft_wrap)
 
 
 def stdin_text() -> str:
-    """Return all of stdin, which is UTF-8 whatever the locale says. Raises ValueError for what is not."""
+    """Return all of stdin, which is UTF-8 whatever the locale. Raises ValueError for other bytes."""
     return "" if sys.stdin is None else sys.stdin.buffer.read().decode("utf-8")
 
 
@@ -66,7 +66,7 @@ def _console() -> "Console":
     from rich.segment import Segment
 
     class SafeConsole(Console):
-        """Makes printable what is rendered, whichever part of it came from elsewhere; styles are not text."""
+        """Console that makes all rendered text printable, whatever its source; control segments of rich pass."""
 
         def render(self, renderable: Any, options: ConsoleOptions | None = None) -> "Iterable[Segment]":
             for segment in super().render(renderable, options):

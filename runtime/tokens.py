@@ -1,6 +1,6 @@
-"""Tokens that an OIDC issuer signed: its keys, fetched and kept, and whether a token is what it says it is.
+"""Verify tokens of an OIDC issuer; fetch and keep its keys.
 
-Nothing here knows what a claim means to us.
+The meaning of claims is defined elsewhere.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import jwt
 from runtime.logs import log
 from runtime.settings import is_safe_url
 
-# Decided before any key is looked for: `none`, and HS256 with a public key as its secret, go no further.
+# Checked before any key is looked up: `none`, and HS256 with a public key as its secret, go no further.
 ALGORITHMS: Final = {"RS256": "RSA", "ES256": "EC"}
 REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
 DISCOVERY: Final = "/.well-known/openid-configuration"
@@ -25,7 +25,7 @@ MOST_BYTES: Final = 1 << 20
 MOST_KEYS: Final = 100
 LEAST_RSA_BITS: Final = 2048
 REFRESH_SECONDS: Final = 600.0
-# A token that names a key we do not have is no reason to ask the issuer more often.
+# Refresh no more often than this for tokens that name an unknown key.
 UNKNOWN_KEY_SECONDS: Final = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
@@ -33,19 +33,19 @@ logger = log(__name__)
 
 
 class Rejected(Exception):
-    """The token proves nothing; the message is for the log, never for who sent it."""
+    """The token proves nothing; the message is for the log, never for the sender."""
 
 
 class KeysMissing(Exception):
-    """The issuer's keys were never fetched: what a token proves cannot be said yet."""
+    """The issuer's keys were never fetched: tokens cannot be checked yet."""
 
 
 class _Unusable(Exception):
-    """What the issuer answered is not what it should be."""
+    """The issuer's answer is not usable."""
 
 
 class Issuer:
-    """One issuer and its keys, which outlive an outage of it. ``generation`` counts how often they changed."""
+    """Issuer and its keys, which outlive an outage of it. ``generation`` counts their changes."""
 
     def __init__(self, issuer: str, audience: str, *, jwks_url: str = "", leeway_seconds: float = 10.0) -> None:
         self._issuer = issuer
@@ -59,7 +59,7 @@ class Issuer:
         self.generation = 0
 
     async def verify(self, token: str) -> Mapping[str, Any]:
-        """Return the claims of a token that is signed by the issuer, for our audience, and not out of its time.
+        """Return the claims of a token signed by the issuer, for our audience, within its time.
 
         Raises Rejected, or KeysMissing while the issuer has never answered.
         """
@@ -86,11 +86,11 @@ class Issuer:
         return claims
 
     def lives_for(self, claims: Mapping[str, Any]) -> float:
-        """Return for how many seconds a verified token is still good."""
+        """Return the seconds for which a verified token stays valid."""
         return max(0.0, float(claims["exp"]) + self._leeway - time.time())
 
     async def keep_keys(self) -> None:
-        """Fetch the keys now and from time to time; what was fetched last is kept while the issuer does not answer."""
+        """Fetch the keys now and every ~10 min; keep the last ones while the issuer does not answer."""
         pause = FIRST_PAUSE
         while True:
             if await self._refresh():
@@ -103,7 +103,7 @@ class Issuer:
     async def _key(self, algorithm: str, key_id: str | None) -> jwt.PyJWK:
         key = self._find(algorithm, key_id)
         if key is None and asyncio.get_running_loop().time() - self._asked_at >= UNKNOWN_KEY_SECONDS:
-            # It may have been made a moment ago.
+            # The issuer may have created the key a moment ago.
             await self._refresh()
             key = self._find(algorithm, key_id)
         if key is None:
@@ -113,14 +113,14 @@ class Issuer:
         return key
 
     def _find(self, algorithm: str, key_id: str | None) -> jwt.PyJWK | None:
-        """The key of that name; without a name the only one there is for the algorithm."""
+        """Return the key of that id or, without an id, the only one for the algorithm."""
         keys = self._keys or {}
         candidates = keys.get(key_id, []) if key_id is not None else [key for some in keys.values() for key in some]
         suited = [key for key in candidates if key.key_type == ALGORITHMS[algorithm]]
         return suited[0] if len(suited) == 1 else None
 
     async def _refresh(self) -> bool:
-        """Ask the issuer; of many who want it at once one does. Whether there are keys that it has just given."""
+        """Fetch the keys, once for all concurrent callers; return whether this fetch found keys."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with self._fetching:
@@ -163,7 +163,7 @@ class Issuer:
 
 
 def _http() -> httpx.AsyncClient:
-    """Return a client. Raises _Unusable for proxies or certificates of the environment that are none."""
+    """Return a client. Raises _Unusable for invalid proxies or certificates in the environment."""
     try:
         return httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
     except (httpx.InvalidURL, ImportError, ValueError, OSError) as error:
@@ -171,7 +171,7 @@ def _http() -> httpx.AsyncClient:
 
 
 async def _fetch(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """The JSON object at the address. Raises _Unusable when it is none, or too large."""
+    """Return the JSON object at the address. Raises _Unusable when it is none, or larger than 1 MiB."""
     body = bytearray()
     async with http.stream("GET", url) as response:
         if response.status_code != 200:
@@ -187,7 +187,7 @@ async def _fetch(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def _usable(description: Any) -> jwt.PyJWK | None:
-    """A public key for signatures of an accepted kind; None for any other."""
+    """Return a public key for signatures of an accepted kind; None for any other."""
     if not isinstance(description, dict) or description.get("use", "sig") != "sig":
         return None
     if description.get("kty") not in ALGORITHMS.values():

@@ -1,4 +1,4 @@
-"""Wake-ups for the engine room: hints that may be lost, never block the one who rings and never fail him."""
+"""Send wake-ups to workers: hints that may be lost, and that never block or fail the sender."""
 
 import asyncio
 import time
@@ -18,13 +18,14 @@ from runtime.settings import Settings
 logger = log(__name__)
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
-# Enough to wake every worker; with no worker alive rings would pile up for as long as clients submit.
+# Enough to wake every worker; without a worker, wake-ups would pile up for as long as clients submit.
 MAX_WAITING_HINTS: Final = 100
-# One that was not fetched by then holds back no ring: workers drop messages that are older than a minute.
+# Ignore a message that was not fetched by then: workers drop messages that are older than a minute.
 HINT_SECONDS: Final = 30
 
-# A message that still waits in its queue will see what was committed before this ring; one that was fetched may have
-# begun to read before. Message and queue are where Dramatiq's own enqueue puts them. The bell wakes one consumer.
+# A message that still waits in its queue will see everything committed before this wake-up; a fetched one may have
+# begun to read before. Message and queue are where Dramatiq's own enqueue puts them. An entry in the wake-up list wakes
+# one consumer.
 _NOTIFY: Final = """
 local sent = {}
 for place = 1, #KEYS / 4 do
@@ -47,7 +48,7 @@ return sent
 
 
 class WakeupSender:
-    """Rings from threads: one message per actor while an earlier one waits to be fetched."""
+    """Sends wake-ups from threads: one message per actor while an earlier one waits to be fetched."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._notify = client.register_script(_NOTIFY)
@@ -55,8 +56,9 @@ class WakeupSender:
         self._failing = False
 
     def send(self, *actors: Actor) -> set[Actor]:
-        """Enqueue those of the actors for which no message waits already and whose queue is not long enough; returns
-        them. One round trip, whatever the number of actors. Raises what Redis raises.
+        """Enqueue a message for each actor that has none waiting and whose queue is not too long; return those actors.
+
+        One round trip, whatever the number of actors. Raises what Redis raises.
         """
         keys: list[str] = []
         values: list[str | bytes | int] = [MAX_WAITING_HINTS, HINT_SECONDS]
@@ -72,7 +74,7 @@ class WakeupSender:
         return sent
 
     def notify(self, actor: Actor) -> bool:
-        """The same, but False instead of an exception; none is tried for a second after one failed."""
+        """Send a wake-up; return False instead of raising, and try none for 1 s after a failure."""
         if time.monotonic() < self._paused_until:
             return False
         try:
@@ -90,7 +92,7 @@ class WakeupSender:
 
 
 def _message(actor: Actor) -> tuple[str, bytes]:
-    """A message of the actor as Dramatiq keeps it, behind the id by which its queue knows it."""
+    """Return a message of the actor as Dramatiq keeps it, and the id by which its queue knows it."""
     id_in_redis = str(uuid4())
     options = {"redis_message_id": id_in_redis}
     message: Message[None] = Message(queue_name=QUEUE_OF[actor], actor_name=actor, args=(), kwargs={}, options=options)
@@ -98,8 +100,8 @@ def _message(actor: Actor) -> tuple[str, bytes]:
 
 
 class Wakeups:
-    """The bells of one web process. A ring marks an actor; one task takes what is marked and sends it off the event
-    loop, all of it together, nothing for a second after a failure.
+    """Wake-ups of one web process. `notify` marks an actor; one task sends for all marked actors together, off the
+    event loop, and pauses for 1 s after a failure.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -111,11 +113,10 @@ class Wakeups:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to send."""
         self._task = asyncio.create_task(self._send_forever(), name="bells")
 
     async def stop(self) -> None:
-        """Send nothing more; what is marked is lost, as any ring may be."""
+        """Stop sending; marked actors are dropped, since any wake-up may be lost."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -123,7 +124,7 @@ class Wakeups:
         self._client.close()
 
     def notify(self, actor: Actor) -> None:
-        """Wake `actor` soon. From the event loop's thread; never blocks, never raises."""
+        """Wake `actor` soon. Call it on the event loop's thread; never blocks, never raises."""
         self._marked.add(actor)
         self._notified.set()
 

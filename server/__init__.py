@@ -1,1 +1,1 @@
-"""The HTTP server of web replicas: uvicorn with the protocol limits of this service."""
+"""HTTP server of web replicas: uvicorn with the protocol limits of this service."""

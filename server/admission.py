@@ -1,4 +1,4 @@
-"""How many connections a server takes; the others wait in the kernel's backlog, where nobody is reset or answered."""
+"""Bound the connections of a server; surplus ones wait in the kernel's backlog, neither reset nor answered."""
 
 import asyncio
 import os
@@ -13,15 +13,15 @@ from runtime import metrics
 from runtime.logs import log
 
 BACKLOG = 2048
-_QUIET_SECONDS = 60.0  # at the bound it pauses up to ten times a second: that is one line
+_QUIET_SECONDS = 60.0  # at the bound it pauses up to ten times a second: log one of those a minute
 
 
 class Admission(ServerState):
-    """What a server's connections share; it stops accepting when they are `most`, and goes on when some have ended.
+    """State shared by a server's connections; accepting pauses at `most` of them, until some have ended.
 
-    uvloop cannot pause a listener: it is closed, and another one made on a copy of its socket. The backlog lives with
-    the socket, which is open all the while, so nobody in it is lost. Who shares the socket (a successor, other
-    processes) accepts as ever: what waits is nobody's yet.
+    uvloop cannot pause a listener: it is closed, and another one made on a copy of its socket. The backlog belongs to
+    the socket, which stays open, so that no waiting connection is lost. Other processes with that socket, such as a
+    successor, go on accepting.
     """
 
     def __init__(self, most: int) -> None:
@@ -33,7 +33,9 @@ class Admission(ServerState):
         self._said = -_QUIET_SECONDS
 
     def mind(self, listeners: list[Listener]) -> None:
-        """Look after these from now on: the list is the server's own, which closes at its end what is in it."""
+        """Manage these listeners from now on; the list is the server's own, which closes at its end what the list
+        holds.
+        """
         self._listeners = listeners
         self._sockets = [
             socket.socket(fileno=os.dup(one.fileno())) for listener in listeners for one in listener.sockets
@@ -41,7 +43,7 @@ class Admission(ServerState):
         self.count()
 
     def count(self) -> None:
-        """Stop accepting if that was the last one there is room for: uvloop accepts no other before this is called."""
+        """Stop accepting at the bound: uvloop accepts no other connection before this is called."""
         if self._paused or not self._sockets or len(self.connections) < self._most:
             return
         self._paused = True
@@ -52,7 +54,7 @@ class Admission(ServerState):
             log("coordinator.web").warning("full, surplus connections wait", connections=len(self.connections))
 
     async def accept_again(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Go on accepting if there is room; without a descriptor to do it with, at another time."""
+        """Accept again below the bound; without a free descriptor, try at the next tick."""
         if not self._paused or len(self.connections) >= self._most:
             return
         made: list[Listener] = []
@@ -68,7 +70,7 @@ class Admission(ServerState):
         self._paused = False
 
     def end(self) -> None:
-        """Accept nothing more, ever; the sockets are left to whoever else has them."""
+        """Stop accepting for good; other processes keep their copies of the sockets."""
         self._close()
         for one in self._sockets:
             one.close()

@@ -1,4 +1,4 @@
-"""uvicorn as this service needs it: it tells the app first when it is to end, and bounds what a head may hold."""
+"""Extend uvicorn: drain the app before the end, and bound heads, bodies and stalled clients."""
 
 import asyncio
 import json
@@ -19,23 +19,23 @@ from server.admission import Admission
 
 logger = log(__name__)
 
-# In every answer of ours. By it a client tells our 404 from the one of a proxy that does not reach us.
+# Sent with every answer of ours: without it, a 404 comes from a proxy that does not reach us.
 INSTANCE_HEADER: Final = "Coordinator-Instance"
 HEAD_BYTES = 64 * 1024
-# A head is there within these, a body comes with at least this many bytes in each of these, or the sender is cut.
+# A head must be complete within these, and a body must bring this many bytes in each of these, or the sender is cut.
 HEAD_SECONDS = 15.0
 BODY_SECONDS = 15.0
 SLOWEST_BODY_BYTES = 15 * 1024
-# A client that takes nothing of an answer is cut after these; streams set a bound of their own (app/routes/feed.py).
+# Cut a client that reads nothing of an answer for this long; streams set their own time (app/routes/feed.py).
 STALLED_SECONDS = 60.0
-# Longer than any balancer or client keeps an idle connection, so that they close it, never we under their request.
+# Keep idle connections longer than any balancer or client, so that they close them, never we under a request.
 KEEP_ALIVE_SECONDS = 75
 _LOOK_SECONDS = 0.02
-_HURRIED_SECONDS = 2  # a connection that does not end by itself, when nobody is drained to
+_HURRIED_SECONDS = 2  # for connections that do not end by themselves, without a drain
 
 
 class Drainable(Protocol):
-    """The app's side of the end (app/lifecycle/drain.py)."""
+    """Drain of the app (app/lifecycle/drain.py)."""
 
     seconds: float
 
@@ -47,8 +47,8 @@ class HeadTooLarge(Exception):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Refuses heads beyond HEAD_BYTES with 431 and requests that never end with 408 (httptools and uvicorn have no
-    bound), in our error shape.
+    """HTTP protocol that refuses heads beyond HEAD_BYTES with 431 and unfinished requests with 408, in our error shape;
+    httptools and uvicorn have no such bounds.
 
     A request that arrives whole, as nearly all do, sets no timer.
     """
@@ -70,7 +70,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_made(transport)
         if isinstance(self.server_state, Admission):
             self.server_state.count()
-        # uvicorn does this only after an answer: a connection that never says anything would stay for ever.
+        # uvicorn starts this timer only after an answer: a connection that never sends anything would stay for ever.
         self._wait_for_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -84,7 +84,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        # A single endless header is never handed to on_header: what arrived before the head ended counts too.
+        # A single endless header never reaches on_header, so count what arrived before the head ended, too.
         if self._reading_head:
             self._unfinished_bytes += len(data)
             if self._unfinished_bytes > HEAD_BYTES:
@@ -97,7 +97,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
-        # What begins no request (blank lines, the rest of one that was answered before) ended uvicorn's timer too.
+        # Data that begins no request (blank lines, the rest of an answered one) stopped uvicorn's timer as well.
         if self.timeout_keep_alive_task is None and self._is_idle():
             self._wait_for_request()
 
@@ -114,7 +114,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        # By the time the app is told of a hang-up, an answer may have been dropped (app/lifecycle/hangup.py).
+        # Let the app ask the transport: by the time it is told of a disconnect, an answer may have been dropped
+        # (app/lifecycle/hangup.py).
         self._connection: dict[object, object] = {
             "is_closing": self.transport.is_closing,
             "cut_after": self._cut_after,
@@ -123,7 +124,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = self._unfinished_bytes = 0
         self._reading_head = True
         if self._overdue is not None:
-            # Of the request before this one.
+            # Timer of the request before this one.
             self._overdue.cancel()
             self._overdue = None
 
@@ -155,14 +156,14 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.abort()
 
     def _cut_after(self, seconds: float) -> None:
-        """Cut the client off when it takes nothing for so many seconds; its connection serves nothing else."""
+        """Cut the client when it reads nothing for so many seconds; the connection serves nothing else afterwards."""
         self.stalled_seconds = seconds
 
     def _wait_for_request(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _expect(self, seconds: float) -> None:
-        """Have the rest of the request, or enough more of its body, within so many seconds."""
+        """Require the rest of the request, or enough more of its body, within so many seconds."""
         self._overdue = self.loop.call_later(seconds, self._look_again, self._reading_body, self._body_bytes)
 
     def _look_again(self, was_body: bool, seen: int) -> None:  # noqa: FBT001 -- a callback takes its arguments by position
@@ -170,7 +171,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         is_new = self._reading_body and not was_body
-        # Bytes that wait for our own reading are not missing.
+        # Bytes that wait because we paused reading are not missing.
         if is_new or (was_body and (self._body_bytes - seen >= SLOWEST_BODY_BYTES or self.flow.read_paused)):
             self._expect(self.body_seconds)
         elif self._may_answer():
@@ -179,13 +180,13 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _may_answer(self) -> bool:
-        """Whether nothing was said to this request, and nothing is still to be said to one before it."""
+        """Return whether this request has no answer yet, and no request before it still waits for one."""
         if self._reading_body:
             return not self.cycle.response_started
         return self._is_idle()
 
     def _is_idle(self) -> bool:
-        """Whether every request that has begun is answered."""
+        """Return whether every request that has begun is answered."""
         return not self._begun or self.cycle.response_complete
 
     def _count(self, more: int) -> None:
@@ -212,12 +213,12 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Told to end, it first lets the app drain and goes on serving meanwhile; only then the listener closes.
+    """uvicorn server that lets the app drain while it goes on serving, and closes its listeners only then.
 
-    A ``successor`` shares its sockets with one that still serves them, and accepts nothing before it is ready; told to
-    ``hand_over``, that one accepts nothing more and drains, and ends as soon as its last connection is gone. Of
-    connections beyond ``most_connections`` none is accepted before others have ended. Every answer, also those that the
-    app never sees, carries ``instance`` (default: a new id).
+    A ``successor`` shares its sockets with a server that still serves them, and accepts nothing before it is ready; on
+    ``hand_over`` the other one accepts nothing more and drains, and ends as soon as its last connection has closed.
+    Beyond ``most_connections`` none is accepted before others have ended. Every answer, also those that the app never
+    sees, carries ``instance`` (default: a new id).
     """
 
     def __init__(
@@ -243,9 +244,10 @@ class Server(uvicorn.Server):
         self._end_at: float | None = None
 
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
-        """SIGTERM drains, SIGINT ends what is parked at once; a second signal closes now, a third one cuts.
+        """Handle signals: SIGTERM drains, SIGINT ends parked requests at once; a second one closes now, a third one
+        cuts.
 
-        uvicorn raises the signals it remembers again when it is done; ours end in exit code 0, so none is remembered.
+        uvicorn would raise remembered signals again at its end; ours must end in exit code 0, so none is remembered.
         """
         if sig == signal.SIGINT:
             self.config.timeout_graceful_shutdown = _HURRIED_SECONDS
@@ -259,11 +261,11 @@ class Server(uvicorn.Server):
             self._end_at = time.monotonic() + seconds
 
     def hand_over(self, _sig: int, _frame: FrameType | None) -> None:
-        """Leave the sockets to the successor that accepts there by now: within a tick, since this is a signal's."""
+        """Leave the sockets, on the next tick, to the successor that accepts on them by now."""
         self._succeeded = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve; a successor when it is ready, or not at all when it is told to end before."""
+        """Begin to serve: a successor once it is ready, or never if it is told to end before."""
         if self._successor and sockets is not None:
             begin = self.lifespan.startup
 
@@ -271,14 +273,14 @@ class Server(uvicorn.Server):
                 await begin()
                 while True:
                     if self._end_at is not None:
-                        # uvicorn listens on what is left: on nothing that somebody else serves.
+                        # uvicorn must not listen on sockets that another process serves.
                         sockets.clear()
                     if self._is_ready() or self.lifespan.should_exit or not sockets:
                         return
                     await asyncio.sleep(_LOOK_SECONDS)
 
             self.lifespan.startup = begin_and_wait
-        # uvicorn sets these on its first tick, which comes after the first connection may have been accepted.
+        # uvicorn sets these on its first tick, which may come after the first connection is accepted.
         self.server_state.default_headers = list(self.config.encoded_headers)
         await super().startup(sockets)
         self._admission.mind(self.servers)
@@ -303,6 +305,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
-        """One for the next connection, as uvicorn makes them."""
+        """Return a protocol for the next connection, as uvicorn makes them."""
         make = cast("type[BoundedHttp]", self.config.http_protocol_class)
         return make(self.config, self._admission, self.lifespan.state)

@@ -1,6 +1,6 @@
-"""What every request passes: who shows what, whether that may call this endpoint, what to say while it is unknown.
+"""Authenticate and authorize every request, and decide the answer while Postgres or the issuer is down.
 
-What was found stays with the request: ``scope[CREDENTIAL]`` for whoever comes later, also outside of the routes.
+The credential stays with the request as ``scope[CREDENTIAL]``, for code outside of the routes too.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from models.core.callers import Caller, Role
 
 CREDENTIAL: Final = "coordinator.credential"
 TICKET: Final = "coordinator.ticket"
-# What a ticket is bound to holds also while everybody is an admin.
+# The filters of a ticket hold even while authentication is off.
 TICKET_QUERY: Final = b"ticket="
-# How long somebody waits whom we do not know yet: Postgres may be slow, or just coming.
+# Wait this long for a caller that cannot be authenticated: Postgres may be slow, or just starting.
 PROMPT_SECONDS: Final = 5.0
-# A poll that waited longer for that is over.
+# After a longer wait than this a poll ends with 204.
 LATE_SECONDS: Final = 2.0
-# Of a public endpoint: sees nothing of anybody.
+# Credential on public endpoints: sees no data.
 NOBODY: Final = Credential(Caller(Role.USER))
 
 
 async def authenticate(web: Web, request: Request) -> Credential:
-    """Return who makes the request. Raises Unauthenticated (401), Forbidden (403), or what ``OutagePolicy`` says."""
+    """Return the credential of the request. Raises Unauthenticated, Forbidden, or as ``OutagePolicy`` says."""
     known = request.scope.get(CREDENTIAL)
     if isinstance(known, Credential):
         return known
@@ -52,19 +52,19 @@ async def authenticate(web: Web, request: Request) -> Credential:
 
 
 def credential_of(request: Request) -> Credential:
-    """Return what ``authenticate`` found."""
+    """Return the credential that ``authenticate`` stored."""
     credential: Credential = request.scope[CREDENTIAL]
     return credential
 
 
 def filters_of_ticket(request: Request) -> dict[str, str] | None:
-    """Return the filters of the ticket that the request showed, None when it showed none."""
+    """Return the filters of the request's ticket, None without a ticket."""
     filters: dict[str, str] | None = request.scope.get(TICKET)
     return filters
 
 
 async def _identified(web: Web, request: Request, permission: Permission) -> Credential:
-    """Whoever guesses credentials learns slowly that they are wrong."""
+    """Identify the caller; throttle failed authentications."""
     try:
         return await _identify(web, request, permission)
     except (Unauthenticated, Forbidden):
@@ -100,7 +100,7 @@ async def _identify(web: Web, request: Request, permission: Permission) -> Crede
             raise ComeBack from None
         raise
     if permission.outage_policy is OutagePolicy.POLL and loop.time() - began > LATE_SECONDS:
-        # What is left of its time may be too little; the runner asks again at once, and is known then.
+        # The rest of its time may be too short; the runner polls again at once, and is known then.
         raise NothingCame
     return credential
 
@@ -116,7 +116,7 @@ def _patience(web: Web, request: Request, permission: Permission) -> float:
 
 
 def _poll_seconds(web: Web, request: Request) -> float:
-    """How long the runner waits; what it cannot mean is said by the route."""
+    """Return the ``wait`` of a poll, or the default if it is invalid; the route rejects that."""
     usual = web.settings.poll_timeout_seconds
     try:
         return seconds(request.query_params.get("wait") or str(usual), ("query", "wait"), 600.0)

@@ -1,6 +1,6 @@
-"""How much one caller may ask for, so that no one can flood the others: submissions, events, streams (docs/limits.md).
+"""Limit what one caller may use, so that none can flood the others: submissions, events, streams (docs/limits.md).
 
-None of it holds while authentication is off: then there is one caller, everybody.
+No limit applies while authentication is off: all requests come from one caller then.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from models.core.callers import Role
 from runtime.quotas import Quota, Quotas
 from runtime.settings import Settings
 
-# A deployed runner waits 35 s for an answer and sends each event once: what is late is taken all the same.
+# Delay a runner's request no longer than this: a deployed runner waits 35 s for an answer and sends each event once.
 LONGEST_DELAY: Final = 5.0
-# Bytes of events are counted in these: the counters keep one entry for each unit of a minute.
+# Unit in which bytes of events are counted: the counters keep one entry per unit and minute.
 EVENT_BYTES_UNIT: Final = 64 * 1024
 BY_ROUTES: Final = frozenset({Counted.SUBMISSIONS, Counted.EVENTS})
-# Of one caller in this process; beyond that it waits a little for the next one.
+# Rejected requests of one caller in this process that are answered at once; further ones wait.
 REFUSALS_A_SECOND: Final = 20
 
 
 class CallerLimits:
-    """What the routes ask before they do what costs; streams are counted in this process, the rest in all of them."""
+    """Limits of all callers. Streams are counted in this process, everything else over all instances."""
 
     def __init__(self, settings: Settings, drain: Drain) -> None:
         self._quotas = Quotas(settings)
@@ -48,21 +48,23 @@ class CallerLimits:
         self._streams: dict[str, OrderedDict[object, Callable[[], None]]] = {}
 
     async def count(self, credential: Credential, counted: Counted) -> None:
-        """Let one request pass of a kind that is counted by requests. Raises TooMany; a runner's are delayed."""
+        """Count one request of a kind that is counted by request. Raises TooMany; a runner's are delayed instead, 5 s
+        at most.
+        """
         if counted not in BY_ROUTES:
             await self._pass(credential, self._amounts[counted], 1)
 
     async def submit(self, credential: Credential, runs: int = 1) -> None:
-        """Let so many submissions of the caller pass. Raises TooMany."""
+        """Count submissions of the caller. Raises TooMany."""
         await self._pass(credential, self._amounts[Counted.SUBMISSIONS], runs, delays_runners=False)
 
     async def append(self, credential: Credential, session_id: str, events: int = 1) -> None:
-        """Let so many events of a session pass. Raises TooMany; a runner's are delayed instead, 5 s at most."""
-        # Of another caller's session nothing is used up.
+        """Count events of a session. Raises TooMany; a runner's are delayed instead, 5 s at most."""
+        # Counted per session, so that events sent to another caller's session use up nothing of it.
         await self._pass(credential, self._amounts[Counted.EVENTS], events, within=f"/{session_id[:128]}")
 
     async def append_bytes(self, credential: Credential, size: int) -> None:
-        """Let so many bytes of events pass. Raises TooMany; a runner's are delayed instead, 5 s at most."""
+        """Count bytes of events. Raises TooMany; a runner's are delayed instead, 5 s at most."""
         if credential is UNAUTHENTICATED_ADMIN:
             return
         name = name_of(credential)
@@ -86,17 +88,17 @@ class CallerLimits:
             await asyncio.sleep(min(refused.reset, LONGEST_DELAY, self._drain.give_up_in()))
 
     async def look(self, credential: Credential) -> None:
-        """Let the caller read; a user who reads more than others could beside it waits for its turn, 1 s at most."""
+        """Throttle reads: a user beyond its share waits for its turn, 1 s at most."""
         if credential.caller.role is Role.USER:
             await self._reads.wait(name_of(credential))
 
     async def reject(self) -> None:
-        """Wait until somebody may be told that its credential is not good; all of them take turns together."""
+        """Throttle failed authentications: all of them share one rate."""
         await self._refusals.wait("")
 
     @contextmanager
     def streaming(self, credential: Credential, end: Callable[[], None]) -> Iterator[None]:
-        """Count a stream of the caller; of too many the oldest is ended, by the ``end`` it came with."""
+        """Count a stream of the caller; with too many, end the oldest by calling its ``end``."""
         if credential is UNAUTHENTICATED_ADMIN or not self._most_streams:
             yield
             return
@@ -115,7 +117,6 @@ class CallerLimits:
                 del self._streams[name]
 
     async def close(self) -> None:
-        """Count no more."""
         await self._quotas.close()
 
     async def _spend(self, quota: Quota, name: str, cost: int) -> None:
@@ -126,11 +127,11 @@ class CallerLimits:
 
 
 def caller_of(credential: Credential) -> str:
-    """Return the caller whose share of a process is counted; "" while everybody is one."""
+    """Return the caller whose share of a process is counted; "" while authentication is off."""
     return "" if credential is UNAUTHENTICATED_ADMIN else name_of(credential)
 
 
 def name_of(credential: Credential) -> str:
-    """Return the caller that a credential counts for: its owner, or the key of an admin without an owner."""
+    """Return the name that a credential counts for: its owner, or the key of an admin without an owner."""
     caller = credential.caller
     return f"{caller.role}:{caller.owner}" if caller.owner is not None else f"key:{credential.key_id}"

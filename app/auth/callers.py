@@ -1,6 +1,6 @@
-"""From what a request shows to who makes it: an API key, a token of the OIDC issuer, or a ticket for one stream.
+"""Identify callers by an API key, a token of the OIDC issuer, or a ticket for one stream.
 
-Authentication is on as soon as one source of credentials is there: COORDINATOR_AUTH, an issuer, or a key in Postgres.
+Authentication is on as soon as there is one source of credentials: COORDINATOR_AUTH, an issuer, or a key in Postgres.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ LONGEST_TOKEN: Final = 8192
 MOST_VERIFIED: Final = 10_000
 LONGEST_OWNER: Final = 255
 TICKET_SECONDS: Final = 60
-# Of several roles that a token carries the first of these counts.
+# Of several roles in a token the first of these counts.
 RANKING: Final = (Role.ADMIN, Role.RUNNER, Role.USER)
 
 log = logs.log(__name__)
@@ -40,19 +40,19 @@ log = logs.log(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Who makes a request, and until when (the event loop's time); ``key_id`` when a key says so."""
+    """Caller of a request, and until when it is authenticated (the event loop's time); ``key_id`` for an API key."""
 
     caller: Caller
     key_id: str | None = None
     until: float = inf
 
 
-# While authentication is off.
+# Credential of every request while authentication is off.
 UNAUTHENTICATED_ADMIN: Final = Credential(ADMIN)
 
 
 class Callers:
-    """All that is known of callers in this process. What is known needs no database: a poll outlives an outage."""
+    """Credentials known to this process. A known one needs no database, so that a poll outlives an outage."""
 
     def __init__(self, settings: Settings, watch: Attempts, reads: Attempts, writes: Attempts) -> None:
         self._settings = settings
@@ -73,20 +73,20 @@ class Callers:
 
     @property
     def auth_required(self) -> bool | None:
-        """Whether requests need a credential; None while that is not known yet."""
+        """Return whether requests need a credential; None while that is not known yet."""
         if self._settings.auth or self._issuer is not None:
             return True
         return self._keys.any_key_ever_created
 
     def forever(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """The loops that keep all this up to date."""
+        """Return the loops that refresh keys and revocations, by name."""
         loops = {"keys": self._keys.watch_forever()}
         if self._issuer is not None:
             loops["issuer"] = self._issuer.keep_keys()
         return loops
 
     def recall(self, shown: str | None) -> Credential | None:
-        """Return who shows this if that can be said at once. Raises Unauthenticated or Forbidden."""
+        """Return the credential if it is known without waiting, else None. Raises Unauthenticated or Forbidden."""
         asked = self.auth_required
         if asked is False:
             return UNAUTHENTICATED_ADMIN
@@ -99,7 +99,7 @@ class Callers:
         return self._remembered(token)
 
     async def identify(self, shown: str | None) -> Credential:
-        """Return who shows this. Raises Unauthenticated, Forbidden, and Unavailable when it cannot be said now."""
+        """Return the credential. Raises Unauthenticated, Forbidden, and Unavailable while it cannot be checked."""
         found = self.recall(shown)
         if found is not None:
             return found
@@ -114,7 +114,7 @@ class Callers:
         return await self._by_claims(token)
 
     async def issue_ticket(self, credential: Credential, filters: Mapping[str, str]) -> str:
-        """Return a new ticket for one stream with these filters, of the one who asks. Raises Unavailable."""
+        """Return a new ticket of this caller for one stream with these filters. Raises Unavailable."""
         ticket = "tkt_" + secrets.token_urlsafe(32)
         left = credential.until - asyncio.get_running_loop().time()
         new = NewTicket(
@@ -129,9 +129,9 @@ class Callers:
         return ticket
 
     async def redeem_ticket(self, ticket: str) -> tuple[Credential, dict[str, str]]:
-        """Return who the ticket was given to and for which filters; nobody else gets it. Raises Forbidden, Unavailable.
+        """Consume a ticket; return its caller and filters. Raises Forbidden, Unavailable.
 
-        It is good for no longer than the credential it was asked with.
+        The ticket works once, and no longer than the credential it was issued for.
         """
         found = await self._redeem.one(hash_ticket(ticket))
         if isinstance(found, CoordinatorError):
@@ -145,7 +145,7 @@ class Callers:
         return credential, json.loads(found.filters)
 
     def check(self, credential: Credential) -> None:
-        """Raise Forbidden when the credential is over by now: its time, or somebody revoked it."""
+        """Raise Forbidden when the credential has expired or was revoked."""
         if self._is_over(credential):
             raise Forbidden
 
@@ -157,7 +157,9 @@ class Callers:
 
     @contextmanager
     def watching(self, credential: Credential, end: Callable[[], None]) -> Iterator[None]:
-        """Have ``end`` called when the credential is over during the block: what is held or streamed ends with it."""
+        """Call ``end`` when the credential expires or is revoked during the block: held requests and streams end with
+        it.
+        """
         loop = asyncio.get_running_loop()
         timer = None if credential.until == inf else loop.call_at(credential.until, end)
         key_id = credential.key_id
@@ -181,7 +183,7 @@ class Callers:
         if self._issuer is None:
             raise Forbidden
         if self._generation != self._issuer.generation:
-            # What a key has signed that the issuer took back is worth nothing any more.
+            # The issuer changed its keys: tokens signed with a withdrawn one are no longer valid.
             self._verified.clear()
             self._generation = self._issuer.generation
         credential = self._verified.get(_digest(token))
@@ -207,7 +209,7 @@ class Callers:
         return credential
 
     def _caller_of(self, claims: Mapping[str, Any]) -> Caller:
-        """Who the claims name. Raises Forbidden for a token without a known permission, or without a usable owner."""
+        """Return the caller that the claims name. Raises Forbidden without a known role or a usable owner."""
         given = _at(claims, self._settings.oidc_roles_claim)
         words = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
         roles = {self._roles[word] for word in words if isinstance(word, str) and word in self._roles}
@@ -218,12 +220,12 @@ class Callers:
 
 
 def is_owner(name: str) -> bool:
-    """Whether a name can own something: printable, not empty, not too long."""
+    """Return whether a name is a valid owner: printable, not blank, at most 255 characters."""
     return bool(name.strip()) and len(name) <= LONGEST_OWNER and name.isprintable()
 
 
 def shown_by(request: Request, *, in_query: bool) -> str | None:
-    """Return the credential a request shows, None for none: `Authorization`, else `X-API-Key`, else of the query.
+    """Return the credential of a request, None for none: `Authorization`, else `X-API-Key`, else from the query.
 
     Raises Unauthenticated for an `Authorization` that is no bearer token.
     """
@@ -240,7 +242,7 @@ def shown_by(request: Request, *, in_query: bool) -> str | None:
 
 
 def _token_of(shown: str | None) -> Token | str:
-    """A key of ours taken apart, or what may be a token of the issuer. Raises Unauthenticated for what is neither."""
+    """Return a parsed API key, or a text that may be a token of the issuer. Raises Unauthenticated otherwise."""
     if not shown or len(shown) > LONGEST_TOKEN or not shown.isascii() or not shown.isprintable():
         raise Unauthenticated
     token = parse_token(shown)
@@ -252,7 +254,7 @@ def _token_of(shown: str | None) -> Token | str:
 
 
 def _at(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim of that name, or, when there is none, what its dots lead to: `realm_access.roles`."""
+    """Return the claim of that name or, without one, the value at its dotted path: `realm_access.roles`."""
     if name in claims:
         return claims[name]
     value: Any = claims

@@ -1,6 +1,6 @@
-"""The API keys that this process has seen, so that a request asks Postgres for its key once, and how revocation comes.
+"""Cache API keys, so that Postgres is asked once for each, and notice revocations.
 
-Every process reads one number every ~2 s, with or without Redis; when it has changed all known keys are read again.
+Every process reads one number every ~2 s, with or without Redis; when it changed, all known keys are read again.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from models.core.errors import CoordinatorError
 from runtime import logs
 
 LOOK_SECONDS: Final = 2.5
-# Until it is known whether there is any key no request can be answered.
+# No request can be answered before it is known whether any key was created.
 FIRST_LOOK_SECONDS: Final = 0.1
 MOST_KEYS: Final = 10_000
 
@@ -30,22 +30,22 @@ log = logs.log(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """A key and until when it is good, in the event loop's time; a past moment for a revoked or expired one."""
+    """Key and until when it is valid, in the event loop's time; a past moment for a revoked or expired one."""
 
     key: Key
     until: float
 
 
 class KnownKeys:
-    """Bounded memory of keys, and of ids without a key. ``any_key_ever_created`` is None until Postgres was read."""
+    """Bounded cache of keys and of ids without a key. ``any_key_ever_created`` is None until Postgres was read."""
 
     def __init__(self, watch: Attempts, reads: Attempts, writes: Attempts) -> None:
         self._watch = watch
         self._writes = writes
-        # Many who come with new keys at once ask in one statement.
+        # Requests with new keys share one statement.
         self._find: GroupCommit[str, Key] = GroupCommit(reads, find_keys)
         self._known: OrderedDict[str, KnownKey] = OrderedDict()
-        # Apart, so that nobody who makes ids up drives known keys out.
+        # Cached apart, so that made-up ids evict no known keys.
         self._unknown: OrderedDict[str, None] = OrderedDict()
         self._revision: int | None = None
         self._is_stale = False
@@ -55,32 +55,32 @@ class KnownKeys:
 
     @property
     def any_key_ever_created(self) -> bool | None:
-        """Whether a key was ever made; it stays so when the last one is revoked."""
+        """Return whether a key was ever created; stays True when the last one is revoked."""
         return None if self._revision is None else self._revision > 0
 
     def recall(self, key_id: str) -> KnownKey | None:
-        """Return the key if it is known here; whether there is one is another question (``get``)."""
+        """Return the key if it is cached; None does not mean that it does not exist (``get``)."""
         return self._known.get(key_id)
 
     async def get(self, key_id: str) -> KnownKey | None:
-        """Return the key, None when there is none of that id. Raises Unavailable while Postgres cannot be asked."""
+        """Return the key, None when no key has that id. Raises Unavailable while Postgres is away."""
         if key_id in self._known or key_id in self._unknown:
             return self._known.get(key_id)
         before = self._revision
         key = await self._find.one(key_id)
         found = None if isinstance(key, CoordinatorError) else _known(key)
-        # What was read before a change that is known by now may be what it changed.
+        # After a change of the revision meanwhile, the row may have been read before that change.
         if before == self._revision:
             self._remember(key_id, found)
         return found
 
     def used(self, key_id: str) -> None:
-        """Note that somebody came with the key."""
+        """Mark the key as used; written to Postgres now and then."""
         self._used.add(key_id)
 
     @contextmanager
     def watching(self, key_id: str, end: Callable[[], None]) -> Iterator[None]:
-        """Have ``end`` called when the key is revoked during the block."""
+        """Call ``end`` when the key is revoked during the block."""
         watchers = self._watchers.setdefault(key_id, set())
         watchers.add(end)
         try:
@@ -91,7 +91,7 @@ class KnownKeys:
                 del self._watchers[key_id]
 
     async def watch_forever(self) -> None:
-        """Notice changes of keys within ~2.5 s, and write down now and then which ones are in use."""
+        """Notice changes of keys within ~2.5 s, and record now and then which ones are used."""
         while True:
             try:
                 await self._look()

@@ -1,6 +1,6 @@
-"""Who may call which endpoint: the one table that the door reads, and that docs/security.md shows.
+"""Define which role may call which endpoint: the table that ``authenticate`` reads and docs/security.md shows.
 
-What is not in it is for admins only. What a role sees of the things an endpoint shows is decided in the verbs.
+Endpoints that are not in it are for admins only. The rows that a role sees behind an endpoint are decided in the verbs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,21 +16,21 @@ from models.core.callers import Role
 
 
 class OutagePolicy(Enum):
-    """What a caller is told whom we cannot know yet: Postgres, or the issuer of its token, is away."""
+    """Response while the caller cannot be authenticated because Postgres or the issuer is down."""
 
-    PROMPT = auto()  # 503 soon
+    PROMPT = auto()  # 503 after 5 s
     HELD = auto()  # 503 after the report hold: it is sent once
     POLL = auto()  # 204 when its time is up
-    STREAM = auto()  # a stream that ends at once: a browser gives up for good on anything but 200
+    STREAM = auto()  # a stream that ends at once: on anything but 200 a browser gives up for good
 
 
 class Counted(StrEnum):
-    """The limit of a caller under which a write falls (app/auth/caller_limits.py, docs/limits.md)."""
+    """Limit of a caller under which a write falls (app/auth/caller_limits.py, docs/limits.md)."""
 
     # Counted by the routes, since one request may hold many.
     SUBMISSIONS = "submissions"
     EVENTS = "events"
-    # Counted where the request is let in, one each.
+    # Counted by ``authenticate``, one per request.
     CHANGES = "changes"
     REGISTRATIONS = "registrations"
     REPORTS = "reports"
@@ -38,23 +38,21 @@ class Counted(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What each role may do with an endpoint, in the words of the table; None: nothing (403)."""
+    """Scope of each role on an endpoint, in the words of the table; None: 403."""
 
     admin: str | None = "all"
     user: str | None = None
     runner: str | None = None
     outage_policy: OutagePolicy = OutagePolicy.PROMPT
     public: bool = False
-    # The service's own description: public when COORDINATOR_PUBLIC_DOCS says so.
+    # Describes the service itself: public when COORDINATOR_PUBLIC_DOCS says so.
     is_about: bool = False
     counted: Counted | None = None
 
     def allows(self, role: Role) -> bool:
-        """Whether the role may call the endpoint at all."""
         return self.words(role) is not None
 
     def words(self, role: Role) -> str | None:
-        """What the role may do."""
         match role:
             case Role.ADMIN:
                 return self.admin
@@ -125,13 +123,13 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
 
 
 def permission_of(scope: Scope) -> Permission:
-    """Return the entry of the endpoint that a request was routed to."""
+    """Return the permission of the endpoint that a request was routed to."""
     route = scope.get("route")
     return PERMISSIONS.get(f"{scope['method']} {route.path}", NOBODY_ELSE) if route is not None else NOBODY_ELSE
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
-    """Return the names under which the routes of an application stand in the table, by their paths."""
+    """Return the keys of an application's routes in the table, sorted by path."""
     names = [
         f"{method} {route.path}"
         for route in iter_route_contexts(routes)

@@ -1,4 +1,4 @@
-"""Turns: who asks for more than its share of this process waits a little, so that others need not."""
+"""Delay callers that use more than their share of this process."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,10 +11,10 @@ MOST_CALLERS: Final = 10_000
 
 
 class Throttle:
-    """Hands out a moment to each who comes with a key: ``a_second`` of them a second, and as many at once; 0: now.
+    """Rate limiter per key: ``a_second`` per second, burst of one second; 0 disables it.
 
-    A flood that waits for its answers is slowed to that. One that does not wait gets no further behind than
-    ``LONGEST_TURN``: nobody is refused, or kept from its answer for longer.
+    A client that waits for its answers is slowed down to that rate. One that does not wait is delayed by at most
+    ``LONGEST_TURN``; no request is refused.
     """
 
     def __init__(self, drain: Drain, a_second: int) -> None:
@@ -23,13 +23,13 @@ class Throttle:
         self._moments: OrderedDict[str, float] = OrderedDict()
 
     async def wait(self, key: str) -> None:
-        """Return when it is the turn of this one; at once unless many came before it."""
+        """Wait for the key's turn: at once within the rate, at most ``LONGEST_TURN`` beyond it."""
         delay = min(self.delay(key, asyncio.get_running_loop().time()), self._drain.give_up_in())
         if delay > 0:
             await asyncio.sleep(delay)
 
     def delay(self, key: str, now: float) -> float:
-        """Take the next moment of the key; in how many seconds it is, not above zero when it is due."""
+        """Take the next turn of the key and return the seconds until it; zero or less: now."""
         first = now - 1.0
         moment = min(max(self._moments.get(key, first), first) + self._apart, now + LONGEST_TURN)
         self._moments[key] = moment

@@ -1,1 +1,1 @@
-"""The feed of one web process."""
+"""Feed of one web process: reader, buffer and streams."""

@@ -1,4 +1,4 @@
-"""The feed's newest stretch in memory: frames encoded once for all clients, found by what clients ask for."""
+"""Keep the newest events of the feed in memory: encoded once for all clients, found by topic."""
 
 from bisect import bisect_right
 from collections import deque
@@ -10,7 +10,7 @@ from app.http.serializers import frame_with_run
 from models.feed.pages import FeedEvent, FeedFilter
 from models.state.cursors import write_cursor
 
-# A client is sent several frames at once, up to so many bytes, or one that is larger.
+# Send a client up to this many bytes at once, or one frame that is larger.
 CHUNK_BYTES: Final = 64 * 1024
 
 Topic: TypeAlias = tuple[str, str]
@@ -19,18 +19,17 @@ ALL: Final[Topic] = ("", "")
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One event as every client is sent it. ``encoded`` is the whole message, ``id:`` to blank line."""
+    """Event as every client gets it; ``encoded`` is the whole message, from ``id:`` to the blank line."""
 
     event: FeedEvent
     encoded: bytes
 
     @property
     def position(self) -> int:
-        """Its place in the feed."""
         return self.event.position
 
     def topics(self) -> Iterator[Topic]:
-        """What a client may have asked for who gets it."""
+        """Yield the topics under which clients may wait for this event."""
         yield ALL
         yield "session", self.event.session_id
         if self.event.run_id is not None:
@@ -39,13 +38,16 @@ class Frame:
             yield "owner", self.event.owner
 
     def passes(self, which: FeedFilter) -> bool:
-        """Whether the client with this filter gets it."""
+        """Return whether the filter passes the event."""
         event = self.event
         return which.passes(event.kind, event.session_id, event.run_id, event.owner)
 
 
 def encode_frame(epoch: str, event: FeedEvent) -> Frame:
-    """Return the event as a message of the stream; line breaks may stand between tokens of its JSON only."""
+    """Return the event as a message of the stream.
+
+    Line breaks are replaced by blanks: in JSON they stand between tokens only.
+    """
     frame = frame_with_run(event.frame, event.run_id) if event.kind == "event" else event.frame
     data = frame.replace("\n", " ").replace("\r", " ")
     cursor = write_cursor(epoch, event.position)
@@ -64,7 +66,7 @@ def topic_of(which: FeedFilter) -> Topic:
 
 
 class FeedBuffer:
-    """All events behind ``low`` up to ``high``, of one epoch; bounded in number and bytes, so the oldest ones go."""
+    """Events behind ``low`` up to ``high`` of one epoch; bounded in number and bytes by dropping the oldest."""
 
     def __init__(self, epoch: str, position: int, *, most_frames: int, most_bytes: int) -> None:
         self.epoch = epoch
@@ -76,7 +78,7 @@ class FeedBuffer:
         self._frames: dict[Topic, deque[Frame]] = {ALL: deque()}
 
     def append(self, frames: Iterable[Frame], covers: int) -> None:
-        """Add what came next; ``covers`` is the position up to which there is nothing else."""
+        """Add the frames of the next events; ``covers`` is the position up to which there is nothing else."""
         for frame in frames:
             self._bytes += len(frame.encoded)
             for topic in frame.topics():
@@ -87,7 +89,7 @@ class FeedBuffer:
             self._drop_oldest()
 
     def after(self, which: FeedFilter, position: int) -> tuple[list[Frame], int]:
-        """Return what the filter passes behind the position, about one chunk of it, and how far that reaches."""
+        """Return about one chunk of what the filter passes behind the position, and the position that it reaches."""
         frames = self._frames.get(topic_of(which), ())
         taken: list[Frame] = []
         size = 0

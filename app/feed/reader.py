@@ -1,4 +1,4 @@
-"""The feed of one web process: ONE reader for all its clients, and who of them is woken (ARCHITECTURE, The feed)."""
+"""Read the feed once for all clients of a web process, and wake those concerned (ARCHITECTURE, The feed)."""
 
 import asyncio
 import contextlib
@@ -21,9 +21,9 @@ from runtime.settings import Settings
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# One read of the reader; what numbering does in one pass.
+# Events of one read, and of one numbering pass.
 PAGE_EVENTS: Final = 1000
-# An event without a position for so long: whoever should have numbered it is away.
+# An event without a position for this long shows that no worker numbers events.
 OVERDUE_SECONDS: Final = 1.0
 NUMBERING_PASSES: Final = 50
 SELDOM: Final = 6
@@ -34,19 +34,21 @@ log = logs.log(__name__)
 
 
 class Listener(Protocol):
-    """A client that waits for something it wants. It compares by identity."""
+    """Client that waits for events; compared by identity."""
 
     which: FeedFilter
 
     def wake(self, nothing_until: int) -> None:
-        """Something it wants is there; nothing it wants is at ``nothing_until`` or before."""
+        """Wake the client: an event that it wants is there, and none at ``nothing_until`` or before."""
 
     def end_early(self, seconds: float) -> None:
         """End within so many seconds."""
 
 
 class Feed:
-    """The window, its reader, and the clients. A client is a cursor, not a queue: a slow one costs no memory."""
+    """Feed of one web process: buffer, reader and clients. A client is a cursor, not a queue: a slow one costs no
+    memory.
+    """
 
     def __init__(self, reader: Attempts, reads: Attempts, settings: Settings, drain: Drain) -> None:
         self.settings = settings
@@ -57,7 +59,7 @@ class Feed:
         self._opened = asyncio.Event()
         self._notified = asyncio.Event()
         self._clients: set[Listener] = set()
-        # Nobody listened for a while, in which nothing was read.
+        # Set by the first client after a time without any, in which nothing was read.
         self._slept = False
         self._idle: dict[Topic, set[Listener]] = {}
         self._catching_up = asyncio.Semaphore(settings.catch_up_readers)
@@ -65,24 +67,24 @@ class Feed:
 
     @property
     def buffer(self) -> FeedBuffer:
-        """The window of now; another object after the feed began anew. Wait for ``opened`` first."""
-        assert self._buffer is not None  # noqa: S101 -- who asks has waited
+        """Return the current buffer, which is replaced when the feed restarts. Wait for ``opened`` first."""
+        assert self._buffer is not None  # noqa: S101 -- callers have waited
         return self._buffer
 
     async def opened(self) -> FeedBuffer:
-        """Return the window once Postgres was read."""
+        """Return the buffer, once Postgres was read."""
         await self._opened.wait()
         return self.buffer
 
     def notify(self, head: int | None = None) -> None:
-        """Read soon: there is something up to position ``head``, or something may have been missed (None)."""
+        """Read soon: there may be events up to position ``head``, or messages were lost (None)."""
         if self._clients and (head is None or self._buffer is None or head > self._buffer.high):
             self._notified.set()
 
-    # its clients
+    # Clients.
 
     def join(self, client: Listener) -> None:
-        """Count the client in."""
+        """Add the client."""
         if not self._clients:
             self._slept = True
             self._notified.set()
@@ -90,13 +92,13 @@ class Feed:
         metrics.STREAMS.set(len(self._clients))
 
     def leave(self, client: Listener) -> None:
-        """Forget the client."""
+        """Remove the client."""
         self._clients.discard(client)
         self.not_idle(client)
         metrics.STREAMS.set(len(self._clients))
 
     def idle(self, client: Listener) -> None:
-        """Wake the client, once, when something comes that it wants: it has seen all that the window holds."""
+        """Have the client woken, once, by the next event that it wants: it has seen all of the buffer."""
         self._idle.setdefault(topic_of(client.which), set()).add(client)
 
     def not_idle(self, client: Listener) -> None:
@@ -109,7 +111,7 @@ class Feed:
                 del self._idle[topic]
 
     async def patiently(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what one statement reads for a client, however long Postgres is away; few at once."""
+        """Return what one statement reads for a client, repeated while Postgres is away; few run at once."""
         pause = FIRST_PAUSE
         while True:
             try:
@@ -119,18 +121,18 @@ class Feed:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    # its reader
+    # Reader.
 
     async def read_forever(self) -> None:
-        """Read on each ring, and look without one every ~0.5 s; nothing ends it.
+        """Read after each wake-up, and look every ~0.5 s without one; never returns.
 
-        While nobody listens nothing is read, and whether somebody numbers the events is seldom looked at.
+        Without clients nothing is read, and the check for events without a position is six times rarer.
         """
         while True:
             try:
                 await self._read()
             except Unavailable:
-                # The bell may ring on; a Postgres that is away is not asked more often for it.
+                # Wake-ups may go on arriving; do not ask a Postgres that is away any more often for them.
                 await asyncio.sleep(LONGEST_PAUSE / 2)
             except Exception:
                 log.exception("the feed could not be read")
@@ -155,7 +157,7 @@ class Feed:
             more = self._take(await self._reader.autocommit(read_feed, self.buffer.high, limit=PAGE_EVENTS))
 
     async def number(self) -> None:
-        """Number what is committed for a reader of a list, when no worker did; a lost race or a lock is no error."""
+        """Number committed events for the reader of a list if no worker did; a lost race or a lock is no error."""
         try:
             await self._number()
         except (Unavailable, DBAPIError) as error:
@@ -163,7 +165,7 @@ class Feed:
         self.notify()
 
     async def _number(self) -> None:
-        """Do what the engine room should have done: it is away, or Redis is."""
+        """Number events in place of the workers: they are away, or Redis is."""
         for _ in range(NUMBERING_PASSES):
             numbered = await self._reader.autocommit(sequence_feed)
             metrics.SEQUENCED.inc(numbered)
@@ -171,7 +173,7 @@ class Feed:
                 return
 
     def _begin(self, head: FeedHead) -> None:
-        """Open a window at the head; whoever was in a former one has to look where it is now."""
+        """Open a buffer at the head; every client has to look where it stands now."""
         limits = {
             "most_frames": self.settings.feed_window_events,
             "most_bytes": self.settings.feed_window_bytes,
@@ -182,10 +184,10 @@ class Feed:
             client.wake(0)
 
     def _take(self, page: FeedPage) -> bool:
-        """Add a page to the window and wake whom it concerns; whether there is more."""
+        """Add a page to the buffer and wake the clients that it concerns; return whether there is more."""
         buffer = self.buffer
         head = page.head
-        # Above the floor all is there; below it something may be gone that was never read.
+        # Complete above the floor; below it, events may be gone that were never read.
         if head.epoch != buffer.epoch or not head.floor <= buffer.high <= head.position:
             log.warning("the feed began anew", former=buffer.epoch, epoch=head.epoch, position=head.position)
             self._begin(head)

@@ -1,4 +1,4 @@
-"""One client of the feed, from its cursor to its end: resume or snapshot, then what comes (PROTOCOL, Feed)."""
+"""Stream the feed to one client: resume or snapshot first, then events as they come (PROTOCOL, Feed)."""
 
 import asyncio
 import random
@@ -20,18 +20,18 @@ from models.state.sessions import session_json
 from runtime import metrics
 
 HEARTBEAT: Final = b": heartbeat\n\n"
-# White space between the tokens of a JSON text that is on its way.
+# White space between the tokens of a JSON text that is partly sent.
 BLANK: Final = b" "
-# When a client comes back: many that are sent away together do not return together.
+# Range of `retry:`, so that clients disconnected together do not return together.
 RETRY_MILLISECONDS: Final = (1000, 3000)
 SNAPSHOT_PAGE: Final = 500
-# How soon the window is looked at again that does not reach to where the client is.
+# Look again after this long if the buffer does not reach back to the client's position.
 LAG_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a client asks for. ``cursor`` is the text it gave, None for none."""
+    """Request of a client. ``cursor`` is the text that it gave, None without one."""
 
     caller: Caller
     which: FeedFilter
@@ -40,7 +40,7 @@ class Wanted:
 
 
 class Stream:
-    """The messages of one client, whole or in parts. Each part is sent before the next is made: nothing is queued."""
+    """Messages of one client, whole or in parts. Each part is sent before the next is made: nothing is queued."""
 
     def __init__(self, feed: Feed, wanted: Wanted) -> None:
         self.which = wanted.which
@@ -52,9 +52,9 @@ class Stream:
         self._end = self._loop.call_later(min(lifetime, feed.drain.give_up_in()), self._time_is_up)
         self._epoch = ""
         self._position = 0
-        # Where the client would resume: on a sparse feed it falls behind the position.
+        # Position from which the client would resume: on a sparse feed it falls behind the current one.
         self._told = 0
-        # The window that was seen to continue this history.
+        # Buffer known to continue this history.
         self._buffer: FeedBuffer | None = None
         self._woken: asyncio.Future[bool] | None = None
         self._idle_since = 0.0
@@ -62,7 +62,7 @@ class Stream:
         self._heartbeat = HEARTBEAT
 
     async def messages(self) -> AsyncGenerator[bytes]:
-        """Yield everything there is for the client, until its lifetime, or the process's, ends."""
+        """Yield messages until the stream's lifetime or the process ends."""
         self._feed.join(self)
         try:
             yield _retry()
@@ -99,10 +99,10 @@ class Stream:
             self._end.cancel()
             self._end = self._loop.call_later(seconds, self._time_is_up)
 
-    # where it begins
+    # First messages.
 
     async def _beginning(self) -> AsyncGenerator[bytes]:
-        """Resume after the client's cursor, or begin with a snapshot, or with what comes from now on."""
+        """Resume after the client's cursor, or begin with a snapshot, or with the events from now on."""
         buffer = await self._feed.opened()
         head = await self._feed.patiently(read_head)
         given = self._wanted.cursor
@@ -121,22 +121,22 @@ class Stream:
             yield self._start(buffer, head, cursor.position)
 
     def _start(self, buffer: FeedBuffer, head: FeedHead, position: int) -> bytes:
-        """Go on from the position, which the head allows, and return the message that tells the client so."""
+        """Go on from the position, valid under this head, and return the message that tells the client its cursor."""
         self._epoch, self._position = head.epoch, position
         self._join(buffer, head)
         return b"id: %s\n\n" % self._cursor()
 
     async def _reset(self, reason: Lost, buffer: FeedBuffer, head: FeedHead) -> AsyncGenerator[bytes]:
-        """Say that history is not whole, and begin anew, with a snapshot whatever the client asked for."""
+        """Send `reset`, since history is incomplete, and then a snapshot even if the client asked for none."""
         metrics.RESETS.labels(reason).inc()
         yield b'id: %s\nevent: reset\ndata: {"reason":"%s"}\n\n' % (_owed(head), reason.encode())
         async for part in self._snapshot(buffer, head):
             yield part
 
     async def _snapshot(self, buffer: FeedBuffer, head: FeedHead) -> AsyncGenerator[bytes]:
-        """Yield ``init``, one message in parts: all sessions that are shown, newest first, as of the head or later.
+        """Yield ``init``, one message in parts: all sessions of the filter, newest first, as of the head or later.
 
-        What happened to them after the head follows in the feed.
+        Later changes of these sessions follow in the feed.
         """
         self._epoch, self._position = head.epoch, head.position
         opening = b'id: %s\nevent: init\ndata: {"sessions":[' % self._cursor()
@@ -149,7 +149,7 @@ class Stream:
                     list_sessions, self._wanted.caller, shown, limit=min(SNAPSHOT_PAGE, left), after=after
                 )
             )
-            # Not before its first line is there: a blank in front of `id:` would be another field.
+            # Only after the first line of the message: a blank in front of `id:` would make it another field.
             self._heartbeat = BLANK
             yield opening + b",".join(encode(session_json(session)) for session in page.sessions)
             opening, after = b",", page.next_cursor
@@ -160,10 +160,10 @@ class Stream:
         yield b'],"truncated":true}\n\n' if after is not None else b"]}\n\n"
         self._join(buffer, head)
 
-    # what it missed
+    # Catching up.
 
     async def _missed(self) -> AsyncGenerator[bytes]:
-        """Yield what lies between the client and the window, page by page, until the window goes on from there."""
+        """Yield pages of the events between the client and the buffer, until the buffer continues from there."""
         while not self._is_in_window():
             buffer = self._feed.buffer
             most = self._feed.settings.catch_up_page_events
@@ -182,11 +182,11 @@ class Stream:
                 await asyncio.sleep(LAG_SECONDS)
 
     def _join(self, buffer: FeedBuffer, head: FeedHead) -> None:
-        """Go on in the window if it continues the history that the head, read after it was opened, belongs to."""
+        """Continue in the buffer if it belongs to the history of the head, which was read after the buffer opened."""
         if buffer.epoch == head.epoch and self._position >= buffer.low:
             self._buffer = buffer
 
-    # what comes
+    # Following.
 
     def _is_in_window(self) -> bool:
         buffer = self._feed.buffer
@@ -197,7 +197,7 @@ class Stream:
         return self._sent(frames) if frames else None
 
     async def _idle(self) -> bytes:
-        """Wait for something the client wants; a heartbeat when nothing came for some time, else nothing."""
+        """Wait for an event that the client wants; return a heartbeat after a silence, else nothing."""
         self._woken = self._loop.create_future()
         self._idle_since = self._loop.time()
         if self._instance_heartbeat is None:
@@ -215,7 +215,7 @@ class Stream:
         return b": heartbeat\nid: %s\n\n" % self._cursor()
 
     def _pulsate(self) -> None:
-        """Have a heartbeat sent when nothing came for so long; one timer looks after many short waits."""
+        """Send a heartbeat after a silence; one timer serves many short waits."""
         self._instance_heartbeat = None
         due = self._idle_since + self._feed.settings.sse_heartbeat_seconds
         if due <= self._loop.time():
@@ -226,7 +226,8 @@ class Stream:
     def _let_go(self) -> None:
         if self._woken is not None and not self._woken.done():
             if self._buffer is self._feed.buffer:
-                # It would have been woken for anything it wants. Later is too late: what comes then wakes nobody here.
+                # Advance to the end of the buffer now: it holds nothing that the client wants, or the client would have
+                # been woken. Later would be too late: events that come then do not wake this client.
                 self._position = max(self._position, self._feed.buffer.high)
             self._woken.set_result(False)
 
@@ -244,7 +245,7 @@ class Stream:
         return str(Cursor(self._epoch, self._position)).encode()
 
     async def _paced(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """Yield the parts until the time is up, and heartbeats while the next one takes its time."""
+        """Yield the parts until the stream must end, and heartbeats while the next part takes long."""
         async with aclosing(parts):
             while not self._ended.done():
                 part = asyncio.ensure_future(anext(parts, None))
@@ -268,7 +269,7 @@ class Stream:
 
 
 def _chunks(frames: list[Frame]) -> list[list[Frame]]:
-    """Return the frames in stretches of about CHUNK_BYTES."""
+    """Return the frames in chunks of about CHUNK_BYTES."""
     chunks: list[list[Frame]] = []
     size = CHUNK_BYTES
     for frame in frames:
@@ -281,7 +282,7 @@ def _chunks(frames: list[Frame]) -> list[list[Frame]]:
 
 
 def _owed(head: FeedHead) -> bytes:
-    """Return the cursor that announces a snapshot: whoever is cut off before it has arrived gets another one."""
+    """Return the cursor that announces a snapshot: a client cut off before the end of it gets another one."""
     return str(Cursor(head.epoch, head.position, owed=True)).encode()
 
 

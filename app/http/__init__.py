@@ -1,1 +1,1 @@
-"""Requests and answers: bodies, problems, pages, JSON."""
+"""HTTP requests and responses: bodies, errors, pages, JSON."""

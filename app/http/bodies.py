@@ -1,4 +1,4 @@
-"""Request bodies: read within a limit, parsed strictly for submissions, and named field by field when refused."""
+"""Read request bodies within a limit; parse those of submissions strictly, and name each field at fault."""
 
 import json
 import re
@@ -12,13 +12,13 @@ from app.http.body_limits import UNCOUNTED_BYTES, UPLOAD, Upload
 from app.http.json_scan import contains, survey
 
 MAX_DEPTH: Final = 64
-# Lists, objects and commas: two bytes of each become a hundred in memory, 16 MiB of them a gigabyte.
+# Bound what a body becomes in memory: two bytes of lists, objects and commas take a hundred, 16 MiB of them a GB.
 MAX_VALUES: Final = 200_000
 MAX_KEY_SHOWN: Final = 64
 SMALLEST_INT: Final = -(2**63)
 LARGEST_INT: Final = 2**63 - 1
 
-# Most bodies hold none of these and need no walk: escapes of NUL and surrogates, 19 digits, raw NUL.
+# Most bodies match none of these and need no walk: escapes of NUL and surrogates, 19 digits, raw NUL.
 _SUSPECT: Final = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[0-9]{19}")
 _SUSPECT_BYTES: Final = 19
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -27,7 +27,7 @@ Loc = tuple[str | int, ...]
 
 
 class Fault(NamedTuple):
-    """One entry of a 422: what is wrong and where; never the value itself."""
+    """Entry of a 422: type, place and message of a fault, never the value itself."""
 
     type: str
     loc: Loc
@@ -35,7 +35,7 @@ class Fault(NamedTuple):
 
 
 class Invalid(Exception):
-    """A request that cannot be accepted as it is: 422 with these faults."""
+    """Request with these faults: 422."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("invalid request")
@@ -43,7 +43,7 @@ class Invalid(Exception):
 
 
 class TooLarge(Exception):
-    """A body, or a part of it, over its limit: 413."""
+    """Body, or a part of it, over its limit: 413."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -51,12 +51,14 @@ class TooLarge(Exception):
 
 
 class Gone(Exception):
-    """The client left before its request was read; nobody hears the answer."""
+    """The client disconnected before its request was read; the answer reaches no client."""
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body, at most ``limit`` bytes. Raises TooLarge (before reading, if the length is announced), Gone, and
-    Unavailable when the process holds so many bodies that this one had to wait too long.
+    """Return the body, at most ``limit`` bytes.
+
+    Raises TooLarge (before reading, if the length is announced), Gone, and Unavailable when the bodies that the process
+    holds left no space for it in time.
     """
     upload: Upload = request.scope[UPLOAD]
     announced = request.headers.get("content-length", "")
@@ -78,22 +80,22 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 class Document(NamedTuple):
-    """A parsed body. ``suspect`` parts must be walked with ``first_fault`` before they are used."""
+    """Parsed body. If ``suspect``, walk its parts with ``first_fault`` before using them."""
 
     value: Any
     suspect: bool
 
 
 class _Unusable:
-    """Stands in a parsed body where a number was that no submission may hold."""
+    """Placeholder in a parsed body for a number that no submission may hold."""
 
 
 _UNUSABLE: Final = _Unusable()
 
 
 def parse_strict(raw: bytes) -> Document:
-    """Return the body of a submission. Raises Invalid when it is no JSON at all, or no UTF-8, and TooLarge when more
-    would be made of it than its size tells.
+    """Return the body of a submission. Raises Invalid when it is no JSON or no UTF-8, and TooLarge for more than
+    MAX_VALUES values.
     """
     found = survey(raw, MAX_DEPTH, MAX_VALUES)
     if found.values > MAX_VALUES:
@@ -103,12 +105,12 @@ def parse_strict(raw: bytes) -> Document:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as refused:
         return Document(_parse_slowly(raw, refused), suspect=True)
-    # orjson turns integers beyond 64 bits into floats; the standard parser keeps them to be seen.
+    # orjson turns integers beyond 64 bits into floats; the standard parser keeps them, so that they can be refused.
     return Document(_parse_slowly(raw, None) if suspect else value, suspect)
 
 
 def _parse_slowly(raw: bytes, refused: orjson.JSONDecodeError | None) -> Any:
-    """Parse what orjson refuses, so that the field at fault can be named."""
+    """Parse a body that orjson refuses, so that the field at fault can be named."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as bad:
@@ -135,7 +137,7 @@ def _float(digits: str) -> float | _Unusable:
 
 
 def first_fault(value: Any, loc: Loc) -> Fault | None:
-    """Return what makes this part of a submission unstorable, or None; ``loc`` is where the part stands."""
+    """Return the first reason why this part of a submission cannot be stored, or None; ``loc`` is its place."""
     return next(_faults(value, loc), None)
 
 
@@ -166,7 +168,7 @@ def _text_faults(text: str, loc: Loc) -> Iterator[Fault]:
 
 
 def _key_faults(key: str, loc: Loc) -> Iterator[Fault]:
-    # The key itself cannot be named: it is what no answer may hold.
+    # Name only the place of the key: the key itself must not stand in an answer.
     for fault in _text_faults(key, loc):
         yield fault._replace(msg=fault.msg.replace("Text", "Keys"))
 

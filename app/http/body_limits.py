@@ -1,4 +1,4 @@
-"""Bound what request bodies cost a process: the bytes it holds at once, and how many large ones it parses at once."""
+"""Bound the bytes of request bodies that a process holds at once, and the large bodies that it parses at once."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from app.writes.attempts import Unavailable
 
 Parsed = TypeVar("Parsed")
 
-# Of each body so much is not counted: what a connection may buffer in any case.
+# Bytes of each body that are not counted: a connection may buffer as many in any case.
 UNCOUNTED_BYTES: Final = 64 * 1024
-# Larger bodies are parsed in a thread, so many at once.
+# Threads that parse larger bodies.
 PARSED_AT_ONCE: Final = 2
 PARSED_INLINE_BYTES: Final = 64 * 1024
 UPLOAD: Final = "coordinator.upload"
@@ -20,35 +20,35 @@ UPLOAD: Final = "coordinator.upload"
 
 @dataclass(slots=True, eq=False)
 class Upload:
-    """The bytes that one request's body takes of the process's, and of its caller's; "" is everybody."""
+    """Bytes of one request's body, counted for the process and for its caller ("" while authentication is off)."""
 
     uploads: "Uploads"
     caller: str
     size: int = 0
 
     async def take(self, size: int) -> None:
-        """Wait until so many bytes more may be held. Raises Unavailable when that lasts too long."""
+        """Wait until this many more bytes may be held. Raises Unavailable after the time limit."""
         await self.uploads.take(self, size)
 
     def release(self) -> None:
-        """Give back everything, once the request is answered."""
+        """Release all bytes, once the request is answered."""
         self.uploads.release(self)
 
 
 @dataclass(slots=True)
 class _Held:
-    """What is held together, by uploads in the order of their beginning."""
+    """Bytes held together, with their uploads from oldest to newest."""
 
     size: int = 0
     uploads: dict[Upload, None] = field(default_factory=dict)
 
     def may_take(self, upload: Upload, size: int, most: int) -> bool:
-        """The oldest may always go on, so that each ends in the end."""
+        """Return whether the upload may hold more; the oldest always may, so that every upload ends."""
         return self.size + size <= most or upload is next(iter(self.uploads))
 
 
 class Uploads:
-    """The bodies a process holds: at most ``most`` bytes together, and half of that of one caller.
+    """Bodies of a process: at most ``most`` bytes together, and half of that for one caller.
 
     Beyond that a body is not read on, so that its sender waits. The oldest one is read on whatever the others hold.
     """
@@ -62,16 +62,16 @@ class Uploads:
 
     @property
     def held(self) -> int:
-        """Number of bytes that are held now."""
+        """Return the number of bytes held now."""
         return self._all.size
 
     @property
     def waiting(self) -> int:
-        """Number of uploads that are not read on now."""
+        """Return the number of uploads that wait now."""
         return len(self._waiting)
 
     async def take(self, upload: Upload, size: int) -> None:
-        """Have the upload hold so many bytes more, as soon as they may be held."""
+        """Wait until the upload may hold this many more bytes, and count them. Raises Unavailable in the end."""
         held = (self._all, self._callers.setdefault(upload.caller, _Held()))
         for one in held:
             one.uploads.setdefault(upload)
@@ -83,7 +83,7 @@ class Uploads:
             one.size += size
 
     def release(self, upload: Upload) -> None:
-        """Give back what the upload holds."""
+        """Release all bytes of the upload."""
         if upload not in self._all.uploads:
             return
         for one in (self._all, self._callers[upload.caller]):
@@ -113,17 +113,17 @@ class Uploads:
 
 
 class BodyParser:
-    """Runs what parses bodies: large ones in a thread, few at once, so that the event loop goes on."""
+    """Parser of bodies: those over 64 KiB in one of two threads, so that the event loop goes on."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(PARSED_AT_ONCE, thread_name_prefix="body-parser")
 
     async def run(self, parse: Callable[[bytes], Parsed], raw: bytes) -> Parsed:
-        """Return what ``parse`` makes of the body."""
+        """Return ``parse(raw)``."""
         if len(raw) <= PARSED_INLINE_BYTES:
             return parse(raw)
         return await asyncio.get_running_loop().run_in_executor(self._threads, parse, raw)
 
     def close(self) -> None:
-        """Parse nothing more."""
+        """Parse no further bodies."""
         self._threads.shutdown(wait=False, cancel_futures=True)

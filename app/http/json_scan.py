@@ -1,7 +1,7 @@
-"""Scan JSON text without parsing it: count its values, see how deep it nests, replace parts of it by their text.
+"""Scan JSON text without parsing it: count its values, measure its depth, replace parts of it by their text.
 
 Every function works on ``CHUNK`` bytes at a time: memory and the time between two steps of the interpreter are bounded
-by the chunk, whatever the text holds, so a thread that scans leaves the event loop its turns.
+by the chunk, whatever the text holds, so that a thread that scans does not starve the event loop.
 """
 
 import re
@@ -15,30 +15,30 @@ import orjson
 
 CHUNK: Final = 64 * 1024
 
-# One byte with a sign for each bracket: 1 opens, -1 closes.
+# Map each bracket to a signed byte: 1 opens, -1 closes.
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-# Possessive, and applied with `match` from where the last one ended: no byte is looked at twice.
+# Possessive, and applied with `match` from the end of the last match: no byte is looked at twice.
 _NEXT_MARK: Final = re.compile(rb'(?:[^"\[\]{},]++|"[^"]*+")*+([\[\]{},])')
 
 
 class TooManyValues(Exception):
-    """The values of a text that have to be kept as they are, are more than allowed."""
+    """The values of a text that have to be kept as they are exceed the limit."""
 
 
 class Unbalanced(Exception):
-    """The text closes what it did not open, or opens what it does not close: it is no JSON."""
+    """The text closes a bracket that it did not open, or leaves one open: it is no JSON."""
 
 
 class Survey(NamedTuple):
-    """Number of values (lists, objects and commas) of a text, or more; whether it nests deeper than asked."""
+    """Number of values (lists, objects and commas) of a text, or an upper bound; ``is_deep``: deeper than allowed."""
 
     values: int
     is_deep: bool
 
 
 def survey(raw: bytes, deepest: int, most: int) -> Survey:
-    """Count the values of a text and compare its depth with ``deepest``; ends once there are more than ``most``."""
+    """Count the values of a text and compare its depth with ``deepest``; stop counting beyond ``most``."""
     openers = raw.count(b"[") + raw.count(b"{")
     values = openers + raw.count(b",")
     if openers <= deepest and values <= most:
@@ -57,19 +57,19 @@ def survey(raw: bytes, deepest: int, most: int) -> Survey:
 
 
 def contains(raw: bytes, pattern: re.Pattern[bytes], longest: int) -> bool:
-    """Return whether the pattern, whose matches have at most ``longest`` bytes, is found anywhere."""
+    """Return whether the pattern, whose matches have at most ``longest`` bytes, occurs anywhere."""
     return any(
         pattern.search(raw, start, start + CHUNK + longest - 1) is not None for start in range(0, len(raw), CHUNK)
     )
 
 
 def _steps(text: bytes) -> "array[int]":
-    """Return 1 for each bracket that opens and -1 for each that closes."""
+    """Return 1 for each opening and -1 for each closing bracket."""
     return array("b", text.translate(_STEPS, _NO_BRACKETS))
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the text in pieces with their places; no escape is cut in two."""
+    """Yield the text in chunks with their offsets; no escape is cut in two."""
     start = 0
     while start < len(raw):
         piece = raw[start : start + CHUNK]
@@ -89,7 +89,7 @@ def _outside_strings(raw: bytes) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Field:
-    """A list or object that is the value of a field, while it is open."""
+    """Open list or object that is the value of a field."""
 
     start: int
     values_before: int
@@ -98,7 +98,9 @@ class _Field:
 
 
 class _Shortener:
-    """Copies a text, with what is too deep or has too many values as strings. Depth 1 is the outermost value."""
+    """Copier of a text that turns values too deep, or with too many values, into strings. The outermost value has depth
+    1.
+    """
 
     def __init__(self, raw: bytes, deepest: int, field_depth: int, most: int, most_above: int) -> None:
         self._raw = raw
@@ -127,7 +129,7 @@ class _Shortener:
         return b"".join((*self._out, self._raw[self._copied :]))
 
     def _skip(self, outside: bytes) -> bool:
-        """Count a piece within which no field ends and nothing becomes, or ceases to be, too deep."""
+        """Count a whole piece if no field ends in it and its depth does not cross the limit; return whether it did."""
         if self._field is None:
             return False
         steps = _steps(outside)
@@ -188,7 +190,7 @@ class _Shortener:
     def _end_field(self, ended: _Field, end: int) -> None:
         if self._values <= self._most:
             return
-        # None of its values is made.
+        # The field becomes text, so its values no longer count.
         self._values = ended.values_before
         del self._out[ended.written :]
         self._copied = ended.copied
@@ -201,7 +203,7 @@ class _Shortener:
 
 def shortened(raw: bytes, *, deepest: int, field_depth: int, most: int, most_above: int) -> bytes:
     """Return the text with every list and object deeper than ``deepest`` as a string that holds its text; likewise
-    every one at ``field_depth`` with which there would be more than ``most`` values.
+    every one at ``field_depth`` that would bring the values above ``most``.
 
     Raises TooManyValues for more than ``most_above`` above that depth, Unbalanced when the text is no JSON.
     """

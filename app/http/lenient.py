@@ -1,4 +1,4 @@
-"""Bodies of events and reports, which are never refused for their content: whatever was meant is kept (PROTOCOL)."""
+"""Parse bodies of events and reports, which are never refused for their content (PROTOCOL)."""
 
 import json
 import math
@@ -15,9 +15,9 @@ _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _LONG_NUMBER_BYTES: Final = 19
 _LIST: Final = re.compile(rb"\s*\[")
 MAX_DIGITS: Final = 4000
-# A few bytes of each become a hundred in memory. A field with which a body would have more is kept as text.
+# Bound memory: a few bytes of each value become a hundred. A field that exceeds it is kept as text.
 MAX_VALUES: Final = 500_000
-# A thousand events or reports have a tenth of them outside of the values of their fields.
+# Values outside of fields' values: a thousand events or reports have a tenth of this.
 MAX_VALUES_ABOVE: Final = 100_000
 
 
@@ -25,9 +25,9 @@ def parse_lenient(raw: bytes, *, extra_depth: int = 0, fields_below: int = 0) ->
     """Return the body of an event or report; what orjson refuses is read by the standard parser.
 
     NaN and infinities become null, bad UTF-8 U+FFFD. Lists and objects nested deeper than 64 (+ ``extra_depth``, for
-    the list around several events) become the text they were; so does the value of a field, ``fields_below`` levels
-    below the outermost object or list of objects, with which the body would have more than MAX_VALUES. Raises Invalid
-    for what is no JSON at all, and TooLarge for more than MAX_VALUES_ABOVE outside of such fields.
+    the list around several events) become their text; so does the value of a field, ``fields_below`` levels below the
+    outermost object or list of objects, that brings the body above MAX_VALUES. Raises Invalid when the body is no JSON,
+    and TooLarge for more than MAX_VALUES_ABOVE values outside of such fields.
     """
     deepest = MAX_DEPTH + extra_depth
     found = survey(raw, deepest, MAX_VALUES)
@@ -61,7 +61,7 @@ def _no_json(place: int) -> Invalid:
 
 
 def encode(value: Any) -> bytes:
-    """Return JSON; in ASCII when the text in it has lone surrogates, with null where a number is not finite."""
+    """Return JSON: ASCII if its text has lone surrogates, null for numbers that are not finite."""
     try:
         return orjson.dumps(value)
     except (orjson.JSONEncodeError, TypeError, UnicodeEncodeError):
@@ -74,5 +74,5 @@ def _finite(digits: str) -> float | None:
 
 
 def _integer(digits: str) -> int | str:
-    # Python refuses to read more by default, and no reader of ours could use it.
+    # Longer ones stay text: Python refuses to parse them by default, and no reader of ours could use them.
     return int(digits) if len(digits) <= MAX_DIGITS else digits

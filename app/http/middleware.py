@@ -1,6 +1,6 @@
-"""What happens to every request: who may come in at all, what is counted, and how we say that we are leaving.
+"""Guard, count and label every request: host and origin, schema, metrics, security headers, drain.
 
-Pure ASGI: behind a BaseHTTPMiddleware a long-poll never learns that its client has gone.
+Pure ASGI: behind a BaseHTTPMiddleware a long poll never learns that its client has disconnected.
 """
 
 import ipaddress
@@ -26,13 +26,13 @@ FOREIGN_ORIGIN: Final = (
 FOREIGN_PAGE: Final = (
     b'{"detail":"Requests that a page of another site makes without CORS (images, frames, links) are not accepted"}'
 )
-# Links of other sites may lead here: these start nothing.
+# Other sites may link to these: they start nothing.
 LINKED: Final = frozenset({"/docs", "/openapi.json"})
-# How many pairs of Host and Origin are remembered, and how long one may be.
+# Bounds of the cache of Host and Origin pairs: number of pairs, length of one.
 MOST_KNOWN: Final = 1024
 LONGEST_KNOWN: Final = 512
 TABLELESS: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
-# Ours, and what tracing libraries and HTTP clients of browsers add by themselves.
+# Headers of this API, and those that tracing libraries and HTTP clients of browsers add by themselves.
 ALLOWED_HEADERS: Final = (
     "Authorization",
     "Content-Type",
@@ -54,7 +54,7 @@ EXPOSED_HEADERS: Final = (
 )
 LOOPBACK_ORIGIN: Final = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
 
-# No answer is a page to be framed, guessed at or told of; the reference for people has its own scripts only.
+# Answers are never framed, sniffed or named as referrer; the reference for people runs its own scripts only.
 SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -72,7 +72,7 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 
 
 class Cors(CORSMiddleware):
-    """The loopback origins that may call while nobody is asked for credentials may not once everybody is."""
+    """CORS policy: loopback origins may call by default, but only while authentication is off."""
 
     def __init__(self, app: ASGIApp, origins: Iterable[str] | None, auth_required: Callable[[], bool]) -> None:
         super().__init__(
@@ -86,14 +86,14 @@ class Cors(CORSMiddleware):
         self._callers_are_asked = auth_required
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Whether a browser is told that this origin's pages may read the answer."""
+        """Return whether a browser may let pages of this origin read the answer."""
         if self.allow_origin_regex is not None and self._callers_are_asked():
             return False
         return super().is_allowed_origin(origin)
 
 
 class HostOriginGuard:
-    """Refuses foreign Host and Origin headers, and other sites' requests without Origin, while authentication is off:
+    """Rejects foreign Host and Origin headers, and other sites' requests without Origin, while authentication is off:
     no web page may start jobs on localhost.
     """
 
@@ -136,10 +136,10 @@ class HostOriginGuard:
 
 
 def _is_foreign_page(scope: Scope, headers: Headers) -> bool:
-    """Whether a page of another site has the browser make this request, which has no Origin: it is not a CORS one.
+    """Return whether a page of another site makes this request, which has no Origin since it is not a CORS one.
 
-    Pages of other ports of a loopback address are of the same site and may call anyway. Under another name same-site is
-    any neighbour of a common domain. Browsers send `Sec-Fetch-Site` to loopback addresses and over https.
+    Pages of other ports of a loopback address are of the same site and may call anyway. Under another name, same-site
+    is any neighbour of a common domain. Browsers send `Sec-Fetch-Site` to loopback addresses and over https.
     """
     site = headers.get("sec-fetch-site")
     if site in {None, "same-origin", "none"}:
@@ -165,9 +165,10 @@ def _is_loopback(name: str) -> bool:
 
 
 class SchemaGuard:
-    """Refuses what would need tables while they are known to be older than this version: it would fail in their midst.
+    """Rejects requests that need tables (503) while the schema is known to be older than this version: they would fail
+    midway.
 
-    A balancer does not come here meanwhile, since `/health/ready` says the same.
+    `/health/ready` reports the same, so that a balancer sends none.
     """
 
     def __init__(self, app: ASGIApp, health: Health) -> None:
@@ -182,9 +183,7 @@ class SchemaGuard:
 
 
 class MetricsMiddleware:
-    """Counts and times requests by route, has browsers keep to the answer, and asks clients to come back elsewhere
-    while the process drains.
-    """
+    """Counts and times requests by route, adds the security headers, and closes connections during a drain."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
@@ -202,7 +201,7 @@ class MetricsMiddleware:
                 message["headers"] = [*message.get("headers", ()), *more]
                 if self._drain.draining:
                     message["headers"].append((b"connection", b"close"))
-                # What a client makes up must not become a label: unknown paths and methods are counted together.
+                # Never make a label of client input: unknown paths and methods are counted together.
                 route = getattr(scope.get("route"), "path", "other")
                 method = scope["method"] if scope["method"] in METHODS else "other"
                 metrics.REQUESTS.labels(method, route, message["status"]).inc()

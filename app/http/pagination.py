@@ -1,4 +1,4 @@
-"""What lists are asked for: limits, cursors, times and texts of a query (PROTOCOL, Lists)."""
+"""Read limits, cursors, times and texts from the query of a list (PROTOCOL, Lists)."""
 
 from typing import Final
 
@@ -17,14 +17,14 @@ def wanted(request: Request, cursor_name: str = "cursor") -> tuple[int | None, s
 
 
 def whole(text: str, loc: tuple[str, str], least: int, most: int) -> int:
-    """Return a number of the query. Raises Invalid."""
+    """Return an integer of the query. Raises Invalid."""
     if text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= most:
         return int(text)
     raise Invalid([Fault("int_range", loc, f"Should be a whole number from {least} to {most}")])
 
 
 def seconds(text: str, loc: tuple[str, str], most: float) -> float:
-    """Return a time of the query, at most ``most`` seconds. Raises Invalid."""
+    """Return a duration of the query, at most ``most`` seconds. Raises Invalid."""
     try:
         value = float(text) if len(text) <= 32 else -1.0
     except ValueError:
@@ -35,5 +35,5 @@ def seconds(text: str, loc: tuple[str, str], most: float) -> float:
 
 
 def storable_query(text: str | None) -> str | None:
-    """Return a text of the query as something Postgres can compare: NUL finds nothing, as it should."""
+    """Return a text of the query that Postgres can compare; a text with NUL matches nothing."""
     return text.replace("\x00", "\ufffd") if text else None

@@ -1,4 +1,4 @@
-"""The one table from what went wrong to what is answered; every error is ``{"detail": ...}`` (PROTOCOL, Errors)."""
+"""Map exceptions and verb errors to answers in one table; every error is ``{"detail": ...}`` (PROTOCOL, Errors)."""
 
 from collections.abc import Callable, Mapping
 from math import ceil
@@ -31,7 +31,7 @@ class VerbRefused(Exception):
 
 
 class BadRequest(Exception):
-    """A request that says what cannot be done: 400 with this detail."""
+    """Request that asks for something impossible: 400 with this detail."""
 
     def __init__(self, detail: Any) -> None:
         super().__init__("bad request")
@@ -39,7 +39,7 @@ class BadRequest(Exception):
 
 
 class Missing(Exception):
-    """What a request names is not there: 404 with this detail."""
+    """Request for a row that does not exist: 404 with this detail."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("missing")
@@ -47,15 +47,15 @@ class Missing(Exception):
 
 
 class Unauthenticated(Exception):
-    """A request that shows no credential, or something that is none: 401."""
+    """Request without a credential, or with a malformed one: 401."""
 
 
 class Forbidden(Exception):
-    """A credential that is not good (any more), or whose role may not do this: 403."""
+    """Request with an invalid or expired credential, or of a role that may not do this: 403."""
 
 
 class TooMany(Exception):
-    """A caller that asks for more than it may: 429. ``reset`` is in how many seconds there is more."""
+    """Request beyond a limit of its caller: 429. ``reset`` is the number of seconds until more is allowed."""
 
     def __init__(self, what: str, limit: int, remaining: int, reset: float) -> None:
         super().__init__(what)
@@ -66,15 +66,15 @@ class TooMany(Exception):
 
 
 class NothingCame(Exception):
-    """A poll of somebody who cannot be known before its time is up: 204, as if there were no work."""
+    """Poll whose caller could not be authenticated in time: 204, as if there were no work."""
 
 
 class ComeBack(Exception):
-    """A stream of somebody who cannot be known now: 200, and over at once; its client comes again."""
+    """Stream whose caller cannot be authenticated now: 200, over at once; its client reconnects."""
 
 
 class Problem(NamedTuple):
-    """What is answered."""
+    """Status, detail and headers of an error answer."""
 
     status: int
     detail: Any
@@ -82,14 +82,14 @@ class Problem(NamedTuple):
 
 
 def accepted(result: Result | CoordinatorError) -> Result:
-    """Return the result of a verb. Raises Refused when it is an error."""
+    """Return the result of a verb. Raises VerbRefused when it is an error."""
     if isinstance(result, CoordinatorError):
         raise VerbRefused(result)
     return result
 
 
 def of_submission(error: CoordinatorError) -> Exception:
-    """Return what a submission that failed is answered: it names the session it misses, other calls do not."""
+    """Return the exception for an error of a submission: it names the missing session, other calls do not."""
     if isinstance(error, errors.NotFound) and error.noun == "session" and error.id:
         return Missing(f"Session '{error.id}' not found")
     return VerbRefused(error)
@@ -184,7 +184,7 @@ def _too_many(fault: TooMany) -> Problem:
 
 
 def problem_of(fault: Exception | CoordinatorError) -> Problem:
-    """Return what is answered to an exception of a route or an error of a verb. Raises KeyError for unknown ones."""
+    """Return the answer to an exception of a route or an error of a verb. Raises KeyError for unknown ones."""
     match fault:
         case VerbRefused():
             return problem_of(fault.error)
@@ -213,7 +213,7 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
 
 
 def item_problem(fault: Exception | CoordinatorError) -> dict[str, Any]:
-    """Return what one item of a list is answered when it failed."""
+    """Return the answer for one failed item of a list."""
     problem = problem_of(fault)
     return {"code": problem.status, "detail": problem.detail}
 
@@ -223,28 +223,27 @@ def _shown(fault: Fault) -> dict[str, Any]:
 
 
 async def answer_problem(_: Request, fault: Exception) -> Response:
-    """Turn what a route raised into its answer."""
     problem = problem_of(fault)
     return Response(encode({"detail": problem.detail}), problem.status, dict(problem.headers or {}), JSON)
 
 
 async def answer_nothing(_: Request, __: Exception) -> Response:
-    """Answer a poll that got nothing."""
+    """Answer 204 to a poll."""
     return Response(status_code=204)
 
 
 async def answer_later(_: Request, __: Exception) -> Response:
-    """Answer a stream that cannot begin: on anything but 200 a browser gives up for good."""
+    """Answer 200 to a stream that cannot begin: on anything else a browser gives up for good."""
     return Response(b"retry: 2000\n\n", 200, {"Cache-Control": "no-cache"}, "text/event-stream")
 
 
 async def answer_bug(_: Request, __: Exception) -> Response:
-    """Answer for what nobody foresaw; the log has it, the client gets no trace."""
+    """Answer 500 without details; the traceback is in the log."""
     return Response(encode({"detail": "Internal server error"}), 500, media_type=JSON)
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Register the table with the application."""
+    """Register the answers with the application."""
     ours = (VerbRefused, Unauthenticated, Forbidden, BadRequest, Missing, Invalid, TooLarge, TooMany, Unavailable, Gone)
     for kind in (*ours, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_problem)

@@ -1,4 +1,4 @@
-"""Rows as the wire shows them: plain objects, encoded once; JSON text from the database goes in as it is."""
+"""Serialize rows as the API shows them: encoded once; JSON text from the database is passed on as it is."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ OK: Final = b'{"ok":true}'
 
 
 class Json(Response):
-    """An answer whose body is encoded already, or is encoded by orjson."""
+    """JSON response; bytes are sent as they are, anything else is encoded by orjson."""
 
     media_type = "application/json"
 
@@ -24,14 +24,14 @@ class Json(Response):
 
 
 def stored(text: str | None) -> orjson.Fragment | None:
-    """JSON text of the database as a part of an answer."""
+    """Return JSON text of the database as a part of an answer."""
     return None if text is None else orjson.Fragment(text)
 
 
 def frame_with_run(frame: str, run_id: str | None) -> str:
-    """Return the frame of a session's event, ``{"data": {…}}``, with the run it belongs to as the first of its fields.
+    """Return the frame of a session's event, ``{"data": {…}}``, with the id of its run as its first field.
 
-    Added to the text: what a sender wrote stays as it was stored.
+    The id is inserted into the text: the sender's fields stay as they were stored.
     """
     start = frame.find("{", 1) + 1
     if not start:
@@ -41,7 +41,7 @@ def frame_with_run(frame: str, run_id: str | None) -> str:
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """Return a run as those who submitted it see it (PROTOCOL, Submission)."""
+    """Return a run as its submitter sees it (PROTOCOL, Submission)."""
     return {
         "run_id": run.run_id,
         "type": run.type,
@@ -69,9 +69,9 @@ def run_json(run: Run) -> dict[str, Any]:
 
 
 def claimed_run_json(run: Run) -> dict[str, Any]:
-    """Return a run as the runner that claimed it sees it: with its scope and token, ``attempt`` as it will be."""
+    """Return a run as the runner that claimed it sees it: with scope and token, ``attempt`` counting this one."""
     shown = run_json(run)
-    # What the poll answers is the claim, whatever became of the row since.
+    # Show the claim that the poll made, even if the row has changed since.
     shown["status"] = "claimed"
     shown["attempt"] = run.attempt + 1
     shown["scope"] = stored(run.scope)
@@ -83,12 +83,12 @@ def claimed_run_json(run: Run) -> dict[str, Any]:
 def result_json(result: Result) -> dict[str, Any]:
     """Return the result of a session or run.
 
-    The data is parsed, not passed on as it is: beside a text with lone surrogates it is encoded by another encoder.
+    The data is parsed, not passed on as text: beside a text with lone surrogates another encoder encodes it.
     """
     text, data = result
     return {"result_text": text, "result_data": None if data is None else json.loads(data)}
 
 
 def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return only the fields that are set: for answers whose fields are optional."""
+    """Return the fields that are set, for answers whose fields are optional."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,1 +1,1 @@
-"""Bodies of requests as the verbs' arguments."""
+"""Arguments of verbs, made from request bodies."""

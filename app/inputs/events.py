@@ -1,4 +1,4 @@
-"""From the body of an event to what ``append_events`` takes: whatever it holds is kept, what is too large named."""
+"""Make the argument of ``append_events`` from the body of an event: contents are kept, oversized fields named."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,9 +19,9 @@ LONGEST_KEY: Final = 64
 def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: Loc) -> tuple[NewEvent, int]:
     """Return the event of a parsed body, and its size in bytes.
 
-    Over ``most_bytes`` its largest fields are left out and named in ``truncated``, beside those of its fields that the
-    sender names there since it shortened them itself. Raises Invalid when it says not what
-    it is, of which session, or when; BadRequest when it is of another session than the URL says.
+    Over ``most_bytes`` its largest fields are left out and named in ``truncated``, beside those that the sender names
+    there since it shortened them itself. Raises Invalid when its type, session or time is missing; BadRequest when its
+    session is not the URL's.
     """
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", at, "Should be an object")])
@@ -58,7 +58,7 @@ def _name(value: Any, loc: Loc, longest: int) -> str:
 
 
 def _truncated(given: Any) -> list[str]:
-    """Return the fields of an event that a list names."""
+    """Return the valid names of event fields in ``truncated``."""
     return (
         sorted({name for name in given if isinstance(name, str) and name in EVENT_FIELDS})
         if isinstance(given, list)
@@ -67,7 +67,7 @@ def _truncated(given: Any) -> list[str]:
 
 
 def _within(event: Mapping[str, Any], most_bytes: int) -> bytes:
-    """Return the event's frame of at most ``most_bytes``, without the fields that were too much."""
+    """Return the event's frame of at most ``most_bytes``, without its largest fields if need be."""
     shown = dict(event)
     frame = encode({"data": shown})
     if len(frame) <= most_bytes:

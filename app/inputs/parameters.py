@@ -1,4 +1,4 @@
-"""The parameters of a run against the schema of its agent (PROTOCOL, Submission)."""
+"""Validate the parameters of a run against the schema of its agent (PROTOCOL, Submission)."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -22,7 +22,7 @@ MAX_MESSAGE: Final = 1024
 def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise BadRequest unless the parameters are exactly ``{"prompt": non-empty string}``.
 
-    Agents with a schema of their own come with the registry; until then every run has this one.
+    Agents with schemas of their own come with the registry; until then every run has this one.
     """
     prompt = parameters.get("prompt")
     if len(parameters) == 1 and isinstance(prompt, str) and prompt:

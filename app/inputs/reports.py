@@ -1,4 +1,4 @@
-"""From the body of a runner's report to what ``report_runs`` takes; reports are never refused for their content."""
+"""Make the arguments of ``report_runs`` from bodies of reports, which are never refused for their content."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,7 +15,7 @@ SESSION_STATUSES: Final = frozenset({"idle", "finished"})
 
 
 def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome, caller: Caller = ADMIN) -> Report:
-    """Return the report a body makes; fields that mean nothing are left out."""
+    """Return the report of a body; unknown fields are ignored."""
     session_status = body.get("session_status")
     return Report(
         run_id=storable(run_id),
@@ -32,7 +32,7 @@ def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Out
 
 
 def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, caller: Caller = ADMIN) -> GiveBack:
-    """Return what a body gives back. Raises Invalid without the claim's token: nobody else's claim may be meant."""
+    """Return the release of a body. Raises Invalid without the claim's token, since it could hit another claim."""
     token = _text(body.get("claim_token"))
     if token is None:
         raise Invalid([Fault("missing", (*at, "claim_token"), "Field required")])
@@ -40,7 +40,7 @@ def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, 
 
 
 def one_of_many(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report | GiveBack:
-    """Return one report of a list. Raises Invalid when it does not say of which run it is, or what."""
+    """Return one report of a list. Raises Invalid when it does not name its run or outcome."""
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", at, "Should be an object")])
     run_id = body.get("run_id")
@@ -56,7 +56,7 @@ def one_of_many(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> R
 
 
 def runner_id_of(body: Mapping[str, Any]) -> str:
-    """Return who reports. Raises Invalid when the body does not say."""
+    """Return the ``runner_id`` of a body. Raises Invalid when it is missing or no text."""
     runner_id = body.get("runner_id")
     if not isinstance(runner_id, str):
         raise Invalid(

@@ -1,4 +1,4 @@
-"""What clients send, as pydantic models: checked at the door and described in /openapi.json."""
+"""Define the bodies of requests as pydantic models: validated on receipt and described in /openapi.json."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,7 +24,7 @@ def _absent_if_empty(value: Any) -> Any:
 
 
 def _no_path_segment(value: str | None) -> str | None:
-    """Refuse ids that clients and proxies resolve as parts of a path: the address would be another one's."""
+    """Reject ids that clients and proxies resolve as parts of a path: they would address something else."""
     if value in {".", ".."}:
         raise ValueError("Should not be . or ..")
     return value
@@ -42,7 +42,7 @@ def _within_ten_years(value: float | datetime) -> float | datetime:
 
 
 def _utc_unless_said(value: Any) -> Any:
-    """A timestamp without an offset is UTC; digits in quotes are not a timestamp."""
+    """Take a timestamp without an offset as UTC; reject digits in quotes."""
     if not isinstance(value, str):
         return value
     try:
@@ -53,7 +53,7 @@ def _utc_unless_said(value: Any) -> Any:
 
 
 def _offset_said(value: Any) -> Any:
-    """A moment to come needs its offset: a caller's local time taken for UTC starts a run hours early or late."""
+    """Require an offset in a future timestamp: a local time taken for UTC would start a run hours early or late."""
     if isinstance(value, str):
         moment = _utc_unless_said(value)
         if datetime.fromisoformat(value).tzinfo is None:
@@ -63,13 +63,13 @@ def _offset_said(value: Any) -> Any:
 
 
 class _Body(BaseModel):
-    """Unknown fields are ignored; types are not guessed (``"5"`` is no number)."""
+    """Base of all bodies: unknown fields are ignored; types are not coerced (``"5"`` is no number)."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class DemandsIn(_Body):
-    """What a run asks of a runner: each property given must be equal, all tags must be there."""
+    """Properties that a run demands of a runner: given ones must be equal, all tags must be there."""
 
     hostname: Text | None = None
     project_dir: Text | None = None
@@ -79,7 +79,7 @@ class DemandsIn(_Body):
 
 
 class SubmitRun(_Body):
-    """One unit of work for one runner: starts a session, or resumes one."""
+    """A unit of work for one runner: starts a session, or resumes one."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -138,7 +138,7 @@ class SubmitRun(_Body):
 
 
 class SubmitBatchItem(SubmitRun):
-    """One run of a batch."""
+    """A run of a batch."""
 
     idempotency_key: Annotated[
         Annotated[str, Field(min_length=1, max_length=255)] | None, Field(description="As the header Idempotency-Key")
@@ -152,7 +152,7 @@ class SubmitBatch(_Body):
 
 
 class ExecutorIn(BaseModel):
-    """What a runner starts; further properties are kept as they are."""
+    """Executor that a runner starts; further properties are kept as they are."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -191,7 +191,7 @@ class RegisterRunner(_Body):
 
 
 class BindSession(_Body):
-    """Where a session lives from now on: its resumes go there."""
+    """The place where a session lives from now on; its resumes go there."""
 
     executor_session_id: Text
     hostname: Text
@@ -200,7 +200,7 @@ class BindSession(_Body):
 
 
 class PatchSession(_Body):
-    """What to change; null leaves as it is."""
+    """Changes of a session; null leaves a field unchanged."""
 
     project_dir: Text | None = None
     agent_name: Text | None = None
@@ -211,7 +211,9 @@ class PatchSession(_Body):
 
 
 def checked(model: type[Model], value: Any, at: Loc = ("body",)) -> Model:
-    """Return the model made of a parsed body. Raises Invalid with place and nature of each fault, never the input."""
+    """Return the model made of a parsed body. Raises Invalid with place and type of each fault (at most 100), never the
+    input.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as refused:

@@ -1,4 +1,4 @@
-"""From the body of a submission to the run that ``submit_runs`` takes."""
+"""Make the argument of ``submit_runs`` from the body of a submission."""
 
 import hashlib
 import re
@@ -31,16 +31,16 @@ def new_run(
     key: str | None = None,
     at: Loc = ("body",),
 ) -> tuple[NewRun, int]:
-    """Return the run that a parsed body asks for, and its size in bytes; its ids are made here, before the first try.
+    """Return the run of a parsed body, and its size in bytes; its ids are generated here, before the first attempt.
 
-    Raises Invalid (422), TooLarge (413) or BadRequest (400).
+    Raises Invalid (422), TooLarge (413), BadRequest (400) or Forbidden (403).
     """
     asked = checked(model, body, at)
     if asked.type == "resume_session":
         if asked.session_id is None:
             raise BadRequest("session_id is required for resume_session")
     elif caller.role is Role.RUNNER and asked.parent_session_id is None:
-        # What it starts belongs to a tree that it holds, and so to that tree's owner.
+        # A run started by a runner belongs to the tree that the runner holds, and so to that tree's owner.
         raise Forbidden
     elif asked.session_id is not None and not _SESSION_ID.fullmatch(asked.session_id):
         message = "Should be 1 to 128 letters, digits or any of _ . : -"
@@ -79,7 +79,7 @@ def new_run(
 
 
 def idempotency_key(value: str | None, loc: Loc) -> str | None:
-    """Return the key of a header or batch item, None when absent. Raises Invalid when it cannot be one."""
+    """Return the key of a header or batch item, None when absent. Raises Invalid for a long or unprintable one."""
     if not value:
         return None
     if len(value) > 255 or not value.isprintable():
@@ -90,7 +90,7 @@ def idempotency_key(value: str | None, loc: Loc) -> str | None:
 def _demands(asked: DemandsIn | None) -> Demands:
     if asked is None:
         return _NO_DEMANDS
-    # An empty text asks for nothing, as in the coordinator that clients know.
+    # Take an empty text as no demand, as earlier coordinators did, whose clients are deployed.
     return Demands(
         hostname=asked.hostname or None,
         project_dir=asked.project_dir or None,
@@ -101,7 +101,7 @@ def _demands(asked: DemandsIn | None) -> Demands:
 
 
 def _hash(body: Any) -> str:
-    """The same for two bodies that are the same when parsed."""
+    """Return a hash that is equal for bodies that parse to the same value."""
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

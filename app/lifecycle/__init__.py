@@ -1,1 +1,1 @@
-"""Drain, readiness and hang-ups of one web process."""
+"""Drain, readiness and client disconnects of one web process."""

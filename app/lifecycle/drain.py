@@ -1,4 +1,4 @@
-"""How a web process takes its leave: told before uvicorn tells anybody (ARCHITECTURE, Living and dying)."""
+"""Drain a web process: it serves on for some seconds while balancers notice (ARCHITECTURE, Living and dying)."""
 
 import asyncio
 import random
@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 
 class Drain:
-    """``draining`` once the process was told to end. ``seconds`` is how long it goes on serving after that.
+    """State of one drain: ``draining`` after the process was told to end, ``seconds`` for which it then serves on.
 
-    ``handed_over``: another process accepts at this address by now, so whoever asks for it is to stay.
+    ``handed_over``: a successor accepts at this address already, so that readiness checks should keep the address.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -23,21 +23,20 @@ class Drain:
 
     @property
     def draining(self) -> bool:
-        """Whether the process was told to end."""
         return self._since is not None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give the loop that serves; ``start`` may come from a signal handler or another thread."""
+        """Set the loop that serves; ``start`` may be called from a signal handler or another thread."""
         self._loop = loop
         if self._since is not None:
             loop.call_soon_threadsafe(self._begin)
 
     def on_start(self, listener: Callable[[], None]) -> None:
-        """Call this in the event loop when draining begins."""
+        """Have ``listener`` called in the event loop when draining begins."""
         self._listeners.append(listener)
 
     def start(self, seconds: float | None = None, *, handed_over: bool = False) -> None:
-        """Begin to drain, once; ``seconds`` overrides how long (0: what is parked gives up now)."""
+        """Begin to drain, once; ``seconds`` overrides the duration (0: parked polls end now)."""
         if self._since is not None:
             return
         if seconds is not None:
@@ -48,7 +47,9 @@ class Drain:
             self._loop.call_soon_threadsafe(self._begin)
 
     def give_up_in(self) -> float:
-        """Seconds from now until something parked should give up: spread over the second half of the drain."""
+        """Return the seconds after which a parked request should end: spread over the second half of the drain, ``inf``
+        before it.
+        """
         if self._since is None:
             return float("inf")
         moment = self._since + self.seconds * random.uniform(0.5, 0.95)

@@ -1,4 +1,4 @@
-"""What this process knows of the parts it depends on, and what it says when asked whether it is ready."""
+"""Track the dependencies of this process, and derive its readiness from them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,10 @@ from app.lifecycle.drain import Drain
 
 
 class Health:
-    """Ready after the first good look at the schema and until draining; what goes away later only degrades it.
+    """Readiness of one process: ready after the first successful check of the schema and until draining.
 
-    Otherwise a restart of Postgres would empty the load balancer, and the deployed runners would end their work.
+    An outage later only degrades it: otherwise a restart of Postgres would empty the load balancer, and the deployed
+    runners would end their work.
     """
 
     def __init__(self, drain: Drain) -> None:
@@ -21,49 +22,49 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether new requests should come here."""
+        """Return whether new requests should come here."""
         return self._started and not self._drain.draining
 
     @property
     def started(self) -> bool:
-        """Whether the database was there once and had the tables that this version needs."""
+        """Return whether the database was reached once and had the tables that this version needs."""
         return self._started
 
     @property
     def schema_fault(self) -> str | None:
-        """What is wrong with the tables, when that is known: nothing can be served with them."""
+        """Return what is wrong with the tables, if that is known; nothing can be served then."""
         return None if self._started else self._reasons.get("schema")
 
     def start(self) -> None:
-        """Note that it was and had."""
+        """Note that the database was reached and has the tables."""
         self._started = True
         self._away.clear()
 
     @property
     def away(self) -> frozenset[str]:
-        """Pools of connections over which Postgres did not answer when it was asked last."""
+        """Return the names of the connection pools over which Postgres did not answer last."""
         return frozenset(self._away)
 
     def postgres_contact(self, pool: str, there: bool) -> bool:  # noqa: FBT001 -- a callback takes its arguments by position
-        """Note whether Postgres answered over this pool; True when it is back there after having been away.
+        """Note whether Postgres answered over this pool; return True when it answers again after an outage.
 
-        Each pool speaks for itself: a role may have no connection left for one while the others go on.
+        Each pool is tracked for itself: a role may have no connection left for one while the others go on.
         """
         back = there and pool in self._away
         (self._away.discard if there else self._away.add)(pool)
         return back
 
     def note_redis(self, fault: str | None) -> None:
-        """Set what is wrong with Redis; None when it does its part."""
+        """Set what is wrong with Redis; None: nothing."""
         self._redis = fault
 
     def note(self, reasons: Mapping[str, str]) -> None:
-        """Set what else is away, by part; empty when all is well."""
+        """Set what else is wrong, by part; empty: nothing."""
         self._reasons = dict(reasons)
 
     def report(self) -> tuple[int, dict[str, Any]]:
         """Return status and body of ``/health/ready`` (PROTOCOL, Health)."""
-        # A balancer that asks us on a connection it kept means our successor, which it will reach by the next one.
+        # After a handover a balancer asks this process only over a kept connection; the address itself stays ready.
         if self._drain.draining and not self._drain.handed_over:
             return 503, {"status": "draining"}
         if not self._started:

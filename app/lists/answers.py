@@ -1,4 +1,4 @@
-"""Lists: page by page from Postgres into the answer, so that a long one needs no memory (PROTOCOL, Lists)."""
+"""Stream lists page by page from Postgres, so that a long one needs no memory (PROTOCOL, Lists)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -15,13 +15,13 @@ from app.auth.caller_limits import caller_of
 from app.http.lenient import encode
 from app.http.pagination import LARGEST_LIMIT
 
-# Rows of a page. Its bytes are bounded by the verbs.
+# Rows of a page; its bytes are bounded by the verbs.
 PAGE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of a list, its items encoded; ``extra`` is said once, at the end, from the first page."""
+    """Encoded items of one page; ``extra`` of the first page is sent once, at the end of the list."""
 
     items: Sequence[bytes]
     next_cursor: str | None
@@ -35,10 +35,10 @@ Make = Callable[[str | None, float], Awaitable[Page]]
 async def answer_list(
     request: Request, name: str, fetch: Fetch, limit: int | None, cursor: str | None, most: float = inf
 ) -> Response:
-    """Answer with everything up to ``most`` when neither limit nor cursor was given, else with one page.
+    """Answer with up to ``most`` items when neither limit nor cursor was given, else with one page.
 
-    The first page is read before the answer begins, so that what is wrong can still be said. A further one is read
-    when the client has taken the one before: what a client does not read holds one page.
+    The first page is read before the answer begins, so that an error can still be answered. Each further page is read
+    after the client has taken the one before: a client that does not read holds one page.
     """
     web, caller = request.scope["app"].state.web, caller_of(credential_of(request))
     total = limit if limit is not None else (LARGEST_LIMIT if cursor is not None else most)
@@ -54,14 +54,14 @@ async def answer_list(
 
 
 class ListResponse(StreamingResponse):
-    """A list that is streamed; ends its ``places`` whether the client took it or not."""
+    """Streamed list; leaves its ``places`` whether the client took it or not."""
 
     def __init__(self, parts: AsyncIterator[bytes], places: AsyncExitStack) -> None:
         super().__init__(parts, media_type="application/json")
         self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the end, the list's or the client's."""
+        """Stream until the list ends or the client disconnects."""
         async with self._places:
             await super().__call__(scope, receive, send)
 
@@ -78,7 +78,7 @@ async def _stream(name: str, make: Make, page: Page, left: float) -> AsyncIterat
         del body
         if was_last:
             break
-        # The server takes this when the client has taken what went before: until then nothing more is read.
+        # The server takes this part after the client has taken the ones before; until then nothing more is read.
         yield b""
         page = await make(next_cursor, left)
         opening = b"," if page.items else b""

@@ -1,4 +1,4 @@
-"""Bound what lists cost a process: how many are open, of all and of one caller, and how many pages are made at once."""
+"""Bound the open lists of a process and of a caller, and the pages that are read at once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,15 +12,15 @@ from app.writes.attempts import Unavailable
 
 Page = TypeVar("Page")
 
-# Of a process. Fewer than its connections for reads, so that a read of one row finds one.
+# Limits of a process; fewer pages than its connections for reads, so that a read of one row finds one.
 PAGES_AT_ONCE: Final = 2
 LISTS_AT_ONCE: Final = 100
-# How long a list waits for one of these before it is refused.
+# Refuse a list that waited this long for a place.
 LONGEST_WAIT: Final = 10.0
 
 
 class _Places:
-    """So many at once of each key; who comes later waits, in order."""
+    """At most ``number`` places at once for each key; later ones wait in order."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -46,7 +46,7 @@ class _Places:
 
 
 class ListLimits:
-    """The lists of a process; "" is everybody, while authentication is off."""
+    """Open lists of a process; the caller is "" while authentication is off."""
 
     def __init__(self, drain: Drain, lists_per_caller: int) -> None:
         self._drain = drain
@@ -58,8 +58,8 @@ class ListLimits:
         self.open = 0
 
     async def enter(self, caller: str) -> AsyncExitStack:
-        """Return what ends a list that was let begin. Raises HTTPException 429 when its caller has too many, and
-        Unavailable when the process has.
+        """Enter a list; return the stack that leaves it. Raises HTTPException 429 when its caller has too many open,
+        and Unavailable when the process has.
         """
         places = AsyncExitStack()
         seconds = min(LONGEST_WAIT, self._drain.give_up_in())
@@ -79,7 +79,7 @@ class ListLimits:
             return places.pop_all()
 
     async def make(self, caller: str, fetch: Callable[[], Awaitable[Page]]) -> Page:
-        """Return a page, made when it is its turn: one at once of a caller, few of all. Raises Unavailable."""
+        """Return a page, read when its turn comes: one at once per caller, two per process. Raises Unavailable."""
         async with AsyncExitStack() as places:
             try:
                 if caller:

@@ -1,1 +1,1 @@
-"""The description of the API in /openapi.json."""
+"""Description of the API in /openapi.json."""

@@ -1,4 +1,4 @@
-"""What routes answer, with examples, and the fields they take: for /openapi.json."""
+"""Define the answers of routes, with examples, and the fields they take, for /openapi.json."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -57,7 +57,7 @@ _SESSION: Final[Mapping[str, Any]] = {
 }
 _SUBMITTED: Final = {"run_id": _RUN["run_id"], "session_id": _RUN["session_id"], "status": "pending"}
 _CURSOR: Final = "v1.c0ffee.1024"
-# Of a page: with `next_cursor` when there is more.
+# Fields of a page: `next_cursor` only when there is more.
 _PAGE: Final = {"next_cursor": MayLack(_CURSOR), "feed_cursor": _CURSOR}
 _EVENT: Final[Mapping[str, Any]] = {
     "id": 17,

@@ -1,4 +1,4 @@
-"""/openapi.json beyond what FastAPI sees: bodies that we parse on our own, parameters of the query, the error shape."""
+"""Add to /openapi.json what FastAPI does not see: bodies parsed by routes, query parameters, errors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -21,7 +21,7 @@ _bodies: dict[str, type[BaseModel]] = {}
 
 
 def body(model: type[BaseModel], *, many: bool = False) -> dict[str, Any]:
-    """Describe the request body of a route that parses it on its own; ``many``: a list of them is taken too."""
+    """Describe the request body of a route that parses it itself; ``many``: a list of them is accepted too."""
     _bodies[model.__name__] = model
     one: dict[str, Any] = {"$ref": REF.format(model=model.__name__)}
     schema = {"anyOf": [one, {"type": "array", "items": one, "maxItems": 1000}]} if many else one
@@ -29,7 +29,7 @@ def body(model: type[BaseModel], *, many: bool = False) -> dict[str, Any]:
 
 
 def query(parameters: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    """Describe parameters of the query: name, JSON type, meaning."""
+    """Describe query parameters: name, JSON type, meaning."""
     return {
         "parameters": [
             {"name": name, "in": "query", "required": False, "description": meaning, "schema": {"type": kind}}
@@ -39,7 +39,7 @@ def query(parameters: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
 
 
 def fields(properties: Mapping[str, tuple[str, bool, str]]) -> dict[str, Any]:
-    """Describe a body that is read leniently: JSON type, whether it must be there, and meaning by name."""
+    """Describe a body that is read leniently: JSON type, whether required, and meaning by name."""
     schema = {
         "type": "object",
         "required": [name for name, (_, required, _) in properties.items() if required],
@@ -76,7 +76,7 @@ _PROBLEM: Final = {
 
 
 def describe(app: FastAPI) -> None:
-    """Let the application describe itself with the bodies that it parses on its own."""
+    """Replace the application's `openapi()` by one that adds these descriptions."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -100,7 +100,7 @@ def describe(app: FastAPI) -> None:
 
 
 def _add_refusals(described: dict[str, Any]) -> None:
-    """Add what endpoints answer once credentials are asked for: to callers without a good one, and beyond a limit."""
+    """Add the answers of authentication and limits: 401, 403 and, on counted endpoints, 429."""
     content = {"application/json": {"schema": {"$ref": REF.format(model="Problem")}}}
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
@@ -113,7 +113,7 @@ def _add_refusals(described: dict[str, Any]) -> None:
 
 
 def _drop_guesses(described: dict[str, Any]) -> None:
-    """FastAPI says 422 of every route with a path parameter; ours take any text there."""
+    """Drop the 422 that FastAPI adds to every route with a path parameter; ours take any text there."""
     for methods in described["paths"].values():
         for operation in methods.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):

@@ -1,4 +1,4 @@
-"""What the feed and its tickets answer, with examples, and their filters: for /openapi.json."""
+"""Define the answers and filters of the feed and its tickets, with examples, for /openapi.json."""
 
 from collections.abc import Mapping
 from typing import Final

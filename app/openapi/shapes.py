@@ -1,6 +1,6 @@
-"""Examples that say what they are examples of: from one notation come what /openapi.json shows and its JSON schema.
+"""Derive examples and JSON schemas from one notation.
 
-A plain value stands for all of its type, a member of an enum for its fellows, a field of an object is always there.
+A plain value stands for all values of its type, a member of an enum for all members; a field of an object is required.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,48 +15,48 @@ _TYPES: Final[Mapping[type, str]] = {str: "string", bool: "boolean", int: "integ
 
 @dataclass(frozen=True, slots=True)
 class OrNull:
-    """Like this, or null."""
+    """Value like this, or null."""
 
     like: Any
 
 
 @dataclass(frozen=True, slots=True)
 class NullOr:
-    """The same, shown as null."""
+    """Value like this, or null; the example shows null."""
 
     like: Any
 
 
 @dataclass(frozen=True, slots=True)
 class MayLack:
-    """A field that is not always there; it is not shown."""
+    """Optional field; the example omits it."""
 
     like: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """An object or list whose contents are somebody else's."""
+    """Object or list with arbitrary contents, whose example is this."""
 
     shown: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Anything:
-    """Whatever was sent, shown as this."""
+    """Arbitrary JSON value, whose example is this."""
 
     shown: Any = None
 
 
 class Choice:
-    """One of these; the first is shown."""
+    """Alternatives; the example shows the first."""
 
     def __init__(self, *likes: Any) -> None:
         self.likes = likes
 
 
 def example(shape: Any) -> Any:
-    """Return the example that the shape shows."""
+    """Return the example of a shape."""
     match shape:
         case OrNull():
             return example(shape.like)
@@ -77,7 +77,7 @@ def example(shape: Any) -> Any:
 
 
 def schema(shape: Any) -> dict[str, Any]:
-    """Return the JSON schema of all that the shape stands for. Raises KeyError for what says no type, as None does."""
+    """Return the JSON schema of a shape. Raises KeyError for a value without a type, such as None."""
     match shape:
         case OrNull() | NullOr():
             return {"anyOf": [schema(shape.like), {"type": "null"}]}
@@ -113,12 +113,12 @@ def _any_of(likes: Sequence[Any]) -> dict[str, Any]:
 
 
 def answer(description: str, shape: Any) -> dict[str, Any]:
-    """Return what /openapi.json says of an answer of this shape."""
+    """Return the /openapi.json entry of an answer of this shape."""
     content = {"schema": schema(shape), "example": example(shape)}
     return {"description": description, "content": {"application/json": content}}
 
 
 def error(description: str, detail: Any) -> dict[str, Any]:
-    """Return what /openapi.json says of an error answer with this detail."""
+    """Return the /openapi.json entry of an error answer with this detail."""
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": {"detail": detail}}
     return {"description": description, "content": {"application/json": content}}

@@ -1,1 +1,1 @@
-"""Parked polls and what wakes them."""
+"""Parked polls and their wake-ups."""

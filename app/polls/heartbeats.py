@@ -1,4 +1,4 @@
-"""Signs of life: every request of a runner is one, written at most every 10 s per runner and process."""
+"""Count every request of a runner as a heartbeat, written at most every 10 s per runner and process."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ from models.runners.heartbeat import Heard, Touch
 
 TOUCH_SECONDS: Final = 10.0
 
-# A runner, and the subject that gives the sign (models.state.visibility.acts_for).
+# Runner, and the subject that sends the heartbeat (models.state.visibility.acts_for).
 RunnerSubject: TypeAlias = tuple[str, str | None]
 
 
 class Heartbeats:
-    """Remembers which runners were touched lately and touches the others, without anybody waiting for it."""
+    """Remembers which runners were touched in the last 10 s, and touches the others in the background."""
 
     def __init__(self, touches: GroupCommit[Touch, Heard]) -> None:
         self._touches = touches
@@ -22,7 +22,7 @@ class Heartbeats:
         self._next_sweep = 0.0
 
     def seen(self, heartbeats: Iterable[RunnerSubject]) -> None:
-        """Renew the runners' signs of life soon. What fails is made up for by their next request."""
+        """Renew the runners' heartbeats soon. A write that fails is made up for by their next request."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_sweep:
             self._next_sweep = now + TOUCH_SECONDS

@@ -1,7 +1,7 @@
-"""The parked polls of this process: each ends with at most one answer, whatever happens to it (ARCHITECTURE, A poll).
+"""Hold the parked polls of this process: each ends with at most one answer (ARCHITECTURE, A poll).
 
-A poll's handler does one thing at a time with the database; the re-check looks only at polls whose handler is idle, and
-whatever was claimed for a poll that is over is released by the one who notices.
+A poll's handler makes one call to the database at a time; the re-check looks only at polls whose handler is idle. Runs
+claimed for a poll that is over are released by the task that notices.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from runtime import logs, metrics
 Result = TypeVar("Result")
 
 
-# A poll past its deadline waits this much longer for what is under way, then ends without it.
+# Past its deadline a poll waits this much longer for a call in progress, then ends without it.
 LATE_SECONDS: Final = 2.0
 
 
@@ -43,12 +43,12 @@ log = logs.log(__name__)
 
 
 class _LeftBehind(Exception):
-    """The poll must end now although something of it is under way."""
+    """The poll must end now although a call of it is in progress."""
 
 
 @dataclass(slots=True, eq=False)
 class Poll:
-    """One held request of a runner. ``ends_at`` is the event loop's time."""
+    """Held poll of a runner. ``ends_at`` is the event loop's time."""
 
     ask: Ask
     ends_at: float
@@ -62,7 +62,7 @@ class Poll:
 
 
 class Polls:
-    """All polls this process holds, and the re-check that stands behind every lost message."""
+    """Polls that this process holds, and their periodic re-check, which makes up for every lost message."""
 
     def __init__(
         self, verbs: PollVerbs, drain: Drain, instance: str, recheck_seconds: float, *, most_of_a_runner: int = 5
@@ -73,10 +73,10 @@ class Polls:
         self._recheck_seconds = recheck_seconds
         self._held: dict[str, Poll] = {}
         self._most_of_a_runner = most_of_a_runner
-        # A runner's in the order in which they came.
+        # Polls of one runner in the order of their arrival.
         self._of_runner: dict[RunnerSubject, dict[str, Poll]] = {}
         self._by_runner: dict[str, dict[str, Poll]] = {}
-        # Those that a wake-up has named since they were re-checked last.
+        # Polls named by a wake-up since they were last re-checked.
         self._due: dict[str, Poll] = {}
         self._all_due = False
         self._nudged = asyncio.Event()
@@ -86,11 +86,11 @@ class Polls:
     async def hold(
         self, runner_id: str, wanted: int, seconds: float, client: Client, subject: str | None = None
     ) -> PollAnswer | None:
-        """Return what there is for the runner, as soon as there is something; None when the time is up (204).
+        """Return runs or orders for the runner as soon as there are any; None when the time is up (204).
 
-        ``subject`` is who asks, None for an admin. Raises Refused when Postgres says that the runner is not registered,
-        Gone when the client has hung up; never because Postgres or Redis is away. The answer must be sent without
-        giving way to anything before.
+        ``subject`` is the caller's, None for an admin. Raises VerbRefused when Postgres says that the runner is not
+        registered, Gone when the client disconnected; never because Postgres or Redis is away. The caller must send the
+        answer without giving way to other tasks before.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + min(seconds, self._drain.give_up_in())
@@ -116,15 +116,15 @@ class Polls:
 
     @property
     def any_held(self) -> bool:
-        """Whether a poll of this process waits, or is about to."""
+        """Return whether this process holds a poll, parked or not."""
         return bool(self._held)
 
     def runners(self) -> Iterable[RunnerSubject]:
-        """The runners whose polls are held, and who asks for them."""
+        """Return the runners of all held polls, with their subjects."""
         return {(poll.ask.runner_id, poll.ask.subject) for poll in self._held.values()}
 
     def deliver(self, assignments: Iterable[Mapping[str, str]]) -> None:
-        """Take the assignments of one message of the mailbox; a poll that is over has given up its row already."""
+        """Hand the assignments of one message to their polls; a poll that is over has deleted its row already."""
         for assignment in assignments:
             poll = self._held.get(assignment["poll_id"])
             if poll is not None:
@@ -132,15 +132,15 @@ class Polls:
                 poll.woken.set()
 
     def nudge(self) -> None:
-        """Re-check all polls soon: messages may have been lost, Postgres is back."""
+        """Re-check all polls soon: messages may have been lost, or Postgres is back."""
         self._all_due = True
         self._nudged.set()
 
     def look_again(self, runner_ids: Iterable[str]) -> None:
-        """Re-check the polls of these runners now: something was committed that they may have to be told of.
+        """Re-check the polls of these runners now: a commit may have left something for them.
 
-        What it is says Postgres: the message may be old. A poll whose handler or re-check is busy, and may have looked
-        before that commit, is re-checked once it is idle again.
+        Postgres says what: the message may be old. A poll whose handler or re-check is busy, and may have looked before
+        that commit, is re-checked once it is idle again.
         """
         for runner_id in runner_ids:
             self._due.update(self._by_runner.get(runner_id, {}))
@@ -148,7 +148,7 @@ class Polls:
             self._nudged.set()
 
     async def recheck_forever(self) -> None:
-        """Look every ~2 s, once for all idle polls of this process; in between only at those that were named."""
+        """Re-check all idle polls every ~2 s in one query, and in between those that were named."""
         now = asyncio.get_running_loop().time
         next_look = now() + self._pause()
         while True:
@@ -169,12 +169,12 @@ class Polls:
         return self._recheck_seconds * random.uniform(0.85, 1.0)
 
     async def close(self) -> None:
-        """Finish what is left to release."""
+        """Wait up to 2 s for releases in progress."""
         if self._chores:
             await asyncio.wait(self._chores, timeout=2.0)
 
     def _admit(self, poll: Poll) -> None:
-        """Hold the poll; of too many of one runner the oldest gives up: a refusal may end all that the runner does."""
+        """Hold the poll; with too many of one runner, end the oldest, since a refusal may end the runner."""
         self._held[poll.ask.poll_id] = poll
         siblings = self._of_runner.setdefault((poll.ask.runner_id, poll.ask.subject), {})
         siblings[poll.ask.poll_id] = poll
@@ -212,7 +212,7 @@ class Polls:
         return answer
 
     async def _something_came(self, poll: Poll) -> bool:
-        """Wait for an assignment or an answer of the re-check. False: the time is up. Raises Gone."""
+        """Wait for an assignment or a result of the re-check. False: the time is up. Raises Gone."""
         loop = asyncio.get_running_loop()
         while True:
             _still_there(poll)
@@ -236,25 +236,25 @@ class Polls:
                 poll.idle = False
 
     async def _confirmed(self, poll: Poll) -> PollAnswer | None:
-        """Only what the database still holds for this poll is handed out: the message may be old."""
+        """Deliver only claims that the database still holds for this poll: the message may be old."""
         claims, poll.inbox = poll.inbox, []
         outcomes = await self._step(poll, self._verbs.confirm.many((claim, 0) for claim in claims))
         runs = [run for run in outcomes or () if isinstance(run, Run)]
         if not runs:
-            # The waiting row went with the assignment; the re-check puts it back.
+            # The waiting row was deleted by the assignment; the re-check inserts it again.
             self.nudge()
         return _answer_with(runs)
 
     async def _give_up(self, poll: Poll) -> PollAnswer | None:
-        """A row that is gone was taken by an assignment: what it gave is delivered, late as it is."""
+        """Delete the waiting row; if an assignment already did, deliver its runs, late as it is."""
         runs = await self._step(poll, self._verbs.give_up.one(poll.ask.poll_id))
         if runs is None:
-            # Postgres is away: what was claimed for this poll before must not wait for a runner that asks no more.
+            # Postgres is away: runs claimed for this poll must not wait for a runner that polls no more.
             raise _LeftBehind
         return _answer_with(runs)
 
     async def _step(self, poll: Poll, call: Awaitable[Result | CoordinatorError]) -> Result | None:
-        """Do one thing with the database; None when it failed. Raises Gone or _LeftBehind rather than wait on."""
+        """Make one call to the database; return None when it failed. Raises Gone or _LeftBehind rather than wait on."""
         poll.under_way = asyncio.ensure_future(call)
         patience = max(0.0, poll.ends_at - asyncio.get_running_loop().time()) + LATE_SECONDS
         await asyncio.wait({poll.under_way, poll.client.gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -262,7 +262,7 @@ class Polls:
             raise Gone if poll.client.gone.done() else _LeftBehind
         step, poll.under_way = poll.under_way, None
         if step.cancelled() or step.exception() is not None:
-            # Postgres is away, or a verb failed and is in the log: a poll waits, whatever it is (promise 5).
+            # Postgres is away, or the verb failed and is in the log: the poll waits in any case (promise 5).
             return None
         result: Result | CoordinatorError = step.result()
         return accepted(result)
@@ -275,7 +275,7 @@ class Polls:
         done = asyncio.get_running_loop().create_future()
         for poll in polls:
             poll.rechecked = done
-            # What is named from here on may have been committed after this look.
+            # A wake-up from here on may belong to a commit after this look.
             self._due.pop(poll.ask.poll_id, None)
         try:
             if everything:
@@ -294,7 +294,7 @@ class Polls:
             done.set_result(None)
 
     async def _look_at(self, polls: Sequence[Poll]) -> list[PollAnswer | CoordinatorError | Unavailable]:
-        """Look at polls that have something to be told: a stop as a rule, in one round trip, else whatever it is."""
+        """Look at named polls: first for stops, the usual reason, in one round trip; for the rest at everything."""
         asks = {poll.ask.poll_id: poll.ask for poll in polls}
         answers = dict(zip(asks, await self._verbs.tell.many((ask, 0) for ask in asks.values()), strict=True))
         rest = [one for one, answer in answers.items() if not isinstance(answer, PollAnswer) or answer.empty]
@@ -303,7 +303,7 @@ class Polls:
         return list(answers.values())
 
     async def _clean_up(self, poll: Poll, answer: PollAnswer | None = None) -> None:
-        """Give back whatever a poll that is over was to be given or told and was not, and its waiting row."""
+        """Release the runs and take back the orders that an ended poll did not deliver, and delete its waiting row."""
         unheard = [answer] if answer is not None else []
         if poll.under_way is not None:
             await asyncio.wait({poll.under_way})
@@ -355,7 +355,7 @@ def _answer_with(runs: list[Run]) -> PollAnswer | None:
 
 
 def _answers_in(step: asyncio.Future[Any]) -> list[PollAnswer]:
-    """Return what a step found for the poll, whatever kind of step it was."""
+    """Return what a finished step found for the poll, whatever kind of step it was."""
     if step.cancelled() or step.exception() is not None:
         return []
     match step.result():

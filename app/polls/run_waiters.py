@@ -1,4 +1,4 @@
-"""Requests that wait for a run to end (``GET /runs/{id}?wait=``), watched together in one query."""
+"""Wait for runs to end (``GET /runs/{id}?wait=``), with one query for all waiting requests."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ log = logs.log(__name__)
 
 
 class RunWaiters:
-    """Who waits for which run. Nothing is asked of Postgres while nobody waits."""
+    """Requests that wait for runs; without any, Postgres is not asked."""
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
@@ -26,7 +26,7 @@ class RunWaiters:
         self._nudged = asyncio.Event()
 
     async def until_ended(self, run_id: str, seconds: float, gone: asyncio.Future[None]) -> Run | None:
-        """Return the run when it is terminal; None when the time is up or the client has hung up."""
+        """Return the run when it is terminal; None when the time is up or the client disconnected."""
         ended: asyncio.Future[Run | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, set()).add(ended)
         self._somebody.set()
@@ -41,7 +41,7 @@ class RunWaiters:
                 del self._waiting[run_id]
 
     def hint(self, run_ids: Iterable[str]) -> None:
-        """Look at once if somebody waits for one of these runs: it may just have ended here."""
+        """Look at once if a request waits for one of these runs: it may just have ended here."""
         if self._waiting and any(run_id in self._waiting for run_id in run_ids):
             self._nudged.set()
 
@@ -53,7 +53,7 @@ class RunWaiters:
                     waiter.set_result(None)
 
     async def look_forever(self) -> None:
-        """Look every half second while somebody waits."""
+        """Look every 0.5 s while requests wait."""
         while True:
             if not self._waiting:
                 self._somebody.clear()

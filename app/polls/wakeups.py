@@ -1,4 +1,4 @@
-"""Wake-ups of parked polls: stops, leaves and newer registrations reach the instance that holds the poll at once."""
+"""Wake parked polls at other instances at once: for stops, leaves and newer registrations."""
 
 import asyncio
 import contextlib
@@ -19,15 +19,16 @@ from runtime.subscriptions import publish_rechecks_async
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
 
-# Runners that have something to be told, each with the instances that are known to hold polls of it.
+# Runners with news for their polls, each with the instances known to hold such polls.
 Told: TypeAlias = Mapping[str, frozenset[str]]
 
 log = logs.log(__name__)
 
 
 class PollWakeups:
-    """Wake-ups of one web process, sent after commits by one task: those of a time together, each instance's in one
-    message. A lost one costs a runner the time to the next re-check. This process's own polls need none.
+    """Wake-ups of one web process, sent after commits by one task, coalesced to one message per instance.
+
+    A lost one costs a runner the time to the next re-check. Polls of this process need none.
     """
 
     def __init__(self, looks: Attempts, settings: Settings, instance: str) -> None:
@@ -44,7 +45,7 @@ class PollWakeups:
             self._due.set()
 
     async def send_forever(self) -> None:
-        """Tell the other instances that hold polls of the runners."""
+        """Send the wake-ups to the other instances that hold polls of the runners."""
         failing = False
         while True:
             await self._due.wait()
@@ -66,19 +67,18 @@ class PollWakeups:
             await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
     async def close(self) -> None:
-        """Close the connection."""
         with contextlib.suppress(*FAILED):
             await self._client.aclose()
 
     async def _publish(self, told: Told) -> None:
-        """Tell the instances that the commits named, then those where a poll was parked meanwhile."""
+        """Notify the instances that the commits named, then those where a poll was parked meanwhile."""
         named: set[tuple[str, str]] = {(one, runner_id) for runner_id, instances in told.items() for one in instances}
         await self._publish_to(named)
         found = await self._looks.autocommit(poll_holders, list(told))
         await self._publish_to({(one, runner_id) for one, ids in found.items() for runner_id in ids} - named)
 
     async def _publish_to(self, pairs: Collection[tuple[str, str]]) -> None:
-        """Have instances re-check the polls of runners, given in pairs; this process's own polls need no message."""
+        """Have instances re-check the polls of runners, given in pairs; polls of this process need no message."""
         holders: dict[str, list[str]] = {}
         for instance, runner_id in sorted(pairs):
             if instance != self._instance:
@@ -88,7 +88,7 @@ class PollWakeups:
 
 
 def told_runners(results: Sequence[Any]) -> dict[str, frozenset[str]]:
-    """Return the runners whose parked polls have something to be told after these results of verbs."""
+    """Return the runners whose parked polls have news after these results of verbs."""
     told: dict[str, frozenset[str]] = {}
     for result in results:
         match result:

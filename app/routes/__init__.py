@@ -1,1 +1,1 @@
-"""The endpoints, one file per noun: parse, ride along, answer."""
+"""Endpoints, one file per noun: parse, enqueue, answer."""

@@ -1,4 +1,4 @@
-"""The feed over Server-Sent Events: everything that happens, to everyone who watches (PROTOCOL, Feed)."""
+"""Serve the feed as Server-Sent Events: all events, to every client that may see them (PROTOCOL, Feed)."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -29,20 +29,20 @@ from models.feed.pages import FeedFilter
 router = APIRouter(tags=["Feed"], route_class=Endpoint)
 
 KINDS: Final = ("session_created", "session_updated", "session_deleted", "event", "run_failed", "run_updated")
-# What comes unless `types` names it.
+# Kinds of events sent by default, without `types`.
 USUAL: Final = frozenset(KINDS) - {"run_updated"}
-# To others the word means nothing.
+# Other roles cannot ask for audit entries.
 KINDS_FOR_ADMINS: Final = (*KINDS, audit.KIND)
 WORDS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-# What a ticket is bound to.
+# Filters that a ticket fixes.
 FILTERS: Final = ("session_id", "run_id", "created_by", "types")
 LONGEST_FILTER: Final = 1024
-# How long a stream that was to end by itself may take when the process ends.
+# Time for a stream to end by itself when the process ends.
 GRACE_SECONDS: Final = 1.0
 
 
 class FeedResponse(EventSourceResponse):
-    """Cuts a client off that takes nothing: what it has not read would keep the connection open for ever."""
+    """Disconnects a client that reads nothing: otherwise its unread data would keep the connection open for ever."""
 
     def __init__(self, *args: Any, cut_after: float, **values: Any) -> None:
         super().__init__(*args, **values)
@@ -50,8 +50,8 @@ class FeedResponse(EventSourceResponse):
         self._send: Send | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the end, the client's or ours, and of the connection: kept, a balancer would send a request on
-        it just when the process that has ended the stream closes it.
+        """Stream until the client or the process ends it, then close the connection: over a kept one, a balancer would
+        send a request just when the process that ended the stream closes it.
         """
         self.headers["Connection"] = "close"
         connection = connection_of(scope)
@@ -61,16 +61,19 @@ class FeedResponse(EventSourceResponse):
         await super().__call__(scope, receive, send)
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """Send a part of the body, past what only looks at the head of an answer. The connection has the bound: a
-        cancel scope around each message cost as much as sending it.
+        """Send a part of the body, bypassing middleware that only looks at the head of an answer.
+
+        The connection enforces the timeout: a cancel scope around each message cost as much as sending it.
         """
         await (self._send or send)(message)
 
 
 @router.get("/sse/sessions", responses=feed_answers.FEED, openapi_extra=document.query(feed_answers.FEED_FILTERS))
 async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Follow the feed. `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any
-    instance; without one a snapshot comes first.
+    """Follow the feed.
+
+    `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any instance; without one a
+    snapshot comes first.
     """
     query, credential = _asked(request), credential_of(request)
     owned = web.callers.auth_required is not False
@@ -84,7 +87,7 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     return FeedResponse(
         _watched(web, credential, stream),
         headers={"Cache-Control": "no-cache"},
-        # It would send its own in the middle of a message.
+        # The library would send its own pings in the middle of a message.
         ping=0,
         cut_after=web.settings.send_timeout_seconds,
         shutdown_grace_period=GRACE_SECONDS,
@@ -98,7 +101,7 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     openapi_extra=document.fields(feed_answers.TICKET_FILTERS),
 )
 async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Give out a ticket for one stream with these filters, for a browser's `EventSource`: `/sse/sessions?ticket=…`."""
+    """Issue a ticket for one stream with these filters, for a browser's `EventSource`: `/sse/sessions?ticket=…`."""
     body = await strict_body(request, web.settings.submission_bytes, instead_of_none=b"{}")
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", ("body",), "Should be an object")])
@@ -114,7 +117,7 @@ async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Resp
 
 
 async def _watched(web: TheWeb, credential: Credential, stream: Stream) -> AsyncIterator[bytes]:
-    """The stream's messages, until the credential is over at the latest."""
+    """Yield the stream's messages until the credential expires or is revoked."""
     end = partial(stream.end_early, 0.0)
     with web.callers.watching(credential, end), web.caller_limits.streaming(credential, end):
         async with aclosing(stream.messages()) as messages:
@@ -123,7 +126,7 @@ async def _watched(web: TheWeb, credential: Credential, stream: Stream) -> Async
 
 
 def _asked(request: Request) -> QueryParams:
-    """The query; with a ticket its filters are those that the ticket was given for, whatever the query says."""
+    """Return the query; with a ticket, the filters are the ticket's, whatever the query says."""
     bound = filters_of_ticket(request)
     if bound is None:
         return request.query_params
@@ -136,7 +139,7 @@ def _fits(value: Any) -> bool:
 
 
 def _filter(query: QueryParams, caller: Caller, *, owned: bool) -> FeedFilter:
-    """Return what the query asks for, of what the caller may see; ``owned`` while sessions have owners to choose from.
+    """Return the filter of the query within what the caller may see; ``owned`` while sessions have owners.
 
     Raises Invalid.
     """

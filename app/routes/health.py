@@ -1,4 +1,4 @@
-"""Whether this process lives and may be given work, and its numbers (PROTOCOL, Health)."""
+"""Report liveness, readiness and metrics of this process (PROTOCOL, Health)."""
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -14,25 +14,25 @@ router = APIRouter(tags=["Health"], route_class=Endpoint)
 
 @router.get("/health", responses=answers.HEALTH)
 async def healthy() -> Response:
-    """Say that the process answers; for clients that know no more."""
+    """Report that the process answers; for clients that know no other health endpoint."""
     return Json({"status": "healthy"})
 
 
 @router.get("/health/live", responses=answers.HEALTH)
 async def live() -> Response:
-    """Say that the process answers; restart it when it does not."""
+    """Report that the process answers; restart it when it does not."""
     return Json({"status": "alive"})
 
 
 @router.get("/health/ready", responses=answers.READY)
 async def ready(web: TheWeb) -> Response:
-    """Say whether requests should come here. A shared dependency that is away is `degraded`, still 200."""
+    """Report whether this process takes requests. An outage of Postgres or Redis is `degraded`, still 200."""
     status, body = web.health.report()
     return Json(body, status)
 
 
 @router.get("/metrics", response_class=Response, responses=answers.METRICS)
 async def numbers() -> Response:
-    """Numbers for Prometheus."""
+    """Return the metrics of this process for Prometheus."""
     body, kind = metrics.render()
     return Response(body, media_type=kind)

@@ -1,4 +1,4 @@
-"""The registries of agents, capabilities, tool servers and scripts: empty until they exist."""
+"""Serve the registries of agents, capabilities, tool servers and scripts: empty until they exist."""
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -15,5 +15,5 @@ router = APIRouter(tags=["Registries"], route_class=Endpoint)
 @router.get("/mcp-servers", responses=answers.EMPTY)
 @router.get("/scripts", responses=answers.EMPTY)
 async def nothing_registered() -> Response:
-    """Answer with an empty list."""
+    """Return an empty list."""
     return Json(b"[]")

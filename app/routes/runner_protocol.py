@@ -1,4 +1,4 @@
-"""What runners say and ask: register, poll, report, beat (PROTOCOL, Runners)."""
+"""Serve runners: register, poll, report, heartbeat (PROTOCOL, Runners)."""
 
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -44,7 +44,7 @@ ENDINGS: Final = frozenset({"finished", "failed", "stopped"})
 
 @router.get("/runs", responses=answers.POLLED, openapi_extra=document.query(answers.POLL))
 async def poll(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Wait for work. Held until there is something, or the time is up (204); never 5xx while Postgres is away."""
+    """Poll for runs. Held until there are runs or orders, or the time is up (204); never 5xx while Postgres is away."""
     query = request.query_params
     runner_id = query.get("runner_id")
     if not runner_id:
@@ -72,7 +72,9 @@ async def poll(request: Request, web: TheWeb, caller: TheCaller) -> Response:
 
 @router.post("/register", openapi_extra=document.body(RegisterRunner), responses=answers.REGISTERED)
 async def register(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Register a process. The same four properties are the same runner; 409 while another process of it is online."""
+    """Register a process of a runner. The same four properties make the same runner; 409 while another process of it is
+    online.
+    """
     body = checked(RegisterRunner, await strict_body(request, web.settings.submission_bytes))
     executor = body.executor
     registration = Registration(
@@ -87,7 +89,7 @@ async def register(request: Request, web: TheWeb, caller: TheCaller) -> Response
         agents=None if body.agents is None else encode(body.agents).decode(),
         capacity=body.capacity,
         instance_id=body.instance_id,
-        # While authentication is off it is nobody's, and whoever is a runner later may act for it.
+        # While authentication is off a registration has no owner, and any later runner may act for it.
         owner=None if credential_of(request) is UNAUTHENTICATED_ADMIN else caller.owner or "",
         subject=caller.scope,
     )
@@ -105,7 +107,7 @@ async def register(request: Request, web: TheWeb, caller: TheCaller) -> Response
 
 @router.post("/heartbeat", responses=answers.HEARD, openapi_extra=document.fields(answers.BEAT))
 async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Say that the runner is alive and, with `holding`, which runs it has; the answer names those that it lost."""
+    """Report that the runner is alive and, with `holding`, which runs it has; the answer names those that it lost."""
     body = await lenient_object(request, web.settings.body_bytes)
     holding = body.get("holding")
     if isinstance(holding, list) and len(holding) > MOST_HELD:
@@ -119,7 +121,7 @@ async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Respons
 
 @router.post("/runs/report", responses=answers.REPORTED_MANY, openapi_extra=document.fields(answers.REPORTS))
 async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Report of many runs at once, in order; a run may appear twice (started, then completed)."""
+    """Report several runs at once, in order; a run may appear twice (started, then completed)."""
     body = await lenient_object(request, web.settings.body_bytes, fields_below=2)
     runner_id, given = runner_id_of(body), body.get("reports")
     if not isinstance(given, list) or len(given) > MOST_REPORTS:
@@ -139,7 +141,7 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
         else:
             reports[place] = said
     outcomes = await web.retry_until(lambda: _all_reported(web, list(reports.values())))
-    # Last, whatever their places: nothing that is said of a run comes after it was given back.
+    # Releases go last, whatever their places: no report of a run may follow its release.
     outcomes += [await web.retry_until(partial(web.verbs.give_back.one, one)) for one in given_back.values()]
     for place, outcome in zip((*reports, *given_back), outcomes, strict=True):
         if isinstance(outcome, RunnerNotRegistered):
@@ -151,31 +153,31 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
 
 @router.post("/runs/{run_id}/started", responses=answers.REPORTED, openapi_extra=document.fields(answers.REPORT))
 async def started(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Run and session are running from now on."""
+    """Report that a run has started: run and session are `running` from now on."""
     return await _report(web, caller, request, run_id, Outcome.STARTED)
 
 
 @router.post("/runs/{run_id}/completed", responses=answers.REPORTED, openapi_extra=document.fields(answers.REPORT))
 async def completed(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """The run did its work; `session_status` says whether a process stays (`idle`)."""
+    """Report that a run is completed; `session_status` says whether a process stays (`idle`)."""
     return await _report(web, caller, request, run_id, Outcome.COMPLETED)
 
 
 @router.post("/runs/{run_id}/failed", responses=answers.REPORTED, openapi_extra=document.fields(answers.REPORT))
 async def failed(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """The run failed; `error` says why."""
+    """Report that a run failed; `error` says why."""
     return await _report(web, caller, request, run_id, Outcome.FAILED)
 
 
 @router.post("/runs/{run_id}/stopped", responses=answers.REPORTED, openapi_extra=document.fields(answers.REPORT))
 async def stopped(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """The run was stopped."""
+    """Report that a run was stopped."""
     return await _report(web, caller, request, run_id, Outcome.STOPPED)
 
 
 @router.post("/runs/{run_id}/released", responses=answers.GIVEN_BACK, openapi_extra=document.fields(answers.GIVE_BACK))
 async def released(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Give the run back: its runner cannot carry it out. No attempt is counted; ten times in a row, it fails."""
+    """Release a run that its runner cannot carry out. No attempt is counted; after ten in a row the run fails."""
     body = await lenient_object(request, web.settings.body_bytes)
     item = give_back_of(body, run_id, runner_id_of(body), ("body",), caller)
     web.heartbeats.seen([(item.runner_id, item.subject)])
@@ -188,7 +190,9 @@ async def released(run_id: str, request: Request, web: TheWeb, caller: TheCaller
     "/sessions/{session_id}/status", responses=answers.SESSION_REPORTED, openapi_extra=document.fields(answers.ENDED)
 )
 async def session_ended(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """The session's live process has ended; without effect when it is another runner's, or a run is active."""
+    """Report that the session's live process has ended; without effect when the process is another runner's, or a run
+    is active.
+    """
     body = await lenient_object(request, web.settings.body_bytes)
     runner_id, status = runner_id_of(body), body.get("status")
     if not isinstance(status, str) or status not in ENDINGS:
@@ -215,7 +219,7 @@ def _plain(number: float) -> float:
 
 async def _all_reported(web: TheWeb, reports: list[Report]) -> list[Reported | CoordinatorError | Unavailable]:
     outcomes = await web.verbs.report_bulk.many((report, len(report.error or "") + 256) for report in reports)
-    # Repeating those that took effect is harmless, so all go again together.
+    # Repeating the ones that took effect is harmless, so the whole list is sent again.
     if any(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
     return outcomes

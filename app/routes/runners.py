@@ -1,4 +1,4 @@
-"""Runners as everybody sees them, and sending them away (PROTOCOL, Runners)."""
+"""List runners and make them leave (PROTOCOL, Runners)."""
 
 from typing import Any
 
@@ -24,8 +24,9 @@ router = APIRouter(prefix="/runners", tags=["Runners"], route_class=Endpoint)
 
 @router.get("", responses=answers.RUNNERS, openapi_extra=document.query(answers.RUNNER_PAGE))
 async def read_runners(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Runners that have not left and are not forgotten; a lost one shows as `stale` with `lost`. Without `limit` and
-    `cursor` all of them, streamed, up to the list limit.
+    """List the runners that have not left and are not forgotten; a lost one shows as `stale` with `lost`.
+
+    Without `limit` and `cursor` all of them are streamed, up to the list limit.
     """
     limit, cursor = wanted(request)
 
@@ -40,7 +41,7 @@ async def read_runners(request: Request, web: TheWeb, caller: TheCaller) -> Resp
 
 @router.delete("/{runner_id}", responses=answers.LEFT, openapi_extra=document.query(answers.LEAVE))
 async def remove_runner(runner_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """With `self=true` it leaves now; otherwise it is told on its next poll."""
+    """Make a runner leave: now with `self=true`, otherwise by an order in its next poll."""
     itself = request.query_params.get("self", "").lower() in {"true", "1", "yes", "on"}
     accepted(await web.verbs.deregister.one(LeaveRunner(storable(runner_id), itself, caller)))
     message = "Runner left" if itself else "Runner will be told to leave on its next poll"

@@ -1,4 +1,4 @@
-"""Runs: submit one or many, look at them, wait for one, stop one (PROTOCOL, Submission)."""
+"""Submit, read, await and stop runs (PROTOCOL, Submission)."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -37,7 +37,7 @@ LONGEST_WAIT: Final = 60.0
 
 @router.post("/runs", status_code=201, openapi_extra=document.body(SubmitRun), responses=answers.SUBMITTED)
 async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Submit a run. With `Idempotency-Key` the same body answers 200 with the first answer and creates nothing."""
+    """Submit a run. With `Idempotency-Key` the same body gets 200 with the first answer and creates nothing."""
     key = idempotency_key(request.headers.get("idempotency-key"), ("header", "Idempotency-Key"))
     await web.caller_limits.submit(credential_of(request))
     body = await strict_body(request, web.settings.submission_bytes)
@@ -50,7 +50,7 @@ async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Respon
 
 @router.post("/runs/batch", openapi_extra=document.body(SubmitBatch), responses=answers.BATCH)
 async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Submit up to 1000 runs, each of which may carry an `idempotency_key`; one bad run never fails the others."""
+    """Submit up to 1000 runs, each with an optional `idempotency_key`; one bad run never fails the others."""
     document = await parsed(request, parse_strict, await read_body(request, web.settings.batch_bytes))
     bodies = document.value.get("runs") if isinstance(document.value, dict) else None
     if not isinstance(bodies, list) or len(bodies) > MOST_IN_BATCH:
@@ -79,7 +79,7 @@ async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Resp
 
 @router.get("/runs", responses=answers.RUNS, openapi_extra=document.query(answers.RUN_FILTERS))
 async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Runs, newest first. Without `limit` and `cursor` all of them, streamed, up to the list limit."""
+    """List runs, newest first. Without `limit` and `cursor` all of them are streamed, up to the list limit."""
     query = request.query_params
     limit, cursor = wanted(request)
     which = RunFilter(
@@ -99,7 +99,7 @@ async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Respons
 
 @router.get("/runs/{run_id}", responses=answers.RUN, openapi_extra=document.query(answers.WAIT))
 async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """One run. With `wait` the answer comes when it has ended, or after that many seconds."""
+    """Return a run. With `wait` the answer comes when it has ended, or after that many seconds."""
     text = request.query_params.get("wait")
     wait = seconds(text, ("query", "wait"), LONGEST_WAIT) if text else 0.0
     run = await _read(web, caller, run_id)
@@ -115,19 +115,19 @@ async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller
 
 @router.get("/runs/{run_id}/result", responses=answers.RUN_RESULT)
 async def read_run_result(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
-    """Return the newest `result` event of the run, once it is completed; of no other run of its session."""
+    """Return the newest `result` event of a completed run, never that of another run of its session."""
     return Json(result_json(accepted(await web.reads.read(run_result, caller, storable(run_id)))))
 
 
 @router.post("/runs/{run_id}/stop", responses=answers.STOPPED)
 async def stop_run(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
-    """Stop this run, and its session with it when it is the session's active one. Repeating it is harmless."""
+    """Stop a run, and its session with it when it is the session's active one. Repeating it is harmless."""
     stopped = accepted(await web.verbs.stop_runs.one(StopRun(caller, storable(run_id))))
     return Json(stopped_json(stopped))
 
 
 def stopped_json(stopped: Any) -> dict[str, Any]:
-    """Return what a stop came to (PROTOCOL, Sessions)."""
+    """Return the answer to a stop (PROTOCOL, Sessions)."""
     return {"ok": True} | without_nulls(
         {
             "session_id": stopped.session_id,
@@ -157,7 +157,7 @@ def _submitted_json(submitted: Submitted) -> dict[str, Any]:
 
 
 def _labels(given: Sequence[str]) -> dict[str, str]:
-    """`key=value` each; all must be there."""
+    """Return the labels of `key=value` texts; a run must have all of them. Raises Invalid."""
     labels: dict[str, str] = {}
     for text in given:
         key, separator, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""Events of a session: written by runners, never refused for their content; read in feed order (PROTOCOL, Sessions)."""
+"""Append and read events of a session: contents are never refused, reads are in feed order (PROTOCOL, Sessions)."""
 
 import asyncio
 from functools import partial
@@ -28,14 +28,15 @@ from models.feed.append import Event, EventPage, LeftOut, NewEvent, StoredEvent,
 router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
 MOST_EVENTS: Final = 1000
-# Seconds between looks at events that are not numbered yet; 0: number them.
+# Seconds between looks at events without a position; 0: number them here.
 PAUSES: Final = (0.01, 0.03, 0.0)
 
 
 @router.get("/sessions/{session_id}/events", responses=answers.EVENTS, openapi_extra=document.query(answers.EVENT_PAGE))
 async def read_events(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """The session's events, or with `run_id` a run's, in feed order, those not numbered yet last; without `limit` and
-    `after` all of them.
+    """List events of a session, or with `run_id` of a run, in feed order, those without a position last.
+
+    Without `limit` and `after` all of them are streamed.
     """
     limit, cursor = wanted(request, "after")
     run_id = storable_query(request.query_params.get("run_id"))
@@ -49,7 +50,7 @@ async def read_events(session_id: str, request: Request, web: TheWeb, caller: Th
         for pause in PAUSES:
             if all_numbered(page):
                 break
-            # A worker is about to number them; without one, or with a backlog, the reader does.
+            # A worker is about to number them; if none does, or it has a backlog, the reader does.
             if pause:
                 await asyncio.sleep(pause)
             else:
@@ -67,7 +68,7 @@ async def read_events(session_id: str, request: Request, web: TheWeb, caller: Th
     responses=answers.EVENTS_STORED,
 )
 async def append_event(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Store an event, or a list of at most 1000; an `event_key` that is stored already makes a retry harmless."""
+    """Append an event, or a list of at most 1000; an `event_key` that is stored already makes a retry harmless."""
     raw = await read_body(request, web.settings.body_bytes)
     credential = credential_of(request)
     await web.caller_limits.append_bytes(credential, len(raw))
@@ -85,14 +86,14 @@ async def append_event(session_id: str, request: Request, web: TheWeb, caller: T
 
 
 class _Given(NamedTuple):
-    """The events of a body with their sizes; in the place of one that is none, the reason."""
+    """Events of a body with their sizes; in place of an invalid one, the reason."""
 
     items: list[tuple[NewEvent, int] | Invalid | BadRequest]
     is_list: bool
 
 
 def _taken(session_id: str, caller: Caller, most_bytes: int, raw: bytes) -> _Given:
-    """Parse a body to what is stored of it. Raises Invalid, TooLarge."""
+    """Parse a body into the events to store. Raises Invalid, TooLarge."""
     given = parse_lenient(raw, extra_depth=1)
     if not isinstance(given, list):
         return _Given([_item(given, session_id, caller, most_bytes, ("body",))], is_list=False)
@@ -126,18 +127,18 @@ async def _all_stored(
     web: TheWeb, events: list[tuple[NewEvent, int]]
 ) -> list[StoredEvent | LeftOut | CoordinatorError | Unavailable]:
     outcomes = await web.verbs.append_bulk.many(events)
-    # Each event has its uid: those that are stored already stay as they are when all go again together.
+    # Each event has its uid: repeating the whole list leaves the stored ones unchanged.
     if any(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
     return outcomes
 
 
 def all_numbered(page: EventPage) -> bool:
-    """Return whether each event has a cursor that a client can go on from; what is not numbered comes last."""
+    """Return whether every event has a position; events without one come last."""
     return not page.events or page.events[-1].feed_cursor is not None
 
 
 def _encoded(event: Event) -> bytes:
-    """The fields as they were stored, behind what the list adds."""
+    """Return the stored fields of an event, preceded by those that the list adds."""
     added = encode({"id": event.id, "feed_cursor": event.feed_cursor, "run_id": event.run_id})
     return added[:-1] + b"," + event.data[1:].encode()

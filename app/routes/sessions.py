@@ -1,4 +1,4 @@
-"""Sessions: look at them, bind, change, stop and delete them (PROTOCOL, Sessions)."""
+"""Read, bind, change, stop and delete sessions (PROTOCOL, Sessions)."""
 
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ AFFINITY: Final = ("session_id", "executor_session_id", "hostname", "project_dir
 
 @router.get("/sessions", responses=answers.SESSIONS, openapi_extra=document.query(answers.SESSION_FILTERS))
 async def read_sessions(request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Sessions, newest first. Without `limit` and `cursor` all of them, streamed, up to the list limit."""
+    """List sessions, newest first. Without `limit` and `cursor` all of them are streamed, up to the list limit."""
     limit, cursor = wanted(request)
     which = SessionFilter(
         statuses=tuple(filter(None, (storable_query(one) for one in request.query_params.getlist("status")))),
@@ -49,32 +49,32 @@ async def read_sessions(request: Request, web: TheWeb, caller: TheCaller) -> Res
 
 @router.get("/sessions/{session_id}", responses=answers.SESSION)
 async def read_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
-    """One session."""
+    """Return a session."""
     return Json({"session": session_json(await _read(web, caller, session_id))})
 
 
 @router.get("/sessions/{session_id}/status", responses=answers.SESSION_STATUS)
 async def read_status(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
-    """Only the status; `not_existent` when there is no such session."""
+    """Return the status alone; `not_existent` when there is no such session."""
     return Json({"status": await web.reads.autocommit(session_status, caller, storable(session_id))})
 
 
 @router.get("/sessions/{session_id}/result", responses=answers.RESULT)
 async def read_result(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
-    """What the newest `result` event says, once the session is finished or idle."""
+    """Return the newest `result` event, once the session is finished or idle."""
     return Json(result_json(accepted(await web.reads.read(session_result, caller, storable(session_id)))))
 
 
 @router.get("/sessions/{session_id}/affinity", responses=answers.AFFINITY)
 async def read_affinity(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
-    """Where the session lives: its resumes go there."""
+    """Return the place where the session lives; its resumes go there."""
     session = session_json(await _read(web, caller, session_id))
     return Json({"affinity": {name: session[name] for name in AFFINITY}})
 
 
 @router.post("/sessions/{session_id}/bind", openapi_extra=document.body(BindSession), responses=answers.SESSION_CHANGED)
 async def bind_session(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Note where the session lives; it runs from now on if a run of it is claimed or running."""
+    """Bind the session to the place where it lives; it becomes `running` if a run of it is claimed or running."""
     body = checked(BindSession, await strict_body(request, web.settings.submission_bytes))
     bind = Bind(
         caller=caller,
@@ -84,7 +84,7 @@ async def bind_session(session_id: str, request: Request, web: TheWeb, caller: T
         executor_profile=body.executor_profile,
         project_dir=body.project_dir,
     )
-    # Deployed runners send it once: it is held while Postgres is away.
+    # Deployed runners send it once, so it is held while Postgres is away.
     session = accepted(await web.retry_until(lambda: web.verbs.bind.one(bind)))
     return Json({"ok": True, "session": session_json(session)})
 
@@ -93,7 +93,7 @@ async def bind_session(session_id: str, request: Request, web: TheWeb, caller: T
     "/sessions/{session_id}/metadata", openapi_extra=document.body(PatchSession), responses=answers.SESSION_CHANGED
 )
 async def patch_session(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
-    """Change what is given; null leaves as it is."""
+    """Change the given fields; null leaves a field unchanged."""
     body = checked(PatchSession, await strict_body(request, web.settings.submission_bytes))
     values = {name: value for name, value in body.model_dump(mode="json").items() if value is not None}
     patch = Patch(caller, storable(session_id), values)
@@ -109,7 +109,7 @@ async def stop_session(session_id: str, web: TheWeb, caller: TheCaller) -> Respo
 
 @router.delete("/sessions/{session_id}", responses=answers.DELETED)
 async def delete_session(session_id: str, web: TheWeb, caller: TheCaller) -> Response:
-    """Remove a session with its runs and events; children lose their parent, nothing else."""
+    """Delete a session with its runs and events; children lose their parent, nothing else."""
     deleted = accepted(await web.verbs.delete.one(DeleteSession(caller, storable(session_id), new_id("del_"))))
     counts: dict[str, Any] = {
         "session": True,

@@ -1,1 +1,1 @@
-"""Transactions of the web: attempts, group commit, one queue per verb."""
+"""Writes of the web: attempts, group commit, one queue per verb."""

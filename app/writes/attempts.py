@@ -1,4 +1,4 @@
-"""Tries at Postgres over one pool of connections (ARCHITECTURE, Verbs)."""
+"""Run work on Postgres over one connection pool, with time limits and one repeat (ARCHITECTURE, Verbs)."""
 
 import asyncio
 import functools
@@ -33,9 +33,9 @@ Attempt: TypeAlias = Callable[[Work[T]], Awaitable[T]]
 Verb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | CoordinatorError]]
 
 TIMEOUTS: Final = frozenset({LOCK_TIMEOUT, STATEMENT_TIMEOUT})
-# A try in which Postgres goes on answering is given up after so many of the longest silences; that is no outage.
+# Give up an attempt after this many times the longest silence, even if Postgres goes on answering; that is no outage.
 LONGEST_ATTEMPT: Final = 5
-# Answers that arrived while this process itself stood still are read first.
+# Wait this long once more, to read answers that arrived while this process itself was suspended.
 STOOD_STILL_SECONDS: Final = 0.5
 _HEARD: Final = "coordinator_heard"
 
@@ -43,7 +43,7 @@ log = logs.log(__name__)
 
 
 class Unavailable(Exception):
-    """Postgres could not take this now; nothing was acknowledged, and the same call may be repeated."""
+    """Postgres could not do this now: nothing was acknowledged, and the same call may be repeated."""
 
     def __init__(self, retry_after: int = 1) -> None:
         super().__init__("The database is not available")
@@ -52,17 +52,17 @@ class Unavailable(Exception):
 
 @dataclass(slots=True)
 class _Heard:
-    """Moment of the last word from Postgres in one try."""
+    """Moment of the last answer of Postgres in one attempt."""
 
     at: float
 
 
 class Attempts:
-    """Tries at Postgres over one pool of connections: bounded in time, repeated once, never left half done.
+    """Attempts at Postgres over one connection pool: bounded in time, repeated once, never left half done.
 
-    ``on_contact`` hears after every try whether Postgres was there over this pool: readiness is made from it.
-    ``silence`` is longer than any statement may take (``runtime.postgres.longest_silence``): only a frozen server or
-    network says nothing for so many seconds. A slow statement is ended by Postgres itself, and is no outage.
+    ``on_contact`` is called after every attempt with whether Postgres answered: readiness derives from it. ``silence``
+    is longer than any statement may take (``runtime.postgres.longest_silence``): only a frozen server or network
+    answers nothing for so many seconds. Postgres itself cancels a slow statement, which is no outage.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class Attempts:
         event.listen(engine.sync_engine, "after_cursor_execute", _hear)
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what ``work`` reads. Raises Unavailable when Postgres is away or too slow."""
+        """Return the result of ``work`` in one transaction. Raises Unavailable when Postgres is away or too slow."""
         return await self._in_time(self._together, lambda connection: work(connection, *args, **kwargs), name_of(work))
 
     async def autocommit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what ``work`` does where each statement is a transaction of its own: one round trip each.
+        """Return the result of ``work``, whose statements are transactions of their own: one round trip each.
 
-        Raises Unavailable when Postgres is away or too slow, or what it wants is locked for too long.
+        Raises Unavailable when Postgres is away or too slow, or a lock was not granted in time.
         """
         return await self._in_time(self._alone, lambda connection: work(connection, *args, **kwargs), name_of(work))
 
     async def write(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
-        """Results of a verb by ordinal, after its commit (promise 2).
+        """Return the results of a verb by ordinal, after its commit (promise 2).
 
         The items carry their ids, so the repeat after a COMMIT whose answer was lost changes nothing. Raises
         Unavailable, or the database's exception when one item is to blame.
@@ -96,7 +96,7 @@ class Attempts:
     async def write_single_statement(
         self, verb: Verb[Item, Result], items: Sequence[Item]
     ) -> Sequence[Result | CoordinatorError]:
-        """The same for a verb that changes everything in one statement: it commits itself, in one round trip."""
+        """Write like ``write``, by a verb that is one statement: it commits itself, in one round trip."""
         return await self._twice(self._alone, lambda connection: verb(connection, items), name_of(verb))
 
     async def _in_time(self, attempt: Attempt[T], work: Work[T], name: str) -> T:
@@ -110,7 +110,7 @@ class Attempts:
             raise
 
     async def _twice(self, attempt: Attempt[T], work: Work[T], name: str) -> T:
-        """A lost connection, deadlock or serialisation failure repeats the whole once."""
+        """Repeat the whole once after a lost connection, deadlock or serialisation failure."""
         try:
             return await self._bounded(attempt, work)
         except Exception as fault:
@@ -129,7 +129,9 @@ class Attempts:
             raise Unavailable from fault
 
     async def _bounded(self, attempt: Attempt[T], work: Work[T]) -> T:
-        """One try. A frozen Postgres does not even let a statement be cancelled: the try is left behind then."""
+        """Run one attempt with a time limit. A frozen Postgres cannot even cancel a statement: the task is abandoned
+        then.
+        """
         heard = _Heard(_now())
         end = heard.at + LONGEST_ATTEMPT * self._silence
         task = asyncio.ensure_future(attempt(_listening(work, heard)))
@@ -169,7 +171,7 @@ class Attempts:
 
 
 def _listening(work: Work[T], heard: _Heard) -> Work[T]:
-    """Return the work so that each answer of Postgres on its connection is noted, its connection being the first."""
+    """Return the work so that each answer of Postgres on its connection, the first argument, is noted."""
 
     def listen(connection: Connection) -> T:
         heard.at = _now()
@@ -190,17 +192,17 @@ def _now() -> float:
 
 
 def _worth_another(fault: Exception) -> bool:
-    # A full pool is our own crowd, not an outage, but it may have passed.
+    # A full pool is no outage: our own requests fill it, and the next attempt may find a free connection.
     return is_retryable(fault) or isinstance(fault, PoolTimeoutError)
 
 
 def name_of(work: Any) -> str:
-    """Return the name of a verb, however it was put together."""
+    """Return the name of a verb behind its partials."""
     while isinstance(work, functools.partial):
         work = work.func
     return str(getattr(work, "__name__", "verb"))
 
 
 def line_of(fault: BaseException) -> str:
-    """The first line of an error; the rest may quote what clients sent."""
+    """Return the first line of an error; the rest may quote what clients sent."""
     return (str(fault).splitlines() or [type(fault).__name__])[0][:300]

@@ -1,4 +1,4 @@
-"""Which of the web's rings are sent: none for dispatch while nobody waits, since each of them wakes a worker."""
+"""Send wake-ups of the web; skip those of dispatch while no poll waits, since each wakes a worker."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from models.claims.parking import anyone_waits
 from runtime import logs
 from runtime.names import Actor
 
-# Somebody who was seen to wait is taken to wait on for so long, but looked for again once a second.
+# Assume for this long after a look that a poll still waits, but look again once a second.
 WAITING_SECONDS: Final = 5.0
 LOOK_AGAIN_SECONDS: Final = 1.0
 
@@ -17,10 +17,10 @@ log = logs.log(__name__)
 
 
 class DispatchWakeups:
-    """The bells as the verbs ring them, after their commits (ARCHITECTURE, Dispatch).
+    """Filter between the verbs, which notify after their commits, and the wake-ups sent (ARCHITECTURE, Dispatch).
 
-    A look that finds nobody can be believed: it comes after the commit, and a poll that was not parked by then claims
-    once more after it is (``models.claims.polls.claim_parked``), so it finds what was committed.
+    A look that finds no poll is conclusive: it comes after the commit, and a poll parked later claims once more after
+    it is parked (``models.claims.polls.claim_parked``), so that it finds what was committed.
     """
 
     def __init__(self, looks: Attempts, notify: Callable[[Actor], None], holds_polls: Callable[[], bool]) -> None:
@@ -32,7 +32,7 @@ class DispatchWakeups:
         self._looked_at = self._waiting_until = float("-inf")
 
     def notify(self, actor: Actor) -> None:
-        """Wake ``actor`` soon; dispatch only if a poll waits, here or elsewhere. Never blocks, never raises."""
+        """Wake ``actor`` soon; dispatch only if a poll waits here or elsewhere. Never blocks, never raises."""
         if actor is not Actor.DISPATCH or self._holds_polls():
             self._notify(actor)
             return
@@ -46,7 +46,7 @@ class DispatchWakeups:
             self._due.set()
 
     async def look_forever(self) -> None:
-        """Look whenever it has to be known, once for all rings of the meantime."""
+        """Look for waiting polls when a wake-up needs to know, once for all wake-ups of the meantime."""
         now = asyncio.get_running_loop().time
         while True:
             await self._due.wait()

@@ -1,4 +1,4 @@
-"""Group commit: what arrives while one transaction is under way rides together in the next (ARCHITECTURE, Verbs)."""
+"""Commit in groups: items that arrive during one transaction share the next (ARCHITECTURE, Verbs)."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from runtime.postgres import is_item_fault, sqlstate
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Twice as long as the last flush took, within these: a machine that is slow just now gets fewer, larger ones.
+# Linger twice as long as the last flush took, within these bounds: a slow machine gets fewer, larger flushes.
 SHORTEST_LINGER_SECONDS = 0.001
 LONGEST_LINGER_SECONDS = 0.04
 FOREIGN_KEY_VIOLATION = "23503"
@@ -24,7 +24,7 @@ log = logs.log(__name__)
 
 
 def at_once() -> float:
-    """What is urgent gathers for no time of its own."""
+    """Do not linger: for urgent items."""
     return 0.0
 
 
@@ -37,12 +37,12 @@ class _Pending(Generic[Item, Result]):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """One verb's queue: at most one flush in flight, a lone item waits for nothing.
+    """Queue of one verb's writes: at most one flush is in flight; a single item is written at once.
 
-    An item whose caller was cancelled still commits. ``after`` is called with the results of each commit when their
-    answers are on the way: wake-ups are sent there. ``linger`` returns the seconds by which the next flush is delayed
-    to carry more items, for what is not urgent; None never delays, for bulk requests. ``single_statement``: the verb
-    changes everything in one statement.
+    An item whose caller was cancelled still commits. ``after`` is called with the results of each commit, when their
+    answers are set: wake-ups are sent there. ``linger`` returns the seconds by which the next flush is delayed to carry
+    more items; None: flush immediately (bulk queues). ``single_statement``: the verb changes everything in one
+    statement.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting: deque[_Pending[Item, Result]] = deque()
         self._waiting_bytes = 0
         self._flusher: asyncio.Task[None] | None = None
-        # Batches that are bisected, each with the requests whose later items wait for it.
+        # Bisections in progress, each with the requests whose later items wait for it.
         self._bisecting: dict[asyncio.Task[None], set[object]] = {}
 
     async def one(self, item: Item, size: int = 0) -> Result | CoordinatorError:
@@ -79,18 +79,18 @@ class GroupCommit(Generic[Item, Result]):
         return outcome
 
     async def many(self, items: Iterable[tuple[Item, int]]) -> list[Result | CoordinatorError | Unavailable]:
-        """Results of items given with their sizes in bytes, by ordinal; they may ride in several transactions, which
-        are committed in the order of the items.
+        """Return the results by ordinal of items given with their sizes in bytes. They may be spread over several
+        transactions, which commit in the order of the items.
         """
         request = object()
         return [await answer for answer in [self._enqueue(item, size, request) for item, size in items]]
 
     def submit_nowait(self, item: Item) -> None:
-        """Let the item ride without waiting for what becomes of it."""
+        """Enqueue the item and drop its result."""
         self._enqueue(item, 0)
 
     async def close(self) -> None:
-        """Wait until everything that was accepted is decided."""
+        """Wait until every accepted item is decided."""
         while self._flusher is not None or self._bisecting:
             await asyncio.wait({*self._bisecting, *([self._flusher] if self._flusher else [])})
 
@@ -119,17 +119,17 @@ class GroupCommit(Generic[Item, Result]):
                     await asyncio.sleep(pause)
                 pending = self._take()
                 if not pending:
-                    # The end of a bisection goes on with them; what arrives meanwhile does not wait for it.
+                    # The end of the bisection restarts the queue; items that arrive meanwhile do start a flush.
                     break
                 begun = time.perf_counter()
                 await self._flush(pending)
-                # Those just answered together are about to come back together.
+                # Clients answered by one flush tend to send their next requests together.
                 pause = _linger_seconds(time.perf_counter() - begun) if len(pending) > 1 else 0.0
         finally:
             self._flusher = None
 
     def _take(self) -> list[_Pending[Item, Result]]:
-        """Take the next batch; none while all that waits belongs to requests of which a batch is being bisected."""
+        """Return the next batch; empty while every waiting item belongs to a request in bisection."""
         pending: list[_Pending[Item, Result]] = []
         passed: list[_Pending[Item, Result]] = []
         size = 0
@@ -148,9 +148,9 @@ class GroupCommit(Generic[Item, Result]):
         return pending
 
     async def _flush(self, pending: list[_Pending[Item, Result]]) -> None:
-        """Commit the riders' items together; if one of them is to blame, find it without holding up the queue.
+        """Commit the batch; if one item is to blame, find it by bisection without holding up the queue.
 
-        Later items of the same requests wait until it is found: what a request brings is committed in its order.
+        Later items of the same requests wait until then: the items of one request commit in their order.
         """
         if await self._commit(pending):
             return
@@ -163,14 +163,16 @@ class GroupCommit(Generic[Item, Result]):
         self._go_on()
 
     async def _commit(self, pending: list[_Pending[Item, Result]]) -> bool:
-        """Commit the items and tell the riders; False when one of several is to blame, and nothing was committed."""
+        """Commit the batch and set its results; return False when one of several items is to blame and nothing was
+        committed.
+        """
         begun = time.perf_counter()
         try:
             results = await self._write(self._verb, [entry.item for entry in pending])
             self._one_each(pending, results)
         except Unavailable as away:
             self._settle(pending, [away] * len(pending))
-        except Exception as fault:  # noqa: BLE001 -- whatever it is, the riders must be told
+        except Exception as fault:  # noqa: BLE001 -- whatever it is, the callers must be answered
             if not is_item_fault(fault):
                 _fail(pending, fault)
             elif len(pending) == 1:
@@ -193,7 +195,7 @@ class GroupCommit(Generic[Item, Result]):
         return True
 
     async def _bisect(self, pending: list[_Pending[Item, Result]]) -> None:
-        """Commit both halves. One that waits for a lock holds up none of the other half but its own request's items."""
+        """Commit both halves. An item blocked by a lock delays, in the other half, its own request's items only."""
         middle = len(pending) // 2
         first, second = pending[:middle], pending[middle:]
         if await self._commit(first):
@@ -209,7 +211,7 @@ class GroupCommit(Generic[Item, Result]):
             await self._bisect(pending)
 
     def _one_each(self, pending: Sequence[Any], results: Sequence[Any]) -> None:
-        # Answers of other people's items would be worse than none; the items are safe to repeat.
+        # Results given to the wrong callers would be worse than none; the items are safe to repeat.
         if len(pending) != len(results):
             raise RuntimeError(f"{self._name} gave {len(results)} results for {len(pending)} items")
 
@@ -235,14 +237,14 @@ def _fail(pending: Sequence[_Pending[Any, Any]], fault: Exception) -> None:
     for entry in pending:
         if not entry.answer.done():
             entry.answer.set_exception(fault)
-            # The caller may be gone; the log has it.
+            # Mark it as retrieved: the caller may be gone, and the log has it.
             entry.answer.exception()
 
 
 def _fault_of_one(fault: Exception) -> CoordinatorError | Unavailable:
     match sqlstate(fault):
         case state if state == FOREIGN_KEY_VIOLATION:
-            # Its row was deleted between the verb's look and its insert.
+            # The row was deleted between the verb's read and its insert.
             return NotFound("session", "")
         case state if state in TIMEOUTS:
             return Unavailable()

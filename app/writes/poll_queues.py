@@ -1,4 +1,4 @@
-"""The queues that carry a poll's steps."""
+"""Group the queues that carry the steps of a poll."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from models.state.runs import Run
 
 @dataclass(frozen=True, slots=True)
 class PollVerbs:
-    """The queues that polls ride in."""
+    """Queues of the steps of a poll."""
 
     answer: GroupCommit[Ask, PollAnswer]
     tell: GroupCommit[Ask, PollAnswer]

@@ -1,4 +1,4 @@
-"""The web's writes: one queue per verb, a second one for bulk requests, and the bell each of them rings."""
+"""Define the web's writes: one queue per verb, a second one for bulk requests, and the wake-ups after each commit."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,18 +30,18 @@ from runtime.settings import Settings
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# The re-check of all parked polls is one round trip, however many they are.
+# Re-check all parked polls in one round trip, however many there are.
 ALL_POLLS = 1_000_000
 MOST_TOUCHES = 2_000
-# What is not urgent waits for company: beats and polls where nothing is to be had so long, ends of polls longer.
+# Linger before a flush: heartbeats and empty polls 25 ms, poll cancellations 100 ms.
 SOON_SECONDS = 0.025
 LATER_SECONDS = 0.1
 
 
 class Verbs:
-    """Every change a request can make. ``notify`` is told after each commit that gave somebody something to do.
+    """Queues of all changes that requests make. ``notify`` gets the actors that have work after a commit.
 
-    ``wake_polls`` gets the results of commits that runners' parked polls may have to be told of.
+    ``wake_polls`` gets the results of commits after which parked polls may have something to receive.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Verbs:
         )
 
     async def close(self) -> None:
-        """Wait until everything that was accepted is decided."""
+        """Wait until every accepted item is decided."""
         for queue in self._queues:
             await queue.close()
 
@@ -104,7 +104,7 @@ class Verbs:
         return True
 
     def _stops(self, results: Sequence[Any]) -> bool:
-        """Wake the runners' polls at once; dispatch and parents only where a run has ended by the stop alone."""
+        """Wake the runners' polls; wake dispatch and callbacks only if the stop itself ended a run."""
         self._wake_polls(results)
         if any(isinstance(result, Stopped) and result.ended for result in results):
             self._notify(Actor.DISPATCH)
@@ -114,9 +114,11 @@ class Verbs:
     def _claiming(
         self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, lingers: bool = False
     ) -> GroupCommit[Ask, PollAnswer]:
-        """A queue of polls, which tells the feed only when one got something, and dispatch when one was passed over.
+        """Return a queue of polls that wakes the feed only after a claim, and dispatch only if a locked run was passed
+        over.
 
-        With ``lingers`` the next ones wait for company while there is nothing to be had: most are parked then.
+        With ``lingers`` flushes are delayed by 25 ms after one that claimed nothing: most of the next polls will park
+        then.
         """
         found = True
 
@@ -129,7 +131,7 @@ class Verbs:
             found = claimed > 0
             if claimed:
                 metrics.CLAIMS.labels(source).inc(claimed)
-            # A claim that was given back is news, too.
+            # A claim that was given back wrote events, too.
             return claimed > 0 or any(answer.passed_over for answer in answers)
 
         def linger() -> float:
@@ -140,15 +142,15 @@ class Verbs:
     def _reporting(
         self, verb: Verb[Report, ReportResult], *, linger: Callable[[], float] | None = at_once
     ) -> GroupCommit[Report, ReportResult]:
-        """A queue of reports, which rings for parents only when one of them may have something to hear, and for
-        dispatch only when there may be something new to give out.
+        """Return a queue of reports that wakes callbacks only if a parent may have a result to receive, and dispatch
+        only if a run may have become claimable.
         """
 
         def count(results: Sequence[Any]) -> bool:
             self._wake_polls(results)
             if any(isinstance(result, Reported) and result.calls_back for result in results):
                 self._notify(Actor.CALLBACKS)
-            # One that was refused may have been the last word of a process that was to be stopped.
+            # A rejected report may have been the last one of a process that was to be stopped.
             if any(not isinstance(result, Reported) or result.frees for result in results):
                 self._notify(Actor.DISPATCH)
             return True

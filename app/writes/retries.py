@@ -1,4 +1,4 @@
-"""Repeats calls of runners while Postgres is away: a report, bind or event is sent once (promise 5)."""
+"""Repeat calls of runners while Postgres is away: a report, bind or event is sent once (promise 5)."""
 
 import asyncio
 import random
@@ -10,14 +10,14 @@ from runtime import metrics
 
 Result = TypeVar("Result")
 
-# Calls that take longer are counted as held.
+# Count calls that take longer than this as held.
 PROMPT_SECONDS: Final = 1.0
 
 
 async def retry_until(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:
-    """Repeat ``call`` while Postgres is away, for a runner that sends each report once (promise 5).
+    """Repeat ``call`` while it raises Unavailable, for at most ``seconds`` (promise 5).
 
-    Raises Unavailable after ``seconds``, or soon after ``give_up`` is set (the process must end).
+    Raises Unavailable after that, or soon after ``give_up`` is set (the process must end).
     """
     end = asyncio.get_running_loop().time() + seconds
     attempt = asyncio.ensure_future(call())
