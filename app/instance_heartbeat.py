@@ -42,7 +42,7 @@ class InstanceHeartbeat:
             except Unavailable:
                 pass
             except Exception:
-                log.exception("beat failed")
+                log.exception("heartbeat failed")
             pause = BEAT_SECONDS if self._web.health.started else 0.25
             await asyncio.sleep(pause * random.uniform(0.9, 1.0))
 
@@ -56,7 +56,7 @@ class InstanceHeartbeat:
                 fault = await self._web.redis_probe.look()
                 self._web.health.note_redis(fault)
             except Exception:
-                log.exception("probe failed")
+                log.exception("Redis probe failed")
             # Probe every 0.5 s while there is a fault: the subscription may be just about to stand.
             await asyncio.sleep((BEAT_SECONDS if fault is None else 0.5) * random.uniform(0.9, 1.0))
 
@@ -65,7 +65,7 @@ class InstanceHeartbeat:
         try:
             await self._web.writes.write(_leave, [self._web.instance])
         except Exception as fault:  # noqa: BLE001 -- rows of a silent instance are deleted by others
-            log.info("left without a word", error=type(fault).__name__)
+            log.info("waiting rows not deleted at shutdown", error=type(fault).__name__)
 
     async def _started(self) -> bool:
         fault = await self._web.reads.read(schema_fault)
@@ -84,7 +84,7 @@ class InstanceHeartbeat:
         web = self._web
         web.heartbeats.seen(web.polls.runners())
         calls = (
-            self._sign(),
+            self._record_heartbeat(),
             web.reads.autocommit(duty_ages),
             *(attempts.autocommit(is_there) for pool, attempts in web.pools.items() if pool in web.health.away),
         )
@@ -99,7 +99,7 @@ class InstanceHeartbeat:
             if isinstance(fault, BaseException) and not isinstance(fault, Unavailable):
                 raise fault
 
-    async def _sign(self) -> None:
+    async def _record_heartbeat(self) -> None:
         """Record the heartbeat, over the feed's pool if the pool for writes is full: an instance that is silent for
         some time counts as gone, and a flood of writes must not cause that.
         """

@@ -25,10 +25,10 @@ from app.web import Web
 from models.core.ids import new_id
 from runtime.settings import Settings
 
-ABOUT: Final = """Runs of agents and batch jobs, coordinated by any number of equal processes.
+ABOUT: Final = """Coordinates runs of agents and batch jobs with any number of equal replicas.
 
 Clients submit runs, runners anywhere poll for them and report. Every error is `{"detail": ...}`; 503 comes with
-`Retry-After` and means that nothing was acknowledged: try again. Every answer carries the header
+`Retry-After` and means that nothing was acknowledged: repeat the request. Every answer carries the header
 `Coordinator-Instance`; one without it comes from something in between (a proxy's own 404, 401 or 413) and says nothing
 about a run."""
 STATIC: Final = "/static/docs"

@@ -71,7 +71,7 @@ class Web:
             drain,
             self.instance,
             settings.recheck_seconds,
-            most_of_a_runner=settings.polls_per_runner,
+            max_per_runner=settings.polls_per_runner,
         )
         self.heartbeats = Heartbeats(self.verbs.touch)
         self.run_waiters = RunWaiters(self.reads)
@@ -81,7 +81,7 @@ class Web:
         self.parser = BodyParser()
         self.lists = ListLimits(drain, settings.lists_per_caller)
         self.callers = Callers(settings, self.following, self.reads, self.writes)
-        handlers = MessageHandlers(self.polls.deliver, self.feed.notify, self.polls.look_again, self._listening)
+        handlers = MessageHandlers(self.polls.deliver, self.feed.notify, self.polls.look_again, self._on_subscribed)
         self.subscription = Subscription(settings, self.instance, handlers)
         self.redis_probe = RedisProbe(settings, self.instance, lambda: self.subscription.fault)
         self._instance_heartbeat = InstanceHeartbeat(self)
@@ -139,16 +139,16 @@ class Web:
         self.polls.look_again(told)
         self._poll_wakeups.send(told)
 
-    def _listening(self) -> None:
+    def _on_subscribed(self) -> None:
         """Look for what was published before this subscription stood: those messages are lost."""
         self.polls.nudge()
         self.feed.notify()
 
     def _attempts(self, engine: AsyncEngine, pool: str) -> Attempts:
         silence = longest_silence(self.settings)
-        return Attempts(engine, partial(self._contact, pool), silence=silence)
+        return Attempts(engine, partial(self._note_contact, pool), silence=silence)
 
-    def _contact(self, pool: str, there: bool) -> None:  # noqa: FBT001 -- a callback takes its arguments by position
+    def _note_contact(self, pool: str, there: bool) -> None:  # noqa: FBT001 -- a callback takes its arguments by position
         if self.health.postgres_contact(pool, there):
             log.info("postgres is back", pool=pool)
             # Polls depend on the pool for writes; the feed's reader on its own.

@@ -136,9 +136,9 @@ def connect_arguments(settings: Settings, name: str) -> dict[str, Any]:
     if not settings.prepare_statements:
         arguments["prepare_threshold"] = None
     if settings.startup_options:
-        ours = " ".join(f"-c {key}={value}" for key, value in session_settings(settings).items())
-        theirs = make_url(settings.database_url).query.get("options", "")
-        arguments["options"] = f"{ours} {theirs}".strip()
+        own_options = " ".join(f"-c {key}={value}" for key, value in session_settings(settings).items())
+        url_options = make_url(settings.database_url).query.get("options", "")
+        arguments["options"] = f"{own_options} {url_options}".strip()
     return arguments
 
 
@@ -169,10 +169,10 @@ def _listen(engine: Engine, settings: Settings) -> None:
         calls = ", ".join(["set_config(%s, %s, true)"] * len(wanted))
         parameters = tuple(part for pair in wanted.items() for part in pair)
 
-        def set_them(connection: Connection) -> None:
+        def set_for_transaction(connection: Connection) -> None:
             connection.exec_driver_sql(f"SELECT {calls}", parameters)
 
-        event.listen(engine, "begin", set_them)
+        event.listen(engine, "begin", set_for_transaction)
 
 
 def _send_arrays_as_binary(connection: Any, _: object) -> None:

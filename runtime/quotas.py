@@ -26,7 +26,7 @@ PATIENCE: Final = 0.25
 PAUSE_AFTER_FAILURE_SECONDS: Final = 2.0
 # Draw at most this part of a limit at once: a process may exceed the limit by so much, or leave it unused.
 SMALLEST_PART: Final = 60
-MOST_PURSES: Final = 10_000
+MOST_RESERVES: Final = 10_000
 
 
 class Quota(NamedTuple):
@@ -70,7 +70,7 @@ class Quotas:
         )
         self._shared = SharedWindows(storage)
         self._own = OwnWindows(MemoryStorage())
-        self._purses: OrderedDict[tuple[Quota, str], _TokenReserve] = OrderedDict()
+        self._reserves: OrderedDict[tuple[Quota, str], _TokenReserve] = OrderedDict()
         self._away_until = -inf
 
     async def spend(self, quota: Quota, key: str, cost: int = 1) -> Refusal | None:
@@ -81,52 +81,52 @@ class Quotas:
         key each process may let a sixtieth of the amount more through.
         """
         cost = min(cost, quota.amount)
-        purse = self._purse(quota, key)
+        reserve = self._reserve(quota, key)
         while True:
             now = time.monotonic()
-            if now - purse.drawn_at >= WINDOW_SECONDS:
-                purse.in_hand = 0
-            if purse.in_hand >= cost:
-                purse.in_hand -= cost
+            if now - reserve.drawn_at >= WINDOW_SECONDS:
+                reserve.in_hand = 0
+            if reserve.in_hand >= cost:
+                reserve.in_hand -= cost
                 return None
-            if now < purse.closed_until:
-                return purse.refusal
-            if not purse.drawing.locked():
+            if now < reserve.closed_until:
+                return reserve.refusal
+            if not reserve.drawing.locked():
                 break
             # Wait for the draw in progress, then spend of its part.
-            async with purse.drawing:
+            async with reserve.drawing:
                 pass
-        async with purse.drawing:
-            return await self._draw(purse, key, cost)
+        async with reserve.drawing:
+            return await self._draw(reserve, key, cost)
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    def _purse(self, quota: Quota, key: str) -> _TokenReserve:
-        purse = self._purses.get((quota, key))
-        if purse is None:
-            purse = _TokenReserve(RateLimitItemPerMinute(quota.amount, namespace=quota.name))
-            self._purses[quota, key] = purse
-            if len(self._purses) > MOST_PURSES:
-                self._purses.popitem(last=False)
-        self._purses.move_to_end((quota, key))
-        return purse
+    def _reserve(self, quota: Quota, key: str) -> _TokenReserve:
+        reserve = self._reserves.get((quota, key))
+        if reserve is None:
+            reserve = _TokenReserve(RateLimitItemPerMinute(quota.amount, namespace=quota.name))
+            self._reserves[quota, key] = reserve
+            if len(self._reserves) > MOST_RESERVES:
+                self._reserves.popitem(last=False)
+        self._reserves.move_to_end((quota, key))
+        return reserve
 
-    async def _draw(self, purse: _TokenReserve, key: str, cost: int) -> Refusal | None:
+    async def _draw(self, reserve: _TokenReserve, key: str, cost: int) -> Refusal | None:
         now = time.monotonic()
-        busy = now - purse.drawn_at < 1.0
-        purse.part = min(purse.part * 2, max(1, purse.item.amount // SMALLEST_PART)) if busy else 1
-        missing = cost - purse.in_hand
-        for part in sorted({max(missing, purse.part), missing}, reverse=True):
-            if await self._hit(purse.item, key, part):
-                purse.in_hand += part - cost
-                purse.drawn_at = now
+        busy = now - reserve.drawn_at < 1.0
+        reserve.part = min(reserve.part * 2, max(1, reserve.item.amount // SMALLEST_PART)) if busy else 1
+        missing = cost - reserve.in_hand
+        for part in sorted({max(missing, reserve.part), missing}, reverse=True):
+            if await self._hit(reserve.item, key, part):
+                reserve.in_hand += part - cost
+                reserve.drawn_at = now
                 return None
-        reset_at, remaining = await self._left(purse.item, key)
+        reset_at, remaining = await self._left(reserve.item, key)
         refusal = Refusal(max(0, remaining), min(WINDOW_SECONDS, max(0.0, reset_at - time.time())))
         if remaining <= 0:
             # Refuse a flood without asking Redis each time.
-            purse.refusal, purse.closed_until = refusal, now + min(refusal.reset, 1.0)
+            reserve.refusal, reserve.closed_until = refusal, now + min(refusal.reset, 1.0)
         return refusal
 
     async def _hit(self, item: RateLimitItemPerMinute, key: str, cost: int) -> bool:
@@ -147,5 +147,5 @@ class Quotas:
 
     def _lost(self, error: Exception) -> None:
         if self._away_until == -inf:
-            logger.warning("callers are counted by each process alone while Redis is away", error=str(error))
+            logger.warning("Redis is away, each process counts callers alone", error=str(error))
         self._away_until = time.monotonic() + PAUSE_AFTER_FAILURE_SECONDS

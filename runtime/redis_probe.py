@@ -38,9 +38,9 @@ class RedisProbe:
         """Return what is wrong with Redis in a sentence, None when wake-ups can be sent and received."""
         fault = await self._write() or self._subscription_fault()
         if fault and fault != self._fault:
-            logger.warning("Redis does not do its part", fault=fault)
+            logger.warning("Redis is not usable", fault=fault)
         elif self._fault and not fault:
-            logger.info("Redis does its part again")
+            logger.info("Redis is usable again")
         self._fault = fault
         return fault
 
@@ -48,7 +48,7 @@ class RedisProbe:
         try:
             await self._client.aclose()
         except FAILED as error:
-            logger.debug("connection of the probe was lost", error=str(error))
+            logger.debug("closing the probe's connection failed", error=str(error))
 
     async def _write(self) -> str | None:
         try:

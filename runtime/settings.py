@@ -46,148 +46,171 @@ class Settings(BaseSettings):
     )
 
     # Servers
-    database_url_file: str = _about("", "A file with the URL of Postgres, instead of the URL")
-    database_password_file: str = _about("", "A file with the password that the URL of Postgres leaves out")
-    redis_url_file: str = _about("", "A file with the URL of Redis, instead of the URL")
-    redis_password_file: str = _about("", "A file with the password that the URL of Redis leaves out")
-    database_url: str = _address("database_url", "Postgres 15 or newer, the truth (DATABASE_URL is read too)")
-    redis_url: str = _address("redis_url", "Redis 7 or Valkey, the bell; a logical database of its own (or REDIS_URL)")
-    prepare_statements: bool = _about(True, "Prepared statements; off behind a PgBouncer older than 1.21")
-    startup_options: bool = _about(
-        True, "Send the timeouts below when connecting; off behind a PgBouncer: then with each transaction"
+    database_url_file: str = _about("", "File with the URL of Postgres, instead of the URL")
+    database_password_file: str = _about("", "File with the password that the URL of Postgres leaves out")
+    redis_url_file: str = _about("", "File with the URL of Redis, instead of the URL")
+    redis_password_file: str = _about("", "File with the password that the URL of Redis leaves out")
+    database_url: str = _address("database_url", "URL of Postgres 15 or newer (DATABASE_URL is read too)")
+    redis_url: str = _address(
+        "redis_url", "URL of Redis 7 or Valkey, with a logical database of its own (REDIS_URL is read too)"
     )
-    connect_timeout_seconds: Annotated[int, Field(ge=1, le=60)] = _about(3, "A new Postgres connection gives up")
-    lock_timeout_seconds: Seconds = _about(2, "A statement waits for a row lock at most")
-    statement_timeout_seconds: Seconds = _about(10, "A statement runs at most")
-    idle_in_transaction_seconds: Seconds = _about(5, "A transaction whose client pauses is ended")
-    tcp_user_timeout_seconds: Seconds = _about(10, "Sent but unacknowledged data declares a connection dead")
-    pool_timeout_seconds: Seconds = _about(2, "Wait for a free connection of the pool")
-    web_pool_size: Count = _about(8, "Postgres connections of a web process")
+    prepare_statements: bool = _about(True, "Use prepared statements; turn off behind a PgBouncer older than 1.21")
+    startup_options: bool = _about(
+        True, "Send the timeouts below when connecting; turn off behind a PgBouncer: each transaction sets them then"
+    )
+    connect_timeout_seconds: Annotated[int, Field(ge=1, le=60)] = _about(
+        3, "Time limit for opening a Postgres connection"
+    )
+    lock_timeout_seconds: Seconds = _about(2, "Longest wait of a statement for a row lock")
+    statement_timeout_seconds: Seconds = _about(10, "Longest duration of a statement")
+    idle_in_transaction_seconds: Seconds = _about(5, "Longest pause of a client within a transaction")
+    tcp_user_timeout_seconds: Seconds = _about(10, "Time after which unacknowledged data proves a connection dead")
+    pool_timeout_seconds: Seconds = _about(2, "Longest wait for a free connection of the pool")
+    web_pool_size: Count = _about(8, "Connections of a web process to Postgres for writes")
 
     # Web
     listen_host: str = _about(
-        "127.0.0.1", "Address `coordinator web` binds; anything but loopback needs authentication"
+        "127.0.0.1", "Address that `coordinator web` binds; any but loopback requires authentication"
     )
-    listen_port: Annotated[int, Field(ge=0, le=65_535)] = _about(8765, "Port `coordinator web` binds")
+    listen_port: Annotated[int, Field(ge=0, le=65_535)] = _about(8765, "Port that `coordinator web` binds")
     insecure: bool = _about(False, "Allow binding to a public address although authentication is off")
-    auth: bool = _about(False, "Ask for credentials from the start; else as soon as there is an issuer or a key")
-    oidc_issuer: str = _about("", "Issuer of OIDC tokens: their `iss`, and where its keys are found")
-    oidc_audience: str = _about("", "Audience that a token must be made for: its `aud`")
-    oidc_jwks_url: str = _about("", "The issuer's keys, if its discovery document is not to be asked")
-    oidc_roles_claim: str = _about("permissions", "Claim with the words that give a role; dots lead inwards")
+    auth: bool = _about(False, "Require credentials from the start; otherwise once an issuer is set or a key exists")
+    oidc_issuer: str = _about("", "Issuer of OIDC tokens: their `iss`, and the base of its discovery URL")
+    oidc_audience: str = _about("", "Required audience of tokens: their `aud`")
+    oidc_jwks_url: str = _about("", "URL of the issuer's keys, instead of the one in its discovery document")
+    oidc_roles_claim: str = _about("permissions", "Claim whose values give roles; a dotted name reads a nested claim")
     oidc_roles: Names = _about(
         ("admin:full=admin", "runner:execute=runner", "user:runs=user", "user:sessions=user"),
-        "Which of them give which role, comma-separated",
+        "Roles by value of that claim, as value=role, comma-separated",
     )
-    oidc_owner_claim: str = _about("sub", "Claim with the owner of what is submitted")
-    oidc_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = _about(10, "Difference between two clocks")
-    allow_query_tokens: bool = _about(False, "Accept `?api_key=` on GETs, for dashboards that know nothing else")
-    public_docs: bool = _about(False, "Show /docs and /openapi.json to everybody also while credentials are asked for")
+    oidc_owner_claim: str = _about("sub", "Claim with the owner that the caller acts for")
+    oidc_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = _about(10, "Tolerated clock difference to the issuer")
+    allow_query_tokens: bool = _about(
+        False, "Accept `?api_key=` on GET requests, for dashboards that can send no header"
+    )
+    public_docs: bool = _about(False, "Serve /docs and /openapi.json without credentials")
     cors_origins: Names | None = _about(
-        None, "Origins browsers may call from, comma-separated (default: loopback ones, none with authentication)"
+        None, "Origins that browsers may call from, comma-separated (default: loopback, none with authentication)"
     )
-    allowed_hosts: Names = _about((), "Further names the service is reached by, comma-separated")
-    url: Names = _about(("http://127.0.0.1:8765",), "Where clients and runners find the coordinator, comma-separated")
+    allowed_hosts: Names = _about((), "Further host names of the service, comma-separated")
+    url: Names = _about(
+        ("http://127.0.0.1:8765",), "Addresses of the coordinator for clients and runners, comma-separated"
+    )
 
     # Clients
-    token: str = Field("", description="API key or token that clients and runners show", repr=False)
-    token_file: str = _about("", "A file with it, mode 0600 (default: ~/.config/coordinator/token)")
-    ca_file: str = _about(
-        "", "A file with the certificates that clients and runners trust alone (default: the usual ones)"
-    )
+    token: str = Field("", description="API key or token of clients and runners", repr=False)
+    token_file: str = _about("", "File with the token, mode 0600 (default: ~/.config/coordinator/token)")
+    ca_file: str = _about("", "File with the only certificates that clients and runners trust (default: the system's)")
 
     # Polls, claims and heartbeats
-    poll_timeout_seconds: Annotated[float, Field(ge=0, le=600)] = _about(30, "A runner's poll is held")
+    poll_timeout_seconds: Annotated[float, Field(ge=0, le=600)] = _about(30, "Time for which a runner's poll is held")
     told_heartbeat_seconds: Seconds = _about(60, "Heartbeat interval told to a runner")
-    told_heartbeat_instance_seconds: Seconds = _about(10, "The same, told to a runner that has an instance_id")
+    told_heartbeat_instance_seconds: Seconds = _about(10, "Heartbeat interval told to a runner with an instance_id")
     stale_after_seconds: Seconds = _about(30, "Silence after which a runner is stale (at least 2 x told)")
     lost_after_seconds: Seconds = _about(60, "Silence after which a runner is lost (at least 3 x told)")
     forget_runner_seconds: Seconds = _about(86_400, "Silence after which a runner must register again")
-    claim_timeout_seconds: Seconds = _about(15, "An undelivered claim returns to pending")
-    start_timeout_seconds: Seconds = _about(120, "A delivered claim without `started` returns to pending")
-    stop_timeout_seconds: Seconds = _about(60, "A stop that nobody answers is taken as done (at least 3 x told)")
-    orphan_after_seconds: SecondsOrOff = _about(900, "A run silent since a gap of ours is taken as lost; 0: never")
-    no_match_timeout_seconds: Seconds = _about(300, "A ready run that no live runner satisfies fails")
-    priority_ageing_seconds: SecondsOrOff = _about(
-        0, "A ready run gains one priority for each so long a wait; 0: never"
+    claim_timeout_seconds: Seconds = _about(15, "Time after which an undelivered claim returns to pending")
+    start_timeout_seconds: Seconds = _about(
+        120, "Time after which a delivered claim without `started` returns to pending"
     )
+    stop_timeout_seconds: Seconds = _about(
+        60, "Time after which a stop without a report counts as done (at least 3 x told)"
+    )
+    orphan_after_seconds: SecondsOrOff = _about(
+        900, "Silence of a run after an outage of ours, after which it is lost; 0: never"
+    )
+    no_match_timeout_seconds: Seconds = _about(300, "Time after which a ready run that no live runner satisfies fails")
+    priority_ageing_seconds: SecondsOrOff = _about(0, "Waiting time for which a ready run gains one priority; 0: never")
     # Not `run_timeout_seconds`: variables COORDINATOR_RUN_* are those that the runner passes to a command.
-    default_run_timeout_seconds: Seconds | None = _about(None, "Longest life of a run that names no limit; unset: none")
-    max_session_depth: Annotated[int, Field(ge=1, le=1000)] = _about(10, "Levels of children below a session")
+    default_run_timeout_seconds: Seconds | None = _about(None, "Time limit of a run that sets none itself; unset: none")
+    max_session_depth: Annotated[int, Field(ge=1, le=1000)] = _about(10, "Levels of child sessions below a session")
 
     # Ticks
-    sweep_seconds: Seconds = _about(2, "Sweeps behind lost hints")
-    expiry_seconds: Seconds = _about(1, "Tick of all deadlines")
-    recheck_seconds: Annotated[float, Field(gt=0, le=4)] = _about(2, "Re-check of parked polls, jittered")
+    sweep_seconds: Seconds = _about(2, "Interval of dispatch, broadcast and callbacks without a wake-up")
+    expiry_seconds: Seconds = _about(1, "Interval at which expiry looks at all deadlines")
+    recheck_seconds: Annotated[float, Field(gt=0, le=4)] = _about(
+        2, "Interval of the re-check of parked polls, jittered"
+    )
 
     # Feed
-    feed_poll_seconds: Seconds = _about(0.5, "The feed's reader looks without a bell")
-    feed_window_events: Count = _about(10_000, "Frames a web process keeps in memory")
-    feed_window_bytes: Bytes = _about(16 * 1024**2, "Size of those frames")
-    catch_up_page_events: Count = _about(500, "One page of a client that catches up")
-    catch_up_readers: Annotated[int, Field(ge=1, le=100)] = _about(3, "Clients that catch up at once, a process")
-    send_timeout_seconds: Seconds = _about(15, "A stream's client that takes nothing is cut")
-    stream_lifetime_seconds: Seconds = _about(600, "A stream ends cleanly and is resumed (+- 20 %)")
-    sse_heartbeat_seconds: Annotated[float, Field(gt=0, le=30)] = _about(15, "Comment on a silent stream")
+    feed_poll_seconds: Seconds = _about(0.5, "Interval at which the feed's reader looks without a wake-up")
+    feed_window_events: Count = _about(10_000, "Events of the feed that a web process keeps in memory")
+    feed_window_bytes: Bytes = _about(16 * 1024**2, "Size of those events")
+    catch_up_page_events: Count = _about(500, "Events in one page of a client that catches up")
+    catch_up_readers: Annotated[int, Field(ge=1, le=100)] = _about(
+        3, "Clients of a process that read pages at once to catch up"
+    )
+    send_timeout_seconds: Seconds = _about(15, "Time after which a stream's client that reads nothing is cut")
+    stream_lifetime_seconds: Seconds = _about(
+        600, "Lifetime of a stream, which then ends cleanly and is resumed (+- 20 %)"
+    )
+    sse_heartbeat_seconds: Annotated[float, Field(gt=0, le=30)] = _about(15, "Interval of comments on a silent stream")
 
     # Start and stop
-    drain_seconds: SecondsOrOff = _about(10, "A web process serves on after SIGTERM, not ready")
-    graceful_shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = _about(5, "Then connections are cut after")
-    worker_grace_seconds: SecondsOrOff = _about(20, "A worker finishes its actors after SIGTERM")
-    report_hold_seconds: Annotated[float, Field(ge=0, le=30)] = _about(25, "Reports are held while Postgres is away")
+    drain_seconds: SecondsOrOff = _about(10, "Time for which a web process serves on after SIGTERM, not ready")
+    graceful_shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = _about(
+        5, "Time after the drain until connections are cut"
+    )
+    worker_grace_seconds: SecondsOrOff = _about(20, "Time for which a worker finishes its actors after SIGTERM")
+    report_hold_seconds: Annotated[float, Field(ge=0, le=30)] = _about(
+        25, "Longest time for which reports are held while Postgres is away"
+    )
     worker_threads: Annotated[int, Field(ge=1, le=256)] = _about(4, "Threads of a worker process")
 
     # Retention
-    idempotency_seconds: Seconds = _about(86_400, "An Idempotency-Key is remembered")
-    event_retention_days: Days = _about(30, "Events are kept")
-    retention_days: Days | None = _about(None, "Finished sessions are kept; unset: for ever")
+    idempotency_seconds: Seconds = _about(86_400, "Time for which an Idempotency-Key is remembered")
+    event_retention_days: Days = _about(30, "Time for which events are kept")
+    retention_days: Days | None = _about(None, "Time for which finished sessions are kept; unset: for ever")
 
     # Limits
-    list_limit: Count = _about(10_000, "A list without `limit` returns at most")
-    init_limit: Count = _about(10_000, "Sessions in the feed's `init`")
-    submission_bytes: Bytes = _about(1024**2, "Body of one submission")
-    batch_bytes: Bytes = _about(16 * 1024**2, "Body of a batch")
-    parameters_bytes: Bytes = _about(256 * 1024, "`parameters` of one run")
-    event_bytes: Bytes = _about(16 * 1024**2, "One event; its oversized fields are left out beyond")
-    body_bytes: Bytes = _about(64 * 1024**2, "Any body; refused beyond")
+    list_limit: Count = _about(10_000, "Most rows of a list without `limit`")
+    init_limit: Count = _about(10_000, "Most sessions in the feed's `init`")
+    submission_bytes: Bytes = _about(1024**2, "Largest body of a submission")
+    batch_bytes: Bytes = _about(16 * 1024**2, "Largest body of a batch")
+    parameters_bytes: Bytes = _about(256 * 1024, "Largest `parameters` of a run")
+    event_bytes: Bytes = _about(16 * 1024**2, "Largest event; beyond that its largest fields are left out")
+    body_bytes: Bytes = _about(64 * 1024**2, "Largest body of any request")
     bodies_bytes: Bytes = _about(
-        128 * 1024**2, "Bodies a web process holds at once, half of it of one caller; others wait"
+        128 * 1024**2, "Bodies that a web process holds at once, at most half of it for one caller; others wait"
     )
-    submissions_per_minute: CountOrOff = _about(600, "Runs one caller may submit a minute; 0: any number")
-    events_per_minute: CountOrOff = _about(6000, "Events a caller may append to a session a minute; 0: any number")
+    submissions_per_minute: CountOrOff = _about(600, "Runs that one caller may submit a minute; 0: no limit")
+    events_per_minute: CountOrOff = _about(6000, "Events that a caller may append to a session a minute; 0: no limit")
     event_bytes_per_minute: Annotated[int, Field(ge=0, le=2**40)] = _about(
-        256 * 1024**2, "Bytes of events a caller may append a minute; 0: any number"
+        256 * 1024**2, "Bytes of events that a caller may append a minute; 0: no limit"
     )
     changes_per_minute: CountOrOff = _about(
-        3000, "Changes, binds, stops, deletes and tickets of a caller a minute; 0: any number"
+        3000, "Changes, binds, stops, deletes and tickets of a caller a minute; 0: no limit"
     )
     registrations_per_minute: CountOrOff = _about(
-        600, "Registrations and departures of a caller's runners a minute; 0: any number"
+        600, "Registrations and departures of a caller's runners a minute; 0: no limit"
     )
-    reports_per_minute: CountOrOff = _about(60_000, "Reports and heartbeats of a caller a minute; 0: any number")
+    reports_per_minute: CountOrOff = _about(60_000, "Reports and heartbeats of a caller a minute; 0: no limit")
     # Not `run_*` for the same reason as default_run_timeout_seconds.
-    run_events_max: CountOrOff = _about(0, "Events of a run that are stored, its result and end apart; 0: any number")
+    run_events_max: CountOrOff = _about(0, "Most events stored of a run, not counting its result and end; 0: no limit")
     reads_per_second: CountOrOff = _about(
-        50, "Reads of a user a second a process; more wait, 1 s at most; 0: any number"
+        50, "Reads of a user a second in one process; further ones wait, 1 s at most; 0: no limit"
     )
-    streams_per_caller: CountOrOff = _about(20, "Streams of one caller a process; the oldest is ended; 0: any number")
+    streams_per_caller: CountOrOff = _about(
+        20, "Streams of a caller in one process; beyond, the oldest ends; 0: no limit"
+    )
     demands_per_owner: CountOrOff = _about(
-        1000, "Distinct sets of demands of an owner's runs, each until unused for a day; 0: any number"
+        1000, "Distinct sets of demands of an owner's runs, each until unused for a day; 0: no limit"
     )
     lists_per_caller: CountOrOff = _about(
-        20, "Lists of one caller that a process streams at once; more wait 10 s, then 429; 0: any number"
+        20, "Lists of a caller that a process streams at once; further ones wait 10 s, then 429; 0: no limit"
     )
-    polls_per_runner: Count = _about(5, "Polls of one runner a process holds; the oldest is ended")
+    polls_per_runner: Count = _about(5, "Polls of a runner that a process holds; beyond, the oldest ends")
     most_connections: Count | None = _about(
-        None, "Connections a web process takes, more wait; unset: as its limit of open files allows, nor ever more"
+        None,
+        "Connections that a web process accepts, others wait; at most what its limit of open files allows (default)",
     )
-    group_commit_items: Count = _about(256, "Items that ride in one transaction")
-    group_commit_bytes: Bytes = _about(4 * 1024**2, "Size of those items")
+    group_commit_items: Count = _about(256, "Most items in one transaction")
+    group_commit_bytes: Bytes = _about(4 * 1024**2, "Largest size of those items")
 
     # This process
-    log_format: Literal["console", "json"] = _about("console", "How log lines look")
-    log_level: Literal["debug", "info", "warning", "error"] = _about("info", "What is logged")
-    data_dir: str = _about(".coordinator", "Where `coordinator up` keeps databases, logs and pid files")
+    log_format: Literal["console", "json"] = _about("console", "Format of log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = _about("info", "Lowest level that is logged")
+    data_dir: str = _about(".coordinator", "Directory in which `coordinator up` keeps databases, logs and pid files")
 
     def deadlines(self) -> dict[str, Any]:
         """Return the arguments of `models.core.limits.Limits`, from which web and workers build it alike."""
@@ -243,8 +266,8 @@ class Settings(BaseSettings):
     @field_validator("oidc_roles")
     @classmethod
     def _mapped(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for one in value:
-            word, _, role = one.rpartition("=")
+        for pair in value:
+            word, _, role = pair.rpartition("=")
             if not word or role not in {"admin", "user", "runner"}:
                 message = "must be word=role each, with the roles admin, user and runner"
                 raise ValueError(message)

@@ -42,8 +42,8 @@ def publish_assignments(client: redis.Redis, assignments: Mapping[str, Sequence[
     if not assignments:
         return
     with client.pipeline(transaction=False) as pipeline:
-        for instance, of_instance in assignments.items():
-            pipeline.publish(assignments_channel(instance), orjson.dumps([dict(item) for item in of_instance]))
+        for instance, items in assignments.items():
+            pipeline.publish(assignments_channel(instance), orjson.dumps([dict(item) for item in items]))
         pipeline.execute()
 
 
@@ -120,7 +120,7 @@ class Subscription:
 
     async def start(self) -> None:
         """Begin to listen; returns at once, whether Redis is there or not."""
-        self._task = asyncio.create_task(self._keep_listening(), name="mailbox")
+        self._task = asyncio.create_task(self._keep_listening(), name="subscription")
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -134,10 +134,10 @@ class Subscription:
             except FAILED as error:
                 self._fault = fault_of(error)
                 if self._backoff == FIRST_BACKOFF:
-                    logger.warning("mailbox lost, trying again", error=str(error))
+                    logger.warning("subscription lost, trying again", error=str(error))
             except Exception:
                 # Never end silently: every dispatched run would wait for the re-check.
-                logger.exception("mailbox failed, trying again")
+                logger.exception("subscription failed, trying again")
             self.connected = False
             await asyncio.sleep(self._backoff * random.uniform(0.5, 1))
             self._backoff = min(self._backoff * 2, LONGEST_BACKOFF)
@@ -173,13 +173,13 @@ class Subscription:
             elif message["type"] == "message":
                 self._handlers.assignments(_assignments(message["data"]))
         except Exception:
-            logger.exception("a message in the mailbox could not be handled")
+            logger.exception("handling a message failed")
 
 
 async def _expect(pubsub: PubSub) -> Mapping[str, Any]:
     message: Mapping[str, Any] | None = await pubsub.get_message(timeout=PATIENCE)
     if message is None:
-        raise redis.TimeoutError("no sign of life from Redis")
+        raise redis.TimeoutError("no answer from Redis")
     return message
 
 
@@ -189,6 +189,6 @@ def _assignments(payload: bytes) -> list[dict[str, str]]:
 
 def _runner_ids(payload: bytes) -> list[str]:
     runner_ids = orjson.loads(payload)
-    if not isinstance(runner_ids, list) or not all(isinstance(one, str) for one in runner_ids):
+    if not isinstance(runner_ids, list) or not all(isinstance(runner_id, str) for runner_id in runner_ids):
         raise TypeError("no list of runners")
     return runner_ids

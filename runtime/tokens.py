@@ -115,7 +115,9 @@ class Issuer:
     def _find(self, algorithm: str, key_id: str | None) -> jwt.PyJWK | None:
         """Return the key of that id or, without an id, the only one for the algorithm."""
         keys = self._keys or {}
-        candidates = keys.get(key_id, []) if key_id is not None else [key for some in keys.values() for key in some]
+        candidates = (
+            keys.get(key_id, []) if key_id is not None else [key for same_id in keys.values() for key in same_id]
+        )
         suited = [key for key in candidates if key.key_type == ALGORITHMS[algorithm]]
         return suited[0] if len(suited) == 1 else None
 
@@ -131,7 +133,7 @@ class Issuer:
                 async with asyncio.timeout(2 * FETCH_SECONDS), _http() as http:
                     found = await self._fetch_keys(http)
             except (_Unusable, httpx.HTTPError, OSError, ValueError, TimeoutError, RecursionError) as error:
-                logger.warning("the issuer's keys could not be fetched", error=str(error) or type(error).__name__)
+                logger.warning("fetching the issuer's keys failed", error=str(error) or type(error).__name__)
                 return False
             self._take(found)
             return True
@@ -159,7 +161,7 @@ class Issuer:
                 keys.setdefault(key.key_id, []).append(key)
         self._keys, self._raw = keys, found
         self.generation += 1
-        logger.info("the issuer's keys", keys=len(keys))
+        logger.info("issuer's keys changed", keys=len(keys))
 
 
 def _http() -> httpx.AsyncClient:

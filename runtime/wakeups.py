@@ -29,7 +29,7 @@ HINT_SECONDS: Final = 30
 _NOTIFY: Final = """
 local sent = {}
 for place = 1, #KEYS / 4 do
-    local hint, queue, messages, bell = unpack(KEYS, 4 * place - 3, 4 * place)
+    local hint, queue, messages, wakeups = unpack(KEYS, 4 * place - 3, 4 * place)
     local id, message = ARGV[2 * place + 1], ARGV[2 * place + 2]
     local last = redis.call('GET', hint)
     local waits = last and redis.call('LPOS', queue, last)
@@ -37,8 +37,8 @@ for place = 1, #KEYS / 4 do
         redis.call('HSET', messages, id, message)
         redis.call('RPUSH', queue, id)
         redis.call('SET', hint, id, 'EX', ARGV[2])
-        if redis.call('LLEN', bell) < redis.call('LLEN', queue) then
-            redis.call('RPUSH', bell, '')
+        if redis.call('LLEN', wakeups) < redis.call('LLEN', queue) then
+            redis.call('RPUSH', wakeups, '')
         end
         sent[#sent + 1] = place
     end
@@ -87,7 +87,7 @@ class WakeupSender:
         self._paused_until = time.monotonic() + PAUSE_AFTER_FAILURE_SECONDS
         WAKEUPS.labels(actor, "failed").inc()
         if not self._failing:
-            logger.warning("a bell does not ring", bell=actor, error=str(error))
+            logger.warning("wake-up not sent", actor=actor, error=str(error))
         self._failing = True
 
 
@@ -109,11 +109,11 @@ class Wakeups:
         self._sender = WakeupSender(self._client)
         self._marked: set[Actor] = set()
         self._notified = asyncio.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bells")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wake-ups")
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._send_forever(), name="bells")
+        self._task = asyncio.create_task(self._send_forever(), name="wake-ups")
 
     async def stop(self) -> None:
         """Stop sending; marked actors are dropped, since any wake-up may be lost."""
@@ -144,8 +144,8 @@ class Wakeups:
                 for actor in marked:
                     WAKEUPS.labels(actor, "failed").inc()
                 if not failing:
-                    logger.warning("bells do not ring", wakeups=marked, error=str(error))
+                    logger.warning("wake-ups not sent", actors=marked, error=str(error))
             except Exception:
-                logger.exception("bells do not ring", wakeups=marked)
+                logger.exception("wake-ups not sent", actors=marked)
             failing = True
             await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)

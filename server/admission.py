@@ -13,7 +13,7 @@ from runtime import metrics
 from runtime.logs import log
 
 BACKLOG = 2048
-_QUIET_SECONDS = 60.0  # at the bound it pauses up to ten times a second: log one of those a minute
+_LOG_PAUSE_SECONDS = 60.0  # at the bound it pauses up to ten times a second: log one of those a minute
 
 
 class Admission(ServerState):
@@ -30,15 +30,15 @@ class Admission(ServerState):
         self._listeners: list[Listener] = []
         self._sockets: list[socket.socket] = []
         self._paused = False
-        self._said = -_QUIET_SECONDS
+        self._logged_at = -_LOG_PAUSE_SECONDS
 
-    def mind(self, listeners: list[Listener]) -> None:
+    def manage(self, listeners: list[Listener]) -> None:
         """Manage these listeners from now on; the list is the server's own, which closes at its end what the list
         holds.
         """
         self._listeners = listeners
         self._sockets = [
-            socket.socket(fileno=os.dup(one.fileno())) for listener in listeners for one in listener.sockets
+            socket.socket(fileno=os.dup(sock.fileno())) for listener in listeners for sock in listener.sockets
         ]
         self.count()
 
@@ -49,9 +49,11 @@ class Admission(ServerState):
         self._paused = True
         self._close()
         metrics.ACCEPTING_PAUSED.inc()
-        if time.monotonic() - self._said >= _QUIET_SECONDS:
-            self._said = time.monotonic()
-            log("coordinator.web").warning("full, surplus connections wait", connections=len(self.connections))
+        if time.monotonic() - self._logged_at >= _LOG_PAUSE_SECONDS:
+            self._logged_at = time.monotonic()
+            log("coordinator.web").warning(
+                "connection limit reached, further ones wait", connections=len(self.connections)
+            )
 
     async def accept_again(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         """Accept again below the bound; without a free descriptor, try at the next tick."""
@@ -59,9 +61,9 @@ class Admission(ServerState):
             return
         made: list[Listener] = []
         loop = asyncio.get_running_loop()
-        for one in self._sockets:
+        for sock in self._sockets:
             try:
-                made.append(await loop.create_server(protocol, sock=one.dup(), backlog=BACKLOG))
+                made.append(await loop.create_server(protocol, sock=sock.dup(), backlog=BACKLOG))
             except OSError:
                 for listener in made:
                     listener.close()
@@ -72,8 +74,8 @@ class Admission(ServerState):
     def end(self) -> None:
         """Stop accepting for good; other processes keep their copies of the sockets."""
         self._close()
-        for one in self._sockets:
-            one.close()
+        for sock in self._sockets:
+            sock.close()
         self._sockets.clear()
         self._paused = False
 

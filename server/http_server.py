@@ -31,7 +31,7 @@ STALLED_SECONDS = 60.0
 # Keep idle connections longer than any balancer or client, so that they close them, never we under a request.
 KEEP_ALIVE_SECONDS = 75
 _LOOK_SECONDS = 0.02
-_HURRIED_SECONDS = 2  # for connections that do not end by themselves, without a drain
+_HURRIED_GRACE_SECONDS = 2  # for connections that do not end by themselves, without a drain
 
 
 class Drainable(Protocol):
@@ -152,7 +152,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def _cut(self) -> None:
-        logger.info("a client that takes nothing is cut off")
+        logger.info("client cut, it reads nothing")
         self.transport.abort()
 
     def _cut_after(self, seconds: float) -> None:
@@ -207,8 +207,8 @@ class BoundedHttp(HttpToolsProtocol):
             f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
             "connection: close\r\n"
         ).encode()
-        ours = b"".join(name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers)
-        self.transport.write(head + ours + b"\r\n" + body)
+        own_headers = b"".join(name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers)
+        self.transport.write(head + own_headers + b"\r\n" + body)
         self.transport.close()
 
 
@@ -250,7 +250,7 @@ class Server(uvicorn.Server):
         uvicorn would raise remembered signals again at its end; ours must end in exit code 0, so none is remembered.
         """
         if sig == signal.SIGINT:
-            self.config.timeout_graceful_shutdown = _HURRIED_SECONDS
+            self.config.timeout_graceful_shutdown = _HURRIED_GRACE_SECONDS
         if self.should_exit:
             self.force_exit = True
         elif self._end_at is not None:
@@ -283,7 +283,7 @@ class Server(uvicorn.Server):
         # uvicorn sets these on its first tick, which may come after the first connection is accepted.
         self.server_state.default_headers = list(self.config.encoded_headers)
         await super().startup(sockets)
-        self._admission.mind(self.servers)
+        self._admission.manage(self.servers)
 
     async def on_tick(self, counter: int) -> bool:
         if not self._told and self._is_ready():

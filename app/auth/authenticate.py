@@ -27,7 +27,7 @@ PROMPT_SECONDS: Final = 5.0
 # After a longer wait than this a poll ends with 204.
 LATE_SECONDS: Final = 2.0
 # Credential on public endpoints: sees no data.
-NOBODY: Final = Credential(Caller(Role.USER))
+PUBLIC_CREDENTIAL: Final = Credential(Caller(Role.USER))
 
 
 async def authenticate(web: Web, request: Request) -> Credential:
@@ -40,7 +40,7 @@ async def authenticate(web: Web, request: Request) -> Credential:
         return UNAUTHENTICATED_ADMIN
     permission = permission_of(request.scope)
     is_public = permission.public or (permission.is_about and web.settings.public_docs)
-    credential = NOBODY if is_public else await _identified(web, request, permission)
+    credential = PUBLIC_CREDENTIAL if is_public else await _identified(web, request, permission)
     if not permission.allows(credential.caller.role):
         raise Forbidden
     if request.method == "GET" and not is_public and permission.outage_policy is OutagePolicy.PROMPT:

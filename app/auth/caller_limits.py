@@ -104,15 +104,15 @@ class CallerLimits:
             return
         name = name_of(credential)
         streams = self._streams.setdefault(name, OrderedDict())
-        mine = object()
-        streams[mine] = end
+        stream = object()
+        streams[stream] = end
         if len(streams) > self._most_streams:
             _, end_oldest = streams.popitem(last=False)
             end_oldest()
         try:
             yield
         finally:
-            streams.pop(mine, None)
+            streams.pop(stream, None)
             if not streams and self._streams.get(name) is streams:
                 del self._streams[name]
 

@@ -67,7 +67,7 @@ class Callers:
                 jwks_url=settings.oidc_jwks_url,
                 leeway_seconds=settings.oidc_leeway_seconds,
             )
-        self._roles = {word: Role(role) for word, _, role in (one.rpartition("=") for one in settings.oidc_roles)}
+        self._roles = {word: Role(role) for word, _, role in (pair.rpartition("=") for pair in settings.oidc_roles)}
         self._verified: OrderedDict[str, Credential] = OrderedDict()
         self._generation = 0
 
@@ -197,7 +197,7 @@ class Callers:
         try:
             claims = await self._issuer.verify(token)
         except Rejected as reason:
-            log.info("a token was rejected", reason=str(reason))
+            log.info("token rejected", reason=str(reason))
             raise Forbidden from None
         except KeysMissing:
             raise Unavailable from None

@@ -99,9 +99,9 @@ class KnownKeys:
             except Unavailable:
                 pass
             except DBAPIError as fault:
-                log.info("keys cannot be read", error=type(fault.orig).__name__)
+                log.info("reading API keys failed", error=type(fault.orig).__name__)
             except Exception:
-                log.exception("keys could not be looked at")
+                log.exception("watching API keys failed")
             pause = FIRST_LOOK_SECONDS if self._revision is None else LOOK_SECONDS
             await asyncio.sleep(pause * random.uniform(0.9, 1.0))
 

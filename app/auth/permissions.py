@@ -64,7 +64,7 @@ class Permission:
 
 _OWN, _TREES, _ITSELF = "own", "its trees", "itself"
 _PUBLIC: Final = Permission("yes", "yes", "yes", public=True)
-_EVERYBODY: Final = Permission("yes", "yes", "yes")
+_ANY_ROLE: Final = Permission("yes", "yes", "yes")
 _ABOUT: Final = Permission("yes", "yes", "yes", is_about=True)
 _THINGS: Final = Permission(user=_OWN, runner=_TREES)
 _SUBMISSION: Final = replace(_THINGS, counted=Counted.SUBMISSIONS)
@@ -75,7 +75,7 @@ _RUNNER: Final = Permission(runner=_ITSELF)
 _REGISTRATION: Final = replace(_RUNNER, counted=Counted.REGISTRATIONS)
 _REPORT: Final = Permission(runner=_ITSELF, outage_policy=OutagePolicy.HELD, counted=Counted.REPORTS)
 
-NOBODY_ELSE: Final = Permission()
+ADMINS_ONLY: Final = Permission()
 
 PERMISSIONS: Final[Mapping[str, Permission]] = {
     "POST /runs": _SUBMISSION,
@@ -109,10 +109,10 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "POST /runner/sessions/{session_id}/status": _REPORT,
     "GET /runners": _RUNNER,
     "DELETE /runners/{runner_id}": _REGISTRATION,
-    "GET /agents": _EVERYBODY,
-    "GET /capabilities": _EVERYBODY,
-    "GET /mcp-servers": _EVERYBODY,
-    "GET /scripts": _EVERYBODY,
+    "GET /agents": _ANY_ROLE,
+    "GET /capabilities": _ANY_ROLE,
+    "GET /mcp-servers": _ANY_ROLE,
+    "GET /scripts": _ANY_ROLE,
     "GET /health": _PUBLIC,
     "GET /health/live": _PUBLIC,
     "GET /health/ready": _PUBLIC,
@@ -125,7 +125,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
 def permission_of(scope: Scope) -> Permission:
     """Return the permission of the endpoint that a request was routed to."""
     route = scope.get("route")
-    return PERMISSIONS.get(f"{scope['method']} {route.path}", NOBODY_ELSE) if route is not None else NOBODY_ELSE
+    return PERMISSIONS.get(f"{scope['method']} {route.path}", ADMINS_ONLY) if route is not None else ADMINS_ONLY
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
@@ -141,9 +141,9 @@ def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
 
 def access_table(names: Iterable[str]) -> str:
     """Return the table as docs/security.md shows it."""
-    rows = ["| endpoint | nobody | user | runner | admin |", "|---|---|---|---|---|"]
+    rows = ["| endpoint | no credential | user | runner | admin |", "|---|---|---|---|---|"]
     for name in names:
-        permission = PERMISSIONS.get(name, NOBODY_ELSE)
+        permission = PERMISSIONS.get(name, ADMINS_ONLY)
         cells = ["yes" if permission.public else "401"]
         cells += [permission.words(role) or "403" for role in (Role.USER, Role.RUNNER, Role.ADMIN)]
         rows.append(f"| `{name}` | {' | '.join(cells)} |")

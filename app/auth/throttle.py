@@ -11,15 +11,15 @@ MOST_CALLERS: Final = 10_000
 
 
 class Throttle:
-    """Rate limiter per key: ``a_second`` per second, burst of one second; 0 disables it.
+    """Rate limiter per key: ``rate`` per second, burst of one second; 0 disables it.
 
     A client that waits for its answers is slowed down to that rate. One that does not wait is delayed by at most
     ``LONGEST_TURN``; no request is refused.
     """
 
-    def __init__(self, drain: Drain, a_second: int) -> None:
+    def __init__(self, drain: Drain, rate: int) -> None:
         self._drain = drain
-        self._apart = 1 / a_second if a_second else 0.0
+        self._interval = 1 / rate if rate else 0.0
         self._moments: OrderedDict[str, float] = OrderedDict()
 
     async def wait(self, key: str) -> None:
@@ -31,7 +31,7 @@ class Throttle:
     def delay(self, key: str, now: float) -> float:
         """Take the next turn of the key and return the seconds until it; zero or less: now."""
         first = now - 1.0
-        moment = min(max(self._moments.get(key, first), first) + self._apart, now + LONGEST_TURN)
+        moment = min(max(self._moments.get(key, first), first) + self._interval, now + LONGEST_TURN)
         self._moments[key] = moment
         self._moments.move_to_end(key)
         if len(self._moments) > MOST_CALLERS:

@@ -60,7 +60,7 @@ class Feed:
         self._notified = asyncio.Event()
         self._clients: set[Listener] = set()
         # Set by the first client after a time without any, in which nothing was read.
-        self._slept = False
+        self._was_without_clients = False
         self._idle: dict[Topic, set[Listener]] = {}
         self._catching_up = asyncio.Semaphore(settings.catch_up_readers)
         drain.on_start(self._spread_ends)
@@ -86,7 +86,7 @@ class Feed:
     def join(self, client: Listener) -> None:
         """Add the client."""
         if not self._clients:
-            self._slept = True
+            self._was_without_clients = True
             self._notified.set()
         self._clients.add(client)
         metrics.STREAMS.set(len(self._clients))
@@ -110,7 +110,9 @@ class Feed:
             if not waiting:
                 del self._idle[topic]
 
-    async def patiently(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read_patiently(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Return what one statement reads for a client, repeated while Postgres is away; few run at once."""
         pause = FIRST_PAUSE
         while True:
@@ -135,19 +137,19 @@ class Feed:
                 # Wake-ups may go on arriving; do not ask a Postgres that is away any more often for them.
                 await asyncio.sleep(LONGEST_PAUSE / 2)
             except Exception:
-                log.exception("the feed could not be read")
+                log.exception("reading the feed failed")
                 await asyncio.sleep(LONGEST_PAUSE)
             with contextlib.suppress(TimeoutError):
                 pause = self.settings.feed_poll_seconds * (1 if self._clients else SELDOM)
                 await asyncio.wait_for(self._notified.wait(), pause * random.uniform(0.8, 1.0))
 
     async def _read(self) -> None:
-        if self._buffer is None or self._slept or not self._notified.is_set():
+        if self._buffer is None or self._was_without_clients or not self._notified.is_set():
             head, overdue = await self._reader.autocommit(look_at_feed, OVERDUE_SECONDS)
             if overdue:
                 await self._number()
-            slept, self._slept = self._slept, False
-            if self._buffer is None or (slept and head.position - self._buffer.high > PAGE_EVENTS):
+            was_without_clients, self._was_without_clients = self._was_without_clients, False
+            if self._buffer is None or (was_without_clients and head.position - self._buffer.high > PAGE_EVENTS):
                 self._begin(head)
             elif not overdue and (head.epoch, head.position) == (self._buffer.epoch, self._buffer.high):
                 return
@@ -161,7 +163,7 @@ class Feed:
         try:
             await self._number()
         except (Unavailable, DBAPIError) as error:
-            log.info("events are listed without cursors", error=type(error).__name__)
+            log.info("numbering failed, events listed without cursors", error=type(error).__name__)
         self.notify()
 
     async def _number(self) -> None:
@@ -189,22 +191,22 @@ class Feed:
         head = page.head
         # Complete above the floor; below it, events may be gone that were never read.
         if head.epoch != buffer.epoch or not head.floor <= buffer.high <= head.position:
-            log.warning("the feed began anew", former=buffer.epoch, epoch=head.epoch, position=head.position)
+            log.warning("feed restarted", previous=buffer.epoch, epoch=head.epoch, position=head.position)
             self._begin(head)
             return False
-        former = buffer.high
+        previous = buffer.high
         frames = [encode_frame(buffer.epoch, event) for event in page.events]
         buffer.append(frames, page.covers)
-        self._wake(frames, former)
+        self._wake(frames, previous)
         return page.covers < head.position
 
-    def _wake(self, frames: Sequence[Frame], former: int) -> None:
+    def _wake(self, frames: Sequence[Frame], previous: int) -> None:
         for frame in frames:
             for topic in frame.topics():
                 waiting = self._idle.get(topic)
                 if waiting:
-                    for client in [one for one in waiting if frame.passes(one.which)]:
-                        client.wake(former)
+                    for client in [waiter for waiter in waiting if frame.passes(waiter.which)]:
+                        client.wake(previous)
 
     def _spread_ends(self) -> None:
         for client in list(self._clients):

@@ -49,16 +49,16 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         lifetime = feed.settings.stream_lifetime_seconds * random.uniform(0.8, 1.2)
-        self._end = self._loop.call_later(min(lifetime, feed.drain.give_up_in()), self._time_is_up)
+        self._end = self._loop.call_later(min(lifetime, feed.drain.give_up_in()), self._expire)
         self._epoch = ""
         self._position = 0
         # Position from which the client would resume: on a sparse feed it falls behind the current one.
-        self._told = 0
+        self._sent_position = 0
         # Buffer known to continue this history.
         self._buffer: FeedBuffer | None = None
         self._woken: asyncio.Future[bool] | None = None
         self._idle_since = 0.0
-        self._instance_heartbeat: asyncio.TimerHandle | None = None
+        self._heartbeat_timer: asyncio.TimerHandle | None = None
         self._heartbeat = HEARTBEAT
 
     async def messages(self) -> AsyncGenerator[bytes]:
@@ -66,24 +66,24 @@ class Stream:
         self._feed.join(self)
         try:
             yield _retry()
-            async with aclosing(self._paced(self._beginning())) as parts:
+            async with aclosing(self._paced(self._first_messages())) as parts:
                 async for part in parts:
                     yield part
             while not self._ended.done():
-                if self._is_in_window():
-                    part = self._from_window() or await self._idle()
+                if self._is_in_buffer():
+                    part = self._from_buffer() or await self._idle()
                     if part:
                         yield part
                     continue
-                async with aclosing(self._paced(self._missed())) as parts:
+                async with aclosing(self._paced(self._catch_up())) as parts:
                     async for part in parts:
                         yield part
             if self._heartbeat is not BLANK:
                 yield _retry()
         finally:
             self._end.cancel()
-            if self._instance_heartbeat is not None:
-                self._instance_heartbeat.cancel()
+            if self._heartbeat_timer is not None:
+                self._heartbeat_timer.cancel()
             self._feed.leave(self)
 
     def wake(self, nothing_until: int) -> None:
@@ -97,14 +97,14 @@ class Stream:
         """End within so many seconds."""
         if self._loop.time() + seconds < self._end.when():
             self._end.cancel()
-            self._end = self._loop.call_later(seconds, self._time_is_up)
+            self._end = self._loop.call_later(seconds, self._expire)
 
     # First messages.
 
-    async def _beginning(self) -> AsyncGenerator[bytes]:
+    async def _first_messages(self) -> AsyncGenerator[bytes]:
         """Resume after the client's cursor, or begin with a snapshot, or with the events from now on."""
         buffer = await self._feed.opened()
-        head = await self._feed.patiently(read_head)
+        head = await self._feed.read_patiently(read_head)
         given = self._wanted.cursor
         cursor = None if given is None else parse_cursor(given)
         reason = lost(cursor, head)
@@ -112,7 +112,7 @@ class Stream:
             yield self._start(buffer, head, head.position)
         elif given is None or (cursor is not None and cursor.owed):
             yield b"id: %s\n\n" % _owed(head)
-            async for part in self._snapshot(buffer, head):
+            async for part in self._send_snapshot(buffer, head):
                 yield part
         elif cursor is None or reason is not None:
             async for part in self._reset(reason or Lost.MALFORMED, buffer, head):
@@ -130,10 +130,10 @@ class Stream:
         """Send `reset`, since history is incomplete, and then a snapshot even if the client asked for none."""
         metrics.RESETS.labels(reason).inc()
         yield b'id: %s\nevent: reset\ndata: {"reason":"%s"}\n\n' % (_owed(head), reason.encode())
-        async for part in self._snapshot(buffer, head):
+        async for part in self._send_snapshot(buffer, head):
             yield part
 
-    async def _snapshot(self, buffer: FeedBuffer, head: FeedHead) -> AsyncGenerator[bytes]:
+    async def _send_snapshot(self, buffer: FeedBuffer, head: FeedHead) -> AsyncGenerator[bytes]:
         """Yield ``init``, one message in parts: all sessions of the filter, newest first, as of the head or later.
 
         Later changes of these sessions follow in the feed.
@@ -145,7 +145,7 @@ class Stream:
         after: str | None = None
         while True:
             page = accepted(
-                await self._feed.patiently(
+                await self._feed.read_patiently(
                     list_sessions, self._wanted.caller, shown, limit=min(SNAPSHOT_PAGE, left), after=after
                 )
             )
@@ -162,12 +162,12 @@ class Stream:
 
     # Catching up.
 
-    async def _missed(self) -> AsyncGenerator[bytes]:
+    async def _catch_up(self) -> AsyncGenerator[bytes]:
         """Yield pages of the events between the client and the buffer, until the buffer continues from there."""
-        while not self._is_in_window():
+        while not self._is_in_buffer():
             buffer = self._feed.buffer
             most = self._feed.settings.catch_up_page_events
-            page = await self._feed.patiently(read_feed, self._position, self.which, limit=most)
+            page = await self._feed.read_patiently(read_feed, self._position, self.which, limit=most)
             reason = lost(Cursor(self._epoch, self._position), page.head)
             if reason is not None:
                 async for part in self._reset(reason, buffer, page.head):
@@ -177,7 +177,7 @@ class Stream:
                 yield self._sent(chunk)
             self._position = page.covers
             self._join(buffer, page.head)
-            if page.covers >= page.head.position and not self._is_in_window():
+            if page.covers >= page.head.position and not self._is_in_buffer():
                 self._feed.notify()
                 await asyncio.sleep(LAG_SECONDS)
 
@@ -188,11 +188,11 @@ class Stream:
 
     # Following.
 
-    def _is_in_window(self) -> bool:
+    def _is_in_buffer(self) -> bool:
         buffer = self._feed.buffer
         return self._buffer is buffer and self._position >= buffer.low
 
-    def _from_window(self) -> bytes | None:
+    def _from_buffer(self) -> bytes | None:
         frames, self._position = self._feed.buffer.after(self.which, self._position)
         return self._sent(frames) if frames else None
 
@@ -200,8 +200,10 @@ class Stream:
         """Wait for an event that the client wants; return a heartbeat after a silence, else nothing."""
         self._woken = self._loop.create_future()
         self._idle_since = self._loop.time()
-        if self._instance_heartbeat is None:
-            self._instance_heartbeat = self._loop.call_later(self._feed.settings.sse_heartbeat_seconds, self._pulsate)
+        if self._heartbeat_timer is None:
+            self._heartbeat_timer = self._loop.call_later(
+                self._feed.settings.sse_heartbeat_seconds, self._check_heartbeat
+            )
         self._feed.idle(self)
         try:
             woken = await self._woken
@@ -210,20 +212,20 @@ class Stream:
             self._woken = None
         if woken:
             return b""
-        if self._told == self._position:
+        if self._sent_position == self._position:
             return HEARTBEAT
         return b": heartbeat\nid: %s\n\n" % self._cursor()
 
-    def _pulsate(self) -> None:
+    def _check_heartbeat(self) -> None:
         """Send a heartbeat after a silence; one timer serves many short waits."""
-        self._instance_heartbeat = None
+        self._heartbeat_timer = None
         due = self._idle_since + self._feed.settings.sse_heartbeat_seconds
         if due <= self._loop.time():
-            self._let_go()
+            self._stop_waiting()
         elif self._woken is not None:
-            self._instance_heartbeat = self._loop.call_at(due, self._pulsate)
+            self._heartbeat_timer = self._loop.call_at(due, self._check_heartbeat)
 
-    def _let_go(self) -> None:
+    def _stop_waiting(self) -> None:
         if self._woken is not None and not self._woken.done():
             if self._buffer is self._feed.buffer:
                 # Advance to the end of the buffer now: it holds nothing that the client wants, or the client would have
@@ -231,17 +233,17 @@ class Stream:
                 self._position = max(self._position, self._feed.buffer.high)
             self._woken.set_result(False)
 
-    def _time_is_up(self) -> None:
+    def _expire(self) -> None:
         self._ended.set_result(None)
-        self._let_go()
+        self._stop_waiting()
 
     def _sent(self, frames: list[Frame]) -> bytes:
         metrics.FRAMES_SENT.inc(len(frames))
-        self._told = frames[-1].position
+        self._sent_position = frames[-1].position
         return b"".join([frame.encoded for frame in frames])
 
     def _cursor(self) -> bytes:
-        self._told = self._position
+        self._sent_position = self._position
         return str(Cursor(self._epoch, self._position)).encode()
 
     async def _paced(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

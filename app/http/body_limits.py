@@ -73,22 +73,22 @@ class Uploads:
     async def take(self, upload: Upload, size: int) -> None:
         """Wait until the upload may hold this many more bytes, and count them. Raises Unavailable in the end."""
         held = (self._all, self._callers.setdefault(upload.caller, _Held()))
-        for one in held:
-            one.uploads.setdefault(upload)
+        for total in held:
+            total.uploads.setdefault(upload)
         deadline = asyncio.get_running_loop().time() + self.patience_seconds
         while not self._may_take(upload, size):
             await self._change(deadline)
         upload.size += size
-        for one in held:
-            one.size += size
+        for total in held:
+            total.size += size
 
     def release(self, upload: Upload) -> None:
         """Release all bytes of the upload."""
         if upload not in self._all.uploads:
             return
-        for one in (self._all, self._callers[upload.caller]):
-            del one.uploads[upload]
-            one.size -= upload.size
+        for total in (self._all, self._callers[upload.caller]):
+            del total.uploads[upload]
+            total.size -= upload.size
         if not self._callers[upload.caller].uploads:
             del self._callers[upload.caller]
         for changed in self._waiting:

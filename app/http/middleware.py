@@ -27,11 +27,11 @@ FOREIGN_PAGE: Final = (
     b'{"detail":"Requests that a page of another site makes without CORS (images, frames, links) are not accepted"}'
 )
 # Other sites may link to these: they start nothing.
-LINKED: Final = frozenset({"/docs", "/openapi.json"})
+LINKABLE_PATHS: Final = frozenset({"/docs", "/openapi.json"})
 # Bounds of the cache of Host and Origin pairs: number of pairs, length of one.
 MOST_KNOWN: Final = 1024
 LONGEST_KNOWN: Final = 512
-TABLELESS: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
+PATHS_WITHOUT_TABLES: Final = ("/health", "/metrics", "/docs", "/static/", "/openapi.json")
 # Headers of this API, and those that tracing libraries and HTTP clients of browsers add by themselves.
 ALLOWED_HEADERS: Final = (
     "Authorization",
@@ -83,11 +83,11 @@ class Cors(CORSMiddleware):
             allow_headers=list(ALLOWED_HEADERS),
             expose_headers=list(EXPOSED_HEADERS),
         )
-        self._callers_are_asked = auth_required
+        self._auth_required = auth_required
 
     def is_allowed_origin(self, origin: str) -> bool:
         """Return whether a browser may let pages of this origin read the answer."""
-        if self.allow_origin_regex is not None and self._callers_are_asked():
+        if self.allow_origin_regex is not None and self._auth_required():
             return False
         return super().is_allowed_origin(origin)
 
@@ -105,13 +105,13 @@ class HostOriginGuard:
         auth_required: Callable[[], bool] = lambda: False,
     ) -> None:
         self._app = app
-        self._callers_are_asked = auth_required
+        self._auth_required = auth_required
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
         self._remembered = lru_cache(maxsize=MOST_KNOWN)(self._decide)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith("/health") and not self._callers_are_asked():
+        if scope["type"] == "http" and not scope["path"].startswith("/health") and not self._auth_required():
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin", "")
             is_short = len(host) + len(origin) <= LONGEST_KNOWN
@@ -147,7 +147,7 @@ def _is_foreign_page(scope: Scope, headers: Headers) -> bool:
     if site == "same-site" and _is_loopback(_host_name(f"//{headers.get('host', '')}") or ""):
         return False
     is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    return not (is_link and scope["method"] == "GET" and scope["path"] in LINKED)
+    return not (is_link and scope["method"] == "GET" and scope["path"] in LINKABLE_PATHS)
 
 
 def _host_name(url: str) -> str | None:
@@ -176,7 +176,11 @@ class SchemaGuard:
         self._health = health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (fault := self._health.schema_fault) and not scope["path"].startswith(TABLELESS):
+        if (
+            scope["type"] == "http"
+            and (fault := self._health.schema_fault)
+            and not scope["path"].startswith(PATHS_WITHOUT_TABLES)
+        ):
             await _send_json(send, 503, orjson.dumps({"detail": fault}), (b"retry-after", b"5"))
             return
         await self._app(scope, receive, send)

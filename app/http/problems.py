@@ -207,7 +207,9 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
         case HTTPException():
             return Problem(fault.status_code, fault.detail, fault.headers)
         case RequestValidationError():
-            return Problem(422, [_shown(Fault(one["type"], tuple(one["loc"]), one["msg"])) for one in fault.errors()])
+            return Problem(
+                422, [_shown(Fault(error["type"], tuple(error["loc"]), error["msg"])) for error in fault.errors()]
+            )
         case _:
             raise KeyError(type(fault))
 
@@ -244,8 +246,19 @@ async def answer_bug(_: Request, __: Exception) -> Response:
 
 def add_handlers(app: FastAPI) -> None:
     """Register the answers with the application."""
-    ours = (VerbRefused, Unauthenticated, Forbidden, BadRequest, Missing, Invalid, TooLarge, TooMany, Unavailable, Gone)
-    for kind in (*ours, HTTPException, RequestValidationError):
+    handled = (
+        VerbRefused,
+        Unauthenticated,
+        Forbidden,
+        BadRequest,
+        Missing,
+        Invalid,
+        TooLarge,
+        TooMany,
+        Unavailable,
+        Gone,
+    )
+    for kind in (*handled, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_problem)
     app.add_exception_handler(NothingCame, answer_nothing)
     app.add_exception_handler(ComeBack, answer_later)

@@ -75,7 +75,7 @@ def _within(event: Mapping[str, Any], most_bytes: int) -> bytes:
     sizes = {name: len(encode(value)) for name, value in shown.items() if name not in (*REQUIRED, "truncated")}
     left = len(frame)
     truncated = list(event.get("truncated", ()))
-    for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
+    for name in sorted(sizes, key=lambda field: sizes[field], reverse=True):
         if left <= most_bytes:
             break
         shown[name] = None

@@ -27,7 +27,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     prompt = parameters.get("prompt")
     if len(parameters) == 1 and isinstance(prompt, str) and prompt:
         return
-    errors = sorted(_validator(orjson.dumps(PROMPT_SCHEMA)).iter_errors(parameters), key=lambda one: list(one.path))
+    errors = sorted(_validator(orjson.dumps(PROMPT_SCHEMA)).iter_errors(parameters), key=lambda error: list(error.path))
     raise BadRequest(
         {
             "error": "parameter_validation_failed",

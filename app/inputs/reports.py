@@ -39,7 +39,7 @@ def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, 
     return GiveBack(storable(run_id), runner_id, token, _text(body.get("reason")), caller)
 
 
-def one_of_many(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report | GiveBack:
+def report_of_list(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report | GiveBack:
     """Return one report of a list. Raises Invalid when it does not name its run or outcome."""
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", at, "Should be an object")])

@@ -41,7 +41,7 @@ def _within_ten_years(value: float | datetime) -> float | datetime:
     return value
 
 
-def _utc_unless_said(value: Any) -> Any:
+def _utc_by_default(value: Any) -> Any:
     """Take a timestamp without an offset as UTC; reject digits in quotes."""
     if not isinstance(value, str):
         return value
@@ -52,10 +52,10 @@ def _utc_unless_said(value: Any) -> Any:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _offset_said(value: Any) -> Any:
+def _offset_required(value: Any) -> Any:
     """Require an offset in a future timestamp: a local time taken for UTC would start a run hours early or late."""
     if isinstance(value, str):
-        moment = _utc_unless_said(value)
+        moment = _utc_by_default(value)
         if datetime.fromisoformat(value).tzinfo is None:
             raise ValueError(f"Should have an offset from UTC, like {value}Z or {value}+02:00")
         return moment
@@ -96,7 +96,7 @@ class SubmitRun(_Body):
         }
     )
 
-    type: Annotated[Literal["start_session", "resume_session"], Field(description="What the run does to its session")]
+    type: Annotated[Literal["start_session", "resume_session"], Field(description="Effect of the run on its session")]
     session_id: Annotated[
         Text | None,
         AfterValidator(_no_path_segment),
@@ -111,11 +111,11 @@ class SubmitRun(_Body):
     parent_session_id: Annotated[Text | None, AfterValidator(_no_path_segment), BeforeValidator(_absent_if_empty)] = (
         None
     )
-    scope: Annotated[dict[str, Any] | None, Field(description="Handed to the runner, inherited by children")] = None
+    scope: Annotated[dict[str, Any] | None, Field(description="Passed to the runner, inherited by children")] = None
     execution_mode: Literal["sync", "async_poll", "async_callback"] = "sync"
     additional_demands: Annotated[
         DemandsIn | None,
-        Field(description="Beside what every run demands; on a resume a `hostname` wins over the session's"),
+        Field(description="In addition to the demands of every run; on a resume a `hostname` wins over the session's"),
     ] = None
     affinity: Annotated[
         bool,
@@ -125,15 +125,15 @@ class SubmitRun(_Body):
     not_before: Annotated[
         Annotated[float, Field(ge=0, le=FARTHEST_SECONDS, allow_inf_nan=False)] | AwareDatetime | None,
         AfterValidator(lambda value: value if value is None else _within_ten_years(value)),
-        BeforeValidator(_offset_said),
-        Field(description="Not claimed earlier: a timestamp with its offset, or seconds from now"),
+        BeforeValidator(_offset_required),
+        Field(description="Earliest claim: a timestamp with its offset, or seconds from now"),
     ] = None
     max_attempts: Annotated[int, Field(ge=1, le=100, description="Starts allowed when runners are lost")] = 1
     run_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] | None = None
     no_match_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] | None = None
     labels: Annotated[
         dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=128)]] | None,
-        Field(max_length=32, description="Your own marks, to list runs by"),
+        Field(max_length=32, description="Labels by which runs can be listed"),
     ] = None
 
 
@@ -141,7 +141,7 @@ class SubmitBatchItem(SubmitRun):
     """A run of a batch."""
 
     idempotency_key: Annotated[
-        Annotated[str, Field(min_length=1, max_length=255)] | None, Field(description="As the header Idempotency-Key")
+        Annotated[str, Field(min_length=1, max_length=255)] | None, Field(description="Like the header Idempotency-Key")
     ] = None
 
 
@@ -185,9 +185,9 @@ class RegisterRunner(_Body):
     executor: ExecutorIn | None = None
     tags: Annotated[Tags | None, Field(strict=False)] = None
     require_matching_tags: bool | None = None
-    agents: Annotated[list[Any] | None, Field(description="Blueprints the runner brings along")] = None
-    capacity: Annotated[int, Field(ge=1, le=LARGEST_COUNT, description="Most runs in hand")] | None = None
-    instance_id: Annotated[Text | None, Field(description="The same text for the same process reconnecting")] = None
+    agents: Annotated[list[Any] | None, Field(description="Blueprints that the runner provides")] = None
+    capacity: Annotated[int, Field(ge=1, le=LARGEST_COUNT, description="Most runs in hand at once")] | None = None
+    instance_id: Annotated[Text | None, Field(description="Id of the process, the same when it reconnects")] = None
 
 
 class BindSession(_Body):
@@ -204,7 +204,7 @@ class PatchSession(_Body):
 
     project_dir: Text | None = None
     agent_name: Text | None = None
-    last_resumed_at: Annotated[AwareDatetime | None, BeforeValidator(_utc_unless_said)] = None
+    last_resumed_at: Annotated[AwareDatetime | None, BeforeValidator(_utc_by_default)] = None
     executor_session_id: Text | None = None
     executor_profile: Text | None = None
     hostname: Text | None = None
@@ -218,4 +218,4 @@ def checked(model: type[Model], value: Any, at: Loc = ("body",)) -> Model:
         return model.model_validate(value)
     except ValidationError as refused:
         faults = refused.errors(include_url=False, include_context=False, include_input=False)
-        raise Invalid([Fault(one["type"], (*at, *one["loc"]), one["msg"]) for one in faults[:100]]) from None
+        raise Invalid([Fault(fault["type"], (*at, *fault["loc"]), fault["msg"]) for fault in faults[:100]]) from None

@@ -10,12 +10,14 @@ from models.core.statuses import ExecutionMode, RunStatus, RunType, SessionStatu
 
 AWAY: Final[Answers] = {503: _error("Postgres is away; see `Retry-After`", "Service temporarily unavailable")}
 INVALID: Final[Answers] = {
-    413: _error("Larger than allowed", "Request body is larger than 1048576 bytes"),
-    422: _error("Not what is expected", [{"type": "missing", "loc": ["body", "type"], "msg": "Field required"}]),
+    413: _error("Body over the limit", "Request body is larger than 1048576 bytes"),
+    422: _error("Invalid request", [{"type": "missing", "loc": ["body", "type"], "msg": "Field required"}]),
 }
-_NO_RUN: Final[Answers] = {404: _error("There is no such run", "Run not found")}
-_NO_SESSION: Final[Answers] = {404: _error("There is no such session", "Session not found")}
-_NO_RUNNER: Final[Answers] = {401: _error("It is unknown, has left or was told to leave", "Runner not registered")}
+_NO_RUN: Final[Answers] = {404: _error("No such run", "Run not found")}
+_NO_SESSION: Final[Answers] = {404: _error("No such session", "Session not found")}
+_NO_RUNNER: Final[Answers] = {
+    401: _error("Unknown runner, or one that has left or was told to leave", "Runner not registered")
+}
 
 _RUN: Final[Mapping[str, Any]] = {
     "run_id": "run_0197f7a0c3d17c1e8f2a4b6c8d0e1f2a",
@@ -89,7 +91,7 @@ BATCH: Final[Answers] = {
     **INVALID,
     **AWAY,
 }
-_LIST: Final = "`next_cursor` is there when there is more; `feed_cursor` is the feed's position of this snapshot"
+_LIST: Final = "`next_cursor` leads to the next page, if any; `feed_cursor` is the feed's position of this snapshot"
 _BAD_CURSOR: Final[Answers] = {
     400: _error("The cursor cannot be used", "The cursor is not one that was given out here")
 }
@@ -102,7 +104,7 @@ RUNS: Final[Answers] = {
 RUN: Final[Answers] = {200: _answer("The run", _RUN), **_NO_RUN, 422: INVALID[422], **AWAY}
 STOPPED: Final[Answers] = {
     200: _answer(
-        "What it came to; repeating is harmless",
+        "Status after the stop; repeating is harmless",
         {
             "ok": True,
             "session_id": _RUN["session_id"],
@@ -111,7 +113,7 @@ STOPPED: Final[Answers] = {
             "message": MayLack("It has ended already"),
         },
     ),
-    404: _error("There is no such run or session", "Session not found"),
+    404: _error("No such run or session", "Session not found"),
     **AWAY,
 }
 RUN_FILTERS: Final = (
@@ -120,10 +122,10 @@ RUN_FILTERS: Final = (
     ("runner_id", "string", "Only runs of this runner"),
     ("agent_name", "string", "Only runs of this agent"),
     ("label", "string", "`key=value`; may be repeated, all must be there"),
-    ("limit", "integer", "At most so many (1 to 1000)"),
+    ("limit", "integer", "Most items of the page (1 to 1000)"),
     ("cursor", "string", "`next_cursor` of the page before"),
 )
-WAIT: Final = (("wait", "number", "Answer when the run has ended, or after so many seconds (at most 60)"),)
+WAIT: Final = (("wait", "number", "Seconds to wait for the end of the run (at most 60)"),)
 
 SESSIONS: Final[Answers] = {
     200: _answer(_LIST, {"sessions": [_SESSION], **_PAGE}),
@@ -134,34 +136,34 @@ SESSIONS: Final[Answers] = {
 SESSION_FILTERS: Final = (
     ("status", "string", "Only sessions in this status; may be repeated"),
     ("parent_session_id", "string", "Only children of this session"),
-    ("limit", "integer", "At most so many (1 to 1000)"),
+    ("limit", "integer", "Most items of the page (1 to 1000)"),
     ("cursor", "string", "`next_cursor` of the page before"),
 )
 SESSION: Final[Answers] = {200: _answer("The session", {"session": _SESSION}), **_NO_SESSION, **AWAY}
 SESSION_CHANGED: Final[Answers] = {
     200: _answer("The session as it is now", {"ok": True, "session": _SESSION}),
     **_NO_SESSION,
-    409: _error("The run is with another host or profile", _STALE),
+    409: _error("The run is held by another host or profile", _STALE),
     **INVALID,
     **AWAY,
 }
-SESSION_STATUS: Final[Answers] = {200: _answer("`not_existent` for an unknown one", {"status": "finished"}), **AWAY}
+SESSION_STATUS: Final[Answers] = {200: _answer("`not_existent` for an unknown session", {"status": "finished"}), **AWAY}
 _RESULT: Final = {"result_text": Anything("Hello"), "result_data": Anything()}
 RESULT: Final[Answers] = {
-    200: _answer("Of the newest `result` event", _RESULT),
-    400: _error("It is still at work", "Session not finished or idle"),
-    404: _error("There is no such session, or it wrote no result", "No result found"),
+    200: _answer("Newest `result` event", _RESULT),
+    400: _error("The session is not finished or idle", "Session not finished or idle"),
+    404: _error("No such session, or it has no result", "No result found"),
     **AWAY,
 }
 RUN_RESULT: Final[Answers] = {
-    200: _answer("Of the run's newest `result` event", _RESULT),
-    400: _error("It is still at work, failed or was stopped", "Run not completed"),
-    404: _error("There is no such run, or no result of it is kept", "No result found"),
+    200: _answer("Newest `result` event of the run", _RESULT),
+    400: _error("The run is not completed", "Run not completed"),
+    404: _error("No such run, or no result of it is kept", "No result found"),
     **AWAY,
 }
 AFFINITY: Final[Answers] = {
     200: _answer(
-        "Where it lives; null until it is bound",
+        "Place where the session lives; null until it is bound",
         {
             "affinity": {
                 name: _SESSION[name]
@@ -180,7 +182,7 @@ EVENTS: Final[Answers] = {
     **AWAY,
 }
 EVENT_PAGE: Final = (
-    ("limit", "integer", "At most so many (1 to 1000)"),
+    ("limit", "integer", "Most items of the page (1 to 1000)"),
     ("after", "string", "`feed_cursor` of the last event seen"),
     ("run_id", "string", "Only events of this run"),
 )
@@ -198,7 +200,7 @@ EVENTS_STORED: Final[Answers] = {
 }
 DELETED: Final[Answers] = {
     200: _answer(
-        "It is gone",
+        "Deleted",
         {
             "ok": True,
             "session_id": _RUN["session_id"],
@@ -206,13 +208,13 @@ DELETED: Final[Answers] = {
         },
     ),
     **_NO_SESSION,
-    409: _error("Something of it is alive", "Stop session first"),
+    409: _error("The session has active runs or a live process", "Stop session first"),
     **AWAY,
 }
 
 REGISTERED: Final[Answers] = {
     200: _answer(
-        "Poll from now on; `warning` says when no run can come",
+        "Registered; `warning` tells when no run can match",
         {
             "runner_id": "lnch_0a1b2c3d4e5f",
             "poll_endpoint": "/runner/runs",
@@ -244,25 +246,25 @@ _CLAIMED: Final = {
 }
 POLLED: Final[Answers] = {
     200: _answer(
-        "The first of: sessions to stop, leave, work (`runs` when `max` was given)",
+        "The first that applies: sessions to stop, order to leave, runs (`runs` when `max` was given)",
         Choice(
             {"run": _CLAIMED}, {"runs": [_CLAIMED]}, {"stop_sessions": [_RUN["session_id"]]}, {"deregistered": True}
         ),
     ),
-    204: {"description": "Nothing came"},
+    204: {"description": "No run and no order"},
     **_NO_RUNNER,
     422: INVALID[422],
 }
 POLL: Final = (
-    ("runner_id", "string", "Who polls"),
-    ("max", "integer", "Take up to so many runs (at most 100; 0: only stops); the answer is then `runs`"),
-    ("wait", "number", "Hold the poll so many seconds (0 to 600)"),
+    ("runner_id", "string", "Id of the polling runner"),
+    ("max", "integer", "Most runs to claim (at most 100; 0: only stops); the answer is then `runs`"),
+    ("wait", "number", "Seconds for which to hold the poll (0 to 600)"),
 )
 REPORTED: Final[Answers] = {
-    200: _answer("It took effect, now or before", {"ok": True}),
+    200: _answer("The report took effect, now or before", {"ok": True}),
     **_NO_RUNNER,
     **_NO_RUN,
-    409: _error("The claim is over, or the move is not allowed; nothing was changed", _STALE),
+    409: _error("The claim is over, or the transition is not allowed; nothing was changed", _STALE),
     **AWAY,
 }
 GIVEN_BACK: Final[Answers] = {**REPORTED, 422: INVALID[422]}
@@ -273,18 +275,20 @@ REPORTED_MANY: Final[Answers] = {
     **AWAY,
 }
 SESSION_REPORTED: Final[Answers] = {
-    200: _answer("Noted", {"ok": True}),
-    400: _error("Another status", "Status must be 'finished', 'failed', or 'stopped'"),
+    200: _answer("Recorded", {"ok": True}),
+    400: _error("Unknown status", "Status must be 'finished', 'failed', or 'stopped'"),
     **_NO_RUNNER,
     **_NO_SESSION,
     **AWAY,
 }
-_HEARD: Final = _answer("Alive; end the runs of `not_yours`", {"ok": True, "not_yours": [_RUN["run_id"]]})
-HEARD: Final[Answers] = {200: _HEARD, **_NO_RUNNER, **AWAY}
+_HEARTBEAT: Final = _answer(
+    "Heartbeat recorded; the runner must end the runs in `not_yours`", {"ok": True, "not_yours": [_RUN["run_id"]]}
+)
+HEARD: Final[Answers] = {200: _HEARTBEAT, **_NO_RUNNER, **AWAY}
 RUNNER_PAGE: Final = RUN_FILTERS[-2:]
 RUNNERS: Final[Answers] = {
     200: _answer(
-        "Those that have not left and are not forgotten",
+        "Runners that have not left and are not forgotten",
         {
             "runners": [
                 {
@@ -311,39 +315,41 @@ RUNNERS: Final[Answers] = {
     422: INVALID[422],
     **AWAY,
 }
-LEAVE: Final = (("self", "boolean", "Leave now instead of being told on the next poll"),)
+LEAVE: Final = (("self", "boolean", "Leave now instead of by an order in the next poll"),)
 LEFT: Final[Answers] = {
-    200: _answer("It leaves", {"ok": True, "message": "Runner left", "initiated_by": "self"}),
-    404: _error("There is no such runner", "Runner not found"),
+    200: _answer("The runner leaves", {"ok": True, "message": "Runner left", "initiated_by": "self"}),
+    404: _error("No such runner", "Runner not found"),
     **AWAY,
 }
 
-_WHO: Final = {"runner_id": ("string", True, "Who speaks")}
-REPORT: Final = _WHO | {
+_RUNNER_ID: Final = {"runner_id": ("string", True, "Id of the reporting runner")}
+REPORT: Final = _RUNNER_ID | {
     "claim_token": ("string", False, "The claim's token; a stale one changes nothing (409)"),
     "error": ("string", False, "Why it failed; kept up to 64 KiB, head and tail"),
     "session_status": ("string", False, "`idle`: the process stays alive; `finished`"),
-    "signal": ("string", False, "What stopped it"),
+    "signal": ("string", False, "Signal that stopped it"),
 }
-GIVE_BACK: Final = _WHO | {
+GIVE_BACK: Final = _RUNNER_ID | {
     "claim_token": ("string", True, "The claim's token; a stale one changes nothing (409)"),
     "reason": ("string", False, "Why the runner cannot carry it out"),
 }
-REPORTS: Final = _WHO | {
+REPORTS: Final = _RUNNER_ID | {
     "reports": (
         "array",
         True,
         "`{run_id, claim_token?, outcome: started|completed|failed|stopped|released, error?, reason?, ...}`",
     )
 }
-BEAT: Final = _WHO | {"holding": ("array", False, "Ids of the runs it has; those missing twice are taken as lost")}
-ENDED: Final = _WHO | {"status": ("string", True, "`finished`, `failed` or `stopped`")}
+BEAT: Final = _RUNNER_ID | {
+    "holding": ("array", False, "Ids of the runs that it has; a run missing in two heartbeats is lost")
+}
+ENDED: Final = _RUNNER_ID | {"status": ("string", True, "`finished`, `failed` or `stopped`")}
 
 EVENT: Final = {
     "event_type": ("string", True, "`run_start`, `message`, `result` ... or any text up to 64"),
     "session_id": ("string", True, "As in the URL"),
     "timestamp": ("string", True, "Kept as sent"),
-    "truncated": ("array", False, "Names of fields that the sender has shortened"),
+    "truncated": ("array", False, "Names of fields that the sender shortened"),
     **dict.fromkeys(("tool_name", "error", "reason", "role", "result_text"), ("string", False, "Anything")),
     **dict.fromkeys(("tool_input", "tool_output", "content", "result_data"), ("object", False, "Anything")),
     "exit_code": ("integer", False, "Anything"),
@@ -351,9 +357,9 @@ EVENT: Final = {
     "claim_token": ("string", False, "The event belongs to the run of this claim; a stale one is refused (409)"),
     "run_id": ("string", False, "Without claim_token: the run of the session it belongs to; else the one in hand"),
 }
-HEALTH: Final[Answers] = {200: _answer("It answers", {"status": "healthy"})}
+HEALTH: Final[Answers] = {200: _answer("The process answers", {"status": "healthy"})}
 READY: Final[Answers] = {
-    200: _answer("Send requests here", {"status": "ready", "reason": MayLack("Redis does not answer")}),
+    200: _answer("Ready for requests", {"status": "ready", "reason": MayLack("Redis does not answer")}),
     503: _answer("Starting or draining", {"status": "draining", "reason": MayLack("waiting for the database")}),
 }
 METRICS: Final[Answers] = {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}

@@ -8,14 +8,14 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.auth.permissions import NOBODY_ELSE, PERMISSIONS
+from app.auth.permissions import ADMINS_ONLY, PERMISSIONS
 
 REF: Final = "#/components/schemas/{model}"
 REFUSALS: Final = {
-    "401": "No credential was shown, or something that is none",
+    "401": "The credential is missing or malformed",
     "403": "The credential was rejected, or its role may not do this",
 }
-TOO_MANY: Final = {"429": "More than the caller may do in a minute; see `Retry-After`"}
+TOO_MANY: Final = {"429": "Over a limit of the caller; see `Retry-After`"}
 
 _bodies: dict[str, type[BaseModel]] = {}
 
@@ -23,8 +23,8 @@ _bodies: dict[str, type[BaseModel]] = {}
 def body(model: type[BaseModel], *, many: bool = False) -> dict[str, Any]:
     """Describe the request body of a route that parses it itself; ``many``: a list of them is accepted too."""
     _bodies[model.__name__] = model
-    one: dict[str, Any] = {"$ref": REF.format(model=model.__name__)}
-    schema = {"anyOf": [one, {"type": "array", "items": one, "maxItems": 1000}]} if many else one
+    single: dict[str, Any] = {"$ref": REF.format(model=model.__name__)}
+    schema = {"anyOf": [single, {"type": "array", "items": single, "maxItems": 1000}]} if many else single
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
@@ -50,7 +50,7 @@ def fields(properties: Mapping[str, tuple[str, bool, str]]) -> dict[str, Any]:
 
 _PROBLEM: Final = {
     "title": "Problem",
-    "description": "Every error: what was wrong, as text, object, or for 422 a list.",
+    "description": "Every error: the fault as text, as object, or for 422 as list.",
     "type": "object",
     "required": ["detail"],
     "properties": {
@@ -104,7 +104,7 @@ def _add_refusals(described: dict[str, Any]) -> None:
     content = {"application/json": {"schema": {"$ref": REF.format(model="Problem")}}}
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
-            permission = PERMISSIONS.get(f"{method.upper()} {path}", NOBODY_ELSE)
+            permission = PERMISSIONS.get(f"{method.upper()} {path}", ADMINS_ONLY)
             if permission.public:
                 continue
             refusals = REFUSALS if permission.counted is None else REFUSALS | TOO_MANY

@@ -7,9 +7,9 @@ from app.openapi.answers import AWAY, INVALID
 from app.openapi.shapes import Answers, answer, error
 
 TICKET: Final[Answers] = {
-    201: answer("Good for one stream, within a minute", {"ticket": "tkt_c2VjcmV0", "expires_in": 60}),
-    413: error("Larger than allowed", "Request body is larger than 1048576 bytes"),
-    422: error("Not what is expected", [{"type": "enum", "loc": ["query", "types"], "msg": "Should be some of event"}]),
+    201: answer("Valid for one stream, within a minute", {"ticket": "tkt_c2VjcmV0", "expires_in": 60}),
+    413: error("Body over the limit", "Request body is larger than 1048576 bytes"),
+    422: error("Invalid request", [{"type": "enum", "loc": ["query", "types"], "msg": "Should be some of event"}]),
     **AWAY,
 }
 TICKET_FILTERS: Final[Mapping[str, tuple[str, bool, str]]] = {
@@ -33,14 +33,14 @@ FEED: Final[Answers] = {
     422: INVALID[422],
 }
 FEED_FILTERS: Final = (
-    ("session_id", "string", "Only what happens in this session"),
-    ("run_id", "string", "Only what happens to, and during, this run"),
+    ("session_id", "string", "Only events of this session"),
+    ("run_id", "string", "Only events of this run"),
     ("created_by", "string", "Only sessions of this owner; while authentication is off all match"),
     (
         "types",
         "string",
-        "Only these, separated by commas; `run_updated` comes only when it is named, and so does `audit`, for admins",
+        "Only these kinds, comma-separated; `run_updated`, and for admins `audit`, are sent only when named",
     ),
-    ("include_init", "boolean", "Begin with a snapshot of all sessions (default) unless the stream is resumed"),
+    ("include_init", "boolean", "Begin with a snapshot of all sessions, unless the stream is resumed (default: true)"),
     ("last_event_id", "string", "Resume after this cursor; the header `Last-Event-ID` wins"),
 )

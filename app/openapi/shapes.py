@@ -106,9 +106,9 @@ def schema(shape: Any) -> dict[str, Any]:
 def _any_of(likes: Sequence[Any]) -> dict[str, Any]:
     several: list[dict[str, Any]] = []
     for like in likes:
-        one = schema(like)
-        if one not in several:
-            several.append(one)
+        described = schema(like)
+        if described not in several:
+            several.append(described)
     return several[0] if len(several) == 1 else {"anyOf": several} if several else {}
 
 

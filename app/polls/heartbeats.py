@@ -26,7 +26,7 @@ class Heartbeats:
         now = asyncio.get_running_loop().time()
         if now >= self._next_sweep:
             self._next_sweep = now + TOUCH_SECONDS
-            self._touched = {one: at for one, at in self._touched.items() if at > now - TOUCH_SECONDS}
+            self._touched = {key: at for key, at in self._touched.items() if at > now - TOUCH_SECONDS}
         for runner_subject in heartbeats:
             if self._touched.get(runner_subject, 0.0) <= now - TOUCH_SECONDS:
                 self._touched[runner_subject] = now

@@ -65,14 +65,14 @@ class Polls:
     """Polls that this process holds, and their periodic re-check, which makes up for every lost message."""
 
     def __init__(
-        self, verbs: PollVerbs, drain: Drain, instance: str, recheck_seconds: float, *, most_of_a_runner: int = 5
+        self, verbs: PollVerbs, drain: Drain, instance: str, recheck_seconds: float, *, max_per_runner: int = 5
     ) -> None:
         self._verbs = verbs
         self._drain = drain
         self._instance = instance
         self._recheck_seconds = recheck_seconds
         self._held: dict[str, Poll] = {}
-        self._most_of_a_runner = most_of_a_runner
+        self._max_per_runner = max_per_runner
         # Polls of one runner in the order of their arrival.
         self._of_runner: dict[RunnerSubject, dict[str, Poll]] = {}
         self._by_runner: dict[str, dict[str, Poll]] = {}
@@ -80,7 +80,7 @@ class Polls:
         self._due: dict[str, Poll] = {}
         self._all_due = False
         self._nudged = asyncio.Event()
-        self._chores: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         drain.on_start(self._spread_ends)
 
     async def hold(
@@ -101,13 +101,13 @@ class Polls:
         answer: PollAnswer | None = None
         try:
             answer = await self._answer(poll)
-            _still_there(poll)
+            _raise_if_gone(poll)
         except _LeftBehind:
-            self._chore(self._clean_up(poll))
+            self._run_in_background(self._clean_up(poll))
         except VerbRefused:
             raise
         except BaseException:
-            self._chore(self._clean_up(poll, answer))
+            self._run_in_background(self._clean_up(poll, answer))
             raise
         finally:
             self._dismiss(poll)
@@ -170,8 +170,8 @@ class Polls:
 
     async def close(self) -> None:
         """Wait up to 2 s for releases in progress."""
-        if self._chores:
-            await asyncio.wait(self._chores, timeout=2.0)
+        if self._background:
+            await asyncio.wait(self._background, timeout=2.0)
 
     def _admit(self, poll: Poll) -> None:
         """Hold the poll; with too many of one runner, end the oldest, since a refusal may end the runner."""
@@ -179,7 +179,7 @@ class Polls:
         siblings = self._of_runner.setdefault((poll.ask.runner_id, poll.ask.subject), {})
         siblings[poll.ask.poll_id] = poll
         self._by_runner.setdefault(poll.ask.runner_id, {})[poll.ask.poll_id] = poll
-        if len(siblings) > self._most_of_a_runner:
+        if len(siblings) > self._max_per_runner:
             oldest = siblings.pop(next(iter(siblings)))
             oldest.ends_at = min(oldest.ends_at, asyncio.get_running_loop().time())
             oldest.woken.set()
@@ -203,7 +203,7 @@ class Polls:
         if answer is not None and answer.parked:
             answer = await self._step(poll, self._verbs.claim.one(poll.ask))
         while answer is None or answer.empty:
-            if not await self._something_came(poll):
+            if not await self._wait_for_news(poll):
                 return await self._give_up(poll)
             if poll.found is not None:
                 answer, poll.found = accepted(poll.found), None
@@ -211,11 +211,11 @@ class Polls:
                 answer = await self._confirmed(poll)
         return answer
 
-    async def _something_came(self, poll: Poll) -> bool:
+    async def _wait_for_news(self, poll: Poll) -> bool:
         """Wait for an assignment or a result of the re-check. False: the time is up. Raises Gone."""
         loop = asyncio.get_running_loop()
         while True:
-            _still_there(poll)
+            _raise_if_gone(poll)
             end = poll.ends_at if poll.rechecked is None else poll.ends_at + LATE_SECONDS
             if poll.rechecked is None and (poll.found is not None or poll.inbox):
                 return True
@@ -281,7 +281,7 @@ class Polls:
             if everything:
                 results = await self._verbs.recheck.many((poll.ask, 0) for poll in polls)
             else:
-                results = await self._look_at(polls)
+                results = await self._recheck_named(polls)
             for poll, result in zip(polls, results, strict=True):
                 if isinstance(result, CoordinatorError) or (isinstance(result, PollAnswer) and not result.empty):
                     poll.found = result
@@ -293,13 +293,13 @@ class Polls:
                     poll.woken.set()
             done.set_result(None)
 
-    async def _look_at(self, polls: Sequence[Poll]) -> list[PollAnswer | CoordinatorError | Unavailable]:
+    async def _recheck_named(self, polls: Sequence[Poll]) -> list[PollAnswer | CoordinatorError | Unavailable]:
         """Look at named polls: first for stops, the usual reason, in one round trip; for the rest at everything."""
         asks = {poll.ask.poll_id: poll.ask for poll in polls}
         answers = dict(zip(asks, await self._verbs.tell.many((ask, 0) for ask in asks.values()), strict=True))
-        rest = [one for one, answer in answers.items() if not isinstance(answer, PollAnswer) or answer.empty]
+        rest = [poll_id for poll_id, answer in answers.items() if not isinstance(answer, PollAnswer) or answer.empty]
         if rest:
-            answers.update(zip(rest, await self._verbs.claim.many((asks[one], 0) for one in rest), strict=True))
+            answers.update(zip(rest, await self._verbs.claim.many((asks[poll_id], 0) for poll_id in rest), strict=True))
         return list(answers.values())
 
     async def _clean_up(self, poll: Poll, answer: PollAnswer | None = None) -> None:
@@ -313,14 +313,14 @@ class Polls:
         if isinstance(poll.found, PollAnswer):
             unheard.append(poll.found)
         try:
-            await self._release(run for one in unheard for run in one.runs)
+            await self._release(run for undelivered in unheard for run in undelivered.runs)
             await self._untell(poll.ask.runner_id, unheard)
             late = await retry_until(
                 lambda: self._verbs.give_up.one(poll.ask.poll_id), CLEAN_UP_SECONDS, self._drain.over
             )
             await self._release(accepted(late))
         except Unavailable:
-            log.warning("a poll was left as it is", poll_id=poll.ask.poll_id)
+            log.warning("clean-up of a poll failed, its rows expire", poll_id=poll.ask.poll_id)
 
     async def _release(self, runs: Iterable[Run]) -> None:
         for run in {run.run_id: run for run in runs}.values():
@@ -328,15 +328,15 @@ class Polls:
             await retry_until(functools.partial(self._verbs.release.one, claim), CLEAN_UP_SECONDS, self._drain.over)
 
     async def _untell(self, runner_id: str, unheard: Sequence[PollAnswer]) -> None:
-        sessions = tuple(session_id for one in unheard for session_id in one.stop_sessions)
-        item = Unheard(runner_id, sessions, any(one.deregistered for one in unheard))
+        sessions = tuple(session_id for answer in unheard for session_id in answer.stop_sessions)
+        item = Unheard(runner_id, sessions, any(answer.deregistered for answer in unheard))
         if item.sessions or item.leave:
             await retry_until(lambda: self._verbs.untell.one(item), CLEAN_UP_SECONDS, self._drain.over)
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _spread_ends(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -345,7 +345,7 @@ class Polls:
             poll.woken.set()
 
 
-def _still_there(poll: Poll) -> None:
+def _raise_if_gone(poll: Poll) -> None:
     if poll.client.has_gone():
         raise Gone
 

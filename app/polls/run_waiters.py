@@ -22,14 +22,14 @@ class RunWaiters:
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
         self._waiting: dict[str, set[asyncio.Future[Run | None]]] = {}
-        self._somebody = asyncio.Event()
+        self._any_waiting = asyncio.Event()
         self._nudged = asyncio.Event()
 
     async def until_ended(self, run_id: str, seconds: float, gone: asyncio.Future[None]) -> Run | None:
         """Return the run when it is terminal; None when the time is up or the client disconnected."""
         ended: asyncio.Future[Run | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, set()).add(ended)
-        self._somebody.set()
+        self._any_waiting.set()
         try:
             either: set[asyncio.Future[Any]] = {ended, gone}
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -56,8 +56,8 @@ class RunWaiters:
         """Look every 0.5 s while requests wait."""
         while True:
             if not self._waiting:
-                self._somebody.clear()
-                await self._somebody.wait()
+                self._any_waiting.clear()
+                await self._any_waiting.wait()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), LOOK_SECONDS * random.uniform(0.8, 1.0))
             self._nudged.clear()
@@ -71,7 +71,7 @@ class RunWaiters:
         except Unavailable:
             return
         except Exception:
-            log.exception("look for ended runs failed")
+            log.exception("looking for ended runs failed")
             return
         for run in ended:
             for waiter in self._waiting.get(run.run_id, ()):

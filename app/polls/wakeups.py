@@ -57,12 +57,12 @@ class PollWakeups:
                 continue
             except FAILED as error:
                 if not failing:
-                    log.warning("stops are left to the re-check", error=str(error))
+                    log.warning("poll wake-ups not sent, left to the re-check", error=str(error))
                 failing = True
             except Unavailable:
-                log.info("stops are left to the re-check", error="Postgres does not answer")
+                log.info("poll wake-ups not sent, left to the re-check", error="Postgres does not answer")
             except Exception:
-                log.exception("stops are left to the re-check")
+                log.exception("poll wake-ups not sent, left to the re-check")
             metrics.POLL_WAKEUPS.labels("failed").inc(len(told))
             await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
@@ -72,10 +72,12 @@ class PollWakeups:
 
     async def _publish(self, told: Told) -> None:
         """Notify the instances that the commits named, then those where a poll was parked meanwhile."""
-        named: set[tuple[str, str]] = {(one, runner_id) for runner_id, instances in told.items() for one in instances}
+        named: set[tuple[str, str]] = {
+            (instance, runner_id) for runner_id, instances in told.items() for instance in instances
+        }
         await self._publish_to(named)
         found = await self._looks.autocommit(poll_holders, list(told))
-        await self._publish_to({(one, runner_id) for one, ids in found.items() for runner_id in ids} - named)
+        await self._publish_to({(instance, runner_id) for instance, ids in found.items() for runner_id in ids} - named)
 
     async def _publish_to(self, pairs: Collection[tuple[str, str]]) -> None:
         """Have instances re-check the polls of runners, given in pairs; polls of this process need no message."""

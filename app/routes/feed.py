@@ -75,7 +75,7 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
     `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any instance; without one a
     snapshot comes first.
     """
-    query, credential = _asked(request), credential_of(request)
+    query, credential = _effective_query(request), credential_of(request)
     owned = web.callers.auth_required is not False
     wanted = Wanted(
         caller=caller,
@@ -125,7 +125,7 @@ async def _watched(web: TheWeb, credential: Credential, stream: Stream) -> Async
                 yield message
 
 
-def _asked(request: Request) -> QueryParams:
+def _effective_query(request: Request) -> QueryParams:
     """Return the query; with a ticket, the filters are the ticket's, whatever the query says."""
     bound = filters_of_ticket(request)
     if bound is None:

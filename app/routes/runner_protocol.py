@@ -16,7 +16,7 @@ from app.http.lenient import encode
 from app.http.pagination import seconds, whole
 from app.http.problems import BadRequest, VerbRefused, accepted, item_problem
 from app.http.serializers import OK, Json, claimed_run_json
-from app.inputs.reports import give_back_of, one_of_many, report_of, runner_id_of
+from app.inputs.reports import give_back_of, report_of, report_of_list, runner_id_of
 from app.inputs.schemas import RegisterRunner, checked
 from app.lifecycle.hangup import hang_up
 from app.openapi import answers, document
@@ -112,10 +112,12 @@ async def heartbeat(request: Request, web: TheWeb, caller: TheCaller) -> Respons
     holding = body.get("holding")
     if isinstance(holding, list) and len(holding) > MOST_HELD:
         raise Invalid([Fault("too_long", ("body", "holding"), f"Should have at most {MOST_HELD} items")])
-    runs = tuple(storable(one) for one in holding if isinstance(one, str)) if isinstance(holding, list) else None
+    runs = (
+        tuple(storable(run_id) for run_id in holding if isinstance(run_id, str)) if isinstance(holding, list) else None
+    )
     admin = None if caller.scope is not None or credential_of(request) is UNAUTHENTICATED_ADMIN else caller.owner or ""
-    beat = Touch(runner_id_of(body), runs, caller.scope, admin)
-    heard = accepted(await web.retry_until(lambda: web.verbs.touch.one(beat)))
+    touch = Touch(runner_id_of(body), runs, caller.scope, admin)
+    heard = accepted(await web.retry_until(lambda: web.verbs.touch.one(touch)))
     return Json({"ok": True, "not_yours": heard.not_yours})
 
 
@@ -130,24 +132,25 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
     results: list[dict[str, Any]] = [{} for _ in given]
     reports: dict[int, Report] = {}
     given_back: dict[int, GiveBack] = {}
-    for place, one in enumerate(given):
+    for place, item in enumerate(given):
         try:
-            said = one_of_many(one, runner_id, ("body", "reports", place), caller)
+            report = report_of_list(item, runner_id, ("body", "reports", place), caller)
         except Invalid as refused:
             results[place] = item_problem(refused)
             continue
-        if isinstance(said, GiveBack):
-            given_back[place] = said
+        if isinstance(report, GiveBack):
+            given_back[place] = report
         else:
-            reports[place] = said
+            reports[place] = report
     outcomes = await web.retry_until(lambda: _all_reported(web, list(reports.values())))
     # Releases go last, whatever their places: no report of a run may follow its release.
-    outcomes += [await web.retry_until(partial(web.verbs.give_back.one, one)) for one in given_back.values()]
+    outcomes += [await web.retry_until(partial(web.verbs.give_back.one, release)) for release in given_back.values()]
     for place, outcome in zip((*reports, *given_back), outcomes, strict=True):
         if isinstance(outcome, RunnerNotRegistered):
             raise VerbRefused(outcome)
         results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 200}
-    web.run_waiters.hint([*(one.run_id for one in reports.values()), *(one.run_id for one in given_back.values())])
+    items = (*reports.values(), *given_back.values())
+    web.run_waiters.hint([item.run_id for item in items])
     return Json({"results": results})
 
 

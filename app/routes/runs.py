@@ -83,7 +83,7 @@ async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Respons
     query = request.query_params
     limit, cursor = wanted(request)
     which = RunFilter(
-        statuses=tuple(filter(None, (storable_query(one) for one in query.getlist("status")))),
+        statuses=tuple(filter(None, (storable_query(status) for status in query.getlist("status")))),
         session_id=storable_query(query.get("session_id")),
         runner_id=storable_query(query.get("runner_id")),
         agent_name=storable_query(query.get("agent_name")),

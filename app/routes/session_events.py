@@ -120,7 +120,7 @@ async def _append_many(items: list[tuple[NewEvent, int] | Invalid | BadRequest],
         accepted(outcomes[0])
     for place, outcome in zip(events, outcomes, strict=True):
         results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 201}
-    return Json({"ok": all(one["code"] == 201 for one in results), "results": results}, 201)
+    return Json({"ok": all(result["code"] == 201 for result in results), "results": results}, 201)
 
 
 async def _all_stored(

@@ -35,7 +35,7 @@ async def read_sessions(request: Request, web: TheWeb, caller: TheCaller) -> Res
     """List sessions, newest first. Without `limit` and `cursor` all of them are streamed, up to the list limit."""
     limit, cursor = wanted(request)
     which = SessionFilter(
-        statuses=tuple(filter(None, (storable_query(one) for one in request.query_params.getlist("status")))),
+        statuses=tuple(filter(None, (storable_query(status) for status in request.query_params.getlist("status")))),
         parent_session_id=storable_query(request.query_params.get("parent_session_id")),
     )
 

@@ -105,7 +105,7 @@ class Attempts:
         except DBAPIError as fault:
             if sqlstate(fault) in TIMEOUTS:
                 metrics.BATCH_TROUBLES.labels(name, "timed out").inc()
-                log.warning("timed out", work=name, error=line_of(fault))
+                log.warning("lock or statement timeout", work=name, error=line_of(fault))
                 raise Unavailable from fault
             raise
 
@@ -117,7 +117,7 @@ class Attempts:
             if not _worth_another(fault):
                 raise
             metrics.BATCH_TROUBLES.labels(name, "repeated").inc()
-            log.info("repeated", work=name, error=line_of(fault))
+            log.info("attempt repeated", work=name, error=line_of(fault))
         await asyncio.sleep(random.uniform(0.01, 0.05))
         try:
             return await self._bounded(attempt, work)
@@ -125,7 +125,7 @@ class Attempts:
             if not _worth_another(fault):
                 raise
             metrics.BATCH_TROUBLES.labels(name, "unavailable").inc()
-            log.warning("unavailable", work=name, error=line_of(fault))
+            log.warning("Postgres unavailable", work=name, error=line_of(fault))
             raise Unavailable from fault
 
     async def _bounded(self, attempt: Attempt[T], work: Work[T]) -> T:

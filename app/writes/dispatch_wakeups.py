@@ -53,18 +53,18 @@ class DispatchWakeups:
             self._due.clear()
             owed, self._owed = self._owed, False
             self._looked_at = now()
-            if not await self._somebody_waits():
+            if not await self._any_poll_waits():
                 self._waiting_until = float("-inf")
                 continue
             self._waiting_until = now() + WAITING_SECONDS
             if owed:
                 self._notify(Actor.DISPATCH)
 
-    async def _somebody_waits(self) -> bool:
+    async def _any_poll_waits(self) -> bool:
         try:
             return await self._looks.autocommit(anyone_waits)
         except Unavailable:
             return True
         except Exception:
-            log.exception("nobody knows whether a poll waits")
+            log.exception("looking for waiting polls failed")
             return True

@@ -189,7 +189,7 @@ class GroupCommit(Generic[Item, Result]):
             try:
                 self._after(results)
             except Exception:
-                log.exception("after a commit", work=self._name)
+                log.exception("callback after a commit failed", work=self._name)
             metrics.BATCH_ITEMS.labels(self._name).observe(len(pending))
             metrics.BATCH_SECONDS.labels(self._name).observe(time.perf_counter() - begun)
         return True

@@ -114,8 +114,8 @@ class Verbs:
     def _claiming(
         self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, lingers: bool = False
     ) -> GroupCommit[Ask, PollAnswer]:
-        """Return a queue of polls that wakes the feed only after a claim, and dispatch only if a locked run was passed
-        over.
+        """Return a queue of polls that wakes the feed only after a claim, and dispatch only if a matching run was
+        locked or given back.
 
         With ``lingers`` flushes are delayed by 25 ms after one that claimed nothing: most of the next polls will park
         then.

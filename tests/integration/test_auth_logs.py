@@ -33,6 +33,6 @@ def test_no_credential_is_ever_logged(cluster: Cluster, db: DbVerbs) -> None:
         assert client.post("/runs", body, **bearer(key)).status_code == 201
         logs = web.log() + worker.log()
         client.close()
-    assert "a token was rejected" in logs
+    assert "token rejected" in logs
     for secret in (*(token.rpartition("_")[2] for token in (key, unknown)), *shown[2:], ticket):
         assert secret not in logs

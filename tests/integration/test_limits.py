@@ -199,7 +199,7 @@ async def test_who_comes_often_is_counted_in_parts_and_never_gets_more_than_all(
     async with anyio.create_task_group() as crowd:
         for number in range(40):
             crowd.start_soon(come, both[number % 2])
-    unspent = sum(purse.in_hand for quotas in both for purse in quotas._purses.values())
+    unspent = sum(reserve.in_hand for quotas in both for reserve in quotas._reserves.values())
     assert refusals.count(None) + unspent == quota.amount
     assert unspent <= 2 * quota.amount // 60
     assert len(Counting.trips) < 200

@@ -72,7 +72,7 @@ def test_an_event_in_the_moment_of_a_heartbeat_is_not_passed_over(web: WebInThre
     """The client was let go for a heartbeat and is not woken any more; its position must not move over the event."""
     with following(web.client.url) as stream:
         stream.until("init")
-        an_event_taken_in_the_turn_of(web, db, Stream._let_go)
+        an_event_taken_in_the_turn_of(web, db, Stream._stop_waiting)
         assert told(stream.take(1)) == ledger(db.engine)
 
 
@@ -80,7 +80,7 @@ def test_an_event_in_the_moment_of_a_streams_end_is_found_by_its_cursor(web: Web
     """The last id that the client was told lets it resume with that event."""
     with following(web.client.url) as stream:
         messages = stream.until("init")
-        an_event_taken_in_the_turn_of(web, db, Stream._time_is_up)
+        an_event_taken_in_the_turn_of(web, db, Stream._expire)
         with suppress(IncompleteRead):
             messages += list(stream.messages())
     cursor = [message.id for message in messages if message.id][-1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.auth.permissions import NOBODY_ELSE, PERMISSIONS, Permission, access_table, endpoints
+from app.auth.permissions import ADMINS_ONLY, PERMISSIONS, Permission, access_table, endpoints
 from app.endpoint import Endpoint
 from app.main import create_app
 from models.core.callers import Role
@@ -56,4 +56,4 @@ def test_every_write_route_names_its_limit_and_no_read_does() -> None:
     there = endpoints(create_app(Settings()).routes)
     writes = {name for name in there if not name.startswith(("GET ", "HEAD "))}
     assert len(writes) > 15
-    assert {name for name in there if PERMISSIONS.get(name, NOBODY_ELSE).counted is not None} == writes
+    assert {name for name in there if PERMISSIONS.get(name, ADMINS_ONLY).counted is not None} == writes

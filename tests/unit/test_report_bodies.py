@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.http.bodies import Invalid
-from app.inputs.reports import one_of_many, report_of, runner_id_of
+from app.inputs.reports import report_of, report_of_list, runner_id_of
 from models.core.statuses import Outcome
 
 
@@ -32,7 +32,7 @@ def test_a_session_status_that_means_nothing_is_left_out(given: Any, taken: str 
 def test_a_report_of_a_list_says_of_which_run_and_what(body: Any) -> None:
     """Otherwise it is that item's 422, with its place."""
     with pytest.raises(Invalid) as refused:
-        one_of_many(body, "runner", ("body", "reports", 3))
+        report_of_list(body, "runner", ("body", "reports", 3))
     assert refused.value.faults[0].loc[:3] == ("body", "reports", 3)
 
 
