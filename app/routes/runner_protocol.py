@@ -149,8 +149,8 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
         if isinstance(outcome, RunnerNotRegistered):
             raise VerbRefused(outcome)
         results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 200}
-    items = (*reports.values(), *given_back.values())
-    web.run_waiters.hint([item.run_id for item in items])
+    web.run_waiters.hint(report.run_id for report in reports.values())
+    web.run_waiters.hint(release.run_id for release in given_back.values())
     return Json({"results": results})
 
 
