@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from app.writes.attempts import Unavailable
 from models.claims.parking import leave_instance
-from models.expiry.duties import duty_ages, is_there, record_instance_heartbeat
+from models.expiry.duties import duty_ages, ping, record_instance_heartbeat
 from models.schema.migrate import schema_fault
 from runtime import logs
 from runtime.names import Actor
@@ -86,7 +86,7 @@ class InstanceHeartbeat:
         calls = (
             self._record_heartbeat(),
             web.reads.autocommit(duty_ages),
-            *(attempts.autocommit(is_there) for pool, attempts in web.pools.items() if pool in web.health.away),
+            *(attempts.autocommit(ping) for pool, attempts in web.pools.items() if pool in web.health.away),
         )
         _, ages, *_ = results = await asyncio.gather(*calls, return_exceptions=True)
         reasons = {}

@@ -38,4 +38,4 @@ def _tell(context: WorkerContext, result: ExpireResult) -> None:
         EXPIRED.labels(kind).inc(count)
     for name in result.actors:
         context.wakeups.notify(Actor(name))
-    wake_polls(context, result.told)
+    wake_polls(context, result.runners_to_notify)

@@ -22,7 +22,7 @@ from app.writes.poll_queues import PollVerbs
 from app.writes.retries import retry_until
 from models.claims.claim import Ask
 from models.claims.delivery import Claim
-from models.claims.poll_stops import Unheard
+from models.claims.poll_stops import Undelivered
 from models.claims.polls import PollAnswer
 from models.core.errors import CoordinatorError
 from models.core.ids import new_id
@@ -329,7 +329,7 @@ class Polls:
 
     async def _untell(self, runner_id: str, unheard: Sequence[PollAnswer]) -> None:
         sessions = tuple(session_id for answer in unheard for session_id in answer.stop_sessions)
-        item = Unheard(runner_id, sessions, any(answer.deregistered for answer in unheard))
+        item = Undelivered(runner_id, sessions, any(answer.deregistered for answer in unheard))
         if item.sessions or item.leave:
             await retry_until(lambda: self._verbs.untell.one(item), CLEAN_UP_SECONDS, self._drain.over)
 

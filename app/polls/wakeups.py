@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from app.writes.attempts import Attempts, Unavailable
 from models.claims.parking import poll_holders
-from models.claims.poll_stops import Unheard
+from models.claims.poll_stops import Undelivered
 from models.runners.leave import Left
 from models.runners.register import Registered
 from models.runs.report import Reported
@@ -94,9 +94,12 @@ def told_runners(results: Sequence[Any]) -> dict[str, frozenset[str]]:
     told: dict[str, frozenset[str]] = {}
     for result in results:
         match result:
-            case Unheard(runner_id=runner_id) | Reported(told=str(runner_id)):
+            case Undelivered(runner_id=runner_id) | Reported(runner_to_notify=str(runner_id)):
                 told.setdefault(runner_id, frozenset())
-            case Left(runner_id=runner_id, parked_at=instances) | Stopped(told=str(runner_id), parked_at=instances):
+            case (
+                Left(runner_id=runner_id, parked_at=instances)
+                | Stopped(runner_to_notify=str(runner_id), parked_at=instances)
+            ):
                 told[runner_id] = told.get(runner_id, frozenset()) | instances
             case Registered(runner_id=runner_id, renumbered=True, parked_at=instances):
                 told[runner_id] = told.get(runner_id, frozenset()) | instances

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from app.writes.attempts import Attempts, Unavailable
-from models.claims.parking import anyone_waits
+from models.claims.parking import any_poll_parked
 from runtime import logs
 from runtime.names import Actor
 
@@ -62,7 +62,7 @@ class DispatchWakeups:
 
     async def _any_poll_waits(self) -> bool:
         try:
-            return await self._looks.autocommit(anyone_waits)
+            return await self._looks.autocommit(any_poll_parked)
         except Unavailable:
             return True
         except Exception:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from app.writes.group_commit import GroupCommit
 from models.claims.claim import Ask
 from models.claims.delivery import Claim
-from models.claims.poll_stops import Unheard
+from models.claims.poll_stops import Undelivered
 from models.claims.polls import PollAnswer
 from models.state.runs import Run
 
@@ -21,4 +21,4 @@ class PollVerbs:
     give_up: GroupCommit[str, list[Run]]
     confirm: GroupCommit[Claim, Run]
     release: GroupCommit[Claim, bool]
-    untell: GroupCommit[Unheard, Unheard]
+    untell: GroupCommit[Undelivered, Undelivered]

@@ -9,7 +9,7 @@ from app.writes.group_commit import GroupCommit, at_once
 from app.writes.poll_queues import PollVerbs
 from models.claims.claim import Ask
 from models.claims.delivery import confirm_deliveries, release_claims
-from models.claims.poll_stops import tell_stops, untell
+from models.claims.poll_stops import answer_stops, mark_undelivered
 from models.claims.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
 from models.core.errors import CoordinatorError
 from models.core.limits import Limits
@@ -85,13 +85,13 @@ class Verbs:
         )
         self.polls = PollVerbs(
             answer=self._claiming("poll", partial(answer_polls, limits=limits), lingers=True),
-            tell=self._queue(tell_stops, (), single_statement=True),
+            tell=self._queue(answer_stops, (), single_statement=True),
             claim=self._claiming("parked", partial(claim_parked, limits=limits)),
             recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
             give_up=self._queue(partial(give_up_polls, limits=limits), (), linger=_linger_longer),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), (), single_statement=True),
             release=self._queue(release_claims, work),
-            untell=self._queue(untell, (), count=self._wakes),
+            untell=self._queue(mark_undelivered, (), count=self._wakes),
         )
 
     async def close(self) -> None:

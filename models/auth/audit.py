@@ -70,7 +70,7 @@ _NEWEST = text("""
 """)
 
 
-def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> list[AuditedAct]:
+def audited_act(caller: Caller, act: Act, target: str, owner: str | None) -> list[AuditedAct]:
     """Return the act to record when the caller ends something of ``owner``, or nothing.
 
     Recorded are acts of admins, except on what belongs to the admin's own owner; a target without an owner is recorded
@@ -81,7 +81,7 @@ def answered_for(caller: Caller, act: Act, target: str, owner: str | None) -> li
     return [AuditedAct(act, caller.by, target, owner)]
 
 
-def reported_for(
+def audited_report(
     caller: Caller, act: Act, target: str, owner: str | None, runner_owner: str | None
 ) -> list[AuditedAct]:
     """Return the act to record when the caller reports an end as a runner whose registration ``runner_owner`` made.
@@ -89,7 +89,7 @@ def reported_for(
     Nothing if that owner is the caller's own: the work is its own.
     """
     is_own = runner_owner is not None and runner_owner == (caller.owner or "")
-    return [] if is_own else answered_for(caller, act, target, owner)
+    return [] if is_own else audited_act(caller, act, target, owner)
 
 
 def record_acts(conn: Connection, acts: Sequence[AuditedAct]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, text
 
-from models.callbacks.texts import ChildResult, callback_prompt
+from models.callbacks.prompts import ChildResult, callback_prompt
 from models.claims.matching import ensure_profiles
 from models.core.callers import ADMIN
 from models.core.errors import CoordinatorError

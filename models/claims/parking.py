@@ -74,7 +74,7 @@ def poll_holders(conn: Connection, runner_ids: Iterable[str]) -> dict[str, list[
     return holders
 
 
-def anyone_waits(conn: Connection) -> bool:
+def any_poll_parked(conn: Connection) -> bool:
     """Return whether any poll is parked. A poll that is parked later claims by itself what is committed by now."""
     return bool(conn.execute(_ANYONE).scalar_one())
 

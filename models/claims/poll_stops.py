@@ -10,7 +10,7 @@ from models.claims.polls import STOP_TOLD_AGAIN_SECONDS, PollAnswer
 
 # Skip a row that a dispatcher has locked or deleted: its poll is being given a run, and a later poll gets the stop.
 # Each stop goes to one poll; two instances that look at the same time find different ones, or none.
-_TELL = text("""
+_ANSWER = text("""
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
             AS a(poll_id, runner_id, registration)
@@ -40,14 +40,14 @@ _TELL = text("""
 """)
 
 
-def tell_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
+def answer_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
     """Answer parked polls with the stops for their runners; an empty answer where there are none.
 
     One statement. It ends the poll, to which nothing is dispatched any more. All other answers, and polls without a
     row, are left to ``claim_parked``.
     """
     rows = conn.execute(
-        _TELL,
+        _ANSWER,
         {
             "polls": [ask.poll_id for ask in asks],
             "runner_ids": [ask.runner_id for ask in asks],
@@ -62,7 +62,7 @@ def tell_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
 
 
 @dataclass(frozen=True, slots=True)
-class Unheard:
+class Undelivered:
     """Stops, by session, and a leave that count as told to a runner whose client was gone before the first byte."""
 
     runner_id: str
@@ -70,7 +70,7 @@ class Unheard:
     leave: bool = False
 
 
-_UNTELL_LEAVE = text("""
+_MARK_LEAVES_UNDELIVERED = text("""
     UPDATE runners SET leave_told_at = NULL
     WHERE runner_id IN (
         SELECT runner_id FROM runners
@@ -78,7 +78,7 @@ _UNTELL_LEAVE = text("""
         ORDER BY runner_id FOR NO KEY UPDATE)
 """)
 
-_UNTELL_STOPS = text("""
+_MARK_STOPS_UNDELIVERED = text("""
     WITH unheard AS MATERIALIZED (
         SELECT c.stop_id FROM unnest(CAST(:runner_ids AS text[]), CAST(:sessions AS text[])) AS u(runner_id, session_id)
         JOIN stop_commands c ON c.session_id = u.session_id AND c.runner_id = u.runner_id
@@ -90,7 +90,7 @@ _UNTELL_STOPS = text("""
 """)
 
 
-def untell(conn: Connection, items: Sequence[Unheard]) -> list[Unheard]:
+def mark_undelivered(conn: Connection, items: Sequence[Undelivered]) -> list[Undelivered]:
     """Mark undelivered stops and leaves as not sent: the runner's next poll gets them, and is not refused after a
     leave.
 
@@ -98,9 +98,9 @@ def untell(conn: Connection, items: Sequence[Unheard]) -> list[Unheard]:
     """
     leaving = [item.runner_id for item in items if item.leave]
     if leaving:
-        conn.execute(_UNTELL_LEAVE, {"runner_ids": leaving})
+        conn.execute(_MARK_LEAVES_UNDELIVERED, {"runner_ids": leaving})
     stops = [(item.runner_id, session_id) for item in items for session_id in item.sessions]
     if stops:
         runner_ids, sessions = zip(*stops, strict=True)
-        conn.execute(_UNTELL_STOPS, {"runner_ids": list(runner_ids), "sessions": list(sessions)})
+        conn.execute(_MARK_STOPS_UNDELIVERED, {"runner_ids": list(runner_ids), "sessions": list(sessions)})
     return list(items)

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, text
 
-from models.expiry.outages import sign_web
+from models.expiry.outages import record_heartbeat
 
 _TRY = text("SELECT pg_try_advisory_xact_lock(hashtextextended('coordinator.duty.' || :duty, 0))")
 
@@ -41,7 +41,7 @@ def duty_due(conn: Connection, duty: str, older_than: float) -> bool:
     return conn.execute(_TAKE, {"duty": duty, "older_than": older_than}).first() is not None
 
 
-def is_there(conn: Connection) -> None:
+def ping(conn: Connection) -> None:
     """Execute ``SELECT 1``; raises the error of a database that cannot be reached."""
     conn.execute(_IS_THERE)
 
@@ -51,4 +51,4 @@ def record_instance_heartbeat(conn: Connection, instance: str) -> None:
 
     The first one after more than 15 s without any also records that outage, in which no runner could be heard.
     """
-    sign_web(conn, instance)
+    record_heartbeat(conn, instance)

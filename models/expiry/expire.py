@@ -49,7 +49,7 @@ class ExpireResult:
     counts: dict[str, int] = field(default_factory=dict)
     actors: frozenset[str] = frozenset()
     again: bool = False
-    told: frozenset[str] = frozenset()
+    runners_to_notify: frozenset[str] = frozenset()
 
 
 def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 500) -> ExpireResult:
@@ -70,7 +70,7 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
     runners: set[str] = set()
     for step in steps:
         done = step(one)
-        runners |= done.told
+        runners |= done.runners_to_notify
         counts |= {name: number for name, number in done.counts.items() if number}
         again = again or done.full
     told = counts.keys() - SILENT

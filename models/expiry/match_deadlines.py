@@ -14,7 +14,7 @@ from sqlalchemy import Row, text
 from models.claims.fleet import Differences, Fleet, fleet_of
 from models.core.statuses import RunStatus, RunType
 from models.expiry.no_match import no_match_text
-from models.expiry.runs import AuditedAct, Pass, each_session_once
+from models.expiry.runs import Pass, StepResult, each_session_once
 from models.state.endings import unmatched
 from models.state.locks import LockedRun
 from models.state.transitions import move_runs
@@ -109,7 +109,7 @@ _WAITING = text("""
 _ABSENT = text("SELECT count(*) FROM runners WHERE left_at IS NULL")
 
 
-def fail_unmatched(one: Pass) -> AuditedAct:
+def fail_unmatched(one: Pass) -> StepResult:
     """Store which profiles a live registration satisfies, and fail ready runs that none satisfied for too long.
 
     Registrations are read once more when the runs are locked: a run fails only if no registration that was committed by
@@ -119,7 +119,7 @@ def fail_unmatched(one: Pass) -> AuditedAct:
     _store(one, fleet.refresh(one.conn))
     found = [*_due(one), *_due_excluded(one, fleet)][: one.most]
     if not found:
-        return AuditedAct({})
+        return StepResult({})
     locked = try_lock_runs(one.conn, found)
     fleet.refresh(one.conn)
     rows = {row.run_id: row for row in one.conn.execute(_WAITING, {"run_ids": list(locked.runs)})}
@@ -132,7 +132,7 @@ def fail_unmatched(one: Pass) -> AuditedAct:
     runs = each_session_once(locked, found, due)
     absent = one.conn.execute(_ABSENT).scalar_one() if fleet.empty else 0
     moves = [unmatched(run, error=_error(fleet, rows[run.run_id], locked.sessions, absent)) for run in runs]
-    return AuditedAct({"unmatched": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+    return StepResult({"unmatched": len(move_runs(one.conn, moves))}, len(found) >= one.most)
 
 
 def _error(fleet: Fleet, row: Row[Any], sessions: Mapping[str, Row[Any]], absent: int) -> str:

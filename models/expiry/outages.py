@@ -12,15 +12,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-GAP = timedelta(seconds=15)
-SOME = 2  # fewer online runners than this prove nothing about our own outage
+OUTAGE_AFTER = timedelta(seconds=15)
+MIN_ONLINE_RUNNERS = 2  # fewer online runners than this prove nothing about our own outage
 
 EXPIRY_CLOCK, WEB_CLOCK, RUNNERS_CLOCK = "expiry clock", "web clock", "runners clock"
 OVERDUE_CLOCK = "runners overdue"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Readings:
     """Readings of one tick: the clocks before it, and the runners now. Times are those of Postgres.
 
     ``heard`` is when an online runner was heard last; ``overdue_at`` from when all of them (``online``) are overdue by
@@ -50,11 +50,11 @@ class Clocks:
     restarted_at: datetime | None = None
     suspended: bool = False
     unheard: bool = False
-    gaps: list[tuple[str, datetime, datetime]] = field(default_factory=list)
-    told: tuple[int, ...] = ()
+    ended_outages: list[tuple[str, datetime, datetime]] = field(default_factory=list)
+    told_intervals: tuple[int, ...] = ()
 
 
-def judge(seen: Seen) -> Clocks:
+def detect_outages(readings: Readings) -> Clocks:
     """Return the outages that end now and whether one is still open (ARCHITECTURE, Expiry).
 
     An outage of expiry or of all runners ends now; one of all web processes is recorded by the first heartbeat after
@@ -62,15 +62,23 @@ def judge(seen: Seen) -> Clocks:
     interval and keeps it makes none, however seldom a runner is heard.
     """
     ended: list[tuple[str, datetime, datetime]] = []
-    if seen.expiry_at is not None and seen.now - seen.expiry_at > GAP:
-        ended.append(("expiry", seen.expiry_at, seen.now))
-    if seen.heard is not None and seen.overdue_before is not None and seen.heard - seen.overdue_before > GAP:
-        ended.append(("runners", seen.overdue_before, seen.heard))
-    unheard = seen.overdue_at is not None and seen.online >= SOME and seen.now - seen.overdue_at > GAP
-    ends = [end for _, _, end in ended] + ([seen.restarted_at] if seen.restarted_at else [])
-    restarted_at = seen.now if unheard else max(ends, default=None)
-    web_away = seen.web_at is not None and seen.now - seen.web_at > GAP
-    return Clocks(seen.now, restarted_at, web_away, unheard, ended)
+    if readings.expiry_at is not None and readings.now - readings.expiry_at > OUTAGE_AFTER:
+        ended.append(("expiry", readings.expiry_at, readings.now))
+    if (
+        readings.heard is not None
+        and readings.overdue_before is not None
+        and readings.heard - readings.overdue_before > OUTAGE_AFTER
+    ):
+        ended.append(("runners", readings.overdue_before, readings.heard))
+    unheard = (
+        readings.overdue_at is not None
+        and readings.online >= MIN_ONLINE_RUNNERS
+        and readings.now - readings.overdue_at > OUTAGE_AFTER
+    )
+    ends = [end for _, _, end in ended] + ([readings.restarted_at] if readings.restarted_at else [])
+    restarted_at = readings.now if unheard else max(ends, default=None)
+    web_away = readings.web_at is not None and readings.now - readings.web_at > OUTAGE_AFTER
+    return Clocks(readings.now, restarted_at, web_away, unheard, ended)
 
 
 # Return NULL for a clock that was never started.
@@ -135,8 +143,8 @@ _SIGN = text("""
 def read_clocks(conn: Connection) -> Clocks:
     """Record the outages that have ended, set the clocks, and return those by which this pass of expiry decides."""
     row = conn.execute(_READ).one()
-    clocks = judge(
-        Seen(
+    clocks = detect_outages(
+        Readings(
             now=row.now,
             expiry_at=row.expiry_at,
             web_at=row.web_at,
@@ -147,10 +155,10 @@ def read_clocks(conn: Connection) -> Clocks:
             online=row.online,
         ),
     )
-    _record(conn, clocks.gaps)
-    overdue_at = row.overdue_at if row.online >= SOME else None
+    _record(conn, clocks.ended_outages)
+    overdue_at = row.overdue_at if row.online >= MIN_ONLINE_RUNNERS else None
     conn.execute(_SET_CLOCKS, {"now": row.now, "heard": row.heard, "overdue_at": overdue_at})
-    return replace(clocks, told=tuple(row.told))
+    return replace(clocks, told_intervals=tuple(row.told))
 
 
 def begun_before(conn: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
@@ -178,6 +186,6 @@ def _record(conn: Connection, ended: Sequence[tuple[str, datetime, datetime]]) -
         )
 
 
-def sign_web(conn: Connection, instance: str) -> None:
+def record_heartbeat(conn: Connection, instance: str) -> None:
     """Write a web process's heartbeat; the first one after an outage of all web processes records that outage."""
-    conn.execute(_SIGN, {"instance": instance, "gap": GAP})
+    conn.execute(_SIGN, {"instance": instance, "gap": OUTAGE_AFTER})

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Row, text
 
 from models.core.statuses import RunStatus
-from models.expiry.runs import AuditedAct, Pass, token_senders
+from models.expiry.runs import Pass, StepResult, token_senders
 from models.runners.departure import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, end_work, registrations
 from models.runners.heartbeat import lost_after
 from models.runs.stop import close_stops
@@ -41,11 +41,11 @@ _GONE = text("""
 """)
 
 
-def lose_silent(one: Pass) -> AuditedAct:
+def lose_silent(one: Pass) -> StepResult:
     """Mark silent runners lost, and end the registrations of those that had their time after being told to leave."""
     silent = one.by_told(lost_after)
     lost, gone = one.find(_LOST, **silent), one.find(_GONE, **silent)
-    return AuditedAct({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= one.most)
+    return StepResult({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= one.most)
 
 
 # Find runs in hand whose runner is lost, gone, unknown or replaced by another process.
@@ -69,11 +69,11 @@ _OWNERLESS_SESSIONS = text("""
 """)
 
 
-def take_from_lost(one: Pass) -> AuditedAct:
+def take_from_lost(one: Pass) -> StepResult:
     """Take runs and idle sessions from runners that are lost, gone or replaced by another process."""
     run_ids, session_ids = one.find(_OWNERLESS_RUNS), one.find(_OWNERLESS_SESSIONS)
     if not run_ids and not session_ids:
-        return AuditedAct({})
+        return StepResult({})
     locked = try_lock_runs(one.conn, run_ids, session_ids)
     numbers = registrations(locked)
     known = set(one.conn.execute(_KNOWN, {"runner_ids": sorted(numbers)}).scalars())
@@ -86,7 +86,7 @@ def take_from_lost(one: Pass) -> AuditedAct:
                 if end is not None:
                     ended[number] = end
     taken = end_work(one.conn, locked, ended)
-    return AuditedAct({"runs taken": len(taken)}, max(len(run_ids), len(session_ids)) >= one.most)
+    return StepResult({"runs taken": len(taken)}, max(len(run_ids), len(session_ids)) >= one.most)
 
 
 _KNOWN = text("SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
@@ -111,11 +111,11 @@ _UNHELD = text("""
 """)
 
 
-def take_unheld(one: Pass) -> AuditedAct:
+def take_unheld(one: Pass) -> StepResult:
     """Take runs that two heartbeats in a row did not name."""
     found = one.find(_UNHELD)
     lost = _take(one, found, NOT_HELD, lambda run: bool(run.unheld_beats >= 2)) if found else 0
-    return AuditedAct({"runs not held": lost}, len(found) >= one.most)
+    return StepResult({"runs not held": lost}, len(found) >= one.most)
 
 
 # Find running runs whose end report may have been lost in an outage longer than reports are held: the runner never
@@ -134,15 +134,15 @@ _ORPHANED = text("""
 """)
 
 
-def take_orphaned(one: Pass) -> AuditedAct:
+def take_orphaned(one: Pass) -> StepResult:
     """Take runs without a sign since an outage in which the report of their end may have been lost."""
     limits = one.limits
     if limits.orphan_after <= 0 or one.clocks.restarted_at is None:
-        return AuditedAct({})
+        return StepResult({})
     ended_before = one.begun_before(limits.orphan_after)
     found = one.find(_ORPHANED, report_hold=limits.report_hold, ended_before=ended_before)
     lost = _take(one, found, ORPHANED, lambda _: True) if found else 0
-    return AuditedAct({"runs orphaned": lost}, len(found) >= one.most)
+    return StepResult({"runs orphaned": lost}, len(found) >= one.most)
 
 
 def _take(one: Pass, run_ids: Sequence[str], reason: str, due: Callable[[LockedRun], bool]) -> int:
@@ -168,7 +168,7 @@ _SILENT_POLLS = text("""
 """)
 
 
-def drop_silent_polls(one: Pass) -> AuditedAct:
+def drop_silent_polls(one: Pass) -> StepResult:
     """Delete parked polls whose process does not renew them any more."""
     dropped = one.find(_SILENT_POLLS)
-    return AuditedAct({"polls dropped": len(dropped)}, len(dropped) >= one.most)
+    return StepResult({"polls dropped": len(dropped)}, len(dropped) >= one.most)

@@ -14,10 +14,10 @@ from models.expiry.outages import Clocks, begun_before
 from models.runners.heartbeat import stale_after
 from models.runs.stop import OpenStop, close_stops, open_stops, stop_seconds
 from models.runs.superseded import DROP_SUPERSEDED
-from models.state.endings import NOT_RECEIVED_BEATS, give_up_stop, idle_stopped, release, time_out
+from models.state.endings import MAX_MISSED_HEARTBEATS, give_up_stop, idle_stopped, release, time_out
 from models.state.locks import LockedRows, LockedRun
 from models.state.session_status import SessionChange
-from models.state.transitions import move_runs, update_status_and_tell
+from models.state.transitions import move_runs, update_status_and_record
 from models.state.try_locks import try_lock_runners, try_lock_runs
 
 MISSED_SECONDS = 10
@@ -50,7 +50,7 @@ class Pass:
 
         0 stands for a runner without a row.
         """
-        told = sorted({0, *self.clocks.told})
+        told = sorted({0, *self.clocks.told_intervals})
         windows = [window(one, self.limits) for one in told]
         starts = begun_before(self.conn, self.clocks, windows)
         ends = [start + timedelta(seconds=seconds) for start, seconds in zip(starts, windows, strict=True)]
@@ -58,17 +58,17 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditedAct:
+class StepResult:
     """Result of a step: counts by name, whether it found as many as it may take, and the runners that have a stop to
     deliver.
     """
 
     counts: dict[str, int]
     full: bool = False
-    told: frozenset[str] = frozenset()
+    runners_to_notify: frozenset[str] = frozenset()
 
 
-Step = Callable[[Pass], AuditedAct]
+Step = Callable[[Pass], StepResult]
 
 # Find delays that ended in the last 60 s; the small index holds them in order of their time.
 _DUE = text("""
@@ -95,18 +95,18 @@ _MISSED = text("""
 """)
 
 
-def ready_runs(one: Pass) -> AuditedAct:
+def ready_runs(one: Pass) -> StepResult:
     """Make runs ready whose delay has ended, and every 10 s those that were missed."""
     found = one.find(_DUE)
     if len(found) < one.most and duty_due(one.conn, "missed readiness", MISSED_SECONDS):
         found = sorted({*found, *one.find(_MISSED)})
     if not found:
-        return AuditedAct({})
+        return StepResult({})
     locked = try_lock_runs(one.conn, session_ids=found)
     before = {run.run_id for run in locked.runs.values() if run.ready}
-    update_status_and_tell(one.conn, [SessionChange(name) for name in sorted(locked.sessions)])
+    update_status_and_record(one.conn, [SessionChange(name) for name in sorted(locked.sessions)])
     after = one.conn.execute(_READY, {"run_ids": sorted(locked.runs.keys() - before)}).scalar_one()
-    return AuditedAct({"ready": int(after)}, len(found) >= one.most)
+    return StepResult({"ready": int(after)}, len(found) >= one.most)
 
 
 _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
@@ -131,7 +131,7 @@ _STALE_CLAIMS = text("""
 """)
 
 
-def release_spent_claims(one: Pass) -> AuditedAct:
+def release_spent_claims(one: Pass) -> StepResult:
     """Release claims not delivered or not started in time, and undelivered ones of stale runners."""
     delivery_due, start_due = one.due(one.limits.claim_timeout), one.due(one.limits.start_timeout)
     spent = one.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
@@ -148,7 +148,7 @@ def release_spent_claims(one: Pass) -> AuditedAct:
         if run.run_id in stale:
             runner = runners.get(run.runner_id)
             return run.delivered_at is None and runner is not None and _is_silent(runner, silent_before)
-        if run.unheld_beats >= NOT_RECEIVED_BEATS:
+        if run.unheld_beats >= MAX_MISSED_HEARTBEATS:
             return True
         latest = delivery_due if run.delivered_at is None else start_due
         return run.claim_deadline_at is not None and run.claim_deadline_at <= latest
@@ -156,7 +156,7 @@ def release_spent_claims(one: Pass) -> AuditedAct:
     runs = each_session_once(locked, found, due)
     sending = token_senders(one.conn, runs)
     moves = [release(run, sends_tokens=run.registration in sending) for run in runs]
-    return AuditedAct({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
+    return StepResult({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
 
 
 def _is_silent(runner: Row[Any], before: Mapping[int, datetime]) -> bool:
@@ -204,7 +204,7 @@ _TIMED_OUT = text("""
 """)
 
 
-def stop_timed_out(one: Pass) -> AuditedAct:
+def stop_timed_out(one: Pass) -> StepResult:
     """Order the stop of runs past their own time limit."""
     moved = one.find(_MOVE_RUNNING) if one.clocks.restarted_at else []
     found = one.find(_TIMED_OUT)
@@ -228,7 +228,7 @@ def stop_timed_out(one: Pass) -> AuditedAct:
     ended = move_runs(one.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
     full = max(len(found), len(moved)) >= one.most
     told_now = frozenset(stop.runner_id for stop in stops)
-    return AuditedAct({"timed out": len(ended), "run deadlines moved": len(moved)}, full, told_now)
+    return StepResult({"timed out": len(ended), "run deadlines moved": len(moved)}, full, told_now)
 
 
 _TOLD = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
@@ -249,7 +249,7 @@ _OVERDUE_STOPS = text("""
 """)
 
 
-def give_up_stops(one: Pass) -> AuditedAct:
+def give_up_stops(one: Pass) -> StepResult:
     """End stopping runs whose runner did not report an end in time."""
     found = one.find(_OVERDUE_STOPS, **one.by_told(stop_seconds))
 
@@ -265,7 +265,7 @@ def give_up_stops(one: Pass) -> AuditedAct:
     sending = token_senders(one.conn, runs)
     close_stops(one.conn, {run.session_id for run in runs})
     moves = [give_up_stop(run, sends_tokens=run.registration in sending) for run in runs]
-    return AuditedAct({"stops given up": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+    return StepResult({"stops given up": len(move_runs(one.conn, moves))}, len(found) >= one.most)
 
 
 # Find overdue stops of idle processes; a run in hand has a deadline of its own.
@@ -280,7 +280,7 @@ _OVERDUE_IDLE_STOPS = text("""
 """)
 
 
-def give_up_idle_stops(one: Pass) -> AuditedAct:
+def give_up_idle_stops(one: Pass) -> StepResult:
     """Stop sessions whose idle process did not report its end in time."""
     found = one.find(_OVERDUE_IDLE_STOPS, **one.by_told(stop_seconds))
     locked = try_lock_runs(one.conn, session_ids=found) if found else LockedRows()
@@ -289,14 +289,14 @@ def give_up_idle_stops(one: Pass) -> AuditedAct:
     close_stops(one.conn, ended)
     # End only the stop where no live process is left.
     alive = {name for name in ended if locked.sessions[name].runner_id is not None}
-    update_status_and_tell(one.conn, [idle_stopped(name) if name in alive else SessionChange(name) for name in ended])
-    return AuditedAct({"idle stops given up": len(ended)}, len(found) >= one.most)
+    update_status_and_record(one.conn, [idle_stopped(name) if name in alive else SessionChange(name) for name in ended])
+    return StepResult({"idle stops given up": len(ended)}, len(found) >= one.most)
 
 
-def drop_superseded_stops(one: Pass) -> AuditedAct:
+def drop_superseded_stops(one: Pass) -> StepResult:
     """Delete overdue stops of processes whose session continues at another runner."""
     dropped = one.find(DROP_SUPERSEDED)
-    return AuditedAct({"superseded stops dropped": len(dropped)}, len(dropped) >= one.most)
+    return StepResult({"superseded stops dropped": len(dropped)}, len(dropped) >= one.most)
 
 
 def each_session_once(locked: LockedRows, run_ids: Sequence[str], due: Callable[[LockedRun], bool]) -> list[LockedRun]:

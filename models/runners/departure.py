@@ -11,7 +11,7 @@ from models.runs.stop import close_stops, read_stops
 from models.state.endings import idle_lost, idle_stopped, lose
 from models.state.locks import LockedRows, LockedRun
 from models.state.session_status import SessionChange
-from models.state.transitions import Move, move_runs, update_status_and_tell
+from models.state.transitions import Move, move_runs, update_status_and_record
 
 LEFT = "Runner lost: it left"
 REPLACED = "Runner lost: another process took its place"
@@ -67,7 +67,7 @@ def end_work(conn: Connection, locked: LockedRows, ended: Mapping[int, Ended]) -
     stopping = read_stops(conn, concerned).keys()
     close_stops(conn, concerned)
     moved = move_runs(conn, [_lost(run, ended[run.registration]) for run in runs])
-    update_status_and_tell(conn, [_idle_end(session_id, stopping=session_id in stopping) for session_id in idle])
+    update_status_and_record(conn, [_idle_end(session_id, stopping=session_id in stopping) for session_id in idle])
     return list(moved.values())
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, AuditedAct, answered_for, record_acts
+from models.auth.audit import Act, AuditedAct, audited_act, record_acts
 from models.claims.parking import drop_polls
 from models.core.callers import ADMIN, Caller
 from models.core.errors import NotFound
@@ -107,7 +107,7 @@ def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence
     acts: dict[str, AuditedAct] = {}
     for item in items:
         owner = there[item.runner_id].owner
-        for act in answered_for(item.caller, Act.RUNNER_DEREGISTERED, item.runner_id, owner):
+        for act in audited_act(item.caller, Act.RUNNER_DEREGISTERED, item.runner_id, owner):
             acts.setdefault(item.runner_id, act)
     record_acts(conn, list(acts.values()))
 

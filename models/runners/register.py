@@ -77,7 +77,7 @@ class Registered:
 RegisterResult: TypeAlias = Registered | DuplicateRunner
 
 
-class Verdict(Enum):
+class Relation(Enum):
     """Relation of a registration to the existing row."""
 
     REPEATED = auto()
@@ -87,25 +87,25 @@ class Verdict(Enum):
     ANOTHER_PROCESS = auto()
 
 
-def verdict(row: Row[Any], item: Registration) -> Verdict:
+def relation_to(row: Row[Any], item: Registration) -> Relation:
     """Compare a registration with the row, which says whether its runner is stale by the rule of expiry."""
     if row.registration_uid == item.registration_uid:
-        return Verdict.REPEATED
+        return Relation.REPEATED
     same = item.instance_id is not None and item.instance_id == row.instance_id
     if not acts_for(item.subject, row.owner):
-        return Verdict.DUPLICATE
+        return Relation.DUPLICATE
     if row.left_at is not None:
-        return Verdict.ANOTHER_PROCESS
+        return Relation.ANOTHER_PROCESS
     if same:
         # Renumber for another owner, since a number has one owner. An admin that reconnects another's process changes
         # no owner.
         owner = row.owner if item.subject is None else item.owner
         offers = (row.owner, row.executor_type, frozenset(row.tags), row.require_matching_tags)
         unchanged = offers == (owner, item.executor_type, frozenset(item.tags), item.require_matching_tags)
-        return Verdict.SAME_PROCESS if unchanged else Verdict.SAME_PROCESS_OTHER_OFFER
+        return Relation.SAME_PROCESS if unchanged else Relation.SAME_PROCESS_OTHER_OFFER
     if row.is_stale or row.lost_at is not None or row.leave_told_at is not None:
-        return Verdict.ANOTHER_PROCESS
-    return Verdict.DUPLICATE
+        return Relation.ANOTHER_PROCESS
+    return Relation.DUPLICATE
 
 
 def identity(item: Registration, rows: Mapping[str, Row[Any]]) -> str:
@@ -124,10 +124,10 @@ def is_open_to(item: Registration, row: Row[Any]) -> bool:
     """Return whether the registration may be one of the runner that has this row."""
     if item.owner is None or row.owner == item.owner:
         return True
-    seen = verdict(row, item)
+    seen = relation_to(row, item)
     if row.owner is None:
-        return seen is not Verdict.DUPLICATE
-    same = {Verdict.REPEATED, Verdict.SAME_PROCESS, Verdict.SAME_PROCESS_OTHER_OFFER}
+        return seen is not Relation.DUPLICATE
+    same = {Relation.REPEATED, Relation.SAME_PROCESS, Relation.SAME_PROCESS_OTHER_OFFER}
     return item.subject is None and seen in same
 
 
@@ -241,7 +241,7 @@ def _register_round(
     ids = [identity(item, there) for item in items]
     chosen = dict(sorted(zip(ids, items, strict=True), key=lambda pair: pair[0]))
     reading = {"runner_ids": list(chosen), "stale_after": limits.stale_after}
-    looked = {one: verdict(there[one], item) for one, item in chosen.items() if one in there}
+    looked = {one: relation_to(there[one], item) for one, item in chosen.items() if one in there}
     locked = _hold_former(conn, [one for one, seen in looked.items() if seen in CHANGING])
     added: set[str] = set()
     new = {one: item for one, item in chosen.items() if one not in looked}
@@ -251,15 +251,15 @@ def _register_round(
     if not all(is_open_to(chosen[one], row) for one, row in rows.items()):
         msg = "another owner's runner was first to have the id"
         raise SerializationFailure(msg)
-    verdicts = {one: verdict(row, chosen[one]) for one, row in rows.items()}
+    verdicts = {one: relation_to(row, chosen[one]) for one, row in rows.items()}
     if any(seen in CHANGING and looked.get(one) not in CHANGING for one, seen in verdicts.items()):
         msg = "a runner fell silent between two looks, so its runs are not locked"
         raise SerializationFailure(msg)
     parked = _renew(conn, chosen, rows, verdicts, limits)
-    _end_former(conn, locked, {one: rows[one] for one, seen in verdicts.items() if seen is Verdict.ANOTHER_PROCESS})
+    _end_former(conn, locked, {one: rows[one] for one, seen in verdicts.items() if seen is Relation.ANOTHER_PROCESS})
     return [
         _duplicate(one, item)
-        if verdicts.get(one) is Verdict.DUPLICATE
+        if verdicts.get(one) is Relation.DUPLICATE
         else Registered(
             RunnerId(one),
             told_interval(item.instance_id, limits),
@@ -270,7 +270,7 @@ def _register_round(
     ]
 
 
-CHANGING = frozenset({Verdict.ANOTHER_PROCESS, Verdict.SAME_PROCESS_OTHER_OFFER})
+CHANGING = frozenset({Relation.ANOTHER_PROCESS, Relation.SAME_PROCESS_OTHER_OFFER})
 
 
 def _hold_former(conn: Connection, runner_ids: Sequence[str]) -> LockedRows:
@@ -285,14 +285,14 @@ def _renew(
     conn: Connection,
     chosen: Mapping[str, Registration],
     rows: Mapping[str, Row[Any]],
-    verdicts: Mapping[str, Verdict],
+    verdicts: Mapping[str, Relation],
     limits: Limits,
 ) -> dict[str, frozenset[str]]:
     """Update the changed registrations; return the instances that hold the deleted polls of former ones, by runner."""
-    renewed = {one: chosen[one] for one, seen in verdicts.items() if seen is Verdict.SAME_PROCESS or seen in CHANGING}
+    renewed = {one: chosen[one] for one, seen in verdicts.items() if seen is Relation.SAME_PROCESS or seen in CHANGING}
     if not renewed:
         return {}
-    same = [one for one in renewed if verdicts[one] is not Verdict.ANOTHER_PROCESS]
+    same = [one for one in renewed if verdicts[one] is not Relation.ANOTHER_PROCESS]
     renumbered = {one for one in renewed if verdicts[one] in CHANGING}
     parameters = _given(renewed, limits, renumbered, frozenset(same))
     numbers = {row.runner_id: row.registration for row in conn.execute(_RENEW, parameters)}

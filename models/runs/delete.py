@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, AuditedAct, answered_for, record_acts
+from models.auth.audit import Act, AuditedAct, audited_act, record_acts
 from models.core.callers import Caller
 from models.core.errors import NotFound, StopSessionFirst
 from models.core.ids import uuid7
@@ -146,7 +146,7 @@ def _acts(locked: LockedRows, requests: dict[str, DeleteSession]) -> list[Audite
     return [
         act
         for session_id, item in requests.items()
-        for act in answered_for(item.caller, Act.SESSION_DELETED, session_id, locked.sessions[session_id].owner)
+        for act in audited_act(item.caller, Act.SESSION_DELETED, session_id, locked.sessions[session_id].owner)
     ]
 
 

@@ -14,7 +14,7 @@ from models.core.statuses import TERMINAL, Outcome, RunStatus
 from models.core.storable_text import storable_error
 from models.runs.report import Report, Reported, is_reporter, report_runs, reporters
 from models.state.child_results import calls_back
-from models.state.endings import MOST_FRUITLESS_CLAIMS
+from models.state.endings import MAX_FAILED_DELIVERIES
 from models.state.events_outbox import record_events, session_event
 from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
 from models.state.session_status import ProcessChange, SessionChange
@@ -51,7 +51,7 @@ def give_back_runs(
     """Return each run to pending, undoing the start it may have counted, or answer why nothing is changed.
 
     Only for the holder, by its token. The session's timeline says `run_released` with the reason. A run that is
-    released MOST_FRUITLESS_CLAIMS times in a row fails; one that is to be stopped is stopped. Safe to repeat.
+    released MAX_FAILED_DELIVERIES times in a row fails; one that is to be stopped is stopped. Safe to repeat.
     """
     known = reporters(conn, {item.runner_id for item in items}, limits)
     trusted = [item for item in items if is_reporter(known, item.runner_id, item.subject)]
@@ -123,12 +123,18 @@ def decide(run: LockedRun, item: GiveBack) -> Decision:
         return InvalidTransition(run.run_id, run.status, RELEASED)
     started = status is RunStatus.RUNNING
     change = SessionChange(run.session_id, live=ProcessChange.CLEAR if started else ProcessChange.KEEP, sign=True)
-    if run.fruitless_claims + 1 >= MOST_FRUITLESS_CLAIMS:
+    if run.fruitless_claims + 1 >= MAX_FAILED_DELIVERIES:
         change.outcome, change.unless_live = "failed", not started
         error = (
-            f"Given back or never started {MOST_FRUITLESS_CLAIMS} times; at last: {item.reason or 'no reason given'}"
+            f"Given back or never started {MAX_FAILED_DELIVERIES} times; at last: {item.reason or 'no reason given'}"
         )
         return Move(
-            run, RunStatus.FAILED, change, error=storable_error(error), by_us=True, fruitless=True, remember=RELEASED
+            run,
+            RunStatus.FAILED,
+            change,
+            error=storable_error(error),
+            by_us=True,
+            failed_delivery=True,
+            remember=RELEASED,
         )
-    return Move(run, RunStatus.PENDING, change, fruitless=True, unstarts=started, remember=RELEASED)
+    return Move(run, RunStatus.PENDING, change, failed_delivery=True, unstarts=started, remember=RELEASED)

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, AuditedAct, record_acts, reported_for
+from models.auth.audit import Act, AuditedAct, audited_report, record_acts
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
@@ -20,7 +20,7 @@ from models.state.child_results import calls_back
 from models.state.endings import attempts_left, idle_stopped, timeout_reason
 from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
 from models.state.session_status import ProcessChange, SessionChange
-from models.state.transitions import Move, move_runs, update_status_and_tell
+from models.state.transitions import Move, move_runs, update_status_and_record
 from models.state.visibility import acts_for, has_held
 
 IDLE = "idle"
@@ -54,8 +54,8 @@ class Reported:
     """State of the run after an accepted report; ``changed`` is False for a repeat.
 
     ``calls_back``: a callback may be due now, to this run's parent or of its own session's children. ``frees``: another
-    run may have become claimable. ``told``: the runner that has a stop of the session's former process to be told, if
-    any.
+    run may have become claimable. ``runner_to_notify``: the runner that has a stop of the session's former process to
+    be told, if any.
     """
 
     run_id: str
@@ -64,7 +64,7 @@ class Reported:
     changed: bool
     calls_back: bool = False
     frees: bool = False
-    told: str | None = field(default=None, compare=False)
+    runner_to_notify: str | None = field(default=None, compare=False)
 
 
 ReportResult: TypeAlias = Reported | CoordinatorError
@@ -183,7 +183,7 @@ def _apply(
     set_parents(conn, locked, moves, limits.max_depth)
     former = end_former_processes(conn, locked, moves, limits)
     moved = move_runs(conn, moves)
-    update_status_and_tell(conn, changes)
+    update_status_and_record(conn, changes)
     record_acts(conn, _acts(locked, items, decisions, known))
     locked.runs.update(moved)
     return [
@@ -200,7 +200,7 @@ def _acts(
         act
         for item, decision in zip(items, decisions, strict=True)
         if isinstance(decision, Move) and item.outcome is not Outcome.STARTED
-        for act in reported_for(
+        for act in audited_report(
             item.caller, Act.RUN_ENDED, item.run_id, locked.runs[item.run_id].owner, known[item.runner_id].owner
         )
     ]
@@ -210,8 +210,13 @@ def _moved(move: Move, run: LockedRun, runner: Row[Any], former: Mapping[str, st
     ends = run.status in TERMINAL and calls_back(run)
     # Expect a claimable run: the session's next one or, at a runner with a capacity, any.
     frees = run.status != RunStatus.RUNNING and (move.change.continues or runner.capacity is not None)
-    told = former.get(run.session_id)
-    return replace(_accepted(run, changed=True), calls_back=ends or move.change.owed, frees=frees, told=told)
+    runner_to_notify = former.get(run.session_id)
+    return replace(
+        _accepted(run, changed=True),
+        calls_back=ends or move.change.owed,
+        frees=frees,
+        runner_to_notify=runner_to_notify,
+    )
 
 
 def decide(run: LockedRun, report: Report, *, sends_tokens: bool) -> Decision:
@@ -293,9 +298,9 @@ def _timed_out(run: LockedRun, report: Report, *, sends_tokens: bool) -> Move:
     """Return the move of an end report for a run that its own time limit stopped, whatever the report says."""
     outcome = report.outcome.value
     if attempts_left(run):
-        not_for = None if sends_tokens else run.registration
+        excluded = None if sends_tokens else run.registration
         change = SessionChange(run.session_id, live=ProcessChange.CLEAR)
-        return Move(run, RunStatus.PENDING, change, not_for=not_for, remember=outcome)
+        return Move(run, RunStatus.PENDING, change, excluded_registration=excluded, remember=outcome)
     change = SessionChange(run.session_id, "failed", live=ProcessChange.CLEAR)
     return Move(run, RunStatus.FAILED, change, error=timeout_reason(run), remember=outcome)
 

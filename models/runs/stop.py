@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, AuditedAct, answered_for, record_acts
+from models.auth.audit import Act, AuditedAct, audited_act, record_acts
 from models.core.callers import Caller
 from models.core.errors import NotFound
 from models.core.limits import DEFAULT_LIMITS, Limits
@@ -18,7 +18,7 @@ from models.core.rounds import in_rounds
 from models.core.statuses import TERMINAL, RunStatus, StopCause
 from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
 from models.state.session_status import SessionChange
-from models.state.transitions import Move, move_runs, update_status_and_tell
+from models.state.transitions import Move, move_runs, update_status_and_record
 from models.state.visibility import find_visible
 
 
@@ -42,15 +42,15 @@ class StopRun:
 class Stopped:
     """State of a stop: ``stopped``, ``stopping``, or the earlier status, which ``message`` says.
 
-    ``told``: the runner to be told of it, if any; ``parked_at``: instances that hold polls of it, as far as the verb
-    saw. ``ended``: the stop has ended runs by itself, so that others may be ready and parents owed results.
+    ``runner_to_notify``: the runner to be told of it, if any; ``parked_at``: instances that hold polls of it, as far as
+    the verb saw. ``ended``: the stop has ended runs by itself, so that others may be ready and parents owed results.
     """
 
     session_id: str
     run_id: str | None
     status: str
     message: str | None = None
-    told: str | None = field(default=None, compare=False)
+    runner_to_notify: str | None = field(default=None, compare=False)
     parked_at: frozenset[str] = field(default=frozenset(), compare=False)
     ended: bool = field(default=False, compare=False)
 
@@ -68,12 +68,12 @@ class OpenStop:
 
 @dataclass(slots=True)
 class StopPlan:
-    """Effects of one stop, decided on the locked rows of its session; ``tell`` is the stop to open, if any."""
+    """Effects of one stop, decided on the locked rows of its session; ``open_stop`` is the stop to open, if any."""
 
     answer: Stopped
     moves: list[Move] = field(default_factory=list)
-    tell: OpenStop | None = None
-    settles: SessionChange | None = None
+    open_stop: OpenStop | None = None
+    change: SessionChange | None = None
 
 
 StopResult: TypeAlias = Stopped | NotFound
@@ -165,7 +165,7 @@ def stop_sessions(
         results[place] = answer
         if is_new:
             session = locked.sessions[items[place].session_id]
-            acts += answered_for(items[place].caller, Act.SESSION_STOPPED, session.session_id, session.owner)
+            acts += audited_act(items[place].caller, Act.SESSION_STOPPED, session.session_id, session.owner)
     record_acts(conn, acts)
     return results
 
@@ -191,7 +191,7 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
         results[place] = answer
         if is_new:
             owner = locked.sessions[locked.runs[items[place].run_id].session_id].owner
-            acts += answered_for(items[place].caller, Act.RUN_STOPPED, items[place].run_id, owner)
+            acts += audited_act(items[place].caller, Act.RUN_STOPPED, items[place].run_id, owner)
     record_acts(conn, acts)
     return results
 
@@ -209,9 +209,9 @@ def _in_rounds(
         if number:
             refresh_sessions(conn, locked, {seen[index][1] for index in one_round})
         plans = {seen[index][0]: plan(seen[index][0], seconds) for index in one_round}
-        opened = open_stops(conn, [one.tell for one in plans.values() if one.tell is not None])
+        opened = open_stops(conn, [one.open_stop for one in plans.values() if one.open_stop is not None])
         locked.runs.update(move_runs(conn, [move for one in plans.values() for move in one.moves]))
-        update_status_and_tell(conn, [one.settles for one in plans.values() if one.settles is not None])
+        update_status_and_record(conn, [one.change for one in plans.values() if one.change is not None])
         for place, one in plans.items():
             parked_at = opened.get(one.answer.session_id)
             answer = replace(one.answer, parked_at=parked_at or frozenset(), ended=any(map(_ends, one.moves)))
@@ -235,13 +235,15 @@ def plan_session_stop(locked: LockedRows, session_id: str, seconds: Mapping[str,
     moves = [cancelled(run) for run in waiting]
     if active is not None:
         after = seconds[active.runner_id]
-        moves += _told_to_stop(active, after)
-        tell = OpenStop(active.runner_id, active.registration, session_id, active.run_id, after)
-        return _plan(Stopped(session_id, active.run_id, "stopping", told=active.runner_id), moves, tell)
+        moves += _stop_moves(active, after)
+        open_stop = OpenStop(active.runner_id, active.registration, session_id, active.run_id, after)
+        return _plan(
+            Stopped(session_id, active.run_id, "stopping", runner_to_notify=active.runner_id), moves, open_stop
+        )
     last = waiting[-1].run_id if waiting else None
     if session.runner_id is not None:
-        tell = OpenStop(session.runner_id, session.registration, session_id, None, seconds[session.runner_id])
-        return _plan(Stopped(session_id, last, "stopping", told=session.runner_id), moves, tell)
+        open_stop = OpenStop(session.runner_id, session.registration, session_id, None, seconds[session.runner_id])
+        return _plan(Stopped(session_id, last, "stopping", runner_to_notify=session.runner_id), moves, open_stop)
     if moves:
         return StopPlan(Stopped(session_id, last, "stopped"), moves)
     return StopPlan(Stopped(session_id, None, session.status, f"Session already {session.status}"))
@@ -256,8 +258,8 @@ def plan_run_stop(locked: LockedRows, run: LockedRun, seconds: Mapping[str, floa
     return plan_session_stop(locked, run.session_id, seconds)
 
 
-def _plan(answer: Stopped, moves: list[Move], tell: OpenStop) -> StopPlan:
-    return StopPlan(answer, moves, tell, None if moves else SessionChange(answer.session_id))
+def _plan(answer: Stopped, moves: list[Move], open_stop: OpenStop) -> StopPlan:
+    return StopPlan(answer, moves, open_stop, None if moves else SessionChange(answer.session_id))
 
 
 def _ends(move: Move) -> bool:
@@ -273,7 +275,7 @@ def cancelled(run: LockedRun) -> Move:
     return Move(run, RunStatus.STOPPED, SessionChange(run.session_id, "stopped", unless_live=True), by_us=True)
 
 
-def _told_to_stop(run: LockedRun, seconds: float) -> list[Move]:
+def _stop_moves(run: LockedRun, seconds: float) -> list[Move]:
     """Return the move of a run that a process may be at; one that its time limit stops is not retried."""
     if run.status == RunStatus.STOPPING:
         if run.stop_cause == StopCause.STOP:

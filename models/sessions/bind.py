@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
-from models.auth.audit import Act, record_acts, reported_for
+from models.auth.audit import Act, audited_report, record_acts
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, NotFound, RunnerNotRegistered, StaleClaim, Unstorable
 from models.core.ids import uuid7
@@ -22,7 +22,7 @@ from models.state.events_outbox import record_events, session_updated
 from models.state.locks import LockedRows, LockedRun, lock_runs, lock_sessions, refresh_sessions
 from models.state.session_status import ProcessChange, SessionChange, update_session_status
 from models.state.sessions import Session, read_sessions
-from models.state.transitions import update_status_and_tell
+from models.state.transitions import update_status_and_record
 from models.state.visibility import ever_held, find_visible, is_visible
 
 PATCHABLE = ("project_dir", "agent_name", "last_resumed_at", "executor_session_id", "executor_profile", "hostname")
@@ -117,7 +117,7 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
         binds = [items[seen[index]] for index in one_round]
         _write(conn, [(item.session_id, _affinity(item), bound_run(locked, item.session_id)) for item in binds])
-        told = update_session_status(conn, [SessionChange(item.session_id, told=True) for item in binds])
+        told = update_session_status(conn, [SessionChange(item.session_id, record_always=True) for item in binds])
         found = {session.session_id: session for session in told}
         _tell(conn, binds, found)
         for index in one_round:
@@ -233,12 +233,13 @@ def report_session_statuses(
         end_superseded(conn, [(items[ordinal].runner_id, items[ordinal].session_id) for ordinal in ordinals])
         ending = [items[ordinal] for ordinal in ordinals if ends_process(locked, items[ordinal])]
         close_stops(conn, [item.session_id for item in ending])
-        update_status_and_tell(
+        update_status_and_record(
             conn, [SessionChange(item.session_id, item.status, live=ProcessChange.CLEAR) for item in ending]
         )
         owners = [(item, locked.sessions[item.session_id].owner, known[item.runner_id].owner) for item in ending]
         acts = [
-            reported_for(one.caller, Act.SESSION_ENDED, one.session_id, *owner_filter) for one, *owner_filter in owners
+            audited_report(one.caller, Act.SESSION_ENDED, one.session_id, *owner_filter)
+            for one, *owner_filter in owners
         ]
         record_acts(conn, [act for some in acts for act in some])
         for ordinal in ordinals:

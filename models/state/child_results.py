@@ -43,7 +43,7 @@ def calls_back(run: Row[Any]) -> bool:
     return bool(called and run.parent_session_id != run.session_id)
 
 
-def note_ends(conn: Connection, ended: Sequence[Row[Any]]) -> None:
+def store_child_results(conn: Connection, ended: Sequence[Row[Any]]) -> None:
     """Store results of ended runs for their parents; results that an ended run never delivered wait again.
 
     Call it in the transaction that ends the runs and holds their sessions locked; parents are neither locked nor waited

@@ -10,10 +10,10 @@ from models.state.locks import LockedRun
 from models.state.session_status import ProcessChange, SessionChange
 from models.state.transitions import Move
 
-MOST_FRUITLESS_CLAIMS = 10
+MAX_FAILED_DELIVERIES = 10
 # Take a delivered claim as never received after so many heartbeats in a row without it, after a later poll.
-NOT_RECEIVED_BEATS = 2
-NEVER_STARTED = f"Claimed {MOST_FRUITLESS_CLAIMS} times, never started"
+MAX_MISSED_HEARTBEATS = 2
+NEVER_STARTED = f"Claimed {MAX_FAILED_DELIVERIES} times, never started"
 
 
 def lost_reason(seconds: float) -> str:
@@ -43,12 +43,12 @@ def release(run: LockedRun, *, sends_tokens: bool, gone: bool = False) -> Move:
     if gone:
         # Clear only its own: the session's process may be another runner's, idle since the turn before.
         change.live, change.registration = ProcessChange.CLEAR, run.registration
-    if delivered and run.fruitless_claims + 1 >= MOST_FRUITLESS_CLAIMS:
+    if delivered and run.fruitless_claims + 1 >= MAX_FAILED_DELIVERIES:
         change.outcome, change.unless_live = "failed", not gone
-        return Move(run, RunStatus.FAILED, change, error=NEVER_STARTED, by_us=True, fruitless=True)
-    received = delivered and run.unheld_beats < NOT_RECEIVED_BEATS
-    not_for = run.registration if received and not sends_tokens else None
-    return Move(run, RunStatus.PENDING, change, not_for=not_for, fruitless=delivered)
+        return Move(run, RunStatus.FAILED, change, error=NEVER_STARTED, by_us=True, failed_delivery=True)
+    received = delivered and run.unheld_beats < MAX_MISSED_HEARTBEATS
+    excluded = run.registration if received and not sends_tokens else None
+    return Move(run, RunStatus.PENDING, change, excluded_registration=excluded, failed_delivery=delivered)
 
 
 def lose(run: LockedRun, *, reason: str, sends_tokens: bool) -> Move:
@@ -110,8 +110,13 @@ def idle_stopped(session_id: str) -> SessionChange:
 
 def _again_or_failed(run: LockedRun, reason: str, *, sends_tokens: bool) -> Move:
     if attempts_left(run):
-        not_for = None if sends_tokens else run.registration
-        return Move(run, RunStatus.PENDING, SessionChange(run.session_id, live=ProcessChange.CLEAR), not_for=not_for)
+        excluded = None if sends_tokens else run.registration
+        return Move(
+            run,
+            RunStatus.PENDING,
+            SessionChange(run.session_id, live=ProcessChange.CLEAR),
+            excluded_registration=excluded,
+        )
     return Move(
         run,
         RunStatus.FAILED,

@@ -24,9 +24,9 @@ class SessionChange:
     ``outcome`` (idle, finished, failed, stopped) is what the session shows once nothing unfinished is left.
     ``unless_live`` withholds the outcome while the session has a live process: it then returns to idle. ``sign``: the
     session's process gave a sign of life with it; acts of clients and of the coordinator are none. ``live`` CLEAR with
-    a registration ends that one's process only: another runner's lives on. ``told``: write ``session_updated`` even if
-    the status is unchanged. Set by ``update_session_status``: ``owed``, the session is free to go on, and results of
-    children wait for it; ``continues``, something unfinished of it is left.
+    a registration ends that one's process only: another runner's lives on. ``record_always``: write ``session_updated``
+    even if the status is unchanged. Set by ``update_session_status``: ``owed``, the session is free to go on, and
+    results of children wait for it; ``continues``, something unfinished of it is left.
     """
 
     session_id: str
@@ -37,7 +37,7 @@ class SessionChange:
     registration: int | None = None
     resumed: bool = False
     parent_session_id: str | None = None
-    told: bool = False
+    record_always: bool = False
     sign: bool = False
     owed: bool = False
     continues: bool = False
@@ -114,7 +114,7 @@ def update_session_status(conn: Connection, changes: Iterable[SessionChange]) ->
     """Apply the effects, one per session, recompute each status, and make the next run ready.
 
     The caller holds the sessions and all their unfinished runs locked. Return the sessions that need a
-    ``session_updated``: those whose status changed and those marked ``told``, in the order of the effects.
+    ``session_updated``: those whose status changed and those marked ``record_always``, in the order of the effects.
     """
     listed = list(changes)
     if not listed:
@@ -141,5 +141,5 @@ def update_session_status(conn: Connection, changes: Iterable[SessionChange]) ->
     return [
         as_session(settled[change.session_id])
         for change in listed
-        if change.session_id in settled and (change.told or settled[change.session_id].changed)
+        if change.session_id in settled and (change.record_always or settled[change.session_id].changed)
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
-from models.state.child_results import note_ends
+from models.state.child_results import store_child_results
 from models.state.events_outbox import EventRow, encode, record_events, run_updated, session_event, session_updated
 from models.state.locks import LockedRun
 from models.state.session_status import SessionChange, update_session_status
@@ -20,10 +20,10 @@ from models.state.sessions import Session
 class Move:
     """Next status of one run, decided on its locked row, with the effect on its session.
 
-    ``starts`` counts the attempt; ``not_for`` excludes a registration from claiming the run again; ``fruitless`` counts
-    a delivered claim that ended before its start, and ``unstarts`` takes back an attempt that was counted for it;
-    ``remember`` stores what the returning claim reported, so that its repetition is harmless; ``stop_seconds`` is how
-    long a stopping run may take.
+    ``starts`` counts the attempt; ``excluded_registration`` excludes a registration from claiming the run again;
+    ``failed_delivery`` counts a delivered claim that ended before its start, and ``unstarts`` takes back an attempt
+    that was counted for it; ``remember`` stores what the returning claim reported, so that its repetition is harmless;
+    ``stop_seconds`` is how long a stopping run may take.
     """
 
     run: LockedRun
@@ -34,8 +34,8 @@ class Move:
     by_us: bool = False
     stop_cause: str | None = None
     stop_seconds: float | None = None
-    not_for: int | None = None
-    fruitless: bool = False
+    excluded_registration: int | None = None
+    failed_delivery: bool = False
     remember: str | None = None
     unstarts: bool = False
 
@@ -118,17 +118,17 @@ def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, LockedRun]:
             "by_us": [move.by_us for move in moves],
             "stop_causes": [move.stop_cause for move in moves],
             "stop_seconds": [move.stop_seconds for move in moves],
-            "not_for": [move.not_for for move in moves],
-            "fruitless": [move.fruitless for move in moves],
+            "not_for": [move.excluded_registration for move in moves],
+            "fruitless": [move.failed_delivery for move in moves],
             "remember": [move.remember for move in moves],
             "unstarts": [move.unstarts for move in moves],
         },
     )
     moved = {row.run_id: row for row in rows}
     done = [move for move in moves if move.run.run_id in moved]
-    note_ends(conn, [run for run in moved.values() if run.status in TERMINAL])
-    told = update_session_status(conn, _changes(done))
-    tell(conn, done, moved, told)
+    store_child_results(conn, [run for run in moved.values() if run.status in TERMINAL])
+    changed = update_session_status(conn, _changes(done))
+    record_moves(conn, done, moved, changed)
     return moved
 
 
@@ -138,26 +138,26 @@ def _changes(moves: Sequence[Move]) -> list[SessionChange]:
     for move in moves:
         former = by_session.get(move.change.session_id)
         if former is not None:
-            move.change.told = move.change.told or former.told
+            move.change.record_always = move.change.record_always or former.record_always
         by_session[move.change.session_id] = move.change
     return list(by_session.values())
 
 
-def update_status_and_tell(conn: Connection, changes: Sequence[SessionChange]) -> None:
+def update_status_and_record(conn: Connection, changes: Sequence[SessionChange]) -> None:
     """Update sessions in which no run moves (at most one effect each); write ``session_updated`` for changed ones."""
-    told = update_session_status(conn, changes)
-    record_events(conn, [session_updated(session) for session in told])
+    changed = update_session_status(conn, changes)
+    record_events(conn, [session_updated(session) for session in changed])
 
 
-def tell(
+def record_moves(
     conn: Connection,
     moves: Sequence[Move],
     moved: dict[str, LockedRun],
-    told: Sequence[Session],
+    changed: Sequence[Session],
 ) -> None:
     """Write the events of the moves: runs, then sessions, then those of a session's own timeline."""
     rows = [run_updated(moved[move.run.run_id]) for move in moves]
-    rows += [session_updated(session) for session in told]
+    rows += [session_updated(session) for session in changed]
     for move in moves:
         run = moved[move.run.run_id]
         if move.starts:

@@ -12,7 +12,7 @@ from redis.client import PubSub
 
 from app.polls.wakeups import told_runners
 from app.writes import queues
-from models.claims.poll_stops import Unheard
+from models.claims.poll_stops import Undelivered
 from models.claims.polls import answer_polls, claim_parked
 from models.core.callers import ADMIN
 from models.runners.leave import Left
@@ -160,12 +160,18 @@ def test_message_names_so_many_runners_at_most(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("results", "expected"),
     [
-        ([Stopped("s", "r", "stopping", told="a"), Stopped("t", None, "stopped")], {"a": set()}),
+        ([Stopped("s", "r", "stopping", runner_to_notify="a"), Stopped("t", None, "stopped")], {"a": set()}),
         ([Left("a", "external"), Left("b", "self", frozenset({"web-1"}))], {"a": set(), "b": {"web-1"}}),
         ([Registered("a", 60), Registered("b", 60, renumbered=True, parked_at=frozenset({"web-1"}))], {"b": {"web-1"}}),
-        ([Stopped("s", "r", "stopping", told="b"), Left("b", "self", frozenset({"web-1"}))], {"b": {"web-1"}}),
-        ([Unheard("a", ("s",))], {"a": set()}),
-        ([Left("b", "self", frozenset({"web-1"})), Stopped("s", "r", "stopping", told="b")], {"b": {"web-1"}}),
+        (
+            [Stopped("s", "r", "stopping", runner_to_notify="b"), Left("b", "self", frozenset({"web-1"}))],
+            {"b": {"web-1"}},
+        ),
+        ([Undelivered("a", ("s",))], {"a": set()}),
+        (
+            [Left("b", "self", frozenset({"web-1"})), Stopped("s", "r", "stopping", runner_to_notify="b")],
+            {"b": {"web-1"}},
+        ),
     ],
 )
 def test_only_runners_with_something_to_be_told_are_woken(

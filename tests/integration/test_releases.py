@@ -7,7 +7,7 @@ import pytest
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.runs.give_back import GiveBack, give_back_runs
 from models.runs.report import Reported
-from models.state.endings import MOST_FRUITLESS_CLAIMS
+from models.state.endings import MAX_FAILED_DELIVERIES
 from models.state.runs import Run
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed, report, running, say, stop
@@ -92,7 +92,7 @@ def test_run_released_ten_times_in_a_row_fails(db: DbVerbs, *, start: bool) -> N
     """Fail with the last reason, whatever its attempts; a start in between resets the count."""
     db.start(max_attempts=5)
     runner, given_back = db.runner(), []
-    for number in range(MOST_FRUITLESS_CLAIMS):
+    for number in range(MAX_FAILED_DELIVERIES):
         (run,) = db.claim(runner)
         if start:
             accepted(db, run, "started")

@@ -89,7 +89,7 @@ def test_unheard_answer_that_counts_as_told_is_noticed(
 ) -> None:
     """Its client had gone before the first byte."""
     monkeypatch.setattr(queues, "answer_polls", waking.held_up(answer_polls))
-    monkeypatch.setattr(queues, "untell", lambda _, items: list(items))
+    monkeypatch.setattr(queues, "mark_undelivered", lambda _, items: list(items))
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
         waking.an_unheard_answer_is_told_again(both, db, leave=leave)
 

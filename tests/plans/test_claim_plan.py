@@ -198,7 +198,7 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
         {"waiting_polls": ("pk_waiting_polls", 2)},
     ),
     "telling stops to parked polls": (
-        poll_stops._TELL,
+        poll_stops._ANSWER,
         {"polls": ["waiting_2", "waiting_4"], **RUNNERS, "registrations": [2, 4], "again": 10},
         {
             "waiting_polls": ("pk_waiting_polls", 6),
@@ -207,11 +207,11 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
         },
     ),
     "untelling stops": (
-        poll_stops._UNTELL_STOPS,
+        poll_stops._MARK_STOPS_UNDELIVERED,
         RUNNERS | {"sessions": ["ses_2", "ses_4"]},
         {"stop_commands": ("uq_stop_commands_session_id", 4)},
     ),
-    "untelling a leave": (poll_stops._UNTELL_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
+    "untelling a leave": (poll_stops._MARK_LEAVES_UNDELIVERED, RUNNERS, {"runners": ("pk_runners", 4)}),
     "holders of polls": (parking._HOLDERS, RUNNERS, {"waiting_polls": ("ix_waiting_polls_runner", 2)}),
     "dropping polls": (parking._DROP, RUNNERS, {"waiting_polls": ("ix_waiting_polls_runner", 4)}),
     "a page of parked polls": (

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from models.core.limits import Limits
 from models.expiry.duties import record_instance_heartbeat
 from models.expiry.expire import expire
-from models.expiry.outages import GAP
+from models.expiry.outages import OUTAGE_AFTER
 from models.runners.heartbeat import Touch, touch_runners
 from models.schema.tables import metadata
 from tests.support.clocks import shift
@@ -57,7 +57,7 @@ class Outage:
 
     def is_known_gap(self, moment: int) -> bool:
         """Whether expiry knows of it as a gap, which ends with the first step after it."""
-        is_noted = self.part != "cut" and self.lasts + STEP >= GAP.total_seconds()
+        is_noted = self.part != "cut" and self.lasts + STEP >= OUTAGE_AFTER.total_seconds()
         return is_noted and (self.at(moment) or self.at(moment - STEP))
 
 

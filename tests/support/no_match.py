@@ -78,7 +78,7 @@ def _paused_at_the_locks() -> Iterator[tuple[Event, Event]]:
         return held
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(match_deadlines, "hold_free", hold)
+        patch.setattr(match_deadlines, "try_lock_runs", hold)
         yield visible, go_on
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import TypeAlias
 
-from models.claims.parking import anyone_waits
+from models.claims.parking import any_poll_parked
 from models.claims.polls import answer_polls
 from tests.support.db_verbs import DbVerbs, asking, told
 
@@ -38,7 +38,7 @@ def is_noticed(db: DbVerbs, order: Sequence[Step]) -> bool:
             PARK: parking.commit,
             CLAIM: claim,
             SUBMIT: db.start,
-            LOOK: lambda: looks.append(db.do(anyone_waits)),
+            LOOK: lambda: looks.append(db.do(any_poll_parked)),
         }
         for step in order:
             steps[step]()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from models.callbacks.texts import ChildResult, callback_prompt
+from models.callbacks.prompts import ChildResult, callback_prompt
 
 
 def completed(session_id: str = "ses_a", **event: Any) -> ChildResult:

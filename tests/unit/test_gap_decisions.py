@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from models.expiry.outages import Clocks, Seen, judge
+from models.expiry.outages import Clocks, Readings, detect_outages
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -15,7 +15,7 @@ def ago(seconds: float) -> datetime:
 
 
 def look(**values: Any) -> Clocks:
-    return judge(Seen(now=NOW, **values))
+    return detect_outages(Readings(now=NOW, **values))
 
 
 def test_clocks_that_never_ran_show_no_gap() -> None:
@@ -27,7 +27,7 @@ def test_clocks_that_never_ran_show_no_gap() -> None:
 def test_expiry_that_was_away_for_more_than_fifteen_seconds_is_a_gap(seconds: float, gaps: int) -> None:
     """It ends now, and silence counts from now."""
     clocks = look(expiry_at=ago(seconds))
-    assert len(clocks.gaps) == gaps
+    assert len(clocks.ended_outages) == gaps
     assert (clocks.restarted_at == NOW) == bool(gaps)
     assert not clocks.suspended
 
@@ -37,13 +37,13 @@ def test_while_no_web_process_gives_a_sign_nothing_is_judged() -> None:
     assert look(web_at=ago(16)).suspended
     assert look(web_at=ago(86_400)).suspended
     assert not look(web_at=ago(14)).suspended
-    assert look(web_at=ago(16)).gaps == []
+    assert look(web_at=ago(16)).ended_outages == []
 
 
 def test_gap_of_all_runners_ends_with_the_first_one_heard() -> None:
     """The others get their whole window again. It began when the last of them was overdue."""
     clocks = look(overdue_before=ago(60), heard=ago(1))
-    assert clocks.gaps == [("runners", ago(60), ago(1))]
+    assert clocks.ended_outages == [("runners", ago(60), ago(1))]
     assert clocks.restarted_at == ago(1)
     assert not clocks.unheard
 
@@ -52,7 +52,7 @@ def test_runner_heard_within_its_interval_ends_no_gap() -> None:
     """However long ago anybody was heard before: nobody was overdue for more than fifteen seconds."""
     for overdue_before in (None, ago(15), ago(-50)):
         clocks = look(overdue_before=overdue_before, heard=ago(0))
-        assert (clocks.gaps, clocks.restarted_at) == ([], None)
+        assert (clocks.ended_outages, clocks.restarted_at) == ([], None)
 
 
 @pytest.mark.parametrize("online", [0, 1])

@@ -11,7 +11,7 @@ from tests.support.rows import a_run
 def test_an_undelivered_claim_goes_back_for_nothing() -> None:
     """Nobody has seen it: nothing is counted and nobody barred."""
     move = release(a_run("claimed", delivered_at=None, fruitless_claims=9), sends_tokens=False)
-    assert (move.to, move.fruitless, move.not_for, move.change.live) == (
+    assert (move.to, move.failed_delivery, move.excluded_registration, move.change.live) == (
         RunStatus.PENDING,
         False,
         None,
@@ -23,13 +23,13 @@ def test_an_undelivered_claim_goes_back_for_nothing() -> None:
 def test_a_delivered_claim_bars_a_runner_without_tokens(*, sends_tokens: bool, barred: int | None) -> None:
     """So that a report without a token can only mean one claim."""
     move = release(a_run("claimed"), sends_tokens=sends_tokens)
-    assert (move.to, move.fruitless, move.not_for) == (RunStatus.PENDING, True, barred)
+    assert (move.to, move.failed_delivery, move.excluded_registration) == (RunStatus.PENDING, True, barred)
 
 
 def test_claim_that_never_arrived_bars_nobody() -> None:
     """Two heartbeats did not name it: no report of it can come. It counts among those without a start."""
     move = release(a_run("claimed", unheld_beats=2), sends_tokens=False)
-    assert (move.to, move.fruitless, move.not_for) == (RunStatus.PENDING, True, None)
+    assert (move.to, move.failed_delivery, move.excluded_registration) == (RunStatus.PENDING, True, None)
 
 
 def test_the_tenth_delivered_claim_without_a_start_fails_the_run() -> None:
@@ -48,7 +48,7 @@ def test_a_lost_claim_takes_the_live_process_with_it() -> None:
 def test_a_lost_run_starts_again_while_attempts_are_left() -> None:
     """Then it fails with the reason."""
     again = lose(a_run("running", max_attempts=2), reason="gone", sends_tokens=False)
-    assert (again.to, again.not_for, again.error, again.change.live) == (
+    assert (again.to, again.excluded_registration, again.error, again.change.live) == (
         RunStatus.PENDING,
         7,
         None,

@@ -8,7 +8,7 @@ import pytest
 
 from models.core.limits import DEFAULT_LIMITS
 from models.runners.heartbeat import lost_after, stale_after, told_interval
-from models.runners.register import Registration, Verdict, identity, verdict
+from models.runners.register import Registration, Relation, identity, relation_to
 
 
 def row(**values: Any) -> Any:
@@ -33,8 +33,8 @@ def item(**values: Any) -> Registration:
     return Registration("host", "/project", "profile", **given)
 
 
-def decide(there: Any, new: Registration) -> Verdict:
-    return verdict(there, new)
+def decide(there: Any, new: Registration) -> Relation:
+    return relation_to(there, new)
 
 
 def identified(new: Registration, there: Any) -> str:
@@ -44,13 +44,13 @@ def identified(new: Registration, there: Any) -> str:
 
 def test_the_same_request_again_is_a_repeat() -> None:
     """Its answer was lost: whatever else has happened."""
-    assert decide(row(left_at="then"), item(registration_uid="uid-1")) is Verdict.REPEATED
+    assert decide(row(left_at="then"), item(registration_uid="uid-1")) is Relation.REPEATED
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(None, None), ("one", None), (None, "one"), ("one", "two")])
 def test_another_process_of_an_online_identity_is_a_duplicate(ours: str | None, theirs: str | None) -> None:
     """Also without any instance: deployed runners register only at their start."""
-    assert decide(row(instance_id=ours), item(instance_id=theirs)) is Verdict.DUPLICATE
+    assert decide(row(instance_id=ours), item(instance_id=theirs)) is Relation.DUPLICATE
 
 
 @pytest.mark.parametrize(
@@ -60,22 +60,22 @@ def test_another_process_of_an_online_identity_is_a_duplicate(ours: str | None, 
 )
 def test_another_process_takes_the_place_of_one_that_is_gone(state: dict[str, Any]) -> None:
     """Whose registration ends with it."""
-    assert decide(row(**state), item()) is Verdict.ANOTHER_PROCESS
-    assert decide(row(instance_id="one", **state), item(instance_id="two")) is Verdict.ANOTHER_PROCESS
+    assert decide(row(**state), item()) is Relation.ANOTHER_PROCESS
+    assert decide(row(instance_id="one", **state), item(instance_id="two")) is Relation.ANOTHER_PROCESS
 
 
 @pytest.mark.parametrize("is_stale", [False, True])
 def test_the_same_process_reconnects_at_any_time(*, is_stale: bool) -> None:
     """It keeps its number, unless it offers something else now."""
     there = row(instance_id="one", is_stale=is_stale)
-    assert decide(there, item(instance_id="one")) is Verdict.SAME_PROCESS
+    assert decide(there, item(instance_id="one")) is Relation.SAME_PROCESS
     for other in ({"tags": ("a",)}, {"executor_type": "other"}, {"require_matching_tags": True}):
-        assert decide(there, item(instance_id="one", **other)) is Verdict.SAME_PROCESS_OTHER_OFFER
+        assert decide(there, item(instance_id="one", **other)) is Relation.SAME_PROCESS_OTHER_OFFER
 
 
 def test_a_process_that_had_left_begins_anew() -> None:
     """What it held was given away."""
-    assert decide(row(instance_id="one", left_at="then"), item(instance_id="one")) is Verdict.ANOTHER_PROCESS
+    assert decide(row(instance_id="one", left_at="then"), item(instance_id="one")) is Relation.ANOTHER_PROCESS
 
 
 def test_the_same_properties_always_give_the_same_id() -> None:
@@ -100,10 +100,10 @@ def test_registration_of_another_owner_is_never_taken_over(*, is_stale: bool) ->
     foreign = item(owner="bob", subject="bob", instance_id="one")
     left = row(owner="ann", left_at=datetime.now(UTC))
     for there in (theirs, left):
-        assert decide(there, foreign) is Verdict.DUPLICATE
+        assert decide(there, foreign) is Relation.DUPLICATE
         assert identified(foreign, there) == foreign.own_id
         assert identified(item(owner="ann", subject="ann"), there) == foreign.runner_id
-    assert decide(theirs, item(owner="", instance_id="one")) is Verdict.SAME_PROCESS
+    assert decide(theirs, item(owner="", instance_id="one")) is Relation.SAME_PROCESS
     assert identified(item(owner="", instance_id="one"), theirs) == foreign.runner_id
     assert identified(item(owner="", instance_id="other"), theirs) != foreign.runner_id
     assert identified(item(), theirs) == foreign.runner_id
@@ -112,7 +112,7 @@ def test_registration_of_another_owner_is_never_taken_over(*, is_stale: bool) ->
 def test_registration_of_nobody_is_taken_over_once_it_is_silent() -> None:
     """By the same process at any time, under another number, since a number has one owner."""
     mine = item(owner="bob", subject="bob", instance_id="one")
-    assert decide(row(instance_id="one"), mine) is Verdict.SAME_PROCESS_OTHER_OFFER
+    assert decide(row(instance_id="one"), mine) is Relation.SAME_PROCESS_OTHER_OFFER
     assert identified(mine, row(instance_id="one")) == mine.runner_id
     assert identified(mine, row(instance_id="two")) == mine.own_id
     assert identified(mine, row(instance_id="two", is_stale=True)) == mine.runner_id

@@ -136,10 +136,10 @@ def test_a_timed_out_run_remembers_the_report_that_sent_it_back() -> None:
     run = STATES["stopping, timed out, attempts left"]
     silent = decide(run, say(Outcome.STOPPED, None), sends_tokens=False)
     assert isinstance(silent, Move)
-    assert (silent.remember, silent.not_for, silent.error) == ("stopped", 7, None)
+    assert (silent.remember, silent.excluded_registration, silent.error) == ("stopped", 7, None)
     with_token = decide(run, say(Outcome.STOPPED), sends_tokens=False)
     assert isinstance(with_token, Move)
-    assert with_token.not_for is None
+    assert with_token.excluded_registration is None
 
 
 def test_a_timed_out_run_without_attempts_fails_with_the_reason() -> None:

@@ -20,14 +20,14 @@ def test_pending_runs_are_cancelled() -> None:
         ("run_1", RunStatus.STOPPED, None),
         ("run_2", RunStatus.STOPPED, None),
     ]
-    assert (plan.answer.status, plan.answer.message, plan.tell) == ("stopped", None, None)
+    assert (plan.answer.status, plan.answer.message, plan.open_stop) == ("stopped", None, None)
 
 
 def test_an_undelivered_claim_is_cancelled_at_once() -> None:
     """Nobody has it yet, and nobody will be handed it."""
     plan = plan_session_stop(held(a_session("pending"), a_run("claimed", delivered_at=None)), "ses_1", SECONDS)
     assert [move.to for move in plan.moves] == [RunStatus.STOPPED]
-    assert (plan.answer.status, plan.tell) == ("stopped", None)
+    assert (plan.answer.status, plan.open_stop) == ("stopped", None)
 
 
 @pytest.mark.parametrize("status", ["claimed", "running"])
@@ -40,7 +40,7 @@ def test_a_run_with_a_process_is_told_to_stop(status: str) -> None:
         "run_2": RunStatus.STOPPED,
     }
     assert {move.stop_seconds for move in plan.moves if move.to is RunStatus.STOPPING} == {180.0}
-    assert plan.tell == OpenStop(RUNNER, 7, "ses_1", "run_1", 180.0)
+    assert plan.open_stop == OpenStop(RUNNER, 7, "ses_1", "run_1", 180.0)
     assert (plan.answer.run_id, plan.answer.status) == ("run_1", "stopping")
 
 
@@ -63,8 +63,8 @@ def test_an_idle_process_is_told_to_stop() -> None:
     """There is no run to hold the stop."""
     session = a_session("idle", runner_id=RUNNER, registration=7)
     plan = plan_session_stop(held(session), "ses_1", SECONDS)
-    assert plan.tell == OpenStop(RUNNER, 7, "ses_1", None, 180.0)
-    assert plan.settles is not None
+    assert plan.open_stop == OpenStop(RUNNER, 7, "ses_1", None, 180.0)
+    assert plan.change is not None
     assert (plan.answer.status, plan.answer.run_id) == ("stopping", None)
 
 
@@ -88,7 +88,7 @@ def test_stopping_an_ended_run_says_what_it_is(status: str) -> None:
     """And leaves its session alone."""
     run = a_run(status)
     plan = plan_run_stop(held(a_session("idle", runner_id=RUNNER, registration=7), run), run, SECONDS)
-    assert (plan.moves, plan.tell, plan.answer.status) == ([], None, status)
+    assert (plan.moves, plan.open_stop, plan.answer.status) == ([], None, status)
 
 
 def test_a_runner_has_three_heartbeats_to_stop() -> None:
