@@ -1,1 +1,1 @@
-"""The `coordinator` command: composes the rooms into processes and speaks to people."""
+"""The `coordinator` command: composes the packages into processes, and is a client of the API."""

@@ -1,4 +1,4 @@
-"""What people write on a client command's line, as the JSON it means."""
+"""Conversion of client command-line arguments to JSON."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from runtime.terminal import stdin_text
 
 
 def parameters(prompt: str, params: list[str]) -> dict[str, Any]:
-    """The run's parameters: the prompt (`-`: from stdin), and KEY=TEXT or KEY:=JSON each."""
+    """Return the run's parameters: the prompt (`-`: read from stdin), and each KEY=TEXT or KEY:=JSON."""
     found: dict[str, Any] = {}
     if prompt:
         found["prompt"] = _from_stdin() if prompt == "-" else prompt
@@ -25,7 +25,7 @@ def parameters(prompt: str, params: list[str]) -> dict[str, Any]:
 
 
 def pairs(labels: list[str]) -> dict[str, str]:
-    """KEY=VALUE each."""
+    """Parse KEY=VALUE arguments."""
     found: dict[str, str] = {}
     for label in labels:
         key, equals, value = label.partition("=")
@@ -36,7 +36,7 @@ def pairs(labels: list[str]) -> dict[str, str]:
 
 
 def demands(hostname: str, project_dir: str, profile: str, tags: list[str]) -> Demands | None:
-    """What is asked of the runner; None when nothing is."""
+    """Return the demands on the runner; None without any."""
     found: Demands = {}
     if hostname:
         found["hostname"] = hostname

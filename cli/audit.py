@@ -1,4 +1,4 @@
-"""`coordinator audit`: what administrators did, read from the database itself, whether anything serves or not."""
+"""`coordinator audit`: the audit log, read from the database directly, whether a web process runs or not."""
 
 import json
 from typing import Annotated
@@ -12,13 +12,14 @@ from runtime.terminal import say
 
 
 def audit(
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Only so many, the newest.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of newest entries to show.")] = 100,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who made and revoked keys, began the feed anew, and as an admin ended what is another's; newest last.
+    """Show what administrators did, newest last.
 
-    It is kept for ever. Who ("by") is `local:USER@MACHINE` for a command that speaks to the database, `key:ID` or
+    Lists keys created and revoked, feed epochs rotated, and runs, sessions and runners of another owner that an admin
+    ended. Entries are kept for ever. The column `by` is `local:USER@MACHINE` for a command on the database, `key:ID` or
     `subject:OWNER` for a request.
     """
     from models.auth.audit import entry_json, newest_acts

@@ -1,7 +1,7 @@
-"""The client's commands: submit a run, look at runs and runners, stop what runs.
+"""Client commands: submit a run, list runs and runners, stop runs and sessions.
 
-Exit codes: 0 it went well; 1 the run did not complete, or the coordinator refused; 2 the command line is wrong; 3 no
-coordinator could be reached, or it cannot serve at the moment.
+Exit codes: 0 success; 1 the run did not complete, or the coordinator refused; 2 invalid command line; 3 no coordinator
+could be reached, or it cannot serve at the moment.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,49 +18,60 @@ if TYPE_CHECKING:
 
 Urls = Annotated[
     list[str] | None,
-    typer.Option("--url", metavar="URL", help="The coordinator; repeat it for several addresses (COORDINATOR_URL)."),
+    typer.Option("--url", metavar="URL", help="Address of the coordinator; repeatable (COORDINATOR_URL)."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
-Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for its end; exit code 1 unless it completed.")]
-Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A mark; repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end; exit code 1 unless completed.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; repeatable.")]
 NoMatchTimeout = Annotated[
     int | None,
-    typer.Option(min=1, metavar="SECONDS", help="Fails when no live runner satisfies its demands for so long (300)."),
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="Fail the run after this time without a live runner that satisfies its demands (300).",
+    ),
 ]
-Anywhere = Annotated[
-    bool, typer.Option("--anywhere", help="With --resume: on any machine and profile, wherever the session lives.")
+Anywhere = Annotated[bool, typer.Option("--anywhere", help="With --resume: ignore the session's machine and profile.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Parameter; KEY:=JSON for a value that is no text; repeatable."),
 ]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
+MaxAttempts = Annotated[int | None, typer.Option(min=1, max=100, help="Starts at most, if runners are lost (1).")]
+IdempotencyKey = Annotated[
+    str, typer.Option(help="Idempotency key: repeats with one key submit once (default: a new key).")
+]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="Number of entries at most.")]
 
 
 def submit(
-    prompt: Annotated[str, typer.Argument(help="What is to be done; `-` reads it from stdin.")] = "",
+    prompt: Annotated[str, typer.Argument(help="Prompt of the run; `-` reads it from stdin.")] = "",
     *,
-    param: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter; KEY:=JSON for what is no text.")
-    ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="A tag its runner must have; repeatable.")] = None,
-    session: Annotated[str, typer.Option(help="Id for the new session.")] = "",
-    resume: Annotated[str, typer.Option(metavar="SESSION", help="Resume this session.")] = "",
+    param: Params = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Tag that the runner must have; repeatable.")] = None,
+    session: Annotated[str, typer.Option(help="Id of the new session.")] = "",
+    resume: Annotated[str, typer.Option(metavar="SESSION", help="Session to resume.")] = "",
     agent: Annotated[str, typer.Option(help="Agent name.")] = "",
     label: Labels = None,
-    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="Higher goes first (0).")] = None,
-    delay: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Not before so long from now.")] = None,
-    max_attempts: Annotated[int | None, typer.Option(min=1, max=100, help="Starts if runners get lost (1).")] = None,
-    timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Longest life from its start.")] = None,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="Priority; higher goes first (0).")] = None,
+    delay: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Delay of the earliest start.")] = None,
+    max_attempts: MaxAttempts = None,
+    timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Time limit, from the start.")] = None,
     no_match_timeout: NoMatchTimeout = None,
     anywhere: Anywhere = False,
-    hostname: Annotated[str, typer.Option(help="Only on this machine; wins over the session's of --resume.")] = "",
-    project_dir: Annotated[str, typer.Option(help="Only in this directory of it.")] = "",
-    profile: Annotated[str, typer.Option(help="Only by this executor profile.")] = "",
-    key: Annotated[str, typer.Option(help="Idempotency key: the same one submits once (a new one).")] = "",
+    hostname: Annotated[str, typer.Option(help="Machine of the runner; overrides the session's with --resume.")] = "",
+    project_dir: Annotated[str, typer.Option(help="Project directory of the runner.")] = "",
+    profile: Annotated[str, typer.Option(help="Executor profile of the runner.")] = "",
+    key: IdempotencyKey = "",
     wait: Wait = False,
     url: Urls = None,
     token: TokenOption = "",
     ca: CaOption = "",
     as_json: AsJson = False,
 ) -> None:
-    """Submit a run: `coordinator submit "count the stars" --tag telescope --wait`."""
+    """Submit a run.
+
+    Example: `coordinator submit "count the stars" --tag telescope --wait`
+    """
     from cli import arguments, views
     from coordinator_client.types import RunRequest
 
@@ -95,13 +106,13 @@ def submit(
 
 def runs(
     *,
-    status: Annotated[str, typer.Option(help="Only those in this status.")] = "",
-    session: Annotated[str, typer.Option(help="Only those of this session.")] = "",
-    runner: Annotated[str, typer.Option(help="Only those of this runner.")] = "",
-    agent: Annotated[str, typer.Option(help="Only those of this agent.")] = "",
+    status: Annotated[str, typer.Option(help="List only runs in this status.")] = "",
+    session: Annotated[str, typer.Option(help="List only runs of this session.")] = "",
+    runner: Annotated[str, typer.Option(help="List only runs of this runner.")] = "",
+    agent: Annotated[str, typer.Option(help="List only runs of this agent.")] = "",
     label: Labels = None,
     limit: Limit = 20,
-    cursor: Annotated[str, typer.Option(help="Go on where a former list ended.")] = "",
+    cursor: Annotated[str, typer.Option(help="Cursor that the previous page ended with.")] = "",
     url: Urls = None,
     token: TokenOption = "",
     ca: CaOption = "",
@@ -129,15 +140,15 @@ def runs(
 
 
 def run(
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="The run.")],
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the run.")],
     wait: Wait = False,
-    log: Annotated[bool, typer.Option("--log", help="With what it said.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Show its output too.")] = False,
     url: Urls = None,
     token: TokenOption = "",
     ca: CaOption = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show a run, with its result when it has one."""
+    """Show a run, with its result if it has one."""
 
     async def work(client: "CoordinatorClient") -> int:
         return await _follow(client, run_id, wait=wait, log=log, as_json=as_json)
@@ -157,7 +168,7 @@ def runners(url: Urls = None, token: TokenOption = "", ca: CaOption = "", as_jso
 
 
 def stop(
-    target: Annotated[str, typer.Argument(metavar="ID", help="A run, or a session with all its runs.")],
+    target: Annotated[str, typer.Argument(metavar="ID", help="Id of a run, or of a session with all its runs.")],
     url: Urls = None,
     token: TokenOption = "",
     ca: CaOption = "",
@@ -168,7 +179,7 @@ def stop(
     from coordinator_client.errors import Refused
 
     async def work(client: "CoordinatorClient") -> int:
-        # What a client calls its session may well look like a run's id.
+        # A client may give its session an id that looks like a run's.
         first, second = (
             (client.stop_run, client.stop_session)
             if target.startswith("run_")
@@ -189,7 +200,7 @@ def stop(
 async def _follow(
     client: "CoordinatorClient", run_id: str, *, wait: bool = True, log: bool = False, as_json: bool = False
 ) -> int:
-    """Show the run, at its end if `wait`; the exit code."""
+    """Show the run, with `wait` after its end; return the exit code."""
     from cli import views
     from coordinator_client.errors import Refused
 
@@ -198,7 +209,7 @@ async def _follow(
     if found["status"] == "completed":
         try:
             result = await client.run_result(run_id)
-        except Refused as refused:  # it has none
+        except Refused as refused:  # no result is kept
             if refused.status != 404:
                 raise
     events = await client.session_events(found["session_id"], run_id=run_id) if log else None
@@ -209,7 +220,7 @@ async def _follow(
 def call(
     urls: list[str] | None, token: str, work: "Callable[[CoordinatorClient], Awaitable[int]]", *, ca: str = ""
 ) -> None:
-    """Do the work with a client of the coordinator and end with its exit code; what went wrong is said in one line."""
+    """Run the work with a client and exit with its code; print an error as one line."""
     import asyncio
     import sys
 

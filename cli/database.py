@@ -1,4 +1,4 @@
-"""The database of a command that speaks to it by itself: which, as whom, and what is said when it does not answer."""
+"""Database access of commands that bypass the web processes: choice, operator's name, error messages."""
 
 import os
 import pwd
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
     from runtime.settings import Settings
 
-# No such table, column, function or schema.
+# SQLSTATEs: no such table, column, function or schema.
 _NO_SCHEMA = {"42P01", "42703", "42883", "3F000"}
 
 Data = Annotated[
     Path | None,
     typer.Option(
         file_okay=False,
-        help="Directory of `coordinator up` (default: COORDINATOR_DATA_DIR), used without DATABASE_URL.",
+        help="Directory of `coordinator up`, used without DATABASE_URL (default: COORDINATOR_DATA_DIR).",
     ),
 ]
 
 
 def data_directory(given: Path | None, settings: "Settings") -> Path:
-    """Return where `coordinator up` keeps what is its own, for every command: `--data`, else COORDINATOR_DATA_DIR."""
+    """Return the directory of `coordinator up`: `--data`, else COORDINATOR_DATA_DIR."""
     return (given or Path(settings.data_dir)).resolve()
 
 
 @contextmanager
 def database(settings: "Settings", name: str) -> "Iterator[Engine]":
-    """One connection at most, under this name, for the length of a block; a refusal ends it as `sentences` says."""
+    """Open an engine of one connection under this application name; `sentences` reports its errors."""
     from runtime.postgres import sync_engine
 
     with sentences(settings):
@@ -50,7 +50,7 @@ def database(settings: "Settings", name: str) -> "Iterator[Engine]":
 
 @contextmanager
 def sentences(settings: "Settings") -> "Iterator[None]":
-    """Turn each error of Postgres into a sentence and exit code 1: away, wrong password, no schema, no permission."""
+    """Report an error of Postgres as one line and exit with 1: away, wrong password, no schema, no permission."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from runtime.effective_settings import masked
@@ -65,20 +65,20 @@ def sentences(settings: "Settings") -> "Iterator[None]":
 def _said(error: "SQLAlchemyError") -> str:
     from runtime.postgres import is_unavailable, sqlstate
 
-    # libpq names each address that it tried on a line; the last line is what the last one said.
+    # libpq prints a line for each address that it tried; the last line holds the last one's answer.
     lines = [line.strip() for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
     shown = lines[-1] if lines else type(error).__name__
     if sqlstate(error) in _NO_SCHEMA:
-        return f"has not the schema that this version needs: run `coordinator migrate` ({lines[0]})"
+        return f"lacks the schema that this version needs: run `coordinator migrate` ({lines[0]})"
     if "FATAL" in shown:
         return f"refuses the connection: {shown.partition('FATAL:')[2].strip()}"
     return f"does not answer: {shown}" if is_unavailable(error) else f"refuses: {lines[0] if lines else shown}"
 
 
 def nearest_settings(data: Path | None) -> "Settings":
-    """Return the settings with a database: the one they name, else that of `coordinator up` in its directory.
+    """Return the settings with a database: the configured one, else that of `coordinator up` in its directory.
 
-    Ends with exit code 2 when there is neither.
+    Exits with code 2 when there is neither.
     """
     from devserver.embedded_postgres import kept_url
     from runtime.settings import load_settings
@@ -101,16 +101,16 @@ def nearest_settings(data: Path | None) -> "Settings":
 
 
 def nearest_database(data: Path | None, name: str) -> "AbstractContextManager[Engine]":
-    """Return the database of `nearest_settings`."""
+    """Open the database of `nearest_settings`."""
     return database(nearest_settings(data), name)
 
 
 def operator() -> str:
-    """Return as whom the audit log names who calls a command: the operating system's word for it, and the machine."""
+    """Return the audit log's name for the caller of a command: `local:USER@HOST`."""
     number = os.getuid()
     try:
         user = pwd.getpwuid(number).pw_name
     except KeyError:
-        # In a container that runs as a number without a name.
+        # A container may run as a user id without a name.
         user = str(number)
     return f"local:{user}@{socket.gethostname()}"

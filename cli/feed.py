@@ -1,4 +1,4 @@
-"""`coordinator feed`: where the feed stands, and its new beginning after a restore."""
+"""`coordinator feed`: the state of the feed, and a new epoch after a restore."""
 
 import json
 from dataclasses import asdict
@@ -13,12 +13,12 @@ from runtime.terminal import say
 
 NAME = "coordinator feed"
 
-feed = typer.Typer(help="Looks at the feed, and begins it anew after a restore.", no_args_is_help=True)
+feed = typer.Typer(help="Show the feed's state, rotate its epoch.", no_args_is_help=True)
 
 
 @feed.command("status")
 def status(data: Data = None, as_json: AsJson = False) -> None:
-    """Print where the feed stands and what its table takes up."""
+    """Show the feed's position, epoch and size."""
     from models.feed.state import feed_state
     from runtime.postgres import transaction
 
@@ -34,16 +34,19 @@ def status(data: Data = None, as_json: AsJson = False) -> None:
 
 @feed.command("rotate-epoch")
 def rotate(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give the feed a new epoch: every client begins anew with a snapshot. Needed after a restore from a backup."""
+    """Start a new epoch after a restore.
+
+    Needed after a restore from a backup: every client of the feed starts over with a snapshot.
+    """
     from models.feed.state import rotate_epoch
     from runtime.postgres import transaction
 
     if not yes:
-        typer.confirm("Every client of the feed will begin anew. Go on?", abort=True, err=True)
+        typer.confirm("Every client of the feed will start over with a snapshot. Continue?", abort=True, err=True)
     with nearest_database(data, NAME) as engine, transaction(engine) as connection:
         former, fresh = rotate_epoch(connection, operator())
     say(json.dumps({"former": former, "epoch": fresh}) if as_json else f"epoch {former} is over, {fresh} begins")

@@ -1,4 +1,6 @@
-"""`coordinator keys`: API keys, made, listed and revoked in the database itself, whether anything serves or not."""
+"""`coordinator keys`: API keys, created, listed and revoked in the database directly, whether a web process runs or
+not.
+"""
 
 import json
 import re
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from models.core.callers import Role
 
 
-keys = typer.Typer(help="API keys: from the first one on every request needs one.", no_args_is_help=True)
+keys = typer.Typer(
+    help="Create, list and revoke API keys. Once one was created, every request needs a key.", no_args_is_help=True
+)
 
 NAME = "coordinator keys"
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -29,17 +33,20 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 @keys.command("create")
 def create(
-    role: Annotated[str, typer.Option(help="admin, user or runner.")],
+    role: Annotated[str, typer.Option(help="Role of the key: admin, user or runner.")],
     *,
-    owner: Annotated[
-        str, typer.Option(help="Whose things a user sees; as who a runner registers. May be left out for an admin.")
+    owner: Annotated[str, typer.Option(help="Owner the key acts for. Required for user and runner keys.")] = "",
+    expires: Annotated[
+        str, typer.Option(metavar="90d", help="Lifetime: a number and m, h, d or w (default: unlimited).")
     ] = "",
-    expires: Annotated[str, typer.Option(metavar="90d", help="Worthless after (m, h, d, w; default: never).")] = "",
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    name: Annotated[str, typer.Option(help="Description of its use.")] = "",
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and show it once: only a hash of it is kept."""
+    """Create a key and print it once.
+
+    The database keeps only its hash.
+    """
     from models.auth.keys import NewKey, mint_token
     from runtime.postgres import transaction
 
@@ -52,12 +59,12 @@ def create(
         say(json.dumps({"key": token, **_shown(key)}, default=datetime.isoformat))
         return
     say(token)
-    complain("this is shown once: keep it where only its user can read it")
+    complain("this key is shown once: store it where only its user can read it")
 
 
 @keys.command("list")
 def show(data: Data = None, as_json: AsJson = False) -> None:
-    """List all keys, oldest first, without their secrets."""
+    """List all keys, oldest first, without secrets."""
     from models.auth.keys import list_keys
     from runtime.postgres import transaction
 
@@ -73,10 +80,15 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
 
 @keys.command("revoke")
 def revoke(
-    key_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As `list` shows them: crd_ and 12 digits.")],
+    key_ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Key ids as `list` shows them: crd_ and 12 digits.")
+    ],
     data: Data = None,
 ) -> None:
-    """Make keys worthless for ever, everywhere within 5 s; streams and polls opened with them end."""
+    """Revoke keys for ever.
+
+    Every replica refuses them within 5 s; streams and polls opened with them end.
+    """
     from models.auth.keys import revoke_keys
     from models.core.errors import NotFound
     from runtime.postgres import transaction
@@ -94,7 +106,7 @@ def revoke(
 
 @keys.command("keep", hidden=True)
 def keep(data: Annotated[Path, typer.Option(file_okay=False)]) -> None:
-    """What `coordinator up --auth` needs: a key for the people of this machine and one for its runner, in files."""
+    """Create the keys of `coordinator up --auth` in files: one for clients on this machine, one for its runner."""
     from devserver.embedded_server import write_private
     from devserver.token_files import ADMIN_FILE, RUNNER_FILE
     from models.auth.keys import NewKey, mint_token
@@ -123,7 +135,7 @@ def _create(connection: "Connection", new: Any) -> "Key":
 
 
 def _is_good(connection: "Connection", path: Path) -> bool:
-    """Whether the file keeps a key that is good."""
+    """Return True if the file holds a valid key."""
     from cli.tokens import TokenFileError, read_token
     from models.auth.keys import Key, find_keys, is_secret, parse_token
 

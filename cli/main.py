@@ -1,4 +1,4 @@
-"""The `coordinator` command. A command loads its room only when it runs, so that `--help` and clients are quick."""
+"""The `coordinator` command. Imports a command's packages only when it runs, so that `--help` and clients are quick."""
 
 import sys
 from typing import Annotated
@@ -10,10 +10,11 @@ from runtime.terminal import complain, complain_of_fault, fit_streams, say
 
 app = typer.Typer(
     name="coordinator",
-    help="Coordinates runs of agents and batch jobs: any number of replicas, one owner per run.",
+    help="Coordinate runs of agents and batch jobs: any number of replicas, one owner per run.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich cuts names of variables and options in a narrow terminal
 )
 app.command("up")(up.up)
 app.command("web")(web.web)
@@ -49,7 +50,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; what a person can mend is said in a sentence, with exit code 2, not as a traceback."""
+    """Run the command line. Report an invalid setting as one line with exit code 2, not as a traceback."""
     from runtime.settings import SettingsError
 
     fit_streams()
@@ -58,7 +59,7 @@ def main() -> None:
     except SettingsError as error:
         complain(error)
         sys.exit(2)
-    except Exception:  # noqa: BLE001 -- the interpreter would print its text as it is
+    except Exception:  # noqa: BLE001 -- the interpreter would print its text unescaped
         complain_of_fault()
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""`coordinator migrate`: bring the database's schema to the one this version needs."""
+"""`coordinator migrate`: migrate the database schema to the one that this version needs."""
 
 import typer
 
@@ -7,7 +7,10 @@ from runtime.terminal import complain, say
 
 
 def migrate(data: Data = None) -> None:
-    """Apply what is missing of the schema; safe to repeat, and to run from several places at once. Needs no Redis."""
+    """Migrate the database schema to this version.
+
+    Safe to repeat, and to run from several places at once. Needs no Redis.
+    """
     from models.schema.migrate import MigrationBusy, UnknownRevision, upgrade
     from runtime.logs import configure_logs
 

@@ -1,4 +1,4 @@
-"""What scripts/rolling_deploy does: asks a running `coordinator up` for a rolling restart, and says how that goes."""
+"""Program of scripts/rolling_deploy: orders a rolling restart from a `coordinator up` and prints its progress."""
 
 import json
 import signal
@@ -22,13 +22,13 @@ _LAST = {Step.FINISHED, Step.STOPPED}
 
 def rolling_deploy(
     data: Annotated[
-        Path | None, typer.Option(file_okay=False, help="The data directory of the `coordinator up` that is meant.")
+        Path | None, typer.Option(file_okay=False, help="Data directory of the `coordinator up` to restart.")
     ] = None,
 ) -> None:
-    """Replace every web and worker process of a running `coordinator up` by one of the code that is installed now.
+    """Replace every web and worker process of a running `coordinator up` by one of the installed code.
 
-    One at a time: the new one starts and is ready, then the old one finishes what it has and ends; no request fails.
-    Exit code 0 when all were replaced.
+    One at a time: the new process is ready before the old one drains and ends; no request fails. Exit code 0 when all
+    were replaced.
     """
     from runtime.settings import load_settings
 
@@ -38,7 +38,7 @@ def rolling_deploy(
         complain(f"no `coordinator up` serves {data_dir}; --data names another directory")
         raise typer.Exit(1)
     with progress_file(data_dir).open("ab+") as file:
-        # What is written from now on; not what a former one has come to.
+        # Read what is written from now on, not the outcome of an earlier restart.
         where = file.seek(0, 2)
     send_signal(process, signal.SIGHUP)
     for progress in _followed(progress_file(data_dir), where, process):
@@ -50,7 +50,7 @@ def rolling_deploy(
 
 
 def _serving(data_dir: Path) -> psutil.Process | None:
-    """The `coordinator up` of this directory, if one runs."""
+    """Return the process of `coordinator up` in this directory, if one runs."""
     if not lock_of(data_dir).exists():
         return None
     with suppress(psutil.NoSuchProcess):
@@ -63,7 +63,7 @@ def _serving(data_dir: Path) -> psutil.Process | None:
 
 
 def _followed(path: Path, where: int, process: psutil.Process) -> Iterator[Progress]:
-    """What is written down from there on of the restart that we asked for, until it or the process ends."""
+    """Yield the progress of the restart that we ordered, from offset `where` on, until it or the process ends."""
     begun = False
     with path.open("rb") as file:
         file.seek(where)
@@ -74,7 +74,7 @@ def _followed(path: Path, where: int, process: psutil.Process) -> Iterator[Progr
             for line in lines:
                 said = json.loads(line)
                 progress = Progress(Step(said["step"]), said["process"], said["text"])
-                # Before ours begins it is of a former one, and who asks meanwhile is told that it is busy.
+                # Lines before BEGUN are of an earlier restart; an order during that one is answered BUSY.
                 if begun == (progress.step in {Step.BEGUN, Step.BUSY}):
                     continue
                 begun = True
@@ -86,4 +86,6 @@ def _followed(path: Path, where: int, process: psutil.Process) -> Iterator[Progr
 
 if __name__ == "__main__":
     fit_streams()
-    typer.run(rolling_deploy)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(rolling_deploy)
+    app()

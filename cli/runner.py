@@ -1,4 +1,4 @@
-"""`coordinator runner`: takes runs from a coordinator and executes a command for each."""
+"""`coordinator runner`: take runs from a coordinator and execute a command for each."""
 
 import socket
 import sys
@@ -16,48 +16,48 @@ if TYPE_CHECKING:
 
 Urls = Annotated[
     list[str] | None,
-    typer.Option("--url", metavar="URL", help="The coordinator; repeat it for several addresses (COORDINATOR_URL)."),
+    typer.Option("--url", metavar="URL", help="Address of the coordinator; repeatable (COORDINATOR_URL)."),
 ]
 MatchingTags = Annotated[
     bool, typer.Option("--require-matching-tags", help="Take only runs that demand one of the tags.")
 ]
 ExecutorType = Annotated[str, typer.Option("--type", help="Executor type; runs demand `autonomous`.")]
 Grace = Annotated[
-    float | None, typer.Option(min=0, metavar="SECONDS", help="How long runs may go on after SIGTERM (no limit).")
+    float | None, typer.Option(min=0, metavar="SECONDS", help="Time that runs have after SIGTERM (no limit).")
 ]
 StopGrace = Annotated[
-    float, typer.Option(min=0, metavar="SECONDS", help="How long a stopped run's process has before SIGKILL.")
+    float, typer.Option(min=0, metavar="SECONDS", help="Time between SIGTERM and SIGKILL of a stopped run.")
 ]
 MaxOutput = Annotated[
-    int | None, typer.Option(min=0, metavar="BYTES", help="Most output of a run that is kept (no limit).")
+    int | None, typer.Option(min=0, metavar="BYTES", help="Output of a run that is sent, at most (no limit).")
 ]
-TokenFd = Annotated[int | None, typer.Option(hidden=True, help="Where the token is read from.")]
+TokenFd = Annotated[int | None, typer.Option(hidden=True, help="Descriptor to read the token from.")]
 
 
 def runner(
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="Started for each run, the run on stdin.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="Command to start for each run.")],
     *,
     url: Urls = None,
     token: TokenOption = "",
     ca: CaOption = "",
     name: Annotated[str, typer.Option(help="Executor profile (default: the command's name and a number).")] = "",
-    tags: Annotated[str, typer.Option(metavar="A,B", help="What it can do, comma-separated.")] = "",
+    tags: Annotated[str, typer.Option(metavar="A,B", help="Tags of this runner, comma-separated.")] = "",
     require_matching_tags: MatchingTags = False,
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Runs at a time.")] = 1,
     executor_type: ExecutorType = "autonomous",
-    project_dir: Annotated[str, typer.Option(help="Where the command is started (default: here).")] = "",
+    project_dir: Annotated[str, typer.Option(help="Directory in which the command starts (default: here).")] = "",
     hostname: Annotated[str, typer.Option(help="Name of this machine (default: its own).")] = "",
     grace: Grace = None,
     stop_grace: StopGrace = 5.0,
     max_output: MaxOutput = None,
     token_fd: TokenFd = None,
 ) -> None:
-    """Execute COMMAND for each run until SIGTERM: then take no more, finish what runs, and leave.
+    """Execute COMMAND for each run until SIGTERM.
 
-    COMMAND gets the run as JSON on stdin and COORDINATOR_RUN_ID, COORDINATOR_RUN_SESSION_ID and COORDINATOR_RUN_ATTEMPT
-    in its environment. Its lines become events. The result is what it writes to the file COORDINATOR_RUN_RESULT_FILE,
-    else its last line if that is a JSON object. Exit code 0 is completed, any other failed. A second SIGTERM ends what
-    still runs; it goes on elsewhere if it has attempts left.
+    COMMAND gets the run as JSON on stdin, and COORDINATOR_RUN_ID, COORDINATOR_RUN_SESSION_ID and
+    COORDINATOR_RUN_ATTEMPT in its environment. Its lines become events, the file COORDINATOR_RUN_RESULT_FILE or else a
+    JSON object in its last line the result. Exit code 0 completes the run, any other fails it. SIGTERM finishes the
+    runs in hand; a second one ends them, and they go on elsewhere if attempts are left.
     """
     import asyncio
 
@@ -97,7 +97,7 @@ def runner(
 
 
 def _hidden_token(given: str, token_fd: int | None, settings: "Settings", command: list[str]) -> str:
-    """Return the token of the command line or the environment, which it has left by then."""
+    """Return the token of the command line or the environment, after removing it from both."""
     from cli.token_hiding import read_token_fd, start_anew_without
 
     if token_fd is not None:

@@ -1,4 +1,4 @@
-"""`coordinator settings`: what is in force, in which unit, and who set it."""
+"""`coordinator settings`: the settings in force, with their units and sources."""
 
 import json
 from dataclasses import asdict
@@ -9,8 +9,11 @@ import typer
 from runtime.terminal import say
 
 
-def settings(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for machines.")] = False) -> None:
-    """Print all settings with their effective values, units and sources; passwords are masked."""
+def settings(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print all settings with units and sources.
+
+    Values are the effective ones; passwords are masked.
+    """
     from runtime.effective_settings import effective
     from runtime.settings import load_settings
 

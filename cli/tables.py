@@ -1,4 +1,4 @@
-"""Rows for people: columns as wide as they must be, and nothing that a terminal would obey."""
+"""Plain tables for terminals, without control characters."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from runtime.terminal import printable_line, say
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print the rows below their heads; what is None as a dash, moments to the second."""
+    """Print the rows below their headings; None as a dash, times to the second."""
     lines = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
     for line in lines:

@@ -1,17 +1,17 @@
-"""Take a runner's token out of its environment and its arguments, where the commands it executes could read it."""
+"""Remove a runner's token from its environment and arguments, where the commands that it executes could read it."""
 
 import os
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-# A pipe takes at least so many bytes from a process that nobody reads from yet.
+# Bytes that a pipe accepts at least before its other end reads.
 LONGEST_TOKEN: Final = 4096
 _VARIABLE: Final = "COORDINATOR_TOKEN"
 
 
 def start_anew_without(token: str, command: Sequence[str]) -> NoReturn:
-    """Replace this process by itself, as the same process id, with the token in a pipe: `--token-fd N`.
+    """Replace this process by itself, with the same process id and the token in a pipe: `--token-fd N`.
 
     Removing a variable from `os.environ` leaves it in /proc/PID/environ, which every job of the same user can read; so
     does overwriting an argument. Raises ValueError for a token that is too long, OSError when there is no such program.
@@ -23,22 +23,22 @@ def start_anew_without(token: str, command: Sequence[str]) -> NoReturn:
     os.write(writing, data)
     os.close(writing)
     os.set_inheritable(reading, True)
-    os.execve(sys.executable, _arguments(sys.orig_argv, len(command), reading), child_environment())  # noqa: S606 -- ourselves
+    os.execve(sys.executable, _arguments(sys.orig_argv, len(command), reading), child_environment())  # noqa: S606 -- our own program
 
 
 def read_token_fd(number: int) -> str:
-    """Return the token that the former self wrote, and close the pipe."""
+    """Return the token that the process wrote before it was replaced, and close the pipe."""
     with os.fdopen(number, "rb") as pipe:
         return pipe.read().decode("utf-8", "surrogateescape")
 
 
 def child_environment() -> dict[str, str]:
-    """Return our environment without the token, in whatever case its name is written."""
+    """Return our environment without the token, whatever the case of its name."""
     return {name: value for name, value in os.environ.items() if name.upper() != _VARIABLE}
 
 
 def _arguments(given: Sequence[str], command: int, reading: int) -> list[str]:
-    """Return the command line with the descriptor in place of the token; those of the runner's command stay."""
+    """Return the command line with the descriptor in place of the token; arguments of the runner's command stay."""
     end = len(given) - command
     options, rest = list(given[:end]), list(given[end:])
     place = options.index("runner") + 1

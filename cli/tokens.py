@@ -1,4 +1,4 @@
-"""Which API key or token a client shows: the command line's, the environment's, or one that a file keeps."""
+"""Choice of the API key or token that a client sends: from the command line, the environment or a file."""
 
 import stat
 from collections.abc import Sequence
@@ -29,7 +29,6 @@ CaOption = Annotated[
 
 
 def warn_of_shown_token() -> None:
-    """Warn of a token on the command line."""
     complain(
         "warning: --token shows the token to all who list the processes of this machine, and to the shell's history; "
         "use COORDINATOR_TOKEN_FILE, ~/.config/coordinator/token or COORDINATOR_TOKEN"
@@ -37,14 +36,15 @@ def warn_of_shown_token() -> None:
 
 
 class TokenFileError(ValueError):
-    """A file that should keep a token keeps it badly."""
+    """Raised for a token file that is unreadable, readable by others, or without a token."""
 
 
 def find_token(given: str, urls: Sequence[str], settings: "Settings") -> str | None:
-    """Return the token to show, None for none: `--token`, COORDINATOR_TOKEN, COORDINATOR_TOKEN_FILE,
-    `~/.config/coordinator/token`, and what `coordinator up --auth` keeps, which goes to this machine only.
+    """Return the token to send, None without one.
 
-    Raises TokenFileError for a file that others may read.
+    The first of: `--token`, COORDINATOR_TOKEN, COORDINATOR_TOKEN_FILE, `~/.config/coordinator/token`, and the key of
+    `coordinator up --auth`, which is sent to loopback addresses only. Raises TokenFileError for a file that others may
+    read.
     """
     if given or settings.token:
         return given or settings.token
@@ -57,7 +57,7 @@ def find_token(given: str, urls: Sequence[str], settings: "Settings") -> str | N
 
 
 def read_token(path: Path) -> str:
-    """Return the token a file keeps. Raises TokenFileError when it is not there, or not for its owner alone."""
+    """Return the token in a file. Raises TokenFileError when it cannot be read, or can be read by others."""
     try:
         mode = path.stat().st_mode
         text = path.read_text("utf-8").strip()
@@ -74,7 +74,7 @@ def _at_home(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        # A user without a home, as in many containers.
+        # The user has no home, as in many containers.
         return Path(name)
 
 

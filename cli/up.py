@@ -1,4 +1,4 @@
-"""`coordinator up`: everything that serves, from one data directory, supervised in the foreground."""
+"""`coordinator up`: all services from one data directory, supervised in the foreground."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,26 +13,28 @@ def up(
     *,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65_535, help="Port of the first web replica; the next ones take the following."),
+        typer.Option(min=1, max=65_535, help="Port of the first web replica; the others take the next ports."),
     ] = None,
-    web: Annotated[int, typer.Option(min=1, max=64, help="Web replicas.")] = 2,
-    workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 2,
+    web: Annotated[int, typer.Option(min=1, max=64, help="Number of web replicas.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="Number of worker processes.")] = 2,
     data: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Where databases, logs and pid files are kept.")
+        Path | None, typer.Option(file_okay=False, help="Directory for databases, logs and pid files.")
     ] = None,
     lb: Annotated[
-        bool, typer.Option("--lb/--no-lb", help="With a load balancer (Caddy) in front of the replicas.")
+        bool, typer.Option("--lb/--no-lb", help="Start a load balancer (Caddy) in front of the replicas.")
     ] = False,
     lb_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the load balancer.")] = 8764,
     auth: Annotated[
-        bool, typer.Option("--auth", help="Ask everybody for a key; makes one for this machine, and shows it once.")
+        bool,
+        typer.Option("--auth", help="Require a key of every caller; create one for this machine and print it once."),
     ] = False,
-    runner: Annotated[bool, typer.Option("--runner/--no-runner", help="With a demo runner.")] = True,
-    log_format: Annotated[Literal["console", "json"] | None, typer.Option(help="How log lines look.")] = None,
+    runner: Annotated[bool, typer.Option("--runner/--no-runner", help="Start a demo runner.")] = True,
+    log_format: Annotated[Literal["console", "json"] | None, typer.Option(help="Format of log lines.")] = None,
 ) -> None:
-    """Start Postgres and Redis (or use DATABASE_URL and REDIS_URL), migrate, serve; Ctrl-C ends all of it.
+    """Start Postgres, Redis and all processes.
 
-    SIGHUP, or scripts/rolling_deploy, replaces web and worker processes one by one without a failed request.
+    Uses DATABASE_URL and REDIS_URL instead where they are set, migrates the schema, and serves until Ctrl-C. SIGHUP or
+    scripts/rolling_deploy replaces web and worker processes one by one, without a failed request.
     """
     import asyncio
 

@@ -1,6 +1,6 @@
-"""How runs and runners look: tables for people, JSON for machines.
+"""Views of runs and runners: tables for terminals, JSON for programs.
 
-What runs print may hold anything; control characters never reach the terminal.
+Texts from runs may hold anything; control characters never reach the terminal.
 """
 
 import json
@@ -30,7 +30,6 @@ _LONGEST_CELL = 60
 
 
 def show_submitted(submitted: Submitted, *, as_json: bool) -> None:
-    """The new run's ids."""
     if as_json:
         _show_json(submitted)
         return
@@ -42,7 +41,6 @@ def show_submitted(submitted: Submitted, *, as_json: bool) -> None:
 
 
 def show_stopped(stopped: Stopped, *, as_json: bool) -> None:
-    """What a stop led to."""
     if as_json:
         _show_json(stopped)
         return
@@ -55,7 +53,7 @@ def show_stopped(stopped: Stopped, *, as_json: bool) -> None:
 
 
 def show_runs(page: RunPage, *, as_json: bool) -> None:
-    """Runs, one a line, and how to see those after them."""
+    """Print one run a line, and the option that shows the next page."""
     if as_json:
         _show_json(page)
         return
@@ -76,7 +74,6 @@ def show_runs(page: RunPage, *, as_json: bool) -> None:
 
 
 def show_runners(runners: Sequence[RunnerInfo], *, as_json: bool) -> None:
-    """Runners, one a line."""
     if as_json:
         _show_json({"runners": runners})
         return
@@ -98,7 +95,7 @@ def show_runners(runners: Sequence[RunnerInfo], *, as_json: bool) -> None:
 
 
 def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *, as_json: bool) -> None:
-    """All of a run; with `events` what was said before, with `result` what came of it."""
+    """Print all fields of a run; with `events` its output before them, with `result` the result after them."""
     if as_json:
         more = {} if events is None else {"events": events}
         _show_json({**run, "result": result, **more})
@@ -144,7 +141,7 @@ def _details(run: Run) -> list[tuple[str, Text]]:
 
 
 def _demands(run: Run) -> str:
-    """What is asked beyond what every run asks."""
+    """Return the demands as JSON, without the executor type that every run demands."""
     asked = {key: value for key, value in (run["demands"] or {}).items() if value}
     if asked.get("executor_type") == "autonomous":
         del asked["executor_type"]
@@ -161,12 +158,12 @@ def _prompt(run: Run) -> str:
 
 
 def age(timestamp: str) -> str:
-    """How long ago that was, in one unit."""
+    """Return the time since `timestamp`, in one unit."""
     return span((datetime.now(UTC) - _time(timestamp)).total_seconds())
 
 
 def span(seconds: float) -> str:
-    """A length of time in the unit people would use; a clock that is a little off makes none below 0."""
+    """Format a duration in its natural unit; negative ones, of a clock slightly off, as 0."""
     seconds = max(0.0, seconds)
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
@@ -184,7 +181,7 @@ def _short(text: str) -> str:
 
 
 def status_text(status: str) -> Text:
-    """The status in its colour."""
+    """Colour the status."""
     return Text(printable_line(status), style=_COLOURS.get(status, ""))
 
 

@@ -1,6 +1,6 @@
-"""The command that follows the feed: what happens, line by line, for as long as somebody reads.
+"""`coordinator watch`: print the feed, line by line.
 
-Exit codes are those of cli/client.py; a reader that goes away (`coordinator watch | head -1`) ends it with 0.
+Exit codes are those of cli/client.py; 0 when the reader closes the pipe (`coordinator watch | head -1`).
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -17,27 +17,29 @@ if TYPE_CHECKING:
 
 def watch(
     *,
-    session: Annotated[str, typer.Option(metavar="ID", help="Only what concerns this session.")] = "",
-    run: Annotated[str, typer.Option(metavar="ID", help="Only what concerns this run.")] = "",
+    session: Annotated[str, typer.Option(metavar="ID", help="Show only events of this session.")] = "",
+    run: Annotated[str, typer.Option(metavar="ID", help="Show only events of this run.")] = "",
     types: Annotated[
         str,
         typer.Option(
             metavar="A,B",
-            help="Only these of session_created, session_updated, session_deleted, event, run_failed, run_updated; "
-            "the last one comes only when it is named, and so does audit, which is for admins.",
+            help="Show only these types: session_created, session_updated, session_deleted, event, run_failed, "
+            "run_updated, audit; the last two come only when named, audit only for admins.",
         ),
     ] = "",
-    since: Annotated[str, typer.Option(metavar="CURSOR", help="Begin behind this item's id instead of now.")] = "",
-    owner: Annotated[str, typer.Option(help="Only sessions of this owner.")] = "",
+    since: Annotated[
+        str, typer.Option(metavar="CURSOR", help="Begin behind this cursor, the id of an item, instead of now.")
+    ] = "",
+    owner: Annotated[str, typer.Option(help="Show only events of this owner's sessions.")] = "",
     url: Urls = None,
     token: TokenOption = "",
     ca: CaOption = "",
     as_json: AsJson = False,
 ) -> None:
-    """Follow what happens, one line each: `coordinator watch --session mine`, `coordinator watch --json | jq .event`.
+    """Follow the feed, one line for each event.
 
-    A lost connection is replaced at the next address, behind the last line: none is missed, none comes twice. It ends
-    with Ctrl-C (exit code 130).
+    Example: `coordinator watch --json | jq .event`. A lost connection is replaced at the next address, behind the last
+    line: no event is missed or repeated. Ctrl-C ends it (exit code 130).
     """
     import asyncio
     import os
@@ -47,7 +49,7 @@ def watch(
     from cli.watch_views import Notices, leave_with_reader, show_item
 
     async def work(client: "CoordinatorClient") -> int:
-        # A wrong address is told at once; once it was right, only Ctrl-C ends the trying.
+        # Fail at once on a wrong address; after the first connection, retry until Ctrl-C.
         await client.health()
         leave_with_reader(asyncio.get_running_loop())
         notices = Notices(quiet=as_json)
@@ -68,7 +70,7 @@ def watch(
     try:
         call(url, token, work, ca=ca)
     except BrokenPipeError:
-        # The interpreter flushes once more at its end.
+        # The interpreter flushes stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         complain(f"cannot write: {error}")

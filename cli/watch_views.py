@@ -1,6 +1,6 @@
-"""How items of the feed look: one line each for people, one JSON object a line for machines.
+"""Views of feed items: one line each for terminals, one JSON object a line for programs.
 
-What runs print may hold anything; control characters never reach the terminal.
+Texts from runs may hold anything; control characters never reach the terminal.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ _REASONS = {
 
 
 def show_item(item: FeedItem, *, as_json: bool) -> None:
-    """Write the item's line at once; raises OSError when that cannot be done, so that none is lost unnoticed."""
+    """Write the item's line at once. Raises OSError when that fails, so that no item is lost silently."""
     if as_json:
-        # In ASCII: whatever a text holds is an escape.
+        # In ASCII: control characters become escapes.
         say(json.dumps({"id": item.id, "event": item.event, "data": item.data}), flush=True)
     elif item.event != "reset":
         _print(line(item, datetime.now(UTC)))
 
 
 class Notices:
-    """What is said on stderr about the watching itself."""
+    """Messages on stderr about the connection itself."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._is_lost = False
 
     def connection(self, url: str, cause: str | None) -> None:
-        """The first failure after a connection, and the next connection."""
+        """Report the first failure after a connection, and the next connection."""
         if cause is not None and not self._is_lost:
             self._say(f"connection lost: {url}: {cause}")
         elif cause is None and self._is_lost:
@@ -53,7 +53,7 @@ class Notices:
         self._is_lost = cause is not None
 
     def item(self, item: FeedItem) -> None:
-        """That history was skipped, and why."""
+        """Report that history was skipped, and why."""
         if item.event == "reset":
             reason = str(item.data.get("reason"))
             self._say(f"history was skipped: {_REASONS.get(reason, reason)}")
@@ -64,14 +64,14 @@ class Notices:
 
 
 def leave_with_reader(loop: asyncio.AbstractEventLoop) -> None:
-    """End the process when nobody reads its pipe any more, also while there is nothing to write."""
+    """End the process when the reader closes the pipe, even while there is nothing to write."""
     if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):
-        # Nothing can be read from this end: it becomes readable when the other one is closed.
+        # Our end becomes readable only when the other one is closed.
         loop.add_reader(sys.stdout.fileno(), sys.exit)
 
 
 def line(item: FeedItem, now: datetime) -> Text:
-    """Time, kind, session and what happened; the time is the item's own if it has one, else `now`."""
+    """Format time, kind, session and content of an item; the time is the item's own if it has one, else `now`."""
     time, kind, session_id, what = now, item.event, "", Text()
     match item.event, item.data:
         case "event", {"data": {**event}}:
@@ -125,7 +125,7 @@ def _status(shown: Mapping[object, object]) -> Text:
 
 
 def _one_line(value: object) -> str:
-    """The first line with something on it, not too long, safe for a terminal."""
+    """Return the first non-blank line, shortened, without control characters."""
     text = str(value)[: 50 * _LONGEST_TEXT].strip().replace("\r\n", "\n")
     shown = printable(text).partition("\n")[0].replace("\t", " ")
     return shown if len(shown) <= _LONGEST_TEXT else shown[: _LONGEST_TEXT - 1] + "…"
@@ -136,7 +136,7 @@ def _compact(value: Any) -> str:
 
 
 def _time(timestamp: object) -> datetime | None:
-    """What a client calls the time may be no time at all."""
+    """Parse a timestamp, which clients may set to anything; None if it is no time."""
     try:
         time = datetime.fromisoformat(str(timestamp))
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone()
@@ -145,14 +145,14 @@ def _time(timestamp: object) -> datetime | None:
 
 
 def _shown_time(time: datetime, now: datetime) -> str:
-    """In the terminal's time zone; the date only when it is another day."""
+    """Format the local time; with its date unless that is today."""
     local = time.astimezone()
     return local.strftime("%H:%M:%S" if local.date() == now.astimezone().date() else "%Y-%m-%d %H:%M:%S")
 
 
 def _print(shown: Text) -> None:
     if sys.stdout.isatty():
-        # The terminal wraps what is too long for it: an id or a text that was cut off is of no use.
+        # Leave wrapping to the terminal: a cropped id or text is of no use.
         show(shown, soft_wrap=True)
     else:
         say(shown.plain.rstrip(), flush=True)

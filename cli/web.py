@@ -23,14 +23,17 @@ def web(
     port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Port to bind (default: COORDINATOR_LISTEN_PORT).")
     ] = None,
-    fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket to serve instead.")] = None,
-    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Where to write `ready` once it is.")] = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="Listening socket to serve instead.")] = None,
+    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Descriptor to write `ready` to.")] = None,
     successor: Annotated[
-        bool, typer.Option("--successor", hidden=True, help="Somebody serves that socket yet.")
+        bool, typer.Option("--successor", hidden=True, help="Another process still serves that socket.")
     ] = False,
-    name: Annotated[str, typer.Option(hidden=True, help="What its log lines say.")] = "web",
+    name: Annotated[str, typer.Option(hidden=True, help="Name in log lines.")] = "web",
 ) -> None:
-    """Serve HTTP until SIGTERM; then drain COORDINATOR_DRAIN_SECONDS long (SIGINT: not at all) and end."""
+    """Serve HTTP until SIGTERM, then drain.
+
+    The drain takes COORDINATOR_DRAIN_SECONDS; SIGINT ends without it.
+    """
     from runtime.logs import configure_logs, log
     from runtime.processes import allow_connections, freeze_gc, leave, tell_ready
     from runtime.settings import load_settings
@@ -52,7 +55,7 @@ def web(
 
     server = _server(create_app(settings), settings, lambda: tell_ready(ready_fd), most, successor=successor)
     if fd is not None:
-        # Only who owns the socket knows that somebody else accepts there.
+        # Only the supervisor that owns the socket knows when another process accepts there.
         signal.signal(signal.SIGUSR1, server.hand_over)
     freeze_gc()
     server.run(sockets)
@@ -106,7 +109,10 @@ def _resolve(host: str, port: int) -> list[Address]:
 
 
 def _refuse_public(host: str, addresses: list[Address], settings: "Settings") -> None:
-    """Without credentials whoever reaches the port may run jobs; whether there is a key in the database is not seen."""
+    """Refuse a public address without authentication: every client that reaches the port could start jobs.
+
+    Keys in the database are not considered.
+    """
     public = [where[0] for _, where in addresses if not ipaddress.ip_address(where[0].partition("%")[0]).is_loopback]
     if public and not (settings.auth or settings.oidc_issuer or settings.insecure):
         complain(

@@ -1,4 +1,4 @@
-"""`coordinator worker`: the engine room as one process, or as several below a small parent that restarts them."""
+"""`coordinator worker`: one worker process, or several below a small parent that restarts them."""
 
 import os
 import signal
@@ -10,17 +10,20 @@ import typer
 
 
 def worker(
-    processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Number of worker processes.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Threads of each (default: COORDINATOR_WORKER_THREADS).")
+        int | None, typer.Option(min=1, max=256, help="Threads of each process (default: COORDINATOR_WORKER_THREADS).")
     ] = None,
-    queues: Annotated[str, typer.Option(help="The queues to serve, comma-separated.")] = "dispatch,feed,upkeep",
-    name: Annotated[str, typer.Option(hidden=True, help="What its log lines say.")] = "worker",
-    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Where to write `ready` once it is.")] = None,
-    lifeline: Annotated[int | None, typer.Option(hidden=True, help="Ends when this descriptor closes.")] = None,
+    queues: Annotated[str, typer.Option(help="Queues to serve, comma-separated.")] = "dispatch,feed,upkeep",
+    name: Annotated[str, typer.Option(hidden=True, help="Name in log lines.")] = "worker",
+    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Descriptor to write `ready` to.")] = None,
+    lifeline: Annotated[
+        int | None, typer.Option(hidden=True, help="Descriptor of which the closing ends this process.")
+    ] = None,
 ) -> None:
-    """Run dispatch, feed and upkeep until SIGTERM; then finish what is begun, COORDINATOR_WORKER_GRACE_SECONDS long
-    (SIGINT: a few seconds).
+    """Run dispatch, feed and upkeep until SIGTERM.
+
+    Actors in progress have COORDINATOR_WORKER_GRACE_SECONDS to finish; after SIGINT a few seconds.
     """
     from runtime.logs import configure_logs
     from runtime.names import Queue
@@ -48,7 +51,7 @@ def worker(
 
 
 def _end_with(lifeline: int) -> None:
-    """End as if told to when the parent is gone, however it went: its end of the pipe closes with it."""
+    """Send SIGTERM to this process when the parent ends, even by SIGKILL: its end of the pipe closes then."""
 
     def watch() -> None:
         os.read(lifeline, 1)

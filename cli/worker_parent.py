@@ -1,4 +1,4 @@
-"""The parent of `coordinator worker --processes N`: starts them, restarts them, ends with them."""
+"""Parent of `coordinator worker --processes N`: starts, restarts and ends the worker processes."""
 
 import asyncio
 import os
@@ -10,27 +10,26 @@ from devserver.supervisor import Service, Supervisor, own_command
 
 
 def run_processes(count: int, *, threads: int, queues: Sequence[str], grace: float) -> int:
-    """Keep `count` worker processes alive until SIGTERM or SIGINT; the exit code."""
+    """Keep `count` worker processes alive until SIGTERM or SIGINT; return the exit code."""
     return asyncio.run(_run(count, threads, queues, grace))
 
 
 async def _run(count: int, threads: int, queues: Sequence[str], grace: float) -> int:
     stop = asyncio.Event()
-    house = Supervisor(Console("console"))
+    supervisor = Supervisor(Console("console"))
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sig, lambda: house.hurry.set() if stop.is_set() else stop.set())
-    heard, _held = os.pipe()  # closes with us, also on SIGKILL: then the workers end too
+        loop.add_signal_handler(sig, lambda: supervisor.hurry.set() if stop.is_set() else stop.set())
+    heard, _held = os.pipe()  # closes when this process ends, even by SIGKILL: then the workers end too
     for number in range(1, count + 1):
         name = f"worker-{number}"
         arguments = ("--threads", str(threads), "--queues", ",".join(queues), "--name", name, "--lifeline", str(heard))
         command = own_command("worker", "--processes", "1", *arguments)
-        house.keep(Service(name, command, child_environment(), grace=grace + 2, fds=(heard,)))
+        supervisor.keep(Service(name, command, child_environment(), grace=grace + 2, fds=(heard,)))
     await stop.wait()
-    await house.end([lambda _name: True])
+    await supervisor.end([lambda _name: True])
     return 0
 
 
 def child_environment() -> dict[str, str]:
-    """Ours, handed on."""
     return dict(os.environ)
