@@ -9,13 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.auth.authenticate import authenticate
 from app.auth.caller_limits import caller_of
 from app.http.body_limits import UPLOAD, Upload
 
 
 class Endpoint(APIRoute):
-    """Route that authenticates every request (``authenticate``) before its endpoint is called.
+    """Route that authenticates every request (``Authenticator``) before its endpoint is called.
 
     The endpoint may name ``request``, ``web``, ``caller`` and the parameters of its path, and returns a Response.
     FastAPI describes the endpoint but does not resolve its dependencies: for a small request that took as long as
@@ -33,7 +32,7 @@ def _app_of(endpoint: Callable[..., Awaitable[Response]]) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         web = scope["app"].state.web
-        credential = await authenticate(web, request)
+        credential = await web.authenticator.authenticate(request)
         upload = Upload(web.uploads, caller_of(credential))
         scope[UPLOAD] = upload
         given = {"request": request, "web": web, "caller": credential.caller, **scope["path_params"]}

@@ -4,19 +4,20 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import Connection
 
-from app.writes.attempts import Unavailable
+from app.lifecycle.health import Health
+from app.polls.heartbeats import Heartbeats
+from app.polls.parked import Polls
+from app.writes.attempts import Attempts, Unavailable
 from models.claims.parking import leave_instance
 from models.expiry.duties import duty_ages, ping, record_instance_heartbeat
 from models.schema.migrate import schema_fault
 from runtime import logs
 from runtime.names import Actor
-
-if TYPE_CHECKING:
-    from app.web import Web
+from runtime.redis_probe import RedisProbe
 
 BEAT_SECONDS: Final = 2.0
 # Several beats missed: no worker does this duty.
@@ -30,20 +31,33 @@ class InstanceHeartbeat:
     the one before.
     """
 
-    def __init__(self, web: "Web") -> None:
-        self._web = web
+    def __init__(
+        self,
+        instance: str,
+        health: Health,
+        pools: Mapping[str, Attempts],
+        polls: Polls,
+        heartbeats: Heartbeats,
+        redis_probe: RedisProbe,
+    ) -> None:
+        self._instance = instance
+        self._health = health
+        self._pools = pools
+        self._polls = polls
+        self._heartbeats = heartbeats
+        self._redis_probe = redis_probe
 
     async def heartbeat_forever(self) -> None:
         """Check the schema until it fits this version, then beat every ~2 s."""
         while True:
             try:
-                if self._web.health.started or await self._started():
+                if self._health.started or await self._started():
                     await self._beat()
             except Unavailable:
                 pass
             except Exception:
                 log.exception("heartbeat failed")
-            pause = BEAT_SECONDS if self._web.health.started else 0.25
+            pause = BEAT_SECONDS if self._health.started else 0.25
             await asyncio.sleep(pause * random.uniform(0.9, 1.0))
 
     async def probe_forever(self) -> None:
@@ -53,8 +67,8 @@ class InstanceHeartbeat:
         while True:
             fault = None
             try:
-                fault = await self._web.redis_probe.look()
-                self._web.health.note_redis(fault)
+                fault = await self._redis_probe.look()
+                self._health.note_redis(fault)
             except Exception:
                 log.exception("Redis probe failed")
             # Probe every 0.5 s while there is a fault: the subscription may be just about to stand.
@@ -63,17 +77,17 @@ class InstanceHeartbeat:
     async def leave(self) -> None:
         """Delete the waiting rows of this instance, so that dispatch assigns nothing to it."""
         try:
-            await self._web.writes.write(_leave, [self._web.instance])
+            await self._pools["writes"].write(_leave, [self._instance])
         except Exception as fault:  # noqa: BLE001 -- rows of a silent instance are deleted by others
             log.info("waiting rows not deleted at shutdown", error=type(fault).__name__)
 
     async def _started(self) -> bool:
-        fault = await self._web.reads.read(schema_fault)
+        fault = await self._pools["reads"].read(schema_fault)
         if fault is not None:
-            self._web.health.note({"schema": fault})
+            self._health.note({"schema": fault})
             return False
-        self._web.health.note({})
-        self._web.health.start()
+        self._health.note({})
+        self._health.start()
         return True
 
     async def _beat(self) -> None:
@@ -81,12 +95,11 @@ class InstanceHeartbeat:
 
         Pools over which Postgres did not answer last are probed.
         """
-        web = self._web
-        web.heartbeats.seen(web.polls.runners())
+        self._heartbeats.seen(self._polls.runners())
         calls = (
             self._record_heartbeat(),
-            web.reads.autocommit(duty_ages),
-            *(attempts.autocommit(ping) for pool, attempts in web.pools.items() if pool in web.health.away),
+            self._pools["reads"].autocommit(duty_ages),
+            *(attempts.autocommit(ping) for pool, attempts in self._pools.items() if pool in self._health.away),
         )
         _, ages, *_ = results = await asyncio.gather(*calls, return_exceptions=True)
         reasons = {}
@@ -94,7 +107,7 @@ class InstanceHeartbeat:
             overdue = sorted(duty for duty in (Actor.DISPATCH, Actor.EXPIRE) if ages.get(duty, inf) > OVERDUE_SECONDS)
             if overdue:
                 reasons["workers"] = f"no worker did {', '.join(overdue)} for {OVERDUE_SECONDS:.0f} s"
-        web.health.note(reasons)
+        self._health.note(reasons)
         for fault in results:
             if isinstance(fault, BaseException) and not isinstance(fault, Unavailable):
                 raise fault
@@ -104,9 +117,9 @@ class InstanceHeartbeat:
         some time counts as gone, and a flood of writes must not cause that.
         """
         try:
-            await self._web.writes.autocommit(record_instance_heartbeat, self._web.instance)
+            await self._pools["writes"].autocommit(record_instance_heartbeat, self._instance)
         except Unavailable:
-            await self._web.following.autocommit(record_instance_heartbeat, self._web.instance)
+            await self._pools["feed"].autocommit(record_instance_heartbeat, self._instance)
 
 
 def _leave(conn: Connection, instances: Sequence[str]) -> list[None]:

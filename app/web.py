@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.auth.authenticate import Authenticator
 from app.auth.caller_limits import CallerLimits
 from app.auth.callers import Callers
 from app.feed.reader import Feed
@@ -81,10 +82,13 @@ class Web:
         self.parser = BodyParser()
         self.lists = ListLimits(drain, settings.lists_per_caller)
         self.callers = Callers(settings, self.following, self.reads, self.writes)
+        self.authenticator = Authenticator(settings, drain, self.callers, self.caller_limits)
         handlers = MessageHandlers(self.polls.deliver, self.feed.notify, self.polls.look_again, self._on_subscribed)
         self.subscription = Subscription(settings, self.instance, handlers)
         self.redis_probe = RedisProbe(settings, self.instance, lambda: self.subscription.fault)
-        self._instance_heartbeat = InstanceHeartbeat(self)
+        self._instance_heartbeat = InstanceHeartbeat(
+            self.instance, health, self.pools, self.polls, self.heartbeats, self.redis_probe
+        )
         self._loops: list[asyncio.Task[None]] = []
         drain.on_start(self.run_waiters.give_up)
 
@@ -123,12 +127,12 @@ class Web:
 
     def _forever(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
-            "pulse": self._instance_heartbeat.heartbeat_forever(),
+            "instance heartbeat": self._instance_heartbeat.heartbeat_forever(),
             "redis probe": self._instance_heartbeat.probe_forever(),
             "re-check": self.polls.recheck_forever(),
             "dispatch wake-ups": self._dispatch_wakeups.look_forever(),
             "poll wake-ups": self._poll_wakeups.send_forever(),
-            "waits": self.run_waiters.look_forever(),
+            "run waiters": self.run_waiters.look_forever(),
             "feed": self.feed.read_forever(),
             **self.callers.forever(),
         }

@@ -8,15 +8,17 @@ from typing import Final
 
 from starlette.requests import Request
 
-from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential, shown_by
+from app.auth.caller_limits import CallerLimits
+from app.auth.callers import UNAUTHENTICATED_ADMIN, Callers, Credential, shown_by
 from app.auth.permissions import OutagePolicy, Permission, permission_of
 from app.http.bodies import Invalid
 from app.http.pagination import seconds
 from app.http.problems import ComeBack, Forbidden, NothingCame, Unauthenticated
-from app.web import Web
+from app.lifecycle.drain import Drain
 from app.writes.attempts import Unavailable
 from app.writes.retries import retry_until
 from models.core.callers import Caller, Role
+from runtime.settings import Settings
 
 CREDENTIAL: Final = "coordinator.credential"
 TICKET: Final = "coordinator.ticket"
@@ -30,29 +32,95 @@ LATE_SECONDS: Final = 2.0
 PUBLIC_CREDENTIAL: Final = Credential(Caller(Role.USER))
 
 
-async def authenticate(web: Web, request: Request) -> Credential:
-    """Return the credential of the request. Raises Unauthenticated, Forbidden, or as ``OutagePolicy`` says."""
-    known = request.scope.get(CREDENTIAL)
-    if isinstance(known, Credential):
-        return known
-    if web.callers.auth_required is False and TICKET_QUERY not in request.scope["query_string"]:
-        request.scope[CREDENTIAL] = UNAUTHENTICATED_ADMIN
-        return UNAUTHENTICATED_ADMIN
-    permission = permission_of(request.scope)
-    is_public = permission.public or (permission.is_about and web.settings.public_docs)
-    credential = PUBLIC_CREDENTIAL if is_public else await _identified(web, request, permission)
-    if not permission.allows(credential.caller.role):
-        raise Forbidden
-    if request.method == "GET" and not is_public and permission.outage_policy is OutagePolicy.PROMPT:
-        await web.caller_limits.look(credential)
-    if permission.counted is not None:
-        await web.caller_limits.count(credential, permission.counted)
-    request.scope[CREDENTIAL] = credential
-    return credential
+class Authenticator:
+    """Authentication of requests: credentials, permissions, and the limits that apply before an endpoint is called."""
+
+    def __init__(self, settings: Settings, drain: Drain, callers: Callers, limits: CallerLimits) -> None:
+        self._settings = settings
+        self._drain = drain
+        self._callers = callers
+        self._limits = limits
+
+    async def authenticate(self, request: Request) -> Credential:
+        """Return the credential of the request. Raises Unauthenticated, Forbidden, or as ``OutagePolicy`` says."""
+        known = request.scope.get(CREDENTIAL)
+        if isinstance(known, Credential):
+            return known
+        if self._callers.auth_required is False and TICKET_QUERY not in request.scope["query_string"]:
+            request.scope[CREDENTIAL] = UNAUTHENTICATED_ADMIN
+            return UNAUTHENTICATED_ADMIN
+        permission = permission_of(request.scope)
+        is_public = permission.public or (permission.is_about and self._settings.public_docs)
+        credential = PUBLIC_CREDENTIAL if is_public else await self._identified(request, permission)
+        if not permission.allows(credential.caller.role):
+            raise Forbidden
+        if request.method == "GET" and not is_public and permission.outage_policy is OutagePolicy.PROMPT:
+            await self._limits.look(credential)
+        if permission.counted is not None:
+            await self._limits.count(credential, permission.counted)
+        request.scope[CREDENTIAL] = credential
+        return credential
+
+    async def _identified(self, request: Request, permission: Permission) -> Credential:
+        """Identify the caller; throttle failed authentications."""
+        try:
+            return await self._identify(request, permission)
+        except (Unauthenticated, Forbidden):
+            await self._limits.reject()
+            raise
+
+    async def _identify(self, request: Request, permission: Permission) -> Credential:
+        shown = shown_by(request, in_query=self._settings.allow_query_tokens)
+        ticket = (
+            request.query_params.get("ticket")
+            if permission.outage_policy is OutagePolicy.STREAM and shown is None
+            else None
+        )
+        found = self._callers.recall(shown) if ticket is None else None
+        if found is not None:
+            return found
+
+        async def ask() -> Credential:
+            if ticket is None:
+                return await self._callers.identify(shown)
+            credential, request.scope[TICKET] = await self._callers.redeem_ticket(ticket)
+            return credential
+
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            credential = await retry_until(ask, self._patience(request, permission), self._drain.over)
+        except Unavailable:
+            if permission.outage_policy is OutagePolicy.POLL:
+                raise NothingCame from None
+            if permission.outage_policy is OutagePolicy.STREAM:
+                raise ComeBack from None
+            raise
+        if permission.outage_policy is OutagePolicy.POLL and loop.time() - began > LATE_SECONDS:
+            # The rest of its time may be too short; the runner polls again at once, and is known then.
+            raise NothingCame
+        return credential
+
+    def _patience(self, request: Request, permission: Permission) -> float:
+        match permission.outage_policy:
+            case OutagePolicy.HELD:
+                return self._settings.report_hold_seconds
+            case OutagePolicy.POLL:
+                return min(self._poll_seconds(request), self._drain.give_up_in())
+            case OutagePolicy.PROMPT | OutagePolicy.STREAM:
+                return PROMPT_SECONDS
+
+    def _poll_seconds(self, request: Request) -> float:
+        """Return the ``wait`` of a poll, or the default if it is invalid; the route rejects that."""
+        usual = self._settings.poll_timeout_seconds
+        try:
+            return seconds(request.query_params.get("wait") or str(usual), ("query", "wait"), 600.0)
+        except Invalid:
+            return usual
 
 
 def credential_of(request: Request) -> Credential:
-    """Return the credential that ``authenticate`` stored."""
+    """Return the credential that ``Authenticator`` stored."""
     credential: Credential = request.scope[CREDENTIAL]
     return credential
 
@@ -61,64 +129,3 @@ def filters_of_ticket(request: Request) -> dict[str, str] | None:
     """Return the filters of the request's ticket, None without a ticket."""
     filters: dict[str, str] | None = request.scope.get(TICKET)
     return filters
-
-
-async def _identified(web: Web, request: Request, permission: Permission) -> Credential:
-    """Identify the caller; throttle failed authentications."""
-    try:
-        return await _identify(web, request, permission)
-    except (Unauthenticated, Forbidden):
-        await web.caller_limits.reject()
-        raise
-
-
-async def _identify(web: Web, request: Request, permission: Permission) -> Credential:
-    shown = shown_by(request, in_query=web.settings.allow_query_tokens)
-    ticket = (
-        request.query_params.get("ticket")
-        if permission.outage_policy is OutagePolicy.STREAM and shown is None
-        else None
-    )
-    found = web.callers.recall(shown) if ticket is None else None
-    if found is not None:
-        return found
-
-    async def ask() -> Credential:
-        if ticket is None:
-            return await web.callers.identify(shown)
-        credential, request.scope[TICKET] = await web.callers.redeem_ticket(ticket)
-        return credential
-
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    try:
-        credential = await retry_until(ask, _patience(web, request, permission), web.drain.over)
-    except Unavailable:
-        if permission.outage_policy is OutagePolicy.POLL:
-            raise NothingCame from None
-        if permission.outage_policy is OutagePolicy.STREAM:
-            raise ComeBack from None
-        raise
-    if permission.outage_policy is OutagePolicy.POLL and loop.time() - began > LATE_SECONDS:
-        # The rest of its time may be too short; the runner polls again at once, and is known then.
-        raise NothingCame
-    return credential
-
-
-def _patience(web: Web, request: Request, permission: Permission) -> float:
-    match permission.outage_policy:
-        case OutagePolicy.HELD:
-            return web.settings.report_hold_seconds
-        case OutagePolicy.POLL:
-            return min(_poll_seconds(web, request), web.drain.give_up_in())
-        case OutagePolicy.PROMPT | OutagePolicy.STREAM:
-            return PROMPT_SECONDS
-
-
-def _poll_seconds(web: Web, request: Request) -> float:
-    """Return the ``wait`` of a poll, or the default if it is invalid; the route rejects that."""
-    usual = web.settings.poll_timeout_seconds
-    try:
-        return seconds(request.query_params.get("wait") or str(usual), ("query", "wait"), 600.0)
-    except Invalid:
-        return usual

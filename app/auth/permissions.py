@@ -1,4 +1,4 @@
-"""Define which role may call which endpoint: the table that ``authenticate`` reads and docs/security.md shows.
+"""Define which role may call which endpoint: the table that ``Authenticator`` reads and docs/security.md shows.
 
 Endpoints that are not in it are for admins only. The rows that a role sees behind an endpoint are decided in the verbs.
 """
@@ -30,7 +30,7 @@ class Counted(StrEnum):
     # Counted by the routes, since one request may hold many.
     SUBMISSIONS = "submissions"
     EVENTS = "events"
-    # Counted by ``authenticate``, one per request.
+    # Counted by ``Authenticator``, one per request.
     CHANGES = "changes"
     REGISTRATIONS = "registrations"
     REPORTS = "reports"
