@@ -18,7 +18,7 @@ from runtime.processes import family
 from runtime.settings import Settings
 from tests.support.ports import own_ports
 from tests.support.servers import OwnPostgres, OwnRedis, new_directory
-from tests.support.up import Up
+from tests.support.up_process import Up
 from tests.support.waiting import eventually
 
 # Short, so that minutes suffice for what else takes an hour.

@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from chaos.clients import KEPT
 from chaos.cluster import ChaosCluster
+from tests.support.feed_follower import Connection, Follower, Message, sent_data
 from tests.support.feed_watchers import keep_removed
-from tests.support.following import Connection, Follower, Message, sent_data
 from tests.support.waiting import eventually
 
 # What a balancer says when it has nobody to ask.

@@ -12,12 +12,12 @@ from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.coordination import Coordination
 from tests.support.deployed_runner import DeployedRunner
-from tests.support.following import all_numbered, head, ledger, told
+from tests.support.feed_follower import all_numbered, head, ledger, told
 from tests.support.ports import own_ports
 from tests.support.servers import new_directory
 from tests.support.traffic import Traffic
 from tests.support.traffic_streams import Streams
-from tests.support.up import Up
+from tests.support.up_process import Up
 from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish, reports_refused
 from tests.support.waiting import eventually
 

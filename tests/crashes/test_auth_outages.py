@@ -13,7 +13,7 @@ from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import following
+from tests.support.feed_follower import following
 from tests.support.servers import OwnPostgres, OwnRedis
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient

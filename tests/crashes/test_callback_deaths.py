@@ -11,8 +11,8 @@ import pytest
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.house_runners import serving
 from tests.support.parents import deliver, ended_child, finished, heard_of, prompts, waiting
+from tests.support.thread_runners import serving
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from models.feed.sequence import sequence_feed
 from tests.support.cluster import Cluster, Process
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import Connection, Follower, Message, all_numbered, following, head, ledger, told
+from tests.support.feed_follower import Connection, Follower, Message, all_numbered, following, head, ledger, told
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 

@@ -14,8 +14,8 @@ from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import Connection, Message, all_numbered, following, ledger, told
-from tests.support.numbering import execute, row
+from tests.support.feed_follower import Connection, Message, all_numbered, following, ledger, told
+from tests.support.numbering_scenarios import execute, row
 from tests.support.servers import OwnPostgres
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready

@@ -10,8 +10,8 @@ import pytest
 from models.feed.sequence import read_head
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering import is_whole
-from tests.support.retiring import all_grows_old, finished, old_history, result, retire
+from tests.support.numbering_scenarios import is_whole
+from tests.support.retention import all_grows_old, finished, old_history, result, retire
 from tests.support.waiting import eventually
 from workers.context import worker_context
 from workers.retention import retire_due

@@ -13,7 +13,7 @@ import pytest
 from runtime.processes import is_alive, port_is_free
 from tests.support.ports import own_port, own_ports
 from tests.support.servers import OwnPostgres, new_directory
-from tests.support.up import Up, answers
+from tests.support.up_process import Up, answers
 from tests.support.waiting import eventually
 
 StartUp = Callable[..., Up]

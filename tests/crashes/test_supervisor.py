@@ -16,7 +16,7 @@ from devserver.embedded import start_postgres, start_redis
 from runtime.processes import is_alive, port_is_free
 from tests.support.ports import own_port, own_ports
 from tests.support.servers import FAST_POSTGRES, new_directory
-from tests.support.up import Up, answers
+from tests.support.up_process import Up, answers
 from tests.support.waiting import eventually
 
 StartUp = Callable[..., Up]

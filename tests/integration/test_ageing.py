@@ -11,9 +11,9 @@ from models.claims.dispatch import dispatch_preview, preview_waiting
 from models.claims.matching import Demands
 from models.claims.polls import PollAnswer, answer_polls, recheck_polls
 from models.core.limits import Limits
-from tests.support.broken import notices
 from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs, Runner, asking, starting
+from tests.support.mutation import notices
 
 A_SECOND = Limits(priority_ageing=1)
 

@@ -20,7 +20,7 @@ from models.runners.leave import LeaveRunner, deregister_runners
 from models.runs.delete import DeleteSession, delete_sessions, purge_deleted
 from models.runs.stop import StopRun, StopSession, stop_runs, stop_sessions
 from runtime.settings import Settings
-from tests.support.auditing import (
+from tests.support.audit_scenarios import (
     BOB,
     BOSS,
     a_key_is_written_down_once_made_and_once_revoked,
@@ -33,7 +33,7 @@ from tests.support.callers import OPERATOR, asking, bearer, calling, make_key, r
 from tests.support.command import Ended, coordinator
 from tests.support.contenders import crowd
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import Message, following
+from tests.support.feed_follower import Message, following
 from tests.support.issuer import issuing
 from tests.support.parents import finished
 from tests.support.reports import running

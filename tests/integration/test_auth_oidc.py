@@ -14,7 +14,7 @@ import runtime.tokens
 from app.auth.callers import Callers
 from runtime.settings import Settings
 from tests.support.callers import bearer
-from tests.support.following import following
+from tests.support.feed_follower import following
 from tests.support.issuer import IssuerOfTests, ec_key, forgeries, issuing, rsa_key
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served

@@ -14,7 +14,7 @@ from runtime.settings import Settings
 from tests.support.callers import ASKING, asking, bearer, calling, make_key, revoke
 from tests.support.contenders import crowd
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import following
+from tests.support.feed_follower import following
 from tests.support.issuer import issuing
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready

@@ -10,7 +10,7 @@ from tests.support.callers import bearer
 from tests.support.command import Ended, coordinator
 from tests.support.ports import own_port
 from tests.support.servers import new_directory
-from tests.support.up import Up
+from tests.support.up_process import Up
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.command import Ended, coordinator
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import following
-from tests.support.numbering import number_all, row
+from tests.support.feed_follower import following
+from tests.support.numbering_scenarios import number_all, row
 from tests.support.ports import own_port
 from tests.support.web import WebInThread, served, until_ready
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.cluster import COMMAND, Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import sent_data
+from tests.support.feed_follower import sent_data
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 

@@ -15,9 +15,9 @@ from runtime.settings import Settings
 from runtime.subscriptions import MessageHandlers, Subscription
 from runtime.wakeups import Wakeups
 from tests.support.db_verbs import DbVerbs, starting
+from tests.support.in_process_worker import working
 from tests.support.ports import own_port
 from tests.support.waiting import eventually, eventually_async
-from tests.support.working import working
 from workers.context import WorkerContext, worker_context
 from workers.dispatch import dispatch
 

@@ -17,7 +17,7 @@ from coordinator_client.types import FeedItem
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import sent_data
+from tests.support.feed_follower import sent_data
 from tests.support.ports import own_port
 from tests.support.waiting import eventually_async
 from tests.support.web import WebClient, WebInThread, served, until_ready

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import Connection, following, ledger, told
+from tests.support.feed_follower import Connection, following, ledger, told
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 

@@ -8,10 +8,10 @@ from runtime.names import Actor
 from runtime.settings import Settings
 from runtime.wakeups import Wakeups
 from tests.support.db_verbs import DbVerbs
+from tests.support.in_process_worker import working
 from tests.support.parents import heard_of
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, served
-from tests.support.working import working
 
 CHILD = {"execution_mode": "async_callback"}
 

@@ -12,7 +12,7 @@ from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import Connection, Message, following, ledger, told
+from tests.support.feed_follower import Connection, Message, following, ledger, told
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready
 

@@ -7,7 +7,7 @@ import pytest
 from app.http.body_limits import PARSED_INLINE_BYTES
 from app.http.lenient import MAX_VALUES
 from runtime.settings import Settings
-from tests.support.flooding import a_body_beyond_the_bound_waits, event, started_upload
+from tests.support.flood_scenarios import a_body_beyond_the_bound_waits, event, started_upload
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, served
 

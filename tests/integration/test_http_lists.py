@@ -9,7 +9,7 @@ from models.core.callers import Role
 from runtime.settings import Settings
 from tests.support.callers import ASKING, calling, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.flooding import an_unread_list_holds_a_page, large_runs, unread
+from tests.support.flood_scenarios import an_unread_list_holds_a_page, large_runs, unread
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, served
 

@@ -10,7 +10,7 @@ from runtime.postgres import transaction
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from runtime.subscriptions import publish_assignments
-from tests.support.dispatching import dispatch_waiting
+from tests.support.dispatch_pass import dispatch_waiting
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served
 

@@ -13,9 +13,9 @@ from models.feed.sequence import read_head
 from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import following
-from tests.support.numbering import number_all, row
-from tests.support.retiring import all_grows_old, finished, forget, old_history, result, retire
+from tests.support.feed_follower import following
+from tests.support.numbering_scenarios import number_all, row
+from tests.support.retention import all_grows_old, finished, forget, old_history, result, retire
 from tests.support.web import WebInThread, served, until_ready
 
 

@@ -15,7 +15,7 @@ import pytest
 from devserver.load_balancer import balancer, configuration, find_caddy
 from devserver.supervisor import Refused
 from runtime.settings import Settings
-from tests.support.following import following
+from tests.support.feed_follower import following
 from tests.support.ports import own_port
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, served, until_ready

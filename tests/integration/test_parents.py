@@ -8,10 +8,10 @@ from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import ParentOfAnotherOwner, TooDeep
 from models.runs.delete import DeleteSession, delete_sessions
 from runtime.settings import Settings
-from tests.support.adopting import ANN, BOB, OWNERS, adopting, line
 from tests.support.callers import asking
 from tests.support.db_verbs import DbVerbs, resuming
 from tests.support.parents import child_of, deliver, ended_child, finished, heard_of, waiting
+from tests.support.reparenting_scenarios import ANN, BOB, OWNERS, adopting, line
 from tests.support.reports import accepted, claimed, running
 from tests.support.tenants import MARK, good, tenants
 from tests.support.web import PROMPT, WebInThread

@@ -23,11 +23,11 @@ from runtime.names import recheck_channel
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from runtime.subscriptions import publish_rechecks, recheck_messages
-from tests.support import waking
+from tests.support import wakeup_scenarios
 from tests.support.db_verbs import DbVerbs
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, orders
 from tests.support.waiting import eventually
-from tests.support.waking import STOP, Pair, is_told, pair
+from tests.support.wakeup_scenarios import STOP, Pair, is_told, pair
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def both(settings: Settings) -> Iterator[Pair]:
 
 def test_stop_of_a_run_reaches_its_runners_poll_on_another_instance(both: Pair) -> None:
     """Through Redis, confirmed in Postgres."""
-    waking.a_stop_reaches_a_poll_elsewhere(both)
+    wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
     assert both.woken
 
 
@@ -62,18 +62,18 @@ def test_stop_of_a_timed_out_run_reaches_its_runners_poll_from_a_worker(
     both: Pair, settings: Settings, db: DbVerbs
 ) -> None:
     """Expiry tells the instance after its commit."""
-    waking.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
+    wakeup_scenarios.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
 
 
 def test_start_elsewhere_reaches_the_former_runners_poll_on_another_instance(both: Pair) -> None:
     """Its idle process is to end; nothing waits for the re-check."""
-    waking.a_former_runner_hears_of_it(both)
+    wakeup_scenarios.a_former_runner_hears_of_it(both)
 
 
 def test_stop_finds_a_poll_that_was_parked_during_its_commit(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The verb saw none: the look after the commit does."""
-    monkeypatch.setattr("models.runs.stop.open_stops", waking.blind_to_polls)
-    waking.a_stop_reaches_a_poll_elsewhere(both)
+    monkeypatch.setattr("models.runs.stop.open_stops", wakeup_scenarios.blind_to_polls)
+    wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
 
 
 @pytest.mark.parametrize(("itself", "status"), [("", 200), ("?self=true", 401)], ids=["told to", "by itself"])
@@ -89,7 +89,7 @@ def test_leave_reaches_the_runners_poll_on_another_instance(both: Pair, itself: 
 
 def test_poll_of_a_replaced_process_is_told_to_leave_at_once(both: Pair, db: DbVerbs) -> None:
     """It gets none of its successor's runs; the successor is not told to leave."""
-    waking.a_replaced_process_hears_of_it(both, db)
+    wakeup_scenarios.a_replaced_process_hears_of_it(both, db)
 
     runner_id = db.one("SELECT runner_id FROM runners")
     later = both.poll(runner_id)
@@ -191,9 +191,9 @@ def test_stop_reaches_a_poll_whose_second_claim_had_looked_before(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wake-up finds it busy, and is remembered."""
-    monkeypatch.setattr(queues, "claim_parked", waking.held_up(claim_parked))
+    monkeypatch.setattr(queues, "claim_parked", wakeup_scenarios.held_up(claim_parked))
     with pair(settings) as both:
-        waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
+        wakeup_scenarios.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
@@ -201,9 +201,9 @@ def test_what_a_client_that_hung_up_did_not_hear_reaches_its_next_poll_at_once(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """It counted as told: a stop for ten seconds, a leave for ever, and that poll was refused."""
-    monkeypatch.setattr(queues, "answer_polls", waking.held_up(answer_polls))
+    monkeypatch.setattr(queues, "answer_polls", wakeup_scenarios.held_up(answer_polls))
     with pair(settings) as both:
-        waking.an_unheard_answer_is_told_again(both, db, leave=leave)
+        wakeup_scenarios.an_unheard_answer_is_told_again(both, db, leave=leave)
 
 
 def test_stop_is_told_first_and_gives_an_assigned_run_back(db: DbVerbs) -> None:

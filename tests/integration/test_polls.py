@@ -9,7 +9,7 @@ from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS
 from models.state.runs import Run
 from tests.support.db_verbs import DbVerbs, Runner, asking, starting
-from tests.support.dispatching import dispatch_waiting
+from tests.support.dispatch_pass import dispatch_waiting
 
 
 def told_to_stop(db: DbVerbs, runner: Runner, *sessions: str) -> None:

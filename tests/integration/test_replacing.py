@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RUN = "import sys; from pathlib import Path; from tests.support import replacing; "
+RUN = "import sys; from pathlib import Path; from tests.support import replacement_scenarios; "
 
 
 def alone(scenario: str, tmp_path: Path, *arguments: str) -> None:
-    """Play a scenario of tests/support/replacing.py in a process of its own."""
-    call = "getattr(replacing, sys.argv[1])(Path(sys.argv[2]), *sys.argv[3:])"
+    """Play a scenario of tests/support/replacement_scenarios.py in a process of its own."""
+    call = "getattr(replacement_scenarios, sys.argv[1])(Path(sys.argv[2]), *sys.argv[3:])"
     command = [sys.executable, "-c", RUN + call, scenario, str(tmp_path), *arguments]
     played = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
     assert played.returncode == 0, played.stderr

@@ -22,9 +22,9 @@ from runtime.names import Actor, hint_key
 from runtime.settings import Settings
 from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering import is_whole, number_all, row
+from tests.support.numbering_scenarios import is_whole, number_all, row
 from tests.support.reports import accepted, idle, running
-from tests.support.retiring import DAY, DAYS, all_grows_old, finished, forget, grow_old, result, retire
+from tests.support.retention import DAY, DAYS, all_grows_old, finished, forget, grow_old, result, retire
 from workers.context import worker_context
 from workers.retention import retire_due
 

@@ -14,11 +14,11 @@ from runtime.names import Actor
 from runtime.postgres import async_engine
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
+from tests.support.in_process_worker import working
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, is_noticed, orders
 from tests.support.ports import own_port
 from tests.support.waiting import eventually, eventually_async
 from tests.support.web import WebInThread, served, until_ready
-from tests.support.working import working
 
 ROUNDS = 25
 

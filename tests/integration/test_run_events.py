@@ -9,9 +9,9 @@ from models.feed.pages import read_feed
 from models.runs.results import run_result, session_result
 from tests.support.clocks import counts
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering import number_all
+from tests.support.numbering_scenarios import number_all
 from tests.support.reports import accepted, claimed, idle, running, stop
-from tests.support.retiring import grow_old, retire
+from tests.support.retention import grow_old, retire
 from tests.support.run_events import append, late_result_of_a_former_run, owner_run, resumed, said
 
 

@@ -12,7 +12,7 @@ import pytest
 from coordinator_client.types import ClaimedRun
 from runner import outbox
 from runner.executor import Command, Execution, Reason
-from tests.support.executing import RUN, Recorder, asked, execution, perform
+from tests.support.local_execution import RUN, Recorder, asked, execution, perform
 from tests.support.waiting import eventually_async
 
 

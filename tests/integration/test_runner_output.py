@@ -6,7 +6,7 @@ import pytest
 
 from runner import reading
 from runner.executor import Command, Execution, Reason
-from tests.support.executing import RUN, Recorder, SlowRecorder, asked, execution, perform, perform_shell
+from tests.support.local_execution import RUN, Recorder, SlowRecorder, asked, execution, perform, perform_shell
 from tests.support.run_scenarios import output_of_what_outlives_the_command
 from tests.support.waiting import eventually_async
 

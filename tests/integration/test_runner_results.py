@@ -6,7 +6,7 @@ import os
 import pytest
 
 from runner import results
-from tests.support.executing import Recorder, asked, execution, perform, perform_shell
+from tests.support.local_execution import Recorder, asked, execution, perform, perform_shell
 from tests.support.run_scenarios import result_before_a_pause
 from tests.support.waiting import eventually_async
 

@@ -9,7 +9,7 @@ from models.runners.register import Registered, Registration, register_runners
 from tests.support.clocks import add_gap, counts, live, pass_time
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import claimed, idle, running, stop
-from tests.support.silence import Beat, beating
+from tests.support.silence_scenarios import Beat, beating
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import httpx
 
 from tests.support.cluster import Cluster
-from tests.support.surplus import CLIENTS, MOST, Crowd, shared_socket, start_on, the_surplus_waits
+from tests.support.surplus_scenarios import CLIENTS, MOST, Crowd, shared_socket, start_on, the_surplus_waits
 
 
 def test_surplus_connections_wait_until_others_have_ended(cluster: Cluster) -> None:

@@ -12,7 +12,7 @@ from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import asking, bearer, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import following
+from tests.support.feed_follower import following
 from tests.support.tenants import CALLS, MARK, OTHERS, Tenants, as_if_it_never_was, tenants
 from tests.support.web import PROMPT, WebInThread, served
 

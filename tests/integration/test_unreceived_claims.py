@@ -6,12 +6,12 @@ from models.claims.delivery import Claim, confirm_deliveries
 from models.core.limits import Limits
 from models.expiry.outages import EXPIRY_CLOCK
 from models.runners.heartbeat import Touch, touch_runners
-from tests.support import unreceived
-from tests.support.broken import Scenario
+from tests.support import unreceived_claims
 from tests.support.clocks import counts, due, pass_time, tick
 from tests.support.db_verbs import DbVerbs
+from tests.support.mutation import Scenario
 from tests.support.reports import accepted, claimed
-from tests.support.unreceived import beat, status
+from tests.support.unreceived_claims import beat, status
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread
 
@@ -19,9 +19,9 @@ from tests.support.web import WebClient, WebInThread
 @pytest.mark.parametrize(
     "scenario",
     [
-        unreceived.claim_that_never_arrived_is_released,
-        unreceived.claim_named_by_the_second_beat_is_kept,
-        unreceived.answer_on_its_way_is_waited_for,
+        unreceived_claims.claim_that_never_arrived_is_released,
+        unreceived_claims.claim_named_by_the_second_beat_is_kept,
+        unreceived_claims.answer_on_its_way_is_waited_for,
     ],
     ids=lambda scenario: scenario.__name__,
 )

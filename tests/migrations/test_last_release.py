@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.schema.migrate import newest_revision
-from tests.support.former_release import FormerRelease, check_out, git, last_release
+from tests.support.previous_release import FormerRelease, check_out, git, last_release
 from tests.support.servers import new_directory
 
 # Names of its own files: runs over HTTP, dispatch, the feed, processes of its own.

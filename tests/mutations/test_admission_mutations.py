@@ -4,7 +4,7 @@ import pytest
 
 from runtime.settings import Settings
 from server.admission import Admission
-from tests.support.surplus import narrow, the_surplus_waits
+from tests.support.surplus_scenarios import narrow, the_surplus_waits
 
 
 def test_the_surplus_waits(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from models.auth.audit import AuditedAct, record_acts
 from models.runs.stop import OpenStop, open_stops
 from models.state.events_outbox import EventRow, record_events
 from runtime.settings import Settings
-from tests.support.auditing import (
+from tests.support.audit_scenarios import (
     a_key_is_written_down_once_made_and_once_revoked,
     a_rolled_back_act_leaves_none,
     stops_and_deletes_are_written_down_once,

@@ -29,7 +29,7 @@ from models.state.visibility import acts_for, can_view, owner_filter
 from runtime.settings import Settings
 from tests.support.callers import bearer, calling, make_key, revoke
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import following
+from tests.support.feed_follower import following
 from tests.support.issuer import forgeries, issuing
 from tests.support.takeover import rivals
 from tests.support.tenants import MARK, as_if_it_never_was, tenants

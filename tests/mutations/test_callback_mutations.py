@@ -9,9 +9,9 @@ from sqlalchemy import Connection, text
 from models.callbacks import resume_parents
 from models.state import child_results
 from models.state.try_locks import try_lock_runs
-from tests.support import calling_back
-from tests.support.broken import notices, without
+from tests.support import callback_scenarios
 from tests.support.db_verbs import DbVerbs
+from tests.support.mutation import notices, without
 
 
 def test_parents_that_nobody_locks_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_parents_that_nobody_locks_are_noticed(db: DbVerbs, monkeypatch: pytest.
         return dict(seen)
 
     monkeypatch.setattr(resume_parents, "_hold", trust)
-    notices(calling_back.two_actors, db, "after ")
+    notices(callback_scenarios.two_actors, db, "after ")
 
 
 def test_parents_that_are_not_looked_at_again_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_parents_that_are_not_looked_at_again_are_noticed(db: DbVerbs, monkeypat
         return {one: seen[one] for one in held.sessions}
 
     monkeypatch.setattr(resume_parents, "_hold", lock_only)
-    notices(calling_back.a_parent_that_became_busy_is_left_alone, db, "a busy parent was resumed")
+    notices(callback_scenarios.a_parent_that_became_busy_is_left_alone, db, "a busy parent was resumed")
 
 
 def test_results_that_are_read_whether_delivered_or_not_are_noticed(
@@ -40,19 +40,19 @@ def test_results_that_are_read_whether_delivered_or_not_are_noticed(
 ) -> None:
     """The next run would carry what a former one has told."""
     monkeypatch.setattr(resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.delivered_in IS NULL"))
-    notices(calling_back.what_was_told_is_not_told_again, db, "after ")
+    notices(callback_scenarios.what_was_told_is_not_told_again, db, "after ")
 
 
 def test_a_delivery_that_is_not_noted_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is there and the result still waits."""
     monkeypatch.setattr(resume_parents, "_DELIVERED", text("SELECT CAST(:children AS text[]), CAST(:runs AS text[])"))
-    notices(calling_back.what_was_told_is_not_told_again, db, "after ")
+    notices(callback_scenarios.what_was_told_is_not_told_again, db, "after ")
 
 
 def test_results_that_go_with_a_cancelled_run_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would ever hear of them."""
     monkeypatch.setattr(child_results, "_GIVE_BACK", text("SELECT CAST(:runs AS text[])"))
-    notices(calling_back.a_cancelled_run_gives_back_what_it_carried, db, "lost with the run")
+    notices(callback_scenarios.a_cancelled_run_gives_back_what_it_carried, db, "lost with the run")
 
 
 def test_results_for_a_name_and_not_for_a_session_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,4 +63,4 @@ def test_results_for_a_name_and_not_for_a_session_are_noticed(db: DbVerbs, monke
     monkeypatch.setattr(
         resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.parent_incarnation = s.incarnation")
     )
-    notices(calling_back.deleting_the_parent, db, "after ")
+    notices(callback_scenarios.deleting_the_parent, db, "after ")

@@ -18,7 +18,7 @@ from models.feed.append import append_events
 from models.runs.submit import submit_runs
 from models.state.runs import Run, read_runs
 from runtime.settings import Settings
-from tests.support import delivering
+from tests.support import delivery_scenarios
 from tests.support.db_verbs import DbVerbs
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, Step, is_noticed
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
@@ -66,7 +66,7 @@ def test_an_old_message_hands_out_nothing(
 ) -> None:
     """Every delivery of what a worker assigned is confirmed first."""
     monkeypatch.setattr(parked.Polls, "_recheck", look_away)
-    delivering.an_old_message_hands_out_nothing(db, web_on())
+    delivery_scenarios.an_old_message_hands_out_nothing(db, web_on())
 
 
 def test_a_delivery_without_confirmation_is_noticed(
@@ -81,14 +81,14 @@ def test_a_delivery_without_confirmation_is_noticed(
     monkeypatch.setattr(parked.Polls, "_recheck", look_away)
     monkeypatch.setattr(queues, "confirm_deliveries", believe)
     with pytest.raises(AssertionError, match="handed out twice"):
-        delivering.an_old_message_hands_out_nothing(db, web_on())
+        delivery_scenarios.an_old_message_hands_out_nothing(db, web_on())
 
 
 def test_a_lost_answer_changes_nothing_twice(
     db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy
 ) -> None:
     """Of an event here; submissions and claims in tests/crashes."""
-    delivering.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
+    delivery_scenarios.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
 
 
 def test_ids_of_runs_made_anew_for_the_repeat_are_noticed(
@@ -98,7 +98,7 @@ def test_ids_of_runs_made_anew_for_the_repeat_are_noticed(
     fresh = {"run_id": lambda: new_id("run_"), "new_session_id": lambda: new_id("ses_")}
     monkeypatch.setattr(queues, "submit_runs", renewed(submit_runs, **fresh))
     with pytest.raises(AssertionError, match="stored twice"):
-        delivering.a_lost_answer_to_a_submission_makes_one_run(db, web_on(), proxy)
+        delivery_scenarios.a_lost_answer_to_a_submission_makes_one_run(db, web_on(), proxy)
 
 
 def test_ids_of_polls_made_anew_for_the_repeat_are_noticed(
@@ -111,7 +111,7 @@ def test_ids_of_polls_made_anew_for_the_repeat_are_noticed(
 
     monkeypatch.setattr(queues, "answer_polls", answer_others)
     with pytest.raises(AssertionError, match="claimed for nobody"):
-        delivering.a_lost_answer_to_a_claim_takes_one_run(db, web_on(), proxy)
+        delivery_scenarios.a_lost_answer_to_a_claim_takes_one_run(db, web_on(), proxy)
 
 
 def test_ids_of_events_made_anew_for_the_repeat_are_noticed(
@@ -120,12 +120,12 @@ def test_ids_of_events_made_anew_for_the_repeat_are_noticed(
     """Nothing says that it is the same event."""
     monkeypatch.setattr(queues, "append_events", renewed(append_events, event_uid=uuid7))
     with pytest.raises(AssertionError, match="stored twice"):
-        delivering.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
+        delivery_scenarios.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
 
 
 def test_who_hangs_up_takes_no_run_along(db: DbVerbs, web_on: Callable[[], WebInThread]) -> None:
     """Its poll stops claiming at once."""
-    delivering.who_hangs_up_takes_no_run_along(db, web_on())
+    delivery_scenarios.who_hangs_up_takes_no_run_along(db, web_on())
 
 
 def test_a_hang_up_that_nobody_hears_of_is_noticed(
@@ -144,7 +144,7 @@ def test_a_hang_up_that_nobody_hears_of_is_noticed(
     monkeypatch.setattr(hangup, "_watch", deaf)
     monkeypatch.setattr(hangup.Client, "__init__", suspended)
     with pytest.raises(AssertionError, match="taken along"):
-        delivering.who_hangs_up_takes_no_run_along(db, web_on())
+        delivery_scenarios.who_hangs_up_takes_no_run_along(db, web_on())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from app.lifecycle.drain import Drain
 from app.polls.parked import Polls
 from app.shutdown_response import ShutdownResponse
 from runtime.settings import Settings
-from tests.support.draining import everybody_who_waits_is_answered
+from tests.support.drain_scenarios import everybody_who_waits_is_answered
 from tests.support.web import WebInThread, served, until_ready
 
 

@@ -6,9 +6,11 @@ from app.auth.permissions import PERMISSIONS
 from app.http.body_limits import Uploads
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.flooding import a_body_beyond_the_bound_waits, an_unread_list_holds_a_page
+from tests.support.flood_scenarios import a_body_beyond_the_bound_waits, an_unread_list_holds_a_page
 from tests.support.web import served
-from tests.unit.test_access import test_every_write_route_names_its_limit_and_no_read_does as every_write_is_counted
+from tests.unit.test_permissions import (
+    test_every_write_route_names_its_limit_and_no_read_does as every_write_is_counted,
+)
 
 
 def test_bodies_without_bound_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,20 +5,20 @@ from sqlalchemy import Connection, text
 
 from models.claims.fleet import Differences, Fleet
 from models.expiry import match_deadlines
-from tests.support import no_match
-from tests.support.broken import notices, without
+from tests.support import no_match_scenarios
 from tests.support.db_verbs import DbVerbs
+from tests.support.mutation import notices, without
 
 SCENARIOS = [
-    no_match.backlog_of_a_busy_runner,
-    no_match.runner_that_comes_at_the_last_moment,
-    no_match.last_matching_runner_is_lost,
-    no_match.excluded_runner_is_the_only_one,
+    no_match_scenarios.backlog_of_a_busy_runner,
+    no_match_scenarios.runner_that_comes_at_the_last_moment,
+    no_match_scenarios.last_matching_runner_is_lost,
+    no_match_scenarios.excluded_runner_is_the_only_one,
 ]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
-def test_scenarios_hold_unbroken(db: DbVerbs, scenario: no_match.Scenario) -> None:
+def test_scenarios_hold_unbroken(db: DbVerbs, scenario: no_match_scenarios.Scenario) -> None:
     """What the mutations below break."""
     scenario(db)
 
@@ -27,7 +27,7 @@ def test_deadline_that_ignores_who_is_live_is_noticed(db: DbVerbs, monkeypatch: 
     """As it was: every ready run fails after its timeout."""
     monkeypatch.setattr(Fleet, "satisfies", lambda *_: False)
     monkeypatch.setattr(match_deadlines, "_store", lambda *_: None)
-    notices(no_match.backlog_of_a_busy_runner, db, "failed behind a busy runner")
+    notices(no_match_scenarios.backlog_of_a_busy_runner, db, "failed behind a busy runner")
 
 
 def test_sweep_that_does_not_read_registrations_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,14 +41,14 @@ def test_sweep_that_does_not_read_registrations_again_is_noticed(db: DbVerbs, mo
         return refresh(fleet, conn)
 
     monkeypatch.setattr(Fleet, "refresh", once_a_pass)
-    notices(no_match.runner_that_comes_at_the_last_moment, db, "failed though a runner")
+    notices(no_match_scenarios.runner_that_comes_at_the_last_moment, db, "failed though a runner")
 
 
 def test_loss_that_is_not_stored_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline would never begin."""
     refresh = Fleet.refresh
     monkeypatch.setattr(Fleet, "refresh", lambda *given: Differences(refresh(*given).matched, []))
-    notices(no_match.last_matching_runner_is_lost, db, "waits for ever")
+    notices(no_match_scenarios.last_matching_runner_is_lost, db, "waits for ever")
 
 
 def test_deadline_that_begins_with_readiness_alone_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,10 +59,10 @@ def test_deadline_that_begins_with_readiness_alone_is_noticed(db: DbVerbs, monke
         "SET unmatched_since = ", "SET unmatched_since = CASE WHEN NOT held.matched THEN timestamptz '2000-01-01' END"
     )
     monkeypatch.setattr(match_deadlines, "_STORE", text(broken))
-    notices(no_match.last_matching_runner_is_lost, db, "failed at the moment of the loss")
+    notices(no_match_scenarios.last_matching_runner_is_lost, db, "failed at the moment of the loss")
 
 
 def test_exclusions_that_are_not_looked_at_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that its only runner may not have again would wait for ever."""
     monkeypatch.setattr(match_deadlines, "_due_excluded", lambda *_: [])
-    notices(no_match.excluded_runner_is_the_only_one, db, "waits for ever")
+    notices(no_match_scenarios.excluded_runner_is_the_only_one, db, "waits for ever")

@@ -8,12 +8,12 @@ from sqlalchemy import text
 from models.core.errors import ParentOfAnotherOwner
 from models.runs import parents, report, submit
 from models.state import child_results
-from tests.support import adopting
-from tests.support.broken import Scenario, notices, without
+from tests.support import reparenting_scenarios
 from tests.support.db_verbs import DbVerbs
+from tests.support.mutation import Scenario, notices, without
 
 
-@pytest.mark.parametrize("scenario", adopting.SCENARIOS[:3], ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("scenario", reparenting_scenarios.SCENARIOS[:3], ids=lambda scenario: scenario.__name__)
 def test_changes_of_parents_that_do_not_wait_are_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
@@ -22,7 +22,9 @@ def test_changes_of_parents_that_do_not_wait_are_noticed(
     notices(scenario, db, "a cycle|too deep")
 
 
-@pytest.mark.parametrize("scenario", [adopting.each_others_parents, adopting.starts_of_one_batch])
+@pytest.mark.parametrize(
+    "scenario", [reparenting_scenarios.each_others_parents, reparenting_scenarios.starts_of_one_batch]
+)
 def test_parents_that_are_not_looked_at_again_are_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
@@ -38,21 +40,21 @@ def test_depth_that_leaves_out_what_is_below_is_noticed(db: DbVerbs, monkeypatch
         return dict.fromkeys(session_ids, 0)
 
     monkeypatch.setattr(parents, "heights", flat)
-    notices(adopting.two_that_are_too_deep_together, db, "too deep")
+    notices(reparenting_scenarios.two_that_are_too_deep_together, db, "too deep")
 
 
 def test_start_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parent is set then."""
     part = "AND p.owner IS NOT DISTINCT FROM s.owner"
     monkeypatch.setattr(parents, "_STILL_ABOVE", without(parents._STILL_ABOVE, part))
-    notices(adopting.another_owners_parent_at_the_start, db, "under another owner's")
+    notices(reparenting_scenarios.another_owners_parent_at_the_start, db, "under another owner's")
 
 
 def test_results_that_leave_their_owner_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that never starts is not looked at again."""
     part = "AND p.owner IS NOT DISTINCT FROM r.owner"
     monkeypatch.setattr(child_results, "_KEEP", without(child_results._KEEP, part))
-    notices(adopting.another_owners_parent_without_a_start, db, "told to another owner")
+    notices(reparenting_scenarios.another_owners_parent_without_a_start, db, "told to another owner")
 
 
 def test_submission_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,4 +66,4 @@ def test_submission_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeyp
         return None if isinstance(reason, ParentOfAnotherOwner) else reason
 
     monkeypatch.setattr(submit, "_refused_parent", lenient)
-    notices(adopting.another_owners_parent_is_refused, db, "accepted")
+    notices(reparenting_scenarios.another_owners_parent_is_refused, db, "accepted")

@@ -14,7 +14,7 @@ from app.writes import attempts
 from runtime import wakeups
 from runtime.postgres import transaction_async
 from runtime.settings import Settings
-from tests.support import serving
+from tests.support import process_scenarios
 from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnPostgres
 from tests.support.web import WebInThread, served, until_ready
@@ -36,7 +36,7 @@ def context(settings: Settings) -> Iterator[WorkerContext]:
 
 def test_what_is_answered_is_committed(db: DbVerbs, web: WebInThread) -> None:
     """Promise 2, with a COMMIT that fails."""
-    serving.what_is_answered_is_committed(db, web)
+    process_scenarios.what_is_answered_is_committed(db, web)
 
 
 def test_an_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,12 +57,12 @@ def test_an_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, m
 
     monkeypatch.setattr(attempts.Attempts, "_together", answer_first)
     with pytest.raises(AssertionError, match="in the database"):
-        serving.what_is_answered_is_committed(db, web)
+        process_scenarios.what_is_answered_is_committed(db, web)
 
 
 def test_a_poll_gets_its_run_without_any_worker(db: DbVerbs, web: WebInThread) -> None:
     """Promise 5: slower, never wrong."""
-    serving.work_without_workers_reaches_a_parked_poll(db, web)
+    process_scenarios.work_without_workers_reaches_a_parked_poll(db, web)
 
 
 def test_a_missing_recheck_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_a_missing_recheck_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch
 
     monkeypatch.setattr(parked.Polls, "_recheck", look_away)
     with pytest.raises(AssertionError, match="ended with 204"):
-        serving.work_without_workers_reaches_a_parked_poll(db, web)
+        process_scenarios.work_without_workers_reaches_a_parked_poll(db, web)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def lonely_web(own_postgres: OwnPostgres, redis_url: str) -> Iterator[WebInThrea
 
 def test_a_poll_outlives_postgres(own_postgres: OwnPostgres, lonely_web: WebInThread) -> None:
     """Promise 5: never 5xx because Postgres is away."""
-    serving.a_poll_outlives_postgres(own_postgres, lonely_web)
+    process_scenarios.a_poll_outlives_postgres(own_postgres, lonely_web)
 
 
 def test_a_poll_answered_503_without_postgres_is_noticed(
@@ -99,12 +99,12 @@ def test_a_poll_answered_503_without_postgres_is_noticed(
 
     monkeypatch.setattr(parked.Polls, "_step", hand_on)
     with pytest.raises(AssertionError, match="a poll was refused"):
-        serving.a_poll_outlives_postgres(own_postgres, lonely_web)
+        process_scenarios.a_poll_outlives_postgres(own_postgres, lonely_web)
 
 
 def test_a_commit_that_a_pass_misses_rings_again(db: DbVerbs, context: WorkerContext) -> None:
     """A message that was fetched holds back no ring."""
-    serving.a_commit_that_a_pass_misses_rings_again(db, context)
+    process_scenarios.a_commit_that_a_pass_misses_rings_again(db, context)
 
 
 def test_a_ring_that_is_taken_for_a_message_that_was_fetched_is_noticed(
@@ -113,4 +113,4 @@ def test_a_ring_that_is_taken_for_a_message_that_was_fetched_is_noticed(
     """The commit it tells of may be one that the pass did not see."""
     monkeypatch.setattr(wakeups, "_NOTIFY", wakeups._NOTIFY.replace("redis.call('LPOS', queue, last)", "true"))
     with worker_context(settings, threads=2) as context, pytest.raises(AssertionError, match="swallowed"):
-        serving.a_commit_that_a_pass_misses_rings_again(db, context)
+        process_scenarios.a_commit_that_a_pass_misses_rings_again(db, context)

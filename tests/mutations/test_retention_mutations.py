@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import text
 
 from models.feed import retention
-from tests.support.broken import notices, without
 from tests.support.db_verbs import DbVerbs
-from tests.support.retiring import a_page_read_while_the_floor_rises, all_grows_old, finished, result, retire
+from tests.support.mutation import notices, without
+from tests.support.retention import a_page_read_while_the_floor_rises, all_grows_old, finished, result, retire
 
 
 def test_a_floor_raised_in_another_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from sqlalchemy import text
 
 from models.feed import append
 from models.runs import results
-from tests.support.broken import notices, without
 from tests.support.db_verbs import DbVerbs
+from tests.support.mutation import notices, without
 from tests.support.run_events import bound_holds, late_result_of_a_former_run
 
 

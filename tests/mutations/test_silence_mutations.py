@@ -9,18 +9,18 @@ from sqlalchemy import Connection, text
 from models.expiry import outages, runs
 from models.expiry.outages import Clocks
 from models.runners import heartbeat
-from tests.support import silence, unreceived
-from tests.support.broken import Scenario, notices, without
+from tests.support import silence_scenarios, unreceived_claims
 from tests.support.db_verbs import DbVerbs
+from tests.support.mutation import Scenario, notices, without
 
 
 @pytest.mark.parametrize(
     "scenario",
     [
-        silence.dead_runner_among_slow_beaters_is_lost,
-        silence.unstarted_claim_among_slow_beaters_comes_back,
-        silence.gaps_of_all_runners_put_a_loss_off_once,
-        silence.outages_one_after_another_are_not_counted,
+        silence_scenarios.dead_runner_among_slow_beaters_is_lost,
+        silence_scenarios.unstarted_claim_among_slow_beaters_comes_back,
+        silence_scenarios.gaps_of_all_runners_put_a_loss_off_once,
+        silence_scenarios.outages_one_after_another_are_not_counted,
     ],
     ids=lambda scenario: scenario.__name__,
 )
@@ -31,7 +31,10 @@ def test_silence_is_held_against_dead_runners_alone(db: DbVerbs, scenario: Scena
 
 @pytest.mark.parametrize(
     "scenario",
-    [silence.dead_runner_among_slow_beaters_is_lost, silence.unstarted_claim_among_slow_beaters_comes_back],
+    [
+        silence_scenarios.dead_runner_among_slow_beaters_is_lost,
+        silence_scenarios.unstarted_claim_among_slow_beaters_comes_back,
+    ],
     ids=lambda scenario: scenario.__name__,
 )
 def test_gap_that_ignores_told_intervals_is_noticed(
@@ -51,7 +54,7 @@ def test_windows_that_only_restart_are_noticed(db: DbVerbs, monkeypatch: pytest.
         return [clocks.now - timedelta(days=1) if ended and ended > start else start for start in starts]
 
     monkeypatch.setattr(runs, "begun_before", restarted)
-    notices(silence.gaps_of_all_runners_put_a_loss_off_once, db, "for ever")
+    notices(silence_scenarios.gaps_of_all_runners_put_a_loss_off_once, db, "for ever")
 
 
 def test_gaps_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +64,7 @@ def test_gaps_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pytest.
         return [clocks.now - timedelta(seconds=seconds) for seconds in windows]
 
     monkeypatch.setattr(runs, "begun_before", plain)
-    notices(silence.gaps_of_all_runners_put_a_loss_off_once, db, "is held against it")
+    notices(silence_scenarios.gaps_of_all_runners_put_a_loss_off_once, db, "is held against it")
 
 
 def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,15 +73,23 @@ def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch:
     assert asked in outages._SERVED.text
     wall = outages._SERVED.text.replace(asked, "clock_timestamp() - make_interval(secs => 2 * w.seconds)")
     monkeypatch.setattr(outages, "_SERVED", text(wall))
-    notices(silence.outages_one_after_another_are_not_counted, db, "is held against it")
+    notices(silence_scenarios.outages_one_after_another_are_not_counted, db, "is held against it")
 
 
 @pytest.mark.parametrize(
     ("part", "scenario", "says"),
     [
-        ("AND w.poll_id > r.claim_poll_id", unreceived.answer_on_its_way_is_waited_for, None),
-        ("WHEN held.is_named THEN 0 ELSE", unreceived.claim_named_by_the_second_beat_is_kept, "a single beat took it"),
-        ("WHEN r.unheld_beats >= 1 THEN least", unreceived.claim_that_never_arrived_is_released, "start timeout"),
+        ("AND w.poll_id > r.claim_poll_id", unreceived_claims.answer_on_its_way_is_waited_for, None),
+        (
+            "WHEN held.is_named THEN 0 ELSE",
+            unreceived_claims.claim_named_by_the_second_beat_is_kept,
+            "a single beat took it",
+        ),
+        (
+            "WHEN r.unheld_beats >= 1 THEN least",
+            unreceived_claims.claim_that_never_arrived_is_released,
+            "start timeout",
+        ),
     ],
     ids=["later poll", "in a row", "release"],
 )

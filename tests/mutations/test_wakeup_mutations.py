@@ -11,10 +11,10 @@ from app.polls import parked
 from app.writes import queues
 from models.claims.polls import answer_polls, claim_parked
 from runtime.settings import Settings
-from tests.support import waking
+from tests.support import wakeup_scenarios
 from tests.support.db_verbs import DbVerbs
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
-from tests.support.waking import STOP, Pair, is_told, pair
+from tests.support.wakeup_scenarios import STOP, Pair, is_told, pair
 
 
 @pytest.fixture
@@ -31,22 +31,22 @@ def test_stop_that_is_not_published_is_noticed(both: Pair, monkeypatch: pytest.M
 
     monkeypatch.setattr(app.polls.wakeups, "publish_rechecks_async", publish_nothing)
     with pytest.raises(AssertionError, match="not told"):
-        waking.a_stop_reaches_a_poll_elsewhere(both)
+        wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
 
 
 def test_stop_without_a_look_after_its_commit_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll that is parked between the verb's look and its commit has looked before the stop."""
-    monkeypatch.setattr("models.runs.stop.open_stops", waking.blind_to_polls)
+    monkeypatch.setattr("models.runs.stop.open_stops", wakeup_scenarios.blind_to_polls)
     monkeypatch.setattr(app.polls.wakeups, "poll_holders", lambda *_: {})
     with pytest.raises(AssertionError, match="not told"):
-        waking.a_stop_reaches_a_poll_elsewhere(both)
+        wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
 
 
 def test_start_elsewhere_that_wakes_no_poll_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The former runner would hear of it by the re-check."""
-    monkeypatch.setattr("models.runs.report.end_former_processes", waking.tells_no_runner)
+    monkeypatch.setattr("models.runs.report.end_former_processes", wakeup_scenarios.tells_no_runner)
     with pytest.raises(AssertionError, match="not told"):
-        waking.a_former_runner_hears_of_it(both)
+        wakeup_scenarios.a_former_runner_hears_of_it(both)
 
 
 def test_timeout_that_is_not_published_is_noticed(
@@ -55,7 +55,7 @@ def test_timeout_that_is_not_published_is_noticed(
     """Stops of workers have a way of their own."""
     monkeypatch.setattr(workers.poll_wakeups, "publish_rechecks", lambda *_: None)
     with pytest.raises(AssertionError, match="not told"):
-        waking.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
+        wakeup_scenarios.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
 
 
 def test_poll_of_a_replaced_process_that_passes_for_its_successors_is_noticed(
@@ -64,7 +64,7 @@ def test_poll_of_a_replaced_process_that_passes_for_its_successors_is_noticed(
     """It would go on under the new registration and take its runs."""
     monkeypatch.setattr("models.claims.polls._replaced", lambda *_: set())
     with pytest.raises(AssertionError, match="not told"):
-        waking.a_replaced_process_hears_of_it(both, db)
+        wakeup_scenarios.a_replaced_process_hears_of_it(both, db)
 
 
 def test_wakeup_that_a_busy_poll_forgets_is_noticed(
@@ -77,10 +77,10 @@ def test_wakeup_that_a_busy_poll_forgets_is_noticed(
         remember(self, runner_ids)
         self._due = {poll_id: poll for poll_id, poll in self._due.items() if poll.idle}
 
-    monkeypatch.setattr(queues, "claim_parked", waking.held_up(claim_parked))
+    monkeypatch.setattr(queues, "claim_parked", wakeup_scenarios.held_up(claim_parked))
     monkeypatch.setattr(parked.Polls, "look_again", look_at_idle_ones)
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
-        waking.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
+        wakeup_scenarios.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
@@ -88,10 +88,10 @@ def test_unheard_answer_that_counts_as_told_is_noticed(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """Its client had gone before the first byte."""
-    monkeypatch.setattr(queues, "answer_polls", waking.held_up(answer_polls))
+    monkeypatch.setattr(queues, "answer_polls", wakeup_scenarios.held_up(answer_polls))
     monkeypatch.setattr(queues, "mark_undelivered", lambda _, items: list(items))
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
-        waking.an_unheard_answer_is_told_again(both, db, leave=leave)
+        wakeup_scenarios.an_unheard_answer_is_told_again(both, db, leave=leave)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from models.expiry import match_deadlines
 from models.expiry.match_deadlines import MOST_EXCLUDED
 from models.runs import lists
 from models.state.runs import get_run
-from tests.support.filled import filled
+from tests.support.filled_database import filled
 from tests.support.query_plans import Plan, explain
 from tests.support.servers import PostgresOfTests
 

@@ -8,25 +8,25 @@ import pytest
 from models.callbacks.resume_parents import deliver_results
 from models.runs.report import report_runs
 from models.state.locks import lock_sessions
-from tests.support import calling_back
-from tests.support.calling_back import check_told
+from tests.support import callback_scenarios
+from tests.support.callback_scenarios import check_told
 from tests.support.contenders import steppers
-from tests.support.crowd import calling, together
 from tests.support.db_verbs import DbVerbs
 from tests.support.parents import child_of, deliver, end_all_turns, ended_child, finished
 from tests.support.reports import report, running
+from tests.support.simultaneous_calls import calling, together
 
 
 @pytest.mark.parametrize(
     "scenario",
     [
-        calling_back.child_and_parent_end,
-        calling_back.two_actors,
-        calling_back.what_was_told_is_not_told_again,
-        calling_back.a_parent_that_became_busy_is_left_alone,
-        calling_back.a_cancelled_run_gives_back_what_it_carried,
-        calling_back.cancelling_against_another_end,
-        calling_back.deleting_the_parent,
+        callback_scenarios.child_and_parent_end,
+        callback_scenarios.two_actors,
+        callback_scenarios.what_was_told_is_not_told_again,
+        callback_scenarios.a_parent_that_became_busy_is_left_alone,
+        callback_scenarios.a_cancelled_run_gives_back_what_it_carried,
+        callback_scenarios.cancelling_against_another_end,
+        callback_scenarios.deleting_the_parent,
     ],
     ids=lambda scenario: scenario.__name__,
 )

@@ -4,7 +4,7 @@ import pytest
 
 from models.claims.matching import Demands
 from models.claims.polls import answer_polls
-from tests.support import claiming
+from tests.support import claim_scenarios
 from tests.support.contenders import crowd, steppers
 from tests.support.db_verbs import DbVerbs, asking, starting, told
 
@@ -14,45 +14,45 @@ CROWDS = [2, 8, 32]
 @pytest.mark.parametrize("contenders", CROWDS)
 def test_of_many_claims_at_once_each_run_goes_to_exactly_one(db: DbVerbs, contenders: int) -> None:
     """A claim storm: every run once, none left."""
-    claiming.storm(db, contenders, runs=96)
+    claim_scenarios.storm(db, contenders, runs=96)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
 def test_of_many_claims_of_several_runs_each_run_goes_to_exactly_one(db: DbVerbs, contenders: int) -> None:
     """With `max=5`."""
-    claiming.storm(db, contenders, runs=96, wanted=5)
+    claim_scenarios.storm(db, contenders, runs=96, wanted=5)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
 def test_a_run_that_all_have_seen_goes_to_one_and_the_others_get_the_next(db: DbVerbs, contenders: int) -> None:
     """The closest race of claims: all have read the same candidates."""
-    claiming.same_candidates(db, contenders)
+    claim_scenarios.same_candidates(db, contenders)
 
 
 @pytest.mark.parametrize(("polls", "dispatchers"), [(2, 1), (8, 2), (24, 8)])
 def test_polls_and_dispatch_at_once_give_each_run_to_one_poll(db: DbVerbs, polls: int, dispatchers: int) -> None:
     """Answers, second claims, re-checks, lost messages and passes of workers, all on the same runs."""
-    claiming.storm_of_polls_and_dispatch(db, polls, dispatchers, runs=48)
+    claim_scenarios.storm_of_polls_and_dispatch(db, polls, dispatchers, runs=48)
 
 
 def test_a_claim_waits_for_no_other_claim(db: DbVerbs) -> None:
     """SKIP LOCKED: one slow commit does not hold up all runners."""
-    claiming.nobody_waits_for_a_claim(db)
+    claim_scenarios.nobody_waits_for_a_claim(db)
 
 
 def test_a_poll_gets_one_run_in_every_order_of_parking_submitting_and_dispatching(db: DbVerbs) -> None:
     """The close race: what is submitted while a poll parks is found by its second claim or by dispatch, by one."""
-    claiming.one_run_per_poll(db)
+    claim_scenarios.one_run_per_poll(db)
 
 
 def test_a_poll_that_gives_up_gets_its_assignment_or_none_is_made(db: DbVerbs) -> None:
     """No run is left claimed for a poll that is over."""
-    claiming.giving_up_leaves_nothing_behind(db)
+    claim_scenarios.giving_up_leaves_nothing_behind(db)
 
 
 def test_two_workers_never_give_one_poll_two_runs(db: DbVerbs) -> None:
     """A ring and a sweep may come together."""
-    claiming.two_workers_one_poll(db)
+    claim_scenarios.two_workers_one_poll(db)
 
 
 def demand_sets(db: DbVerbs, number: int) -> list[str]:

@@ -8,9 +8,9 @@ from models.core.errors import NotFound, StopSessionFirst
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from models.runs.report import report_runs
 from models.runs.submit import Submitted, submit_runs
-from tests.support.crowd import calling, together
 from tests.support.db_verbs import DbVerbs, asking, resuming, starting
 from tests.support.reports import accepted, report, running
+from tests.support.simultaneous_calls import calling, together
 
 CROWDS = [2, 8, 32]
 

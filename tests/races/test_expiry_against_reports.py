@@ -9,9 +9,9 @@ from models.core.errors import InvalidTransition, StaleClaim
 from models.runs.report import Reported, report_runs
 from models.state.runs import Run
 from tests.support.clocks import due, fall_silent, tick
-from tests.support.crowd import calling, together
 from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import claimed, history, idle, report, running, stop
+from tests.support.simultaneous_calls import calling, together
 
 CROWDS = [2, 8, 16]
 

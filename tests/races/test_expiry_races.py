@@ -20,7 +20,7 @@ from tests.support.contenders import crowd, steppers, with_one_repeat
 from tests.support.db_verbs import DbVerbs, Runner, resuming, starting
 from tests.support.matching import no_match_due
 from tests.support.reports import claimed, idle, report, running, stop
-from tests.support.unreceived import beat
+from tests.support.unreceived_claims import beat
 
 CROWDS = [2, 8, 32]
 LOST = 181

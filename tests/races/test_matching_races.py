@@ -10,7 +10,7 @@ from models.claims.matching import Demands
 from models.core.callers import ADMIN
 from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import Registered, Registration, register_runners
-from tests.support import no_match
+from tests.support import no_match_scenarios
 from tests.support.clocks import counts, tick
 from tests.support.contenders import crowd
 from tests.support.db_verbs import DbVerbs, starting
@@ -21,7 +21,7 @@ TAGS = ("a", "b", "c")
 
 def test_runner_that_registers_during_the_sweep_keeps_its_runs_pending(db: DbVerbs) -> None:
     """The sweep reads registrations once more under the locks of the runs."""
-    no_match.runner_that_comes_at_the_last_moment(db)
+    no_match_scenarios.runner_that_comes_at_the_last_moment(db)
 
 
 @pytest.mark.parametrize("contenders", [2, 8, 32])

@@ -5,47 +5,47 @@ from sqlalchemy import create_engine
 
 from models.feed.sequence import lower_numbering_watermark, sequence_feed
 from models.state.events_outbox import record_events
-from tests.support import numbering
+from tests.support import numbering_scenarios
 from tests.support.clocks import pass_time
 from tests.support.contenders import steppers
-from tests.support.crowd import together
 from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnPostgres
+from tests.support.simultaneous_calls import together
 
 CROWDS = [2, 8, 32]
 
 
 def test_an_event_deleted_while_it_is_numbered_leaves_no_hole(db: DbVerbs) -> None:
     """Whoever numbers waits for the delete, or the delete for it."""
-    numbering.an_event_deleted_while_it_is_numbered(db)
+    numbering_scenarios.an_event_deleted_while_it_is_numbered(db)
 
 
 def test_an_event_that_commits_late_is_read_late(db: DbVerbs) -> None:
     """Its id is smaller than what was read before it, its position is not."""
-    numbering.an_event_that_commits_late(db)
+    numbering_scenarios.an_event_that_commits_late(db)
 
 
 @pytest.mark.parametrize("each", [1, 2, 6])
 def test_writers_deleters_and_retention_leave_no_hole(db: DbVerbs, each: int) -> None:
     """Each position above the floor is there, once, whoever was quicker."""
-    numbering.writers_deleters_and_retention(db, each, seed=each)
+    numbering_scenarios.writers_deleters_and_retention(db, each, seed=each)
 
 
 @pytest.mark.parametrize("each", [1, 3, 8])
 def test_readers_see_the_history_whatever_happens_beside_them(db: DbVerbs, each: int) -> None:
     """Writers commit, roll back and overtake each other; several number."""
-    numbering.writers_and_readers(db, each, seed=each)
+    numbering_scenarios.writers_and_readers(db, each, seed=each)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_many_who_number_at_once_number_each_event_once(db: DbVerbs, crowd: int) -> None:
     """They take turns; together they number what there is."""
-    db.do(record_events, [numbering.row(place) for place in range(2500)])
-    counted = sum(together([lambda: numbering.number(db)] * crowd))
-    while numbered := numbering.number(db):
+    db.do(record_events, [numbering_scenarios.row(place) for place in range(2500)])
+    counted = sum(together([lambda: numbering_scenarios.number(db)] * crowd))
+    while numbered := numbering_scenarios.number(db):
         counted += numbered
     assert counted == 2500
-    numbering.is_whole(db)
+    numbering_scenarios.is_whole(db)
     rows = db.rows("SELECT id FROM events ORDER BY feed_pos")
     assert [row.id for row in rows] == sorted(row.id for row in rows)
 
@@ -53,60 +53,60 @@ def test_many_who_number_at_once_number_each_event_once(db: DbVerbs, crowd: int)
 def test_the_floor_rises_behind_what_was_numbered_and_hides_nothing(db: DbVerbs) -> None:
     """An event that was in flight for a while is above it; only later does it come so far."""
     with steppers(db.engine, 1) as (slow,):
-        slow.do(record_events, [numbering.row(0)])
-        db.do(record_events, [numbering.row(1)])
+        slow.do(record_events, [numbering_scenarios.row(0)])
+        db.do(record_events, [numbering_scenarios.row(1)])
         pass_time(db, "feed_head", "floors_moved_at", 21)
-        assert numbering.number(db) == 1
+        assert numbering_scenarios.number(db) == 1
         assert db.one("SELECT numbered_below FROM feed_head") == 0
         slow.commit()
-    assert numbering.number(db) == 1
+    assert numbering_scenarios.number(db) == 1
     assert db.one("SELECT next_floor FROM feed_head") == db.one("SELECT max(id) FROM events")
     pass_time(db, "feed_head", "floors_moved_at", 21)
-    db.do(record_events, [numbering.row(2)])
-    numbering.is_whole(db)
+    db.do(record_events, [numbering_scenarios.row(2)])
+    numbering_scenarios.is_whole(db)
     assert db.one("SELECT numbered_below FROM feed_head") == db.one("SELECT max(id) - 1 FROM events")
 
 
 def test_an_event_held_back_below_the_floor_is_found(db: DbVerbs) -> None:
     """A transaction that lived longer than any of ours: the floor goes down to it, and it is numbered."""
     with steppers(db.engine, 1) as (slow,):
-        slow.do(record_events, [numbering.row(0)])
+        slow.do(record_events, [numbering_scenarios.row(0)])
         for number in (1, 2):
-            db.do(record_events, [numbering.row(number)])
+            db.do(record_events, [numbering_scenarios.row(number)])
             pass_time(db, "feed_head", "floors_moved_at", 21)
-            numbering.number(db)
+            numbering_scenarios.number(db)
         assert db.do(lower_numbering_watermark) is False
         slow.commit()
-    db.do(record_events, [numbering.row(3)])
-    assert numbering.number(db) == 1
+    db.do(record_events, [numbering_scenarios.row(3)])
+    assert numbering_scenarios.number(db) == 1
     assert db.count("events", "feed_pos IS NULL") == 1
     assert db.do(lower_numbering_watermark) is True
-    numbering.is_whole(db)
+    numbering_scenarios.is_whole(db)
     assert db.do(lower_numbering_watermark) is False
 
 
 def test_whoever_waits_for_the_head_gives_up_in_time(db: DbVerbs) -> None:
     """A frozen process may hold it; the next pass tries again, and nothing is lost."""
-    db.do(record_events, [numbering.row(0)])
+    db.do(record_events, [numbering_scenarios.row(0)])
     with steppers(db.engine, 1) as (holder,):
-        holder.do(numbering.execute, "SELECT 1 FROM feed_head FOR UPDATE")
-        assert numbering.number(db) == 0
-    numbering.is_whole(db)
+        holder.do(numbering_scenarios.execute, "SELECT 1 FROM feed_head FOR UPDATE")
+        assert numbering_scenarios.number(db) == 0
+    numbering_scenarios.is_whole(db)
 
 
 def test_an_open_and_a_prepared_transaction_stop_nobody_else(own_postgres: OwnPostgres) -> None:
     """What they wrote is numbered when they commit."""
     db = DbVerbs(create_engine(own_postgres.url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=8))
     with steppers(db.engine, 2) as (idle, prepared):
-        idle.do(record_events, [numbering.row(0)])
-        prepared.do(record_events, [numbering.row(1)])
-        prepared.do(numbering.execute, "PREPARE TRANSACTION 'held'")
-        db.do(record_events, [numbering.row(2)])
+        idle.do(record_events, [numbering_scenarios.row(0)])
+        prepared.do(record_events, [numbering_scenarios.row(1)])
+        prepared.do(numbering_scenarios.execute, "PREPARE TRANSACTION 'held'")
+        db.do(record_events, [numbering_scenarios.row(2)])
         assert db.do(sequence_feed) == 1
         idle.commit()
     assert db.do(sequence_feed) == 1
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        numbering.execute(connection, "COMMIT PREPARED 'held'")
-    numbering.is_whole(db)
+        numbering_scenarios.execute(connection, "COMMIT PREPARED 'held'")
+    numbering_scenarios.is_whole(db)
     assert [row.id for row in db.rows("SELECT id FROM events ORDER BY feed_pos")] == [3, 1, 2]
     db.engine.dispose()

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from models.runs.report import report_runs
-from tests.support.adopting import LIMITS, SCENARIOS, adopting, line
 from tests.support.contenders import crowd, with_one_repeat
 from tests.support.db_verbs import DbVerbs
 from tests.support.parents import finished
+from tests.support.reparenting_scenarios import LIMITS, SCENARIOS, adopting, line
 from tests.support.reports import report
 
 

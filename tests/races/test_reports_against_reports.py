@@ -9,9 +9,9 @@ import pytest
 from models.core.errors import InvalidTransition, StaleClaim
 from models.core.statuses import Outcome
 from models.runs.report import Reported, report_runs
-from tests.support.crowd import calling, together
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import claimed, history, report, running, time_out
+from tests.support.simultaneous_calls import calling, together
 
 ENDS = ("completed", "failed", "stopped")
 CROWDS = [2, 8, 32]

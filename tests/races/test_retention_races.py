@@ -18,8 +18,8 @@ from models.runs.submit import NewRun, Submitted, submit_runs
 from models.state.events_outbox import record_events
 from tests.support.contenders import crowd, interleavings, steppers
 from tests.support.db_verbs import DbVerbs, resuming, starting
-from tests.support.numbering import execute, is_whole, number, row
-from tests.support.retiring import (
+from tests.support.numbering_scenarios import execute, is_whole, number, row
+from tests.support.retention import (
     DAYS,
     a_page_read_while_the_floor_rises,
     all_grows_old,

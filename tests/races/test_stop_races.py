@@ -11,9 +11,9 @@ from models.runs.report import Reported, report_runs
 from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
 from models.runs.submit import submit_runs
 from models.sessions.bind import ReportSessionStatus, report_session_statuses
-from tests.support.crowd import calling, together
 from tests.support.db_verbs import DbVerbs, asking, resuming
 from tests.support.reports import claimed, idle, report, running
+from tests.support.simultaneous_calls import calling, together
 
 CROWDS = [2, 8, 32]
 

@@ -14,7 +14,7 @@ from models.feed.pages import read_feed
 from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import Connection, following, ledger, told
+from tests.support.feed_follower import Connection, following, ledger, told
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 

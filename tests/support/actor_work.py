@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from runtime.names import Actor
-from tests.support import parents, retiring
+from tests.support import parents, retention
 from tests.support.clocks import add_gap, fall_silent
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import running
@@ -74,7 +74,7 @@ def gap_of_last_month(db: DbVerbs) -> Check:
 
 def history_past_its_time(db: DbVerbs) -> Check:
     """It goes; what is younger stays."""
-    retiring.old_history(db, 3)
+    retention.old_history(db, 3)
     run = running(db)
     young = db.count("events", "session_id = :s", s=run.session_id)
 

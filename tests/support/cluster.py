@@ -12,8 +12,8 @@ from itertools import count
 from pathlib import Path
 
 from runtime.processes import write_pid_file
-from tests.support.guarding import MARK
 from tests.support.ports import own_port
+from tests.support.process_guard import MARK
 from tests.support.servers import POOLED
 from tests.support.waiting import eventually
 

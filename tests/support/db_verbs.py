@@ -15,7 +15,7 @@ from models.core.ids import new_id, runner_identity
 from models.core.statuses import RunType
 from models.runs.submit import NewRun, Submitted, submit_runs
 from models.state.runs import Run
-from tests.support.dispatching import dispatch_waiting
+from tests.support.dispatch_pass import dispatch_waiting
 
 T = TypeVar("T")
 PARAMETERS = '{"prompt":"hello"}'

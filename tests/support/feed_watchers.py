@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from tests.support.feed_follower import Follower, all_numbered, head, ledger, sent_data, told
 from tests.support.feed_writers import KEPT
-from tests.support.following import Follower, all_numbered, head, ledger, sent_data, told
 from tests.support.waiting import eventually
 
 USUAL = "kind <> 'run_updated'"

@@ -20,7 +20,7 @@ from models.runs.submit import NewRun, Submitted
 from models.schema.tables import metadata
 from tests.support import clocks, db_verbs, invariants
 from tests.support.db_verbs import DbVerbs, starting
-from tests.support.dispatching import dispatch_waiting
+from tests.support.dispatch_pass import dispatch_waiting
 from tests.support.model import Model, Run, Runner, Session
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from unittest.mock import patch
 
 from runner import outbox
-from tests.support.executing import SlowRecorder, perform_shell
+from tests.support.local_execution import SlowRecorder, perform_shell
 
 
 async def output_of_what_outlives_the_command(script: str) -> None:

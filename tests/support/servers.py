@@ -22,8 +22,8 @@ from devserver.embedded import PostgresServer, RedisServer, start_postgres, star
 from models.schema.migrate import upgrade
 from runtime.processes import end_processes, read_pid_file
 from runtime.redis_client import sync_client
-from tests.support.guarding import guarded
 from tests.support.ports import own_port
+from tests.support.process_guard import guarded
 
 _PREFIX = "coordinator-test-"
 MIGRATE_WITH = "MIGRATE_WITH"

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.following import Message, Parser
+from tests.support.feed_follower import Message, Parser
 from tests.support.waiting import eventually
 
 SILENCE_SECONDS = 40.0

@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parents[2]
 def guarded(path: Path) -> Iterator[None]:
     """Have the scratch directory cleared and marked processes killed when this process ends, in order or not."""
     os.environ[MARK] = uuid4().hex
-    command = [sys.executable, "-m", "tests.support.guarding", str(path)]
+    command = [sys.executable, "-m", "tests.support.process_guard", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=_ROOT, start_new_session=True):
         yield
     del os.environ[MARK]

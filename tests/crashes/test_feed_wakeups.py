@@ -11,7 +11,7 @@ from runtime.settings import Settings
 from runtime.subscriptions import publish_head
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import Connection, following, head, ledger, told
+from tests.support.feed_follower import Connection, following, head, ledger, told
 from tests.support.servers import OwnPostgres, OwnRedis, looking
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready

@@ -13,7 +13,7 @@ from models.state.events_outbox import record_events
 from tests.support.clocks import pass_time
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering import number_all, row
+from tests.support.numbering_scenarios import number_all, row
 from tests.support.reports import accepted, running
 
 DAY = 86_400.0

@@ -6,7 +6,7 @@ from http.client import IncompleteRead
 
 import httpx
 
-from tests.support.following import Message, following
+from tests.support.feed_follower import Message, following
 from tests.support.web import WebInThread
 
 DRAIN_SECONDS = 1.0

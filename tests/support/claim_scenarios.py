@@ -20,7 +20,7 @@ from models.runs.submit import NewRun, submit_runs
 from models.state.runs import Run
 from tests.support.contenders import BARRIER_SECONDS, Stepper, crowd, interleavings, steppers
 from tests.support.db_verbs import DbVerbs, Runner, asking, starting, told
-from tests.support.dispatching import dispatch_waiting
+from tests.support.dispatch_pass import dispatch_waiting
 from tests.support.waiting import eventually
 
 _tags = count(1)

@@ -16,7 +16,7 @@ from models.state.events_outbox import EventRow, record_events
 from runtime.postgres import LOCK_TIMEOUT, autocommit, sqlstate
 from tests.support.contenders import crowd, steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.following import ledger, sent_data
+from tests.support.feed_follower import ledger, sent_data
 
 
 def row(number: int, session_id: str = "s") -> EventRow:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from models.claims.delivery import Claim, release_claims
 from tests.support.cut_calls import call_bytes, hold
 from tests.support.db_verbs import DbVerbs
-from tests.support.dispatching import dispatch_waiting
+from tests.support.dispatch_pass import dispatch_waiting
 from tests.support.postgres_proxy import PostgresProxy
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread
