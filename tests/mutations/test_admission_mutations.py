@@ -1,4 +1,4 @@
-"""A server that is full, with one of its mechanisms broken on purpose: the scenario must notice."""
+"""Break admission at a full server on purpose: its scenario must notice."""
 
 import pytest
 
@@ -7,21 +7,21 @@ from server.admission import Admission
 from tests.support.surplus_scenarios import narrow, the_surplus_waits
 
 
-def test_the_surplus_waits(settings: Settings) -> None:
-    """As it is."""
+def test_surplus_clients_wait(settings: Settings) -> None:
+    """Run the scenario unbroken."""
     with narrow(settings) as url:
         the_surplus_waits(url)
 
 
-def test_a_server_that_takes_everybody_is_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it has no descriptor left, and resets."""
+def test_unbounded_accepting_is_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accept until no descriptor is left; then connections are reset."""
     monkeypatch.setattr(Admission, "count", lambda _: None)
     with narrow(settings) as url, pytest.raises(AssertionError, match=r"more were accepted|did not pause"):
         the_surplus_waits(url)
 
 
-def test_a_server_that_stays_closed_is_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits would do so until its own patience ends."""
+def test_accepting_that_never_resumes_is_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients would wait until their own timeouts."""
 
     async def never(*_: object) -> None:
         return

@@ -1,4 +1,4 @@
-"""The audit log, with one mechanism broken on purpose: the scenario that guards it must notice."""
+"""Break one mechanism of the audit log on purpose: the scenario that guards it must notice."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -32,18 +32,16 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_a_feed_that_lets_everybody_ask_is_noticed(
-    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The filter by owner would still hold, and nobody should have to rely on that."""
+def test_audit_filter_open_to_users_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filter by owner would still hold, but must not be the only guard."""
     the_word_means_nothing_to_a_user(web, db, "audit")
     monkeypatch.setattr(app.routes.feed, "_kinds_of", lambda _: KINDS_FOR_ADMINS)
     with pytest.raises(AssertionError):
         the_word_means_nothing_to_a_user(web, db, "audit")
 
 
-def test_an_act_that_is_told_as_its_victims_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What belongs to a user passes a user's filter."""
+def test_audit_event_with_an_owner_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that belong to a user pass that user's filter."""
 
     def theirs(conn: Connection, rows: Sequence[EventRow]) -> None:
         record_events(conn, [replace(row, owner="bob") for row in rows])
@@ -53,8 +51,8 @@ def test_an_act_that_is_told_as_its_victims_is_noticed(db: DbVerbs, monkeypatch:
         stops_and_deletes_are_written_down_once(db)
 
 
-def test_a_repeated_stop_that_is_written_down_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients repeat stops until something has stopped."""
+def test_repeated_stop_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients repeat stops until the run has stopped."""
 
     def always_new(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
         open_stops(conn, stops)
@@ -65,10 +63,8 @@ def test_a_repeated_stop_that_is_written_down_again_is_noticed(db: DbVerbs, monk
         stops_and_deletes_are_written_down_once(db)
 
 
-def test_a_repeated_revocation_that_is_written_down_again_is_noticed(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would also move the moment from which the key was worthless."""
+def test_repeated_revocation_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment from which the key was worthless would move too."""
     first = models.auth.keys._REVOKE.text
     assert first.count(" AND revoked_at IS NULL") == 1
     monkeypatch.setattr(models.auth.keys, "_REVOKE", text(first.replace(" AND revoked_at IS NULL", "")))
@@ -76,8 +72,8 @@ def test_a_repeated_revocation_that_is_written_down_again_is_noticed(
         a_key_is_written_down_once_made_and_once_revoked(db)
 
 
-def test_a_log_with_a_transaction_of_its_own_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would tell of what never happened."""
+def test_audit_row_in_a_separate_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log would hold acts that never happened."""
 
     def elsewhere(_: Connection, acts: Sequence[AuditedAct]) -> None:
         db.do(record_acts, acts)

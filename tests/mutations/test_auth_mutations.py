@@ -1,4 +1,4 @@
-"""The door and the scopes, with one mechanism broken on purpose: what guards it must notice."""
+"""Break one mechanism of authentication or permissions on purpose: its guard must notice."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -45,7 +45,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.mark.parametrize(
-    ("room", "asked", "name", "anybody"),
+    ("context", "asked", "name", "anybody"),
     [
         (models.state.sessions, can_view, "GET /sessions/{session_id}", True),
         (models.state.runs, can_view, "GET /runs/{run_id}", True),
@@ -55,10 +55,10 @@ def web(settings: Settings) -> Iterator[WebInThread]:
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
-def test_a_verb_that_does_not_ask_whose_it_is_is_noticed(
+def test_verb_without_owner_check_is_noticed(
     web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, asked: Any, name: str, anybody: Any
 ) -> None:
-    """Each of them asks by itself."""
+    """Each verb checks by itself."""
     with tenants(web.client.url, db) as everybody:
         as_if_it_never_was(everybody.ann, name, everybody.bobs)
         assert getattr(context, asked.__name__) is asked
@@ -68,7 +68,7 @@ def test_a_verb_that_does_not_ask_whose_it_is_is_noticed(
 
 
 @pytest.mark.parametrize(
-    ("room", "name"),
+    ("context", "name"),
     [
         (models.claims.polls, "GET /runner/runs"),
         (models.runs.report, "POST /runner/runs/report"),
@@ -76,10 +76,10 @@ def test_a_verb_that_does_not_ask_whose_it_is_is_noticed(
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
-def test_a_verb_that_does_not_ask_who_the_runner_is_is_noticed(
+def test_verb_without_runner_check_is_noticed(
     web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, name: str
 ) -> None:
-    """A runner's id is known to many."""
+    """Runner ids are known to many."""
     with tenants(web.client.url, db) as everybody:
         as_if_it_never_was(everybody.other, name, everybody.bobs)
         assert context.acts_for is acts_for
@@ -110,7 +110,7 @@ BY_RUNNER_ID = text("""
 def test_comparing_runner_ids_instead_of_subjects_is_noticed(
     web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, attack: str
 ) -> None:
-    """Once a departed runner is forgotten, whoever registers its four values has its id."""
+    """Once a departed runner is forgotten, any registration of its four values has its id."""
     with rivals(web.client.url, db) as both:
         db.rows("DELETE FROM runners")
         both.attack((attack,))
@@ -121,7 +121,7 @@ def test_comparing_runner_ids_instead_of_subjects_is_noticed(
 
 
 def test_identity_without_its_owner_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever registers first would keep the other one out."""
+    """The first owner to register would keep the other one out."""
     with rivals(web.client.url, db) as both:
         both.attack(())
         monkeypatch.setattr(models.runners.register, "identity", lambda item, *_: item.runner_id)
@@ -130,11 +130,10 @@ def test_identity_without_its_owner_is_noticed(web: WebInThread, db: DbVerbs, mo
             both.mallory.register(MARK, instance_id="third")
 
 
-def test_a_list_without_its_scope_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every filter is one more condition, this one too."""
+def test_list_without_owner_filter_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     with tenants(web.client.url, db) as everybody:
         as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
-        # Made anew each time, so that neither this one nor a good one of before is remembered.
+        # Create new keys each time, so that no cached result, good or bad, is used.
         monkeypatch.setattr(models.runs.lists, "page_statement", models.runs.lists.page_statement.__wrapped__)
         monkeypatch.setattr(models.runs.lists, "in_scope", lambda *_: None)
         with pytest.raises(AssertionError):
@@ -142,55 +141,53 @@ def test_a_list_without_its_scope_is_noticed(web: WebInThread, db: DbVerbs, monk
 
 
 def another_secret_is_refused(web: WebInThread, db: DbVerbs) -> None:
-    """The readable part of a key is no secret."""
+    """Refuse a key with the right readable part and another secret."""
     token = make_key(db, Role.ADMIN).rpartition("_")[0] + "_" + 64 * "0"
     assert web.client.http.get("/runs", headers=bearer(token)).status_code == 403
 
 
-def test_a_secret_that_nobody_compares_is_noticed(
-    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Found by its prefix, and that would be all."""
+def test_uncompared_secret_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key would be found by its prefix alone."""
     another_secret_is_refused(web, db)
     monkeypatch.setattr(app.auth.callers, "is_secret", lambda *_: True)
     with pytest.raises(AssertionError):
         another_secret_is_refused(web, db)
 
 
-def revocation_ends_what_is_open(web: WebInThread, db: DbVerbs) -> None:
-    """What is asked anew, and a stream."""
+def revocation_ends_open_calls(web: WebInThread, db: DbVerbs) -> None:
+    """Check new requests and an open stream."""
     token = make_key(db, Role.USER, "ann")
     with calling(web.client.url, token) as ann, following(ann.url, None, **bearer(token)) as stream:
         stream.until("init")
         revoke(db, token)
         eventually(lambda: ann.get("/runs").status_code == 403, 5, what="403")
-        # To its end.
+        # Read to its end.
         list(stream.messages(within=5))
 
 
-def test_changes_of_keys_that_nobody_looks_for_are_noticed(
-    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process would go on with what it knows."""
-    revocation_ends_what_is_open(web, db)
+def test_unread_key_changes_are_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process would keep trusting its cache."""
+    revocation_ends_open_calls(web, db)
 
     async def nobody_reads(_: object) -> None:
         pass
 
     monkeypatch.setattr(app.auth.known_keys.KnownKeys, "_read_again", nobody_reads)
     with pytest.raises(AssertionError, match="403"):
-        revocation_ends_what_is_open(web, db)
+        revocation_ends_open_calls(web, db)
 
 
-def test_a_stream_that_nobody_ends_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was opened rightly, and would tell for 10 minutes more."""
+def test_stream_left_open_after_revocation_is_noticed(
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream was opened rightly and would run 10 minutes longer."""
     monkeypatch.setattr(app.auth.callers.Callers, "watching", lambda *_: nullcontext())
     with pytest.raises(AssertionError, match="no more than signs of life"):
-        revocation_ends_what_is_open(web, db)
+        revocation_ends_open_calls(web, db)
 
 
-def test_a_ticket_that_stays_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looked up instead of taken away."""
+def test_reusable_ticket_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look the ticket up instead of deleting it."""
     kept = text("""
         SELECT t.ticket_hash, t.role, t.owner, t.key_id, CAST(t.filters AS text) AS filters, true AS in_time,
             CAST(NULL AS float) AS lives_for
@@ -211,10 +208,8 @@ def test_a_ticket_that_stays_is_noticed(web: WebInThread, db: DbVerbs, monkeypat
 
 
 @pytest.mark.parametrize("claim", ["iat", "sub"])
-def test_a_claim_that_is_not_required_is_noticed(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, claim: str
-) -> None:
-    """By the forged token that lacks it."""
+def test_optional_token_claim_is_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch, claim: str) -> None:
+    """The forged token without that claim passes."""
     monkeypatch.setattr(runtime.tokens, "REQUIRED", tuple(one for one in runtime.tokens.REQUIRED if one != claim))
     with issuing() as issuer:
         trusting = settings.model_copy(update=issuer.settings | {"oidc_owner_claim": "iss"})
@@ -223,8 +218,10 @@ def test_a_claim_that_is_not_required_is_noticed(
             assert web.client.http.get("/runs", headers=forged).status_code == 200
 
 
-def test_a_route_that_does_not_ask_is_noticed(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that needs no caller for what it does has the door all the same."""
+def test_route_without_authentication_is_noticed(
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Routes that need no caller authenticate all the same."""
     make_key(db, Role.ADMIN)
 
     async def nobody_asks(*_: object) -> Credential:
@@ -235,8 +232,8 @@ def test_a_route_that_does_not_ask_is_noticed(settings: Settings, db: DbVerbs, m
         assert web.client.get("/agents").status_code == 200
 
 
-def test_a_table_that_nobody_reads_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users see runners only when roles mean nothing."""
+def test_ignored_permission_table_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users see runners only if roles are ignored."""
     shown = bearer(make_key(db, Role.USER, "ann"))
     assert web.client.http.get("/runners", headers=shown).status_code == 403
     monkeypatch.setattr(app.auth.permissions.Permission, "allows", lambda *_: True)

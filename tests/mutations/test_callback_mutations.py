@@ -1,4 +1,4 @@
-"""Each child is told once, with one of the mechanisms broken on purpose: the scenario that guards it must notice."""
+"""Break one mechanism of callbacks on purpose: the scenario that guards "each child is told once" must notice."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +14,8 @@ from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import notices, without
 
 
-def test_parents_that_nobody_locks_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two actors that have read the same results both tell them."""
+def test_unlocked_parents_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two actors that read the same results would both deliver them."""
 
     def trust(_: Connection, seen: Mapping[str, Any]) -> dict[str, Any]:
         return dict(seen)
@@ -24,8 +24,8 @@ def test_parents_that_nobody_locks_are_noticed(db: DbVerbs, monkeypatch: pytest.
     notices(callback_scenarios.two_actors, db, "after ")
 
 
-def test_parents_that_are_not_looked_at_again_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was found before the lock is not what is locked."""
+def test_parents_not_reread_under_their_locks_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows may have changed between the search and the lock."""
 
     def lock_only(conn: Connection, seen: Mapping[str, Any]) -> dict[str, Any]:
         held = try_lock_runs(conn, session_ids=seen)
@@ -35,28 +35,25 @@ def test_parents_that_are_not_looked_at_again_are_noticed(db: DbVerbs, monkeypat
     notices(callback_scenarios.a_parent_that_became_busy_is_left_alone, db, "a busy parent was resumed")
 
 
-def test_results_that_are_read_whether_delivered_or_not_are_noticed(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next run would carry what a former one has told."""
+def test_reading_delivered_results_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run would carry results that an earlier run delivered."""
     monkeypatch.setattr(resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.delivered_in IS NULL"))
     notices(callback_scenarios.what_was_told_is_not_told_again, db, "after ")
 
 
-def test_a_delivery_that_is_not_noted_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run is there and the result still waits."""
+def test_unrecorded_delivery_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run exists and its result still waits."""
     monkeypatch.setattr(resume_parents, "_DELIVERED", text("SELECT CAST(:children AS text[]), CAST(:runs AS text[])"))
     notices(callback_scenarios.what_was_told_is_not_told_again, db, "after ")
 
 
-def test_results_that_go_with_a_cancelled_run_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would ever hear of them."""
+def test_results_lost_with_a_cancelled_run_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_results, "_GIVE_BACK", text("SELECT CAST(:runs AS text[])"))
     notices(callback_scenarios.a_cancelled_run_gives_back_what_it_carried, db, "lost with the run")
 
 
-def test_results_for_a_name_and_not_for_a_session_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that takes a deleted parent's id would be told of children that are not its own."""
+def test_results_kept_for_a_deleted_parent_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that reuses a deleted parent's id would be told of children that are not its own."""
     monkeypatch.setattr(
         resume_parents, "_DUE", without(resume_parents._DUE, "s.incarnation = w.parent_incarnation AND ")
     )

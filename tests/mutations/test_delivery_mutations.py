@@ -1,4 +1,4 @@
-"""Promises 1 and 2 where answers are lost, late or sent to nobody, with a mechanism broken: its scenario must notice."""
+"""Break one mechanism of promises 1 and 2 for lost, late or unread answers on purpose: its scenario must notice."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ def proxy(settings: Settings) -> Iterator[PostgresProxy]:
 
 @pytest.fixture
 def web_on(settings: Settings, proxy: PostgresProxy) -> Iterator[Callable[[], WebInThread]]:
-    """Serve behind the proxy: only when this is called, for what a web process does is put together at its start."""
+    """Serve behind the proxy from this call on: a web process reads its patched parts at its start."""
     serving: list[Any] = []
 
     def serve() -> WebInThread:
@@ -48,12 +48,12 @@ def web_on(settings: Settings, proxy: PostgresProxy) -> Iterator[Callable[[], We
         context.__exit__(None, None, None)
 
 
-async def look_away(_: parked.Polls, *, everything: bool) -> None:
-    """No re-check."""
+async def skip_recheck(_: parked.Polls, *, everything: bool) -> None:
+    """Replace the re-check by nothing."""
 
 
 def renewed(verb: Callable[..., Any], **fresh: Callable[[], Any]) -> Callable[..., Any]:
-    """The verb with other ids at each execution: as if they were made in it, not before the first try."""
+    """Wrap the verb so that each execution has new ids, as if they were made in it and not before the first try."""
 
     def with_new_ids(conn: Any, items: Sequence[Any], **kwargs: Any) -> Any:
         return verb(conn, [replace(item, **{name: make() for name, make in fresh.items()}) for item in items], **kwargs)
@@ -61,37 +61,37 @@ def renewed(verb: Callable[..., Any], **fresh: Callable[[], Any]) -> Callable[..
     return with_new_ids
 
 
-def test_an_old_message_hands_out_nothing(
+def test_old_message_delivers_nothing(
     db: DbVerbs, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every delivery of what a worker assigned is confirmed first."""
-    monkeypatch.setattr(parked.Polls, "_recheck", look_away)
+    """Confirm every assignment of a worker before its delivery."""
+    monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
     delivery_scenarios.an_old_message_hands_out_nothing(db, web_on())
 
 
-def test_a_delivery_without_confirmation_is_noticed(
+def test_delivery_without_confirmation_is_noticed(
     db: DbVerbs, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message is taken at its word."""
+    """Trust the message."""
 
     def believe(conn: Any, items: Sequence[Claim], **_: Any) -> list[Run]:
         found = read_runs(conn, [item.run_id for item in items])
         return [found[item.run_id] for item in items]
 
-    monkeypatch.setattr(parked.Polls, "_recheck", look_away)
+    monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
     monkeypatch.setattr(queues, "confirm_deliveries", believe)
     with pytest.raises(AssertionError, match="handed out twice"):
         delivery_scenarios.an_old_message_hands_out_nothing(db, web_on())
 
 
-def test_a_lost_answer_changes_nothing_twice(
+def test_event_with_lost_answer_is_stored_once(
     db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy
 ) -> None:
-    """Of an event here; submissions and claims in tests/crashes."""
+    """tests/crashes checks submissions and claims."""
     delivery_scenarios.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
 
 
-def test_ids_of_runs_made_anew_for_the_repeat_are_noticed(
+def test_new_run_ids_for_the_repeat_are_noticed(
     db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try has stored the run under another id."""
@@ -101,10 +101,10 @@ def test_ids_of_runs_made_anew_for_the_repeat_are_noticed(
         delivery_scenarios.a_lost_answer_to_a_submission_makes_one_run(db, web_on(), proxy)
 
 
-def test_ids_of_polls_made_anew_for_the_repeat_are_noticed(
+def test_new_poll_ids_for_the_repeat_are_noticed(
     db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first try's run is claimed for a poll that nobody holds."""
+    """The first try's run is claimed for a poll that no client holds."""
 
     def answer_others(conn: Any, asks: Sequence[Ask], **kwargs: Any) -> Any:
         return answer_polls(conn, [replace(ask, poll_id=new_id("poll_")) for ask in asks], **kwargs)
@@ -114,27 +114,27 @@ def test_ids_of_polls_made_anew_for_the_repeat_are_noticed(
         delivery_scenarios.a_lost_answer_to_a_claim_takes_one_run(db, web_on(), proxy)
 
 
-def test_ids_of_events_made_anew_for_the_repeat_are_noticed(
+def test_new_event_ids_for_the_repeat_are_noticed(
     db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing says that it is the same event."""
+    """Nothing identifies the repeated event."""
     monkeypatch.setattr(queues, "append_events", renewed(append_events, event_uid=uuid7))
     with pytest.raises(AssertionError, match="stored twice"):
         delivery_scenarios.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
 
 
-def test_who_hangs_up_takes_no_run_along(db: DbVerbs, web_on: Callable[[], WebInThread]) -> None:
+def test_disconnected_client_takes_no_run(db: DbVerbs, web_on: Callable[[], WebInThread]) -> None:
     """Its poll stops claiming at once."""
     delivery_scenarios.who_hangs_up_takes_no_run_along(db, web_on())
 
 
-def test_a_hang_up_that_nobody_hears_of_is_noticed(
+def test_ignored_disconnect_is_noticed(
     db: DbVerbs, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As behind a BaseHTTPMiddleware: the poll goes on and takes a run for nobody."""
+    """As behind a BaseHTTPMiddleware: the poll continues and takes a run for no client."""
 
     async def deaf(*_: Any) -> None:
-        """Not heard."""
+        pass
 
     def suspended(self: hangup.Client, request: Request) -> None:
         listen(self, request)
@@ -154,6 +154,6 @@ def test_a_hang_up_that_nobody_hears_of_is_noticed(
         pytest.param((FIND_NOTHING, SUBMIT, LOOK, PARK), id="no second claim"),
     ],
 )
-def test_a_dispatch_that_is_not_rung_is_noticed(db: DbVerbs, order: tuple[Step, ...]) -> None:
-    """A poll that waits beside a run that nobody rang for."""
+def test_dispatch_without_wakeup_is_noticed(db: DbVerbs, order: tuple[Step, ...]) -> None:
+    """A poll would wait beside a run without a wake-up."""
     assert not is_noticed(db, order)

@@ -1,4 +1,4 @@
-"""Promise 4 of a web process that ends, with one of its mechanisms broken on purpose: the scenario must notice."""
+"""Break one mechanism of promise 4 in an ending web process on purpose: its scenario must notice."""
 
 from collections.abc import Iterator
 
@@ -20,21 +20,21 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_everybody_who_waits_is_answered(web: WebInThread) -> None:
-    """Whole, and told to come back elsewhere."""
+def test_all_waiting_clients_are_answered(web: WebInThread) -> None:
+    """Run the scenario unbroken: each client is told to come back elsewhere."""
     everybody_who_waits_is_answered(web)
 
 
-def test_an_end_without_a_drain_is_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is told; what waits is cut when the time is up."""
+def test_shutdown_without_drain_is_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting clients would be cut off, untold, when the time is up."""
     monkeypatch.setattr(Drain, "start", lambda *_, **__: None)
     with pytest.raises(AssertionError, match="not told to come back elsewhere"):
         everybody_who_waits_is_answered(web)
 
 
 @pytest.fixture
-def no_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing answers what is cut at the end: that is the net below the drain, and would hide that it is broken."""
+def no_shutdown_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer nothing that shutdown cancels: this net below the drain would hide that the drain is broken."""
 
     async def pass_on(self: ShutdownResponse, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -43,7 +43,7 @@ def no_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_farewell")
-def test_a_drain_that_only_says_so_is_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drain_that_only_announces_itself_is_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readiness and headers alone end no poll."""
     monkeypatch.setattr(Drain, "_begin", lambda _: None)
     with pytest.raises(AssertionError, match="a poll was cut"):
@@ -51,7 +51,7 @@ def test_a_drain_that_only_says_so_is_noticed(web: WebInThread, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("no_farewell")
-def test_polls_that_do_not_give_up_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polls_that_outlast_the_drain_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployed runner would count each as a failure."""
     monkeypatch.setattr(Polls, "_spread_ends", lambda _: None)
     with served(settings) as web:

@@ -1,4 +1,4 @@
-"""Promise 3, with one of its mechanisms broken on purpose: the scenario that guards it must notice."""
+"""Break one mechanism of promise 3 on purpose: the scenario that guards it must notice."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,8 +26,8 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def test_numbering_without_locking_the_events_is_noticed(db: DbVerbs) -> None:
-    """A row that is deleted meanwhile takes its position with it."""
+def test_numbering_without_locking_events_is_noticed(db: DbVerbs) -> None:
+    """A row deleted meanwhile takes its position with it."""
     source = db.one("SELECT pg_get_functiondef(CAST('sequence_feed' AS regproc))")
     lock = "LIMIT batch FOR NO KEY UPDATE"
     assert source.count(lock) == 1
@@ -37,7 +37,7 @@ def test_numbering_without_locking_the_events_is_noticed(db: DbVerbs) -> None:
 
 
 def by_id(_: FeedFilter) -> Select[Any]:
-    """The feed query with the id of an event for its position."""
+    """Build the feed query with the id of an event as its position."""
     shown = [events.c.id.label("feed_pos"), *SHOWN[1:]]
     wanted = select(*shown, literal(1).label("found")).where(events.c.id > bindparam("after"), events.c.feed_pos > 0)
     page = wanted.order_by(events.c.id).limit(bindparam("most")).subquery("page")
@@ -50,14 +50,14 @@ def by_id(_: FeedFilter) -> Select[Any]:
 
 
 def test_reading_by_id_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids are given before the commit: whoever commits late is passed over."""
+    """Ids are given before the commit: readers would skip a late commit."""
     monkeypatch.setattr(pages, "_page", by_id)
     with pytest.raises(AssertionError, match="a reader missed an event"):
         numbering_scenarios.an_event_that_commits_late(db)
 
 
 def streams_end_whole(web: WebInThread) -> None:
-    """When the process ends, each stream ends with a message that says when to come back."""
+    """Check that each stream ends with a message that says when to come back, when its process ends."""
     with following(web.client.url) as stream:
         stream.until("init")
         web.drain(0.4)
@@ -71,12 +71,12 @@ def streams_end_whole(web: WebInThread) -> None:
 
 
 def test_streams_end_whole_with_their_process(web: WebInThread) -> None:
-    """The scenario as it is."""
+    """Run the scenario unbroken."""
     streams_end_whole(web)
 
 
-def test_streams_cut_without_a_drain_are_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would go on until the server cancels them."""
+def test_streams_without_drain_are_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams would continue until the server cancels them."""
     monkeypatch.setattr(reader.Feed, "_spread_ends", lambda _: None)
     monkeypatch.setattr(web.app.state.drain, "_listeners", [])
     with pytest.raises(AssertionError, match="cut without a word"):

@@ -1,4 +1,4 @@
-"""Floods, with one of the mechanisms that bound them broken on purpose: the scenario must notice."""
+"""Break one bound on floods on purpose: its scenario must notice."""
 
 import pytest
 
@@ -13,8 +13,8 @@ from tests.unit.test_permissions import (
 )
 
 
-def test_bodies_without_bound_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is read on, whatever the others hold."""
+def test_unbounded_bodies_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read each body on, whatever the others hold."""
     monkeypatch.setattr(Uploads, "_may_take", lambda *_: True)
     with (
         served(settings.model_copy(update={"bodies_bytes": 200_000})) as web,
@@ -23,15 +23,15 @@ def test_bodies_without_bound_are_noticed(settings: Settings, monkeypatch: pytes
         a_body_beyond_the_bound_waits(web)
 
 
-def test_pages_without_bound_are_noticed(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows alone do not bound them."""
+def test_unbounded_pages_are_noticed(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows alone do not bound a page."""
     monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 1 << 40)
     with served(settings) as web, pytest.raises(AssertionError):
         an_unread_list_holds_a_page(web, db, monkeypatch)
 
 
-def test_write_without_a_limit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a new one would be that nothing is said about."""
+def test_write_without_quota_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new write would be registered like this by default."""
     name = "POST /sessions/{session_id}/bind"
     monkeypatch.setitem(PERMISSIONS, name, PERMISSIONS["GET /sessions"])
     with pytest.raises(AssertionError):

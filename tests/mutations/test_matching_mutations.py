@@ -1,4 +1,4 @@
-"""The rule of runs without a matching runner, broken on purpose: the scenarios that guard it notice."""
+"""Break the rule of runs without a matching runner on purpose: the scenarios that guard it must notice."""
 
 import pytest
 from sqlalchemy import Connection, text
@@ -19,19 +19,18 @@ SCENARIOS = [
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
 def test_scenarios_hold_unbroken(db: DbVerbs, scenario: no_match_scenarios.Scenario) -> None:
-    """What the mutations below break."""
     scenario(db)
 
 
-def test_deadline_that_ignores_who_is_live_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it was: every ready run fails after its timeout."""
+def test_deadline_that_ignores_live_registrations_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail every ready run after its timeout, as earlier versions did."""
     monkeypatch.setattr(Fleet, "satisfies", lambda *_: False)
     monkeypatch.setattr(match_deadlines, "_store", lambda *_: None)
     notices(no_match_scenarios.backlog_of_a_busy_runner, db, "failed behind a busy runner")
 
 
-def test_sweep_that_does_not_read_registrations_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runner that comes while the sweep works would lose its runs."""
+def test_sweep_that_does_not_reread_registrations_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that registers during the sweep would lose its runs."""
     refresh, seen = Fleet.refresh, list[object]()
 
     def once_a_pass(fleet: Fleet, conn: Connection) -> Differences:
@@ -44,7 +43,7 @@ def test_sweep_that_does_not_read_registrations_again_is_noticed(db: DbVerbs, mo
     notices(no_match_scenarios.runner_that_comes_at_the_last_moment, db, "failed though a runner")
 
 
-def test_loss_that_is_not_stored_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unstored_loss_of_the_last_match_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline would never begin."""
     refresh = Fleet.refresh
     monkeypatch.setattr(Fleet, "refresh", lambda *given: Differences(refresh(*given).matched, []))
@@ -52,7 +51,7 @@ def test_loss_that_is_not_stored_is_noticed(db: DbVerbs, monkeypatch: pytest.Mon
 
 
 def test_deadline_that_begins_with_readiness_alone_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backlog would fail at the moment at which its last runner is lost."""
+    """A backlog would fail at the moment its last runner is lost."""
     broken = without(
         match_deadlines._STORE, "CASE WHEN NOT held.matched THEN CAST(:now AS timestamptz) END"
     ).text.replace(
@@ -62,7 +61,7 @@ def test_deadline_that_begins_with_readiness_alone_is_noticed(db: DbVerbs, monke
     notices(no_match_scenarios.last_matching_runner_is_lost, db, "failed at the moment of the loss")
 
 
-def test_exclusions_that_are_not_looked_at_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ignored_exclusions_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that its only runner may not have again would wait for ever."""
     monkeypatch.setattr(match_deadlines, "_due_excluded", lambda *_: [])
     notices(no_match_scenarios.excluded_runner_is_the_only_one, db, "waits for ever")

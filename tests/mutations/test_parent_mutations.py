@@ -1,4 +1,4 @@
-"""Parents within one owner and without cycles, with one of the mechanisms broken: its scenario must notice."""
+"""Break one mechanism that keeps parents within one owner and without cycles: its scenario must notice."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from tests.support.mutation import Scenario, notices, without
 
 
 @pytest.mark.parametrize("scenario", reparenting_scenarios.SCENARIOS[:3], ids=lambda scenario: scenario.__name__)
-def test_changes_of_parents_that_do_not_wait_are_noticed(
+def test_unserialised_changes_of_parents_are_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
-    """Each would look at what the other one has not committed."""
+    """Each would read what the other has not committed."""
     monkeypatch.setattr(parents, "_ONE_AT_A_TIME", text("SELECT 1"))
     notices(scenario, db, "a cycle|too deep")
 
@@ -25,15 +25,15 @@ def test_changes_of_parents_that_do_not_wait_are_noticed(
 @pytest.mark.parametrize(
     "scenario", [reparenting_scenarios.each_others_parents, reparenting_scenarios.starts_of_one_batch]
 )
-def test_parents_that_are_not_looked_at_again_are_noticed(
+def test_parent_not_rechecked_at_the_start_is_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
-    """What was good at the submission may not be at the start."""
+    """A parent that was valid at the submission may not be at the start."""
     monkeypatch.setattr(report, "set_parents", lambda *_: None)
     notices(scenario, db, "a cycle")
 
 
-def test_depth_that_leaves_out_what_is_below_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_depth_without_the_subtree_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The session comes with its children."""
 
     def flat(_: Any, session_ids: Any, __: int) -> dict[str, int]:
@@ -44,21 +44,21 @@ def test_depth_that_leaves_out_what_is_below_is_noticed(db: DbVerbs, monkeypatch
 
 
 def test_start_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parent is set then."""
+    """The parent is set at the start."""
     part = "AND p.owner IS NOT DISTINCT FROM s.owner"
     monkeypatch.setattr(parents, "_STILL_ABOVE", without(parents._STILL_ABOVE, part))
     notices(reparenting_scenarios.another_owners_parent_at_the_start, db, "under another owner's")
 
 
 def test_results_that_leave_their_owner_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that never starts is not looked at again."""
+    """A run that never starts is not checked again."""
     part = "AND p.owner IS NOT DISTINCT FROM r.owner"
     monkeypatch.setattr(child_results, "_KEEP", without(child_results._KEEP, part))
     notices(reparenting_scenarios.another_owners_parent_without_a_start, db, "told to another owner")
 
 
 def test_submission_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sees both sessions could bring them together."""
+    """A caller that sees both sessions could connect them."""
     refused = submit._refused_parent
 
     def lenient(*given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Promises 2 and 5 of web and worker processes, with a mechanism broken on purpose: its scenario must notice."""
+"""Break one mechanism of promises 2 and 5 in web and worker processes on purpose: its scenario must notice."""
 
 import asyncio
 import contextlib
@@ -34,17 +34,17 @@ def context(settings: Settings) -> Iterator[WorkerContext]:
         yield context
 
 
-def test_what_is_answered_is_committed(db: DbVerbs, web: WebInThread) -> None:
-    """Promise 2, with a COMMIT that fails."""
+def test_acknowledged_submission_is_committed(db: DbVerbs, web: WebInThread) -> None:
+    """Let a COMMIT fail (promise 2)."""
     process_scenarios.what_is_answered_is_committed(db, web)
 
 
-def test_an_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flush answers when the verb is done, and commits when it finds the time."""
+def test_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer when the verb is done, and commit later."""
     late: list[asyncio.Task[None]] = []
 
     async def commit(block: AbstractAsyncContextManager[Any]) -> None:
-        # That nobody hears of a failure is what is broken.
+        # Swallowing the failure is the mutation.
         with contextlib.suppress(Exception):
             await block.__aexit__(None, None, None)
 
@@ -60,57 +60,57 @@ def test_an_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, m
         process_scenarios.what_is_answered_is_committed(db, web)
 
 
-def test_a_poll_gets_its_run_without_any_worker(db: DbVerbs, web: WebInThread) -> None:
-    """Promise 5: slower, never wrong."""
+def test_poll_gets_its_run_without_any_worker(db: DbVerbs, web: WebInThread) -> None:
+    """Slower, never wrong (promise 5)."""
     process_scenarios.work_without_workers_reaches_a_parked_poll(db, web)
 
 
-def test_a_missing_recheck_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_recheck_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost message would cost a whole poll."""
 
-    async def look_away(_: parked.Polls, *, everything: bool) -> None:
-        """Nothing."""
+    async def skip_recheck(_: parked.Polls, *, everything: bool) -> None:
+        pass
 
-    monkeypatch.setattr(parked.Polls, "_recheck", look_away)
+    monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
     with pytest.raises(AssertionError, match="ended with 204"):
         process_scenarios.work_without_workers_reaches_a_parked_poll(db, web)
 
 
 @pytest.fixture
-def lonely_web(own_postgres: OwnPostgres, redis_url: str) -> Iterator[WebInThread]:
-    """A web process on a Postgres that this test may stop."""
+def web_on_own_postgres(own_postgres: OwnPostgres, redis_url: str) -> Iterator[WebInThread]:
+    """Serve on a Postgres that this test may stop."""
     with served(Settings(database_url=own_postgres.url, redis_url=redis_url)) as web:
         until_ready(web)
         yield web
 
 
-def test_a_poll_outlives_postgres(own_postgres: OwnPostgres, lonely_web: WebInThread) -> None:
-    """Promise 5: never 5xx because Postgres is away."""
-    process_scenarios.a_poll_outlives_postgres(own_postgres, lonely_web)
+def test_poll_outlives_postgres(own_postgres: OwnPostgres, web_on_own_postgres: WebInThread) -> None:
+    """Answer no 5xx because Postgres is away (promise 5)."""
+    process_scenarios.a_poll_outlives_postgres(own_postgres, web_on_own_postgres)
 
 
-def test_a_poll_answered_503_without_postgres_is_noticed(
-    own_postgres: OwnPostgres, lonely_web: WebInThread, monkeypatch: pytest.MonkeyPatch
+def test_poll_answered_503_without_postgres_is_noticed(
+    own_postgres: OwnPostgres, web_on_own_postgres: WebInThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is right for every other request would end a deployed runner's work."""
+    """The right answer to every other request would end a deployed runner's work."""
 
     async def hand_on(_: parked.Polls, poll: parked.Poll, call: Any) -> Any:
         return accepted(await call)
 
     monkeypatch.setattr(parked.Polls, "_step", hand_on)
     with pytest.raises(AssertionError, match="a poll was refused"):
-        process_scenarios.a_poll_outlives_postgres(own_postgres, lonely_web)
+        process_scenarios.a_poll_outlives_postgres(own_postgres, web_on_own_postgres)
 
 
-def test_a_commit_that_a_pass_misses_rings_again(db: DbVerbs, context: WorkerContext) -> None:
-    """A message that was fetched holds back no ring."""
+def test_commit_missed_by_a_pass_sends_another_wakeup(db: DbVerbs, context: WorkerContext) -> None:
+    """A fetched message suppresses no wake-up."""
     process_scenarios.a_commit_that_a_pass_misses_rings_again(db, context)
 
 
-def test_a_ring_that_is_taken_for_a_message_that_was_fetched_is_noticed(
+def test_wakeup_merged_with_a_fetched_message_is_noticed(
     db: DbVerbs, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commit it tells of may be one that the pass did not see."""
+    """The pass may have missed the commit that the wake-up announces."""
     monkeypatch.setattr(wakeups, "_NOTIFY", wakeups._NOTIFY.replace("redis.call('LPOS', queue, last)", "true"))
     with worker_context(settings, threads=2) as context, pytest.raises(AssertionError, match="swallowed"):
         process_scenarios.a_commit_that_a_pass_misses_rings_again(db, context)

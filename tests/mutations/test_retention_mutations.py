@@ -1,4 +1,4 @@
-"""Retention with its mechanism broken on purpose: the scenario that guards it must notice."""
+"""Break a mechanism of retention on purpose: the scenario that guards it must notice."""
 
 import pytest
 from sqlalchemy import text
@@ -9,14 +9,14 @@ from tests.support.mutation import notices, without
 from tests.support.retention import a_page_read_while_the_floor_rises, all_grows_old, finished, result, retire
 
 
-def test_a_floor_raised_in_another_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the two a reader would miss what is gone and not know it."""
+def test_oldest_position_raised_in_another_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two transactions a reader would miss dropped events unknowingly."""
     monkeypatch.setattr(retention, "_RAISE_FLOOR", text("SELECT :upto"))
     notices(a_page_read_while_the_floor_rises, db, by="missed events without a word")
 
 
 def results_outlive_events(db: DbVerbs) -> None:
-    """The newest result is kept, in whatever portions history goes."""
+    """Check that the newest result is kept, in whatever portions events are dropped."""
     session_id = finished(db)
     result(db, session_id, "first")
     result(db, session_id, "last")
@@ -26,15 +26,13 @@ def results_outlive_events(db: DbVerbs) -> None:
     assert [one.text for one in kept] == ["last"], "the newest result is not kept"
 
 
-def test_the_newest_result_is_kept_in_whatever_portions_history_goes(db: DbVerbs) -> None:
-    """One event at a time."""
+def test_newest_result_is_kept_whatever_the_portions(db: DbVerbs) -> None:
+    """Drop one event at a time."""
     results_outlive_events(db)
 
 
-def test_a_newer_result_that_does_not_replace_the_kept_one_is_noticed(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without the condition that a newer one is there the first would be kept, and for ever."""
+def test_kept_result_that_is_never_replaced_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the condition that a newer one exists, the first result would be kept for ever."""
     newer = """
       AND NOT EXISTS (SELECT 1 FROM events newer
                       WHERE newer.session_id = e.session_id AND newer.id > e.id

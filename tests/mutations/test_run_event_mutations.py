@@ -1,4 +1,4 @@
-"""Events belong to runs, with the mechanism broken on purpose: the scenario that guards it must notice."""
+"""Break the mechanism that gives events to runs on purpose: the scenario that guards it must notice."""
 
 import pytest
 from sqlalchemy import text
@@ -10,25 +10,23 @@ from tests.support.mutation import notices, without
 from tests.support.run_events import bound_holds, late_result_of_a_former_run
 
 
-def test_event_given_to_the_run_in_hand_despite_its_token_is_noticed(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A late event of a former run would be the next run's."""
+def test_event_given_to_run_in_hand_despite_its_token_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late event of a former run would become the next run's."""
     chosen = "CASE WHEN i.claim_token IS NULL THEN coalesce(i.named_run, active.run_id) ELSE its.run_id END"
     assert chosen in append._APPEND.text
     monkeypatch.setattr(append, "_APPEND", text(append._APPEND.text.replace(chosen, "active.run_id")))
     notices(late_result_of_a_former_run, db, by="results of the wrong run")
 
 
-def test_result_read_of_any_run_of_the_session_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resumed run would show the former one's result."""
+def test_result_read_of_any_run_of_session_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run would show the former run's result."""
     broken = without(results._NEWEST_OF_RUN, "AND e.run_id = :run_id").text
     monkeypatch.setattr(results, "_NEWEST_OF_RUN", text(broken))
     notices(late_result_of_a_former_run, db, by="results of the wrong run")
 
 
-def test_events_that_are_not_counted_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each batch would be the first one."""
+def test_uncounted_events_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch would count as the first."""
     count = "DO UPDATE SET events = c.events + excluded.events"
     assert count in append._APPEND_BOUNDED.text
     monkeypatch.setattr(append, "_APPEND_BOUNDED", text(append._APPEND_BOUNDED.text.replace(count, "DO NOTHING")))

@@ -1,4 +1,4 @@
-"""A run's output and result, with the mechanism broken on purpose: the scenario that guards it must notice."""
+"""Break the mechanism of a run's output and result on purpose: the scenario that guards it must notice."""
 
 import signal
 from time import monotonic
@@ -11,7 +11,7 @@ from runner.reading import Reading
 from tests.support.run_scenarios import output_of_what_outlives_the_command, result_before_a_pause
 
 
-async def test_candidate_that_is_forgotten_once_it_is_shown_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_result_candidate_forgotten_once_printed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that lives on after its result would complete without one."""
 
     async def forget(self: output.RunOutput) -> None:
@@ -24,8 +24,8 @@ async def test_candidate_that_is_forgotten_once_it_is_shown_is_noticed(monkeypat
         await result_before_a_pause()
 
 
-async def test_silence_counted_from_the_commands_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its children wait to write, because we read slowly, would be dropped."""
+async def test_silence_counted_from_commands_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output that its children wait to write, because we read slowly, would be dropped."""
     began: list[float] = []
 
     def silence_left(self: Reading) -> float:
@@ -37,8 +37,8 @@ async def test_silence_counted_from_the_commands_end_is_noticed(monkeypatch: pyt
         await output_of_what_outlives_the_command("seq 60000 & exit 0")
 
 
-async def test_children_killed_at_the_commands_end_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before their output was read."""
+async def test_children_killed_at_commands_end_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill them before their output is read."""
 
     async def exited(self: Process) -> None:
         await waited(self)

@@ -1,4 +1,4 @@
-"""The shipped runner with a mechanism broken on purpose: its scenario must notice."""
+"""Break one mechanism of the shipped runner on purpose: its scenario must notice."""
 
 import os
 import signal
@@ -16,31 +16,31 @@ from devserver.supervisor import ROOT
 from tests.support.answering_proxy import ANSWERS
 
 
-async def a_proxys_answer_is_not_a_coordinators() -> None:
-    """A 404 default backend must raise Unreachable, not Refused."""
+async def proxy_answer_is_not_the_coordinators() -> None:
+    """Check that a 404 of a default backend raises Unreachable, not Refused."""
     status, kind, body = ANSWERS["default-backend"]
     response = httpx.Response(status, headers={"Content-Type": kind}, text=body)
     with pytest.raises(transport._NotACoordinator):
         transport._read(response)
 
 
-async def test_proxys_answer_is_not_a_coordinators() -> None:
-    """As it is."""
-    await a_proxys_answer_is_not_a_coordinators()
+async def test_answer_of_a_proxy_is_not_the_coordinators() -> None:
+    """Run the scenario unbroken."""
+    await proxy_answer_is_not_the_coordinators()
 
 
-async def test_client_that_takes_any_error_for_a_coordinators_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the header's rule a proxy's 404 ends a run."""
+async def test_client_without_the_instance_header_rule_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy's 404 would end a run."""
 
     def read(response: httpx.Response, expects: object = ()) -> None:
         raise Refused(response.status_code, response.text)
 
     monkeypatch.setattr(transport, "_read", read)
     with pytest.raises(Refused):
-        await a_proxys_answer_is_not_a_coordinators()
+        await proxy_answer_is_not_the_coordinators()
 
 
-# In a process of its own, which adopts orphans: a test process has children that are no orphans.
+# Run in a process of its own, which adopts orphans:
 SCENARIO = """
 import asyncio, sys
 from pathlib import Path
@@ -64,8 +64,8 @@ asyncio.run(main())
 """
 
 
-def a_daemon_ends_with_its_job(path: Path, broken: str = "pass") -> None:
-    """A process that has left the job's group and lost its parent is gone once the job is closed."""
+def daemon_ends_with_its_job(path: Path, broken: str = "pass") -> None:
+    """Check that a process that has left the job's group and lost its parent is gone once the job is closed."""
     command = [sys.executable, "-c", SCENARIO, str(path), broken]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
     with suppress(ProcessLookupError):
@@ -74,8 +74,8 @@ def a_daemon_ends_with_its_job(path: Path, broken: str = "pass") -> None:
 
 
 def test_daemon_ends_with_its_job(tmp_path: Path) -> None:
-    """As it is."""
-    a_daemon_ends_with_its_job(tmp_path / "left")
+    """Run the scenario unbroken."""
+    daemon_ends_with_its_job(tmp_path / "left")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_daemon_ends_with_its_job(tmp_path: Path) -> None:
     ["Descendants._strays = lambda *_: []", "Descendants.start = lambda self: None"],
     ids=["orphans are not looked for", "orphans are not adopted"],
 )
-def test_job_whose_orphans_are_left_alone_is_noticed(tmp_path: Path, broken: str) -> None:
+def test_job_that_leaves_orphans_alone_is_noticed(tmp_path: Path, broken: str) -> None:
     """Killing the group alone leaves the daemon."""
     with pytest.raises(AssertionError, match="outlived"):
-        a_daemon_ends_with_its_job(tmp_path / "left", broken)
+        daemon_ends_with_its_job(tmp_path / "left", broken)

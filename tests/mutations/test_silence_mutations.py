@@ -1,4 +1,4 @@
-"""Silence and gaps of our own, with one of their mechanisms broken on purpose: the scenario that guards it must notice."""
+"""Break one mechanism of silence and outages on purpose: the scenario that guards it must notice."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -24,8 +24,8 @@ from tests.support.mutation import Scenario, notices, without
     ],
     ids=lambda scenario: scenario.__name__,
 )
-def test_silence_is_held_against_dead_runners_alone(db: DbVerbs, scenario: Scenario) -> None:
-    """The scenarios as they are."""
+def test_silence_counts_against_dead_runners_only(db: DbVerbs, scenario: Scenario) -> None:
+    """Run the scenarios unbroken."""
     scenario(db)
 
 
@@ -37,16 +37,16 @@ def test_silence_is_held_against_dead_runners_alone(db: DbVerbs, scenario: Scena
     ],
     ids=lambda scenario: scenario.__name__,
 )
-def test_gap_that_ignores_told_intervals_is_noticed(
+def test_outage_that_ignores_told_intervals_is_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
-    """Any 15 s in which nobody is heard: slow beaters make one after another."""
+    """With any 15 s of silence as an outage, slow heartbeats make one after another."""
     monkeypatch.setattr(outages, "_READ", without(outages._READ, " + make_interval(secs => told_interval)"))
     notices(scenario, db, "is put off")
 
 
 def test_windows_that_only_restart_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each gap starts all silence anew, and twice the window ends nothing."""
+    """Each outage restarts all silence, and twice the window ends nothing."""
 
     def restarted(_: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
         starts = [clocks.now - timedelta(seconds=seconds) for seconds in windows]
@@ -57,8 +57,8 @@ def test_windows_that_only_restart_are_noticed(db: DbVerbs, monkeypatch: pytest.
     notices(silence_scenarios.gaps_of_all_runners_put_a_loss_off_once, db, "for ever")
 
 
-def test_gaps_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence counts as it is, whoever caused it."""
+def test_outages_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count silence as it is, whatever caused it."""
 
     def plain(_: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
         return [clocks.now - timedelta(seconds=seconds) for seconds in windows]
@@ -68,7 +68,7 @@ def test_gaps_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pytest.
 
 
 def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice the window by the clock on the wall."""
+    """End runs after twice the window by the wall clock."""
     asked = "served_ago(2 * w.seconds)"
     assert asked in outages._SERVED.text
     wall = outages._SERVED.text.replace(asked, "clock_timestamp() - make_interval(secs => 2 * w.seconds)")
@@ -93,10 +93,10 @@ def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch:
     ],
     ids=["later poll", "in a row", "release"],
 )
-def test_weaker_evidence_that_a_claim_never_arrived_is_noticed(
+def test_weaker_evidence_that_claim_never_arrived_is_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, part: str, scenario: Scenario, says: str | None
 ) -> None:
-    """Without a later poll, without beats in a row, or with nothing that follows from them."""
+    """Release without a later poll, without two heartbeats in a row, or not at all."""
     weaker = {
         "AND w.poll_id > r.claim_poll_id": "OR true",
         "WHEN held.is_named THEN 0 ELSE": "WHEN held.is_named THEN r.unheld_beats ELSE",

@@ -1,4 +1,4 @@
-"""Wake-ups of parked polls with a part of their way broken: the scenario that waits for one must notice."""
+"""Break a part of the way of wake-ups to parked polls: the scenario that waits for one must notice."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -23,19 +23,19 @@ def both(settings: Settings) -> Iterator[Pair]:
         yield both
 
 
-def test_stop_that_is_not_published_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpublished_stop_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the re-check would tell it."""
 
     async def publish_nothing(*_: Any) -> None:
-        """Lost."""
+        pass
 
     monkeypatch.setattr(app.polls.wakeups, "publish_rechecks_async", publish_nothing)
     with pytest.raises(AssertionError, match="not told"):
         wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
 
 
-def test_stop_without_a_look_after_its_commit_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poll that is parked between the verb's look and its commit has looked before the stop."""
+def test_stop_without_a_second_look_for_polls_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll parked between the verb's look and its commit has looked before the stop."""
     monkeypatch.setattr("models.runs.stop.open_stops", wakeup_scenarios.blind_to_polls)
     monkeypatch.setattr(app.polls.wakeups, "poll_holders", lambda *_: {})
     with pytest.raises(AssertionError, match="not told"):
@@ -43,34 +43,34 @@ def test_stop_without_a_look_after_its_commit_is_noticed(both: Pair, monkeypatch
 
 
 def test_start_elsewhere_that_wakes_no_poll_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The former runner would hear of it by the re-check."""
+    """The former runner would learn of it by the re-check."""
     monkeypatch.setattr("models.runs.report.end_former_processes", wakeup_scenarios.tells_no_runner)
     with pytest.raises(AssertionError, match="not told"):
         wakeup_scenarios.a_former_runner_hears_of_it(both)
 
 
-def test_timeout_that_is_not_published_is_noticed(
+def test_unpublished_timeout_is_noticed(
     both: Pair, db: DbVerbs, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stops of workers have a way of their own."""
+    """Workers publish stops on a way of their own."""
     monkeypatch.setattr(workers.poll_wakeups, "publish_rechecks", lambda *_: None)
     with pytest.raises(AssertionError, match="not told"):
         wakeup_scenarios.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
 
 
-def test_poll_of_a_replaced_process_that_passes_for_its_successors_is_noticed(
+def test_poll_of_a_replaced_process_counted_as_its_successors_is_noticed(
     both: Pair, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would go on under the new registration and take its runs."""
+    """The poll would continue under the new registration and take its runs."""
     monkeypatch.setattr("models.claims.polls._replaced", lambda *_: set())
     with pytest.raises(AssertionError, match="not told"):
         wakeup_scenarios.a_replaced_process_hears_of_it(both, db)
 
 
-def test_wakeup_that_a_busy_poll_forgets_is_noticed(
+def test_wakeup_forgotten_by_a_busy_poll_is_noticed(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the poll is at may have looked before the stop was committed."""
+    """The query under way may have read before the stop was committed."""
     remember = parked.Polls.look_again
 
     def look_at_idle_ones(self: parked.Polls, runner_ids: Iterable[str]) -> None:
@@ -84,7 +84,7 @@ def test_wakeup_that_a_busy_poll_forgets_is_noticed(
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_unheard_answer_that_counts_as_told_is_noticed(
+def test_undelivered_answer_counted_as_delivered_is_noticed(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """Its client had gone before the first byte."""
@@ -101,6 +101,6 @@ def test_unheard_answer_that_counts_as_told_is_noticed(
         pytest.param((FIND_NOTHING, STOP, LOOK, PARK), id="no second claim"),
     ],
 )
-def test_stop_that_finds_no_holder_of_the_poll_is_noticed(db: DbVerbs, order: tuple[Step, ...]) -> None:
-    """A poll that waits beside a stop that no instance was told of."""
+def test_stop_that_finds_no_instance_of_the_poll_is_noticed(db: DbVerbs, order: tuple[Step, ...]) -> None:
+    """A poll would wait beside a stop that no instance was told of."""
     assert not is_told(db, order)

@@ -1,4 +1,4 @@
-"""Ends of children against everything that may happen to their parents at the same moment: each is told once."""
+"""Race ends of children against everything that may happen to their parents: each child is told once."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,14 +30,14 @@ from tests.support.simultaneous_calls import calling, together
     ],
     ids=lambda scenario: scenario.__name__,
 )
-def test_in_every_order(db: DbVerbs, scenario: Callable[[DbVerbs], None]) -> None:
-    """The scenarios as they are; the mutations break a part of the mechanism."""
+def test_every_order_tells_each_child_once(db: DbVerbs, scenario: Callable[[DbVerbs], None]) -> None:
+    """Run the scenarios unbroken; tests/mutations break a part of the mechanism."""
     scenario(db)
 
 
 @pytest.mark.parametrize("held", ["parent", "grandparent"])
-def test_an_actor_waits_for_nobody(db: DbVerbs, held: str) -> None:
-    """Whoever holds the parent, or the one above it, is left alone until the next pass."""
+def test_callback_actor_skips_locked_parents(db: DbVerbs, held: str) -> None:
+    """Leave a parent, or the session above it, to the next pass while another transaction locks it."""
     top = finished(db)
     middle = ended_child(db, top).session_id
     deliver(db)
@@ -53,8 +53,8 @@ def test_an_actor_waits_for_nobody(db: DbVerbs, held: str) -> None:
 
 
 @pytest.mark.parametrize("actors", [2, 8])
-def test_of_many_actors_at_once_one_resumes_a_parent(db: DbVerbs, actors: int) -> None:
-    """And the parents that it holds are nobody else's."""
+def test_one_of_many_actors_resumes_a_parent(db: DbVerbs, actors: int) -> None:
+    """No other actor resumes the parents that it has locked."""
     families = {parent: [ended_child(db, parent).session_id for _ in range(3)] for parent in _parents(db, 5)}
     passes = together([partial(db.do, deliver_results) for _ in range(actors)])
     deliver(db)
@@ -64,8 +64,8 @@ def test_of_many_actors_at_once_one_resumes_a_parent(db: DbVerbs, actors: int) -
 
 
 @pytest.mark.parametrize("crowd", [8, 32])
-def test_children_that_end_at_once_are_each_told_once(db: DbVerbs, crowd: int) -> None:
-    """While actors come by, and parents end, too."""
+def test_children_that_end_at_once_are_told_once(db: DbVerbs, crowd: int) -> None:
+    """Run actors meanwhile, and end parents too."""
     busy = running(db)
     parents = [busy.session_id, *_parents(db, 3)]
     children = {parent: [child_of(db, parent) for _ in range(crowd // 4)] for parent in parents}

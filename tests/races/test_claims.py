@@ -1,4 +1,6 @@
-"""Claims against claims, polls against workers: at any time a run belongs to at most one of them (promise 1)."""
+"""Race claims against claims and polls against workers: at any time a run belongs to at most one of them
+(promise 1).
+"""
 
 import pytest
 
@@ -12,58 +14,58 @@ CROWDS = [2, 8, 32]
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_of_many_claims_at_once_each_run_goes_to_exactly_one(db: DbVerbs, contenders: int) -> None:
-    """A claim storm: every run once, none left."""
+def test_concurrent_claims_take_each_run_once(db: DbVerbs, contenders: int) -> None:
+    """Leave no run behind."""
     claim_scenarios.storm(db, contenders, runs=96)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_of_many_claims_of_several_runs_each_run_goes_to_exactly_one(db: DbVerbs, contenders: int) -> None:
-    """With `max=5`."""
+def test_concurrent_claims_of_several_runs_take_each_run_once(db: DbVerbs, contenders: int) -> None:
+    """Poll with `max=5`."""
     claim_scenarios.storm(db, contenders, runs=96, wanted=5)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_a_run_that_all_have_seen_goes_to_one_and_the_others_get_the_next(db: DbVerbs, contenders: int) -> None:
-    """The closest race of claims: all have read the same candidates."""
+def test_same_candidates_go_to_different_claims(db: DbVerbs, contenders: int) -> None:
+    """Let all claims read the same candidates before any takes one."""
     claim_scenarios.same_candidates(db, contenders)
 
 
 @pytest.mark.parametrize(("polls", "dispatchers"), [(2, 1), (8, 2), (24, 8)])
-def test_polls_and_dispatch_at_once_give_each_run_to_one_poll(db: DbVerbs, polls: int, dispatchers: int) -> None:
-    """Answers, second claims, re-checks, lost messages and passes of workers, all on the same runs."""
+def test_polls_and_dispatch_give_each_run_to_one_poll(db: DbVerbs, polls: int, dispatchers: int) -> None:
+    """Mix first answers, second claims, re-checks, lost messages and passes of workers on the same runs."""
     claim_scenarios.storm_of_polls_and_dispatch(db, polls, dispatchers, runs=48)
 
 
-def test_a_claim_waits_for_no_other_claim(db: DbVerbs) -> None:
-    """SKIP LOCKED: one slow commit does not hold up all runners."""
+def test_claim_waits_for_no_other_claim(db: DbVerbs) -> None:
+    """SKIP LOCKED: one slow commit does not delay other runners."""
     claim_scenarios.nobody_waits_for_a_claim(db)
 
 
-def test_a_poll_gets_one_run_in_every_order_of_parking_submitting_and_dispatching(db: DbVerbs) -> None:
-    """The close race: what is submitted while a poll parks is found by its second claim or by dispatch, by one."""
+def test_poll_gets_one_run_in_every_order_of_park_submit_and_dispatch(db: DbVerbs) -> None:
+    """A run submitted while a poll parks is found by its second claim or by dispatch, not by both."""
     claim_scenarios.one_run_per_poll(db)
 
 
-def test_a_poll_that_gives_up_gets_its_assignment_or_none_is_made(db: DbVerbs) -> None:
-    """No run is left claimed for a poll that is over."""
+def test_ended_poll_gets_its_assignment_or_none_is_made(db: DbVerbs) -> None:
+    """Leave no run claimed for a poll that has ended."""
     claim_scenarios.giving_up_leaves_nothing_behind(db)
 
 
-def test_two_workers_never_give_one_poll_two_runs(db: DbVerbs) -> None:
-    """A ring and a sweep may come together."""
+def test_two_workers_give_a_poll_one_run(db: DbVerbs) -> None:
+    """A wake-up and a sweep may coincide."""
     claim_scenarios.two_workers_one_poll(db)
 
 
 def demand_sets(db: DbVerbs, number: int) -> list[str]:
-    """One pending run for each of as many sets of demands; returns the tags that satisfy them all."""
+    """Submit one pending run for each of so many sets of demands; return the tags that satisfy them all."""
     tags = [f"tag-{place}" for place in range(number)]
     db.accept(*[starting(additional_demands=Demands(tags=(tag,))) for tag in tags])
     return tags
 
 
-def test_a_claim_over_200_demand_sets_holds_only_what_it_takes(db: DbVerbs) -> None:
-    """Seen: with all candidates locked 400 rows were held to take one, and the next claim found nothing."""
+def test_claim_over_200_demand_sets_locks_only_the_runs_it_takes(db: DbVerbs) -> None:
+    """Seen: with all candidates locked, 400 rows were locked to take one run, and the next claim found none."""
     tags = demand_sets(db, 200)
     asks = [asking(db.runner(tags=tags)) for _ in range(4)]
     with steppers(db.engine, len(asks)) as ours:
@@ -73,8 +75,8 @@ def test_a_claim_over_200_demand_sets_holds_only_what_it_takes(db: DbVerbs) -> N
 
 
 @pytest.mark.parametrize("contenders", [2, 8])
-def test_no_claim_over_200_demand_sets_comes_back_empty_while_work_is_pending(db: DbVerbs, contenders: int) -> None:
-    """Each takes its share of them, one at a time, and is never turned away."""
+def test_claim_over_200_demand_sets_is_never_empty_while_runs_are_pending(db: DbVerbs, contenders: int) -> None:
+    """Let each contender take its share, one run at a time."""
     tags = demand_sets(db, 200)
     runners = [db.runner(tags=tags) for _ in range(contenders)]
 
@@ -86,8 +88,8 @@ def test_no_claim_over_200_demand_sets_comes_back_empty_while_work_is_pending(db
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_a_runner_never_has_more_in_hand_than_its_capacity(db: DbVerbs, contenders: int) -> None:
-    """However many of its polls are answered at once; and it gets as many as that."""
+def test_runner_never_holds_more_runs_than_its_capacity(db: DbVerbs, contenders: int) -> None:
+    """Give it exactly its capacity, however many of its polls are answered at once."""
     db.accept(*[starting() for _ in range(64)])
     runner = db.runner(capacity=7)
     given = crowd(contenders, lambda _: len(db.claim(runner, wanted=4)))
@@ -97,7 +99,7 @@ def test_a_runner_never_has_more_in_hand_than_its_capacity(db: DbVerbs, contende
 
 
 def test_two_runners_with_capacities_polled_in_opposite_order_do_not_deadlock(db: DbVerbs) -> None:
-    """Their rows are locked in id order, whatever the order of the batch."""
+    """Lock their rows in id order, whatever the order of the batch."""
     runners = [db.runner(capacity=1_000) for _ in range(6)]
     db.accept(*[starting() for _ in range(8 * 6 * 5)])
 

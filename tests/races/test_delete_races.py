@@ -1,4 +1,4 @@
-"""Deletes against everything that may bring a session to life at the same moment."""
+"""Race deletes against everything that may revive a session at the same moment."""
 
 import pytest
 
@@ -16,8 +16,8 @@ CROWDS = [2, 8, 32]
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_one_of_many_deletes_removes_the_session(db: DbVerbs, crowd: int) -> None:
-    """The others find nothing, and its end is told once."""
+def test_one_of_many_deletes_removes_session(db: DbVerbs, crowd: int) -> None:
+    """The others find nothing; the end is told once."""
     session_id = db.start().session_id
     results = together([calling(db, delete_sessions, DeleteSession(ADMIN, session_id)) for _ in range(crowd)])
     assert sorted(type(result[0]).__name__ for result in results) == ["Deleted"] + ["NotFound"] * (crowd - 1)
@@ -25,8 +25,8 @@ def test_one_of_many_deletes_removes_the_session(db: DbVerbs, crowd: int) -> Non
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_delete_against_resumes_leaves_no_run_without_a_session(db: DbVerbs, crowd: int) -> None:
-    """A resume is deleted with the session, or finds none."""
+def test_delete_against_resumes_leaves_no_run_without_session(db: DbVerbs, crowd: int) -> None:
+    """A resume is deleted with the session, or is not accepted."""
     run = running(db)
     accepted(db, run, "completed")
     resumes = [calling(db, submit_runs, resuming(run.session_id)) for _ in range(crowd)]
@@ -40,8 +40,7 @@ def test_a_delete_against_resumes_leaves_no_run_without_a_session(db: DbVerbs, c
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_delete_against_claims_never_takes_a_run_from_a_runner(db: DbVerbs, crowd: int) -> None:
-    """Who was given the run keeps it."""
+def test_delete_against_claims_takes_no_run_from_its_runner(db: DbVerbs, crowd: int) -> None:
     submitted = db.start()
     claims = [calling(db, answer_polls, asking(db.runner())) for _ in range(crowd)]
     results = together([*claims, calling(db, delete_sessions, DeleteSession(ADMIN, submitted.session_id))])
@@ -52,8 +51,8 @@ def test_a_delete_against_claims_never_takes_a_run_from_a_runner(db: DbVerbs, cr
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_delete_against_reports_of_the_last_run(db: DbVerbs, crowd: int) -> None:
-    """The end is accepted before, or the run is not found; nothing waits for ever."""
+def test_delete_against_reports_of_last_run(db: DbVerbs, crowd: int) -> None:
+    """Accept the end before the delete, or answer that there is no run; wait for nothing endlessly."""
     run = running(db)
     ends = [calling(db, report_runs, report(run, "completed")) for _ in range(crowd)]
     deletes = [calling(db, delete_sessions, DeleteSession(ADMIN, run.session_id)) for _ in range(crowd)]
@@ -64,8 +63,8 @@ def test_a_delete_against_reports_of_the_last_run(db: DbVerbs, crowd: int) -> No
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_delete_against_new_children_leaves_none_below_it(db: DbVerbs, crowd: int) -> None:
-    """They become roots, or their parent is not found."""
+def test_delete_against_new_children_leaves_no_orphan_child(db: DbVerbs, crowd: int) -> None:
+    """A child becomes a root, or its parent is not found."""
     parent = db.start().session_id
     items = [starting(parent_session_id=parent) for _ in range(crowd)]
     calls = [calling(db, submit_runs, item) for item in items]

@@ -1,4 +1,4 @@
-"""Deadlines that pass at the moment the runner reports: one of the two decides, and both agree on what."""
+"""Race deadlines against reports of the runner: one of the two decides, and both agree on the outcome."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,15 +17,15 @@ CROWDS = [2, 8, 16]
 
 
 def race(db: DbVerbs, crowd: int, run: Run, outcome: str, **values: Any) -> list[Any]:
-    """What as many reports of a run came to as there were passes of expiry beside them."""
+    """Return the results of as many reports of a run as there were concurrent passes of expiry."""
     passes: list[Callable[[], Any]] = [lambda: tick(db)] * crowd
     reports = [calling(db, report_runs, report(run, outcome, **values)) for _ in range(crowd)]
     return [result[0] for result in together([*passes, *reports])[crowd:]]
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_start_against_its_deadline(db: DbVerbs, crowd: int) -> None:
-    """It counts, or the claim has ended; never both."""
+def test_start_against_start_deadline(db: DbVerbs, crowd: int) -> None:
+    """Count the start, or end the claim; never both."""
     run = claimed(db)
     due(db, run.run_id, "claim_deadline_at")
     results = race(db, crowd, run, "started")
@@ -40,8 +40,8 @@ def test_a_start_against_its_deadline(db: DbVerbs, crowd: int) -> None:
 
 @pytest.mark.parametrize("crowd", CROWDS)
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_an_end_against_the_runs_time_limit(db: DbVerbs, crowd: int, attempts: int) -> None:
-    """In time it is completed, else it timed out: then the report is that of a stopped run."""
+def test_end_against_time_limit_of_run(db: DbVerbs, crowd: int, attempts: int) -> None:
+    """Complete the run, or time it out: then the report counts as that of a stopped run."""
     run = running(db, max_attempts=attempts, run_timeout_seconds=5)
     due(db, run.run_id, "run_deadline_at")
     results = race(db, crowd, run, "completed")
@@ -56,8 +56,8 @@ def test_an_end_against_the_runs_time_limit(db: DbVerbs, crowd: int, attempts: i
 
 @pytest.mark.parametrize("crowd", CROWDS)
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_an_end_against_the_loss_of_its_runner(db: DbVerbs, crowd: int, attempts: int) -> None:
-    """A run that goes to another is not finished by the one that was lost."""
+def test_end_against_loss_of_runner(db: DbVerbs, crowd: int, attempts: int) -> None:
+    """A lost runner does not finish a run that goes to another."""
     runner = db.runner()
     run = running(db, runner, max_attempts=attempts)
     fall_silent(db, runner, 200)
@@ -76,8 +76,8 @@ def test_an_end_against_the_loss_of_its_runner(db: DbVerbs, crowd: int, attempts
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_late_start_against_the_loss_of_its_runner(db: DbVerbs, crowd: int) -> None:
-    """Repeated by a runner that asks whether the run is still its own."""
+def test_late_start_against_loss_of_runner(db: DbVerbs, crowd: int) -> None:
+    """Repeat the start, as a runner does that asks whether the run is still its own."""
     runner: Runner = db.runner()
     run = running(db, runner)
     fall_silent(db, runner, 200)
@@ -89,8 +89,8 @@ def test_a_late_start_against_the_loss_of_its_runner(db: DbVerbs, crowd: int) ->
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_an_end_against_the_deadline_of_its_stop(db: DbVerbs, crowd: int) -> None:
-    """Stopped by its word or without it, once, and no stop is left."""
+def test_end_against_stop_deadline(db: DbVerbs, crowd: int) -> None:
+    """Stop the run once, with or without the report, and leave no open stop."""
     run = running(db)
     stop(db, run.session_id)
     due(db, run.run_id, "run_deadline_at")
@@ -104,8 +104,8 @@ def test_an_end_against_the_deadline_of_its_stop(db: DbVerbs, crowd: int) -> Non
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_the_end_of_an_idle_process_against_the_deadline_of_its_stop(db: DbVerbs, crowd: int) -> None:
-    """The session is stopped either way."""
+def test_end_of_idle_process_against_stop_deadline(db: DbVerbs, crowd: int) -> None:
+    """Stop the session either way."""
     run = idle(db)
     stop(db, run.session_id)
     db.rows("UPDATE stop_commands SET deadline_at = clock_timestamp() - interval '1 second'")

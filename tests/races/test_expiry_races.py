@@ -1,4 +1,4 @@
-"""Expiry against all that happens at the same moment: it waits for nobody, and nothing ends twice."""
+"""Race expiry against everything else: it waits for no lock, and nothing ends twice."""
 
 import random
 from functools import partial
@@ -27,8 +27,8 @@ LOST = 181
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_many_passes_at_once_do_everything_once(db: DbVerbs, contenders: int) -> None:
-    """Two workers tick at the same moment: one does the pass, the others leave it to him."""
+def test_concurrent_passes_expire_everything_once(db: DbVerbs, contenders: int) -> None:
+    """Let one worker do the pass when several tick at once; the others skip it."""
     runs = db.accept(*[starting() for _ in range(20)])
     for run in runs:
         no_match_due(db, run.run_id)
@@ -38,8 +38,8 @@ def test_many_passes_at_once_do_everything_once(db: DbVerbs, contenders: int) ->
         assert db.told_kinds(run.session_id).count("run_failed") == 1
 
 
-def test_expiry_waits_for_nobody_and_leaves_what_is_locked_to_the_next_pass(db: DbVerbs) -> None:
-    """A frozen transaction holds a run, a session, a stop or a runner: all others are served."""
+def test_expiry_skips_locked_rows_until_the_next_pass(db: DbVerbs) -> None:
+    """Hold a run, a session, a stop or a runner in a frozen transaction; all other rows expire."""
     runner, frozen = db.runner(), db.runner()
     runs = [running(db, runner) for _ in range(3)]
     lost, free = running(db, frozen), running(db, db.runner())
@@ -67,8 +67,8 @@ def test_expiry_waits_for_nobody_and_leaves_what_is_locked_to_the_next_pass(db: 
     assert db.run(lost.run_id).status == "failed"
 
 
-def test_start_reported_while_the_second_beat_misses_the_run_counts(db: DbVerbs) -> None:
-    """The beat was made before the answer was read: it passes over the run that the report has locked."""
+def test_start_reported_while_second_heartbeat_misses_the_run_counts(db: DbVerbs) -> None:
+    """The heartbeat was sent before the answer was read; it skips the run that the report has locked."""
     runner = db.runner()
     run = claimed(db, runner)
     db.park(runner)
@@ -84,7 +84,7 @@ def test_start_reported_while_the_second_beat_misses_the_run_counts(db: DbVerbs)
 
 
 def test_start_reported_while_its_claim_is_released_is_refused(db: DbVerbs) -> None:
-    """Two beats missed the run: its token is stale once the release is committed, and the report says nothing."""
+    """Two heartbeats missed the run: its token is stale once the release commits, and the report changes nothing."""
     runner = db.runner()
     run = claimed(db, runner)
     db.park(runner)
@@ -104,8 +104,8 @@ def _lock(conn: Connection, statement: str, row_id: str) -> None:
     conn.execute(text(statement), {"id": row_id}).one()
 
 
-def test_a_runner_that_is_touched_while_its_runs_are_taken_keeps_what_is_left(db: DbVerbs) -> None:
-    """The silence is checked again on the locked row."""
+def test_runner_heard_while_its_runs_are_taken_keeps_the_rest(db: DbVerbs) -> None:
+    """Check the silence again on the locked row."""
     runner = db.runner()
     run = running(db, runner)
     fall_silent(db, runner, LOST)
@@ -119,7 +119,7 @@ def test_a_runner_that_is_touched_while_its_runs_are_taken_keeps_what_is_left(db
 
 
 def test_of_256_heartbeats_with_one_row_locked_255_are_written(db: DbVerbs) -> None:
-    """One frozen row lock must not stop the beats of all others."""
+    """A single frozen row lock must not delay all other heartbeats."""
     runners = [db.runner() for _ in range(256)]
     pass_time(db, "runners", "last_seen", 20)
     with steppers(db.engine, 2) as (one, other):
@@ -132,8 +132,8 @@ def test_of_256_heartbeats_with_one_row_locked_255_are_written(db: DbVerbs) -> N
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_restarted_processes_of_one_identity_end_the_former_once(db: DbVerbs, contenders: int) -> None:
-    """While reports of the former come in, and expiry runs."""
+def test_concurrent_restarts_end_the_former_registration_once(db: DbVerbs, contenders: int) -> None:
+    """Send reports of the former process meanwhile, and run expiry."""
     offer = partial(Registration, "host", "/project", "profile", executor_type="autonomous")
     (first,) = db.do(register_runners, [offer()])
     assert isinstance(first, Registered)
@@ -154,8 +154,8 @@ def test_restarted_processes_of_one_identity_end_the_former_once(db: DbVerbs, co
     assert counts(db) == {}
 
 
-def test_a_storm_of_everything_deadlocks_nobody_and_loses_nothing(db: DbVerbs) -> None:
-    """Submissions, claims, reports, stops, beats, leaves and losses, with expiry running all the time."""
+def test_mixed_storm_neither_deadlocks_nor_loses_runs(db: DbVerbs) -> None:
+    """Submit, claim, report, stop, send heartbeats, leave and lose runners, with expiry running all the time."""
     runners = [db.runner() for _ in range(6)]
     sessions = [idle(db, runners[place % 6]).session_id for place in range(6)]
 

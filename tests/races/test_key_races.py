@@ -1,4 +1,4 @@
-"""Keys that are made, revoked and used up by many at once: no change goes unnoticed, nothing is had twice."""
+"""Race creation, revocation and use of keys and tickets: no change is missed, and no ticket is used twice."""
 
 import threading
 
@@ -18,8 +18,7 @@ def new_key() -> NewKey:
     return NewKey(key_id, secret_hash, Role.USER, "ann")
 
 
-def test_every_change_is_counted(db: DbVerbs) -> None:
-    """Of many at once, each one."""
+def test_every_concurrent_change_is_counted(db: DbVerbs) -> None:
     keys = [new_key() for _ in range(MANY)]
     crowd(MANY, lambda place: db.do(create_keys, [keys[place]], OPERATOR))
     assert db.do(key_revision) == MANY
@@ -29,8 +28,8 @@ def test_every_change_is_counted(db: DbVerbs) -> None:
     assert db.do(key_revision) == 2 * MANY
 
 
-def test_who_reads_a_number_sees_every_change_that_it_counts(db: DbVerbs) -> None:
-    """Else a process would take it for read, and never look at that key again."""
+def test_reader_of_a_change_number_sees_every_change_it_counts(db: DbVerbs) -> None:
+    """Otherwise a process would count a change as read and never look at that key again."""
     keys = [new_key() for _ in range(MANY)]
     db.do(create_keys, keys, OPERATOR)
     before = db.do(key_revision)
@@ -53,8 +52,8 @@ def test_who_reads_a_number_sees_every_change_that_it_counts(db: DbVerbs) -> Non
     assert missed == []
 
 
-def test_a_key_is_written_down_as_used_while_it_is_revoked(db: DbVerbs) -> None:
-    """Neither waits for the other for long, and it stays revoked."""
+def test_last_use_is_recorded_while_key_is_revoked(db: DbVerbs) -> None:
+    """Neither waits long for the other, and the key stays revoked."""
     key = new_key()
     db.do(create_keys, [key], OPERATOR)
 
@@ -69,8 +68,8 @@ def test_a_key_is_written_down_as_used_while_it_is_revoked(db: DbVerbs) -> None:
     assert found.revoked_at is not None
 
 
-def test_a_ticket_is_given_to_one_of_all_who_show_it(db: DbVerbs) -> None:
-    """Also when one of them shows it twice in one batch."""
+def test_ticket_admits_one_of_all_concurrent_uses(db: DbVerbs) -> None:
+    """Include two uses in one batch."""
     ticket_hash = hash_ticket("tkt_x")
     db.do(issue_tickets, [NewTicket(ticket_hash, Caller(Role.USER, "ann"), "{}", 60)])
     results = [one for two in crowd(MANY, lambda _: db.do(redeem_tickets, [ticket_hash, ticket_hash])) for one in two]

@@ -1,4 +1,4 @@
-"""Registrations, losses and submissions against the sweep of runs that no runner satisfies."""
+"""Race registrations, losses and submissions against the sweep of runs that no runner satisfies."""
 
 import random
 from typing import Any
@@ -19,14 +19,14 @@ from tests.support.matching import no_match_due, timeout_at
 TAGS = ("a", "b", "c")
 
 
-def test_runner_that_registers_during_the_sweep_keeps_its_runs_pending(db: DbVerbs) -> None:
-    """The sweep reads registrations once more under the locks of the runs."""
+def test_runner_that_registers_during_sweep_keeps_its_runs_pending(db: DbVerbs) -> None:
+    """Read registrations again under the locks of the runs."""
     no_match_scenarios.runner_that_comes_at_the_last_moment(db)
 
 
 @pytest.mark.parametrize("contenders", [2, 8, 32])
-def test_sweeps_among_registrations_and_departures_agree_with_the_matchmaker(db: DbVerbs, contenders: int) -> None:
-    """Whatever happens at once, the next pass stores what the matchmaker's own function says."""
+def test_sweeps_among_registrations_and_departures_agree_with_matchmaker(db: DbVerbs, contenders: int) -> None:
+    """After any interleaving, the next pass stores what the matchmaker's own function returns."""
 
     def contend(place: int) -> Any:
         dice = random.Random(place)
@@ -54,7 +54,7 @@ def test_sweeps_among_registrations_and_departures_agree_with_the_matchmaker(db:
 
 
 def test_each_waiting_run_fails_once_among_many_sweeps(db: DbVerbs) -> None:
-    """Two workers, one pass at a time."""
+    """Two workers make one pass at a time."""
     runs = db.accept(*[starting() for _ in range(20)])
     for run in runs:
         no_match_due(db, run.run_id)

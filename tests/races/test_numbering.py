@@ -1,4 +1,4 @@
-"""Promise 3 under concurrency: positions are dense, given once, and readers see every event in their order."""
+"""Check promise 3 under concurrency: positions are dense and given once, and readers see all events in order."""
 
 import pytest
 from sqlalchemy import create_engine
@@ -15,31 +15,31 @@ from tests.support.simultaneous_calls import together
 CROWDS = [2, 8, 32]
 
 
-def test_an_event_deleted_while_it_is_numbered_leaves_no_hole(db: DbVerbs) -> None:
-    """Whoever numbers waits for the delete, or the delete for it."""
+def test_event_deleted_while_it_is_numbered_leaves_no_hole(db: DbVerbs) -> None:
+    """Numbering waits for the delete, or the delete for numbering."""
     numbering_scenarios.an_event_deleted_while_it_is_numbered(db)
 
 
-def test_an_event_that_commits_late_is_read_late(db: DbVerbs) -> None:
-    """Its id is smaller than what was read before it, its position is not."""
+def test_event_that_commits_late_is_read_late(db: DbVerbs) -> None:
+    """Its id is smaller than ids read before it; its position is not."""
     numbering_scenarios.an_event_that_commits_late(db)
 
 
 @pytest.mark.parametrize("each", [1, 2, 6])
 def test_writers_deleters_and_retention_leave_no_hole(db: DbVerbs, each: int) -> None:
-    """Each position above the floor is there, once, whoever was quicker."""
+    """Find each position above the oldest one exactly once."""
     numbering_scenarios.writers_deleters_and_retention(db, each, seed=each)
 
 
 @pytest.mark.parametrize("each", [1, 3, 8])
-def test_readers_see_the_history_whatever_happens_beside_them(db: DbVerbs, each: int) -> None:
-    """Writers commit, roll back and overtake each other; several number."""
+def test_readers_see_the_whole_history_beside_concurrent_writers(db: DbVerbs, each: int) -> None:
+    """Let writers commit, roll back and overtake each other, and several processes number."""
     numbering_scenarios.writers_and_readers(db, each, seed=each)
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_many_who_number_at_once_number_each_event_once(db: DbVerbs, crowd: int) -> None:
-    """They take turns; together they number what there is."""
+def test_concurrent_passes_number_each_event_once(db: DbVerbs, crowd: int) -> None:
+    """Passes take turns; together they number everything."""
     db.do(record_events, [numbering_scenarios.row(place) for place in range(2500)])
     counted = sum(together([lambda: numbering_scenarios.number(db)] * crowd))
     while numbered := numbering_scenarios.number(db):
@@ -50,8 +50,8 @@ def test_many_who_number_at_once_number_each_event_once(db: DbVerbs, crowd: int)
     assert [row.id for row in rows] == sorted(row.id for row in rows)
 
 
-def test_the_floor_rises_behind_what_was_numbered_and_hides_nothing(db: DbVerbs) -> None:
-    """An event that was in flight for a while is above it; only later does it come so far."""
+def test_numbering_watermark_hides_no_late_event(db: DbVerbs) -> None:
+    """An event in flight for a while is above the watermark; only later does the watermark pass its id."""
     with steppers(db.engine, 1) as (slow,):
         slow.do(record_events, [numbering_scenarios.row(0)])
         db.do(record_events, [numbering_scenarios.row(1)])
@@ -67,8 +67,8 @@ def test_the_floor_rises_behind_what_was_numbered_and_hides_nothing(db: DbVerbs)
     assert db.one("SELECT numbered_below FROM feed_head") == db.one("SELECT max(id) - 1 FROM events")
 
 
-def test_an_event_held_back_below_the_floor_is_found(db: DbVerbs) -> None:
-    """A transaction that lived longer than any of ours: the floor goes down to it, and it is numbered."""
+def test_event_committed_below_the_watermark_is_numbered(db: DbVerbs) -> None:
+    """A transaction lived longer than any of ours: the watermark goes down to its event."""
     with steppers(db.engine, 1) as (slow,):
         slow.do(record_events, [numbering_scenarios.row(0)])
         for number in (1, 2):
@@ -85,8 +85,8 @@ def test_an_event_held_back_below_the_floor_is_found(db: DbVerbs) -> None:
     assert db.do(lower_numbering_watermark) is False
 
 
-def test_whoever_waits_for_the_head_gives_up_in_time(db: DbVerbs) -> None:
-    """A frozen process may hold it; the next pass tries again, and nothing is lost."""
+def test_wait_for_the_locked_head_is_bounded(db: DbVerbs) -> None:
+    """A frozen process may hold the lock; the next pass tries again, and nothing is lost."""
     db.do(record_events, [numbering_scenarios.row(0)])
     with steppers(db.engine, 1) as (holder,):
         holder.do(numbering_scenarios.execute, "SELECT 1 FROM feed_head FOR UPDATE")
@@ -94,8 +94,8 @@ def test_whoever_waits_for_the_head_gives_up_in_time(db: DbVerbs) -> None:
     numbering_scenarios.is_whole(db)
 
 
-def test_an_open_and_a_prepared_transaction_stop_nobody_else(own_postgres: OwnPostgres) -> None:
-    """What they wrote is numbered when they commit."""
+def test_open_and_prepared_transactions_do_not_delay_other_events(own_postgres: OwnPostgres) -> None:
+    """Number their events when they commit."""
     db = DbVerbs(create_engine(own_postgres.url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=8))
     with steppers(db.engine, 2) as (idle, prepared):
         idle.do(record_events, [numbering_scenarios.row(0)])

@@ -1,4 +1,4 @@
-"""Changes of parents against each other: sessions stay a forest, however their starts interleave."""
+"""Race changes of parents against each other: sessions stay a forest, however their starts interleave."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,14 @@ from tests.support.reports import report
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_in_every_order(db: DbVerbs, scenario: Callable[[DbVerbs], None]) -> None:
-    """The scenarios as they are; the mutations break a part of the mechanism."""
+def test_every_order_keeps_a_forest(db: DbVerbs, scenario: Callable[[DbVerbs], None]) -> None:
+    """Run the scenarios unbroken; tests/mutations break a part of the mechanism."""
     scenario(db)
 
 
 @pytest.mark.parametrize("size", [2, 8, 32])
-def test_ring_of_resumes_that_start_at_once_is_no_cycle(db: DbVerbs, size: int) -> None:
-    """Each is to be the next one's child: at least one goes on alone, and no line is too long."""
+def test_cyclic_resumes_that_start_at_once_make_no_cycle(db: DbVerbs, size: int) -> None:
+    """Each would become the next one's child: at least one goes on without a parent, and no line is too long."""
     sessions = [finished(db) for _ in range(size)]
     runs = [adopting(db, one, sessions[(place + 1) % size]) for place, one in enumerate(sessions)]
 

@@ -1,4 +1,4 @@
-"""Many reports of one run at one moment: one of them counts, whatever the others say."""
+"""Race many reports of one run: one counts, whatever the others say."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -24,7 +24,7 @@ def first(results: Sequence[Sequence[Any]]) -> list[Any]:
 @pytest.mark.parametrize("crowd", CROWDS)
 @pytest.mark.parametrize("token", ["own", None])
 def test_one_of_many_end_reports_takes_effect(db: DbVerbs, crowd: int, token: str | None) -> None:
-    """The same outcome again is accepted, another one refused, and the end is told once."""
+    """Accept the same outcome again, refuse another one, and tell the end once."""
     run = claimed(db)
     said = list(islice(cycle(ENDS), crowd))
     results = first(together([calling(db, report_runs, report(run, outcome, token=token)) for outcome in said]))
@@ -41,8 +41,8 @@ def test_one_of_many_end_reports_takes_effect(db: DbVerbs, crowd: int, token: st
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_start_reported_many_times_counts_once(db: DbVerbs, crowd: int) -> None:
-    """All are told yes."""
+def test_start_reported_many_times_counts_once(db: DbVerbs, crowd: int) -> None:
+    """Answer every repeat with 200."""
     run = claimed(db)
     results = first(together([calling(db, report_runs, report(run, "started")) for _ in range(crowd)]))
     assert sum(result.changed for result in results) == 1
@@ -50,8 +50,8 @@ def test_a_start_reported_many_times_counts_once(db: DbVerbs, crowd: int) -> Non
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_lost_runner_cannot_finish_a_run_given_to_another(db: DbVerbs, crowd: int) -> None:
-    """However many of its reports arrive while the new owner starts and finishes."""
+def test_lost_runner_cannot_finish_reassigned_run(db: DbVerbs, crowd: int) -> None:
+    """Send many of its reports while the new owner starts and finishes."""
     old = running(db, max_attempts=2)
     db.rows(
         "UPDATE runs SET status = 'pending', runner_id = NULL, registration = NULL, claim_token = NULL, ready = true,"
@@ -72,8 +72,8 @@ def test_a_lost_runner_cannot_finish_a_run_given_to_another(db: DbVerbs, crowd: 
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_timed_out_run_goes_back_once(db: DbVerbs, crowd: int) -> None:
-    """Its end report sent again and again does not end it a second time."""
+def test_timed_out_run_is_requeued_once(db: DbVerbs, crowd: int) -> None:
+    """A repeated end report does not end it a second time."""
     run = running(db, max_attempts=5, run_timeout_seconds=5)
     time_out(db, run.run_id)
     results = first(together([calling(db, report_runs, report(run, "stopped")) for _ in range(crowd)]))
@@ -83,8 +83,8 @@ def test_a_timed_out_run_goes_back_once(db: DbVerbs, crowd: int) -> None:
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_batches_in_opposite_order_wait_for_each_other_and_never_for_ever(db: DbVerbs, crowd: int) -> None:
-    """Rows are locked in their own order, not in the batch's: not one transaction has to be repeated."""
+def test_report_batches_in_opposite_order_do_not_deadlock(db: DbVerbs, crowd: int) -> None:
+    """Lock rows in id order, not in the batch's: not one transaction has to be repeated."""
     runner = db.runner()
     runs = [claimed(db, runner) for _ in range(6)]
     batch = [report(run, "started") for run in runs] + [report(run, "completed") for run in runs]

@@ -1,4 +1,4 @@
-"""Retention against everything that reads, writes and numbers history, and against what brings a session to life."""
+"""Race retention against readers, writers and numbering of history, and against everything that revives a session."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -43,14 +43,14 @@ def forget_once(conn: Connection) -> Walked:
 # history
 
 
-def test_a_page_read_while_the_floor_rises_is_whole_or_says_what_is_gone(db: DbVerbs) -> None:
-    """Head and rows are of one snapshot, floor and rows of one transaction."""
+def test_page_read_while_events_are_dropped_is_complete_or_expired(db: DbVerbs) -> None:
+    """Head and rows come from one snapshot; oldest position and rows change in one transaction."""
     a_page_read_while_the_floor_rises(db)
 
 
 @pytest.mark.parametrize("each", [1, 3, 8])
-def test_readers_of_a_history_that_goes_are_never_cheated(db: DbVerbs, each: int) -> None:
-    """Beside writers, numberers and several who retire at once."""
+def test_readers_of_expiring_history_miss_nothing_unnoticed(db: DbVerbs, each: int) -> None:
+    """Run writers, numbering and several passes of retention meanwhile."""
     old_history(db, 400)
 
     def write(random: Random) -> None:
@@ -64,7 +64,7 @@ def test_readers_of_a_history_that_goes_are_never_cheated(db: DbVerbs, each: int
         after = random.randint(0, 500)
         while True:
             page = db.do(read_feed, after, limit=random.randint(1, 60))
-            # A client goes on from where it is told to begin anew.
+            # Continue from the position at which a client is told to begin anew.
             after = page.head.floor if is_honest(page, after) else page.covers
             if after >= page.head.position:
                 return
@@ -83,8 +83,8 @@ def test_readers_of_a_history_that_goes_are_never_cheated(db: DbVerbs, each: int
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_many_who_retire_at_once_drop_each_event_once(db: DbVerbs, contenders: int) -> None:
-    """Nobody waits for another: who finds the first event taken leaves it at that."""
+def test_concurrent_retention_drops_each_event_once(db: DbVerbs, contenders: int) -> None:
+    """Nothing waits: a pass that finds the first event locked ends there."""
     old_history(db, 300)
     dropped = sum(crowd(contenders, lambda _: sum(db.do(retire_some, 25) for _ in range(3))))
     assert db.do(read_head).floor == dropped
@@ -93,7 +93,7 @@ def test_many_who_retire_at_once_drop_each_event_once(db: DbVerbs, contenders: i
 
 
 def test_numbering_goes_on_while_events_are_dropped(db: DbVerbs) -> None:
-    """The head is locked last: whatever holds up the rest of the pass holds up no client."""
+    """Lock the head last: whatever delays the rest of the pass delays no client."""
     session_id = finished(db)
     result(db, session_id, "kept")
     all_grows_old(db)
@@ -109,8 +109,8 @@ def test_numbering_goes_on_while_events_are_dropped(db: DbVerbs) -> None:
     is_whole(db)
 
 
-def test_a_pass_that_numbers_is_waited_for_and_not_overtaken(db: DbVerbs) -> None:
-    """The head it moves and the floor stand in one row."""
+def test_retention_waits_for_a_pass_of_numbering(db: DbVerbs) -> None:
+    """Head and oldest position are stored in one row."""
     old_history(db, 5)
     with steppers(db.engine, 2) as (numberer, retirer):
         numberer.do(execute, "UPDATE feed_head SET last_pos = last_pos")
@@ -123,8 +123,8 @@ def test_a_pass_that_numbers_is_waited_for_and_not_overtaken(db: DbVerbs) -> Non
     assert (head.floor, head.position) == (3, 5)
 
 
-def test_events_that_a_delete_is_removing_are_not_waited_for(db: DbVerbs) -> None:
-    """The prefix ends before the first of them, and goes on behind them the next time."""
+def test_retention_skips_events_that_a_delete_is_removing(db: DbVerbs) -> None:
+    """End the prefix before the first of them, and continue behind them the next time."""
     db.do(record_events, [row(0)])
     session_id = db.start().session_id
     db.do(record_events, [row(1)])
@@ -145,7 +145,7 @@ def test_events_that_a_delete_is_removing_are_not_waited_for(db: DbVerbs) -> Non
 
 
 def old_session(db: DbVerbs) -> str:
-    """A session that is past its time, and whose events are gone."""
+    """Create a session past its retention time whose events are gone."""
     session_id = finished(db)
     all_grows_old(db)
     retire(db)
@@ -153,8 +153,8 @@ def old_session(db: DbVerbs) -> str:
 
 
 @pytest.mark.parametrize("order", list(interleavings(["go", "commit go"], ["come", "commit come"])), ids="-".join)
-def test_a_session_that_is_resumed_is_not_forgotten(db: DbVerbs, order: list[str]) -> None:
-    """The resume is accepted and keeps it, or finds it gone: it never loses a run it accepted."""
+def test_resumed_session_is_not_removed(db: DbVerbs, order: list[str]) -> None:
+    """The resume is accepted and keeps the session, or is not found: no accepted run is lost."""
     item = resuming(old_session(db))
     walked: list[Future[Walked]] = []
     answers: list[Future[list[Submitted | CoordinatorError]]] = []
@@ -176,8 +176,8 @@ def test_a_session_that_is_resumed_is_not_forgotten(db: DbVerbs, order: list[str
 
 @pytest.mark.parametrize("contenders", CROWDS)
 @pytest.mark.parametrize("what", ["resume", "child", "event", "delete", "retention"])
-def test_a_session_past_its_time_against_a_crowd(db: DbVerbs, what: str, contenders: int) -> None:
-    """Whoever is told that it is there finds it there afterwards; whoever is told nothing has left nothing."""
+def test_expired_session_against_concurrent_writes(db: DbVerbs, what: str, contenders: int) -> None:
+    """An accepted write finds the session afterwards; a refused one has left nothing."""
     session_id = old_session(db)
 
     def come(place: int) -> object:
@@ -204,8 +204,8 @@ def test_a_session_past_its_time_against_a_crowd(db: DbVerbs, what: str, contend
     assert db.count("runs") == there + (welcome if what in {"resume", "child"} else 0)
 
 
-def test_what_somebody_holds_is_left_to_the_next_time(db: DbVerbs) -> None:
-    """A session, a run of it, or a child of it: none is waited for, and nothing goes in part."""
+def test_retention_skips_locked_sessions(db: DbVerbs) -> None:
+    """Skip a session if it, one of its runs or a child is locked; remove nothing in part."""
     parent = finished(db)
     child = finished(db, parent_session_id=parent)
     all_grows_old(db)

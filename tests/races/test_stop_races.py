@@ -1,4 +1,4 @@
-"""Stops against everything that may happen to a run at the same moment."""
+"""Race stops against everything that may happen to a run at the same moment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ CROWDS = [2, 8, 32]
 
 
 def stops(db: DbVerbs, session_id: str, run_id: str, crowd: int) -> list[Callable[[], Any]]:
-    """As many stops as contenders, of the session and of its run in turn."""
+    """Send as many stops as contenders, of the session and of its run in turn."""
     both = (
         calling(db, stop_sessions, StopSession(ADMIN, session_id)),
         calling(db, stop_runs, StopRun(ADMIN, run_id)),
@@ -28,8 +28,8 @@ def stops(db: DbVerbs, session_id: str, run_id: str, crowd: int) -> list[Callabl
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_against_claims_leaves_nobody_with_a_stopped_run(db: DbVerbs, crowd: int) -> None:
-    """Either nobody was given the run, or its runner is told to stop it."""
+def test_stop_against_claims_leaves_no_runner_with_a_stopped_run(db: DbVerbs, crowd: int) -> None:
+    """No runner gets the run, or its runner is told to stop it."""
     submitted = db.start()
     runners = [db.runner() for _ in range(crowd)]
     claims = [calling(db, answer_polls, asking(runner)) for runner in runners]
@@ -44,8 +44,8 @@ def test_a_stop_against_claims_leaves_nobody_with_a_stopped_run(db: DbVerbs, cro
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_against_the_start_is_never_forgotten(db: DbVerbs, crowd: int) -> None:
-    """Whichever came first, the run is stopping and one stop is open."""
+def test_stop_against_start_is_never_lost(db: DbVerbs, crowd: int) -> None:
+    """In either order the run is stopping and one stop is open."""
     run = claimed(db)
     calls = [calling(db, report_runs, report(run, "started")) for _ in range(crowd)]
     results = together([*calls, *stops(db, run.session_id, run.run_id, crowd)])
@@ -57,8 +57,8 @@ def test_a_stop_against_the_start_is_never_forgotten(db: DbVerbs, crowd: int) ->
 
 @pytest.mark.parametrize("crowd", CROWDS)
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
-def test_a_stop_against_the_end_lets_the_end_stand(db: DbVerbs, crowd: int, outcome: str) -> None:
-    """No stop stays open for a process that is gone."""
+def test_stop_against_end_keeps_the_end(db: DbVerbs, crowd: int, outcome: str) -> None:
+    """Leave no stop open for a process that is gone."""
     run = running(db)
     ends = [calling(db, report_runs, report(run, outcome)) for _ in range(crowd)]
     results = together([*ends, *stops(db, run.session_id, run.run_id, crowd)])
@@ -70,8 +70,8 @@ def test_a_stop_against_the_end_lets_the_end_stand(db: DbVerbs, crowd: int, outc
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_against_the_end_of_a_turn_reaches_the_process(db: DbVerbs, crowd: int) -> None:
-    """It lives on after its turn: whichever came first, it is told to stop."""
+def test_stop_against_end_of_turn_reaches_the_live_process(db: DbVerbs, crowd: int) -> None:
+    """Tell the process, which outlives its turn, to stop in either order."""
     run = running(db)
     ends = [calling(db, report_runs, report(run, "completed", session_status="idle")) for _ in range(crowd)]
     sessions = [calling(db, stop_sessions, StopSession(ADMIN, run.session_id)) for _ in range(crowd)]
@@ -81,7 +81,7 @@ def test_a_stop_against_the_end_of_a_turn_reaches_the_process(db: DbVerbs, crowd
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_against_a_resume_leaves_no_run_that_both_think_of_differently(db: DbVerbs, crowd: int) -> None:
+def test_stop_against_resume_cancels_it_or_lets_it_wait(db: DbVerbs, crowd: int) -> None:
     """A resume is cancelled with the rest, or waits until the stop is done."""
     run = running(db)
     items = [resuming(run.session_id) for _ in range(crowd)]
@@ -94,8 +94,8 @@ def test_a_stop_against_a_resume_leaves_no_run_that_both_think_of_differently(db
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_a_stop_of_an_idle_session_against_the_end_of_its_process(db: DbVerbs, crowd: int) -> None:
-    """No stop is left for a process that has ended."""
+def test_stop_of_idle_session_against_end_of_its_process(db: DbVerbs, crowd: int) -> None:
+    """Leave no stop open for a process that has ended."""
     run = idle(db)
     assert run.runner_id is not None
     word = ReportSessionStatus(run.runner_id, run.session_id, "finished")

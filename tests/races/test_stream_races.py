@@ -1,4 +1,4 @@
-"""What happens to a stream in one and the same turn of the event loop, before the stream itself has its turn."""
+"""Check what happens to a stream within one iteration of the event loop, before its own task runs."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -18,7 +18,7 @@ from tests.support.feed_follower import Connection, following, ledger, told
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
-# Nothing moves by itself: the test decides what comes when.
+# Timers never fire: the test decides the order.
 STILL = {"feed_poll_seconds": 1000, "sse_heartbeat_seconds": 30}
 
 
@@ -29,8 +29,8 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         yield web
 
 
-def in_its_loop(web: WebInThread, work: Callable[[], None]) -> None:
-    """Do something in one turn of the loop that serves."""
+def run_in_loop(web: WebInThread, work: Callable[[], None]) -> None:
+    """Run `work` in one iteration of the serving event loop."""
     done: Future[None] = Future()
 
     def turn() -> None:
@@ -44,8 +44,8 @@ def in_its_loop(web: WebInThread, work: Callable[[], None]) -> None:
     done.result(10)
 
 
-def the_idle(web: WebInThread) -> Stream:
-    """The only client, when it waits for something to come."""
+def idle_stream(web: WebInThread) -> Stream:
+    """Return the only client once it is idle."""
     feed: Any = web.app.state.web.feed
     eventually(lambda: any(feed._idle.values()), what="an idle client")
     (stream,) = feed._clients
@@ -53,10 +53,10 @@ def the_idle(web: WebInThread) -> Stream:
     return stream
 
 
-def an_event_taken_in_the_turn_of(web: WebInThread, db: DbVerbs, moment: Callable[[Stream], None]) -> None:
-    """An event is read for all clients right after something else has let the client go on, which has not had its turn."""
+def take_event_after(web: WebInThread, db: DbVerbs, moment: Callable[[Stream], None]) -> None:
+    """Read an event for all clients right after `moment` has released the client, whose task has not run yet."""
     feed: Any = web.app.state.web.feed
-    stream = the_idle(web)
+    stream = idle_stream(web)
     web.client.submit()
     assert db.do(sequence_feed)
     page = db.do(read_feed, feed.window.high, limit=100)
@@ -65,22 +65,22 @@ def an_event_taken_in_the_turn_of(web: WebInThread, db: DbVerbs, moment: Callabl
         moment(stream)
         feed._take(page)
 
-    in_its_loop(web, turn)
+    run_in_loop(web, turn)
 
 
-def test_an_event_in_the_moment_of_a_heartbeat_is_not_passed_over(web: WebInThread, db: DbVerbs) -> None:
-    """The client was let go for a heartbeat and is not woken any more; its position must not move over the event."""
+def test_event_read_during_a_heartbeat_is_not_skipped(web: WebInThread, db: DbVerbs) -> None:
+    """The client was released for a heartbeat and is not woken again; its position must not move past the event."""
     with following(web.client.url) as stream:
         stream.until("init")
-        an_event_taken_in_the_turn_of(web, db, Stream._stop_waiting)
+        take_event_after(web, db, Stream._stop_waiting)
         assert told(stream.take(1)) == ledger(db.engine)
 
 
-def test_an_event_in_the_moment_of_a_streams_end_is_found_by_its_cursor(web: WebInThread, db: DbVerbs) -> None:
-    """The last id that the client was told lets it resume with that event."""
+def test_event_read_during_the_end_of_a_stream_is_found_by_its_cursor(web: WebInThread, db: DbVerbs) -> None:
+    """The last id sent to the client lets it resume with that event."""
     with following(web.client.url) as stream:
         messages = stream.until("init")
-        an_event_taken_in_the_turn_of(web, db, Stream._expire)
+        take_event_after(web, db, Stream._expire)
         with suppress(IncompleteRead):
             messages += list(stream.messages())
     cursor = [message.id for message in messages if message.id][-1]
@@ -91,8 +91,8 @@ def test_an_event_in_the_moment_of_a_streams_end_is_found_by_its_cursor(web: Web
         assert told(told_before + told_after) == ledger(db.engine)
 
 
-def test_a_snapshot_that_had_to_wait_has_its_id(settings: Settings, db: DbVerbs) -> None:
-    """Signs of life before its first line are comments of their own, and no part of that line."""
+def test_delayed_snapshot_has_its_id(settings: Settings, db: DbVerbs) -> None:
+    """Heartbeats before its first line are comments of their own, and no part of that line."""
     with served(settings.model_copy(update={"sse_heartbeat_seconds": 0.05})) as web:
         until_ready(web)
         web.client.submit()
@@ -113,18 +113,18 @@ def test_a_snapshot_that_had_to_wait_has_its_id(settings: Settings, db: DbVerbs)
     assert "~" not in snapshot.id
 
 
-def test_events_that_went_before_the_reader_came_to_them_are_not_passed_over(web: WebInThread, db: DbVerbs) -> None:
-    """The process was frozen for longer than events are kept: its clients are told that history is not whole."""
+def test_events_dropped_before_the_reader_reached_them_cause_a_reset(web: WebInThread, db: DbVerbs) -> None:
+    """The process was frozen for longer than events are kept: its clients are told that history is incomplete."""
     feed: Any = web.app.state.web.feed
     with following(web.client.url) as stream:
         stream.until("init")
-        the_idle(web)
+        idle_stream(web)
         for _ in range(2):
             web.client.submit()
         db.do(sequence_feed)
         db.rows("WITH old AS (DELETE FROM events WHERE feed_pos <= 3) UPDATE feed_head SET floor = 3")
         page = db.do(read_feed, feed.window.high, limit=100)
-        in_its_loop(web, lambda: feed._take(page))
+        run_in_loop(web, lambda: feed._take(page))
         reset, snapshot = stream.take(2)
     assert (reset.event, reset.data) == ("reset", '{"reason":"expired"}')
     assert (snapshot.event, snapshot.position) == ("init", 4)

@@ -1,4 +1,4 @@
-"""Submissions against submissions: one run per idempotency key, one start per session, no deadlock for anybody."""
+"""Race submissions against submissions: one run per idempotency key, one start per session, no deadlock."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def submit_in_rounds(conn: Connection, items: Sequence[NewRun]) -> list[Any]:
 
 @pytest.mark.parametrize("contenders", CROWDS)
 def test_many_submissions_with_one_key_create_one_run(db: DbVerbs, contenders: int) -> None:
-    """A concurrent repeat waits for the first, and is answered by it."""
+    """A concurrent repeat waits for the first and gets its answer."""
     answers = crowd(contenders, lambda _: db.accept(keyed())[0])
 
     assert len({answer.run_id for answer in answers}) == 1
@@ -35,8 +35,7 @@ def test_many_submissions_with_one_key_create_one_run(db: DbVerbs, contenders: i
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_of_many_bodies_with_one_key_one_is_taken(db: DbVerbs, contenders: int) -> None:
-    """All others are refused."""
+def test_one_of_many_bodies_with_one_key_is_accepted(db: DbVerbs, contenders: int) -> None:
     results = crowd(contenders, lambda place: db.submit(keyed(body=f"body {place}"))[0])
 
     assert sum(isinstance(result, Submitted) for result in results) == 1
@@ -45,8 +44,8 @@ def test_of_many_bodies_with_one_key_one_is_taken(db: DbVerbs, contenders: int) 
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_of_many_starts_of_one_session_one_starts_it(db: DbVerbs, contenders: int) -> None:
-    """The losers find it there."""
+def test_one_of_many_starts_of_a_session_succeeds(db: DbVerbs, contenders: int) -> None:
+    """The others are told that the session exists."""
     results = crowd(contenders, lambda _: db.submit(starting("mine"))[0])
 
     assert sum(isinstance(result, Submitted) for result in results) == 1
@@ -55,8 +54,8 @@ def test_of_many_starts_of_one_session_one_starts_it(db: DbVerbs, contenders: in
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_many_resumes_of_one_session_stand_in_one_line(db: DbVerbs, contenders: int) -> None:
-    """Numbered without a gap, only the first ready."""
+def test_concurrent_resumes_of_a_session_queue_up(db: DbVerbs, contenders: int) -> None:
+    """Number them without a gap, only the first one ready."""
     db.start(session_id="mine")
     crowd(contenders, lambda _: [db.resume("mine") for _ in range(3)])
     rows = db.rows("SELECT session_seq, ready FROM runs ORDER BY session_seq")
@@ -66,8 +65,8 @@ def test_many_resumes_of_one_session_stand_in_one_line(db: DbVerbs, contenders: 
     assert rows[0].ready
 
 
-def test_a_key_whose_first_submission_fails_serves_the_one_that_waits(db: DbVerbs) -> None:
-    """A failed submission keeps nothing, also for those who came meanwhile."""
+def test_key_of_a_failed_submission_is_free_for_waiting_ones(db: DbVerbs) -> None:
+    """A failed submission keeps nothing."""
     db.start(session_id="taken")
     with steppers(db.engine, 2) as (one, other):
         failing = one.do(submit_runs, [keyed(session_id="taken")])
@@ -79,7 +78,7 @@ def test_a_key_whose_first_submission_fails_serves_the_one_that_waits(db: DbVerb
     assert not accepted(waiting.result()[0]).replayed
 
 
-def test_a_key_whose_first_submission_is_rolled_back_serves_the_one_that_waits(db: DbVerbs) -> None:
+def test_key_of_a_rolled_back_submission_is_free_for_the_waiting_one(db: DbVerbs) -> None:
     """The process of the first one died."""
     with steppers(db.engine, 2) as (one, other):
         one.do(submit_runs, [keyed()])
@@ -91,8 +90,7 @@ def test_a_key_whose_first_submission_is_rolled_back_serves_the_one_that_waits(d
     assert db.count("runs") == 1
 
 
-def test_a_session_whose_start_is_rolled_back_can_be_started_by_the_one_that_waits(db: DbVerbs) -> None:
-    """Its id was never taken."""
+def test_session_id_of_a_rolled_back_start_is_free_for_the_waiting_one(db: DbVerbs) -> None:
     with steppers(db.engine, 2) as (one, other):
         one.do(submit_runs, [starting("mine")])
         waiting = other.do(submit_runs, [starting("mine")])
@@ -103,7 +101,9 @@ def test_a_session_whose_start_is_rolled_back_can_be_started_by_the_one_that_wai
 
 
 def overlapping(place: int) -> list[NewRun]:
-    """Resumes, children and starts of the same sessions and keys; every other contender has them the other way."""
+    """Build resumes, children and starts of the same sessions and keys; every other contender has them in reverse
+    order.
+    """
     items = [resuming(f"s{number}") for number in range(8)]
     items += [resuming(f"s{number}", parent_session_id=f"top{7 - number}") for number in range(8)]
     items += [starting(f"new{number}") for number in range(6)]
@@ -112,8 +112,8 @@ def overlapping(place: int) -> list[NewRun]:
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
-def test_overlapping_batches_in_opposite_order_reach_no_caller_as_a_deadlock(db: DbVerbs, contenders: int) -> None:
-    """Rows are locked in id order; what is left to chance is repeated once, unseen."""
+def test_overlapping_batches_in_opposite_order_show_no_deadlock(db: DbVerbs, contenders: int) -> None:
+    """Lock rows in id order; the web repeats a remaining deadlock once, unseen by callers."""
     db.accept(*[starting(f"s{number}") for number in range(8)], *[starting(f"top{number}") for number in range(8)])
     batches = [overlapping(place) for place in range(contenders)]
     results = crowd(contenders, lambda place: with_one_repeat(db.engine, submit_in_rounds, batches[place]))
@@ -128,7 +128,7 @@ def test_overlapping_batches_in_opposite_order_reach_no_caller_as_a_deadlock(db:
 
 @pytest.mark.parametrize("contenders", CROWDS)
 def test_new_demands_of_many_submissions_become_one_profile_each(db: DbVerbs, contenders: int) -> None:
-    """And their order of insertion deadlocks nobody."""
+    """The order of inserting profiles causes no deadlock."""
 
     def contend(place: int) -> None:
         tags = [f"tag{number}" for number in range(12)]
@@ -139,8 +139,8 @@ def test_new_demands_of_many_submissions_become_one_profile_each(db: DbVerbs, co
     assert db.count("demand_profiles") == 12
 
 
-def test_releases_in_opposite_order_give_each_run_back_once(db: DbVerbs) -> None:
-    """Two who noticed the same hang-up."""
+def test_releases_in_opposite_order_release_each_run_once(db: DbVerbs) -> None:
+    """Two instances noticed the same hang-up."""
     db.accept(*[starting() for _ in range(20)])
     runs = db.claim(db.runner(), wanted=20)
     claims = [Claim(run.run_id, run.claim_token or "") for run in runs]

@@ -1,4 +1,4 @@
-"""Which token a client shows, and what a file must be like that keeps one."""
+"""Check which token a client sends, and which token files it accepts."""
 
 from pathlib import Path
 
@@ -24,14 +24,13 @@ def keep(path: Path, text: str, mode: int = 0o600) -> Path:
     return path
 
 
-def test_without_any_token_none_is_shown(home: Path) -> None:
-    """As a client of an open coordinator."""
+def test_client_without_token_sends_none(home: Path) -> None:
     assert not home.exists()
     assert find_token("", HERE, Settings()) is None
 
 
-def test_the_nearest_one_is_shown(home: Path, tmp_path: Path) -> None:
-    """What was typed, then the environment, then the file it names, then the user's, then this machine's."""
+def test_nearest_token_is_sent(home: Path, tmp_path: Path) -> None:
+    """Check the order: argument, environment, the file it names, the user's file, this machine's file."""
     keep(tmp_path / ".coordinator" / "admin.token", "machine\n")
     assert find_token("", HERE, Settings()) == "machine"
     keep(home / ".config" / "coordinator" / "token", "user\n")
@@ -42,29 +41,27 @@ def test_the_nearest_one_is_shown(home: Path, tmp_path: Path) -> None:
     assert find_token("typed", HERE, Settings(token_file=named, token="environment")) == "typed"
 
 
-def test_the_key_of_this_machine_goes_nowhere_else(home: Path, tmp_path: Path) -> None:
-    """An admin key must not be sent to whatever address somebody was talked into."""
+def test_machine_key_is_sent_to_this_machine_only(home: Path, tmp_path: Path) -> None:
+    """An admin key must not reach whatever address a user was tricked into."""
     keep(tmp_path / ".coordinator" / "admin.token", "machine")
     assert not home.exists()
     assert find_token("", THERE, Settings()) is None
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o777])
-def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
-    """With the command that makes it good."""
+def test_token_file_readable_by_others_is_refused(tmp_path: Path, mode: int) -> None:
+    """The error holds the chmod command that repairs it."""
     path = keep(tmp_path / "token", "secret", mode)
     with pytest.raises(TokenFileError, match="chmod 600"):
         read_token(path)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "two\nlines", "grüße", "nul\x00"])
-def test_a_file_that_keeps_no_token_is_refused(tmp_path: Path, text: str) -> None:
-    """Rather than that something else is sent."""
+def test_token_file_without_token_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(TokenFileError, match="one line"):
         read_token(keep(tmp_path / "token", text))
 
 
-def test_a_named_file_that_is_not_there_is_an_error(home: Path) -> None:
-    """Who names one means it."""
+def test_missing_named_token_file_is_an_error(home: Path) -> None:
     with pytest.raises(TokenFileError, match="cannot be read"):
         find_token("", HERE, Settings(token_file=str(home / "none")))

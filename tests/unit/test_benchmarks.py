@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic: percentiles, spreads, verdicts, frames cut anywhere; nothing is measured here."""
+"""Check the arithmetic of the benchmarks (percentiles, spreads, goals, frames) without measuring anything."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,33 +29,31 @@ def results(measured: Mapping[str, Measured], processor: str = "2 cores") -> Res
     ("values", "percent", "expected"),
     [([7.0], 99, 7.0), ([1.0, 2.0], 50, 1.0), ([1.0, 2.0, 3.0], 50, 2.0), (list(range(1, 101)), 99, 99)],
 )
-def test_a_percentile_is_a_value_that_was_measured(values: list[float], percent: float, expected: float) -> None:
-    """The nearest rank, not a mean of two: no figure is shown that no request took."""
+def test_percentile_is_value_that_was_measured(values: list[float], percent: float, expected: float) -> None:
+    """Take the nearest rank, not the mean of two values."""
     assert percentile(values, percent) == expected
 
 
-def test_a_goal_is_met_by_the_median() -> None:
-    """One repetition that was disturbed neither fails nor saves a row."""
+def test_goal_is_decided_by_median() -> None:
+    """Ignore a single disturbed repetition, good or bad."""
     measured = Measured([{"rate": 50, "p99": 7}, {"rate": 120, "p99": 9}, {"rate": 130, "p99": 9}])
     fast, prompt = measured.verdicts([FAST, PROMPT])
     assert (fast.met, prompt.met) == (True, False)
     assert fast.spread == Spread(50, 120, 130)
 
 
-def test_the_ratio_is_the_share_of_the_raw_limit() -> None:
-    """A figure stands beside what the same Postgres did without us; a goal without a limit has no ratio."""
+def test_ratio_is_share_of_raw_limit() -> None:
+    """A goal without a measured limit has no ratio."""
     measured = Measured([{"rate": 120, "p99": 7}], limit={"rate": 480, "p99": 3})
     assert [verdict.ratio for verdict in measured.verdicts([FAST, PROMPT])] == [0.25, None]
 
 
-def test_cpu_shares_are_averaged_over_the_loads_that_had_the_part() -> None:
-    """A row without Redis shows no share of it, and one that had it half the time no half share."""
+def test_cpu_share_is_averaged_over_loads_with_the_process() -> None:
     assert averaged([{"web": 50, "redis": 4}, {"web": 70}]) == {"web": 60, "redis": 4}
     assert averaged([]) == {}
 
 
-async def test_frames_come_whole_wherever_the_network_cuts() -> None:
-    """A frame that arrives in pieces is handed on once, when its end is there."""
+async def test_frames_are_whole_wherever_chunks_end() -> None:
     frames: list[bytes] = []
     stream = Stream(frames.append)
     content = b"id: 1\nevent: event\ndata: beat-1\n\nid: 2\ndata: beat-2\n\n"
@@ -64,8 +62,7 @@ async def test_frames_come_whole_wherever_the_network_cuts() -> None:
     assert frames == [b"id: 1\nevent: event\ndata: beat-1", b"id: 2\ndata: beat-2"]
 
 
-def test_every_row_has_a_name_of_its_own_and_a_limit_that_is_measured() -> None:
-    """Rows are asked for by name, and a ratio needs the load that it is a ratio to."""
+def test_every_row_has_unique_name_and_measured_limit() -> None:
     assert len(BY_NAME) == len(ROWS)
     for row in ROWS:
         assert row.name in line_of(row)
@@ -73,8 +70,7 @@ def test_every_row_has_a_name_of_its_own_and_a_limit_that_is_measured() -> None:
         assert bool(row.raw) == any(goal.limit for goal in row.goals)
 
 
-def test_the_table_says_what_was_not_reached() -> None:
-    """One line a goal, with the target beside the figure."""
+def test_table_marks_missed_goals() -> None:
     shown = table(results({"submissions": Measured([{"rate": 2000, "p99": 90}], limit={"rate": 1000})}))
     _, first, second = shown.splitlines()
     assert "yes" in first
@@ -83,19 +79,17 @@ def test_the_table_says_what_was_not_reached() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, "0.0"), (1.234, "1.23"), (45.67, "45.7"), (12_345.6, "12,346")])
-def test_figures_have_the_digits_that_mean_something(value: float, expected: str) -> None:
-    """A thousand runs a second are not known to the hundredth."""
+def test_figures_show_significant_digits_only(value: float, expected: str) -> None:
     assert short(value) == expected
 
 
-def test_a_chart_takes_its_points_from_the_names_of_figures() -> None:
-    """The number behind the series' name is the place on the axis, in ascending order."""
+def test_chart_points_come_from_figure_names() -> None:
+    """The number behind the series' name is the position on the axis, in ascending order."""
     measured = Measured([{"p50_100": 3, "p50_0": 1, "p99_0": 5, "deep": 2}, {"p50_100": 5, "p50_0": 1, "p99_0": 5}])
     assert points(measured, "p50") == {0: (1, 1, 1), 100: (3, 4, 5)}
 
 
-def test_the_same_figures_draw_the_same_file(tmp_path: Path) -> None:
-    """A record that says nothing new changes nothing in the repository."""
+def test_equal_figures_draw_identical_file(tmp_path: Path) -> None:
     measured = {"claim-behind-backlog": Measured([{"p50_0": 1, "p99_0": 5, "p50_10": 1, "p99_10": 6}])}
     (name,) = draw(measured, tmp_path)
     before = (tmp_path / name).read_bytes()
@@ -104,16 +98,14 @@ def test_the_same_figures_draw_the_same_file(tmp_path: Path) -> None:
     assert b"<svg" in before
 
 
-def test_the_document_has_the_table_the_machine_and_how_to_read_it(tmp_path: Path) -> None:
-    """What was measured, on what, and in which way: figures without these mean nothing."""
+def test_document_holds_table_machine_and_reading_guide(tmp_path: Path) -> None:
     record(results({"lives-64": Measured([{"rate": 1000}], quick=True)}), tmp_path)
     text = (tmp_path / "performance.md").read_text()
     for part in ("| lives-64 |", "2 cores", "1 x, quick", "How to read it"):
         assert part in text
 
 
-def test_what_people_wrote_into_the_document_is_kept(tmp_path: Path) -> None:
-    """Why a figure is what it is cannot be measured: the next recording replaces the figures only."""
+def test_new_recording_keeps_handwritten_text(tmp_path: Path) -> None:
     path = tmp_path / "performance.md"
     path.write_text(f"old\n{STORY}\nValidation takes most.\n")
     record(results({"lives-64": Measured([{"rate": 1000}])}), tmp_path)
@@ -121,8 +113,8 @@ def test_what_people_wrote_into_the_document_is_kept(tmp_path: Path) -> None:
     assert "old" not in path.read_text()
 
 
-def test_rows_can_be_measured_one_at_a_time(tmp_path: Path) -> None:
-    """A row replaces its own former figures and leaves those of other rows, but only on the same machine."""
+def test_single_row_replaces_its_own_figures_only(tmp_path: Path) -> None:
+    """Keep the figures of other rows only if they come from the same machine."""
     path = tmp_path / "figures.json"
     first, second = Measured([{"rate": 1000.0}]), Measured([{"rate": 2000.0}], quick=True)
     kept(path, results({"lives-64": first, "lives-16": first}))

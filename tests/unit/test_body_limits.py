@@ -1,4 +1,4 @@
-"""Bodies that a process holds: bounded together and by caller, without a standstill; large ones parsed in threads."""
+"""Check the memory that request bodies may hold, in total and per caller, and that large ones are parsed in threads."""
 
 import asyncio
 import threading
@@ -16,8 +16,7 @@ async def waiting(uploads: Uploads, number: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_upload_beyond_the_bound_waits_until_another_is_answered() -> None:
-    """Its sender is kept waiting, nothing is lost."""
+async def test_upload_beyond_bound_waits_until_another_is_answered() -> None:
     uploads = Uploads(100, 60)
     first, second = Upload(uploads, ""), Upload(uploads, "")
     await first.take(80)
@@ -29,8 +28,8 @@ async def test_upload_beyond_the_bound_waits_until_another_is_answered() -> None
     assert uploads.held == 40
 
 
-async def test_oldest_upload_is_read_on_so_that_none_blocks_all() -> None:
-    """Each of several has a part of what it needs, and together they have everything."""
+async def test_oldest_upload_is_read_on_when_all_wait() -> None:
+    """Avoid the deadlock of several uploads that each hold a part and together hold everything."""
     uploads = Uploads(100, 60)
     all_of_them = [Upload(uploads, "") for _ in range(4)]
     for one in all_of_them:
@@ -44,7 +43,6 @@ async def test_oldest_upload_is_read_on_so_that_none_blocks_all() -> None:
 
 
 async def test_caller_holds_half_at_most_and_others_are_read_on() -> None:
-    """One caller cannot take all that a process holds."""
     uploads = Uploads(100, 60)
     flood = [Upload(uploads, "user:flood") for _ in range(3)]
     await flood[0].take(30)
@@ -58,7 +56,7 @@ async def test_caller_holds_half_at_most_and_others_are_read_on() -> None:
 
 
 async def test_upload_that_waits_too_long_is_unavailable_and_leaves_nothing() -> None:
-    """Neither bytes nor a place before others."""
+    """Give back its bytes and its place in the queue."""
     uploads = Uploads(100, 0)
     first, second = Upload(uploads, ""), Upload(uploads, "")
     await first.take(100)
@@ -70,8 +68,7 @@ async def test_upload_that_waits_too_long_is_unavailable_and_leaves_nothing() ->
     assert (uploads.held, uploads.waiting) == (0, 0)
 
 
-async def test_large_bodies_are_parsed_beside_the_event_loop_and_few_at_once() -> None:
-    """The loop goes on while all threads are busy; one more body waits for one of them."""
+async def test_large_bodies_are_parsed_in_few_threads() -> None:
     parser = BodyParser()
     go, begun = threading.Event(), threading.Semaphore(0)
 

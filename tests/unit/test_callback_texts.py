@@ -1,4 +1,4 @@
-"""The prompts by which parents hear of their children, to the byte (PROTOCOL, Parents and children)."""
+"""Check the prompts that tell parents of their children, byte for byte (PROTOCOL, Parents and children)."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from models.callbacks.prompts import ChildResult, callback_prompt
 
 
 def completed(session_id: str = "ses_a", **event: Any) -> ChildResult:
-    """A child whose newest result event holds this."""
+    """Return a completed child whose newest result event holds these fields."""
     return ChildResult(session_id, "completed", json.dumps({"data": event}))
 
 
@@ -22,12 +22,11 @@ def stopped(session_id: str = "ses_c") -> ChildResult:
 
 
 def result_of(child: ChildResult) -> str:
-    """What stands between the heading and the end of the tag."""
+    """Return the text between the heading and the end of the tag."""
     return callback_prompt([child]).split("\n\n", 1)[1].rsplit("\n</agent-callback>", 1)[0]
 
 
 def test_one_completed_child() -> None:
-    """Tag, heading, the text, and what is asked."""
     assert callback_prompt([completed(result_text="42 files", result_data=None)]) == (
         '<agent-callback session="ses_a" status="completed">\n'
         "## Child Result\n"
@@ -40,7 +39,6 @@ def test_one_completed_child() -> None:
 
 
 def test_one_failed_child() -> None:
-    """Its error, and another request."""
     assert callback_prompt([failed()]) == (
         '<agent-callback session="ses_b" status="failed">\n'
         "## Error\n"
@@ -52,8 +50,7 @@ def test_one_failed_child() -> None:
     )
 
 
-def test_one_stopped_child_is_told_as_failed() -> None:
-    """By whom it was stopped, in the words that are known."""
+def test_stopped_child_is_reported_as_failed() -> None:
     assert callback_prompt([stopped()]) == (
         '<agent-callback session="ses_c" status="failed">\n'
         "## Error\n"
@@ -65,8 +62,8 @@ def test_one_stopped_child_is_told_as_failed() -> None:
     )
 
 
-def test_several_children_are_told_together() -> None:
-    """In the order given, a line between them."""
+def test_several_children_share_one_prompt() -> None:
+    """Keep the given order, with a line between them."""
     assert callback_prompt([completed(result_data={"n": [1, 2]}), failed(), stopped()]) == (
         '<agent-callback type="aggregated" count="3">\n'
         "### Child: ses_a (status: completed)\n"
@@ -110,23 +107,24 @@ def test_several_children_are_told_together() -> None:
         ({}, "(No result available)"),
     ],
 )
-def test_data_goes_before_text_and_nothing_is_said_too(event: dict[str, Any], text: str) -> None:
-    """Data as `json.dumps(indent=2)` writes it."""
+def test_result_data_is_preferred_to_text(event: dict[str, Any], text: str) -> None:
+    """Format data as `json.dumps(indent=2)` does; `false` counts as data."""
     assert result_of(completed(**event)) == text
 
 
-def test_a_child_that_wrote_no_result_says_so() -> None:
-    """There is no event then."""
+def test_child_without_result_event_says_so() -> None:
     assert result_of(ChildResult("ses_a", "completed", "{}")) == "(No result available)"
 
 
 @pytest.mark.parametrize("error", [None, ""])
-def test_a_failure_without_a_reason_is_an_unknown_error(error: str | None) -> None:
-    """Deployed clients send none at times."""
+def test_failure_without_reason_is_unknown_error(error: str | None) -> None:
+    """Deployed clients sometimes send no reason."""
     assert result_of(failed(error=error)) == "Unknown error"
 
 
-def test_what_no_client_could_submit_does_not_reach_the_runner() -> None:
-    """A lone surrogate cannot be written to a process, a NUL not be given as an argument; escaped in data they stay."""
+def test_unstorable_characters_do_not_reach_the_runner() -> None:
+    """Replace lone surrogates, which cannot be written to a process, and NUL, which cannot be an argument; escaped in
+    data they stay.
+    """
     assert result_of(completed(result_text="a\ud800b\0c")) == "a\ufffdb\ufffdc"
     assert result_of(completed(result_data="a\ud800b\0c")) == '"a\\ud800b\\u0000c"'

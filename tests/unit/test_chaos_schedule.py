@@ -1,4 +1,4 @@
-"""The schedule of the chaos suite: the same for the same seed, and nothing is left out."""
+"""Check that the chaos schedule is determined by its seed and leaves no kind of fault out."""
 
 from collections import Counter
 
@@ -7,15 +7,13 @@ import pytest
 from chaos.schedule import LONGEST_FREEZE, MAKERS, Fault, Kind, schedule
 
 
-def test_a_seed_gives_the_same_schedule_every_time() -> None:
-    """And another seed another one: a run that failed can be had again."""
+def test_seed_determines_schedule() -> None:
     assert schedule(7, 600) == schedule(7, 600)
     assert schedule(7, 600) != schedule(8, 600)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_faults_come_in_order_and_end_in_time(seed: int) -> None:
-    """So that the quiet time after them is quiet."""
+def test_faults_are_ordered_and_end_before_quiet_time(seed: int) -> None:
     faults = schedule(seed, 120)
     assert faults == sorted(faults, key=lambda fault: fault.at)
     assert all(fault.at + fault.seconds <= 120.1 for fault in faults)
@@ -24,14 +22,12 @@ def test_faults_come_in_order_and_end_in_time(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_kind_comes_before_one_comes_again(seed: int) -> None:
-    """A run of some minutes has tried all of them."""
+def test_every_kind_occurs_before_any_repeats(seed: int) -> None:
     faults = schedule(seed, 1800)[: len(MAKERS)]
     assert Counter(fault.kind for fault in faults).keys() == set(Kind)
 
 
-def test_faults_overlap_now_and_then() -> None:
-    """One that begins while another one lasts is what nobody has thought of."""
+def test_some_faults_overlap() -> None:
     faults = schedule(1, 600)
     overlapping = [
         (one, other)
@@ -42,7 +38,6 @@ def test_faults_overlap_now_and_then() -> None:
     assert len(overlapping) > 10
 
 
-def test_a_fault_says_what_it_is() -> None:
-    """As the log and the list of a schedule show it."""
+def test_fault_is_described_in_log_and_schedule() -> None:
     fault = Fault(3.25, Kind.SKEW, "web-1", 5, -70)
     assert str(fault) == "   3.2 s  skew the clock web-1 for 5 s by -70 s"

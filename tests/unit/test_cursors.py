@@ -1,4 +1,4 @@
-"""What a cursor says, and from which one the feed can go on."""
+"""Check how feed cursors are written and read, and from which ones the feed can be resumed."""
 
 import pytest
 
@@ -8,14 +8,13 @@ HEAD = FeedHead("e1", position=100, floor=10)
 
 
 @pytest.mark.parametrize("cursor", [Cursor("e1", 0), Cursor("e1", 10**18 - 1), Cursor("e1", 7, owed=True)])
-def test_a_cursor_is_read_as_it_was_written(cursor: Cursor) -> None:
-    """Three parts between dots, whatever it says."""
+def test_cursor_round_trips(cursor: Cursor) -> None:
     assert str(cursor).count(".") == 2
     assert parse_cursor(str(cursor)) == cursor
 
 
-def test_a_plain_cursor_is_version_epoch_and_position() -> None:
-    """As PROTOCOL writes it; while a snapshot is owed the epoch says so."""
+def test_plain_cursor_is_version_epoch_and_position() -> None:
+    """Mark the epoch while a snapshot is owed (PROTOCOL, Feed)."""
     assert write_cursor("abc", 5) == "v1.abc.5"
     assert write_cursor("abc", 5, owed=True) == "v1.abc~init.5"
 
@@ -27,8 +26,8 @@ def test_a_plain_cursor_is_version_epoch_and_position() -> None:
         *("v1.e1.\uff15", "v1.e1." + "9" * 19, "v1.e1.5 ", "5", "\x00", "v1.e1.\x00", "\ud800"),
     ],
 )
-def test_anything_else_is_malformed(text: str) -> None:
-    """Digits of other scripts and numbers beyond Postgres's included."""
+def test_other_texts_are_malformed_cursors(text: str) -> None:
+    """Include digits of other scripts and numbers beyond Postgres's range."""
     assert parse_cursor(text) is None
     assert lost(parse_cursor(text), HEAD) is Lost.MALFORMED
 
@@ -46,6 +45,6 @@ def test_anything_else_is_malformed(text: str) -> None:
         (Cursor("e2", 0), Lost.EPOCH),
     ],
 )
-def test_the_feed_goes_on_from_what_it_still_has(cursor: Cursor, reason: Lost | None) -> None:
-    """The floor itself is seen already: what is above it is all there."""
+def test_feed_resumes_at_or_above_oldest_position(cursor: Cursor, reason: Lost | None) -> None:
+    """The oldest position itself is resumable: everything above it is stored."""
     assert lost(cursor, HEAD) is reason

@@ -1,4 +1,4 @@
-"""The directory of `coordinator up`: passwords, keys and the database are for its user alone."""
+"""Check that the directory of `coordinator up` (passwords, keys, database) is readable by its user alone."""
 
 import stat
 from pathlib import Path
@@ -15,7 +15,7 @@ def mode(path: Path) -> int:
 
 
 def test_data_directory_is_closed_to_others(tmp_path: Path) -> None:
-    """A new one, an empty one, and one of ours that was opened since."""
+    """Close a new directory, an empty one, and a former one whose mode was opened since."""
     data_dir = tmp_path / "new" / "data"
     make_private(data_dir)
     assert mode(data_dir) == 0o700
@@ -29,8 +29,8 @@ def test_data_directory_is_closed_to_others(tmp_path: Path) -> None:
     assert mode(data_dir) == 0o700
 
 
-def test_directory_with_other_things_is_refused_while_it_is_open(tmp_path: Path) -> None:
-    """`--data ~` must not lock a home away; closed by its user it is taken."""
+def test_open_directory_with_foreign_files_is_refused(tmp_path: Path) -> None:
+    """`--data ~` must not change the mode of a home directory; once its user has closed it, it is accepted."""
     tmp_path.chmod(0o755)
     (tmp_path / "letter").touch()
     with pytest.raises(Refused, match="chmod 700"):

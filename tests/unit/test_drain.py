@@ -1,4 +1,4 @@
-"""Draining: what is parked gives up in the second half of the time, spread."""
+"""Check that parked requests end in the second half of the drain, spread over it."""
 
 import asyncio
 
@@ -6,15 +6,14 @@ from app.lifecycle.drain import Drain
 from app.lifecycle.health import Health
 
 
-def test_nothing_gives_up_while_nobody_drains() -> None:
-    """A poll may wait for ever as far as the drain is concerned."""
+def test_nothing_ends_before_the_drain_starts() -> None:
     drain = Drain(10)
     assert not drain.draining
     assert drain.give_up_in() == float("inf")
 
 
-def test_give_up_moments_lie_in_the_second_half() -> None:
-    """Neither all at once nor after the listener has closed."""
+def test_give_up_moments_lie_in_second_half() -> None:
+    """End parked requests neither all at once nor after the listener has closed."""
     drain = Drain(100)
     drain.start()
     moments = [drain.give_up_in() for _ in range(200)]
@@ -23,7 +22,7 @@ def test_give_up_moments_lie_in_the_second_half() -> None:
     assert max(moments) - min(moments) > 20
 
 
-def test_starting_twice_keeps_the_first_start() -> None:
+def test_starting_twice_keeps_first_start() -> None:
     """A second signal does not lengthen the drain."""
     drain = Drain(100)
     drain.start()
@@ -31,9 +30,7 @@ def test_starting_twice_keeps_the_first_start() -> None:
     assert drain.seconds == 100
 
 
-def test_listeners_hear_it_in_the_loop_also_when_it_began_before() -> None:
-    """A signal may come before the loop serves."""
-
+def test_listeners_are_called_even_if_drain_began_before_the_loop() -> None:
     async def scenario() -> list[str]:
         heard: list[str] = []
         drain = Drain(0)
@@ -47,8 +44,8 @@ def test_listeners_hear_it_in_the_loop_also_when_it_began_before() -> None:
     assert asyncio.run(scenario()) == ["began"]
 
 
-def test_who_drains_is_not_ready_unless_somebody_else_serves_its_address() -> None:
-    """A balancer that asks on a connection it kept would take the address for gone, and the successor with it."""
+def test_draining_process_is_not_ready_unless_a_successor_shares_its_address() -> None:
+    """A balancer that asks on a kept connection would count the address, and with it the successor, as gone."""
     for handed_over, code in ((False, 503), (True, 200)):
         drain = Drain(10)
         health = Health(drain)

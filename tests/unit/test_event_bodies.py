@@ -1,4 +1,4 @@
-"""Events as they are taken in: complete, bounded, and never without what was small enough."""
+"""Check that events are stored complete and within bounds, and lose no field that was small enough."""
 
 from typing import Any
 
@@ -26,23 +26,23 @@ def taken(given: Any, most: int = MiB) -> dict[str, Any]:
     return data
 
 
-def test_every_field_is_there_and_unknown_ones_are_not() -> None:
-    """All present, null when unset; what is for us alone is not shown."""
+def test_every_known_field_is_present_and_unknown_ones_are_dropped() -> None:
+    """Set unset fields to null; show no internal fields."""
     data = taken(body(event_key="k", claim_token="t", unknown=1))
     assert tuple(data) == EVENT_FIELDS
     assert data["content"] is None
 
 
-def test_the_largest_fields_go_first_when_an_event_is_too_large() -> None:
-    """Only as many as needed, each named; names and times stay."""
+def test_oversized_event_loses_its_largest_fields_first() -> None:
+    """Drop only as many as needed and name each; keep names and times."""
     data = taken(body(content="c" * 600, tool_output="o" * 900, error="e" * 10), 1000)
     assert (data["content"], data["tool_output"], data["error"]) == ("c" * 600, None, "e" * 10)
     assert data["truncated"] == ["tool_output"]
     assert taken(body(content="c" * 600, tool_output="o" * 900), 500)["truncated"] == ["content", "tool_output"]
 
 
-def test_sender_names_fields_it_shortened() -> None:
-    """Kept as `truncated`, beside what is left out here; names of no field are dropped."""
+def test_sender_may_name_fields_it_shortened() -> None:
+    """Keep them in `truncated` beside the fields dropped here; ignore names of no field."""
     assert taken(body(content="c", truncated=["content"]))["truncated"] == ["content"]
     assert "truncated" not in taken(body(truncated=["nothing", 5, ["content"]]))
     assert "truncated" not in taken(body(truncated="content"))
@@ -51,26 +51,23 @@ def test_sender_names_fields_it_shortened() -> None:
 
 
 def test_each_event_has_its_own_uid_before_its_first_try() -> None:
-    """A repeat of the batch is known as one."""
+    """A repeat of the batch is recognised by these uids."""
     first, _ = new_event(body(), "s", ADMIN, MiB, ("body",))
     second, _ = new_event(body(), "s", ADMIN, MiB, ("body",))
     assert first.event_uid != second.event_uid
 
 
 @pytest.mark.parametrize("given", [None, 5, "text", [], {}, body(event_type=None), body(timestamp=None)])
-def test_what_says_nothing_is_refused(given: Any) -> None:
-    """Without type, session or time there is no event."""
+def test_event_without_type_session_or_time_is_refused(given: Any) -> None:
     with pytest.raises(Invalid):
         taken(given)
 
 
-def test_another_sessions_event_is_refused() -> None:
-    """The URL says which session is meant."""
+def test_event_of_another_session_than_the_url_is_refused() -> None:
     with pytest.raises(BadRequest):
         taken(body(session_id="other"))
 
 
 @pytest.mark.parametrize("timestamp", ["yesterday", 5, {"a": 1}, "\x00"])
-def test_a_timestamp_is_kept_as_sent(timestamp: Any) -> None:
-    """Whatever it is."""
+def test_timestamp_is_kept_as_sent(timestamp: Any) -> None:
     assert taken(body(timestamp=timestamp))["timestamp"] == timestamp

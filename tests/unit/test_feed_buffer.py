@@ -1,4 +1,4 @@
-"""The window of frames in memory: what it gives to whom, and what it forgets."""
+"""Check which frames the feed buffer gives to each client, and which it forgets."""
 
 from collections.abc import Iterable
 
@@ -32,32 +32,32 @@ def positions(found: tuple[list[Frame], int]) -> tuple[list[int], int]:
     return [one.position for one in found[0]], found[1]
 
 
-def test_a_frame_is_one_message_of_the_stream() -> None:
-    """Id, name, one line of data, blank line; text beyond ASCII as it is."""
+def test_frame_is_one_message_of_stream() -> None:
+    """Write id, name, one line of data and a blank line; keep text beyond ASCII."""
     made = frame(7, kind="run_failed", frame='{"error":"ü\u2028"}')
     assert made.encoded == 'id: v1.e.7\nevent: run_failed\ndata: {"error":"ü\u2028"}\n\n'.encode()
 
 
-def test_line_breaks_between_the_tokens_of_a_frame_do_not_break_the_message() -> None:
-    """JSON allows them there and nowhere else; no encoder of ours writes them."""
+def test_line_breaks_between_tokens_of_frame_do_not_break_message() -> None:
+    """JSON allows them between tokens only; no encoder of ours writes them."""
     assert frame(1, frame='{\r\n"a": 1\n}').encoded.count(b"\n") == 4
 
 
-def test_a_client_gets_what_lies_behind_its_cursor() -> None:
-    """And is told how far that reaches, also where nothing was for it."""
+def test_client_gets_frames_behind_its_cursor() -> None:
+    """Tell it how far that reaches, also if no frame passed its filter."""
     ours = buffer(map(frame, range(1, 6)))
     assert positions(ours.after(ALL_OF_IT, 3)) == ([4, 5], 5)
     assert positions(ours.after(ALL_OF_IT, 5)) == ([], 5)
     assert positions(ours.after(FeedFilter(session_id="other"), 0)) == ([], 5)
 
 
-def test_a_client_ahead_of_the_window_waits_where_it_is() -> None:
+def test_client_ahead_of_the_buffer_keeps_its_position() -> None:
     """Another instance has read more already."""
     assert positions(buffer(map(frame, range(1, 4))).after(ALL_OF_IT, 9)) == ([], 9)
 
 
-def test_positions_that_were_deleted_are_passed_over() -> None:
-    """A page may cover more than its events."""
+def test_deleted_positions_are_skipped() -> None:
+    """A page may cover more positions than it holds events."""
     ours = buffer([frame(2)])
     ours.append([frame(9)], 12)
     assert positions(ours.after(ALL_OF_IT, 0)) == ([2, 9], 12)
@@ -76,8 +76,7 @@ def test_positions_that_were_deleted_are_passed_over() -> None:
         (FeedFilter(kinds=frozenset()), []),
     ],
 )
-def test_filters_hold_together(which: FeedFilter, expected: list[int]) -> None:
-    """Each narrows down what the others leave."""
+def test_filters_combine_with_and(which: FeedFilter, expected: list[int]) -> None:
     ours = buffer(
         [
             frame(1, "a"),
@@ -90,23 +89,23 @@ def test_filters_hold_together(which: FeedFilter, expected: list[int]) -> None:
     assert positions(ours.after(which, 0)) == (expected, 5)
 
 
-def test_a_client_is_given_about_one_chunk_at_a_time() -> None:
-    """A frame larger than that goes alone; the cursor stays behind the last one given."""
+def test_client_is_given_about_one_chunk_at_time() -> None:
+    """Give a larger frame alone; move the cursor behind the last frame given."""
     large = '"' + "x" * CHUNK_BYTES + '"'
     ours = buffer([frame(1), frame(2, frame=large), frame(3), frame(4)])
     assert positions(ours.after(ALL_OF_IT, 0)) == ([1, 2], 2)
     assert positions(ours.after(ALL_OF_IT, 2)) == ([3, 4], 4)
 
 
-def test_the_oldest_go_when_there_are_too_many() -> None:
-    """And `low` says behind which position nothing is missing."""
+def test_oldest_frames_are_evicted() -> None:
+    """`low` is the position behind which nothing is missing."""
     ours = buffer(map(frame, range(1, 11)), most_frames=4)
     assert (ours.low, ours.high) == (6, 10)
     assert positions(ours.after(ALL_OF_IT, 6)) == ([7, 8, 9, 10], 10)
 
 
-def test_a_frame_larger_than_the_window_is_kept_alone() -> None:
-    """Clients that are up to date get it without a query each."""
+def test_frame_larger_than_the_buffer_is_kept_alone() -> None:
+    """Spare clients that are up to date a query each."""
     large = '"' + "x" * 5000 + '"'
     ours = buffer([frame(1), frame(2), frame(3, frame=large)], most_bytes=4000)
     assert (ours.low, ours.high) == (2, 3)
@@ -122,10 +121,10 @@ def test_a_frame_larger_than_the_window_is_kept_alone() -> None:
     st.integers(0, 120),
     st.integers(1, 20),
 )
-def test_whatever_was_forgotten_a_client_within_the_window_misses_nothing(
+def test_client_within_the_buffer_misses_nothing_after_eviction(
     history: list[tuple[str, str | None, int]], session_id: str | None, run_id: str | None, cursor: int, most: int
 ) -> None:
-    """Compared with the whole history, for any filter and any cursor that the window still covers."""
+    """Compare with the whole history, for any filter and any cursor that the buffer still covers."""
     ours = buffer(most_frames=most)
     told: list[Frame] = []
     position = 0

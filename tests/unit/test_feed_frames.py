@@ -1,4 +1,4 @@
-"""What a reader of the feed makes of the bytes of a stream, wherever they end."""
+"""Check how the feed client parses a stream's bytes, wherever chunks end."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from coordinator_client.types import FeedItem
 
 TEXT = "a\u2028b\u2029c\u0085d ü 😀"
 
-# Each frame with the id it carries; None: it carries none.
+# Frames, each with the id that it carries, or None.
 FRAMES: list[tuple[str, str | None]] = [
     ("retry: 1500\nid: v1.1f00.7", "v1.1f00.7"),
     (": heartbeat", None),
@@ -27,12 +27,12 @@ FRAMES: list[tuple[str, str | None]] = [
 
 
 def feed_of_nowhere() -> Feed:
-    """Its transport is never used."""
+    """Return a feed whose transport is never used."""
     return Feed(Transport(["http://127.0.0.1:9"]), {})
 
 
 async def parsed(chunks: Sequence[bytes]) -> list[ServerSentEvent]:
-    """What the parser makes of a body that comes in these chunks."""
+    """Return the result of the parser for a body that arrives in these chunks."""
 
     async def body() -> AsyncIterator[bytes]:
         for chunk in chunks:
@@ -43,7 +43,7 @@ async def parsed(chunks: Sequence[bytes]) -> list[ServerSentEvent]:
 
 
 async def read(chunks: Sequence[bytes]) -> tuple[list[FeedItem], str]:
-    """The items, and the place behind them."""
+    """Return the items and the cursor after them."""
     feed = feed_of_nowhere()
     taken = [feed._take(frame) for frame in await parsed(chunks)]
     return [item for item in taken if item is not None], feed._cursor
@@ -61,12 +61,12 @@ def expected(frames: Sequence[tuple[str, str | None]]) -> tuple[list[FeedItem], 
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-async def test_a_frame_that_was_cut_is_neither_shown_nor_passed_over(newline: str) -> None:
-    """At whatever byte, in the middle of a character too: only complete frames count, for items and for the place."""
+async def test_truncated_frame_is_neither_shown_nor_skipped(newline: str) -> None:
+    """Cut at every byte, also inside a character: only complete frames count, for items and for the cursor."""
     whole = [f"{text}\n\n".replace("\n", newline).encode() for text, _ in FRAMES]
     stream = b"".join(whole)
     ends = [len(b"".join(whole[: number + 1])) for number in range(len(whole))]
-    # A carriage return ends a line by itself: nothing of the frame is missing behind it.
+    # A carriage return ends a line by itself: the frame is complete.
     complete_from = [end - (newline == "\r\n") for end in ends]
     for cut in range(len(stream) + 1):
         arrived = FRAMES[: sum(end <= cut for end in complete_from)]
@@ -75,8 +75,8 @@ async def test_a_frame_that_was_cut_is_neither_shown_nor_passed_over(newline: st
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-async def test_it_does_not_matter_how_the_bytes_are_parcelled(newline: str, seed: int) -> None:
-    """Chunks of one to nine bytes."""
+async def test_chunking_does_not_change_the_result(newline: str, seed: int) -> None:
+    """Try chunks of one to nine bytes."""
     dice = random.Random(seed)
     stream = "".join(f"{text}\n\n".replace("\n", newline) for text, _ in FRAMES).encode()
     chunks = []
@@ -88,14 +88,14 @@ async def test_it_does_not_matter_how_the_bytes_are_parcelled(newline: str, seed
 
 
 @pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
-async def test_only_newlines_end_a_line(sign: str) -> None:
-    """What Python takes for the end of a line may stand in any text."""
+async def test_only_newlines_end_line(sign: str) -> None:
+    """Text may hold other characters that Python counts as line ends."""
     (frame,) = await parsed([f"id: 1\ndata: a{sign}data: b{sign}\n\n".encode()])
     assert frame.data == f"a{sign}data: b{sign}"
 
 
-async def test_comments_and_ids_alone_are_no_items() -> None:
-    """A heartbeat leaves the place where it is, an id alone moves it."""
+async def test_comments_and_bare_ids_are_no_items() -> None:
+    """A heartbeat leaves the cursor unchanged; an id alone moves it."""
     assert await read([b": still here\n\n"]) == ([], "")
     assert await read([b"id: v1.a.1\n\n: still here\n\n"]) == ([], "v1.a.1")
     assert await read([b"id: v1.a.1\n\nid: v1.a.9\n\n"]) == ([], "v1.a.9")
@@ -105,8 +105,8 @@ async def test_comments_and_ids_alone_are_no_items() -> None:
 @pytest.mark.parametrize(
     ("line", "seconds"), [("retry: 2500", 2.5), ("retry: 0", 0), ("retry: -5", 0), ("retry: soon", 0), ("retry:", 0)]
 )
-async def test_the_pause_the_coordinator_asks_for_is_kept(line: str, seconds: float) -> None:
-    """Milliseconds on the wire; what is none is ignored."""
+async def test_retry_pause_is_kept(line: str, seconds: float) -> None:
+    """Read milliseconds; ignore invalid values."""
     feed = feed_of_nowhere()
     for frame in await parsed([f"{line}\n\n".encode()]):
         assert feed._take(frame) is None
@@ -114,7 +114,7 @@ async def test_the_pause_the_coordinator_asks_for_is_kept(line: str, seconds: fl
 
 
 @pytest.mark.parametrize("after", ["a\nb", "ü", "a\r\nX: y"])
-def test_what_cannot_be_sent_as_a_cursor_is_said_at_once(after: str) -> None:
-    """Anything else is the coordinator's to judge."""
+def test_unsendable_cursor_is_refused_at_once(after: str) -> None:
+    """Leave every other cursor to the coordinator."""
     with pytest.raises(ValueError, match="cursor"):
         Feed(Transport(["http://127.0.0.1:9"]), {}, after=after)

@@ -1,4 +1,4 @@
-"""Foreign Host and Origin headers do not come in while authentication is off."""
+"""Check that foreign Host and Origin headers are refused while authentication is off."""
 
 import asyncio
 from collections.abc import Mapping, MutableMapping
@@ -43,37 +43,36 @@ def status_of(
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:8765", "127.0.0.1:8765", "127.3.2.1", "[::1]:8765", "LOCALHOST"]
 )
-def test_loopback_hosts_come_in(host: str) -> None:
-    """Whatever port they name."""
+def test_loopback_hosts_are_accepted_with_any_port(host: str) -> None:
     assert status_of(host) == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "[::1", "127.0.0.1.evil.example"]
 )
-def test_foreign_hosts_do_not(host: str) -> None:
-    """A web page that has its name resolve to 127.0.0.1 must not start jobs."""
+def test_foreign_hosts_are_refused(host: str) -> None:
+    """Stop web pages whose name resolves to 127.0.0.1 from starting runs."""
     assert status_of(host) == 403
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost.evil.example", "file://"])
-def test_foreign_origins_do_not(origin: str) -> None:
-    """Nor a page that posts to localhost across origins."""
+def test_foreign_origins_are_refused(origin: str) -> None:
+    """Stop web pages that post to localhost across origins."""
     assert status_of("localhost", origin) == 403
 
 
-def test_loopback_origins_come_in() -> None:
+def test_loopback_origins_are_accepted() -> None:
     """A dashboard in development is served from another port."""
     assert status_of("localhost:8765", "http://localhost:3000") == 200
 
 
 def test_health_is_exempt() -> None:
-    """A load balancer asks by address, under whatever name."""
+    """Load balancers ask by address, with any Host."""
     assert status_of("10.0.0.1", path="/health/ready") == 200
 
 
 def test_settings_add_names() -> None:
-    """COORDINATOR_ALLOWED_HOSTS and COORDINATOR_CORS_ORIGINS."""
+    """Read COORDINATOR_ALLOWED_HOSTS and COORDINATOR_CORS_ORIGINS."""
     assert status_of("lb", hosts=("lb",)) == 200
     assert status_of("lb", "http://lb", hosts=("lb",)) == 200
     assert status_of("localhost", "https://dash.example", origins=("https://dash.example",)) == 200
@@ -95,8 +94,8 @@ def test_other_site_without_origin_is_refused(fetch: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
 @pytest.mark.parametrize("fetch", [IMAGE, LINK, {"mode": "cors", "dest": "empty"}])
-def test_own_pages_and_typed_addresses_come_in(site: str, fetch: dict[str, str]) -> None:
-    """So does what is no browser and sends nothing of the kind."""
+def test_own_pages_and_typed_addresses_are_accepted(site: str, fetch: dict[str, str]) -> None:
+    """Accept also clients that send no such header, which are no browsers."""
     assert status_of("localhost:8765", fetch={"site": site} | fetch) == 200
     assert status_of("localhost:8765") == 200
 
@@ -109,28 +108,28 @@ def test_own_pages_and_typed_addresses_come_in(site: str, fetch: dict[str, str])
         ("127.0.0.1:8765", "http://localhost:3000", "cross-site"),
     ],
 )
-def test_dashboard_of_another_port_goes_on(host: str, origin: str, site: str) -> None:
-    """Its calls are CORS requests, which name their origin; so are its preflights."""
+def test_dashboard_on_another_port_is_accepted(host: str, origin: str, site: str) -> None:
+    """Accept CORS requests, which name their origin, and their preflights."""
     fetch = {"site": site, "mode": "cors", "dest": "empty"}
     assert status_of(host, origin, fetch=fetch) == 200
     assert status_of(host, origin, fetch=fetch, method="OPTIONS") == 200
 
 
 def test_named_origin_may_call_across_sites() -> None:
-    """COORDINATOR_CORS_ORIGINS."""
+    """Read COORDINATOR_CORS_ORIGINS."""
     named = {"site": "cross-site", "mode": "cors", "dest": "empty"}
     assert status_of("localhost", "https://dash.example", origins=("https://dash.example",), fetch=named) == 200
 
 
-def test_neighbour_of_a_common_domain_is_another_site() -> None:
+def test_sibling_of_a_common_domain_is_another_site() -> None:
     """Ports of one loopback address share a machine; names under one domain need not."""
     assert status_of("localhost:8765", fetch={"site": "same-site"} | IMAGE) == 200
     assert status_of("jobs.example.com", hosts=("jobs.example.com",), fetch={"site": "same-site"} | IMAGE) == 403
     assert status_of("jobs.example.com", hosts=("jobs.example.com",), fetch={"site": "same-origin"} | IMAGE) == 200
 
 
-def test_links_of_other_sites_lead_to_the_description_only() -> None:
-    """To what starts nothing; not in a frame, and not by another method."""
+def test_cross_site_links_reach_the_reference_only() -> None:
+    """Refuse them in frames and with other methods."""
     for path in ("/docs", "/openapi.json"):
         assert status_of("localhost", path=path, fetch=FOREIGN | LINK) == 200
         assert status_of("localhost", path=path, fetch=FOREIGN | FRAME) == 403
@@ -139,8 +138,8 @@ def test_links_of_other_sites_lead_to_the_description_only() -> None:
     assert status_of("localhost", path="/docs/../runs", fetch=FOREIGN | LINK) == 403
 
 
-def test_remembered_hosts_are_bounded_and_the_oldest_goes() -> None:
-    """Made-up names neither grow what is remembered nor keep real ones out of it."""
+def test_remembered_hosts_are_bounded_and_oldest_goes() -> None:
+    """Made-up names neither grow the cache nor evict real ones for good."""
     door = HostOriginGuard(inside, (), ())
     for number in range(3 * MOST_KNOWN):
         assert door._remembered(f"{number}.evil.example", "") is not None

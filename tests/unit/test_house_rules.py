@@ -1,4 +1,4 @@
-"""The house rules: each fires on what it forbids and leaves alone what looks like it."""
+"""Check that each house rule reports what it forbids and ignores what merely looks like it."""
 
 import importlib.util
 import sys
@@ -23,7 +23,7 @@ def _load() -> ModuleType:
 house_rules = _load()
 LONG_FUNCTION = "def verb():\n" + "    x = 1\n" * 60
 SHORT_FUNCTION = "def verb():\n" + "    x = 1\n" * 59
-# Put together here so that this file itself breaks no rule.
+# Assemble the names at run time, so that this file itself breaks no rule.
 IGNORE, NOQA = "# type: " + "ignore", "# no" + "qa"
 
 BREACHES = [
@@ -103,28 +103,24 @@ def findings(rule: str, path: str, source: str) -> list[object]:
 
 
 @pytest.mark.parametrize(("rule", "path", "source"), BREACHES, ids=[str(n) for n in range(len(BREACHES))])
-def test_a_breach_is_found(rule: str, path: str, source: str) -> None:
-    """What a rule forbids does not get in."""
+def test_breach_is_found(rule: str, path: str, source: str) -> None:
     assert findings(rule, path, source)
 
 
 @pytest.mark.parametrize(("rule", "path", "source"), ALLOWED, ids=[str(n) for n in range(len(ALLOWED))])
-def test_what_is_allowed_is_left_alone(rule: str, path: str, source: str) -> None:
-    """A rule that cries wolf is soon ignored."""
+def test_allowed_code_is_not_reported(rule: str, path: str, source: str) -> None:
     assert findings(rule, path, source) == []
 
 
-def test_every_rule_gives_its_reason_and_is_tried_both_ways() -> None:
-    """A rule without a reason is obeyed or broken at random."""
+def test_every_rule_has_a_reason_and_both_kinds_of_examples() -> None:
     names = {rule.__name__ for rule in house_rules.RULES}
     assert names == {rule for rule, _, _ in BREACHES} == {rule for rule, _, _ in ALLOWED}
     assert all(len(rule.__doc__) > 60 for rule in house_rules.RULES)
 
 
-def test_a_breach_is_printed_with_its_place_and_fails_the_check(
+def test_breach_is_printed_with_its_place_and_fails_the_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An editor can jump to it, a script can stop at it."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "x.py").write_text("import os\n\nkey = os.environ['KEY']\n")
     assert house_rules.main(tmp_path) == 1

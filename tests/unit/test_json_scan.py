@@ -1,4 +1,4 @@
-"""Scans of JSON text: exact, and linear in time and memory whatever the text holds."""
+"""Check that scans of JSON text are exact, and linear in time and memory for any text."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ EVERYTHING = 10**9
 
 @pytest.fixture(params=[3, 64, json_scan.CHUNK])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Cut texts at every kind of place."""
+    """Cut texts at every kind of position."""
     size: int = request.param
     monkeypatch.setattr(json_scan, "CHUNK", size)
     return size
@@ -38,7 +38,7 @@ def depth_of(value: Any) -> int:
 
 
 def values_of(value: Any) -> int:
-    """Number of lists, objects and commas between members."""
+    """Return the number of lists, objects and commas between members."""
     if not isinstance(value, dict | list):
         return 0
     inner = list(value.values()) if isinstance(value, dict) else value
@@ -52,7 +52,7 @@ def written(value: Any) -> bytes:
 @pytest.mark.usefixtures("chunk")
 @given(NESTED, st.integers(0, 8))
 def test_survey_counts_values_and_depth_outside_strings(value: Any, deepest: int) -> None:
-    """Whatever brackets, quotes and escapes stand in them, wherever the text is cut."""
+    """Include brackets, quotes and escapes inside strings, and cuts anywhere."""
     raw = written(value)
     found = survey(raw, deepest, most=-1)
     assert found.values > -1
@@ -63,7 +63,7 @@ def test_survey_counts_values_and_depth_outside_strings(value: Any, deepest: int
 
 
 def cut(value: Any, depth: int) -> Any:
-    """The value with everything deeper as text."""
+    """Return the value with everything deeper replaced by its text."""
     if not isinstance(value, dict | list):
         return value
     if depth == 0:
@@ -75,16 +75,15 @@ def cut(value: Any, depth: int) -> Any:
 
 @pytest.mark.usefixtures("chunk")
 @given(st.dictionaries(TEXTS, NESTED, max_size=4), st.integers(2, 6))
-def test_what_is_too_deep_becomes_its_text_and_nothing_else_changes(value: Any, deepest: int) -> None:
-    """Exactly the lists and objects below the bound."""
+def test_lists_and_objects_below_the_bound_become_text(value: Any, deepest: int) -> None:
     short = shortened(written(value), deepest=deepest, field_depth=2, most=EVERYTHING, most_above=EVERYTHING)
     assert json.loads(short) == cut(value, deepest)
 
 
 @pytest.mark.usefixtures("chunk")
 @given(st.dictionaries(TEXTS, NESTED, max_size=6), st.integers(0, 12))
-def test_fields_beyond_the_values_allowed_become_their_text(value: dict[str, Any], most: int) -> None:
-    """A field counts only when it is kept."""
+def test_fields_beyond_allowed_values_become_text(value: dict[str, Any], most: int) -> None:
+    """Count a field only if it is kept."""
     left, expected = most, {}
     for name, inner in value.items():
         fits = values_of(inner) <= left
@@ -96,8 +95,8 @@ def test_fields_beyond_the_values_allowed_become_their_text(value: dict[str, Any
 
 @pytest.mark.usefixtures("chunk")
 @given(st.binary(max_size=60) | st.text('[]{}",\\a', max_size=60).map(str.encode), st.integers(1, 5))
-def test_no_text_breaks_a_scan(raw: bytes, deepest: int) -> None:
-    """Each ends in an answer or in a refusal that the caller knows."""
+def test_no_text_breaks_scan(raw: bytes, deepest: int) -> None:
+    """Every text ends in a result or in the documented refusal."""
     survey(raw, deepest, most=3)
     with suppress(TooManyValues, Unbalanced):
         shortened(raw, deepest=deepest, field_depth=2, most=3, most_above=3)
@@ -127,7 +126,7 @@ UNITS: dict[str, Callable[[int], bytes]] = {
 
 @contextmanager
 def counted_lines() -> Iterator[list[int]]:
-    """Count the lines that run in the modules that scan: a measure of time that no other process changes."""
+    """Count the executed lines of the scanning modules: a measure of time that other processes do not disturb."""
     ran = [0]
     ours = {json_scan.__file__, lenient.__file__}
 
@@ -153,8 +152,8 @@ def parsed(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_time_grows_no_faster_than_a_hostile_body(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of the interpreter for each byte do not grow with the body, and most bytes need none."""
+def test_time_is_linear_in_size_of_hostile_body(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreter steps per byte do not grow with the body; most bytes need none."""
     monkeypatch.setattr(lenient, "MAX_VALUES", 1000)
     monkeypatch.setattr(lenient, "MAX_VALUES_ABOVE", 1000)
     lines = []
@@ -165,13 +164,13 @@ def test_time_grows_no_faster_than_a_hostile_body(unit: str, monkeypatch: pytest
         lines.append((ran[0], len(raw)))
     (few, short), (many, long) = lines
     assert many / long <= 1.5 * few / short + 0.01
-    # The pieces in which a field begins or becomes too large are read mark by mark, the others are not.
+    # Only pieces in which a field begins or becomes too large are read mark by mark.
     assert many <= 200 * (long // json_scan.CHUNK + 1) + 40 * json_scan.CHUNK
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_memory_stays_in_proportion_to_a_hostile_body(unit: str) -> None:
-    """The parser sets 12 bytes aside for each one of a body; what is made of it is bounded by MAX_VALUES."""
+def test_memory_is_linear_in_size_of_hostile_body(unit: str) -> None:
+    """The parser sets 12 bytes aside for each byte of a body; MAX_VALUES bounds the objects made of it."""
     raw = UNITS[unit](300_000)
     tracemalloc.start()
     try:
@@ -184,8 +183,7 @@ def test_memory_stays_in_proportion_to_a_hostile_body(unit: str) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b"\\", b",", b'"a":', b"1"]), min_size=1, max_size=12))
-def test_memory_of_any_repeated_pattern_stays_in_proportion(pattern: list[bytes]) -> None:
-    """Found by trying: no nesting, text or escape makes more of itself."""
+def test_memory_is_linear_for_any_repeated_pattern(pattern: list[bytes]) -> None:
     raw = event(b"[" + b"".join(pattern) * (100_000 // len(pattern)) + b"]")
     tracemalloc.start()
     try:

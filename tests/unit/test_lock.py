@@ -1,4 +1,4 @@
-"""The lock: what pyproject.toml asks for, pinned, hashed, from nowhere in particular."""
+"""Check that the lock pins and hashes all that pyproject.toml declares, and names no index."""
 
 import re
 import tomllib
@@ -36,27 +36,25 @@ def wanted() -> list[Requirement]:
 
 
 @pytest.mark.parametrize("requirement", wanted(), ids=str)
-def test_the_lock_holds_what_the_project_declares(requirement: Requirement) -> None:
-    """After a change of dependencies scripts/lock has been run; the build backend is pinned like all else."""
+def test_lock_holds_declared_dependencies(requirement: Requirement) -> None:
+    """Run scripts/lock after a change of dependencies; the build backend is pinned like the rest."""
     pinned = PINNED[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(pinned, prereleases=True)
 
 
-def test_the_lock_names_no_index_host_or_path() -> None:
-    """It serves on every machine, from whatever mirror that is set up for."""
+def test_lock_names_no_index_host_or_path() -> None:
     lines = [line for line in LOCK.splitlines() if not line.strip().startswith("--hash=sha256:")]
     assert [line for line in lines if re.search(r"https?:|file:|(^|\s)-{1,2}[a-z]| @ |/", line)] == []
 
 
 def test_every_version_has_hashes() -> None:
-    """Nothing is installed that was not there when the lock was made."""
     entries = re.split(r"\n(?=\S)", LOCK.strip())
     assert len(entries) == len(PINNED)
     assert [entry.split("==")[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
-def test_what_is_installed_is_held_against_the_lock() -> None:
-    """What scripts/check says of it: another version and a missing package, not what other Pythons get."""
+def test_installed_packages_are_compared_with_the_lock() -> None:
+    """scripts/check reports other versions and missing packages, but not packages of other Pythons."""
     installed = version("pytest")
     lock = f"""\
         pytest=={installed} ; sys_platform == 'darwin' or sys_platform == 'linux' \\
@@ -75,7 +73,7 @@ def test_what_is_installed_is_held_against_the_lock() -> None:
 
 
 def test_part_with_another_version_or_hash_is_found() -> None:
-    """A part that was not made anew after a change of the lock would install what nothing tested."""
+    """A part not regenerated after a change of the lock would install untested versions."""
     lock = "a==1 \\\n    --hash=sha256:00\nb==2 ; python_full_version < '3.12' \\\n    --hash=sha256:11\n"
     assert list(locked.strays(lock, lock.partition("b==")[0])) == []
     assert list(locked.strays(lock, lock.replace("a==1", "a==2"))) == [
@@ -85,8 +83,8 @@ def test_part_with_another_version_or_hash_is_found() -> None:
 
 
 @pytest.mark.parametrize(("name", "group"), [("scripts/audit.lock", "audit"), ("deploy/locks/docs.lock", "docs")])
-def test_separate_lock_is_hashed_and_agrees_with_the_other(name: str, group: str) -> None:
-    """It may hold more; what both hold they hold in one version."""
+def test_separate_lock_is_hashed_and_agrees_with_other(name: str, group: str) -> None:
+    """A separate lock may hold more; shared packages have one version."""
     text = (ROOT / name).read_text()
     entries = re.split(r"\n(?=\S)", text.strip())
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""Log lines: ours and our libraries' in one shape."""
+"""Check that log lines of ours and of libraries have one format."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from runtime.settings import Settings
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Logging belongs to the process: what a test configures is taken back."""
+    """Restore the logging configuration, which belongs to the process, after each test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -40,8 +40,7 @@ def configured(**settings: Any) -> StringIO:
     return stream
 
 
-def test_a_json_line_has_event_keys_level_time_and_process() -> None:
-    """One object a line, ready for any collector."""
+def test_json_line_has_event_keys_level_time_and_process() -> None:
     stream = configured(log_format="json")
     log("app.polls.parked").info("claimed", run_id="run_1")
     (line,) = lines(stream)
@@ -56,7 +55,7 @@ def test_a_json_line_has_event_keys_level_time_and_process() -> None:
     assert line == expected
 
 
-def test_lines_of_our_libraries_look_like_ours_and_come_once() -> None:
+def test_library_lines_share_our_format_and_are_printed_once() -> None:
     """Uvicorn and dramatiq bring handlers of their own, which would print twice."""
     logging.getLogger("uvicorn").addHandler(logging.StreamHandler(StringIO()))
     stream = configured(log_format="json")
@@ -68,15 +67,14 @@ def test_lines_of_our_libraries_look_like_ours_and_come_once() -> None:
     ]
 
 
-def test_there_is_no_access_log() -> None:
-    """A line for every poll of every runner is for nobody."""
+def test_access_log_is_off() -> None:
     stream = configured(log_format="json")
     logging.getLogger("uvicorn.access").info("GET /runner/runs")
     assert lines(stream) == []
 
 
-def test_an_exception_stays_on_its_line() -> None:
-    """A collector must not cut a traceback into forty events."""
+def test_exception_stays_on_its_line() -> None:
+    """Log collectors must not split a traceback into forty events."""
     stream = configured(log_format="json")
     try:
         json.loads("lost")
@@ -86,8 +84,7 @@ def test_an_exception_stays_on_its_line() -> None:
     assert "JSONDecodeError" in line["exception"]
 
 
-def test_only_the_wanted_level_is_written() -> None:
-    """log_level holds for everyone's lines."""
+def test_log_level_applies_to_all_loggers() -> None:
     stream = configured(log_format="json", log_level="warning")
     log("x").info("quiet")
     logging.getLogger("uvicorn.error").info("quiet")
@@ -95,16 +92,16 @@ def test_only_the_wanted_level_is_written() -> None:
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
-def test_text_that_cannot_be_encoded_is_logged_all_the_same() -> None:
-    """What clients send may hold lone surrogates."""
+def test_unencodable_text_is_logged() -> None:
+    """Clients may send lone surrogates."""
     stream = configured(log_format="json")
     log("x").info("odd", text="\ud800\x00")
     assert lines(stream)[0]["text"] == "\ud800\x00"
 
 
 @pytest.mark.parametrize("logger", ["runner", "dramatiq.worker"])
-def test_console_lines_hold_no_control_code_of_others(logger: str) -> None:
-    """A job's or a coordinator's text steers no terminal and writes no line of its own, nor does a traceback."""
+def test_console_lines_hold_no_foreign_control_codes(logger: str) -> None:
+    """Neither text of a job nor a traceback may steer the terminal or begin a line."""
     stream = configured(log_format="console")
     hostile = "a\x1b]0;mine\x07\x9b2J\u202e\n2026-01-01 [info] forged"
     logging.getLogger(logger).warning("refused: %s", hostile)
@@ -120,8 +117,7 @@ def test_console_lines_hold_no_control_code_of_others(logger: str) -> None:
     assert len(before_the_traceback) == 3
 
 
-def test_console_lines_are_for_people_without_colours_in_a_file() -> None:
-    """Colours only on a terminal."""
+def test_console_lines_are_coloured_on_terminals_only() -> None:
     stream = configured(log_format="console")
     log("x").info("claimed", run_id="run_1")
     assert "claimed" in stream.getvalue()

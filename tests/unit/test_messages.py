@@ -1,4 +1,4 @@
-"""Lines of output out of events."""
+"""Check how output lines are assembled from message events."""
 
 from coordinator_client.messages import lines_of
 from coordinator_client.types import Event
@@ -9,27 +9,26 @@ def message(text: str, role: str = "assistant", **block: object) -> Event:
 
 
 def test_partial_texts_make_one_line() -> None:
-    """Also when the other role says something in between."""
+    """Join them also if the other role writes in between."""
     events = [message("na", partial=True), message("oops", "system"), message("me? ", partial=True), message("ann")]
     assert list(lines_of(events)) == [("system", "oops"), ("assistant", "name? ann")]
 
 
-def test_carriage_return_replaces_what_there_is_of_the_line() -> None:
-    """Of a line of which there is nothing it is a text like others."""
+def test_carriage_return_replaces_the_open_line() -> None:
+    """Without an open line it is plain text."""
     events = [message("10%", partial=True), message("\r20%", partial=True), message("\r30%"), message("\rnext")]
     assert list(lines_of(events)) == [("assistant", "30%"), ("assistant", "\rnext")]
 
 
-def test_line_that_never_ended_is_shown_last() -> None:
-    """A prompt that nobody answered."""
+def test_unterminated_line_is_shown_last() -> None:
     assert list(lines_of([message("a? ", partial=True), message("b", "system")])) == [
         ("system", "b"),
         ("assistant", "a? "),
     ]
 
 
-def test_messages_of_other_writers_are_lines() -> None:
-    """Content that is a text, several blocks, or nothing; other events are none."""
+def test_messages_of_other_clients_are_lines() -> None:
+    """Accept content that is text, several blocks, or empty; ignore other events."""
     events: list[Event] = [
         {"event_type": "message", "role": "user", "content": "text"},
         {"event_type": "message", "content": [{"text": "a"}, "b", {"text": "c"}]},

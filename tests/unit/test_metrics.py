@@ -1,10 +1,10 @@
-"""Metrics: what Prometheus reads."""
+"""Check the metrics that Prometheus reads."""
 
 from runtime import metrics
 
 
-def test_all_numbers_are_rendered_under_our_name() -> None:
-    """A dashboard finds them by one prefix, together with those of the process itself."""
+def test_all_metrics_have_our_prefix() -> None:
+    """Dashboards find them by one prefix, with the process metrics."""
     metrics.CLAIMS.labels("poll").inc()
     text, content_type = metrics.render()
     assert content_type.startswith("text/plain")

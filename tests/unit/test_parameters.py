@@ -1,4 +1,4 @@
-"""Parameters of runs: exactly a prompt, else the detail that clients already know."""
+"""Check that parameters of runs hold a prompt, and the error detail that clients know."""
 
 from typing import Any
 
@@ -8,8 +8,7 @@ from app.http.problems import BadRequest
 from app.inputs.parameters import PROMPT_SCHEMA, check_parameters
 
 
-def test_a_prompt_is_all_that_is_needed() -> None:
-    """The one accepted form."""
+def test_prompt_is_sufficient() -> None:
     check_parameters({"prompt": "x"})
 
 
@@ -22,8 +21,8 @@ def test_a_prompt_is_all_that_is_needed() -> None:
         ({"prompt": "x", "more": 1}, "$", "additionalProperties"),
     ],
 )
-def test_anything_else_is_refused_with_path_and_schema(parameters: Any, path: str, schema_path: str) -> None:
-    """400 with jsonschema's message, the path in the parameters and the path in the schema."""
+def test_invalid_parameters_are_refused_with_path_and_schema(parameters: Any, path: str, schema_path: str) -> None:
+    """Answer 400 with jsonschema's message, the path in the parameters and the path in the schema."""
     with pytest.raises(BadRequest) as refused:
         check_parameters(parameters)
     detail = refused.value.detail

@@ -1,4 +1,4 @@
-"""The table of who may call what is about the endpoints there are, and says what the door does."""
+"""Check that the permission table lists exactly the endpoints that exist and decides as `authenticate` does."""
 
 import pytest
 
@@ -10,21 +10,20 @@ from runtime.settings import Settings
 from scripts.access_table import PAGE, with_table
 
 
-def test_every_endpoint_has_its_row_and_every_row_its_endpoint() -> None:
-    """A new endpoint is for admins only until somebody says for whom it is."""
+def test_permission_table_lists_exactly_the_endpoints() -> None:
+    """An endpoint without a row is for admins only."""
     there = endpoints(create_app(Settings()).routes)
     assert len(there) == len(set(there))
     assert set(there) == set(PERMISSIONS)
 
 
-def test_every_route_has_the_door() -> None:
-    """One that is added past app/endpoint.py would be open; the files of the reference are for everybody."""
+def test_every_route_authenticates() -> None:
+    """Reject routes added past app/http/endpoint.py; files of the API reference are exempt."""
     doorless = [route for route in create_app(Settings()).routes if not isinstance(route, Endpoint)]
     assert [getattr(route, "path", "") for route in doorless] == ["/static/docs"]
 
 
-def test_only_signs_of_health_are_public() -> None:
-    """Whatever else is made public must be thought over."""
+def test_only_health_endpoints_are_public() -> None:
     assert {name for name, permission in PERMISSIONS.items() if permission.public} == {
         "GET /health",
         "GET /health/live",
@@ -33,26 +32,24 @@ def test_only_signs_of_health_are_public() -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_a_role_without_words_is_not_let_in(role: Role) -> None:
-    """The words of the table and the answer of the door are one thing."""
+def test_role_without_permission_is_refused(role: Role) -> None:
     assert Permission(admin=None).allows(role) is False
     assert Permission("a", "b", "c").allows(role) is True
 
 
-def test_the_table_shows_an_endpoint_nobody_spoke_about_as_the_admins() -> None:
-    """What is forgotten is closed."""
+def test_table_shows_unlisted_endpoint_as_admin_only() -> None:
     assert access_table(["GET /new"]).splitlines()[-1] == "| `GET /new` | 401 | 403 | 403 | all |"
 
 
-def test_the_page_on_security_shows_the_table_as_it_is() -> None:
-    """`.venv/bin/python scripts/access_table.py` writes it."""
+def test_security_page_shows_current_permission_table() -> None:
+    """Compare docs/security.md with the output of `.venv/bin/python scripts/access_table.py`."""
     page = PAGE.read_text()
     assert page == with_table(page)
     assert all(f"| `{name}` |" in page for name in PERMISSIONS)
 
 
 def test_every_write_route_names_its_limit_and_no_read_does() -> None:
-    """A new write cannot be uncounted: what nothing is said about has no limit, and fails here."""
+    """Fail for a new write that no quota counts."""
     there = endpoints(create_app(Settings()).routes)
     writes = {name for name in there if not name.startswith(("GET ", "HEAD "))}
     assert len(writes) > 15

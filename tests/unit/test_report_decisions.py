@@ -1,4 +1,4 @@
-"""What a report does to a run: every status, every outcome, every kind of token."""
+"""Check what a report does to a run for every status, outcome and kind of token."""
 
 from typing import Any
 
@@ -41,7 +41,8 @@ STATES: dict[str, Any] = {
     "failed, timed out, reported stopped": a_run("failed", **BY_TIMEOUT),
 }
 
-# by the current holder: started, completed, failed, stopped. "+" counts the start, "=" is accepted without a change.
+# Reports of the current holder: started, completed, failed, stopped. "+" counts the start, "=" accepts without a
+# change.
 EXPECTED = {
     "pending": ("stale", "stale", "stale", "stale"),
     "claimed": ("running+", "completed+", "failed+", "stopped+"),
@@ -60,7 +61,7 @@ EXPECTED = {
 
 
 def shown(decision: object) -> str:
-    """A decision in one word."""
+    """Return a decision as one word."""
     match decision:
         case Move():
             return decision.to.value + ("+" if decision.starts else "")
@@ -84,16 +85,16 @@ CASES = [
 
 
 @pytest.mark.parametrize(("state", "outcome", "expected"), CASES)
-def test_the_holder_moves_a_run_as_the_table_says(state: str, outcome: Outcome, expected: str) -> None:
-    """With the claim's token, and with none."""
+def test_holder_moves_run_as_the_table_says(state: str, outcome: Outcome, expected: str) -> None:
+    """Try with the claim's token and with none."""
     assert shown(decide(STATES[state], say(outcome), sends_tokens=True)) == expected
     assert shown(decide(STATES[state], say(outcome, None), sends_tokens=False)) == expected
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 @pytest.mark.parametrize("state", list(STATES))
-def test_nobody_else_moves_a_run(state: str, outcome: Outcome) -> None:
-    """Neither another token of the same runner, nor another runner with the right token or with none."""
+def test_only_the_holder_moves_a_run(state: str, outcome: Outcome) -> None:
+    """Refuse another token of the same runner, and another runner with the right token or with none."""
     for report in (
         say(outcome, "token-of-an-earlier-claim"),
         say(outcome, TOKEN, "lnch_other"),
@@ -103,16 +104,16 @@ def test_nobody_else_moves_a_run(state: str, outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_a_claim_that_was_not_delivered_is_reported_only_with_its_token(outcome: Outcome) -> None:
-    """Without one the report is about an earlier claim of the same runner: nobody has begun this one."""
+def test_undelivered_claim_is_reported_only_with_its_token(outcome: Outcome) -> None:
+    """Without a token the report is about an earlier claim of the same runner."""
     run = a_run("claimed", delivered_at=None)
     assert shown(decide(run, say(outcome, None), sends_tokens=False)) == "stale"
     assert shown(decide(run, say(outcome), sends_tokens=True)).endswith("+")
 
 
 @pytest.mark.parametrize("status", ["pending", "claimed", "running", "stopping", "completed", "failed", "stopped"])
-def test_the_repeat_of_a_report_that_sent_the_run_back_is_harmless(status: str) -> None:
-    """Whatever has become of the run since; another outcome than the one that took effect is refused."""
+def test_repeated_report_that_requeued_the_run_is_accepted(status: str) -> None:
+    """Accept it whatever happened since; refuse another outcome than the one that took effect."""
     run = a_run(status, **FORMER)
     for token in ("token-of-an-earlier-claim", None):
         assert shown(decide(run, say(Outcome.FAILED, token, "lnch_former"), sends_tokens=True)) == "="
@@ -121,8 +122,8 @@ def test_the_repeat_of_a_report_that_sent_the_run_back_is_harmless(status: str) 
     assert shown(decide(run, say(Outcome.FAILED, "made-up", "lnch_former"), sends_tokens=True)) == "stale"
 
 
-def test_every_move_of_a_report_is_in_the_transition_table() -> None:
-    """And no report leaves a terminal status."""
+def test_every_move_of_report_is_in_transition_table() -> None:
+    """No report leaves a terminal status."""
     for run in STATES.values():
         for outcome in Outcome:
             decision = decide(run, say(outcome), sends_tokens=True)
@@ -131,8 +132,8 @@ def test_every_move_of_a_report_is_in_the_transition_table() -> None:
                 assert run.status not in TERMINAL
 
 
-def test_a_timed_out_run_remembers_the_report_that_sent_it_back() -> None:
-    """A runner that never sent a token is barred from the run: its late reports could mean either claim."""
+def test_timed_out_run_remembers_the_report_that_requeued_it() -> None:
+    """Exclude a runner that never sent a token: its late reports could mean either claim."""
     run = STATES["stopping, timed out, attempts left"]
     silent = decide(run, say(Outcome.STOPPED, None), sends_tokens=False)
     assert isinstance(silent, Move)
@@ -142,8 +143,8 @@ def test_a_timed_out_run_remembers_the_report_that_sent_it_back() -> None:
     assert with_token.excluded_registration is None
 
 
-def test_a_timed_out_run_without_attempts_fails_with_the_reason() -> None:
-    """Not with what the runner says of the end that we caused."""
+def test_timed_out_run_without_attempts_fails_with_reason() -> None:
+    """Ignore the runner's own error for an end that we caused."""
     decision = decide(STATES["stopping, timed out, none left"], say(Outcome.FAILED, error="killed"), sends_tokens=True)
     assert isinstance(decision, Move)
     assert (decision.error, decision.remember, decision.by_us) == ("Run timed out after 5 s", "failed", False)
@@ -160,10 +161,10 @@ def test_a_timed_out_run_without_attempts_fails_with_the_reason() -> None:
         (Outcome.STOPPED, None, "stopped", ProcessChange.CLEAR),
     ],
 )
-def test_a_report_says_what_it_leaves_of_the_session(
+def test_report_decides_session_outcome_and_live_process(
     outcome: Outcome, session_status: str | None, left: str | None, live: ProcessChange
 ) -> None:
-    """The outcome to show once nothing waits, and whether a process lives on."""
+    """Set the outcome to show once nothing waits, and whether a process lives on."""
     move = decide(a_run("claimed"), say(outcome, session_status=session_status), sends_tokens=True)
     assert isinstance(move, Move)
     assert (move.change.outcome, move.change.live) == (left, live)
@@ -172,8 +173,8 @@ def test_a_report_says_what_it_leaves_of_the_session(
     )
 
 
-def test_a_started_resume_moves_the_session_below_the_runs_parent() -> None:
-    """Whether the start was reported, or only the end; a start leaves the parent as it is."""
+def test_started_resume_moves_session_below_runs_parent() -> None:
+    """Move it whether the start or only the end was reported; a started session run keeps its parent."""
     run = a_run("claimed", type="resume_session", parent_session_id="ses_parent")
     for outcome in Outcome:
         move = decide(run, say(outcome), sends_tokens=True)
@@ -185,7 +186,7 @@ def test_a_started_resume_moves_the_session_below_the_runs_parent() -> None:
 
 
 class Stop:
-    """An open stop as it is read."""
+    """Open stop as it is read from Postgres."""
 
     def __init__(self, run_id: str | None, runner_id: str = RUNNER) -> None:
         self.run_id = run_id
@@ -207,6 +208,8 @@ class Stop:
         (None, "running", say(Outcome.STOPPED), False),
     ],
 )
-def test_a_stop_is_closed_by_an_end_of_what_it_is_about(stop: Any, state: str, report: Report, *, closes: bool) -> None:
-    """Even by a refused one; not by a turn that leaves its process alive, unless only the turn was to stop."""
+def test_stop_is_closed_by_end_of_its_target(stop: Any, state: str, report: Report, *, closes: bool) -> None:
+    """Close it even by a refused report; not by a turn that leaves its process alive, unless only the turn
+    was to stop.
+    """
     assert closes_stop(stop, STATES[state], report) is closes

@@ -1,4 +1,4 @@
-"""Bytes into lines."""
+"""Check how the runner splits bytes into lines."""
 
 import random
 
@@ -19,7 +19,7 @@ from runner.lines import (
 
 
 def joined(found: list[Line | Piece]) -> str:
-    """The output again: what every viewer can do with the texts of messages."""
+    """Return the output as every viewer can rebuild it from the texts of messages."""
     text = ""
     for one in found:
         if isinstance(one, Piece):
@@ -39,15 +39,15 @@ def texts(found: list[Line | Piece]) -> list[str]:
     return [one.rest if isinstance(one, Line) else one.text for one in found]
 
 
-def test_lines_come_out_whole_however_the_bytes_arrive() -> None:
-    """A line may arrive byte by byte, a UTF-8 character in two reads."""
+def test_lines_are_whole_however_bytes_arrive() -> None:
+    """Send a line byte by byte, and a UTF-8 character in two reads."""
     text = "first\nsecönd\r\n\nlast".encode()
     assert texts(split(text)) == ["first", "secönd", "", "last"]
     assert texts(split(*(bytes([byte]) for byte in text))) == ["first", "secönd", "", "last"]
 
 
-def test_line_end_at_the_end_adds_no_empty_line() -> None:
-    """What ends in a line end is complete; what does not is open."""
+def test_line_end_at_end_adds_no_empty_line() -> None:
+    """Text that ends in a line end is complete; other text stays open."""
     assert texts(split(b"a\n")) == ["a"]
     assert split(b"") == []
     (last,) = split(b"a")
@@ -56,12 +56,12 @@ def test_line_end_at_the_end_adds_no_empty_line() -> None:
 
 
 def test_bytes_that_are_not_utf8_are_replaced() -> None:
-    """A broken byte costs itself, not the line, nor does a character that is cut off at the end."""
+    """A broken byte costs itself, not the line; so does a character cut off at the end."""
     assert texts(split(b"a\xffb\n\xe2\x82")) == ["a\ufffdb", "\ufffd"]
 
 
 def test_very_long_line_is_given_in_pieces_as_it_comes() -> None:
-    """No more than a piece of an endless line is held back."""
+    """Hold back no more than one piece of an endless line."""
     splitter = LineSplitter()
     pieces: list[Line | Piece] = []
     for _ in range(100):
@@ -74,8 +74,8 @@ def test_very_long_line_is_given_in_pieces_as_it_comes() -> None:
     assert (last.whole, last.size) == (None, 1_000_000)
 
 
-def test_long_json_object_is_kept_whole_as_it_may_be_the_result() -> None:
-    """Up to LONGEST_OBJECT; beyond, it is a long line of which the size is known."""
+def test_long_json_object_is_kept_whole_as_it_may_be_result() -> None:
+    """Keep up to LONGEST_OBJECT; beyond, treat it as a long line of known size."""
     line = ' {"a": "' + "x" * 1_000_000 + '"} '
     for found in (split(line.encode() + b"\n"), split(line.encode()), split(line[:9].encode(), line[9:].encode())):
         (one,) = found
@@ -89,8 +89,8 @@ def test_long_json_object_is_kept_whole_as_it_may_be_the_result() -> None:
     assert (last.whole, last.looks_like_object, last.size) == (None, True, len(too_long.encode()))
 
 
-def test_flush_gives_an_unfinished_line_and_the_rest_follows() -> None:
-    """The whole line is known at its end all the same."""
+def test_flush_gives_unfinished_line_and_rest_follows() -> None:
+    """Know the whole line at its end all the same."""
     splitter = LineSplitter()
     assert splitter.feed(b'{"a":') == []
     assert splitter.flush() == [Piece('{"a":')]
@@ -101,7 +101,7 @@ def test_flush_gives_an_unfinished_line_and_the_rest_follows() -> None:
 
 
 def test_progress_collapses_to_its_last_state() -> None:
-    """Of what carriage returns divide only the last text is given; one at the end replaces nothing yet."""
+    """Keep only the last text between carriage returns; one at the end replaces nothing yet."""
     assert texts(split(b"10%\r20%\r30%\nnext\n")) == ["30%", "next"]
     assert texts(split(b"10%\r", b"20%\r", b"30%\r", b"\n")) == ["30%"]
     assert texts(split(b"30%\r", b"\r", b"\r\n")) == ["30%"]
@@ -109,7 +109,7 @@ def test_progress_collapses_to_its_last_state() -> None:
 
 
 def test_flushed_progress_is_replaced_by_what_follows() -> None:
-    """A text that begins with a carriage return stands for the line from its beginning."""
+    """A text that begins with a carriage return replaces the line from its beginning."""
     splitter = LineSplitter()
     splitter.feed(b"10%\r")
     assert splitter.flush() == [Piece("10%")]
@@ -122,7 +122,6 @@ def test_flushed_progress_is_replaced_by_what_follows() -> None:
 
 
 def test_endless_progress_is_held_in_little_memory() -> None:
-    """Only the last state is kept."""
     splitter = LineSplitter()
     for number in range(100_000):
         assert splitter.feed(b"\rstep %d" % number) == []
@@ -130,8 +129,8 @@ def test_endless_progress_is_held_in_little_memory() -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "ü", "\n", " ", "x" * 40_000, "{", "}", "\x1b[0m"]), max_size=30), st.integers())
-def test_texts_joined_are_the_output(parts: list[str], seed: int) -> None:
-    """Whatever the reads and flushes; without carriage returns to the letter."""
+def test_joined_texts_are_the_output(parts: list[str], seed: int) -> None:
+    """Hold for any reads and flushes; without carriage returns byte for byte."""
     chance = random.Random(seed)
     text = "".join(parts)
     data = text.encode()
@@ -146,8 +145,10 @@ def test_texts_joined_are_the_output(parts: list[str], seed: int) -> None:
     assert joined(found + splitter.finish()) == text
 
 
-def test_only_a_json_object_is_a_result() -> None:
-    """Arrays, numbers, NaN, and what only looks like an object are lines like others; blanks and codes around are not."""
+def test_only_json_object_is_result() -> None:
+    """Treat arrays, numbers, NaN and almost-objects as plain lines; ignore blanks and terminal codes around
+    an object.
+    """
     assert read_object('{"a": [1, "\\ud800"]} ') == {"a": [1, "\ud800"]}
     assert read_object('\x1b[32m  {"a": 1}\x1b[0m\x1b]0;title\x07 ') == {"a": 1}
     assert read_object('{"a": \x1b[1m"b"\x1b[0m}') == {"a": "b"}
@@ -155,13 +156,11 @@ def test_only_a_json_object_is_a_result() -> None:
         assert read_object(line) is None
 
 
-def test_terminal_codes_and_blanks_make_no_text() -> None:
-    """A line of them is blank."""
+def test_terminal_codes_and_blanks_are_a_blank_line() -> None:
     assert plain("\x1b[0m \t\x1b[?25h\x1b(B\x1b=\x1bPdata\x1b\\") == ""
     assert not looks_like_object("\x1b[0m")
     assert looks_like_object('\x1b[1m {"a": 1}\x1b[m ')
 
 
-def test_an_empty_line_is_a_piece() -> None:
-    """Empty lines are part of what was printed."""
+def test_empty_lines_are_kept() -> None:
     assert in_pieces("") == [""]

@@ -1,12 +1,12 @@
-"""What the client sends."""
+"""Check the requests that the client and the runner send."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
 from coordinator_client.types import Identity, RunRequest
 
 
-def test_a_submission_says_only_what_was_asked_for() -> None:
-    """The coordinator's defaults stay the coordinator's."""
+def test_submission_holds_given_fields_only() -> None:
+    """Leave defaults to the coordinator."""
     assert RunRequest(parameters={"prompt": "x"}).body() == {"type": "start_session", "parameters": {"prompt": "x"}}
     full = RunRequest(
         type="resume_session", session_id="s", parameters={}, priority=0, not_before=1.5, labels={"a": "b"}
@@ -22,8 +22,8 @@ def test_a_submission_says_only_what_was_asked_for() -> None:
     assert RunRequest(parameters={}, affinity=False).body()["affinity"] is False
 
 
-def test_a_time_is_sent_with_its_offset() -> None:
-    """Also one that names none: it is this machine's."""
+def test_time_is_sent_with_its_offset() -> None:
+    """Add this machine's offset to a time without one."""
     moment = datetime(2026, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
     sent = RunRequest(parameters={}, not_before=moment).body()["not_before"]
     assert datetime.fromisoformat(sent) == moment
@@ -32,7 +32,7 @@ def test_a_time_is_sent_with_its_offset() -> None:
     assert datetime.fromisoformat(sent) == naive.astimezone(UTC)
 
 
-def test_an_identity_names_capacity_and_instance_only_if_it_has_them() -> None:
+def test_identity_holds_capacity_and_instance_only_if_given() -> None:
     """Deployed runners have neither."""
     plain = Identity(hostname="h", project_dir="/p", executor_profile="e", executor_type="autonomous", command="c")
     assert plain.body() == {

@@ -1,4 +1,4 @@
-"""Which number a runner gets, and what its command is called."""
+"""Check the numbers of runners on one machine, and the names of their commands."""
 
 import os
 import stat
@@ -14,8 +14,8 @@ from runner.slots import Slot, base_name
 from runner.state_dir import state_directory
 
 
-def test_two_runners_of_one_command_get_numbers_of_their_own(tmp_path: Path) -> None:
-    """The lowest free one, and it is free again afterwards."""
+def test_runners_of_one_command_get_different_numbers(tmp_path: Path) -> None:
+    """Take the lowest free number, and free it afterwards."""
     with Slot(["/usr/bin/agent"], tmp_path) as first:
         assert first.profile == "agent-1"
         with Slot(["agent", "--fast"], tmp_path) as second, Slot(["other"], tmp_path) as other:
@@ -24,7 +24,7 @@ def test_two_runners_of_one_command_get_numbers_of_their_own(tmp_path: Path) -> 
         assert again.profile == "agent-1"
 
 
-def test_a_killed_runner_keeps_no_number(tmp_path: Path) -> None:
+def test_killed_runner_frees_its_number(tmp_path: Path) -> None:
     """The lock ends with its process."""
     script = (
         "import sys, time; from pathlib import Path; from runner.slots import Slot\n"
@@ -41,8 +41,8 @@ def test_a_killed_runner_keeps_no_number(tmp_path: Path) -> None:
         assert again.number == 1
 
 
-def test_a_lock_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    """In a directory all may write to, somebody may have been there first."""
+def test_lock_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    """A directory writable by all may have been created by another user first."""
     target = tmp_path / "target"
     target.mkdir()
     (tmp_path / "link").symlink_to(target)
@@ -61,13 +61,13 @@ def test_a_lock_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
         (["/"], "command"),
     ],
 )
-def test_a_command_is_called_as_people_call_it(command: list[str], name: str) -> None:
-    """The program without its path; of Python what it runs."""
+def test_command_name_is_program_without_path(command: list[str], name: str) -> None:
+    """For Python, take the script or module that it runs."""
     assert base_name(command) == name
 
 
-def test_pauses_grow_to_a_limit_and_differ() -> None:
-    """Doubled each time, a random half to whole of it."""
+def test_pauses_double_up_to_a_limit_with_jitter() -> None:
+    """Choose a random half to whole of each doubled pause."""
     backoff = Backoff(first=1, most=8)
     pauses = [backoff.pause() for _ in range(2000)]
     assert 0.5 <= pauses[0] <= 1
@@ -95,13 +95,13 @@ def test_pauses_grow_to_a_limit_and_differ() -> None:
         (None, "None"),
     ],
 )
-def test_every_kind_of_error_detail_reads_as_one_line(detail: object, line: str) -> None:
-    """Text, an object, 422's list, a parameter complaint."""
+def test_every_kind_of_error_detail_is_one_line(detail: object, line: str) -> None:
+    """Try text, an object, the list of a 422, a parameter complaint."""
     assert describe(detail) == line
 
 
 def test_next_number_is_taken_when_one_is_known_to_another_runner(tmp_path: Path) -> None:
-    """Beyond those that are locked; the one that was given up is free for others."""
+    """Skip locked numbers; the number given up is free for others."""
     with Slot(["agent"], tmp_path) as first, Slot(["agent"], tmp_path) as second:
         first.advance()
         assert (first.number, second.number) == (3, 2)
@@ -110,7 +110,7 @@ def test_next_number_is_taken_when_one_is_known_to_another_runner(tmp_path: Path
 
 
 def test_runner_that_did_not_leave_is_noted_in_its_lock(tmp_path: Path) -> None:
-    """Its restart waits for its own identity; one that left, or a number never had, does not."""
+    """Its restart waits for its own identity; after a leave, or without a number before, it does not wait."""
     with Slot(["agent"], tmp_path) as slot:
         assert not slot.was_abandoned
         slot.registered()
@@ -121,7 +121,7 @@ def test_runner_that_did_not_leave_is_noted_in_its_lock(tmp_path: Path) -> None:
         assert not slot.was_abandoned
 
 
-def test_number_is_had_without_a_place_for_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_is_chosen_without_a_lock_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read-only home does not keep a runner from starting: the coordinator's 409 finds the number then."""
 
     def refuse(_: str) -> Path:
@@ -136,7 +136,7 @@ def test_number_is_had_without_a_place_for_locks(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Where notes may be kept, none of which is there yet."""
+    """Return the directories where notes may be kept; none exists yet."""
     places = {name: tmp_path / name for name in ("home", "state", "run", "tmp")}
     places["tmp"].mkdir()
     monkeypatch.setenv("HOME", str(places["home"]))
@@ -146,8 +146,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return places
 
 
-def test_notes_are_kept_in_the_users_own_state(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """XDG_STATE_HOME, else ~/.local/state; for this user alone."""
+def test_notes_are_kept_in_the_users_state_directory(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use XDG_STATE_HOME, else ~/.local/state, for this user alone."""
     kept = state_directory("slots")
     assert kept == places["home"] / ".local" / "state" / "coordinator-runner" / "slots"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (kept, kept.parent)] == [0o700, 0o700]
@@ -158,10 +158,10 @@ def test_notes_are_kept_in_the_users_own_state(places: dict[str, Path], monkeypa
     assert state_directory("slots") == places["state"] / "coordinator-runner" / "slots"
 
 
-def test_notes_are_kept_elsewhere_when_the_home_cannot_be_used(
+def test_notes_are_kept_elsewhere_when_home_cannot_be_used(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runtime directory, then one for temporary files; another user's squatting there blocks nobody."""
+    """Use the runtime directory, then one for temporary files; another user's directory there blocks nothing."""
     places["home"].touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(places["run"]))
     assert state_directory("slots") == places["run"] / "coordinator-runner" / "slots"

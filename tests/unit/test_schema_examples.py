@@ -1,4 +1,4 @@
-"""Examples from which schemas come: what each notation shows, and what it stands for."""
+"""Check the example notation from which OpenAPI schemas are made."""
 
 from typing import Any
 
@@ -28,14 +28,13 @@ TEXT_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
         (Choice(1, "a"), 1, {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
     ],
 )
-def test_a_shape_is_an_example_and_a_schema(shape: Any, shown: Any, stands_for: dict[str, Any]) -> None:
-    """Both from one place."""
+def test_shape_gives_an_example_and_a_schema(shape: Any, shown: Any, stands_for: dict[str, Any]) -> None:
     assert example(shape) == shown
     assert schema(shape) == stands_for
 
 
-def test_fields_are_required_unless_they_may_lack() -> None:
-    """Those that may are described, and not shown."""
+def test_fields_are_required_unless_marked_optional() -> None:
+    """Describe optional fields, but leave them out of the example."""
     shape = {"ok": True, "message": MayLack("Already ended")}
     assert example(shape) == {"ok": True}
     assert schema(shape) == {
@@ -45,7 +44,7 @@ def test_fields_are_required_unless_they_may_lack() -> None:
     }
 
 
-def test_an_example_that_says_no_type_is_refused() -> None:
+def test_example_without_type_is_refused() -> None:
     """Null alone would describe nothing else."""
     with pytest.raises(KeyError):
         schema({"error": None})

@@ -1,4 +1,4 @@
-"""The shapes of requests: what is taken, what is refused, and that refusals echo nothing."""
+"""Check which requests the schemas accept and refuse, and that refusals echo nothing."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -40,27 +40,26 @@ RUN: dict[str, Any] = {"type": "start_session", "parameters": {"prompt": "x"}}
         ("project_dir", {}),
     ],
 )
-def test_a_field_out_of_bounds_is_refused_by_name(field: str, value: Any) -> None:
-    """Each bound of PROTOCOL's table is kept, and the refusal says which field."""
+def test_field_out_of_bounds_is_refused_by_name(field: str, value: Any) -> None:
+    """Check each bound of PROTOCOL's table."""
     with pytest.raises(Invalid) as refused:
         checked(SubmitRun, RUN | {field: value})
     assert all(fault.loc[:2] == ("body", field) for fault in refused.value.faults)
 
 
 def test_unknown_fields_are_ignored_and_defaults_hold() -> None:
-    """Clients may send more than we know."""
     run = checked(SubmitRun, RUN | {"unknown": 1})
     assert (run.execution_mode, run.priority, run.max_attempts, run.not_before) == ("sync", 0, 1, None)
 
 
 @pytest.mark.parametrize("field", ["session_id", "parent_session_id"])
-def test_an_empty_id_is_absent(field: str) -> None:
+def test_empty_id_is_absent(field: str) -> None:
     """Deployed clients send empty texts for ids they do not have."""
     assert getattr(checked(SubmitRun, RUN | {field: ""}), field) is None
 
 
-def test_not_before_is_a_moment_or_seconds() -> None:
-    """Accept both ways of PROTOCOL; refuse a timestamp without offset."""
+def test_not_before_is_moment_or_seconds() -> None:
+    """Refuse a timestamp without offset."""
     assert checked(SubmitRun, RUN | {"not_before": 90}).not_before == 90
     moment = checked(SubmitRun, RUN | {"not_before": "2026-01-01T10:00:00Z"}).not_before
     assert moment == datetime(2026, 1, 1, 10, tzinfo=UTC)
@@ -69,7 +68,6 @@ def test_not_before_is_a_moment_or_seconds() -> None:
 
 
 def test_executor_properties_beyond_type_and_command_are_kept() -> None:
-    """A runner's executor is shown as it was sent."""
     body = {"hostname": "h", "project_dir": "/p", "executor_profile": "e", "executor": {"type": "t", "model": "m"}}
     executor = checked(RegisterRunner, body).executor
     assert executor is not None

@@ -1,4 +1,4 @@
-"""Secrets in files: what is read, what is said of what cannot be, and that none of it is shown."""
+"""Check that secrets are read from files, and that no error or setting shows them."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write(path: Path, text: str) -> str:
 
 
 def test_urls_are_read_from_files(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The end of the line does not belong to them."""
+    """Strip the line end."""
     database = write(tmp_path / "db", "postgresql://u:p@h/db\n")
     environment.setenv("COORDINATOR_DATABASE_URL_FILE", database)
     environment.setenv("COORDINATOR_REDIS_URL_FILE", write(tmp_path / "redis", "rediss://h:6379/0\n"))
@@ -36,7 +36,7 @@ def test_urls_are_read_from_files(environment: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_passwords_are_put_into_urls_whatever_they_hold(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And are shown by nothing that shows settings."""
+    """Show them in no output of the settings."""
     path = write(tmp_path / "password", f"{SECRET}\n")
     environment.setenv("DATABASE_URL", "postgresql://user@h:5432/db?sslmode=verify-full")
     environment.setenv("REDIS_URL", "redis://h:6379/0")
@@ -60,10 +60,10 @@ def test_passwords_are_put_into_urls_whatever_they_hold(environment: pytest.Monk
         ("postgresql://u@h/db", None, "cannot be read (FileNotFoundError)"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_without_the_secret(
+def test_invalid_secret_file_is_refused_without_showing_it(
     environment: pytest.MonkeyPatch, tmp_path: Path, url: str, text: str | None, reason: str
 ) -> None:
-    """The message names variable and file."""
+    """Name the variable and the file."""
     path = tmp_path / "password"
     if text is not None:
         path.write_text(text)
@@ -76,8 +76,7 @@ def test_what_cannot_be_meant_is_refused_without_the_secret(
     assert SECRET not in str(caught.value)
 
 
-def test_a_url_and_a_file_that_differ_are_refused(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody is to guess which one is meant."""
+def test_contradicting_url_and_file_are_refused(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment.setenv("REDIS_URL", "redis://one:6379/0")
     environment.setenv("COORDINATOR_REDIS_URL_FILE", write(tmp_path / "redis", "redis://other:6379/0"))
     with pytest.raises(SettingsError, match="different URLs"):

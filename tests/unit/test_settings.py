@@ -1,4 +1,4 @@
-"""Settings: one place, one name each, and nothing misspelt goes unnoticed."""
+"""Check that each setting has one name and that misspelt ones are refused."""
 
 import pytest
 
@@ -20,8 +20,8 @@ def complaint(environment: pytest.MonkeyPatch, name: str, value: str) -> str:
     return str(caught.value)
 
 
-def test_a_setting_has_its_default_until_the_environment_says_otherwise(environment: pytest.MonkeyPatch) -> None:
-    """The environment wins over the default; an empty variable says nothing."""
+def test_environment_overrides_default(environment: pytest.MonkeyPatch) -> None:
+    """An empty variable counts as unset."""
     assert load_settings().poll_timeout_seconds == 30
     environment.setenv("COORDINATOR_POLL_TIMEOUT_SECONDS", "12.5")
     environment.setenv("COORDINATOR_CLAIM_TIMEOUT_SECONDS", "")
@@ -29,20 +29,18 @@ def test_a_setting_has_its_default_until_the_environment_says_otherwise(environm
     assert load_settings().claim_timeout_seconds == 15
 
 
-def test_settings_cannot_be_changed_afterwards(environment: pytest.MonkeyPatch) -> None:
-    """What was printed at the start is what is in force."""
+def test_settings_are_immutable(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().insecure = True
 
 
-def test_a_misspelt_setting_is_refused_and_the_right_one_is_named(environment: pytest.MonkeyPatch) -> None:
-    """A typing error in a deadline must not wait for the incident to be found."""
+def test_misspelt_setting_is_refused_and_right_one_is_named(environment: pytest.MonkeyPatch) -> None:
     said = complaint(environment, "COORDINATOR_CLAIM_TIMEOUT_SECOND", "5")
     assert said == "COORDINATOR_CLAIM_TIMEOUT_SECOND is not a setting. Did you mean COORDINATOR_CLAIM_TIMEOUT_SECONDS?"
 
 
-def test_a_setting_like_no_other_is_refused_too(environment: pytest.MonkeyPatch) -> None:
-    """Without a near name the list of all is pointed to."""
+def test_unknown_setting_without_near_name_is_refused(environment: pytest.MonkeyPatch) -> None:
+    """Point to the list of all settings."""
     assert complaint(environment, "COORDINATOR_XYZ", "1").endswith("`coordinator settings` lists all.")
 
 
@@ -62,44 +60,41 @@ def test_a_setting_like_no_other_is_refused_too(environment: pytest.MonkeyPatch)
         ("MY_COORDINATOR_THING", "1"),
     ],
 )
-def test_what_is_not_meant_for_us_is_left_alone(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """A run's variables and the links of a Kubernetes service of our name are no settings."""
+def test_foreign_variables_are_ignored(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Ignore a run's variables and the links of a Kubernetes service of our name."""
     environment.setenv(name, value)
     load_settings()
 
 
-def test_a_port_that_is_no_service_link_is_refused(environment: pytest.MonkeyPatch) -> None:
-    """Who sets COORDINATOR_PORT to a number means something that we would otherwise ignore."""
+def test_port_that_is_no_service_link_is_refused(environment: pytest.MonkeyPatch) -> None:
+    """COORDINATOR_PORT with a plain number is an intended setting that we would otherwise ignore."""
     assert "COORDINATOR_PORT is not a setting" in complaint(environment, "COORDINATOR_PORT", "8765")
 
 
-def test_an_impossible_value_is_named_with_its_variable(environment: pytest.MonkeyPatch) -> None:
-    """The message says which variable, what is wrong and what was given."""
+def test_invalid_value_is_named_with_its_variable(environment: pytest.MonkeyPatch) -> None:
     said = complaint(environment, "COORDINATOR_POLL_TIMEOUT_SECONDS", "601")
     assert said == "COORDINATOR_POLL_TIMEOUT_SECONDS: Input should be less than or equal to 600, not '601'"
 
 
-def test_a_complaint_about_a_url_never_shows_it(environment: pytest.MonkeyPatch) -> None:
-    """Logs of a failed start are read by many; a URL may hold a password."""
+def test_error_about_a_url_never_shows_it(environment: pytest.MonkeyPatch) -> None:
+    """A URL may hold a password, and logs of a failed start are read by many."""
     said = complaint(environment, "DATABASE_URL", "mysql://me:secret@db/x")
     assert "postgresql://" in said
     assert "secret" not in said
 
 
-def test_a_runner_is_stale_before_it_is_lost(environment: pytest.MonkeyPatch) -> None:
-    """The two deadlines are only meant in this order."""
+def test_runner_is_stale_before_it_is_lost(environment: pytest.MonkeyPatch) -> None:
     assert "must be more than" in complaint(environment, "COORDINATOR_LOST_AFTER_SECONDS", "30")
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_every_spelling_of_a_postgres_url_is_understood(environment: pytest.MonkeyPatch, scheme: str) -> None:
-    """Hosts and libraries spell the scheme differently."""
+def test_every_postgres_url_scheme_is_accepted(environment: pytest.MonkeyPatch, scheme: str) -> None:
     environment.setenv("DATABASE_URL", f"{scheme}://me@db/x?sslmode=require")
     assert load_settings().database_url == "postgresql+psycopg://me@db/x?sslmode=require"
 
 
-def test_our_name_of_a_server_wins_over_the_common_one(environment: pytest.MonkeyPatch) -> None:
-    """DATABASE_URL may be there for something else."""
+def test_our_variable_wins_over_the_common_one(environment: pytest.MonkeyPatch) -> None:
+    """DATABASE_URL may be set for another program."""
     environment.setenv("DATABASE_URL", "postgresql://other/x")
     environment.setenv("COORDINATOR_DATABASE_URL", "postgresql://ours/x")
     environment.setenv("REDIS_URL", "redis://common/1")
@@ -112,22 +107,22 @@ def test_our_name_of_a_server_wins_over_the_common_one(environment: pytest.Monke
     assert sources["COORDINATOR_LOG_LEVEL"] == "default"
 
 
-def test_a_process_that_needs_servers_says_which_is_missing(environment: pytest.MonkeyPatch) -> None:
-    """Nothing is guessed: a default address could be somebody else's database."""
+def test_missing_server_url_is_an_error(environment: pytest.MonkeyPatch) -> None:
+    """Assume no default address: it could be another program's database."""
     environment.setenv("DATABASE_URL", "postgresql://db/x")
     with pytest.raises(SettingsError, match=r"COORDINATOR_REDIS_URL \(or REDIS_URL\) is not set"):
         load_settings().need_servers()
 
 
 def test_lists_are_separated_by_commas(environment: pytest.MonkeyPatch) -> None:
-    """Spaces and empty pieces do not count."""
+    """Ignore spaces and empty pieces."""
     environment.setenv("COORDINATOR_ALLOWED_HOSTS", "a.example, b.example,")
     assert load_settings().allowed_hosts == ("a.example", "b.example")
     assert load_settings().cors_origins is None
 
 
-def test_no_setting_takes_a_name_that_others_give(environment: pytest.MonkeyPatch) -> None:
-    """Kubernetes sets COORDINATOR_PORT, the runner COORDINATOR_RUN_*, of which one name is a setting's for good."""
+def test_no_setting_has_a_name_that_others_set(environment: pytest.MonkeyPatch) -> None:
+    """Kubernetes sets COORDINATOR_PORT, the runner COORDINATOR_RUN_*; one of these names is a setting's for good."""
     taken = [name for name in Settings.model_fields if name in {"port", "host"} or name.startswith("run_")]
     assert taken == ["run_events_max"]
     environment.setenv("COORDINATOR_RUN_EVENTS_MAX", "7")
@@ -136,7 +131,6 @@ def test_no_setting_takes_a_name_that_others_give(environment: pytest.MonkeyPatc
 
 
 def test_effective_settings_have_name_value_unit_and_meaning(environment: pytest.MonkeyPatch) -> None:
-    """What `coordinator settings` prints is complete."""
     rows = effective(load_settings())
     assert len(rows) == len(Settings.model_fields)
     assert all(row.description and row.name.startswith(PREFIX) for row in rows)
@@ -155,11 +149,11 @@ def test_effective_settings_have_name_value_unit_and_meaning(environment: pytest
         ("redis://[secret", "***"),
     ],
 )
-def test_a_password_is_never_shown(url: str, shown: str) -> None:
-    """Wherever in the URL it stands."""
+def test_password_is_never_shown(url: str, shown: str) -> None:
+    """Hide it wherever it stands in the URL."""
     assert masked(url) == shown
 
 
-def test_a_printed_settings_object_shows_no_urls(environment: pytest.MonkeyPatch) -> None:
+def test_printed_settings_object_shows_no_urls(environment: pytest.MonkeyPatch) -> None:
     """Tracebacks print arguments."""
     assert "secret" not in repr(Settings(database_url="postgresql://me:secret@db/x", redis_url="redis://:secret@c"))

@@ -1,4 +1,4 @@
-"""What a stop does, decided on the rows of its session."""
+"""Check what a stop does, decided on the locked rows of its session."""
 
 from collections import defaultdict
 
@@ -13,7 +13,7 @@ SECONDS = defaultdict(lambda: 60.0, {RUNNER: 180.0})
 
 
 def test_pending_runs_are_cancelled() -> None:
-    """All of the session's, also those that wait behind another."""
+    """Cancel all of the session's pending runs, also those queued behind another."""
     first, second = a_run("pending"), a_run("pending", run_id="run_2", session_seq=2)
     plan = plan_session_stop(held(a_session("pending"), first, second), "ses_1", SECONDS)
     assert [(move.run.run_id, move.to, move.error) for move in plan.moves] == [
@@ -23,16 +23,16 @@ def test_pending_runs_are_cancelled() -> None:
     assert (plan.answer.status, plan.answer.message, plan.open_stop) == ("stopped", None, None)
 
 
-def test_an_undelivered_claim_is_cancelled_at_once() -> None:
-    """Nobody has it yet, and nobody will be handed it."""
+def test_undelivered_claim_is_cancelled_at_once() -> None:
+    """Its runner has not received it and will not."""
     plan = plan_session_stop(held(a_session("pending"), a_run("claimed", delivered_at=None)), "ses_1", SECONDS)
     assert [move.to for move in plan.moves] == [RunStatus.STOPPED]
     assert (plan.answer.status, plan.open_stop) == ("stopped", None)
 
 
 @pytest.mark.parametrize("status", ["claimed", "running"])
-def test_a_run_with_a_process_is_told_to_stop(status: str) -> None:
-    """By its runner, who has three of its heartbeats to do so; what waits behind it is cancelled."""
+def test_running_run_is_told_to_stop(status: str) -> None:
+    """Give its runner three of its heartbeats to do so; cancel the runs queued behind it."""
     behind = a_run("pending", run_id="run_2", session_seq=2)
     plan = plan_session_stop(held(a_session("running"), a_run(status), behind), "ses_1", SECONDS)
     assert {move.run.run_id: move.to for move in plan.moves} == {
@@ -44,14 +44,13 @@ def test_a_run_with_a_process_is_told_to_stop(status: str) -> None:
     assert (plan.answer.run_id, plan.answer.status) == ("run_1", "stopping")
 
 
-def test_a_second_stop_changes_nothing() -> None:
-    """It still is stopping."""
+def test_second_stop_changes_nothing() -> None:
     plan = plan_session_stop(held(a_session("stopping"), a_run("stopping", stop_cause="stop")), "ses_1", SECONDS)
     assert (plan.moves, plan.answer.status, plan.answer.run_id) == ([], "stopping", "run_1")
 
 
-def test_a_run_that_its_time_limit_stops_does_not_come_back_after_a_stop() -> None:
-    """The cause becomes the stop, its deadline stays."""
+def test_stopped_run_past_its_time_limit_is_not_requeued() -> None:
+    """Change the cause to the stop; keep the deadline."""
     run = a_run("stopping", stop_cause="timeout", max_attempts=3)
     plan = plan_session_stop(held(a_session("stopping"), run), "ses_1", SECONDS)
     assert [(move.to, move.stop_cause, move.stop_seconds) for move in plan.moves] == [
@@ -59,8 +58,8 @@ def test_a_run_that_its_time_limit_stops_does_not_come_back_after_a_stop() -> No
     ]
 
 
-def test_an_idle_process_is_told_to_stop() -> None:
-    """There is no run to hold the stop."""
+def test_idle_process_is_told_to_stop() -> None:
+    """Hold the stop at the session, since there is no run."""
     session = a_session("idle", runner_id=RUNNER, registration=7)
     plan = plan_session_stop(held(session), "ses_1", SECONDS)
     assert plan.open_stop == OpenStop(RUNNER, 7, "ses_1", None, 180.0)
@@ -69,13 +68,12 @@ def test_an_idle_process_is_told_to_stop() -> None:
 
 
 @pytest.mark.parametrize("status", ["finished", "failed", "stopped"])
-def test_what_has_ended_says_so(status: str) -> None:
-    """A stop is never an error."""
+def test_stop_of_ended_session_is_no_error(status: str) -> None:
     plan = plan_session_stop(held(a_session(status), a_run("completed")), "ses_1", SECONDS)
     assert (plan.moves, plan.answer.status, plan.answer.message) == ([], status, f"Session already {status}")
 
 
-def test_stopping_a_waiting_run_leaves_the_others_alone() -> None:
+def test_stopping_pending_run_leaves_other_runs_alone() -> None:
     """Only the active run takes its session with it."""
     active, waiting = a_run("running"), a_run("pending", run_id="run_2", session_seq=2)
     rows = held(a_session("running"), active, waiting)
@@ -84,14 +82,14 @@ def test_stopping_a_waiting_run_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "stopped"])
-def test_stopping_an_ended_run_says_what_it_is(status: str) -> None:
-    """And leaves its session alone."""
+def test_stopping_an_ended_run_returns_its_status(status: str) -> None:
+    """Leave its session alone."""
     run = a_run(status)
     plan = plan_run_stop(held(a_session("idle", runner_id=RUNNER, registration=7), run), run, SECONDS)
     assert (plan.moves, plan.open_stop, plan.answer.status) == ([], None, status)
 
 
-def test_a_runner_has_three_heartbeats_to_stop() -> None:
-    """At least the configured time."""
+def test_runner_has_three_heartbeats_to_stop() -> None:
+    """Give it at least the configured time."""
     assert stop_seconds(60, Limits(stop_timeout=60)) == 180
     assert stop_seconds(10, Limits(stop_timeout=60)) == 60

@@ -1,16 +1,16 @@
-"""Text as it is stored."""
+"""Check how text is made storable."""
 
 from models.core.storable_text import ERROR_BYTES, storable, storable_error
 
 
-def test_what_postgres_cannot_store_is_replaced() -> None:
-    """NUL and lone surrogates; all else stays."""
+def test_characters_that_postgres_cannot_store_are_replaced() -> None:
+    """Replace NUL and lone surrogates only."""
     assert storable("a\0b\ud800c\udfffd") == "a\ufffdb\ufffdc\ufffdd"
     assert storable("grüße 🦊") == "grüße 🦊"
 
 
-def test_a_long_error_keeps_its_head_and_its_tail() -> None:
-    """Within 64 KiB, cut between characters."""
+def test_long_error_keeps_its_head_and_its_tail() -> None:
+    """Cut it to 64 KiB, between characters."""
     kept = storable_error("head" + "ä" * ERROR_BYTES + "tail")
     assert kept is not None
     assert len(kept.encode()) <= ERROR_BYTES

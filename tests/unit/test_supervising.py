@@ -1,12 +1,12 @@
-"""What the supervisor decides and says, without any process."""
+"""Check the supervisor's decisions and log texts without any process."""
 
 import pytest
 
 from devserver.supervisor import Backoff, describe
 
 
-def test_backoff_doubles_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And begins anew for a process that has lived for a while."""
+def test_backoff_doubles_up_to_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restart it for a process that has lived for a while."""
     now = 100.0
     monkeypatch.setattr("devserver.supervisor.time.monotonic", lambda: now)
     backoff = Backoff()
@@ -20,8 +20,7 @@ def test_backoff_doubles_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backoff.died() == 0.5
 
 
-def test_an_end_is_described_for_people() -> None:
-    """The signal's name, not a negative number."""
+def test_exit_is_described_by_signal_name() -> None:
     assert describe(3) == "exit code 3"
     assert describe(-9) == "killed by SIGKILL"
     assert describe(-250) == "killed by signal 250"

@@ -1,4 +1,4 @@
-"""Turns: who waits, and for how long; the clock is given."""
+"""Check the throttle's waiting times, with a given clock."""
 
 import pytest
 
@@ -11,30 +11,27 @@ def turns() -> Throttle:
     return Throttle(Drain(0), 4)
 
 
-def test_a_second_s_worth_comes_at_once_and_the_rest_one_after_the_other(turns: Throttle) -> None:
+def test_burst_of_one_second_passes_and_the_rest_is_spaced(turns: Throttle) -> None:
     """A page that asks for several things is no flood."""
     assert [turns.delay("ann", 100.0) for _ in range(6)] == [-0.75, -0.5, -0.25, 0.0, 0.25, 0.5]
 
 
-def test_nobody_waits_longer_than_a_second(turns: Throttle) -> None:
-    """Nor is more owed than that: who stops is free soon."""
+def test_wait_is_one_second_at_most(turns: Throttle) -> None:
+    """Bound the debt too: a caller that stops is free soon."""
     assert max(turns.delay("ann", 100.0) for _ in range(1000)) == LONGEST_TURN
     assert turns.delay("ann", 102.0) < 0
 
 
-def test_who_keeps_to_the_rate_never_waits(turns: Throttle) -> None:
-    """Four a second, for ever."""
+def test_caller_within_the_rate_never_waits(turns: Throttle) -> None:
     assert all(turns.delay("ann", 100.0 + number / 4) <= 0 for number in range(100))
 
 
-def test_one_does_not_wait_for_another(turns: Throttle) -> None:
-    """Each has turns of its own."""
+def test_callers_do_not_wait_for_each_other(turns: Throttle) -> None:
     for _ in range(100):
         turns.delay("ann", 100.0)
     assert turns.delay("bob", 100.0) < 0
 
 
-def test_at_no_rate_nobody_waits() -> None:
-    """The limit is off."""
+def test_zero_rate_disables_the_throttle() -> None:
     turns = Throttle(Drain(0), 0)
     assert all(turns.delay("ann", 100.0) <= 0 for _ in range(100))

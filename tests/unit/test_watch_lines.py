@@ -1,4 +1,4 @@
-"""How items of the feed look on a terminal."""
+"""Check how items of the feed are printed on a terminal."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ NOW = datetime(2026, 5, 4, 12, 30, 15, tzinfo=UTC)
 
 
 def shown(event: str, data: dict[str, Any]) -> list[str]:
-    """The columns behind the time."""
+    """Return the columns after the time."""
     text = line(FeedItem("v1.a.1", event, data), NOW).plain.rstrip()
     assert "\n" not in text
     return [column.strip() for column in text.split("  ") if column.strip()][1:]
@@ -64,12 +64,11 @@ def happened(**fields: Any) -> list[str]:
     ],
 )
 def test_each_kind_of_item_is_one_line(event: str, data: dict[str, Any], columns: list[str]) -> None:
-    """Also one that this version does not know."""
+    """Include a kind that this version does not know."""
     assert shown(event, data) == columns
 
 
-def test_events_of_a_session_show_their_type_and_the_first_line_of_their_text() -> None:
-    """Whatever of it there is."""
+def test_events_of_session_show_their_type_and_first_line_of_their_text() -> None:
     blocks = [{"type": "text", "text": "\nhello\nworld"}]
     assert happened(event_type="message", role="assistant", content=blocks) == ["message", "ses", "assistant: hello"]
     assert happened(event_type="message", content="hi\r\nyou") == ["message", "ses", "message: hi"]
@@ -83,8 +82,8 @@ def test_events_of_a_session_show_their_type_and_the_first_line_of_their_text() 
     assert happened(event_type="my own", content="text") == ["my own", "ses", "text"]
 
 
-def test_nothing_in_an_item_moves_the_cursor_or_makes_a_line() -> None:
-    """Neither texts nor names, and no separator that only some programs know."""
+def test_items_print_no_control_codes_or_line_breaks() -> None:
+    """Check texts, names, and separators that only some programs honour."""
     told = happened(event_type="message", role="\x1b[2J", content="a\x1b[31mb\x07\u2028c\u0085d\x0be\ud800\tf")
     assert told[2] == "\ufffd[2J: a\ufffd[31mb\ufffd\ufffdc\ufffdd\ufffde\ufffd f"
     assert happened(event_type="a\x1bb", session_id="s\x9bs")[:2] == ["a\ufffdb", "s\ufffds"]
@@ -95,29 +94,27 @@ def test_nothing_in_an_item_moves_the_cursor_or_makes_a_line() -> None:
     assert shown("new\x1bkind", {"x": "\x1b"}) == ["new\ufffdkind", '{"x": "\\u001b"}']
 
 
-def test_a_long_text_is_cut() -> None:
-    """A line is for the eye; --json has all of it."""
+def test_long_text_is_cut() -> None:
     text = happened(event_type="message", role="user", content="x" * 100_000)[2]
     assert len(text) == 200
     assert text.endswith("x…")
 
 
 @pytest.mark.parametrize("timestamp", ["yesterday", "", None, 7, "0001-01-01T00:00:00+14:00"])
-def test_a_time_that_is_none_is_the_time_it_came(timestamp: object) -> None:
+def test_invalid_timestamp_is_replaced_by_arrival_time(timestamp: object) -> None:
     """Timestamps are texts of clients."""
     item = FeedItem("", "event", {"data": {"event_type": "x", "session_id": "s", "timestamp": timestamp}})
     assert line(item, NOW).plain.startswith(NOW.astimezone().strftime("%H:%M:%S  "))
 
 
-def test_the_date_is_shown_of_another_day_only() -> None:
-    """Who begins far back sees which day it was."""
+def test_date_is_shown_for_other_days_only() -> None:
     earlier = NOW - timedelta(days=2)
     data = {"data": {"event_type": "x", "session_id": "s", "timestamp": earlier.replace(tzinfo=None).isoformat()}}
     assert line(FeedItem("", "event", data), NOW).plain.startswith(earlier.astimezone().strftime("%Y-%m-%d %H:%M:%S  "))
 
 
 def test_json_lines_are_ascii_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    """One object a line, a reset too; nothing in it needs a terminal's care."""
+    """Print one object a line, also for a reset."""
     data = {"data": {"content": "a\u2028b\x1b\ud800ü"}}
     show_item(FeedItem("v1.a.2", "event", data), as_json=True)
     show_item(FeedItem("v1.a~init.3", "reset", {"reason": "epoch"}), as_json=True)
@@ -127,16 +124,16 @@ def test_json_lines_are_ascii_and_whole(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(second) == {"id": "v1.a~init.3", "event": "reset", "data": {"reason": "epoch"}}
 
 
-def test_a_lost_connection_is_told_once_and_so_is_its_return(capsys: pytest.CaptureFixture[str]) -> None:
-    """However many addresses fail meanwhile; a stream that ends and is there again is nothing to tell."""
+def test_lost_and_restored_connection_are_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Report it once however many addresses fail; a stream that ends and is reopened at once is not reported."""
     notices = Notices(quiet=False)
     for url, cause in [("a", None), ("a", None), ("a", "gone"), ("b", "refused"), ("b", None), ("b", None)]:
         notices.connection(url, cause)
     assert capsys.readouterr().err == "coordinator: connection lost: a: gone\ncoordinator: connected again: b\n"
 
 
-def test_skipped_history_is_told_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    """On stderr; JSON has it as an object."""
+def test_skipped_history_is_reported_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """Print it on stderr, and in JSON as an object."""
     reset = FeedItem("v1.a~init.3", "reset", {"reason": "expired"})
     Notices(quiet=False).item(reset)
     Notices(quiet=True).item(reset)
