@@ -17,7 +17,7 @@ _ENDING: Final = Response(
 
 
 class ShutdownResponse:
-    """Answers requests cancelled by shutdown: 204 for polls, 503 otherwise.
+    """Middleware that answers requests cancelled by shutdown: 204 for polls, 503 otherwise.
 
     uvicorn cancels what is still held after the grace period of a drain (Postgres did not answer for all of it) and
     would answer 500. A poll finds nothing, as in every outage; any other request may be repeated at once at another

@@ -11,7 +11,7 @@ from random import SystemRandom
 
 from chaos.campaign import Campaign, Result, run
 from chaos.schedule import MAKERS, schedule
-from runtime.processes import leave
+from runtime.processes import exit_now
 from tests.support.servers import clear
 
 _QUICK_SECONDS = 30.0
@@ -79,4 +79,4 @@ def _arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     code = main()
     # Threads that hang on a dead connection must not keep us.
-    leave(code)
+    exit_now(code)

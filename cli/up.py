@@ -40,7 +40,7 @@ def up(
 
     from devserver.serving import Wanted, serve
     from devserver.supervisor import Refused
-    from runtime.processes import leave
+    from runtime.processes import exit_now
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -64,4 +64,4 @@ def up(
     except (Refused, OSError) as error:
         complain(error)
         code = 1
-    leave(code)
+    exit_now(code)

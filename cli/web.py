@@ -35,7 +35,7 @@ def web(
     The drain takes COORDINATOR_DRAIN_SECONDS; SIGINT ends without it.
     """
     from runtime.logs import configure_logs, log
-    from runtime.processes import allow_connections, freeze_gc, leave, tell_ready
+    from runtime.processes import allow_connections, exit_now, freeze_gc, tell_ready
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -59,7 +59,7 @@ def web(
         signal.signal(signal.SIGUSR1, server.hand_over)
     freeze_gc()
     server.run(sockets)
-    leave(0)
+    exit_now(0)
 
 
 def _server(

@@ -27,7 +27,7 @@ def worker(
     """
     from runtime.logs import configure_logs
     from runtime.names import Queue
-    from runtime.processes import freeze_gc, leave, tell_ready
+    from runtime.processes import exit_now, freeze_gc, tell_ready
     from runtime.settings import load_settings
 
     settings = load_settings()
@@ -47,7 +47,7 @@ def worker(
     from workers.main import run
 
     freeze_gc()
-    leave(run(settings, queues=wanted, threads=per_process, tell_ready=lambda: tell_ready(ready_fd)))
+    exit_now(run(settings, queues=wanted, threads=per_process, tell_ready=lambda: tell_ready(ready_fd)))
 
 
 def _end_with(lifeline: int) -> None:

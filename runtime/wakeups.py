@@ -48,7 +48,7 @@ return sent
 
 
 class WakeupSender:
-    """Sends wake-ups from threads: one message per actor while an earlier one waits to be fetched."""
+    """Sender of wake-ups for threads: no second message for an actor while one waits to be fetched."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._notify = client.register_script(_NOTIFY)

@@ -305,6 +305,5 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
-        """Return a protocol for the next connection, as uvicorn makes them."""
         make = cast("type[BoundedHttp]", self.config.http_protocol_class)
         return make(self.config, self._admission, self.lifespan.state)

@@ -55,7 +55,7 @@ class Authenticator:
         if not permission.allows(credential.caller.role):
             raise Forbidden
         if request.method == "GET" and not is_public and permission.outage_policy is OutagePolicy.PROMPT:
-            await self._limits.look(credential)
+            await self._limits.throttle_read(credential)
         if permission.counted is not None:
             await self._limits.count(credential, permission.counted)
         request.scope[CREDENTIAL] = credential
@@ -66,7 +66,7 @@ class Authenticator:
         try:
             return await self._identify(request, permission)
         except (Unauthenticated, Forbidden):
-            await self._limits.reject()
+            await self._limits.throttle_rejection()
             raise
 
     async def _identify(self, request: Request, permission: Permission) -> Credential:
@@ -120,7 +120,6 @@ class Authenticator:
 
 
 def credential_of(request: Request) -> Credential:
-    """Return the credential that ``Authenticator`` stored."""
     credential: Credential = request.scope[CREDENTIAL]
     return credential
 

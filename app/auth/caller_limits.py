@@ -23,7 +23,7 @@ LONGEST_DELAY: Final = 5.0
 # Unit in which bytes of events are counted: the counters keep one entry per unit and minute.
 EVENT_BYTES_UNIT: Final = 64 * 1024
 BY_ROUTES: Final = frozenset({Counted.SUBMISSIONS, Counted.EVENTS})
-# Rejected requests of one caller in this process that are answered at once; further ones wait.
+# Rejected requests per second and caller that this process answers at once; further ones wait.
 REFUSALS_A_SECOND: Final = 20
 
 
@@ -87,13 +87,13 @@ class CallerLimits:
                 raise
             await asyncio.sleep(min(refused.reset, LONGEST_DELAY, self._drain.give_up_in()))
 
-    async def look(self, credential: Credential) -> None:
-        """Throttle reads: a user beyond its share waits for its turn, 1 s at most."""
+    async def throttle_read(self, credential: Credential) -> None:
+        """Delay a read of a user beyond its share, 1 s at most."""
         if credential.caller.role is Role.USER:
             await self._reads.wait(name_of(credential))
 
-    async def reject(self) -> None:
-        """Throttle failed authentications: all of them share one rate."""
+    async def throttle_rejection(self) -> None:
+        """Delay the answer to a failed authentication; all of them share one rate."""
         await self._refusals.wait("")
 
     @contextmanager

@@ -75,7 +75,7 @@ class KnownKeys:
         return found
 
     def used(self, key_id: str) -> None:
-        """Mark the key as used; written to Postgres now and then."""
+        """Mark the key as used; written to Postgres at most once a minute."""
         self._used.add(key_id)
 
     @contextmanager
@@ -91,7 +91,7 @@ class KnownKeys:
                 del self._watchers[key_id]
 
     async def watch_forever(self) -> None:
-        """Notice changes of keys within ~2.5 s, and record now and then which ones are used."""
+        """Notice changes of keys within ~2.5 s, and record at most once a minute which ones are used."""
         while True:
             try:
                 await self._look()

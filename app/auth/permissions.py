@@ -123,7 +123,6 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
 
 
 def permission_of(scope: Scope) -> Permission:
-    """Return the permission of the endpoint that a request was routed to."""
     route = scope.get("route")
     return PERMISSIONS.get(f"{scope['method']} {route.path}", ADMINS_ONLY) if route is not None else ADMINS_ONLY
 

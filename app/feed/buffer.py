@@ -38,7 +38,6 @@ class Frame:
             yield "owner", self.event.owner
 
     def passes(self, which: FeedFilter) -> bool:
-        """Return whether the filter passes the event."""
         event = self.event
         return which.passes(event.kind, event.session_id, event.run_id, event.owner)
 

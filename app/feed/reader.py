@@ -84,7 +84,6 @@ class Feed:
     # Clients.
 
     def join(self, client: Listener) -> None:
-        """Add the client."""
         if not self._clients:
             self._was_without_clients = True
             self._notified.set()
@@ -92,7 +91,6 @@ class Feed:
         metrics.STREAMS.set(len(self._clients))
 
     def leave(self, client: Listener) -> None:
-        """Remove the client."""
         self._clients.discard(client)
         self.not_idle(client)
         metrics.STREAMS.set(len(self._clients))
@@ -102,7 +100,6 @@ class Feed:
         self._idle.setdefault(topic_of(client.which), set()).add(client)
 
     def not_idle(self, client: Listener) -> None:
-        """Do not wake the client any more."""
         topic = topic_of(client.which)
         waiting = self._idle.get(topic)
         if waiting is not None:

@@ -94,7 +94,6 @@ class Stream:
             self._woken.set_result(True)
 
     def end_early(self, seconds: float) -> None:
-        """End within so many seconds."""
         if self._loop.time() + seconds < self._end.when():
             self._end.cancel()
             self._end = self._loop.call_later(seconds, self._expire)

@@ -71,7 +71,7 @@ class Uploads:
         return len(self._waiting)
 
     async def take(self, upload: Upload, size: int) -> None:
-        """Wait until the upload may hold this many more bytes, and count them. Raises Unavailable in the end."""
+        """Wait until the upload may hold this many more bytes. Raises Unavailable after the time limit."""
         held = (self._all, self._callers.setdefault(upload.caller, _Held()))
         for total in held:
             total.uploads.setdefault(upload)
@@ -83,7 +83,6 @@ class Uploads:
             total.size += size
 
     def release(self, upload: Upload) -> None:
-        """Release all bytes of the upload."""
         if upload not in self._all.uploads:
             return
         for total in (self._all, self._callers[upload.caller]):
@@ -119,11 +118,9 @@ class BodyParser:
         self._threads = ThreadPoolExecutor(PARSED_AT_ONCE, thread_name_prefix="body-parser")
 
     async def run(self, parse: Callable[[bytes], Parsed], raw: bytes) -> Parsed:
-        """Return ``parse(raw)``."""
         if len(raw) <= PARSED_INLINE_BYTES:
             return parse(raw)
         return await asyncio.get_running_loop().run_in_executor(self._threads, parse, raw)
 
     def close(self) -> None:
-        """Parse no further bodies."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -93,8 +93,8 @@ class Cors(CORSMiddleware):
 
 
 class HostOriginGuard:
-    """Rejects foreign Host and Origin headers, and other sites' requests without Origin, while authentication is off:
-    no web page may start jobs on localhost.
+    """Middleware that rejects foreign Host and Origin headers, and requests of other sites without Origin, while
+    authentication is off: no web page may start jobs on localhost.
     """
 
     def __init__(
@@ -165,8 +165,8 @@ def _is_loopback(name: str) -> bool:
 
 
 class SchemaGuard:
-    """Rejects requests that need tables (503) while the schema is known to be older than this version: they would fail
-    midway.
+    """Middleware that rejects (503) requests that need tables while the schema is known to be older than this version:
+    they would fail midway.
 
     `/health/ready` reports the same, so that a balancer sends none.
     """
@@ -187,7 +187,9 @@ class SchemaGuard:
 
 
 class MetricsMiddleware:
-    """Counts and times requests by route, adds the security headers, and closes connections during a drain."""
+    """Middleware that counts and times requests by route, and adds headers: those for security, and during a drain
+    `Connection: close`, so that clients return to another replica.
+    """
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app

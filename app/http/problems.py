@@ -23,7 +23,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 
 
 class VerbRefused(Exception):
-    """Carries a verb's error, which is a value, from a route to its answer."""
+    """Verb's error, which is a value, on its way from a route to its answer."""
 
     def __init__(self, error: CoordinatorError) -> None:
         super().__init__(type(error).__name__)
@@ -230,7 +230,6 @@ async def answer_problem(_: Request, fault: Exception) -> Response:
 
 
 async def answer_nothing(_: Request, __: Exception) -> Response:
-    """Answer 204 to a poll."""
     return Response(status_code=204)
 
 
@@ -245,7 +244,6 @@ async def answer_bug(_: Request, __: Exception) -> Response:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Register the answers with the application."""
     handled = (
         VerbRefused,
         Unauthenticated,

@@ -61,7 +61,6 @@ class ListResponse(StreamingResponse):
         self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the list ends or the client disconnects."""
         async with self._places:
             await super().__call__(scope, receive, send)
 

@@ -14,7 +14,7 @@ RunnerSubject: TypeAlias = tuple[str, str | None]
 
 
 class Heartbeats:
-    """Remembers which runners were touched in the last 10 s, and touches the others in the background."""
+    """Writer of runners' heartbeats: touches, in the background, those not touched in the last 10 s."""
 
     def __init__(self, touches: GroupCommit[Touch, Heard]) -> None:
         self._touches = touches

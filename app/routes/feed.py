@@ -42,7 +42,7 @@ GRACE_SECONDS: Final = 1.0
 
 
 class FeedResponse(EventSourceResponse):
-    """Disconnects a client that reads nothing: otherwise its unread data would keep the connection open for ever."""
+    """Event stream that disconnects a client that reads nothing, whose unread data would keep the connection open."""
 
     def __init__(self, *args: Any, cut_after: float, **values: Any) -> None:
         super().__init__(*args, **values)

@@ -1,4 +1,4 @@
-"""Group the queues that carry the steps of a poll."""
+"""Group the queues for the steps of a poll."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,6 @@ from models.state.runs import Run
 
 @dataclass(frozen=True, slots=True)
 class PollVerbs:
-    """Queues of the steps of a poll."""
-
     answer: GroupCommit[Ask, PollAnswer]
     tell: GroupCommit[Ask, PollAnswer]
     claim: GroupCommit[Ask, PollAnswer]
