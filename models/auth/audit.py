@@ -101,10 +101,10 @@ def record_acts(conn: Connection, acts: Sequence[AuditedAct]) -> None:
     if not acts:
         return
     values = {
-        "acts": [one.act.value for one in acts],
-        "actors": [one.by for one in acts],
-        "targets": [one.target for one in acts],
-        "owners": [one.owner for one in acts],
+        "acts": [act.act.value for act in acts],
+        "actors": [act.by for act in acts],
+        "targets": [act.target for act in acts],
+        "owners": [act.owner for act in acts],
     }
     rows = sorted(conn.execute(_WRITE, values).all(), key=lambda row: int(row.audit_id))
     record_events(conn, [EventRow(KIND, NO_SESSION, encode(entry_json(_as_entry(row)))) for row in rows])

@@ -101,8 +101,8 @@ def redeem_tickets(conn: Connection, hashes: Sequence[str]) -> list[TicketResult
     """
     rows = {row.ticket_hash: row for row in conn.execute(_TAKE, {"hashes": sorted(set(hashes))}) if row.in_time}
     results: list[TicketResult] = []
-    for one in hashes:
-        row = rows.pop(one, None)
+    for ticket_hash in hashes:
+        row = rows.pop(ticket_hash, None)
         if row is None:
             results.append(NotFound("ticket", ""))
         else:

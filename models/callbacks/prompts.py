@@ -44,15 +44,15 @@ class ChildResult:
 def callback_prompt(results: Sequence[ChildResult]) -> str:
     """Return the prompt for these results: one, or several together in their order."""
     if len(results) > 1:
-        told = "\n\n---\n\n".join(
-            f"### Child: {one.session_id} (status: {one.status})\n\n{one.text}" for one in results
+        parts = "\n\n---\n\n".join(
+            f"### Child: {result.session_id} (status: {result.status})\n\n{result.text}" for result in results
         )
         return (
-            f'<agent-callback type="aggregated" count="{len(results)}">\n{told}\n</agent-callback>\n\n'
+            f'<agent-callback type="aggregated" count="{len(results)}">\n{parts}\n</agent-callback>\n\n'
             "Please continue with the orchestration based on these results."
         )
-    (one,) = results
-    completed = one.status == "completed"
+    (result,) = results
+    completed = result.status == "completed"
     title = "Child Result" if completed else "Error"
     request = (
         "Please continue with the orchestration based on this result."
@@ -60,6 +60,6 @@ def callback_prompt(results: Sequence[ChildResult]) -> str:
         else "Please handle this failure and continue with the orchestration."
     )
     return (
-        f'<agent-callback session="{one.session_id}" status="{one.status}">\n## {title}\n\n{one.text}\n'
+        f'<agent-callback session="{result.session_id}" status="{result.status}">\n## {title}\n\n{result.text}\n'
         f"</agent-callback>\n\n{request}"
     )

@@ -118,34 +118,40 @@ def deliver_results(
     due = conn.execute(_DUE, {"most": at_most}).scalars().all()
     if not due:
         return Delivered()
-    seen = {row.session_id: row for row in conn.execute(_PARENTS, {"parents": due})}
+    read = {row.session_id: row for row in conn.execute(_PARENTS, {"parents": due})}
     # Do it before any session is locked (ARCHITECTURE, Lock order); a parent whose affinity changes meanwhile is left
     # out.
-    ensure_profiles(conn, [resume_demands(row) for row in seen.values()])
-    parents = _hold(conn, seen)
+    ensure_profiles(conn, [resume_demands(row) for row in read.values()])
+    parents = _lock_parents(conn, read)
     waiting = conn.execute(_WAITING, {"parents": list(parents), "most": MOST_RESULTS}).all() if parents else []
     foreign = [row.child_run_id for row in waiting if row.foreign_owner]
     if foreign:
         conn.execute(_DROP, {"children": foreign})
     chosen, left = choose(row for row in waiting if not row.foreign_owner)
-    runs = _submit(conn, {one: parents[one] for one in chosen}, _prompts(conn, chosen), limits)
-    pairs = [(child, runs[one]) for one, children in chosen.items() if one in runs for child in children]
+    runs = _submit(conn, {parent_id: parents[parent_id] for parent_id in chosen}, _prompts(conn, chosen), limits)
+    pairs = [
+        (child, runs[parent_id]) for parent_id, children in chosen.items() if parent_id in runs for child in children
+    ]
     conn.execute(_DELIVERED, {"children": [child for child, _ in pairs], "runs": [run_id for _, run_id in pairs]})
     # Without progress leave locked parents to the next tick; asking again at once would loop.
     return Delivered(runs, again=bool(runs) and (left or len(due) >= at_most))
 
 
-def _hold(conn: Connection, seen: Mapping[str, Row[Any]]) -> dict[str, Row[Any]]:
+def _lock_parents(conn: Connection, read: Mapping[str, Row[Any]]) -> dict[str, Row[Any]]:
     """Lock the free parents with their own parents; return those that are unchanged since they were read."""
-    locked = try_lock_runs(conn, session_ids=seen)
+    locked = try_lock_runs(conn, session_ids=read)
     free = {
-        one: seen[one]
-        for one, row in locked.sessions.items()
-        if row.status in FREE and not locked.unfinished_of(one) and _affinity(row) == _affinity(seen[one])
+        session_id: read[session_id]
+        for session_id, row in locked.sessions.items()
+        if row.status in FREE and not locked.unfinished_of(session_id) and _affinity(row) == _affinity(read[session_id])
     }
     above = {row.grandparent for row in free.values()} - {None}
-    ours = set(conn.execute(_LOCK_GRANDPARENTS, {"sessions": sorted(above)}).scalars()) if above else set()
-    return {one: row for one, row in free.items() if row.grandparent is None or row.grandparent in ours}
+    locked_above = set(conn.execute(_LOCK_GRANDPARENTS, {"sessions": sorted(above)}).scalars()) if above else set()
+    return {
+        session_id: row
+        for session_id, row in free.items()
+        if row.grandparent is None or row.grandparent in locked_above
+    }
 
 
 def _affinity(session: Row[Any]) -> tuple[Any, ...]:
@@ -183,7 +189,9 @@ def _prompts(conn: Connection, chosen: Mapping[str, Collection[str]]) -> dict[st
     children = [child for children in chosen.values() for child in children]
     rows = conn.execute(_BODIES, {"children": children}).all() if children else []
     results = {row.child_run_id: ChildResult(row.child_session_id, row.outcome, row.body) for row in rows}
-    return {one: callback_prompt([results[child] for child in children]) for one, children in chosen.items()}
+    return {
+        parent_id: callback_prompt([results[child] for child in children]) for parent_id, children in chosen.items()
+    }
 
 
 def _submit(
@@ -193,7 +201,7 @@ def _submit(
     limits: Limits,
 ) -> dict[str, str]:
     """Submit the resume run of each parent; return their ids by parent."""
-    items = [_resume(row, prompts[one], limits) for one, row in parents.items()]
+    items = [_resume(row, prompts[parent_id], limits) for parent_id, row in parents.items()]
     refused = _refused(conn, items, limits)
     # Drop the parent of a session that has become its own ancestor by a resume of one above it.
     alone = [replace(item, parent_session_id=None) for item in refused]

@@ -161,9 +161,9 @@ def attach_profiles(
     """Set the profiles that each candidate satisfies, and the number of runs it still wants."""
     sets = match_sets(conn)
     sets.refresh(conn, newest_profile)
-    for one in poll_candidates:
-        one.left = one.ask.wanted
-        one.matches = sets.of(one.offer)
+    for poll in poll_candidates:
+        poll.left = poll.ask.wanted
+        poll.matches = sets.of(poll.offer)
 
 
 def preview_claims(
@@ -179,21 +179,23 @@ def preview_claims(
     Called first, so that of thousands of parked polls only those are locked for which there is a run.
     """
     attach_profiles(conn, poll_candidates, newest_profile)
-    limited = sorted({one.ask.runner_id for one in poll_candidates if one.capacity is not None})
-    free_capacity = {one.ask.runner_id: one.capacity for one in poll_candidates if one.capacity is not None}
+    limited = sorted({poll.ask.runner_id for poll in poll_candidates if poll.capacity is not None})
+    free_capacity = {poll.ask.runner_id: poll.capacity for poll in poll_candidates if poll.capacity is not None}
     if limited:
         for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
             free_capacity[row.runner_id] -= row.in_hand
     unsatisfied = [
-        one for one in poll_candidates if one.left > 0 and one.matches and free_capacity.get(one.ask.runner_id, 1) > 0
+        poll
+        for poll in poll_candidates
+        if poll.left > 0 and poll.matches and free_capacity.get(poll.ask.runner_id, 1) > 0
     ]
     if not unsatisfied:
         return ClaimPreview()
     rows = _candidates(conn, _satisfied(unsatisfied), (), most, limits)
     plan, _ = _assign(rows, unsatisfied, free_capacity)
-    chosen = {one.ask.poll_id: one for _, one in plan}
-    for one in chosen.values():
-        one.left = one.ask.wanted
+    chosen = {poll.ask.poll_id: poll for _, poll in plan}
+    for poll in chosen.values():
+        poll.left = poll.ask.wanted
     # Ask for another pass only if this one assigns something; otherwise we would loop.
     return ClaimPreview(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(unsatisfied))
 
@@ -215,7 +217,7 @@ def may_take(
     matches = [sets.of(offer) for offer in offers]
     satisfied = frozenset[int]().union(*matches)
     ready = {row.profile_id for row in _candidates(conn, satisfied, (), most, limits)} if satisfied else set()
-    return [not ready.isdisjoint(one) for one in matches]
+    return [not ready.isdisjoint(profile_ids) for profile_ids in matches]
 
 
 def claim_runs(
@@ -243,9 +245,11 @@ def claim_runs(
     passed: set[str] = set()
     given: dict[str, tuple[str, Run]] = {}
     while unsatisfied := [
-        one for one in poll_candidates if one.left > 0 and one.matches and free_capacity.get(one.ask.runner_id, 1) > 0
+        poll
+        for poll in poll_candidates
+        if poll.left > 0 and poll.matches and free_capacity.get(poll.ask.runner_id, 1) > 0
     ]:
-        most = sum(one.left for one in unsatisfied) + 8
+        most = sum(poll.left for poll in unsatisfied) + 8
         rows = candidates or _candidates(conn, _satisfied(unsatisfied), passed, most, limits)
         if not rows:
             break
@@ -254,15 +258,15 @@ def claim_runs(
         passed.update(excluded, (run_id for run_id, _ in plan))
         taken = _take(conn, plan, delivered=delivered, limits=limits)
         claim_watermarks(conn).count((row.profile_id, row.priority) for row in rows if row.run_id in taken)
-        for run_id, one in plan:
+        for run_id, poll in plan:
             if run_id in taken:
-                given[run_id] = (one.ask.poll_id, taken[run_id])
+                given[run_id] = (poll.ask.poll_id, taken[run_id])
             else:
-                one.left += 1
-                if one.ask.runner_id in free_capacity:
-                    free_capacity[one.ask.runner_id] += 1
+                poll.left += 1
+                if poll.ask.runner_id in free_capacity:
+                    free_capacity[poll.ask.runner_id] += 1
                 assigned.retry = True
-    assigned.retry = assigned.retry and any(one.left == one.ask.wanted > 0 for one in poll_candidates)
+    assigned.retry = assigned.retry and any(poll.left == poll.ask.wanted > 0 for poll in poll_candidates)
     for _, (poll_id, run) in sorted(given.items()):
         assigned.runs.setdefault(poll_id, []).append(run)
     record_events(conn, [run_updated(run) for _, run in given.values()])
@@ -271,7 +275,7 @@ def claim_runs(
 
 def _free_capacity(conn: Connection, poll_candidates: Sequence[PollCandidate]) -> dict[str, int]:
     """Return how many more runs each runner with a capacity may take; its row stays locked, so the count holds."""
-    limited = sorted({one.ask.runner_id for one in poll_candidates if one.capacity is not None})
+    limited = sorted({poll.ask.runner_id for poll in poll_candidates if poll.capacity is not None})
     if not limited:
         return {}
     free_capacity = {row.runner_id: row.capacity for row in conn.execute(_LOCK_CAPACITY, {"runner_ids": limited})}
@@ -282,7 +286,7 @@ def _free_capacity(conn: Connection, poll_candidates: Sequence[PollCandidate]) -
 
 
 def _satisfied(poll_candidates: Sequence[PollCandidate]) -> frozenset[int]:
-    return frozenset[int]().union(*(one.matches for one in poll_candidates))
+    return frozenset[int]().union(*(poll.matches for poll in poll_candidates))
 
 
 def _candidates(
@@ -312,10 +316,10 @@ def _read(
     ageing: float,
 ) -> Sequence[Row[Any]]:
     values: dict[str, Any] = {
-        "profiles": [one.profile_id for one in ranges],
-        "lows": [one.low for one in ranges],
-        "highs": [one.high for one in ranges],
-        "floors": [one.watermark for one in ranges],
+        "profiles": [scan.profile_id for scan in ranges],
+        "lows": [scan.low for scan in ranges],
+        "highs": [scan.high for scan in ranges],
+        "floors": [scan.watermark for scan in ranges],
         "passed": list(passed),
         "most": most,
     }
@@ -334,17 +338,19 @@ def _assign(
     Return the plan and the runs that all remaining candidates are excluded from.
     """
     by_profile = {
-        profile_id: [one for one in unsatisfied if profile_id in one.matches]
+        profile_id: [poll for poll in unsatisfied if profile_id in poll.matches]
         for profile_id in {row.profile_id for row in candidates}
     }
     plan: list[tuple[str, PollCandidate]] = []
     excluded: list[str] = []
     for row in candidates:
         takers = [
-            one for one in by_profile[row.profile_id] if one.left > 0 and free_capacity.get(one.ask.runner_id, 1) > 0
+            poll
+            for poll in by_profile[row.profile_id]
+            if poll.left > 0 and free_capacity.get(poll.ask.runner_id, 1) > 0
         ]
         by_profile[row.profile_id] = takers
-        taker = next((one for one in takers if one.offer.registration not in (row.not_for or ())), None)
+        taker = next((poll for poll in takers if poll.offer.registration not in (row.not_for or ())), None)
         if taker is not None:
             taker.left -= 1
             if taker.ask.runner_id in free_capacity:
@@ -365,10 +371,10 @@ def _take(
         {
             "run_ids": [run_id for run_id, _ in plan],
             "tokens": [uuid7() for _ in plan],
-            "polls": [one.ask.poll_id for _, one in plan],
-            "runners": [one.ask.runner_id for _, one in plan],
-            "registrations": [one.offer.registration for _, one in plan],
-            "claimants": [one.claimed_by for _, one in plan],
+            "polls": [poll.ask.poll_id for _, poll in plan],
+            "runners": [poll.ask.runner_id for _, poll in plan],
+            "registrations": [poll.offer.registration for _, poll in plan],
+            "claimants": [poll.claimed_by for _, poll in plan],
             "delivered": delivered,
             "claim_timeout": limits.claim_timeout,
             "start_timeout": limits.start_timeout,

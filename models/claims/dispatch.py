@@ -92,8 +92,8 @@ def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits 
     done = Dispatched(again=preview.more)
     if not preview.poll_candidates:
         return done
-    locked = set(conn.execute(_LOCK_SOME, {"polls": [one.ask.poll_id for one in preview.poll_candidates]}).scalars())
-    poll_candidates = {one.ask.poll_id: one for one in preview.poll_candidates if one.ask.poll_id in locked}
+    locked = set(conn.execute(_LOCK_SOME, {"polls": [poll.ask.poll_id for poll in preview.poll_candidates]}).scalars())
+    poll_candidates = {poll.ask.poll_id: poll for poll in preview.poll_candidates if poll.ask.poll_id in locked}
     assigned = claim_runs(
         conn, list(poll_candidates.values()), delivered=False, limits=limits, candidates=preview.candidates
     )

@@ -78,10 +78,14 @@ class Fleet:
 
         self.update(set(look.live), offers, set(look.profiles), demands)
         shown = set(look.unmatched)
-        known = [one for one in self._witness if one not in self._open]
+        known = [profile_id for profile_id in self._witness if profile_id not in self._open]
         return Differences(
-            matched=[one for one in known if self._witness[one] is not None and one in shown],
-            unmatched=[one for one in known if self._witness[one] is None and one not in shown],
+            matched=[
+                profile_id for profile_id in known if self._witness[profile_id] is not None and profile_id in shown
+            ],
+            unmatched=[
+                profile_id for profile_id in known if self._witness[profile_id] is None and profile_id not in shown
+            ],
         )
 
     def update(
@@ -93,11 +97,11 @@ class Fleet:
     ) -> None:
         """Update the live registrations and the profiles; ``offers`` and ``demands`` read the new ones."""
         self._left = MOST_COMPARISONS
-        for one in self._offers.keys() - live:
-            self._forget(one)
-        for one in self._demands.keys() - profiles:
-            del self._demands[one], self._witness[one]
-            self._open.pop(one, None)
+        for registration in self._offers.keys() - live:
+            self._forget(registration)
+        for profile_id in self._demands.keys() - profiles:
+            del self._demands[profile_id], self._witness[profile_id]
+            self._open.pop(profile_id, None)
         new = live - self._offers.keys()
         added = dict(offers(new)) if new else {}
         for registration, offer in added.items():
@@ -169,8 +173,8 @@ class Fleet:
 
     def offers_but_for_its_tags(self, demands: Demands) -> bool:
         """Return whether a live registration offers everything, but takes only runs that demand one of its tags."""
-        offers = (self._offers[one] for one in self._candidates(demands, self._offers.keys()))
-        return any(replace(one, require_matching_tags=False).satisfies(demands) for one in offers)
+        offers = (self._offers[registration] for registration in self._candidates(demands, self._offers.keys()))
+        return any(replace(offer, require_matching_tags=False).satisfies(demands) for offer in offers)
 
     def _candidates(self, demands: Demands, among: AbstractSet[int]) -> AbstractSet[int]:
         sets: list[AbstractSet[int]] = [self._offering.get(value, frozenset()) for value in demanded(demands)]

@@ -135,9 +135,9 @@ def ensure_profiles(
     lost it, restored or failed over, is met by other connections.
     """
     asked = list(demands)
-    wanted = {one.hash: one for one in asked}
+    wanted = {distinct.hash: distinct for distinct in asked}
     found = _remembered(conn, wanted)
-    unknown = [one for one in wanted if one not in found]
+    unknown = [key for key in wanted if key not in found]
     if not unknown:
         return found
     rows = conn.execute(_FIND, {"hashes": unknown}).all()
@@ -149,9 +149,9 @@ def ensure_profiles(
         found.update({row.hash: row.profile_id for row in conn.execute(_TOUCH, {"hashes": stale})})
     missing = sorted(wanted.keys() - found.keys())
     if missing:
-        owner_filter = _makers(conn, missing, asked, makers, most)
-        missing = [one for one in missing if one in owner_filter]
-        _add(conn, [wanted[one] for one in missing], [owner_filter[one] for one in missing])
+        maker_of = _makers(conn, missing, asked, makers, most)
+        missing = [key for key in missing if key in maker_of]
+        _add(conn, [wanted[key] for key in missing], [maker_of[key] for key in missing])
         found.update({row.hash: row.profile_id for row in conn.execute(_FIND, {"hashes": missing})})
     return found
 
@@ -159,7 +159,7 @@ def ensure_profiles(
 def _remembered(conn: Connection, hashes: Collection[str]) -> dict[str, int]:
     known: dict[str, tuple[int, float]] = conn.info.get(_KNOWN, {})
     since = time.monotonic() - REMEMBERED_SECONDS
-    return {one: known[one][0] for one in hashes if one in known and known[one][1] > since}
+    return {key: known[key][0] for key in hashes if key in known and known[key][1] > since}
 
 
 def _remember(conn: Connection, found: Mapping[str, int]) -> None:
@@ -167,7 +167,7 @@ def _remember(conn: Connection, found: Mapping[str, int]) -> None:
     if len(known) + len(found) > MOST_REMEMBERED:
         known.clear()
     now = time.monotonic()
-    known.update({one: (profile_id, now) for one, profile_id in found.items()})
+    known.update({key: (profile_id, now) for key, profile_id in found.items()})
 
 
 def _makers(
@@ -176,14 +176,14 @@ def _makers(
     """Return for each new set the maker that it counts for; sets without a maker that may add it are left out."""
     if not makers or not most:
         return dict.fromkeys(missing)
-    wishes = [(one.hash, maker) for one, maker in zip(asked, makers, strict=True)]
+    wishes = [(demands.hash, maker) for demands, maker in zip(asked, makers, strict=True)]
     owners = sorted({maker for _, maker in wishes if maker is not None})
     made = {row.made_by: row.number for row in conn.execute(_MADE, {"makers": owners})} if owners else {}
     new, found = set(missing), dict[str, str | None]()
-    for one, maker in wishes:
-        if one not in new or one in found or made.get(maker, 0) >= most:
+    for key, maker in wishes:
+        if key not in new or key in found or made.get(maker, 0) >= most:
             continue
-        found[one] = maker
+        found[key] = maker
         if maker is not None:
             made[maker] = made.get(maker, 0) + 1
     return found
@@ -193,12 +193,12 @@ def _add(conn: Connection, sets: Sequence[Demands], makers: Sequence[str | None]
     conn.execute(
         _ADD,
         {
-            "hashes": [one.hash for one in sets],
-            "hostnames": [one.hostname for one in sets],
-            "project_dirs": [one.project_dir for one in sets],
-            "profiles": [one.executor_profile for one in sets],
-            "types": [one.executor_type for one in sets],
-            "tags": [json.dumps(sorted(set(one.tags))) for one in sets],
+            "hashes": [demands.hash for demands in sets],
+            "hostnames": [demands.hostname for demands in sets],
+            "project_dirs": [demands.project_dir for demands in sets],
+            "profiles": [demands.executor_profile for demands in sets],
+            "types": [demands.executor_type for demands in sets],
+            "tags": [json.dumps(sorted(set(demands.tags))) for demands in sets],
             "makers": list(makers),
         },
     )
@@ -260,7 +260,9 @@ class MatchSets:
             self._forgot_at = now
             self._forget(conn, now)
         with self._lock:
-            self._skipped = {one: at for one, at in self._skipped.items() if now - at < self.SKIPPED_SECONDS}
+            self._skipped = {
+                profile_id: at for profile_id, at in self._skipped.items() if now - at < self.SKIPPED_SECONDS
+            }
             if newest is not None and newest <= self._newest and not self._skipped:
                 return
             values = {"known": self._newest, "skipped": list(self._skipped)}
@@ -269,12 +271,14 @@ class MatchSets:
             return
         with self._lock:
             there = {row.profile_id: row for row in rows}
-            fresh = [one for one in sorted(there) if one > self._newest or one in self._skipped]
-            self._known += [(one, demands_of(there[one])) for one in fresh]
+            fresh = [
+                profile_id for profile_id in sorted(there) if profile_id > self._newest or profile_id in self._skipped
+            ]
+            self._known += [(profile_id, demands_of(there[profile_id])) for profile_id in fresh]
             newest = max(self._newest, *there)
             passed = range(max(self._newest + 1, newest - self.MOST_SKIPPED), newest)
-            self._skipped.update({one: now for one in passed if one not in there})
-            self._skipped = {one: at for one, at in self._skipped.items() if one not in there}
+            self._skipped.update({profile_id: now for profile_id in passed if profile_id not in there})
+            self._skipped = {profile_id: at for profile_id, at in self._skipped.items() if profile_id not in there}
             self._newest = newest
 
     def of(self, offer: Offer) -> frozenset[int]:
@@ -303,7 +307,7 @@ class MatchSets:
         gone = {profile_id for profile_id in known if profile_id not in there}
         with self._lock:
             places = [place for place, (profile_id, _) in enumerate(self._known) if profile_id in gone]
-            self._known = [one for one in self._known if one[0] not in gone]
+            self._known = [entry for entry in self._known if entry[0] not in gone]
             for registration, matches in list(self._matches.items()):
                 if now - matches.used_at >= self.UNUSED_SECONDS:
                     del self._matches[registration]

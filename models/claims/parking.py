@@ -39,12 +39,12 @@ def park_polls(conn: Connection, idle: Sequence[PollCandidate]) -> None:
         conn.execute(
             _PARK,
             {
-                "polls": [one.ask.poll_id for one in idle],
-                "runner_ids": [one.ask.runner_id for one in idle],
-                "registrations": [one.offer.registration for one in idle],
-                "instances": [one.ask.instance for one in idle],
-                "wanted": [one.ask.wanted for one in idle],
-                "subjects": [one.ask.subject for one in idle],
+                "polls": [poll.ask.poll_id for poll in idle],
+                "runner_ids": [poll.ask.runner_id for poll in idle],
+                "registrations": [poll.offer.registration for poll in idle],
+                "instances": [poll.ask.instance for poll in idle],
+                "wanted": [poll.ask.wanted for poll in idle],
+                "subjects": [poll.ask.subject for poll in idle],
             },
         )
 

@@ -59,14 +59,14 @@ _LOOK = text("""
 """)
 
 # Renew a quiet runner before it claims: else expiry takes the runs of a lost one. A locked row is renewed later.
-_BACK = text("""
+_RENEW_QUIET = text("""
     UPDATE runners SET last_seen = clock_timestamp(), lost_at = NULL
     WHERE runner_id IN (
         SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
         ORDER BY runner_id FOR NO KEY UPDATE SKIP LOCKED)
 """)
 
-_TELL_STOPS = text("""
+_SEND_STOPS = text("""
     UPDATE stop_commands c SET sent_at = clock_timestamp()
     FROM (SELECT stop_id FROM stop_commands
           WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
@@ -76,7 +76,7 @@ _TELL_STOPS = text("""
     RETURNING c.runner_id, c.session_id, c.stop_id
 """)
 
-_TELL_LEAVE = text("""
+_SEND_LEAVE = text("""
     UPDATE runners SET leave_told_at = clock_timestamp()
     WHERE runner_id IN (
         SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND leave_told_at IS NULL
@@ -116,7 +116,7 @@ _CHANGED = """
         OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1)
 """
 _RENEWED_OR_CHANGED = _RENEW + _CHANGED
-_STIRRED = text(_RENEWED_OR_CHANGED)
+_FIND_CHANGED = text(_RENEWED_OR_CHANGED)
 
 
 def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
@@ -130,9 +130,9 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     if any(row.parked for row in looks.values()):
         # Repeat of a committed batch: a worker may be claiming for these polls at this moment.
         return claim_parked(conn, asks, limits=limits)
-    answers, open_asks = _tell(conn, asks, looks, limits)
+    answers, open_asks = _answer_without_claim(conn, asks, looks, limits)
     _claim(conn, open_asks, answers, limits, _newest_profile(looks))
-    idle = [one for one in open_asks if _answer(answers, one).empty]
+    idle = [poll for poll in open_asks if _answer(answers, poll).empty]
     _park(conn, idle, answers)
     return [answers[ask.poll_id] for ask in asks]
 
@@ -146,12 +146,12 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     """
     locked = {row.poll_id for row in conn.execute(_LOCK_WAITING, {"polls": [ask.poll_id for ask in asks]})}
     looks = _look(conn, asks, limits)
-    answers, open_asks = _tell(conn, asks, looks, limits)
-    _claim(conn, [one for one in open_asks if one.ask.poll_id in locked], answers, limits, _newest_profile(looks))
+    answers, open_asks = _answer_without_claim(conn, asks, looks, limits)
+    _claim(conn, [poll for poll in open_asks if poll.ask.poll_id in locked], answers, limits, _newest_profile(looks))
     done = [ask.poll_id for ask in asks if ask.poll_id in locked and not _waits(answers[ask.poll_id])]
     if done:
         unpark_polls(conn, done)
-    idle = [one for one in open_asks if _answer(answers, one).empty]
+    idle = [poll for poll in open_asks if _answer(answers, poll).empty]
     _park(conn, idle, answers, locked)
     return [answers[ask.poll_id] for ask in asks]
 
@@ -162,19 +162,19 @@ def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEF
 
     Renews ``seen_at`` of all. Unchanged polls add one array element to this query and nothing else.
     """
-    stirred, newest_profile = _stirred(conn, asks, limits)
-    quiet = {ask.poll_id: ask.offer for ask in asks if ask.offer and ask.wanted and ask.poll_id not in stirred}
+    changed, newest_profile = _changed_polls(conn, asks, limits)
+    quiet = {ask.poll_id: ask.offer for ask in asks if ask.offer and ask.wanted and ask.poll_id not in changed}
     if quiet:
         most = sum(ask.wanted for ask in asks)
         found = may_take(conn, list(quiet.values()), most, newest_profile, limits=limits)
-        stirred.update(poll_id for poll_id, may in zip(quiet, found, strict=True) if may)
-    concerned = [ask for ask in asks if ask.poll_id in stirred]
-    told = claim_parked(conn, concerned, limits=limits) if concerned else []
-    answers = {ask.poll_id: answer for ask, answer in zip(concerned, told, strict=True)}
+        changed.update(poll_id for poll_id, may in zip(quiet, found, strict=True) if may)
+    concerned = [ask for ask in asks if ask.poll_id in changed]
+    claimed = claim_parked(conn, concerned, limits=limits) if concerned else []
+    answers = {ask.poll_id: answer for ask, answer in zip(concerned, claimed, strict=True)}
     return [answers[ask.poll_id] if ask.poll_id in answers else PollAnswer(parked=True) for ask in asks]
 
 
-def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tuple[set[str], int]:
+def _changed_polls(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tuple[set[str], int]:
     """Return the polls that changed since they were parked or have a stop or leave to tell, and the newest profile."""
     values = {
         "polls": [ask.poll_id for ask in asks],
@@ -183,7 +183,7 @@ def _stirred(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tuple[set
         "forget": limits.forget_runner,
         "again": STOP_TOLD_AGAIN_SECONDS,
     }
-    rows = conn.execute(_STIRRED, values).all()
+    rows = conn.execute(_FIND_CHANGED, values).all()
     newest_profile = max(row.newest_profile or 0 for row in rows)
     return {row.poll_id for row in rows if row.poll_id is not None}, newest_profile
 
@@ -216,7 +216,7 @@ def _look(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Ro
     return {row.poll_id: row for row in rows}
 
 
-def _tell(
+def _answer_without_claim(
     conn: Connection,
     asks: Sequence[Ask],
     looks: dict[str, Row[Any]],
@@ -228,22 +228,22 @@ def _tell(
     runners.
     """
     subjects = {ask.poll_id: ask.subject for ask in asks}
-    known = {one: row for one, row in looks.items() if not row.gone and acts_for(subjects[one], row.owner)}
+    known = {poll_id: row for poll_id, row in looks.items() if not row.gone and acts_for(subjects[poll_id], row.owner)}
     replaced = _replaced(asks, known)
     live = {poll_id: row for poll_id, row in known.items() if poll_id not in replaced}
     stopping = _polls_to_stop(live)
-    told = {*replaced, *stopping, *(poll_id for poll_id, row in live.items() if row.to_leave)}
+    interrupted = {*replaced, *stopping, *(poll_id for poll_id, row in live.items() if row.to_leave)}
     assigned = [poll_id for poll_id, row in known.items() if row.assigned]
-    given_back = told.intersection(assigned)
+    given_back = interrupted.intersection(assigned)
     if given_back:
         release_polls(conn, sorted(given_back))
     rest = [poll_id for poll_id in assigned if poll_id not in given_back]
-    mine = confirm_polls(conn, rest, limits=limits) if rest else {}
+    assigned_runs = confirm_polls(conn, rest, limits=limits) if rest else {}
     quiet = sorted({row.runner_id for row in live.values() if row.quiet})
     if quiet:
-        conn.execute(_BACK, {"runner_ids": quiet})
+        conn.execute(_RENEW_QUIET, {"runner_ids": quiet})
     stops = _due_stops(conn, [live[poll_id] for poll_id in stopping])
-    leaving = _tell_leave(conn, [row for row in live.values() if row.to_leave and row.runner_id not in stops])
+    leaving = _send_leave(conn, [row for row in live.values() if row.to_leave and row.runner_id not in stops])
     answers: dict[str, Answer] = {}
     open_asks: list[PollCandidate] = []
     for ask in asks:
@@ -253,7 +253,7 @@ def _tell(
         if row is None:
             answers[ask.poll_id] = RunnerNotRegistered(ask.runner_id)
             continue
-        answer = PollAnswer(runs=mine.get(ask.poll_id, []), passed_over=ask.poll_id in given_back)
+        answer = PollAnswer(runs=assigned_runs.get(ask.poll_id, []), passed_over=ask.poll_id in given_back)
         if ask.poll_id in stopping:
             answer.stop_sessions = stops.get(ask.runner_id, [])
         if not answer.stop_sessions and not answer.runs:
@@ -295,15 +295,15 @@ def _due_stops(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str
         return {}
     parameters = {"runner_ids": sorted({row.runner_id for row in rows}), "again": STOP_TOLD_AGAIN_SECONDS}
     stops: dict[str, list[str]] = {}
-    for row in sorted(conn.execute(_TELL_STOPS, parameters), key=lambda row: int(row.stop_id)):
+    for row in sorted(conn.execute(_SEND_STOPS, parameters), key=lambda row: int(row.stop_id)):
         stops.setdefault(row.runner_id, []).append(row.session_id)
     return stops
 
 
-def _tell_leave(conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
+def _send_leave(conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
     if not rows:
         return set()
-    told = conn.execute(_TELL_LEAVE, {"runner_ids": sorted({row.runner_id for row in rows})})
+    told = conn.execute(_SEND_LEAVE, {"runner_ids": sorted({row.runner_id for row in rows})})
     return set(told.scalars())
 
 
@@ -319,9 +319,9 @@ def _claim(
     newest_profile: int,
 ) -> None:
     assigned = claim_runs(conn, poll_candidates, delivered=True, limits=limits, newest_profile=newest_profile)
-    for one in poll_candidates:
-        answer = _answer(answers, one)
-        answer.runs = assigned.runs.get(one.ask.poll_id, [])
+    for poll in poll_candidates:
+        answer = _answer(answers, poll)
+        answer.runs = assigned.runs.get(poll.ask.poll_id, [])
         answer.passed_over = answer.passed_over or (assigned.retry and not answer.runs)
 
 
@@ -329,14 +329,14 @@ def _park(
     conn: Connection, idle: Sequence[PollCandidate], answers: dict[str, Answer], locked: Collection[str] = ()
 ) -> None:
     """Park the polls; locked ones have their row already."""
-    park_polls(conn, [one for one in idle if one.ask.poll_id not in locked])
-    for one in idle:
-        one.ask.offer = one.offer
-        _answer(answers, one).parked = True
+    park_polls(conn, [poll for poll in idle if poll.ask.poll_id not in locked])
+    for poll in idle:
+        poll.ask.offer = poll.offer
+        _answer(answers, poll).parked = True
 
 
-def _answer(answers: dict[str, Answer], one: PollCandidate) -> PollAnswer:
-    answer = answers[one.ask.poll_id]
+def _answer(answers: dict[str, Answer], poll: PollCandidate) -> PollAnswer:
+    answer = answers[poll.ask.poll_id]
     if isinstance(answer, RunnerNotRegistered):
         raise TypeError(answer)
     return answer

@@ -79,7 +79,7 @@ class ClaimWatermarks:
             }
         if queues:
             values = {"profiles": [queue[0] for queue in queues], "priorities": [queue[1] for queue in queues]}
-            heads = {(row.profile_id, row.priority): lowered(row.run_id) for row in conn.execute(_HEADS, values)}
+            heads = {(row.profile_id, row.priority): with_slack(row.run_id) for row in conn.execute(_HEADS, values)}
             with self._lock:
                 self._watermarks.update(
                     {queue: watermark for queue, watermark in heads.items() if watermark is not None}
@@ -102,7 +102,7 @@ class ClaimWatermarks:
         return result
 
 
-def lowered(run_id: str) -> str | None:
+def with_slack(run_id: str) -> str | None:
     """Return an id ``SLACK_MILLISECONDS`` older than ``run_id``, None when it is not one that sorts by time."""
     prefix, _, digits = run_id.rpartition("_")
     try:

@@ -60,5 +60,5 @@ def runner_identity(
     keeps the two kinds apart.
     """
     identity = f"{hostname}:{project_dir}:{executor_profile}:{command or ''}"
-    owner_filter, digits = ("", 12) if owner is None else (f"{owner}\x1f", 24)
-    return RunnerId("lnch_" + hashlib.sha256((owner_filter + identity).encode("utf-8", "replace")).hexdigest()[:digits])
+    prefix, digits = ("", 12) if owner is None else (f"{owner}\x1f", 24)
+    return RunnerId("lnch_" + hashlib.sha256((prefix + identity).encode("utf-8", "replace")).hexdigest()[:digits])

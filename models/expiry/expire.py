@@ -61,19 +61,19 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
     """
     if not try_duty(conn, "expiry"):
         return ExpireResult()
-    one = Pass(conn, read_clocks(conn), limits, at_most)
+    current = Pass(conn, read_clocks(conn), limits, at_most)
     steps = ALWAYS
-    if not one.clocks.suspended:
-        steps = (*ALWAYS, *HEARING) if one.clocks.unheard else (*ALWAYS, *HEARING, *MOVING)
+    if not current.clocks.suspended:
+        steps = (*ALWAYS, *HEARING) if current.clocks.unheard else (*ALWAYS, *HEARING, *MOVING)
     counts: dict[str, int] = {}
     again = False
     runners: set[str] = set()
     for step in steps:
-        done = step(one)
+        done = step(current)
         runners |= done.runners_to_notify
         counts |= {name: number for name, number in done.counts.items() if number}
         again = again or done.full
-    told = counts.keys() - SILENT
+    changed = counts.keys() - SILENT
     # Notify all three: a return to pending or a session's end makes a run claimable, and has events and callbacks.
-    actors = frozenset({"dispatch", "broadcast", "callbacks"}) if told else frozenset()
+    actors = frozenset({"dispatch", "broadcast", "callbacks"}) if changed else frozenset()
     return ExpireResult(counts, actors, again, frozenset(runners))

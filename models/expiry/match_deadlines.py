@@ -109,20 +109,20 @@ _WAITING = text("""
 _ABSENT = text("SELECT count(*) FROM runners WHERE left_at IS NULL")
 
 
-def fail_unmatched(one: Pass) -> StepResult:
+def fail_unmatched(current: Pass) -> StepResult:
     """Store which profiles a live registration satisfies, and fail ready runs that none satisfied for too long.
 
     Registrations are read once more when the runs are locked: a run fails only if no registration that was committed by
     then satisfies it.
     """
-    fleet = fleet_of(one.conn)
-    _store(one, fleet.refresh(one.conn))
-    found = [*_due(one), *_due_excluded(one, fleet)][: one.most]
+    fleet = fleet_of(current.conn)
+    _store(current, fleet.refresh(current.conn))
+    found = [*_due(current), *_due_excluded(current, fleet)][: current.most]
     if not found:
         return StepResult({})
-    locked = try_lock_runs(one.conn, found)
-    fleet.refresh(one.conn)
-    rows = {row.run_id: row for row in one.conn.execute(_WAITING, {"run_ids": list(locked.runs)})}
+    locked = try_lock_runs(current.conn, found)
+    fleet.refresh(current.conn)
+    rows = {row.run_id: row for row in current.conn.execute(_WAITING, {"run_ids": list(locked.runs)})}
 
     def due(run: LockedRun) -> bool:
         row = rows[run.run_id]
@@ -130,9 +130,9 @@ def fail_unmatched(one: Pass) -> StepResult:
         return waits and not fleet.satisfies(row.profile_id, row.not_for or ())
 
     runs = each_session_once(locked, found, due)
-    absent = one.conn.execute(_ABSENT).scalar_one() if fleet.empty else 0
+    absent = current.conn.execute(_ABSENT).scalar_one() if fleet.empty else 0
     moves = [unmatched(run, error=_error(fleet, rows[run.run_id], locked.sessions, absent)) for run in runs]
-    return StepResult({"unmatched": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+    return StepResult({"unmatched": len(move_runs(current.conn, moves))}, len(found) >= current.most)
 
 
 def _error(fleet: Fleet, row: Row[Any], sessions: Mapping[str, Row[Any]], absent: int) -> str:
@@ -144,35 +144,35 @@ def _error(fleet: Fleet, row: Row[Any], sessions: Mapping[str, Row[Any]], absent
     return no_match_text(demands, fleet, excluded=row.not_for or (), session=session, absent=absent)
 
 
-def _store(one: Pass, found: Differences) -> None:
+def _store(current: Pass, found: Differences) -> None:
     if found.matched or found.unmatched:
         values = {
             "profiles": [*found.matched, *found.unmatched],
             "matched": [True] * len(found.matched) + [False] * len(found.unmatched),
-            "now": one.clocks.now,
+            "now": current.clocks.now,
         }
-        one.conn.execute(_STORE, values)
+        current.conn.execute(_STORE, values)
 
 
-def _due(one: Pass) -> list[str]:
+def _due(current: Pass) -> list[str]:
     """Return runs of unmatched profiles whose no-match deadline has passed."""
-    patiences = one.conn.execute(_PATIENCES, {"now": one.clocks.now}).all()
+    patiences = current.conn.execute(_PATIENCES, {"now": current.clocks.now}).all()
     if not patiences:
         return []
-    latest = _Latest(one, min(row.unmatched_since for row in patiences))
+    latest = _Latest(current, min(row.unmatched_since for row in patiences))
     due = [row for row in patiences if row.unmatched_since <= latest.start(row.seconds)]
     values = {
         "profiles": [row.profile_id for row in due],
         "seconds": [row.seconds for row in due],
         "untils": [latest.start(row.seconds) + timedelta(seconds=row.seconds) for row in due],
     }
-    return one.find(_DUE, **values) if due else []
+    return current.find(_DUE, **values) if due else []
 
 
-def _due_excluded(one: Pass, fleet: Fleet) -> list[str]:
+def _due_excluded(current: Pass, fleet: Fleet) -> list[str]:
     """Store since when runs with excluded registrations are satisfied by no other; return those past their deadline."""
     values = {"from_profile": fleet.excluded_from, "most": MOST_EXCLUDED}
-    rows = one.conn.execute(_EXCLUDED, values).all()
+    rows = current.conn.execute(_EXCLUDED, values).all()
     fleet.excluded_from = rows[-1].profile_id if len(rows) == MOST_EXCLUDED else 0
     if not rows:
         return []
@@ -185,11 +185,11 @@ def _due_excluded(one: Pass, fleet: Fleet) -> list[str]:
     changed = [row.run_id for row in rows if matched[row.run_id] == (row.unmatched_since is not None)]
     if changed:
         now_matched = [matched[run_id] for run_id in changed]
-        one.conn.execute(_STORE_EXCLUDED, {"run_ids": changed, "matched": now_matched, "now": one.clocks.now})
+        current.conn.execute(_STORE_EXCLUDED, {"run_ids": changed, "matched": now_matched, "now": current.clocks.now})
     waiting = [row for row in rows if not matched[row.run_id] and row.unmatched_since is not None]
     if not waiting:
         return []
-    latest = _Latest(one, min(row.unmatched_since for row in waiting))
+    latest = _Latest(current, min(row.unmatched_since for row in waiting))
     return [row.run_id for row in waiting if _is_over(row, latest)]
 
 
@@ -202,10 +202,10 @@ def _is_over(row: Row[Any], latest: "_Latest") -> bool:
 class _Latest:
     """Cache of the latest moments from which a number of seconds has passed outside of outages."""
 
-    def __init__(self, one: Pass, since: datetime) -> None:
-        self._now = one.clocks.now
+    def __init__(self, current: Pass, since: datetime) -> None:
+        self._now = current.clocks.now
         self._known: dict[int, datetime] = {}
-        rows = one.conn.execute(_GAPS, {"since": since}).all() if one.clocks.restarted_at else []
+        rows = current.conn.execute(_GAPS, {"since": since}).all() if current.clocks.restarted_at else []
         self._gaps = merged((row.started_at, row.ended_at) for row in rows)
 
     def start(self, seconds: int) -> datetime:

@@ -25,7 +25,7 @@ def no_match_text(
     if fleet.empty:
         return PREFIX + ("no runner is registered" if not absent else _absent(absent))
     wanted = demanded(demands)
-    missing = [one for one in wanted if not fleet.is_offered(one)]
+    missing = [value for value in wanted if not fleet.is_offered(value)]
     if missing:
         return PREFIX + f"no runner offers {_listed(missing, session, 'or')}{_elsewhere(missing, session)}"
     if excluded and fleet.find(demands) is not None:
@@ -46,11 +46,11 @@ def _listed(values: list[Value], session: Row[Any] | None, word: str) -> str:
     return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} {word} {named[-1]}"
 
 
-def _named(one: Value, session: Row[Any] | None) -> str:
-    name, value = one
+def _named(demanded_value: Value, session: Row[Any] | None) -> str:
+    name, value = demanded_value
     # Write as Python does: control characters do not reach the terminal of a reader.
     shown = repr(value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "…")
-    if session is None or one not in _affinity(session):
+    if session is None or demanded_value not in _affinity(session):
         return f"{name} {shown}"
     return f"{name} {shown} of session {str(session.session_id)!r}"
 

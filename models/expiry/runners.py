@@ -41,11 +41,11 @@ _GONE = text("""
 """)
 
 
-def lose_silent(one: Pass) -> StepResult:
+def lose_silent(current: Pass) -> StepResult:
     """Mark silent runners lost, and end the registrations of those that had their time after being told to leave."""
-    silent = one.by_told(lost_after)
-    lost, gone = one.find(_LOST, **silent), one.find(_GONE, **silent)
-    return StepResult({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= one.most)
+    silent = current.by_told(lost_after)
+    lost, gone = current.find(_LOST, **silent), current.find(_GONE, **silent)
+    return StepResult({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= current.most)
 
 
 # Find runs in hand whose runner is lost, gone, unknown or replaced by another process.
@@ -69,30 +69,30 @@ _OWNERLESS_SESSIONS = text("""
 """)
 
 
-def take_from_lost(one: Pass) -> StepResult:
+def take_from_lost(current: Pass) -> StepResult:
     """Take runs and idle sessions from runners that are lost, gone or replaced by another process."""
-    run_ids, session_ids = one.find(_OWNERLESS_RUNS), one.find(_OWNERLESS_SESSIONS)
+    run_ids, session_ids = current.find(_OWNERLESS_RUNS), current.find(_OWNERLESS_SESSIONS)
     if not run_ids and not session_ids:
         return StepResult({})
-    locked = try_lock_runs(one.conn, run_ids, session_ids)
+    locked = try_lock_runs(current.conn, run_ids, session_ids)
     numbers = registrations(locked)
-    known = set(one.conn.execute(_KNOWN, {"runner_ids": sorted(numbers)}).scalars())
-    rows = try_lock_runners(one.conn, known)
+    known = set(current.conn.execute(_KNOWN, {"runner_ids": sorted(numbers)}).scalars())
+    rows = try_lock_runners(current.conn, known)
     ended: dict[int, Ended] = {}
     for runner_id, holders in numbers.items():
         if runner_id not in known or runner_id in rows:
             for number in holders:
-                end = _end_of(one, number, rows.get(runner_id))
+                end = _end_of(current, number, rows.get(runner_id))
                 if end is not None:
                     ended[number] = end
-    taken = end_work(one.conn, locked, ended)
-    return StepResult({"runs taken": len(taken)}, max(len(run_ids), len(session_ids)) >= one.most)
+    taken = end_work(current.conn, locked, ended)
+    return StepResult({"runs taken": len(taken)}, max(len(run_ids), len(session_ids)) >= current.most)
 
 
 _KNOWN = text("SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
 
 
-def _end_of(one: Pass, number: int, runner: Row[Any] | None) -> Ended | None:
+def _end_of(current: Pass, number: int, runner: Row[Any] | None) -> Ended | None:
     """Return how the registration ended, by what its runner's locked row says now; None when it lives."""
     if runner is None:
         return Ended(LEFT, sends_tokens=False)
@@ -101,7 +101,7 @@ def _end_of(one: Pass, number: int, runner: Row[Any] | None) -> Ended | None:
     if runner.left_at is not None:
         return Ended(LEFT, sends_tokens=runner.sends_tokens)
     if runner.lost_at is not None:
-        silence = one.clocks.now - runner.last_seen
+        silence = current.clocks.now - runner.last_seen
         return Ended(lost_reason(silence.total_seconds()), sends_tokens=runner.sends_tokens)
     return None
 
@@ -111,11 +111,11 @@ _UNHELD = text("""
 """)
 
 
-def take_unheld(one: Pass) -> StepResult:
+def take_unheld(current: Pass) -> StepResult:
     """Take runs that two heartbeats in a row did not name."""
-    found = one.find(_UNHELD)
-    lost = _take(one, found, NOT_HELD, lambda run: bool(run.unheld_beats >= 2)) if found else 0
-    return StepResult({"runs not held": lost}, len(found) >= one.most)
+    found = current.find(_UNHELD)
+    lost = _take(current, found, NOT_HELD, lambda run: bool(run.unheld_beats >= 2)) if found else 0
+    return StepResult({"runs not held": lost}, len(found) >= current.most)
 
 
 # Find running runs whose end report may have been lost in an outage longer than reports are held: the runner never
@@ -134,29 +134,29 @@ _ORPHANED = text("""
 """)
 
 
-def take_orphaned(one: Pass) -> StepResult:
+def take_orphaned(current: Pass) -> StepResult:
     """Take runs without a sign since an outage in which the report of their end may have been lost."""
-    limits = one.limits
-    if limits.orphan_after <= 0 or one.clocks.restarted_at is None:
+    limits = current.limits
+    if limits.orphan_after <= 0 or current.clocks.restarted_at is None:
         return StepResult({})
-    ended_before = one.begun_before(limits.orphan_after)
-    found = one.find(_ORPHANED, report_hold=limits.report_hold, ended_before=ended_before)
-    lost = _take(one, found, ORPHANED, lambda _: True) if found else 0
-    return StepResult({"runs orphaned": lost}, len(found) >= one.most)
+    ended_before = current.begun_before(limits.orphan_after)
+    found = current.find(_ORPHANED, report_hold=limits.report_hold, ended_before=ended_before)
+    lost = _take(current, found, ORPHANED, lambda _: True) if found else 0
+    return StepResult({"runs orphaned": lost}, len(found) >= current.most)
 
 
-def _take(one: Pass, run_ids: Sequence[str], reason: str, due: Callable[[LockedRun], bool]) -> int:
+def _take(current: Pass, run_ids: Sequence[str], reason: str, due: Callable[[LockedRun], bool]) -> int:
     """Take running runs from live runners."""
-    locked = try_lock_runs(one.conn, run_ids)
+    locked = try_lock_runs(current.conn, run_ids)
     runs = [
         locked.runs[run_id]
         for run_id in run_ids
         if run_id in locked.runs and locked.runs[run_id].status == RunStatus.RUNNING and due(locked.runs[run_id])
     ]
-    sending = token_senders(one.conn, runs)
-    close_stops(one.conn, {run.session_id for run in runs})
+    sending = token_senders(current.conn, runs)
+    close_stops(current.conn, {run.session_id for run in runs})
     moves = [lose(run, reason=reason, sends_tokens=run.registration in sending) for run in runs]
-    return len(move_runs(one.conn, moves))
+    return len(move_runs(current.conn, moves))
 
 
 # Delete rows that no process renews: a poll's own process does so every 2 s, and dispatch ignores rows older than 5 s.
@@ -168,7 +168,7 @@ _SILENT_POLLS = text("""
 """)
 
 
-def drop_silent_polls(one: Pass) -> StepResult:
+def drop_silent_polls(current: Pass) -> StepResult:
     """Delete parked polls whose process does not renew them any more."""
-    dropped = one.find(_SILENT_POLLS)
-    return StepResult({"polls dropped": len(dropped)}, len(dropped) >= one.most)
+    dropped = current.find(_SILENT_POLLS)
+    return StepResult({"polls dropped": len(dropped)}, len(dropped) >= current.most)

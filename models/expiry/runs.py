@@ -51,7 +51,7 @@ class Pass:
         0 stands for a runner without a row.
         """
         told = sorted({0, *self.clocks.told_intervals})
-        windows = [window(one, self.limits) for one in told]
+        windows = [window(interval, self.limits) for interval in told]
         starts = begun_before(self.conn, self.clocks, windows)
         ends = [start + timedelta(seconds=seconds) for start, seconds in zip(starts, windows, strict=True)]
         return {"told": told, "begun_before": starts, "due": ends}
@@ -95,18 +95,18 @@ _MISSED = text("""
 """)
 
 
-def ready_runs(one: Pass) -> StepResult:
+def ready_runs(current: Pass) -> StepResult:
     """Make runs ready whose delay has ended, and every 10 s those that were missed."""
-    found = one.find(_DUE)
-    if len(found) < one.most and duty_due(one.conn, "missed readiness", MISSED_SECONDS):
-        found = sorted({*found, *one.find(_MISSED)})
+    found = current.find(_DUE)
+    if len(found) < current.most and duty_due(current.conn, "missed readiness", MISSED_SECONDS):
+        found = sorted({*found, *current.find(_MISSED)})
     if not found:
         return StepResult({})
-    locked = try_lock_runs(one.conn, session_ids=found)
+    locked = try_lock_runs(current.conn, session_ids=found)
     before = {run.run_id for run in locked.runs.values() if run.ready}
-    update_status_and_record(one.conn, [SessionChange(name) for name in sorted(locked.sessions)])
-    after = one.conn.execute(_READY, {"run_ids": sorted(locked.runs.keys() - before)}).scalar_one()
-    return StepResult({"ready": int(after)}, len(found) >= one.most)
+    update_status_and_record(current.conn, [SessionChange(name) for name in sorted(locked.sessions)])
+    after = current.conn.execute(_READY, {"run_ids": sorted(locked.runs.keys() - before)}).scalar_one()
+    return StepResult({"ready": int(after)}, len(found) >= current.most)
 
 
 _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
@@ -131,16 +131,16 @@ _STALE_CLAIMS = text("""
 """)
 
 
-def release_spent_claims(one: Pass) -> StepResult:
+def release_spent_claims(current: Pass) -> StepResult:
     """Release claims not delivered or not started in time, and undelivered ones of stale runners."""
-    delivery_due, start_due = one.due(one.limits.claim_timeout), one.due(one.limits.start_timeout)
-    spent = one.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
-    silent = one.by_told(stale_after)
+    delivery_due, start_due = current.due(current.limits.claim_timeout), current.due(current.limits.start_timeout)
+    spent = current.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
+    silent = current.by_told(stale_after)
     silent_before = dict(zip(silent["told"], silent["begun_before"], strict=True))
-    stale = set(one.find(_STALE_CLAIMS, **silent)) - set(spent)
+    stale = set(current.find(_STALE_CLAIMS, **silent)) - set(spent)
     found = [*spent, *sorted(stale)]
-    locked = try_lock_runs(one.conn, found) if found else LockedRows()
-    runners = try_lock_runners(one.conn, {run.runner_id for run in locked.runs.values() if run.run_id in stale})
+    locked = try_lock_runs(current.conn, found) if found else LockedRows()
+    runners = try_lock_runners(current.conn, {run.runner_id for run in locked.runs.values() if run.run_id in stale})
 
     def due(run: LockedRun) -> bool:
         if run.status != RunStatus.CLAIMED:
@@ -154,9 +154,11 @@ def release_spent_claims(one: Pass) -> StepResult:
         return run.claim_deadline_at is not None and run.claim_deadline_at <= latest
 
     runs = each_session_once(locked, found, due)
-    sending = token_senders(one.conn, runs)
+    sending = token_senders(current.conn, runs)
     moves = [release(run, sends_tokens=run.registration in sending) for run in runs]
-    return StepResult({"claims released": len(move_runs(one.conn, moves))}, max(len(spent), len(stale)) >= one.most)
+    return StepResult(
+        {"claims released": len(move_runs(current.conn, moves))}, max(len(spent), len(stale)) >= current.most
+    )
 
 
 def _is_silent(runner: Row[Any], before: Mapping[int, datetime]) -> bool:
@@ -204,31 +206,31 @@ _TIMED_OUT = text("""
 """)
 
 
-def stop_timed_out(one: Pass) -> StepResult:
+def stop_timed_out(current: Pass) -> StepResult:
     """Order the stop of runs past their own time limit."""
-    moved = one.find(_MOVE_RUNNING) if one.clocks.restarted_at else []
-    found = one.find(_TIMED_OUT)
+    moved = current.find(_MOVE_RUNNING) if current.clocks.restarted_at else []
+    found = current.find(_TIMED_OUT)
 
     def due(run: LockedRun) -> bool:
         return (
             run.status == RunStatus.RUNNING
             and run.run_deadline_at is not None
-            and (run.run_deadline_at <= one.clocks.now)
+            and (run.run_deadline_at <= current.clocks.now)
         )
 
-    locked = try_lock_runs(one.conn, found) if found else LockedRows()
+    locked = try_lock_runs(current.conn, found) if found else LockedRows()
     runs = each_session_once(locked, found, due)
-    told = _told_intervals(one.conn, {run.runner_id for run in runs})
-    after = {run.run_id: stop_seconds(told.get(run.runner_id, 0), one.limits) for run in runs}
+    intervals = _told_intervals(current.conn, {run.runner_id for run in runs})
+    after = {run.run_id: stop_seconds(intervals.get(run.runner_id, 0), current.limits) for run in runs}
     stops = [
         OpenStop(run.runner_id, run.registration, run.session_id, run.run_id, after[run.run_id])
         for run in sorted(runs, key=lambda run: str(run.session_id))
     ]
-    open_stops(one.conn, stops)
-    ended = move_runs(one.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
-    full = max(len(found), len(moved)) >= one.most
-    told_now = frozenset(stop.runner_id for stop in stops)
-    return StepResult({"timed out": len(ended), "run deadlines moved": len(moved)}, full, told_now)
+    open_stops(current.conn, stops)
+    ended = move_runs(current.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
+    full = max(len(found), len(moved)) >= current.most
+    runners_to_notify = frozenset(stop.runner_id for stop in stops)
+    return StepResult({"timed out": len(ended), "run deadlines moved": len(moved)}, full, runners_to_notify)
 
 
 _TOLD = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
@@ -249,23 +251,23 @@ _OVERDUE_STOPS = text("""
 """)
 
 
-def give_up_stops(one: Pass) -> StepResult:
+def give_up_stops(current: Pass) -> StepResult:
     """End stopping runs whose runner did not report an end in time."""
-    found = one.find(_OVERDUE_STOPS, **one.by_told(stop_seconds))
+    found = current.find(_OVERDUE_STOPS, **current.by_told(stop_seconds))
 
     def due(run: LockedRun) -> bool:
         return (
             run.status == RunStatus.STOPPING
             and run.run_deadline_at is not None
-            and (run.run_deadline_at <= one.clocks.now)
+            and (run.run_deadline_at <= current.clocks.now)
         )
 
-    locked = try_lock_runs(one.conn, found) if found else LockedRows()
+    locked = try_lock_runs(current.conn, found) if found else LockedRows()
     runs = each_session_once(locked, found, due)
-    sending = token_senders(one.conn, runs)
-    close_stops(one.conn, {run.session_id for run in runs})
+    sending = token_senders(current.conn, runs)
+    close_stops(current.conn, {run.session_id for run in runs})
     moves = [give_up_stop(run, sends_tokens=run.registration in sending) for run in runs]
-    return StepResult({"stops given up": len(move_runs(one.conn, moves))}, len(found) >= one.most)
+    return StepResult({"stops given up": len(move_runs(current.conn, moves))}, len(found) >= current.most)
 
 
 # Find overdue stops of idle processes; a run in hand has a deadline of its own.
@@ -280,23 +282,25 @@ _OVERDUE_IDLE_STOPS = text("""
 """)
 
 
-def give_up_idle_stops(one: Pass) -> StepResult:
+def give_up_idle_stops(current: Pass) -> StepResult:
     """Stop sessions whose idle process did not report its end in time."""
-    found = one.find(_OVERDUE_IDLE_STOPS, **one.by_told(stop_seconds))
-    locked = try_lock_runs(one.conn, session_ids=found) if found else LockedRows()
+    found = current.find(_OVERDUE_IDLE_STOPS, **current.by_told(stop_seconds))
+    locked = try_lock_runs(current.conn, session_ids=found) if found else LockedRows()
     active = {run.session_id for run in locked.runs.values() if run.status in IN_HAND}
     ended = sorted(locked.sessions.keys() - active)
-    close_stops(one.conn, ended)
+    close_stops(current.conn, ended)
     # End only the stop where no live process is left.
     alive = {name for name in ended if locked.sessions[name].runner_id is not None}
-    update_status_and_record(one.conn, [idle_stopped(name) if name in alive else SessionChange(name) for name in ended])
-    return StepResult({"idle stops given up": len(ended)}, len(found) >= one.most)
+    update_status_and_record(
+        current.conn, [idle_stopped(name) if name in alive else SessionChange(name) for name in ended]
+    )
+    return StepResult({"idle stops given up": len(ended)}, len(found) >= current.most)
 
 
-def drop_superseded_stops(one: Pass) -> StepResult:
+def drop_superseded_stops(current: Pass) -> StepResult:
     """Delete overdue stops of processes whose session continues at another runner."""
-    dropped = one.find(DROP_SUPERSEDED)
-    return StepResult({"superseded stops dropped": len(dropped)}, len(dropped) >= one.most)
+    dropped = current.find(DROP_SUPERSEDED)
+    return StepResult({"superseded stops dropped": len(dropped)}, len(dropped) >= current.most)
 
 
 def each_session_once(locked: LockedRows, run_ids: Sequence[str], due: Callable[[LockedRun], bool]) -> list[LockedRun]:

@@ -26,7 +26,9 @@ _OLDEST = text("""
     ORDER BY feed_pos LIMIT :most
 """)
 
-_HOLD = text("SELECT id FROM events WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY feed_pos FOR UPDATE SKIP LOCKED")
+_LOCK_EVENTS = text(
+    "SELECT id FROM events WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY feed_pos FOR UPDATE SKIP LOCKED"
+)
 
 # Keep an event only if the session has no newer result: a newer one is kept when its time comes. The run that wrote it
 # goes into the frame, and not into a column that the former version would leave as it is when it replaces the frame. As
@@ -96,7 +98,7 @@ def retire_events(conn: Connection, *, older_than_days: float, most: int = MOST_
     if not wanted:
         return 0
     # Lock in a statement of its own, without waiting: a prefix that another transaction is dropping is skipped.
-    free = set(conn.execute(_HOLD, {"ids": [event.id for event in wanted]}).scalars())
+    free = set(conn.execute(_LOCK_EVENTS, {"ids": [event.id for event in wanted]}).scalars())
     dropped = list(takewhile(lambda event: event.id in free, wanted))
     if not dropped:
         return 0
@@ -144,7 +146,7 @@ def retire_sessions(
     walked = conn.execute(_WALK, where).all()
     at = (walked[-1].created_at, walked[-1].session_id) if len(walked) == most else None
     over = _over(conn, [row.session_id for row in walked], older_than_days)
-    locked, whole = _hold_whole(conn, over)
+    locked, whole = _try_lock_whole(conn, over)
     # Check again: a session may have been resumed before it was locked.
     gone = _over(conn, whole, older_than_days)
     if gone:
@@ -160,7 +162,7 @@ def _over(conn: Connection, session_ids: Sequence[str], older_than_days: float) 
     return list(conn.execute(_OVER, values).scalars())
 
 
-def _hold_whole(conn: Connection, session_ids: Sequence[str]) -> tuple[LockedRows, list[str]]:
+def _try_lock_whole(conn: Connection, session_ids: Sequence[str]) -> tuple[LockedRows, list[str]]:
     """Lock the sessions with all their runs and children, without waiting; return also those that are locked wholly."""
     wanted = {"sessions": session_ids}
     runs = [row.run_id for row in conn.execute(_RUNS, wanted)]
@@ -171,4 +173,6 @@ def _hold_whole(conn: Connection, session_ids: Sequence[str]) -> tuple[LockedRow
     partly |= {
         row.parent_session_id for row in conn.execute(_CHILDREN, wanted) if row.session_id not in locked.sessions
     }
-    return locked, [one for one in session_ids if one in locked.sessions and one not in partly]
+    return locked, [
+        session_id for session_id in session_ids if session_id in locked.sessions and session_id not in partly
+    ]

@@ -129,7 +129,7 @@ _HOLDING = text("""
 _OWNERS = text("SELECT runner_id, owner FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
 
 
-def _of_their_own(conn: Connection, items: Sequence[Touch]) -> tuple[list[bool], list[bool]]:
+def _authorised(conn: Connection, items: Sequence[Touch]) -> tuple[list[bool], list[bool]]:
     """Return which signs of life come from a caller that may act for the registration, and whose lists count.
 
     An admin must not end runs of another owner by leaving them out, which no audit log would hold.
@@ -137,8 +137,8 @@ def _of_their_own(conn: Connection, items: Sequence[Touch]) -> tuple[list[bool],
     asked = sorted({item.runner_id for item in items if item.subject is not None or item.admin is not None})
     rows = conn.execute(_OWNERS, {"runner_ids": asked}) if asked else ()
     owners = {row.runner_id: row.owner for row in rows}
-    own = [acts_for(item.subject, owners.get(item.runner_id)) for item in items]
-    return own, [acts_for(item.admin, owners.get(item.runner_id)) for item in items]
+    authorised = [acts_for(item.subject, owners.get(item.runner_id)) for item in items]
+    return authorised, [acts_for(item.admin, owners.get(item.runner_id)) for item in items]
 
 
 def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = DEFAULT_LIMITS) -> list[TouchResult]:
@@ -148,28 +148,32 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
     Locked rows are skipped, and the commit does not wait for the disk: the next sign of life replaces a lost one.
     """
     conn.execute(text("SET LOCAL synchronous_commit = off"))
-    own, lists_count = _of_their_own(conn, items)
+    authorised, lists_count = _authorised(conn, items)
     holding: dict[str, dict[str, None]] = {}
-    for item, its_own, counts in zip(items, own, lists_count, strict=True):
-        if its_own and counts and item.holding is not None:
+    for item, is_authorised, counts in zip(items, authorised, lists_count, strict=True):
+        if is_authorised and counts and item.holding is not None:
             holding.setdefault(item.runner_id, {}).update(dict.fromkeys(item.holding))
-    runner_ids = sorted({item.runner_id for item, its_own in zip(items, own, strict=True) if its_own})
+    runner_ids = sorted(
+        {item.runner_id for item, is_authorised in zip(items, authorised, strict=True) if is_authorised}
+    )
     rows = conn.execute(
         _TOUCH,
         {
             "runner_ids": runner_ids,
-            "beats": [one in holding for one in runner_ids],
+            "beats": [runner_id in holding for runner_id in runner_ids],
             "forget": limits.forget_runner,
             "apart": BEATS_APART_SECONDS,
         },
     ).all()
     known = {row.runner_id for row in rows}
-    ended = _compare_holding(conn, rows, {one: runs for one, runs in holding.items() if one in known}, limits)
+    ended = _compare_holding(
+        conn, rows, {runner_id: runs for runner_id, runs in holding.items() if runner_id in known}, limits
+    )
     return [
         Heard(tuple(run_id for run_id in item.holding or () if (item.runner_id, run_id) in ended))
-        if its_own and item.runner_id in known
+        if is_authorised and item.runner_id in known
         else RunnerNotRegistered(item.runner_id)
-        for item, its_own in zip(items, own, strict=True)
+        for item, is_authorised in zip(items, authorised, strict=True)
     ]
 
 
@@ -179,11 +183,11 @@ def _compare_holding(
     """Count the heartbeats that do not name a run, and return the named runs that their runner does not have."""
     if not holding:
         return set()
-    named = [(one, run_id) for one, runs in holding.items() for run_id in runs]
+    named = [(runner_id, run_id) for runner_id, runs in holding.items() for run_id in runs]
     rows = conn.execute(
         _HOLDING,
         {
-            "holders": [one for one, _ in named],
+            "holders": [runner_id for runner_id, _ in named],
             "named": [run_id for _, run_id in named],
             "beating": [row.runner_id for row in touched if row.touched and row.runner_id in holding],
             "counted": [row.runner_id for row in touched if row.counted],

@@ -42,7 +42,7 @@ class Left:
 LeaveResult: TypeAlias = Left | NotFound
 
 
-_HOLD = text("""
+_LOCK = text("""
     SELECT runner_id, registration, owner, left_at, leave_told_at, sends_tokens FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id FOR NO KEY UPDATE
 """)
@@ -79,22 +79,28 @@ def deregister_runners(
     if leaving:
         run_ids, session_ids = work_held_by(conn, leaving)
         locked = lock_runs(conn, run_ids, session_ids)
-    there = {
-        row.runner_id: row for row in conn.execute(_HOLD, {"runner_ids": sorted({item.runner_id for item in items})})
+    existing = {
+        row.runner_id: row for row in conn.execute(_LOCK, {"runner_ids": sorted({item.runner_id for item in items})})
     }
-    own = [
-        item for item in items if item.runner_id in there and acts_for(item.caller.scope, there[item.runner_id].owner)
+    authorised = [
+        item
+        for item in items
+        if item.runner_id in existing and acts_for(item.caller.scope, existing[item.runner_id].owner)
     ]
-    here = {item.runner_id: item.self_initiated for item in own if there[item.runner_id].left_at is None}
-    here.update({item.runner_id: True for item in own if item.self_initiated and item.runner_id in here})
-    parked = _leave_now(conn, locked, {one: there[one] for one in sorted(here) if here[one]})
-    told = sorted(one for one in here if not here[one])
-    asked = set(conn.execute(_ASK_TO_LEAVE, {"runner_ids": told}).scalars()) if told else set()
-    affected = asked.union(one for one in here if here[one])
-    _write_down(conn, there, [item for item in own if item.runner_id in affected])
+    immediate = {item.runner_id: item.self_initiated for item in authorised if existing[item.runner_id].left_at is None}
+    immediate.update(
+        {item.runner_id: True for item in authorised if item.self_initiated and item.runner_id in immediate}
+    )
+    parked = _leave_now(
+        conn, locked, {runner_id: existing[runner_id] for runner_id in sorted(immediate) if immediate[runner_id]}
+    )
+    asking = sorted(runner_id for runner_id in immediate if not immediate[runner_id])
+    asked = set(conn.execute(_ASK_TO_LEAVE, {"runner_ids": asking}).scalars()) if asking else set()
+    affected = asked.union(runner_id for runner_id in immediate if immediate[runner_id])
+    _record_leaves(conn, existing, [item for item in authorised if item.runner_id in affected])
     results: list[LeaveResult] = []
     for item in items:
-        if item not in own or (not item.self_initiated and there[item.runner_id].left_at is not None):
+        if item not in authorised or (not item.self_initiated and existing[item.runner_id].left_at is not None):
             results.append(NotFound("runner", item.runner_id))
         else:
             by = "self" if item.self_initiated else "external"
@@ -102,11 +108,11 @@ def deregister_runners(
     return results
 
 
-def _write_down(conn: Connection, there: Mapping[str, Row[Any]], items: Sequence[LeaveRunner]) -> None:
+def _record_leaves(conn: Connection, existing: Mapping[str, Row[Any]], items: Sequence[LeaveRunner]) -> None:
     """Audit the leaves that admins requested for others' runners, once for each runner."""
     acts: dict[str, AuditedAct] = {}
     for item in items:
-        owner = there[item.runner_id].owner
+        owner = existing[item.runner_id].owner
         for act in audited_act(item.caller, Act.RUNNER_DEREGISTERED, item.runner_id, owner):
             acts.setdefault(item.runner_id, act)
     record_acts(conn, list(acts.values()))
@@ -121,8 +127,8 @@ def _leave_now(conn: Connection, locked: LockedRows, going: Mapping[str, Row[Any
     numbers = registrations(locked)
     ended = {
         number: Ended(LEFT, sends_tokens=row.sends_tokens and number == row.registration)
-        for one, row in going.items()
-        for number in numbers.get(one, ())
+        for runner_id, row in going.items()
+        for number in numbers.get(runner_id, ())
     }
     end_work(conn, locked, ended)
     return parked

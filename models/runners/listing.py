@@ -95,5 +95,5 @@ def _listed(
         "after_row": row_id,
         "most": most,
     }
-    names = [one.name for one in fields(RunnerInfo)]
+    names = [field.name for field in fields(RunnerInfo)]
     return [RunnerInfo(**{name: getattr(row, name) for name in names}) for row in conn.execute(_LIST, parameters)]

@@ -124,11 +124,11 @@ def is_open_to(item: Registration, row: Row[Any]) -> bool:
     """Return whether the registration may be one of the runner that has this row."""
     if item.owner is None or row.owner == item.owner:
         return True
-    seen = relation_to(row, item)
+    relation = relation_to(row, item)
     if row.owner is None:
-        return seen is not Relation.DUPLICATE
+        return relation is not Relation.DUPLICATE
     same = {Relation.REPEATED, Relation.SAME_PROCESS, Relation.SAME_PROCESS_OTHER_OFFER}
-    return item.subject is None and seen in same
+    return item.subject is None and relation in same
 
 
 _LOOK = text("""
@@ -137,7 +137,7 @@ _LOOK = text("""
         last_seen < silent_before(greatest(CAST(:stale_after AS float), 2 * told_interval)) AS is_stale
     FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id
 """)
-_HOLD = text(_LOOK.text + " FOR NO KEY UPDATE")
+_LOCK = text(_LOOK.text + " FOR NO KEY UPDATE")
 
 _ADD = text("""
     INSERT INTO runners (runner_id, instance_id, owner, hostname, project_dir, executor_profile, executor_type,
@@ -199,7 +199,7 @@ _RENUMBER = (
 )
 
 # Exclude the new number from the runs that the former one may not claim again.
-_BAR = text("""
+_EXCLUDE_NEW_NUMBERS = text("""
     UPDATE runs r SET not_for = array_append(r.not_for, g.registration)
     FROM unnest(CAST(:formers AS bigint[]), CAST(:numbers AS bigint[])) AS g(former, registration)
     WHERE r.run_id IN (
@@ -223,7 +223,9 @@ def register_runners(
     """
     results: dict[int, RegisterResult] = {}
     for ordinals in in_rounds(item.runner_id for item in items):
-        results.update(zip(ordinals, _register_round(conn, [items[one] for one in ordinals], limits), strict=True))
+        results.update(
+            zip(ordinals, _register_round(conn, [items[ordinal] for ordinal in ordinals], limits), strict=True)
+        )
     return [results[ordinal] for ordinal in range(len(items))]
 
 
@@ -233,47 +235,57 @@ def _register_round(
     limits: Limits,
 ) -> list[RegisterResult]:
     """Register at most one process of each identity."""
-    both = {one for item in items for one in (item.runner_id, item.own_id) if one is not None}
-    there = {
+    possible_ids = {runner_id for item in items for runner_id in (item.runner_id, item.own_id) if runner_id is not None}
+    existing = {
         row.runner_id: row
-        for row in conn.execute(_LOOK, {"runner_ids": sorted(both), "stale_after": limits.stale_after})
+        for row in conn.execute(_LOOK, {"runner_ids": sorted(possible_ids), "stale_after": limits.stale_after})
     }
-    ids = [identity(item, there) for item in items]
+    ids = [identity(item, existing) for item in items]
     chosen = dict(sorted(zip(ids, items, strict=True), key=lambda pair: pair[0]))
     reading = {"runner_ids": list(chosen), "stale_after": limits.stale_after}
-    looked = {one: relation_to(there[one], item) for one, item in chosen.items() if one in there}
-    locked = _hold_former(conn, [one for one, seen in looked.items() if seen in CHANGING])
+    before = {
+        runner_id: relation_to(existing[runner_id], item) for runner_id, item in chosen.items() if runner_id in existing
+    }
+    locked = _lock_former_work(conn, [runner_id for runner_id, relation in before.items() if relation in CHANGING])
     added: set[str] = set()
-    new = {one: item for one, item in chosen.items() if one not in looked}
+    new = {runner_id: item for runner_id, item in chosen.items() if runner_id not in before}
     if new:
         added = set(conn.execute(_ADD, _given(new, limits)).scalars())
-    rows = {row.runner_id: row for row in conn.execute(_HOLD, reading) if row.runner_id not in added}
-    if not all(is_open_to(chosen[one], row) for one, row in rows.items()):
+    rows = {row.runner_id: row for row in conn.execute(_LOCK, reading) if row.runner_id not in added}
+    if not all(is_open_to(chosen[runner_id], row) for runner_id, row in rows.items()):
         msg = "another owner's runner was first to have the id"
         raise SerializationFailure(msg)
-    verdicts = {one: relation_to(row, chosen[one]) for one, row in rows.items()}
-    if any(seen in CHANGING and looked.get(one) not in CHANGING for one, seen in verdicts.items()):
+    relations = {runner_id: relation_to(row, chosen[runner_id]) for runner_id, row in rows.items()}
+    if any(relation in CHANGING and before.get(runner_id) not in CHANGING for runner_id, relation in relations.items()):
         msg = "a runner fell silent between two looks, so its runs are not locked"
         raise SerializationFailure(msg)
-    parked = _renew(conn, chosen, rows, verdicts, limits)
-    _end_former(conn, locked, {one: rows[one] for one, seen in verdicts.items() if seen is Relation.ANOTHER_PROCESS})
+    parked = _renew(conn, chosen, rows, relations, limits)
+    _end_former(
+        conn,
+        locked,
+        {
+            runner_id: rows[runner_id]
+            for runner_id, relation in relations.items()
+            if relation is Relation.ANOTHER_PROCESS
+        },
+    )
     return [
-        _duplicate(one, item)
-        if verdicts.get(one) is Relation.DUPLICATE
+        _duplicate(runner_id, item)
+        if relations.get(runner_id) is Relation.DUPLICATE
         else Registered(
-            RunnerId(one),
+            RunnerId(runner_id),
             told_interval(item.instance_id, limits),
-            renumbered=verdicts.get(one) in CHANGING,
-            parked_at=parked.get(one, frozenset()),
+            renumbered=relations.get(runner_id) in CHANGING,
+            parked_at=parked.get(runner_id, frozenset()),
         )
-        for one, item in zip(ids, items, strict=True)
+        for runner_id, item in zip(ids, items, strict=True)
     ]
 
 
 CHANGING = frozenset({Relation.ANOTHER_PROCESS, Relation.SAME_PROCESS_OTHER_OFFER})
 
 
-def _hold_former(conn: Connection, runner_ids: Sequence[str]) -> LockedRows:
+def _lock_former_work(conn: Connection, runner_ids: Sequence[str]) -> LockedRows:
     """Lock the work of the runners before their own rows (ARCHITECTURE, Lock order)."""
     if not runner_ids:
         return LockedRows()
@@ -285,40 +297,47 @@ def _renew(
     conn: Connection,
     chosen: Mapping[str, Registration],
     rows: Mapping[str, Row[Any]],
-    verdicts: Mapping[str, Relation],
+    relations: Mapping[str, Relation],
     limits: Limits,
 ) -> dict[str, frozenset[str]]:
     """Update the changed registrations; return the instances that hold the deleted polls of former ones, by runner."""
-    renewed = {one: chosen[one] for one, seen in verdicts.items() if seen is Relation.SAME_PROCESS or seen in CHANGING}
+    renewed = {
+        runner_id: chosen[runner_id]
+        for runner_id, relation in relations.items()
+        if relation is Relation.SAME_PROCESS or relation in CHANGING
+    }
     if not renewed:
         return {}
-    same = [one for one in renewed if verdicts[one] is not Relation.ANOTHER_PROCESS]
-    renumbered = {one for one in renewed if verdicts[one] in CHANGING}
+    same = [runner_id for runner_id in renewed if relations[runner_id] is not Relation.ANOTHER_PROCESS]
+    renumbered = {runner_id for runner_id in renewed if relations[runner_id] in CHANGING}
     parameters = _given(renewed, limits, renumbered, frozenset(same))
     numbers = {row.runner_id: row.registration for row in conn.execute(_RENEW, parameters)}
     parked = drop_polls(conn, renumbered)
-    going_on = [one for one in same if one in renumbered]
+    going_on = [runner_id for runner_id in same if runner_id in renumbered]
     if going_on:
-        _go_on(conn, {one: (rows[one], numbers[one]) for one in going_on})
+        _renumber_work(conn, {runner_id: (rows[runner_id], numbers[runner_id]) for runner_id in going_on})
     return parked
 
 
-def _go_on(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], int]]) -> None:
+def _renumber_work(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], int]]) -> None:
     """Move the work of the processes to their new numbers; their runs and sessions are locked."""
     numbers = [number for _, number in renumbered.values()]
     for statement in _RENUMBER:
         conn.execute(statement, {"runner_ids": list(renumbered), "numbers": numbers})
     tokenless = [(row.registration, number) for row, number in renumbered.values() if not row.sends_tokens]
     if tokenless:
-        conn.execute(_BAR, {"formers": [one for one, _ in tokenless], "numbers": [number for _, number in tokenless]})
+        conn.execute(
+            _EXCLUDE_NEW_NUMBERS,
+            {"formers": [former for former, _ in tokenless], "numbers": [number for _, number in tokenless]},
+        )
 
 
 def _end_former(conn: Connection, locked: LockedRows, former: Mapping[str, Row[Any]]) -> None:
     numbers = registrations(locked)
     ended = {
         number: Ended(REPLACED, sends_tokens=row.sends_tokens and number == row.registration)
-        for one, row in former.items()
-        for number in numbers.get(one, ())
+        for runner_id, row in former.items()
+        for number in numbers.get(runner_id, ())
     }
     if ended:
         end_work(conn, locked, ended)
@@ -336,7 +355,7 @@ def _given(
 ) -> dict[str, str]:
     rows = [
         {
-            "runner_id": one,
+            "runner_id": runner_id,
             "instance_id": item.instance_id,
             "owner": item.owner,
             "hostname": item.hostname,
@@ -350,11 +369,11 @@ def _given(
             "capacity": item.capacity,
             "told_interval": told_interval(item.instance_id, limits),
             "registration_uid": item.registration_uid,
-            "renumber": one in renumbered,
-            "same": one in same,
+            "renumber": runner_id in renumbered,
+            "same": runner_id in same,
             # Keep the owner when an admin reconnects another's process.
-            "keeps_owner": one in same and item.subject is None,
+            "keeps_owner": runner_id in same and item.subject is None,
         }
-        for one, item in chosen.items()
+        for runner_id, item in chosen.items()
     ]
     return {"given": json.dumps(rows)}

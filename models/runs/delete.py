@@ -120,7 +120,7 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
     """
     results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
     done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
-    locked = _hold(conn, {item.session_id for item in items if item.request_id not in done})
+    locked = _lock_with_children(conn, {item.session_id for item in items if item.request_id not in done})
     locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     chosen: dict[str, int] = {}
     for ordinal, item in enumerate(items):
@@ -173,7 +173,7 @@ def _answer(row: Row[Any]) -> Deleted:
     return Deleted(row.session_id, row.events_count, row.runs_count)
 
 
-def _hold(conn: Connection, session_ids: Collection[str]) -> LockedRows:
+def _lock_with_children(conn: Connection, session_ids: Collection[str]) -> LockedRows:
     """Lock the sessions with all their runs, finished ones too, and their children's rows."""
     wanted = {"sessions": sorted(session_ids)}
     run_ids = conn.execute(_ITS_RUNS, wanted).scalars().all()

@@ -64,11 +64,13 @@ def give_back_runs(
         and is_reporter(known, item.runner_id, item.subject)
         and has_held(locked.runs[item.run_id], known[item.runner_id], item.subject)
     ]
-    for number, one_round in enumerate(in_rounds(locked.runs[items[one].run_id].session_id for one in concerned)):
+    for number, one_round in enumerate(
+        in_rounds(locked.runs[items[ordinal].run_id].session_id for ordinal in concerned)
+    ):
         ordinals = [concerned[place] for place in one_round]
         if number:
-            refresh_sessions(conn, locked, {locked.runs[items[one].run_id].session_id for one in ordinals})
-        answers = _apply(conn, locked, [items[one] for one in ordinals], limits)
+            refresh_sessions(conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
+        answers = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], limits)
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
     return results
@@ -95,16 +97,16 @@ def _apply(
     locked.runs.update(moved)
     stopping = [item for item in items if locked.runs[item.run_id].status == RunStatus.STOPPING]
     stopped = [
-        Report(one.run_id, one.runner_id, Outcome.STOPPED, one.claim_token, caller=one.caller) for one in stopping
+        Report(item.run_id, item.runner_id, Outcome.STOPPED, item.claim_token, caller=item.caller) for item in stopping
     ]
-    ended = dict(zip([one.run_id for one in stopping], report_runs(conn, stopped, limits=limits), strict=True))
+    ended = dict(zip([item.run_id for item in stopping], report_runs(conn, stopped, limits=limits), strict=True))
     return [ended.get(item.run_id) or _answer(decisions[item.run_id], moved.get(item.run_id)) for item in items]
 
 
 def _answer(decision: Decision, run: LockedRun | None) -> Reported | CoordinatorError:
     if isinstance(decision, Move) and run is not None:
-        told = run.status in TERMINAL and calls_back(run)
-        owed = told or decision.change.owed
+        ends = run.status in TERMINAL and calls_back(run)
+        owed = ends or decision.change.owed
         return Reported(run.run_id, run.session_id, run.status, changed=True, calls_back=owed, frees=True)
     return decision if not isinstance(decision, Move) else StaleClaim(decision.run.run_id, decision.run.status)
 

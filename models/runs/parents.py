@@ -53,8 +53,8 @@ _STILL_ABOVE = text("""
     SELECT count(*) AS depth, coalesce(bool_or(session_id = :session_id), false) AS is_cycle FROM above
 """)
 
-_ADOPT = text("UPDATE sessions SET parent_session_id = :parent, depth = :depth WHERE session_id = :session_id")
-_GO_ALONE = text("UPDATE runs SET parent_session_id = NULL WHERE run_id = :run_id")
+_SET_PARENT = text("UPDATE sessions SET parent_session_id = :parent, depth = :depth WHERE session_id = :session_id")
+_DROP_PARENT = text("UPDATE runs SET parent_session_id = NULL WHERE run_id = :run_id")
 
 
 def ancestors(conn: Connection, session_ids: Collection[str]) -> dict[str, set[str]]:
@@ -95,7 +95,7 @@ def set_parents(conn: Connection, locked: LockedRows, moves: Sequence[Move], mos
         deepest = above.depth + heights(conn, [session_id], most)[session_id]
         if above.depth == 0 or above.is_cycle or deepest > most:
             move.change.parent_session_id = None
-            conn.execute(_GO_ALONE, {"run_id": move.run.run_id})
+            conn.execute(_DROP_PARENT, {"run_id": move.run.run_id})
         else:
             parent = move.change.parent_session_id
-            conn.execute(_ADOPT, {"parent": parent, "depth": above.depth, "session_id": session_id})
+            conn.execute(_SET_PARENT, {"parent": parent, "depth": above.depth, "session_id": session_id})

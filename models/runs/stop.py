@@ -154,12 +154,12 @@ def stop_sessions(
     locked = lock_runs(conn, session_ids={item.session_id for item in items})
     locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[StopResult] = [NotFound("session", item.session_id) for item in items]
-    seen = [place for place, item in enumerate(items) if locked.shows(item.session_id, item.caller)]
+    visible = [place for place, item in enumerate(items) if locked.shows(item.session_id, item.caller)]
 
     def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
         return plan_session_stop(locked, items[place].session_id, seconds)
 
-    places = [(place, items[place].session_id) for place in seen]
+    places = [(place, items[place].session_id) for place in visible]
     acts: list[AuditedAct] = []
     for place, answer, is_new in _in_rounds(conn, locked, places, plan, limits):
         results[place] = answer
@@ -181,13 +181,13 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
         (place, locked.runs[item.run_id].session_id) for place, item in enumerate(items) if item.run_id in locked.runs
     ]
     locked.visible = find_visible(conn, [(items[place].caller, session_id) for place, session_id in found])
-    seen = [(place, session_id) for place, session_id in found if locked.shows(session_id, items[place].caller)]
+    visible = [(place, session_id) for place, session_id in found if locked.shows(session_id, items[place].caller)]
 
     def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
         return plan_run_stop(locked, locked.runs[items[place].run_id], seconds)
 
     acts: list[AuditedAct] = []
-    for place, answer, is_new in _in_rounds(conn, locked, seen, plan, limits):
+    for place, answer, is_new in _in_rounds(conn, locked, visible, plan, limits):
         results[place] = answer
         if is_new:
             owner = locked.sessions[locked.runs[items[place].run_id].session_id].owner
@@ -199,29 +199,31 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
 def _in_rounds(
     conn: Connection,
     locked: LockedRows,
-    seen: Sequence[tuple[int, str]],
+    visible: Sequence[tuple[int, str]],
     plan: Callable[[int, Mapping[str, float]], StopPlan],
     limits: Limits,
 ) -> Iterator[tuple[int, Stopped, bool]]:
     """Carry out the plans, those of one session in turn; yield place, answer and whether it changed anything."""
-    seconds = _seconds_by_runner(conn, locked, limits) if seen else {}
-    for number, one_round in enumerate(in_rounds(session_id for _, session_id in seen)):
+    seconds = _seconds_by_runner(conn, locked, limits) if visible else {}
+    for number, one_round in enumerate(in_rounds(session_id for _, session_id in visible)):
         if number:
-            refresh_sessions(conn, locked, {seen[index][1] for index in one_round})
-        plans = {seen[index][0]: plan(seen[index][0], seconds) for index in one_round}
-        opened = open_stops(conn, [one.open_stop for one in plans.values() if one.open_stop is not None])
-        locked.runs.update(move_runs(conn, [move for one in plans.values() for move in one.moves]))
-        update_status_and_record(conn, [one.change for one in plans.values() if one.change is not None])
-        for place, one in plans.items():
-            parked_at = opened.get(one.answer.session_id)
-            answer = replace(one.answer, parked_at=parked_at or frozenset(), ended=any(map(_ends, one.moves)))
-            yield place, answer, bool(one.moves) or parked_at is not None
+            refresh_sessions(conn, locked, {visible[index][1] for index in one_round})
+        plans = {visible[index][0]: plan(visible[index][0], seconds) for index in one_round}
+        opened = open_stops(conn, [stop.open_stop for stop in plans.values() if stop.open_stop is not None])
+        locked.runs.update(move_runs(conn, [move for stop in plans.values() for move in stop.moves]))
+        update_status_and_record(conn, [stop.change for stop in plans.values() if stop.change is not None])
+        for place, stop in plans.items():
+            parked_at = opened.get(stop.answer.session_id)
+            answer = replace(stop.answer, parked_at=parked_at or frozenset(), ended=any(map(_ends, stop.moves)))
+            yield place, answer, bool(stop.moves) or parked_at is not None
 
 
 def _seconds_by_runner(conn: Connection, locked: LockedRows, limits: Limits) -> Mapping[str, float]:
     """Return the most seconds that each runner concerned may take."""
-    told = {run.runner_id for run in locked.runs.values()} | {session.runner_id for session in locked.sessions.values()}
-    rows = conn.execute(_TOLD_INTERVALS, {"runners": sorted(told - {None})})
+    concerned = {run.runner_id for run in locked.runs.values()} | {
+        session.runner_id for session in locked.sessions.values()
+    }
+    rows = conn.execute(_TOLD_INTERVALS, {"runners": sorted(concerned - {None})})
     known = {row.runner_id: stop_seconds(row.told_interval, limits) for row in rows}
     return defaultdict(lambda: limits.stop_timeout, known)
 

@@ -90,14 +90,13 @@ class Submitted:
 
 
 @dataclass(slots=True)
-class Seen:
-    """Locked rows on which submissions are decided: ``born`` are new sessions, ``locked`` resumed ones and parents, by
-    id.
+class LockedState:
+    """Locked rows on which submissions are decided, by id: ``created`` new sessions, ``locked`` resumed ones and parents.
 
     ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
     """
 
-    born: dict[str, Session]
+    created: dict[str, Session]
     locked: dict[str, Row[Any]]
     ancestors: dict[str, set[str]]
     heights: dict[str, int]
@@ -184,27 +183,27 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str,
     parents = [item.parent_session_id for item in fresh if item.parent_session_id is not None]
     starts = [item for item in fresh if item.type is RunType.START]
     # Insert new sessions before the locks: of two transactions that insert the same one the second waits with no lock.
-    born = submit_rows.begin_sessions(conn, starts)
+    created = submit_rows.begin_sessions(conn, starts)
     locked = submit_rows.lock_sessions(conn, [one.own_session for one in fresh if one.type is RunType.RESUME], parents)
-    repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in born])
+    repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in created])
     above = ancestors(conn, [p for p in parents if p in locked])
     moved = [item.own_session for item in fresh if _moves(item, locked.get(item.own_session))]
     named = [(item.caller, one) for item in fresh for one in (item.own_session, item.parent_session_id or "")]
-    seen = Seen(born, locked, above, heights(conn, moved, max_depth), find_visible(conn, named), max_depth)
+    state = LockedState(created, locked, above, heights(conn, moved, max_depth), find_visible(conn, named), max_depth)
     plans: list[Plan] = []
     for item in fresh:
         if item.run_id in repeated:
             results[item.run_id] = Submitted(item.run_id, item.own_session)
             continue
-        plan = _plan(item, seen)
+        plan = _plan(item, state)
         if isinstance(plan, Plan):
             plans.append(plan)
         else:
             results[item.run_id] = plan
     failed = [item for item in fresh if isinstance(results.get(item.run_id), CoordinatorError)]
-    submit_rows.drop_sessions(conn, [item.own_session for item in failed if item.own_session in born])
+    submit_rows.drop_sessions(conn, [item.own_session for item in failed if item.own_session in created])
     submit_rows.drop_keys(conn, [item.key for item in failed if item.key is not None and item.key not in answered])
-    _write(conn, plans, profiles, born)
+    _write(conn, plans, profiles, created)
     results.update({plan.item.run_id: Submitted(plan.item.run_id, plan.item.own_session) for plan in plans})
     return [results[item.run_id] for item in items]
 
@@ -245,17 +244,17 @@ def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun], results: d
             results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=True)
 
 
-def _plan(item: NewRun, seen: Seen) -> Plan | CoordinatorError:
+def _plan(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
     """Decide one submission on the locked rows of its session and parent."""
-    parent = None if item.parent_session_id is None else seen.locked.get(item.parent_session_id)
+    parent = None if item.parent_session_id is None else state.locked.get(item.parent_session_id)
     if item.type is RunType.START:
-        if item.own_session not in seen.born:
+        if item.own_session not in state.created:
             return SessionExists(item.own_session)
-        return _refused_parent(item, None, parent, seen) or _start(item, parent, seen)
-    session = seen.locked.get(item.own_session)
-    if session is None or not can_view(item.caller, item.own_session, session.owner, seen.visible):
+        return _refused_parent(item, None, parent, state) or _start(item, parent, state)
+    session = state.locked.get(item.own_session)
+    if session is None or not can_view(item.caller, item.own_session, session.owner, state.visible):
         return NotFound("session", item.own_session)
-    return _refused_parent(item, session, parent, seen) or _resume(item, session, parent)
+    return _refused_parent(item, session, parent, state) or _resume(item, session, parent)
 
 
 def _moves(item: NewRun, session: Row[Any] | None) -> bool:
@@ -264,7 +263,7 @@ def _moves(item: NewRun, session: Row[Any] | None) -> bool:
 
 
 def _refused_parent(
-    item: NewRun, session: Row[Any] | None, parent: Row[Any] | None, seen: Seen
+    item: NewRun, session: Row[Any] | None, parent: Row[Any] | None, state: LockedState
 ) -> CoordinatorError | None:
     """Return why the item's parent may not be one, None when it may; ``session`` is the resumed one."""
     if item.parent_session_id is None:
@@ -272,26 +271,26 @@ def _refused_parent(
     start = item.type is RunType.START
     if (
         parent is None
-        or not can_view(item.caller, item.parent_session_id, parent.owner, seen.visible)
+        or not can_view(item.caller, item.parent_session_id, parent.owner, state.visible)
         or (start and item.parent_session_id == item.own_session)
     ):
         return NotFound("parent session", item.parent_session_id)
-    above = seen.ancestors.get(item.parent_session_id, set())
+    above = state.ancestors.get(item.parent_session_id, set())
     if item.own_session in above:
         return ParentIsDescendant(item.parent_session_id)
     if session is not None and session.owner != parent.owner:
         return ParentOfAnotherOwner(item.parent_session_id)
-    deepest = len(above) + seen.heights.get(item.own_session, 0)
-    if (start or _moves(item, session)) and deepest > seen.max_depth:
-        return TooDeep(deepest, seen.max_depth)
+    deepest = len(above) + state.heights.get(item.own_session, 0)
+    if (start or _moves(item, session)) and deepest > state.max_depth:
+        return TooDeep(deepest, state.max_depth)
     return None
 
 
-def _start(item: NewRun, parent: Row[Any] | None, seen: Seen) -> Plan:
+def _start(item: NewRun, parent: Row[Any] | None, state: LockedState) -> Plan:
     return Plan(
         item,
         owner=item.caller.owner if parent is None else parent.owner,
-        depth=0 if parent is None else len(seen.ancestors[parent.session_id]),
+        depth=0 if parent is None else len(state.ancestors[parent.session_id]),
         agent_name=item.agent_name,
         project_dir=item.project_dir,
         scope=_merged(None if parent is None else parent.scope, item.scope),
@@ -322,7 +321,7 @@ def _merged(*scopes: str | None) -> str | None:
     )
 
 
-def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], born: dict[str, Session]) -> None:
+def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], created: dict[str, Session]) -> None:
     if not plans:
         return
     # Add profiles for sessions whose affinity changed after it was read.
@@ -330,16 +329,18 @@ def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], bo
     profiles |= ensure_profiles(conn, changed) if changed else {}
     fresh = submit_rows.insert_runs(conn, plans, [profiles[plan.demands.hash] for plan in plans])
     written = [plan for plan in plans if plan.item.run_id in fresh]
-    resumed = [plan for plan in written if plan.item.own_session not in born]
-    filled = [plan for plan in written if plan.item.own_session not in born or plan.item.parent_session_id is not None]
-    sessions = {**born, **submit_rows.fill_sessions(conn, filled)}
+    resumed = [plan for plan in written if plan.item.own_session not in created]
+    filled = [
+        plan for plan in written if plan.item.own_session not in created or plan.item.parent_session_id is not None
+    ]
+    sessions = {**created, **submit_rows.fill_sessions(conn, filled)}
     rows = [
         session_updated(sessions[plan.item.own_session], "session_created")
         for plan in written
-        if plan.item.own_session in born
+        if plan.item.own_session in created
     ]
-    told = update_session_status(conn, [SessionChange(plan.item.own_session) for plan in resumed])
-    rows += [session_updated(session) for session in told]
+    changed_sessions = update_session_status(conn, [SessionChange(plan.item.own_session) for plan in resumed])
+    rows += [session_updated(session) for session in changed_sessions]
     rows += [_run_created(plan) for plan in written]
     record_events(conn, rows)
 

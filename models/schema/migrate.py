@@ -52,11 +52,11 @@ def upgrade(
     """
     engine = create_engine(url, poolclass=NullPool)
     try:
-        with engine.connect() as connection, _alone(connection, wait_seconds):
+        with engine.connect() as connection, _migration_lock(connection, wait_seconds):
             before = revision(connection)
             connection.rollback()
             _refuse_unknown(before)
-            _upgrade_patiently(connection, time.monotonic() + wait_seconds, say)
+            _upgrade_with_retries(connection, time.monotonic() + wait_seconds, say)
             after = revision(connection)
             connection.rollback()
             return before, after
@@ -80,7 +80,7 @@ def downgrade(url: str, target: str) -> None:
     """Downgrade the database to ``target`` ("base" for an empty one): for tests and for manual use."""
     engine = create_engine(url, poolclass=NullPool)
     try:
-        with engine.connect() as connection, _alone(connection, 60):
+        with engine.connect() as connection, _migration_lock(connection, 60):
             config = _config()
             config.attributes["connection"] = connection
             command.downgrade(config, target)
@@ -113,7 +113,7 @@ def schema_fault(connection: Connection) -> str | None:
     return f"the schema is at {found or 'nothing'}, this version needs {needed}: run `coordinator migrate`"
 
 
-def _upgrade_patiently(connection: Connection, deadline: float, say: Callable[[str], object]) -> None:
+def _upgrade_with_retries(connection: Connection, deadline: float, say: Callable[[str], object]) -> None:
     config = _config()
     config.attributes["connection"] = connection
     while True:
@@ -155,7 +155,7 @@ def _config() -> Config:
 
 
 @contextmanager
-def _alone(connection: Connection, wait_seconds: float) -> Iterator[None]:
+def _migration_lock(connection: Connection, wait_seconds: float) -> Iterator[None]:
     deadline = time.monotonic() + wait_seconds
     while not _try_lock(connection):
         if time.monotonic() > deadline:

@@ -90,7 +90,7 @@ _WRITE = text("""
     WHERE s.session_id = w.session_id
 """)
 
-_WHERE_RUNNERS_ARE = text("""
+_PLACES = text("""
     SELECT runner_id, hostname, executor_profile FROM runners WHERE runner_id = ANY(CAST(:runners AS text[]))
 """)
 
@@ -102,10 +102,10 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     """
     locked = lock_runs(conn, session_ids={item.session_id for item in items})
     in_hand = [run.runner_id for run in locked.runs.values() if run.status in IN_HAND]
-    places = {row.runner_id: row for row in conn.execute(_WHERE_RUNNERS_ARE, {"runners": in_hand})} if in_hand else {}
+    places = {row.runner_id: row for row in conn.execute(_PLACES, {"runners": in_hand})} if in_hand else {}
     locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
-    seen: list[int] = []
+    visible: list[int] = []
     for ordinal, item in enumerate(items):
         if not locked.shows(item.session_id, item.caller):
             continue
@@ -113,15 +113,15 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
         if run is not None and is_elsewhere(item, places.get(run.runner_id)):
             results[ordinal] = StaleClaim(run.run_id, run.status)
         else:
-            seen.append(ordinal)
-    for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
-        binds = [items[seen[index]] for index in one_round]
+            visible.append(ordinal)
+    for one_round in in_rounds(items[ordinal].session_id for ordinal in visible):
+        binds = [items[visible[index]] for index in one_round]
         _write(conn, [(item.session_id, _affinity(item), bound_run(locked, item.session_id)) for item in binds])
-        told = update_session_status(conn, [SessionChange(item.session_id, record_always=True) for item in binds])
-        found = {session.session_id: session for session in told}
-        _tell(conn, binds, found)
+        changed = update_session_status(conn, [SessionChange(item.session_id, record_always=True) for item in binds])
+        found = {session.session_id: session for session in changed}
+        _record_updates(conn, binds, found)
         for index in one_round:
-            results[seen[index]] = found[items[seen[index]].session_id]
+            results[visible[index]] = found[items[visible[index]].session_id]
     return results
 
 
@@ -138,7 +138,7 @@ def is_elsewhere(item: Bind, runner: Row[Any] | None) -> bool:
     return runner is not None and (runner.hostname, runner.executor_profile) != (item.hostname, item.executor_profile)
 
 
-def _tell(conn: Connection, items: Sequence[Bind | Patch], found: Mapping[str, Session]) -> None:
+def _record_updates(conn: Connection, items: Sequence[Bind | Patch], found: Mapping[str, Session]) -> None:
     """Write one ``session_updated`` per item, however often the batch is repeated."""
     rows = [replace(session_updated(found[item.session_id]), event_uid=item.event_uid) for item in items]
     record_events(conn, rows)
@@ -174,14 +174,14 @@ def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]
                 results[ordinal] = values
             else:
                 wanted[ordinal] = values
-    seen = list(wanted)
-    for one_round in in_rounds(items[ordinal].session_id for ordinal in seen):
-        ordinals = [seen[index] for index in one_round]
+    visible = list(wanted)
+    for one_round in in_rounds(items[ordinal].session_id for ordinal in visible):
+        ordinals = [visible[index] for index in one_round]
         changing = [ordinal for ordinal in ordinals if wanted[ordinal]]
         if changing:
             _write(conn, [(items[ordinal].session_id, wanted[ordinal], None) for ordinal in changing])
         found = read_sessions(conn, [items[ordinal].session_id for ordinal in ordinals])
-        _tell(conn, [items[ordinal] for ordinal in changing], found)
+        _record_updates(conn, [items[ordinal] for ordinal in changing], found)
         for ordinal in ordinals:
             results[ordinal] = found[items[ordinal].session_id]
     return results
@@ -220,14 +220,14 @@ def report_session_statuses(
     locked = lock_runs(conn, session_ids=concerned)
     shown = ever_held(conn, [(item.caller, item.session_id) for item in items])
     results: list[bool | CoordinatorError] = [NotFound("session", item.session_id) for item in items]
-    seen: list[int] = []
+    visible: list[int] = []
     for ordinal, item in enumerate(items):
         if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
         elif item.session_id in locked.sessions and is_visible(item.caller, item.session_id, shown):
-            seen.append(ordinal)
-    for number, one_round in enumerate(in_rounds(items[ordinal].session_id for ordinal in seen)):
-        ordinals = [seen[index] for index in one_round]
+            visible.append(ordinal)
+    for number, one_round in enumerate(in_rounds(items[ordinal].session_id for ordinal in visible)):
+        ordinals = [visible[index] for index in one_round]
         if number:
             refresh_sessions(conn, locked, {items[ordinal].session_id for ordinal in ordinals})
         end_superseded(conn, [(items[ordinal].runner_id, items[ordinal].session_id) for ordinal in ordinals])
@@ -236,12 +236,18 @@ def report_session_statuses(
         update_status_and_record(
             conn, [SessionChange(item.session_id, item.status, live=ProcessChange.CLEAR) for item in ending]
         )
-        owners = [(item, locked.sessions[item.session_id].owner, known[item.runner_id].owner) for item in ending]
         acts = [
-            audited_report(one.caller, Act.SESSION_ENDED, one.session_id, *owner_filter)
-            for one, *owner_filter in owners
+            act
+            for item in ending
+            for act in audited_report(
+                item.caller,
+                Act.SESSION_ENDED,
+                item.session_id,
+                locked.sessions[item.session_id].owner,
+                known[item.runner_id].owner,
+            )
         ]
-        record_acts(conn, [act for some in acts for act in some])
+        record_acts(conn, acts)
         for ordinal in ordinals:
             results[ordinal] = items[ordinal] in ending
     return results

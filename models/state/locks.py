@@ -139,8 +139,12 @@ def lock_runs(
     wanted_sessions = sorted({*expected, *session_ids, *more_sessions})
     session_rows = conn.execute(LOCK_SESSIONS, {"sessions": wanted_sessions})
     locked.sessions = {row.session_id: row for row in session_rows}
-    mattering = expected.keys() | set(session_ids)
-    newer = [one for one in mattering & locked.sessions.keys() if locked.sessions[one].next_run != expected.get(one, 1)]
+    concerned = expected.keys() | set(session_ids)
+    newer = [
+        session_id
+        for session_id in concerned & locked.sessions.keys()
+        if locked.sessions[session_id].next_run != expected.get(session_id, 1)
+    ]
     if newer:
         unfinished = conn.execute(_UNFINISHED_NOW, {"sessions": newer}).scalars()
         try_lock_more(conn, locked, set(unfinished) - locked.runs.keys())

@@ -133,13 +133,13 @@ def update_session_status(conn: Connection, changes: Iterable[SessionChange]) ->
             "signs": [change.sign for change in listed],
         },
     )
-    settled = {row.session_id: row for row in rows}
+    updated = {row.session_id: row for row in rows}
     for change in listed:
-        if change.session_id in settled:
-            change.owed = settled[change.session_id].owed
-            change.continues = settled[change.session_id].continues
+        if change.session_id in updated:
+            change.owed = updated[change.session_id].owed
+            change.continues = updated[change.session_id].continues
     return [
-        as_session(settled[change.session_id])
+        as_session(updated[change.session_id])
         for change in listed
-        if change.session_id in settled and (change.record_always or settled[change.session_id].changed)
+        if change.session_id in updated and (change.record_always or updated[change.session_id].changed)
     ]

@@ -50,15 +50,15 @@ def try_lock_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: 
     """
     rows = conn.execute(_LOCK_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
     wanted = sorted({row.session_id for row in rows} | set(session_ids))
-    held_sessions = {row.session_id: row for row in conn.execute(_LOCK_SESSIONS, {"sessions": wanted})}
-    names = list(held_sessions)
+    locked_sessions = {row.session_id: row for row in conn.execute(_LOCK_SESSIONS, {"sessions": wanted})}
+    names = list(locked_sessions)
     stops = conn.execute(_LOCK_STOPS, {"sessions": names}).scalars().all()
     parameters = {"sessions": names, "runs": [row.run_id for row in rows], "stops": list(stops)}
     incomplete = set(conn.execute(_INCOMPLETE, parameters).scalars())
-    whole = held_sessions.keys() - incomplete
+    whole = locked_sessions.keys() - incomplete
     return LockedRows(
         runs={row.run_id: row for row in rows if row.session_id in whole},
-        sessions={name: row for name, row in held_sessions.items() if name in whole},
+        sessions={name: row for name, row in locked_sessions.items() if name in whole},
     )
 
 

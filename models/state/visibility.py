@@ -77,7 +77,7 @@ def ever_held(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Visible:
     """Return the sessions that the runners among the callers may see or once claimed."""
     pairs = _of_runners(asked)
     visible = set(_pairs(conn, _REACH, pairs))
-    return visible | set(_pairs(conn, _EVER_HELD, [one for one in pairs if one not in visible]))
+    return visible | set(_pairs(conn, _EVER_HELD, [pair for pair in pairs if pair not in visible]))
 
 
 def has_held(run: Row[Any], runner: Row[Any], subject: str | None) -> bool:
@@ -151,8 +151,8 @@ def _trees() -> Select[Any]:
             ),
         )
     )
-    locked = live.union(in_hand).subquery("held")
-    tree = select(locked.c.session_id, locked.c.owner).cte("tree", recursive=True)
+    held = live.union(in_hand).subquery("held")
+    tree = select(held.c.session_id, held.c.owner).cte("tree", recursive=True)
     below = and_(sessions.c.parent_session_id == tree.c.session_id, sessions.c.owner.is_not_distinct_from(tree.c.owner))
     tree = tree.union(select(sessions.c.session_id, sessions.c.owner).join(tree, below))
     return select(tree.c.session_id)

@@ -114,14 +114,14 @@ def test_a_poll_that_something_happened_to_is_looked_at(
     runner, concerned, other = _two_parked(db)
     happen(db, runner)
     if mutation:
-        asked = str(polls._STIRRED)
+        asked = str(polls._FIND_CHANGED)
         assert asked.count(question) == 1
         left_out = asked.replace(question, f"false AND {question}")
         if what == "a run was assigned and the message lost":
             left_out = left_out.replace("(SELECT true FROM runs r", "false AND (SELECT true FROM runs r")
         if what == "its runner is forgotten":
             left_out = left_out.replace("n.registration IS DISTINCT", "false AND n.registration IS DISTINCT")
-        monkeypatch.setattr(polls, "_STIRRED", text(left_out))
+        monkeypatch.setattr(polls, "_FIND_CHANGED", text(left_out))
 
     _recheck(db, looked_at, concerned, other)
 

@@ -20,7 +20,7 @@ def test_unlocked_parents_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPat
     def trust(_: Connection, seen: Mapping[str, Any]) -> dict[str, Any]:
         return dict(seen)
 
-    monkeypatch.setattr(resume_parents, "_hold", trust)
+    monkeypatch.setattr(resume_parents, "_lock_parents", trust)
     notices(callback_scenarios.two_actors, db, "after ")
 
 
@@ -31,7 +31,7 @@ def test_parents_not_reread_under_their_locks_are_noticed(db: DbVerbs, monkeypat
         held = try_lock_runs(conn, session_ids=seen)
         return {one: seen[one] for one in held.sessions}
 
-    monkeypatch.setattr(resume_parents, "_hold", lock_only)
+    monkeypatch.setattr(resume_parents, "_lock_parents", lock_only)
     notices(callback_scenarios.a_parent_that_became_busy_is_left_alone, db, "a busy parent was resumed")
 
 

@@ -190,8 +190,8 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
             "waiting_polls": ("pk_waiting_polls", 0),
         },
     ),
-    "telling stops": (polls._TELL_STOPS, RUNNERS | {"again": 10}, {"stop_commands": ("ix_stop_commands_runner", 4)}),
-    "telling to leave": (polls._TELL_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
+    "telling stops": (polls._SEND_STOPS, RUNNERS | {"again": 10}, {"stop_commands": ("ix_stop_commands_runner", 4)}),
+    "telling to leave": (polls._SEND_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
     "holding a parked poll": (
         polls._LOCK_WAITING,
         {"polls": ["waiting_1"]},

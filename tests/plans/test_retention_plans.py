@@ -66,7 +66,7 @@ IDS = {"ids": list(range(1, MOST + 1))}
 
 
 @WAYS
-@pytest.mark.parametrize("statement", [retention._HOLD, retention._DROP], ids=["hold", "drop"])
+@pytest.mark.parametrize("statement", [retention._LOCK_EVENTS, retention._DROP], ids=["hold", "drop"])
 def test_events_are_locked_and_dropped_by_their_ids(crowded: DbVerbs, statement: TextClause, way: str) -> None:
     """Those of one pass and no others."""
     plan = plan_of(crowded, statement, IDS, way)
