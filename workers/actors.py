@@ -62,6 +62,6 @@ def attempt(actor: Actor, work: Callable[[], object]) -> None:
     except SQLAlchemyError as error:
         if not (is_retryable(error) or is_item_fault(error) or isinstance(error, PoolTimeout)):
             raise
-        logger.warning("not done this time", actor=actor, error=str(error).partition("\n")[0])
+        logger.warning("work postponed to the next tick", actor=actor, error=str(error).partition("\n")[0])
     finally:
         ACTOR_SECONDS.labels(actor, outcome).observe(time.monotonic() - began)

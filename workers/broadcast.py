@@ -30,7 +30,7 @@ def broadcast(context: WorkerContext) -> None:
             numbered = sequence_feed(connection)
             if numbered:
                 SEQUENCED.inc(numbered)
-                _tell(context, read_head(connection).position)
+                _publish_head(context, read_head(connection).position)
             if numbered < FULL_PASS:
                 return
     context.wakeups.notify(Actor.BROADCAST)
@@ -47,8 +47,8 @@ def sweep_broadcast(context: WorkerContext, older_than: float) -> bool:
     return due
 
 
-def _tell(context: WorkerContext, position: int) -> None:
+def _publish_head(context: WorkerContext, position: int) -> None:
     try:
         publish_head(context.redis, position)
     except FAILED as error:
-        logger.warning("the feed's readers are not told", error=str(error))
+        logger.warning("feed head not published", error=str(error))

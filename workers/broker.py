@@ -80,7 +80,7 @@ class WakingBroker(RedisBroker):
 
     def wait(self, queue_name: str) -> None:
         """Block until a message is there for this consumer, or for BLOCK_SECONDS."""
-        with self._patience(BLOCK_SECONDS + STALLED_SECONDS):
+        with self._watch_for_stalls(BLOCK_SECONDS + STALLED_SECONDS):
             self.client.blpop([wakeup_key(queue_name)], timeout=BLOCK_SECONDS)
 
     def wake(self, queue_name: str, consumers: int = 1) -> None:
@@ -96,7 +96,7 @@ class WakingBroker(RedisBroker):
         self._grace_until = time.monotonic() + self.heartbeat_timeout / 1000
 
     @contextmanager
-    def _patience(self, seconds: float) -> Iterator[None]:
+    def _watch_for_stalls(self, seconds: float) -> Iterator[None]:
         began = time.monotonic()
         try:
             yield
@@ -110,7 +110,7 @@ class WakingBroker(RedisBroker):
         send = super()._dispatch(command)  # type: ignore[no-untyped-call]  # dramatiq annotates no broker
 
         def timed(queue_name: str, *args: Any) -> Any:
-            with self._patience(STALLED_SECONDS):
+            with self._watch_for_stalls(STALLED_SECONDS):
                 return send(queue_name, *args)
 
         return timed
@@ -137,27 +137,27 @@ class WakingConsumer(Consumer):
         self._prefetch = prefetch
         self._fetched: deque[bytes | None] = deque()
         self._in_hand: set[str] = set()
-        self._unsettled: deque[tuple[str, str]] = deque()
+        self._unacknowledged: deque[tuple[str, str]] = deque()
         self._freed = threading.Event()
-        self._lost = False
+        self._redis_away = False
 
     def __next__(self) -> MessageProxy | None:
         try:
             if not self._fetched:
-                self._look()
-            self._found()
+                self._refill()
+            self._mark_available()
         except FAILED as error:
-            self._miss(error)
+            self._mark_away(error)
             return None
-        return self._take()
+        return self._next_message()
 
     def ack(self, message: MessageProxy) -> None:
         """Acknowledge the message; later, when Redis does not answer now."""
-        self._settle("ack", message)
+        self._acknowledge("ack", message)
 
     def nack(self, message: MessageProxy) -> None:
         """Move the message to the dead ones; later, when Redis does not answer now."""
-        self._settle("nack", message)
+        self._acknowledge("nack", message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Put back messages that were not started. When Redis does not answer, another worker's maintenance does it."""
@@ -168,28 +168,30 @@ class WakingConsumer(Consumer):
             self._broker.do_requeue(self._queue, *ids)
             self._broker.wake(self._queue, len(ids))
         except FAILED as error:
-            logger.warning("messages are left to maintenance", queue=self._queue, count=len(ids), error=str(error))
+            logger.warning(
+                "messages not requeued; left to maintenance", queue=self._queue, count=len(ids), error=str(error)
+            )
         self._in_hand.difference_update(ids)
         self._freed.set()
 
-    def _look(self) -> None:
+    def _refill(self) -> None:
         """Wait for a message, or while the prefetch is used up for an ack, then fetch as many as it allows."""
         self._freed.clear()
-        while self._unsettled:
-            command, message_id = self._unsettled[0]
-            self._tell(command, message_id)
-            self._unsettled.popleft()
-        if self._room():
+        while self._unacknowledged:
+            command, message_id = self._unacknowledged[0]
+            self._send(command, message_id)
+            self._unacknowledged.popleft()
+        if self._free_prefetch():
             self._broker.wait(self._queue)
         else:
             self._freed.wait(BLOCK_SECONDS)
         # Fetch even if it allows none: the command is the sign of life that keeps our messages ours.
-        self._fetched.extend(self._broker.do_fetch(self._queue, self._room()))
+        self._fetched.extend(self._broker.do_fetch(self._queue, self._free_prefetch()))
 
-    def _room(self) -> int:
+    def _free_prefetch(self) -> int:
         return 0 if self._broker.draining else max(self._prefetch - len(self._in_hand), 0)
 
-    def _take(self) -> MessageProxy | None:
+    def _next_message(self) -> MessageProxy | None:
         while self._fetched:
             data = self._fetched.popleft()
             if data is None:
@@ -198,42 +200,42 @@ class WakingConsumer(Consumer):
                 message: Message[Any] = Message.decode(data)
                 self._in_hand.add(message.options["redis_message_id"])
             except (DecodeError, KeyError):
-                logger.exception("a message cannot be read", queue=self._queue)
+                logger.exception("message unreadable", queue=self._queue)
                 continue
             return MessageProxy(message)
         return None
 
-    def _settle(self, command: str, message: MessageProxy) -> None:
+    def _acknowledge(self, command: str, message: MessageProxy) -> None:
         message_id = message.options["redis_message_id"]
         try:
-            if self._lost:
-                self._unsettled.append((command, message_id))
+            if self._redis_away:
+                self._unacknowledged.append((command, message_id))
             else:
-                self._tell(command, message_id)
+                self._send(command, message_id)
         except FAILED:
             # Do not raise: Dramatiq would keep this worker thread in five-second sleeps until Redis is back.
-            self._unsettled.append((command, message_id))
+            self._unacknowledged.append((command, message_id))
         finally:
             self._in_hand.discard(message_id)
             self._freed.set()
 
-    def _tell(self, command: str, message_id: str) -> None:
+    def _send(self, command: str, message_id: str) -> None:
         if command == "ack":
             self._broker.do_ack(self._queue, message_id)
         else:
             self._broker.do_nack(self._queue, message_id)
 
-    def _miss(self, error: BaseException) -> None:
+    def _mark_away(self, error: BaseException) -> None:
         """Stay while Redis is away, and try again soon. Raising would cost three seconds after its return."""
-        if not self._lost:
-            logger.warning("no messages, trying again", queue=self._queue, fault=fault_of(error), error=str(error))
-        self._lost = True
+        if not self._redis_away:
+            logger.warning("Redis away; fetch is retried", queue=self._queue, fault=fault_of(error), error=str(error))
+        self._redis_away = True
         time.sleep(RETRY_SECONDS * random.uniform(0.5, 1))
 
-    def _found(self) -> None:
-        if self._lost:
+    def _mark_available(self) -> None:
+        if self._redis_away:
             logger.warning("Redis answers again", queue=self._queue)
-        self._lost = False
+        self._redis_away = False
 
 
 class _Drain(Middleware):

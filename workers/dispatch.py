@@ -27,7 +27,7 @@ def dispatch(context: WorkerContext) -> None:
     """
     with CLAIM_SECONDS.labels("dispatch").time():
         dispatched = _dispatched(context)
-    _tell(context, dispatched)
+    _publish_assignments(context, dispatched)
     if dispatched.by_instance:
         context.wakeups.notify(Actor.BROADCAST)
     if dispatched.again:
@@ -66,7 +66,7 @@ def sweep_dispatch(context: WorkerContext, older_than: float) -> bool:
     return due
 
 
-def _tell(context: WorkerContext, dispatched: Dispatched) -> None:
+def _publish_assignments(context: WorkerContext, dispatched: Dispatched) -> None:
     messages = {
         instance: [asdict(assignment) for assignment in assignments]
         for instance, assignments in dispatched.by_instance.items()
@@ -75,4 +75,4 @@ def _tell(context: WorkerContext, dispatched: Dispatched) -> None:
     try:
         publish_assignments(context.redis, messages)
     except FAILED as error:
-        logger.warning("assignments are left to the re-check", instances=len(messages), error=str(error))
+        logger.warning("assignments not published; left to the re-check", instances=len(messages), error=str(error))

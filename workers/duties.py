@@ -62,14 +62,14 @@ def _on_demand(
     if_older: Callable[[WorkerContext, float], bool],
 ) -> Duty:
     """Return a duty that commits request too: done for every message, recorded as done every half interval."""
-    noted_at = -interval
+    recorded_at = -interval
 
     def on_message() -> None:
-        nonlocal noted_at
+        nonlocal recorded_at
         always(context)
         # Record it after the pass: a runner may wait for the pass, nothing waits for the record.
-        if time.monotonic() - noted_at >= interval / 2:
-            noted_at = time.monotonic()
+        if time.monotonic() - recorded_at >= interval / 2:
+            recorded_at = time.monotonic()
             with transaction(context.engine) as connection:
                 duty_due(connection, actor, interval / 2)
 

@@ -23,17 +23,17 @@ def expire_due(context: WorkerContext, older_than: float) -> bool:
         if not duty_due(connection, Actor.EXPIRE, older_than):
             return False
         result = expire(connection, limits=context.limits)
-    _tell(context, result)
+    _notify(context, result)
     for _ in range(PASSES):
         if not result.again:
             break
         with transaction(context.engine) as connection:
             result = expire(connection, limits=context.limits)
-        _tell(context, result)
+        _notify(context, result)
     return True
 
 
-def _tell(context: WorkerContext, result: ExpireResult) -> None:
+def _notify(context: WorkerContext, result: ExpireResult) -> None:
     for kind, count in result.counts.items():
         EXPIRED.labels(kind).inc(count)
     for name in result.actors:

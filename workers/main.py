@@ -23,9 +23,9 @@ from workers.ticks import Ticker
 logger = log(__name__)
 
 # Let an idle thread check for shutdown so often; messages wake it at once.
-LOOK_UP_MILLISECONDS: Final = 250
+IDLE_TIMEOUT_MILLISECONDS: Final = 250
 # Cut off work that takes longer at SIGINT: it is a hint that the ticker repeats, or a transaction that rolls back.
-HURRIED_SECONDS: Final = 3.0
+SIGINT_GRACE_SECONDS: Final = 3.0
 
 
 def run(
@@ -38,8 +38,8 @@ def run(
     """Run a worker on `queues` (none named: all) with `threads` threads until SIGTERM; return 0.
 
     At SIGTERM it fetches nothing more, gives back messages that are not started and finishes the rest within
-    `worker_grace_seconds` (SIGINT: HURRIED_SECONDS at most). It starts without Postgres and Redis, but fetches nothing
-    before there is a schema that it can serve; then it calls `tell_ready`.
+    `worker_grace_seconds` (SIGINT: SIGINT_GRACE_SECONDS at most). It starts without Postgres and Redis, but fetches
+    nothing before there is a schema that it can serve; then it calls `tell_ready`.
 
     Raises ValueError for a queue that does not exist. From the main thread only.
     """
@@ -47,7 +47,7 @@ def run(
     wanted = {Queue(queue) for queue in queues} or set(Queue)
     size = threads or settings.worker_threads
     broker = WakingBroker(settings.redis_url)
-    with _told_to_stop() as wait_for_signal, worker_context(settings, threads=size) as context:
+    with _stop_signals() as wait_for_signal, worker_context(settings, threads=size) as context:
         duties = duties_of(context)
         declare_actors(broker, duties)
         if not wait_for_schema(context.engine, wait_for_signal):
@@ -55,7 +55,10 @@ def run(
             logger.info("worker has ended")
             return 0
         worker = dramatiq.Worker(
-            broker, queues={str(queue) for queue in wanted}, worker_threads=size, worker_timeout=LOOK_UP_MILLISECONDS
+            broker,
+            queues={str(queue) for queue in wanted},
+            worker_threads=size,
+            worker_timeout=IDLE_TIMEOUT_MILLISECONDS,
         )
         # Count messages in progress too. More than threads would only wait here instead of in another process.
         worker.queue_prefetch = size
@@ -66,7 +69,7 @@ def run(
         tell_ready()
         grace = settings.worker_grace_seconds
         if wait_for_signal(None) == signal.SIGINT:
-            grace = min(grace, HURRIED_SECONDS)
+            grace = min(grace, SIGINT_GRACE_SECONDS)
         logger.info("worker drains", seconds=grace)
         ticker.stop(0)
         worker.stop(timeout=int(grace * 1000))
@@ -77,7 +80,7 @@ def run(
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[Callable[[float | None], int | None]]:
+def _stop_signals() -> Iterator[Callable[[float | None], int | None]]:
     """Catch SIGTERM and SIGINT; yield a function that blocks until one came or a timeout passed, and returns which or
     None.
 
@@ -85,18 +88,18 @@ def _told_to_stop() -> Iterator[Callable[[float | None], int | None]]:
     """
     reading, writing = os.pipe()
 
-    def tell(number: int, _frame: FrameType | None) -> None:
+    def write_signal(number: int, _frame: FrameType | None) -> None:
         os.write(writing, bytes([number]))
 
     def wait(within: float | None) -> int | None:
-        came, _, _ = select.select([reading], [], [], within)
-        return os.read(reading, 1)[0] if came else None
+        readable, _, _ = select.select([reading], [], [], within)
+        return os.read(reading, 1)[0] if readable else None
 
-    former = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    former_handlers = {number: signal.signal(number, write_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield wait
     finally:
-        for number, handler in former.items():
+        for number, handler in former_handlers.items():
             signal.signal(number, handler)
         os.close(reading)
         os.close(writing)

@@ -28,4 +28,4 @@ def wake_polls(context: WorkerContext, runner_ids: Collection[str]) -> None:
         POLL_WAKEUPS.labels("sent").inc(number)
     except FAILED as error:
         POLL_WAKEUPS.labels("failed").inc(number)
-        logger.warning("stops are left to the re-check", runners=number, error=str(error))
+        logger.warning("polls not woken; stops left to the re-check", runners=number, error=str(error))

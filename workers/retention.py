@@ -26,7 +26,7 @@ def retire_due(context: WorkerContext, older_than: float) -> bool:
     events = _retire_events(context)
     sessions = _retire_sessions(context)
     if events or sessions:
-        logger.info("past their time", events=events, sessions=sessions)
+        logger.info("history retired", events=events, sessions=sessions)
     return True
 
 

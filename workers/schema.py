@@ -16,17 +16,17 @@ logger = log(__name__)
 LOOK_SECONDS: Final = 1.0
 
 
-def wait_for_schema(engine: Engine, told_to_stop: Callable[[float | None], int | None]) -> bool:
+def wait_for_schema(engine: Engine, wait_for_signal: Callable[[float | None], int | None]) -> bool:
     """Return True once the schema is there, False when told to stop meanwhile; each reason to wait is logged once.
 
     On an older schema every duty would fail or take effect only in part.
     """
-    said = ""
+    logged = ""
     while (fault := _fault(engine)) is not None:
-        if fault != said:
+        if fault != logged:
             logger.warning("worker waits", reason=fault)
-            said = fault
-        if told_to_stop(LOOK_SECONDS * random.uniform(0.8, 1.0)) is not None:
+            logged = fault
+        if wait_for_signal(LOOK_SECONDS * random.uniform(0.8, 1.0)) is not None:
             return False
     return True
 

@@ -16,15 +16,15 @@ from workers.duties import Duty
 
 logger = log(__name__)
 
-PATIENCE: Final = 0.5
+REDIS_TIMEOUT_SECONDS: Final = 0.5
 WITHOUT_REDIS_SECONDS: Final = 10.0
-LONGEST_PAUSE: Final = 1.0
-SHORTEST_PAUSE: Final = 0.01
-LONGEST_LOOK: Final = 60.0
+LONGEST_PAUSE_SECONDS: Final = 1.0
+SHORTEST_PAUSE_SECONDS: Final = 0.01
+LONGEST_CHECK_SECONDS: Final = 60.0
 # Check the age a little before the interval is over: without Redis several tickers check in turn, and none may skip
 # one.
-ALONE: Final = 0.9
-OVERDUE: Final = 2.0
+WITHOUT_REDIS_INTERVALS: Final = 0.9
+OVERDUE_INTERVALS: Final = 2.0
 
 
 class Ticker(threading.Thread):
@@ -32,23 +32,25 @@ class Ticker(threading.Thread):
 
     def __init__(self, url: str, duties: Sequence[Duty]) -> None:
         super().__init__(name="ticker", daemon=True)
-        self._client = sync_client(url, answer_timeout=PATIENCE, connect_timeout=PATIENCE, retries=0)
+        self._client = sync_client(
+            url, answer_timeout=REDIS_TIMEOUT_SECONDS, connect_timeout=REDIS_TIMEOUT_SECONDS, retries=0
+        )
         self._sender = WakeupSender(self._client)
         self._duties = duties
-        self._seen: dict[str, int] = {}
-        self._next_look = dict.fromkeys((duty.actor for duty in duties), 0.0)
-        self._alone_until = 0.0
+        self._last_slots: dict[str, int] = {}
+        self._next_check = dict.fromkeys((duty.actor for duty in duties), 0.0)
+        self._without_redis_until = 0.0
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Tick until stopped, whatever errors a tick raises."""
         pause = 0.0
         while not self._ended.wait(pause):
-            pause = LONGEST_PAUSE
+            pause = LONGEST_PAUSE_SECONDS
             try:
                 pause = self.tick()
             except Exception:
-                logger.exception("a tick failed")
+                logger.exception("tick failed")
         self._client.close()
 
     def stop(self, within: float) -> None:
@@ -59,47 +61,47 @@ class Ticker(threading.Thread):
     def tick(self) -> float:
         """Enqueue due duties of slots we win, run overdue ones; return the seconds until the next slot begins."""
         pause = self._enqueue()
-        alone = pause is None
+        without_redis = pause is None
         now = time.monotonic()
         for duty in self._duties:
-            if now < self._next_look[duty.actor] or self._ended.is_set():
+            if now < self._next_check[duty.actor] or self._ended.is_set():
                 continue
-            self._next_look[duty.actor] = now + min(duty.interval, LONGEST_LOOK) * random.uniform(0.9, 1.1)
-            self._see_to(duty, duty.interval * (ALONE if alone else OVERDUE))
+            self._next_check[duty.actor] = now + min(duty.interval, LONGEST_CHECK_SECONDS) * random.uniform(0.9, 1.1)
+            self._run_if_older(duty, duty.interval * (WITHOUT_REDIS_INTERVALS if without_redis else OVERDUE_INTERVALS))
         return min(duty.interval for duty in self._duties) / 2 if pause is None else pause
 
-    def _see_to(self, duty: Duty, older_than: float) -> None:
+    def _run_if_older(self, duty: Duty, older_than: float) -> None:
         def work() -> None:
             if duty.if_older(older_than):
-                logger.debug("done by the ticker", actor=duty.actor)
+                logger.debug("duty run by the ticker", actor=duty.actor)
 
         try:
             attempt(duty.actor, work)
         except Exception:
             # Go on: the other duties must not wait until this one is fixed.
-            logger.exception("a duty failed", actor=duty.actor)
+            logger.exception("duty failed", actor=duty.actor)
 
     def _enqueue(self) -> float | None:
         """Enqueue due duties; return the seconds until the next slot, or None when Redis does not answer."""
-        if time.monotonic() < self._alone_until:
+        if time.monotonic() < self._without_redis_until:
             return None
         try:
             now = self._redis_time()
             for duty in self._duties:
                 self._enqueue_one(duty, math.floor(now / duty.interval))
         except FAILED as error:
-            self._alone_until = time.monotonic() + WITHOUT_REDIS_SECONDS
-            logger.warning("duties go on with Postgres alone", fault=fault_of(error), error=str(error))
+            self._without_redis_until = time.monotonic() + WITHOUT_REDIS_SECONDS
+            logger.warning("Redis away; duties run by Postgres alone", fault=fault_of(error), error=str(error))
             return None
         rest = min(duty.interval - now % duty.interval for duty in self._duties)
-        return min(rest + random.uniform(SHORTEST_PAUSE, 2 * SHORTEST_PAUSE), LONGEST_PAUSE)
+        return min(rest + random.uniform(SHORTEST_PAUSE_SECONDS, 2 * SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
 
     def _enqueue_one(self, duty: Duty, slot: int) -> None:
-        if self._seen.get(duty.actor) == slot:
+        if self._last_slots.get(duty.actor) == slot:
             return
         if self._wins(duty, slot):
             self._sender.send(duty.actor)
-        self._seen[duty.actor] = slot
+        self._last_slots[duty.actor] = slot
 
     def _wins(self, duty: Duty, slot: int) -> bool:
         life = math.ceil(duty.interval * 2000)

@@ -91,7 +91,7 @@ class Submitted:
 
 @dataclass(slots=True)
 class LockedState:
-    """Locked rows on which submissions are decided, by id: ``created`` new sessions, ``locked`` resumed ones and parents.
+    """Locked rows on which submissions are decided, by id: ``created`` new sessions, ``locked`` others and parents.
 
     ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
     """
