@@ -253,10 +253,10 @@ def test_worker_survives_frozen_redis(own_redis: OwnRedis) -> None:
         eventually(lambda: work.begun == [1])
         with frozen(own_redis):
             work.gate.set()
-            eventually(lambda: consumer_of(worker)._lost)
+            eventually(lambda: consumer_of(worker)._redis_away)
             eventually(lambda: worker.work_queue.unfinished_tasks == 0)
         client = looking(own_redis.url)
-        eventually(lambda: not consumer_of(worker)._lost)
+        eventually(lambda: not consumer_of(worker)._redis_away)
         eventually(lambda: left(client) == 0)
         send(own_redis.url, 2)
         eventually(lambda: work.ended == [1, 2])
@@ -331,8 +331,8 @@ def test_redis_outage_makes_no_worker_dead(own_redis: OwnRedis, monkeypatch: pyt
         eventually(lambda: len(busy.begun + other.begun) == 2)
         client = looking(own_redis.url)
         with frozen(own_redis):
-            eventually(lambda: all(consumer._lost for consumer in consumers), 20)
-        eventually(lambda: not any(consumer._lost for consumer in consumers))
+            eventually(lambda: all(consumer._redis_away for consumer in consumers), 20)
+        eventually(lambda: not any(consumer._redis_away for consumer in consumers))
         back = time.time()
         beats = f"{broker_of(first).namespace}:__heartbeats__"
         ids = [broker_of(worker).broker_id for worker in (first, second)]
