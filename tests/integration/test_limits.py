@@ -1,4 +1,4 @@
-"""How much one caller may ask for: what is refused, what is delayed, what ends, and that others are unharmed."""
+"""Limits of one caller: refusals, delays, ended streams and polls, and no harm to others."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -39,8 +39,8 @@ def event(session_id: str) -> dict[str, str]:
     return {"event_type": "message", "session_id": session_id, "timestamp": "t"}
 
 
-def test_who_submits_too_much_is_told_when_to_come_again(web: WebInThread, db: DbVerbs) -> None:
-    """429 with Retry-After and RateLimit headers; nothing is created; who is another caller is unharmed."""
+def test_submissions_beyond_limit_are_429_with_retry_after(web: WebInThread, db: DbVerbs) -> None:
+    """Send the RateLimit headers, create nothing, and accept submissions of another caller."""
     ann, bob = make_key(db, Role.USER, "ann"), make_key(db, Role.USER, "bob")
     with calling(web.client.url, ann) as client:
         assert [client.post("/runs", START).status_code for _ in range(5)] == [201, 201, 201, 429, 429]
@@ -55,8 +55,8 @@ def test_who_submits_too_much_is_told_when_to_come_again(web: WebInThread, db: D
         assert client.post("/runs", START).status_code == 201
 
 
-def test_reads_and_refusals_of_a_user_take_turns(web: WebInThread, db: DbVerbs) -> None:
-    """They are answered as ever, only slower when they are many; who else is there has no part in it."""
+def test_reads_and_refusals_of_owner_are_throttled_together(web: WebInThread, db: DbVerbs) -> None:
+    """Answer them more slowly when they are many; other owners are unaffected."""
     limits = web.app.state.web.caller_limits
     roles = {role: make_key(db, role, "ann") for role in (Role.USER, Role.ADMIN, Role.RUNNER)}
     for token in roles.values():
@@ -70,15 +70,14 @@ def test_reads_and_refusals_of_a_user_take_turns(web: WebInThread, db: DbVerbs) 
     assert list(limits._refusals._moments) == ["submissions user:ann", ""]
 
 
-def test_a_user_who_reads_a_lot_is_answered_all_the_same(settings: Settings, db: DbVerbs) -> None:
-    """Waiting is all that happens to it."""
+def test_heavy_reader_is_delayed_but_answered(settings: Settings, db: DbVerbs) -> None:
     ann = make_key(db, Role.USER, "ann")
     with limited(settings, reads_per_second=20) as web, calling(web.client.url, ann) as client:
         assert {client.get("/runs").status_code for _ in range(40)} == {200}
 
 
-def test_all_keys_of_an_owner_on_all_instances_are_one_caller(settings: Settings, db: DbVerbs) -> None:
-    """What is counted is counted in Redis."""
+def test_all_keys_of_owner_on_all_instances_share_one_limit(settings: Settings, db: DbVerbs) -> None:
+    """Count in Redis."""
     keys = [make_key(db, Role.USER, "ann") for _ in range(2)]
     with limited(settings) as one, limited(settings) as other, ExitStack() as clients:
         callers = [
@@ -88,8 +87,8 @@ def test_all_keys_of_an_owner_on_all_instances_are_one_caller(settings: Settings
         assert [caller.post("/runs", START).status_code for caller in callers] == [201, 201, 201, 429]
 
 
-def test_a_batch_counts_its_runs_and_one_beyond_the_limit_passes_alone(web: WebInThread, db: DbVerbs) -> None:
-    """A batch larger than what a minute allows would otherwise never pass."""
+def test_batch_counts_its_runs_and_oversized_batch_passes_alone(web: WebInThread, db: DbVerbs) -> None:
+    """Accept a batch larger than a minute's limit if it comes first: it would otherwise never pass."""
     with calling(web.client.url, make_key(db, Role.USER, "ann")) as client:
         assert client.post("/runs/batch", {"runs": [START] * 5}).status_code == 200
         assert client.post("/runs/batch", {"runs": [START]}).status_code == 429
@@ -100,10 +99,10 @@ def test_a_batch_counts_its_runs_and_one_beyond_the_limit_passes_alone(web: WebI
         assert client.post("/runs", START).status_code == 201
 
 
-def test_events_are_counted_by_session_and_a_runners_are_never_refused(
+def test_events_are_counted_by_session_and_runner_events_are_delayed(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are late instead: a deployed runner sends each event once."""
+    """Never refuse a runner's event, since a deployed runner sends each once."""
     monkeypatch.setattr("app.auth.caller_limits.LONGEST_DELAY", 0.1)
     with limited(settings) as web, calling(web.client.url, make_key(db, Role.ADMIN)) as admin:
         one, other = (admin.submit()["session_id"] for _ in range(2))
@@ -118,8 +117,8 @@ def test_events_are_counted_by_session_and_a_runners_are_never_refused(
             assert {answer.status_code for answer in sent} == {201}
 
 
-def test_of_too_many_streams_of_a_caller_the_oldest_ends_with_a_retry(web: WebInThread, db: DbVerbs) -> None:
-    """It ends cleanly, its client may come again; another caller's go on."""
+def test_oldest_stream_beyond_limit_ends_with_retry(web: WebInThread, db: DbVerbs) -> None:
+    """End it cleanly, so that its client may reconnect; streams of another caller go on."""
     ann, bob = make_key(db, Role.USER, "ann"), make_key(db, Role.USER, "bob")
     with calling(web.client.url, ann) as client, calling(web.client.url, bob) as other, ExitStack() as open_ones:
 
@@ -140,8 +139,7 @@ def test_of_too_many_streams_of_a_caller_the_oldest_ends_with_a_retry(web: WebIn
         assert len(web.app.state.web.caller_limits._streams) == 2
 
 
-def test_without_authentication_there_is_no_limit(settings: Settings) -> None:
-    """Everybody is one caller then."""
+def test_no_limit_applies_without_authentication(settings: Settings) -> None:
     with limited(settings, auth=False) as web:
         assert {web.client.post("/runs", START).status_code for _ in range(8)} == {201}
         session_id = web.client.submit()["session_id"]
@@ -149,8 +147,8 @@ def test_without_authentication_there_is_no_limit(settings: Settings) -> None:
         assert sent == {201}
 
 
-def test_of_more_than_five_polls_of_a_runner_the_oldest_ends_with_204(settings: Settings) -> None:
-    """Never a refusal, with or without authentication: after three a deployed runner ends all its work."""
+def test_oldest_of_more_than_five_polls_of_runner_ends_with_204(settings: Settings) -> None:
+    """Never refuse one, with or without authentication: a deployed runner ends all its work after three refusals."""
     with served(settings) as web:
         runner, other = web.client.register("one"), web.client.register("other")
         bystander = web.client.meanwhile(web.client.poll, other, 60)
@@ -165,8 +163,8 @@ def test_of_more_than_five_polls_of_a_runner_the_oldest_ends_with_204(settings: 
         assert not web.app.state.web.polls._of_runner
 
 
-def test_while_redis_is_away_each_process_counts_alone(settings: Settings, db: DbVerbs, own_redis: OwnRedis) -> None:
-    """No request fails for it, no caller is free for it; when Redis is back it counts again."""
+def test_each_process_counts_alone_while_redis_is_away(settings: Settings, db: DbVerbs, own_redis: OwnRedis) -> None:
+    """Fail no request and exempt no caller; count in Redis again when it is back."""
     named = settings.model_copy(update={"redis_url": own_redis.url})
     with limited(named) as web, calling(web.client.url, make_key(db, Role.USER, "ann")) as client:
         own_redis.kill()
@@ -176,7 +174,7 @@ def test_while_redis_is_away_each_process_counts_alone(settings: Settings, db: D
 
 
 class Counting(Quotas):
-    """Notes each round trip."""
+    """Limiter that records each round trip."""
 
     trips: ClassVar[list[int]] = []
 
@@ -186,8 +184,8 @@ class Counting(Quotas):
 
 
 @pytest.mark.anyio
-async def test_who_comes_often_is_counted_in_parts_and_never_gets_more_than_all(settings: Settings) -> None:
-    """Many at once, through two processes: each request is either allowed or refused, in far fewer round trips."""
+async def test_frequent_caller_is_counted_in_portions_within_its_limit(settings: Settings) -> None:
+    """Send many requests at once through two processes: each is allowed or refused, with far fewer round trips."""
     Counting.trips.clear()
     quota = Quota("busy", 600)
     both = (Counting(settings), Counting(settings))

@@ -1,4 +1,4 @@
-"""Lists of runs and sessions on a real database: newest first, whole, with a cursor that misses nothing."""
+"""Lists of runs and sessions on a real database: newest first, complete, with a cursor that misses nothing."""
 
 from typing import Any
 
@@ -38,23 +38,23 @@ def ids(page: RunPage) -> set[str]:
     return {run.run_id for run in page.runs}
 
 
-def test_an_empty_list_has_a_position_too(db: DbVerbs) -> None:
-    """A client begins its feed there."""
+def test_empty_list_has_feed_position(db: DbVerbs) -> None:
+    """Let a client start its feed there."""
     assert (runs(db).runs, runs(db).next_cursor) == ([], None)
     assert parse_cursor(runs(db).feed_cursor) is not None
     assert sessions(db).sessions == []
 
 
-def test_runs_and_sessions_come_newest_first(db: DbVerbs) -> None:
-    """By the time they were made."""
+def test_runs_and_sessions_are_newest_first(db: DbVerbs) -> None:
+    """Sort by creation time."""
     made = [db.start() for _ in range(3)]
     assert [run.run_id for run in runs(db).runs] == [one.run_id for one in reversed(made)]
     assert [one.session_id for one in sessions(db).sessions] == [one.session_id for one in reversed(made)]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6])
-def test_a_walk_through_pages_sees_each_once(db: DbVerbs, limit: int) -> None:
-    """Also those made in one transaction, at the same moment."""
+def test_walk_through_pages_of_runs_sees_each_once(db: DbVerbs, limit: int) -> None:
+    """Include runs made in one transaction, at the same moment."""
     made = [one.run_id for one in db.accept(*[starting() for _ in range(5)])]
     seen: list[str] = []
     seen_sessions: list[str] = []
@@ -72,8 +72,8 @@ def test_a_walk_through_pages_sees_each_once(db: DbVerbs, limit: int) -> None:
     assert len(set(seen_sessions)) == len(seen_sessions) == 5
 
 
-def test_what_is_made_while_somebody_walks_is_not_in_his_way(db: DbVerbs) -> None:
-    """Newer ones stand before the first page."""
+def test_rows_made_during_walk_do_not_disturb_it(db: DbVerbs) -> None:
+    """Put newer rows before the first page."""
     made = [db.start() for _ in range(4)]
     first = runs(db, limit=2)
     db.start()
@@ -82,8 +82,8 @@ def test_what_is_made_while_somebody_walks_is_not_in_his_way(db: DbVerbs) -> Non
     assert second.next_cursor is None
 
 
-def test_runs_are_found_by_what_they_are(db: DbVerbs) -> None:
-    """Each filter alone, and together."""
+def test_runs_are_found_by_each_filter(db: DbVerbs) -> None:
+    """Apply each filter alone, and all together."""
     working = running(db, agent_name="writer", labels={"team": "a", "kind": "x"})
     waiting = db.start(agent_name="reader", labels={"team": "a"})
     assert ids(runs(db, RunFilter(statuses=("running",)))) == {working.run_id}
@@ -97,15 +97,14 @@ def test_runs_are_found_by_what_they_are(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("statuses", [("unknown",), ("RUNNING",), ("",)])
-def test_an_unknown_status_finds_nothing(db: DbVerbs, statuses: tuple[str, ...]) -> None:
-    """As deployed clients know it."""
+def test_unknown_status_finds_nothing(db: DbVerbs, statuses: tuple[str, ...]) -> None:
+    """Return an empty list, as deployed clients expect."""
     db.start()
     assert runs(db, RunFilter(statuses=statuses)).runs == []
     assert sessions(db, SessionFilter(statuses=statuses)).sessions == []
 
 
 def test_sessions_are_found_by_status_and_parent(db: DbVerbs) -> None:
-    """PROTOCOL, GET /sessions."""
     parent = running(db)
     child = db.start(parent_session_id=parent.session_id)
     found = sessions(db, SessionFilter(parent_session_id=parent.session_id)).sessions
@@ -114,8 +113,7 @@ def test_sessions_are_found_by_status_and_parent(db: DbVerbs) -> None:
     assert [one.session_id for one in found] == [parent.session_id]
 
 
-def test_everybody_sees_his_own(db: DbVerbs) -> None:
-    """An admin sees all."""
+def test_callers_see_own_rows_and_admins_all(db: DbVerbs) -> None:
     ann, bob = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
     hers, his = db.start(caller=ann), db.start(caller=bob)
     assert ids(runs(db, caller=ann)) == {hers.run_id}
@@ -124,8 +122,8 @@ def test_everybody_sees_his_own(db: DbVerbs) -> None:
     assert runs(db, caller=Caller(Role.USER, None)).runs == []
 
 
-def test_a_feed_from_the_lists_position_leaves_no_hole(db: DbVerbs) -> None:
-    """What the snapshot does not show comes after its position, or is not numbered yet."""
+def test_feed_from_list_position_leaves_no_hole(db: DbVerbs) -> None:
+    """Follow with everything that the snapshot does not show: it comes after its position, or is not numbered yet."""
     claimed(db)
     db.do(sequence_feed)
     db.start()
@@ -144,23 +142,20 @@ def test_a_feed_from_the_lists_position_leaves_no_hole(db: DbVerbs) -> None:
     "cursor",
     ["", "x", "bm9uc2Vuc2U", "WyIyMDI2LTAxLTAxIiwgMV0", "WzEsIDJd", "W10", "é", "\x00", "/w", "W" * 5000, "v1.a.1"],
 )
-def test_a_malformed_cursor_is_refused(db: DbVerbs, cursor: str) -> None:
-    """It is ours alone to read, and none of it reaches the database."""
+def test_malformed_list_cursor_is_refused(db: DbVerbs, cursor: str) -> None:
+    """Reject it before the database reads any of it."""
     assert db.do(list_runs, ADMIN, RunFilter(), limit=1, after=cursor) == BadCursor(cursor)
     assert db.do(list_sessions, ADMIN, SessionFilter(), limit=1, after=cursor) == BadCursor(cursor)
 
 
 @pytest.mark.parametrize("row_id", ["run_1", "ses:ä€", "x" * 128])
-def test_a_cursor_is_read_as_it_was_written(db: DbVerbs, row_id: str) -> None:
-    """To the microsecond."""
+def test_list_cursor_keeps_microseconds(db: DbVerbs, row_id: str) -> None:
     moment = db.one("SELECT clock_timestamp()")
     assert parse_key(write_key(moment, row_id)) == (moment, row_id)
 
 
-def test_a_page_ends_after_so_many_bytes_and_a_walk_still_sees_each_once(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At least one row a page, however large it is."""
+def test_page_is_bounded_in_bytes_and_walk_sees_each_once(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return at least one row a page, however large it is."""
     monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 2000)
     made = {one.run_id for one in db.accept(*[starting() for _ in range(5)])}
     seen: list[str] = []

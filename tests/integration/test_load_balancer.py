@@ -1,4 +1,4 @@
-"""The balancer of `up --lb`: what it sends where, what it sends again, and what it lets through at once."""
+"""Balancer of `up --lb`: routing, retries, and streaming without buffering."""
 
 import socket
 import subprocess
@@ -25,7 +25,7 @@ StartBalancer = Callable[..., str]
 
 
 class Replica:
-    """An HTTP server that notes what it is sent; it can be not ready, and die under a request."""
+    """HTTP server that records its requests; it can be not ready, and die during a request."""
 
     def __init__(self) -> None:
         self.ready = True
@@ -56,7 +56,7 @@ class Replica:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Nothing."""
+                """Write no log."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -74,7 +74,7 @@ def replicas() -> Iterator[tuple[Replica, Replica]]:
 
 @pytest.fixture
 def start_balancer(tmp_path: Path) -> Iterator[StartBalancer]:
-    """Start Caddy in front of these addresses, as `up` does; its address, once it answers."""
+    """Start Caddy in front of these addresses, as `up` does, and return its address once it answers."""
     with ExitStack() as held:
 
         def start(*urls: str) -> str:
@@ -93,10 +93,8 @@ def start_balancer(tmp_path: Path) -> Iterator[StartBalancer]:
         yield start
 
 
-def test_a_post_that_was_sent_is_never_sent_again(
-    start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
-) -> None:
-    """The replica that died may have committed it: only the client, who has the key, may repeat it."""
+def test_sent_post_is_never_sent_again(start_balancer: StartBalancer, replicas: tuple[Replica, Replica]) -> None:
+    """Kill the replica, which may have committed it: only the client, which has the key, may repeat it."""
     url = start_balancer(*(replica.url for replica in replicas))
     for replica in replicas:
         replica.dies = True
@@ -105,29 +103,25 @@ def test_a_post_that_was_sent_is_never_sent_again(
     assert len(replicas[0].seen + replicas[1].seen) == 2
 
 
-def test_a_get_goes_to_another_replica_when_one_dies_under_it(
-    start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
-) -> None:
-    """Asking twice changes nothing: a poll whose replica died is as good as one that was never sent."""
+def test_get_is_retried_when_its_replica_dies(start_balancer: StartBalancer, replicas: tuple[Replica, Replica]) -> None:
+    """Repeat it safely: a poll whose replica died equals one that was never sent."""
     url = start_balancer(*(replica.url for replica in replicas))
     replicas[0].dies = True
     assert [httpx.get(f"{url}/runs", timeout=20).status_code for _ in range(6)] == [200] * 6
     assert replicas[0].seen
 
 
-def test_what_could_not_be_connected_goes_to_another_replica(
+def test_unconnected_request_goes_to_another_replica(
     start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
 ) -> None:
-    """Nobody has seen it, so a POST may go on as well; before any health check has noticed."""
+    """Resend even a POST, which no replica has received, before any health check has noticed."""
     url = start_balancer(f"http://127.0.0.1:{own_port()}", replicas[1].url)
     assert [httpx.post(f"{url}/runs", json=START, timeout=20).status_code for _ in range(6)] == [200] * 6
     assert len(replicas[1].seen) == 6
 
 
-def test_a_replica_that_is_not_ready_is_asked_for_nothing(
-    start_balancer: StartBalancer, replicas: tuple[Replica, Replica]
-) -> None:
-    """It drains, or its schema is too old; and it is asked again when it is ready."""
+def test_unready_replica_gets_no_requests(start_balancer: StartBalancer, replicas: tuple[Replica, Replica]) -> None:
+    """Drain it or give it an old schema; it gets requests again when it is ready."""
     url = start_balancer(*(replica.url for replica in replicas))
 
     def only_asked(one: Replica, other: Replica) -> bool:
@@ -143,9 +137,7 @@ def test_a_replica_that_is_not_ready_is_asked_for_nothing(
     eventually(lambda: only_asked(replicas[0], replicas[1]), 20, what="all at the other one")
 
 
-def test_a_poll_whose_client_has_hung_up_ends_behind_the_balancer(
-    start_balancer: StartBalancer, settings: Settings
-) -> None:
+def test_poll_of_client_that_hung_up_ends_behind_balancer(start_balancer: StartBalancer, settings: Settings) -> None:
     """Held on, it would take a run with it."""
     with served(settings) as web:
         until_ready(web)
@@ -156,8 +148,8 @@ def test_a_poll_whose_client_has_hung_up_ends_behind_the_balancer(
             eventually(lambda: web.parked == 0, what="the end of the poll")
 
 
-def test_events_are_not_kept_back(start_balancer: StartBalancer, settings: Settings) -> None:
-    """A stream's first message and what follows come while it is open; a hang-up ends it on the replica, too."""
+def test_events_are_not_buffered(start_balancer: StartBalancer, settings: Settings) -> None:
+    """Pass on the first message and the next while the stream is open; a hang-up ends it on the replica too."""
     with served(settings) as web:
         until_ready(web)
         with following(start_balancer(web.client.url)) as stream:
@@ -168,8 +160,8 @@ def test_events_are_not_kept_back(start_balancer: StartBalancer, settings: Setti
 
 
 @pytest.mark.parametrize("drain", [0.0, 1.0, 10.0, 600.0])
-def test_idle_connections_end_before_half_a_drain_is_over(tmp_path: Path, drain: float) -> None:
-    """Else the replica closes one at the end of its drain just when a request is sent on it."""
+def test_idle_connections_end_within_half_a_drain(tmp_path: Path, drain: float) -> None:
+    """Close them before the replica does: it might close one just as a request is sent on it."""
     (kept,) = [
         line.split()[1]
         for line in configuration(3, ["http://127.0.0.1:1"], tmp_path, drain).splitlines()
@@ -178,8 +170,8 @@ def test_idle_connections_end_before_half_a_drain_is_over(tmp_path: Path, drain:
     assert 0 < float(kept.removesuffix("s")) <= max(0.2, drain / 2)
 
 
-def test_the_configuration_is_one_that_caddy_takes(tmp_path: Path) -> None:
-    """Whatever the data directory is called."""
+def test_configuration_is_valid_for_caddy(tmp_path: Path) -> None:
+    """Use any name for the data directory."""
     path = tmp_path / "Caddyfile"
     path.write_text(configuration(3, ["http://127.0.0.1:1"], tmp_path / 'a "strange" {place}', 10))
     command = [str(find_caddy()), "adapt", "--validate", "--config", str(path), "--adapter", "caddyfile"]
@@ -188,8 +180,8 @@ def test_the_configuration_is_one_that_caddy_takes(tmp_path: Path) -> None:
     assert "not formatted" not in checked.stderr
 
 
-def test_without_caddy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A sentence, before anything was started."""
+def test_missing_caddy_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Print one sentence before any start."""
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Refused, match=r"extra \[lb\]"):

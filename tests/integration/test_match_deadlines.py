@@ -1,4 +1,4 @@
-"""Deadlines of runs that no live registration satisfies: when they run, when they stop, what a failed run says."""
+"""No-match deadlines: when they run, when they stop, and the error of a failed run."""
 
 from datetime import timedelta
 
@@ -29,8 +29,7 @@ def error_of(db: DbVerbs, run_id: str) -> str:
     return str(row.error)
 
 
-def test_backlog_of_a_busy_matching_runner_outlives_the_no_match_timeout(db: DbVerbs) -> None:
-    """A run that waits for a busy runner waits."""
+def test_backlog_of_busy_matching_runner_outlives_no_match_timeout(db: DbVerbs) -> None:
     runner = db.runner(capacity=1)
     busy = running(db, runner)
     backlog = [db.start() for _ in range(5)]
@@ -44,8 +43,8 @@ def test_backlog_of_a_busy_matching_runner_outlives_the_no_match_timeout(db: DbV
     assert [run.run_id for run in db.claim(runner)] == [backlog[0].run_id]
 
 
-def test_deadline_of_a_run_that_no_registration_satisfies_is_shown_and_kept(db: DbVerbs) -> None:
-    """From its readiness, when no runner was there before."""
+def test_deadline_of_unmatched_run_is_shown_and_kept(db: DbVerbs) -> None:
+    """Count from its readiness when no runner was there before."""
     run = db.start(no_match_timeout_seconds=60)
     shown = timeout_at(db, run.run_id)
     assert shown == db.run(run.run_id).created_at + timedelta(seconds=60)
@@ -60,8 +59,8 @@ def test_deadline_of_a_run_that_no_registration_satisfies_is_shown_and_kept(db: 
 
 
 @pytest.mark.parametrize("way", ["lost", "left", "told to leave"])
-def test_deadline_starts_when_the_last_matching_registration_ends(db: DbVerbs, way: str) -> None:
-    """From the moment from which none satisfied the run, however long the run has waited before."""
+def test_deadline_starts_when_last_matching_registration_ends(db: DbVerbs, way: str) -> None:
+    """Ignore how long the run has waited before."""
     runner = db.runner()
     running(db, runner)
     run = db.start()
@@ -82,8 +81,8 @@ def test_deadline_starts_when_the_last_matching_registration_ends(db: DbVerbs, w
 
 
 @pytest.mark.parametrize("way", ["stale", "full", "not polling"])
-def test_registration_that_cannot_take_a_run_now_is_live_until_it_is_lost(db: DbVerbs, way: str) -> None:
-    """A stale, full or not polling runner satisfies the run's demands."""
+def test_registration_is_live_until_lost_even_if_it_cannot_claim_now(db: DbVerbs, way: str) -> None:
+    """Count a stale, a full and a non-polling runner as satisfying the demands."""
     runner = db.runner(capacity=1)
     if way == "full":
         running(db, runner)
@@ -96,8 +95,8 @@ def test_registration_that_cannot_take_a_run_now_is_live_until_it_is_lost(db: Db
     assert timeout_at(db, run.run_id) is None
 
 
-def test_lost_runner_that_comes_back_ends_the_wait(db: DbVerbs) -> None:
-    """Its next request makes it live again, and a later loss starts the time anew."""
+def test_lost_runner_that_returns_stops_deadline(db: DbVerbs) -> None:
+    """Make it live with its next request; a later loss restarts the time."""
     runner = db.runner()
     run = db.start()
     fall_silent(db, runner, LOST)
@@ -111,8 +110,8 @@ def test_lost_runner_that_comes_back_ends_the_wait(db: DbVerbs) -> None:
     assert db.run(run.run_id).status == "pending"
 
 
-def test_delayed_run_and_run_behind_another_have_no_deadline(db: DbVerbs) -> None:
-    """A run that is not ready does not wait for a runner."""
+def test_delayed_and_queued_runs_have_no_deadline(db: DbVerbs) -> None:
+    """Wait for readiness first."""
     first = db.start(no_match_timeout_seconds=1000)
     behind = db.resume(first.session_id)
     delayed = db.start(delay_seconds=3600)
@@ -128,7 +127,7 @@ def test_delayed_run_and_run_behind_another_have_no_deadline(db: DbVerbs) -> Non
 
 
 def test_each_run_has_its_own_timeout_within_one_profile(db: DbVerbs) -> None:
-    """The shorter ones fail first, though they were submitted last."""
+    """Fail the shorter ones first, though they were submitted last."""
     runs = {seconds: db.start(no_match_timeout_seconds=seconds).run_id for seconds in (500, 400, 10, 300, 1)}
     for run_id in runs.values():
         pass_time(db, "runs", "match_deadline_at", 350, "run_id = :r", r=run_id)
@@ -138,8 +137,8 @@ def test_each_run_has_its_own_timeout_within_one_profile(db: DbVerbs) -> None:
     assert failed == {1, 10, 300}
 
 
-def test_gaps_move_the_deadline_from_either_beginning(db: DbVerbs) -> None:
-    """Time in which no runner could be heard does not count, before and after the run became ready."""
+def test_outages_move_deadline_from_either_start(db: DbVerbs) -> None:
+    """Leave out time in which no runner could be heard, before and after the run became ready."""
     old, young = db.start(no_match_timeout_seconds=1000), db.start(no_match_timeout_seconds=1000)
     due(db, old.run_id, "match_deadline_at", ago=4000)  # ready 5,000 s ago, no runner for 3,000 s
     due(db, young.run_id, "match_deadline_at", ago=500)  # ready 1,500 s ago
@@ -154,8 +153,8 @@ def test_gaps_move_the_deadline_from_either_beginning(db: DbVerbs) -> None:
     assert counts(db) == {"unmatched": 2}
 
 
-def test_gaps_of_all_runners_do_not_move_the_deadline(db: DbVerbs) -> None:
-    """They are a guess: one after the other, they would put the end off for ever."""
+def test_outages_of_all_runners_do_not_move_deadline(db: DbVerbs) -> None:
+    """Ignore such guesses: one after the other, they would postpone the end forever."""
     run = db.start(no_match_timeout_seconds=100)
     due(db, run.run_id, "match_deadline_at", ago=400)
     unmatched_for(db, run.run_id, 300)
@@ -167,8 +166,8 @@ def test_gaps_of_all_runners_do_not_move_the_deadline(db: DbVerbs) -> None:
     assert counts(db) == {"unmatched": 1}
 
 
-def test_run_that_only_excluded_registrations_satisfy_has_a_deadline(db: DbVerbs) -> None:
-    """A registration that had the run and may not claim it again does not satisfy it; another one does."""
+def test_run_satisfied_by_excluded_registrations_only_has_deadline(db: DbVerbs) -> None:
+    """Ignore a registration that had the run and may not claim it again; count another one."""
     runner = db.runner()
     run = db.start()
     other = db.start()
@@ -194,8 +193,8 @@ def test_run_that_only_excluded_registrations_satisfy_has_a_deadline(db: DbVerbs
     assert db.run(other.run_id).status == "pending"
 
 
-def test_runner_that_takes_tagged_runs_only_satisfies_no_other(db: DbVerbs) -> None:
-    """The matchmaker's own function decides."""
+def test_runner_with_require_matching_tags_satisfies_no_untagged_run(db: DbVerbs) -> None:
+    """Decide by the matchmaker's own function."""
     db.runner(tags=["gpu"], require_matching_tags=True)
     plain, tagged = db.start(), db.start(additional_demands=Demands(tags=("gpu",)))
     assert counts(db) == {}
@@ -208,8 +207,7 @@ def test_runner_that_takes_tagged_runs_only_satisfies_no_other(db: DbVerbs) -> N
 NONE = "No matching runner: no runner is registered"
 
 
-def test_no_runner_at_all_is_said(db: DbVerbs) -> None:
-    """Nothing else can be missing then."""
+def test_error_says_that_no_runner_is_registered(db: DbVerbs) -> None:
     run = db.start(additional_demands=Demands(tags=("gpu",)))
     assert error_of(db, run.run_id) == NONE
     runner = db.runner()
@@ -235,22 +233,21 @@ def test_no_runner_at_all_is_said(db: DbVerbs) -> None:
         (Demands(hostname="x\x1b[2J" + "y" * 2000), "no runner offers hostname 'x\\x1b[2J" + "y" * 195 + "…'"),
     ],
 )
-def test_error_names_what_no_runner_offers(db: DbVerbs, demands: Demands, missing: str) -> None:
-    """A property, a tag, or a combination."""
+def test_error_names_demand_that_no_runner_offers(db: DbVerbs, demands: Demands, missing: str) -> None:
+    """Name a property, a tag or a combination."""
     db.runner(hostname="one", tags=["red"])
     db.runner(hostname="two", tags=["blue"])
     run = db.start(additional_demands=demands)
     assert error_of(db, run.run_id) == f"No matching runner: {missing}"
 
 
-def test_runner_without_a_type_is_told_apart(db: DbVerbs) -> None:
-    """Every run demands a type."""
+def test_error_names_runners_without_executor_type(db: DbVerbs) -> None:
     db.runner(executor_type=None)
     assert error_of(db, db.start().run_id) == "No matching runner: no runner offers executor_type 'autonomous'"
 
 
-def test_error_of_a_resume_names_the_session_whose_host_is_gone(db: DbVerbs) -> None:
-    """And how to resume it elsewhere."""
+def test_error_of_resume_names_session_with_lost_host(db: DbVerbs) -> None:
+    """Add how to resume it elsewhere."""
     runner = db.runner(hostname="old")
     first = idle(db, runner)
     db.rows("UPDATE sessions SET hostname = 'old', executor_profile = 'profile'")
@@ -263,8 +260,7 @@ def test_error_of_a_resume_names_the_session_whose_host_is_gone(db: DbVerbs) -> 
     )
 
 
-def test_long_list_of_tags_is_cut(db: DbVerbs) -> None:
-    """The error stays readable."""
+def test_long_list_of_tags_is_cut_in_error(db: DbVerbs) -> None:
     db.runner()
     run = db.start(additional_demands=Demands(tags=tuple(f"tag-{number:02}" for number in range(60))))
     error = error_of(db, run.run_id)
@@ -272,8 +268,8 @@ def test_long_list_of_tags_is_cut(db: DbVerbs) -> None:
     assert error.count("tag '") == 9
 
 
-def test_many_passes_fail_a_large_backlog_at_once(db: DbVerbs) -> None:
-    """Each pass takes so many and asks for another one."""
+def test_large_backlog_fails_in_bounded_passes(db: DbVerbs) -> None:
+    """Ask for another pass while some are left."""
     runs = [db.start() for _ in range(7)]
     for run in runs:
         no_match_due(db, run.run_id)

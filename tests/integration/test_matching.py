@@ -1,4 +1,4 @@
-"""Which run goes to which runner: demands, tags, capacity, priority and age (PROTOCOL, Demands)."""
+"""Matching of runs and runners: demands, tags, capacity, priority and age (PROTOCOL, Demands)."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def taken(db: DbVerbs, runner: Runner, wanted: int = 100) -> list[str]:
 
 
 def match_sets_of(db: DbVerbs) -> MatchSets:
-    """What this process remembers of the test's database."""
+    """Return the match sets that this process has cached for the test's database."""
     with db.engine.connect() as connection:
         return match_sets(connection)
 
@@ -48,19 +48,19 @@ OFFER = {"hostname": "h", "project_dir": "/p", "executor_profile": "e", "tags": 
         (Demands("h", "/p", "e", None, ("big",)), True),
     ],
 )
-def test_a_runner_satisfies_demands_when_every_property_equals_and_all_tags_are_there(
+def test_runner_satisfies_equal_properties_and_all_tags(
     db: DbVerbs,
     demands: Demands,
     fits: bool,  # noqa: FBT001 - a table of cases
 ) -> None:
-    """A property that is not given demands nothing."""
+    """Demand nothing by a property that is not given."""
     run = db.accept(demanding(demands))[0].run_id
 
     assert taken(db, db.runner(**OFFER)) == ([run] if fits else [])
 
 
-def test_every_run_demands_an_executor_type(db: DbVerbs) -> None:
-    """`autonomous`: a runner registered without one takes nothing."""
+def test_every_run_demands_executor_type(db: DbVerbs) -> None:
+    """Demand `autonomous`: a runner registered without a type claims nothing."""
     run = db.start().run_id
 
     assert taken(db, db.runner(executor_type=None)) == []
@@ -68,8 +68,8 @@ def test_every_run_demands_an_executor_type(db: DbVerbs) -> None:
     assert taken(db, db.runner()) == [run]
 
 
-def test_a_runner_that_requires_matching_tags_takes_only_runs_that_demand_one_of_them(db: DbVerbs) -> None:
-    """It still needs all that the run demands."""
+def test_runner_with_require_matching_tags_takes_only_tagged_runs(db: DbVerbs) -> None:
+    """Require the run's other demands too."""
     plain, gpu, both, other = [
         run.run_id
         for run in db.accept(*[demanding(Demands(tags=t)) for t in [(), ("gpu",), ("gpu", "big"), ("small",)]])
@@ -80,8 +80,8 @@ def test_a_runner_that_requires_matching_tags_takes_only_runs_that_demand_one_of
     assert taken(db, db.runner()) == [plain]
 
 
-def test_the_highest_priority_goes_first_then_the_oldest(db: DbVerbs) -> None:
-    """Across sets of demands, whichever their order."""
+def test_highest_priority_goes_first_then_oldest(db: DbVerbs) -> None:
+    """Compare across demand profiles, whatever their order."""
     items = [
         demanding(Demands(tags=("gpu",) if place % 2 else ()), priority=p)
         for place, p in enumerate([0, -5, 100, 0, 7, -5, 7])
@@ -93,16 +93,16 @@ def test_the_highest_priority_goes_first_then_the_oldest(db: DbVerbs) -> None:
     assert [taken(db, runner, wanted=1)[0] for _ in runs] == expected
 
 
-def test_a_run_that_nobody_there_may_take_holds_up_none_behind_it(db: DbVerbs) -> None:
-    """Higher priority and older, and quite in the way."""
+def test_unmatched_run_blocks_no_run_behind_it(db: DbVerbs) -> None:
+    """Put it in front, with higher priority and age."""
     db.accept(*[demanding(Demands(tags=("mainframe",)), priority=9) for _ in range(20)])
     mine = db.start().run_id
 
     assert taken(db, db.runner()) == [mine]
 
 
-def test_a_runner_with_a_capacity_has_no_more_in_hand(db: DbVerbs) -> None:
-    """Claimed, running and stopping count; ended ones do not."""
+def test_runner_has_at_most_its_capacity_in_hand(db: DbVerbs) -> None:
+    """Count claimed, running and stopping runs, but not ended ones."""
     runs = [run.run_id for run in db.accept(*[starting() for _ in range(6)])]
     runner = db.runner(capacity=3)
     assert taken(db, runner, wanted=2) == runs[:2]
@@ -116,8 +116,8 @@ def test_a_runner_with_a_capacity_has_no_more_in_hand(db: DbVerbs) -> None:
     assert taken(db, runner) == runs[3:4]
 
 
-def test_several_polls_of_a_runner_share_its_capacity(db: DbVerbs) -> None:
-    """At once in a batch, parked, and of dispatch."""
+def test_several_polls_of_runner_share_its_capacity(db: DbVerbs) -> None:
+    """Claim in one batch, parked, and by dispatch."""
     db.accept(*[starting() for _ in range(9)])
     runner = db.runner(capacity=4)
     answers = db.answer(*[asking(runner, wanted=3) for _ in range(2)])
@@ -134,8 +134,8 @@ def test_several_polls_of_a_runner_share_its_capacity(db: DbVerbs) -> None:
     assert db.count("runs", "status = 'claimed'") == 4
 
 
-def test_a_full_runner_leaves_the_work_to_others_in_the_batch(db: DbVerbs) -> None:
-    """Neither of them waits for the other."""
+def test_full_runner_leaves_work_to_others_in_batch(db: DbVerbs) -> None:
+    """Let neither wait for the other."""
     runs = [run.run_id for run in db.accept(*[starting() for _ in range(3)])]
     small, large = db.runner(capacity=1), db.runner()
     first, second = db.answer(asking(small, wanted=3), asking(large, wanted=3))
@@ -144,8 +144,8 @@ def test_a_full_runner_leaves_the_work_to_others_in_the_batch(db: DbVerbs) -> No
     assert {run.run_id for answer in (first, second) for run in answer.runs} == set(runs)
 
 
-def test_a_registration_does_not_get_a_run_again_that_it_may_not_have(db: DbVerbs) -> None:
-    """`not_for`: of a runner without tokens a report must only mean one claim. Another registration may."""
+def test_excluded_registration_does_not_get_run_again(db: DbVerbs) -> None:
+    """Exclude it by `not_for`: without tokens a report must mean one claim only. Another registration may claim."""
     barred, runner = db.start(priority=5).run_id, db.runner()
     db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint), 77]", r=runner.registration)
     free = db.start().run_id
@@ -154,8 +154,8 @@ def test_a_registration_does_not_get_a_run_again_that_it_may_not_have(db: DbVerb
     assert taken(db, db.runner()) == [barred]
 
 
-def test_barred_runs_in_front_hold_up_nothing(db: DbVerbs) -> None:
-    """More of them than a claim looks at in one go; the next seeker in the batch may have them."""
+def test_excluded_runs_in_front_block_nothing(db: DbVerbs) -> None:
+    """Put more of them there than a claim reads at once; the next candidate in the batch may have them."""
     runner, other = db.runner(), db.runner()
     db.accept(*[starting(priority=5) for _ in range(60)])
     db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
@@ -166,24 +166,23 @@ def test_barred_runs_in_front_hold_up_nothing(db: DbVerbs) -> None:
     assert {run.priority for run in others.runs} == {5}
 
 
-def test_a_run_behind_another_of_its_session_is_not_given_out(db: DbVerbs) -> None:
-    """One at a time, even to a runner that wants many."""
+def test_run_behind_another_of_its_session_is_not_claimed(db: DbVerbs) -> None:
+    """Claim one at a time, even for a runner that wants many."""
     first, *_ = db.accept(starting("s"), resuming("s", priority=100), resuming("s"))
 
     assert taken(db, db.runner()) == [first.run_id]
     assert taken(db, db.runner()) == []
 
 
-def test_a_claim_of_nobody_is_nothing(db: DbVerbs) -> None:
-    """No seekers, no statement."""
+def test_claim_without_candidates_sends_no_statement(db: DbVerbs) -> None:
     db.start()
     given = db.do(claim_runs, [], delivered=True)
 
     assert (given.runs, given.retry) == ({}, False)
 
 
-def test_a_profile_that_is_committed_after_a_newer_one_is_found(db: DbVerbs) -> None:
-    """Ids are given in one order and become visible in another; a process that knows the newer one learns the older."""
+def test_profile_committed_after_newer_one_is_found(db: DbVerbs) -> None:
+    """Commit ids out of order: a process that knows the newer profile reads the older one too."""
     runner = db.runner(tags=["slow", "quick"])
     with steppers(db.engine, 1) as (slow,):
         slow.do(submit_runs, [demanding(Demands(tags=("slow",)))])
@@ -195,8 +194,8 @@ def test_a_profile_that_is_committed_after_a_newer_one_is_found(db: DbVerbs) -> 
     assert sets._skipped == {}
 
 
-def test_ids_that_were_never_used_are_not_looked_for_forever(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rolled back submission leaves a hole."""
+def test_unused_profile_ids_are_not_looked_for_forever(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a hole by a rolled back submission."""
     runner = db.runner(tags=["a", "b"])
     with steppers(db.engine, 1) as (failing,):
         failing.do(submit_runs, [demanding(Demands(tags=("a",)))])
@@ -213,8 +212,8 @@ def test_ids_that_were_never_used_are_not_looked_for_forever(db: DbVerbs, monkey
 
 
 @pytest.mark.parametrize("age", ["2 hours", "3 days"])
-def test_a_profile_that_was_not_used_for_long_is_used_again(db: DbVerbs, age: str) -> None:
-    """And is fresh from then on, so that upkeep leaves it."""
+def test_unused_profile_is_used_again(db: DbVerbs, age: str) -> None:
+    """Refresh it, so that upkeep leaves it."""
     first = db.run(db.start().run_id).profile_id
     db.rows("UPDATE demand_profiles SET last_used_at = now() - CAST(:age AS interval)", age=age)
 
@@ -222,8 +221,8 @@ def test_a_profile_that_was_not_used_for_long_is_used_again(db: DbVerbs, age: st
     assert db.count("demand_profiles", "last_used_at > now() - interval '1 minute'") == 1
 
 
-def test_a_profile_that_upkeep_removes_at_this_moment_is_made_anew(db: DbVerbs) -> None:
-    """Else the run would demand what nobody can satisfy."""
+def test_profile_removed_concurrently_by_upkeep_is_recreated(db: DbVerbs) -> None:
+    """Create it anew, or no runner could satisfy the run."""
     first = db.run(db.start().run_id)
     db.rows("UPDATE runs SET status = 'completed', ready = false, completed_at = now()")
     db.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
@@ -242,10 +241,8 @@ def profiles_known(sets: MatchSets) -> set[int]:
     return {profile_id for profile_id, _ in sets._known}
 
 
-def test_removed_profiles_are_forgotten_and_what_comes_later_is_matched(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the list of profiles and in the match set of each registration, wherever the removed ones stood."""
+def test_removed_profiles_are_forgotten_and_later_ones_matched(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove them from the list of profiles and from each match set, whatever their place."""
     runner = db.runner(tags=list("abcde"))
     runs = [db.accept(demanding(Demands(tags=(tag,))))[0].run_id for tag in "abcd"]
     assert taken(db, runner, wanted=9) == runs
@@ -270,7 +267,7 @@ def test_removed_profiles_are_forgotten_and_what_comes_later_is_matched(
 def test_equal_match_sets_are_kept_once_and_unused_registrations_go(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fleet of equal runners holds one set, however many there are."""
+    """Hold one set for a fleet of equal runners, however many."""
     db.accept(*[demanding(Demands(tags=(tag,))) for tag in "abc"])
     fleet = [db.runner(tags=list("abc")) for _ in range(3)]
     for runner in fleet:
@@ -284,8 +281,8 @@ def test_equal_match_sets_are_kept_once_and_unused_registrations_go(
     assert len(sets._matches) == 1
 
 
-def test_the_registrations_used_longest_ago_go_first(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not all of them at once."""
+def test_least_recently_used_registrations_go_first(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove some of them at a time."""
     sets = match_sets_of(db)
     monkeypatch.setattr(sets, "MOST_REGISTRATIONS", 2)
     fleet = [db.runner() for _ in range(3)]
@@ -297,8 +294,8 @@ def test_the_registrations_used_longest_ago_go_first(db: DbVerbs, monkeypatch: p
 ANN, BOB = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
 
 
-def test_distinct_demands_of_an_owner_are_bounded_until_they_are_unused(db: DbVerbs) -> None:
-    """Those that are there may be used again, others are not kept from theirs, and nothing of a refused run stays."""
+def test_distinct_demands_of_owner_are_bounded_until_unused(db: DbVerbs) -> None:
+    """Allow existing ones and those of others; keep nothing of a refused run."""
 
     def submitted(*names: str, caller: Caller = ANN) -> list[Any]:
         items = [starting(caller=caller, additional_demands=Demands(tags=(name,))) for name in names]

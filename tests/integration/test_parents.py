@@ -1,4 +1,4 @@
-"""Parents of resumed sessions: of the same owner, not too deep, and looked at again when the run starts."""
+"""Parents of resumed sessions: of the same owner, within the depth limit, and checked again when the run starts."""
 
 from collections.abc import Callable, Iterator
 
@@ -26,8 +26,8 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.mark.parametrize("caller", [ADMIN, BOSS], ids=["without owner", "with owner"])
-def test_resume_may_not_bring_a_parent_of_another_owner(db: DbVerbs, caller: Caller) -> None:
-    """Its results would go there."""
+def test_resume_may_not_set_parent_of_another_owner(db: DbVerbs, caller: Caller) -> None:
+    """Refuse it, since its results would go there."""
     anns, bobs, nobodys = finished(db, caller=ANN), finished(db, caller=BOB), finished(db)
     for session, parent in ((bobs, anns), (bobs, nobodys), (nobodys, bobs)):
         result = db.submit(resuming(session, caller=caller, parent_session_id=parent))
@@ -35,8 +35,8 @@ def test_resume_may_not_bring_a_parent_of_another_owner(db: DbVerbs, caller: Cal
     assert db.count("runs", "status = 'pending'") == 0
 
 
-def test_no_role_puts_a_session_under_another_owners(web: WebInThread, db: DbVerbs) -> None:
-    """A runner that works for two owners, an admin, and a user, who is told that there is no such parent."""
+def test_no_role_puts_session_under_another_owners(web: WebInThread, db: DbVerbs) -> None:
+    """Try a runner that works for two owners, an admin, and a user, which is told that the parent does not exist."""
     with tenants(web.client.url, db) as everybody:
         machine, ann, bobs = everybody.machine, everybody.ann, everybody.bobs
         ann.submit(session_id="anns", priority=100)
@@ -55,13 +55,13 @@ def test_no_role_puts_a_session_under_another_owners(web: WebInThread, db: DbVer
 
 
 @pytest.mark.parametrize("scenario", OWNERS, ids=lambda scenario: scenario.__name__)
-def test_run_tells_nothing_to_another_owner(db: DbVerbs, scenario: Callable[[DbVerbs], None]) -> None:
-    """What the version before this one accepted, when it starts and when it never does."""
+def test_run_reveals_nothing_to_another_owner(db: DbVerbs, scenario: Callable[[DbVerbs], None]) -> None:
+    """Use a run accepted by the previous release, when it starts and when it never does."""
     scenario(db)
 
 
 def test_results_kept_for_another_owner_are_dropped(db: DbVerbs) -> None:
-    """Those that the version before this one kept; the parent's own are told, and no pass goes round in vain."""
+    """Drop those kept by the previous release; deliver the parent's own, without useless passes."""
     anns, bobs = finished(db, caller=ANN), finished(db, caller=BOB)
     mine = ended_child(db, anns, "mine", caller=ANN)
     foreign = running(db, caller=BOB)
@@ -79,8 +79,8 @@ def test_results_kept_for_another_owner_are_dropped(db: DbVerbs) -> None:
     assert db.count("child_results", "child_run_id = :r", r=foreign.run_id) == 0
 
 
-def test_parent_that_was_deleted_meanwhile_is_not_set(db: DbVerbs) -> None:
-    """Nor is a later session of its name, whosever it is."""
+def test_parent_deleted_meanwhile_is_not_set(db: DbVerbs) -> None:
+    """Ignore a later session of its id too, whatever its owner."""
     for again in (False, True):
         parent, session = finished(db, session_id="parent"), finished(db)
         run = adopting(db, session, parent)
@@ -92,8 +92,8 @@ def test_parent_that_was_deleted_meanwhile_is_not_set(db: DbVerbs) -> None:
         assert db.run(run.run_id).parent_session_id is None
 
 
-def test_depth_is_looked_at_when_a_resume_brings_a_parent(db: DbVerbs) -> None:
-    """With all that is below the session; a resume under the parent that it has is as deep as before."""
+def test_depth_is_checked_when_resume_sets_parent(db: DbVerbs) -> None:
+    """Count everything below the session; a resume under its present parent is as deep as before."""
     top, session = finished(db), finished(db)
     child = finished(db, parent_session_id=session)
     assert db.submit(resuming(session, parent_session_id=top), max_depth=1) == [TooDeep(2, 1)]
@@ -106,8 +106,8 @@ def test_depth_is_looked_at_when_a_resume_brings_a_parent(db: DbVerbs) -> None:
     assert not isinstance(again[0], TooDeep)
 
 
-def test_callback_of_an_adopted_session_goes_to_its_owner(db: DbVerbs) -> None:
-    """The usual way: a session that is put under another one of the same owner calls it back."""
+def test_callback_of_adopted_session_goes_to_its_owner(db: DbVerbs) -> None:
+    """Put a session under another one of the same owner, as is usual: it calls it back."""
     parent, session = finished(db, caller=BOB), finished(db, caller=BOB)
     run = adopting(db, session, parent)
     accepted(db, run, "started")

@@ -1,4 +1,4 @@
-"""Stops, leaves and newer registrations reach a poll on another instance at once: no re-check looks at it here."""
+"""Stops, leaves and newer registrations wake a poll on another instance at once, without a re-check."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -36,14 +36,14 @@ def both(settings: Settings) -> Iterator[Pair]:
         yield both
 
 
-def test_stop_of_a_run_reaches_its_runners_poll_on_another_instance(both: Pair) -> None:
-    """Through Redis, confirmed in Postgres."""
+def test_stop_of_run_reaches_its_runners_poll_on_another_instance(both: Pair) -> None:
+    """Wake through Redis, confirm in Postgres."""
     wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
     assert both.woken
 
 
-def test_stop_of_an_idle_session_reaches_its_runners_poll_on_another_instance(both: Pair, db: DbVerbs) -> None:
-    """No run holds it; the row counts as sent once."""
+def test_stop_of_idle_session_reaches_its_runners_poll_on_another_instance(both: Pair, db: DbVerbs) -> None:
+    """Stop a session that no run holds; the row counts as sent once."""
     runner_id = both.here.client.register()
     run = both.running(runner_id)
     assert both.here.client.report(run, runner_id, "completed", session_status="idle").status_code == 200
@@ -58,27 +58,27 @@ def test_stop_of_an_idle_session_reaches_its_runners_poll_on_another_instance(bo
     assert db.one("SELECT sent_at FROM stop_commands") == sent_at
 
 
-def test_stop_of_a_timed_out_run_reaches_its_runners_poll_from_a_worker(
+def test_stop_of_timed_out_run_reaches_its_runners_poll_from_worker(
     both: Pair, settings: Settings, db: DbVerbs
 ) -> None:
-    """Expiry tells the instance after its commit."""
+    """Wake the instance after expiry's commit."""
     wakeup_scenarios.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
 
 
-def test_start_elsewhere_reaches_the_former_runners_poll_on_another_instance(both: Pair) -> None:
-    """Its idle process is to end; nothing waits for the re-check."""
+def test_start_elsewhere_reaches_former_runners_poll_on_another_instance(both: Pair) -> None:
+    """End its idle process without waiting for the re-check."""
     wakeup_scenarios.a_former_runner_hears_of_it(both)
 
 
-def test_stop_finds_a_poll_that_was_parked_during_its_commit(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verb saw none: the look after the commit does."""
+def test_stop_finds_poll_parked_during_its_commit(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find it by the look after the commit, since the verb saw none."""
     monkeypatch.setattr("models.runs.stop.open_stops", wakeup_scenarios.blind_to_polls)
     wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
 
 
 @pytest.mark.parametrize(("itself", "status"), [("", 200), ("?self=true", 401)], ids=["told to", "by itself"])
-def test_leave_reaches_the_runners_poll_on_another_instance(both: Pair, itself: str, status: int) -> None:
-    """One that is told to leave hears it; the poll of one that has left is refused."""
+def test_leave_reaches_runners_poll_on_another_instance(both: Pair, itself: str, status: int) -> None:
+    """Answer the poll of a runner told to leave; refuse that of one that has left."""
     runner_id = both.here.client.register()
     poll = both.poll(runner_id)
     assert both.here.client.http.delete(f"/runners/{runner_id}{itself}").status_code == 200
@@ -87,8 +87,8 @@ def test_leave_reaches_the_runners_poll_on_another_instance(both: Pair, itself: 
     assert status == 401 or answer.json() == {"deregistered": True}
 
 
-def test_poll_of_a_replaced_process_is_told_to_leave_at_once(both: Pair, db: DbVerbs) -> None:
-    """It gets none of its successor's runs; the successor is not told to leave."""
+def test_poll_of_replaced_process_is_told_to_leave_at_once(both: Pair, db: DbVerbs) -> None:
+    """Give it none of its successor's runs; do not tell the successor to leave."""
     wakeup_scenarios.a_replaced_process_hears_of_it(both, db)
 
     runner_id = db.one("SELECT runner_id FROM runners")
@@ -99,8 +99,8 @@ def test_poll_of_a_replaced_process_is_told_to_leave_at_once(both: Pair, db: DbV
     assert db.count("runners", "leave_told_at IS NULL AND left_at IS NULL") == 1
 
 
-def test_poll_of_a_process_that_offers_something_else_waits_on_under_its_new_number(both: Pair, db: DbVerbs) -> None:
-    """Dispatch finds it there again at once."""
+def test_poll_of_process_with_changed_offer_stays_parked_under_its_new_number(both: Pair, db: DbVerbs) -> None:
+    """Let dispatch find it at once."""
     runner_id = both.here.client.register(instance_id="one", tags=["a"])
     poll = both.poll(runner_id)
     assert both.here.client.register(instance_id="one", tags=["a", "b"]) == runner_id
@@ -108,8 +108,8 @@ def test_poll_of_a_process_that_offers_something_else_waits_on_under_its_new_num
     assert poll.result(30).status_code == 204
 
 
-def test_wakeup_without_anything_to_tell_ends_no_poll(both: Pair, settings: Settings, db: DbVerbs) -> None:
-    """A frozen process may hold an old one: Postgres says what there is."""
+def test_wakeup_without_orders_ends_no_poll(both: Pair, settings: Settings, db: DbVerbs) -> None:
+    """Ignore an old wake-up of a frozen process: Postgres decides."""
     runner_id = both.here.client.register()
     poll = both.poll(runner_id)
     with closing(sync_client(settings.redis_url)) as client:
@@ -119,7 +119,7 @@ def test_wakeup_without_anything_to_tell_ends_no_poll(both: Pair, settings: Sett
 
 
 def test_stops_of_many_runners_of_one_instance_are_one_message(both: Pair, settings: Settings, db: DbVerbs) -> None:
-    """One commit, one look, one publication."""
+    """Commit, look and publish once."""
     runner_ids = [both.here.client.register(f"host-{number}") for number in range(3)]
     runs = [both.running(runner_id) for runner_id in runner_ids]
     polls = [both.poll(runner_id) for runner_id in runner_ids]
@@ -146,8 +146,8 @@ def subscribed(client: Redis) -> PubSub:
     return heard
 
 
-def test_message_names_so_many_runners_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others follow in messages of their own."""
+def test_message_names_bounded_number_of_runners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the others in further messages."""
     monkeypatch.setattr(subscriptions, "RUNNERS_A_MESSAGE", 2)
     messages = recheck_messages({"web-1": ["a", "b", "c"], "web-2": ["d"]})
     assert [(channel, orjson.loads(payload)) for channel, payload in messages] == [
@@ -174,40 +174,41 @@ def test_message_names_so_many_runners_at_most(monkeypatch: pytest.MonkeyPatch) 
         ),
     ],
 )
-def test_only_runners_with_something_to_be_told_are_woken(
-    results: Sequence[Any], expected: dict[str, set[str]]
-) -> None:
-    """A first registration wakes none."""
+def test_only_runners_with_orders_are_woken(results: Sequence[Any], expected: dict[str, set[str]]) -> None:
+    """Wake none on a first registration."""
     assert told_runners(results) == expected
 
 
 @pytest.mark.parametrize("order", orders((FIND_NOTHING, PARK, CLAIM), (STOP, LOOK)), ids=" | ".join)
-def test_no_order_of_commits_leaves_a_poll_and_a_stop_alone(db: DbVerbs, order: tuple[str, ...]) -> None:
-    """Either the poll finds the stop by itself, or the look behind the stop's commit finds where the poll waits."""
+def test_stop_reaches_poll_in_every_order_of_commits(db: DbVerbs, order: tuple[str, ...]) -> None:
+    """Find the stop by the poll itself, or the poll by the look after the stop's commit."""
     assert is_told(db, order)
 
 
-def test_stop_reaches_a_poll_whose_second_claim_had_looked_before(
+def test_stop_reaches_poll_whose_second_claim_had_looked_before(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wake-up finds it busy, and is remembered."""
+    """Remember a wake-up that finds the poll busy."""
     monkeypatch.setattr(queues, "claim_parked", wakeup_scenarios.held_up(claim_parked))
     with pair(settings) as both:
         wakeup_scenarios.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_what_a_client_that_hung_up_did_not_hear_reaches_its_next_poll_at_once(
+def test_orders_unheard_by_client_that_hung_up_reach_its_next_poll(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
-    """It counted as told: a stop for ten seconds, a leave for ever, and that poll was refused."""
+    """Withdraw the note that they were told.
+
+    Otherwise a stop waits ten seconds, and after a leave the poll is refused.
+    """
     monkeypatch.setattr(queues, "answer_polls", wakeup_scenarios.held_up(answer_polls))
     with pair(settings) as both:
         wakeup_scenarios.an_unheard_answer_is_told_again(both, db, leave=leave)
 
 
-def test_stop_is_told_first_and_gives_an_assigned_run_back(db: DbVerbs) -> None:
-    """Its message was lost; another poll gets the run, and it is barred from none."""
+def test_stop_is_told_first_and_releases_assigned_run(db: DbVerbs) -> None:
+    """Lose the message of the assignment: another poll gets the run, and no registration is excluded."""
     runner, other = db.runner(), db.runner()
     stopped = db.start().session_id
     db.claim(runner)
@@ -230,8 +231,8 @@ def test_stop_is_told_first_and_gives_an_assigned_run_back(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("look", ["recheck", "second"])
-def test_leave_is_told_before_an_assigned_run_and_once(db: DbVerbs, look: str) -> None:
-    """Counting as told what was not said, its next poll would be refused without a word."""
+def test_leave_is_told_before_assigned_run_and_once(db: DbVerbs, look: str) -> None:
+    """Tell it before it counts as told, or the next poll would be refused without a reason."""
     runner = db.runner()
     poll = db.park(runner)
     run_id = db.start().run_id

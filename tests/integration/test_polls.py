@@ -1,4 +1,4 @@
-"""What a poll is told, in which order, and how it waits, is looked after and ends (ARCHITECTURE, Claiming)."""
+"""Polls: the order of answers, parking, re-checks and ends (ARCHITECTURE, Claiming)."""
 
 from sqlalchemy import text
 
@@ -13,7 +13,7 @@ from tests.support.dispatch_pass import dispatch_waiting
 
 
 def told_to_stop(db: DbVerbs, runner: Runner, *sessions: str) -> None:
-    """Stop commands that nobody has been told of."""
+    """Return the stop commands not told yet."""
     for session_id in sessions:
         db.rows(
             """INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at)
@@ -32,16 +32,16 @@ def ids(runs: list[Run]) -> list[str]:
     return [run.run_id for run in runs]
 
 
-def test_a_poll_of_a_runner_nobody_knows_is_refused(db: DbVerbs) -> None:
-    """401; never parked."""
+def test_poll_of_unknown_runner_is_refused_and_not_parked(db: DbVerbs) -> None:
+    """Answer 401."""
     unknown = asking(Runner("lnch_unknown", 1))
 
     assert db.do(answer_polls, [unknown]) == [RunnerNotRegistered("lnch_unknown")]
     assert db.waiting() == set()
 
 
-def test_a_runner_that_left_or_was_forgotten_is_refused(db: DbVerbs) -> None:
-    """401 begins when it left or was silent for `forget_runner_seconds`."""
+def test_poll_of_left_or_forgotten_runner_is_refused(db: DbVerbs) -> None:
+    """Answer 401 once it left or was silent for `forget_runner_seconds`."""
     left, silent = db.runner(), db.runner()
     db.rows("UPDATE runners SET left_at = now() WHERE runner_id = :r", r=left.runner_id)
     db.rows("UPDATE runners SET last_seen = now() - interval '25 hours' WHERE runner_id = :r", r=silent.runner_id)
@@ -51,7 +51,6 @@ def test_a_runner_that_left_or_was_forgotten_is_refused(db: DbVerbs) -> None:
 
 
 def test_stops_are_told_first_then_leave_then_runs(db: DbVerbs) -> None:
-    """A runner that has to leave gets no run any more, and is refused after it was told."""
     runner, one = db.runner(), db.start().run_id
     told_to_stop(db, runner, "s2", "s1")
     told_to_leave(db, runner)
@@ -63,8 +62,8 @@ def test_stops_are_told_first_then_leave_then_runs(db: DbVerbs) -> None:
     assert db.waiting() == set()
 
 
-def test_a_stop_is_told_again_after_ten_seconds_and_not_before(db: DbVerbs) -> None:
-    """The deployed runner ignores a stop for a process it does not have, and polls again at once."""
+def test_stop_is_told_again_after_ten_seconds_and_not_before(db: DbVerbs) -> None:
+    """Wait, since a deployed runner ignores a stop for a process it does not have and polls again at once."""
     runner, other = db.runner(), db.runner()
     told_to_stop(db, runner, "s1")
     assert db.answer(asking(runner))[0].stop_sessions == ["s1"]
@@ -74,8 +73,8 @@ def test_a_stop_is_told_again_after_ten_seconds_and_not_before(db: DbVerbs) -> N
     assert db.answer(asking(runner))[0].stop_sessions == ["s1"]
 
 
-def test_a_stop_is_told_to_one_of_two_polls_of_a_runner(db: DbVerbs) -> None:
-    """The other one gets what else there is."""
+def test_stop_is_told_to_one_of_two_polls_of_runner(db: DbVerbs) -> None:
+    """Give the other one what else there is."""
     runner, one = db.runner(), db.start().run_id
     told_to_stop(db, runner, "s1")
     first, second = db.answer(asking(runner), asking(runner))
@@ -84,8 +83,8 @@ def test_a_stop_is_told_to_one_of_two_polls_of_a_runner(db: DbVerbs) -> None:
     assert (second.stop_sessions, ids(second.runs)) == ([], [one])
 
 
-def test_a_poll_claims_at_once_what_is_there(db: DbVerbs) -> None:
-    """Delivered by its own answer: from now on the runner has `start_timeout` to say `started`."""
+def test_poll_claims_available_runs_at_once(db: DbVerbs) -> None:
+    """Deliver by its own answer: from now on the runner has `start_timeout` to report `started`."""
     run_id, runner = db.start().run_id, db.runner()
     poll = asking(runner)
     (answer,) = db.answer(poll)
@@ -104,8 +103,8 @@ def test_a_poll_claims_at_once_what_is_there(db: DbVerbs) -> None:
     assert db.told_kinds(row.session_id)[-1] == "run_updated"
 
 
-def test_a_repeated_answer_is_the_same_answer(db: DbVerbs) -> None:
-    """The COMMIT had happened and its answer was lost: the runs are found by their poll, and no more are claimed."""
+def test_repeated_poll_gets_same_answer(db: DbVerbs) -> None:
+    """Repeat it after a COMMIT whose answer was lost: the runs are found by their poll, and no more are claimed."""
     db.accept(*[starting() for _ in range(3)])
     first_runner, second_runner = db.runner(), db.runner()
     asks = [asking(first_runner), asking(second_runner)]
@@ -117,8 +116,8 @@ def test_a_repeated_answer_is_the_same_answer(db: DbVerbs) -> None:
     assert db.count("runs", "status = 'claimed'") == 2
 
 
-def test_a_repeated_answer_of_a_poll_that_was_parked_takes_its_row_away(db: DbVerbs) -> None:
-    """Else dispatch would give it a second run."""
+def test_repeated_answer_removes_row_of_parked_poll(db: DbVerbs) -> None:
+    """Otherwise dispatch would give it a second run."""
     ask = asking(db.runner())
     db.answer(ask)
     db.start()
@@ -129,8 +128,7 @@ def test_a_repeated_answer_of_a_poll_that_was_parked_takes_its_row_away(db: DbVe
     assert db.dispatch() == {}
 
 
-def test_the_same_poll_twice_in_a_batch_is_one_poll(db: DbVerbs) -> None:
-    """Each item gets the one answer."""
+def test_same_poll_twice_in_batch_is_one_poll(db: DbVerbs) -> None:
     db.accept(*[starting() for _ in range(3)])
     busy, waiting = asking(db.runner()), asking(db.runner(executor_type="other"))
     first, second, third, fourth = db.answer(busy, waiting, busy, waiting)
@@ -141,8 +139,8 @@ def test_the_same_poll_twice_in_a_batch_is_one_poll(db: DbVerbs) -> None:
     assert db.count("runs", "status = 'claimed'") == 1
 
 
-def test_a_poll_parks_when_there_is_nothing_for_it(db: DbVerbs) -> None:
-    """A row that dispatch finds, with what it needs to know."""
+def test_poll_without_runs_parks(db: DbVerbs) -> None:
+    """Write a row with what dispatch needs to know."""
     runner = db.runner()
     ask = asking(runner, wanted=3, instance="web-7")
 
@@ -152,8 +150,8 @@ def test_a_poll_parks_when_there_is_nothing_for_it(db: DbVerbs) -> None:
     assert (row.instance, row.wanted) == ("web-7", 3)
 
 
-def test_the_second_claim_finds_what_was_submitted_while_the_poll_was_parked(db: DbVerbs) -> None:
-    """And takes its own row away with it."""
+def test_second_claim_finds_run_submitted_while_parking(db: DbVerbs) -> None:
+    """Remove the poll's own row."""
     ask = asking(db.runner())
     db.answer(ask)
     one, two = db.start().run_id, db.start().run_id
@@ -164,8 +162,8 @@ def test_the_second_claim_finds_what_was_submitted_while_the_poll_was_parked(db:
     assert ids(db.second(ask)[0].runs) == [one], "repeated it is the same"
 
 
-def test_the_second_claim_claims_nothing_when_its_row_is_gone(db: DbVerbs) -> None:
-    """It gets what dispatch assigned meanwhile, and only that: else one poll would get two runs."""
+def test_second_claim_claims_nothing_without_its_row(db: DbVerbs) -> None:
+    """Return only what dispatch assigned meanwhile, or one poll would get two runs."""
     ask = asking(db.runner())
     db.answer(ask)
     one, two = db.start().run_id, db.start().run_id
@@ -176,8 +174,8 @@ def test_the_second_claim_claims_nothing_when_its_row_is_gone(db: DbVerbs) -> No
     assert db.run(one).delivered_at is not None
 
 
-def test_a_poll_that_wants_several_is_given_several(db: DbVerbs) -> None:
-    """`max=N`, also by dispatch."""
+def test_poll_that_wants_several_gets_several(db: DbVerbs) -> None:
+    """Set `max=N`, also for dispatch."""
     first = [run.run_id for run in db.accept(*[starting() for _ in range(5)])]
     runner = db.runner()
     assert ids(db.claim(runner, wanted=3)) == first[:3]
@@ -188,8 +186,8 @@ def test_a_poll_that_wants_several_is_given_several(db: DbVerbs) -> None:
     assert db.dispatch() == {parked.poll_id: more[:2]}
 
 
-def test_a_poll_that_wants_none_is_told_stops_only(db: DbVerbs) -> None:
-    """A full or draining runner polls so; dispatch passes it by."""
+def test_poll_that_wants_none_is_told_stops_only(db: DbVerbs) -> None:
+    """Poll as a full or draining runner does; dispatch skips it."""
     runner = db.runner()
     db.start()
     ask = asking(runner, wanted=0)
@@ -201,8 +199,8 @@ def test_a_poll_that_wants_none_is_told_stops_only(db: DbVerbs) -> None:
     assert db.waiting() == set()
 
 
-def test_dispatch_gives_runs_to_parked_polls_and_names_their_instance(db: DbVerbs) -> None:
-    """Undelivered: released after `claim_timeout` unless the instance confirms."""
+def test_dispatch_assigns_runs_to_parked_polls_and_names_their_instance(db: DbVerbs) -> None:
+    """Leave them undelivered: they are released after `claim_timeout` unless the instance confirms."""
     polls = [db.park(db.runner(), instance=instance) for instance in ("web-1", "web-2", "web-1")]
     runs = [run.run_id for run in db.accept(*[starting() for _ in range(3)])]
     done = db.do(dispatch_waiting)
@@ -223,7 +221,7 @@ def test_dispatch_gives_runs_to_parked_polls_and_names_their_instance(db: DbVerb
     assert (db.waiting(), done.again) == (set(), False)
 
 
-def test_dispatch_leaves_polls_that_were_not_seen_for_five_seconds(db: DbVerbs) -> None:
+def test_dispatch_skips_polls_not_renewed_for_five_seconds(db: DbVerbs) -> None:
     """Their process may be frozen or gone."""
     ask = db.park(db.runner())
     db.rows("UPDATE waiting_polls SET seen_at = now() - interval '6 seconds'")
@@ -233,8 +231,8 @@ def test_dispatch_leaves_polls_that_were_not_seen_for_five_seconds(db: DbVerbs) 
     assert ids(db.recheck(ask)[0].runs) == [run_id], "it is found again by itself when its process lives"
 
 
-def test_dispatch_leaves_polls_of_a_runner_that_registered_anew_or_has_to_leave(db: DbVerbs) -> None:
-    """The process behind such a poll is another one, or gets no runs any more."""
+def test_dispatch_skips_polls_of_reregistered_or_leaving_runner(db: DbVerbs) -> None:
+    """The process behind such a poll is another one, or gets no more runs."""
     former, leaving = db.runner(), db.runner()
     db.park(former)
     db.park(leaving)
@@ -245,8 +243,8 @@ def test_dispatch_leaves_polls_of_a_runner_that_registered_anew_or_has_to_leave(
     assert db.dispatch() == {}
 
 
-def test_dispatch_rings_again_only_if_another_pass_would_do_something(db: DbVerbs) -> None:
-    """A full pass that gave nothing out would be followed by the same, for ever."""
+def test_dispatch_requests_another_pass_only_if_it_could_do_something(db: DbVerbs) -> None:
+    """Stop after a full pass without assignment, which would repeat forever."""
     runner, idle = db.runner(), db.runner()
     db.park(idle, wanted=0)
     db.accept(*[starting() for _ in range(6)])
@@ -268,8 +266,8 @@ def test_dispatch_rings_again_only_if_another_pass_would_do_something(db: DbVerb
     assert (sum(map(len, done.by_instance.values())), done.again) == (3, True)
 
 
-def test_dispatch_reads_parked_polls_page_by_page_until_the_last(db: DbVerbs) -> None:
-    """No poll is beyond its reach, however many older ones wait for something else."""
+def test_dispatch_reads_parked_polls_page_by_page_to_the_last(db: DbVerbs) -> None:
+    """Reach every poll, however many older ones wait for something else."""
     for _ in range(4):
         db.park(db.runner(executor_type="other"))
     newest = db.park(db.runner())
@@ -287,8 +285,8 @@ def test_dispatch_reads_parked_polls_page_by_page_until_the_last(db: DbVerbs) ->
     assert [(one.poll_id, one.run_id) for one in assignments] == [(newest.poll_id, run_id)]
 
 
-def test_dispatch_asks_for_another_pass_while_younger_pages_may_take_what_is_left(db: DbVerbs) -> None:
-    """This one assigned something, so the next one differs from it."""
+def test_dispatch_requests_another_pass_while_younger_pages_may_match(db: DbVerbs) -> None:
+    """Assign something in this pass, so that the next one differs."""
     for _ in range(3):
         db.park(db.runner())
     db.accept(*[starting() for _ in range(2)])
@@ -297,8 +295,8 @@ def test_dispatch_asks_for_another_pass_while_younger_pages_may_take_what_is_lef
     assert not db.do(preview_waiting, page=4).more
 
 
-def test_a_recheck_renews_the_row_and_finds_what_was_submitted(db: DbVerbs) -> None:
-    """The bound behind every lost ring."""
+def test_recheck_renews_row_and_finds_submitted_run(db: DbVerbs) -> None:
+    """Bound the effect of a lost wake-up."""
     ask = db.park(db.runner())
     db.rows("UPDATE waiting_polls SET seen_at = now() - interval '1 minute'")
     assert db.recheck(ask) == [PollAnswer(parked=True)]
@@ -309,8 +307,8 @@ def test_a_recheck_renews_the_row_and_finds_what_was_submitted(db: DbVerbs) -> N
     assert db.waiting() == set()
 
 
-def test_a_recheck_finds_an_assignment_whose_message_was_lost(db: DbVerbs) -> None:
-    """By poll id; it is delivered by this answer."""
+def test_recheck_finds_assignment_with_lost_message(db: DbVerbs) -> None:
+    """Find it by poll id; this answer delivers it."""
     ask = db.park(db.runner())
     run_id = db.start().run_id
     db.dispatch()
@@ -319,8 +317,8 @@ def test_a_recheck_finds_an_assignment_whose_message_was_lost(db: DbVerbs) -> No
     assert db.run(run_id).delivered_at is not None
 
 
-def test_a_recheck_puts_back_rows_that_vanished(db: DbVerbs) -> None:
-    """A crash restart of Postgres empties UNLOGGED tables."""
+def test_recheck_restores_vanished_rows(db: DbVerbs) -> None:
+    """Empty the UNLOGGED table, as a crash restart of Postgres does."""
     asks = [db.park(db.runner()) for _ in range(3)]
     db.rows("TRUNCATE waiting_polls")
 
@@ -330,8 +328,8 @@ def test_a_recheck_puts_back_rows_that_vanished(db: DbVerbs) -> None:
     assert len(db.dispatch()) == 1
 
 
-def test_a_recheck_says_that_the_runner_is_gone_or_has_to_leave(db: DbVerbs) -> None:
-    """While its polls are parked."""
+def test_recheck_reports_runner_gone_or_leaving(db: DbVerbs) -> None:
+    """Change the runner while its polls are parked."""
     staying, leaving, left = db.runner(), db.runner(), db.runner()
     asks = [db.park(runner) for runner in (staying, leaving, left)]
     told_to_leave(db, leaving)
@@ -342,8 +340,8 @@ def test_a_recheck_says_that_the_runner_is_gone_or_has_to_leave(db: DbVerbs) -> 
     assert answers == [PollAnswer(parked=True), PollAnswer(deregistered=True), RunnerNotRegistered(left.runner_id)]
 
 
-def test_a_recheck_for_many_polls_claims_for_each(db: DbVerbs) -> None:
-    """One batch, one transaction."""
+def test_recheck_of_many_polls_claims_for_each(db: DbVerbs) -> None:
+    """Use one batch and one transaction."""
     asks = [db.park(db.runner()) for _ in range(4)]
     runs = {run.run_id for run in db.accept(*[starting() for _ in range(3)])}
     answers = db.recheck(*asks)
@@ -353,8 +351,8 @@ def test_a_recheck_for_many_polls_claims_for_each(db: DbVerbs) -> None:
     assert db.waiting() == {ask.poll_id for ask, answer in zip(asks, answers, strict=True) if answer.parked}
 
 
-def test_giving_up_takes_the_row_away(db: DbVerbs) -> None:
-    """Nothing is assigned to the poll any more."""
+def test_cancelled_poll_loses_its_row(db: DbVerbs) -> None:
+    """Assign nothing to it any more."""
     ask = db.park(db.runner())
     assert db.give_up(ask) == [[]]
 
@@ -362,8 +360,7 @@ def test_giving_up_takes_the_row_away(db: DbVerbs) -> None:
     assert (db.waiting(), db.dispatch()) == (set(), {})
 
 
-def test_giving_up_returns_what_was_assigned_meanwhile(db: DbVerbs) -> None:
-    """Marked delivered: to be handed out, or released when the client has gone."""
+def test_cancelled_poll_returns_run_assigned_meanwhile(db: DbVerbs) -> None:
     ask, other = db.park(db.runner()), db.park(db.runner(executor_type="other"))
     run_id = db.start().run_id
     db.dispatch()
@@ -373,8 +370,7 @@ def test_giving_up_returns_what_was_assigned_meanwhile(db: DbVerbs) -> None:
     assert db.run(run_id).delivered_at is not None
 
 
-def test_leaving_takes_the_rows_of_an_instance_away(db: DbVerbs) -> None:
-    """At shutdown; those of others stay."""
+def test_shutdown_removes_rows_of_its_instance_only(db: DbVerbs) -> None:
     db.park(db.runner(), instance="web-1")
     staying = db.park(db.runner(), instance="web-2")
     db.do(leave_instance, "web-1")
@@ -382,8 +378,8 @@ def test_leaving_takes_the_rows_of_an_instance_away(db: DbVerbs) -> None:
     assert db.waiting() == {staying.poll_id}
 
 
-def test_a_poll_left_empty_by_somebody_elses_lock_says_so(db: DbVerbs) -> None:
-    """Whoever holds the run may give it back: dispatch is rung once more rather than waiting for the re-check."""
+def test_poll_left_empty_by_locked_run_asks_for_retry(db: DbVerbs) -> None:
+    """Wake dispatch once more instead of waiting for the re-check: the holder of the lock may release the run."""
     submitted = db.start()
     runner = db.runner()
     with db.engine.begin() as other:

@@ -1,4 +1,4 @@
-"""Connections to a real Postgres, and what its failures mean."""
+"""Connections to a real Postgres, and the classification of its failures."""
 
 import asyncio
 import threading
@@ -52,8 +52,8 @@ def verdict(error: BaseException) -> str:
 
 
 @pytest.mark.direct
-def test_every_connection_has_its_timeouts_from_the_start(settings: Settings) -> None:
-    """No statement waits for ever, whichever helper gave the connection."""
+def test_every_connection_has_timeouts_from_the_start(settings: Settings) -> None:
+    """Bound each statement, whatever helper gave the connection."""
     engine = sync_engine(settings, pool_size=1)
     with transaction(engine) as connection:
         assert timeouts_of(connection) == EXPECTED
@@ -62,8 +62,8 @@ def test_every_connection_has_its_timeouts_from_the_start(settings: Settings) ->
     engine.dispose()
 
 
-def test_without_startup_options_each_transaction_sets_its_timeouts(settings: Settings) -> None:
-    """Behind PgBouncer nothing is set for the session, which is another's next."""
+def test_without_startup_options_each_transaction_sets_timeouts(settings: Settings) -> None:
+    """Set nothing for the session, which another client gets next behind PgBouncer."""
     engine = sync_engine(settings.model_copy(update={"startup_options": False}), pool_size=1)
     with transaction(engine) as connection:
         assert timeouts_of(connection) == EXPECTED
@@ -73,16 +73,15 @@ def test_without_startup_options_each_transaction_sets_its_timeouts(settings: Se
 
 
 @pytest.mark.direct
-async def test_the_web_engine_has_the_same_timeouts(settings: Settings) -> None:
-    """The asynchronous engine is the same in another colour."""
+async def test_web_engine_has_same_timeouts(settings: Settings) -> None:
+    """Check the asynchronous engine."""
     engine = async_engine(settings)
     async with autocommit_async(engine) as connection:
         assert await connection.run_sync(timeouts_of) == EXPECTED
     await engine.dispose()
 
 
-def test_a_transaction_is_committed_at_its_end_and_undone_by_an_error(engine: Engine) -> None:
-    """All of the block or nothing of it."""
+def test_transaction_commits_at_end_and_rolls_back_on_error(engine: Engine) -> None:
     with transaction(engine) as connection:
         connection.execute(text("CREATE TABLE noted (n int)"))
     with pytest.raises(DBAPIError), transaction(engine) as connection:
@@ -92,8 +91,8 @@ def test_a_transaction_is_committed_at_its_end_and_undone_by_an_error(engine: En
         assert connection.execute(text("SELECT count(*) FROM noted")).scalar_one() == 0
 
 
-async def test_the_web_commits_at_the_end_and_undoes_at_an_error(settings: Settings, db: DbVerbs) -> None:
-    """All of the block or nothing of it, whoever failed, though its connections are in autocommit."""
+async def test_web_transaction_commits_at_end_and_rolls_back_on_error(settings: Settings, db: DbVerbs) -> None:
+    """Roll back on any error, though its connections are in autocommit."""
     web = async_engine(settings, pool_size=1)
     async with transaction_async(web) as connection:
         await connection.run_sync(noting)
@@ -111,8 +110,8 @@ async def test_the_web_commits_at_the_end_and_undoes_at_an_error(settings: Setti
 
 @pytest.mark.direct
 @pytest.mark.parametrize("moment", ["begin", "commit"])
-async def test_of_connections_that_are_all_lost_one_attempt_fails(settings: Settings, db: DbVerbs, moment: str) -> None:
-    """The driver begins and ends by itself; the pool learns of it all the same, and hands out no other dead one."""
+async def test_one_attempt_fails_when_all_connections_are_lost(settings: Settings, db: DbVerbs, moment: str) -> None:
+    """Tell the pool, although the driver begins and ends by itself: no other dead connection is handed out."""
     web = async_engine(settings, pool_size=3)
     async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
         pids = [await connection.run_sync(backend) for connection in (one, two, three)]
@@ -180,14 +179,14 @@ async def cancelled(engine: Engine, connection: AsyncConnection) -> None:
     ],
     ids=["division", "nul", "depth", "timeout", "terminated", "read only", "no table", "syntax"],
 )
-def test_a_failure_means_what_postgres_says(engine: Engine, statement: str, meaning: str) -> None:
-    """Faults of an item are bisected, outages held, the rest is a bug and nobody's fault but ours."""
+def test_failures_are_classified_by_sqlstate(engine: Engine, statement: str, meaning: str) -> None:
+    """Bisect faults of an item, retry through outages, and treat the rest as a bug."""
     with engine.connect() as connection:
         assert verdict(failure(connection, statement)) == meaning
 
 
-def test_constraint_and_encoding_errors_are_faults_of_an_item(engine: Engine) -> None:
-    """A NUL or a lone surrogate in a text never reaches Postgres; it is the item's all the same."""
+def test_constraint_and_encoding_errors_are_item_faults(engine: Engine) -> None:
+    """Count a NUL or a lone surrogate as the item's fault, although it never reaches Postgres."""
     with engine.connect() as connection:
         for value in ("\x00", "\ud800"):
             with pytest.raises((DBAPIError, UnicodeEncodeError)) as caught:
@@ -198,8 +197,8 @@ def test_constraint_and_encoding_errors_are_faults_of_an_item(engine: Engine) ->
         assert verdict(failure(connection, "INSERT INTO once VALUES (1), (1)")) == "fault"
 
 
-def test_a_lock_that_is_not_had_in_time_is_a_fault_and_a_deadlock_is_repeated(engine: Engine) -> None:
-    """Whoever is blocked waits alone; whoever deadlocked tries again."""
+def test_lock_timeout_is_item_fault_and_deadlock_is_repeated(engine: Engine) -> None:
+    """Fail the blocked item alone; repeat the deadlocked batch."""
     with transaction(engine) as connection:
         connection.execute(text("CREATE TABLE rows AS SELECT n FROM generate_series(1, 2) AS n"))
     meet = threading.Barrier(2)
@@ -227,8 +226,8 @@ def test_a_lock_that_is_not_had_in_time_is_a_fault_and_a_deadlock_is_repeated(en
         assert (sqlstate(error), verdict(error)) == ("55P03", "fault")
 
 
-def test_a_full_pool_is_not_an_outage(settings: Settings) -> None:
-    """Postgres is well when we have used up our own connections."""
+def test_exhausted_pool_is_no_outage(settings: Settings) -> None:
+    """Use up our own connections while Postgres is well."""
     engine = sync_engine(settings.model_copy(update={"pool_timeout_seconds": 0.01}), pool_size=1)
     with engine.connect(), pytest.raises(PoolTimeout) as caught:
         engine.connect()
@@ -236,8 +235,8 @@ def test_a_full_pool_is_not_an_outage(settings: Settings) -> None:
     engine.dispose()
 
 
-def test_a_paused_transaction_is_ended_and_may_be_repeated(settings: Settings) -> None:
-    """A frozen process does not hold its locks: the server ends its transaction."""
+def test_paused_transaction_is_ended_and_may_be_repeated(settings: Settings) -> None:
+    """Release the locks of a frozen process: the server ends its transaction."""
     engine = sync_engine(settings.model_copy(update={"idle_in_transaction_seconds": 1}), pool_size=2)
     with engine.connect() as paused, autocommit(engine) as watcher:
         pid = backend(paused)
@@ -247,8 +246,8 @@ def test_a_paused_transaction_is_ended_and_may_be_repeated(settings: Settings) -
     engine.dispose()
 
 
-def test_an_engine_survives_a_crash_and_a_stop_of_its_server(own_postgres: OwnPostgres) -> None:
-    """While it is away every failure says so; after that the same engine goes on."""
+def test_engine_survives_crash_and_stop_of_server(own_postgres: OwnPostgres) -> None:
+    """Report each failure meanwhile, then go on with the same engine."""
     engine = sync_engine(Settings(database_url=own_postgres.url), pool_size=2)
     for end in (own_postgres.kill, own_postgres.stop):
         with engine.connect() as connection:

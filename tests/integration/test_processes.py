@@ -1,4 +1,4 @@
-"""Pid files and locks: whom they name, and when they stop naming it."""
+"""Pid files and locks: the process that they name, and when they stop naming it."""
 
 import re
 import signal
@@ -33,8 +33,8 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_a_pid_file_names_its_process_while_it_lives(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    """Also a zombie is dead: it holds no port and no file any more."""
+def test_pid_file_names_its_process_while_it_lives(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """Count a zombie as dead: it holds no port and no file."""
     path = tmp_path / "run" / "web-1.pid"
     write_pid_file(path, sleeper.pid)
     named = read_pid_file(path)
@@ -45,10 +45,8 @@ def test_a_pid_file_names_its_process_while_it_lives(tmp_path: Path, sleeper: su
     assert read_pid_file(path) is None
 
 
-def test_a_pid_that_went_to_another_process_is_not_taken_for_the_former(
-    tmp_path: Path, sleeper: subprocess.Popen[bytes]
-) -> None:
-    """The start mark tells two processes of one pid apart, so that nobody else is ever killed for ours."""
+def test_reused_pid_is_not_taken_for_former_process(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """Compare process identities, so that no unrelated process is killed."""
     path = tmp_path / "web-1.pid"
     write_pid_file(path, sleeper.pid)
     _, mark = path.read_text().split()
@@ -58,15 +56,15 @@ def test_a_pid_that_went_to_another_process_is_not_taken_for_the_former(
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "12 ", "99999999 x:1"])
-def test_a_broken_pid_file_names_nobody(tmp_path: Path, text: str) -> None:
-    """A file cut short by a crash stops nothing."""
+def test_broken_pid_file_names_no_process(tmp_path: Path, text: str) -> None:
+    """Read a file cut short by a crash."""
     path = tmp_path / "web-1.pid"
     path.write_text(text)
     assert read_pid_file(path) is None
 
 
-def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
-    """However the holder ends: the kernel lets go of it."""
+def test_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    """Let the kernel release it, however the holder ends."""
     path = tmp_path / "up.lock"
     script = (
         "import sys, pathlib\n"
@@ -89,8 +87,8 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
             pass
 
 
-def test_who_does_not_end_by_itself_is_killed_with_its_family() -> None:
-    """SIGTERM first, SIGKILL for what ignores it, descendants included."""
+def test_process_that_ignores_sigterm_is_killed_with_descendants() -> None:
+    """Send SIGTERM first, then SIGKILL."""
     script = "trap '' TERM; sleep 60 & echo started; wait; wait"
     with subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE) as stubborn:
         assert stubborn.stdout
@@ -101,13 +99,13 @@ def test_who_does_not_end_by_itself_is_killed_with_its_family() -> None:
         assert not any(map(is_alive, members))
 
 
-def test_a_free_port_lies_below_the_ephemeral_range() -> None:
-    """An outgoing connection must not be able to take it between two starts."""
+def test_free_port_is_below_ephemeral_range() -> None:
+    """Keep outgoing connections from taking it between two starts."""
     assert all(20_000 <= free_port() < 32_768 for _ in range(20))
 
 
-def test_connections_leave_descriptors_for_the_databases_and_for_the_process_itself() -> None:
-    """As many as were asked for, if they fit into its open files; of few files half."""
+def test_connection_limit_leaves_descriptors_for_databases_and_process() -> None:
+    """Take as many as configured if they fit into the open file limit; of a low limit take half."""
     calls = "allow(), allow(20), allow(1000), allow(besides=16), allow(besides=500)"
     script = f"from runtime.processes import allow_connections as allow; print({calls})"
     command = ["/bin/sh", "-c", 'ulimit -n 300; exec "$0" -c "$1"', sys.executable, script]

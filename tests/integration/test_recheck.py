@@ -1,4 +1,4 @@
-"""The re-check of parked polls: it looks closer at those that something has happened to, and at no others."""
+"""Re-check of parked polls: reads details of those that may have something to hear, and of no others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -70,7 +70,7 @@ HAPPENINGS: dict[str, tuple[Callable[[DbVerbs, Runner], object], str]] = {
 
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The polls that something was read of one by one."""
+    """Record the polls whose details are read one by one."""
     seen: list[str] = []
     look = polls._look
 
@@ -83,7 +83,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _two_parked(db: DbVerbs) -> tuple[Runner, Ask, Ask]:
-    """A runner with its poll, and another one's."""
+    """Park a poll of a runner, and one of another."""
     runner = db.runner(tags=["mine"])
     return runner, db.park(runner), db.park(db.runner())
 
@@ -93,8 +93,7 @@ def _recheck(db: DbVerbs, looked_at: list[str], *asks: Ask) -> list[polls.Answer
     return db.do(polls.recheck_polls, asks)
 
 
-def test_quiet_polls_are_not_looked_at_one_by_one(db: DbVerbs, looked_at: list[str]) -> None:
-    """Their rows are seen again all the same."""
+def test_quiet_polls_are_renewed_without_reading_details(db: DbVerbs, looked_at: list[str]) -> None:
     _, first, second = _two_parked(db)
     db.rows("UPDATE waiting_polls SET seen_at = now() - interval '1 minute'")
 
@@ -106,10 +105,10 @@ def test_quiet_polls_are_not_looked_at_one_by_one(db: DbVerbs, looked_at: list[s
 
 @pytest.mark.parametrize("what", HAPPENINGS)
 @pytest.mark.parametrize("mutation", ["", "not asked for"])
-def test_a_poll_that_something_happened_to_is_looked_at(
+def test_poll_with_possible_news_is_read(
     db: DbVerbs, looked_at: list[str], monkeypatch: pytest.MonkeyPatch, what: str, mutation: str
 ) -> None:
-    """And no other; with the question left out it is not noticed."""
+    """Read no other; without the condition it goes unnoticed."""
     happen, question = HAPPENINGS[what]
     runner, concerned, other = _two_parked(db)
     happen(db, runner)
@@ -128,8 +127,8 @@ def test_a_poll_that_something_happened_to_is_looked_at(
     assert looked_at == ([] if mutation else [concerned.poll_id])
 
 
-def test_a_poll_is_looked_at_when_its_runner_may_take_what_is_ready(db: DbVerbs, looked_at: list[str]) -> None:
-    """Workers may be away: then the re-check is what gives it out."""
+def test_poll_is_read_when_its_runner_may_claim_ready_run(db: DbVerbs, looked_at: list[str]) -> None:
+    """Claim by the re-check when no worker runs."""
     _, concerned, other = _two_parked(db)
     run_id = db.start(additional_demands=MINE).run_id
 
@@ -142,8 +141,8 @@ def test_a_poll_is_looked_at_when_its_runner_may_take_what_is_ready(db: DbVerbs,
     assert db.waiting() == {other.poll_id}
 
 
-def test_a_poll_that_was_never_parked_is_looked_at(db: DbVerbs, looked_at: list[str]) -> None:
-    """Postgres was away when it came: nobody knows what its runner offers."""
+def test_poll_that_was_never_parked_is_read(db: DbVerbs, looked_at: list[str]) -> None:
+    """Park it late, as after a Postgres outage: its runner's offer is unknown so far."""
     _, first, second = _two_parked(db)
     first.offer = None
 

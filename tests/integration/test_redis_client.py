@@ -1,4 +1,4 @@
-"""Connections that end in time, repeat little, and leave a Redis that cannot serve them."""
+"""Redis connections: bounded waits, few repeats, and an end when their server can no longer serve."""
 
 import time
 
@@ -12,8 +12,8 @@ from tests.support.redis_faults import frozen
 from tests.support.servers import OwnRedis
 
 
-def test_a_frozen_redis_ends_in_an_error_and_its_late_answer_is_nobody_elses(own_redis: OwnRedis) -> None:
-    """The connection that waited is thrown away with whatever may still come on it."""
+def test_frozen_redis_raises_and_its_late_answer_reaches_no_other_call(own_redis: OwnRedis) -> None:
+    """Discard the connection with whatever may still arrive on it."""
     client = sync_client(own_redis.url, answer_timeout=0.2)
     client.set("key", "late")
     with frozen(own_redis), pytest.raises(redis.TimeoutError):
@@ -22,8 +22,8 @@ def test_a_frozen_redis_ends_in_an_error_and_its_late_answer_is_nobody_elses(own
     client.close()
 
 
-async def test_the_same_holds_in_an_event_loop(own_redis: OwnRedis) -> None:
-    """Nothing of it blocks the loop."""
+async def test_frozen_redis_raises_in_event_loop_too(own_redis: OwnRedis) -> None:
+    """Block nothing in the loop."""
     client = async_client(own_redis.url, answer_timeout=0.2)
     await client.set("key", "late")
     with frozen(own_redis), pytest.raises(redis.TimeoutError):
@@ -32,8 +32,8 @@ async def test_the_same_holds_in_an_event_loop(own_redis: OwnRedis) -> None:
     await client.aclose()
 
 
-def test_a_command_whose_answer_is_late_is_not_repeated(own_redis: OwnRedis) -> None:
-    """It may have been applied, and here it was."""
+def test_command_with_late_answer_is_not_repeated(own_redis: OwnRedis) -> None:
+    """Apply the command although its answer is late: a repeat would apply it twice."""
     client = sync_client(own_redis.url, answer_timeout=0.2)
     client.ping()
     with frozen(own_redis), pytest.raises(redis.TimeoutError):
@@ -42,8 +42,8 @@ def test_a_command_whose_answer_is_late_is_not_repeated(own_redis: OwnRedis) -> 
     client.close()
 
 
-def test_a_connection_lost_while_idle_costs_nothing(own_redis: OwnRedis) -> None:
-    """Redis was restarted; the first command after it finds the new one."""
+def test_connection_lost_while_idle_is_replaced_unnoticed(own_redis: OwnRedis) -> None:
+    """Restart Redis; the next command finds the new one."""
     client = sync_client(own_redis.url)
     client.ping()
     own_redis.stop()
@@ -52,8 +52,8 @@ def test_a_connection_lost_while_idle_costs_nothing(own_redis: OwnRedis) -> None
     client.close()
 
 
-def test_a_connection_to_a_former_primary_is_given_up(own_redis: OwnRedis) -> None:
-    """After a failover the address leads elsewhere, the old connection does not."""
+def test_connection_to_demoted_primary_is_closed(own_redis: OwnRedis) -> None:
+    """Fail over: the address leads elsewhere, the old connection does not."""
     client = sync_client(own_redis.url, retries=0)
     first = client.client_id()
     client.replicaof("127.0.0.1", own_port())
@@ -63,8 +63,8 @@ def test_a_connection_to_a_former_primary_is_given_up(own_redis: OwnRedis) -> No
     client.close()
 
 
-def test_what_the_address_asks_for_does_not_lengthen_our_patience(own_redis: OwnRedis) -> None:
-    """A query string may choose a database, not how long a request hangs."""
+def test_url_options_do_not_extend_timeouts(own_redis: OwnRedis) -> None:
+    """Accept a database in the query string, but not a longer time for a hanging request."""
     url = f"{own_redis.url}?socket_timeout=600&health_check_interval=1"
     client = sync_client(url, answer_timeout=0.2)
     client.ping()
@@ -76,8 +76,8 @@ def test_what_the_address_asks_for_does_not_lengthen_our_patience(own_redis: Own
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}/0", "redis://no.such.host.invalid:{port}/0"])
-def test_a_redis_that_is_not_there_is_one_of_the_failures_everybody_expects(url: str) -> None:
-    """Refused or not resolved, there is one thing to catch."""
+def test_unreachable_redis_raises_one_expected_error_class(url: str) -> None:
+    """Refuse the connection, or fail to resolve the name."""
     client = sync_client(url.format(port=own_port()))
     with pytest.raises(FAILED):
         client.ping()

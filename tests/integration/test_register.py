@@ -1,4 +1,4 @@
-"""Registration on a real database: who is let in, and what becomes of the process that was there before."""
+"""Registration on a real database: which processes are accepted, and what becomes of the former one."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,7 @@ def register(db: DbVerbs, *items: Registration) -> list[RegisterResult]:
 
 
 def enter(db: DbVerbs, item: Registration) -> Runner:
-    """Register what nobody can object to."""
+    """Register an acceptable runner."""
     (result,) = register(db, item)
     assert isinstance(result, Registered), result
     return there(db, result.runner_id)
@@ -36,8 +36,8 @@ def there(db: DbVerbs, runner_id: str) -> Runner:
     return Runner(runner_id, db.one("SELECT registration FROM runners WHERE runner_id = :r", r=runner_id))
 
 
-def test_a_new_runner_is_told_its_id_and_interval(db: DbVerbs) -> None:
-    """60 s, or 10 s to one that names its instance."""
+def test_new_runner_is_told_its_id_and_interval(db: DbVerbs) -> None:
+    """Tell 60 s, or 10 s to one with an instance id."""
     item, other = offer(), offer("other", instance_id="one")
     assert register(db, item, other) == [Registered(item.runner_id, 60), Registered(other.runner_id, 10)]
     infos = {info.runner_id: info for info in db.do(list_runners)}
@@ -45,8 +45,7 @@ def test_a_new_runner_is_told_its_id_and_interval(db: DbVerbs) -> None:
     assert infos[item.runner_id].status == "online"
 
 
-def test_a_runner_is_listed_with_all_it_said(db: DbVerbs) -> None:
-    """PROTOCOL, GET /runners."""
+def test_runner_is_listed_with_its_whole_offer(db: DbVerbs) -> None:
     executor = '{"type": "autonomous", "command": "agent", "more": [1, "\\u0000"]}'
     item = offer(executor=executor, command="agent", tags=("b", "a"), require_matching_tags=True, capacity=3)
     runner = enter(db, item)
@@ -61,8 +60,8 @@ def test_a_runner_is_listed_with_all_it_said(db: DbVerbs) -> None:
     assert 121 <= info.seconds_since_heartbeat < 180
 
 
-def test_runs_in_hand_are_counted(db: DbVerbs) -> None:
-    """Claimed, running and stopping ones."""
+def test_runs_in_hand_are_counted_in_list(db: DbVerbs) -> None:
+    """Count claimed, running and stopping ones."""
     runner = enter(db, offer())
     accepted(db, running(db, runner), "completed")
     claimed(db, runner)
@@ -70,8 +69,7 @@ def test_runs_in_hand_are_counted(db: DbVerbs) -> None:
     assert db.do(list_runners)[0].runs_in_hand == 2
 
 
-def test_a_second_process_of_an_online_runner_is_refused(db: DbVerbs) -> None:
-    """And changes nothing."""
+def test_second_process_of_online_runner_is_refused(db: DbVerbs) -> None:
     runner = enter(db, offer())
     (result,) = register(db, offer(tags=("other",)))
     assert result == DuplicateRunner(runner.runner_id, "host", "/project", "profile")
@@ -79,8 +77,8 @@ def test_a_second_process_of_an_online_runner_is_refused(db: DbVerbs) -> None:
     assert db.do(list_runners)[0].tags == []
 
 
-def test_a_registration_whose_answer_was_lost_is_repeated_harmlessly(db: DbVerbs) -> None:
-    """Executing a batch twice is executing it once."""
+def test_registration_with_lost_answer_is_repeated_harmlessly(db: DbVerbs) -> None:
+    """Execute the batch twice: the effect is the same."""
     item = offer()
     first = register(db, item)
     registration = there(db, item.runner_id)
@@ -88,21 +86,20 @@ def test_a_registration_whose_answer_was_lost_is_repeated_harmlessly(db: DbVerbs
     assert there(db, item.runner_id) == registration
 
 
-def test_the_same_identity_twice_in_one_batch_is_one_runner(db: DbVerbs) -> None:
-    """In item order: the second is one too many, unless it is the same process."""
+def test_same_identity_twice_in_one_batch_is_one_runner(db: DbVerbs) -> None:
+    """Refuse the second in item order, unless it is the same process."""
     results = register(db, offer(), offer(), offer("other", instance_id="one"), offer("other", instance_id="one"))
     assert [type(result) for result in results] == [Registered, DuplicateRunner, Registered, Registered]
     assert db.count("runners") == 2
 
 
-def test_of_many_processes_of_one_identity_one_is_let_in(db: DbVerbs) -> None:
-    """All at once, on any number of web processes."""
+def test_one_of_many_processes_of_identity_is_accepted(db: DbVerbs) -> None:
+    """Register all at once, on any number of web processes."""
     results = crowd(8, lambda _: register(db, offer())[0])
     assert sum(isinstance(result, Registered) for result in results) == 1
 
 
-def test_the_same_process_reconnects_and_keeps_number_and_runs(db: DbVerbs) -> None:
-    """Also while it is online, stale or lost."""
+def test_same_process_reconnects_and_keeps_number_and_runs(db: DbVerbs) -> None:
     item = offer(instance_id="one", capacity=1)
     runner = enter(db, item)
     run = running(db, runner)
@@ -117,8 +114,8 @@ def test_the_same_process_reconnects_and_keeps_number_and_runs(db: DbVerbs) -> N
     accepted(db, run, "completed")
 
 
-def test_the_same_process_with_another_offer_gets_another_number_and_keeps_its_runs(db: DbVerbs) -> None:
-    """What a number satisfies is remembered by every process that claims."""
+def test_same_process_with_another_offer_gets_new_number_and_keeps_runs(db: DbVerbs) -> None:
+    """Change the number, since every claiming process caches what a number satisfies."""
     runner = enter(db, offer(instance_id="one"))
     run, calm, stopping = running(db, runner), idle(db, runner), running(db, runner)
     stop(db, stopping.session_id)
@@ -132,7 +129,7 @@ def test_the_same_process_with_another_offer_gets_another_number_and_keeps_its_r
     accepted(db, stopping, "stopped")
 
 
-def test_a_token_less_process_is_barred_under_its_new_number_from_what_its_old_one_was(db: DbVerbs) -> None:
+def test_process_without_tokens_keeps_exclusions_under_new_number(db: DbVerbs) -> None:
     """Its late report must not end a new claim."""
     runner = enter(db, offer(instance_id="one"))
     run = claimed(db, runner)
@@ -145,10 +142,10 @@ def test_a_token_less_process_is_barred_under_its_new_number_from_what_its_old_o
 
 @pytest.mark.parametrize("silence", [121, 200])
 @pytest.mark.parametrize(("former", "new"), [(None, None), ("one", "two"), ("one", None)])
-def test_a_restarted_runner_ends_its_former_registration_at_once(
+def test_restarted_runner_ends_its_former_registration_at_once(
     db: DbVerbs, silence: float, former: str | None, new: str | None
 ) -> None:
-    """Else it would keep its dead runs alive for ever: all in the same transaction."""
+    """End it in the same transaction, or its dead runs would stay alive forever."""
     runner = enter(db, offer(instance_id=former))
     waiting, active = claimed(db, runner), running(db, runner)
     again, stopping, calm = running(db, runner, max_attempts=2), running(db, runner), idle(db, runner)
@@ -169,8 +166,8 @@ def test_a_restarted_runner_ends_its_former_registration_at_once(
     assert not getattr(late, "changed", False)
 
 
-def test_a_new_process_is_not_taken_for_the_old_one(db: DbVerbs) -> None:
-    """Whether it sends tokens or says what it holds is learnt anew."""
+def test_new_process_inherits_no_learned_properties(db: DbVerbs) -> None:
+    """Learn again whether it sends tokens or `holding`."""
     runner = enter(db, offer())
     db.do(touch_runners, [Touch(runner.runner_id, ())])
     db.rows("UPDATE runners SET sends_tokens = true")
@@ -180,8 +177,8 @@ def test_a_new_process_is_not_taken_for_the_old_one(db: DbVerbs) -> None:
     assert tuple(row) == (False, False, None)
 
 
-def test_a_runner_that_left_may_come_back(db: DbVerbs) -> None:
-    """Under a new number, also as the same instance."""
+def test_runner_that_left_may_return(db: DbVerbs) -> None:
+    """Give it a new number, also as the same instance."""
     item = offer(instance_id="one")
     runner = enter(db, item)
     db.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=True)])
@@ -190,8 +187,8 @@ def test_a_runner_that_left_may_come_back(db: DbVerbs) -> None:
     assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
 
 
-def test_reconnecting_does_not_undo_being_sent_away(db: DbVerbs) -> None:
-    """Until it has heard of it; a process that registers after that has decided to come back."""
+def test_reconnecting_does_not_cancel_deregistration(db: DbVerbs) -> None:
+    """Keep the order until it is told; a process that registers after that is accepted."""
     item = offer(instance_id="one")
     runner = enter(db, item)
     db.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=False)])
@@ -201,16 +198,16 @@ def test_reconnecting_does_not_undo_being_sent_away(db: DbVerbs) -> None:
     assert db.answer(asking(runner))[0].parked
 
 
-def test_unknown_runners_are_not_known(db: DbVerbs) -> None:
-    """401 for a beat, 404 for a leave."""
+def test_unknown_runners_are_refused(db: DbVerbs) -> None:
+    """Answer 401 to a heartbeat and 404 to a leave."""
     beats = db.do(touch_runners, [Touch("lnch_unknown"), Touch("lnch_unknown", ("run_1",))])
     assert beats == [RunnerNotRegistered("lnch_unknown")] * 2
     results = db.do(deregister_runners, [LeaveRunner("lnch_unknown", one) for one in (True, False)])
     assert [type(result).__name__ for result in results] == ["NotFound", "NotFound"]
 
 
-def test_a_silent_runner_is_forgotten_after_a_day(db: DbVerbs) -> None:
-    """It has to register again."""
+def test_silent_runner_is_forgotten_after_a_day(db: DbVerbs) -> None:
+    """Require a new registration."""
     runner = enter(db, offer())
     fall_silent(db, runner, 86_500)
     assert db.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
@@ -219,7 +216,7 @@ def test_a_silent_runner_is_forgotten_after_a_day(db: DbVerbs) -> None:
 
 
 def test_walk_through_pages_of_runners_sees_each_once(db: DbVerbs) -> None:
-    """In the order of registration; a cursor that is none is refused."""
+    """Follow the order of registration; an invalid cursor is refused."""
     made = [db.runner().runner_id for _ in range(5)]
     seen: list[str] = []
     cursor: str | None = None

@@ -1,4 +1,4 @@
-"""Reports of runners on a real database: what they change, what they are refused, what a repeat does."""
+"""Reports of runners on a real database: effects, refusals and repeats."""
 
 from itertools import product
 from typing import Any
@@ -13,8 +13,8 @@ from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed, history, report, running, say, session_statuses, stop, time_out
 
 
-def test_a_started_run_runs_and_so_does_its_session(db: DbVerbs) -> None:
-    """The attempt is counted, the timeline begins, the process is known."""
+def test_started_report_sets_run_and_session_running(db: DbVerbs) -> None:
+    """Count the attempt, begin the timeline, note the process."""
     run = claimed(db)
     result = accepted(db, run, "started")
     assert (result.status, result.changed) == ("running", True)
@@ -25,8 +25,8 @@ def test_a_started_run_runs_and_so_does_its_session(db: DbVerbs) -> None:
     assert history(db, run.session_id) == ["run_start"]
 
 
-def test_events_of_a_run_carry_the_databases_clock(db: DbVerbs) -> None:
-    """The moments of its start and end, not those of the machine that wrote them, whose clock may be wrong."""
+def test_run_events_carry_database_clock(db: DbVerbs) -> None:
+    """Ignore the clock of the machine that wrote them, which may be wrong."""
     run = running(db)
     accepted(db, run, "completed")
     rows = db.rows("SELECT event_type, frame->'data'->>'timestamp' AS moment FROM events WHERE kind = 'event'")
@@ -45,10 +45,10 @@ def test_events_of_a_run_carry_the_databases_clock(db: DbVerbs) -> None:
     ],
 )
 @pytest.mark.parametrize("begin", [claimed, running])
-def test_an_end_report_ends_the_run_and_tells_the_session(
+def test_end_report_ends_run_and_updates_session(
     db: DbVerbs, begin: Any, outcome: str, values: dict[str, str], session: str, *, live: bool
 ) -> None:
-    """Also for a run whose start was never reported: then the end is the start too."""
+    """Count an end report without a start report as both."""
     run = begin(db)
     accepted(db, run, outcome, **values)
     row, after = db.run(run.run_id), db.session(run.session_id)
@@ -62,8 +62,8 @@ def test_an_end_report_ends_the_run_and_tells_the_session(
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
 @pytest.mark.parametrize("what", ["nothing", "the next run", "room at its runner"])
-def test_an_end_frees_what_waited_for_it(db: DbVerbs, outcome: str, what: str) -> None:
-    """Dispatch is rung only then: what nobody waits for, nobody needs to look for. A start frees nothing."""
+def test_end_report_wakes_dispatch_only_for_waiting_runs(db: DbVerbs, outcome: str, what: str) -> None:
+    """Wake nothing for a start, which frees nothing."""
     submitted = db.start()
     (run,) = db.claim(db.runner(capacity=1 if what == "room at its runner" else None))
     if what == "the next run":
@@ -74,8 +74,8 @@ def test_an_end_frees_what_waited_for_it(db: DbVerbs, outcome: str, what: str) -
     assert (repeated.changed, repeated.frees) == (False, True), "the rings of the first time may have been lost"
 
 
-def test_a_completed_run_is_told_after_its_session(db: DbVerbs) -> None:
-    """session_updated, then run_completed: clients read the session's status when they see the end."""
+def test_run_completed_event_follows_session_updated(db: DbVerbs) -> None:
+    """Keep the order: clients read the session's status when they see the end."""
     run = running(db)
     accepted(db, run, "completed")
     assert db.told_kinds(run.session_id)[-3:] == ["run_updated", "session_updated", "event"]
@@ -83,8 +83,8 @@ def test_a_completed_run_is_told_after_its_session(db: DbVerbs) -> None:
     assert (last["event_type"], last["exit_code"], last["reason"]) == ("run_completed", 0, "completed")
 
 
-def test_a_report_with_a_stale_token_changes_nothing(db: DbVerbs) -> None:
-    """Nor does one of another runner, whatever token it knows."""
+def test_report_with_stale_token_changes_nothing(db: DbVerbs) -> None:
+    """Refuse another runner too, whatever token it has."""
     run, other = running(db), db.runner()
     for fenced in (
         report(run, "completed", token="made-up"),
@@ -96,8 +96,8 @@ def test_a_report_with_a_stale_token_changes_nothing(db: DbVerbs) -> None:
         assert (db.run(run.run_id).status, db.count("events")) == ("running", events)
 
 
-def test_unknown_runs_and_runners_are_told_apart(db: DbVerbs) -> None:
-    """Each item for itself; the others go on."""
+def test_unknown_runs_and_runners_have_different_errors(db: DbVerbs) -> None:
+    """Judge each item by itself; the others go on."""
     run = claimed(db)
     results = say(
         db,
@@ -115,8 +115,8 @@ def _fields(run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_repeating_a_report_that_took_effect_is_harmless(db: DbVerbs, outcome: Outcome) -> None:
-    """With the token and without: nothing more is written."""
+def test_repeated_report_is_harmless(db: DbVerbs, outcome: Outcome) -> None:
+    """Repeat with and without the token: nothing more is written."""
     run = claimed(db)
     accepted(db, run, outcome.value)
     row, events = db.run(run.run_id), db.count("events")
@@ -128,7 +128,7 @@ def test_repeating_a_report_that_took_effect_is_harmless(db: DbVerbs, outcome: O
 
 @pytest.mark.parametrize(("first", "second"), list(product(Outcome, Outcome)))
 def test_two_reports_of_one_run_in_one_batch_are_applied_in_order(db: DbVerbs, first: Outcome, second: Outcome) -> None:
-    """Every pair of outcomes comes to the same as in two batches, and so does the batch done twice."""
+    """Compare every pair of outcomes with two batches, and with the batch done twice."""
     run = claimed(db)
     batch = [report(run, first.value), report(run, second.value)]
     together = db.do(report_runs, batch)
@@ -143,16 +143,16 @@ def test_two_reports_of_one_run_in_one_batch_are_applied_in_order(db: DbVerbs, f
     assert (db.run(run.run_id), db.count("events")) == (row, events)
 
 
-def test_a_report_after_another_end_is_refused(db: DbVerbs) -> None:
-    """The one who holds it cannot change its end."""
+def test_second_end_report_with_another_outcome_is_refused(db: DbVerbs) -> None:
+    """Hold its own runner to the first outcome."""
     run = running(db)
     accepted(db, run, "failed", error="boom")
     assert say(db, report(run, "completed")) == [InvalidTransition(run.run_id, "failed", "completed")]
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
-def test_an_end_report_of_a_run_that_we_ended_is_accepted(db: DbVerbs, outcome: str) -> None:
-    """It changes nothing; a start, however, is refused, so that no process goes on."""
+def test_end_report_of_run_ended_by_expiry_is_accepted(db: DbVerbs, outcome: str) -> None:
+    """Change nothing; refuse a start, so that no process goes on."""
     run = running(db)
     db.rows(
         "UPDATE runs SET status = 'stopped', ended_by_us = true, completed_at = now() WHERE run_id = :r", r=run.run_id
@@ -162,8 +162,8 @@ def test_an_end_report_of_a_run_that_we_ended_is_accepted(db: DbVerbs, outcome: 
     assert say(db, report(run, "started")) == [InvalidTransition(run.run_id, "stopped", "started")]
 
 
-def test_the_report_of_a_released_claim_is_stale(db: DbVerbs) -> None:
-    """Also when the run is pending again, and when the same session's next runner has it."""
+def test_report_of_released_claim_is_stale(db: DbVerbs) -> None:
+    """Report while the run is pending again, and while the session's next runner has it."""
     run = running(db, max_attempts=2)
     db.rows(
         "UPDATE runs SET status = 'pending', runner_id = NULL, claim_token = NULL, registration = NULL, ready = true,"
@@ -177,8 +177,8 @@ def test_the_report_of_a_released_claim_is_stale(db: DbVerbs) -> None:
     assert db.run(run.run_id).attempt == 2
 
 
-def test_a_timed_out_run_starts_again_on_its_end_report(db: DbVerbs) -> None:
-    """Whatever the report says; its repeat is harmless and another one's refused."""
+def test_timed_out_run_restarts_on_its_end_report(db: DbVerbs) -> None:
+    """Ignore the outcome; the repeat is harmless, and another runner's report is refused."""
     run = running(db, max_attempts=2, run_timeout_seconds=5)
     time_out(db, run.run_id)
     assert accepted(db, run, "started").changed is False
@@ -195,8 +195,8 @@ def test_a_timed_out_run_starts_again_on_its_end_report(db: DbVerbs) -> None:
     assert db.run(run.run_id).status == "running"
 
 
-def test_a_timed_out_run_without_attempts_fails_on_its_end_report(db: DbVerbs) -> None:
-    """With the limit as its reason, on the feed too."""
+def test_timed_out_run_without_attempts_fails_on_its_end_report(db: DbVerbs) -> None:
+    """Give the limit as the reason, on the feed too."""
     run = running(db, run_timeout_seconds=5)
     time_out(db, run.run_id)
     for changed in (True, False):
@@ -206,7 +206,7 @@ def test_a_timed_out_run_without_attempts_fails_on_its_end_report(db: DbVerbs) -
     assert db.told_kinds(run.session_id).count("run_failed") == 1
 
 
-def test_a_runner_without_tokens_does_not_get_the_run_it_timed_out_again(db: DbVerbs) -> None:
+def test_runner_without_tokens_does_not_get_its_timed_out_run_again(db: DbVerbs) -> None:
     """Its late reports could mean either claim."""
     runner = db.runner()
     run = claimed(db, runner, max_attempts=2, run_timeout_seconds=5)
@@ -217,8 +217,8 @@ def test_a_runner_without_tokens_does_not_get_the_run_it_timed_out_again(db: DbV
     assert len(db.claim(db.runner())) == 1
 
 
-def test_the_first_token_shows_that_a_runner_sends_them(db: DbVerbs) -> None:
-    """Token-less reports leave it open."""
+def test_first_token_shows_that_runner_sends_tokens(db: DbVerbs) -> None:
+    """Reports without a token leave it open."""
     run = claimed(db)
     seen = "SELECT sends_tokens FROM runners WHERE runner_id = :r"
     accepted(db, run, "started", token=None)
@@ -238,8 +238,8 @@ def test_the_first_token_shows_that_a_runner_sends_them(db: DbVerbs) -> None:
         ("last_seen = now() - interval '25 hours'", False),
     ],
 )
-def test_reports_count_until_the_runner_has_left(db: DbVerbs, state: str, *, accepts: bool) -> None:
-    """One that was told to leave may finish for lost_after (three heartbeats); a lost one is back."""
+def test_reports_count_until_runner_has_left(db: DbVerbs, state: str, *, accepts: bool) -> None:
+    """Accept them for lost_after (three heartbeats) after the order to leave; a lost runner is online again."""
     run = running(db)
     db.rows(f"UPDATE runners SET {state} WHERE runner_id = :r", r=run.runner_id)
     (result,) = say(db, report(run, "completed"))
@@ -247,8 +247,8 @@ def test_reports_count_until_the_runner_has_left(db: DbVerbs, state: str, *, acc
     assert db.run(run.run_id).status == ("completed" if accepts else "running")
 
 
-def test_the_next_run_of_the_session_becomes_ready_at_the_end(db: DbVerbs) -> None:
-    """The session waits for it: pending, not finished."""
+def test_next_run_of_session_becomes_ready_at_end(db: DbVerbs) -> None:
+    """Keep the session pending, not finished."""
     run = running(db)
     second, third = db.resume(run.session_id), db.resume(run.session_id)
     assert [db.run(one.run_id).ready for one in (second, third)] == [False, False]
@@ -257,8 +257,8 @@ def test_the_next_run_of_the_session_becomes_ready_at_the_end(db: DbVerbs) -> No
     assert db.session(run.session_id).status == "pending"
 
 
-def test_an_error_that_cannot_be_stored_is_stored_all_the_same(db: DbVerbs) -> None:
-    """Deployed runners send a report once."""
+def test_unstorable_error_is_stored_replaced(db: DbVerbs) -> None:
+    """Keep the report, which deployed runners send once."""
     run = running(db)
     accepted(db, run, "failed", error="a\0b\ud800" + "x" * 100_000)
     error = db.run(run.run_id).error
@@ -266,8 +266,7 @@ def test_an_error_that_cannot_be_stored_is_stored_all_the_same(db: DbVerbs) -> N
     assert len(error.encode()) <= 65_536
 
 
-def test_a_whole_life_tells_the_feed_each_status_once(db: DbVerbs) -> None:
-    """In causal order."""
+def test_each_status_of_a_run_is_on_the_feed_once_in_causal_order(db: DbVerbs) -> None:
     run = running(db)
     accepted(db, run, "completed", session_status="idle")
     assert session_statuses(db, run.session_id) == ["pending", "running", "idle"]
@@ -279,7 +278,7 @@ def test_a_whole_life_tells_the_feed_each_status_once(db: DbVerbs) -> None:
 
 
 def test_two_sessions_of_one_runner_are_reported_in_one_batch(db: DbVerbs) -> None:
-    """One statement each, one result per item, in the order of the items."""
+    """Use one statement for each, and return one result per item in item order."""
     runner = db.runner()
     runs = [claimed(db, runner) for _ in range(5)]
     batch = [report(run, outcome) for outcome in ("started", "completed") for run in reversed(runs)]
@@ -290,8 +289,8 @@ def test_two_sessions_of_one_runner_are_reported_in_one_batch(db: DbVerbs) -> No
     assert {db.run(run.run_id).status for run in runs} == {"completed"}
 
 
-def test_an_end_report_of_a_stopping_run_is_taken_as_it_is(db: DbVerbs) -> None:
-    """Deployed clients send completed for stopping runs every day."""
+def test_end_report_of_stopping_run_keeps_its_outcome(db: DbVerbs) -> None:
+    """Accept `completed` for stopping runs, which deployed clients send every day."""
     for outcome, session in (("completed", "finished"), ("failed", "failed"), ("stopped", "stopped")):
         run = running(db)
         stop(db, run.session_id)

@@ -1,4 +1,4 @@
-"""Retention on a real database: what is past its time goes, oldest first; what somebody may need stays."""
+"""Retention on a real database: expired history goes, oldest first; anything still needed stays."""
 
 import json
 from typing import Any
@@ -33,11 +33,11 @@ def said(db: DbVerbs, session_id: str) -> Any:
     return db.do(session_result, ADMIN, session_id)
 
 
-# events
+# Events.
 
 
-def test_events_past_their_time_go_and_the_floor_says_up_to_where(db: DbVerbs) -> None:
-    """The younger ones stay as they were."""
+def test_expired_events_go_and_oldest_position_is_recorded(db: DbVerbs) -> None:
+    """Leave younger ones as they were."""
     db.do(record_events, [row(one) for one in range(10)])
     number_all(db)
     grow_old(db, where="feed_pos <= 6")
@@ -48,8 +48,8 @@ def test_events_past_their_time_go_and_the_floor_says_up_to_where(db: DbVerbs) -
     is_whole(db)
 
 
-def test_a_prefix_ends_before_the_first_event_that_is_too_young(db: DbVerbs) -> None:
-    """Positions are nearly in the order of time; an old event behind a young one waits for it."""
+def test_prefix_ends_before_first_event_that_is_too_young(db: DbVerbs) -> None:
+    """Keep an old event behind a young one, since positions are only nearly in the order of time."""
     db.do(record_events, [row(one) for one in range(10)])
     number_all(db)
     grow_old(db, where="feed_pos <> 4")
@@ -61,8 +61,8 @@ def test_a_prefix_ends_before_the_first_event_that_is_too_young(db: DbVerbs) -> 
     is_whole(db)
 
 
-def test_an_event_without_a_position_stays_however_old_it_is(db: DbVerbs) -> None:
-    """Nobody has been told of it yet."""
+def test_unnumbered_event_stays_however_old(db: DbVerbs) -> None:
+    """Keep it, since no reader of the feed has seen it."""
     db.do(record_events, [row(1), row(2)])
     grow_old(db)
     assert retire(db) == 0
@@ -75,8 +75,8 @@ def test_an_event_without_a_position_stays_however_old_it_is(db: DbVerbs) -> Non
     is_whole(db)
 
 
-def test_one_transaction_takes_few_events_and_few_bytes(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many wait, and however large they are; one that is larger than that goes alone."""
+def test_transaction_is_bounded_in_events_and_bytes(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the rest to the next one; a larger event goes alone."""
     db.do(record_events, [row(one) for one in range(25)])
     number_all(db)
     grow_old(db)
@@ -87,8 +87,8 @@ def test_one_transaction_takes_few_events_and_few_bytes(db: DbVerbs, monkeypatch
     is_whole(db)
 
 
-def test_what_a_delete_has_left_out_is_no_end_of_the_prefix(db: DbVerbs) -> None:
-    """Positions of deleted sessions are nowhere; the floor passes them."""
+def test_deleted_positions_do_not_end_prefix(db: DbVerbs) -> None:
+    """Pass the positions of deleted sessions."""
     session_id = db.start().session_id
     db.do(record_events, [row(1)])
     db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])
@@ -101,8 +101,7 @@ def test_what_a_delete_has_left_out_is_no_end_of_the_prefix(db: DbVerbs) -> None
     assert db.count("events") == 0
 
 
-def test_twice_is_as_good_as_once(db: DbVerbs) -> None:
-    """Actors may run twice or never; the floor never falls."""
+def test_retention_run_twice_never_lowers_oldest_position(db: DbVerbs) -> None:
     db.do(record_events, [row(one) for one in range(5)])
     number_all(db)
     grow_old(db)
@@ -110,11 +109,10 @@ def test_twice_is_as_good_as_once(db: DbVerbs) -> None:
     assert db.do(read_head).floor == 5
 
 
-# results
+# Results.
 
 
-def test_the_newest_result_of_a_kept_session_outlives_its_events(db: DbVerbs) -> None:
-    """Its timeline is empty by then, and no row of it stands on the feed."""
+def test_newest_result_of_kept_session_outlives_its_events(db: DbVerbs) -> None:
     session_id = finished(db)
     result(db, session_id, "first")
     result(db, session_id, "last")
@@ -130,8 +128,8 @@ def test_the_newest_result_of_a_kept_session_outlives_its_events(db: DbVerbs) ->
     assert db.count("kept_results") == 1
 
 
-def test_a_newer_result_takes_the_place_of_the_kept_one(db: DbVerbs) -> None:
-    """At once, and again when its own time comes."""
+def test_newer_result_replaces_kept_one(db: DbVerbs) -> None:
+    """Replace it at once, and again when its own time comes."""
     session_id = finished(db)
     result(db, session_id, "old")
     number_all(db)
@@ -146,8 +144,8 @@ def test_a_newer_result_takes_the_place_of_the_kept_one(db: DbVerbs) -> None:
     assert db.count("kept_results") == 1
 
 
-def test_a_result_is_not_kept_for_a_session_that_is_gone(db: DbVerbs) -> None:
-    """Nor does a later session of the same id show it."""
+def test_no_result_is_kept_for_deleted_session(db: DbVerbs) -> None:
+    """Show it on no later session of the same id either."""
     session_id = finished(db, session_id="again")
     result(db, session_id, "of the first")
     number_all(db)
@@ -160,8 +158,8 @@ def test_a_result_is_not_kept_for_a_session_that_is_gone(db: DbVerbs) -> None:
     assert db.count("kept_results") == 0
 
 
-def test_a_result_that_was_kept_in_the_moment_of_a_delete_goes_with_its_events(db: DbVerbs) -> None:
-    """Retention saw the session, the delete did not see the kept result: upkeep removes it."""
+def test_result_kept_during_delete_goes_with_events(db: DbVerbs) -> None:
+    """Keep the result after the delete has looked: upkeep removes it."""
     session_id = finished(db)
     result(db, session_id, "late")
     number_all(db)
@@ -174,11 +172,11 @@ def test_a_result_that_was_kept_in_the_moment_of_a_delete_goes_with_its_events(d
     assert db.count("kept_results") == 0
 
 
-# sessions
+# Sessions.
 
 
-def test_an_ended_session_goes_when_none_of_its_events_is_left(db: DbVerbs) -> None:
-    """With its runs and its kept result; the feed tells of it, as of a delete."""
+def test_ended_session_goes_with_its_last_event(db: DbVerbs) -> None:
+    """Remove its runs and its kept result; write the same event as a delete."""
     session_id = finished(db)
     result(db, session_id, "done")
     all_grows_old(db)
@@ -194,8 +192,8 @@ def test_an_ended_session_goes_when_none_of_its_events_is_left(db: DbVerbs) -> N
     is_whole(db)
 
 
-def test_a_session_of_an_owner_goes_with_its_owners_name(db: DbVerbs) -> None:
-    """Else the owner's own list would keep it for ever."""
+def test_event_of_removed_session_names_its_owner(db: DbVerbs) -> None:
+    """Otherwise the owner's own list would keep it forever."""
     finished(db, caller=Caller(owner="alice"))
     all_grows_old(db)
     retire(db)
@@ -203,8 +201,8 @@ def test_a_session_of_an_owner_goes_with_its_owners_name(db: DbVerbs) -> None:
     assert db.one("SELECT owner FROM events") == "alice"
 
 
-def test_what_is_alive_or_waits_is_kept(db: DbVerbs) -> None:
-    """Idle, running, pending, delayed, or resumed: however long ago it was."""
+def test_sessions_alive_or_with_pending_runs_are_kept(db: DbVerbs) -> None:
+    """Try idle, running, pending, delayed and resumed sessions of any age."""
     idle(db)
     running(db)
     db.start(delay_seconds=DAY)
@@ -216,8 +214,7 @@ def test_what_is_alive_or_waits_is_kept(db: DbVerbs) -> None:
     assert db.count("sessions") == 4
 
 
-def test_a_session_is_kept_for_its_days_since_its_last_change(db: DbVerbs) -> None:
-    """Not since it began."""
+def test_session_is_kept_from_its_last_change(db: DbVerbs) -> None:
     session_id = finished(db)
     all_grows_old(db)
     retire(db)
@@ -231,8 +228,8 @@ def read_none(db: DbVerbs, session_id: str) -> bool:
     return db.do(read_sessions, [session_id]) == {}
 
 
-def test_children_of_a_session_that_goes_become_roots(db: DbVerbs) -> None:
-    """As when it is deleted; the feed shows them so."""
+def test_children_of_removed_session_become_roots(db: DbVerbs) -> None:
+    """Write events for them, as for a delete."""
     parent = finished(db)
     child = finished(db, parent_session_id=parent)
     all_grows_old(db)
@@ -243,8 +240,8 @@ def test_children_of_a_session_that_goes_become_roots(db: DbVerbs) -> None:
     assert db.told_kinds(child) == ["session_updated"]
 
 
-def test_a_parent_waits_for_its_children(db: DbVerbs) -> None:
-    """It is to hear of their end."""
+def test_parent_waits_for_its_children(db: DbVerbs) -> None:
+    """Keep it until it gets their results."""
     parent = finished(db)
     child = running(db, parent_session_id=parent, execution_mode="async_callback")
     all_grows_old(db)
@@ -254,8 +251,7 @@ def test_a_parent_waits_for_its_children(db: DbVerbs) -> None:
     assert len(db.do(deliver_results).runs) == 1
 
 
-def test_a_family_goes_together(db: DbVerbs) -> None:
-    """Nobody is told of a child that becomes a root and goes in the same moment."""
+def test_family_goes_together_without_reparenting_events(db: DbVerbs) -> None:
     parent = finished(db)
     finished(db, parent_session_id=finished(db, parent_session_id=parent))
     all_grows_old(db)
@@ -264,8 +260,8 @@ def test_a_family_goes_together(db: DbVerbs) -> None:
     assert {one.kind for one in db.rows("SELECT kind FROM events")} == {"session_deleted"}
 
 
-def test_a_walk_passes_sessions_that_are_kept(db: DbVerbs) -> None:
-    """In steps, each behind the last: many that are kept hide none that goes."""
+def test_walk_passes_sessions_that_are_kept(db: DbVerbs) -> None:
+    """Go on behind the last one, so that many kept sessions hide none that goes."""
     kept = [idle(db).session_id for _ in range(5)]
     gone = [finished(db) for _ in range(5)]
     all_grows_old(db)
@@ -275,12 +271,12 @@ def test_a_walk_passes_sessions_that_are_kept(db: DbVerbs) -> None:
     assert all(read_none(db, session_id) for session_id in gone)
 
 
-# the duty
+# Actor.
 
 
 @pytest.mark.parametrize("days", [None, 60.0])
-def test_the_duty_drops_what_the_settings_say(db: DbVerbs, settings: Settings, days: float | None) -> None:
-    """Sessions only if somebody said for how long they are kept."""
+def test_retention_actor_applies_settings(db: DbVerbs, settings: Settings, days: float | None) -> None:
+    """Remove sessions only if the settings name an age."""
     finished(db)
     all_grows_old(db, 61)
     with worker_context(settings.model_copy(update={"retention_days": days}), threads=1) as context:
@@ -291,8 +287,8 @@ def test_the_duty_drops_what_the_settings_say(db: DbVerbs, settings: Settings, d
     assert db.count("sessions") == (1 if days is None else 0)
 
 
-def test_events_are_kept_for_as_long_as_the_settings_say(db: DbVerbs, settings: Settings) -> None:
-    """Sessions for as long as their events, though they were to go earlier."""
+def test_events_are_kept_for_their_configured_time(db: DbVerbs, settings: Settings) -> None:
+    """Keep sessions as long as their events, even if theirs is shorter."""
     finished(db)
     all_grows_old(db, 61)
     with worker_context(

@@ -19,8 +19,8 @@ WRITE = "INSERT INTO demand_profiles (hash, executor_type, tags) VALUES ('one', 
 MOVE_HEAD = "UPDATE feed_head SET last_pos = 4711, epoch = 'another'"
 
 
-def test_database_is_given_again_with_the_rows_and_sequences_of_a_new_one(postgres: PostgresOfTests) -> None:
-    """Rows that the migrations wrote are there, all others are gone, and ids begin anew."""
+def test_reused_database_has_rows_and_sequences_of_new_one(postgres: PostgresOfTests) -> None:
+    """Keep rows that the migrations wrote, remove all others, and restart ids."""
     databases = Databases(postgres.create, postgres.drop)
     url = databases.take()
     with psycopg.connect(url) as connection:
@@ -50,8 +50,7 @@ def test_database_is_given_again_with_the_rows_and_sequences_of_a_new_one(postgr
         ),
     ],
 )
-def test_database_with_another_schema_or_too_many_rows_is_dropped(postgres: PostgresOfTests, change: str) -> None:
-    """Its next test would not find what the migrations leave."""
+def test_database_with_other_schema_or_too_many_rows_is_dropped(postgres: PostgresOfTests, change: str) -> None:
     dropped: list[str] = []
 
     def drop(url: str) -> None:
@@ -65,8 +64,8 @@ def test_database_with_another_schema_or_too_many_rows_is_dropped(postgres: Post
     assert dropped == [url]
 
 
-def test_database_with_a_prepared_transaction_is_not_given_again(postgres: PostgresOfTests) -> None:
-    """Its locks would outlive every connection."""
+def test_database_with_prepared_transaction_is_not_reused(postgres: PostgresOfTests) -> None:
+    """Drop it, since the locks outlive every connection."""
     databases = Databases(postgres.create, partial(run_away, postgres))
     url = databases.take()
     run(url, "BEGIN", WRITE, "PREPARE TRANSACTION 'left'")
@@ -75,6 +74,6 @@ def test_database_with_a_prepared_transaction_is_not_given_again(postgres: Postg
 
 
 def run_away(postgres: PostgresOfTests, url: str) -> None:
-    """Drop the database with what was prepared in it."""
+    """Drop the database with its prepared transactions."""
     run(url, "ROLLBACK PREPARED 'left'")
     postgres.drop(url)

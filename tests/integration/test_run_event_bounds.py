@@ -1,4 +1,4 @@
-"""The bound on a run's stored events: what goes beyond is left out, said once, and costs no answer."""
+"""Bound on a run's stored events: events beyond it are left out with one notice, and answers stay the same."""
 
 import pytest
 
@@ -15,8 +15,8 @@ from tests.support.run_events import MOST, append_bounded, bound_holds, line_of,
 from tests.support.web import served, until_ready
 
 
-def test_events_beyond_the_bound_are_left_out_and_that_is_said_once(db: DbVerbs) -> None:
-    """The notice is an event of the run like others, marked as such."""
+def test_events_beyond_bound_are_left_out_with_one_notice(db: DbVerbs) -> None:
+    """Store the notice as a marked event of the run."""
     bound_holds(db)
     frame = db.one("SELECT frame FROM events WHERE frame->'data'->>'role' = 'system'")
     assert frame["data"]["content"] == [
@@ -29,7 +29,7 @@ def test_events_beyond_the_bound_are_left_out_and_that_is_said_once(db: DbVerbs)
 
 
 def test_bound_counts_each_run_alone(db: DbVerbs) -> None:
-    """Also in one batch; what belongs to no run is not bounded."""
+    """Mix runs in one batch; events of no run are not bounded."""
     runner = db.runner()
     first, other = running(db, runner), running(db)
     items = [line_of(run, number) for number in range(MOST + 2) for run in (first, other)]
@@ -42,8 +42,8 @@ def test_bound_counts_each_run_alone(db: DbVerbs) -> None:
     assert append_bounded(db, late) == [LeftOut]
 
 
-def test_result_and_end_are_stored_beyond_the_bound(db: DbVerbs) -> None:
-    """A flood of lines costs no run its result."""
+def test_result_and_end_are_stored_beyond_bound(db: DbVerbs) -> None:
+    """Keep the result despite a flood of lines."""
     run = running(db)
     append_bounded(db, *[line_of(run, number) for number in range(MOST + 5)])
     assert append_bounded(db, said(run.session_id, "done")) == [StoredEvent]
@@ -53,7 +53,7 @@ def test_result_and_end_are_stored_beyond_the_bound(db: DbVerbs) -> None:
 
 
 def test_flood_of_results_is_bounded_too(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound and a reserve."""
+    """Add a reserve to the bound."""
     monkeypatch.setattr("models.feed.event_counts.MOST_NEEDED", 3)
     run = running(db)
     results = append_bounded(db, *[said(run.session_id, str(number)) for number in range(MOST + 10)])
@@ -61,7 +61,7 @@ def test_flood_of_results_is_bounded_too(db: DbVerbs, monkeypatch: pytest.Monkey
 
 
 def test_repeated_event_counts_once_and_is_not_left_out(db: DbVerbs) -> None:
-    """A retry at the bound is answered as the first time, and nothing is said."""
+    """Answer a retry at the bound like the first try, without a notice."""
     run = running(db)
     items = [line_of(run, number, event_key=f"k{number}") for number in range(MOST)]
     for _ in range(3):
@@ -71,8 +71,8 @@ def test_repeated_event_counts_once_and_is_not_left_out(db: DbVerbs) -> None:
     assert append_bounded(db, *items) == [StoredEvent] * MOST
 
 
-def test_notice_is_one_however_many_reach_the_bound_at_once(db: DbVerbs) -> None:
-    """Batches that see the same count may exceed it by what they hold."""
+def test_concurrent_batches_at_bound_write_one_notice(db: DbVerbs) -> None:
+    """Allow batches that see the same count to exceed it by their size."""
     run = running(db)
     append_bounded(db, *[line_of(run, number) for number in range(MOST)])
     crowd(8, lambda number: append_bounded(db, line_of(run, number)))
@@ -85,15 +85,14 @@ def test_notice_is_one_however_many_reach_the_bound_at_once(db: DbVerbs) -> None
     )
 
 
-def test_without_a_bound_nothing_is_counted(db: DbVerbs) -> None:
-    """And nothing is left out."""
+def test_nothing_is_counted_without_bound(db: DbVerbs) -> None:
     run = running(db)
     assert append_bounded(db, *[line_of(run, number) for number in range(50)], most=0) == [StoredEvent] * 50
     assert db.count("run_event_counts") == 0
 
 
-def test_counts_go_a_day_after_the_run(db: DbVerbs) -> None:
-    """Those of runs in hand stay."""
+def test_counts_are_removed_a_day_after_the_run(db: DbVerbs) -> None:
+    """Keep those of runs in hand."""
     ended, running_one = running(db), running(db)
     append_bounded(db, line_of(ended, 1), line_of(running_one, 1))
     accepted(db, ended, "completed")
@@ -104,8 +103,8 @@ def test_counts_go_a_day_after_the_run(db: DbVerbs) -> None:
     assert db.one("SELECT run_id FROM run_event_counts") == running_one.run_id
 
 
-def test_answers_stay_201_beyond_the_bound(settings: Settings) -> None:
-    """One event, a list, with and without a token: deployed runners do not look."""
+def test_answers_stay_201_beyond_bound(settings: Settings) -> None:
+    """Send one event, a list, with and without a token: deployed runners do not look."""
     with served(settings.model_copy(update={"run_events_max": 3})) as web:
         until_ready(web)
         client = web.client

@@ -1,4 +1,4 @@
-"""Events and results belong to runs: to which one, and how a run's own are read."""
+"""Events and results of runs: attribution to a run, and reading a run's own."""
 
 import json
 
@@ -16,7 +16,7 @@ from tests.support.run_events import append, late_result_of_a_former_run, owner_
 
 
 def test_event_without_token_belongs_to_run_in_hand(db: DbVerbs) -> None:
-    """Deployed runners send neither: claimed, running and stopping runs are in hand."""
+    """Count claimed, running and stopping runs; deployed runners send neither token nor run."""
     run = claimed(db)
     session = run.session_id
     assert owner_run(db, said(session, "claimed")) == [run.run_id]
@@ -28,8 +28,8 @@ def test_event_without_token_belongs_to_run_in_hand(db: DbVerbs) -> None:
     assert owner_run(db, said(session, "ended")) == [None]
 
 
-def test_pending_run_owns_no_event_until_it_is_claimed(db: DbVerbs) -> None:
-    """Between two runs an event belongs to the session alone."""
+def test_pending_run_owns_no_event_until_claimed(db: DbVerbs) -> None:
+    """Attribute an event between two runs to the session alone."""
     runner = db.runner()
     first = idle(db, runner)
     db.resume(first.session_id)
@@ -39,12 +39,12 @@ def test_pending_run_owns_no_event_until_it_is_claimed(db: DbVerbs) -> None:
 
 
 def test_late_event_with_token_belongs_to_its_own_run(db: DbVerbs) -> None:
-    """Also while the next run of the session executes."""
+    """Write it while the next run of the session executes."""
     late_result_of_a_former_run(db)
 
 
-def test_event_that_names_a_run_of_its_session_belongs_to_it(db: DbVerbs) -> None:
-    """An ended one, one in hand and a pending one alike; a token says it better than a name."""
+def test_event_that_names_run_of_its_session_belongs_to_it(db: DbVerbs) -> None:
+    """Name an ended run, one in hand and a pending one; a token takes precedence."""
     runner = db.runner()
     first = running(db, runner)
     accepted(db, first, "completed")
@@ -60,8 +60,8 @@ def test_event_that_names_a_run_of_its_session_belongs_to_it(db: DbVerbs) -> Non
     ) == [first.run_id, second.run_id, third.run_id, second.run_id]
 
 
-def test_run_of_another_session_is_not_taken_as_an_events_run(db: DbVerbs) -> None:
-    """Nor an unknown one: the event counts as if it named none."""
+def test_named_run_of_another_session_is_ignored(db: DbVerbs) -> None:
+    """Treat an unknown run the same: the event counts as if it named none."""
     run, other = running(db), running(db)
     session = run.session_id
     named = [said(session, "x", run_id=run_id) for run_id in (other.run_id, "run_unknown", "\ufffd")]
@@ -70,15 +70,15 @@ def test_run_of_another_session_is_not_taken_as_an_events_run(db: DbVerbs) -> No
     assert owner_run(db, said(session, "y", run_id=other.run_id)) == [None]
 
 
-def test_event_of_a_batch_belongs_to_its_own_sessions_run(db: DbVerbs) -> None:
-    """One flush carries events of many sessions."""
+def test_event_of_batch_belongs_to_run_of_its_own_session(db: DbVerbs) -> None:
+    """Store events of many sessions in one flush."""
     runs = [running(db) for _ in range(3)]
     items = [said(run.session_id, str(place)) for place in range(4) for run in runs]
     assert owner_run(db, *items) == [run.run_id for run in runs] * 4
 
 
-def test_repeated_event_keeps_the_run_it_was_stored_with(db: DbVerbs) -> None:
-    """A retry that arrives while the next run executes is the event it was."""
+def test_repeated_event_keeps_its_first_run(db: DbVerbs) -> None:
+    """Retry while the next run executes."""
     runner = db.runner()
     first = running(db, runner)
     item = said(first.session_id, "once", event_key="k")
@@ -88,8 +88,8 @@ def test_repeated_event_keeps_the_run_it_was_stored_with(db: DbVerbs) -> None:
     assert owner_run(db, item) == [first.run_id]
 
 
-def test_events_of_one_run_are_listed_alone_and_page_by_page(db: DbVerbs) -> None:
-    """Its start and end are among them, other runs' events and the session's own are not."""
+def test_events_of_run_are_listed_alone_and_page_by_page(db: DbVerbs) -> None:
+    """Include its start and end, but neither other runs' events nor the session's own."""
     runner = db.runner()
     first = running(db, runner)
     session = first.session_id
@@ -126,7 +126,7 @@ def test_events_of_one_run_are_listed_alone_and_page_by_page(db: DbVerbs) -> Non
 
 
 def test_numbered_event_carries_its_run(db: DbVerbs) -> None:
-    """The feed reads it with the frame."""
+    """Read it with the frame, as the feed does."""
     run = running(db)
     append(db, said(run.session_id, "x"))
     number_all(db)
@@ -134,8 +134,8 @@ def test_numbered_event_carries_its_run(db: DbVerbs) -> None:
     assert [one.run_id for one in results] == [run.run_id]
 
 
-def test_run_has_its_own_result_whatever_its_session_has_written_since(db: DbVerbs) -> None:
-    """The newest result of the run; the session's is the newest of all."""
+def test_run_keeps_its_own_result_after_later_runs(db: DbVerbs) -> None:
+    """Compare the session's result, which is the newest of all."""
     runner = db.runner()
     first = running(db, runner)
     session = first.session_id
@@ -153,7 +153,7 @@ def test_run_has_its_own_result_whatever_its_session_has_written_since(db: DbVer
 
 
 def test_run_that_is_not_completed_has_no_result(db: DbVerbs) -> None:
-    """At work, failed or stopped; whatever it wrote."""
+    """Ignore what it wrote while at work, failed or stopped."""
     run = running(db)
     append(db, said(run.session_id, "early"))
     assert db.do(run_result, ADMIN, run.run_id) == RunNotCompleted(run.run_id, "running")
@@ -162,7 +162,6 @@ def test_run_that_is_not_completed_has_no_result(db: DbVerbs) -> None:
 
 
 def test_result_of_another_owners_run_is_not_found(db: DbVerbs) -> None:
-    """As the run itself."""
     ann, bob = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
     run = running(db, caller=ann)
     append(db, said(run.session_id, "hers"))
@@ -172,8 +171,7 @@ def test_result_of_another_owners_run_is_not_found(db: DbVerbs) -> None:
     assert db.do(run_result, ann, run.run_id) == ("hers", None)
 
 
-def test_second_attempt_replaces_the_result_of_the_first(db: DbVerbs) -> None:
-    """Both are the same run's; the newest counts."""
+def test_second_attempt_replaces_result_of_first(db: DbVerbs) -> None:
     run = running(db, max_attempts=2)
     append(db, said(run.session_id, "lost", claim_token=run.claim_token))
     db.rows("UPDATE runners SET lost_at = now()")
@@ -187,8 +185,8 @@ def test_second_attempt_replaces_the_result_of_the_first(db: DbVerbs) -> None:
     assert db.do(run_result, ADMIN, run.run_id) == ("found", None)
 
 
-def test_after_retention_only_the_run_of_the_newest_result_has_one(db: DbVerbs) -> None:
-    """A former run's result is not shown as another's."""
+def test_after_retention_only_run_of_newest_result_has_one(db: DbVerbs) -> None:
+    """Show no former run's result as another's."""
     runner = db.runner()
     first = running(db, runner)
     session = first.session_id
@@ -209,8 +207,8 @@ def test_after_retention_only_the_run_of_the_newest_result_has_one(db: DbVerbs) 
     assert db.do(run_result, ADMIN, third.run_id) == ResultNotFound(third.run_id)
 
 
-def test_result_that_the_former_version_kept_belongs_to_no_run(db: DbVerbs) -> None:
-    """It did not note the run, and must not leave another run's name at its own frame."""
+def test_result_kept_by_previous_release_belongs_to_no_run(db: DbVerbs) -> None:
+    """Read a result without a run: it must not be attributed to another one."""
     run = running(db)
     append(db, said(run.session_id, "kept"))
     accepted(db, run, "completed")

@@ -12,7 +12,7 @@ from tests.support.coordination import Coordination
 from tests.support.waiting import eventually
 
 KiB = 1024
-# Prints until it is told to go on by a file, then its last line.
+# Prints lines until a file tells it to go on, then its last line.
 UNTIL_GO = (
     "import os, sys, time\nn = 0\n"
     "while not os.path.exists(sys.argv[1]): n += 1; print('line', n); time.sleep(0.05)\n"
@@ -32,10 +32,13 @@ def proxy(coordination: Coordination) -> Iterator[AnsweringProxy]:
 
 
 @pytest.mark.parametrize("answer", ["default-backend", "bad-gateway", "login", "conflict", "page"])
-def test_proxy_answer_ends_neither_run_nor_runner(
+def test_proxy_answers_end_neither_run_nor_runner(
     coordination: Coordination, proxy: AnsweringProxy, answer: str
 ) -> None:
-    """While it answers events, heartbeats and the end report, the job works on; all arrives once it lets them pass."""
+    """Answer events, heartbeats and the end report by the proxy.
+
+    The job works on, and all arrives once it lets them pass.
+    """
     go = coordination.cluster.directory / "go"
     runner = coordination.start_python_runner(
         f"import sys; sys.argv.append({str(go)!r})\n{UNTIL_GO}", urls=(proxy.url,)
@@ -58,10 +61,10 @@ def test_proxy_answer_ends_neither_run_nor_runner(
 
 
 @pytest.mark.parametrize("answer", ["default-backend", "json-200"])
-def test_runner_waits_for_coordinator_behind_proxy_answers(
+def test_runner_repeats_registration_and_start_behind_proxy_answers(
     coordination: Coordination, proxy: AnsweringProxy, answer: str
 ) -> None:
-    """Registration and start report are repeated until a coordinator answers them."""
+    """Repeat both until a coordinator answers."""
     proxy.answer(answer)
     runner = coordination.start_python_runner("pass", urls=(proxy.url,), wait=False)
     eventually(lambda: proxy.answered("/runner/register") >= 2, 20)
@@ -72,7 +75,7 @@ def test_runner_waits_for_coordinator_behind_proxy_answers(
 
 
 def test_output_behind_small_proxy_limit_is_stored_whole(coordination: Coordination, proxy: AnsweringProxy) -> None:
-    """Requests are halved until they pass; nothing is lost, doubled or out of order."""
+    """Halve requests until they pass; nothing is lost, doubled or out of order."""
     proxy.answer(most=4 * KiB)
     coordination.start_python_runner("for n in range(600): print('line', n, 'x' * 500)", urls=(proxy.url,))
     run_id, session_id = coordination.submit("x")
@@ -81,8 +84,11 @@ def test_output_behind_small_proxy_limit_is_stored_whole(coordination: Coordinat
     assert proxy.answered("/events") >= 1
 
 
-def test_line_too_large_for_proxy_is_shortened_and_says_so(coordination: Coordination, proxy: AnsweringProxy) -> None:
-    """The event names the field, the text says how much is missing, another message says why; what follows is whole."""
+def test_line_too_large_for_proxy_is_shortened_with_notice(coordination: Coordination, proxy: AnsweringProxy) -> None:
+    """Name the field in the event and the missing length in the text.
+
+    A message gives the reason; later lines are whole.
+    """
     proxy.answer(most=16 * KiB)
     coordination.start_python_runner("print('a' * 60_000); print('after')", urls=(proxy.url,))
     run_id, session_id = coordination.submit("x")
@@ -103,7 +109,7 @@ def test_line_too_large_for_proxy_is_shortened_and_says_so(coordination: Coordin
 def test_result_too_large_for_proxy_is_stored_truncated(
     coordination: Coordination, proxy: AnsweringProxy, *, cut: bool
 ) -> None:
-    """A 3 MB result behind a proxy that takes 1 MiB: the run's result says what is missing, it does not vanish."""
+    """Send 3 MB through a proxy that takes 1 MiB: the run's result names what is missing."""
     proxy.answer(most=1024 * KiB, cut=cut)
     coordination.start_python_runner(
         "import json; print('first'); print(json.dumps({'result_text': 'r' * 3_000_000, 'more': 1}))", urls=(proxy.url,)
@@ -117,10 +123,10 @@ def test_result_too_large_for_proxy_is_stored_truncated(
     assert [line for line in coordination.lines(session_id) if "result" in line and "too large" in line]
 
 
-def test_requests_of_heavy_output_stay_below_limit_of_common_proxies(
+def test_requests_of_heavy_output_stay_below_common_proxy_limit(
     coordination: Coordination, proxy: AnsweringProxy
 ) -> None:
-    """900 KiB, escapes included: a character may take six bytes, twelve beyond the basic plane."""
+    """Stay below 900 KiB, escapes included: a character may take six bytes, twelve beyond the basic plane."""
     coordination.start_python_runner("for n in range(60): print(chr(0x1F600) * 10_000, n)", urls=(proxy.url,))
     run_id, session_id = coordination.submit("x")
     assert coordination.until(run_id, within=60)["status"] == "completed"
@@ -131,10 +137,10 @@ def test_requests_of_heavy_output_stay_below_limit_of_common_proxies(
 
 
 @pytest.mark.parametrize("answer", ["default-backend", "json-200"])
-def test_commands_say_that_something_else_answers(
+def test_commands_report_answer_of_another_server(
     coordination: Coordination, proxy: AnsweringProxy, answer: str
 ) -> None:
-    """Exit code 3 and one line with what it said, never a refusal in the coordinator's name or a traceback."""
+    """Exit with 3 and one line that quotes it, without a refusal in the coordinator's name or a traceback."""
     run_id, _ = coordination.submit("x")
     proxy.answer(answer)
     for arguments in (("run", run_id), ("runs",), ("submit", "x"), ("stop", run_id), ("runners",)):

@@ -1,4 +1,4 @@
-"""The double of the deployed runners does what they do; what it must survive stands in crashes/ and races/."""
+"""Double of the deployed runners; crashes/ and races/ test what they must survive."""
 
 import json
 from pathlib import Path
@@ -23,8 +23,8 @@ def deployed(coordination: Coordination, tmp_path: Path) -> DeployedRunner:
     return runner
 
 
-def test_a_deployed_runner_executes_runs_without_a_token(coordination: Coordination, deployed: DeployedRunner) -> None:
-    """Claimed, begun, bound, told: each once, each accepted, while it goes on polling."""
+def test_deployed_runner_executes_runs_without_token(coordination: Coordination, deployed: DeployedRunner) -> None:
+    """Claim, start, bind and report each once, each accepted, while it goes on polling."""
     slow, _ = coordination.submit("sleep 1")
     quick, session_id = coordination.submit("now")
     failing, _ = coordination.submit("fail")
@@ -43,8 +43,8 @@ def test_a_deployed_runner_executes_runs_without_a_token(coordination: Coordinat
     deployed.terminate()
 
 
-def test_a_short_process_ends_before_its_start_is_told(coordination: Coordination, deployed: DeployedRunner) -> None:
-    """`completed` comes first, `started` after it changes nothing."""
+def test_short_process_ends_before_its_start_is_reported(coordination: Coordination, deployed: DeployedRunner) -> None:
+    """Send `completed` first; `started` after it changes nothing."""
     run_id, _ = coordination.submit("now")
     eventually(lambda: deployed.ledger("started", run_id))
     kinds = [entry["what"] for entry in deployed.ledger("", run_id)]
@@ -54,8 +54,8 @@ def test_a_short_process_ends_before_its_start_is_told(coordination: Coordinatio
     deployed.terminate()
 
 
-def test_a_stop_ends_its_process(coordination: Coordination, deployed: DeployedRunner) -> None:
-    """Told by the next poll, reported as stopped."""
+def test_stop_ends_deployed_runners_process(coordination: Coordination, deployed: DeployedRunner) -> None:
+    """Tell it by the next poll; it reports stopped."""
     run_id, session_id = coordination.submit("sleep 60")
     coordination.until(run_id, "running")
     coordination.ask("POST", f"/sessions/{session_id}/stop")
@@ -65,8 +65,8 @@ def test_a_stop_ends_its_process(coordination: Coordination, deployed: DeployedR
     deployed.terminate()
 
 
-def test_it_gives_up_after_three_failed_polls_and_kills_its_work(coordination: Coordination, tmp_path: Path) -> None:
-    """What makes an outage expensive."""
+def test_deployed_runner_gives_up_after_three_failed_polls(coordination: Coordination, tmp_path: Path) -> None:
+    """Kill its work with it, which makes an outage expensive."""
     deployed = DeployedRunner(tmp_path / "deployed", coordination.url)
     eventually(lambda: deployed.runner_id)
     run_id, _ = coordination.submit("sleep 60")
@@ -77,10 +77,10 @@ def test_it_gives_up_after_three_failed_polls_and_kills_its_work(coordination: C
     assert [entry["run_id"] for entry in deployed.ledger("killed")] == [run_id]
 
 
-def test_the_same_identity_is_refused_while_the_former_one_is_online(
+def test_same_identity_is_refused_while_former_one_is_online(
     coordination: Coordination, deployed: DeployedRunner, tmp_path: Path
 ) -> None:
-    """It tries again until accepted: at once when the former one has left."""
+    """Retry until accepted: at once when the former one has left."""
     second = DeployedRunner(tmp_path / "second", coordination.url)
     refused = eventually(lambda: [entry for entry in second.ledger("register") if entry["code"] == 409])
     detail = json.loads(refused[0]["body"])["detail"]

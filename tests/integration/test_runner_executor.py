@@ -1,4 +1,4 @@
-"""One run as a real process: what is told of it, in which order, and how it ends."""
+"""Execution of one run as a real process: the order of its reports, and its end."""
 
 import asyncio
 import json
@@ -23,8 +23,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def test_the_process_gets_its_run_on_stdin_and_in_the_environment() -> None:
-    """The run as JSON, without the token, and three variables."""
+async def test_process_gets_its_run_on_stdin_and_in_environment() -> None:
+    """Pass the run as JSON, without the token, and three variables."""
     recorder = await perform(
         "import os, sys; print(sys.stdin.read(), end='');"
         "print(*[os.environ['COORDINATOR_RUN_' + n] for n in ('ID', 'SESSION_ID', 'ATTEMPT')], 'PATH' in os.environ)"
@@ -34,22 +34,22 @@ async def test_the_process_gets_its_run_on_stdin_and_in_the_environment() -> Non
     assert recorder.lines[1] == "run_1 ses_1 2 True"
 
 
-async def test_the_process_begins_after_started_was_accepted_and_ends_after_its_events_were() -> None:
-    """started, bound, events, then the end report with the claim's token."""
+async def test_process_starts_after_accepted_start_and_ends_before_end_report() -> None:
+    """Report started, bind, send events, then report the end with the claim's token."""
     recorder = await perform("print('hello')")
     assert recorder.told == ["started", "bound", "events", "completed"]
     assert recorder.reports == [{"run_id": "run_1", "claim_token": "secret", "outcome": "completed"}]
 
 
-async def test_a_refused_start_begins_nothing(tmp_path: Path) -> None:
-    """Somebody else's run leaves no trace here."""
+async def test_refused_start_starts_no_process(tmp_path: Path) -> None:
+    """Leave no trace of a run that belongs to another runner."""
     recorder = await perform("import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"), refuse="started")
     assert recorder.told == ["started"]
     assert not (tmp_path / "trace").exists()
 
 
-async def test_lines_are_told_in_order_with_a_key_each() -> None:
-    """Thousands of lines, stdout as assistant, stderr as system, in the order of each, in batches."""
+async def test_lines_are_sent_in_order_with_key_each() -> None:
+    """Send thousands of lines in batches, stdout as assistant, stderr as system, each in its order."""
     recorder = await perform(
         "import sys\nfor n in range(5000):\n print('out', n)\n if n % 100 == 0: print('err', n, file=sys.stderr)"
     )
@@ -61,8 +61,8 @@ async def test_lines_are_told_in_order_with_a_key_each() -> None:
     assert recorder.told.count("events") < 500
 
 
-async def test_a_failure_is_reported_with_its_exit_code_and_the_end_of_stderr() -> None:
-    """The last lines, not the first ones."""
+async def test_failure_is_reported_with_exit_code_and_end_of_stderr() -> None:
+    """Take the last lines, not the first ones."""
     recorder = await perform(
         "import sys\nfor n in range(100): print('line', n, file=sys.stderr)\nsys.exit(3)",
     )
@@ -71,8 +71,8 @@ async def test_a_failure_is_reported_with_its_exit_code_and_the_end_of_stderr() 
     assert report["error"].splitlines() == ["exit code 3", *(f"line {n}" for n in range(80, 100))]
 
 
-async def test_a_process_that_a_signal_killed_has_failed_by_it() -> None:
-    """Out of memory looks like this."""
+async def test_process_killed_by_signal_is_reported_as_failed() -> None:
+    """Name the signal, which is how running out of memory looks."""
     recorder = await perform("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert recorder.reports[0]["error"] == "killed by SIGKILL"
 
@@ -85,16 +85,19 @@ async def test_a_process_that_a_signal_killed_has_failed_by_it() -> None:
         ("nul\0byte", "failed", "error"),
     ],
 )
-async def test_run_whose_command_cannot_be_started_is_given_back(command: str, outcome: str, said: str) -> None:
-    """No such file, not executable: another machine may have it; what is no name at all fails everywhere."""
+async def test_run_whose_command_cannot_start_is_released(command: str, outcome: str, said: str) -> None:
+    """Release it for a missing or non-executable file, which another machine may have.
+
+    An invalid name fails everywhere.
+    """
     recorder = Recorder()
     await Execution(RUN, Command([command], "/"), recorder).perform()
     assert recorder.reports[0]["outcome"] == outcome
     assert str(cast("Any", recorder.reports[0])[said]).startswith("Cannot start ")
 
 
-async def test_a_stop_ends_the_process_with_sigterm_and_reports_stopped() -> None:
-    """A process that listens has the time to say its last words."""
+async def test_stop_ends_process_with_sigterm_and_reports_stopped() -> None:
+    """Let a process that handles it print its last lines."""
     recorder = Recorder()
     running = execution(
         recorder,
@@ -110,8 +113,8 @@ async def test_a_stop_ends_the_process_with_sigterm_and_reports_stopped() -> Non
     assert recorder.reports == [{"run_id": "run_1", "claim_token": "secret", "outcome": "stopped", "signal": "SIGTERM"}]
 
 
-async def test_what_does_not_listen_to_sigterm_is_killed_with_all_it_started() -> None:
-    """SIGKILL after the grace, to the whole process group."""
+async def test_process_that_ignores_sigterm_is_killed_with_its_group() -> None:
+    """Send SIGKILL after the grace to the whole process group."""
     recorder = Recorder()
     running = execution(
         recorder,
@@ -127,8 +130,8 @@ async def test_what_does_not_listen_to_sigterm_is_killed_with_all_it_started() -
     await eventually_async(asked(lambda: not any(is_alive(int(pid)) for pid in recorder.lines)))
 
 
-async def test_a_child_may_take_its_time_after_its_parent_has_obeyed() -> None:
-    """A shell dies at once by SIGTERM, the job it started still has its 5 s."""
+async def test_child_may_outlive_its_parent_during_stop_grace() -> None:
+    """Give it the rest of 5 s: a shell dies at once by SIGTERM, the job that it started may need time."""
     job = "import signal, sys, time\ndef end(*_): time.sleep(1.2); print('saved'); sys.exit()\nsignal.signal(15, end); print('ready'); time.sleep(60)"
     recorder = Recorder()
     running = Execution(RUN, Command(["sh", "-c", '"$0" -uc "$1"; true', sys.executable, job], "/"), recorder)
@@ -139,8 +142,8 @@ async def test_a_child_may_take_its_time_after_its_parent_has_obeyed() -> None:
     assert recorder.lines == ["ready", "saved"]
 
 
-async def test_a_stop_before_the_process_begins_keeps_it_from_beginning(tmp_path: Path) -> None:
-    """It came while `started` was on its way."""
+async def test_stop_before_start_prevents_process(tmp_path: Path) -> None:
+    """Stop while `started` is on its way."""
     recorder = Recorder()
     running = execution(recorder, "import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"))
     running.end(Reason.STOP)
@@ -149,8 +152,8 @@ async def test_a_stop_before_the_process_begins_keeps_it_from_beginning(tmp_path
     assert not (tmp_path / "trace").exists()
 
 
-async def test_a_stop_after_the_end_changes_nothing() -> None:
-    """The truth is reported, however late the stop."""
+async def test_stop_after_end_changes_nothing() -> None:
+    """Report the true end, however late the stop."""
     recorder = Recorder()
     recorder.open.clear()
     running = execution(recorder, "print('done')")
@@ -163,15 +166,15 @@ async def test_a_stop_after_the_end_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("refused", ["bound", "events"])
-async def test_a_run_that_is_not_ours_any_more_is_killed_and_not_reported(refused: str) -> None:
-    """409 to a bind or to events: another runner executes it, ours must not go on."""
+async def test_reassigned_run_is_killed_and_not_reported(refused: str) -> None:
+    """Answer 409 to a bind or to events: another runner executes it."""
     recorder = await perform("import time; print('x'); time.sleep(60)", refuse=refused)
     assert recorder.told[-1] == refused
     assert recorder.reports == []
 
 
-async def test_a_lost_run_is_killed_at_once_even_if_it_is_being_stopped() -> None:
-    """No five seconds for a process whose run executes elsewhere."""
+async def test_lost_run_is_killed_at_once_even_while_stopping() -> None:
+    """Skip the grace of five seconds, since the run executes elsewhere."""
     recorder = Recorder()
     running = execution(
         recorder, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(60)"
@@ -184,8 +187,8 @@ async def test_a_lost_run_is_killed_at_once_even_if_it_is_being_stopped() -> Non
     assert recorder.reports == []
 
 
-async def test_a_runner_that_leaves_ends_the_process_and_reports_nothing() -> None:
-    """So that the coordinator gives the run to another runner; what was printed is told."""
+async def test_runner_that_leaves_ends_process_without_end_report() -> None:
+    """Send the output, and let the coordinator give the run to another runner."""
     recorder = Recorder()
     running = execution(recorder, "import time; print('ready'); time.sleep(60)")
     task = asyncio.create_task(running.perform())
@@ -195,8 +198,7 @@ async def test_a_runner_that_leaves_ends_the_process_and_reports_nothing() -> No
     assert recorder.reports == []
 
 
-async def test_cancelling_kills_the_process() -> None:
-    """Nothing survives the runner's own end."""
+async def test_cancelling_kills_process() -> None:
     recorder = Recorder()
     running = execution(recorder, "import os, time; print(os.getpid()); time.sleep(60)")
     task = asyncio.create_task(running.perform())
@@ -206,8 +208,8 @@ async def test_cancelling_kills_the_process() -> None:
     await eventually_async(asked(lambda: not is_alive(int(recorder.lines[0]))))
 
 
-async def test_a_process_that_prints_faster_than_told_waits_in_its_pipe(tmp_path: Path) -> None:
-    """Memory stays bounded while the coordinator is away, and nothing is lost when it is back."""
+async def test_fast_output_waits_in_pipe_while_coordinator_is_away(tmp_path: Path) -> None:
+    """Bound the memory meanwhile, and lose nothing."""
     recorder = Recorder()
     recorder.open.clear()
     script = "import sys\nfor n in range(200_000):\n print(n)\n open(sys.argv[1], 'w').write(str(n)) if n % 1000 == 0 else None"
@@ -224,8 +226,8 @@ async def test_a_process_that_prints_faster_than_told_waits_in_its_pipe(tmp_path
     assert recorder.lines == [str(n) for n in range(200_000)]
 
 
-async def test_a_child_left_behind_does_not_keep_the_run_open() -> None:
-    """It is killed with its group; one that fled into another session is not waited for."""
+async def test_child_left_behind_does_not_keep_run_open() -> None:
+    """Kill it with its group; do not wait for one in another session."""
     left = await perform(
         "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid); print('done')",
     )
@@ -239,8 +241,8 @@ async def test_a_child_left_behind_does_not_keep_the_run_open() -> None:
     os.kill(int(fled.lines[0]), 9)
 
 
-async def test_lines_of_any_length_and_any_bytes_are_told() -> None:
-    """A megabyte without a line end, and bytes that are not UTF-8."""
+async def test_lines_of_any_length_and_bytes_are_sent() -> None:
+    """Print a megabyte without a line end, and bytes that are not UTF-8."""
     recorder = await perform(
         "import sys; sys.stdout.buffer.write(b'\\xff\\x00ok\\n' + b'x' * 1_000_000); sys.stdout.flush()"
     )
@@ -248,8 +250,7 @@ async def test_lines_of_any_length_and_any_bytes_are_told() -> None:
     assert "".join(recorder.lines[1:]) == "x" * 1_000_000
 
 
-async def test_a_process_that_does_not_read_its_input_is_not_in_error() -> None:
-    """Most commands never look at stdin."""
+async def test_process_that_ignores_stdin_is_no_error() -> None:
     run = cast("ClaimedRun", {**RUN, "parameters": {"prompt": "x" * 1_000_000}})
     recorder = Recorder()
     await Execution(run, Command(["true"], "/"), recorder).perform()

@@ -1,4 +1,4 @@
-"""What a run's process prints, as it is told: complete, soon, in bounded memory and number."""
+"""Output of a run's process: sent completely and soon, in bounded memory and number."""
 
 import asyncio
 
@@ -16,13 +16,13 @@ from tests.support.waiting import eventually_async
     ["seq 60000", "seq 60000 & exit 0", "exec > >(cat); seq 60000", "(seq 60000; sleep 0.1; echo) & exit 0"],
     ids=["itself", "a child it left", "through a pipe", "a child that pauses"],
 )
-async def test_output_in_our_pipe_is_told_however_slow_the_coordinator(script: str) -> None:
-    """The end of the command is no reason to drop what its processes wait to write because we read slowly."""
+async def test_output_left_in_pipe_is_sent_despite_slow_coordinator(script: str) -> None:
+    """Drop nothing at the end of the command that its processes could not write because we read slowly."""
     await output_of_what_outlives_the_command(script)
 
 
-async def test_process_that_writes_on_for_ever_is_given_up_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so much output, however fast it comes."""
+async def test_process_that_writes_forever_is_given_up_with_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up after so much output, however fast it comes."""
     monkeypatch.setattr(reading, "READS_AFTER_END", 2)
     recorder = await perform_shell("yes abcdefghijklmnopqrstuvwxyz & exit 0")
     assert recorder.told[-1] == "completed"
@@ -30,8 +30,8 @@ async def test_process_that_writes_on_for_ever_is_given_up_and_that_is_told(monk
     assert len(recorder.notices) == 1
 
 
-async def test_process_that_writes_on_slowly_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so much time spent waiting for it."""
+async def test_process_that_writes_slowly_forever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up after so much time spent waiting for it."""
     monkeypatch.setattr(reading, "WAIT_AFTER_END_SECONDS", 0.7)
     recorder = await perform_shell("(while true; do echo tick; sleep 0.1; done) & exit 0")
     assert recorder.told[-1] == "completed"
@@ -39,21 +39,20 @@ async def test_process_that_writes_on_slowly_for_ever_is_given_up(monkeypatch: p
     assert len(recorder.notices) == 1
 
 
-async def test_silent_process_that_was_left_is_given_up_without_a_word() -> None:
-    """Nothing of it was left out."""
+async def test_silent_process_left_behind_is_given_up_without_notice() -> None:
     recorder = await perform_shell("sleep 60 & echo done")
     assert (recorder.lines, recorder.notices) == (["done"], [])
     assert recorder.told[-1] == "completed"
 
 
-async def test_one_pipe_is_read_as_long_as_the_other_is_not_silent() -> None:
-    """What was left running may have its last word on either."""
+async def test_one_pipe_is_read_until_the_other_is_silent_too() -> None:
+    """Read the last output of leftover processes on either."""
     recorder = await perform_shell("(for n in 1 2 3 4; do sleep 0.3; echo $n >&2; done; echo last) & exit 0")
     assert recorder.lines == ["1", "2", "3", "4", "last"]
 
 
-async def test_output_without_a_line_end_is_shown_while_the_process_runs() -> None:
-    """As a partial text, on both pipes; what follows continues it."""
+async def test_output_without_line_end_is_sent_while_process_runs() -> None:
+    """Send it as a partial text, on both pipes; the rest continues it."""
     recorder = Recorder()
     script = "import sys, time; sys.stdout.write('name? '); sys.stderr.write('warning: '); time.sleep(60)"
     task = asyncio.create_task(execution(recorder, script).perform())
@@ -66,8 +65,8 @@ async def test_output_without_a_line_end_is_shown_while_the_process_runs() -> No
     await asyncio.wait([task])
 
 
-async def test_output_that_trickles_without_a_line_end_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pause of the process is needed for it."""
+async def test_output_that_trickles_without_line_end_is_sent_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Need no pause of the process for it."""
     monkeypatch.setattr("runner.output.SHOW_SECONDS", 0.2)
     recorder = Recorder()
     script = "import sys, time\nwhile True: sys.stdout.write('.'); time.sleep(0.01)"
@@ -78,8 +77,8 @@ async def test_output_that_trickles_without_a_line_end_is_shown_too(monkeypatch:
     await asyncio.wait([task])
 
 
-async def test_partial_texts_joined_are_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the letter: pauses within lines, blank lines, no line end at the end, terminal codes, a long line."""
+async def test_joined_partial_texts_equal_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Include pauses within lines, blank lines, a missing last line end, terminal codes and a long line."""
     monkeypatch.setattr("runner.output.SHOW_SECONDS", 0.01)
     text = "one\ntwo\n\n\x1b[31mred\x1b[0m \x1b]0;title\x07\nü" + "x" * 100_000 + "\n{}\n \nend"
     script = (
@@ -93,7 +92,7 @@ async def test_partial_texts_joined_are_the_output(monkeypatch: pytest.MonkeyPat
 
 
 async def test_progress_collapses_to_its_last_state() -> None:
-    """One text for a bar that was redrawn ten thousand times between two of ours."""
+    """Send one text for a bar that was redrawn ten thousand times between two of ours."""
     recorder = await perform(
         "import sys\nfor n in range(10_001): sys.stdout.write(f'\\r{n}')\nsys.stdout.write('\\ndone\\n')"
     )
@@ -102,14 +101,14 @@ async def test_progress_collapses_to_its_last_state() -> None:
 
 
 async def test_fast_lines_are_not_cut_into_partial_texts() -> None:
-    """A read that ends in the middle of a line does not show it, also when a slow coordinator makes us late."""
+    """Hold back a line at the end of a read, also when a slow coordinator makes us late."""
     recorder = SlowRecorder()
     await Execution(RUN, Command(["seq", "100000", "130000"], "/"), recorder).perform()
     assert recorder.lines == [str(number) for number in range(100_000, 130_001)]
 
 
-async def test_output_beyond_the_limit_is_left_out_and_that_is_told_once() -> None:
-    """The process is not held up, its result and its error are told as ever."""
+async def test_output_beyond_limit_is_left_out_with_one_notice() -> None:
+    """Do not block the process; send its result and its error as usual."""
     result = '{"result_text": "done"}'
     recorder = await perform_shell(f"seq 100000; echo x >&2; echo '{result}'", most_output_bytes=1000)
     assert recorder.said() == "".join(f"{number}\n" for number in range(1, 278))
@@ -123,8 +122,8 @@ async def test_output_beyond_the_limit_is_left_out_and_that_is_told_once() -> No
     assert (exact.said(), exact.notices) == ("abc\nde", [])
 
 
-async def test_stop_grace_is_the_time_between_sigterm_and_sigkill() -> None:
-    """None: SIGKILL at once."""
+async def test_stop_grace_is_time_between_sigterm_and_sigkill() -> None:
+    """Send SIGKILL at once with a grace of 0."""
     recorder = Recorder()
     running = execution(
         recorder,

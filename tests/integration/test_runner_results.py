@@ -1,4 +1,4 @@
-"""What a run came to: its last line, or the file it wrote; never lost, never something else."""
+"""Result of a run: its last line, or the file that it wrote; never lost, never something else."""
 
 import asyncio
 import os
@@ -13,8 +13,8 @@ from tests.support.waiting import eventually_async
 BIG = "print('{\"result_text\": \"' + 'x' * int(sys.argv[1]) + '\"}')"
 
 
-async def test_last_line_that_is_a_json_object_becomes_the_result() -> None:
-    """It is told once, as the result; its text is what it calls result_text."""
+async def test_last_line_with_json_object_becomes_result() -> None:
+    """Send it once, as the result, with its result_text as the text."""
     recorder = await perform('print(\'{"a": 1}\'); print(\'{"result_text": "done", "n": [1]}\')')
     assert recorder.lines == ['{"a": 1}']
     (result,) = recorder.results
@@ -23,16 +23,16 @@ async def test_last_line_that_is_a_json_object_becomes_the_result() -> None:
     assert recorder.events[-1] is result
 
 
-async def test_result_without_text_has_none_and_may_lack_its_line_end() -> None:
-    """Only a text is a text."""
+async def test_result_without_text_has_none_and_may_lack_line_end() -> None:
+    """Accept only a string as the text."""
     recorder = await perform("import sys; sys.stdout.write('{\"result_text\": 1}')")
     assert recorder.results[0]["result_data"] == {"result_text": 1}
     assert recorder.results[0]["result_text"] is None
     assert recorder.lines == []
 
 
-async def test_what_is_no_object_or_not_last_is_a_line() -> None:
-    """A list, a number, an object with a line behind it, an object of a failed run."""
+async def test_last_line_without_object_is_a_line() -> None:
+    """Print a list, a number, an object before another line, and an object of a failed run."""
     assert (await perform("print('[1]')")).results == []
     assert (await perform("print('{\"a\": 1}'); print('bye')")).lines == ['{"a": 1}', "bye"]
     assert (await perform("print('{\"a\": NaN}')")).lines == ['{"a": NaN}']
@@ -41,7 +41,7 @@ async def test_what_is_no_object_or_not_last_is_a_line() -> None:
 
 
 async def test_process_may_live_on_after_its_result() -> None:
-    """Shown as a line while it lives, and the result at the exit all the same."""
+    """Send it as a line while the process lives, and as the result at its exit."""
     await result_before_a_pause()
 
 
@@ -61,15 +61,15 @@ async def test_process_may_live_on_after_its_result() -> None:
     ],
     ids=["blank lines", "indented", "codes", "codes behind", "progress", "erased", "pauses", "many", "stderr", "left"],
 )
-async def test_what_does_not_show_beside_the_result_does_not_matter(script: str) -> None:
-    """Blank lines, blanks, terminal codes, progress, pauses: it is the last line with something on it."""
+async def test_invisible_output_after_result_does_not_matter(script: str) -> None:
+    """Skip blank lines, blanks, terminal codes, progress and pauses."""
     recorder = await perform_shell(script)
     assert [result["result_text"] for result in recorder.results] == ["x"]
     assert recorder.reports[0]["outcome"] == "completed"
 
 
-async def test_blank_lines_behind_a_result_are_told_in_their_place() -> None:
-    """Without the result the rest of the output is as it was."""
+async def test_blank_lines_after_result_are_sent_in_place() -> None:
+    """Keep the rest of the output as it was without the result."""
     recorder = await perform_shell("""echo before; echo '{"a":1}'; echo; echo ' '""")
     assert recorder.said() == "before\n\n \n"
     assert recorder.results[0]["result_data"] == {"a": 1}
@@ -77,8 +77,8 @@ async def test_blank_lines_behind_a_result_are_told_in_their_place() -> None:
     assert (other.said(), other.results) == ('{"a":1}\n\nafter\n', [])
 
 
-async def test_json_line_is_told_soon_though_it_might_be_the_result() -> None:
-    """Programs that log JSON are followed live."""
+async def test_json_line_is_sent_soon_though_it_may_be_the_result() -> None:
+    """Follow programs live that log JSON."""
     recorder = Recorder()
     task = asyncio.create_task(
         execution(recorder, 'import time; print(\'{"level": "info"}\'); time.sleep(60)').perform()
@@ -88,8 +88,8 @@ async def test_json_line_is_told_soon_though_it_might_be_the_result() -> None:
     await asyncio.wait([task])
 
 
-async def test_result_file_wins_over_the_last_line() -> None:
-    """Which is a line then."""
+async def test_result_file_wins_over_last_line() -> None:
+    """Send the last line as a line."""
     recorder = await perform_shell(
         """echo '{"result_text":"line"}'; echo '{"result_text":"file","n":1}' > "$COORDINATOR_RUN_RESULT_FILE" """
     )
@@ -110,8 +110,8 @@ async def test_result_file_wins_over_the_last_line() -> None:
         ("{broken", "{broken", None),
     ],
 )
-async def test_result_file_holds_an_object_or_any_text(written: str, text: str | None, data: object) -> None:
-    """The object is the data, everything else the text; one line end at the end is none of it."""
+async def test_result_file_holds_object_or_text(written: str, text: str | None, data: object) -> None:
+    """Take an object as the data and everything else as the text, without one line end at the end."""
     recorder = await perform(
         "import os, sys; open(os.environ['COORDINATOR_RUN_RESULT_FILE'], 'w').write(sys.argv[1])", written
     )
@@ -120,14 +120,14 @@ async def test_result_file_holds_an_object_or_any_text(written: str, text: str |
 
 
 @pytest.mark.parametrize("script", ["", ': > "$COORDINATOR_RUN_RESULT_FILE"', 'echo > "$COORDINATOR_RUN_RESULT_FILE"'])
-async def test_result_file_that_says_nothing_leaves_it_to_the_last_line(script: str) -> None:
-    """Not written, empty, blank."""
+async def test_blank_result_file_leaves_result_to_last_line(script: str) -> None:
+    """Leave it unwritten, empty or blank."""
     recorder = await perform_shell(script + """\necho '{"result_text":"line"}'""")
     assert recorder.results[0]["result_text"] == "line"
 
 
-async def test_result_file_is_private_and_goes_with_the_run() -> None:
-    """Whatever else the process left beside it; a failed run has no result."""
+async def test_result_file_is_private_and_removed_with_the_run() -> None:
+    """Remove other files of the process too; a failed run has no result."""
     recorder = await perform_shell(
         'd=$(dirname "$COORDINATOR_RUN_RESULT_FILE"); echo "$d"; stat -c %a "$d"; mkdir "$d/more"; '
         'echo x > "$d/more/file"; echo result > "$COORDINATOR_RUN_RESULT_FILE"; exit 1'
@@ -139,8 +139,8 @@ async def test_result_file_is_private_and_goes_with_the_run() -> None:
     assert recorder.reports[0]["outcome"] == "failed"
 
 
-async def test_result_file_that_is_no_file_fails_the_run() -> None:
-    """A pipe that nobody writes to does not hold the runner up."""
+async def test_result_file_that_is_a_pipe_fails_the_run() -> None:
+    """Read without blocking from a pipe without a writer."""
     for made in ("mkfifo", "mkdir"):
         recorder = await perform_shell(f'{made} "$COORDINATOR_RUN_RESULT_FILE"; echo bye')
         assert recorder.reports[0]["outcome"] == "failed"
@@ -148,15 +148,15 @@ async def test_result_file_that_is_no_file_fails_the_run() -> None:
         assert (recorder.lines, recorder.results) == (["bye"], [])
 
 
-async def test_largest_result_is_told_whole() -> None:
-    """Up to 4 MiB."""
+async def test_largest_result_is_sent_whole() -> None:
+    """Allow up to 4 MiB."""
     recorder = await perform(f"import sys; {BIG}", str(results.MOST_BYTES - 20))
     assert len(recorder.results[0]["result_text"] or "") == results.MOST_BYTES - 20
     assert recorder.lines == []
 
 
-async def test_result_that_is_too_large_fails_the_run_and_says_so() -> None:
-    """Never completed without one, whichever way it came."""
+async def test_oversized_result_fails_the_run_with_reason() -> None:
+    """Never complete it without a result, whichever way it came."""
     most = results.MOST_BYTES
     too_long = await perform(f"import sys; {BIG}; print()", str(most))
     assert too_long.reports[0]["outcome"] == "failed"
@@ -171,15 +171,13 @@ async def test_result_that_is_too_large_fails_the_run_and_says_so() -> None:
     assert str(grown.reports[0]["error"]).startswith("Result too large: 24000")
 
 
-async def test_long_line_that_is_no_object_is_no_result() -> None:
-    """Nor a reason to fail."""
+async def test_long_last_line_without_object_is_no_result_and_no_failure() -> None:
     recorder = await perform("print('x' * 5_000_000)")
     assert recorder.reports[0]["outcome"] == "completed"
     assert recorder.said() == "x" * 5_000_000 + "\n"
 
 
-async def test_environment_names_the_file_of_this_run() -> None:
-    """Each run has its own."""
+async def test_environment_names_result_file_of_this_run() -> None:
     names = [(await perform_shell('echo "$COORDINATOR_RUN_RESULT_FILE"')).lines[0] for _ in range(2)]
     assert len(set(names)) == 2
     assert all(os.path.isabs(name) for name in names)  # noqa: PTH117 -- a text, as the process gets it

@@ -1,4 +1,4 @@
-"""The runner as a real process with a real coordinator: what becomes of runs, of itself, and of what it started."""
+"""The runner as a real process with a real coordinator: its runs, its own end, and the processes that it started."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from tests.support.cluster import Cluster
 from tests.support.coordination import Coordination, is_alive
 from tests.support.waiting import eventually
 
-# Says which process it is, then does what the prompt says: sleeps so long, after SIGTERM no longer.
+# Prints its process id, then obeys the prompt: sleeps that long, and exits on SIGTERM.
 SLEEPER = (
     "import json, os, sys, time; print('pid', os.getpid());"
     "time.sleep(float(json.load(sys.stdin)['parameters']['prompt']))"
@@ -24,7 +24,7 @@ def coordination(cluster: Cluster) -> Coordination:
 
 
 def pid_of(coordination: Coordination, session_id: str) -> int:
-    """The process id that a SLEEPER of this session has said last."""
+    """Return the process id that a SLEEPER of this session printed last."""
 
     def said() -> list[str]:
         return [line for line in coordination.lines(session_id) if line.startswith("pid ")]
@@ -32,8 +32,8 @@ def pid_of(coordination: Coordination, session_id: str) -> int:
     return int(eventually(said, what="the process says its id")[-1].split()[1])
 
 
-def test_a_run_is_executed_and_told_from_its_start_to_its_result(coordination: Coordination) -> None:
-    """The demo command: started, its lines in order, the result, completed; the session knows where it lives."""
+def test_run_is_executed_and_reported_from_start_to_result(coordination: Coordination) -> None:
+    """Run the demo command: started, its lines in order, the result, completed; the session shows its affinity."""
     coordination.start_runner("--name", "demo", "--tags", "tour,demo", "--", sys.executable, "-m", "runner.demo")
     run_id, session_id = coordination.submit("hello there", additional_demands={"tags": ["tour"]})
     run = coordination.until(run_id)
@@ -55,16 +55,16 @@ def test_a_run_is_executed_and_told_from_its_start_to_its_result(coordination: C
     assert runner["runner_id"] == run["runner_id"]
 
 
-def test_a_failed_command_fails_its_run_with_the_end_of_stderr(coordination: Coordination) -> None:
-    """Exit code and the last lines: what a person needs first."""
+def test_failed_command_fails_its_run_with_end_of_stderr(coordination: Coordination) -> None:
+    """Give the exit code and the last lines."""
     coordination.start_python_runner("import sys; print('why', file=sys.stderr); sys.exit(7)")
     run_id, session_id = coordination.submit("x")
     assert coordination.until(run_id)["error"] == "exit code 7\nwhy"
     assert coordination.ask("GET", f"/sessions/{session_id}/status") == {"status": "failed"}
 
 
-def test_a_stop_ends_the_process_and_the_run(coordination: Coordination) -> None:
-    """Also while the runner is full: it polls for stops."""
+def test_stop_ends_process_and_run(coordination: Coordination) -> None:
+    """Stop while the runner is full, too: it polls for stops."""
     coordination.start_python_runner(SLEEPER)
     run_id, session_id = coordination.submit("60")
     pid = pid_of(coordination, session_id)
@@ -75,8 +75,8 @@ def test_a_stop_ends_the_process_and_the_run(coordination: Coordination) -> None
     assert coordination.until(next_run)["status"] == "completed"
 
 
-def test_a_runner_executes_as_many_runs_as_it_has_slots(coordination: Coordination) -> None:
-    """Two at a time, the third when one has ended; none waits for a poll's end."""
+def test_runner_executes_as_many_runs_as_it_has_slots(coordination: Coordination) -> None:
+    """Run two at a time, and the third when one has ended, without waiting for a poll's end."""
     coordination.start_python_runner(SLEEPER, "--concurrency", "2")
     first, first_session = coordination.submit("60")
     second, _ = coordination.submit("60")
@@ -89,8 +89,7 @@ def test_a_runner_executes_as_many_runs_as_it_has_slots(coordination: Coordinati
     assert coordination.until(third, within=10)["status"] == "completed"
 
 
-def test_sigterm_finishes_what_runs_takes_no_more_and_leaves(coordination: Coordination, tmp_path: Path) -> None:
-    """The orderly way out."""
+def test_sigterm_finishes_runs_takes_no_more_and_leaves(coordination: Coordination, tmp_path: Path) -> None:
     waits = "import sys, os, time\nprint('pid', os.getpid())\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)"
     runner = coordination.start_runner("--", sys.executable, "-uc", waits, str(tmp_path / "go"))
     run_id, session_id = coordination.submit("x")
@@ -105,8 +104,7 @@ def test_sigterm_finishes_what_runs_takes_no_more_and_leaves(coordination: Coord
     assert coordination.runners() == []
 
 
-def test_a_draining_runner_still_hears_stops(coordination: Coordination) -> None:
-    """What it finishes may be stopped all the same."""
+def test_draining_runner_still_obeys_stops(coordination: Coordination) -> None:
     runner = coordination.start_python_runner(SLEEPER)
     run_id, session_id = coordination.submit("60")
     pid_of(coordination, session_id)
@@ -118,8 +116,8 @@ def test_a_draining_runner_still_hears_stops(coordination: Coordination) -> None
 
 
 @pytest.mark.parametrize("how", ["a second SIGTERM", "--grace"])
-def test_a_runner_in_a_hurry_ends_what_runs_and_it_goes_on_elsewhere(coordination: Coordination, how: str) -> None:
-    """Attempts left: pending again at once, and the next runner takes it."""
+def test_drain_ends_runs_after_grace_or_second_sigterm(coordination: Coordination, how: str) -> None:
+    """Requeue runs with attempts left at once; the next runner takes them."""
     grace = ["--grace", "0.2"] if how == "--grace" else []
     runner = coordination.start_python_runner(SLEEPER, *grace)
     run_id, session_id = coordination.submit("60", max_attempts=2)
@@ -135,8 +133,8 @@ def test_a_runner_in_a_hurry_ends_what_runs_and_it_goes_on_elsewhere(coordinatio
     assert coordination.until(run_id)["attempt"] == 2
 
 
-def test_a_resume_comes_home(coordination: Coordination) -> None:
-    """To the runner that its session was bound to, though another one is free."""
+def test_resume_goes_to_bound_runner(coordination: Coordination) -> None:
+    """Keep another one free."""
     runners = [
         coordination.start_python_runner("pass", "--name", name, "--concurrency", "4") for name in ("one", "two")
     ]
@@ -148,8 +146,8 @@ def test_a_resume_comes_home(coordination: Coordination) -> None:
     assert all(runner.alive for runner in runners)
 
 
-def test_two_runners_of_one_command_get_on(coordination: Coordination) -> None:
-    """Each has a profile of its own without being given one."""
+def test_two_runners_of_one_command_coexist(coordination: Coordination) -> None:
+    """Give each a profile of its own by default."""
     first = coordination.start_python_runner("pass")
     second = coordination.start_python_runner("pass")
     assert first.alive
@@ -157,8 +155,8 @@ def test_two_runners_of_one_command_get_on(coordination: Coordination) -> None:
     assert len({runner["executor_profile"] for runner in coordination.runners()}) == 2
 
 
-def test_a_runner_goes_to_the_next_address_when_one_dies(cluster: Cluster) -> None:
-    """Its run goes on, its reports and its next poll arrive at the other replica."""
+def test_runner_goes_to_next_address_when_one_dies(cluster: Cluster) -> None:
+    """Let its run go on; its reports and its next poll arrive at the other replica."""
     one, two = cluster.start_web(), cluster.start_web()
     coordination = Coordination(cluster, two.url)
     runner = coordination.start_python_runner(SLEEPER, urls=(one.url, two.url))
@@ -171,8 +169,8 @@ def test_a_runner_goes_to_the_next_address_when_one_dies(cluster: Cluster) -> No
     assert runner.alive
 
 
-def test_a_runner_waits_for_a_coordinator_that_is_not_there_yet(cluster: Cluster) -> None:
-    """And for one that is away for a while."""
+def test_runner_waits_for_absent_coordinator(cluster: Cluster) -> None:
+    """Start before it, and outlive a pause."""
     web = cluster.start_web()
     port = web.url.rpartition(":")[2]
     web.kill()
@@ -185,8 +183,8 @@ def test_a_runner_waits_for_a_coordinator_that_is_not_there_yet(cluster: Cluster
     assert coordination.until(run_id)["status"] == "completed"
 
 
-def test_reports_and_events_wait_for_a_coordinator_that_is_away(cluster: Cluster) -> None:
-    """What was printed and how it ended arrives when it is back; nothing twice."""
+def test_reports_and_events_wait_for_absent_coordinator(cluster: Cluster) -> None:
+    """Deliver output and end when it is back, nothing twice."""
     web = cluster.start_web()
     port = web.url.rpartition(":")[2]
     coordination = Coordination(cluster, web.url)
@@ -202,8 +200,8 @@ def test_reports_and_events_wait_for_a_coordinator_that_is_away(cluster: Cluster
     assert coordination.ask("GET", f"/sessions/{session_id}/result")["result_data"] == {"done": True}
 
 
-def test_a_forgotten_runner_registers_again(coordination: Coordination) -> None:
-    """401 to its poll or heartbeat: it comes back as the same runner, and takes runs."""
+def test_forgotten_runner_registers_again(coordination: Coordination) -> None:
+    """Answer 401 to its poll or heartbeat: it returns as the same runner, and takes runs."""
     coordination.start_python_runner(SLEEPER)
     (runner,) = coordination.runners()
     coordination.ask("DELETE", f"/runners/{runner['runner_id']}?self=true")
@@ -213,8 +211,8 @@ def test_a_forgotten_runner_registers_again(coordination: Coordination) -> None:
     assert coordination.until(run_id)["status"] == "completed"
 
 
-def test_a_runner_that_is_sent_away_ends(coordination: Coordination) -> None:
-    """It finishes what it has, if that does not take too long, and does not come back."""
+def test_deregistered_runner_ends(coordination: Coordination) -> None:
+    """Finish its runs unless that takes too long, and do not return."""
     runner = coordination.start_python_runner(SLEEPER)
     run_id, session_id = coordination.submit("1.5")
     pid_of(coordination, session_id)
@@ -223,8 +221,8 @@ def test_a_runner_that_is_sent_away_ends(coordination: Coordination) -> None:
     assert coordination.run(run_id)["status"] == "completed"
 
 
-def test_a_runner_that_lost_its_run_kills_the_process(cluster: Cluster) -> None:
-    """Frozen for too long, its run was given up: silent work ends as soon as the runner is awake again."""
+def test_runner_that_lost_its_run_kills_the_process(cluster: Cluster) -> None:
+    """Freeze it until its run is given up: silent work ends as soon as the runner is awake."""
     quick: dict[str, Any] = {
         "told_heartbeat_instance_seconds": 0.3,
         "stale_after_seconds": 0.6,
@@ -245,16 +243,16 @@ def test_a_runner_that_lost_its_run_kills_the_process(cluster: Cluster) -> None:
     assert coordination.until(again)["status"] == "completed"
 
 
-def test_output_that_a_shell_left_behind_does_not_hold_the_run(coordination: Coordination) -> None:
-    """A background child ends with its run."""
+def test_background_process_of_shell_does_not_hold_the_run(coordination: Coordination) -> None:
+    """End it with its run."""
     coordination.start_runner("--name", "shell", "--", "sh", "-c", "sleep 300 & echo $!; exit 0")
     run_id, session_id = coordination.submit("x")
     assert coordination.until(run_id)["status"] == "completed"
     eventually(lambda: not is_alive(int(coordination.lines(session_id)[0])))
 
 
-def test_the_runner_says_which_run_it_executes_in_the_command_s_environment(coordination: Coordination) -> None:
-    """Variables and stdin tell the same."""
+def test_runner_names_run_in_command_environment(coordination: Coordination) -> None:
+    """Compare the variables with stdin."""
     script = (
         "import json, os, sys; run = json.load(sys.stdin);"
         "print(json.dumps([run['run_id'], os.environ['COORDINATOR_RUN_ID'], os.environ['COORDINATOR_RUN_SESSION_ID'],"
@@ -273,10 +271,10 @@ def _answers(coordination: Coordination) -> bool:
         return False
 
 
-def test_runner_whose_identity_is_taken_elsewhere_takes_the_next_number(
+def test_runner_with_taken_identity_takes_next_number(
     coordination: Coordination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its locks do not show the other one, which is another user's or in another container of the same hostname."""
+    """Take an identity that local locks do not show: another user's, or that of a container with the same hostname."""
     for name in ("one", "two", "three"):
         monkeypatch.setenv("HOME", str(tmp_path / name))
         coordination.start_python_runner("pass")

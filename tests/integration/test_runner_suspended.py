@@ -1,4 +1,4 @@
-"""A runner whose machine sleeps: time that its own timers do not see, in which its runs are given to others."""
+"""A runner whose machine sleeps: its timers do not see the time in which its runs go to others."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ QUICK: dict[str, Any] = {
     "lost_after_seconds": 3,
 }
 SLEEPER = "import os, time; print('pid', os.getpid()); time.sleep(600)"
-# As in suspend: whatever asks time.monotonic(), asyncio's timers too, does not see the time in which all was stopped.
+# As in suspend: time.monotonic(), and asyncio's timers with it, leaves out the time in which everything was stopped.
 STANDS_STILL = """
 import threading, time
 real, seen, slept = time.monotonic, time.monotonic(), 0.0
@@ -53,7 +53,7 @@ def coordination(cluster: Cluster) -> Coordination:
 
 
 def pids(coordination: Coordination, session_id: str, number: int) -> list[int]:
-    """The processes of a session's attempts, once so many have said which they are."""
+    """Return the processes of a session's attempts, once so many have printed their ids."""
 
     def said() -> list[int]:
         lines = [line for line in coordination.lines(session_id) if line.startswith("pid ")]
@@ -62,10 +62,10 @@ def pids(coordination: Coordination, session_id: str, number: int) -> list[int]:
     return eventually(said, 30, what=f"{number} processes")
 
 
-def test_runner_whose_machine_slept_ends_runs_given_to_others(
+def test_runner_kills_runs_reassigned_while_machine_slept(
     coordination: Coordination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its timers saw nothing; the first heartbeat after the sleep names what is not its own, which it kills."""
+    """Skip its timers: the first heartbeat after the sleep names the lost runs."""
     (tmp_path / "sitecustomize.py").write_text(STANDS_STILL)
     with monkeypatch.context() as patched:
         patched.setenv("PYTHONPATH", str(tmp_path))
@@ -86,7 +86,7 @@ def test_runner_whose_machine_slept_ends_runs_given_to_others(
 
 
 class Silent(Heartbeats):
-    """With its waiting made visible."""
+    """Runner that never needs a heartbeat, with visible waits."""
 
     rest = Heartbeats._rest
 
@@ -99,7 +99,7 @@ def heartbeats() -> Silent:
 
 
 async def test_sleep_of_machine_ends_wait_for_next_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A timer of an hour is left at the first look after the sleep; without a sleep it comes to its end."""
+    """Leave a timer of an hour at the first look after the sleep; without a sleep it runs to its end."""
     asleep = 0.0
     real = clock.elapsed
     monkeypatch.setattr(clock, "elapsed", lambda: real() + asleep)
@@ -110,8 +110,8 @@ async def test_sleep_of_machine_ends_wait_for_next_heartbeat(monkeypatch: pytest
     assert await heartbeats().rest(0.01) is False
 
 
-def test_clock_of_absence_does_not_stand_still_in_suspend() -> None:
-    """On Linux that is CLOCK_BOOTTIME; CLOCK_MONOTONIC, which time.monotonic() reads, would stand still."""
+def test_absence_clock_runs_during_suspend() -> None:
+    """Read CLOCK_BOOTTIME on Linux; CLOCK_MONOTONIC, which time.monotonic() reads, would stand still."""
     if sys.platform == "linux":
         assert clock._CLOCK == time.CLOCK_BOOTTIME
     else:
@@ -120,8 +120,8 @@ def test_clock_of_absence_does_not_stand_still_in_suspend() -> None:
     assert clock.elapsed() >= first
 
 
-async def test_answer_that_names_runs_ends_only_executions_it_was_asked_about() -> None:
-    """A claim that came while the heartbeat was under way is not meant by its answer."""
+async def test_heartbeat_answer_ends_only_executions_it_named() -> None:
+    """Spare a claim that came while the heartbeat was in flight."""
 
     class Noted(Execution):
         reason: Reason | None = None

@@ -1,4 +1,4 @@
-"""A runner's token against the jobs that it executes, which are other people's."""
+"""A runner's token and its jobs, which belong to other people."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from tests.support.cluster import Cluster
 from tests.support.command import coordinator
 from tests.support.coordination import Coordination
 
-# Looks where a job of the same user may look, at every process there is, for what no job can know; says who shows it.
+# Searches every process that a job of the same user may read for a secret, and prints those that show it.
 SPY = """
 import json, pathlib, sys
 secret = json.load(sys.stdin)["parameters"]["prompt"][::-1].encode()
@@ -29,8 +29,11 @@ print(json.dumps({"shown": shown}))
 
 
 @pytest.mark.parametrize("way", ["environment", "option", "option="])
-def test_job_cannot_read_token_of_runner_from_process_table(cluster: Cluster, way: str) -> None:
-    """Neither /proc/PPID/environ nor the command line shows it, however the runner got it; it works all the same."""
+def test_job_cannot_read_runner_token_from_process_table(cluster: Cluster, way: str) -> None:
+    """Look into /proc/PPID/environ and the command line, however the runner got the token.
+
+    The runner works all the same.
+    """
     coordination = Coordination(cluster, cluster.start_web().url)
     token = uuid4().hex
     arguments = {"option": ["--token", token], "option=": [f"--token={token}"]}.get(way, [])
@@ -45,8 +48,8 @@ def test_job_cannot_read_token_of_runner_from_process_table(cluster: Cluster, wa
     assert ("warning: --token shows the token" in runner.log()) == way.startswith("option")
 
 
-def test_token_leaves_arguments_of_runner_not_of_its_command() -> None:
-    """The command's own options are the command's."""
+def test_token_is_removed_from_arguments_of_runner_only() -> None:
+    """Leave the options of its command alone."""
     given = [
         "python",
         "coordinator",
@@ -67,16 +70,16 @@ def test_token_leaves_arguments_of_runner_not_of_its_command() -> None:
     ]
 
 
-def test_command_with_token_on_its_line_warns() -> None:
-    """Everybody on the machine sees it; the output for machines stays as it is."""
+def test_command_with_token_argument_warns() -> None:
+    """Warn, since every user of the machine sees it; the output for programs stays as it is."""
     done = coordinator("runs", "--url", "http://127.0.0.1:1", "--token", "x", "--json")
     assert done.returncode == 3
     assert "warning: --token shows the token" in done.stderr
     assert done.stdout == ""
 
 
-def test_runner_keeps_token_that_a_file_holds(cluster: Cluster, tmp_path: Path) -> None:
-    """With a file there is nothing to hide, and the process is not started anew."""
+def test_runner_with_token_file_is_not_restarted(cluster: Cluster, tmp_path: Path) -> None:
+    """Keep the process, since nothing needs hiding."""
     (tmp_path / "token").write_text("secret-of-file")
     (tmp_path / "token").chmod(0o600)
     coordination = Coordination(cluster, cluster.start_web().url)
@@ -90,8 +93,8 @@ def test_runner_keeps_token_that_a_file_holds(cluster: Cluster, tmp_path: Path) 
     assert "warning" not in json.dumps(runner.log())
 
 
-def test_environment_of_successor_names_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings are read in any case."""
+def test_restarted_runner_has_no_token_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove it in upper and lower case, since settings are read in any case."""
     monkeypatch.setenv("Coordinator_Token", "x")
     monkeypatch.setenv("COORDINATOR_TOKEN_FILE", "/token")
     assert {name.upper() for name in token_hiding.child_environment()} >= {"COORDINATOR_TOKEN_FILE", "PATH"}

@@ -1,4 +1,4 @@
-"""Calls to a coordinator with several addresses, over real sockets that behave badly on purpose."""
+"""Calls to a coordinator with several addresses, over real sockets that misbehave on purpose."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from tests.support.ports import own_port
 
 
 class Address:
-    """Answers each request with what `answer` says: (status, body), or None to break the connection."""
+    """HTTP server that answers each request with `answer`: (status, body), or None to break the connection."""
 
     def __init__(self, answer: Callable[[int], tuple[int, str] | None], head: str) -> None:
         self.answer = answer
@@ -70,8 +70,8 @@ def always(status: int, body: str) -> Callable[[int], tuple[int, str]]:
     return lambda _: (status, body)
 
 
-async def test_a_call_goes_to_the_next_address_when_one_fails_and_stays_there() -> None:
-    """Refused, broken, not a coordinator, not well: each time the next one is asked."""
+async def test_call_moves_to_next_address_after_failure_and_stays() -> None:
+    """Fail by a refused or broken connection, another server or a 5xx."""
     async with (
         listening(lambda _: None) as broken,
         listening(always(200, "<html>")) as foreign,
@@ -86,8 +86,8 @@ async def test_a_call_goes_to_the_next_address_when_one_fails_and_stays_there() 
         await transport.close()
 
 
-async def test_an_error_answer_is_an_answer() -> None:
-    """4xx is not tried elsewhere: the other replica would say the same."""
+async def test_error_answer_is_not_retried_elsewhere() -> None:
+    """Return 4xx: the other replica would answer the same."""
     async with (
         listening(always(409, '{"detail": {"error": "stale_claim", "message": "not yours"}}')) as first,
         listening(always(200, "{}")) as second,
@@ -102,8 +102,8 @@ async def test_an_error_answer_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_answer_of_something_else_is_not_reached(name: str) -> None:
-    """Without our header: a proxy's error, page, login or odd JSON raises Unreachable and names what was said."""
+async def test_answer_of_another_server_is_unreachable(name: str) -> None:
+    """Leave out our header in an error, page, login or odd JSON: Unreachable quotes it."""
     status, _, body = ANSWERS[name]
     async with listening(always(status, body)) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
         with pytest.raises(Unreachable, match=f"HTTP {status}"):
@@ -122,16 +122,16 @@ async def test_answer_of_something_else_is_not_reached(name: str) -> None:
         (401, '{"detail": "Runner not registered"}'),
     ],
 )
-async def test_error_of_release_before_is_a_coordinators(status: int, body: str) -> None:
-    """It sends no header: JSON with `detail` is its error."""
+async def test_error_of_previous_release_is_a_coordinators(status: int, body: str) -> None:
+    """Accept JSON with `detail` without the header."""
     async with listening(always(status, body)) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
         with pytest.raises(Refused) as caught:
             await client.run("run_1")
         assert caught.value.status == status
 
 
-async def test_error_with_our_header_is_a_coordinators_whatever_it_says() -> None:
-    """Also a text, and the framework's own Not Found."""
+async def test_error_with_our_header_is_a_coordinators_whatever_its_body() -> None:
+    """Try a text, and the framework's own Not Found."""
     for body in ("plain", '{"detail": "Not Found"}'):
         async with (
             listening(always(404, body), head="Coordinator-Instance: web_1\r\n") as address,
@@ -141,16 +141,16 @@ async def test_error_with_our_header_is_a_coordinators_whatever_it_says() -> Non
                 await client.run("run_1")
 
 
-async def test_empty_answer_without_header_is_a_polls_alone() -> None:
-    """204 says nothing about who gave it: a report is not taken for accepted by it."""
+async def test_empty_answer_without_header_is_accepted_for_polls_only() -> None:
+    """Trust no 204 without the header as the answer to a report."""
     async with listening(always(204, "")) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
         assert await client.poll("lnch_1", most=1, seconds=0) == {}
         with pytest.raises(Unreachable):
             await client.report("lnch_1", [])
 
 
-async def test_words_of_something_else_are_one_line_of_plain_text() -> None:
-    """Its markup and terminal codes do not reach a log or a terminal."""
+async def test_quoted_answers_are_one_line_of_plain_text() -> None:
+    """Keep markup and terminal codes out of logs and terminals."""
     page = "<html><style>p {}</style><h1>Not\r\nhere</h1>\x1b[31mred\x07</html>"
     async with listening(always(404, page)) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
         with pytest.raises(Unreachable) as caught:
@@ -158,8 +158,8 @@ async def test_words_of_something_else_are_one_line_of_plain_text() -> None:
     assert str(caught.value).endswith("HTTP 404, not a coordinator's answer: Not here [31mred")
 
 
-async def test_a_connection_that_broke_is_tried_once_more_at_the_same_address() -> None:
-    """A server may close a kept-alive connection in the moment it is used."""
+async def test_broken_connection_is_retried_once_at_same_address() -> None:
+    """Allow for a server that closes a kept-alive connection just as it is used."""
     async with listening(lambda number: None if number == 2 else (200, "{}")) as address:
         transport = Transport([address.url])
         await transport.call("GET", "/first")
@@ -168,8 +168,7 @@ async def test_a_connection_that_broke_is_tried_once_more_at_the_same_address() 
         await transport.close()
 
 
-async def test_no_address_left_names_what_happened_at_each() -> None:
-    """Whoever reads the message knows where to look."""
+async def test_error_without_address_left_names_each_failure() -> None:
     closed = closed_address()
     async with listening(always(200, "hello")) as foreign:
         transport = Transport([closed, foreign.url])
@@ -179,8 +178,8 @@ async def test_no_address_left_names_what_happened_at_each() -> None:
         await transport.close()
 
 
-async def test_an_address_that_accepts_and_says_nothing_is_left_in_time() -> None:
-    """A frozen replica costs its time-out, not the call."""
+async def test_silent_address_is_left_in_time() -> None:
+    """Spend its time limit on a frozen replica, not the whole call."""
     gone = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -199,14 +198,14 @@ async def test_an_address_that_accepts_and_says_nothing_is_left_in_time() -> Non
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8765", "ftp://host", "http://"])
-def test_what_is_no_address_is_said_at_once(url: str) -> None:
-    """Not when the first call fails."""
+def test_invalid_address_is_reported_at_once(url: str) -> None:
+    """Raise before the first call."""
     with pytest.raises(ValueError, match="address"):
         Transport([url])
 
 
-async def test_a_submission_is_repeated_with_the_same_key_while_patience_lasts() -> None:
-    """However often it arrives, it is one submission."""
+async def test_submission_is_repeated_with_same_key_for_limited_time() -> None:
+    """Submit once, however often it arrives."""
 
     def answer(number: int) -> tuple[int, str] | None:
         return (
@@ -227,8 +226,7 @@ async def test_a_submission_is_repeated_with_the_same_key_while_patience_lasts()
     assert {json.loads(body)["parameters"]["prompt"] for body in address.bodies} == {"\ud800"}
 
 
-async def test_patience_ends() -> None:
-    """Then the last failure is raised."""
+async def test_retries_end_with_last_failure() -> None:
     async with listening(always(503, '{"detail": "no"}')) as address:
         async with CoordinatorClient(address.url, patience_seconds=0.5) as client:
             with pytest.raises(Refused, match="503: no"):
@@ -239,8 +237,7 @@ async def test_patience_ends() -> None:
             await client.runners()
 
 
-async def test_a_token_goes_along_as_bearer() -> None:
-    """The place where authentication will come in."""
+async def test_token_is_sent_as_bearer() -> None:
     async with listening(always(200, '{"runners": []}')) as address:
         async with CoordinatorClient(address.url, token="secret") as client:
             assert await client.runners() == []

@@ -1,4 +1,4 @@
-"""What a runner does when its machine cannot carry a run out: the run goes back, the runner pauses and says so."""
+"""A runner whose machine cannot execute a run: it releases the run, pauses, and reports the reason."""
 
 import resource
 import sys
@@ -30,7 +30,7 @@ def kinds(coordination: Coordination, session_id: str) -> list[str]:
     ],
 )
 def test_runner_without_its_program_does_not_start(tmp_path: Path, command: str, said: str) -> None:
-    """Exit code 2 and one sentence, before it registers."""
+    """Exit with 2 and one sentence before it registers."""
     (tmp_path / "text").touch(mode=0o644)
     ended = coordinator("runner", "--url", "http://127.0.0.1:9", "--", command.format(here=tmp_path))
     assert ended.returncode == 2
@@ -38,8 +38,8 @@ def test_runner_without_its_program_does_not_start(tmp_path: Path, command: str,
     assert ended.stderr.count("\n") == 1
 
 
-def test_run_goes_back_while_the_directory_is_away(coordination: Coordination, tmp_path: Path) -> None:
-    """No attempt and no failure; when it is back the runner takes runs again."""
+def test_run_is_released_while_directory_is_away(coordination: Coordination, tmp_path: Path) -> None:
+    """Count neither an attempt nor a failure; the runner takes runs again when it is back."""
     home = tmp_path / "home"
     home.mkdir()
     runner = coordination.start_python_runner("print('here')", "--project-dir", str(home))
@@ -56,12 +56,12 @@ def test_run_goes_back_while_the_directory_is_away(coordination: Coordination, t
     assert "resumed" in runner.log()
 
 
-def test_run_goes_back_while_the_file_table_is_full(coordination: Coordination) -> None:
-    """Too many open files are the runner's trouble."""
+def test_run_is_released_while_file_table_is_full(coordination: Coordination) -> None:
+    """Blame the runner, not the run, for too many open files."""
     runner = coordination.start_python_runner("print('here')")
     soft, hard = resource.prlimit(runner.pid, resource.RLIMIT_NOFILE)
     used = max(int(path.name) for path in Path(f"/proc/{runner.pid}/fd").iterdir())
-    # Its calls find room, a process does not.
+    # Leave enough descriptors for its calls, but not for a process.
     resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (used + 6, hard))
     run_id, session_id = coordination.submit("x")
     eventually(lambda: "run_released" in kinds(coordination, session_id), 20)
@@ -72,8 +72,10 @@ def test_run_goes_back_while_the_file_table_is_full(coordination: Coordination) 
     assert (run["status"], run["attempt"]) == ("completed", 1)
 
 
-def test_run_goes_back_whose_process_could_not_be_started(coordination: Coordination, tmp_path: Path) -> None:
-    """Found out after its start was reported: the start is taken back, another runner or this one begins it anew."""
+def test_run_whose_process_could_not_start_is_released_after_started(
+    coordination: Coordination, tmp_path: Path
+) -> None:
+    """Withdraw the reported start: another runner or this one starts it anew."""
     program = tmp_path / "program"
     program.write_bytes(b"\x7fELF of no machine")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Stops on a real database: what is cancelled, what is told, what ends them."""
+"""Stops on a real database: what is cancelled, what is told to runners, and what ends a stop."""
 
 from itertools import product
 from typing import Any
@@ -33,8 +33,8 @@ def session_report(db: DbVerbs, runner_id: str, session_id: str, status: str = "
     return result
 
 
-def test_a_pending_run_is_cancelled_with_its_session(db: DbVerbs) -> None:
-    """Nobody can claim it afterwards; there is nothing to tell anybody, and no error."""
+def test_pending_run_is_cancelled_with_its_session(db: DbVerbs) -> None:
+    """Prevent later claims; tell no runner and set no error."""
     run = db.start()
     assert stop(db, run.session_id) == Stopped(run.session_id, run.run_id, "stopped")
     row = db.run(run.run_id)
@@ -44,16 +44,16 @@ def test_a_pending_run_is_cancelled_with_its_session(db: DbVerbs) -> None:
     assert db.claim(db.runner()) == []
 
 
-def test_a_delayed_run_is_cancelled_too(db: DbVerbs) -> None:
-    """All runs of the session are meant, in whatever state they wait."""
+def test_delayed_run_is_cancelled_too(db: DbVerbs) -> None:
+    """Stop all runs of the session, whatever they wait for."""
     first = db.start(delay_seconds=3600)
     second = db.resume(first.session_id)
     stop(db, first.session_id)
     assert {db.run(one.run_id).status for one in (first, second)} == {"stopped"}
 
 
-def test_an_undelivered_claim_is_cancelled_and_not_handed_out(db: DbVerbs) -> None:
-    """The web that holds the poll asks before it answers."""
+def test_undelivered_claim_is_cancelled_and_not_delivered(db: DbVerbs) -> None:
+    """Refuse the confirmation by the instance that holds the poll."""
     runner = db.runner()
     ask = db.park(runner)
     submitted = db.start()
@@ -66,8 +66,8 @@ def test_an_undelivered_claim_is_cancelled_and_not_handed_out(db: DbVerbs) -> No
 
 
 @pytest.mark.parametrize("begin", [claimed, running])
-def test_a_run_with_a_process_is_told_to_stop(db: DbVerbs, begin: Any) -> None:
-    """On its runner's next poll; the session is stopping until the runner says more."""
+def test_running_run_is_told_to_stop(db: DbVerbs, begin: Any) -> None:
+    """Tell it on its runner's next poll; the session is stopping until the end is reported."""
     run: Run = begin(db)
     runner = db.rows("SELECT runner_id, registration FROM runs WHERE run_id = :r", r=run.run_id)[0]
     assert stop(db, run.session_id) == Stopped(run.session_id, run.run_id, "stopping")
@@ -86,16 +86,16 @@ def test_a_run_with_a_process_is_told_to_stop(db: DbVerbs, begin: Any) -> None:
     assert (db.session(run.session_id).status, db.count("stop_commands")) == ("stopped", 0)
 
 
-def test_the_stop_of_a_runner_that_beats_often_is_shorter(db: DbVerbs) -> None:
-    """Three of its heartbeats, at least the configured time."""
+def test_stop_deadline_is_shorter_for_frequent_heartbeats(db: DbVerbs) -> None:
+    """Allow three heartbeat intervals, at least the configured time."""
     run = running(db, db.runner(told_interval=10))
     db.do(stop_sessions, [StopSession(ADMIN, run.session_id)], limits=Limits(stop_timeout=45))
     (command,) = db.rows("SELECT deadline_at - created_at AS after FROM stop_commands")
     assert round(command.after.total_seconds()) == 45
 
 
-def test_stopping_twice_is_stopping_once(db: DbVerbs) -> None:
-    """The answer says how it stands; the deadline is not put off and nobody is told anew."""
+def test_repeated_stop_is_one_stop(db: DbVerbs) -> None:
+    """Answer with the present state; neither move the deadline nor tell the runner again."""
     run = running(db)
     stop(db, run.session_id)
     before, events = db.rows("SELECT * FROM stop_commands"), db.count("events")
@@ -108,16 +108,16 @@ def test_stopping_twice_is_stopping_once(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
-def test_an_ended_session_says_what_it_is(db: DbVerbs, outcome: str) -> None:
-    """A stop that comes too late is no error."""
+def test_stop_of_ended_session_returns_its_status(db: DbVerbs, outcome: str) -> None:
+    """Raise no error for a late stop."""
     run = running(db)
     accepted(db, run, outcome)
     status = db.session(run.session_id).status
     assert stop(db, run.session_id) == Stopped(run.session_id, None, status, f"Session already {status}")
 
 
-def test_an_idle_process_is_told_to_stop(db: DbVerbs) -> None:
-    """There is no run to hold the stop; its runner's word ends it."""
+def test_idle_process_is_told_to_stop(db: DbVerbs) -> None:
+    """End it by its runner's report about the session, since no run holds the stop."""
     run = idle(db)
     assert run.runner_id is not None
     assert stop(db, run.session_id) == Stopped(run.session_id, None, "stopping")
@@ -128,8 +128,8 @@ def test_an_idle_process_is_told_to_stop(db: DbVerbs) -> None:
     assert session_statuses(db, run.session_id) == ["pending", "running", "idle", "stopping", "stopped"]
 
 
-def test_an_idle_process_that_its_runner_reports_by_its_last_run_is_stopped(db: DbVerbs) -> None:
-    """Even though the report is refused: the run had ended."""
+def test_idle_process_reported_by_its_last_run_is_stopped(db: DbVerbs) -> None:
+    """Stop it although the report is refused: the run had ended."""
     run = idle(db)
     stop(db, run.session_id)
     assert say(db, report(run, "stopped", token=None)) == [InvalidTransition(run.run_id, "completed", "stopped")]
@@ -137,16 +137,16 @@ def test_an_idle_process_that_its_runner_reports_by_its_last_run_is_stopped(db: 
     assert (session.status, session.runner_id, db.count("stop_commands")) == ("stopped", None, 0)
 
 
-def test_the_repeat_of_a_turns_end_does_not_answer_a_stop(db: DbVerbs) -> None:
-    """It says that the process lives; the process is what is to be stopped."""
+def test_repeated_end_report_does_not_answer_stop(db: DbVerbs) -> None:
+    """The report says that the process lives; the stop is for the process."""
     run = idle(db)
     stop(db, run.session_id)
     assert accepted(db, run, "completed", session_status="idle").changed is False
     assert (db.session(run.session_id).status, db.count("stop_commands")) == ("stopping", 1)
 
 
-def test_a_turn_that_ends_while_its_session_is_stopped_leaves_the_stop_open(db: DbVerbs) -> None:
-    """Its process lives on, and is still to be stopped."""
+def test_turn_ending_idle_leaves_stop_of_session_open(db: DbVerbs) -> None:
+    """Stop its process, which lives on."""
     run = running(db)
     assert run.runner_id is not None
     stop(db, run.session_id)
@@ -157,8 +157,8 @@ def test_a_turn_that_ends_while_its_session_is_stopped_leaves_the_stop_open(db: 
     assert db.session(run.session_id).status == "stopped"
 
 
-def test_no_run_is_claimed_while_a_stop_is_open(db: DbVerbs) -> None:
-    """Deployed runners know sessions only: they would stop the new one."""
+def test_no_run_is_claimed_while_stop_is_open(db: DbVerbs) -> None:
+    """Hold it back: deployed runners know sessions only, and would stop the new one."""
     run = running(db)
     stop(db, run.session_id)
     resumed = db.resume(run.session_id)
@@ -169,8 +169,8 @@ def test_no_run_is_claimed_while_a_stop_is_open(db: DbVerbs) -> None:
     assert db.session(run.session_id).status == "pending"
 
 
-def test_a_second_stop_cancels_what_was_submitted_since_the_first(db: DbVerbs) -> None:
-    """And the first goes on."""
+def test_second_stop_cancels_runs_submitted_since_first(db: DbVerbs) -> None:
+    """Leave the first one going on."""
     run = running(db)
     stop(db, run.session_id)
     resumed = db.resume(run.session_id)
@@ -178,8 +178,8 @@ def test_a_second_stop_cancels_what_was_submitted_since_the_first(db: DbVerbs) -
     assert [db.run(one).status for one in (run.run_id, resumed.run_id)] == ["stopping", "stopped"]
 
 
-def test_a_cancelled_resume_returns_a_session_with_a_live_process_to_idle(db: DbVerbs) -> None:
-    """Only the run was meant."""
+def test_cancelled_resume_returns_session_with_live_process_to_idle(db: DbVerbs) -> None:
+    """Stop the run only."""
     run = idle(db)
     resumed = db.resume(run.session_id)
     assert db.session(run.session_id).status == "pending"
@@ -187,8 +187,8 @@ def test_a_cancelled_resume_returns_a_session_with_a_live_process_to_idle(db: Db
     assert (db.session(run.session_id).status, db.count("stop_commands")) == ("idle", 0)
 
 
-def test_stopping_the_active_run_stops_its_session(db: DbVerbs) -> None:
-    """What waits behind it is cancelled; a waiting one stopped alone leaves it running."""
+def test_stopping_active_run_stops_its_session(db: DbVerbs) -> None:
+    """Cancel the runs behind it; stopping a waiting one alone leaves the session running."""
     run = running(db)
     second, third = db.resume(run.session_id), db.resume(run.session_id)
     assert stop_run(db, second.run_id).status == "stopped"
@@ -200,8 +200,7 @@ def test_stopping_the_active_run_stops_its_session(db: DbVerbs) -> None:
     assert stop_run(db, run.run_id) == Stopped(run.session_id, run.run_id, "stopped", "Run already stopped")
 
 
-def test_a_cancelled_run_makes_the_next_one_ready(db: DbVerbs) -> None:
-    """It no longer waits behind anything."""
+def test_cancelled_run_makes_next_one_ready(db: DbVerbs) -> None:
     first = db.start(delay_seconds=3600)
     second = db.resume(first.session_id)
     assert db.run(second.run_id).ready is False
@@ -210,8 +209,7 @@ def test_a_cancelled_run_makes_the_next_one_ready(db: DbVerbs) -> None:
     assert db.session(first.session_id).status == "pending"
 
 
-def test_a_stopped_run_that_timed_out_does_not_come_back(db: DbVerbs) -> None:
-    """The stop is the stronger word."""
+def test_stopped_run_that_timed_out_is_not_requeued(db: DbVerbs) -> None:
     run = running(db, max_attempts=3, run_timeout_seconds=5)
     time_out(db, run.run_id)
     deadline = db.run(run.run_id).run_deadline_at
@@ -221,8 +219,8 @@ def test_a_stopped_run_that_timed_out_does_not_come_back(db: DbVerbs) -> None:
     assert db.run(run.run_id).status == "stopped"
 
 
-def test_a_start_that_crosses_a_stop_is_accepted_and_changes_nothing(db: DbVerbs) -> None:
-    """Its runner hears of the stop on its next poll."""
+def test_start_that_crosses_stop_is_accepted_and_changes_nothing(db: DbVerbs) -> None:
+    """Tell the stop on its runner's next poll."""
     run = claimed(db)
     stop(db, run.session_id)
     assert accepted(db, run, "started").changed is False
@@ -231,8 +229,7 @@ def test_a_start_that_crosses_a_stop_is_accepted_and_changes_nothing(db: DbVerbs
     assert (db.run(run.run_id).status, db.run(run.run_id).attempt) == ("stopped", 1)
 
 
-def test_one_owner_cannot_stop_what_is_anothers(db: DbVerbs) -> None:
-    """It is not found, like what is not there."""
+def test_stop_of_another_owners_resource_is_not_found(db: DbVerbs) -> None:
     alice, bob = Caller(Role.USER, "alice"), Caller(Role.USER, "bob")
     run = db.start(caller=alice)
     results = db.do(
@@ -249,8 +246,8 @@ def test_one_owner_cannot_stop_what_is_anothers(db: DbVerbs) -> None:
 
 
 @pytest.mark.parametrize("begin", [lambda db: db.start(), claimed, running, idle])
-def test_the_same_session_twice_in_one_batch_is_stopped_once(db: DbVerbs, begin: Any) -> None:
-    """The second item sees what the first has done."""
+def test_same_session_twice_in_one_batch_is_stopped_once(db: DbVerbs, begin: Any) -> None:
+    """Show the second item the effect of the first."""
     run = begin(db)
     first, second = db.do(stop_sessions, [StopSession(ADMIN, run.session_id)] * 2)
     assert isinstance(first, Stopped)
@@ -264,7 +261,7 @@ def test_the_same_session_twice_in_one_batch_is_stopped_once(db: DbVerbs, begin:
 
 @pytest.mark.parametrize(("left", "right"), list(product(["active", "waiting"], repeat=2)))
 def test_two_runs_of_one_session_are_stopped_in_one_batch(db: DbVerbs, left: str, right: str) -> None:
-    """In any order, also the same run twice."""
+    """Try every order, and the same run twice."""
     run = running(db)
     ids = {"active": run.run_id, "waiting": db.resume(run.session_id).run_id}
     results = db.do(stop_runs, [StopRun(ADMIN, ids[left]), StopRun(ADMIN, ids[right])])
@@ -278,8 +275,8 @@ def test_two_runs_of_one_session_are_stopped_in_one_batch(db: DbVerbs, left: str
     ("status", "runner", "ends"),
     [("finished", "own", True), ("failed", "own", True), ("stopped", "own", True), ("finished", "other", False)],
 )
-def test_an_idle_session_ends_by_the_word_of_its_runner(db: DbVerbs, status: str, runner: str, *, ends: bool) -> None:
-    """Another runner's is accepted and ignored; so is the same one's again."""
+def test_idle_session_ends_by_report_of_its_runner(db: DbVerbs, status: str, runner: str, *, ends: bool) -> None:
+    """Accept and ignore that of another runner, and a repeat."""
     run, other = idle(db), db.runner()
     runner_id = run.runner_id if runner == "own" else other.runner_id
     assert runner_id is not None
@@ -288,8 +285,8 @@ def test_an_idle_session_ends_by_the_word_of_its_runner(db: DbVerbs, status: str
     assert session_report(db, runner_id, run.session_id, status) is False
 
 
-def test_the_status_of_a_busy_session_is_not_its_runners_to_end(db: DbVerbs) -> None:
-    """The run in hand says how it ends."""
+def test_report_about_busy_session_is_ignored(db: DbVerbs) -> None:
+    """End it by the run in hand."""
     run = running(db)
     assert run.runner_id is not None
     assert session_report(db, run.runner_id, run.session_id) is False
@@ -298,8 +295,8 @@ def test_the_status_of_a_busy_session_is_not_its_runners_to_end(db: DbVerbs) -> 
     assert session_report(db, "lnch_unknown", run.session_id) == RunnerNotRegistered("lnch_unknown")
 
 
-def test_a_process_that_ends_while_a_resume_waits_is_not_waited_for(db: DbVerbs) -> None:
-    """The resume goes on; cancelled, it does not leave the session idle with nobody."""
+def test_process_that_ends_while_resume_waits_is_forgotten(db: DbVerbs) -> None:
+    """Let the resume go on; if it is cancelled, the session is not idle without a process."""
     run = idle(db)
     assert run.runner_id is not None
     resumed = db.resume(run.session_id)
@@ -310,8 +307,7 @@ def test_a_process_that_ends_while_a_resume_waits_is_not_waited_for(db: DbVerbs)
 
 
 @pytest.mark.parametrize(("first", "second"), list(product(["finished", "failed", "stopped"], repeat=2)))
-def test_two_words_about_one_session_in_one_batch(db: DbVerbs, first: str, second: str) -> None:
-    """The first one counts."""
+def test_first_of_two_reports_about_one_session_in_one_batch_counts(db: DbVerbs, first: str, second: str) -> None:
     run = idle(db)
     assert run.runner_id is not None
     batch = [ReportSessionStatus(run.runner_id, run.session_id, status) for status in (first, second)]

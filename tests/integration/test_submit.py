@@ -1,4 +1,4 @@
-"""PROTOCOL, Submission: what a run and its session are after they were accepted, and who is refused."""
+"""Submissions: state of a run and its session after acceptance, and refusals (PROTOCOL, Submission)."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ BERT = Caller(Role.USER, "bert")
 
 
 def affine(db: DbVerbs, session_id: str) -> None:
-    """The session is at home somewhere, as after a bind."""
+    """Bind the session to a place."""
     db.rows(
         "UPDATE sessions SET hostname = 'home', executor_profile = 'special' WHERE session_id = :s",
         s=session_id,
@@ -25,7 +25,7 @@ def affine(db: DbVerbs, session_id: str) -> None:
 
 
 def ends(db: DbVerbs, run_id: str) -> None:
-    """The run is over and its session finished, whoever reported it."""
+    """End the run and finish its session, however that is reported."""
     db.rows(
         "UPDATE runs SET status = 'completed', ready = false, completed_at = now() WHERE run_id = :r",
         r=run_id,
@@ -37,8 +37,8 @@ def ends(db: DbVerbs, run_id: str) -> None:
     )
 
 
-def test_a_start_creates_a_session_and_a_run_that_is_ready(db: DbVerbs) -> None:
-    """The answer names both; the run may be claimed at once."""
+def test_start_creates_session_and_ready_run(db: DbVerbs) -> None:
+    """Return both ids; the run may be claimed at once."""
     item = starting()
     (answer,) = db.submit(item)
 
@@ -49,8 +49,8 @@ def test_a_start_creates_a_session_and_a_run_that_is_ready(db: DbVerbs) -> None:
     assert (session.status, session.next_run, session.depth) == ("pending", 2, 0)
 
 
-def test_a_start_writes_the_session_and_the_run_into_history(db: DbVerbs) -> None:
-    """In the transaction of the change, the session first."""
+def test_start_writes_session_and_run_into_history(db: DbVerbs) -> None:
+    """Write them in the transaction of the change, the session first."""
     run = db.start(caller=ANNA)
     rows = db.rows("SELECT kind, run_id, owner, frame::text AS frame FROM events ORDER BY id")
 
@@ -70,8 +70,7 @@ def test_a_start_writes_the_session_and_the_run_into_history(db: DbVerbs) -> Non
     }
 
 
-def test_a_start_keeps_what_it_was_given(db: DbVerbs) -> None:
-    """Every field of the submission is a field of the run."""
+def test_start_stores_every_field(db: DbVerbs) -> None:
     moment = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
     run_id = db.start(
         session_id="mine",
@@ -97,8 +96,8 @@ def test_a_start_keeps_what_it_was_given(db: DbVerbs) -> None:
     assert (run.no_match_timeout_seconds, run.labels, run.attempt) == (12, {"k": "v"}, 0)
 
 
-def test_a_start_of_a_session_that_is_there_is_refused_and_changes_nothing(db: DbVerbs) -> None:
-    """409 `Session 'X' already exists`."""
+def test_start_of_existing_session_is_refused_and_changes_nothing(db: DbVerbs) -> None:
+    """Answer 409 `Session 'X' already exists`."""
     db.start(session_id="mine", agent_name="first")
     before = (db.count("runs"), db.count("events"), db.session("mine"))
 
@@ -106,14 +105,14 @@ def test_a_start_of_a_session_that_is_there_is_refused_and_changes_nothing(db: D
     assert (db.count("runs"), db.count("events"), db.session("mine")) == before
 
 
-def test_a_resume_of_an_unknown_session_is_refused_and_leaves_nothing(db: DbVerbs) -> None:
-    """404 `Session 'X' not found`."""
+def test_resume_of_unknown_session_is_refused_and_leaves_nothing(db: DbVerbs) -> None:
+    """Answer 404 `Session 'X' not found`."""
     assert db.submit(resuming("nobody")) == [NotFound("session", "nobody")]
     assert (db.count("runs"), db.count("sessions"), db.count("events")) == (0, 0, 0)
 
 
-def test_a_session_of_another_owner_is_not_found(db: DbVerbs) -> None:
-    """Neither to resume it nor to be its child; an admin may both."""
+def test_session_of_another_owner_is_not_found_for_resume_and_parent(db: DbVerbs) -> None:
+    """Allow an admin both."""
     db.start(session_id="hers", caller=ANNA)
 
     assert db.submit(resuming("hers", caller=BERT)) == [NotFound("session", "hers")]
@@ -122,8 +121,8 @@ def test_a_session_of_another_owner_is_not_found(db: DbVerbs) -> None:
     assert db.run(db.resume("hers").run_id).owner == "anna"
 
 
-def test_agent_and_project_of_a_resume_default_to_the_sessions(db: DbVerbs) -> None:
-    """What the resume says itself counts for its run alone."""
+def test_resume_defaults_to_agent_and_project_of_its_session(db: DbVerbs) -> None:
+    """Apply what the resume names itself to its run alone."""
     db.start(session_id="mine", agent_name="agent", project_dir="/project")
     plain = db.run(db.resume("mine").run_id)
     other = db.run(db.resume("mine", agent_name="other", project_dir="/else").run_id)
@@ -143,13 +142,13 @@ def test_agent_and_project_of_a_resume_default_to_the_sessions(db: DbVerbs) -> N
         ('{"a": 1}', "{}", {"a": 1}),
     ],
 )
-def test_a_child_inherits_its_parents_scope_and_its_own_keys_win(
+def test_child_inherits_parents_scope_and_its_own_keys_win(
     db: DbVerbs,
     parents: str | None,
     own: str | None,
     expected: object,
 ) -> None:
-    """One level of keys: a value is replaced, not merged."""
+    """Merge one level of keys: a value is replaced."""
     parent = db.start(scope=parents).session_id
     child = db.start(parent_session_id=parent, scope=own)
 
@@ -157,16 +156,16 @@ def test_a_child_inherits_its_parents_scope_and_its_own_keys_win(
     assert db.session(child.session_id).scope == expected
 
 
-def test_a_child_inherits_the_latest_scope_of_its_parent(db: DbVerbs) -> None:
-    """A resume may have changed it since the start."""
+def test_child_inherits_latest_scope_of_its_parent(db: DbVerbs) -> None:
+    """Include changes by a resume since the start."""
     db.start(session_id="parent", scope='{"a": 1, "b": 1}')
     db.resume("parent", scope='{"b": 2}')
 
     assert db.run(db.start(parent_session_id="parent").run_id).scope == {"a": 1, "b": 2}
 
 
-def test_a_resume_goes_on_with_the_scope_of_its_session(db: DbVerbs) -> None:
-    """Also when it comes from a parent that has none."""
+def test_resume_keeps_scope_of_its_session(db: DbVerbs) -> None:
+    """Keep it also when the resume comes from a parent without one."""
     db.start(session_id="caller")
     db.start(session_id="mine", scope='{"a": 1}')
 
@@ -174,8 +173,8 @@ def test_a_resume_goes_on_with_the_scope_of_its_session(db: DbVerbs) -> None:
     assert db.run(db.resume("mine", parent_session_id="caller").run_id).scope == {"a": 1}
 
 
-def test_demands_are_merged_affinity_first_then_autonomous_then_the_requests(db: DbVerbs) -> None:
-    """First wins per property, tags are united."""
+def test_demands_merge_affinity_then_autonomous_then_request(db: DbVerbs) -> None:
+    """Take the first value per property, and all tags."""
     db.start(session_id="mine")
     affine(db, "mine")
     wanted = Demands("elsewhere", "/project", "other", "procedural", ("b", "a"))
@@ -193,8 +192,8 @@ def test_demands_are_merged_affinity_first_then_autonomous_then_the_requests(db:
     assert db.run(db.start().run_id).demands == {"executor_type": "autonomous", "tags": []}
 
 
-def test_hostname_of_a_resume_wins_over_affinity_and_nothing_else_does(db: DbVerbs) -> None:
-    """A container that was recreated has another hostname."""
+def test_only_hostname_of_resume_wins_over_affinity(db: DbVerbs) -> None:
+    """Allow for a recreated container, which has another hostname."""
     db.start(session_id="mine")
     affine(db, "mine")
     plain = {"executor_profile": "special", "executor_type": "autonomous", "tags": []}
@@ -205,7 +204,7 @@ def test_hostname_of_a_resume_wins_over_affinity_and_nothing_else_does(db: DbVer
 
 
 def test_resume_without_affinity_goes_to_any_runner(db: DbVerbs) -> None:
-    """The session's host and profile are dropped; what the request names holds."""
+    """Drop the session's host and profile; keep the demands of the request."""
     db.start(session_id="mine")
     affine(db, "mine")
     anywhere = db.resume("mine", affinity=False, additional_demands=Demands(tags=("gpu",)))
@@ -214,8 +213,8 @@ def test_resume_without_affinity_goes_to_any_runner(db: DbVerbs) -> None:
     assert db.run(db.start(affinity=False).run_id).demands == {"executor_type": "autonomous", "tags": []}
 
 
-def test_equal_demands_are_one_profile_however_they_are_written(db: DbVerbs) -> None:
-    """A claim asks per profile: two for the same would only cost."""
+def test_equal_demands_are_one_profile_in_any_notation(db: DbVerbs) -> None:
+    """Avoid duplicates, since each claim queries by profile."""
     ways = [("b", "a"), ("a", "b", "a"), ("a", "b")]
     runs = db.accept(*[starting(additional_demands=Demands(tags=tags)) for tags in ways])
 
@@ -223,8 +222,8 @@ def test_equal_demands_are_one_profile_however_they_are_written(db: DbVerbs) -> 
     assert db.count("demand_profiles") == 1
 
 
-def test_a_new_profile_is_found_by_a_process_that_has_matched_before(db: DbVerbs) -> None:
-    """What is remembered of a registration grows with the profiles."""
+def test_new_profile_is_found_by_process_that_has_matched_before(db: DbVerbs) -> None:
+    """Extend cached match sets by the new profile."""
     runner = db.runner(tags=["gpu", "big"])
     first = db.start().run_id
     assert [run.run_id for run in db.claim(runner)] == [first]
@@ -233,8 +232,8 @@ def test_a_new_profile_is_found_by_a_process_that_has_matched_before(db: DbVerbs
     assert [run.run_id for run in db.claim(runner)] == [second]
 
 
-def test_an_unknown_parent_is_refused(db: DbVerbs) -> None:
-    """404 `Parent session 'X' not found`; nothing of the child is left."""
+def test_unknown_parent_is_refused(db: DbVerbs) -> None:
+    """Answer 404 `Parent session 'X' not found`; nothing of the child is left."""
     db.start(session_id="mine")
 
     assert db.submit(starting("child", parent_session_id="no")) == [NotFound("parent session", "no")]
@@ -243,8 +242,8 @@ def test_an_unknown_parent_is_refused(db: DbVerbs) -> None:
     assert db.count("runs") == 1
 
 
-def test_a_parent_that_descends_from_the_session_is_refused(db: DbVerbs) -> None:
-    """400 `Parent session 'X' is a descendant`: itself, a child, a grandchild."""
+def test_parent_that_descends_from_session_is_refused(db: DbVerbs) -> None:
+    """Answer 400 `Parent session 'X' is a descendant` for itself, a child and a grandchild."""
     db.start(session_id="a")
     db.start(session_id="b", parent_session_id="a")
     db.start(session_id="c", parent_session_id="b")
@@ -254,14 +253,14 @@ def test_a_parent_that_descends_from_the_session_is_refused(db: DbVerbs) -> None
     assert isinstance(db.submit(resuming("c", parent_session_id="a"))[0], Submitted)
 
 
-def test_a_start_that_names_itself_as_parent_is_refused(db: DbVerbs) -> None:
-    """The session is not there yet, so its parent is not."""
+def test_start_that_names_itself_as_parent_is_refused(db: DbVerbs) -> None:
+    """Answer like any unknown parent, since the session does not exist yet."""
     assert db.submit(starting("new", parent_session_id="new")) == [NotFound("parent session", "new")]
     assert db.count("sessions") == 0
 
 
-def test_children_are_one_deeper_than_their_parents_up_to_a_limit(db: DbVerbs) -> None:
-    """`max_session_depth`."""
+def test_children_are_one_deeper_than_their_parents_up_to_limit(db: DbVerbs) -> None:
+    """Apply `max_session_depth`."""
     parent = db.start(session_id="d0").session_id
     for depth in (1, 2, 3):
         parent = db.start(session_id=f"d{depth}", parent_session_id=parent).session_id
@@ -272,8 +271,8 @@ def test_children_are_one_deeper_than_their_parents_up_to_a_limit(db: DbVerbs) -
     assert isinstance(db.submit(resuming("d3", parent_session_id="d2"), max_depth=3)[0], Submitted)
 
 
-def test_a_session_takes_its_parent_from_a_start_at_once_but_not_from_a_resume(db: DbVerbs) -> None:
-    """A `started` resume sets it, and a resume that never starts does not."""
+def test_start_sets_parent_at_once_and_resume_only_when_started(db: DbVerbs) -> None:
+    """Set it by a `started` resume, but not by one that never starts."""
     db.start(session_id="parent")
     child = db.start(parent_session_id="parent")
     db.start(session_id="other")
@@ -283,8 +282,8 @@ def test_a_session_takes_its_parent_from_a_start_at_once_but_not_from_a_resume(d
     assert db.run(resumed.run_id).parent_session_id == "other"
 
 
-def test_a_delayed_run_is_not_ready_and_has_no_deadline_for_a_match(db: DbVerbs) -> None:
-    """`timeout_at` is null while it is delayed; seconds count from the database's now."""
+def test_delayed_run_is_not_ready_and_has_no_match_deadline(db: DbVerbs) -> None:
+    """Show `timeout_at` as null while it is delayed; seconds count from the database's now."""
     moment = datetime.now(UTC) + timedelta(hours=1)
     dated, delayed = db.run(db.start(not_before=moment).run_id), db.run(db.start(delay_seconds=60.0).run_id)
 
@@ -294,13 +293,12 @@ def test_a_delayed_run_is_not_ready_and_has_no_deadline_for_a_match(db: DbVerbs)
 
 
 @pytest.mark.parametrize("values", [{"delay_seconds": 0.0}, {"not_before": datetime(2020, 1, 1, tzinfo=UTC)}])
-def test_a_delay_that_is_over_is_none(db: DbVerbs, values: dict[str, object]) -> None:
-    """Nothing has to wait for the tick."""
+def test_delay_in_the_past_is_ignored(db: DbVerbs, values: dict[str, object]) -> None:
+    """Make the run ready without waiting for expiry."""
     assert db.run(db.start(**values).run_id).ready
 
 
-def test_a_resume_sets_a_session_without_an_active_run_to_pending(db: DbVerbs) -> None:
-    """A client that polls must not read the old result; the feed is told."""
+def test_resume_sets_session_without_active_run_to_pending(db: DbVerbs) -> None:
     first = db.start(session_id="mine")
     ends(db, first.run_id)
     resumed = db.run(db.resume("mine").run_id)
@@ -311,8 +309,8 @@ def test_a_resume_sets_a_session_without_an_active_run_to_pending(db: DbVerbs) -
 
 
 @pytest.mark.parametrize("status", ["idle", "finished", "failed", "stopped"])
-def test_a_resume_is_accepted_in_every_status(db: DbVerbs, status: str) -> None:
-    """Also of a session that failed or was stopped."""
+def test_resume_is_accepted_in_every_status(db: DbVerbs, status: str) -> None:
+    """Try failed and stopped sessions too."""
     first = db.start(session_id="mine")
     ends(db, first.run_id)
     db.rows("UPDATE sessions SET status = :status WHERE session_id = 'mine'", status=status)
@@ -322,8 +320,8 @@ def test_a_resume_is_accepted_in_every_status(db: DbVerbs, status: str) -> None:
 
 
 @pytest.mark.parametrize("delay", [None, 60.0])
-def test_a_resume_behind_an_unfinished_run_is_not_ready(db: DbVerbs, delay: float | None) -> None:
-    """A session's runs execute one at a time, in submission order: a delayed one included."""
+def test_resume_behind_unfinished_run_is_not_ready(db: DbVerbs, delay: float | None) -> None:
+    """Run a session's runs one at a time, in submission order, a delayed one included."""
     db.start(session_id="mine", delay_seconds=delay)
     second, third = db.accept(resuming("mine"), resuming("mine"))
 
@@ -332,8 +330,8 @@ def test_a_resume_behind_an_unfinished_run_is_not_ready(db: DbVerbs, delay: floa
     assert not db.run(third.run_id).ready
 
 
-def test_a_resume_of_a_running_session_leaves_it_running(db: DbVerbs) -> None:
-    """Only a session without an active run becomes pending."""
+def test_resume_of_running_session_leaves_it_running(db: DbVerbs) -> None:
+    """Set only a session without an active run to pending."""
     first = db.start(session_id="mine")
     db.claim(db.runner())
     db.rows(
@@ -345,8 +343,8 @@ def test_a_resume_of_a_running_session_leaves_it_running(db: DbVerbs) -> None:
     assert db.session("mine").status == "running"
 
 
-def test_a_resume_waits_while_a_stop_of_the_session_is_open(db: DbVerbs) -> None:
-    """Deployed runners know sessions only: the stop would end the new run."""
+def test_resume_waits_while_stop_of_its_session_is_open(db: DbVerbs) -> None:
+    """Hold it back: deployed runners know sessions only, and the stop would end the new run."""
     first = db.start(session_id="mine")
     ends(db, first.run_id)
     db.rows(
@@ -357,8 +355,8 @@ def test_a_resume_waits_while_a_stop_of_the_session_is_open(db: DbVerbs) -> None
     assert db.session("mine").status == "stopping"
 
 
-def test_one_bad_item_never_fails_the_others(db: DbVerbs) -> None:
-    """Results come in order, one per item."""
+def test_bad_item_never_fails_the_others(db: DbVerbs) -> None:
+    """Return results in order, one per item."""
     good = [starting(), starting("mine"), resuming("mine")]
     bad: list[tuple[NewRun, CoordinatorError]] = [
         (resuming("no"), NotFound("session", "no")),

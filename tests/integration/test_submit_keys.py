@@ -1,4 +1,4 @@
-"""Idempotency keys, and batches with the same thing in them twice: executed twice is executed once."""
+"""Idempotency keys, and batches that name the same thing twice: executed twice equals once."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,8 +27,8 @@ def sizes(db: DbVerbs) -> list[int]:
     return [db.count(table) for table in TABLES]
 
 
-def test_the_same_key_answers_with_the_first_answer_and_creates_nothing(db: DbVerbs) -> None:
-    """200 instead of 201: `replayed`."""
+def test_same_key_returns_first_answer_and_creates_nothing(db: DbVerbs) -> None:
+    """Mark the result as `replayed` (200 instead of 201)."""
     first = accepted(db.submit(keyed())[0])
     before = sizes(db)
 
@@ -37,8 +37,8 @@ def test_the_same_key_answers_with_the_first_answer_and_creates_nothing(db: DbVe
     assert not first.replayed
 
 
-def test_a_replay_gives_the_first_answer_whatever_became_of_the_run(db: DbVerbs) -> None:
-    """Also after its session is gone: the key has no foreign key."""
+def test_replay_returns_first_answer_after_session_is_gone(db: DbVerbs) -> None:
+    """Keep the key without a foreign key."""
     first = accepted(db.submit(keyed())[0])
     db.rows("DELETE FROM runs")
     db.rows("DELETE FROM sessions")
@@ -47,8 +47,8 @@ def test_a_replay_gives_the_first_answer_whatever_became_of_the_run(db: DbVerbs)
     assert db.count("runs") == 0
 
 
-def test_the_same_key_with_another_body_is_refused(db: DbVerbs) -> None:
-    """409; the first run is untouched."""
+def test_same_key_with_another_body_is_refused(db: DbVerbs) -> None:
+    """Answer 409 and leave the first run alone."""
     db.submit(keyed())
     before = sizes(db)
 
@@ -56,8 +56,8 @@ def test_the_same_key_with_another_body_is_refused(db: DbVerbs) -> None:
     assert sizes(db) == before
 
 
-def test_a_key_counts_per_owner(db: DbVerbs) -> None:
-    """Two owners who chose the same key do not see each other's runs."""
+def test_key_counts_per_owner(db: DbVerbs) -> None:
+    """Hide runs from another owner who chose the same key."""
     callers = [Caller(), ANNA, BERT]
     runs = db.accept(*[keyed(caller=caller) for caller in callers])
 
@@ -68,7 +68,7 @@ def test_a_key_counts_per_owner(db: DbVerbs) -> None:
 
 
 def test_admins_without_owner_do_not_share_keys(db: DbVerbs) -> None:
-    """They are told apart by their credentials; what has no credential is one caller."""
+    """Distinguish them by their credentials; callers without a credential are one."""
     callers = [Caller(by="key:crd_000000000001"), Caller(by="key:crd_000000000002"), Caller()]
     runs = db.accept(*[keyed(caller=caller) for caller in callers])
 
@@ -77,8 +77,8 @@ def test_admins_without_owner_do_not_share_keys(db: DbVerbs) -> None:
     assert again == [replace(run, replayed=True) for run in runs]
 
 
-def test_repeat_across_versions_is_answered_once_more(db: DbVerbs) -> None:
-    """The version before this one kept an admin's key where all admins without owner shared it."""
+def test_key_of_previous_release_is_answered_once_more(db: DbVerbs) -> None:
+    """Read an admin's key where the previous release kept it, shared by all admins without owner."""
     admin = Caller(by="key:crd_000000000001")
     before = accepted(db.submit(keyed(caller=Caller()))[0])
 
@@ -97,8 +97,8 @@ def test_repeat_across_versions_is_answered_once_more(db: DbVerbs) -> None:
     ],
     ids=["taken", "no parent", "no session"],
 )
-def test_a_failed_submission_keeps_nothing(db: DbVerbs, failing: NewRun, error: CoordinatorError) -> None:
-    """Its key can be used again, with another body too."""
+def test_failed_submission_stores_no_key(db: DbVerbs, failing: NewRun, error: CoordinatorError) -> None:
+    """Use the key again, with another body too."""
     db.start(session_id="taken")
     before = sizes(db)
 
@@ -107,15 +107,15 @@ def test_a_failed_submission_keeps_nothing(db: DbVerbs, failing: NewRun, error: 
     assert not accepted(db.submit(keyed(body="another"))[0]).replayed
 
 
-def test_a_failed_repeat_keeps_the_key_of_the_success_before(db: DbVerbs) -> None:
-    """The refusal of a second body forgets nothing."""
+def test_refused_repeat_keeps_key_of_first_success(db: DbVerbs) -> None:
+    """Refuse a second body without forgetting the first."""
     first = accepted(db.submit(keyed())[0])
     db.submit(keyed(body="another"))
 
     assert db.submit(keyed()) == [replace(first, replayed=True)]
 
 
-# What one key may meet twice in a batch: the item, and whether it succeeds when it is the first of its key.
+# Pairs of items for one key in a batch, and whether each succeeds when it is the first of its key.
 CASES: dict[str, tuple[Callable[[], NewRun], bool]] = {
     "good": (keyed, True),
     "other body": (lambda: keyed(body="another"), True),
@@ -126,8 +126,8 @@ CASES: dict[str, tuple[Callable[[], NewRun], bool]] = {
 
 @pytest.mark.parametrize(("first", "second"), list(product(CASES, repeat=2)))
 @pytest.mark.parametrize("batches", ["one batch", "two batches"])
-def test_the_same_key_twice_in_a_batch_is_as_in_two(db: DbVerbs, first: str, second: str, batches: str) -> None:
-    """Every pair of outcomes: applied in rounds, in item order."""
+def test_same_key_twice_in_batch_equals_two_batches(db: DbVerbs, first: str, second: str, batches: str) -> None:
+    """Apply every pair of outcomes in rounds, in item order."""
     db.start(session_id="taken")
     items = [CASES[first][0](), CASES[second][0]()]
     results = db.submit(*items) if batches == "one batch" else [db.submit(item)[0] for item in items]
@@ -150,8 +150,8 @@ KINDS: dict[str, Callable[[str], NewRun]] = {"start": starting, "resume": resumi
 
 @pytest.mark.parametrize(("first", "second"), list(product(KINDS, repeat=2)))
 @pytest.mark.parametrize("before", ["there", "new"])
-def test_the_same_session_twice_in_a_batch_is_as_in_two(db: DbVerbs, first: str, second: str, before: str) -> None:
-    """A start needs it not to be there, a resume needs it; whoever comes first in the batch decides."""
+def test_same_session_twice_in_batch_equals_two_batches(db: DbVerbs, first: str, second: str, before: str) -> None:
+    """Let the order of items decide: a start needs a new session, a resume an existing one."""
     exists = before == "there"
     if exists:
         db.start(session_id="s")
@@ -169,8 +169,8 @@ def test_the_same_session_twice_in_a_batch_is_as_in_two(db: DbVerbs, first: str,
     assert [row.ready for row in rows] == [place == 0 for place in range(len(rows))]
 
 
-def test_a_child_may_stand_right_behind_its_parent_in_a_batch(db: DbVerbs) -> None:
-    """And its child behind it; before it, the parent is unknown."""
+def test_child_may_follow_its_parent_in_batch(db: DbVerbs) -> None:
+    """Add a grandchild behind it; in front of it, the parent is unknown."""
     items = [
         starting("early", parent_session_id="a"),
         starting("a"),
@@ -185,7 +185,7 @@ def test_a_child_may_stand_right_behind_its_parent_in_a_batch(db: DbVerbs) -> No
 
 
 def a_batch() -> list[NewRun]:
-    """Something of everything."""
+    """Return a batch with an item of every kind."""
     return [
         starting("a"),
         starting(priority=5),
@@ -199,8 +199,8 @@ def a_batch() -> list[NewRun]:
     ]
 
 
-def test_a_batch_executed_twice_is_executed_once(db: DbVerbs) -> None:
-    """After a COMMIT whose answer was lost the same items come again, with the same ids."""
+def test_batch_executed_twice_is_executed_once(db: DbVerbs) -> None:
+    """Repeat the same items with the same ids, as after a COMMIT whose answer was lost."""
     items = a_batch()
     first = db.submit(*items)
     before = sizes(db), db.rows("SELECT * FROM sessions ORDER BY 1"), db.rows("SELECT run_id, ready FROM runs")
@@ -211,8 +211,8 @@ def test_a_batch_executed_twice_is_executed_once(db: DbVerbs) -> None:
     assert after == before
 
 
-def test_a_batch_that_was_rolled_back_can_be_executed_anew(db: DbVerbs) -> None:
-    """A deadlock or serialisation failure undoes all of it, and the repeat has the same ids."""
+def test_rolled_back_batch_can_be_executed_anew(db: DbVerbs) -> None:
+    """Roll back all of it, as a deadlock or serialisation failure does, and repeat it with the same ids."""
     items = a_batch()
     with db.engine.connect() as connection:
         submit_runs(connection, items)

@@ -1,4 +1,4 @@
-"""Sessions that are resumed at another runner while their process is idle: it is told to end, and nothing waits for it."""
+"""Sessions resumed at another runner while their process is idle: it is told to end, and nothing waits for it."""
 
 from models.claims.claim import Ask
 from models.claims.matching import Demands
@@ -13,7 +13,7 @@ LOST = 999
 
 
 def moved(db: DbVerbs, *, started: bool = True) -> tuple[Runner, Runner, Run]:
-    """A session with an idle process at one runner, and the run that resumes it at another one."""
+    """Return a session with an idle process at one runner, and the run that resumes it at another one."""
     old, new = db.runner(hostname="old"), db.runner(hostname="new")
     first = idle(db, old, additional_demands=Demands(hostname="old"))
     db.rows("UPDATE sessions SET hostname = 'old', executor_profile = 'profile'")
@@ -31,7 +31,7 @@ def stops_told(db: DbVerbs, runner: Runner) -> list[str]:
 
 
 def test_former_runner_is_told_to_end_its_idle_process(db: DbVerbs) -> None:
-    """At the start elsewhere, once it reports the end the stop is gone; the session knows nothing of it."""
+    """Tell it at the start elsewhere; its end report closes the stop and does not change the session."""
     old, new, run = moved(db)
     assert db.session(run.session_id).status == "running"
     assert stops_told(db, new) == []
@@ -43,22 +43,22 @@ def test_former_runner_is_told_to_end_its_idle_process(db: DbVerbs) -> None:
     assert (session.status, session.runner_id) == ("running", new.runner_id)
 
 
-def test_former_process_is_left_alone_until_the_start_elsewhere(db: DbVerbs) -> None:
-    """A claim may come to nothing."""
+def test_former_process_is_left_alone_until_start_elsewhere(db: DbVerbs) -> None:
+    """Wait, since the claim may never start."""
     old, _, run = moved(db, started=False)
     assert db.count("stop_commands") == 0
     assert db.session(run.session_id).runner_id == old.runner_id
 
 
-def test_end_without_a_start_elsewhere_ends_the_former_process_too(db: DbVerbs) -> None:
-    """Deployed runners may report an end at once."""
+def test_end_report_without_start_elsewhere_ends_former_process_too(db: DbVerbs) -> None:
+    """Accept the order of deployed runners, which may report an end at once."""
     old, _, run = moved(db, started=False)
     accepted(db, run, "failed", error="no")
     assert stops_told(db, old) == [run.session_id]
 
 
-def test_next_turn_does_not_wait_for_the_former_process(db: DbVerbs) -> None:
-    """It may be on a machine that is gone, and not lost yet."""
+def test_next_turn_does_not_wait_for_former_process(db: DbVerbs) -> None:
+    """Go on, since that may be on a machine that is gone and not lost yet."""
     _, new, run = moved(db)
     accepted(db, run, "completed", session_status="idle")
     assert db.session(run.session_id).status == "idle"
@@ -68,8 +68,8 @@ def test_next_turn_does_not_wait_for_the_former_process(db: DbVerbs) -> None:
     assert db.count("stop_commands") == 1
 
 
-def test_superseded_stop_ends_with_its_time_or_its_runner(db: DbVerbs) -> None:
-    """The live process elsewhere goes on."""
+def test_superseded_stop_ends_with_its_deadline_or_runner(db: DbVerbs) -> None:
+    """Let the live process elsewhere go on."""
     _, new, run = moved(db)
     accepted(db, run, "completed", session_status="idle")
     pass_time(db, "stop_commands", "deadline_at", 3600)
@@ -78,8 +78,7 @@ def test_superseded_stop_ends_with_its_time_or_its_runner(db: DbVerbs) -> None:
     assert (session.status, session.runner_id) == ("idle", new.runner_id)
 
 
-def test_loss_of_the_former_runner_ends_nothing_of_the_session(db: DbVerbs) -> None:
-    """Its process is none of the session's any more."""
+def test_loss_of_former_runner_does_not_change_session(db: DbVerbs) -> None:
     old, _, run = moved(db)
     fall_silent(db, old, LOST)
     assert counts(db) == {"runners lost": 1, "superseded stops dropped": 1}
@@ -87,7 +86,6 @@ def test_loss_of_the_former_runner_ends_nothing_of_the_session(db: DbVerbs) -> N
 
 
 def test_lost_former_runner_is_told_nothing(db: DbVerbs) -> None:
-    """It has no process by now."""
     old, _, run = moved(db, started=False)
     fall_silent(db, old, LOST)
     assert counts(db)["runners lost"] == 1
@@ -95,8 +93,8 @@ def test_lost_former_runner_is_told_nothing(db: DbVerbs) -> None:
     assert db.count("stop_commands") == 0
 
 
-def test_stop_of_the_session_replaces_that_of_its_former_process(db: DbVerbs) -> None:
-    """Whoever stops it means where it lives."""
+def test_stop_of_session_replaces_stop_of_former_process(db: DbVerbs) -> None:
+    """Stop the session's current process."""
     old, new, run = moved(db)
     assert stop(db, run.session_id).status == "stopping"
     assert stops_told(db, old) == []
@@ -105,8 +103,8 @@ def test_stop_of_the_session_replaces_that_of_its_former_process(db: DbVerbs) ->
     assert (db.session(run.session_id).status, db.count("stop_commands")) == ("stopped", 0)
 
 
-def test_session_that_comes_back_is_not_stopped_by_what_its_first_runner_was_told(db: DbVerbs) -> None:
-    """The stop of the process that it has again is closed, that of the other one opened."""
+def test_session_that_returns_is_not_stopped_by_former_order(db: DbVerbs) -> None:
+    """Close the stop of the process that it has again, and open one for the other."""
     old, new, run = moved(db)
     accepted(db, run, "completed", session_status="idle")
     db.resume(run.session_id, additional_demands=Demands(hostname="old"))

@@ -1,4 +1,4 @@
-"""An identity is its owner's: the same four values with another key give nothing of what was executed under them."""
+"""Identities belong to their owner: the same four values with another key give no access to what they executed."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,15 +45,15 @@ def be_forgotten(both: Rivals, db: DbVerbs) -> None:
 
 
 def stay(both: Rivals, db: DbVerbs) -> None:
-    """Online, as an identity that somebody guesses."""
+    """Keep the runner online, with an identity that another owner guesses."""
 
 
 WAYS = (leave, fall_silent, be_forgotten, stay)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_same_four_values_with_another_key_give_nothing(both: Rivals, db: DbVerbs, way: object) -> None:
-    """Read, forge, report and delete, each answered as for what there never was; nothing changes."""
+def test_same_four_values_with_another_key_give_no_access(both: Rivals, db: DbVerbs, way: object) -> None:
+    """Read, forge, report and delete: each is answered as for an unknown id, and nothing changes."""
     assert callable(way)
     way(both, db)
     both.attack()
@@ -63,16 +63,16 @@ def test_same_four_values_with_another_key_give_nothing(both: Rivals, db: DbVerb
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_claim_of_unknown_subject_is_nobody_elses(both: Rivals, db: DbVerbs, way: object) -> None:
-    """A run claimed by the version before this one has no subject: only its owner and admins keep it."""
+def test_claim_of_unknown_subject_stays_with_its_owner(both: Rivals, db: DbVerbs, way: object) -> None:
+    """Use a run claimed by the previous release, without a subject: only its owner and admins have access."""
     db.rows("UPDATE runs SET claimed_by = NULL, claimed_by_registration = NULL")
     assert callable(way)
     way(both, db)
     both.attack()
 
 
-def test_process_that_claimed_before_the_upgrade_goes_on(both: Rivals, db: DbVerbs) -> None:
-    """Without a subject its registration number, which no other process ever gets, says whose the claim is."""
+def test_process_that_claimed_before_upgrade_goes_on(both: Rivals, db: DbVerbs) -> None:
+    """Compare its registration number, which no other process ever gets."""
     run = both.machine.started(both.runner, **under(both))
     db.rows("UPDATE runs SET claimed_by = NULL, claimed_by_registration = NULL")
     event = {"event_type": "message", "session_id": run["session_id"], "timestamp": "t", "content": "still here"}
@@ -81,12 +81,12 @@ def test_process_that_claimed_before_the_upgrade_goes_on(both: Rivals, db: DbVer
 
 
 def under(both: Rivals) -> dict[str, str]:
-    """A child of what the runner held last: it may start nothing outside of that tree."""
+    """Return a child of the session that the runner held last; it may start nothing outside of that tree."""
     return {"parent_session_id": both.session}
 
 
-def test_subject_of_former_release_is_not_taken_for_the_holder(both: Rivals, db: DbVerbs) -> None:
-    """The version before this one claims and gives back without touching the subject that stands there."""
+def test_subject_left_by_previous_release_is_ignored(both: Rivals, db: DbVerbs) -> None:
+    """Claim and release as the previous release does, without touching the stored subject."""
     run = both.machine.started(both.runner, **under(both))
     other = both.mallory.register(MARK, instance_id="second")
     (number,) = db.rows("SELECT registration FROM runners WHERE runner_id = :r", r=other)
@@ -100,8 +100,8 @@ def test_subject_of_former_release_is_not_taken_for_the_holder(both: Rivals, db:
     good(both.mallory.report(run, other, "completed"))
 
 
-def test_departed_runner_keeps_what_it_executed(both: Rivals, db: DbVerbs) -> None:
-    """Under whatever registration it comes back, and while it is away."""
+def test_departed_runner_keeps_access_to_its_sessions(both: Rivals, db: DbVerbs) -> None:
+    """Return under any registration, and stay away."""
     leave(both, db)
     assert both.machine.get("/sessions/bobs").status_code == 200
     assert both.machine.register(MARK, instance_id="later") == both.runner
@@ -109,8 +109,8 @@ def test_departed_runner_keeps_what_it_executed(both: Rivals, db: DbVerbs) -> No
     assert both.machine.get(f"/runs/{both.run}").status_code == 200
 
 
-def test_each_owner_has_its_own_runner_of_the_same_four_values(web: WebInThread, db: DbVerbs) -> None:
-    """Whoever comes first: neither blocks the other, each id stays, and each works."""
+def test_owners_have_separate_runners_of_same_four_values(web: WebInThread, db: DbVerbs) -> None:
+    """Register in either order: neither blocks the other, each id stays, and each works."""
     url = web.client.url
     with (
         calling(url, make_key(db, Role.RUNNER, "squatter")) as squatter,
@@ -139,16 +139,16 @@ def test_each_owner_has_its_own_runner_of_the_same_four_values(web: WebInThread,
         assert squatter.register(MARK) == first
 
 
-def test_registration_of_the_open_time_blocks_no_owner(settings: Settings, db: DbVerbs) -> None:
-    """It may be anybody's who keeps it alive, so an owner does not wait for it."""
+def test_registration_without_owner_blocks_no_owner(settings: Settings, db: DbVerbs) -> None:
+    """Ignore it, since any caller may have made it and keep it alive."""
     with served(settings) as web:
         open_id = web.client.register(MARK)
     with asking(settings) as web, calling(web.client.url, make_key(db, Role.RUNNER, "machine")) as machine:
         assert machine.register(MARK) != open_id
 
 
-def test_runner_that_lost_a_run_is_told_so_and_others_are_not(both: Rivals, db: DbVerbs) -> None:
-    """409 to one that held it, 404 as for what never was to one that did not; each by every way of reporting."""
+def test_runner_that_lost_run_gets_409_and_others_404(both: Rivals, db: DbVerbs) -> None:
+    """Try every way of reporting."""
     run = both.machine.started(both.runner, max_attempts=2, **under(both))
     db.rows("UPDATE runners SET last_seen = now() - interval '10 minutes'")
     db.do(expire)
@@ -170,8 +170,8 @@ def test_runner_that_lost_a_run_is_told_so_and_others_are_not(both: Rivals, db: 
     good(both.mallory.report(other, mine, "completed"))
 
 
-def test_claim_of_a_dispatcher_names_who_polled(db: DbVerbs) -> None:
-    """The owner of the registration or, where nobody owns it, the subject of the parked poll."""
+def test_dispatched_claim_stores_subject_of_poll(db: DbVerbs) -> None:
+    """Take the owner of the registration or, if it has none, the subject of the parked poll."""
     owned, open_one = db.runner(), db.runner()
     db.rows("UPDATE runners SET owner = 'machine' WHERE runner_id = :r", r=owned.runner_id)
     for runner, subject in ((owned, None), (open_one, "mallory"), (open_one, None)):

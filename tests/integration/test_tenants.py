@@ -1,4 +1,4 @@
-"""What is one owner's is nobody else's: every endpoint, every filter, the feed, lists, waits, keys and counts."""
+"""Isolation of owners: every endpoint, every filter, the feed, lists, waits, keys and counts."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def all_of_them(web: WebInThread, db: DbVerbs) -> Iterator[Tenants]:
 
 
 def contents(db: DbVerbs) -> dict[str, Any]:
-    """All rows but for signs of life and the positions that events are given meanwhile."""
+    """Return all rows without heartbeat times and feed positions, which change meanwhile."""
     heartbeats = " - 'last_seen' - 'feed_pos'"
     return {
         table: [row.one for row in db.rows(f"SELECT to_jsonb(t.*){heartbeats} AS one FROM {table} t ORDER BY 1")]
@@ -40,15 +40,15 @@ def contents(db: DbVerbs) -> dict[str, Any]:
     }
 
 
-def test_the_matrix_has_every_endpoint() -> None:
-    """A new one must say how it is tried, or that it names nothing of anybody."""
+def test_matrix_has_every_endpoint() -> None:
+    """A new one must say how it is called, or that it names no resource."""
     assert set(CALLS) | OTHERS == set(PERMISSIONS)
     assert not set(CALLS) & OTHERS
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_to_a_stranger_it_is_as_if_it_never_was(all_of_them: Tenants, db: DbVerbs, name: str) -> None:
-    """Another user, and another runner: the same answer as for an id that nobody ever had, and nothing changes."""
+def test_other_owners_get_answer_for_unknown_id(all_of_them: Tenants, db: DbVerbs, name: str) -> None:
+    """Call as another user and another runner: nothing changes."""
     before = contents(db)
     for who, role in ((all_of_them.ann, Role.USER), (all_of_them.other, Role.RUNNER)):
         if PERMISSIONS[name].allows(role):
@@ -58,7 +58,7 @@ def test_to_a_stranger_it_is_as_if_it_never_was(all_of_them: Tenants, db: DbVerb
 
 
 def test_lists_show_each_owner_its_own(all_of_them: Tenants) -> None:
-    """With every filter, with and without pages; an admin sees all, and Bob all that is his."""
+    """Use every filter, with and without pages; an admin sees all, and Bob all of his."""
     ann, bob = all_of_them.ann, all_of_them.bob
     hers = {ann.submit(labels={"team": "ann"})["run_id"] for _ in range(3)}
     for query in (
@@ -84,8 +84,7 @@ def test_lists_show_each_owner_its_own(all_of_them: Tenants) -> None:
 
 
 @pytest.mark.parametrize("noun", ["runs", "sessions"])
-def test_a_cursor_of_another_owner_opens_nothing(all_of_them: Tenants, noun: str) -> None:
-    """It is a place in an order, not a right."""
+def test_cursor_of_another_owner_gives_no_access(all_of_them: Tenants, noun: str) -> None:
     ann = all_of_them.ann
     for _ in range(3):
         ann.submit()
@@ -104,8 +103,8 @@ def test_a_cursor_of_another_owner_opens_nothing(all_of_them: Tenants, noun: str
     assert len(seen) == 3
 
 
-def test_idempotency_keys_are_each_owners_own(all_of_them: Tenants) -> None:
-    """The same key, the same body: two runs; and a runner of a user's name is not that user."""
+def test_idempotency_keys_are_separate_per_owner(all_of_them: Tenants) -> None:
+    """Submit the same key and body twice: two runs. A runner with a user's name is not that user."""
     body = {"type": "start_session", "parameters": PROMPT}
     hers, his = (who.post("/runs", body, **{"Idempotency-Key": "k"}) for who in (all_of_them.ann, all_of_them.bob))
     assert (hers.status_code, his.status_code) == (201, 201)
@@ -116,24 +115,24 @@ def test_idempotency_keys_are_each_owners_own(all_of_them: Tenants) -> None:
     assert other.status_code == 409
 
 
-def test_a_taken_session_id_is_all_that_a_stranger_learns(all_of_them: Tenants) -> None:
-    """Names are one space: 409 in the words for one's own (docs/security.md says so), and nothing of it changes."""
+def test_other_owner_learns_only_that_session_id_is_taken(all_of_them: Tenants) -> None:
+    """Answer 409 as for one's own, since ids share one namespace (docs/security.md); nothing changes."""
     body = {"type": "start_session", "parameters": PROMPT}
     refused = all_of_them.ann.post("/runs", body | {"session_id": all_of_them.bobs.session})
     assert refused.status_code == 409
     assert refused.json() == {"detail": f"Session '{all_of_them.bobs.session}' already exists"}
 
 
-def test_runners_are_shown_to_nobody_but_themselves_and_admins(all_of_them: Tenants) -> None:
-    """403 for users; a runner sees its own registration."""
+def test_runners_are_visible_to_themselves_and_admins_only(all_of_them: Tenants) -> None:
+    """Answer 403 to users; a runner sees its own registration."""
     assert all_of_them.ann.get("/runners").status_code == 403
     assert all_of_them.other.get("/runners").json() == {"runners": []}
     assert MARK in all_of_them.machine.get("/runners").text
     assert MARK in all_of_them.admin.get("/runners").text
 
 
-def test_another_ones_registration_cannot_be_taken(all_of_them: Tenants) -> None:
-    """The four properties may be guessed; they are another runner then, and the first one does not notice."""
+def test_registration_of_another_owner_cannot_be_taken(all_of_them: Tenants) -> None:
+    """Guess the four properties: they are another runner then, and the first one notices nothing."""
     body = {"hostname": MARK, "project_dir": "/p", "executor_profile": "e", "executor": {"type": "autonomous"}}
     mine = all_of_them.other.post("/runner/register", body | {"instance_id": "mine"})
     assert mine.status_code == 200
@@ -144,8 +143,11 @@ def test_another_ones_registration_cannot_be_taken(all_of_them: Tenants) -> None
 
 
 @pytest.mark.parametrize("query", ["", "created_by", "session_id", "run_id", "types"])
-def test_the_feed_tells_each_owner_its_own(all_of_them: Tenants, db: DbVerbs, query: str) -> None:
-    """From the first position on, resumed at each, with each filter: not a byte of Bob's; a deleted session neither."""
+def test_feed_shows_each_owner_its_own(all_of_them: Tenants, db: DbVerbs, query: str) -> None:
+    """Read from the first position, and resumed at each, with each filter.
+
+    No byte of Bob's or of a deleted session arrives.
+    """
     bobs = all_of_them.bobs
     filters = {
         "": {},
@@ -164,7 +166,8 @@ def test_the_feed_tells_each_owner_its_own(all_of_them: Tenants, db: DbVerbs, qu
     for position in (0, 1, head.position // 2, head.position):
         resume = {"last_event_id": f"v1.{head.epoch}.{position}"}
         with following(all_of_them.ann.url, filters | resume, **shown) as stream:
-            # Hers come through where the filter lets them; the heartbeat's place says that all before was looked at.
+            # Ann's events pass where the filter allows; the position of the heartbeat shows that all before was
+            # considered.
             data = "".join(message.data for message in take_up_to(stream, head.position))
             assert MARK not in data
             if not query and position == 0:
@@ -176,7 +179,7 @@ def test_the_feed_tells_each_owner_its_own(all_of_them: Tenants, db: DbVerbs, qu
 
 
 def take_up_to(stream: Any, position: int) -> list[Any]:
-    """All messages until one says that the stream has passed this position."""
+    """Return all messages until the stream has passed this position."""
     got = []
     for message in stream.messages(within=20):
         got.append(message)
@@ -185,8 +188,8 @@ def take_up_to(stream: Any, position: int) -> list[Any]:
     raise AssertionError(f"ended before {position}: {got}")
 
 
-def test_a_runner_works_in_the_trees_under_what_it_holds(all_of_them: Tenants) -> None:
-    """It reads, resumes, stops and deletes there; children belong to the owner of the tree."""
+def test_runner_works_in_trees_below_its_sessions(all_of_them: Tenants) -> None:
+    """Read, resume, stop and delete there; children belong to the owner of the tree."""
     machine, bobs, child = all_of_them.machine, all_of_them.bobs, all_of_them.child
     assert machine.get(f"/sessions/{child.session}").json()["session"]["owner"] == "bob"
     assert machine.get(f"/runs/{child.run}").status_code == 200
@@ -200,8 +203,8 @@ def test_a_runner_works_in_the_trees_under_what_it_holds(all_of_them: Tenants) -
     assert machine.get(f"/sessions/waiting-{MARK}").status_code == 404
 
 
-def test_a_runner_that_lost_a_session_to_another_one_is_a_stranger_to_it(all_of_them: Tenants, db: DbVerbs) -> None:
-    """Who held it last is who claimed its newest run."""
+def test_runner_that_lost_session_has_no_access(all_of_them: Tenants, db: DbVerbs) -> None:
+    """Compare the newest claim of the session."""
     bobs, other = all_of_them.bobs, all_of_them.other
     assert other.get(f"/sessions/{bobs.session}").status_code == 404
     assert all_of_them.machine.http.delete(f"/runners/{bobs.runner}", params={"self": "true"}).status_code == 200
@@ -214,8 +217,8 @@ def test_a_runner_that_lost_a_session_to_another_one_is_a_stranger_to_it(all_of_
     assert all_of_them.machine.get(f"/sessions/{bobs.session}").status_code == 404
 
 
-def test_a_registration_made_while_everybody_was_an_admin_is_any_runners(settings: Settings, db: DbVerbs) -> None:
-    """So that turning authentication on costs no run; the next registration has an owner."""
+def test_registration_made_without_authentication_serves_any_runner_key(settings: Settings, db: DbVerbs) -> None:
+    """Lose no run by turning authentication on; the next registration has an owner."""
     with served(settings) as web:
         runner_id = web.client.register()
         web.client.submit()

@@ -1,4 +1,4 @@
-"""A hostile or broken coordinator against the terminal of those who call it."""
+"""Output of a hostile or broken coordinator on the terminal of its caller."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from devserver.supervisor import ROOT
 from tests.support.cluster import COMMAND, Cluster, inherited
 from tests.support.command import coordinator
 
-# Renames the window, clears the screen (7 and 8 bit), rings, turns the writing direction, returns to the line's start.
+# Sequences that rename the window, clear the screen (7 and 8 bit), sound the terminal, turn the writing direction and
+# return to the start of the line.
 HOSTILE = "a\x1b]0;mine\x07\x1b[2J\x9b2J\u202e\rb"
 RAW = {"\x1b", "\x07", "\x9b", "\u202e", "\r"}
 RUN = {
@@ -74,7 +75,7 @@ CALLS = [
 
 @contextmanager
 def answering(status: int, answers: dict[str, Any]) -> Iterator[str]:
-    """Serve these answers by path, what is not among them as the one for `*`; its address."""
+    """Serve these answers by path, and that of `*` otherwise; yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
@@ -107,7 +108,7 @@ def answering(status: int, answers: dict[str, Any]) -> Iterator[str]:
 
 
 def on_terminal(*arguments: str) -> str:
-    """Call `coordinator` with a terminal for its output; what reached that."""
+    """Call `coordinator` with a terminal for its output, and return what reached that."""
     ours, theirs = pty.openpty()
     try:
         environment = {**inherited("PATH"), "HOME": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "500"}
@@ -135,7 +136,7 @@ def on_terminal(*arguments: str) -> str:
     ],
 )
 def test_error_of_coordinator_reaches_terminal_printable(detail: Any) -> None:
-    """Every client command, whatever the shape of the answer."""
+    """Run every client command on every shape of answer."""
     with answering(400, {"*": {"detail": detail}}) as url:
         for call in CALLS:
             done = coordinator(*call, "--url", url)
@@ -149,7 +150,7 @@ def test_error_of_coordinator_reaches_terminal_printable(detail: Any) -> None:
     "call", [call for call in CALLS if call[0] in {"runs", "runners", "run"} and "--wait" not in call]
 )
 def test_answer_of_coordinator_reaches_terminal_printable(call: tuple[str, ...]) -> None:
-    """Colours are ours; every id, name, text and number is shown as text."""
+    """Write our colours only; show every id, name, text and number as text."""
     with answering(200, {**ANSWERS, "*": RUN}) as url:
         shown = on_terminal(*call, "--url", url)
     assert "a\ufffd]0;mine\ufffd\ufffd[2J" in shown
@@ -161,7 +162,7 @@ def test_answer_of_coordinator_reaches_terminal_printable(call: tuple[str, ...])
 
 
 def test_log_of_runner_is_printable() -> None:
-    """A coordinator that refuses the registration writes the reason: on a terminal it steers nothing."""
+    """Refuse the registration with a reason that would steer a terminal."""
     detail = {"error": "refused", "message": HOSTILE}
     with answering(422, {"*": {"detail": detail}}) as url:
         done = coordinator("runner", "--url", url, "--name", "x", "--", sys.executable, "-c", "")
@@ -170,8 +171,8 @@ def test_log_of_runner_is_printable() -> None:
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LANG": "C"}])
-def test_output_encoding_without_the_sign_shows_an_escape(cluster: Cluster, environment: dict[str, str]) -> None:
-    """No command ends in a traceback because a text has signs that the terminal's encoding lacks."""
+def test_unencodable_output_is_escaped(cluster: Cluster, environment: dict[str, str]) -> None:
+    """End no command in a traceback because the terminal's encoding lacks a character."""
     web = cluster.start_web()
     prompt = "zähle die Sterne ★ 星"
     done = coordinator("submit", prompt, "--url", web.url, "--session", "s1", **environment)

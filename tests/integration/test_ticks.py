@@ -1,4 +1,4 @@
-"""The clock of the engine room: one enqueuer per time slot, and Postgres alone when Redis cannot say who."""
+"""Ticker of the workers: one enqueuer per time slot, decided by Postgres while Redis is away."""
 
 import threading
 from collections import Counter
@@ -22,7 +22,7 @@ from workers.ticks import Ticker
 
 
 class Watched(Ticker):
-    """A ticker that tells which slots it won."""
+    """Ticker that records the slots it won."""
 
     def __init__(self, url: str, duties: list[Duty], won: list[int]) -> None:
         super().__init__(url, duties)
@@ -36,7 +36,7 @@ class Watched(Ticker):
 
 
 class Looks:
-    """Who asked for a duty to be done, with what age."""
+    """Recorder of requested duties with their ages."""
 
     def __init__(self) -> None:
         self.ages: list[float] = []
@@ -61,8 +61,8 @@ def ticking(*tickers: Ticker) -> Iterator[None]:
             ticker.stop(5)
 
 
-def test_one_of_many_tickers_enqueues_each_slot_though_some_of_them_die(redis_url: str) -> None:
-    """Six processes tick; two end in the middle, nobody notices."""
+def test_one_ticker_enqueues_each_slot_though_some_die(redis_url: str) -> None:
+    """Tick in six processes, and end two in the middle."""
     won: list[int] = []
     tickers = [Watched(redis_url, [duty(Looks())], won) for _ in range(6)]
     client = looking(redis_url)
@@ -73,7 +73,7 @@ def test_one_of_many_tickers_enqueues_each_slot_though_some_of_them_die(redis_ur
         eventually(lambda: len(won) >= 8)
 
     assert max(Counter(won).values()) == 1
-    # Each slot won is a message; a slot may have gone by while its bell was still marked as rung.
+    # Each slot won is one message; a slot may have passed while its actor was still marked as woken.
     assert 0 < _messages(client, Actor.EXPIRE) <= len(won)
     client.close()
 
@@ -82,26 +82,24 @@ def _messages(client: Redis, actor: Actor) -> int:
     return int(client.llen(queue_key(QUEUE_OF[actor])))
 
 
-def test_with_redis_the_ticker_does_only_what_is_long_overdue(redis_url: str) -> None:
-    """Twice the interval: then the messages do not reach anybody, whatever the reason."""
+def test_ticker_with_redis_does_only_overdue_duties_itself(redis_url: str) -> None:
+    """Wait for twice the interval: then messages do not arrive, whatever the reason."""
     looks = Looks()
     with ticking(Ticker(redis_url, [duty(looks)])):
         eventually(lambda: len(looks.ages) >= 3)
     assert set(looks.ages) == {1.0}
 
 
-def test_without_redis_the_ticker_does_the_duty_itself() -> None:
-    """Nothing listens there; the duty's row alone decides whose turn it is."""
+def test_ticker_without_redis_does_duty_itself() -> None:
+    """Decide by the duty's row alone."""
     looks = Looks()
     with ticking(Ticker(f"redis://127.0.0.1:{own_port()}/0", [duty(looks)])):
         eventually(lambda: len(looks.ages) >= 3)
     assert set(looks.ages) == {0.45}
 
 
-def test_a_frozen_redis_is_as_good_as_none_and_is_asked_again_later(
-    own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One failure, then Postgres alone for a while, then Redis again."""
+def test_frozen_redis_is_skipped_for_a_while_and_retried(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail once, then use Postgres alone for a while, then Redis again."""
     monkeypatch.setattr("workers.ticks.WITHOUT_REDIS_SECONDS", 2.0)
     looks, won = Looks(), list[int]()
     with ticking(Watched(own_redis.url, [duty(looks)], won)):
@@ -112,7 +110,7 @@ def test_a_frozen_redis_is_as_good_as_none_and_is_asked_again_later(
         eventually(lambda: len(won) > before)
 
 
-def test_a_duty_that_fails_keeps_neither_itself_nor_others_from_the_next_tick() -> None:
+def test_failing_duty_does_not_affect_other_duties_or_next_tick() -> None:
     """A bug in one duty must not stop the deadlines of all runs."""
     looks = Looks()
     failures: list[float] = []
@@ -126,8 +124,8 @@ def test_a_duty_that_fails_keeps_neither_itself_nor_others_from_the_next_tick() 
         eventually(lambda: len(failures) >= 2 and len(looks.ages) >= 2)
 
 
-def test_of_many_tickers_without_redis_one_does_the_duty(engine: Engine) -> None:
-    """The row of the duty is asked and set in the transaction that does it."""
+def test_one_of_many_tickers_without_redis_does_duty(engine: Engine) -> None:
+    """Read and set the duty's row in the transaction that does it."""
     done: list[int] = []
     inside = threading.Semaphore(1)
 
@@ -147,8 +145,8 @@ def test_of_many_tickers_without_redis_one_does_the_duty(engine: Engine) -> None
     assert set(done) == {1}
 
 
-def test_a_duty_done_a_moment_ago_is_not_done_again(engine: Engine) -> None:
-    """However many ask at once."""
+def test_duty_done_a_moment_ago_is_not_repeated(engine: Engine) -> None:
+    """Ask concurrently."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -166,7 +164,7 @@ def test_a_duty_done_a_moment_ago_is_not_done_again(engine: Engine) -> None:
 
 @pytest.mark.parametrize("actor", Actor)
 def test_each_duty_has_its_own_row(engine: Engine, actor: Actor) -> None:
-    """One that was done says nothing about another."""
+    """Do one, and find the other due."""
     asked = [partial(duty_due, duty=each, older_than=60.0) for each in (actor, *(set(Actor) - {actor}))]
     with transaction(engine) as connection:
         assert all(ask(connection) for ask in asked)

@@ -1,4 +1,4 @@
-"""TLS to Postgres and Redis: what the URLs say is done, and a server with another certificate is not spoken to."""
+"""TLS to Postgres and Redis: URL options are applied, and a server with another certificate is refused."""
 
 from pathlib import Path
 
@@ -15,8 +15,11 @@ from tests.support.waiting import eventually
 from tests.support.web import served, until_ready
 
 
-def test_a_web_process_serves_over_tls_to_both_servers(settings: Settings, tmp_path: Path) -> None:
-    """`sslmode=verify-full` and `rediss://`, with a private authority: a run's life, and Redis is heard."""
+def test_web_process_serves_over_tls_to_both_servers(settings: Settings, tmp_path: Path) -> None:
+    """Use `sslmode=verify-full` and `rediss://` with a private authority.
+
+    A run completes, and Redis messages arrive.
+    """
     ours = self_signed(tmp_path, "ours")
     with (
         behind_tls(settings.database_url, ours) as database_url,
@@ -36,8 +39,8 @@ def test_a_web_process_serves_over_tls_to_both_servers(settings: Settings, tmp_p
         eventually(lambda: web.app.state.web.subscription.connected, what="Redis")
 
 
-def test_a_postgres_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
-    """Nothing is sent to whoever answers instead."""
+def test_postgres_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
+    """Send nothing to the other server."""
     ours, foreign = self_signed(tmp_path, "ours"), self_signed(tmp_path, "foreign")
     with behind_tls(settings.database_url, foreign) as url:
         asked = {"database_url": f"{url}?sslmode=verify-full&sslrootcert={ours.certificate}"}
@@ -47,8 +50,7 @@ def test_a_postgres_with_another_certificate_is_refused(settings: Settings, tmp_
         engine.dispose()
 
 
-def test_a_redis_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
-    """As with Postgres."""
+def test_redis_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
     ours, foreign = self_signed(tmp_path, "ours"), self_signed(tmp_path, "foreign")
     with behind_tls(settings.redis_url, foreign) as url:
         client = sync_client(f"{url}?ssl_ca_certs={ours.certificate}")

@@ -1,4 +1,4 @@
-"""A claim answered into a dead connection comes back when heartbeats and a later poll show that it never arrived."""
+"""Claims answered into a dead connection: released when heartbeats and a later poll show that they never arrived."""
 
 import pytest
 
@@ -25,13 +25,12 @@ from tests.support.web import WebClient, WebInThread
     ],
     ids=lambda scenario: scenario.__name__,
 )
-def test_evidence_that_a_claim_never_arrived(db: DbVerbs, scenario: Scenario) -> None:
-    """The scenarios as they are."""
+def test_evidence_that_claim_never_arrived(db: DbVerbs, scenario: Scenario) -> None:
     scenario(db)
 
 
-def test_runner_that_never_says_what_it_holds_keeps_its_claim_until_the_start_timeout(db: DbVerbs) -> None:
-    """It starts the process before it reports, and its one report may have been lost: polls and plain beats prove nothing."""
+def test_runner_without_holding_keeps_claim_until_start_timeout(db: DbVerbs) -> None:
+    """Infer nothing from polls and plain heartbeats: the process starts before the report, which may be lost."""
     runner = db.runner()
     run = claimed(db, runner)
     db.park(runner)
@@ -42,8 +41,8 @@ def test_runner_that_never_says_what_it_holds_keeps_its_claim_until_the_start_ti
     assert status(db, run) == "pending"
 
 
-def test_beats_repeated_at_once_count_as_one(db: DbVerbs) -> None:
-    """A beat that is sent again because its answer was lost says nothing new."""
+def test_immediate_repeats_of_heartbeat_count_as_one(db: DbVerbs) -> None:
+    """Send it again because its answer was lost: that proves nothing new."""
     runner = db.runner()
     run = claimed(db, runner)
     db.park(runner)
@@ -52,8 +51,8 @@ def test_beats_repeated_at_once_count_as_one(db: DbVerbs) -> None:
     assert status(db, run) == "claimed"
 
 
-def test_undelivered_claim_is_not_judged_by_beats(db: DbVerbs) -> None:
-    """Its instance is about to deliver it: only the claim timeout ends it."""
+def test_undelivered_claim_is_not_judged_by_heartbeats(db: DbVerbs) -> None:
+    """Leave it to the claim deadline, since its instance is about to deliver it."""
     runner = db.runner()
     db.park(runner)
     run_id = db.start().run_id
@@ -67,8 +66,11 @@ def test_undelivered_claim_is_not_judged_by_beats(db: DbVerbs) -> None:
     db.do(confirm_deliveries, [Claim(run_id, row.claim_token)])
 
 
-def test_claim_that_never_arrived_bars_nobody_and_outlives_gaps(db: DbVerbs) -> None:
-    """The runner may have it again, though it never sent a token; a gap of ours does not give the claim its time anew."""
+def test_claim_that_never_arrived_excludes_no_registration_and_ignores_outages(db: DbVerbs) -> None:
+    """Allow the runner to claim it again, though it never sent a token.
+
+    Our own outage does not restart the claim's time.
+    """
     runner = db.runner()
     run = claimed(db, runner)
     poll = db.park(runner)
@@ -82,8 +84,8 @@ def test_claim_that_never_arrived_bars_nobody_and_outlives_gaps(db: DbVerbs) -> 
     assert db.dispatch() == {poll.poll_id: [run.run_id]}
 
 
-def test_claim_that_arrives_late_is_kept_with_its_whole_start_time(db: DbVerbs) -> None:
-    """Two beats missed it, the third one names it before expiry looks."""
+def test_claim_that_arrives_late_keeps_its_whole_start_time(db: DbVerbs) -> None:
+    """Miss it in two heartbeats, and name it in the third before expiry looks."""
     runner = db.runner()
     run = claimed(db, runner)
     db.park(runner)
@@ -94,10 +96,10 @@ def test_claim_that_arrives_late_is_kept_with_its_whole_start_time(db: DbVerbs) 
     accepted(db, run, "started")
 
 
-def test_answer_into_a_dead_connection_is_given_to_the_next_poll(
+def test_claim_answered_into_dead_connection_goes_to_next_poll(
     web: WebInThread, client: WebClient, db: DbVerbs
 ) -> None:
-    """Nobody reads the first poll's answer, and its connection stays open, as behind a cut cable."""
+    """Leave the first poll's connection open and unread, as behind a cut cable."""
     runner_id = client.register(instance_id="one", capacity=1)
     with client.held(f"/runner/runs?runner_id={runner_id}&wait=30&max=1"):
         web.until_parked()

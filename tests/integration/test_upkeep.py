@@ -1,4 +1,4 @@
-"""Upkeep on a real database: what nobody needs any more goes, what somebody may need stays."""
+"""Upkeep on a real database: removes what is no longer needed, and nothing else."""
 
 import pytest
 
@@ -15,8 +15,8 @@ def keep_up(db: DbVerbs) -> bool:
     return db.do(upkeep, idempotency_seconds=86_400)
 
 
-def test_idempotency_keys_go_after_their_time(db: DbVerbs) -> None:
-    """Their runs stay."""
+def test_idempotency_keys_are_removed_after_their_time(db: DbVerbs) -> None:
+    """Keep their runs."""
     db.start(idempotency_key="old", body_hash="h")
     pass_time(db, "idempotency_keys", "created_at", 86_401)
     db.start(idempotency_key="new", body_hash="h")
@@ -25,8 +25,7 @@ def test_idempotency_keys_go_after_their_time(db: DbVerbs) -> None:
     assert db.count("runs") == 2
 
 
-def test_there_is_more_when_a_pass_was_full(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounded transactions."""
+def test_full_pass_asks_for_another(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.expiry.cleanup.MOST", 2)
     db.accept(*[starting(idempotency_key=str(number), body_hash="h") for number in range(3)])
     pass_time(db, "idempotency_keys", "created_at", 86_401)
@@ -34,10 +33,8 @@ def test_there_is_more_when_a_pass_was_full(db: DbVerbs, monkeypatch: pytest.Mon
     assert db.count("idempotency_keys") == 0
 
 
-def test_signs_gaps_and_deletes_of_long_ago_go_in_small_portions_too(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a long outage there may be many of each."""
+def test_heartbeats_outages_and_deletes_are_removed_in_portions(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow for many of each after a long outage."""
     monkeypatch.setattr("models.expiry.cleanup.MOST", 2)
     db.rows("INSERT INTO instances SELECT 'web-' || n, now() - interval '2 hours' FROM generate_series(1, 3) n")
     for _ in range(5):
@@ -53,8 +50,8 @@ def test_signs_gaps_and_deletes_of_long_ago_go_in_small_portions_too(
     assert db.count("deleted_sessions") == 0
 
 
-def test_demand_profiles_go_when_no_run_may_need_them(db: DbVerbs) -> None:
-    """Used within a day, or by a run that may be claimed again: they stay."""
+def test_demand_profiles_without_possible_runs_are_removed(db: DbVerbs) -> None:
+    """Keep those used within a day, and those of a run that may be claimed again."""
     waiting = db.start(additional_demands=Demands(tags=("waiting",)))
     delayed = db.start(additional_demands=Demands(tags=("delayed",)), delay_seconds=60)
     active = running(db, db.runner(tags=["active"]), additional_demands=Demands(tags=("active",)))
@@ -67,8 +64,8 @@ def test_demand_profiles_go_when_no_run_may_need_them(db: DbVerbs) -> None:
     assert {row.profile_id for row in db.rows("SELECT profile_id FROM demand_profiles")} == set(kept)
 
 
-def test_a_profile_that_went_is_made_again(db: DbVerbs) -> None:
-    """Under another id, and its runs are claimed as ever."""
+def test_removed_profile_is_recreated(db: DbVerbs) -> None:
+    """Give it another id; its runs are claimed as before."""
     ended = claimed(db)
     accepted(db, ended, "completed")
     pass_time(db, "demand_profiles", "last_used_at", 86_500)
@@ -77,8 +74,7 @@ def test_a_profile_that_went_is_made_again(db: DbVerbs) -> None:
     assert claimed(db).run_id != ended.run_id
 
 
-def test_runners_go_when_they_left_or_were_silent_for_a_day(db: DbVerbs) -> None:
-    """Not before, and not while they hold anything."""
+def test_left_and_silent_runners_are_removed_after_a_day_without_work(db: DbVerbs) -> None:
     left, silent, holding, keeping, online = (db.runner() for _ in range(5))
     running(db, holding)
     idle(db, keeping)
@@ -93,8 +89,8 @@ def test_runners_go_when_they_left_or_were_silent_for_a_day(db: DbVerbs) -> None
     assert db.count("runners", "runner_id = :r", r=left.runner_id) == 0
 
 
-def test_signs_of_old_processes_and_old_gaps_go(db: DbVerbs) -> None:
-    """After an hour, after a month."""
+def test_instance_heartbeats_and_outages_are_removed(db: DbVerbs) -> None:
+    """Remove them after an hour and after a month."""
     db.rows("INSERT INTO instances VALUES ('old', now() - interval '61 minutes'), ('new', now())")
     add_gap(db, "expiry", 40 * 86_400, 31 * 86_400)
     add_gap(db, "expiry", 8 * 86_400, 7 * 86_400)
@@ -103,8 +99,7 @@ def test_signs_of_old_processes_and_old_gaps_go(db: DbVerbs) -> None:
     assert db.count("gaps") == 1
 
 
-def test_upkeep_waits_for_nobody(db: DbVerbs) -> None:
-    """What somebody has locked is left to the next time."""
+def test_upkeep_skips_locked_rows(db: DbVerbs) -> None:
     runner = db.runner()
     fall_silent(db, runner, 86_500)
     with steppers(db.engine, 2) as (one, other):
@@ -116,8 +111,7 @@ def test_upkeep_waits_for_nobody(db: DbVerbs) -> None:
     assert db.count("runners") == 0
 
 
-def test_twice_is_as_good_as_once(db: DbVerbs) -> None:
-    """Actors may run twice or never."""
+def test_upkeep_run_twice_equals_once(db: DbVerbs) -> None:
     db.start()
     assert [keep_up(db), keep_up(db)] == [False, False]
     assert db.count("runs") == 1

@@ -1,4 +1,4 @@
-"""Limits of writes: every one of them counts, is refused with 429 beyond its limit, and delayed when a runner's."""
+"""Limits of writes: each write counts; beyond its limit it is refused with 429, or delayed for a runner."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -48,16 +48,16 @@ def codes_of_three(web: WebInThread, token: str, name: str) -> list[int]:
 
 
 def test_every_write_beyond_its_limit_is_refused(web: WebInThread, db: DbVerbs) -> None:
-    """Whatever else would be wrong with it; another caller is not."""
+    """Check the limit before any other fault; another caller is unaffected."""
     found = {name: codes_of_three(web, make_key(db, Role.ADMIN), name) for name in WRITES}
     refused = {name: [code == 429 for code in codes] for name, codes in found.items()}
     assert refused == {name: [False, False, True] for name in WRITES}
 
 
-def test_writes_of_a_runner_are_delayed_except_for_submissions(
+def test_runner_writes_are_delayed_except_submissions(
     web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A deployed runner sends most of them once."""
+    """Delay them, since a deployed runner sends most of them once."""
     monkeypatch.setattr("app.auth.caller_limits.LONGEST_DELAY", 0.01)
     runs = [name for name in WRITES if PERMISSIONS[name].allows(Role.RUNNER)]
     found = {name: codes_of_three(web, make_key(db, Role.RUNNER, f"machine {name}"), name) for name in runs}
@@ -66,8 +66,8 @@ def test_writes_of_a_runner_are_delayed_except_for_submissions(
     assert len(runs) > 10
 
 
-def test_bytes_of_events_are_counted_over_all_sessions_of_a_caller(settings: Settings, db: DbVerbs) -> None:
-    """Few large events and many small ones alike; of less than 64 KiB the rest is kept for the next."""
+def test_bytes_of_events_are_counted_over_all_sessions_of_caller(settings: Settings, db: DbVerbs) -> None:
+    """Send few large events and many small ones; the remainder below 64 KiB carries over to the next."""
     small = settings.model_copy(update=ASKING | {"event_bytes_per_minute": 128 * 1024})
     with served(small) as web, calling(web.client.url, make_key(db, Role.ADMIN)) as client:
         codes = [client.post(f"/sessions/s{n}/events", {"content": "x" * 40_000}).status_code for n in range(6)]
@@ -76,6 +76,5 @@ def test_bytes_of_events_are_counted_over_all_sessions_of_a_caller(settings: Set
 
 
 def test_nothing_is_counted_while_authentication_is_off(settings: Settings) -> None:
-    """Then there is one caller: everybody."""
     with served(settings.model_copy(update=FEW)) as web:
         assert 429 not in [call(web.client, "POST /runner/heartbeat", {}) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""What a killed runner leaves behind, and who ends it."""
+"""Processes that a killed runner leaves behind, and their end."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from runner.orphans import OrphanNotes
 from tests.support.coordination import is_alive
 from tests.support.waiting import eventually
 
-# A runner's part: starts a group of two, notes it, says which it is, and waits to be killed.
+# Part of a runner: starts and records a group of two processes, prints their ids, and waits to be killed.
 RUNNER = (
     "import subprocess, sys, time; from pathlib import Path; from runner.orphans import OrphanNotes\n"
     "process = subprocess.Popen(['sh', '-c', 'sleep 300 & echo $!; wait'], start_new_session=True)\n"
@@ -16,8 +16,8 @@ RUNNER = (
 )
 
 
-def test_the_next_runner_ends_what_a_killed_one_has_left(tmp_path: Path) -> None:
-    """The whole group, and not before its runner is gone."""
+def test_next_runner_ends_processes_of_killed_one(tmp_path: Path) -> None:
+    """End the whole group, and not before its runner is gone."""
     with subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path)], stdout=subprocess.PIPE) as runner:
         assert runner.stdout is not None
         pids = sorted(int(runner.stdout.readline()) for _ in range(2))
@@ -31,8 +31,8 @@ def test_the_next_runner_ends_what_a_killed_one_has_left(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_number_that_belongs_to_another_process_by_now_is_left_alone(tmp_path: Path) -> None:
-    """A note outlives its process, the number is given again."""
+def test_reused_pid_in_record_is_left_alone(tmp_path: Path) -> None:
+    """Keep a record beyond its process, whose number belongs to another one."""
     with subprocess.Popen(["/bin/sleep", "300"], start_new_session=True) as stranger:
         note = '{"started": 1.0, "runner": 999999999, "runner_started": 1.0}'
         (tmp_path / str(stranger.pid)).write_text(note)

@@ -1,4 +1,4 @@
-"""Dispatch is rung for whom it may serve: a poll that waits, wherever it does."""
+"""Wake-ups of dispatch: sent after a submission if any poll is parked, on whatever instance."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,22 +29,22 @@ def db(engine: Engine) -> DbVerbs:
 
 
 def notified() -> Callable[[], float]:
-    """How often dispatch has been rung since."""
+    """Return a function that counts the wake-ups of dispatch since now."""
     counters = [WAKEUPS.labels(Actor.DISPATCH, outcome) for outcome in ("sent", "coalesced")]
     before = sum(counter._value.get() for counter in counters)
     return lambda: sum(counter._value.get() for counter in counters) - before
 
 
 @pytest.mark.parametrize("order", orders((FIND_NOTHING, PARK, CLAIM), (SUBMIT, LOOK)), ids=" | ".join)
-def test_no_order_of_commits_leaves_a_poll_and_a_run_alone(db: DbVerbs, order: tuple[str, ...]) -> None:
-    """Either the poll finds the run in its second claim, or the look behind the submission's commit finds the poll."""
+def test_run_and_poll_meet_in_every_order_of_commits(db: DbVerbs, order: tuple[str, ...]) -> None:
+    """Find the run by the poll's second claim, or the poll by the look after the submission's commit."""
     assert is_noticed(db, order)
 
 
-def test_a_submission_rings_when_a_poll_waits_in_another_process_and_only_then(
+def test_submission_wakes_dispatch_only_while_poll_waits_elsewhere(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looks follow one another, so what the first one rang would have been counted when the second one has rung."""
+    """Rely on the order of looks: a wake-up of the first is counted when the second has sent its own."""
     monkeypatch.setattr(dispatch_wakeups, "LOOK_AGAIN_SECONDS", 0.0)
     monkeypatch.setattr(dispatch_wakeups, "WAITING_SECONDS", 3600.0)
     times = notified()
@@ -55,9 +55,9 @@ def test_a_submission_rings_when_a_poll_waits_in_another_process_and_only_then(
         _submit_and_expect(web, times, 1)
 
         db.give_up(poll)
-        # It was seen to wait a moment ago: rung at once, and looked for again.
+        # A parked poll was seen a moment ago: wake at once, and look again.
         _submit_and_expect(web, times, 2)
-        eventually(lambda: web.app.state.web._dispatch_wakeups._waiting_until < 0, what="a look that finds nobody")
+        eventually(lambda: web.app.state.web._dispatch_wakeups._waiting_until < 0, what="a look that finds no poll")
         web.client.submit()
 
         db.park(db.runner(executor_type="another"), instance="web-2")
@@ -66,19 +66,20 @@ def test_a_submission_rings_when_a_poll_waits_in_another_process_and_only_then(
 
 def _submit_and_expect(web: WebInThread, times: Callable[[], float], count: int) -> None:
     web.client.submit()
-    eventually(lambda: times() >= count, what="a ring")
+    eventually(lambda: times() >= count, what="a wake-up")
     assert times() == count
 
 
-def test_polls_and_submissions_that_meet_all_come_together(settings: Settings) -> None:
-    """Sent at the same moment to two processes that never re-check, beside a worker that sweeps never: each poll ends
-    with the run, by its second claim or because dispatch was rung.
+def test_concurrent_polls_and_submissions_all_meet(settings: Settings) -> None:
+    """Send both at once to two processes without re-checks, beside a worker without periodic passes.
+
+    Each poll ends with the run, by its second claim or by dispatch.
     """
     slow = settings.model_copy(update={"recheck_seconds": 3600.0})
     with served(slow) as one, served(slow) as other, working(slow):
         for web in (one, other):
             until_ready(web)
-            eventually(lambda web=web: web.app.state.web.subscription.connected, what="the mailbox")
+            eventually(lambda web=web: web.app.state.web.subscription.connected, what="the subscription")
         runner = other.client.register()
         for _ in range(ROUNDS):
             poll = other.client.meanwhile(other.client.poll, runner, 30)
@@ -86,17 +87,17 @@ def test_polls_and_submissions_that_meet_all_come_together(settings: Settings) -
             assert poll.result(40).json()["run"]["run_id"] == submitted["run_id"]
 
 
-async def test_a_look_that_fails_rings(settings: Settings) -> None:
-    """A ring in vain costs a worker a moment, a missing one costs a runner seconds."""
+async def test_failed_look_wakes_dispatch(settings: Settings) -> None:
+    """Prefer a useless wake-up, which costs a worker little, to a missing one, which costs a runner seconds."""
     port = own_port()
     away = settings.model_copy(update={"database_url": f"postgresql+psycopg://127.0.0.1:{port}/none"})
     engine = async_engine(away)
     heard: list[Actor] = []
-    ringing = DispatchWakeups(Attempts(engine), heard.append, lambda: False)
-    looking = asyncio.create_task(ringing.look_forever())
+    wakeups = DispatchWakeups(Attempts(engine), heard.append, lambda: False)
+    looking = asyncio.create_task(wakeups.look_forever())
 
-    ringing.notify(Actor.DISPATCH)
-    ringing.notify(Actor.BROADCAST)
+    wakeups.notify(Actor.DISPATCH)
+    wakeups.notify(Actor.BROADCAST)
 
     async def both() -> bool:
         return len(heard) == 2
@@ -108,8 +109,8 @@ async def test_a_look_that_fails_rings(settings: Settings) -> None:
     assert heard == [Actor.BROADCAST, Actor.DISPATCH]
 
 
-async def test_who_holds_a_poll_rings_without_a_look(settings: Settings) -> None:
-    """Nothing looks here: what rings does not wait for it."""
+async def test_instance_with_parked_poll_wakes_dispatch_without_look(settings: Settings) -> None:
+    """Run no look at all here."""
     engine = async_engine(settings)
     heard: list[Actor] = []
 

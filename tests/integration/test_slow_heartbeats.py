@@ -1,4 +1,4 @@
-"""Runners that beat seldom, and nothing else: their silence between two beats is no gap of ours, and puts nothing off."""
+"""Runners with long heartbeat intervals and no other requests: their silence is no outage and delays nothing."""
 
 import pytest
 
@@ -14,11 +14,11 @@ from tests.support.silence_scenarios import Beat, beating
 
 @pytest.fixture
 def slow(db: DbVerbs) -> Beat:
-    """Two runners that beat every 60 s, 30 s apart."""
+    """Register two runners that send a heartbeat every 60 s, 30 s apart."""
     return beating(db, db.runner(), db.runner())
 
 
-def test_claims_of_several_runners_come_back_among_slow_beaters(db: DbVerbs) -> None:
+def test_claims_are_released_among_slow_runners(db: DbVerbs) -> None:
     """Seen: 79 of them stayed claimed for more than ten minutes past their start timeout."""
     runners = [db.runner(), db.runner()]
     slow = beating(db, *runners)
@@ -29,8 +29,8 @@ def test_claims_of_several_runners_come_back_among_slow_beaters(db: DbVerbs) -> 
     assert {db.run(claim.run_id).status for claim in claims} == {"pending"}
 
 
-def test_stops_are_given_up_among_slow_beaters(db: DbVerbs) -> None:
-    """Of a running run and of an idle process, after three times the interval that their runner was told."""
+def test_stops_are_given_up_among_slow_runners(db: DbVerbs) -> None:
+    """Stop a running run and an idle process: both end after three times the interval told to their runner."""
     runners = [db.runner(), db.runner()]
     slow = beating(db, *runners)
     run, calm = running(db, runners[0]), idle(db, runners[1])
@@ -42,8 +42,8 @@ def test_stops_are_given_up_among_slow_beaters(db: DbVerbs) -> None:
     assert (db.run(run.run_id).status, db.session(calm.session_id).status) == ("stopped", "stopped")
 
 
-def test_run_timeout_is_not_put_off_by_slow_beaters(db: DbVerbs) -> None:
-    """The time between their beats counts."""
+def test_run_timeout_is_not_delayed_by_slow_runners(db: DbVerbs) -> None:
+    """Count the time between their heartbeats."""
     runners = [db.runner(), db.runner()]
     slow = beating(db, *runners)
     run = running(db, runners[0], run_timeout_seconds=100)
@@ -51,8 +51,8 @@ def test_run_timeout_is_not_put_off_by_slow_beaters(db: DbVerbs) -> None:
     assert db.run(run.run_id).status == "stopping"
 
 
-def test_orphans_are_taken_although_beaters_are_slow(db: DbVerbs) -> None:
-    """900 s after a real gap, for a runner that never says what it holds."""
+def test_orphans_are_taken_among_slow_runners(db: DbVerbs) -> None:
+    """Take them 900 s after a real outage from a runner that never sends `holding`."""
     runners = [db.runner(), db.runner(), db.runner()]
     run = running(db, runners[0])
     pass_time(db, "runs", "started_at", 100)
@@ -65,8 +65,8 @@ def test_orphans_are_taken_although_beaters_are_slow(db: DbVerbs) -> None:
     assert db.run(run.run_id).status == "failed"
 
 
-def test_sign_of_a_session_keeps_its_run_from_being_orphaned(db: DbVerbs) -> None:
-    """The same, but the run says something after the gap."""
+def test_event_of_session_keeps_its_run_from_being_orphaned(db: DbVerbs) -> None:
+    """Write an event after the outage."""
     runner = db.runner()
     run = running(db, runner)
     pass_time(db, "runs", "started_at", 100)
@@ -76,8 +76,8 @@ def test_sign_of_a_session_keeps_its_run_from_being_orphaned(db: DbVerbs) -> Non
     assert db.run(run.run_id).status == "running"
 
 
-def test_identity_of_a_dead_runner_is_free_again_among_slow_beaters(db: DbVerbs, slow: Beat) -> None:
-    """Another process may register once the former one is stale; the list shows it as stale too."""
+def test_identity_of_dead_runner_is_free_among_slow_runners(db: DbVerbs, slow: Beat) -> None:
+    """Register another process once the former one is stale; the list shows it as stale too."""
     offer = Registration("host", "/project", "profile", executor_type="autonomous")
     assert isinstance(db.do(register_runners, [offer])[0], Registered)
     live(db, 125, slow)
@@ -87,8 +87,8 @@ def test_identity_of_a_dead_runner_is_free_again_among_slow_beaters(db: DbVerbs,
     assert isinstance(db.do(register_runners, [newcomer])[0], Registered)
 
 
-def test_gaps_of_all_runners_move_a_run_timeout_by_its_own_length_at_most(db: DbVerbs) -> None:
-    """They are a guess; gaps of our own move it as far as they reach."""
+def test_outages_of_all_runners_move_run_timeout_at_most_once(db: DbVerbs) -> None:
+    """Move it by its own length at most: they are guesses. Our own outages move it fully."""
     run = running(db, run_timeout_seconds=100)
     pass_time(db, "runs", "started_at", 1000)
     pass_time(db, "runs", "run_deadline_at", 1000)
@@ -98,8 +98,8 @@ def test_gaps_of_all_runners_move_a_run_timeout_by_its_own_length_at_most(db: Db
     assert db.run(run.run_id).status == "stopping"
 
 
-def test_gaps_of_our_own_move_a_run_timeout_by_all_of_them(db: DbVerbs) -> None:
-    """The same gaps, but known."""
+def test_own_outages_move_run_timeout_by_their_whole_length(db: DbVerbs) -> None:
+    """Make the same outages known ones."""
     run = running(db, run_timeout_seconds=100)
     pass_time(db, "runs", "started_at", 700)
     pass_time(db, "runs", "run_deadline_at", 700)

@@ -1,4 +1,4 @@
-"""More clients than a web process has connections for: the surplus waits in the backlog, nobody is reset or refused."""
+"""More clients than a web process has connections for: the surplus waits in the backlog, neither reset nor refused."""
 
 import signal
 from contextlib import ExitStack
@@ -10,12 +10,12 @@ from tests.support.surplus_scenarios import CLIENTS, MOST, Crowd, shared_socket,
 
 
 def test_surplus_connections_wait_until_others_have_ended(cluster: Cluster) -> None:
-    """A deployed runner survives no three resets in a row, and takes a 503 for one."""
+    """A deployed runner survives no three resets in a row, and counts a 503 as one."""
     the_surplus_waits(cluster.start_web(most_connections=MOST).url)
 
 
-def test_who_waits_is_served_by_a_full_process_that_drains(cluster: Cluster) -> None:
-    """To the end of the drain its clients go, one after the other, and others take their place."""
+def test_waiting_clients_are_served_during_drain_of_full_process(cluster: Cluster) -> None:
+    """Let its clients go one after the other to the end of the drain; waiting ones take their place."""
     web = cluster.start_web(most_connections=MOST, drain_seconds=4)
     with ExitStack() as held:
         crowd = Crowd(web.url, held)
@@ -26,8 +26,8 @@ def test_who_waits_is_served_by_a_full_process_that_drains(cluster: Cluster) -> 
     assert web.wait() == 0
 
 
-def test_who_waits_for_a_full_process_is_served_by_its_successor(cluster: Cluster) -> None:
-    """The backlog is the socket's, whoever accepts there; the former one takes nobody more, though there is room."""
+def test_waiting_clients_of_full_process_are_served_by_successor(cluster: Cluster) -> None:
+    """Share the socket and so its backlog; the former process accepts no more, though it has free places."""
     with shared_socket() as listener, ExitStack() as held:
         former = start_on(cluster, listener, most_connections=MOST, drain_seconds=20)
         crowd = Crowd(former.url, held)
@@ -41,8 +41,8 @@ def test_who_waits_for_a_full_process_is_served_by_its_successor(cluster: Cluste
         assert successor.alive
 
 
-def test_of_two_processes_on_one_socket_the_one_with_room_goes_on(cluster: Cluster) -> None:
-    """A full one takes nothing from it, and its own clients keep it."""
+def test_process_with_free_places_accepts_from_shared_socket(cluster: Cluster) -> None:
+    """Keep the full process and its clients unaffected."""
     with shared_socket() as listener, ExitStack() as held:
         for _ in range(2):
             start_on(cluster, listener, most_connections=MOST)

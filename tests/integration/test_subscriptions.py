@@ -1,4 +1,4 @@
-"""The mailbox of a web process against a real Redis that is killed, frozen and flushed under it."""
+"""Subscription of a web process on a real Redis that is killed, frozen and flushed."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -20,7 +20,7 @@ ASSIGNMENT = {"poll_id": "p", "run_id": "run_1", "claim_token": "t"}
 
 
 class Heard:
-    """What a mailbox has said so far."""
+    """Messages that a subscription has delivered so far."""
 
     subscription: Subscription
 
@@ -58,8 +58,8 @@ async def opened(url: str, instance: str = "web-1") -> AsyncIterator[Heard]:
         await subscription.stop()
 
 
-async def test_every_instance_hears_how_far_the_feed_reaches(redis_url: str) -> None:
-    """One publication for all, beside each one's own letters."""
+async def test_every_instance_gets_newest_feed_position(redis_url: str) -> None:
+    """Publish once for all, beside the messages of each instance."""
     async with opened(redis_url, "web-1") as first, opened(redis_url, "web-2") as second:
         await eventually_async(lambda: first.confirmed(1))
         await eventually_async(lambda: second.confirmed(1))
@@ -74,8 +74,8 @@ async def _heads(heard: Heard, expected: list[int]) -> bool:
     return heard.heads == expected
 
 
-async def test_each_instance_hears_of_its_own_assignments_only(redis_url: str) -> None:
-    """The channel carries the instance; one publication may concern many."""
+async def test_each_instance_gets_its_own_assignments_only(redis_url: str) -> None:
+    """Put the instance into the channel; one publication may concern many."""
     async with opened(redis_url, "web-1") as first, opened(redis_url, "web-2") as second:
         await eventually_async(lambda: first.confirmed(1))
         await eventually_async(lambda: second.confirmed(1))
@@ -90,19 +90,18 @@ async def test_each_instance_hears_of_its_own_assignments_only(redis_url: str) -
         assert second.assignments == [ASSIGNMENT]
 
 
-async def test_nothing_is_published_when_there_is_nothing_to_tell() -> None:
-    """No Redis is needed for an empty dispatch."""
+async def test_empty_dispatch_publishes_nothing() -> None:
+    """Need no Redis for it."""
     publish_assignments(sync_client(f"redis://127.0.0.1:{own_port()}/0"), {})
 
 
-async def test_a_publisher_learns_that_redis_is_away() -> None:
-    """It says so in its log; the assignment is found by the re-check."""
+async def test_publisher_logs_that_redis_is_away() -> None:
     with pytest.raises(FAILED):
         publish_assignments(sync_client(f"redis://127.0.0.1:{own_port()}/0"), {"web-1": [ASSIGNMENT]})
 
 
 async def test_every_new_subscription_is_reported(redis_url: str) -> None:
-    """What was published before it is lost, and redis-py itself would say nothing."""
+    """Report it, since messages published before it are lost and redis-py itself gives no sign."""
     client = sync_client(redis_url)
     async with opened(redis_url) as heard:
         for times in (1, 2, 3):
@@ -114,8 +113,8 @@ async def test_every_new_subscription_is_reported(redis_url: str) -> None:
         await eventually_async(lambda: heard.got(1))
 
 
-async def test_a_mailbox_opened_without_redis_subscribes_when_it_comes(own_redis: OwnRedis) -> None:
-    """A web process starts and serves without Redis."""
+async def test_subscription_opened_without_redis_starts_when_it_comes(own_redis: OwnRedis) -> None:
+    """Start and serve a web process without Redis."""
     own_redis.stop()
     async with opened(own_redis.url) as heard:
         own_redis.start()
@@ -124,8 +123,8 @@ async def test_a_mailbox_opened_without_redis_subscribes_when_it_comes(own_redis
         await eventually_async(lambda: heard.got(1))
 
 
-async def test_a_mailbox_survives_a_killed_redis(own_redis: OwnRedis) -> None:
-    """It subscribes again at the next one under the same address."""
+async def test_subscription_survives_killed_redis(own_redis: OwnRedis) -> None:
+    """Subscribe again to the next one at the same address."""
     async with opened(own_redis.url) as heard:
         await eventually_async(lambda: heard.confirmed(1))
         own_redis.kill()
@@ -135,8 +134,8 @@ async def test_a_mailbox_survives_a_killed_redis(own_redis: OwnRedis) -> None:
         await eventually_async(lambda: heard.got(1))
 
 
-async def test_a_silent_redis_is_given_up(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frozen, it looks like silence; the pings notice, and a later confirmation says that messages may be missing."""
+async def test_frozen_redis_is_given_up(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notice missing answers to pings; a later confirmation reports that messages may be missing."""
     monkeypatch.setattr("runtime.subscriptions.QUIET", 0.2)
     monkeypatch.setattr("runtime.subscriptions.PATIENCE", 0.3)
     async with opened(own_redis.url) as heard:
@@ -149,8 +148,8 @@ async def test_a_silent_redis_is_given_up(own_redis: OwnRedis, monkeypatch: pyte
         assert all(entry["id"] != subscribed for entry in client.client_list(_type="pubsub"))
 
 
-async def test_a_quiet_subscription_is_kept(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pings are answered: nothing to report, nothing lost."""
+async def test_quiet_subscription_is_kept(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report nothing while pings are answered."""
     monkeypatch.setattr("runtime.subscriptions.QUIET", 0.02)
     client = sync_client(redis_url)
     async with opened(redis_url) as heard:
@@ -168,8 +167,7 @@ async def _pings(client: Redis, wanted: int) -> bool:
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"null", b'"text"', b"[1]", b"\xff"])
-async def test_what_is_no_list_of_assignments_is_passed_over(redis_url: str, payload: bytes) -> None:
-    """Somebody else's message on our channel ends nothing."""
+async def test_malformed_message_is_skipped(redis_url: str, payload: bytes) -> None:
     client = sync_client(redis_url)
     async with opened(redis_url) as heard:
         await eventually_async(lambda: heard.confirmed(1))
@@ -181,8 +179,8 @@ async def test_what_is_no_list_of_assignments_is_passed_over(redis_url: str, pay
         assert heard.assignments == [ASSIGNMENT]
 
 
-async def test_a_handler_that_fails_ends_nothing(redis_url: str) -> None:
-    """The next message is handled."""
+async def test_failing_handler_ends_nothing(redis_url: str) -> None:
+    """Handle the next message."""
     heard = Heard()
 
     def fail_once(assignments: list[dict[str, str]]) -> None:
