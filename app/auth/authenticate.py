@@ -13,7 +13,7 @@ from app.auth.callers import UNAUTHENTICATED_ADMIN, Callers, Credential, shown_b
 from app.auth.permissions import OutagePolicy, Permission, permission_of
 from app.http.bodies import Invalid
 from app.http.pagination import seconds
-from app.http.problems import ComeBack, Forbidden, NothingCame, Unauthenticated
+from app.http.problems import EmptyPoll, Forbidden, ReconnectLater, Unauthenticated
 from app.lifecycle.drain import Drain
 from app.writes.attempts import Unavailable
 from app.writes.retries import retry_until
@@ -92,13 +92,13 @@ class Authenticator:
             credential = await retry_until(ask, self._patience(request, permission), self._drain.over)
         except Unavailable:
             if permission.outage_policy is OutagePolicy.POLL:
-                raise NothingCame from None
+                raise EmptyPoll from None
             if permission.outage_policy is OutagePolicy.STREAM:
-                raise ComeBack from None
+                raise ReconnectLater from None
             raise
         if permission.outage_policy is OutagePolicy.POLL and loop.time() - began > LATE_SECONDS:
             # The rest of its time may be too short; the runner polls again at once, and is known then.
-            raise NothingCame
+            raise EmptyPoll
         return credential
 
     def _patience(self, request: Request, permission: Permission) -> float:

@@ -65,11 +65,11 @@ class TooMany(Exception):
         self.reset = reset
 
 
-class NothingCame(Exception):
+class EmptyPoll(Exception):
     """Poll whose caller could not be authenticated in time: 204, as if there were no work."""
 
 
-class ComeBack(Exception):
+class ReconnectLater(Exception):
     """Stream whose caller cannot be authenticated now: 200, over at once; its client reconnects."""
 
 
@@ -229,11 +229,11 @@ async def answer_problem(_: Request, fault: Exception) -> Response:
     return Response(encode({"detail": problem.detail}), problem.status, dict(problem.headers or {}), JSON)
 
 
-async def answer_nothing(_: Request, __: Exception) -> Response:
+async def answer_empty_poll(_: Request, __: Exception) -> Response:
     return Response(status_code=204)
 
 
-async def answer_later(_: Request, __: Exception) -> Response:
+async def answer_reconnect_later(_: Request, __: Exception) -> Response:
     """Answer 200 to a stream that cannot begin: on anything else a browser gives up for good."""
     return Response(b"retry: 2000\n\n", 200, {"Cache-Control": "no-cache"}, "text/event-stream")
 
@@ -258,6 +258,6 @@ def add_handlers(app: FastAPI) -> None:
     )
     for kind in (*handled, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_problem)
-    app.add_exception_handler(NothingCame, answer_nothing)
-    app.add_exception_handler(ComeBack, answer_later)
+    app.add_exception_handler(EmptyPoll, answer_empty_poll)
+    app.add_exception_handler(ReconnectLater, answer_reconnect_later)
     app.add_exception_handler(Exception, answer_bug)

@@ -42,7 +42,7 @@ CLEAN_UP_SECONDS: Final = 60.0
 log = logs.log(__name__)
 
 
-class _LeftBehind(Exception):
+class _MustEnd(Exception):
     """The poll must end now although a call of it is in progress."""
 
 
@@ -102,7 +102,7 @@ class Polls:
         try:
             answer = await self._answer(poll)
             _raise_if_gone(poll)
-        except _LeftBehind:
+        except _MustEnd:
             self._run_in_background(self._clean_up(poll))
         except VerbRefused:
             raise
@@ -208,7 +208,7 @@ class Polls:
             if poll.found is not None:
                 answer, poll.found = accepted(poll.found), None
             elif poll.inbox:
-                answer = await self._confirmed(poll)
+                answer = await self._confirm(poll)
         return answer
 
     async def _wait_for_news(self, poll: Poll) -> bool:
@@ -221,7 +221,7 @@ class Polls:
                 return True
             if loop.time() >= end:
                 if poll.rechecked is not None:
-                    raise _LeftBehind
+                    raise _MustEnd
                 return False
             poll.woken.clear()
             poll.idle = True
@@ -235,7 +235,7 @@ class Polls:
             finally:
                 poll.idle = False
 
-    async def _confirmed(self, poll: Poll) -> PollAnswer | None:
+    async def _confirm(self, poll: Poll) -> PollAnswer | None:
         """Deliver only claims that the database still holds for this poll: the message may be old."""
         claims, poll.inbox = poll.inbox, []
         outcomes = await self._step(poll, self._verbs.confirm.many((claim, 0) for claim in claims))
@@ -250,16 +250,16 @@ class Polls:
         runs = await self._step(poll, self._verbs.give_up.one(poll.ask.poll_id))
         if runs is None:
             # Postgres is away: runs claimed for this poll must not wait for a runner that polls no more.
-            raise _LeftBehind
+            raise _MustEnd
         return _answer_with(runs)
 
     async def _step(self, poll: Poll, call: Awaitable[Result | CoordinatorError]) -> Result | None:
-        """Make one call to the database; return None when it failed. Raises Gone or _LeftBehind rather than wait on."""
+        """Make one call to the database; return None when it failed. Raises Gone or _MustEnd rather than wait on."""
         poll.under_way = asyncio.ensure_future(call)
         patience = max(0.0, poll.ends_at - asyncio.get_running_loop().time()) + LATE_SECONDS
         await asyncio.wait({poll.under_way, poll.client.gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not poll.under_way.done():
-            raise Gone if poll.client.gone.done() else _LeftBehind
+            raise Gone if poll.client.gone.done() else _MustEnd
         step, poll.under_way = poll.under_way, None
         if step.cancelled() or step.exception() is not None:
             # Postgres is away, or the verb failed and is in the log: the poll waits in any case (promise 5).

@@ -36,8 +36,8 @@ TIMEOUTS: Final = frozenset({LOCK_TIMEOUT, STATEMENT_TIMEOUT})
 # Give up an attempt after this many times the longest silence, even if Postgres goes on answering; that is no outage.
 LONGEST_ATTEMPT: Final = 5
 # Wait this long once more, to read answers that arrived while this process itself was suspended.
-STOOD_STILL_SECONDS: Final = 0.5
-_HEARD: Final = "coordinator_heard"
+SUSPENDED_SECONDS: Final = 0.5
+_LAST_ANSWER: Final = "coordinator_heard"
 
 log = logs.log(__name__)
 
@@ -51,7 +51,7 @@ class Unavailable(Exception):
 
 
 @dataclass(slots=True)
-class _Heard:
+class _LastAnswer:
     """Moment of the last answer of Postgres in one attempt."""
 
     at: float
@@ -71,19 +71,23 @@ class Attempts:
         self._engine = engine
         self._on_contact = on_contact
         self._silence = silence
-        self._left_behind: set[asyncio.Future[Any]] = set()
-        event.listen(engine.sync_engine, "after_cursor_execute", _hear)
+        self._abandoned: set[asyncio.Future[Any]] = set()
+        event.listen(engine.sync_engine, "after_cursor_execute", _note_answer)
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of ``work`` in one transaction. Raises Unavailable when Postgres is away or too slow."""
-        return await self._in_time(self._together, lambda connection: work(connection, *args, **kwargs), name_of(work))
+        return await self._in_time(
+            self._in_transaction, lambda connection: work(connection, *args, **kwargs), name_of(work)
+        )
 
     async def autocommit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of ``work``, whose statements are transactions of their own: one round trip each.
 
         Raises Unavailable when Postgres is away or too slow, or a lock was not granted in time.
         """
-        return await self._in_time(self._alone, lambda connection: work(connection, *args, **kwargs), name_of(work))
+        return await self._in_time(
+            self._in_autocommit, lambda connection: work(connection, *args, **kwargs), name_of(work)
+        )
 
     async def write(self, verb: Verb[Item, Result], items: Sequence[Item]) -> Sequence[Result | CoordinatorError]:
         """Return the results of a verb by ordinal, after its commit (promise 2).
@@ -91,17 +95,17 @@ class Attempts:
         The items carry their ids, so the repeat after a COMMIT whose answer was lost changes nothing. Raises
         Unavailable, or the database's exception when one item is to blame.
         """
-        return await self._twice(self._together, lambda connection: verb(connection, items), name_of(verb))
+        return await self._with_repeat(self._in_transaction, lambda connection: verb(connection, items), name_of(verb))
 
     async def write_single_statement(
         self, verb: Verb[Item, Result], items: Sequence[Item]
     ) -> Sequence[Result | CoordinatorError]:
         """Write like ``write``, by a verb that is one statement: it commits itself, in one round trip."""
-        return await self._twice(self._alone, lambda connection: verb(connection, items), name_of(verb))
+        return await self._with_repeat(self._in_autocommit, lambda connection: verb(connection, items), name_of(verb))
 
     async def _in_time(self, attempt: Attempt[T], work: Work[T], name: str) -> T:
         try:
-            return await self._twice(attempt, work, name)
+            return await self._with_repeat(attempt, work, name)
         except DBAPIError as fault:
             if sqlstate(fault) in TIMEOUTS:
                 metrics.BATCH_TROUBLES.labels(name, "timed out").inc()
@@ -109,12 +113,12 @@ class Attempts:
                 raise Unavailable from fault
             raise
 
-    async def _twice(self, attempt: Attempt[T], work: Work[T], name: str) -> T:
+    async def _with_repeat(self, attempt: Attempt[T], work: Work[T], name: str) -> T:
         """Repeat the whole once after a lost connection, deadlock or serialisation failure."""
         try:
             return await self._bounded(attempt, work)
         except Exception as fault:
-            if not _worth_another(fault):
+            if not _may_repeat(fault):
                 raise
             metrics.BATCH_TROUBLES.labels(name, "repeated").inc()
             log.info("attempt repeated", work=name, error=line_of(fault))
@@ -122,7 +126,7 @@ class Attempts:
         try:
             return await self._bounded(attempt, work)
         except Exception as fault:
-            if not _worth_another(fault):
+            if not _may_repeat(fault):
                 raise
             metrics.BATCH_TROUBLES.labels(name, "unavailable").inc()
             log.warning("Postgres unavailable", work=name, error=line_of(fault))
@@ -132,66 +136,66 @@ class Attempts:
         """Run one attempt with a time limit. A frozen Postgres cannot even cancel a statement: the task is abandoned
         then.
         """
-        heard = _Heard(_now())
-        end = heard.at + LONGEST_ATTEMPT * self._silence
-        task = asyncio.ensure_future(attempt(_listening(work, heard)))
+        last_answer = _LastAnswer(_now())
+        end = last_answer.at + LONGEST_ATTEMPT * self._silence
+        task = asyncio.ensure_future(attempt(_noting_answers(work, last_answer)))
         left = 1.0
         try:
             while not task.done() and left > 0:
-                left = min(heard.at + self._silence, end) - _now()
-                await asyncio.wait({task}, timeout=left if left > 0 else STOOD_STILL_SECONDS)
+                left = min(last_answer.at + self._silence, end) - _now()
+                await asyncio.wait({task}, timeout=left if left > 0 else SUSPENDED_SECONDS)
         except asyncio.CancelledError:
-            self._leave_behind(task)
+            self._abandon(task)
             raise
         if not task.done():
-            self._leave_behind(task)
-            self._on_contact(_now() < heard.at + self._silence)
+            self._abandon(task)
+            self._on_contact(_now() < last_answer.at + self._silence)
             raise Unavailable
         fault = task.exception()
         self._on_contact(fault is None or not is_unavailable(fault))
         return task.result()
 
-    async def _together(self, work: Work[T]) -> T:
+    async def _in_transaction(self, work: Work[T]) -> T:
         async with transaction_async(self._engine) as connection:
             return await connection.run_sync(work)
 
-    async def _alone(self, work: Work[T]) -> T:
+    async def _in_autocommit(self, work: Work[T]) -> T:
         async with autocommit_async(self._engine) as connection:
             return await connection.run_sync(work)
 
-    def _leave_behind(self, task: asyncio.Future[Any]) -> None:
-        self._left_behind.add(task)
+    def _abandon(self, task: asyncio.Future[Any]) -> None:
+        self._abandoned.add(task)
         task.add_done_callback(self._forget)
         task.cancel()
 
     def _forget(self, task: asyncio.Future[Any]) -> None:
-        self._left_behind.discard(task)
+        self._abandoned.discard(task)
         if not task.cancelled():
             task.exception()
 
 
-def _listening(work: Work[T], heard: _Heard) -> Work[T]:
+def _noting_answers(work: Work[T], last_answer: _LastAnswer) -> Work[T]:
     """Return the work so that each answer of Postgres on its connection, the first argument, is noted."""
 
-    def listen(connection: Connection) -> T:
-        heard.at = _now()
-        connection.info[_HEARD] = heard
+    def note_and_work(connection: Connection) -> T:
+        last_answer.at = _now()
+        connection.info[_LAST_ANSWER] = last_answer
         return work(connection)
 
-    return listen
+    return note_and_work
 
 
-def _hear(connection: Connection, *_: object) -> None:
-    heard = connection.info.get(_HEARD)
-    if heard is not None:
-        heard.at = _now()
+def _note_answer(connection: Connection, *_: object) -> None:
+    last_answer = connection.info.get(_LAST_ANSWER)
+    if last_answer is not None:
+        last_answer.at = _now()
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _worth_another(fault: Exception) -> bool:
+def _may_repeat(fault: Exception) -> bool:
     # A full pool is no outage: our own requests fill it, and the next attempt may find a free connection.
     return is_retryable(fault) or isinstance(fault, PoolTimeoutError)
 

@@ -23,7 +23,7 @@ FOREIGN_KEY_VIOLATION = "23503"
 log = logs.log(__name__)
 
 
-def at_once() -> float:
+def no_linger() -> float:
     """Do not linger: for urgent items."""
     return 0.0
 
@@ -51,7 +51,7 @@ class GroupCommit(Generic[Item, Result]):
         verb: Verb[Item, Result],
         *,
         after: Callable[[Sequence[Result | CoordinatorError]], None] = lambda _: None,
-        linger: Callable[[], float] | None = at_once,
+        linger: Callable[[], float] | None = no_linger,
         single_statement: bool = False,
         max_items: int = 256,
         max_bytes: int = 4 * 1024**2,
@@ -103,10 +103,10 @@ class GroupCommit(Generic[Item, Result]):
             return answer
         self._waiting.append(_Pending(item, size, answer, request))
         self._waiting_bytes += size
-        self._go_on()
+        self._start_flusher()
         return answer
 
-    def _go_on(self) -> None:
+    def _start_flusher(self) -> None:
         if self._flusher is None and self._waiting:
             self._flusher = asyncio.create_task(self._flush_all())
 
@@ -160,7 +160,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def _bisected(self, task: asyncio.Task[None]) -> None:
         del self._bisecting[task]
-        self._go_on()
+        self._start_flusher()
 
     async def _commit(self, pending: list[_Pending[Item, Result]]) -> bool:
         """Commit the batch and set its results; return False when one of several items is to blame and nothing was
@@ -169,7 +169,7 @@ class GroupCommit(Generic[Item, Result]):
         begun = time.perf_counter()
         try:
             results = await self._write(self._verb, [entry.item for entry in pending])
-            self._one_each(pending, results)
+            self._require_one_result_each(pending, results)
         except Unavailable as away:
             self._settle(pending, [away] * len(pending))
         except Exception as fault:  # noqa: BLE001 -- whatever it is, the callers must be answered
@@ -210,7 +210,7 @@ class GroupCommit(Generic[Item, Result]):
         if pending and not await self._commit(pending):
             await self._bisect(pending)
 
-    def _one_each(self, pending: Sequence[Any], results: Sequence[Any]) -> None:
+    def _require_one_result_each(self, pending: Sequence[Any], results: Sequence[Any]) -> None:
         # Results given to the wrong callers would be worse than none; the items are safe to repeat.
         if len(pending) != len(results):
             raise RuntimeError(f"{self._name} gave {len(results)} results for {len(pending)} items")

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from app.writes.attempts import Attempts, Verb
-from app.writes.group_commit import GroupCommit, at_once
+from app.writes.group_commit import GroupCommit, no_linger
 from app.writes.poll_queues import PollVerbs
 from models.claims.claim import Ask
 from models.claims.delivery import confirm_deliveries, release_claims
@@ -34,8 +34,8 @@ Result = TypeVar("Result")
 ALL_POLLS = 1_000_000
 MOST_TOUCHES = 2_000
 # Linger before a flush: heartbeats and empty polls 25 ms, poll cancellations 100 ms.
-SOON_SECONDS = 0.025
-LATER_SECONDS = 0.1
+BRIEF_LINGER_SECONDS = 0.025
+LONG_LINGER_SECONDS = 0.1
 
 
 class Verbs:
@@ -64,34 +64,40 @@ class Verbs:
         report = partial(report_runs, limits=limits)
         self.submit = self._queue(submit, work)
         self.submit_bulk = self._queue(submit, work, linger=None)
-        self.report = self._reporting(report)
-        self.report_bulk = self._reporting(report, linger=None)
+        self.report = self._report_queue(report)
+        self.report_bulk = self._report_queue(report, linger=None)
         self.give_back = self._queue(partial(give_back_runs, limits=limits), ends)
         append: Verb[NewEvent, StoredEvent | LeftOut] = partial(append_events, run_events_max=settings.run_events_max)
         self.append: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(append, news, single_statement=True)
         self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(
             append, news, linger=None, single_statement=True
         )
-        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), news, count=self._stops)
-        self.stop_runs = self._queue(partial(stop_runs, limits=limits), news, count=self._stops)
+        self.stop_sessions = self._queue(
+            partial(stop_sessions, limits=limits), news, should_notify=self._wake_after_stops
+        )
+        self.stop_runs = self._queue(partial(stop_runs, limits=limits), news, should_notify=self._wake_after_stops)
         self.bind = self._queue(bind_sessions, news)
         self.patch = self._queue(patch_sessions, news)
         self.delete = self._queue(delete_sessions, (*news, Actor.CALLBACKS))
         self.session_status = self._queue(report_session_statuses, ends)
-        self.register = self._queue(partial(register_runners, limits=limits), ends, count=self._wakes)
-        self.deregister = self._queue(partial(deregister_runners, limits=limits), ends, count=self._wakes)
+        self.register = self._queue(
+            partial(register_runners, limits=limits), ends, should_notify=self._wake_polls_and_actors
+        )
+        self.deregister = self._queue(
+            partial(deregister_runners, limits=limits), ends, should_notify=self._wake_polls_and_actors
+        )
         self.touch = self._queue(
             partial(touch_runners, limits=limits), (), linger=_linger_briefly, max_items=MOST_TOUCHES
         )
         self.polls = PollVerbs(
-            answer=self._claiming("poll", partial(answer_polls, limits=limits), lingers=True),
+            answer=self._claim_queue("poll", partial(answer_polls, limits=limits), lingers=True),
             tell=self._queue(answer_stops, (), single_statement=True),
-            claim=self._claiming("parked", partial(claim_parked, limits=limits)),
-            recheck=self._claiming("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
+            claim=self._claim_queue("parked", partial(claim_parked, limits=limits)),
+            recheck=self._claim_queue("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
             give_up=self._queue(partial(give_up_polls, limits=limits), (), linger=_linger_longer),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), (), single_statement=True),
             release=self._queue(release_claims, work),
-            untell=self._queue(mark_undelivered, (), count=self._wakes),
+            untell=self._queue(mark_undelivered, (), should_notify=self._wake_polls_and_actors),
         )
 
     async def close(self) -> None:
@@ -99,11 +105,11 @@ class Verbs:
         for queue in self._queues:
             await queue.close()
 
-    def _wakes(self, results: Sequence[Any]) -> bool:
+    def _wake_polls_and_actors(self, results: Sequence[Any]) -> bool:
         self._wake_polls(results)
         return True
 
-    def _stops(self, results: Sequence[Any]) -> bool:
+    def _wake_after_stops(self, results: Sequence[Any]) -> bool:
         """Wake the runners' polls; wake dispatch and callbacks only if the stop itself ended a run."""
         self._wake_polls(results)
         if any(isinstance(result, Stopped) and result.ended for result in results):
@@ -111,7 +117,7 @@ class Verbs:
             self._notify(Actor.CALLBACKS)
         return True
 
-    def _claiming(
+    def _claim_queue(
         self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, lingers: bool = False
     ) -> GroupCommit[Ask, PollAnswer]:
         """Return a queue of polls that wakes the feed only after a claim, and dispatch only if a matching run was
@@ -122,7 +128,7 @@ class Verbs:
         """
         found = True
 
-        def count(results: Sequence[Any]) -> bool:
+        def should_notify(results: Sequence[Any]) -> bool:
             nonlocal found
             answers = [result for result in results if isinstance(result, PollAnswer)]
             if any(answer.passed_over for answer in answers):
@@ -135,18 +141,18 @@ class Verbs:
             return claimed > 0 or any(answer.passed_over for answer in answers)
 
         def linger() -> float:
-            return SOON_SECONDS if lingers and not found else 0.0
+            return BRIEF_LINGER_SECONDS if lingers and not found else 0.0
 
-        return self._queue(verb, (Actor.BROADCAST,), count=count, linger=linger, max_items=max_items)
+        return self._queue(verb, (Actor.BROADCAST,), should_notify=should_notify, linger=linger, max_items=max_items)
 
-    def _reporting(
-        self, verb: Verb[Report, ReportResult], *, linger: Callable[[], float] | None = at_once
+    def _report_queue(
+        self, verb: Verb[Report, ReportResult], *, linger: Callable[[], float] | None = no_linger
     ) -> GroupCommit[Report, ReportResult]:
         """Return a queue of reports that wakes callbacks only if a parent may have a result to receive, and dispatch
         only if a run may have become claimable.
         """
 
-        def count(results: Sequence[Any]) -> bool:
+        def should_notify(results: Sequence[Any]) -> bool:
             self._wake_polls(results)
             if any(isinstance(result, Reported) and result.calls_back for result in results):
                 self._notify(Actor.CALLBACKS)
@@ -155,20 +161,20 @@ class Verbs:
                 self._notify(Actor.DISPATCH)
             return True
 
-        return self._queue(verb, (Actor.BROADCAST,), count=count, linger=linger)
+        return self._queue(verb, (Actor.BROADCAST,), should_notify=should_notify, linger=linger)
 
     def _queue(
         self,
         verb: Verb[Item, Result],
         actors: Sequence[Actor],
         *,
-        count: Callable[[Sequence[Any]], bool] = lambda _: True,
-        linger: Callable[[], float] | None = at_once,
+        should_notify: Callable[[Sequence[Any]], bool] = lambda _: True,
+        linger: Callable[[], float] | None = no_linger,
         max_items: int | None = None,
         single_statement: bool = False,
     ) -> GroupCommit[Item, Result]:
         def after(results: Sequence[Result | CoordinatorError]) -> None:
-            if count(results):
+            if should_notify(results):
                 for actor in actors:
                     self._notify(actor)
 
@@ -186,8 +192,8 @@ class Verbs:
 
 
 def _linger_briefly() -> float:
-    return SOON_SECONDS
+    return BRIEF_LINGER_SECONDS
 
 
 def _linger_longer() -> float:
-    return LATER_SECONDS
+    return LONG_LINGER_SECONDS

@@ -55,7 +55,7 @@ def test_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, monk
         late.append(asyncio.create_task(commit(block)))
         return results
 
-    monkeypatch.setattr(attempts.Attempts, "_together", answer_first)
+    monkeypatch.setattr(attempts.Attempts, "_in_transaction", answer_first)
     with pytest.raises(AssertionError, match="in the database"):
         process_scenarios.what_is_answered_is_committed(db, web)
 
