@@ -13,7 +13,7 @@ from app.feed.buffer import FeedBuffer, Frame, Topic, encode_frame, topic_of
 from app.lifecycle.drain import Drain
 from app.writes.attempts import Attempts, Unavailable
 from models.feed.pages import FeedFilter, FeedPage, read_feed
-from models.feed.sequence import look_at_feed, sequence_feed
+from models.feed.sequence import read_head_and_overdue, sequence_feed
 from models.state.cursors import FeedHead
 from runtime import logs, metrics
 from runtime.settings import Settings
@@ -142,7 +142,7 @@ class Feed:
 
     async def _read(self) -> None:
         if self._buffer is None or self._was_without_clients or not self._notified.is_set():
-            head, overdue = await self._reader.autocommit(look_at_feed, OVERDUE_SECONDS)
+            head, overdue = await self._reader.autocommit(read_head_and_overdue, OVERDUE_SECONDS)
             if overdue:
                 await self._number()
             was_without_clients, self._was_without_clients = self._was_without_clients, False

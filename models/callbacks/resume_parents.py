@@ -204,8 +204,8 @@ def _submit(
     items = [_resume(row, prompts[parent_id], limits) for parent_id, row in parents.items()]
     refused = _refused(conn, items, limits)
     # Drop the parent of a session that has become its own ancestor by a resume of one above it.
-    alone = [replace(item, parent_session_id=None) for item in refused]
-    failed = {item.run_id for item in _refused(conn, alone, limits)}
+    without_parent = [replace(item, parent_session_id=None) for item in refused]
+    failed = {item.run_id for item in _refused(conn, without_parent, limits)}
     return {item.own_session: item.run_id for item in items if item.run_id not in failed}
 
 

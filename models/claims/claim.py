@@ -86,7 +86,7 @@ _CANDIDATES = text("""
            AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
          ORDER BY r.priority DESC, r.run_id LIMIT :most)
         UNION ALL
-        -- priority as an equality, so that the floor is where the index scan begins
+        -- priority as an equality, so that the index scan begins at the floor
         (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
          WHERE r.profile_id = p.profile_id AND r.priority = p.low AND r.run_id >= p.floor
            AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))

@@ -66,7 +66,7 @@ class Fleet:
 
     def refresh(self, conn: Connection) -> Differences:
         """Read the live registrations and the profiles, and return where the stored rows disagree."""
-        look = conn.execute(_LOOK).one()
+        state = conn.execute(_LOOK).one()
 
         def offers(registrations: Collection[int]) -> dict[int, Offer]:
             rows = conn.execute(_OFFERS, {"registrations": list(registrations)})
@@ -76,8 +76,8 @@ class Fleet:
             rows = conn.execute(_DEMANDS, {"profiles": list(profile_ids)})
             return {row.profile_id: demands_of(row) for row in rows}
 
-        self.update(set(look.live), offers, set(look.profiles), demands)
-        shown = set(look.unmatched)
+        self.update(set(state.live), offers, set(state.profiles), demands)
+        shown = set(state.unmatched)
         known = [profile_id for profile_id in self._witness if profile_id not in self._open]
         return Differences(
             matched=[
@@ -116,7 +116,7 @@ class Fleet:
         unread = profiles - self._demands.keys()
         for profile_id, wanted in (demands(unread) if unread else {}).items():
             self._demands[profile_id], self._witness[profile_id], self._open[profile_id] = wanted, None, None
-        self._look_for_witnesses()
+        self._find_witnesses()
 
     def _forget(self, registration: int) -> None:
         for value in _values(self._offers.pop(registration)):
@@ -124,7 +124,7 @@ class Fleet:
             if not self._offering[value]:
                 del self._offering[value]
 
-    def _look_for_witnesses(self) -> None:
+    def _find_witnesses(self) -> None:
         """Find a registration for each open profile; those that exceed the comparisons of the pass stay open."""
         for profile_id in list(self._open):
             if self._left <= 0:

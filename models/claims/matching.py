@@ -117,7 +117,7 @@ _ADD = text("""
 
 
 # Read all profiles, when a submission brings a new one: there are thousands of them, not millions.
-_MADE = text("""
+_COUNT_BY_MAKER = text("""
     SELECT made_by, count(*) AS number FROM demand_profiles WHERE made_by = ANY(CAST(:makers AS text[]))
     GROUP BY made_by
 """)
@@ -176,16 +176,16 @@ def _makers(
     """Return for each new set the maker that it counts for; sets without a maker that may add it are left out."""
     if not makers or not most:
         return dict.fromkeys(missing)
-    wishes = [(demands.hash, maker) for demands, maker in zip(asked, makers, strict=True)]
-    owners = sorted({maker for _, maker in wishes if maker is not None})
-    made = {row.made_by: row.number for row in conn.execute(_MADE, {"makers": owners})} if owners else {}
+    requests = [(demands.hash, maker) for demands, maker in zip(asked, makers, strict=True)]
+    owners = sorted({maker for _, maker in requests if maker is not None})
+    counts = {row.made_by: row.number for row in conn.execute(_COUNT_BY_MAKER, {"makers": owners})} if owners else {}
     new, found = set(missing), dict[str, str | None]()
-    for key, maker in wishes:
-        if key not in new or key in found or made.get(maker, 0) >= most:
+    for key, maker in requests:
+        if key not in new or key in found or counts.get(maker, 0) >= most:
             continue
         found[key] = maker
         if maker is not None:
-            made[maker] = made.get(maker, 0) + 1
+            counts[maker] = counts.get(maker, 0) + 1
     return found
 
 
@@ -213,7 +213,7 @@ _NEWER = text("""
 """)
 
 
-_THERE = text("SELECT profile_id FROM demand_profiles")
+_EXISTING = text("SELECT profile_id FROM demand_profiles")
 
 
 @dataclass(slots=True)
@@ -270,15 +270,17 @@ class MatchSets:
         if not rows:
             return
         with self._lock:
-            there = {row.profile_id: row for row in rows}
+            existing = {row.profile_id: row for row in rows}
             fresh = [
-                profile_id for profile_id in sorted(there) if profile_id > self._newest or profile_id in self._skipped
+                profile_id
+                for profile_id in sorted(existing)
+                if profile_id > self._newest or profile_id in self._skipped
             ]
-            self._known += [(profile_id, demands_of(there[profile_id])) for profile_id in fresh]
-            newest = max(self._newest, *there)
+            self._known += [(profile_id, demands_of(existing[profile_id])) for profile_id in fresh]
+            newest = max(self._newest, *existing)
             passed = range(max(self._newest + 1, newest - self.MOST_SKIPPED), newest)
-            self._skipped.update({profile_id: now for profile_id in passed if profile_id not in there})
-            self._skipped = {profile_id: at for profile_id, at in self._skipped.items() if profile_id not in there}
+            self._skipped.update({profile_id: now for profile_id in passed if profile_id not in existing})
+            self._skipped = {profile_id: at for profile_id, at in self._skipped.items() if profile_id not in existing}
             self._newest = newest
 
     def of(self, offer: Offer) -> frozenset[int]:
@@ -303,8 +305,8 @@ class MatchSets:
             known = [profile_id for profile_id, _ in self._known]
         # Read the existing ids: a known profile that is missing now was removed, since it was visible before this
         # statement.
-        there = set(conn.execute(_THERE).scalars()) if known else set()
-        gone = {profile_id for profile_id in known if profile_id not in there}
+        existing = set(conn.execute(_EXISTING).scalars()) if known else set()
+        gone = {profile_id for profile_id in known if profile_id not in existing}
         with self._lock:
             places = [place for place, (profile_id, _) in enumerate(self._known) if profile_id in gone]
             self._known = [entry for entry in self._known if entry[0] not in gone]

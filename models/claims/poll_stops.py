@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from models.claims.claim import Ask
-from models.claims.polls import STOP_TOLD_AGAIN_SECONDS, PollAnswer
+from models.claims.polls import STOP_RESEND_SECONDS, PollAnswer
 
 # Skip a row that a dispatcher has locked or deleted: its poll is being given a run, and a later poll gets the stop.
 # Each stop goes to one poll; two instances that look at the same time find different ones, or none.
@@ -52,7 +52,7 @@ def answer_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
             "polls": [ask.poll_id for ask in asks],
             "runner_ids": [ask.runner_id for ask in asks],
             "registrations": [ask.offer.registration if ask.offer is not None else None for ask in asks],
-            "again": STOP_TOLD_AGAIN_SECONDS,
+            "again": STOP_RESEND_SECONDS,
         },
     )
     stops: dict[str, list[str]] = {}

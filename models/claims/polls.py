@@ -14,7 +14,7 @@ from models.core.limits import DEFAULT_LIMITS, Limits
 from models.state.runs import Run
 from models.state.visibility import acts_for
 
-STOP_TOLD_AGAIN_SECONDS = 10
+STOP_RESEND_SECONDS = 10
 
 
 @dataclass(slots=True)
@@ -126,12 +126,12 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     ``claim_parked`` has to be called next, for what was submitted in between. Repeating a batch finds the runs it
     claimed by their poll id, and what it parked as parked. Errors per ask: RunnerNotRegistered.
     """
-    looks = _look(conn, asks, limits)
-    if any(row.parked for row in looks.values()):
+    states = _read_states(conn, asks, limits)
+    if any(row.parked for row in states.values()):
         # Repeat of a committed batch: a worker may be claiming for these polls at this moment.
         return claim_parked(conn, asks, limits=limits)
-    answers, open_asks = _answer_without_claim(conn, asks, looks, limits)
-    _claim(conn, open_asks, answers, limits, _newest_profile(looks))
+    answers, open_asks = _answer_without_claim(conn, asks, states, limits)
+    _claim(conn, open_asks, answers, limits, _newest_profile(states))
     idle = [poll for poll in open_asks if _answer(answers, poll).empty]
     _park(conn, idle, answers)
     return [answers[ask.poll_id] for ask in asks]
@@ -145,9 +145,9 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     empties the table). Renews ``seen_at``.
     """
     locked = {row.poll_id for row in conn.execute(_LOCK_WAITING, {"polls": [ask.poll_id for ask in asks]})}
-    looks = _look(conn, asks, limits)
-    answers, open_asks = _answer_without_claim(conn, asks, looks, limits)
-    _claim(conn, [poll for poll in open_asks if poll.ask.poll_id in locked], answers, limits, _newest_profile(looks))
+    states = _read_states(conn, asks, limits)
+    answers, open_asks = _answer_without_claim(conn, asks, states, limits)
+    _claim(conn, [poll for poll in open_asks if poll.ask.poll_id in locked], answers, limits, _newest_profile(states))
     done = [ask.poll_id for ask in asks if ask.poll_id in locked and not _waits(answers[ask.poll_id])]
     if done:
         unpark_polls(conn, done)
@@ -181,7 +181,7 @@ def _changed_polls(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tup
         "runner_ids": [ask.runner_id for ask in asks],
         "registrations": [ask.offer.registration if ask.offer is not None else None for ask in asks],
         "forget": limits.forget_runner,
-        "again": STOP_TOLD_AGAIN_SECONDS,
+        "again": STOP_RESEND_SECONDS,
     }
     rows = conn.execute(_FIND_CHANGED, values).all()
     newest_profile = max(row.newest_profile or 0 for row in rows)
@@ -202,7 +202,7 @@ def give_up_polls(
     return [found.get(poll_id, []) for poll_id in poll_ids]
 
 
-def _look(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
+def _read_states(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
     """Return the state of each poll, without locks; polls of unknown runners are left out."""
     rows = conn.execute(
         _LOOK,
@@ -210,7 +210,7 @@ def _look(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Ro
             "polls": [ask.poll_id for ask in asks],
             "runner_ids": [ask.runner_id for ask in asks],
             "forget": limits.forget_runner,
-            "again": STOP_TOLD_AGAIN_SECONDS,
+            "again": STOP_RESEND_SECONDS,
         },
     )
     return {row.poll_id: row for row in rows}
@@ -219,7 +219,7 @@ def _look(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Ro
 def _answer_without_claim(
     conn: Connection,
     asks: Sequence[Ask],
-    looks: dict[str, Row[Any]],
+    states: dict[str, Row[Any]],
     limits: Limits,
 ) -> tuple[dict[str, Answer], list[PollCandidate]]:
     """Answer the polls that need no claim: unknown runner, replaced process, stop, leave, or a run assigned already.
@@ -228,7 +228,7 @@ def _answer_without_claim(
     runners.
     """
     subjects = {ask.poll_id: ask.subject for ask in asks}
-    known = {poll_id: row for poll_id, row in looks.items() if not row.gone and acts_for(subjects[poll_id], row.owner)}
+    known = {poll_id: row for poll_id, row in states.items() if not row.gone and acts_for(subjects[poll_id], row.owner)}
     replaced = _replaced(asks, known)
     live = {poll_id: row for poll_id, row in known.items() if poll_id not in replaced}
     stopping = _polls_to_stop(live)
@@ -293,7 +293,7 @@ def _polls_to_stop(live: Mapping[str, Row[Any]]) -> set[str]:
 def _due_stops(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
     if not rows:
         return {}
-    parameters = {"runner_ids": sorted({row.runner_id for row in rows}), "again": STOP_TOLD_AGAIN_SECONDS}
+    parameters = {"runner_ids": sorted({row.runner_id for row in rows}), "again": STOP_RESEND_SECONDS}
     stops: dict[str, list[str]] = {}
     for row in sorted(conn.execute(_SEND_STOPS, parameters), key=lambda row: int(row.stop_id)):
         stops.setdefault(row.runner_id, []).append(row.session_id)
@@ -303,12 +303,12 @@ def _due_stops(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str
 def _send_leave(conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
     if not rows:
         return set()
-    told = conn.execute(_SEND_LEAVE, {"runner_ids": sorted({row.runner_id for row in rows})})
-    return set(told.scalars())
+    reached = conn.execute(_SEND_LEAVE, {"runner_ids": sorted({row.runner_id for row in rows})})
+    return set(reached.scalars())
 
 
-def _newest_profile(looks: dict[str, Row[Any]]) -> int:
-    return next((row.newest_profile or 0 for row in looks.values()), 0)
+def _newest_profile(states: dict[str, Row[Any]]) -> int:
+    return next((row.newest_profile or 0 for row in states.values()), 0)
 
 
 def _claim(

@@ -13,7 +13,7 @@ _TAKE = text("""
     RETURNING d.duty
 """)
 
-_IS_THERE = text("SELECT 1")
+_PING = text("SELECT 1")
 
 _AGES = text(
     "SELECT duty, extract(epoch FROM clock_timestamp() - last_run) AS age FROM duties WHERE last_run IS NOT NULL"
@@ -43,7 +43,7 @@ def duty_due(conn: Connection, duty: str, older_than: float) -> bool:
 
 def ping(conn: Connection) -> None:
     """Execute ``SELECT 1``; raises the error of a database that cannot be reached."""
-    conn.execute(_IS_THERE)
+    conn.execute(_PING)
 
 
 def record_instance_heartbeat(conn: Connection, instance: str) -> None:

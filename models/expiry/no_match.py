@@ -39,11 +39,11 @@ def _absent(number: int) -> str:
     return f"no runner is online, {number} {'is' if number == 1 else 'are'} lost or leaving"
 
 
-def _listed(values: list[Value], session: Row[Any] | None, word: str) -> str:
+def _listed(values: list[Value], session: Row[Any] | None, conjunction: str) -> str:
     named = [_named(value, session) for value in values[:MOST_NAMED]]
     if len(values) > MOST_NAMED:
         named.append(f"{len(values) - MOST_NAMED} more")
-    return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} {word} {named[-1]}"
+    return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} {conjunction} {named[-1]}"
 
 
 def _named(demanded_value: Value, session: Row[Any] | None) -> str:

@@ -43,7 +43,7 @@ _GONE = text("""
 
 def lose_silent(current: Pass) -> StepResult:
     """Mark silent runners lost, and end the registrations of those that had their time after being told to leave."""
-    silent = current.by_told(lost_after)
+    silent = current.by_interval(lost_after)
     lost, gone = current.find(_LOST, **silent), current.find(_GONE, **silent)
     return StepResult({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= current.most)
 
@@ -62,7 +62,7 @@ _OWNERLESS_SESSIONS = text("""
     )
     SELECT s.session_id FROM live s LEFT JOIN runners n ON n.runner_id = s.runner_id
     WHERE (n.runner_id IS NULL OR n.lost_at IS NOT NULL OR n.left_at IS NOT NULL OR n.registration <> s.registration)
-      -- with a run in hand it is settled when that run is
+      -- with a run in hand the end of that run ends it
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id
                       AND r.status IN ('claimed', 'running', 'stopping'))
     LIMIT :most

@@ -45,16 +45,16 @@ class Pass:
         """Return the latest end of such windows that has passed."""
         return self.begun_before(seconds) + timedelta(seconds=seconds)
 
-    def by_told(self, window: Callable[[float, Limits], float]) -> dict[str, Any]:
+    def by_interval(self, window: Callable[[float, Limits], float]) -> dict[str, Any]:
         """Return, as parameters of a query, when a window began that depends on the heartbeat interval of a runner.
 
         0 stands for a runner without a row.
         """
-        told = sorted({0, *self.clocks.told_intervals})
-        windows = [window(interval, self.limits) for interval in told]
+        intervals = sorted({0, *self.clocks.told_intervals})
+        windows = [window(interval, self.limits) for interval in intervals]
         starts = begun_before(self.conn, self.clocks, windows)
         ends = [start + timedelta(seconds=seconds) for start, seconds in zip(starts, windows, strict=True)]
-        return {"told": told, "begun_before": starts, "due": ends}
+        return {"told": intervals, "begun_before": starts, "due": ends}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ _DUE = text("""
       AND r.not_before BETWEEN CAST(:now AS timestamptz) - interval '60 seconds' AND CAST(:now AS timestamptz)
       -- a stop of the session is open: closing it makes the run ready
       AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
-      -- it waits behind an earlier one: that one's end makes it ready
+      -- an earlier run of the session is unfinished: its end makes the run ready
       AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
                       AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
     LIMIT :most
@@ -135,7 +135,7 @@ def release_spent_claims(current: Pass) -> StepResult:
     """Release claims not delivered or not started in time, and undelivered ones of stale runners."""
     delivery_due, start_due = current.due(current.limits.claim_timeout), current.due(current.limits.start_timeout)
     spent = current.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
-    silent = current.by_told(stale_after)
+    silent = current.by_interval(stale_after)
     silent_before = dict(zip(silent["told"], silent["begun_before"], strict=True))
     stale = set(current.find(_STALE_CLAIMS, **silent)) - set(spent)
     found = [*spent, *sorted(stale)]
@@ -233,13 +233,13 @@ def stop_timed_out(current: Pass) -> StepResult:
     return StepResult({"timed out": len(ended), "run deadlines moved": len(moved)}, full, runners_to_notify)
 
 
-_TOLD = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
+_INTERVALS = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
 
 
 def _told_intervals(conn: Connection, runner_ids: Collection[str]) -> dict[str, int]:
     if not runner_ids:
         return {}
-    return {row.runner_id: row.told_interval for row in conn.execute(_TOLD, {"runner_ids": sorted(runner_ids)})}
+    return {row.runner_id: row.told_interval for row in conn.execute(_INTERVALS, {"runner_ids": sorted(runner_ids)})}
 
 
 _OVERDUE_STOPS = text("""
@@ -253,7 +253,7 @@ _OVERDUE_STOPS = text("""
 
 def give_up_stops(current: Pass) -> StepResult:
     """End stopping runs whose runner did not report an end in time."""
-    found = current.find(_OVERDUE_STOPS, **current.by_told(stop_seconds))
+    found = current.find(_OVERDUE_STOPS, **current.by_interval(stop_seconds))
 
     def due(run: LockedRun) -> bool:
         return (
@@ -284,7 +284,7 @@ _OVERDUE_IDLE_STOPS = text("""
 
 def give_up_idle_stops(current: Pass) -> StepResult:
     """Stop sessions whose idle process did not report its end in time."""
-    found = current.find(_OVERDUE_IDLE_STOPS, **current.by_told(stop_seconds))
+    found = current.find(_OVERDUE_IDLE_STOPS, **current.by_interval(stop_seconds))
     locked = try_lock_runs(current.conn, session_ids=found) if found else LockedRows()
     active = {run.session_id for run in locked.runs.values() if run.status in IN_HAND}
     ended = sorted(locked.sessions.keys() - active)

@@ -96,7 +96,7 @@ _JUDGED = """
         WHERE run_id = ANY(ARRAY(
             SELECT run_id FROM at_work
             UNION ALL
-            -- the last words of an ended run: it is looked for among all of its session
+            -- late events of an ended run: search all runs of its session
             SELECT t.run_id FROM item i JOIN runs t ON t.session_id = i.session_id AND t.claim_token = i.claim_token
             WHERE (i.session_id, i.claim_token) NOT IN (
                 SELECT session_id, claim_token FROM at_work WHERE claim_token IS NOT NULL)))
@@ -104,7 +104,7 @@ _JUDGED = """
     ), held AS MATERIALIZED (
         SELECT session_id, owner, incarnation, coalesce(last_sign_at < now() - interval '5 seconds', true) AS quiet
         FROM sessions
-        -- after the runs: the order in which everybody locks
+        -- after the runs: the lock order of all transactions
         WHERE session_id = ANY(CAST(:sessions AS text[])) AND (SELECT count(*) FROM claim) >= 0
         ORDER BY session_id FOR KEY SHARE
     ), judged AS MATERIALIZED (

@@ -43,7 +43,7 @@ def read_head(conn: Connection) -> FeedHead:
     return FeedHead(row.epoch, row.last_pos, row.floor)
 
 
-def look_at_feed(conn: Connection, age: float) -> tuple[FeedHead, bool]:
+def read_head_and_overdue(conn: Connection, age: float) -> tuple[FeedHead, bool]:
     """Return the head of the feed, and whether an event written ``age`` seconds ago has no position yet.
 
     Such an event shows that no worker is numbering.

@@ -47,14 +47,14 @@ def told_interval(instance_id: str | None, limits: Limits) -> int:
     return limits.told_heartbeat if instance_id is None else limits.told_heartbeat_instance
 
 
-def stale_after(told: float, limits: Limits) -> float:
+def stale_after(interval: float, limits: Limits) -> float:
     """Return after how many seconds of silence a runner is stale."""
-    return max(limits.stale_after, 2 * told)
+    return max(limits.stale_after, 2 * interval)
 
 
-def lost_after(told: float, limits: Limits) -> float:
+def lost_after(interval: float, limits: Limits) -> float:
     """Return after how many seconds of silence a runner is lost, and its runs with it."""
-    return max(limits.lost_after, 3 * told)
+    return max(limits.lost_after, 3 * interval)
 
 
 # Skip locked rows: one frozen lock must not stop the heartbeats of all others. The runner of a skipped row is known all

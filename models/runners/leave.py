@@ -118,16 +118,16 @@ def _record_leaves(conn: Connection, existing: Mapping[str, Row[Any]], items: Se
     record_acts(conn, list(acts.values()))
 
 
-def _leave_now(conn: Connection, locked: LockedRows, going: Mapping[str, Row[Any]]) -> dict[str, frozenset[str]]:
+def _leave_now(conn: Connection, locked: LockedRows, leaving: Mapping[str, Row[Any]]) -> dict[str, frozenset[str]]:
     """Mark locked runners as left and end their locked work; return the instances that hold their polls, by runner."""
-    if not going:
+    if not leaving:
         return {}
-    conn.execute(_LEAVE_NOW, {"runner_ids": list(going)})
-    parked = drop_polls(conn, going)
+    conn.execute(_LEAVE_NOW, {"runner_ids": list(leaving)})
+    parked = drop_polls(conn, leaving)
     numbers = registrations(locked)
     ended = {
         number: Ended(LEFT, sends_tokens=row.sends_tokens and number == row.registration)
-        for runner_id, row in going.items()
+        for runner_id, row in leaving.items()
         for number in numbers.get(runner_id, ())
     }
     end_work(conn, locked, ended)

@@ -313,9 +313,9 @@ def _renew(
     parameters = _given(renewed, limits, renumbered, frozenset(same))
     numbers = {row.runner_id: row.registration for row in conn.execute(_RENEW, parameters)}
     parked = drop_polls(conn, renumbered)
-    going_on = [runner_id for runner_id in same if runner_id in renumbered]
-    if going_on:
-        _renumber_work(conn, {runner_id: (rows[runner_id], numbers[runner_id]) for runner_id in going_on})
+    continuing = [runner_id for runner_id in same if runner_id in renumbered]
+    if continuing:
+        _renumber_work(conn, {runner_id: (rows[runner_id], numbers[runner_id]) for runner_id in continuing})
     return parked
 
 

@@ -153,7 +153,7 @@ def _reads(item: NewRun) -> list[Any]:
 def _wanted_demands(conn: Connection, items: Sequence[NewRun]) -> list[Demands]:
     """Return the demands of each item, with the affinity of its session as read before any lock is taken."""
     resumed = [item.own_session for item in items if item.type is RunType.RESUME]
-    sessions = submit_rows.look_at_sessions(conn, resumed) if resumed else {}
+    sessions = submit_rows.read_session_rows(conn, resumed) if resumed else {}
     return [_demands(item, sessions.get(item.own_session)) for item in items]
 
 
@@ -184,11 +184,13 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str,
     starts = [item for item in fresh if item.type is RunType.START]
     # Insert new sessions before the locks: of two transactions that insert the same one the second waits with no lock.
     created = submit_rows.begin_sessions(conn, starts)
-    locked = submit_rows.lock_sessions(conn, [one.own_session for one in fresh if one.type is RunType.RESUME], parents)
+    locked = submit_rows.lock_sessions(
+        conn, [item.own_session for item in fresh if item.type is RunType.RESUME], parents
+    )
     repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in created])
     above = ancestors(conn, [p for p in parents if p in locked])
     moved = [item.own_session for item in fresh if _moves(item, locked.get(item.own_session))]
-    named = [(item.caller, one) for item in fresh for one in (item.own_session, item.parent_session_id or "")]
+    named = [(item.caller, name) for item in fresh for name in (item.own_session, item.parent_session_id or "")]
     state = LockedState(created, locked, above, heights(conn, moved, max_depth), find_visible(conn, named), max_depth)
     plans: list[Plan] = []
     for item in fresh:

@@ -149,7 +149,7 @@ def begin_sessions(conn: Connection, starts: Sequence["NewRun"]) -> dict[str, Se
     return {row.session_id: as_session(row) for row in rows}
 
 
-def look_at_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
+def read_session_rows(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
     return _by_id(conn.execute(READ_SESSIONS, {"sessions": sorted(set(session_ids))}))
 
 

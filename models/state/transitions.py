@@ -55,7 +55,7 @@ _MOVE = text("""
         claim_deadline_at = NULL,
         stop_cause = CASE WHEN m.status <> 'pending' THEN coalesce(m.stop_cause, r.stop_cause) END,
         ended_by_us = m.by_us,
-        -- in a row: a start that is given back goes on with the count, any other end of a started one begins anew
+        -- count those in a row: a released start continues the count, any other end of a started run resets it
         fruitless_claims = CASE WHEN m.fruitless THEN r.fruitless_claims + 1
             WHEN r.status IN ('running', 'stopping') AND m.status <> 'stopping' THEN 0 ELSE r.fruitless_claims END,
         unheld_beats = 0,
@@ -63,7 +63,7 @@ _MOVE = text("""
         last_ended_token = CASE WHEN m.remember IS NOT NULL THEN r.claim_token ELSE r.last_ended_token END,
         last_ended_runner = CASE WHEN m.remember IS NOT NULL THEN r.runner_id ELSE r.last_ended_runner END,
         last_ended_outcome = coalesce(m.remember, r.last_ended_outcome),
-        -- what follows belongs to a claim: it goes with it on a return to pending
+        -- clear what belongs to the claim on a return to pending
         runner_id = CASE WHEN m.status <> 'pending' THEN r.runner_id END,
         registration = CASE WHEN m.status <> 'pending' THEN r.registration END,
         claim_token = CASE WHEN m.status <> 'pending' THEN r.claim_token END,

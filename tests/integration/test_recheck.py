@@ -72,13 +72,13 @@ HAPPENINGS: dict[str, tuple[Callable[[DbVerbs, Runner], object], str]] = {
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the polls whose details are read one by one."""
     seen: list[str] = []
-    look = polls._look
+    look = polls._read_states
 
     def noting(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
         seen.extend(ask.poll_id for ask in asks)
         return look(conn, asks, limits)
 
-    monkeypatch.setattr(polls, "_look", noting)
+    monkeypatch.setattr(polls, "_read_states", noting)
     return seen
 
 
