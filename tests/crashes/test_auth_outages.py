@@ -1,4 +1,4 @@
-"""Keys while Redis or Postgres is away: revocation reaches everybody, and who is known is served on."""
+"""Check keys while Redis or Postgres is away: revocation reaches every instance, and known callers are served on."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,13 +18,13 @@ from tests.support.servers import OwnPostgres, OwnRedis
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient
 
-# What docs/security.md promises.
+# Bound that docs/security.md promises.
 REVOKED_SECONDS = 5
 
 
 @pytest.fixture
 def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
-    """Connections to the server that is stopped; each look takes a fresh one."""
+    """Connect to the server that is stopped; each look takes a fresh connection."""
     engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=8, name="test")
     yield engine
     engine.dispose()
@@ -34,7 +34,7 @@ def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
 def test_revocation_reaches_every_instance_within_five_seconds(
     cluster: Cluster, db: DbVerbs, own_redis: OwnRedis, redis: str
 ) -> None:
-    """What is asked anew, a parked poll, a wait and a stream; on each of three instances, with and without Redis."""
+    """Check a new request, a parked poll, a wait and a stream on each of three instances, with and without Redis."""
     webs = [cluster.start_web(wait=False, auth=1, redis_url=own_redis.url) for _ in range(3)]
     for web in webs:
         cluster.wait_until_ready(web)
@@ -61,17 +61,17 @@ def test_revocation_reaches_every_instance_within_five_seconds(
         answers = [one.result(REVOKED_SECONDS) for one in held]
         assert [answer.status_code for answer in answers] == [403] * len(held)
         for stream in streams:
-            # To its end.
+            # Read to its end.
             list(stream.messages(within=REVOKED_SECONDS))
         for web in webs:
             assert httpx.get(f"{web.url}/runs", headers=bearer(other)).status_code == 200
 
 
-def test_who_is_known_is_served_while_postgres_is_away(
+def test_known_callers_are_served_while_postgres_is_away(
     cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine
 ) -> None:
-    """A parked poll is held and ends in 204, a new one as well; clients are told to come again, never that their key is
-    bad; one whom nobody knows here is held or told to come again too, and let in when it is back.
+    """Hold a parked and a new poll until 204; tell clients to retry, never that their key is invalid. A caller unknown
+    to this instance is held or told to retry too, and admitted when Postgres is back.
     """
     db = DbVerbs(own_engine)
     web = cluster.start_web(auth=1, database_url=own_postgres.url)
@@ -105,8 +105,8 @@ def test_who_is_known_is_served_while_postgres_is_away(
     assert "Traceback" not in web.log()
 
 
-def test_a_process_that_has_never_seen_postgres_lets_nobody_in(cluster: Cluster, own_postgres: OwnPostgres) -> None:
-    """It cannot know whether there is a key; polls end in 204, streams in 200, and no runner gives up."""
+def test_process_that_never_saw_postgres_admits_no_caller(cluster: Cluster, own_postgres: OwnPostgres) -> None:
+    """The process cannot know whether a key exists: polls end in 204, streams in 200, and no runner gives up."""
     own_postgres.stop()
     web = cluster.start_web(wait=False, database_url=own_postgres.url)
     try:

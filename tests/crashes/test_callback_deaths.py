@@ -1,4 +1,4 @@
-"""Workers killed while children end and parents are resumed: each parent hears of each child once (promise 2)."""
+"""Kill workers while children end and parents are resumed: each parent is told of each child once (promise 2)."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 CHILD = {"execution_mode": "async_callback"}
-# A worker that is killed with the run inserted and not committed, or committed and not told to anybody.
+# Kill a worker with the run inserted but not committed, or committed but not announced.
 KILLED = """
 import os, signal, sys
 import workers.callbacks
@@ -39,10 +39,8 @@ with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), thre
 
 
 @pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
-def test_a_worker_killed_in_the_middle_of_a_pass_leaves_no_half_of_it(
-    settings: Settings, db: DbVerbs, moment: str
-) -> None:
-    """Either the run is there and its results are delivered, or neither."""
+def test_worker_killed_within_a_pass_leaves_no_half_of_it(settings: Settings, db: DbVerbs, moment: str) -> None:
+    """Commit both the run and the delivery of its results, or neither."""
     parent = finished(db)
     children = [ended_child(db, parent).session_id for _ in range(2)]
     command = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url, moment]
@@ -55,8 +53,8 @@ def test_a_worker_killed_in_the_middle_of_a_pass_leaves_no_half_of_it(
     assert heard_of(db, parent) == children
 
 
-def test_children_that_end_while_workers_die_are_each_told_once(cluster: Cluster, db: DbVerbs) -> None:
-    """Until no worker of the beginning is left; the next one finds what they left."""
+def test_children_that_end_while_workers_die_are_told_once(cluster: Cluster, db: DbVerbs) -> None:
+    """Kill every worker of the beginning; the next one finds what they left."""
     webs, workers = cluster.start_house(workers=2)
     clients = [WebClient(web.url) for web in webs]
     children: dict[str, list[str]] = {clients[0].submit()["session_id"]: [] for _ in range(4)}

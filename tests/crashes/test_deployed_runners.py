@@ -1,4 +1,4 @@
-"""What the deployed runners must survive, their flaws included: none is driven to give up, nothing stays stuck."""
+"""Check what deployed runners must survive, their flaws included: none gives up, and nothing stays stuck."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ FREEZE_SECONDS, RESTART_SECONDS = 20, 35
 
 @pytest.fixture
 def start_runner(tmp_path: Path) -> Iterator[Start]:
-    """Start a deployed runner of this name at this address; returns when it is registered, unless told otherwise."""
+    """Start a deployed runner of this name at this address; wait for its registration unless told otherwise."""
     started: list[DeployedRunner] = []
 
     def start(name: str, url: str, *, wait: bool = True, **values: Any) -> DeployedRunner:
@@ -47,7 +47,7 @@ def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
 
 
 def spawned(*runners: DeployedRunner) -> list[str]:
-    """The runs that a process was started for, by any of them, each time."""
+    """Return the runs for which any of the runners started a process, one entry per start."""
     return [entry["run_id"] for runner in runners for entry in runner.ledger("spawned")]
 
 
@@ -57,12 +57,13 @@ def only_for(hostname: str) -> dict[str, Any]:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("seconds", "way"), [(20, "stopped"), (20, "killed"), (60, "killed")])
-def test_deployed_runners_survive_an_outage_of_postgres(
+def test_deployed_runners_survive_outage_of_postgres(
     cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine, start_runner: Start, seconds: int, way: str
 ) -> None:
-    """20 s: no run twice, none lost. 60 s: they live; a run whose end nobody heard of fails as orphaned; none is stuck.
+    """Survive 20 s without a doubled or lost run. After 60 s the runners live, and a run whose end was not heard fails
+    as orphaned; none is stuck.
 
-    Runs begin and end before, in and after the outage. An end may have been stored although its answer was lost.
+    Runs begin and end before, during and after the outage. An end may have been stored although its answer was lost.
     """
     webs, workers = cluster.start_house(database_url=own_postgres.url, orphan_after_seconds=10)
     coordination = Coordination(cluster, webs[0].url)
@@ -91,15 +92,17 @@ def test_deployed_runners_survive_an_outage_of_postgres(
 
 
 def heard(runner: DeployedRunner, run_id: str) -> bool:
-    """Whether the end of this run, if it was this runner's, was reported and accepted."""
+    """Return whether this runner reported the end of this run and was answered 200."""
     if not runner.ledger("spawned", run_id):
         return True
     return [entry["code"] for entry in runner.ledger("completed", run_id)] == [200]
 
 
 @pytest.mark.timeout(240)
-def test_a_deployed_runner_survives_ten_stops_at_once(cluster: Cluster, db: DbVerbs, start_runner: Start) -> None:
-    """Handled one after the other, 10 s each for those that do not want to; meanwhile it does not poll."""
+def test_deployed_runner_survives_ten_stops_at_once(cluster: Cluster, db: DbVerbs, start_runner: Start) -> None:
+    """Handle them one after the other, 10 s each for processes that ignore SIGTERM; meanwhile the runner
+    does not poll.
+    """
     webs, _ = cluster.start_house(workers=1)
     coordination = Coordination(cluster, webs[0].url)
     runner = start_runner("host", webs[1].url)
@@ -121,10 +124,10 @@ def test_a_deployed_runner_survives_ten_stops_at_once(cluster: Cluster, db: DbVe
 
 
 @pytest.mark.timeout(240)
-def test_a_killed_deployed_runner_comes_back_after_35_seconds(
-    cluster: Cluster, db: DbVerbs, start_runner: Start
-) -> None:
-    """Refused while the former one counts as online, then accepted; what that one had goes on or ends, nothing else."""
+def test_killed_deployed_runner_comes_back_after_35_seconds(cluster: Cluster, db: DbVerbs, start_runner: Start) -> None:
+    """Refuse it while the former process counts as online, then accept it; the former process's runs continue or end,
+    nothing else.
+    """
     webs, _ = cluster.start_house(workers=1, told_heartbeat_seconds=30)
     coordination = Coordination(cluster, webs[0].url)
     runner = start_runner("host", webs[1].url, heartbeat=30)
@@ -153,13 +156,15 @@ def test_a_killed_deployed_runner_comes_back_after_35_seconds(
 
 
 def accepted_twice(runner: DeployedRunner) -> list[int]:
-    """How its registrations were answered, once the second one was accepted."""
+    """Return the answers to its registrations once the second one is accepted."""
     codes = [entry["code"] for entry in runner.ledger("register")]
     return codes if codes.count(200) == 2 else []
 
 
-def test_two_resumes_of_one_session_run_one_after_the_other(cluster: Cluster, db: DbVerbs, start_runner: Start) -> None:
-    """Submitted together to two replicas; at home on the session's runner, although another one is free."""
+def test_resumes_submitted_to_two_replicas_run_one_after_the_other(
+    cluster: Cluster, db: DbVerbs, start_runner: Start
+) -> None:
+    """Give both to the session's runner, although another one is free."""
     webs, _ = cluster.start_house(workers=1)
     here, there = (Coordination(cluster, web.url) for web in webs)
     runner, other = start_runner("host", webs[0].url), start_runner("other", webs[1].url)
@@ -175,10 +180,10 @@ def test_two_resumes_of_one_session_run_one_after_the_other(cluster: Cluster, db
     assert_one_history(db.engine)
 
 
-def test_a_web_process_frozen_for_20_seconds_starts_no_run_twice(
+def test_web_process_frozen_for_20_seconds_starts_no_run_twice(
     cluster: Cluster, db: DbVerbs, start_runner: Start
 ) -> None:
-    """Its poll was given a run, of which it hears when it goes on: the other runner has it by then."""
+    """Its poll was given a run, which the other runner has by the time the process continues."""
     webs, _ = cluster.start_house(workers=1)
     coordination = Coordination(cluster, webs[1].url)
     early = start_runner("early", webs[0].url)

@@ -1,4 +1,6 @@
-"""Clients that do not read, instances that end under their clients, and crowds: nobody else notices (promises 3 and 4)."""
+"""Check clients that do not read, instances that end under their clients, and crowds: other clients notice nothing
+(promises 3 and 4).
+"""
 
 import re
 import socket
@@ -19,14 +21,14 @@ from tests.support.feed_follower import Connection, Follower, Message, all_numbe
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
-# More than the kernel keeps on the way to a client that does not read.
+# More than the kernel buffers for a client that does not read.
 LARGE = "x" * 1_000_000
 LARGE_EVENTS = 12
 
 
 @contextmanager
 def never_reading(web: Process) -> Iterator[socket.socket]:
-    """A client that asks for the feed and then takes nothing."""
+    """Open a stream and read nothing from it."""
     where = urlsplit(web.url)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
@@ -37,20 +39,20 @@ def never_reading(web: Process) -> Iterator[socket.socket]:
 
 
 def streams(web: Process) -> int:
-    """How many clients of the feed the process has."""
+    """Return the number of feed clients of the process."""
     found = re.search(r"^coordinator_streams ([\d.]+)$", httpx.get(f"{web.url}/metrics", timeout=10).text, re.MULTILINE)
     return int(float(found.group(1))) if found else 0
 
 
 def say(client: WebClient, session_id: str, *contents: object) -> None:
-    """Events in one call."""
+    """Append events in one call."""
     event = {"event_type": "message", "session_id": session_id, "timestamp": "t"}
     answer = client.post(f"/sessions/{session_id}/events", [event | {"content": content} for content in contents])
     assert answer.status_code == 201
 
 
-def wait_for_nobody(web: Process, db: DbVerbs) -> None:
-    """Write so much that a client which takes nothing is waited for, while another one gets all of it."""
+def feed_beside_stalled_client(web: Process, db: DbVerbs) -> None:
+    """Write more than a stalled client's buffers hold, and check that another client gets all of it."""
     client = WebClient(web.url)
     with following(web.url) as stream:
         stream.until("init")
@@ -63,11 +65,11 @@ def wait_for_nobody(web: Process, db: DbVerbs) -> None:
     client.close()
 
 
-def test_a_client_that_takes_nothing_is_cut_off_and_slows_nobody(cluster: Cluster, db: DbVerbs) -> None:
-    """Others get everything meanwhile; then its connection is gone, and the process knows of no client any more."""
+def test_stalled_client_is_cut_off_and_delays_no_other(cluster: Cluster, db: DbVerbs) -> None:
+    """Close its connection and forget the client."""
     web = cluster.start_web(send_timeout_seconds=1)
     with never_reading(web) as client:
-        wait_for_nobody(web, db)
+        feed_beside_stalled_client(web, db)
         eventually(lambda: streams(web) == 0, 20, what="a client that is cut off")
         client.settimeout(10)
         assert ended(client), "its connection is still open"
@@ -75,7 +77,7 @@ def test_a_client_that_takes_nothing_is_cut_off_and_slows_nobody(cluster: Cluste
 
 
 def ended(client: socket.socket) -> bool:
-    """Whether the connection ends, once what was on the way is read."""
+    """Return whether the connection ends once its buffered bytes are read."""
     try:
         while client.recv(1 << 20):
             pass
@@ -86,19 +88,19 @@ def ended(client: socket.socket) -> bool:
     return True
 
 
-def test_a_client_that_takes_nothing_keeps_no_process_from_its_end(cluster: Cluster, db: DbVerbs) -> None:
-    """It is cut off within the bounds of the drain, long before its patience is over; the process ends as told."""
+def test_stalled_client_does_not_delay_shutdown(cluster: Cluster, db: DbVerbs) -> None:
+    """Cut it off within the bounds of the drain, long before its send timeout of 600 s."""
     web = cluster.start_web(send_timeout_seconds=600, drain_seconds=1, graceful_shutdown_seconds=3)
     with never_reading(web):
-        wait_for_nobody(web, db)
+        feed_beside_stalled_client(web, db)
         assert streams(web) == 1
         web.terminate()
         assert web.wait(20) == 0
     assert "Traceback" not in web.log()
 
 
-def the_whole_of(stream: Connection) -> list[Message]:
-    """Everything until the server's end of the stream, which must come between two messages."""
+def read_to_end(stream: Connection) -> list[Message]:
+    """Read everything until the server ends the stream, which must happen between two messages."""
     messages = list(stream.messages())
     assert stream.response.isclosed(), "the answer was cut"
     assert not stream.parser.rest, f"ended in the middle of {bytes(stream.parser.rest)!r}"
@@ -107,7 +109,7 @@ def the_whole_of(stream: Connection) -> list[Message]:
 
 @contextmanager
 def talking(client: WebClient) -> Iterator[None]:
-    """Somebody writes, all the time, until the end of the block."""
+    """Append events continuously until the end of the block."""
     session_id = client.submit()["session_id"]
     over = threading.Event()
 
@@ -122,8 +124,8 @@ def talking(client: WebClient) -> Iterator[None]:
         talk_on.result(30)
 
 
-def test_streams_of_a_draining_process_end_whole_and_go_on_elsewhere(cluster: Cluster, engine: Engine) -> None:
-    """Each ends with `retry:`, never in the middle of a message; whoever comes during the drain is answered all the same."""
+def test_streams_of_a_draining_process_end_whole_and_resume_elsewhere(cluster: Cluster, engine: Engine) -> None:
+    """End each with `retry:`, never within a message; still answer clients that come during the drain."""
     webs, _ = cluster.start_house(workers=1, drain_seconds=2, graceful_shutdown_seconds=5)
     leaving, staying = webs
     client = WebClient(staying.url)
@@ -135,12 +137,12 @@ def test_streams_of_a_draining_process_end_whole_and_go_on_elsewhere(cluster: Cl
         threads = stack.enter_context(ThreadPoolExecutor(len(opened)))
         with talking(client):
             eventually(lambda: len(follower.events) > 20, what="events")
-            read = [threads.submit(the_whole_of, stream) for stream in opened]
+            read = [threads.submit(read_to_end, stream) for stream in opened]
             leaving.terminate()
             eventually(partial(is_draining, leaving.url), what="a drain")
             with following(leaving.url, {"last_event_id": begin}) as late:
                 assert late.response.status == 200
-                endings = [next_release.result(30) for next_release in read] + [the_whole_of(late)]
+                endings = [next_release.result(30) for next_release in read] + [read_to_end(late)]
             assert leaving.wait(20) == 0
         eventually(lambda: all_numbered(engine), what="numbered events")
         follower.until_at(head(engine))
@@ -156,12 +158,12 @@ def test_streams_of_a_draining_process_end_whole_and_go_on_elsewhere(cluster: Cl
 
 
 def is_draining(url: str) -> bool:
-    """Whether the process says that it is about to end."""
+    """Return whether the process announces that it is about to end."""
     return httpx.get(f"{url}/health/ready", timeout=5).status_code == 503
 
 
-def test_two_hundred_clients_of_a_process_get_all_of_a_burst(cluster: Cluster, db: DbVerbs) -> None:
-    """Two thousand events at once, to each of them, byte for byte."""
+def test_two_hundred_clients_of_process_get_all_of_burst(cluster: Cluster, db: DbVerbs) -> None:
+    """Send 2,000 events at once to each of them, byte for byte."""
     web = cluster.start_web(sse_heartbeat_seconds=30)
     client = WebClient(web.url)
     session_id = client.submit()["session_id"]
@@ -182,7 +184,7 @@ def test_two_hundred_clients_of_a_process_get_all_of_a_burst(cluster: Cluster, d
 
 
 def burst(stream: Connection, number: int) -> list[tuple[int, str, str]]:
-    """So many messages of a stream, found by their looks: quicker than to parse them."""
+    """Read so many messages by a regular expression: quicker than parsing them."""
     found: list[tuple[int, str, str]] = []
     rest = b""
     while len(found) < number:

@@ -1,4 +1,4 @@
-"""The feed while parts of the house are killed, cut and frozen under writers and readers: one history (promise 3)."""
+"""Kill, cut and freeze parts of a cluster under writers and readers of the feed: one history remains (promise 3)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tests.support.redis_faults import frozen
 from tests.support.servers import OwnPostgres, OwnRedis, looking
 from tests.support.waiting import eventually
 
-# Whoever numbers, or reads for everybody: in the middle of a statement if there is one, as a fault has it.
+# Sessions that number events or read the feed for all clients: within a statement if there is one, as in a real fault.
 _END_SEQUENCERS = text("""
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -25,8 +25,8 @@ _END_SEQUENCERS = text("""
 
 
 @dataclass
-class House:
-    """Two web processes and a worker, their servers, and everybody who writes and reads at them."""
+class FeedCluster:
+    """Two web processes and a worker, their servers, and all writers and readers at them."""
 
     cluster: Cluster
     postgres: OwnPostgres
@@ -39,25 +39,25 @@ class House:
     watchers: Watchers
 
 
-Fault = Callable[[House], None]
+Fault = Callable[[FeedCluster], None]
 
 
 @pytest.fixture
 def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
-    """Connections to the server of this test alone."""
+    """Connect to the server of this test alone."""
     engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=16, name="test")
     yield engine
     engine.dispose()
 
 
-def sequencers_are_terminated(house: House) -> None:
+def sequencers_are_terminated(house: FeedCluster) -> None:
     for _ in range(12):
         with house.engine.connect() as connection:
             assert connection.execute(_END_SEQUENCERS).scalar_one() > 0
         house.writers.until_each(1)
 
 
-def webs_are_killed(house: House) -> None:
+def webs_are_killed(house: FeedCluster) -> None:
     for place in range(2):
         house.webs[place].kill()
         house.webs[place] = _start_web(house)
@@ -65,7 +65,7 @@ def webs_are_killed(house: House) -> None:
         house.writers.until_each(1)
 
 
-def workers_are_killed(house: House) -> None:
+def workers_are_killed(house: FeedCluster) -> None:
     for _ in range(2):
         house.workers[0].kill()
         house.writers.until_each(3)
@@ -73,34 +73,34 @@ def workers_are_killed(house: House) -> None:
         house.writers.until_each(2)
 
 
-def redis_is_killed(house: House) -> None:
+def redis_is_killed(house: FeedCluster) -> None:
     house.redis.kill()
     house.writers.until_each(4)
     house.redis.start()
     house.writers.until_each(4)
 
 
-def redis_is_flushed(house: House) -> None:
-    with _asking(house.redis) as redis:
+def redis_is_flushed(house: FeedCluster) -> None:
+    with _redis_client(house.redis) as redis:
         for _ in range(6):
             redis.flushall()
             house.writers.until_each(1)
 
 
-def redis_freezes(house: House) -> None:
+def redis_freezes(house: FeedCluster) -> None:
     with frozen(house.redis):
         house.writers.until_each(4)
     house.writers.until_each(4)
 
 
-def subscriptions_are_cut(house: House) -> None:
-    with _asking(house.redis) as redis:
+def subscriptions_are_cut(house: FeedCluster) -> None:
+    with _redis_client(house.redis) as redis:
         for _ in range(6):
             assert eventually(lambda: redis.client_kill_filter(_type="pubsub"), what="a subscription")
             house.writers.until_each(1)
 
 
-def postgres_crashes(house: House) -> None:
+def postgres_crashes(house: FeedCluster) -> None:
     for _ in range(2):
         house.postgres.kill()
         house.postgres.start()
@@ -121,17 +121,17 @@ FAULTS: list[Fault] = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_the_history_stays_one(
+def test_history_survives_each_fault(
     cluster: Cluster, own_postgres: OwnPostgres, own_redis: OwnRedis, own_engine: Engine, fault: Fault
 ) -> None:
-    """No reset, no gap, no repeat; and what was acknowledged is in it."""
+    """See no reset, no gap and no repeat; find every acknowledged event."""
     webs, workers = cluster.start_house(
         workers=1, database_url=own_postgres.url, redis_url=own_redis.url, sse_heartbeat_seconds=0.3
     )
     urls = [web.url for web in webs]
     with watching(urls, own_engine) as watchers:
         with writing(urls, own_engine) as writers:
-            house = House(cluster, own_postgres, own_redis, own_engine, webs, workers, urls, writers, watchers)
+            house = FeedCluster(cluster, own_postgres, own_redis, own_engine, webs, workers, urls, writers, watchers)
             writers.until_each(2)
             watchers.join_in()
             fault(house)
@@ -141,8 +141,10 @@ def test_the_history_stays_one(
 
 
 @pytest.mark.parametrize("without", ["workers", "Redis", "both"])
-def test_the_history_goes_on(cluster: Cluster, engine: Engine, own_redis: OwnRedis, without: str) -> None:
-    """From the start to the end: each web process numbers what nobody has numbered, and both read it."""
+def test_history_continues_without_workers_or_redis(
+    cluster: Cluster, engine: Engine, own_redis: OwnRedis, without: str
+) -> None:
+    """Run without them from start to end: each web process numbers pending events, and both read them."""
     if without != "workers":
         own_redis.kill()
     webs, _ = cluster.start_house(
@@ -159,12 +161,12 @@ def test_the_history_goes_on(cluster: Cluster, engine: Engine, own_redis: OwnRed
     assert all(web.alive and "Traceback" not in web.log() for web in webs)
 
 
-def _start_web(house: House) -> Process:
+def _start_web(house: FeedCluster) -> Process:
     return house.cluster.start_web(
         database_url=house.postgres.url, redis_url=house.redis.url, sse_heartbeat_seconds=0.3
     )
 
 
-def _asking(server: OwnRedis) -> Redis:
-    """A connection that is closed with the block."""
+def _redis_client(server: OwnRedis) -> Redis:
+    """Return a connection that is closed with the block."""
     return looking(server.url)

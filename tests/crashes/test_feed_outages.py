@@ -1,4 +1,6 @@
-"""Streams while Postgres is away, comes back as an older one, or is held up by somebody's transaction (promises 3, 5)."""
+"""Check streams while Postgres is away, returns with older data, or is held up by other transactions
+(promises 3, 5).
+"""
 
 import json
 from collections.abc import Iterator
@@ -25,20 +27,20 @@ LIVELY = {"sse_heartbeat_seconds": 0.1}
 
 @pytest.fixture
 def own_settings(own_postgres: OwnPostgres, redis_url: str) -> Settings:
-    """Of a web process whose Postgres is this test's alone."""
+    """Return settings of a web process whose Postgres is this test's alone."""
     return Settings(database_url=own_postgres.url, redis_url=redis_url).model_copy(update=LIVELY)
 
 
 @pytest.fixture
-def own_truth(own_settings: Settings) -> Iterator[DbVerbs]:
-    """The verbs on it, without any of our time limits: as others' transactions are."""
+def own_db(own_settings: Settings) -> Iterator[DbVerbs]:
+    """Return verbs on that Postgres without our time limits, like transactions of other programs."""
     engine = create_engine(own_settings.database_url, pool_size=8, pool_pre_ping=True)
     yield DbVerbs(engine)
     engine.dispose()
 
 
-def beaten(stream: Connection, times: int) -> list[Message]:
-    """Wait for so many more signs of life, and give what else has come."""
+def heartbeats(stream: Connection, times: int) -> list[Message]:
+    """Wait for so many further heartbeats, and return what else arrived."""
     before = stream.parser.comments
     got: list[Message] = []
 
@@ -51,19 +53,19 @@ def beaten(stream: Connection, times: int) -> list[Message]:
 
 
 def last_id(messages: list[Message]) -> str:
-    """The cursor of a client that has got these."""
+    """Return the cursor of a client that has received these messages."""
     return [message.id for message in messages if message.id is not None][-1]
 
 
-# Postgres away
+# Postgres is away
 
 
-def test_a_client_that_comes_while_postgres_is_away_waits_for_it(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
+def test_stream_opened_while_postgres_is_away_continues_when_it_returns(
+    own_postgres: OwnPostgres, own_settings: Settings, own_db: DbVerbs
 ) -> None:
-    """200, `retry:` and signs of life; then the snapshot, or what follows its cursor, without another request."""
-    own_truth.start(session_id="before")
-    cursor = own_truth.do(read_head).cursor
+    """Answer 200, `retry:` and heartbeats; then send the snapshot, or what follows its cursor, on the same request."""
+    own_db.start(session_id="before")
+    cursor = own_db.do(read_head).cursor
     with served(own_settings) as web, ExitStack() as stack:
         until_ready(web)
         own_postgres.kill()
@@ -71,21 +73,23 @@ def test_a_client_that_comes_while_postgres_is_away_waits_for_it(
         known = stack.enter_context(following(web.client.url, Last_Event_ID=cursor))
         for stream in (new, known):
             assert stream.response.status == 200
-            (only,) = beaten(stream, 3)
+            (only,) = heartbeats(stream, 3)
             assert only.retry is not None
         own_postgres.start()
         snapshot = new.until("init")[-1]
         assert [one["session_id"] for one in json.loads(snapshot.data)["sessions"]] == ["before"]
-        own_truth.start(session_id="after")
+        own_db.start(session_id="after")
         got = known.take(2)
-        assert told(got) == ledger(own_truth.engine)
+        assert told(got) == ledger(own_db.engine)
 
 
-def test_a_client_of_a_process_that_has_never_seen_postgres_is_told_to_come_back(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
+def test_stream_of_a_process_that_never_saw_postgres_ends_with_retry(
+    own_postgres: OwnPostgres, own_settings: Settings, own_db: DbVerbs
 ) -> None:
-    """Whether it asks for credentials is not known there: 200, `retry:` and the end; later it is as ever."""
-    own_truth.start(session_id="before")
+    """The process cannot know whether credentials are needed: answer 200, `retry:` and the end; later serve
+    as usual.
+    """
+    own_db.start(session_id="before")
     own_postgres.kill()
     with served(own_settings) as web:
         with following(web.client.url) as stream:
@@ -99,28 +103,28 @@ def test_a_client_of_a_process_that_has_never_seen_postgres_is_told_to_come_back
     assert [one["session_id"] for one in json.loads(snapshot.data)["sessions"]] == ["before"]
 
 
-def test_a_live_stream_goes_on_after_a_crash_of_postgres(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
+def test_live_stream_continues_after_a_crash_of_postgres(
+    own_postgres: OwnPostgres, own_settings: Settings, own_db: DbVerbs
 ) -> None:
-    """The same connection: silent but for signs of life, then with what comes next."""
+    """Keep the connection: send heartbeats only, then the next events."""
     with served(own_settings) as web, following(web.client.url) as stream:
         stream.until("init")
-        own_truth.start()
-        own_truth.do(sequence_feed)
+        own_db.start()
+        own_db.do(sequence_feed)
         seen = stream.take(1)
         own_postgres.kill()
-        beaten(stream, 3)
+        heartbeats(stream, 3)
         own_postgres.start()
-        own_truth.start()
+        own_db.start()
         seen += stream.take(1)
-        assert told(seen) == ledger(own_truth.engine)
+        assert told(seen) == ledger(own_db.engine)
 
 
-# a long snapshot
+# A long snapshot
 
 
 SESSIONS = 10_000
-# So much that it does not fit between a process and a client that does not read.
+# Larger than the buffers between a process and a client that does not read.
 _MANY_SESSIONS = """
     INSERT INTO sessions (session_id, incarnation, status, project_dir)
     SELECT 'session-' || n, 'i', 'finished', repeat('x', 1024) FROM generate_series(1, :number) n
@@ -129,7 +133,9 @@ _MANY_SESSIONS = """
 
 @contextmanager
 def in_the_middle_of_a_snapshot(web: WebInThread, db: DbVerbs) -> Iterator[tuple[Connection, list[Message]]]:
-    """A client to which a snapshot is under way, and what came before: the process waits for it to read on."""
+    """Open a stream whose snapshot is under way; return it with the messages before: the process waits for the client
+    to read.
+    """
     db.rows(_MANY_SESSIONS, number=SESSIONS)
     stream = Connection(web.client.url, receive_buffer=4096)
     messages: list[Message] = []
@@ -139,13 +145,13 @@ def in_the_middle_of_a_snapshot(web: WebInThread, db: DbVerbs) -> Iterator[tuple
     stream.close()
 
 
-def test_a_snapshot_that_a_crash_interrupts_is_completed_rightly(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
+def test_snapshot_interrupted_by_a_crash_is_completed(
+    own_postgres: OwnPostgres, own_settings: Settings, own_db: DbVerbs
 ) -> None:
-    """The message is on its way and stays open; when Postgres is back the rest of it follows."""
+    """Leave the message open; send the rest of it when Postgres is back."""
     with served(own_settings) as web:
         until_ready(web)
-        with in_the_middle_of_a_snapshot(web, own_truth) as (stream, before):
+        with in_the_middle_of_a_snapshot(web, own_db) as (stream, before):
             own_postgres.kill()
             own_postgres.start()
             (snapshot,) = stream.until("init")
@@ -153,25 +159,25 @@ def test_a_snapshot_that_a_crash_interrupts_is_completed_rightly(
     assert is_whole(snapshot)
 
 
-def test_whoever_leaves_in_the_middle_of_a_snapshot_gets_another_one(
-    own_postgres: OwnPostgres, own_settings: Settings, own_truth: DbVerbs
+def test_client_that_left_within_a_snapshot_gets_another_one(
+    own_postgres: OwnPostgres, own_settings: Settings, own_db: DbVerbs
 ) -> None:
-    """Of a process whose Postgres has gone; its last id says that a snapshot is owed, on any instance."""
+    """Leave a process whose Postgres has gone; the last id says that a snapshot is owed, on any instance."""
     with served(own_settings) as web, served(own_settings) as other:
         until_ready(web)
-        with in_the_middle_of_a_snapshot(web, own_truth) as (_, before):
+        with in_the_middle_of_a_snapshot(web, own_db) as (_, before):
             own_postgres.kill()
         with following(other.client.url, Last_Event_ID=last_id(before)) as stream:
-            beaten(stream, 2)
+            heartbeats(stream, 2)
             own_postgres.start()
             assert is_whole(stream.until("init")[-1])
 
 
-def test_a_snapshot_under_way_is_not_ended_by_the_end_of_its_stream(own_settings: Settings, own_truth: DbVerbs) -> None:
-    """A `retry:` inside of it, or behind half of it, would make a whole message of that half."""
+def test_end_of_a_stream_does_not_complete_half_a_snapshot(own_settings: Settings, own_db: DbVerbs) -> None:
+    """A `retry:` within or behind half a snapshot would make that half a whole message."""
     with served(own_settings) as web:
         until_ready(web)
-        with in_the_middle_of_a_snapshot(web, own_truth) as (stream, before):
+        with in_the_middle_of_a_snapshot(web, own_db) as (stream, before):
             web.drain(0.1)
             eventually(web.app.state.drain.over.is_set, what="the end of the drain")
             assert list(stream.messages()) == []
@@ -181,60 +187,62 @@ def test_a_snapshot_under_way_is_not_ended_by_the_end_of_its_stream(own_settings
 
 
 def is_whole(snapshot: Message) -> bool:
-    """Whether every session is in it, once."""
+    """Return whether every session is in it, once."""
     shown = [one["session_id"] for one in json.loads(snapshot.data)["sessions"]]
     return len(shown) == SESSIONS and len(set(shown)) == SESSIONS and "~" not in str(snapshot.id)
 
 
-# others' transactions
+# Transactions of other programs
 
 
 def is_building(engine: Engine) -> bool:
-    """Whether an index is being built that waits for somebody's transaction."""
+    """Return whether an index build is waiting for a foreign transaction."""
     statement = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
     with engine.connect() as connection:
         return bool(connection.execute(text(statement)).scalar_one())
 
 
-def test_transactions_that_do_not_end_and_an_index_that_waits_for_them_stop_nobody(
-    own_settings: Settings, own_truth: DbVerbs
+def test_endless_transactions_and_a_waiting_index_build_delay_no_events(
+    own_settings: Settings, own_db: DbVerbs
 ) -> None:
-    """One that has written, one prepared, one that has only read: others' events flow; theirs come when they commit."""
+    """Leave open one that wrote, one prepared and one that only read: other events flow; theirs follow when they
+    commit.
+    """
     with served(own_settings) as web, following(web.client.url) as stream, ExitStack() as stack:
         stream.until("init")
-        idle, prepared, reader = stack.enter_context(steppers(own_truth.engine, 3))
+        idle, prepared, reader = stack.enter_context(steppers(own_db.engine, 3))
         idle.do(record_events, [row(0)])
         prepared.do(record_events, [row(1)])
         prepared.do(execute, "PREPARE TRANSACTION 'held'")
         reader.do(execute, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         reader.do(execute, "SELECT count(*) FROM events")
         threads = stack.enter_context(ThreadPoolExecutor(1))
-        index = threads.submit(alone, own_truth.engine, "CREATE INDEX CONCURRENTLY waits ON events (created_at)")
-        eventually(lambda: is_building(own_truth.engine), what="an index that waits")
+        index = threads.submit(alone, own_db.engine, "CREATE INDEX CONCURRENTLY waits ON events (created_at)")
+        eventually(lambda: is_building(own_db.engine), what="an index that waits")
         seen = []
         for number in range(3):
-            own_truth.do(record_events, [row(10 + number)])
+            own_db.do(record_events, [row(10 + number)])
             seen += stream.take(1)
         assert not index.done()
         for commit in (idle.commit, reader.commit):
             commit()
         seen += stream.take(1)
-        alone(own_truth.engine, "COMMIT PREPARED 'held'")
+        alone(own_db.engine, "COMMIT PREPARED 'held'")
         seen += stream.take(1)
         index.result(20)
-        assert told(seen) == ledger(own_truth.engine)
+        assert told(seen) == ledger(own_db.engine)
     contents = [json.loads(message.data)["data"]["content"] for message in seen]
     assert contents == [10, 11, 12, 0, 1]
-    assert all_numbered(own_truth.engine)
+    assert all_numbered(own_db.engine)
 
 
 def alone(engine: Engine, statement: str) -> None:
-    """A statement that is no part of a transaction."""
+    """Execute a statement outside a transaction."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         execute(connection, statement)
 
 
-# another history
+# Another history
 
 
 RESTORED = {
@@ -244,8 +252,8 @@ RESTORED = {
 
 
 @pytest.mark.parametrize("reason", RESTORED)
-def test_live_clients_are_told_that_history_is_another(settings: Settings, db: DbVerbs, reason: str) -> None:
-    """A backup was restored under them: `reset`, a fresh snapshot and what comes next, without another request."""
+def test_live_clients_get_a_reset_after_a_restore(settings: Settings, db: DbVerbs, reason: str) -> None:
+    """Restore a backup under them: send `reset`, a fresh snapshot and the next events on the same request."""
     with served(settings.model_copy(update=LIVELY)) as web, ExitStack() as stack:
         queries: list[dict[str, Any]] = [{}, {"types": "session_created"}, {"include_init": "false"}]
         opened = [stack.enter_context(following(web.client.url, query)) for query in queries]

@@ -1,4 +1,4 @@
-"""What wakes the reader of the feed when it does not look by itself: each bell alone is enough (ARCHITECTURE, The feed)."""
+"""Check that each wake-up alone makes the feed reader read, when it does not poll (docs/architecture.md, the feed)."""
 
 from collections.abc import Callable, Iterator
 
@@ -22,7 +22,7 @@ NEVER = 1000.0
 
 @pytest.fixture
 def web(settings: Settings, own_redis: OwnRedis) -> Iterator[WebInThread]:
-    """A web process that reads when it is rung, and not otherwise."""
+    """Serve a web process that reads the feed on wake-ups only."""
     still = settings.model_copy(update={"redis_url": own_redis.url, "feed_poll_seconds": NEVER})
     with served(still) as web:
         until_ready(web)
@@ -32,7 +32,7 @@ def web(settings: Settings, own_redis: OwnRedis) -> Iterator[WebInThread]:
 
 @pytest.fixture
 def stream(web: WebInThread) -> Iterator[Connection]:
-    """A client that has seen its snapshot, and waits."""
+    """Open a stream that has received its snapshot and is idle."""
     with following(web.client.url) as stream:
         stream.until("init")
         eventually(lambda: any(web.app.state.web.feed._idle.values()), what="an idle client")
@@ -40,13 +40,12 @@ def stream(web: WebInThread) -> Iterator[Connection]:
 
 
 def number_silently(db: DbVerbs) -> None:
-    """An event is numbered, and nobody tells."""
+    """Number an event and send no wake-up."""
     db.start()
     assert db.do(sequence_feed)
 
 
-def test_a_new_head_is_read_at_once(stream: Connection, own_redis: OwnRedis, db: DbVerbs) -> None:
-    """Told by whoever has numbered."""
+def test_published_head_is_read_at_once(stream: Connection, own_redis: OwnRedis, db: DbVerbs) -> None:
     number_silently(db)
     redis = sync_client(own_redis.url)
     publish_head(redis, head(db.engine))
@@ -54,10 +53,10 @@ def test_a_new_head_is_read_at_once(stream: Connection, own_redis: OwnRedis, db:
     redis.close()
 
 
-def test_a_worker_numbers_and_tells(
+def test_worker_numbers_and_publishes_the_head(
     stream: Connection, web: WebInThread, cluster: Cluster, own_redis: OwnRedis, db: DbVerbs
 ) -> None:
-    """After the ring of whoever wrote, wherever that was."""
+    """Start from the wake-up of the writer, on any instance."""
     cluster.start_worker(redis_url=own_redis.url)
     web.client.submit()
     assert told(stream.take(1)) == ledger(db.engine)
@@ -77,17 +76,17 @@ def restart(redis: OwnRedis) -> None:
 
 
 @pytest.mark.parametrize("lose", [cut, restart], ids=lambda way: way.__name__)
-def test_whatever_was_told_while_nobody_listened_is_read(
+def test_events_published_without_a_subscription_are_read(
     stream: Connection, own_redis: OwnRedis, db: DbVerbs, lose: Callable[[OwnRedis], None]
 ) -> None:
-    """Every confirmation of a subscription is a ring."""
+    """Every confirmation of a subscription counts as a wake-up."""
     number_silently(db)
     lose(own_redis)
     assert told(stream.take(1)) == ledger(db.engine)
 
 
-def test_the_return_of_postgres_is_a_ring(own_postgres: OwnPostgres, settings: Settings) -> None:
-    """Whoever was rung while it was away has read nothing."""
+def test_return_of_postgres_is_a_wakeup(own_postgres: OwnPostgres, settings: Settings) -> None:
+    """Reads that were due during the outage have failed."""
     still = settings.model_copy(
         update={"database_url": own_postgres.url.replace("://", "+psycopg://", 1), "feed_poll_seconds": NEVER}
     )

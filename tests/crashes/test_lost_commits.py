@@ -1,4 +1,4 @@
-"""A COMMIT that happened although its answer was lost: whoever repeats the call changes nothing twice."""
+"""Check COMMITs that happened although their answer was lost: a repeated call changes nothing twice."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +16,14 @@ from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_his
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served, until_ready
 
-# What stands in the statements of a transaction that changes something, and in those of its repeat.
+# Texts within the statements of a transaction that changes something, and of its repeat.
 SUBMIT, CLAIM, MOVE, EVENT = "INSERT INTO runs", "SET status = 'claimed'", "UPDATE runs r", "INSERT INTO events"
 KEYS, LOOK = "INSERT INTO idempotency_keys", "AS stop_due"
 
 
 @pytest.fixture
 def proxy(settings: Settings) -> Iterator[PostgresProxy]:
-    """Between the web of this test and Postgres."""
+    """Stand between this test's web process and Postgres."""
     with postgres_proxy(settings.database_url) as proxy:
         yield proxy
 
@@ -37,13 +37,15 @@ def web(settings: Settings, proxy: PostgresProxy) -> Iterator[WebInThread]:
 
 
 def history(db: DbVerbs, run_id: str) -> list[str]:
-    """The statuses of a run, as its feed lines tell them; what holds for all runs is checked on the way."""
+    """Return the statuses of a run from its feed lines, after checking what holds for all runs."""
     return [one["status"] for one in assert_one_history(db.engine)[run_id]]
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_submission_is_one_run(web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int) -> None:
-    """Repeated by the web itself; when that is lost as well, 503 and by the client, with its key."""
+def test_submission_with_lost_commit_is_one_run(
+    web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int
+) -> None:
+    """Let the web repeat it; if that answer is lost too, answer 503 and let the client repeat it with its key."""
     proxy.lose(KEYS, times)
     body = {"type": "start_session", "parameters": PROMPT}
     answer = web.client.post("/runs", body, **{"Idempotency-Key": "k"})
@@ -57,8 +59,8 @@ def test_a_submission_is_one_run(web: WebInThread, proxy: PostgresProxy, db: DbV
     assert db.told_kinds(answer.json()["session_id"]) == ["session_created", "run_updated"]
 
 
-def test_a_submission_without_a_key_is_one_run(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
-    """Its ids are made before the first try; starts with a session of their own, named starts and resumes alike."""
+def test_submission_without_key_is_one_run(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
+    """Make ids before the first try; cover starts with a new session, named starts and resumes."""
     session_id = web.client.submit()["session_id"]
     for fields in ({}, {"session_id": "named"}, {"type": "resume_session", "session_id": session_id}):
         before, lost = db.count("runs"), proxy.lost
@@ -68,7 +70,7 @@ def test_a_submission_without_a_key_is_one_run(web: WebInThread, proxy: Postgres
         assert db.count("runs") == before + 1
 
 
-def test_a_batch_of_submissions_is_as_many_runs(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
+def test_batch_of_submissions_creates_each_run_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
     """With and without keys, each result is that of its item."""
     proxy.lose(SUBMIT)
     runs = [{"type": "start_session", "parameters": PROMPT, "labels": {"place": str(n)}} for n in range(20)]
@@ -83,8 +85,10 @@ def test_a_batch_of_submissions_is_as_many_runs(web: WebInThread, proxy: Postgre
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_claim_is_delivered_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int) -> None:
-    """By the poll that made it, found by its poll id: on the repeat, or by the re-check when that was lost as well."""
+def test_claim_with_lost_commit_is_delivered_once(
+    web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int
+) -> None:
+    """Find it by the poll id on the repeat, or by the re-check if that answer was lost too."""
     runner_id = web.client.register()
     run_ids = {web.client.submit()["run_id"] for _ in range(2)}
     proxy.lose(LOOK, times)
@@ -97,8 +101,8 @@ def test_a_claim_is_delivered_once(web: WebInThread, proxy: PostgresProxy, db: D
         assert history(db, run_id) == ["pending", "claimed"]
 
 
-def test_claims_of_many_at_once_are_delivered_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
-    """`max=5`: all of the batch, and nothing more."""
+def test_claim_of_several_runs_is_delivered_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
+    """Poll with `max=5`: deliver all of the batch and nothing more."""
     runner_id = web.client.register()
     run_ids = {web.client.submit()["run_id"] for _ in range(8)}
     proxy.lose(CLAIM)
@@ -108,8 +112,8 @@ def test_claims_of_many_at_once_are_delivered_once(web: WebInThread, proxy: Post
     assert db.count("runs", "status = 'claimed' AND attempt = 0") == 8
 
 
-def test_a_parked_poll_gets_one_run(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
-    """The claim of its re-check is lost: the waiting row is gone, the run it names is delivered."""
+def test_parked_poll_with_lost_recheck_gets_one_run(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
+    """The claim of its re-check is lost: the waiting row is gone, and the run it names is delivered."""
     runner_id = web.client.register()
     poll = web.client.meanwhile(web.client.poll, runner_id, 20)
     web.until_parked()
@@ -120,10 +124,8 @@ def test_a_parked_poll_gets_one_run(web: WebInThread, proxy: PostgresProxy, db: 
     assert not db.waiting()
 
 
-def test_a_claim_whose_poll_has_ended_meanwhile_is_released(
-    web: WebInThread, proxy: PostgresProxy, db: DbVerbs
-) -> None:
-    """Postgres stays away until the poll's end: 204, and the run is somebody's again as soon as it is back."""
+def test_claim_of_a_poll_that_ended_meanwhile_is_released(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
+    """Keep Postgres away until the poll ends with 204; the run is claimable as soon as Postgres is back."""
     runner_id = web.client.register()
     run_id = web.client.submit()["run_id"]
     proxy.leave_after(1)
@@ -138,10 +140,10 @@ def test_a_claim_whose_poll_has_ended_meanwhile_is_released(
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
 @pytest.mark.parametrize("fence", ["token", "runner"])
-def test_a_report_takes_effect_once(
+def test_report_with_lost_commit_takes_effect_once(
     web: WebInThread, proxy: PostgresProxy, db: DbVerbs, outcome: str, fence: str
 ) -> None:
-    """Start and end: one start counted, one event each, 200 to whoever repeats them."""
+    """Count one start and store one event each; answer repeats with 200."""
     runner_id = web.client.register()
     web.client.submit()
     run = web.client.claim(runner_id)
@@ -160,7 +162,7 @@ def test_a_report_takes_effect_once(
 
 
 def test_reports_of_one_call_take_effect_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
-    """Started and completed of many runs in one batch."""
+    """Report started and completed for many runs in one batch."""
     runner_id = web.client.register()
     for _ in range(5):
         web.client.submit()
@@ -179,8 +181,10 @@ def test_reports_of_one_call_take_effect_once(web: WebInThread, proxy: PostgresP
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_events_are_stored_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int) -> None:
-    """Single ones and lists, with and without a key, held and repeated until an answer arrives."""
+def test_events_with_lost_commits_are_stored_once(
+    web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int
+) -> None:
+    """Send single events and lists, with and without a key, held and repeated until answered."""
     session_id = web.client.submit()["session_id"]
 
     def event(content: str, **fields: Any) -> dict[str, Any]:
@@ -220,7 +224,7 @@ REPEATED: dict[str, tuple[str, Doing]] = {
 
 @pytest.mark.parametrize("what", REPEATED)
 def test_other_calls_take_effect_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs, what: str) -> None:
-    """Registration, bind, stop and leave: answered well, told once."""
+    """Cover registration, bind, stop and leave: answer well, tell once."""
     runner_id = web.client.register()
     run = web.client.started(runner_id)
     marker, doing = REPEATED[what]
@@ -234,8 +238,8 @@ def test_other_calls_take_effect_once(web: WebInThread, proxy: PostgresProxy, db
     assert db.told_kinds(run["session_id"]).count("session_updated") == started + told
 
 
-def test_a_deleted_session_is_deleted_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
-    """The repeat answers as the first try would have, not that there is no such session."""
+def test_repeated_delete_is_answered_like_the_first_try(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
+    """Do not answer that there is no such session."""
     session_id = web.client.finished(web.client.register())["session_id"]
     proxy.lose("DELETE FROM sessions")
     answer = web.client.http.delete(f"/sessions/{session_id}")
@@ -245,10 +249,10 @@ def test_a_deleted_session_is_deleted_once(web: WebInThread, proxy: PostgresProx
     assert db.count("events", "kind = 'session_deleted'") == 1
 
 
-def test_a_claim_of_dispatch_whose_commit_answer_is_lost_is_found(
+def test_dispatch_claim_with_lost_commit_is_found(
     web: WebInThread, settings: Settings, cluster: Cluster, db: DbVerbs
 ) -> None:
-    """The worker never tells of it: the process that holds the poll finds it in the table."""
+    """The worker never publishes it: the instance that holds the poll finds it in the table."""
     runner_id = web.client.register()
     with postgres_proxy(settings.database_url) as theirs:
         theirs.lose(CLAIM)
@@ -264,14 +268,14 @@ def test_a_claim_of_dispatch_whose_commit_answer_is_lost_is_found(
     raise AssertionError("dispatch never came first")
 
 
-def test_with_answers_lost_all_the_time_no_run_is_lost_or_doubled(
+def test_constant_loss_of_commit_answers_neither_loses_nor_doubles_runs(
     settings: Settings, cluster: Cluster, db: DbVerbs
 ) -> None:
-    """Two replicas and two workers whose connections die again and again, each time just after a COMMIT."""
+    """Kill connections of two replicas and two workers again and again, each just after a COMMIT."""
     with postgres_proxy(settings.database_url) as proxy:
         webs, _ = cluster.start_house(database_url=proxy.url, prepare_statements=False)
         with Traffic([web.url for web in webs], runners=8) as traffic, ThreadPoolExecutor(1) as losing:
-            enough = losing.submit(_lose_forever, proxy, 40)
+            enough = losing.submit(_keep_losing, proxy, 40)
             enough.result()
             finish(traffic, db.engine)
         lost = proxy.lost
@@ -285,8 +289,8 @@ def _has_lost(proxy: PostgresProxy, commits: int) -> bool:
     return proxy.lost >= commits
 
 
-def _lose_forever(proxy: PostgresProxy, until: int) -> None:
-    """One loss after the other, of every kind in turn, until so many answers were lost."""
+def _keep_losing(proxy: PostgresProxy, until: int) -> None:
+    """Lose one answer after the other, of every kind in turn, until so many were lost."""
     while proxy.lost < until:
         before = proxy.lost
         for marker in (SUBMIT, CLAIM, MOVE):

@@ -1,4 +1,4 @@
-"""Postgres stopped, killed and with all our connections ended, under load: 503 to clients, patience with runners."""
+"""Stop and kill Postgres and end all our connections under load: clients get 503, runners wait."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -19,23 +19,23 @@ from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient
 
 OUTAGE_SECONDS = 20
-# Nothing asks for its type, so its polls are always idle.
+# No run demands its type, so its polls stay empty.
 IDLER = {"hostname": "h", "project_dir": "/", "executor_profile": "idler", "executor": {"type": "idle", "command": "x"}}
 
 
 @pytest.fixture
 def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
-    """Connections to the server that is stopped; each look takes a fresh one."""
+    """Connect to the server that is stopped; each look takes a fresh connection."""
     engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=8, name="test")
     yield engine
     engine.dispose()
 
 
 @pytest.mark.parametrize("way", ["stopped", "killed"])
-def test_everything_goes_on_after_20_seconds_without_postgres(
+def test_service_resumes_after_20_seconds_without_postgres(
     cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine, way: str
 ) -> None:
-    """Meanwhile polls end in 204, reports are held until they are accepted, submissions are told to come again."""
+    """Meanwhile polls end in 204, reports are held until accepted, and submissions get 503."""
     webs, workers = cluster.start_house(database_url=own_postgres.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         traffic.until_completed(20)
@@ -66,10 +66,10 @@ def test_everything_goes_on_after_20_seconds_without_postgres(
         assert "Traceback" not in process.log()
 
 
-def test_polls_parked_before_a_crash_restart_get_runs_after_it(
+def test_polls_parked_before_crash_restart_get_runs_after_it(
     cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine
 ) -> None:
-    """Their rows are gone with the crash; each process puts its own back, and dispatch and re-check find them."""
+    """Their rows are gone with the crash; each process restores its own, and dispatch and re-check find them."""
     webs, _ = cluster.start_house(database_url=own_postgres.url)
     clients = [WebClient(web.url) for web in webs]
     runners = [clients[place % 2].register(f"host-{place}") for place in range(6)]
@@ -89,7 +89,7 @@ def test_polls_parked_before_a_crash_restart_get_runs_after_it(
 
 @pytest.mark.parametrize("keys", ["with keys", "without keys"])
 def test_ended_connections_lose_and_double_nothing(cluster: Cluster, engine: Engine, keys: str) -> None:
-    """Every connection of ours, again and again, in the middle of whatever it did: runners notice nothing."""
+    """End all our connections repeatedly, within whatever they do: runners notice nothing."""
     webs, workers = cluster.start_house()
     with Traffic([web.url for web in webs], runners=6, keyed=keys == "with keys") as traffic:
         traffic.until_completed(10)

@@ -1,4 +1,4 @@
-"""Redis flushed, killed, stopped and frozen under load: clients and runners notice nothing (promises 2 and 5)."""
+"""Flush, kill, stop and freeze Redis under load: clients and runners notice nothing (promises 2 and 5)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ AWAY: dict[str, tuple[Callable[[OwnRedis], None], Callable[[OwnRedis], None]]] =
 
 
 def assert_all_well(engine: Engine, traffic: Traffic) -> None:
-    """Everything was answered, the first time, and is in the database once."""
+    """Check that every call was answered at the first try and is in the database once."""
     assert_nothing_lost_or_doubled(engine, traffic.ledger)
     assert {claims(history) for history in histories(engine).values()} == {1}
     assert not traffic.ledger.refused()
@@ -34,7 +34,7 @@ def assert_all_well(engine: Engine, traffic: Traffic) -> None:
 def test_submissions_claims_and_reports_go_on_without_redis(
     cluster: Cluster, engine: Engine, own_redis: OwnRedis, ways: tuple[str, ...]
 ) -> None:
-    """No error while it is away, none when it comes back; then every part is as before."""
+    """See no error while it is away and none when it returns; then every part is as before."""
     webs, workers = cluster.start_house(redis_url=own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         traffic.until_completed(15)
@@ -51,8 +51,8 @@ def test_submissions_claims_and_reports_go_on_without_redis(
     assert all(process.alive and "Traceback" not in process.log() for process in chain(webs, workers))
 
 
-def test_a_flush_under_load_loses_nothing(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
-    """Again and again: whatever was in it was a hint."""
+def test_flush_under_load_loses_nothing(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
+    """Flush repeatedly: Redis holds hints only."""
     webs, workers = cluster.start_house(redis_url=own_redis.url)
     client = looking(own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
@@ -67,5 +67,5 @@ def test_a_flush_under_load_loses_nothing(cluster: Cluster, engine: Engine, own_
 
 
 def is_well(url: str) -> bool:
-    """Whether the process calls itself ready without any reservation."""
+    """Return whether the process reports itself ready without reservation."""
     return bool(httpx.get(f"{url}/health/ready", timeout=5).json() == {"status": "ready"})

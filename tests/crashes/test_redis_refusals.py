@@ -1,4 +1,4 @@
-"""A Redis that answers and does not serve: full, a read-only replica, an ACL that forbids; promise 5."""
+"""Check a Redis that answers but does not serve: full, a read-only replica, or restricted by an ACL (promise 5)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +27,7 @@ def empty(client: Redis) -> None:
 
 
 def demote(client: Redis, server: OwnRedis) -> None:
-    """A replica of a primary that is not there serves reads and subscriptions."""
+    """Make it a replica of a missing primary, which serves reads and subscriptions."""
     client.replicaof("127.0.0.1", server.port + 1)
 
 
@@ -70,8 +70,8 @@ def readiness(url: str) -> tuple[int, dict[str, str]]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_readiness_names_fault_of_redis_that_refuses(cluster: Cluster, own_redis: OwnRedis, way: str) -> None:
-    """PING and a subscription may be answered all the while: degraded, with the reason, and ready when it is over."""
+def test_readiness_names_the_fault_of_a_refusing_redis(cluster: Cluster, own_redis: OwnRedis, way: str) -> None:
+    """PING and a subscription may be answered meanwhile: report degraded with the reason, and ready when it is over."""
     refuse, relent, fault = WAYS[way]
     web = cluster.start_web(redis_url=own_redis.url)
     cluster.start_worker(redis_url=own_redis.url)
@@ -86,7 +86,7 @@ def test_readiness_names_fault_of_redis_that_refuses(cluster: Cluster, own_redis
 
 
 def test_runs_go_on_while_redis_refuses_writes(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
-    """As without Redis: no error, no run lost; each fault in turn, then all is as before."""
+    """As without Redis: no error, no lost run; try each fault in turn, then check that all is as before."""
     webs, workers = cluster.start_house(redis_url=own_redis.url)
     client = looking(own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
@@ -105,7 +105,7 @@ def test_runs_go_on_while_redis_refuses_writes(cluster: Cluster, engine: Engine,
 
 
 def test_readiness_names_refused_credentials(cluster: Cluster, own_redis: OwnRedis) -> None:
-    """A wrong password is no silence."""
+    """Tell a wrong password from silence."""
     parts = urlsplit(own_redis.url)
     web = cluster.start_web(redis_url=own_redis.url.replace(parts.password or "", "wrong"))
     cluster.start_worker(redis_url=own_redis.url)
@@ -114,7 +114,7 @@ def test_readiness_names_refused_credentials(cluster: Cluster, own_redis: OwnRed
 
 
 def test_fault_of_other_errors_names_no_secret(own_redis: OwnRedis) -> None:
-    """The answer of /health/ready is for everybody: no error text of Redis stands in it."""
+    """/health/ready is public: include no error text of Redis."""
     client = looking(own_redis.url)
     for call in (
         lambda: client.eval("return redis.error_reply('NONSENSE secret')", 0),

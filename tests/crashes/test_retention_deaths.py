@@ -1,4 +1,4 @@
-"""A worker killed in the middle of retention: floor and rows agree, and the next one goes on (promises 2 and 3)."""
+"""Kill a worker within retention: oldest position and rows agree, and the next worker continues (promises 2 and 3)."""
 
 import signal
 import subprocess
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 from workers.context import worker_context
 from workers.retention import retire_due
 
-# Killed when it is about to send a statement, or to commit, which it does once more for its duty.
+# Kill it when it is about to send a statement or to commit; it commits once more for its duty.
 KILLED = """
 import os, signal, sys
 import models.retention
@@ -52,7 +52,9 @@ with engine_room(settings, threads=1) as room:
 
 
 def killed(settings: Settings, db: DbVerbs, moment: str, time: int = 2) -> None:
-    """Let a worker die at that moment, when it comes for so many a time, and Postgres undo what it had open."""
+    """Kill a worker when it reaches that moment for the given time; wait until Postgres has rolled back its
+    transaction.
+    """
     command = [sys.executable, "-c", KILLED, settings.database_url, settings.redis_url, moment, str(time)]
     process = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
     assert process.returncode == -signal.SIGKILL
@@ -61,8 +63,10 @@ def killed(settings: Settings, db: DbVerbs, moment: str, time: int = 2) -> None:
 
 
 @pytest.mark.parametrize("moment", ["INSERT INTO kept_results", "DELETE FROM events", "UPDATE feed_head", "commit"])
-def test_floor_and_rows_agree_wherever_a_worker_was_killed(settings: Settings, db: DbVerbs, moment: str) -> None:
-    """The pass that was committed counts, the one that was not has left nothing."""
+def test_oldest_position_and_rows_agree_wherever_a_worker_was_killed(
+    settings: Settings, db: DbVerbs, moment: str
+) -> None:
+    """A committed pass counts; an uncommitted one has left nothing."""
     old_history(db, 10)
     killed(settings, db, moment)
     assert db.do(read_head).floor == 4
@@ -71,8 +75,8 @@ def test_floor_and_rows_agree_wherever_a_worker_was_killed(settings: Settings, d
     is_whole(db)
 
 
-def test_a_session_is_there_with_all_that_is_its_own_or_not_at_all(settings: Settings, db: DbVerbs) -> None:
-    """Killed while it removes sessions; the next worker's duty removes what is left."""
+def test_session_is_removed_wholly_or_not_at_all(settings: Settings, db: DbVerbs) -> None:
+    """Kill the worker while it removes sessions; the next worker's duty removes the rest."""
     for _ in range(3):
         result(db, finished(db), "kept")
     all_grows_old(db)

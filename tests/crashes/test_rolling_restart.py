@@ -1,4 +1,4 @@
-"""SIGHUP to `coordinator up`, scripts/rolling_deploy, and the balancer beside it: what goes wrong, and what is left."""
+"""Check SIGHUP to `coordinator up`, scripts/rolling_deploy and the balancer: faults, and what they leave."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 StartUp = Callable[..., Up]
 SMALL = ("--web", "1", "--workers", "1", "--no-runner")
 QUICK = {"COORDINATOR_DRAIN_SECONDS": "1"}
-# What every new Python process of it runs first, once it is there.
+# Module that every new Python process of it runs first, once the file exists.
 HOOK = "sitecustomize.py"
 BROKEN = "import os, sys\nif '--successor' in sys.orig_argv: os._exit(3)\n"
 NOTED = "import sys\nopen({path!r}, 'a').write(' '.join(sys.orig_argv) + '\\n')\n"
@@ -27,7 +27,7 @@ NOTED = "import sys\nopen({path!r}, 'a').write(' '.join(sys.orig_argv) + '\\n')\
 
 @pytest.fixture
 def start_up(scratch: Path) -> Iterator[StartUp]:
-    """Start `coordinator up` on this test's data directory; the code of its next processes is to be changed there."""
+    """Start `coordinator up` on this test's data directory, where the code of its next processes can be changed."""
     started: list[Up] = []
     data_dir, port = new_directory(scratch, "up"), own_ports(3)
 
@@ -41,8 +41,8 @@ def start_up(scratch: Path) -> Iterator[StartUp]:
         up.end()
 
 
-def test_each_replica_becomes_a_process_of_the_new_code_at_the_same_address(start_up: StartUp) -> None:
-    """Step by step, in order, and said to whoever asked; exit code 0."""
+def test_deploy_replaces_each_replica_at_its_address(start_up: StartUp) -> None:
+    """Replace them in order, report each step to the caller, and exit with code 0."""
     up = start_up("--web", "2", "--workers", "1", "--no-runner")
     up.line("ready:")
     former = {name: up.running(name) for name in ("web-1", "web-2", "worker-1", "postgres", "redis")}
@@ -62,7 +62,7 @@ def test_each_replica_becomes_a_process_of_the_new_code_at_the_same_address(star
 
 
 def test_new_code_that_does_not_start_replaces_nothing(start_up: StartUp) -> None:
-    """It is said why, with exit code 1; the former process serves on, and the next deploy may be a better one."""
+    """Report the reason and exit with code 1; the former process serves on, and a later deploy may succeed."""
     up = start_up(*SMALL)
     up.line("ready:")
     former = up.running("web-1").pid
@@ -78,8 +78,8 @@ def test_new_code_that_does_not_start_replaces_nothing(start_up: StartUp) -> Non
     assert up.running("web-1").pid != former
 
 
-def test_without_a_database_nothing_is_replaced(start_up: StartUp, own_postgres: OwnPostgres) -> None:
-    """The new code may need a newer schema; polls go on being held by what runs."""
+def test_deploy_without_database_replaces_nothing(start_up: StartUp, own_postgres: OwnPostgres) -> None:
+    """The new code may need a newer schema; running processes keep holding polls."""
     up = start_up(*SMALL, DATABASE_URL=own_postgres.url)
     up.line("ready:")
     former = {name: up.running(name).pid for name in ("web-1", "worker-1")}
@@ -91,8 +91,8 @@ def test_without_a_database_nothing_is_replaced(start_up: StartUp, own_postgres:
     assert {name: up.running(name).pid for name in former} == former
 
 
-def test_where_nothing_runs_a_deploy_says_so(start_up: StartUp) -> None:
-    """Neither before the first start nor after the end is there anybody to signal."""
+def test_deploy_without_a_running_up_is_an_error(start_up: StartUp) -> None:
+    """Try before the first start and after the end."""
     up = start_up(*SMALL)
     up.line("migrate")
     assert "only just starting" in up.rolling_deploy().stdout
@@ -104,8 +104,8 @@ def test_where_nothing_runs_a_deploy_says_so(start_up: StartUp) -> None:
     assert f"no `coordinator up` serves {up.data_dir}" in deployed.stderr
 
 
-def test_told_to_end_in_the_middle_of_a_deploy_it_leaves_nothing_behind(start_up: StartUp) -> None:
-    """Also not the process that was just being tried; meanwhile a second deploy is refused."""
+def test_sigterm_within_a_deploy_leaves_nothing_behind(start_up: StartUp) -> None:
+    """End the process on trial too; refuse a second deploy meanwhile."""
     up = start_up(*SMALL)
     up.line("ready:")
     up.signal(signal.SIGHUP)
@@ -119,8 +119,8 @@ def test_told_to_end_in_the_middle_of_a_deploy_it_leaves_nothing_behind(start_up
     assert up.pid_files() == set()
 
 
-def test_after_kill_9_in_the_middle_of_a_deploy_the_next_up_ends_both(start_up: StartUp) -> None:
-    """The successor and the former one are each named by a pid file of their own."""
+def test_next_up_ends_both_processes_of_a_deploy_killed_midway(start_up: StartUp) -> None:
+    """Successor and former process have a pid file each."""
     up = start_up(*SMALL)
     up.line("ready:")
     up.signal(signal.SIGHUP)
@@ -135,8 +135,8 @@ def test_after_kill_9_in_the_middle_of_a_deploy_the_next_up_ends_both(start_up: 
     assert again.pid_files() == {"postgres", "redis", "web-1", "worker-1"}
 
 
-def test_the_balancer_is_kept_alive_at_its_address_and_ends_with_the_rest(start_up: StartUp) -> None:
-    """Who connects while it is restarted waits instead of being refused."""
+def test_balancer_is_restarted_at_its_address_and_ends_with_the_rest(start_up: StartUp) -> None:
+    """Connections made during the restart wait instead of being refused."""
     port = own_port()
     up = start_up("--web", "2", "--workers", "1", "--no-runner", "--lb", "--lb-port", str(port))
     assert up.line("ready:") == f"ready: {' '.join(up.urls)}"
@@ -153,19 +153,19 @@ def test_the_balancer_is_kept_alive_at_its_address_and_ends_with_the_rest(start_
     assert port_is_free(port)
 
 
-def test_a_port_that_two_want_is_said_before_anything_starts(start_up: StartUp) -> None:
-    """The balancer's is chosen by an option of its own."""
+def test_port_wanted_twice_is_reported_before_anything_starts(start_up: StartUp) -> None:
+    """An option chooses the balancer's port."""
     up = start_up(*SMALL, "--lb", "--port", "8764")
     assert up.wait(30) == 1
     assert "port 8764 on 127.0.0.1 cannot be used" in up.errors[-1]
     assert up.errors[-1].endswith("--lb-port.")
 
 
-def test_a_closed_terminal_ends_it_as_ever(scratch: Path) -> None:
-    """SIGHUP means another thing to a process whose terminal has gone."""
+def test_closed_terminal_ends_up(scratch: Path) -> None:
+    """SIGHUP has another meaning for a process whose terminal is gone."""
     data_dir = new_directory(scratch, "terminal")
     (data_dir / "run").mkdir()
-    # Here, for a child's would not be known to be given away.
+    # Open it here: for a child's terminal we could not tell that it was handed over.
     port = own_port()
     pid, terminal = pty.fork()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""Runners that die or are hung up on, jobs that leave their process group, and orphans that end: nothing is left."""
+"""Check runners that die or lose their terminal, jobs that leave their process group, and orphans: nothing is left."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.support.jobs import daemon, in_group, in_session, pid_in, script_of, 
 from tests.support.waiting import eventually
 
 FOR_EVER = "time.sleep(600)"
-# The prompt names a file with the job's script.
+# Take the path of the job's script from the prompt.
 READS_SCRIPT = "import json, sys; exec(open(json.load(sys.stdin)['parameters']['prompt']).read())"
 
 
@@ -24,7 +24,7 @@ def coordination(cluster: Cluster) -> Coordination:
 
 
 def guard_of(runner: Process) -> int:
-    """The process that watches over a runner's jobs."""
+    """Return the process that watches over a runner's jobs."""
 
     def found() -> int | None:
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in guard.children_of(runner.pid)}
@@ -37,7 +37,7 @@ def guard_of(runner: Process) -> int:
 def test_killed_runner_leaves_no_process_of_its_job(
     coordination: Coordination, tmp_path: Path, *, guard_dies: bool
 ) -> None:
-    """Leader, group, sessions of their own and daemons end at once, without a next runner."""
+    """End leader, group, separate sessions and daemons at once, without a next runner."""
     commands: list[Callable[[Path], list[str]]] = [in_group, in_session, daemon]
     paths = [tmp_path / command.__name__ for command in commands]
     job = script_of([command(path) for command, path in zip(commands, paths, strict=True)], FOR_EVER)
@@ -51,7 +51,7 @@ def test_killed_runner_leaves_no_process_of_its_job(
         former = guard_of(runner)
         os.kill(former, signal.SIGKILL)
         until_dead([former])
-        # The next job that begins finds it gone.
+        # The next job finds it gone.
         (tmp_path / "next.py").write_text("import time; time.sleep(600)")
         again, _ = coordination.submit(str(tmp_path / "next.py"))
         coordination.until(again, "running")
@@ -62,8 +62,8 @@ def test_killed_runner_leaves_no_process_of_its_job(
     until_dead([*pids, watching])
 
 
-def test_processes_that_left_group_end_with_their_job(coordination: Coordination, tmp_path: Path) -> None:
-    """Those in sessions of their own, daemons, and daemons without the environment; another job's are left alone."""
+def test_processes_that_left_the_group_end_with_their_job(coordination: Coordination, tmp_path: Path) -> None:
+    """Cover separate sessions, daemons, and daemons without the environment; leave another job's processes alone."""
     other = tmp_path / "other"
     coordination.start_python_runner(READS_SCRIPT, "--concurrency", "2")
     (tmp_path / "other.py").write_text(script_of([in_session(other)], FOR_EVER))
@@ -94,7 +94,7 @@ def test_processes_that_left_group_end_with_their_job(coordination: Coordination
 
 
 def test_runner_reaps_orphans_of_its_jobs(coordination: Coordination) -> None:
-    """A shell's background children that outlive it are nobody's zombies, while the job goes on."""
+    """Reap background children of a shell that outlive it while the job continues."""
     script = (
         "import subprocess, time\n"
         "for _ in range(20): subprocess.run(['sh', '-c', '(sleep 0.2 &) ; exit 0'], check=True)\n"
@@ -112,8 +112,8 @@ def test_runner_reaps_orphans_of_its_jobs(coordination: Coordination) -> None:
     assert coordination.until(run_id)["status"] == "stopped"
 
 
-def test_hang_up_drains_runner(coordination: Coordination, tmp_path: Path) -> None:
-    """A closed terminal is as good as SIGTERM: what runs is finished and reported, nothing runs on beside it."""
+def test_sighup_drains_the_runner(coordination: Coordination, tmp_path: Path) -> None:
+    """Treat a closed terminal like SIGTERM: finish and report running work, and leave nothing running."""
     go = tmp_path / "go"
     job = f"import os, time\nprint('pid', os.getpid())\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)"
     runner = coordination.start_python_runner(job)
@@ -126,8 +126,8 @@ def test_hang_up_drains_runner(coordination: Coordination, tmp_path: Path) -> No
     assert runner.wait(10) == 0
 
 
-def test_hang_up_that_is_ignored_stays_ignored(coordination: Coordination) -> None:
-    """`nohup coordinator runner …` works on when its terminal is closed."""
+def test_ignored_sighup_stays_ignored(coordination: Coordination) -> None:
+    """`nohup coordinator runner …` continues when its terminal is closed."""
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         runner = coordination.start_python_runner("pass")

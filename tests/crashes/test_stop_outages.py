@@ -1,4 +1,4 @@
-"""Stops between two instances while Redis is away, forgetful or silent: the re-check tells them (promise 5)."""
+"""Check stops between two instances while Redis is away, flushed or frozen: the re-check tells them (promise 5)."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,7 @@ from tests.support.web import WebClient
 
 
 def flush(redis: OwnRedis) -> None:
-    """Whatever was in it is gone, and so are the subscriptions."""
+    """Remove all data and subscriptions."""
     client = looking(redis.url)
     client.flushall()
     client.client_kill_filter(_type="pubsub")
@@ -28,7 +28,7 @@ FAULTS: dict[str, Callable[[OwnRedis], None]] = {
 
 @pytest.fixture
 def clients(cluster: Cluster, own_redis: OwnRedis) -> Iterator[tuple[WebClient, WebClient]]:
-    """Of two processes that share a Redis of the test's own."""
+    """Serve two processes that share a Redis of the test's own."""
     webs, _ = cluster.start_house(webs=2, workers=0, redis_url=own_redis.url)
     here, there = (WebClient(web.url) for web in webs)
     yield here, there
@@ -37,10 +37,10 @@ def clients(cluster: Cluster, own_redis: OwnRedis) -> Iterator[tuple[WebClient, 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_stop_reaches_a_poll_of_another_process_without_redis(
+def test_stop_reaches_poll_of_another_process_without_redis(
     clients: tuple[WebClient, WebClient], own_redis: OwnRedis, fault: str
 ) -> None:
-    """And so does a leave."""
+    """Cover leaves too."""
     here, there = clients
     runner_id = here.register()
     run = here.started(runner_id)
@@ -56,10 +56,8 @@ def test_stop_reaches_a_poll_of_another_process_without_redis(
     assert last.result(60).json() == {"deregistered": True}
 
 
-def test_stop_is_published_to_the_process_that_holds_the_poll(
-    clients: tuple[WebClient, WebClient], db: DbVerbs
-) -> None:
-    """Real processes say so in their numbers."""
+def test_stop_is_published_to_process_that_holds_poll(clients: tuple[WebClient, WebClient], db: DbVerbs) -> None:
+    """Read the metrics of real processes."""
     here, there = clients
     runner_id = here.register()
     run = here.started(runner_id)

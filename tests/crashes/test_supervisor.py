@@ -1,4 +1,4 @@
-"""`coordinator up` and the deaths of its parts, of itself, and of the servers it brought."""
+"""Check `coordinator up` when its parts, itself, or the servers it started die."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def data_dir(scratch: Path) -> Path:
 
 @pytest.fixture
 def start_up(data_dir: Path) -> Iterator[StartUp]:
-    """Start `coordinator up` on this test's data directory, on free ports, as often as wanted."""
+    """Start `coordinator up` on this test's data directory and free ports, any number of times."""
     started: list[Up] = []
     port = own_ports(3)
 
@@ -48,8 +48,10 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not any(map(is_alive, processes))
 
 
-def test_one_command_serves_and_sigterm_leaves_nothing_behind(start_up: StartUp) -> None:
-    """Two replicas, two workers, a runner and both servers, named by pid files; all gone within 10 s of a SIGTERM."""
+def test_up_serves_and_sigterm_leaves_nothing_behind(start_up: StartUp) -> None:
+    """Start two replicas, two workers, a runner and both servers, with pid files; all are gone within 10 s
+    of SIGTERM.
+    """
     up = start_up()
     assert up.line("ready:") == f"ready: http://127.0.0.1:{up.port} http://127.0.0.1:{up.port + 1}"
     assert all(answers(url, "/health/ready") for url in up.urls)
@@ -68,7 +70,7 @@ def test_one_command_serves_and_sigterm_leaves_nothing_behind(start_up: StartUp)
 
 @pytest.mark.parametrize("moment", ["postgres", "migrate", "ready:"])
 def test_ctrl_c_at_any_moment_leaves_nothing_behind(start_up: StartUp, moment: str) -> None:
-    """Also while something is just being started; nothing has to be cleaned up by hand."""
+    """Include moments within a start; nothing has to be cleaned up by hand."""
     up = start_up(*SMALL)
     up.line(moment)
     members = up.family()
@@ -79,8 +81,8 @@ def test_ctrl_c_at_any_moment_leaves_nothing_behind(start_up: StartUp, moment: s
     assert "Traceback" not in "\n".join(up.errors)
 
 
-def test_ctrl_c_during_the_very_first_start_leaves_nothing_behind(start_up: StartUp, data_dir: Path) -> None:
-    """A half-made database is not taken for one the next time."""
+def test_ctrl_c_during_very_first_start_leaves_nothing_behind(start_up: StartUp, data_dir: Path) -> None:
+    """A half-made database is not used by the next start."""
     up = start_up(*SMALL)
     eventually(lambda: list((data_dir / "postgres").glob("cluster*")), 30, what="initdb at work")
     up.signal(signal.SIGINT)
@@ -91,7 +93,7 @@ def test_ctrl_c_during_the_very_first_start_leaves_nothing_behind(start_up: Star
 
 
 def test_ctrl_c_while_postgres_does_not_come_up_leaves_nothing_behind(start_up: StartUp) -> None:
-    """On a busy machine that takes longer than we wait for it."""
+    """On a busy machine its start may exceed our wait."""
     up = start_up(*SMALL)
     eventually(lambda: "postgres" in up.pid_files(), 30, what="a server that is being started")
     server = up.process("postgres")
@@ -103,8 +105,8 @@ def test_ctrl_c_while_postgres_does_not_come_up_leaves_nothing_behind(start_up: 
     assert gone([server])
 
 
-def test_a_replica_that_dies_is_restarted_and_its_address_stays_open(start_up: StartUp) -> None:
-    """Who connects in between waits instead of being refused: the supervisor owns the socket."""
+def test_dead_replica_is_restarted_and_its_address_stays_open(start_up: StartUp) -> None:
+    """Connections made in between wait instead of being refused: the supervisor owns the socket."""
     up = start_up("--web", "2", "--workers", "1", "--no-runner")
     url = up.urls[0]
     former = up.running("web-1")
@@ -116,8 +118,8 @@ def test_a_replica_that_dies_is_restarted_and_its_address_stays_open(start_up: S
     assert up.running("web-2").pid == other
 
 
-def test_a_worker_that_keeps_dying_is_restarted_later_each_time(start_up: StartUp) -> None:
-    """Backoff: a broken process does not eat the machine, and each restart is said."""
+def test_worker_that_keeps_dying_is_restarted_with_backoff(start_up: StartUp) -> None:
+    """A broken process does not use up the machine, and each restart is logged."""
     up = start_up(*SMALL)
     up.line("ready:")
     for delay in ("0.5", "1", "2"):
@@ -126,8 +128,8 @@ def test_a_worker_that_keeps_dying_is_restarted_later_each_time(start_up: StartU
         assert up.line("worker-1   ended", said).partition("again in ")[2].startswith(f"{delay} s")
 
 
-def test_embedded_servers_that_die_come_back_at_their_addresses(start_up: StartUp) -> None:
-    """Replicas and workers keep their URLs and go on by themselves."""
+def test_dead_embedded_servers_restart_at_their_addresses(start_up: StartUp) -> None:
+    """Replicas and workers keep their URLs and reconnect by themselves."""
     up = start_up(*SMALL)
     url, pids = up.urls[0], {name: up.running(name).pid for name in ("web-1", "worker-1")}
     for name in ("postgres", "redis"):
@@ -142,8 +144,8 @@ def test_embedded_servers_that_die_come_back_at_their_addresses(start_up: StartU
     assert {name: up.running(name).pid for name in pids} == pids
 
 
-def test_after_kill_9_the_next_up_ends_what_is_left_and_adopts_the_servers(start_up: StartUp) -> None:
-    """The orphans serve on until then; the databases are not even restarted."""
+def test_next_up_after_kill_9_ends_orphans_and_adopts_the_servers(start_up: StartUp) -> None:
+    """The orphans serve until then; the databases are not even restarted."""
     up = start_up("--web", "2", "--workers", "1")
     url = up.urls[0]
     up.running("runner-1")
@@ -167,8 +169,8 @@ def test_after_kill_9_the_next_up_ends_what_is_left_and_adopts_the_servers(start
     assert gone(list(former.values()))
 
 
-def test_a_pid_file_of_somebody_else_ends_nobody(start_up: StartUp, data_dir: Path) -> None:
-    """After a reboot our old pids belong to others."""
+def test_reused_pid_in_a_pid_file_is_not_killed(start_up: StartUp, data_dir: Path) -> None:
+    """After a reboot our former pids belong to other processes."""
     with psutil.Popen(["/bin/sleep", "60"]) as stranger:
         (data_dir / "run").mkdir()
         (data_dir / "run" / "web-1.pid").write_text(f"{stranger.pid} another-boot:12345\n")
@@ -179,8 +181,8 @@ def test_a_pid_file_of_somebody_else_ends_nobody(start_up: StartUp, data_dir: Pa
         stranger.kill()
 
 
-def test_data_removed_under_it_ends_it(start_up: StartUp, data_dir: Path) -> None:
-    """It does not go on from an empty database as if nothing had been."""
+def test_removed_data_directory_ends_up(start_up: StartUp, data_dir: Path) -> None:
+    """Do not continue with an empty database."""
     up = start_up(*SMALL)
     up.line("ready:")
     members = up.family()
@@ -190,8 +192,8 @@ def test_data_removed_under_it_ends_it(start_up: StartUp, data_dir: Path) -> Non
     assert gone(members)
 
 
-def test_a_second_up_on_the_same_data_refuses(start_up: StartUp) -> None:
-    """It says who is there, and the first one serves on untouched."""
+def test_second_up_on_the_same_data_is_refused(start_up: StartUp) -> None:
+    """Name the first one, which serves on untouched."""
     up = start_up(*SMALL)
     up.line("ready:")
     members = up.family()
@@ -202,8 +204,8 @@ def test_a_second_up_on_the_same_data_refuses(start_up: StartUp) -> None:
     assert all(map(is_alive, members))
 
 
-def test_a_taken_port_is_said_before_anything_starts(start_up: StartUp, data_dir: Path) -> None:
-    """Whose it is, what to do, and no database was made for it."""
+def test_taken_port_is_reported_before_anything_starts(start_up: StartUp, data_dir: Path) -> None:
+    """Name its holder and the remedy, and create no database."""
     with socket.socket() as squatter:
         up_port = own_ports(2)
         squatter.bind(("127.0.0.1", up_port + 1))
@@ -216,8 +218,8 @@ def test_a_taken_port_is_said_before_anything_starts(start_up: StartUp, data_dir
     assert up.pid_files() == set()
 
 
-def test_given_servers_are_used_and_outlive_it(start_up: StartUp, data_dir: Path, scratch: Path) -> None:
-    """Each independently: with DATABASE_URL no Postgres is started, and the given one is not stopped."""
+def test_given_servers_are_used_and_outlive_up(start_up: StartUp, data_dir: Path, scratch: Path) -> None:
+    """Treat each independently: with DATABASE_URL no Postgres is started, and the given one is not stopped."""
     elsewhere = new_directory(scratch, "given")
     postgres, store = start_postgres(elsewhere, settings=FAST_POSTGRES), start_redis(elsewhere)
     try:
@@ -242,8 +244,8 @@ def test_given_servers_are_used_and_outlive_it(start_up: StartUp, data_dir: Path
         store.kill()
 
 
-def test_a_database_that_cannot_be_reached_is_said_with_the_reason(start_up: StartUp) -> None:
-    """Not a silent wait: exit code 1, and the password is not shown."""
+def test_unreachable_database_is_reported_with_the_reason(start_up: StartUp) -> None:
+    """Exit with code 1 instead of waiting silently; do not show the password."""
     up = start_up(*SMALL, DATABASE_URL=f"postgresql://u:secret@127.0.0.1:{own_port()}/none")
     assert up.wait(60) == 1
     said = "\n".join(up.lines + up.errors)
@@ -252,8 +254,8 @@ def test_a_database_that_cannot_be_reached_is_said_with_the_reason(start_up: Sta
     assert up.pid_files() == set()
 
 
-def test_json_lines_for_machines(start_up: StartUp) -> None:
-    """Every line is an object; the ready one holds the addresses."""
+def test_json_log_lines_are_objects(start_up: StartUp) -> None:
+    """The `ready` line holds the addresses."""
     up = start_up(*SMALL, "--log-format", "json")
     assert json.loads(up.line('"ready"'))["urls"] == [f"http://127.0.0.1:{up.port}"]
     up.signal(signal.SIGTERM)
@@ -261,8 +263,8 @@ def test_json_lines_for_machines(start_up: StartUp) -> None:
     assert all(json.loads(line)["event"] for line in up.lines)
 
 
-def test_requests_under_way_do_not_hold_up_the_end(start_up: StartUp) -> None:
-    """A client that reads nothing and one that sends nothing cannot keep it alive."""
+def test_open_requests_do_not_delay_the_end(start_up: StartUp) -> None:
+    """Open a client that reads nothing and one that sends nothing."""
     up = start_up(*SMALL)
     port = int(up.urls[0].rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as half:
@@ -273,8 +275,8 @@ def test_requests_under_way_do_not_hold_up_the_end(start_up: StartUp) -> None:
         assert gone(members)
 
 
-def test_a_second_ctrl_c_ends_it_at_once(start_up: StartUp) -> None:
-    """Even when a part hangs."""
+def test_second_ctrl_c_ends_up_at_once(start_up: StartUp) -> None:
+    """Even while a part hangs."""
     up = start_up(*SMALL)
     up.line("ready:")
     members = up.family()
@@ -286,8 +288,8 @@ def test_a_second_ctrl_c_ends_it_at_once(start_up: StartUp) -> None:
     assert gone(members)
 
 
-def test_a_frozen_part_is_killed_within_the_ten_seconds(start_up: StartUp) -> None:
-    """Whoever does not react to its signal gets SIGKILL, and that is said."""
+def test_frozen_part_is_killed_within_ten_seconds(start_up: StartUp) -> None:
+    """Send SIGKILL to parts that ignore their signal, and log that."""
     up = start_up("--web", "1", "--workers", "1")
     up.line("ready:")
     up.running("runner-1").suspend()
@@ -310,16 +312,16 @@ def status(url: str, run_id: str) -> str:
     return str(httpx.get(f"{url}/runs/{run_id}", timeout=30).json()["status"])
 
 
-def test_the_demo_runner_completes_a_run(start_up: StartUp) -> None:
-    """Submitted to one replica, seen completed on the other: the tour shows life."""
+def test_demo_runner_completes_run(start_up: StartUp) -> None:
+    """Submit to one replica and see it completed on the other."""
     up = start_up()
     first, second = up.urls
     run_id = submit(first, "hello")
     eventually(lambda: status(second, run_id) == "completed", 60, what="the completed run")
 
 
-def test_runs_survive_an_end_and_a_start(start_up: StartUp) -> None:
-    """What was answered with 201 is there the next day."""
+def test_runs_survive_a_restart_of_up(start_up: StartUp) -> None:
+    """Every run answered with 201 is still stored."""
     up = start_up(*SMALL)
     run_id = submit(up.urls[0], "hello")
     up.signal(signal.SIGTERM)
@@ -329,14 +331,14 @@ def test_runs_survive_an_end_and_a_start(start_up: StartUp) -> None:
 
 
 def running_commands(up: Up) -> list[psutil.Process]:
-    """What the demo runner executes, once a run is running that will not end by itself."""
+    """Return the processes of the demo runner once a run is running that does not end by itself."""
     run_id = submit(up.urls[0], "sleep 60")
     eventually(lambda: status(up.urls[0], run_id) == "running", 60, what="the running run")
     return eventually(lambda: up.running("runner-1").children(recursive=True), what="its process")
 
 
-def test_what_a_killed_runner_was_executing_ends_too(start_up: StartUp) -> None:
-    """Its next run of the same work must not have a twin (on Linux, where orphans become the supervisor's)."""
+def test_commands_of_a_killed_runner_end(start_up: StartUp) -> None:
+    """A next attempt must not run beside the former process (on Linux, where orphans become the supervisor's)."""
     up = start_up("--web", "1", "--workers", "1")
     commands = running_commands(up)
     up.running("runner-1").kill()
@@ -344,8 +346,8 @@ def test_what_a_killed_runner_was_executing_ends_too(start_up: StartUp) -> None:
     assert "killed by SIGKILL" in up.line("runner-1   ended")
 
 
-def test_ctrl_c_ends_running_commands_as_well(start_up: StartUp) -> None:
-    """Grandchildren, each in a process group of its own, within the same 10 s."""
+def test_ctrl_c_ends_running_commands(start_up: StartUp) -> None:
+    """Include grandchildren, each in its own process group, within the same 10 s."""
     up = start_up("--web", "1", "--workers", "1")
     members = up.family() + running_commands(up)
     up.signal(signal.SIGINT)
@@ -353,8 +355,8 @@ def test_ctrl_c_ends_running_commands_as_well(start_up: StartUp) -> None:
     assert gone(members)
 
 
-def test_after_kill_9_the_commands_of_the_former_runner_end_with_it(start_up: StartUp) -> None:
-    """The next `up` leaves no work of the one before running beside its own."""
+def test_next_up_after_kill_9_ends_commands_of_the_former_runner(start_up: StartUp) -> None:
+    """Leave no work of the former runner beside its own."""
     up = start_up("--web", "1", "--workers", "1")
     commands = running_commands(up)
     up.signal(signal.SIGKILL)

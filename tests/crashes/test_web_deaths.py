@@ -1,4 +1,4 @@
-"""Web processes killed and frozen while they hold polls and have assignments on the way (promises 1 and 2)."""
+"""Kill and freeze web processes that hold polls and have assignments on the way (promises 1 and 2)."""
 
 from sqlalchemy import Engine
 
@@ -11,8 +11,8 @@ from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 
-def test_a_killed_web_process_takes_no_run_with_it(cluster: Cluster, engine: Engine) -> None:
-    """With polls parked and answers on their way: its runners go to the other one, and every run is completed once."""
+def test_killed_web_process_loses_no_run(cluster: Cluster, engine: Engine) -> None:
+    """Its runners move to the other one, and every run is completed once."""
     bounds = {"claim_timeout_seconds": 2, "start_timeout_seconds": 5}
     webs, workers = cluster.start_house(**bounds)
     with Traffic([web.url for web in webs], runners=8) as traffic:
@@ -25,9 +25,9 @@ def test_a_killed_web_process_takes_no_run_with_it(cluster: Cluster, engine: Eng
     assert all(process.alive for process in (webs[1], *workers))
 
 
-def test_parked_polls_of_a_killed_web_process_get_nothing_more(cluster: Cluster, db: DbVerbs) -> None:
-    """What a worker assigned to them in the last moment is somebody's again after `claim_timeout`, and nothing else is
-    given to them.
+def test_parked_polls_of_killed_web_process_get_nothing_more(cluster: Cluster, db: DbVerbs) -> None:
+    """A run assigned to them in the last moment is claimable again after `claim_timeout`, and nothing else is assigned
+    to them.
     """
     webs, _ = cluster.start_house(workers=1, claim_timeout_seconds=2)
     dead, living = (WebClient(web.url) for web in webs)
@@ -44,8 +44,8 @@ def test_parked_polls_of_a_killed_web_process_get_nothing_more(cluster: Cluster,
         client.close()
 
 
-def test_a_web_process_frozen_with_an_assignment_in_its_buffer_starts_nothing(cluster: Cluster, db: DbVerbs) -> None:
-    """When it goes on the run is another's: confirming the delivery fails, and its poll waits for the next run."""
+def test_web_process_thawed_with_an_old_assignment_starts_nothing(cluster: Cluster, db: DbVerbs) -> None:
+    """The run is another runner's by then: confirming the delivery fails, and the poll waits for the next run."""
     (frozen, other), workers = cluster.start_house(workers=1, claim_timeout_seconds=2)
     slow, quick = WebClient(frozen.url), WebClient(other.url)
     early, late = slow.register("early"), quick.register("late")
@@ -67,8 +67,8 @@ def test_a_web_process_frozen_with_an_assignment_in_its_buffer_starts_nothing(cl
         client.close()
 
 
-def test_a_frozen_and_thawed_web_process_takes_no_run_with_it(cluster: Cluster, engine: Engine) -> None:
-    """Again and again under load: what it held, and what it finds in its buffers, is decided by the database."""
+def test_frozen_and_thawed_web_process_loses_no_run(cluster: Cluster, engine: Engine) -> None:
+    """Repeat under load: the database decides on its polls and on what is in its buffers."""
     webs, workers = cluster.start_house(claim_timeout_seconds=2, start_timeout_seconds=20)
     with Traffic([web.url for web in webs], runners=8, poll_seconds=3) as traffic:
         for _ in range(3):
@@ -81,7 +81,7 @@ def test_a_frozen_and_thawed_web_process_takes_no_run_with_it(cluster: Cluster, 
 
 
 def freeze_until_released(web: Process, engine: Engine, traffic: Traffic) -> None:
-    """Freeze it until at least one claim was taken back from a poll that it holds, or the others have gone well on."""
+    """Freeze it until a claim of one of its polls was released, or the others have moved well on."""
     before = sum(claims(history) - 1 for history in assert_one_history(engine).values())
     done = len(traffic.ledger.said_with(200, "completed"))
     web.freeze()
@@ -95,7 +95,7 @@ def freeze_until_released(web: Process, engine: Engine, traffic: Traffic) -> Non
 
 
 def assert_given(db: DbVerbs, run_id: str, *runner_ids: str) -> None:
-    """To these, one after the other, and started by the last of them only."""
+    """Check that the run was given to these runners in turn, and started by the last of them only."""
     history = assert_one_history(db.engine)[run_id]
     assert [one["runner_id"] for one in history if one["status"] == "claimed"] == list(runner_ids)
     assert [one["runner_id"] for one in history if one["status"] == "running"] == [runner_ids[-1]]

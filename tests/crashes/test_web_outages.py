@@ -1,4 +1,4 @@
-"""The web while Postgres or Redis is away: slower, never wrong (promise 5)."""
+"""Check the web while Postgres or Redis is away: slower, never wrong (promise 5)."""
 
 import os
 import signal
@@ -26,7 +26,9 @@ def web(own_postgres: OwnPostgres, redis_url: str) -> Iterator[WebInThread]:
 def test_clients_get_503_and_runners_wait_while_postgres_is_stopped(
     web: WebInThread, client: WebClient, own_postgres: OwnPostgres
 ) -> None:
-    """Submissions and reads: 503 with Retry-After. Polls: 204. Reports, events, binds and heartbeats: held, then 200."""
+    """Submissions and reads: 503 with Retry-After. Polls: 204. Reports, events, binds and heartbeats: held,
+    then 200.
+    """
     runner = client.register()
     run = client.started(runner)
     event = {"event_type": "message", "session_id": run["session_id"], "timestamp": "t"}
@@ -57,8 +59,8 @@ def test_clients_get_503_and_runners_wait_while_postgres_is_stopped(
     assert "Postgres" not in client.get("/health/ready").text
 
 
-def test_a_held_report_ends_in_503_when_the_outage_is_longer(own_postgres: OwnPostgres, redis_url: str) -> None:
-    """After the report hold, here 1 s; repeating it later is harmless."""
+def test_held_report_ends_in_503_when_the_outage_is_longer(own_postgres: OwnPostgres, redis_url: str) -> None:
+    """End it after the report hold, here 1 s; repeating it later is harmless."""
     settings = Settings(database_url=own_postgres.url, redis_url=redis_url, report_hold_seconds=1)
     with served(settings) as web:
         runner = web.client.register()
@@ -71,8 +73,8 @@ def test_a_held_report_ends_in_503_when_the_outage_is_longer(own_postgres: OwnPo
         eventually(lambda: web.client.report(run, runner, "completed").status_code == 200, what="the repeat")
 
 
-def test_a_kill_of_postgres_loses_nothing_that_was_acknowledged(client: WebClient, own_postgres: OwnPostgres) -> None:
-    """Promise 2: every 201 is there after a crash restart, and the same key gives the same run."""
+def test_killed_postgres_loses_nothing_acknowledged(client: WebClient, own_postgres: OwnPostgres) -> None:
+    """Every run of a 201 exists after a crash restart, and the same key gives the same run (promise 2)."""
     keys = {
         f"key-{n}": client.post("/runs", START, **{"Idempotency-Key": f"key-{n}"}).json()["run_id"] for n in range(20)
     }
@@ -86,10 +88,8 @@ def test_a_kill_of_postgres_loses_nothing_that_was_acknowledged(client: WebClien
         assert (again.status_code, again.json()["run_id"]) == (200, run_id)
 
 
-def test_a_frozen_postgres_holds_polls_and_lets_go(
-    web: WebInThread, client: WebClient, own_postgres: OwnPostgres
-) -> None:
-    """Connections stay open and silent: the poll ends in 204 all the same, and the next one works."""
+def test_polls_on_a_frozen_postgres_end_in_204(web: WebInThread, client: WebClient, own_postgres: OwnPostgres) -> None:
+    """Connections stay open and silent; the next poll works."""
     runner = client.register()
     with silent(own_postgres):
         assert client.poll(runner, 0.5).status_code == 204
@@ -97,10 +97,10 @@ def test_a_frozen_postgres_holds_polls_and_lets_go(
     assert eventually(lambda: client.poll(runner, 5), 30, what="a run").json()["run"]["run_id"] == run_id
 
 
-def test_what_a_silent_postgres_holds_beyond_the_end_is_answered(
+def test_requests_held_by_a_silent_postgres_are_answered_at_shutdown(
     web: WebInThread, client: WebClient, own_postgres: OwnPostgres
 ) -> None:
-    """The server cuts off what outlasts its patience: it is told to try again, a poll hears of nothing; never 500."""
+    """Answer requests that outlast the grace period: 204 for polls, 503 otherwise, never 500."""
     runner = client.register()
     with silent(own_postgres):
         writing = client.meanwhile(client.post, "/runs", START)
@@ -115,7 +115,7 @@ def test_what_a_silent_postgres_holds_beyond_the_end_is_answered(
 
 @contextmanager
 def silent(postgres: OwnPostgres) -> Iterator[None]:
-    """All of its processes frozen: connections stay open, and nobody answers."""
+    """Freeze all its processes: connections stay open without an answer."""
     processes = [psutil.Process(postgres.server.pid), *psutil.Process(postgres.server.pid).children()]
     for process in processes:
         os.kill(process.pid, signal.SIGSTOP)
@@ -127,8 +127,8 @@ def silent(postgres: OwnPostgres) -> Iterator[None]:
                 os.kill(process.pid, signal.SIGCONT)
 
 
-def test_everything_goes_on_without_redis(settings: Settings, own_redis: OwnRedis) -> None:
-    """Claims come by the re-check; nothing errors; readiness says what is away, and when it is back."""
+def test_service_continues_without_redis(settings: Settings, own_redis: OwnRedis) -> None:
+    """Claims come by the re-check, nothing fails, and readiness names what is away until it is back."""
     with served(settings.model_copy(update={"redis_url": own_redis.url})) as web:
         until_ready(web)
         runner = web.client.register()
@@ -145,10 +145,8 @@ def test_everything_goes_on_without_redis(settings: Settings, own_redis: OwnRedi
         eventually(lambda: "Redis" not in web.client.get("/health/ready").text, what="Redis to be back")
 
 
-def test_a_process_that_starts_before_its_database_is_ready_when_it_comes(
-    own_postgres: OwnPostgres, redis_url: str
-) -> None:
-    """Nothing waits at the start; readiness is 503 until then, and polls are held."""
+def test_process_started_before_its_database_becomes_ready(own_postgres: OwnPostgres, redis_url: str) -> None:
+    """The start does not wait; until then readiness is 503 and polls are held."""
     own_postgres.stop()
     with served(Settings(database_url=own_postgres.url, redis_url=redis_url)) as web:
         assert web.client.get("/health/ready").status_code == 503
@@ -159,8 +157,8 @@ def test_a_process_that_starts_before_its_database_is_ready_when_it_comes(
         web.client.submit()
 
 
-def test_a_drain_does_not_wait_for_held_reports(own_postgres: OwnPostgres, redis_url: str) -> None:
-    """What is held when the process must end gets 503; the runner repeats it elsewhere."""
+def test_drain_does_not_wait_for_held_reports(own_postgres: OwnPostgres, redis_url: str) -> None:
+    """Answer held requests with 503 when the process must end; the runner repeats them elsewhere."""
     with served(Settings(database_url=own_postgres.url, redis_url=redis_url)) as web:
         runner = web.client.register()
         run = web.client.started(runner)

@@ -1,4 +1,4 @@
-"""Workers killed and frozen while they dispatch under load: hints are lost, runs are not (promises 1 and 2)."""
+"""Kill and freeze workers while they dispatch under load: hints are lost, runs are not (promises 1 and 2)."""
 
 from collections.abc import Callable
 
@@ -23,15 +23,15 @@ def kill(worker: Process, traffic: Traffic) -> None:
 
 
 def freeze_for_a_while(worker: Process, traffic: Traffic) -> None:
-    """Whatever it held is undone by Postgres, or by itself when it goes on."""
+    """Freeze it: Postgres rolls back its transaction, or it does so itself when it continues."""
     worker.freeze()
     traffic.until_completed(25)
     worker.thaw()
 
 
 @pytest.mark.parametrize("harm", [kill, freeze_for_a_while])
-def test_workers_that_die_or_stand_still_take_no_run_with_them(cluster: Cluster, engine: Engine, harm: Harm) -> None:
-    """One after the other, until none is as it was: each run is claimed once, by whoever is left."""
+def test_killed_and_frozen_workers_lose_no_run(cluster: Cluster, engine: Engine, harm: Harm) -> None:
+    """Disturb each worker in turn: every run is claimed once, by a remaining worker."""
     webs, workers = cluster.start_house(workers=2)
     with Traffic([web.url for web in webs], runners=8) as traffic:
         for worker in workers:

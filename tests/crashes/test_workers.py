@@ -1,4 +1,4 @@
-"""Worker processes that are killed, drained, and left without Redis or Postgres."""
+"""Check worker processes that are killed, drained, or left without Redis or Postgres."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'L
 
 
 def done_since(engine: Engine, *actors: Actor) -> Callable[[], bool]:
-    """Whether each duty has run after this call; to be asked again and again."""
+    """Return a check of whether each duty has run since this call."""
 
     def last_runs() -> dict[str, object]:
         with engine.connect() as connection:
@@ -32,8 +32,8 @@ def done_since(engine: Engine, *actors: Actor) -> Callable[[], bool]:
     return done
 
 
-def test_duties_go_on_when_a_worker_is_killed(cluster: Cluster, engine: Engine) -> None:
-    """It does not matter which one ticked."""
+def test_duties_continue_when_a_worker_is_killed(cluster: Cluster, engine: Engine) -> None:
+    """Hold whichever worker ticked."""
     workers = [cluster.start_worker(), cluster.start_worker()]
     eventually(done_since(engine, *FREQUENT), 20)
 
@@ -44,10 +44,10 @@ def test_duties_go_on_when_a_worker_is_killed(cluster: Cluster, engine: Engine) 
 
 
 @pytest.mark.parametrize("way", ["killed", "frozen"])
-def test_duties_go_on_without_redis_and_with_it_again(
+def test_duties_continue_without_redis_and_with_it_again(
     cluster: Cluster, engine: Engine, own_redis: OwnRedis, way: str
 ) -> None:
-    """Postgres alone decides whose turn it is; nothing of a worker ends or fails."""
+    """Postgres alone decides which worker's turn it is; no worker ends or fails."""
     worker = cluster.start_worker(redis_url=own_redis.url)
     eventually(done_since(engine, *FREQUENT), 20)
 
@@ -63,8 +63,8 @@ def test_duties_go_on_without_redis_and_with_it_again(
     assert "Traceback" not in worker.log()
 
 
-def test_duties_go_on_when_redis_is_flushed(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
-    """Nothing was lost that was not a hint."""
+def test_duties_continue_when_redis_is_flushed(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
+    """Redis holds hints only."""
     worker = cluster.start_worker(redis_url=own_redis.url)
     client = looking(own_redis.url)
     for _ in range(3):
@@ -74,8 +74,8 @@ def test_duties_go_on_when_redis_is_flushed(cluster: Cluster, engine: Engine, ow
     client.close()
 
 
-def test_a_worker_starts_before_redis_and_postgres_do(cluster: Cluster) -> None:
-    """It waits for them, and still ends in order when told to."""
+def test_worker_starts_before_redis_and_postgres(cluster: Cluster) -> None:
+    """The worker waits for them, and still ends in order on SIGTERM."""
     worker = cluster.start_worker(
         redis_url=f"redis://127.0.0.1:{own_port()}/0",
         database_url=f"postgresql://nobody@127.0.0.1:{own_port()}/nothing",
@@ -88,8 +88,8 @@ def test_a_worker_starts_before_redis_and_postgres_do(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("redis", ["there", "frozen"])
-def test_a_worker_told_to_end_ends_in_order(cluster: Cluster, own_redis: OwnRedis, redis: str) -> None:
-    """It says so and returns 0, whatever Redis does meanwhile."""
+def test_worker_ends_in_order_on_sigterm(cluster: Cluster, own_redis: OwnRedis, redis: str) -> None:
+    """Log the end and return 0, whatever Redis does meanwhile."""
     worker = cluster.start_worker(redis_url=own_redis.url)
     if redis == "frozen":
         own_redis.freeze()
@@ -102,11 +102,11 @@ def test_a_worker_told_to_end_ends_in_order(cluster: Cluster, own_redis: OwnRedi
     assert "Traceback" not in worker.log()
 
 
-def test_a_worker_told_to_end_finishes_what_it_has_begun(cluster: Cluster, engine: Engine) -> None:
-    """What an actor has begun is committed, not cut, and nothing new is begun."""
+def test_ending_worker_finishes_begun_actors(cluster: Cluster, engine: Engine) -> None:
+    """Commit what an actor has begun, and begin nothing new."""
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        # Actors wait here as they would behind a slow neighbour.
+        # Make actors wait as they would behind a slow transaction.
         connection.execute(text("LOCK TABLE duties IN ACCESS EXCLUSIVE MODE"))
         worker = cluster.start_worker(worker_grace_seconds=20, lock_timeout_seconds=15)
         eventually(lambda: _waiting(engine) > 0, 20)
