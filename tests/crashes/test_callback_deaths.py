@@ -21,9 +21,9 @@ CHILD = {"execution_mode": "async_callback"}
 KILLED = """
 import os, signal, sys
 import workers.callbacks
-from runtime.bells import Ringer
 from runtime.settings import Settings
-from workers.room import engine_room
+from runtime.wakeups import WakeupSender
+from workers.context import worker_context
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -32,9 +32,9 @@ deliver = workers.callbacks.deliver_results
 if sys.argv[3] == "before the commit":
     workers.callbacks.deliver_results = lambda *args, **how: die(deliver(*args, **how))
 else:
-    Ringer.ring = die
-with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), threads=1) as room:
-    workers.callbacks.resume_parents(room)
+    WakeupSender.notify = die
+with worker_context(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), threads=1) as context:
+    workers.callbacks.resume_parents(context)
 """
 
 

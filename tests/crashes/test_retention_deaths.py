@@ -19,19 +19,19 @@ from workers.retention import retire_due
 # Kill it when it is about to send a statement or to commit; it commits once more for its duty.
 KILLED = """
 import os, signal, sys
-import models.retention
+import models.feed.retention
 import workers.retention
 from functools import partial
 from runtime.settings import Settings
 from sqlalchemy import event
-from workers.room import engine_room
+from workers.context import worker_context
 
 workers.retention.retire_events = partial(models.feed.retention.retire_events, most=4)
 settings = Settings(database_url=sys.argv[1], redis_url=sys.argv[2], retention_days=30)
-with engine_room(settings, threads=1) as room:
+with worker_context(settings, threads=1) as context:
     passes = 0
 
-    @event.listens_for(room.engine, "before_cursor_execute")
+    @event.listens_for(context.engine, "before_cursor_execute")
     def die(connection, cursor, statement, *rest):
         global passes
         if statement.strip().startswith(sys.argv[3]):
@@ -39,7 +39,7 @@ with engine_room(settings, threads=1) as room:
         if passes == int(sys.argv[4]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    @event.listens_for(room.engine, "commit")
+    @event.listens_for(context.engine, "commit")
     def die_before_the_commit(connection):
         global passes
         if sys.argv[3] == "commit":
@@ -47,7 +47,7 @@ with engine_room(settings, threads=1) as room:
         if passes == int(sys.argv[4]) + 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    workers.retention.retire_due(room, 0)
+    workers.retention.retire_due(context, 0)
 """
 
 

@@ -26,11 +26,11 @@ KILLED = """
 import os, signal, sys
 import workers.dispatch
 from runtime.settings import Settings
-from workers.room import Room, engine_room
+from workers.context import worker_context
 
 workers.dispatch.publish_assignments = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-with engine_room(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), threads=1) as room:
-    workers.dispatch.dispatch(room)
+with worker_context(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), threads=1) as context:
+    workers.dispatch.dispatch(context)
 """
 
 
