@@ -8,7 +8,7 @@ from app.http.lenient import encode
 from models.core.callers import ADMIN, Caller
 from models.core.statuses import Outcome
 from models.core.storable_text import storable
-from models.runs.give_back import RELEASED, GiveBack
+from models.runs.release import RELEASED, ReleaseRun
 from models.runs.report import Report
 
 SESSION_STATUSES: Final = frozenset({"idle", "finished"})
@@ -31,15 +31,15 @@ def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Out
     )
 
 
-def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, caller: Caller = ADMIN) -> GiveBack:
+def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, caller: Caller = ADMIN) -> ReleaseRun:
     """Return the release of a body. Raises Invalid without the claim's token, since it could hit another claim."""
     token = _text(body.get("claim_token"))
     if token is None:
         raise Invalid([Fault("missing", (*at, "claim_token"), "Field required")])
-    return GiveBack(storable(run_id), runner_id, token, _text(body.get("reason")), caller)
+    return ReleaseRun(storable(run_id), runner_id, token, _text(body.get("reason")), caller)
 
 
-def report_of_list(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report | GiveBack:
+def report_of_list(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report | ReleaseRun:
     """Return one report of a list. Raises Invalid when it does not name its run or outcome."""
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", at, "Should be an object")])

@@ -27,7 +27,7 @@ from models.core.statuses import Outcome
 from models.core.storable_text import storable
 from models.runners.heartbeat import Touch
 from models.runners.register import Registration
-from models.runs.give_back import GiveBack
+from models.runs.release import ReleaseRun
 from models.runs.report import Report, Reported
 from models.sessions.bind import ReportSessionStatus
 
@@ -131,14 +131,14 @@ async def report_many(request: Request, web: TheWeb, caller: TheCaller) -> Respo
     web.heartbeats.seen([(runner_id, caller.scope)])
     results: list[dict[str, Any]] = [{} for _ in given]
     reports: dict[int, Report] = {}
-    given_back: dict[int, GiveBack] = {}
+    given_back: dict[int, ReleaseRun] = {}
     for place, item in enumerate(given):
         try:
             report = report_of_list(item, runner_id, ("body", "reports", place), caller)
         except Invalid as refused:
             results[place] = item_problem(refused)
             continue
-        if isinstance(report, GiveBack):
+        if isinstance(report, ReleaseRun):
             given_back[place] = report
         else:
             reports[place] = report

@@ -18,7 +18,7 @@ from models.runners.heartbeat import touch_runners
 from models.runners.leave import deregister_runners
 from models.runners.register import register_runners
 from models.runs.delete import delete_sessions
-from models.runs.give_back import give_back_runs
+from models.runs.release import release_runs
 from models.runs.report import Report, Reported, ReportResult, report_runs
 from models.runs.stop import Stopped, stop_runs, stop_sessions
 from models.runs.submit import submit_runs
@@ -66,7 +66,7 @@ class Verbs:
         self.submit_bulk = self._queue(submit, work, linger=None)
         self.report = self._report_queue(report)
         self.report_bulk = self._report_queue(report, linger=None)
-        self.give_back = self._queue(partial(give_back_runs, limits=limits), ends)
+        self.give_back = self._queue(partial(release_runs, limits=limits), ends)
         append: Verb[NewEvent, StoredEvent | LeftOut] = partial(append_events, run_events_max=settings.run_events_max)
         self.append: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(append, news, single_statement=True)
         self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(

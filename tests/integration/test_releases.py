@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
-from models.runs.give_back import GiveBack, give_back_runs
+from models.runs.release import ReleaseRun, release_runs
 from models.runs.report import Reported
 from models.state.endings import MAX_FAILED_DELIVERIES
 from models.state.runs import Run
@@ -17,7 +17,7 @@ from tests.support.web import WebClient
 def release(db: DbVerbs, run: Run, reason: str | None = "no disk", **values: Any) -> Reported | CoordinatorError:
     """Return the result of a release by the run's holder, with these values changed."""
     fields: dict[str, Any] = {"runner_id": run.runner_id, "claim_token": run.claim_token} | values
-    (result,) = db.do(give_back_runs, [GiveBack(run.run_id, reason=reason, **fields)])
+    (result,) = db.do(release_runs, [ReleaseRun(run.run_id, reason=reason, **fields)])
     return result
 
 
@@ -65,7 +65,7 @@ def test_only_holder_releases_run(db: DbVerbs) -> None:
     assert isinstance(release(db, run, claim_token="stale"), StaleClaim)
     assert isinstance(release(db, run, runner_id=other.runner_id), StaleClaim)
     assert release(db, run, runner_id="lnch_x") == RunnerNotRegistered("lnch_x")
-    (unknown,) = db.do(give_back_runs, [GiveBack("run_x", other.runner_id, "t")])
+    (unknown,) = db.do(release_runs, [ReleaseRun("run_x", other.runner_id, "t")])
     assert unknown == NotFound("run", "run_x")
     assert db.run(run.run_id).status == "running"
 

@@ -27,7 +27,7 @@ _NOW = text("SELECT clock_timestamp()")
 
 
 @dataclass(frozen=True, slots=True)
-class GiveBack:
+class ReleaseRun:
     """Request of a runner to release a run that it holds by this token; ``caller`` authorises it."""
 
     run_id: str
@@ -45,8 +45,8 @@ class GiveBack:
 Decision: TypeAlias = Move | Reported | StaleClaim | InvalidTransition
 
 
-def give_back_runs(
-    conn: Connection, items: Sequence[GiveBack], *, limits: Limits = DEFAULT_LIMITS
+def release_runs(
+    conn: Connection, items: Sequence[ReleaseRun], *, limits: Limits = DEFAULT_LIMITS
 ) -> list[Reported | CoordinatorError]:
     """Return each run to pending, undoing the start it may have counted, or answer why nothing is changed.
 
@@ -76,14 +76,14 @@ def give_back_runs(
     return results
 
 
-def _refusal(known: Mapping[str, Row[Any]], item: GiveBack) -> CoordinatorError:
+def _refusal(known: Mapping[str, Row[Any]], item: ReleaseRun) -> CoordinatorError:
     if not is_reporter(known, item.runner_id, item.subject):
         return RunnerNotRegistered(item.runner_id)
     return NotFound("run", item.run_id)
 
 
 def _apply(
-    conn: Connection, locked: LockedRows, items: Sequence[GiveBack], limits: Limits
+    conn: Connection, locked: LockedRows, items: Sequence[ReleaseRun], limits: Limits
 ) -> list[Reported | CoordinatorError]:
     """Apply one round: every item is about another session."""
     decisions = {item.run_id: decide(locked.runs[item.run_id], item) for item in items}
@@ -111,7 +111,7 @@ def _answer(decision: Decision, run: LockedRun | None) -> Reported | Coordinator
     return decision if not isinstance(decision, Move) else StaleClaim(decision.run.run_id, decision.run.status)
 
 
-def decide(run: LockedRun, item: GiveBack) -> Decision:
+def decide(run: LockedRun, item: ReleaseRun) -> Decision:
     """Decide what the release does to the locked run: a move, nothing (a repeat), or a refusal."""
     if (run.runner_id, run.claim_token) != (item.runner_id, item.claim_token):
         former = (run.last_ended_runner, run.last_ended_token, run.last_ended_outcome)
