@@ -1,4 +1,4 @@
-"""What `coordinator up` says while it runs: a line for people or a JSON object for machines, one an event."""
+"""Output of `coordinator up`: for each event a line of text, or a JSON object for programs."""
 
 import json
 import os
@@ -12,32 +12,32 @@ Format = Literal["console", "json"]
 
 
 class Console:
-    """Writes to stdout; that nobody reads it any more is no reason to stop serving."""
+    """Writer to stdout; goes on serving when the reader closes the pipe."""
 
     def __init__(self, style: Format) -> None:
         self._style = style
 
     @property
     def on_terminal(self) -> bool:
-        """Whether a person reads it, and no log keeps it."""
+        """True if stdout is a terminal in console format, so that no log keeps the output."""
         return self._style == "console" and sys.stdout.isatty()
 
     def say(self, process: str, text: str) -> None:
-        """One thing that happened to `process`."""
+        """Print an event of `process`."""
         if self._style == "json":
             self._write_json(process=process, event=text)
         else:
             self._write(f"{process:<10} {text}")
 
     def ready(self, urls: list[str]) -> None:
-        """The one line that scripts wait for."""
+        """Print the line that scripts wait for."""
         if self._style == "json":
             self._write_json(process="up", event="ready", urls=urls)
         else:
             self._write(f"ready: {' '.join(urls)}")
 
     def balancer(self, url: str) -> None:
-        """Where the replicas are reached together."""
+        """Print the load balancer's address."""
         if self._style == "json":
             self._write_json(process="up", event="balancer", url=url)
         else:
@@ -50,5 +50,5 @@ class Console:
         try:
             say(line, flush=True)
         except OSError:
-            # `coordinator up | head -1`: from now on to nobody, also what the interpreter flushes at its end.
+            # `coordinator up | head -1`: drop all further output, also what the interpreter flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Embedded Postgres and Redis: the pair a developer, a test or `coordinator up` serves from, in one data directory."""
+"""Embedded Postgres and Redis in one data directory, for development, tests and `coordinator up`."""
 
 from devserver.embedded_postgres import PostgresServer, start_postgres
 from devserver.embedded_redis import RedisServer, find_redis_binary, start_redis

@@ -1,4 +1,4 @@
-"""An embedded Postgres on 127.0.0.1, with a password; as root it runs as an unprivileged user."""
+"""Embedded Postgres on 127.0.0.1, with a password; as root it runs as an unprivileged user."""
 
 import os
 import pwd
@@ -36,7 +36,7 @@ _USER = "coordinator"
 _DATABASE = "coordinator"
 _START_SECONDS = 300  # recovery after a crash may replay a lot
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-# Nothing of the caller's environment reaches the server: PGDATA or PGPORT of a developer's shell would change it.
+# Environment of the server without the caller's variables: PGDATA or PGPORT of a developer's shell would change it.
 _ENV = {"LC_ALL": "C", "PATH": os.defpath}
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -52,7 +52,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """`<data>/postgres`, owned by the user the server runs as; `user` is None when that is us."""
+    """Directory `<data>/postgres`, owned by the server's user; `user` is None if that is the current one."""
 
     data_dir: Path
     path: Path
@@ -68,7 +68,7 @@ class Home:
 
 
 class PostgresServer:
-    """A running embedded Postgres. It outlives the process that started it until `stop` or `kill`."""
+    """Running embedded Postgres. Outlives the process that started it until `stop` or `kill`."""
 
     def __init__(self, home: Home, process: ServerProcess, access: Access) -> None:
         self._home = home
@@ -87,7 +87,9 @@ class PostgresServer:
         return self._process.alive()
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast", *, within: float = 10) -> None:
-        """End it: `fast` rolls back what is open, `immediate` crashes cleanly; harsher every `within` seconds."""
+        """Stop the server: `fast` rolls back open transactions, `immediate` crashes cleanly; a harder signal every
+        `within` s.
+        """
         self._process.end((_STOP_SIGNALS[mode], signal.SIGQUIT, signal.SIGKILL), within)
         pid_file_of(self._home.data_dir, "postgres").unlink(missing_ok=True)
 
@@ -102,10 +104,10 @@ class PostgresServer:
 def start_postgres(
     data_dir: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None
 ) -> PostgresServer:
-    """Start the Postgres of this data directory, or adopt the one that still runs; returns when it takes connections.
+    """Start the Postgres of this data directory, or adopt a running one; return when it accepts connections.
 
-    `settings` are added to postgresql.conf when it is started. Password and port are made at the first start and
-    kept. The database exists then, empty at first. Raises EmbeddedServerError, PortTaken for an asked `port`.
+    `settings` are added to postgresql.conf at a start. Password and port are chosen at the first start and kept; the
+    database is created empty. Raises EmbeddedServerError, and PortTaken for a requested `port`.
     """
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -120,7 +122,7 @@ def start_postgres(
 
 
 def kept_url(data_dir: Path) -> str | None:
-    """Where the Postgres of this data directory is, or was when it ran; None when there never was one."""
+    """Return the URL of the Postgres of this data directory, running or not; None if there never was one."""
     path = data_dir / "postgres" / "access.json"
     return _url(kept_access(path)) if path.exists() else None
 
@@ -130,7 +132,7 @@ def _url(access: Access) -> str:
 
 
 def _user_for(path: Path) -> int | None:
-    """Root may not run Postgres: whoever owns its data, else postgres, else nobody."""
+    """Return the user to run as when we are root: the owner of the data, else postgres, else an unprivileged one."""
     if os.geteuid() != 0:
         return None
     if path.exists() and path.stat().st_uid != 0:
@@ -144,7 +146,7 @@ def _user_for(path: Path) -> int | None:
 
 
 def _adopt(home: Home) -> PostgresServer | None:
-    """The server that still runs on this cluster; when there is none, what is left of it is removed."""
+    """Return the server that runs on this cluster; otherwise remove the remains of a dead one and return None."""
     pid_file = home.cluster / "postmaster.pid"
     if not pid_file.exists():
         return None
@@ -152,14 +154,14 @@ def _adopt(home: Home) -> PostgresServer | None:
     if process and _wait_ready(home, ServerProcess(process)):
         write_pid_file(pid_file_of(home.data_dir, "postgres"), process.pid)
         return PostgresServer(home, ServerProcess(process), kept_access(home.access))
-    # A dead server's backends may take a moment to notice; while they hold its shared memory no new one starts.
+    # Backends of a dead server may take a moment to notice; while they hold its shared memory no new one starts.
     end_processes(processes_in(home.cluster, _NAMES), within=5, by=signal.SIGQUIT)
     pid_file.unlink(missing_ok=True)
     return None
 
 
 def _postmaster(home: Home, pid_file: Path) -> psutil.Process | None:
-    """The live process of postmaster.pid, unless its pid went to somebody else (Postgres itself cannot tell)."""
+    """Return the live process of postmaster.pid, unless another process has that pid (Postgres itself cannot tell)."""
     try:
         process = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
         ours = is_alive(process) and process.name() in _NAMES and process.cwd() == str(home.cluster)
@@ -184,7 +186,7 @@ def _start(home: Home, port: int | None, settings: Mapping[str, str]) -> Postgre
 
 
 def _initialise(home: Home, binaries: Path, access: Access) -> None:
-    """Make the cluster aside and put it in place as a whole, so that a half-made one is never started."""
+    """Create the cluster beside its place and rename it, so that a partial one is never started."""
     password_file = home.path / "password"
     write_private(password_file, access.password + "\n", home.user)
     with _reachable(home) as (root, pass_fds):
@@ -229,7 +231,7 @@ def _launch(home: Home, binaries: Path, access: Access, settings: Mapping[str, s
 
 
 def _wait_ready(home: Home, process: ServerProcess) -> bool:
-    """Whether it came to take connections; its pid file tells, as it tells pg_ctl."""
+    """Wait until the server accepts connections; return False if it ended. Reads its pid file, as pg_ctl does."""
     deadline = time.monotonic() + _START_SECONDS
 
     def is_ready() -> bool:
@@ -261,10 +263,10 @@ def _create_database(home: Home, server: PostgresServer) -> None:
 
 @contextmanager
 def _reachable(home: Home) -> Iterator[tuple[Path, list[int]]]:
-    """A path to `home` for the server's user, and the descriptors it needs.
+    """Yield a path to `home` for the server's user, and the descriptors to pass.
 
-    Under root's own folders that user cannot walk to its data, and we open nobody's folders. On Linux an inherited
-    descriptor of the directory needs no walk.
+    Below root's own directories that user cannot reach its data, and we change no permissions of theirs. On Linux an
+    inherited descriptor of the directory needs no path.
     """
     if home.user is None or sys.platform != "linux":
         yield home.path, []

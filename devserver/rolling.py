@@ -1,6 +1,6 @@
-"""The rolling restart of a `coordinator up` (SIGHUP): its replicas are replaced one by one, without a moment off.
+"""Rolling restart of `coordinator up` (SIGHUP): replicas are replaced one by one, without an interruption.
 
-Each step is written down in the data directory, for whoever asked for it (scripts/rolling_deploy).
+Each step is written to the data directory, for the caller of scripts/rolling_deploy.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from devserver.console import Console
 from devserver.embedded_server import log_of
 from devserver.supervisor import Child, Refused, Supervisor
 
-START_SECONDS = 60.0  # for a new process to become ready
+START_SECONDS = 60.0  # time for a new process to become ready
 
 
 class Step(StrEnum):
-    """What is written down. FINISHED, STOPPED and BUSY are the last word to whoever asked."""
+    """Kinds of progress. FINISHED, STOPPED and BUSY are the last line of an order."""
 
     BEGUN = "begun"
     STARTING = "starting"
@@ -31,7 +31,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """One line of what is written down."""
+    """Line of the progress file."""
 
     step: Step
     process: str
@@ -39,31 +39,31 @@ class Progress:
 
 
 def progress_file(data_dir: Path) -> Path:
-    """Where the steps are written down, a JSON object a line."""
+    """Return the file of the steps, a JSON object a line."""
     return log_of(data_dir, "rolling")
 
 
 def lock_of(data_dir: Path) -> Path:
-    """What a running `up` holds, and what names it."""
+    """Return the lock of a running `up`, which holds its pid."""
     return data_dir / "run" / "up.lock"
 
 
 class Rolling:
     """Restarts on request, one at a time."""
 
-    def __init__(self, house: Supervisor, data_dir: Path, console: Console) -> None:
-        self._house = house
+    def __init__(self, supervisor: Supervisor, data_dir: Path, console: Console) -> None:
+        self._supervisor = supervisor
         self._data_dir = data_dir
         self._console = console
         self._migrate: Callable[[], Awaitable[None]] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def allow(self, migrate: Callable[[], Awaitable[None]]) -> None:
-        """From now on there is something to restart; `migrate` first brings the schema to what the new code needs."""
+        """Allow restarts from now on; each first calls `migrate`, for the schema of the new code."""
         self._migrate = migrate
 
     def ask(self) -> None:
-        """Restart, unless that is under way."""
+        """Begin a restart, unless one is in progress."""
         if self._migrate is None:
             self._note(Step.BUSY, "up", "no rolling restart: it is only just starting")
         elif self._task and not self._task.done():
@@ -72,14 +72,14 @@ class Rolling:
             self._task = asyncio.create_task(self._roll(self._migrate))
 
     async def stop(self) -> None:
-        """Leave it as it is: everything ends."""
+        """Cancel a restart in progress: everything ends."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _roll(self, migrate: Callable[[], Awaitable[None]]) -> None:
-        children = sorted(filter(_is_replica, self._house.children), key=_place)
-        self._note(Step.BEGUN, "up", f"rolling restart of {', '.join(one.service.name for one in children)}")
+        children = sorted(filter(_is_replica, self._supervisor.children), key=_place)
+        self._note(Step.BEGUN, "up", f"rolling restart of {', '.join(child.service.name for child in children)}")
         try:
             await migrate()
         except (Refused, OSError) as error:
@@ -98,9 +98,9 @@ class Rolling:
     async def _replace(self, child: Child) -> str:
         name, former = child.service.name, child.pid
         self._note(Step.STARTING, name, "starting its successor")
-        fault = await self._house.replace(child, START_SECONDS)
+        fault = await self._supervisor.replace(child, START_SECONDS)
         if not fault:
-            by = next(one.pid for one in self._house.children if one.service.name == name)
+            by = next(other.pid for other in self._supervisor.children if other.service.name == name)
             self._note(Step.REPLACED, name, f"replaced: process {former} by {by}")
         return fault
 
@@ -115,6 +115,6 @@ def _is_replica(child: Child) -> bool:
 
 
 def _place(child: Child) -> tuple[str, int]:
-    """Web replicas first, then workers, each by number."""
+    """Order web replicas before workers, each by number."""
     kind, _, number = child.service.name.partition("-")
     return kind, int(re.sub(r"\D", "", number))

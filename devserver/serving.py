@@ -1,4 +1,4 @@
-"""What `coordinator up` does, from the lock on its data directory to the last process it ends."""
+"""Lifecycle of `coordinator up`, from the lock on its data directory to the end of its last process."""
 
 import asyncio
 import os
@@ -35,18 +35,18 @@ from runtime.processes import (
 
 HOST = "127.0.0.1"
 _SERVERS = {"postgres", "redis"}
-_PATIENCE = 3  # deaths in a row before the first `ready` that make us give up
-# Seconds: twice the first, then the longer of the others, then the databases' 1.5: in all less than 10.
+_PATIENCE = 3  # deaths in a row before the first `ready` after which we give up
+# Seconds to end: twice the first, then the longer of the others, then the databases' 1.5: in all less than 10.
 _RUNNER_GRACE, _WEB_GRACE, _WORKER_GRACE = 1.5, 4.0, 4.0
-# Seconds more than a process takes at most, before it is taken to hang.
+# Seconds beyond a process's longest end after which it counts as hanging.
 _MARGIN = 3.0
-# What names a database is not for a runner, whose commands are other people's, nor is the key of who started us.
+# Withheld from the runner, whose commands are other people's: database addresses, and the caller's key.
 _SECRETS = ("COORDINATOR_DATABASE_URL", "COORDINATOR_REDIS_URL", "DATABASE_URL", "REDIS_URL", "COORDINATOR_TOKEN")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command line and the settings ask for."""
+    """Configuration from the command line and the settings."""
 
     port: int
     web: int
@@ -68,9 +68,9 @@ class Wanted:
 
 
 async def serve(wanted: Wanted) -> int:
-    """Serve until SIGINT or SIGTERM, then end everything; the exit code. SIGHUP replaces the replicas one by one.
+    """Serve until SIGINT or SIGTERM, then end everything; return the exit code.
 
-    Raises Refused when it cannot begin.
+    SIGHUP replaces the replicas one by one. Raises Refused when serving cannot begin.
     """
     console = Console(wanted.log_format)
     make_private(wanted.data_dir)
@@ -84,14 +84,14 @@ async def serve(wanted: Wanted) -> int:
         await asyncio.to_thread(_end_leftovers, wanted.data_dir, console)
         listeners = held.enter_context(_listening(wanted))
         adopt_orphans()
-        house = Supervisor(console, wanted.data_dir)
-        return await _run(wanted, house, console, listeners, caddy)
+        supervisor = Supervisor(console, wanted.data_dir)
+        return await _run(wanted, supervisor, console, listeners, caddy)
 
 
 def make_private(data_dir: Path) -> None:
-    """Make the directory, and keep everybody else out of it, also out of one that was there: mode 0700.
+    """Create the directory with mode 0700, or close an existing one to other users.
 
-    Raises Refused for another user's, and for one that holds other things: those we do not lock away.
+    Raises Refused for a directory of another user, and for one with other content, which is left open.
     """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not data_dir.stat().st_mode & 0o077:
@@ -108,21 +108,21 @@ def make_private(data_dir: Path) -> None:
 
 
 async def _run(
-    wanted: Wanted, house: Supervisor, console: Console, listeners: list[socket.socket], caddy: Path | None
+    wanted: Wanted, supervisor: Supervisor, console: Console, listeners: list[socket.socket], caddy: Path | None
 ) -> int:
     stop = asyncio.Event()
-    rolling = Rolling(house, wanted.data_dir, console)
+    rolling = Rolling(supervisor, wanted.data_dir, console)
     had_terminal = has_terminal()
 
     def told(name: str) -> None:
         if stop.is_set():
-            house.hurry.set()
+            supervisor.hurry.set()
         else:
             console.say("up", f"{name}: ending everything (again: at once)")
         stop.set()
 
     def hung_up() -> None:
-        # Also what is sent when the terminal is closed that we were started from.
+        # SIGHUP is also sent when the terminal that we were started from is closed.
         if had_terminal and not has_terminal():
             told(signal.SIGHUP.name)
         elif not stop.is_set():
@@ -132,7 +132,7 @@ async def _run(
     for sig in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sig, told, sig.name)
     loop.add_signal_handler(signal.SIGHUP, hung_up)
-    beginning = asyncio.create_task(_begin(wanted, house, rolling, console, listeners, caddy))
+    beginning = asyncio.create_task(_begin(wanted, supervisor, rolling, console, listeners, caddy))
     ending = asyncio.create_task(_ending(stop, wanted.data_dir))
     try:
         await asyncio.wait({beginning, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -147,13 +147,15 @@ async def _run(
         beginning.cancel()
         ending.cancel()
         await asyncio.gather(beginning, ending, rolling.stop(), return_exceptions=True)
-        # Runners first: they report and leave through the web. The databases outlive those who use them.
-        await house.end([lambda name: name.startswith("runner"), lambda name: not name.startswith("runner")])
+        # End runners first: they report and leave through the web. Databases end after their clients.
+        await supervisor.end([lambda name: name.startswith("runner"), lambda name: not name.startswith("runner")])
         console.say("up", "ended")
 
 
 async def _ending(stop: asyncio.Event, data_dir: Path) -> None:
-    """Wait until told to stop. Raises Refused when somebody removed the data under us: new data would not be ours."""
+    """Wait for the order to stop. Raises Refused when the data directory is removed meanwhile: new data would not be
+    ours.
+    """
     path = lock_of(data_dir)
     held = path.stat().st_ino
     while not stop.is_set():
@@ -165,68 +167,68 @@ async def _ending(stop: asyncio.Event, data_dir: Path) -> None:
 
 async def _begin(
     wanted: Wanted,
-    house: Supervisor,
+    supervisor: Supervisor,
     rolling: Rolling,
     console: Console,
     listeners: list[socket.socket],
     caddy: Path | None,
 ) -> None:
-    database_url, redis_url = await _servers(wanted, house)
+    database_url, redis_url = await _servers(wanted, supervisor)
     env = child_environment(
         COORDINATOR_DATABASE_URL=database_url,
         COORDINATOR_REDIS_URL=redis_url,
         COORDINATOR_LOG_FORMAT=wanted.log_format,
     )
-    await _migrate(house, wanted.data_dir, console, env)
+    await _migrate(supervisor, wanted.data_dir, console, env)
     if wanted.auth:
         env = {**env, "COORDINATOR_AUTH": "1"}
-        await _keep_keys(house, wanted.data_dir, console, env)
+        await _keep_keys(supervisor, wanted.data_dir, console, env)
     sockets = listeners[: wanted.web]
-    replicas = [house.keep(_web(number, listener, wanted, env)) for number, listener in enumerate(sockets, 1)]
-    workers = [house.keep(_worker(number, wanted, env)) for number in range(1, wanted.workers + 1)]
-    await _all_ready(house, wanted.data_dir, _told_by(replicas), (*replicas, *workers))
+    replicas = [supervisor.keep(_web(number, listener, wanted, env)) for number, listener in enumerate(sockets, 1)]
+    workers = [supervisor.keep(_worker(number, wanted, env)) for number in range(1, wanted.workers + 1)]
+    await _all_ready(supervisor, wanted.data_dir, _told_by(replicas), (*replicas, *workers))
     if caddy and wanted.lb_port is not None:
         service = balancer(caddy, wanted.data_dir, listeners[-1].fileno(), wanted.urls, wanted.drain_seconds)
-        await _all_ready(house, wanted.data_dir, until_balanced(HOST, wanted.lb_port), (house.keep(service),))
+        await _all_ready(supervisor, wanted.data_dir, until_balanced(HOST, wanted.lb_port), (supervisor.keep(service),))
     console.ready(wanted.urls)
     if wanted.lb_port is not None:
         console.balancer(f"http://{HOST}:{wanted.lb_port}")
-    rolling.allow(lambda: _migrate(house, wanted.data_dir, console, env))
+    rolling.allow(lambda: _migrate(supervisor, wanted.data_dir, console, env))
     if wanted.runner:
-        house.keep(_runner(wanted.urls, wanted.data_dir / RUNNER_FILE, env))
+        supervisor.keep(_runner(wanted.urls, wanted.data_dir / RUNNER_FILE, env))
 
 
-async def _servers(wanted: Wanted, house: Supervisor) -> tuple[str, str]:
-    """The addresses of both; what was not given is started, or adopted, here."""
+async def _servers(wanted: Wanted, supervisor: Supervisor) -> tuple[str, str]:
+    """Return the addresses of Postgres and Redis; start or adopt those that were not given."""
     data_dir, database_url, redis_url = wanted.data_dir, wanted.database_url, wanted.redis_url
     if not database_url:
-        database_url = await house.keep_server("postgres", lambda port: start_postgres(data_dir, port=port))
+        database_url = await supervisor.keep_server("postgres", lambda port: start_postgres(data_dir, port=port))
     if not redis_url:
-        redis_url = await house.keep_server("redis", lambda port: start_redis(data_dir, port=port))
+        redis_url = await supervisor.keep_server("redis", lambda port: start_redis(data_dir, port=port))
     return database_url, redis_url
 
 
-async def _migrate(house: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
-    """Bring the schema up to date in a process of its own, so that we need not carry what that takes."""
+async def _migrate(supervisor: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
+    """Migrate the schema in a separate process, so that this one need not load the libraries."""
     path = log_of(data_dir, "migrate")
     offset = path.stat().st_size if path.exists() else 0
     with path.open("ab") as log:
-        code = await house.run_once(own_command("migrate"), env, log)
+        code = await supervisor.run_once(own_command("migrate"), env, log)
     said = log_since(path, offset)
     if code:
         raise Refused(f"the database could not be migrated; {path} ends with:\n{said}")
     console.say("migrate", said.rpartition("\n")[2])
 
 
-async def _keep_keys(house: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
-    """Have a key for the people of this machine and one for its runner; a new one for people is shown, once."""
+async def _keep_keys(supervisor: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
+    """Create the admin's and the runner's key unless they exist; show a new admin key once."""
     file, path = data_dir / ADMIN_FILE, log_of(data_dir, "keys")
     former = file.read_text() if file.is_file() else ""
     with path.open("ab") as log:
-        if await house.run_once(own_command("keys", "keep", "--data", str(data_dir)), env, log):
+        if await supervisor.run_once(own_command("keys", "keep", "--data", str(data_dir)), env, log):
             raise Refused(f"the keys of --auth could not be made; see {path}")
     if (token := file.read_text()) != former:
-        # In a log it would be everybody's who reads that.
+        # A log would show it to all its readers.
         is_seen = console.on_terminal
         shown = f"shown once and kept in {file}: {token.strip()}" if is_seen else f"kept in {file}, mode 0600"
         console.say("up", f"admin key, {shown}")
@@ -239,7 +241,7 @@ def _web(number: int, listener: socket.socket, wanted: Wanted, env: dict[str, st
         own_command("web", "--fd", str(fd), "--name", name),
         env,
         grace=_WEB_GRACE,
-        # SIGINT, not SIGTERM: nobody is to be drained to.
+        # SIGINT, not SIGTERM: no other replica remains to drain to.
         signals=(signal.SIGINT,),
         fds=(fd,),
         tells_ready=True,
@@ -268,7 +270,7 @@ def _runner(urls: list[str], token_file: Path, env: dict[str, str]) -> Service:
     harmless = {name: value for name, value in env.items() if name not in _SECRETS}
     if token_file.is_file():
         harmless["COORDINATOR_TOKEN_FILE"] = str(token_file)
-    # The first signal: take no more runs, finish what runs. The second: end that too.
+    # The first signal finishes the runs in hand, the second ends them.
     return Service(
         "runner-1",
         (*command, sys.executable, "-m", "runner.demo"),
@@ -284,16 +286,16 @@ async def _told_by(replicas: Iterable[Child]) -> None:
 
 
 async def _all_ready(
-    house: Supervisor, data_dir: Path, told: Coroutine[Any, Any, None], children: Iterable[Child]
+    supervisor: Supervisor, data_dir: Path, told: Coroutine[Any, Any, None], children: Iterable[Child]
 ) -> None:
-    """Wait until we were told that they are. Raises Refused when one of the processes cannot even begin."""
+    """Wait until the processes are ready. Raises Refused when one of them cannot start."""
     ready = asyncio.create_task(told)
     try:
         while not ready.done():
-            died = asyncio.ensure_future(house.died.wait())
+            died = asyncio.ensure_future(supervisor.died.wait())
             await asyncio.wait({ready, died}, return_when=asyncio.FIRST_COMPLETED)
             died.cancel()
-            house.died.clear()
+            supervisor.died.clear()
             for child in children:
                 if child.backoff.failures >= _PATIENCE:
                     path = log_of(data_dir, child.service.name)
@@ -304,8 +306,8 @@ async def _all_ready(
 
 @contextmanager
 def _listening(wanted: Wanted) -> Iterator[list[socket.socket]]:
-    """The replicas' sockets, then the balancer's. They are ours, so that who serves an address can be replaced while
-    it stays open.
+    """Open the replicas' sockets, then the balancer's. We keep them open, so that the process that serves one can be
+    replaced.
     """
     with ExitStack() as held:
         sockets: list[socket.socket] = []
@@ -339,7 +341,7 @@ def _owner_of(port: int) -> str:
 
 
 def _end_leftovers(data_dir: Path, console: Console) -> None:
-    """End what a killed `up` left running, but not the databases: those are adopted."""
+    """End processes left by a killed `up`, except the databases, which are adopted."""
     files = [path for path in (data_dir / "run").glob("*.pid") if path.stem not in _SERVERS]
     left = {path.stem: process for path in files if (process := read_pid_file(path))}
     if left:
@@ -360,5 +362,5 @@ def _end_leftovers(data_dir: Path, console: Console) -> None:
 
 
 def child_environment(**ours: str) -> dict[str, str]:
-    """What the processes are given: our own environment, and the addresses and settings that `up` decides."""
+    """Return our environment with the addresses and settings that `up` decides."""
     return {**os.environ, "PYTHONUNBUFFERED": "1", **ours}

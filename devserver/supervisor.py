@@ -1,4 +1,4 @@
-"""Keeps processes alive, ends them in order, and leaves none behind: neither theirs nor an embedded server."""
+"""Supervisor: keeps processes and embedded servers alive, ends them in order, and leaves no orphan behind."""
 
 import asyncio
 import os
@@ -18,27 +18,27 @@ from devserver.console import Console
 from devserver.embedded_server import EmbeddedServerError, log_of, pid_file_of
 from runtime.processes import end_processes, family, is_alive, write_pid_file
 
-# Where the packages lie: `python -m cli.main` finds them from there, and no folder of the caller shadows them.
+# Directory of the packages: `python -m cli.main` finds them from here, and no directory of the caller shadows them.
 ROOT = Path(__file__).resolve().parent.parent
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 15.0
-_STEADY_SECONDS = 20.0  # who lived this long is not in a crash loop
+_STEADY_SECONDS = 20.0  # a process older than this is not in a crash loop
 
 
 def own_command(*arguments: str) -> tuple[str, ...]:
-    """The command line of another part of this program, run by the same Python."""
+    """Return the command line of another `coordinator` command, run by the same Python."""
     return (sys.executable, "-m", "cli.main", *arguments)
 
 
 class Refused(Exception):
-    """It cannot be served; the message says why and what to do."""
+    """Raised when serving is impossible; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """A process to keep. `signals` end it, one after the other, `grace` seconds after each; then SIGKILL.
+    """Process to keep alive. `signals` end it one after the other, `grace` seconds after each; then SIGKILL.
 
-    Replaced while it runs, a second one is started, with `trial` added to its command; once that is ready the first one
-    gets `retire` and has `retire_grace` seconds to finish.
+    To replace it, a second process is started with `trial` added to its command; once that is ready, the first one gets
+    `retire` and has `retire_grace` seconds to finish.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Service:
 
 
 class Server(Protocol):
-    """An embedded server, as `devserver.embedded` starts it."""
+    """Embedded server, as `devserver.embedded` starts it."""
 
     url: str
 
@@ -67,7 +67,7 @@ class Server(Protocol):
 
 
 class Backoff:
-    """How long to wait before the next try: doubling, until one has lived for a while."""
+    """Delay before the next start: doubles with each death, until a process has lived for 20 s."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -77,7 +77,7 @@ class Backoff:
         self._born = time.monotonic()
 
     def died(self) -> float:
-        """Count a death; the seconds to wait now."""
+        """Count a death; return the seconds to wait."""
         if time.monotonic() - self._born > _STEADY_SECONDS:
             self.failures = 0
         self.failures += 1
@@ -85,18 +85,18 @@ class Backoff:
 
 
 class Child:
-    """One service's process, and the next one when it died; on trial there is no next one."""
+    """Process of one service, restarted when it dies; a successor on trial is not restarted."""
 
-    def __init__(self, service: Service, house: "Supervisor", *, on_trial: bool = False) -> None:
+    def __init__(self, service: Service, supervisor: "Supervisor", *, on_trial: bool = False) -> None:
         self.service = service
         self.ready = asyncio.Event()
         self.backoff = Backoff()
         self.on_trial = on_trial
-        # Whom its pid file names; a successor and a former one are named beside the one that is meant.
+        # Name of its pid file; a successor and a predecessor have names of their own beside the current one's.
         self.title = f"{service.name}.next" if on_trial else service.name
         self.fault = ""
         self._failed = asyncio.Event()
-        self._house = house
+        self._supervisor = supervisor
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -105,15 +105,15 @@ class Child:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def run(self) -> None:
-        """Start it, again and again, until `stop`."""
+        """Start the process again and again until `stop`."""
         name = self.service.name
         while not self._stopping.is_set():
             self.backoff.born()
             try:
-                with self._house.starting():
+                with self._supervisor.starting():
                     self._process = await self._spawn()
                 how = describe(await self._process.wait())
-            except OSError as error:  # out of memory, descriptors or disk: as if it had died at once
+            except OSError as error:  # out of memory, descriptors or disk: treated as a death at once
                 how = str(error)
             if self._stopping.is_set():
                 return
@@ -122,14 +122,14 @@ class Child:
                 self._failed.set()
                 return
             delay = self.backoff.died()
-            self._house.say(name, f"ended ({how}); starting it again in {delay:g} s{self.log_hint()}")
-            self._house.died.set()
-            await self._house.end_strays()
+            self._supervisor.say(name, f"ended ({how}); starting it again in {delay:g} s{self.log_hint()}")
+            self._supervisor.died.set()
+            await self._supervisor.end_strays()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
     async def until_ready(self, within: float) -> str:
-        """Wait until it has said that it is ready; what is the matter when it has not, else nothing."""
+        """Wait until the process has reported ready; return the fault if it has not, else an empty text."""
         either = [asyncio.ensure_future(event.wait()) for event in (self.ready, self._failed)]
         await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         for waiting in either:
@@ -137,14 +137,16 @@ class Child:
         return self.fault or ("" if self.ready.is_set() else f"was not ready within {within:g} s")
 
     def rename(self, title: str) -> None:
-        """Have another pid file name the process."""
-        if self._house.data_dir:
+        """Rename its pid file."""
+        if self._supervisor.data_dir:
             with suppress(FileNotFoundError):
-                pid_file_of(self._house.data_dir, self.title).replace(pid_file_of(self._house.data_dir, title))
+                pid_file_of(self._supervisor.data_dir, self.title).replace(
+                    pid_file_of(self._supervisor.data_dir, title)
+                )
         self.title = title
 
     async def stop(self, hurry: asyncio.Event, *, retiring: bool = False) -> None:
-        """End it as its service says; at once when `hurry` is set."""
+        """End the process as its service says; at once when `hurry` is set."""
         signals, grace = self.service.signals, self.service.grace
         if retiring:
             signals, grace = (self.service.retire,), self.service.retire_grace
@@ -159,11 +161,11 @@ class Child:
                 await asyncio.wait({ended, hurried}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if self._process.returncode is None and not ended.done():
-            self._house.say(self.service.name, "does not end by itself: killed")
+            self._supervisor.say(self.service.name, "does not end by itself: killed")
             self._send(signal.SIGKILL)
         await ended
-        if self._house.data_dir:
-            pid_file_of(self._house.data_dir, self.title).unlink(missing_ok=True)
+        if self._supervisor.data_dir:
+            pid_file_of(self._supervisor.data_dir, self.title).unlink(missing_ok=True)
 
     def _send(self, sig: int) -> None:
         with suppress(ProcessLookupError):
@@ -171,7 +173,7 @@ class Child:
                 self._process.send_signal(sig)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        service, data_dir = self.service, self._house.data_dir
+        service, data_dir = self.service, self._supervisor.data_dir
         command, fds = [*service.command, *(service.trial if self.on_trial else ())], list(service.fds)
         told = self._listen(command, fds) if service.tells_ready else None
         log = log_of(data_dir, service.name).open("ab") if data_dir else None
@@ -196,7 +198,7 @@ class Child:
         return process
 
     def _listen(self, command: list[str], fds: list[int]) -> int:
-        """Add a pipe to the command line on which the process says that it is ready; its writing end."""
+        """Add a pipe to the command line on which the process reports ready; return its writing end."""
         self.ready.clear()
         loop = asyncio.get_running_loop()
         heard, told = os.pipe()
@@ -213,16 +215,16 @@ class Child:
         return told
 
     def log_hint(self) -> str:
-        return f"; see {log_of(self._house.data_dir, self.service.name)}" if self._house.data_dir else ""
+        return f"; see {log_of(self._supervisor.data_dir, self.service.name)}" if self._supervisor.data_dir else ""
 
 
 class KeptServer:
-    """An embedded server, started again at the same address when it died."""
+    """Embedded server, restarted at the same address when it dies."""
 
-    def __init__(self, name: str, start: Callable[[int | None], Server], house: "Supervisor") -> None:
+    def __init__(self, name: str, start: Callable[[int | None], Server], supervisor: "Supervisor") -> None:
         self.name = name
         self._start = start
-        self._house = house
+        self._supervisor = supervisor
         self._backoff = Backoff()
         self._starting: asyncio.Future[Server] | None = None
         self._server: Server | None = None
@@ -232,33 +234,33 @@ class KeptServer:
         return self._server.pid if self._server else None
 
     async def start(self) -> str:
-        """Start or adopt it, at its former port if there is one; its address. Raises EmbeddedServerError."""
+        """Start or adopt the server, at its previous port if any; return its URL. Raises EmbeddedServerError."""
         port = urlsplit(self._server.url).port if self._server else None
-        with self._house.starting():
+        with self._supervisor.starting():
             self._starting = asyncio.ensure_future(asyncio.to_thread(self._start, port))
-            # Shielded: told to stop meanwhile, we must still learn whom to stop.
+            # Shielded: if stopped meanwhile, we must still learn which process to stop.
             self._server = await asyncio.shield(self._starting)
         how = "adopted, it was still running" if self._server.adopted else "started"
-        self._house.say(self.name, f"{how} (process {self._server.pid}, port {urlsplit(self._server.url).port})")
+        self._supervisor.say(self.name, f"{how} (process {self._server.pid}, port {urlsplit(self._server.url).port})")
         return self._server.url
 
     async def run(self) -> None:
-        """Watch it, and start it again when it died, until cancelled."""
+        """Restart the server when it dies, until cancelled."""
         while True:
             await asyncio.sleep(0.2)
             if self._server and self._server.alive():
                 continue
             delay = self._backoff.died()
-            self._house.say(self.name, f"ended; starting it again in {delay:g} s")
+            self._supervisor.say(self.name, f"ended; starting it again in {delay:g} s")
             await asyncio.sleep(delay)
             try:
                 self._backoff.born()
                 await self.start()
             except (EmbeddedServerError, OSError) as error:
-                self._house.say(self.name, str(error))
+                self._supervisor.say(self.name, str(error))
 
     async def stop(self) -> None:
-        """End it, also when it is just being started."""
+        """Stop the server, also while it is starting."""
         if self._starting:
             await asyncio.wait({self._starting}, timeout=3)
             if self._starting.done() and not self._starting.exception():
@@ -267,14 +269,14 @@ class KeptServer:
             await asyncio.to_thread(self._server.stop, within=1.5)
 
     async def forget(self) -> None:
-        """End what a start that was not waited for has brought since; one that was cut off leaves its pid file."""
-        if self._server is None and self._starting and self._house.data_dir:
+        """Stop the server of a start that `stop` did not wait for; a start that was cut off leaves its pid file."""
+        if self._server is None and self._starting and self._supervisor.data_dir:
             await self.stop()
-            pid_file_of(self._house.data_dir, self.name).unlink(missing_ok=True)
+            pid_file_of(self._supervisor.data_dir, self.name).unlink(missing_ok=True)
 
 
 class Supervisor:
-    """The processes of one data directory (or, without one, of a worker's parent) and their end."""
+    """Processes of one data directory (or, without one, of a worker's parent), and their end."""
 
     def __init__(self, console: Console, data_dir: Path | None = None) -> None:
         self.data_dir = data_dir
@@ -285,8 +287,8 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
         self._passing: set[int] = set()
         self._starts = 0
-        self._nobody_starts = asyncio.Event()
-        self._nobody_starts.set()
+        self._no_start_pending = asyncio.Event()
+        self._no_start_pending.set()
         self.say = console.say
 
     def keep(self, service: Service) -> Child:
@@ -297,9 +299,9 @@ class Supervisor:
         return child
 
     async def replace(self, child: Child, within: float) -> str:
-        """Start another process of its service, and when it is ready let the former one finish and go.
+        """Start another process of the same service; when it is ready, retire the previous one.
 
-        Returns what was the matter, when it was not ready in time: then it is gone, and the former one stays.
+        Returns the fault if the new process was not ready in time: it is ended then, and the previous one stays.
         """
         successor = Child(child.service, self, on_trial=True)
         self.children.insert(self.children.index(child), successor)
@@ -317,7 +319,7 @@ class Supervisor:
         return ""
 
     async def keep_server(self, name: str, start: Callable[[int | None], Server]) -> str:
-        """Start an embedded server and keep it alive from now on; its address. Raises EmbeddedServerError."""
+        """Start an embedded server and keep it alive; return its URL. Raises EmbeddedServerError."""
         server = KeptServer(name, start, self)
         self.servers.append(server)
         url = await server.start()
@@ -325,7 +327,7 @@ class Supervisor:
         return url
 
     async def run_once(self, command: Sequence[str], env: Mapping[str, str], log: IO[bytes]) -> int:
-        """Run a process that ends by itself; its exit code. It is no stray, whatever dies meanwhile."""
+        """Run a process to its end; return the exit code. Orphan cleanup does not touch it."""
         with self.starting():
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env), cwd=ROOT
@@ -341,19 +343,19 @@ class Supervisor:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """While a process is being started it is nobody's yet, but no stray."""
+        """Suppress orphan cleanup while a process is starting."""
         self._starts += 1
-        self._nobody_starts.clear()
+        self._no_start_pending.clear()
         try:
             yield
         finally:
             self._starts -= 1
             if not self._starts:
-                self._nobody_starts.set()
+                self._no_start_pending.set()
 
     async def end_strays(self) -> None:
-        """End what a dead child left running; as its orphans they have become our children (Linux)."""
-        await self._nobody_starts.wait()
+        """End processes that a dead child left; as its orphans they have become our children (Linux)."""
+        await self._no_start_pending.wait()
         strays = self._strays()
         if strays:
             await asyncio.to_thread(end_processes, family(strays), within=2)
@@ -363,24 +365,24 @@ class Supervisor:
         return [child for child in psutil.Process().children() if child.pid not in own]
 
     async def end(self, order: Iterable[Callable[[str], bool]]) -> None:
-        """End the children group by group (by name, in this order), then the servers, then whatever is left."""
+        """End the children group by group (by name, in this order), then the servers, then other child processes."""
         pids = {child.pid for child in self.children}
         members = family(process for process in psutil.Process().children() if process.pid in pids)
         for belongs in order:
             group = [child for child in self.children if belongs(child.service.name)]
             await asyncio.gather(*(child.stop(self.hurry) for child in group))
-        await asyncio.to_thread(end_processes, [one for one in members if is_alive(one)], within=0)
+        await asyncio.to_thread(end_processes, [process for process in members if is_alive(process)], within=0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(server.stop() for server in self.servers))
-        # Whoever is left now was being started when we were told to end, or is somebody's orphan.
+        # Child processes left now were starting when we were told to end, or are orphans.
         await asyncio.to_thread(end_processes, family(psutil.Process().children()), within=0.5)
         await asyncio.gather(*(server.forget() for server in self.servers))
 
 
 def describe(code: int) -> str:
-    """How a process ended, for people."""
+    """Describe the end of a process by its exit code or signal."""
     if code >= 0:
         return f"exit code {code}"
     try:
