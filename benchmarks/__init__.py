@@ -1,1 +1,1 @@
-"""The rows of docs/performance.md, measured on a cluster of their own."""
+"""Measurements of the rows of docs/performance.md, on a cluster of their own."""

@@ -1,4 +1,4 @@
-"""The command line of scripts/bench."""
+"""Command line of scripts/bench."""
 
 import argparse
 import signal
@@ -17,13 +17,13 @@ from devserver.supervisor import ROOT
 
 
 def main() -> int:
-    """Measure the rows that were asked for, all by default; 1 when one of them could not be measured."""
+    """Measure the requested rows, by default all; return 1 if one of them could not be measured."""
     asked = _arguments()
     rows = [row for row in ROWS if not asked.rows or row.name in asked.rows]
     if asked.list:
         print("\n".join(map(line_of, rows)))
         return 0
-    # As Ctrl-C does, so that nothing is left running.
+    # Exit as Ctrl-C does, so that no process is left running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with scratch_servers() as (servers, directory):
         results = Results(machine.facts(servers), machine.generator_cost())
@@ -46,16 +46,20 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the rows of the performance table.")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="which rows; all by default")
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the rows of the performance table.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="row to measure (default: all)")
     parser.add_argument("--list", action="store_true", help="print the rows and their targets, measure nothing")
-    parser.add_argument("--quick", action="store_true", help="smaller, shorter, once each: to see that it works")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="repetitions of each (3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep all figures there, beside those of other rows")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure smaller and shorter, once each, to check that it works"
+    )
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="repetitions of each row (3)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all figures to FILE, beside those of other rows"
+    )
     parser.add_argument(
         "--record",
         action="store_true",
-        help="write docs/performance.md and its charts, of all rows in FILE if there is one",
+        help="write docs/performance.md and its charts, of all rows in FILE if given",
     )
     asked = parser.parse_args()
     unknown = set(asked.rows) - {row.name for row in ROWS}

@@ -1,4 +1,4 @@
-"""The charts of docs/performance.md, drawn by matplotlib as SVG; each only from rows that were measured."""
+"""Charts of docs/performance.md, drawn by matplotlib as SVG; each only from measured rows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ _SIZE: Final = (7.0, 3.6)
 
 
 def points(measured: Measured, series: str) -> dict[int, tuple[float, float, float]]:
-    """The figures called `<series>_<number>` by their number: least, median and most of the repetitions."""
+    """Return the figures called `<series>_<number>` by number: least, median and greatest of the repetitions."""
     found = {}
     for name in measured.repetitions[0]:
         kind, _, number = name.rpartition("_")
@@ -24,7 +24,7 @@ def points(measured: Measured, series: str) -> dict[int, tuple[float, float, flo
 
 
 def draw(measured: Mapping[str, Measured], directory: Path) -> dict[str, str]:
-    """Draw what can be drawn; the files' names and what each shows."""
+    """Draw the charts that the rows allow; return file names and titles."""
     drawn = {}
     if "claim-behind-backlog" in measured:
         drawn["performance-backlog.svg"] = "Claim latency against the backlog that the runner may not take"
@@ -54,8 +54,8 @@ def draw(measured: Mapping[str, Measured], directory: Path) -> dict[str, str]:
 
 
 def _lines(path: Path, measured: Measured, series: Mapping[str, str], *, labels: Sequence[str]) -> None:
-    """One line a series, medians with bars from least to most; the numbers are evenly spaced steps, not a scale."""
-    # The same figures give the same file, text stays text.
+    """Draw one line a series: medians with bars from least to greatest, at evenly spaced steps instead of a scale."""
+    # Equal figures give equal files, and text stays text.
     with rc_context({"svg.hashsalt": "coordinator", "svg.fonttype": "none", "axes.grid": True}):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""The cluster that is measured: embedded servers and `coordinator up`, in a scratch directory that goes with it."""
+"""Cluster under measurement: embedded servers and `coordinator up`, in a scratch directory that is removed."""
 
 import os
 import resource
@@ -23,17 +23,17 @@ from tests.support.ports import own_ports
 
 _PREFIX: Final = "coordinator-bench-"
 START_SECONDS: Final = 120
-# A database that is dropped with all its rows must not wait for a checkpoint of them; fsync stays on, as by default.
+# Dropping a database with all its rows must not wait for a checkpoint of them; fsync stays on, as by default.
 POSTGRES: Final = {"shared_preload_libraries": "pg_stat_statements", "max_wal_size": "4GB"}
 SETTINGS: Final = {"COORDINATOR_LOG_LEVEL": "warning"}
 
 
 class ClusterFailed(Exception):
-    """The cluster does not start; the message is what it said."""
+    """Raised when the cluster does not start; the message is its output."""
 
 
 class Servers:
-    """One Postgres and one Redis for the whole benchmark."""
+    """Postgres and Redis for the whole benchmark."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -41,7 +41,7 @@ class Servers:
         self.redis: RedisServer = start_redis(directory)
 
     def fresh_database(self) -> str:
-        """The URL of an empty database in place of the last one; Redis is emptied too."""
+        """Replace the database by an empty one, flush Redis, and return the URL."""
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
             connection.execute("DROP DATABASE IF EXISTS measured WITH (FORCE)")
             connection.execute("CREATE DATABASE measured TEMPLATE template0")
@@ -51,17 +51,18 @@ class Servers:
         return urlunsplit(urlsplit(self.postgres.url)._replace(path="/measured"))
 
     def start_redis(self) -> None:
-        """Start Redis, again, where it was."""
+        """Start Redis, or restart it at its address."""
         self.redis = start_redis(self._directory)
 
     def stop(self) -> None:
-        """End both."""
         self.redis.stop()
         self.postgres.stop("immediate")
 
 
 class Cluster:
-    """A running `coordinator up` on a fresh database. `urls` are the replicas' addresses, `database_url` is for us."""
+    """Running `coordinator up` on a fresh database. `urls` are the replicas' addresses, `database_url` is for
+    measurements.
+    """
 
     def __init__(self, servers: Servers, directory: Path, web: int, workers: int, settings: Mapping[str, str]) -> None:
         self.servers = servers
@@ -86,7 +87,7 @@ class Cluster:
             )
 
     def child_environment(self) -> dict[str, str]:
-        """Ours without settings of the shell, and the addresses."""
+        """Return our environment without settings of the shell, with the servers' addresses."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("COORDINATOR_")}
         addresses = {
             "COORDINATOR_DATABASE_URL": self.database_url,
@@ -95,7 +96,7 @@ class Cluster:
         return {**inherited, **SETTINGS, **self._settings, **addresses}
 
     def wait_ready(self) -> None:
-        """Return when all replicas are ready. Raises ClusterFailed when they do not get so far."""
+        """Wait until all replicas are ready. Raises ClusterFailed when they do not become ready."""
         ended = wait_until(
             lambda: self._up.poll() is not None or b"ready: " in self._output.read_bytes(),
             within=START_SECONDS,
@@ -105,7 +106,7 @@ class Cluster:
             raise ClusterFailed(self._output.read_text(errors="replace"))
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """The processes that serve, by what they are."""
+        """Return the serving processes by kind."""
         web = [process for number in range(1, self.web + 1) if (process := self._named(f"web-{number}"))]
         workers = [process for number in range(1, self.workers + 1) if (process := self._named(f"worker-{number}"))]
         servers = {"postgres": self.servers.postgres.pid, "redis": self.servers.redis.pid}
@@ -116,7 +117,7 @@ class Cluster:
         }
 
     def end(self) -> None:
-        """End all of it but the servers."""
+        """End the cluster, but not the servers."""
         self._up.send_signal(signal.SIGINT)
         try:
             self._up.wait(30)
@@ -130,7 +131,7 @@ class Cluster:
 
 @contextmanager
 def scratch_servers() -> Iterator[tuple[Servers, Path]]:
-    """Servers in a scratch directory, and that directory; both are gone at the end."""
+    """Yield servers and their scratch directory; remove both at the end."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     _clear_leftovers()
@@ -149,7 +150,7 @@ def scratch_servers() -> Iterator[tuple[Servers, Path]]:
 def running(
     servers: Servers, directory: Path, *, web: int = 2, workers: int = 2, settings: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
-    """A ready cluster with a fresh database, ended at the end."""
+    """Yield a ready cluster with a fresh database; end it after the block."""
     cluster = Cluster(servers, Path(tempfile.mkdtemp(dir=directory)) / "up", web, workers, settings or {})
     try:
         cluster.wait_ready()
@@ -159,11 +160,11 @@ def running(
 
 
 def _clear_leftovers() -> None:
-    """End and remove what a benchmark that was killed has left."""
+    """End and remove the processes and directories of a killed benchmark."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = path.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             left = [process for process in map(read_pid_file, path.rglob("run/*.pid")) if process is not None]
-            # To Postgres it means: end at once, but give your shared memory back.
+            # SIGQUIT ends Postgres at once, but lets it give its shared memory back.
             end_processes(family(left), within=10, by=signal.SIGQUIT)
             shutil.rmtree(path, ignore_errors=True)

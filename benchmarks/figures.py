@@ -1,4 +1,4 @@
-"""What is measured against what: goals, their spread over repetitions, and whether they are met. No input or output."""
+"""Goals, the spread of figures over repetitions, and verdicts. No input or output."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One figure of a row and what it should be. ``figure`` is its key in what a load measures.
+    """Target of one figure of a row. ``figure`` is its key in the load's measurements.
 
-    ``limit`` is the key of the figure of the row's raw limit that it is compared with; empty: with none.
+    ``limit`` is the key of the raw limit's figure that it is compared with; empty: none.
     """
 
     figure: str
@@ -22,7 +22,7 @@ class Goal:
     limit: str = ""
 
     def met_by(self, value: float) -> bool:
-        """Whether this value is as the goal wants it."""
+        """Return True if the value meets the goal."""
         return value >= self.target if self.sense == ">=" else value <= self.target
 
 
@@ -41,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A goal, what was measured, and the raw limit of the same Postgres in the same run if there is one."""
+    """Goal with its measured spread, and the raw limit of the same Postgres in the same run if there is one."""
 
     goal: Goal
     spread: Spread
@@ -49,19 +49,19 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """By the median."""
+        """True if the median meets the goal."""
         return self.goal.met_by(self.spread.middle)
 
     @property
     def ratio(self) -> float | None:
-        """The measured share of the raw limit."""
+        """Measured share of the raw limit."""
         return self.spread.middle / self.limit if self.limit else None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that one row came to: its repetitions, the raw limit's figures, CPU shares by part, and before it began the
-    load average of the machine and its pace (``machine.pace``). ``quick`` ones were smaller and shorter.
+    """Measurements of one row: its repetitions, the raw limit's figures, CPU shares by part, and, taken before it
+    began, the load average of the machine and its pace (``machine.pace``). ``quick`` ones were smaller and shorter.
     """
 
     repetitions: Sequence[Figures]
@@ -72,17 +72,18 @@ class Measured:
     pace_before: float = 0.0
 
     def spread(self, figure: str) -> Spread:
-        """Of one figure over the repetitions."""
-        return Spread.of([one[figure] for one in self.repetitions])
+        return Spread.of([figures[figure] for figures in self.repetitions])
 
     def verdicts(self, goals: Sequence[Goal]) -> list[Verdict]:
-        """One for each goal."""
+        """Return one verdict for each goal."""
         return [Verdict(goal, self.spread(goal.figure), self.limit.get(goal.limit)) for goal in goals]
 
 
 def averaged(shares: Sequence[Figures]) -> dict[str, float]:
-    """The mean of each key over those that have it."""
-    names = dict.fromkeys(name for one in shares for name in one)
+    """Return the mean of each key over the shares that have it."""
+    names = dict.fromkeys(name for figures in shares for name in figures)
     return {
-        name: sum(one[name] for one in shares if name in one) / sum(name in one for one in shares) for name in names
+        name: sum(found) / len(found)
+        for name in names
+        if (found := [figures[name] for figures in shares if name in figures])
     }

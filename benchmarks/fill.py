@@ -1,4 +1,4 @@
-"""Rows that a measurement finds there already, written by SQL: thousands a second more than through any endpoint."""
+"""Rows inserted before a measurement, by SQL: thousands a second more than through any endpoint."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ from psycopg.rows import TupleRow
 from models.claims.matching import AUTONOMOUS, Demands
 
 CHUNK: Final = 100_000
-# Runs stand as far apart as if a hundred had been submitted each second: a claim's floor lies 60 s of ids below the
-# lowest that is ready (models/claims/watermarks.py), and with none between would lie before all of them.
+# Space the ids as if a hundred runs had been submitted each second: a claim's watermark lies 60 s of ids below the
+# lowest ready one (models/claims/watermarks.py), and without spacing would lie before all of them.
 MILLISECONDS_APART: Final = 10
 PAST_SECONDS: Final = 100_000
 
@@ -27,7 +27,7 @@ _SESSIONS = """
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
 """
 
-# Their ids are of the past: these runs stand in front of all others of their priority.
+# Ids of the past: these runs come before all others of their priority.
 _RUNS = """
     INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, ready,
         no_match_timeout_seconds, match_deadline_at, not_before)
@@ -39,7 +39,7 @@ _RUNS = """
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
 """
 
-# What runs leave behind when they have ended: session and run, which nobody touches any more, and their numbered lines.
+# Rows of ended runs: session and run, which no transaction touches any more, and their numbered events.
 _ENDED_SESSIONS = """
     INSERT INTO sessions (session_id, incarnation, status, last_outcome, next_run, created_at)
     SELECT 'ended-' || lpad(n::text, 12, '0'), 'bench', 'finished', 'finished', 2, now() - interval '1 day'
@@ -77,14 +77,14 @@ _RUNNERS = """
 
 @contextmanager
 def database(url: str) -> Iterator[Connection[TupleRow]]:
-    """A connection in autocommit that fires no triggers and checks no foreign keys."""
+    """Open a connection in autocommit that fires no triggers and checks no foreign keys."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         yield connection
 
 
 def pending_runs(url: str, series: str, first: int, last: int, tags: list[str], *, ready: bool = True) -> None:
-    """Pending runs number `first` to `last` of a series, evenly spread over demand sets of one tag each.
+    """Insert pending runs number `first` to `last` of a series, evenly spread over demand sets of one tag each.
 
     `ready` False delays them by a day.
     """
@@ -97,7 +97,7 @@ def pending_runs(url: str, series: str, first: int, last: int, tags: list[str], 
             "apart": MILLISECONDS_APART,
             "epoch": _epoch(connection),
         }
-        # By pieces, so that a checkpoint finds little to do at once and a reader no transaction of minutes.
+        # Insert in pieces, so that a checkpoint has little to do at once and a reader meets no transaction of minutes.
         for begin in range(first, last + 1, CHUNK):
             piece = {**filled, "first": begin, "last": min(begin + CHUNK - 1, last)}
             connection.execute(_SESSIONS, piece)
@@ -106,7 +106,7 @@ def pending_runs(url: str, series: str, first: int, last: int, tags: list[str], 
 
 
 def ended_runs(url: str, count: int, tag: str, *, events_each: int) -> None:
-    """Runs that have ended, of the demand set that the measured runner satisfies, with their events. Into an empty
+    """Insert ended runs of the demand set that the measured runner satisfies, with their events, into an empty
     database.
     """
     with database(url) as connection:
@@ -120,7 +120,7 @@ def ended_runs(url: str, count: int, tag: str, *, events_each: int) -> None:
 
 
 def runners(url: str, count: int) -> list[str]:
-    """Registered runners of a hundred different tags, which no run demands; their ids."""
+    """Insert registered runners of a hundred different tags, which no run demands; return their ids."""
     with database(url) as connection:
         ids = [row[0] for row in connection.execute(_RUNNERS, {"count": count})]
         connection.execute("ANALYZE runners")
@@ -137,7 +137,7 @@ def _profile(connection: Connection[TupleRow], tag: str) -> int:
 
 
 def _epoch(connection: Connection[TupleRow]) -> int:
-    """The milliseconds of a day that is long enough ago for all that is filled in, on the database's clock."""
+    """Return the first id's milliseconds, on the database's clock: PAST_SECONDS ago, enough for all inserted rows."""
     row = connection.execute("SELECT extract(epoch FROM now())").fetchone()
     if row is None:
         raise LookupError("now()")

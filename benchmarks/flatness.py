@@ -1,4 +1,4 @@
-"""What must stay as it is however much stands in the database or waits: the rows that fill it first."""
+"""Rows about figures that must not depend on the size of the database or of the backlog; they fill it first."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from benchmarks.stage import Stage
 
 DEPTHS = (0, 10_000, 100_000, 1_000_000)
 DEMAND_SETS = 1000
-# What is claimed here is never started, and must not return to pending while it is measured.
+# Claimed runs are never started here, and must not return to pending during the measurement.
 NO_START_TIMEOUT = {"COORDINATOR_START_TIMEOUT_SECONDS": "86400"}
 
 _STATEMENTS = """
@@ -24,7 +24,9 @@ _STATEMENTS = """
 
 
 def claim_behind_backlog(stage: Stage) -> list[Figures]:
-    """Polls that find one run behind 0, 10 k, 100 k and 1 M ready ones of 1,000 demand sets they do not satisfy."""
+    """Measure polls that find one run behind 0, 10 k, 100 k and 1 M ready ones of 1,000 demand sets they do not
+    satisfy.
+    """
     depths = DEPTHS[:-1] if stage.quick else DEPTHS
     samples = 200 if stage.quick else 500
     tags = [f"other-{number}" for number in range(DEMAND_SETS)]
@@ -45,7 +47,7 @@ def claim_behind_backlog(stage: Stage) -> list[Figures]:
 
 
 def claim_behind_history(stage: Stage) -> list[Figures]:
-    """Claims as in ``claim_behind_backlog``, in an empty database and after 1 M runs have ended, with 10 M events."""
+    """Measure claims as in ``claim_behind_backlog``, in an empty database and after 1 M ended runs with 10 M events."""
     ended = 50_000 if stage.quick else 1_000_000
     samples = 200 if stage.quick else 500
     repetitions: list[dict[str, float]] = [{} for _ in range(stage.repetitions)]
@@ -63,7 +65,7 @@ def claim_behind_history(stage: Stage) -> list[Figures]:
 
 
 def delayed_runs(stage: Stage) -> list[Figures]:
-    """Polls that find one run, before and after 100 k delayed ones of the same demands were submitted."""
+    """Measure polls that find one run, before and after 100 k delayed ones of the same demands were submitted."""
     count = 20_000 if stage.quick else 100_000
     samples = 200 if stage.quick else 500
     with stage.cluster() as cluster:
@@ -77,8 +79,8 @@ def delayed_runs(stage: Stage) -> list[Figures]:
 
 
 def pinned_horizon(stage: Stage) -> list[Figures]:
-    """Claims a second, one a poll, 16 runners: before, and while another transaction pins the xmin horizon and 100 k
-    runs have been claimed since it began. Nothing is reported, so that no other row changes.
+    """Measure claims a second, one a poll, 16 runners: before, and while another transaction pins the xmin horizon and
+    100 k runs have been claimed since it began. Nothing is reported, so that no other row changes.
     """
     claimed = 20_000 if stage.quick else 100_000
     seconds = stage.seconds
@@ -90,14 +92,16 @@ def pinned_horizon(stage: Stage) -> list[Figures]:
                 stage.run(cluster, "claim-rate", seconds=2, runners=4, batch=100, tag="pinned")
             held = stage.repeat(cluster, "claim-rate", seconds=seconds, runners=16, batch=1, tag="pinned")
     return [
-        {"ratio": one["rate"] / other["rate"], "free": other["rate"], "pinned": one["rate"]}
-        for one, other in zip(held, free, strict=True)
+        {"ratio": after["rate"] / before["rate"], "free": before["rate"], "pinned": after["rate"]}
+        for before, after in zip(free, held, strict=True)
     ]
 
 
 def parked_polls_idle(stage: Stage) -> list[Figures]:
-    """5,000 polls of 600 s at two replicas. `web` is the CPU of both replicas together; `statements` what Postgres was
-    sent a second by each of them, BEGIN and COMMIT included, with no worker beside them.
+    """Measure 5,000 polls of 600 s at two replicas.
+
+    `web` is the CPU of both replicas together; `statements` the statements a second that each sent to Postgres, BEGIN
+    and COMMIT included, without any worker.
     """
     count = 1000 if stage.quick else 5000
     seconds = 8 if stage.quick else 20
@@ -118,7 +122,9 @@ def parked_polls_idle(stage: Stage) -> list[Figures]:
 
 
 def parked_polls_turnover(stage: Stage) -> list[Figures]:
-    """167 polls begin and end each second: 5,000 of 30 s, quickly 1,000 of 6 s. `queries` counts those of a poll."""
+    """Measure 167 polls that begin and end each second: 5,000 of 30 s, quickly 1,000 of 6 s. `queries` counts those of
+    a poll.
+    """
     count, wait = (1000, 6) if stage.quick else (5000, 30)
     seconds = 8 if stage.quick else 20
     repetitions = []
@@ -139,7 +145,7 @@ def parked_polls_turnover(stage: Stage) -> list[Figures]:
 
 
 def heartbeats(stage: Stage) -> list[Figures]:
-    """10,000 runners that beat every 10 s. `postgres` is all that the server took meanwhile."""
+    """Measure 10,000 runners with a heartbeat every 10 s. `postgres` is the CPU of the whole server meanwhile."""
     with stage.cluster() as cluster:
         runner_ids = fill.runners(cluster.database_url, 10_000)
         repetitions = stage.repeat(cluster, "heartbeats", seconds=stage.seconds, runner_ids=runner_ids, every=10)
@@ -147,8 +153,8 @@ def heartbeats(stage: Stage) -> list[Figures]:
 
 
 def memory(stage: Stage) -> list[Figures]:
-    """Resident memory of a web process after 100,000 more finished runs, in percent of what it was after 10,000; of the
-    replica that grew more. Once: a second time it would begin full.
+    """Measure resident memory of a web process after 100,000 more finished runs, in percent of that after 10,000; of
+    the replica that grew more. Once: a second time it would begin full.
     """
     first, last = (5000, 15_000) if stage.quick else (10_000, 110_000)
     with stage.cluster() as cluster:
@@ -159,7 +165,7 @@ def memory(stage: Stage) -> list[Figures]:
 
 
 def _resident_after(stage: Stage, cluster: Cluster, finished: int) -> list[int]:
-    """Bytes of each replica once so many runs have finished."""
+    """Return the resident bytes of each replica once so many runs have finished."""
     while _count(cluster, "SELECT count(*) FROM runs WHERE status = 'completed'") < finished:
         stage.run(cluster, "lives", seconds=5, runners=8, batch=100)
     return [process.memory_info().rss for process in cluster.processes()["web"]]
@@ -176,7 +182,9 @@ def _count(cluster: Cluster, query: LiteralString) -> int:
 
 
 def _statements(cluster: Cluster) -> Figures:
-    """Statements so far: all, and those that are queries. Read from another database, so that it counts none itself."""
+    """Count the statements so far: all, and queries only. Reads from another database, so that it counts none of its
+    own.
+    """
     with psycopg.connect(cluster.servers.postgres.url, autocommit=True) as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         row = connection.execute(_STATEMENTS).fetchone()
@@ -185,7 +193,7 @@ def _statements(cluster: Cluster) -> Figures:
 
 @contextmanager
 def _pinned(cluster: Cluster) -> Iterator[None]:
-    """Somebody else's transaction, open until the end: no row version that died since it began can be removed."""
+    """Hold a transaction open: no row version that died since it began can be removed."""
     with psycopg.connect(cluster.database_url) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute("SELECT pg_current_xact_id(), count(*) FROM runs WHERE run_id = ''")

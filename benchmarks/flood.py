@@ -1,4 +1,4 @@
-"""What one caller may cost another: the row whose cluster asks for credentials."""
+"""Row about the cost of one caller to another; its cluster requires credentials."""
 
 import subprocess
 
@@ -7,13 +7,13 @@ from benchmarks.figures import Figures
 from benchmarks.stage import Stage, measured, started
 from devserver.supervisor import ROOT, own_command
 
-# By then the flood has spent what it may submit in a minute.
+# By then the flood has used up its submissions of a minute.
 _SETTLE_SECONDS = 3
 _RATE = 20
 
 
 def flood(stage: Stage) -> list[Figures]:
-    """A calm caller alone, then beside the flood; new callers each time, who have asked for nothing yet."""
+    """Measure a calm caller alone, then beside the flood; each time with new callers, whose quotas are unused."""
     seconds = 2 * stage.seconds
     repetitions = []
     with stage.cluster(settings={"COORDINATOR_AUTH": "1"}) as cluster:
@@ -37,7 +37,7 @@ def flood(stage: Stage) -> list[Figures]:
 
 
 def _key(cluster: Cluster, owner: str) -> str:
-    """A key of a new owner."""
+    """Create a key of a new owner."""
     made = subprocess.run(
         own_command("keys", "create", "--role", "user", "--owner", owner),
         env=cluster.child_environment(),

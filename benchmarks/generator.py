@@ -1,4 +1,4 @@
-"""The load generator, a process of its own: reads one load as JSON from stdin, prints what it measured as JSON."""
+"""Load generator, a process of its own: reads one load as JSON from stdin, prints its measurements as JSON."""
 
 import asyncio
 import sys
@@ -33,18 +33,18 @@ LOADS: Final[dict[str, Load]] = {
     "serve-barely": loads_own.serve_barely,
     "own-cost": loads_own.own_cost,
 }
-# However long the load means to run: a generator that hangs must not outlive the benchmark.
+# Upper bound of any load: a generator that hangs must not outlive the benchmark.
 MOST_SECONDS: Final = 600
 
 
 async def generate(job: dict[str, Any]) -> dict[str, float]:
-    """Run the load that the job names; what it measured. Raises TimeoutError when it does not end by itself."""
+    """Run the load that the job names; return its measurements. Raises TimeoutError when it does not end by itself."""
     async with asyncio.timeout(MOST_SECONDS):
         return await LOADS[job.pop("load")](**job)
 
 
 def main() -> int:
-    """Run the load on stdin; 1 when it met something unexpected, which is said in a line."""
+    """Run the load on stdin; return 1 with one line on stderr after an unexpected answer."""
     met: BaseException | None = None
     try:
         figures = uvloop.run(generate(orjson.loads(sys.stdin.buffer.read())))

@@ -1,4 +1,4 @@
-"""Figures in a file, so that rows can be measured one at a time, whenever the machine is at rest."""
+"""Figures in a file, so that rows can be measured one at a time, when the machine is at rest."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +10,9 @@ from benchmarks.report import Results
 
 
 def kept(path: Path, fresh: Results) -> Results:
-    """Write what was measured into the file, in place of its former figures of the same rows; all rows in it now.
+    """Write the measurements into the file in place of earlier ones of the same rows; return all rows in it.
 
-    Figures of another machine or other versions are not kept: they would stand beside facts that are not theirs.
+    Figures of another machine or of other versions are dropped: the stated facts would not be theirs.
     """
     before = read(path) if path.exists() else None
     if before is not None and _comparable(before) == _comparable(fresh):
@@ -22,7 +22,7 @@ def kept(path: Path, fresh: Results) -> Results:
 
 
 def read(path: Path) -> Results:
-    """What `kept` wrote."""
+    """Read a file written by `kept`."""
     content = orjson.loads(path.read_bytes())
     measured = {name: Measured(**row) for name, row in content.pop("measured").items()}
     return Results(**content, measured=measured)

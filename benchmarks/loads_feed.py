@@ -1,4 +1,4 @@
-"""Loads of the feed: how long an event takes from a client's POST to every client that follows."""
+"""Loads of the feed: the time of an event from a client's POST to every follower."""
 
 import asyncio
 from contextlib import suppress
@@ -16,7 +16,7 @@ POSTERS = 4
 
 
 class Audience:
-    """Clients that follow the feed and note when each numbered event reaches them."""
+    """Followers of the feed; records when each numbered event reaches them."""
 
     def __init__(self) -> None:
         self.sent_at: dict[int, float] = {}
@@ -26,7 +26,7 @@ class Audience:
         self._complete = asyncio.Event()
 
     async def gather(self, url: str, size: int) -> None:
-        """Connect `size` clients, some at a time, and return when all of them are following."""
+        """Connect `size` clients, some at a time; return when all of them follow."""
         for first in range(0, size, 50):
             streams = [await connect_stream(url, self._frame) for _ in range(min(50, size - first))]
             for stream in streams:
@@ -51,16 +51,16 @@ class Audience:
                 await asyncio.wait_for(self._complete.wait(), 5)
 
     def leave(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         for stream in self.streams:
             stream.close()
 
 
 async def event_to_client(urls: list[str], *, seconds: float, clients: int, rate: float) -> dict[str, float]:
-    """Events posted to the first replica at `rate` a second, `clients` that follow at the last one.
+    """Post events to the first replica at `rate` a second, with `clients` that follow at the last one.
 
-    The time from just before a POST is sent to the arrival of its frame at each client. `lost` counts frames that had
-    not come 5 s after the last POST.
+    The time is from just before a POST is sent to the arrival of its frame at each client. `lost` counts frames that
+    had not come 5 s after the last POST.
     """
     audience = Audience()
     connections = [await connect(urls[0]) for _ in range(POSTERS)]

@@ -1,4 +1,4 @@
-"""A caller who asks for little, and one who asks for all there is: submissions, reads, and tokens that nobody has."""
+"""Loads of a calm caller and of a flood: submissions, reads, and invalid tokens."""
 
 import asyncio
 import random
@@ -18,9 +18,9 @@ READS: Final = 3
 
 
 async def calm(urls: list[str], *, seconds: float, token: str, rate: float, warm_up: float = 1.0) -> dict[str, float]:
-    """Submissions at `rate` a second, at random moments, and READS reads of the run after each; all of it counts.
+    """Submit at `rate` a second, at random moments, with READS reads of the run after each; all of it counts.
 
-    A request is late from the moment on at which it was due, whether a connection was free for it or not.
+    A request's latency begins when it was due, whether a connection was free for it or not.
     """
     meter = Meter()
     submission = request("POST", "/runs", new_run(), token=token)
@@ -51,7 +51,7 @@ async def calm(urls: list[str], *, seconds: float, token: str, rate: float, warm
 
 
 async def _moments(rate: float, meter: Meter) -> AsyncIterator[None]:
-    """Moments `rate` a second apart on the average, the same ones each time, until the window is over."""
+    """Yield moments `rate` a second apart on average, the same ones each time, until the window is over."""
     chance = random.Random(1)
     due = perf_counter()
     while not meter.over:
@@ -61,9 +61,9 @@ async def _moments(rate: float, meter: Meter) -> AsyncIterator[None]:
 
 
 async def flood(urls: list[str], *, seconds: float, token: str, clients: int) -> dict[str, float]:
-    """`clients` that ask again as soon as they are answered: half of them submit, the others read or guess tokens.
+    """Run `clients` that ask again as soon as they are answered: half of them submit, the others read or guess tokens.
 
-    `refused` is the share that was answered 429 or 403. Raises Unexpected at an answer that is no part of a flood.
+    `refused` is the share that was answered 429 or 403. Raises Unexpected at any other answer but a success.
     """
     meter = Meter()
     submission = request("POST", "/runs", new_run(), token=token)

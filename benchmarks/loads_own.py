@@ -1,4 +1,4 @@
-"""What the generator costs by itself, and the machine's own pace: the same client against servers that do nothing."""
+"""Loads against servers that do nothing: the generator's own cost, and the machine's pace."""
 
 import asyncio
 import resource
@@ -16,14 +16,12 @@ ANSWER: Final = b"HTTP/1.1 201 Created\r\ncontent-length: 96\r\ncontent-type: ap
 
 
 class Trivial(asyncio.Protocol):
-    """Answers whatever comes, without reading it: a request of ours comes in one piece."""
+    """Server that answers all input without parsing it: a request of ours comes in one piece."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Of asyncio."""
         del data
         self._transport.write(ANSWER)
 
@@ -38,7 +36,7 @@ async def serve_trivially(urls: list[str], *, port: int) -> dict[str, float]:
 
 
 async def serve_barely(urls: list[str], *, port: int) -> dict[str, float]:
-    """Serve on 127.0.0.1 until killed: FastAPI and uvicorn with nothing behind them."""
+    """Serve on 127.0.0.1 until killed, with FastAPI and uvicorn and nothing behind them."""
     del urls
     app = FastAPI()
 
@@ -51,7 +49,7 @@ async def serve_barely(urls: list[str], *, port: int) -> dict[str, float]:
 
 
 async def own_cost(urls: list[str], *, seconds: float, clients: int) -> dict[str, float]:
-    """Submissions against one of these servers: `microseconds` of the generator's CPU a request."""
+    """Submit to one of these servers; return `microseconds` of the generator's CPU a request."""
     meter = Meter()
     content = request("POST", "/runs", new_run())
     spent = 0.0

@@ -1,4 +1,4 @@
-"""Loads of runners that wait, beat, or find exactly one run."""
+"""Loads of runners that wait, send heartbeats, or find exactly one run."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ SETTLE_SECONDS: Final = 5
 async def parked_polls(
     urls: list[str], *, seconds: float, runner_ids: Sequence[str], wait: float, spread: float
 ) -> dict[str, float]:
-    """One poll of `wait` seconds for each runner, again as soon as it ended, over `spread` seconds spread at first.
+    """Park one poll of `wait` seconds for each runner, renewed when it ends; the first ones begin over `spread`
+    seconds.
 
-    `count` is how many ended within the window: with a `wait` that is long enough, none.
+    `count` is the number that ended within the window: with a long enough `wait`, none.
     """
     meter = Meter()
     connections: list[Connection] = []
@@ -46,7 +47,9 @@ async def parked_polls(
 
 
 async def heartbeats(urls: list[str], *, seconds: float, runner_ids: Sequence[str], every: float) -> dict[str, float]:
-    """Each runner beats once in `every` seconds, evenly spread, by 64 connections that wait for each answer."""
+    """Send a heartbeat of each runner once in `every` seconds, evenly spread, by 64 connections that wait for each
+    answer.
+    """
     meter = Meter()
     began_at = perf_counter() + 0.5
     most = 64
@@ -71,7 +74,7 @@ async def heartbeats(urls: list[str], *, seconds: float, runner_ids: Sequence[st
 
 
 async def claims(urls: list[str], *, samples: int, tag: str) -> dict[str, float]:
-    """Polls that find one run, one after the other: each is submitted just before, with a tag that only it demands."""
+    """Poll for one run after the other: each is submitted just before its poll, with a tag that only it demands."""
     meter = Meter()
     submitter, runner = await connect(urls[0]), await connect(urls[-1])
     runner_id = await register(runner, f"claims-{tag}", [tag])
@@ -92,7 +95,7 @@ async def claims(urls: list[str], *, samples: int, tag: str) -> dict[str, float]
 
 
 async def claim_rate(urls: list[str], *, seconds: float, runners: int, batch: int, tag: str) -> dict[str, float]:
-    """Runners that only claim, `batch` at a time, from a backlog that was filled before. Counts runs."""
+    """Claim only, `batch` at a time, from a backlog inserted before. Counts runs."""
     meter = Meter()
 
     async def runner(number: int) -> None:

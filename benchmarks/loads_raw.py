@@ -1,7 +1,7 @@
-"""The raw limit: the same rows, written and claimed by the tightest psycopg loop on the same Postgres, no HTTP.
+"""Raw limit: the same rows, written and claimed by the tightest psycopg loop on the same Postgres, without HTTP.
 
-One statement a step and each its own transaction, as a coordinator without group commit would do at its best; with
-`batch` that many rows in each. Each step writes as many event rows as the coordinator does.
+One statement a step, each in its own transaction, as a coordinator without group commit would do at best; with `batch`,
+that many rows in each. Each step writes as many event rows as the coordinator does.
 """
 
 import asyncio
@@ -97,7 +97,9 @@ async def raw_lives(urls: list[str], *, seconds: float, connections: int, batch:
 
 
 async def raw_hand_over(urls: list[str], *, seconds: float) -> dict[str, float]:
-    """Insert one run, then claim it, on one connection: what Postgres alone needs between submission and claim."""
+    """Insert one run, then claim it, on one connection: the time that Postgres alone needs between submission and
+    claim.
+    """
 
     async def hand_over(connection: Postgres) -> int:
         await _submit(connection, 1)
@@ -107,7 +109,7 @@ async def raw_hand_over(urls: list[str], *, seconds: float) -> dict[str, float]:
 
 
 async def raw_events(urls: list[str], *, seconds: float) -> dict[str, float]:
-    """Insert one event, number it, read it, on one connection: what Postgres alone needs of an event's way."""
+    """Insert one event, number it, read it, on one connection: the time that Postgres alone needs for an event."""
 
     async def append(connection: Postgres) -> int:
         await connection.execute(_APPEND, {"uid": new_id(""), "frame": FRAME})
@@ -130,7 +132,7 @@ async def _claim(connection: Postgres, most: int) -> tuple[list[str], str]:
 
 
 async def _loop(url: str, seconds: float, connections: int, step: Step) -> dict[str, float]:
-    """Let each connection repeat the step, which returns how many rows it was worth."""
+    """Repeat the step on each connection; the step returns its number of rows."""
     meter = Meter()
 
     async def worker() -> None:

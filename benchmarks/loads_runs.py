@@ -15,7 +15,7 @@ POLL_SECONDS = 2
 
 
 def new_run(tags: Sequence[str] = ()) -> dict[str, Any]:
-    """A submission: a new session, a sentence of a prompt, what it demands of its runner."""
+    """Return a submission: a new session, a prompt of one sentence, demands on the runner."""
     run: dict[str, Any] = {"type": "start_session", "parameters": {"prompt": PROMPT}}
     if tags:
         run["additional_demands"] = {"tags": list(tags)}
@@ -23,7 +23,7 @@ def new_run(tags: Sequence[str] = ()) -> dict[str, Any]:
 
 
 async def register(connection: Connection, name: str, tags: Sequence[str] = ()) -> str:
-    """Register a runner of its own identity; its id."""
+    """Register a runner of its own identity; return its id."""
     runner = {
         "hostname": name,
         "project_dir": "/srv/work",
@@ -37,7 +37,7 @@ async def register(connection: Connection, name: str, tags: Sequence[str] = ()) 
 
 
 async def submissions(urls: list[str], *, seconds: float, clients: int, batch: int = 1) -> dict[str, float]:
-    """`clients` that each submit again as soon as they are answered, `batch` runs a request.
+    """Run `clients` that each submit again as soon as they are answered, `batch` runs a request.
 
     Counts runs that were answered 201; latencies are those of requests.
     """
@@ -65,7 +65,7 @@ async def submissions(urls: list[str], *, seconds: float, clients: int, batch: i
 
 
 class Backlog:
-    """Keeps at least `least` runs pending: one client more, which submits by the hundred whenever fewer are left."""
+    """Client that keeps at least `least` runs pending: submits by the hundred whenever fewer are left."""
 
     def __init__(self, url: str, least: int) -> None:
         self._url = url
@@ -75,7 +75,7 @@ class Backlog:
         self.pending = 0
 
     def took(self, count: int) -> None:
-        """Runs were claimed."""
+        """Note claimed runs."""
         self.pending -= count
         if self.pending < self._least:
             self._missing.set()
@@ -94,7 +94,8 @@ class Backlog:
 
 
 async def lives(urls: list[str], *, seconds: float, runners: int, batch: int = 1) -> dict[str, float]:
-    """`runners` that claim, report `started` and report `completed`, three requests a life, or three for `batch` lives.
+    """Run `runners` that claim, report `started` and report `completed`, three requests a life, or three for `batch`
+    lives.
 
     A life counts when its `completed` is answered 200; its latency is from the poll to that answer. Submissions run
     beside it, uncounted, through `/runs/batch`. `empty_poll_p50` is there only if a poll came back with 204.
@@ -158,7 +159,8 @@ async def _many_lives(connection: Connection, runner_id: str, backlog: Backlog, 
 
 
 async def submit_to_runner(urls: list[str], *, samples: int, uncounted: int = 10, fleet: int = 20) -> dict[str, float]:
-    """From just before a submission to the first replica to the end of the answer of a poll parked at the last one.
+    """Measure from just before a submission to the first replica to the end of the answer of a poll parked at the last
+    one.
 
     `fleet` more polls of other tags are parked, half at each replica. One sample at a time, with a pause of 20-60 ms,
     in which the poll parks.
@@ -191,7 +193,7 @@ async def submit_to_runner(urls: list[str], *, samples: int, uncounted: int = 10
 
 
 async def idle_poll(url: str, number: int) -> None:
-    """Poll for ever as a runner of its own tag, for which there is nothing."""
+    """Poll for ever as a runner of its own tag, for which there is no run."""
     connection = await connect(url)
     runner_id = await register(connection, f"idle-{number}", [f"idle-{number}"])
     while True:

@@ -1,4 +1,4 @@
-"""Loads of clients that stop what runners have in hand."""
+"""Loads of clients that stop runs in hand."""
 
 import asyncio
 from time import perf_counter
@@ -11,10 +11,11 @@ from benchmarks.wire import connect, request
 
 
 async def stop_to_runner(urls: list[str], *, samples: int, uncounted: int = 10, fleet: int = 20) -> dict[str, float]:
-    """From just before a stop at the first replica to the end of the answer of its runner's poll, parked at the last.
+    """Measure from just before a stop at the first replica to the end of the answer of its runner's poll, parked at the
+    last.
 
-    `fleet` more polls of other tags are parked, half at each replica. One sample at a time, each of a run that was
-    started, with a pause of 20-60 ms in which the poll parks.
+    `fleet` more polls of other tags are parked, half at each replica. One sample at a time, each of a started run, with
+    a pause of 20-60 ms in which the poll parks.
     """
     meter = Meter()
     client, runner = await connect(urls[0]), await connect(urls[-1])

@@ -1,4 +1,4 @@
-"""The machine and the versions that figures belong to, and what the load generator costs on it."""
+"""Machine and versions that figures belong to, and the cost of the load generator on it."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ LIBRARIES = ("fastapi", "uvicorn", "uvloop", "httptools", "sqlalchemy", "psycopg
 
 
 def facts(servers: Servers) -> dict[str, str]:
-    """What a reader must know to compare: by name, in the order in which it is shown."""
+    """Return the facts that a comparison needs, by name, in the order of display."""
     with psycopg.connect(servers.postgres.url) as connection:
         settings = [f"{name} {_shown(connection, name)}" for name in ("fsync", "synchronous_commit", "shared_buffers")]
         postgres = f"{_shown(connection, 'server_version')} ({', '.join(settings)})"
@@ -37,13 +37,15 @@ def facts(servers: Servers) -> dict[str, str]:
 
 
 def generator_cost() -> dict[str, float]:
-    """The generator against a server that does nothing: `rate` a second, `microseconds` of its own CPU a request."""
+    """Measure the generator against a server that does nothing: `rate` a second, `microseconds` of its own CPU a
+    request.
+    """
     return _against("serve-trivially")
 
 
 def pace() -> float:
-    """Requests a second that one process of FastAPI and uvicorn answers with nothing behind them: how fast the machine
-    is at this moment.
+    """Measure the requests a second that one process of FastAPI and uvicorn answers with nothing behind them: the
+    machine's current speed.
     """
     return _against("serve-barely")["rate"]
 

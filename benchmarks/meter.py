@@ -1,4 +1,4 @@
-"""What a load measures: how many of something ended within one window, and how long each took."""
+"""Meter of a load: the number of things that ended within one window, and how long each took."""
 
 import asyncio
 import math
@@ -12,7 +12,7 @@ ENDS: Final = "window ends"
 
 
 class Meter:
-    """One window. What began before it and ends within it counts, what ends after it does not."""
+    """Counter of one window. Things that began before it and end within it count; things that end after it do not."""
 
     def __init__(self) -> None:
         self.over = False
@@ -23,36 +23,38 @@ class Meter:
         self._seconds = 0.0
 
     async def window(self, seconds: float, *, warm_up: float = 1.0) -> None:
-        """Let the load run for `warm_up` uncounted, then for `seconds` counted. The controller is told of both ends."""
+        """Run the load for `warm_up` uncounted, then for `seconds` counted; print both ends for the controller."""
         await asyncio.sleep(warm_up)
         self.begin()
         await asyncio.sleep(seconds)
         self.end()
 
     def begin(self) -> None:
-        """From now on what ends is counted."""
+        """Begin counting."""
         print(BEGINS, flush=True)
         self._began_at = perf_counter()
 
     def end(self) -> None:
-        """Nothing that ends later is counted; loads look at `over` and stop."""
+        """End counting; loads look at `over` and stop."""
         self._seconds = perf_counter() - self._began_at
         self.over = True
         print(ENDS, flush=True)
 
     def note(self, began: float, count: int = 1) -> None:
-        """Something that began at `began` (perf_counter) has ended; it was worth `count`."""
+        """Count a thing that began at `began` (perf_counter) and has ended, with weight `count`."""
         if self._began_at and not self.over:
             self.count += count
             self.latencies.append(perf_counter() - began)
 
     def step(self, name: str, began: float) -> None:
-        """A part of what is counted, which began at `began`, has ended: `figures` has its median as `<name>_p50`."""
+        """Record a part that began at `began` and has ended: `figures` has its median as `<name>_p50`."""
         if self._began_at and not self.over:
             self.steps.setdefault(name, array("d")).append(perf_counter() - began)
 
     def figures(self) -> dict[str, float]:
-        """`rate` a second, `count`, and `p50`, `p99` and `max` in milliseconds. Raises ValueError without a count."""
+        """Return `rate` a second, `count`, and `p50`, `p99` and `max` in milliseconds. Raises ValueError without a
+        count.
+        """
         if not self.count:
             raise ValueError("nothing ended within the window")
         ordered = sorted(self.latencies)
@@ -67,6 +69,6 @@ class Meter:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The least value that `percent` of all are not above (nearest rank). `ordered` ascends and is not empty."""
+    """Return the least value that `percent` of all do not exceed (nearest rank). `ordered` ascends and is not empty."""
     rank = math.ceil(len(ordered) * percent / 100)
     return ordered[max(rank, 1) - 1]

@@ -1,4 +1,4 @@
-"""docs/performance.md: the table of one run, the machine it was taken on, the charts, and how to read all of it."""
+"""Writer of docs/performance.md: the table of one run, its machine, the charts, and how to read all of it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,7 +31,7 @@ _READING: Final = """## How to read it
 - Bare web before: the requests a second that one process of FastAPI and uvicorn answered just before the row, with
   nothing behind them. The targets were written where that was 7,050: it says how fast the machine was at the moment.
 - The load average before a row says whether the machine was at rest. With more than a few tenths the row competed
-  with somebody else.
+  with other work.
 - What is counted: a submission when it is answered 201; a life when its `completed` is answered 200, submissions
   running beside it uncounted; submit-to-runner and stop-to-runner from just before the POST is written to the end of
   the poll's answer; event-to-client from just before the POST is written to the arrival of the whole frame, for every
@@ -45,7 +45,7 @@ _READING: Final = """## How to read it
 
 
 def record(results: Results, directory: Path) -> None:
-    """Write performance.md and its charts into `directory`; the chapter that people write there stays as it is."""
+    """Write performance.md and its charts into `directory`; the chapter written by hand stays as it is."""
     path = directory / "performance.md"
     drawn = draw(results.measured, directory)
     parts = [

@@ -1,4 +1,4 @@
-"""What the benchmark says: a table for people."""
+"""Benchmark results as a plain table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ HEADINGS = (
     "bare web before",
     "taken",
 )
-# Readings that explain a goal, not figures of their own.
+# Readings that explain a goal and are no figures of their own.
 _ASIDES = ("cpu_", "first_")
 
 
 @dataclass
 class Results:
-    """All of one run: the machine, the generator's own cost, and what each row came to by its name."""
+    """Results of one benchmark: the machine, the generator's own cost, and the measurements of each row by name."""
 
     machine: Mapping[str, str]
     generator: Mapping[str, float]
@@ -33,24 +33,24 @@ class Results:
 
 
 def line_of(row: Row) -> str:
-    """The row as `--list` shows it."""
+    """Format the row for `--list`."""
     return f"{row.name:<32} {', '.join(map(target, row.goals)):<58} {row.what}"
 
 
 def fact_lines(results: Results) -> list[str]:
-    """The machine, and what the generator takes of it."""
+    """Return lines about the machine and the generator's cost."""
     shown = {**results.machine, "generator": cost_line(results.generator)}
     return [f"{name:<10} {value}" for name, value in shown.items()]
 
 
 def cost_line(own: Mapping[str, float]) -> str:
-    """What the load generator takes of the machine by itself."""
+    """Format the load generator's own cost."""
     cost, most = own["microseconds"], short(own["rate"])
     return f"{cost:.0f} µs of CPU a request, {most} requests/s against a server that does nothing"
 
 
 def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
-    """The row's lines of the table: one for each goal, the CPU on the first; without goals one for each figure."""
+    """Return the row's lines: one for each goal, the CPU on the first; without goals one for each figure."""
     lines = [_judged(verdict) for verdict in measured.verdicts(row.goals)]
     if not row.goals:
         lines = [
@@ -68,12 +68,12 @@ def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
 
 
 def all_cells(results: Results) -> list[tuple[str, ...]]:
-    """Those of all rows that were measured, in the order of the table."""
+    """Return the lines of all measured rows, in the order of the table."""
     return [line for row in ROWS if row.name in results.measured for line in cells(row, results.measured[row.name])]
 
 
 def table(results: Results) -> str:
-    """All rows, in columns as wide as they need."""
+    """Format all rows, in columns as wide as they need."""
     lines = [HEADINGS, *all_cells(results)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     return "\n".join(
@@ -82,14 +82,14 @@ def table(results: Results) -> str:
 
 
 def short(value: float) -> str:
-    """A figure with as many digits as mean something."""
+    """Format a figure with its significant digits."""
     if value and abs(value) < 10:
         return f"{value:.2f}"
     return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def target(goal: Goal) -> str:
-    """What the goal wants, with its unit."""
+    """Format the goal with its unit."""
     return f"{goal.figure} {goal.sense} {goal.target:,g} {goal.unit}"
 
 

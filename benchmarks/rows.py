@@ -1,4 +1,4 @@
-"""The rows of the table: what is measured, and what it should come to (docs/performance.md)."""
+"""Rows of the table with their targets (docs/performance.md)."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,8 +10,8 @@ from benchmarks.throughput import Measure
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the targets. ``measure`` returns the figures of each repetition; ``raw`` and ``raw_with`` name the
-    load of the raw limit that the goals with a ``limit`` are compared with.
+    """Row of the table. ``measure`` returns the figures of each repetition; ``raw`` and ``raw_with`` name the raw-limit
+    load that goals with a ``limit`` are compared with.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where a row is measured: starts the cluster it needs, runs loads against it, and keeps account of the CPU."""
+"""Stage of a row: starts the cluster it needs, runs loads against it, and accounts for the CPU."""
 
 import os
 import subprocess
@@ -23,12 +23,12 @@ Processes = Mapping[str, Sequence[psutil.Process]]
 
 
 class LoadFailed(Exception):
-    """A load met an answer that it did not expect; what it was stands above, from the generator itself."""
+    """Raised when a load got an unexpected answer; the generator itself has printed it."""
 
 
 @dataclass
 class Stage:
-    """What rows are given. ``quick`` makes them smaller and shorter, once each instead of ``repetitions`` times."""
+    """Stage passed to rows. ``quick`` makes them smaller and shorter, once each instead of ``repetitions`` times."""
 
     servers: Servers
     directory: Path
@@ -38,28 +38,28 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """The usual length of a window."""
+        """Usual length of a window."""
         return 4 if self.quick else 10
 
     @contextmanager
     def cluster(
         self, *, web: int = 2, workers: int = 2, settings: Mapping[str, str] | None = None
     ) -> Iterator[Cluster]:
-        """A ready cluster on an empty database."""
+        """Yield a ready cluster on an empty database."""
         with running(self.servers, self.directory, web=web, workers=workers, settings=settings) as cluster:
             yield cluster
 
     def repeat(self, cluster: Cluster, load: str, **arguments: Any) -> list[Figures]:
-        """Run one load as often as is asked for."""
+        """Run one load ``repetitions`` times."""
         return [self.run(cluster, load, **arguments) for _ in range(self.repetitions)]
 
     def run(
         self, cluster: Cluster, load: str, *, watch: Callable[[], Figures] | None = None, **arguments: Any
     ) -> dict[str, float]:
-        """Run one load in a generator of its own; what it measured, and each part's CPU as `cpu_…`.
+        """Run one load in a generator of its own; return its measurements, and each part's CPU as `cpu_…`.
 
-        What `watch` counts is read at both ends of the window: what it grew by a second is added under its names, and
-        its first reading as `first_…`. Raises LoadFailed.
+        `watch` is read at both ends of the window: its growth a second is added under its names, and its first reading
+        as `first_…`. Raises LoadFailed.
         """
         window = _Window(cluster.processes, watch)
         figures = generate(load, {"urls": cluster.urls, **arguments}, window)
@@ -67,9 +67,10 @@ class Stage:
         return {**figures, **{f"cpu_{name}": share for name, share in window.cpu.items()}, **window.watched}
 
     def raw(self, load: str, **arguments: Any) -> dict[str, float]:
-        """Run a load of `loads_raw` on an empty database of the same server, with no process of ours beside it.
+        """Run a load of `loads_raw` on an empty database of the same server, with no process of the coordinator beside
+        it.
 
-        The best of three, also when quick: a limit that somebody else's fsync held down is none.
+        Returns the best of three, also when quick: a limit slowed by another process's fsync is none.
         """
         url = self.servers.fresh_database()
         upgrade(url.replace("postgresql://", "postgresql+psycopg://", 1))
@@ -78,7 +79,7 @@ class Stage:
 
 
 class _Window:
-    """Takes its readings at both marks of the generator."""
+    """Readings at both marks of the generator."""
 
     def __init__(self, processes: Callable[[], Processes], watch: Callable[[], Figures] | None) -> None:
         self._processes = processes
@@ -99,13 +100,13 @@ class _Window:
 
 
 def generate(load: str, job: Mapping[str, Any], window: _Window | None = None) -> dict[str, float]:
-    """Run one load in a process of its own; what it measured. Raises LoadFailed."""
+    """Run one load in a process of its own; return its measurements. Raises LoadFailed."""
     with started(load, job) as generator:
         return measured(load, generator, window)
 
 
 def measured(load: str, generator: "subprocess.Popen[bytes]", window: _Window | None = None) -> dict[str, float]:
-    """What a generator that was started measured, when it has ended. Raises LoadFailed."""
+    """Wait for a started generator; return its measurements. Raises LoadFailed."""
     last = _follow(generator, window)
     if generator.wait() or not last:
         raise LoadFailed(f"{load} ended with {generator.returncode}")
@@ -115,7 +116,7 @@ def measured(load: str, generator: "subprocess.Popen[bytes]", window: _Window | 
 
 @contextmanager
 def started(load: str, job: Mapping[str, Any]) -> Iterator["subprocess.Popen[bytes]"]:
-    """A generator that was told its load; killed if the block fails."""
+    """Start a generator with its load; kill it if the block fails."""
     command = [sys.executable, "-m", "benchmarks.generator"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as generator:
         try:
@@ -129,7 +130,7 @@ def started(load: str, job: Mapping[str, Any]) -> Iterator["subprocess.Popen[byt
 
 
 def _follow(generator: "subprocess.Popen[bytes]", window: _Window | None) -> bytes:
-    """Tell the window of the generator's marks; its last line, empty if it ended without one."""
+    """Pass the generator's marks to the window; return its last line, empty if it ended without one."""
     if generator.stdout is None:
         raise ValueError(generator)
     itself = psutil.Process(generator.pid)
@@ -143,5 +144,5 @@ def _follow(generator: "subprocess.Popen[bytes]", window: _Window | None) -> byt
 
 
 def load_average() -> float:
-    """Of the machine, over the last minute."""
+    """Return the load average of the machine over the last minute."""
     return os.getloadavg()[0]

@@ -1,4 +1,4 @@
-"""How much a second, and how long it takes: the rows that begin with an empty database."""
+"""Rows about rates and latencies that begin with an empty database."""
 
 from collections.abc import Callable
 
@@ -11,19 +11,19 @@ REPLICAS = (1, 2, 4)
 
 
 def submissions(stage: Stage) -> list[Figures]:
-    """One run a request, 32 clients."""
+    """Measure one run a request, 32 clients."""
     with stage.cluster() as cluster:
         return stage.repeat(cluster, "submissions", seconds=stage.seconds, clients=32)
 
 
 def submissions_batch(stage: Stage) -> list[Figures]:
-    """A hundred runs a request, 8 clients."""
+    """Measure a hundred runs a request, 8 clients."""
     with stage.cluster() as cluster:
         return stage.repeat(cluster, "submissions", seconds=stage.seconds, clients=8, batch=100)
 
 
 def lives(runners: int, batch: int = 1) -> Measure:
-    """Claim, started and completed by so many runners, so many runs a request."""
+    """Return the measurement of claim, started and completed by so many runners, with so many runs a request."""
 
     def measure(stage: Stage) -> list[Figures]:
         with stage.cluster() as cluster:
@@ -33,13 +33,13 @@ def lives(runners: int, batch: int = 1) -> Measure:
 
 
 def submit_to_runner(stage: Stage) -> list[Figures]:
-    """An idle fleet of 20."""
+    """Measure beside an idle fleet of 20."""
     with stage.cluster() as cluster:
         return stage.repeat(cluster, "submit-to-runner", samples=100 if stage.quick else 300)
 
 
 def submit_to_runner_without_redis(stage: Stage) -> list[Figures]:
-    """The same after Redis was killed."""
+    """Measure the same after Redis was killed."""
     with stage.cluster() as cluster:
         stage.servers.redis.kill()
         try:
@@ -49,19 +49,21 @@ def submit_to_runner_without_redis(stage: Stage) -> list[Figures]:
 
 
 def stop_to_runner(stage: Stage) -> list[Figures]:
-    """An idle fleet of 20."""
+    """Measure beside an idle fleet of 20."""
     with stage.cluster() as cluster:
         return stage.repeat(cluster, "stop-to-runner", samples=100 if stage.quick else 300)
 
 
 def event_to_client(stage: Stage) -> list[Figures]:
-    """100 events a second, 50 clients."""
+    """Measure 100 events a second, 50 clients."""
     with stage.cluster() as cluster:
         return stage.repeat(cluster, "event-to-client", seconds=stage.seconds, clients=50, rate=100)
 
 
 def feed_1000_clients(stage: Stage) -> list[Figures]:
-    """20 events a second, 1,000 clients of one process; `kib` is what that process grew by for each connection."""
+    """Measure 20 events a second, 1,000 clients of one process; `kib` is the growth of that process for each
+    connection.
+    """
     clients = 1000
     with stage.cluster(web=1) as cluster:
 
@@ -74,7 +76,7 @@ def feed_1000_clients(stage: Stage) -> list[Figures]:
             figures = stage.run(
                 cluster, "event-to-client", seconds=stage.seconds, clients=clients, rate=20, watch=resident
             )
-            # Later repetitions find the memory of the first one free, and would show less than a connection takes.
+            # Later repetitions reuse the memory of the first one, and would show less than a connection takes.
             grown = figures["first_resident"] - before
             kib = repetitions[0]["kib"] if repetitions else grown / 1024 / clients
             repetitions.append({**figures, "kib": kib})
@@ -82,7 +84,7 @@ def feed_1000_clients(stage: Stage) -> list[Figures]:
 
 
 def replicas(stage: Stage) -> list[Figures]:
-    """Lives of 64 runners with 1, 2 and 4 web processes."""
+    """Measure lives of 64 runners with 1, 2 and 4 web processes."""
     repetitions: list[dict[str, float]] = [{} for _ in range(stage.repetitions)]
     for web in REPLICAS:
         with stage.cluster(web=web) as cluster:
@@ -94,7 +96,7 @@ def replicas(stage: Stage) -> list[Figures]:
 
 
 def batch_sizes(stage: Stage) -> list[Figures]:
-    """Submissions of 1 to 1,000 runs a request, 8 clients; lives of 1 to 100, 8 runners."""
+    """Measure submissions of 1 to 1,000 runs a request, 8 clients; lives of 1 to 100, 8 runners."""
     repetitions: list[dict[str, float]] = [{} for _ in range(stage.repetitions)]
     with stage.cluster() as cluster:
         for figures in repetitions:
@@ -102,7 +104,7 @@ def batch_sizes(stage: Stage) -> list[Figures]:
                 seconds = stage.seconds / 2
                 submitted = stage.run(cluster, "submissions", seconds=seconds, clients=8, batch=batch)
                 figures[f"submissions_{batch}"] = submitted["rate"]
-        # What was submitted so far would be a head start that later sizes do not have.
+        # Runs submitted so far would be a head start that later sizes do not have.
     with stage.cluster() as cluster:
         for figures in repetitions:
             for batch in BATCHES[:-1]:

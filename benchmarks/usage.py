@@ -1,4 +1,4 @@
-"""How much CPU each part took while a load ran."""
+"""CPU usage of each part while a load ran."""
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter
@@ -15,11 +15,11 @@ class Usage:
         self._spent = {name: _seconds(processes) for name, processes in groups.items()}
 
     def elapsed(self) -> float:
-        """Seconds since it began."""
+        """Return seconds since the beginning."""
         return perf_counter() - self._began_at
 
     def shares(self, now: Mapping[str, Sequence[psutil.Process]]) -> dict[str, float]:
-        """Percent of one core by group, of the processes that it has `now`; its new ones count from their birth."""
+        """Return percent of one core by group, of its current processes; new ones count from their birth."""
         elapsed = self.elapsed()
         shares = {}
         for name, processes in now.items():
@@ -30,7 +30,7 @@ class Usage:
 
 
 def _seconds(processes: Sequence[psutil.Process]) -> dict[int, float]:
-    """CPU seconds by pid. What a Postgres backend took that has ended is in its parent's time of reaped children."""
+    """Return CPU seconds by pid. Those of an ended Postgres backend are in its parent's time of reaped children."""
     spent = {}
     for process in processes:
         try:

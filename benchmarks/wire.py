@@ -1,4 +1,4 @@
-"""The least an HTTP client can be: one keep-alive connection, one request at a time, no headers of the answer kept."""
+"""Minimal HTTP client: one keep-alive connection, one request at a time, no response headers kept."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,11 @@ Answer = tuple[int, bytes]
 
 
 class Unexpected(Exception):
-    """An answer that makes the measurement worthless: a load counts good answers only, and stops at any other."""
+    """Raised for a response that makes the measurement worthless: a load counts good answers only."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection to one replica. Use `connect`; then `call`, never twice at once."""
+    """Connection to one replica. Use `connect`; then `call`, never twice at once."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -25,7 +25,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
 
     async def call(self, request: bytes) -> Answer:
-        """Send a request as `request()` makes it; its answer. Raises Unexpected when the connection ends instead."""
+        """Send a request made by `request()`; return its answer. Raises Unexpected when the connection ends instead."""
         if self._transport is None:
             raise Unexpected("the connection is closed")
         self._answer = asyncio.get_running_loop().create_future()
@@ -33,38 +33,32 @@ class Connection(asyncio.Protocol):
         return await self._answer
 
     async def expect(self, status: int, request: bytes) -> bytes:
-        """`call` whose answer must have this status; its body."""
+        """Call and return the body of an answer with this status. Raises Unexpected for another one."""
         got, body = await self.call(request)
         if got != status:
             raise Unexpected(f"{got}, not {status}, to {request[:80]!r}: {body[:300]!r}")
         return body
 
     def close(self) -> None:
-        """Hang up."""
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio."""
-        # uvloop's transports are no subclass of asyncio.Transport.
+        # uvloop's transports are no subclasses of asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Of asyncio."""
         self._transport = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(Unexpected(f"the connection was lost: {exc}"))
 
     def data_received(self, data: bytes) -> None:
-        """Of asyncio."""
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        """Of httptools."""
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """Of httptools."""
         answer, body = self._answer, b"".join(self._body)
         self._body.clear()
         if answer is not None and not answer.done():
@@ -73,7 +67,7 @@ class Connection(asyncio.Protocol):
 
 
 class Stream(Connection):
-    """A connection that follows the feed: `on_frame` gets each whole frame, as soon as it is there."""
+    """Connection that follows the feed: `on_frame` gets each whole frame as soon as it has arrived."""
 
     def __init__(self, on_frame: Callable[[bytes], None]) -> None:
         super().__init__()
@@ -82,19 +76,17 @@ class Stream(Connection):
         self.began = asyncio.get_running_loop().create_future()
 
     def follow(self, path: str) -> None:
-        """Ask for the stream; `began` is done with the first bytes of it."""
+        """Request the stream; `began` is done with its first bytes."""
         if self._transport is None:
             raise Unexpected("the connection is closed")
         self._transport.write(request("GET", path))
 
     def on_headers_complete(self) -> None:
-        """Of httptools."""
         status = self._parser.get_status_code()
         if status != 200 and not self.began.done():
             self.began.set_exception(Unexpected(f"{status} to a stream"))
 
     def on_body(self, body: bytes) -> None:
-        """Of httptools."""
         if not self.began.done():
             self.began.set_result(None)
         *frames, self._rest = (self._rest + body).replace(b"\r\n", b"\n").split(b"\n\n")
@@ -103,19 +95,19 @@ class Stream(Connection):
 
 
 async def connect(url: str) -> Connection:
-    """A connection to the replica at this address."""
+    """Connect to the replica at this address."""
     _, connection = await asyncio.get_running_loop().create_connection(Connection, *_address(url))
     return connection
 
 
 async def connect_stream(url: str, on_frame: Callable[[bytes], None]) -> Stream:
-    """A connection for `Stream.follow`."""
+    """Open a connection for `Stream.follow`."""
     _, stream = await asyncio.get_running_loop().create_connection(lambda: Stream(on_frame), *_address(url))
     return stream
 
 
 def request(method: str, path: str, body: Any = None, *, token: str = "") -> bytes:
-    """The bytes of a request; `body` is sent as JSON, `token` as whose it is."""
+    """Return the bytes of a request; `body` is sent as JSON, `token` as the bearer token."""
     content = b"" if body is None else orjson.dumps(body)
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     if token:

@@ -1,1 +1,1 @@
-"""Faults on a whole cluster under load, and a verdict on each promise."""
+"""Fault injection on a whole cluster under load, with a verdict on each promise."""

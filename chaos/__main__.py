@@ -1,4 +1,4 @@
-"""The command line of scripts/chaos."""
+"""Command line of scripts/chaos."""
 
 import argparse
 import signal
@@ -18,7 +18,7 @@ _QUICK_SECONDS = 30.0
 
 
 def main() -> int:
-    """Run what is asked for; 0 when every promise held."""
+    """Run the campaign; return 0 when every promise held."""
     asked = _arguments()
     if asked.list_faults:
         print("\n".join(MAKERS))
@@ -29,7 +29,7 @@ def main() -> int:
     print(f"seed {seed}, {seconds:g} s of faults:")
     for fault in schedule(seed, seconds, gap=campaign.gap):
         print(f"  {fault}")
-    # As Ctrl-C does, so that nothing is left running.
+    # Exit as Ctrl-C does, so that no process is left running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     directory = Path(tempfile.mkdtemp(prefix="coordinator-chaos-"))
     directory.chmod(0o755)
@@ -63,20 +63,22 @@ def _speaker() -> Callable[[str], None]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/chaos",
-        description="Tries a whole cluster under load and faults; exit code 0 when every promise held.",
+        description="Test a whole cluster under load and faults; exit code 0 when every promise held.",
     )
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long faults are done (5)")
-    parser.add_argument("--seed", type=int, help="of the schedule and of the load; by default another one each time")
+    parser.add_argument("--minutes", type=float, default=5.0, help="duration of the faults (5)")
+    parser.add_argument("--seed", type=int, help="seed of the schedule and of the load (default: a new one)")
     parser.add_argument("--rate", type=float, default=20.0, help="submissions a second (20)")
-    parser.add_argument("--gap", type=float, default=6.0, help="seconds between the beginnings of two faults (6)")
+    parser.add_argument(
+        "--gap", type=float, default=6.0, help="seconds between the starts of two faults, on average (6)"
+    )
     parser.add_argument("--quick", action="store_true", help="half a minute of many faults")
-    parser.add_argument("--list-faults", action="store_true", help="print what can be done, do nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep schedule, outcomes and verdict there")
-    parser.add_argument("--keep", action="store_true", help="keep the logs also when every promise held")
+    parser.add_argument("--list-faults", action="store_true", help="print the kinds of faults and exit")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write schedule, outcomes and verdict to FILE")
+    parser.add_argument("--keep", action="store_true", help="keep the logs even when every promise held")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     code = main()
-    # Threads that hang on a dead connection must not keep us.
+    # Exit without waiting for threads that hang on a dead connection.
     exit_now(code)

@@ -1,4 +1,4 @@
-"""One run of the suite: a cluster, a load, faults, a quiet time, and the verdict."""
+"""Campaign: a cluster, a load, faults, a quiet time, and the verdict."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from chaos.cluster import ChaosCluster, house
+from chaos.cluster import ChaosCluster, running_cluster
 from chaos.faults import Faults
 from chaos.load import Load
 from chaos.requests import judge_requests
@@ -26,8 +26,8 @@ _WAITING = text("SELECT DISTINCT parent_session_id FROM child_results WHERE deli
 
 @dataclass(frozen=True)
 class Campaign:
-    """What is asked for. ``rate`` is submissions a second, ``gap`` seconds between faults, ``settle`` how long the
-    cluster may take for each step of becoming quiet.
+    """Parameters of one campaign. ``rate`` is submissions a second, ``gap`` seconds between faults, ``settle`` the
+    seconds that each step of becoming quiet may take.
     """
 
     seed: int
@@ -40,7 +40,7 @@ class Campaign:
 
 @dataclass
 class Result:
-    """What came of it."""
+    """Outcome of a campaign."""
 
     campaign: Campaign
     judgements: list[Judgement] = field(default_factory=list)
@@ -49,11 +49,11 @@ class Result:
 
     @property
     def held(self) -> bool:
-        return bool(self.judgements) and all(one.held for one in self.judgements)
+        return bool(self.judgements) and all(judgement.held for judgement in self.judgements)
 
     def write(self, path: Path) -> None:
-        """Keep all of it as JSON."""
-        judgements = [{**asdict(one), "held": one.held} for one in self.judgements]
+        """Write the outcome as JSON."""
+        judgements = [{**asdict(judgement), "held": judgement.held} for judgement in self.judgements]
         kept = {
             "campaign": asdict(self.campaign),
             "held": self.held,
@@ -65,30 +65,30 @@ class Result:
 
 
 def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Result:
-    """Run it in this directory, where the logs stay."""
+    """Run the campaign in this directory, where the logs stay."""
     result = Result(campaign)
     with ExitStack() as held:
-        built = held.enter_context(house(directory))
-        watchers = held.enter_context(watching(built, campaign.seed))
-        load = held.enter_context(Load(built, directory, campaign.seed, campaign.rate))
+        cluster = held.enter_context(running_cluster(directory))
+        watchers = held.enter_context(watching(cluster, campaign.seed))
+        load = held.enter_context(Load(cluster, directory, campaign.seed, campaign.rate))
         shipped = held.enter_context(
-            Shipped(built.balancer, new_directory(directory, "shipped"), load.ledger, campaign.seed)
+            Shipped(cluster.balancer, new_directory(directory, "shipped"), load.ledger, campaign.seed)
         )
         time.sleep(campaign.warm_up)
-        before = usage(built)
+        before = usage(cluster)
         say(f"the cluster serves: {before}")
-        faults, began = Faults(built, load, say, shipped), time.monotonic()
+        faults, began = Faults(cluster, load, say, shipped), time.monotonic()
         faults.run(schedule(campaign.seed, campaign.seconds, gap=campaign.gap))
-        say("no more faults: it is to become quiet")
+        say("no more faults: waiting until the cluster is quiet")
         shipped.finish()
-        settled = _settle(campaign, built, load, watchers, say)
+        settled = _settle(campaign, cluster, load, watchers, say)
         result.judgements = [
             settled,
-            *judge(built.engine, load.ledger),
-            shipped.judge(built.engine),
+            *judge(cluster.engine, load.ledger),
+            shipped.judge(cluster.engine),
             Judgement("One history for every client", _seen(watchers), watchers.differences()),
             judge_requests(load.failures(), faults.done, load.ledger, began),
-            judge_usage(before, usage(built)),
+            judge_usage(before, usage(cluster)),
             Judgement("Faults were done and undone", f"{len(faults.done)} faults", faults.faults_of_faults()),
         ]
         result.faults = [done.to_json() for done in faults.done]
@@ -97,9 +97,9 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
 
 
 def _settle(
-    campaign: Campaign, built: ChaosCluster, load: Load, watchers: Watchers, say: Callable[[str], None]
+    campaign: Campaign, cluster: ChaosCluster, load: Load, watchers: Watchers, say: Callable[[str], None]
 ) -> Judgement:
-    """Become quiet, step by step; what did not within its time."""
+    """Let the cluster become quiet, step by step; the judgement lists the steps that took too long."""
     against: list[str] = []
     begun = time.monotonic()
 
@@ -112,41 +112,41 @@ def _settle(
             against.append(fault)
         say(f"{time.monotonic() - begun:6.1f} s  {fault or what}")
 
-    step("every process is well", built.until_well)
+    step("every process is well", cluster.until_well)
     step("clients have their answers", load.finish_submitting)
     step("all runs have ended", load.until_all_ended)
-    # A runner that reports once and is not heard leaves its run running (docs/guarantees.md, What may be lost).
+    # A lost report of a runner that reports only once leaves its run running (docs/guarantees.md, What may be lost).
     if stopped := load.stop_unheard():
-        step(f"{stopped} whose end nobody heard have been stopped", load.until_none_left)
+        step(f"{stopped} whose only report was lost have been stopped", load.until_none_left)
     for _ in range(5):
-        # Parents that failed or were stopped are told nothing until somebody resumes them.
-        parents = _waiting(built)
+        # Parents that failed or were stopped get no callback before a client resumes them.
+        parents = _waiting(cluster)
         if not parents:
             break
         for session_id in parents:
             load.resume(session_id)
         step(f"{len(parents)} parents have been resumed", load.until_all_ended)
     step("every client has come to the end of the history", watchers.until_at_the_end)
-    looked_at = f"quiet after {time.monotonic() - begun:.0f} s; {stopped} runs stopped whose only report nobody heard"
+    looked_at = f"quiet after {time.monotonic() - begun:.0f} s; {stopped} runs stopped whose only report was lost"
     return Judgement("It goes on by itself", looked_at, against)
 
 
-def _waiting(built: ChaosCluster) -> list[str]:
-    with built.engine.connect() as connection:
+def _waiting(cluster: ChaosCluster) -> list[str]:
+    with cluster.engine.connect() as connection:
         return list(connection.execute(_WAITING).scalars())
 
 
 def _seen(watchers: Watchers) -> str:
     return ", ".join(
-        f"{one.name}: {len(one.client.positions)} events on {one.client.connections} connections"
-        for one in watchers.all
+        f"{watcher.name}: {len(watcher.client.positions)} events on {watcher.client.connections} connections"
+        for watcher in watchers.all
     )
 
 
 def _counts(load: Load) -> dict[str, Any]:
     answers = {f"{kind} {code}": number for (kind, code), number in sorted(load.ledger.answers.items())}
     failures: dict[str, int] = {}
-    for one in load.failures():
-        name = f"{one.kind} {one.code or one.text.split('(')[0]}"
+    for failure in load.failures():
+        name = f"{failure.kind} {failure.code or failure.text.split('(')[0]}"
         failures[name] = failures.get(name, 0) + 1
     return {"answers": answers, "failures": failures, "refused": dict(load.ledger.refused)}

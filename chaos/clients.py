@@ -1,4 +1,4 @@
-"""Clients of the load: they submit, resume, stop, delete, look and write events, without a pause."""
+"""Clients of the load: submit, resume, stop, delete, read and write events, without a pause."""
 
 import asyncio
 import uuid
@@ -11,50 +11,50 @@ from chaos.runners import CHILDREN, TAG
 from chaos.wire import Wire
 
 DEPLOYED_TAG = "deployed"
-# Sessions that nobody stops or deletes, for events.
+# Sessions for events, which no client stops or deletes.
 KEPT = ("kept-1", "kept-2")
 _LONGEST_BACKLOG = 150
 
 
 @dataclass
 class Clients:
-    """All of them. ``rate`` is how many submissions a second they make together, in so far as runs are executed."""
+    """All clients. ``rate`` is their submissions a second together, as long as runs are executed."""
 
     wire: Wire
     rate: float
     random: Random
     backlog: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    # Sessions with plain runs, the newest last; parents and children are left alone.
+    # Sessions with plain runs, the newest last, without parents and children.
     _sessions: deque[str] = field(default_factory=lambda: deque(maxlen=200))
 
     async def begin(self) -> None:
-        """Make the sessions that are kept."""
+        """Create the kept sessions."""
         for session_id in KEPT:
             await self.wire.submit(uuid.uuid4().hex, {**_plain(), "session_id": session_id})
 
     async def submit(self, share: float) -> None:
-        """One submitter, with this share of the rate."""
+        """Submit at this share of the rate."""
         while not self.over.is_set():
             await self._pause(1 / (self.rate * share))
             if self.backlog < _LONGEST_BACKLOG:
                 await self._submit_one()
 
     async def write(self, pace: float) -> None:
-        """Events of the sessions that are kept."""
+        """Write events of the kept sessions."""
         while not self.over.is_set():
             await self._pause(pace)
             await self.wire.say(self.random.choice(KEPT), uuid.uuid4().hex)
 
     async def stop(self, pace: float) -> None:
-        """Stop what may be waiting, running or over."""
+        """Stop random sessions of the newest 30, in whatever status."""
         while not self.over.is_set():
             await self._pause(pace)
             if self._sessions:
                 await self.stop_one(self.random.choice(list(self._sessions)[-30:]))
 
     async def delete(self, pace: float) -> None:
-        """Delete what is most likely over."""
+        """Delete old sessions, which most likely have ended."""
         while not self.over.is_set():
             await self._pause(pace)
             if len(self._sessions) > 100:
@@ -62,11 +62,11 @@ class Clients:
                 self.wire.ledger.delete_asked.add(session_id)
                 answer, _ = await self.wire.decided("delete", "DELETE", f"/sessions/{session_id}")
                 if answer.status_code != 409:
-                    # Also 404: an earlier try was not answered.
+                    # 404 counts too: an earlier try succeeded without an answer.
                     self.wire.ledger.deleted.add(session_id)
 
     async def look(self, pace: float) -> None:
-        """Read what clients read."""
+        """Read lists and single sessions."""
         while not self.over.is_set():
             await self._pause(pace)
             paths = ["/runs?limit=20", "/sessions?limit=20", "/runners"]
@@ -75,11 +75,10 @@ class Clients:
             await self.wire.call("read", "GET", self.random.choice(paths))
 
     async def stop_one(self, session_id: str) -> None:
-        """Stop this session."""
         await self.wire.decided("stop", "POST", f"/sessions/{session_id}/stop")
 
     async def resume(self, session_id: str) -> None:
-        """One more run for a session that exists, wherever its process was last."""
+        """Submit one more run for a session, wherever its process was last."""
         body = {"type": "resume_session", "session_id": session_id, "parameters": {"prompt": "work"}}
         await self.wire.submit(uuid.uuid4().hex, body)
 
@@ -97,7 +96,7 @@ class Clients:
             body["not_before"] = self.random.uniform(0, 5)
         accepted = await self.wire.submit(key, body)
         if accepted is not None and self.random.random() < 0.05:
-            # Whoever was not sure asks again, and must hear the same.
+            # A client that is not sure asks again, and must get the same answer.
             await self.wire.submit(key, body)
         if accepted is not None and chance >= 0.12 and body["type"] == "start_session":
             self._sessions.append(accepted[1])

@@ -1,7 +1,7 @@
-"""The clock of a single process, wrong: by a hook that every new Python process of the cluster runs first.
+"""Clock fault of a single process, by a hook that every new Python process of the cluster runs first.
 
-The hook wraps what the product reads, `time.time` and `time.time_ns` (the ids of what it stores are made with it), and
-nothing in the product knows of it. The offset stands in a file named by the pid, so that one process can be meant.
+The hook wraps `time.time` and `time.time_ns`, which the product reads (the ids of stored rows are made with them); the
+product does not know of it. The offset stands in a file named by the pid, so that one process can be chosen.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,14 +31,14 @@ time.time_ns = lambda: _TIME_NS() + _offset() * 1_000_000_000
 
 
 def install(directory: Path) -> Path:
-    """Put the hook there; what is started with this as its PYTHONPATH has it."""
+    """Install the hook; processes with the returned path as PYTHONPATH run it."""
     (directory / "sitecustomize.py").write_text(_HOOK.format(place=str(directory)))
     return directory
 
 
 @contextmanager
 def skewed(directory: Path, processes: Iterable[psutil.Process], seconds: int) -> Iterator[None]:
-    """Their clocks are wrong by so much for the length of the block; then they jump back."""
+    """Skew the clocks of the processes by so many seconds for the block; then they jump back."""
     files = [directory / str(process.pid) for process in processes]
     for file in files:
         file.write_text(str(seconds))

@@ -1,4 +1,4 @@
-"""The cluster that is tried: `coordinator up` with a balancer, on servers of its own, with a network in between."""
+"""Cluster under test: `coordinator up` with a balancer, on servers of its own, with a network in between."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.support.servers import OwnPostgres, OwnRedis, new_directory
 from tests.support.up_process import Up
 from tests.support.waiting import eventually
 
-# Short, so that minutes suffice for what else takes an hour.
+# Short time limits, so that minutes cover what takes an hour with the defaults.
 SETTINGS = {
     "told_heartbeat_seconds": "4",
     "told_heartbeat_instance_seconds": "2",
@@ -44,7 +44,7 @@ SETTINGS = {
 
 @dataclass
 class ChaosCluster:
-    """All of it, each process to be found by its name. ``engine`` goes past the network, straight to Postgres."""
+    """Cluster under test; its processes are found by name. ``engine`` bypasses the network, straight to Postgres."""
 
     up: Up
     postgres: OwnPostgres
@@ -57,7 +57,7 @@ class ChaosCluster:
 
     @property
     def urls(self) -> list[str]:
-        """Of the web processes themselves."""
+        """URLs of the web processes, without the balancer."""
         return self.up.urls
 
     @property
@@ -65,29 +65,29 @@ class ChaosCluster:
         return self.up.balancer
 
     def process(self, name: str) -> psutil.Process | None:
-        """Who bears this name now; None while nobody does."""
+        """Return the process that has this name now; None without one."""
         return self.up.process(name)
 
     def family(self, name: str) -> list[psutil.Process]:
-        """That process and its own ones."""
+        """Return that process and its descendants."""
         process = self.process(name)
         return [] if process is None else family([process])
 
     def server_family(self, name: str) -> list[psutil.Process]:
-        """The processes of Postgres, or of Redis."""
+        """Return the processes of Postgres, or of Redis."""
         server = self.postgres.server if name == "postgres" else self.redis.server
         with suppress(psutil.NoSuchProcess):
             return family([psutil.Process(server.pid)])
         return []
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """All that belongs to it at this moment, by name."""
+        """Return all current processes of the cluster, by name."""
         return {name: self.family(name) for name in (*OURS, BALANCER)}
 
     def until_well(self, within: float) -> float:
-        """Wait until every web process is ready and lacks nothing, also through the balancer; the seconds it took.
+        """Wait until every web process and the balancer report ready and not degraded; return the seconds it took.
 
-        Raises AssertionError when it does not become so.
+        Raises AssertionError after `within` seconds.
         """
         begun = time.monotonic()
         eventually(self._is_well, within, every=0.2, what="a cluster that is well")
@@ -102,8 +102,8 @@ class ChaosCluster:
 
 
 @contextmanager
-def house(directory: Path) -> Iterator[ChaosCluster]:
-    """A cluster that serves, in this directory; nothing of it is left after the block but its logs."""
+def running_cluster(directory: Path) -> Iterator[ChaosCluster]:
+    """Start a cluster in this directory; after the block only its logs remain."""
     with ExitStack() as held:
         postgres = OwnPostgres(new_directory(directory, "postgres"))
         held.callback(lambda: postgres.server.stop("immediate"))
@@ -128,14 +128,14 @@ def house(directory: Path) -> Iterator[ChaosCluster]:
         balanced = ("--lb", "--lb-port", str(port + len(WEBS)))
         up = Up(data, port, *replicas, *balanced, PYTHONPATH=str(clocks), **servers, **environment)
         held.callback(up.end)
-        built = ChaosCluster(up, postgres, redis, to_postgres, to_redis, engine, clocks, data / "logs")
+        cluster = ChaosCluster(up, postgres, redis, to_postgres, to_redis, engine, clocks, data / "logs")
         up.line("balancer: ")
-        built.until_well(60)
-        yield built
+        cluster.until_well(60)
+        yield cluster
 
 
 def signal_all(processes: list[psutil.Process], number: int) -> None:
-    """Signal those of them that are still there."""
+    """Signal those processes that still exist."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)

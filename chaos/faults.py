@@ -1,4 +1,4 @@
-"""How each fault is done, and undone."""
+"""Execution of each fault, and its undoing."""
 
 import signal
 import threading
@@ -26,7 +26,7 @@ _DEPLOY_SECONDS = 240.0
 
 
 class Cast(Protocol):
-    """The runners of the load, by name."""
+    """Runners of the load, by name."""
 
     def kill(self, name: str) -> None: ...
     def freeze(self, name: str) -> None: ...
@@ -36,7 +36,7 @@ class Cast(Protocol):
 
 @dataclass
 class Done:
-    """What came of a fault; times as `time.monotonic` has them."""
+    """Outcome of a fault; times are `time.monotonic`."""
 
     fault: Fault
     begun: float
@@ -49,19 +49,19 @@ class Done:
 
 @dataclass
 class Faults:
-    """Does them, each in a thread of its own; two of the same target one after the other."""
+    """Executor of faults, each in a thread of its own; faults of one target run one after the other."""
 
-    house: ChaosCluster
+    cluster: ChaosCluster
     cast: Cast
     say: Callable[[str], None]
     shipped: Shipped | None = None
     done: list[Done] = field(default_factory=list)
-    # What went wrong with a fault itself.
+    # Errors of the faults themselves.
     broken: list[str] = field(default_factory=list)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
 
     def run(self, faults: Sequence[Fault]) -> None:
-        """Do all of a schedule; returns when the last one is undone."""
+        """Execute a schedule; return when the last fault is undone."""
         begun = time.monotonic()
         threads: list[threading.Thread] = []
         for fault in faults:
@@ -74,13 +74,13 @@ class Faults:
             thread.join(_DEPLOY_SECONDS + 60)
 
     def faults_of_faults(self) -> list[str]:
-        """What went wrong with them: among others a deploy that failed though nothing else was the matter."""
+        """Return errors of the faults themselves, among them a deploy that failed while no other fault was active."""
         failed = [
-            one for one in self.done if one.fault.kind is Kind.DEPLOY and not one.outcome.startswith("exit code 0")
+            done for done in self.done if done.fault.kind is Kind.DEPLOY and not done.outcome.startswith("exit code 0")
         ]
-        alone = [one for one in failed if not any(_overlap(one, other) for other in self.done if other is not one)]
-        unfinished = [f"{one.fault} is not over" for one in self.done if not one.ended]
-        return [*self.broken, *(f"{one.fault}: {one.outcome}" for one in alone), *unfinished]
+        alone = [done for done in failed if not any(_overlap(done, other) for other in self.done if other is not done)]
+        unfinished = [f"{done.fault} is not over" for done in self.done if not done.ended]
+        return [*self.broken, *(f"{done.fault}: {done.outcome}" for done in alone), *unfinished]
 
     def _do(self, fault: Fault) -> None:
         with self._locks[fault.target]:
@@ -90,9 +90,9 @@ class Faults:
             try:
                 done.outcome = self._way(fault)(fault) or "done"
             except (OSError, psutil.Error, psycopg.Error, redis.RedisError) as error:
-                # Two faults at once: what is to be cut or killed is away already.
+                # Two faults at once: the target of this one is already away.
                 done.outcome = f"could not be done: {error!r}"
-            except Exception as error:  # noqa: BLE001 -- said in the verdict
+            except Exception as error:  # noqa: BLE001 -- reported in the verdict
                 done.outcome = f"{fault.kind} {fault.target} went wrong: {error!r}"
                 self.broken.append(done.outcome)
             done.ended = time.monotonic()
@@ -123,7 +123,7 @@ class Faults:
                 return self._deploy
 
     def _crash(self, fault: Fault) -> None:
-        server = self.house.postgres if fault.target == POSTGRES else self.house.redis
+        server = self.cluster.postgres if fault.target == POSTGRES else self.cluster.redis
         server.kill()
         try:
             time.sleep(fault.seconds)
@@ -134,9 +134,9 @@ class Faults:
         if fault.target.startswith(("deployed", "runner")):
             self.cast.kill(fault.target)
             return None
-        process = self.house.process(fault.target)
+        process = self.cluster.process(fault.target)
         if process is None:
-            return "it was dead already"
+            return "already dead"
         process.kill()
         return None
 
@@ -153,7 +153,7 @@ class Faults:
             finally:
                 self.cast.thaw(target)
             return
-        frozen = self.house.server_family(target) if target in {POSTGRES, REDIS} else self.house.family(target)
+        frozen = self.cluster.server_family(target) if target in {POSTGRES, REDIS} else self.cluster.family(target)
         signal_all(frozen, signal.SIGSTOP)
         try:
             yield
@@ -162,14 +162,14 @@ class Faults:
 
     def _cut(self, fault: Fault) -> None:
         name, _, server = fault.target.partition("/")
-        way = self.house.to_postgres if server == POSTGRES else self.house.to_redis
-        whose = None if name == "all" else lambda: self.house.family(name)
+        way = self.cluster.to_postgres if server == POSTGRES else self.cluster.to_redis
+        whose = None if name == "all" else lambda: self.cluster.family(name)
         with way.cut(whose) if fault.kind is Kind.CUT else way.silence(whose):
             time.sleep(fault.seconds)
 
     def _redis(self, fault: Fault) -> None:
         with ExitStack() as held:
-            client = sync_client(self.house.redis.url)
+            client = sync_client(self.cluster.redis.url)
             held.callback(client.close)
             match fault.kind:
                 case Kind.FLUSH:
@@ -178,23 +178,23 @@ class Faults:
                     for kind in ("normal", "pubsub"):
                         client.client_kill_filter(_type=kind, skipme=True)
                 case _:
-                    # As a full disk does (MISCONF), it refuses every command that may write and answers the rest.
+                    # Like a full disk (MISCONF): every command that may write is refused, the rest is answered.
                     client.config_set("maxmemory", "1")
                     held.callback(self._empty_again)
                     time.sleep(fault.seconds)
 
     def _empty_again(self) -> None:
-        """Wherever it is by now; one that was restarted meanwhile has no limit any more."""
-        client = sync_client(self.house.redis.url, answer_timeout=30)
+        """Remove the limit at Redis' current address; one restarted meanwhile has no limit any more."""
+        client = sync_client(self.cluster.redis.url, answer_timeout=30)
         client.config_set("maxmemory", "0")
         client.close()
 
     def _terminate(self, _fault: Fault) -> None:
-        with psycopg.connect(self.house.postgres.url, autocommit=True, connect_timeout=3) as connection:
+        with psycopg.connect(self.cluster.postgres.url, autocommit=True, connect_timeout=3) as connection:
             connection.execute(_TERMINATE)
 
     def _skew(self, fault: Fault) -> None:
-        with clock.skewed(self.house.clocks, self.house.family(fault.target), int(fault.amount)):
+        with clock.skewed(self.cluster.clocks, self.cluster.family(fault.target), int(fault.amount)):
             time.sleep(fault.seconds)
 
     def _of_shipped(self, fault: Fault) -> str | None:
@@ -208,11 +208,11 @@ class Faults:
         return None
 
     def _deploy(self, _fault: Fault) -> str:
-        deployed = self.house.up.rolling_deploy(_DEPLOY_SECONDS)
+        deployed = self.cluster.up.rolling_deploy(_DEPLOY_SECONDS)
         last = (deployed.stdout.strip() or deployed.stderr.strip()).rpartition("\n")[2]
         return f"exit code {deployed.returncode}: {last}"
 
 
-def _overlap(one: Done, other: Done) -> bool:
-    # What was killed shortly before may still be starting.
-    return other.begun <= one.ended and one.begun <= other.ended + 20
+def _overlap(done: Done, other: Done) -> bool:
+    # A process killed up to 20 s before may still be starting.
+    return other.begun <= done.ended and done.begun <= other.ended + 20

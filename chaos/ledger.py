@@ -1,10 +1,12 @@
-"""What clients and runners of the load were told, and what they did: one side of every comparison of the verdict."""
+"""Ledger of the load: answers that clients and runners got, and what they did; one side of every comparison of the
+verdict.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-# What a call may be answered with when nothing is wrong; anything else is a failure. 404: the session was deleted
-# meanwhile; 409 of a report: the run had been taken away; of a registration: its former self still counts as alive.
+# Expected status codes of each call; anything else is a failure. 404: the session was deleted meanwhile; 409 of a
+# report: the run was given to another runner; of a registration: its previous process still counts as alive.
 EXPECTED = {
     "submit": {200, 201, 404},
     "event": {201, 404, 409},
@@ -24,7 +26,7 @@ EXPECTED = {
 
 @dataclass(frozen=True)
 class Failure:
-    """A call that was not answered as expected; without a ``code`` it had no answer. Times are monotonic."""
+    """Call that was not answered as expected; without a ``code`` it had no answer. Times are monotonic."""
 
     kind: str
     where: str
@@ -37,13 +39,13 @@ class Failure:
         return f"{self.kind} at {self.where}: {self.code or 'no answer'} {self.text[:200]!r}"
 
     def at(self, beginning: float) -> str:
-        """The same with when it was, in seconds since the beginning."""
+        """Format the failure with its time, in seconds since the beginning."""
         return f"{self} ({self.begun - beginning:.1f} to {self.ended - beginning:.1f} s)"
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A run that a poll was given: when that had been asked, and when it was answered."""
+    """Run that a poll delivered; with the times when the poll was sent and answered."""
 
     run_id: str
     token: str
@@ -54,7 +56,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was decided. ``begun`` is when the call that was answered had been sent."""
+    """Decided report. ``begun`` is the time when the answered call was sent."""
 
     run_id: str
     token: str
@@ -65,26 +67,26 @@ class Report:
 
 @dataclass
 class Ledger:
-    """All of it. ``accepted`` is run by idempotency key, ``session_of`` its session."""
+    """All records. ``accepted`` maps idempotency keys to runs, ``session_of`` to their sessions."""
 
     accepted: dict[str, str] = field(default_factory=dict)
     session_of: dict[str, str] = field(default_factory=dict)
-    # Keys that were answered with different runs at different times.
+    # Keys that got different runs at different times.
     contradictions: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     delete_asked: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
-    # Event keys that were answered with 201, by session.
+    # Event keys answered with 201, by session.
     events: dict[str, list[str]] = field(default_factory=dict)
     deliveries: list[Delivery] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
-    # Runs whose runner has started them and was never heard again.
+    # Runs started by a runner that then died for good.
     orphaned: list[str] = field(default_factory=list)
 
     def accept(self, key: str, run_id: str, session_id: str) -> None:
-        """Note an accepted submission; a repeat must name the same run."""
+        """Record an accepted submission; a repeat must name the same run."""
         if self.accepted.setdefault(key, run_id) != run_id:
             self.contradictions.append(f"key {key}: {self.accepted[key]} and {run_id}")
         self.session_of[run_id] = session_id

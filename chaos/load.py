@@ -1,4 +1,4 @@
-"""The mixed load: clients and runners in a thread of their own, deployed runners as processes."""
+"""Mixed load: clients and runners in a thread of their own, deployed runners as processes."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ from tests.support.deployed_runner import DeployedRunner
 from tests.support.waiting import eventually
 
 _UNFINISHED = text("SELECT run_id, session_id FROM runs WHERE status IN ('pending', 'claimed', 'running', 'stopping')")
-# The first ones are those that schedules kill and freeze.
+# Schedules kill and freeze the first three.
 MANNERS = {
     TOKENED[0]: Manner(work=0.2),
     TOKENED[1]: Manner(work=4, capacity=10, holding=True),
@@ -37,13 +37,13 @@ MANNERS = {
 
 
 class Load:
-    """Runs for the length of a block. It is also the cast that faults are done to."""
+    """Load for the length of a block, and the cast of the faults."""
 
-    def __init__(self, house: ChaosCluster, directory: Path, seed: int, rate: float) -> None:
+    def __init__(self, cluster: ChaosCluster, directory: Path, seed: int, rate: float) -> None:
         self.ledger = Ledger()
         self.deployed: dict[str, DeployedRunner] = {}
         self.runners: dict[str, Runner] = {}
-        self._house = house
+        self._cluster = cluster
         self._directory = directory
         self._seed = seed
         self._rate = rate
@@ -59,7 +59,7 @@ class Load:
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
 
     def __enter__(self) -> Self:
-        addresses = [self._house.balancer, self._house.urls[-1]]
+        addresses = [self._cluster.balancer, self._cluster.urls[-1]]
         for name, url in zip(DEPLOYED, addresses, strict=True):
             where = self._directory / name
             self.deployed[name] = DeployedRunner(where, url, hostname=name, tags=DEPLOYED_TAG, heartbeat=4)
@@ -73,16 +73,16 @@ class Load:
     ) -> None:
         self._ended.set()
         self._keeper.join(10)
-        with suppress(RuntimeError):  # it has ended by itself
+        with suppress(RuntimeError):  # the loop has ended by itself
             self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(60)
         for runner in self.deployed.values():
             runner.kill()
 
-    # what faults do to runners
+    # Calls of the faults:
 
     def kill(self, name: str) -> None:
-        """It dies; another process of the same identity takes its place within seconds."""
+        """Kill the runner; another process of the same identity starts within seconds."""
         if name in self.deployed:
             self.deployed[name].kill()
         else:
@@ -103,21 +103,21 @@ class Load:
             self._loop.call_soon_threadsafe(self.runners[name].thaw)
 
     def die(self) -> None:
-        """A new runner takes a run, starts it and is never heard again, whoever else beats and how often."""
+        """Let a new runner start a run and die for good, while other runners go on sending heartbeats."""
         if self._clients is not None:
             dying = die_with_a_run(self._clients.wire, f"mortal-{next(self._deaths)}")
             asyncio.run_coroutine_threadsafe(dying, self._loop).result(120)
 
-    # the end
+    # End of the load:
 
     def finish_submitting(self, within: float) -> None:
-        """No more new work; returns when everything clients had begun is decided."""
+        """Stop new work; return when every call that clients had begun is decided."""
         if self._clients is not None:
             self._loop.call_soon_threadsafe(self._clients.over.set)
         self._until(lambda: not self._submitting, within, "decided calls of clients")
 
     def until_all_ended(self, within: float) -> None:
-        """Wait until every run has ended but those in ``unheard``, and every runner has heard of its reports."""
+        """Wait until every run has ended but those in ``unheard``, and every runner has the answers to its reports."""
         self._until(lambda: not self._left(), within, "the end of all runs")
         self._until(lambda: not any(runner.busy for runner in self.runners.values()), within, "decided reports")
 
@@ -126,7 +126,7 @@ class Load:
         self._until(lambda: self.unfinished() == {}, within, "the end of the last runs")
 
     def stop_unheard(self) -> int:
-        """Stop, as a person would, what stays running since a runner that reports once was not heard; how many."""
+        """Stop, as an operator would, runs whose only report was lost; return their number."""
         sessions = set((self.unfinished() or {}).values())
         for session_id in sessions:
             self._do(Clients.stop_one, session_id)
@@ -137,7 +137,7 @@ class Load:
         self._do(Clients.resume, session_id)
 
     def unheard(self) -> set[str]:
-        """Runs whose end a deployed runner has told, once, to somebody who did not accept it."""
+        """Return runs whose end a deployed runner reported once, without an accepting answer."""
         return {
             entry["run_id"]
             for runner in self.deployed.values()
@@ -147,9 +147,9 @@ class Load:
         }
 
     def unfinished(self) -> dict[str, str] | None:
-        """Runs that have not ended, and their sessions; None while nobody knows."""
+        """Return unfinished runs and their sessions; None while Postgres cannot be read."""
         try:
-            with self._house.engine.connect() as connection:
+            with self._cluster.engine.connect() as connection:
                 return {row.run_id: row.session_id for row in connection.execute(_UNFINISHED)}
         except SQLAlchemyError:
             return None
@@ -163,7 +163,7 @@ class Load:
             asyncio.run_coroutine_threadsafe(what(self._clients, session_id), self._loop).result(60)
 
     def failures(self) -> list[Failure]:
-        """All calls that failed, those of the deployed runners too."""
+        """Return all failed calls, those of the deployed runners included."""
         shift = time.monotonic() - time.time()
         found = list(self.ledger.failures)
         for name, where in zip(DEPLOYED, (BALANCER, WEBS[-1]), strict=True):
@@ -184,7 +184,7 @@ class Load:
         eventually(done, within, every=0.2, what=what)
 
     def _keep(self) -> None:
-        """Start deployed runners again that have died, as a service manager does, and see how much is to be done."""
+        """Restart dead deployed runners, as a service manager does, and update the clients' backlog."""
         while not self._ended.wait(1):
             for name, runner in self.deployed.items():
                 if name not in self._frozen and not runner.alive:
@@ -197,11 +197,11 @@ class Load:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._all())
-        except BaseException as fault:  # noqa: BLE001 -- raised again in the thread that waits
+        except BaseException as fault:  # noqa: BLE001 -- raised again in the waiting thread
             self._fault = fault
 
     async def _all(self) -> None:
-        addresses = {**dict(zip(WEBS, self._house.urls, strict=True)), BALANCER: self._house.balancer}
+        addresses = {**dict(zip(WEBS, self._cluster.urls, strict=True)), BALANCER: self._cluster.balancer}
         async with http_client() as http:
             wire = Wire(http, self.ledger, addresses, Random(f"{self._seed} wire"))
             clients = Clients(wire, self._rate, Random(f"{self._seed} clients"))
@@ -210,11 +210,11 @@ class Load:
             roles = [clients.submit(0.25) for _ in range(4)]
             roles += [clients.write(2 / self._rate), clients.stop(1.5), clients.delete(1.0), clients.look(0.5)]
             async with asyncio.TaskGroup() as tasks:
-                everybody = [tasks.create_task(runner.serve()) for runner in self.runners.values()]
-                everybody += [tasks.create_task(self._count(role)) for role in roles]
+                members = [tasks.create_task(runner.serve()) for runner in self.runners.values()]
+                members += [tasks.create_task(self._count(role)) for role in roles]
                 self._clients = clients
                 await self._over.wait()
-                for task in everybody:
+                for task in members:
                     task.cancel()
 
     async def _count(self, role: Coroutine[Any, Any, None]) -> None:
@@ -225,7 +225,7 @@ class Load:
             self._submitting -= 1
 
 
-# What a deployed runner's ledger says, by the kind of call.
+# Kinds of calls by the names in a deployed runner's ledger.
 _KINDS = {
     "poll_failed": "poll",
     "started": "started",

@@ -1,4 +1,4 @@
-"""Runners that take a run and die for good, and the bound within which the run is taken from them."""
+"""Runners that take a run and die for good, and the bound within which they lose the run."""
 
 import time
 import uuid
@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 from chaos.ledger import Delivery, Ledger, Report
 from chaos.wire import Wire
 
-# Lost after 12 s (house.SETTINGS): twice that in time that we served, and as long again as an outage of ours may last
-# before it is noted as a gap, with some seconds for a pass.
+# Lost after 12 s (cluster.SETTINGS): twice that in time in which the coordinator served, as long again as an outage may
+# last before it is recorded, and some seconds for a pass.
 BOUND_SECONDS = 2 * 12 + 20
 
 _LATE = text("""
@@ -25,7 +25,7 @@ _LATE = text("""
 
 
 async def die_with_a_run(wire: Wire, name: str) -> None:
-    """Register, take a run that nobody else may have, report its start, and say nothing more."""
+    """Register, take a run reserved for this runner, report its start, and send nothing more."""
     body = {
         "hostname": name,
         "project_dir": "/chaos",
@@ -56,6 +56,6 @@ async def die_with_a_run(wire: Wire, name: str) -> None:
 
 
 def late_losses(connection: Connection, ledger: Ledger) -> list[str]:
-    """What speaks against the bound: runs that outlived their dead runner for longer."""
+    """Return the runs that outlived their dead runner for longer than the bound."""
     rows = connection.execute(_LATE, {"run_ids": ledger.orphaned, "bound": BOUND_SECONDS})
     return [f"{row.run_id} is {row.status} after {row.seconds:.0f} s of its runner's silence" for row in rows]

@@ -1,4 +1,4 @@
-"""The network between our processes and a server: each connection passes through here, and can be cut or silenced."""
+"""Network between our processes and a server: a proxy of each connection, which can cut or silence it."""
 
 import asyncio
 import socket
@@ -14,17 +14,17 @@ import uvloop
 
 from runtime.processes import family
 
-# Which processes a fault means: asked again and again, since they are replaced.
+# Target processes of a fault: looked up again and again, since they are replaced.
 Whose = Callable[[], list[psutil.Process]]
 
 
 class _End(asyncio.Protocol):
-    """One end of a connection; what comes in there goes out at the other one."""
+    """End of a connection; forwards its input to the other end."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: _End | None = None
-        # What came before there was somebody to give it to.
+        # Input that came before the other end was connected.
         self.early = b""
         self._silent = False
         self._full = False
@@ -53,7 +53,7 @@ class _End(asyncio.Protocol):
             self.other.transport.close()
 
     def hold(self, *, full: bool | None = None, silent: bool | None = None) -> None:
-        """Take nothing more while the other end is full, or nothing is to pass."""
+        """Pause reading while the other end is full or the network is silent."""
         self._full = self._full if full is None else full
         self._silent = self._silent if silent is None else silent
         if self.transport is not None and not self.transport.is_closing():
@@ -78,26 +78,26 @@ class _Pair:
 
 @dataclass(eq=False)
 class _Trouble:
-    """What is wrong now, and for whom; None: for all."""
+    """Current disturbance and its targets; None: every process."""
 
     whose: Whose | None
     silent: bool
     held: set[_Pair] = field(default_factory=set)
 
     def ports(self) -> set[int] | None:
-        """The ports from which those it means have connected, as of now."""
+        """Return the ports from which the target processes are connected now."""
         if self.whose is None:
             return None
         found: set[int] = set()
         for process in family(self.whose()):
             with suppress(psutil.Error):
-                found |= {one.laddr[1] for one in process.net_connections("tcp")}
+                found |= {connection.laddr[1] for connection in process.net_connections("tcp")}
         return found
 
 
 @dataclass
 class Network:
-    """The way to one server. ``url`` is where our processes find it."""
+    """Proxy before one server; ``url`` is its address for our processes."""
 
     url: str
     _host: str
@@ -108,13 +108,13 @@ class Network:
 
     @contextmanager
     def cut(self, whose: Whose | None) -> Iterator[None]:
-        """For the length of the block what is open is reset, and what is opened too."""
+        """Reset open connections and new ones for the length of the block."""
         with self._trouble(_Trouble(whose, silent=False)):
             yield
 
     @contextmanager
     def silence(self, whose: Whose | None) -> Iterator[None]:
-        """For the length of the block nothing passes, both ends stay open; then what was open is reset."""
+        """Pass nothing while both ends stay open, for the length of the block; then reset those connections."""
         with self._trouble(_Trouble(whose, silent=True)):
             yield
 
@@ -152,14 +152,14 @@ class Network:
                 pair.cut()
 
     def accept(self) -> asyncio.Protocol:
-        """The client's end of a new connection."""
+        """Return the client's end of a new connection."""
         client = _Accepted(self)
         client.other = _End()
         client.other.other = client
         return client
 
     async def join(self, client: _End, server: _End, client_port: int) -> None:
-        """Connect a client's end to the server, or not, as it stands at this moment."""
+        """Connect a client's end to the server, unless a disturbance forbids it."""
         pair = _Pair(client, server, client_port)
         try:
             await self._loop.create_connection(lambda: server, self._host, self._port)
@@ -178,7 +178,7 @@ class Network:
 
 
 class _Accepted(_End):
-    """A client's end."""
+    """Client's end."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class _Accepted(_End):
 
 @contextmanager
 def network(url: str) -> Iterator[Network]:
-    """The way to the server of this URL, in a thread of its own."""
+    """Run the proxy before the server of this URL, in a thread of its own."""
     parts = urlsplit(url)
     loop = uvloop.new_event_loop()
     listener = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Whether anything is left behind: memory, connections and processes, before the faults and after the quiet time."""
+"""Leak check: memory, connections and processes before the faults and after the quiet time."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from runtime.redis_client import sync_client
 
 _CONNECTIONS = text("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'coordinator%'")
 _MIB = 1024 * 1024
-# A web process keeps up to 16 MiB of frames (and their objects) for its streams, pools fill under load.
+# Allowed growth, MiB and connections. A web process keeps up to 16 MiB of frames (and their objects) for its streams,
+# pools fill under load.
 _MORE_MEMORY, _MORE_CONNECTIONS = 96, 15
 
 
 @dataclass(frozen=True)
 class Usage:
-    """At one moment: MiB of each process, connections to both servers, processes by name."""
+    """Usage at one moment: MiB of each process, connections to both servers, processes by name."""
 
     memory: dict[str, int]
     postgres: int
@@ -31,15 +32,15 @@ class Usage:
         return f"MiB: {memory}; connections: Postgres {self.postgres}, Redis {self.redis}"
 
 
-def usage(house: ChaosCluster) -> Usage:
-    """As of now."""
-    families = {name: house.family(name) for name in OURS}
-    client = sync_client(house.redis.url, answer_timeout=10)
+def usage(cluster: ChaosCluster) -> Usage:
+    """Measure the current usage."""
+    families = {name: cluster.family(name) for name in OURS}
+    client = sync_client(cluster.redis.url, answer_timeout=10)
     try:
         connected = int(client.info("clients")["connected_clients"])
     finally:
         client.close()
-    with house.engine.connect() as connection:
+    with cluster.engine.connect() as connection:
         postgres = int(connection.execute(_CONNECTIONS).scalar_one())
     memory = {name: sum(map(_memory, members)) // _MIB for name, members in families.items()}
     return Usage(memory, postgres, connected, {name: len(members) for name, members in families.items()})
@@ -52,7 +53,7 @@ def _memory(process: psutil.Process) -> int:
 
 
 def judge_usage(before: Usage, after: Usage) -> Judgement:
-    """Nothing has grown but what a load fills once."""
+    """Judge that nothing has grown beyond what a load fills once."""
     against = [
         f"{name} had {before.memory[name]} MiB, has {mib}"
         for name, mib in after.memory.items()

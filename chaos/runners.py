@@ -1,4 +1,4 @@
-"""Runners of the load: they show their tokens and report until decided; some are slow, some die, some freeze."""
+"""Runners of the load: send claim tokens and repeat reports until decided; some are slow, some die, some freeze."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ CHILDREN = "spawn "
 
 @dataclass(frozen=True)
 class Manner:
-    """How a runner works: so many seconds a run at most, at most so many at once (0: any number)."""
+    """Behaviour of a runner: seconds of work a run at most, runs in one poll at most, capacity (0: unbounded)."""
 
     work: float
     capacity: int = 0
@@ -32,14 +32,14 @@ class Manner:
 
 @dataclass(eq=False)
 class Work:
-    """A run in hand."""
+    """Run in hand."""
 
     run: dict[str, Any]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Runner:
-    """One runner, and its next life when it was killed."""
+    """Runner under load, restarted as a new process when it is killed."""
 
     def __init__(self, name: str, manner: Manner, wire: Wire, seed: int) -> None:
         self.name = name
@@ -54,11 +54,11 @@ class Runner:
 
     @property
     def busy(self) -> bool:
-        """Whether it has runs in hand that it has not reported the end of."""
+        """True if the end of a run in hand is not reported yet."""
         return bool(self._works)
 
     async def serve(self) -> None:
-        """Live, again and again, until cancelled."""
+        """Live and restart until cancelled."""
         while True:
             self._life = asyncio.create_task(self._live())
             try:
@@ -72,12 +72,12 @@ class Runner:
             await asyncio.sleep(self._random.uniform(0, 5))
 
     def kill(self) -> None:
-        """It dies with all it has in hand, and says nothing; another process takes its place."""
+        """Die with all runs in hand, without a report; another process of the identity follows."""
         if self._life is not None:
             self._life.cancel()
 
     def freeze(self) -> None:
-        """It does nothing more, and goes on with it when it is awake again: it reports what it had meanwhile lost."""
+        """Stop until `thaw`, then go on: reports may concern runs lost meanwhile."""
         self._awake.clear()
 
     def thaw(self) -> None:
@@ -175,7 +175,7 @@ class Runner:
         await self._wire.say(run["session_id"], key, **fields)
 
     async def _have_children(self, run: dict[str, Any]) -> None:
-        """Submitted with keys of this run: another attempt at it has the same ones."""
+        """Submit children with keys made of the run's id: another attempt submits the same ones."""
         for number in range(int(run["parameters"]["prompt"].removeprefix(CHILDREN))):
             body = {
                 "type": "start_session",

@@ -1,4 +1,4 @@
-"""What is done to the cluster and when: a pure function of the seed, so that a run which failed can be had again."""
+"""Schedule of faults: a pure function of the seed, so that a failed campaign can be repeated."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ WORKERS: Final = ("worker-1", "worker-2")
 OURS: Final = (*WEBS, *WORKERS)
 BALANCER: Final = "balancer"
 POSTGRES, REDIS = "postgres", "redis"
-# The runners that are processes of their own: the deployed kind, without tokens.
+# Runners in processes of their own: the deployed kind, without tokens.
 DEPLOYED: Final = ("deployed-1", "deployed-2")
-# Those of the load, which show their tokens: all of them are meant, one after the other.
+# Runners of the load, which send tokens; faults choose among these.
 TOKENED: Final = ("runner-1", "runner-2", "runner-3")
-# A runner of its own each time, which takes a run and is never heard again.
+# New runner each time, which starts a run and dies for good.
 MORTAL: Final = "a mortal runner"
 # `coordinator runner` itself; the first one is behind a proxy.
 SHIPPED: Final = ("shipped-1", "shipped-2")
 LONGEST_FREEZE: Final = 20.0
-# A runner is lost after 12 s of silence (see house.SETTINGS).
+# Seconds beyond which a runner is lost: 12 s of silence (cluster.SETTINGS).
 BEYOND_LOST: Final = (14.0, 22.0)
 
 
 class Kind(StrEnum):
-    """What can be done."""
+    """Kinds of faults."""
 
     KILL = "kill -9"
     FREEZE = "freeze"
@@ -44,10 +44,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """One of them: ``at`` so many seconds from the beginning, for ``seconds``.
+    """Fault: begins ``at`` seconds from the beginning and lasts ``seconds``.
 
-    A ``target`` with a slash is a way: web-1/redis is web-1's connections to Redis. ``amount`` is by how many seconds a
-    clock is wrong.
+    A ``target`` with a slash is a connection: web-1/redis is web-1's to Redis. ``amount`` is the skew of a clock in
+    seconds.
     """
 
     at: float
@@ -83,11 +83,11 @@ def _skewed(random: Random) -> Fault:
 
 
 def _ways(server: str) -> tuple[str, ...]:
-    # `all` is the whole network.
+    # `all`: every connection to the server.
     return tuple(f"{name}/{server}" for name in (*WEBS, WORKERS[0], "all"))
 
 
-# Each is done once before any is done again. A server that was killed is away for `seconds`.
+# Each is used once before any is repeated. A killed server is away for `seconds`.
 MAKERS: Final[dict[str, Maker]] = {
     "kill a web process": _at_once(Kind.KILL, *WEBS),
     "kill another web process": _at_once(Kind.KILL, *WEBS),
@@ -120,15 +120,15 @@ MAKERS: Final[dict[str, Maker]] = {
 
 
 def schedule(seed: int, seconds: float, *, gap: float = 6.0) -> list[Fault]:
-    """The faults of so many seconds, in the order of their time; one begins every ``gap`` seconds on average.
+    """Return the faults of so many seconds in time order; one begins every ``gap`` seconds on average.
 
-    What lasts ends within the time. Every kind comes once before one comes again.
+    Lasting faults end within the time. Every kind comes once before one is repeated.
     """
     random = Random(seed)
     faults: list[Fault] = []
     at = 0.0
     for maker in _in_turn(random):
-        # Sometimes together, sometimes apart.
+        # Mix faults that overlap with faults that stand alone.
         at += random.choice((random.uniform(0, gap / 3), random.uniform(gap, gap * 8 / 3)))
         if at >= seconds - 1:
             return faults

@@ -1,4 +1,4 @@
-"""`coordinator runner` itself under faults: behind a proxy that answers for us, on a machine that sleeps."""
+"""`coordinator runner` itself under faults: behind a proxy that answers in our place, on a machine that sleeps."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ _SAID: Final = text("""
 
 
 class Shipped:
-    """Two runners and the runs that are submitted for them, one every EVERY_SECONDS until `finish`."""
+    """Two runners, and a run submitted for them every EVERY_SECONDS until `finish`."""
 
     def __init__(self, url: str, directory: Path, ledger: Ledger, seed: int) -> None:
         self._url = url
@@ -75,7 +75,7 @@ class Shipped:
         self._held.close()
 
     def answer_instead(self, seconds: float) -> None:
-        """Let the proxy before shipped-1 answer in the coordinator's place, now so, now so."""
+        """Let the proxy before shipped-1 send changing responses of its own."""
         until = time.monotonic() + seconds
         try:
             while (left := until - time.monotonic()) > 0:
@@ -96,12 +96,12 @@ class Shipped:
                 signal_all(stopped, signal.SIGCONT)
 
     def finish(self) -> None:
-        """Submit no more."""
+        """Stop submitting."""
         self._over.set()
         self._submitting.join(60)
 
     def judge(self, engine: Engine) -> Judgement:
-        """What became of all its runs, once they have ended."""
+        """Judge all its runs, once they have ended."""
         return judge_shipped(engine, self.runs)
 
     def _start(self, name: str, url: str) -> None:
@@ -138,7 +138,7 @@ class Shipped:
 
 
 def judge_shipped(engine: Engine, runs: Sequence[str]) -> Judgement:
-    """Each run completed, and of its last attempt every line is told once, in order, and one result."""
+    """Judge that each run completed, and that its last attempt told every line once, in order, and one result."""
     with engine.connect() as connection:
         found = {row.run_id: row for row in connection.execute(_RUNS, {"runs": list(runs)})}
         said: dict[str, list[tuple[str, str]]] = {run_id: [] for run_id in runs}
@@ -161,5 +161,5 @@ def judge_shipped(engine: Engine, runs: Sequence[str]) -> Judgement:
 
 
 def child_environment(home: Path) -> dict[str, str]:
-    """What a runner of the suite sees: our own environment with a home of its own, for its locks and notes."""
+    """Return our environment with a home of its own, for the runner's locks and notes."""
     return {**os.environ, "HOME": str(home), "COORDINATOR_LOG_FORMAT": "json"}

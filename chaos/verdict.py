@@ -1,4 +1,4 @@
-"""The verdict: for each promise what the ledger says against what the database holds."""
+"""Verdict: for each promise, the ledger compared with the database."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ _UNFINISHED = text("""
     SELECT r.run_id, r.status, r.runner_id, extract(epoch FROM clock_timestamp() - l.last_seen) AS silent
     FROM runs r LEFT JOIN runners l USING (runner_id) WHERE r.completed_at IS NULL
 """)
-# Of deleted sessions too: what upkeep removes is kept aside (feed_watchers.keep_removed).
+# Includes deleted sessions: removed events are kept aside (feed_watchers.keep_removed).
 _HISTORY = text("""
     SELECT run_id, id, session_id, CAST(frame AS text) AS frame FROM events WHERE kind = 'run_updated'
     UNION ALL
@@ -47,7 +47,7 @@ _CONTENTS = text("""
 
 @dataclass
 class Judgement:
-    """Of one promise: what was looked at, and what spoke against it."""
+    """Judgement of one promise: what was checked, and what speaks against it."""
 
     promise: str
     looked_at: str
@@ -59,7 +59,7 @@ class Judgement:
 
     def __str__(self) -> str:
         lines = [f"{'held  ' if self.held else 'BROKEN'}  {self.promise} ({self.looked_at})"]
-        lines += [f"          {one}" for one in self.against[:_SHOWN]]
+        lines += [f"          {finding}" for finding in self.against[:_SHOWN]]
         if len(self.against) > _SHOWN:
             lines.append(f"          and {len(self.against) - _SHOWN} more")
         return "\n".join(lines)
@@ -67,7 +67,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Line:
-    """A moment of a run, as the feed tells it."""
+    """State of a run at one moment, as the feed told it."""
 
     run_id: str
     session_id: str
@@ -79,7 +79,7 @@ class Line:
 
 
 def histories(connection: Connection) -> Iterator[tuple[str, list[Line]]]:
-    """Of each run that ever was, what was told of it, in order."""
+    """Yield each run that ever was, with all states the feed told, in order."""
     rows = connection.execution_options(yield_per=2000).execute(_HISTORY)
     lines = (Line(row.run_id, row.session_id, json.loads(row.frame)["run"]) for row in rows)
     for run_id, group in groupby(lines, attrgetter("run_id")):
@@ -87,7 +87,7 @@ def histories(connection: Connection) -> Iterator[tuple[str, list[Line]]]:
 
 
 def judge(engine: Engine, ledger: Ledger) -> list[Judgement]:
-    """What can be said when all runs have ended and nobody writes any more."""
+    """Judge every promise of the database, after all runs have ended and all writers stopped."""
     judges: Sequence[Callable[[Connection, Ledger], Judgement]] = (
         nothing_acknowledged_is_lost,
         one_owner,
@@ -98,35 +98,35 @@ def judge(engine: Engine, ledger: Ledger) -> list[Judgement]:
         children_are_told_once,
     )
     judgements = []
-    for one in judges:
+    for judge_promise in judges:
         with engine.connect() as connection:
-            judgements.append(one(connection, ledger))
+            judgements.append(judge_promise(connection, ledger))
     return judgements
 
 
 def nothing_acknowledged_is_lost(connection: Connection, ledger: Ledger) -> Judgement:
-    """Accepted submissions and runs that exist, or existed until their session was deleted, are the same; each once."""
+    """Judge that accepted submissions and runs, those of deleted sessions included, are the same, each once."""
     runs = {row.run_id for row in connection.execute(_RUNS)}
     told = {line.run_id: line.session_id for _, lines in histories(connection) for line in lines[:1]}
     deleted = set(connection.execute(_DELETED).scalars())
     carrying = {row.run_id for row in connection.execute(_CARRYING)}
     accepted = set(ledger.accepted.values())
     against = list(ledger.contradictions)
-    against += [f"accepted, and nobody knows it: {run_id}" for run_id in accepted - told.keys()]
+    against += [f"accepted, but unknown: {run_id}" for run_id in accepted - told.keys()]
     gone = told.keys() - runs
     against += [f"gone, and its session was not deleted: {run_id}" for run_id in gone if told[run_id] not in deleted]
     against += [f"there, and nothing is told of it: {run_id}" for run_id in runs - told.keys()]
     extra = told.keys() - accepted - carrying
-    against += [f"nobody submitted it: {run_id}" for run_id in extra]
+    against += [f"never submitted: {run_id}" for run_id in extra]
     against += [f"{row.number} runs for the key {row.key}" for row in connection.execute(_KEYS)]
-    against += [f"deleted, and nobody asked for it: {one}" for one in deleted - ledger.delete_asked]
-    against += [f"a delete was acknowledged and is not told: {one}" for one in ledger.deleted - deleted]
+    against += [f"deleted without a request: {session_id}" for session_id in deleted - ledger.delete_asked]
+    against += [f"a delete was acknowledged and is not told: {session_id}" for session_id in ledger.deleted - deleted]
     looked_at = f"{len(accepted)} accepted submissions, {len(runs)} runs, {len(deleted)} deleted sessions"
     return Judgement("Nothing acknowledged is lost, nothing is doubled", looked_at, against)
 
 
 def one_owner(connection: Connection, _ledger: Ledger) -> Judgement:
-    """Each run went only where it may go, belonged to one runner at a time, and ended once."""
+    """Judge that each run made allowed transitions only, belonged to one runner at a time, and ended once."""
     status_of = {row.run_id: row.status for row in connection.execute(_RUNS)}
     against: list[str] = []
     number = claims = 0
@@ -148,7 +148,7 @@ def _faults_of(run_id: str, lines: Sequence[Line], status: str | None) -> Iterat
         if owned and before.shown["runner_id"] != after.shown["runner_id"]:
             yield f"{run_id} went from {before.shown['runner_id']} to {after.shown['runner_id']} without a release"
     ends = sum(line.status in TERMINAL for line in lines)
-    # A deleted one may have been cancelled with its session, in silence.
+    # The run of a deleted session may have been cancelled with it, without an event.
     if status is not None and ends != 1:
         yield f"{run_id} ended {ends} times"
     if status is not None and lines[-1].status != status:
@@ -156,23 +156,25 @@ def _faults_of(run_id: str, lines: Sequence[Line], status: str | None) -> Iterat
 
 
 def tokens_fence(_connection: Connection, ledger: Ledger) -> Judgement:
-    """What runners saw: no token is given twice, and no report counts once its run is in another's hands.
+    """Judge that no token was delivered twice, and no report counted after the run went to another runner.
 
-    An answer may be read late, by a runner or balancer that was frozen: a claim that was made for a poll which had been
-    asked after another's delivery is later than that one's.
+    A frozen runner or balancer may read an answer late: a claim made for a poll that was sent after another delivery is
+    later than that one.
     """
     given: dict[str, list[Delivery]] = {}
-    for one in ledger.deliveries:
-        given.setdefault(one.run_id, []).append(one)
-    doubled = [token for token, number in Counter(one.token for one in ledger.deliveries).items() if number > 1]
+    for delivery in ledger.deliveries:
+        given.setdefault(delivery.run_id, []).append(delivery)
+    doubled = [
+        token for token, number in Counter(delivery.token for delivery in ledger.deliveries).items() if number > 1
+    ]
     against = [f"the claim {token} was delivered twice" for token in doubled]
     ends: Counter[str] = Counter()
     for report in ledger.reports:
         if report.code != 200:
             continue
         ends[report.run_id] += report.outcome != "started"
-        mine = max(one.at for one in given[report.run_id] if one.token == report.token)
-        later = [one for one in given[report.run_id] if mine < one.asked and one.at < report.begun]
+        delivered = max(delivery.at for delivery in given[report.run_id] if delivery.token == report.token)
+        later = [other for other in given[report.run_id] if delivered < other.asked and other.at < report.begun]
         if later:
             against.append(f"{report.outcome} of {report.run_id} counted, though {later[0].runner} had it by then")
     against += [f"{number} reports of an end of {run_id} counted" for run_id, number in ends.items() if number > 1]
@@ -181,20 +183,20 @@ def tokens_fence(_connection: Connection, ledger: Ledger) -> Judgement:
 
 
 def nothing_hangs(connection: Connection, _ledger: Ledger) -> Judgement:
-    """After the quiet time nothing is claimed, running or waiting any more."""
+    """Judge that after the quiet time no run is pending, claimed or running."""
     left = connection.execute(_UNFINISHED).all()
     against = [f"{row.run_id} is {row.status} with {row.runner_id}, silent for {row.silent} s" for row in left]
     return Judgement("Nothing stays in hand without a live runner", f"{len(left)} unfinished runs", against)
 
 
 def dead_runners_lose_their_runs(connection: Connection, ledger: Ledger) -> Judgement:
-    """However many outages of ours there were: twice the runner's lost window in time that we served is the bound."""
+    """Judge the bound: twice the runner's lost window, counted in time in which the coordinator served."""
     against = late_losses(connection, ledger)
     return Judgement("Dead runners lose their runs in time", f"{len(ledger.orphaned)} runs of dead runners", against)
 
 
 def events_are_told_once(connection: Connection, ledger: Ledger) -> Judgement:
-    """Each event that was answered 201 is part of the history once, however often it was sent."""
+    """Judge that each event answered 201 is in the history once, however often it was sent."""
     told = Counter(row.key for row in connection.execute(_CONTENTS))
     written = [key for keys in ledger.events.values() for key in keys]
     against = [f"the event {key} is told {told[key]} times" for key in written if told[key] != 1]
@@ -202,7 +204,7 @@ def events_are_told_once(connection: Connection, ledger: Ledger) -> Judgement:
 
 
 def children_are_told_once(connection: Connection, _ledger: Ledger) -> Judgement:
-    """Each child that ended is named in one run of its parent that began."""
+    """Judge that each ended child is named in one started run of its parent."""
     prompts: dict[str, list[str]] = {}
     for row in connection.execute(_CARRYING):
         if row.began:
@@ -216,11 +218,11 @@ def children_are_told_once(connection: Connection, _ledger: Ledger) -> Judgement
 
 
 def _headings(prompts: dict[str, list[str]]) -> Counter[str]:
-    """How often each child heads a part of a prompt."""
+    """Count the parts of prompts that each child heads."""
     found: Counter[str] = Counter()
     for texts in prompts.values():
-        for one in texts:
-            prompt = str(json.loads(one)["prompt"])
+        for parameters in texts:
+            prompt = str(json.loads(parameters)["prompt"])
             for line in prompt.splitlines():
                 if line.startswith('<agent-callback session="'):
                     found[line.split('"')[1]] += 1

@@ -1,4 +1,4 @@
-"""Clients of the feed that hop from instance to instance, and what each must have seen when all is over."""
+"""Clients of the feed that change between instances, and what each must have seen at the end."""
 
 import zlib
 from array import array
@@ -17,10 +17,10 @@ from tests.support.feed_follower import Connection, Follower, Message, sent_data
 from tests.support.feed_watchers import keep_removed
 from tests.support.waiting import eventually
 
-# What a balancer says when it has nobody to ask.
-_NOBODY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+# Responses of a balancer without a healthy replica.
+_NO_REPLICA = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 
-# Of deleted sessions upkeep removes the events: what there was is kept aside (feed_watchers.keep_removed).
+# Upkeep removes the events of deleted sessions: they are kept aside (feed_watchers.keep_removed).
 _HISTORY = text("""
     SELECT feed_pos, kind, session_id, run_id, CAST(frame AS text) AS frame FROM events WHERE feed_pos IS NOT NULL
     UNION ALL
@@ -34,12 +34,12 @@ _UNNUMBERED = text("SELECT count(*) FROM events WHERE feed_pos IS NULL")
 
 
 def digest(event: str, data: str) -> int:
-    """A frame in four bytes: a long history of many clients fits into memory."""
+    """Return four bytes for a frame: a long history of many clients fits into memory."""
     return zlib.crc32(data.encode("utf-8", "surrogatepass"), zlib.crc32(event.encode()))
 
 
 class HoppingClient(Follower):
-    """It remembers of each event its position and its digest; what a balancer answers by itself is no stream."""
+    """Follower that stores each event's position and digest; a balancer's own response is no stream."""
 
     def __init__(self, urls: Sequence[str], query: dict[str, Any], *, balanced: bool, **how: Any) -> None:
         self.positions = array("q")
@@ -49,7 +49,7 @@ class HoppingClient(Follower):
         super().__init__(urls, query, **how)
 
     def _listen(self, connection: Connection) -> None:
-        if self._balanced and connection.response.status in _NOBODY:
+        if self._balanced and connection.response.status in _NO_REPLICA:
             self.refused += 1
             connection.close()
             return
@@ -66,7 +66,7 @@ class HoppingClient(Follower):
 
 @dataclass
 class Watcher:
-    """A client, and what it is to see: these kinds (none: the usual ones), of this session, if one is named."""
+    """Client with what it must see: these kinds (none: the default ones), of this session if one is named."""
 
     name: str
     client: HoppingClient
@@ -74,23 +74,23 @@ class Watcher:
     session_id: str = ""
 
     def wants(self, kind: str, session_id: str) -> bool:
-        """Whether the event is for this client."""
+        """Return True if the client must see the event."""
         if self.session_id and session_id != self.session_id:
             return False
         return kind in self.kinds if self.kinds else kind != "run_updated"
 
 
 class Watchers:
-    """All of them, from the first moment on."""
+    """All watchers, from the first event on."""
 
-    def __init__(self, house: ChaosCluster, seed: int) -> None:
-        self._engine = house.engine
+    def __init__(self, cluster: ChaosCluster, seed: int) -> None:
+        self._engine = cluster.engine
         keep_removed(self._engine)
-        self.all = list(_watchers(house, self._one(_EPOCH), seed))
+        self.all = list(_watchers(cluster, self._scalar(_EPOCH), seed))
 
     def until_at_the_end(self, within: float) -> None:
-        """Wait until all is numbered, and every client has come to the last event that is for it."""
-        eventually(lambda: self._one(_UNNUMBERED) == 0, within, every=0.1, what="numbered events")
+        """Wait until all events are numbered and every client has its last event."""
+        eventually(lambda: self._scalar(_UNNUMBERED) == 0, within, every=0.1, what="numbered events")
         with self._engine.connect() as connection:
             newest = connection.execute(_LAST).all()
         for watcher in self.all:
@@ -102,7 +102,7 @@ class Watchers:
             watcher.client.stop()
 
     def differences(self) -> list[str]:
-        """What a client saw twice, in another order, not at all, or otherwise; and positions that nobody knows."""
+        """Return what a client saw twice, out of order, not at all or changed, and missing positions."""
         found: list[str] = []
         places = [0] * len(self.all)
         with self._engine.connect().execution_options(yield_per=2000) as connection:
@@ -132,17 +132,17 @@ class Watchers:
                 found.append(f"{watcher.name} was reset: {watcher.client.resets}")
         return found
 
-    def _one(self, statement: Any) -> Any:
+    def _scalar(self, statement: Any) -> Any:
         with self._engine.connect() as connection:
             return connection.execute(statement).scalar_one()
 
 
-def _watchers(house: ChaosCluster, epoch: str, seed: int) -> Iterator[Watcher]:
+def _watchers(cluster: ChaosCluster, epoch: str, seed: int) -> Iterator[Watcher]:
     start = f"v1.{epoch}.0"
     kinds = frozenset({"run_updated", "run_failed"})
 
     def client(name: str, query: dict[str, Any], turn: int, *, balanced: bool, cuts: bool) -> HoppingClient:
-        urls = [house.balancer] if balanced else house.urls
+        urls = [cluster.balancer] if balanced else cluster.urls
         chance = Random(f"{seed} {name}") if cuts else None
         return HoppingClient(urls, query, balanced=balanced, cursor=start, cuts=chance, longest=60_000, turn=turn)
 
@@ -157,9 +157,9 @@ def _watchers(house: ChaosCluster, epoch: str, seed: int) -> Iterator[Watcher]:
 
 
 @contextmanager
-def watching(house: ChaosCluster, seed: int) -> Iterator[Watchers]:
-    """Clients for the length of a block."""
-    watchers = Watchers(house, seed)
+def watching(cluster: ChaosCluster, seed: int) -> Iterator[Watchers]:
+    """Run the watchers for the length of a block."""
+    watchers = Watchers(cluster, seed)
     try:
         yield watchers
     finally:

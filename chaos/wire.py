@@ -1,4 +1,6 @@
-"""Calls of the load: to any web process or through the balancer, each noted; what must be decided is repeated."""
+"""Calls of the load: to any web process or through the balancer, each recorded; calls that need a decision are
+repeated.
+"""
 
 import asyncio
 import time
@@ -18,7 +20,7 @@ PAUSE_SECONDS = 0.3
 
 @dataclass
 class Wire:
-    """One HTTP client for all of the load."""
+    """HTTP client of all of the load."""
 
     http: httpx.AsyncClient
     ledger: Ledger
@@ -26,11 +28,11 @@ class Wire:
     random: Random
 
     def anywhere(self) -> str:
-        """A web process, or the balancer: half of the calls each."""
+        """Return a web process or the balancer: half of the calls each."""
         return self.random.choice((*WEBS, *[BALANCER] * len(WEBS)))
 
     async def call(self, kind: str, method: str, path: str, *, where: str = "", **how: Any) -> httpx.Response | None:
-        """One call; None when it was not answered."""
+        """Call once; return None without an answer."""
         where = where or self.anywhere()
         begun = time.monotonic()
         try:
@@ -45,7 +47,7 @@ class Wire:
         return answer
 
     async def decided(self, kind: str, method: str, path: str, **how: Any) -> tuple[httpx.Response, float]:
-        """Repeat a call until it is answered with anything but 5xx; the answer, and when that call was sent."""
+        """Repeat a call until it is answered with anything but 5xx; return the answer and the time when it was sent."""
         while True:
             begun = time.monotonic()
             answer = await self.call(kind, method, path, **how)
@@ -54,7 +56,7 @@ class Wire:
             await asyncio.sleep(PAUSE_SECONDS * self.random.uniform(0.5, 1.5))
 
     async def submit(self, key: str, body: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Submit until decided: the run and its session; None when it was refused."""
+        """Submit until decided; return the run and its session, None when it was refused."""
         answer, _ = await self.decided("submit", "POST", "/runs", json=body, headers={"Idempotency-Key": key})
         if answer.status_code not in {200, 201}:
             self.ledger.refused[f"{answer.status_code} {answer.text[:60]}"] += 1
@@ -64,7 +66,7 @@ class Wire:
         return given["run_id"], given["session_id"]
 
     async def say(self, session_id: str, key: str, **fields: Any) -> bool:
-        """Write an event until decided; whether it was accepted."""
+        """Write an event until decided; return True if it was accepted."""
         event = {
             "event_type": "message",
             "session_id": session_id,
@@ -80,7 +82,7 @@ class Wire:
 
 
 def _with_causes(error: BaseException) -> str:
-    """An HTTP client's error and what it came from: a connection that was reset, or one that the client closed."""
+    """Format an HTTP client's error with its causes: a connection that was reset, or one that the client closed."""
     texts = [repr(error)]
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
@@ -89,6 +91,6 @@ def _with_causes(error: BaseException) -> str:
 
 
 def http_client() -> httpx.AsyncClient:
-    """Connections that are not used for a second are closed: a web process that drains keeps them longer than that."""
+    """Return a client that closes connections unused for 1 s: a draining web process keeps them longer."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=1.0)
     return httpx.AsyncClient(timeout=ANSWER_SECONDS, limits=limits, trust_env=False)

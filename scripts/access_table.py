@@ -1,4 +1,4 @@
-"""Writes the table of endpoints and roles into docs/security.md, from the routes."""
+"""Write the table of endpoints and roles into docs/security.md, from the routes."""
 
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ BEGIN, END = "<!-- access table -->\n", "<!-- end of access table -->"
 
 
 def with_table(page: str) -> str:
-    """Return the page with the table as it must be now."""
+    """Return the page with the current table."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     table = access_table(endpoints(create_app(Settings()).routes))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-# Pages outside docs/, and their places in the site.
+# Pages outside docs/, with their places in the site.
 PAGES: Final = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
@@ -19,7 +19,7 @@ PAGES: Final = {
 }
 SOURCES: Final = {page: source for source, page in PAGES.items()}
 DECISIONS: Final = "decisions/"
-# The title that the OpenAPI plugin puts below the page's own: a page with two has no table of contents.
+# Title that the OpenAPI plugin puts below the page's own: a page with two has no table of contents.
 OPENAPI_TITLE: Final = re.compile(r"^# Coordinator .*\n", re.MULTILINE)
 LINK: Final = re.compile(r"\[([^\]\[]*)\]\(([^)\s]+)\)")
 
@@ -66,9 +66,9 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 
 
 def place_of(link: str, source: str) -> str | None:
-    """Return what the link of a file of the repository leads to in the site; None for a directory of source.
+    """Return the target of a repository file's link in the site; None for a directory of source.
 
-    What is no file of the repository stays as it is, so that mkdocs reports it.
+    A link to no file of the repository stays as it is, so that mkdocs reports it.
     """
     path, hash_sign, anchor = link.partition("#")
     if not path or ":" in path:
@@ -82,7 +82,7 @@ def place_of(link: str, source: str) -> str | None:
         return target.removeprefix("docs/") + hash_sign + anchor
     if (ROOT / target).is_dir():
         return None
-    # As text, which browsers show instead of saving it.
+    # Copied as text, which browsers show instead of saving it.
     return f"source/{target}.txt" if (ROOT / target).is_file() else link
 
 

@@ -1,4 +1,4 @@
-"""What the house forbids and ruff cannot see: one function per rule, whose docstring says the rule and the reason."""
+"""Check rules that ruff cannot express: one function a rule, whose docstring states the rule and its reason."""
 
 import ast
 import re
@@ -36,7 +36,7 @@ Finding = tuple[int, str]
 
 @dataclass(frozen=True)
 class File:
-    """A source file: its path below the checkout's root, with slashes, and what stands in it."""
+    """Source file: its path below the checkout's root, with slashes, its text and its syntax tree."""
 
     path: str
     text: str
@@ -52,22 +52,22 @@ class File:
 
 
 def sql_stays_in_models(file: File) -> Iterator[Finding]:
-    """SQL is written in models/ only, so that every lock and every order of locks can be read in one room."""
+    """Keep SQL in models/, so that every lock and every order of locks can be read in one package."""
     if file.package in FREE or file.path in SQL_OUTSIDE:
         return
     for node in ast.walk(file.tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy"):
             for name in {alias.name for alias in node.names} & SQL_NAMES:
                 yield node.lineno, f"`{name}` builds SQL"
-        # Without an argument it is the pipeline of a Redis client.
+        # A call without an argument is the pipeline of a Redis client.
         if isinstance(node, ast.Call) and node.args and _called(node) in {"execute", "exec_driver_sql", "scalars"}:
             yield node.lineno, f"`.{_called(node)}()` runs SQL"
 
 
 def commits_have_two_places(file: File) -> Iterator[Finding]:
-    """Transactions begin and commit in app/writes/group_commit.py and runtime/postgres.py only.
+    """Keep transactions' begin and commit in app/writes/group_commit.py and runtime/postgres.py.
 
-    The answer leaves after the commit, the ring after the answer: whoever commits elsewhere breaks that order unseen.
+    The answer leaves after the commit, the wake-up after the answer: a commit elsewhere would break that order unseen.
     """
     if (
         file.path in COMMITS
@@ -85,14 +85,14 @@ def commits_have_two_places(file: File) -> Iterator[Finding]:
 
 
 def files_fit_in_the_head(file: File) -> Iterator[Finding]:
-    """A file has at most 400 lines: what is longer holds two nouns."""
+    """Limit files to 400 lines: a longer one holds two nouns."""
     count = len(file.text.splitlines())
     if count > MOST_LINES:
         yield MOST_LINES, f"{count} lines, at most {MOST_LINES}: split it by noun"
 
 
 def functions_fit_on_a_screen(file: File) -> Iterator[Finding]:
-    """A function has at most 60 lines, its SQL included: what is longer does two things."""
+    """Limit functions to 60 lines, SQL included: a longer one does two things."""
     for node in ast.walk(file.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             count = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -101,9 +101,9 @@ def functions_fit_on_a_screen(file: File) -> Iterator[Finding]:
 
 
 def environment_is_read_once(file: File) -> Iterator[Finding]:
-    """Only runtime/settings.py reads the environment: a setting has one name, one default and one check.
+    """Read the environment in runtime/settings.py only: a setting has one name, one default and one check.
 
-    A function called `child_environment` may read it to hand it on to a process it starts.
+    A function called `child_environment` may read it to pass it on to a process that it starts.
     """
     if file.path == "runtime/settings.py" or file.package == "tests":
         return
@@ -127,9 +127,9 @@ def environment_is_read_once(file: File) -> Iterator[Finding]:
 
 
 def no_base_http_middleware(file: File) -> Iterator[Finding]:
-    """No BaseHTTPMiddleware, nor `@app.http.middleware("http")`, which is one.
+    """Forbid BaseHTTPMiddleware, and `@app.http.middleware("http")`, which is one.
 
-    Behind it a long-poll never learns that its client has gone, and takes a run with it.
+    Behind it a long poll never learns that its client has gone, and takes a run with it.
     """
     for node in ast.walk(file.tree):
         if isinstance(node, ast.alias | ast.Attribute):
@@ -141,9 +141,9 @@ def no_base_http_middleware(file: File) -> Iterator[Finding]:
 
 
 def models_stand_alone(file: File) -> Iterator[Finding]:
-    """models/ imports the standard library, SQLAlchemy, psycopg and orjson (its migrations also alembic).
+    """Limit imports of models/ to the standard library, SQLAlchemy, psycopg and orjson (migrations: also alembic).
 
-    The truth must be readable and testable without the web, the workers or their libraries.
+    Stored state must be readable and testable without the web, the workers or their libraries.
     """
     if file.package != "models":
         return
@@ -163,9 +163,9 @@ def models_stand_alone(file: File) -> Iterator[Finding]:
 
 
 def tests_do_not_nap(file: File) -> Iterator[Finding]:
-    """A test waits for a condition with a deadline (tests/support), never for time to pass.
+    """Forbid fixed sleeps in tests: a test waits for a condition with a deadline (tests/support).
 
-    A nap is too short on a busy machine and too long on every other.
+    A sleep is too short on a busy machine and too long on every other.
     """
     if file.package != "tests" or file.path.startswith("tests/support/"):
         return
@@ -181,7 +181,7 @@ def tests_do_not_nap(file: File) -> Iterator[Finding]:
 
 
 def no_test_is_skipped(file: File) -> Iterator[Finding]:
-    """No skip, no xfail: a test that does not run promises what nobody checks."""
+    """Forbid skip and xfail: a test that does not run checks nothing of what its name promises."""
     if file.package != "tests":
         return
     for node in ast.walk(file.tree):
@@ -190,7 +190,7 @@ def no_test_is_skipped(file: File) -> Iterator[Finding]:
 
 
 def silenced_tools_have_a_reason(file: File) -> Iterator[Finding]:
-    """`# type: ignore` and `# noqa` name their code and a reason on the line: else nobody dares to take them away."""
+    """Require a code and a reason with `# type: ignore` and `# noqa`: without them no reader dares to remove one."""
     for token in tokenize.generate_tokens(StringIO(file.text).readline):
         if token.type != tokenize.COMMENT:
             continue
@@ -202,7 +202,7 @@ def silenced_tools_have_a_reason(file: File) -> Iterator[Finding]:
 
 
 def sql_is_never_formatted(file: File) -> Iterator[Finding]:
-    """text() takes a literal or a named constant, never an f-string, `%` or format(): values are bound."""
+    """Require a literal or a named constant in text(), never an f-string, `%` or format(): values are bound."""
     for node in ast.walk(file.tree):
         if not (isinstance(node, ast.Call) and _called(node) == "text" and node.args):
             continue
@@ -215,9 +215,9 @@ def sql_is_never_formatted(file: File) -> Iterator[Finding]:
 
 
 def commands_print_in_one_place(file: File) -> Iterator[Finding]:
-    """cli/ and devserver/ print through runtime/terminal.py only.
+    """Print from cli/ and devserver/ through runtime/terminal.py only.
 
-    A text from a coordinator or a job must never steer the terminal.
+    Texts from a coordinator or a job must never control the terminal.
     """
     if file.package not in {"cli", "devserver"}:
         return
@@ -235,7 +235,7 @@ def _is_stream(node: ast.expr) -> bool:
 
 
 def the_database_clock_is_stored(file: File) -> Iterator[Finding]:
-    """models/ and workers/ never read the machine's clock: what is stored is compared with the database's.
+    """Forbid the machine's clock in models/ and workers/: stored times are compared with the database's.
 
     Ids (models/core/ids.py) carry the machine's clock, and order nothing but themselves.
     """
@@ -267,7 +267,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def _called(node: ast.Call) -> str:
-    """The last name of what is called: `c` of `a.b.c()`."""
+    """Return the last name of the called function: `c` of `a.b.c()`."""
     match node.func:
         case ast.Attribute(attr=name) | ast.Name(id=name):
             return name
@@ -281,7 +281,7 @@ def sources(root: Path) -> Iterator[File]:
 
 
 def main(root: Path) -> int:
-    """Print every breach as `path:line: rule: what`; the number of them decides the exit code."""
+    """Print every breach as `path:line: rule: text`; return 1 if there is any."""
     breaches = 0
     for file in sources(root):
         for rule in RULES:

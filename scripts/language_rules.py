@@ -27,7 +27,7 @@ PACKAGES: Final = (
     "tests",
     "workers",
 )
-# A first sentence is a verb and its object. These begin a description of something else.
+# Openers of first sentences that describe something else than an action: a first sentence is a verb and its object.
 OPENERS: Final = re.compile(
     r"(?:What|Who|Whom|Whose|Whoever|Whatever|Whether|Which|It|They|He|She|Nobody|Somebody|Everybody|Anybody|There|That"
     r"|Those|These|One|Ones|None|How|Where|When|Why)\b"
@@ -41,7 +41,7 @@ FORBIDDEN: Final = re.compile(
 
 
 class Breach(NamedTuple):
-    """One place that breaks a rule."""
+    """Breach of one rule at one place."""
 
     path: str
     line: int

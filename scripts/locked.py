@@ -1,6 +1,6 @@
-"""Compare what is installed with requirements.lock, and the locks of its parts with it.
+"""Compare the installed packages with requirements.lock, and the partial locks with it.
 
-What is tested is then what scripts/audit asks about, what the image holds and what scripts/up installs.
+Tests then run on the versions that scripts/audit checks, the image holds and scripts/up installs.
 """
 
 import re
@@ -15,12 +15,12 @@ from packaging.requirements import Requirement
 ROOT: Final = Path(__file__).parent.parent
 LOCK: Final = ROOT / "requirements.lock"
 PARTS: Final = ROOT / "deploy" / "locks"
-# No part of the lock: installed into an environment of its own (scripts/docs).
+# Lock of a separate environment (scripts/docs), not part of requirements.lock.
 SEPARATE: Final = frozenset({"docs.lock"})
 
 
 def faults(lock: str) -> Iterator[str]:
-    """Yield what the lock names for this Python and platform and is not installed in that version; more may be."""
+    """Yield packages that the lock names for this Python and platform and that are not installed in that version."""
     for line in re.findall(r"^\w.*?(?=\s*\\?$)", lock, re.MULTILINE):
         wanted = Requirement(line)
         if wanted.marker is not None and not wanted.marker.evaluate():
@@ -34,7 +34,7 @@ def faults(lock: str) -> Iterator[str]:
 
 
 def strays(lock: str, part: str) -> Iterator[str]:
-    """Yield what the part pins otherwise than the lock does: another version, marker or hash."""
+    """Yield packages that the part pins otherwise than the lock: another version, marker or hash."""
     whole = set(_entries(lock))
     for entry in _entries(part):
         if entry not in whole:

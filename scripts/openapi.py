@@ -1,4 +1,4 @@
-"""Print the OpenAPI document of the web application as JSON: scripts/docs makes the HTTP reference of it."""
+"""Print the OpenAPI document of the web application as JSON, for the HTTP reference of scripts/docs."""
 
 import json
 

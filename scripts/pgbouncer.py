@@ -1,4 +1,4 @@
-"""A Postgres, a PgBouncer in transaction mode before it, and pytest with what reaches it there."""
+"""Start Postgres with PgBouncer in transaction mode before it, and run pytest through it."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from devserver.supervisor import ROOT
 from runtime.processes import free_port, port_is_free, wait_until
 from tests.support.servers import FAST_POSTGRES, POOLER
 
-# Each test has a database, and so a pool, of its own: large enough for the crowd of a race.
+# Each test has a database, and so a pool, of its own: large enough for tests of many concurrent clients.
 _SETTINGS = """\
 [databases]
 * = host=127.0.0.1 port={server_port} user={user} password={password}
@@ -34,7 +34,7 @@ unix_socket_dir =
 
 @contextmanager
 def pgbouncer(url: str, directory: Path) -> Iterator[str]:
-    """Run one before the Postgres of this URL; gives its host and port."""
+    """Run PgBouncer before the Postgres of this URL; yield its host and port."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         raise SystemExit("There is no pgbouncer in PATH (Debian: apt install pgbouncer)")
@@ -44,7 +44,7 @@ def pgbouncer(url: str, directory: Path) -> Iterator[str]:
     users.write_text(f'"{server.username}" "{server.password}"\n')
     values = {"server_port": server.port, "user": server.username, "password": server.password}
     settings.write_text(_SETTINGS.format(port=port, users=users, **values))
-    # As root it refuses to serve.
+    # PgBouncer refuses to serve as root.
     as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
     process = subprocess.Popen([program, "-q", *as_nobody, str(settings)], stderr=subprocess.DEVNULL)
     try:
@@ -57,12 +57,12 @@ def pgbouncer(url: str, directory: Path) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests, those of integration unless a path is given; returns pytest's exit code."""
+    """Run the tests, by default the integration tests; return pytest's exit code."""
     if not any(Path(ROOT, argument.partition("::")[0]).exists() for argument in arguments):
         arguments = [*arguments, "tests/integration"]
     with tempfile.TemporaryDirectory(prefix="coordinator-pgbouncer-") as name:
         directory = Path(name)
-        # Neither the server nor the pooler runs as root.
+        # Neither the server nor the pooler runs as root, and both need the directory.
         directory.chmod(0o755)
         server = start_postgres(directory, settings=FAST_POSTGRES)
         try:
