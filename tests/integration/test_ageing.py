@@ -50,7 +50,7 @@ def test_low_run_is_served_within_bound_behind_stream_of_higher_ones(db: DbVerbs
 
 
 def test_low_run_starves_while_ageing_is_off(db: DbVerbs) -> None:
-    notices(lambda one: low_run_behind_a_stream(one, Limits()), db, "starved")
+    notices(lambda verbs: low_run_behind_a_stream(verbs, Limits()), db, "starved")
 
 
 def test_disabled_ageing_leaves_queue_reads_unchanged(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,4 +130,4 @@ def test_order_is_aged_priority_then_age(db: DbVerbs, given_runs: list[tuple[int
         expected.append((-(priority + gained), run.run_id))
     order = [run_id for _, run_id in sorted(expected)]
     runner = db.runner()
-    assert [taken(db, runner, Limits(priority_ageing=ageing)) for _ in order] == [[one] for one in order]
+    assert [taken(db, runner, Limits(priority_ageing=ageing)) for _ in order] == [[item] for item in order]

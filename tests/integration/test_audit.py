@@ -113,10 +113,10 @@ def test_acts_on_own_resources_are_not_logged(db: DbVerbs) -> None:
         db.do(delete_sessions, [DeleteSession(caller, finished(db, caller=caller))])
     assert acts(db) == []
     # Rows without an owner may belong to any caller.
-    nobodys = running(db, caller=ADMIN)
+    unowned = running(db, caller=ADMIN)
     key = Caller(Role.ADMIN, None, BOSS.by)
-    db.do(stop_sessions, [StopSession(key, nobodys.session_id)])
-    assert acts(db) == [("session_stopped", BOSS.by, nobodys.session_id, None)]
+    db.do(stop_sessions, [StopSession(key, unowned.session_id)])
+    assert acts(db) == [("session_stopped", BOSS.by, unowned.session_id, None)]
 
 
 def test_log_outlives_session_and_retention(db: DbVerbs) -> None:
@@ -186,8 +186,8 @@ def test_ends_reported_by_admin_for_another_owners_runner_are_logged(web: WebInT
         # The admin's own runner: its reports on runs it was given are its work.
         own = boss.register("own")
         bob.submit()
-        mine = boss.claim(own)
-        assert boss.report(mine, own, "completed").status_code == 200
+        own_run = boss.claim(own)
+        assert boss.report(own_run, own, "completed").status_code == 200
         by = f"key:{boss.token[:16]}"
     assert acts(db)[before:] == [
         *(("run_ended", by, run["run_id"], "bob") for run in given[:4]),
@@ -223,9 +223,9 @@ def test_act_with_issuer_token_names_owner_claim(settings: Settings, db: DbVerbs
         }
         body = {"type": "start_session", "parameters": PROMPT}
         sessions = [web.client.post("/runs", body, **shown["bob"]).json()["session_id"] for _ in range(2)]
-        for one in sessions:
-            assert web.client.http.delete(f"/sessions/{one}", headers=shown["boss"]).status_code == 200
-    assert acts(db) == [("session_deleted", "subject:boss", one, "bob") for one in sessions]
+        for session in sessions:
+            assert web.client.http.delete(f"/sessions/{session}", headers=shown["boss"]).status_code == 200
+    assert acts(db) == [("session_deleted", "subject:boss", session, "bob") for session in sessions]
 
 
 def seen(client: WebClient, head: int, **filters: str) -> list[Message]:
@@ -249,9 +249,9 @@ def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) 
         db.do(sequence_feed)
         with following(url, {"types": "audit", "include_init": "false"}, **bearer(boss.token)) as live:
             boss.post(f"/sessions/{run['session_id']}/stop")
-            (stopped,) = [json.loads(one.data) for one in live.take(1)]
+            (stopped,) = [json.loads(message.data) for message in live.take(1)]
             boss.http.delete(f"/sessions/{run['session_id']}")
-            (deleted,) = [json.loads(one.data) for one in live.take(1)]
+            (deleted,) = [json.loads(message.data) for message in live.take(1)]
         assert (stopped["act"], stopped["owner"]) == ("session_stopped", "bob")
         assert {name: value for name, value in deleted.items() if name != "at"} == {
             "type": "audit",
@@ -264,7 +264,7 @@ def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) 
         head = db.do(read_head)
         resume = {"last_event_id": f"v1.{head.epoch}.0"}
         asked = seen(boss, head.position, types="audit,event", **resume)
-        assert [json.loads(one.data)["act"] for one in asked if one.event] == [
+        assert [json.loads(message.data)["act"] for message in asked if message.event] == [
             "key_created",
             "key_created",
             "session_stopped",
@@ -277,7 +277,7 @@ def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) 
             (bob, {"created_by": "bob"}),
             (bob, {"session_id": run["session_id"]}),
         ):
-            assert "audit" not in {one.event for one in seen(client, head.position, **filters, **resume)}
+            assert "audit" not in {message.event for message in seen(client, head.position, **filters, **resume)}
 
 
 @pytest.mark.parametrize("types", ["audit", "event,audit", "audit,unheard-of"])
@@ -311,13 +311,13 @@ def test_commands_name_their_operating_system_user(settings: Settings, db: DbVer
     assert audit(settings, tmp_path, "keys", "revoke", made[:16]).returncode == 0
     assert audit(settings, tmp_path, "feed", "rotate-epoch", "--yes").returncode == 0
     by = f"local:{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
-    assert [(act, who) for act, who, _, _ in acts(db)] == [
+    assert [(act, actor) for act, actor, _, _ in acts(db)] == [
         ("key_created", by),
         ("key_revoked", by),
         ("epoch_rotated", by),
     ]
     shown = json.loads(audit(settings, tmp_path, "audit", "--json").stdout)
-    assert [(one["act"], one["by"], one["owner"]) for one in shown] == [
+    assert [(entry["act"], entry["by"], entry["owner"]) for entry in shown] == [
         ("key_created", by, "ann"),
         ("key_revoked", by, "ann"),
         ("epoch_rotated", by, None),

@@ -39,9 +39,9 @@ def test_key_is_shown_once_and_kept_as_hash(settings: Settings, db: DbVerbs, tmp
     shown = keys(settings, tmp_path, "list")
     assert secret not in shown.stdout
     assert key_id in shown.stdout
-    (one,) = listed(settings, tmp_path)
-    assert (one["role"], one["owner"], one["name"], one["state"]) == ("user", "ann", "ci", "good")
-    assert not {"secret_hash", "lives_for"} & set(one)
+    (key,) = listed(settings, tmp_path)
+    assert (key["role"], key["owner"], key["name"], key["state"]) == ("user", "ann", "ci", "good")
+    assert not {"secret_hash", "lives_for"} & set(key)
 
 
 def test_revoked_key_stays_listed(settings: Settings, db: DbVerbs, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_revoked_key_stays_listed(settings: Settings, db: DbVerbs, tmp_path: Pat
     revoked = keys(settings, tmp_path, "revoke", first[:16], second)
     assert revoked.returncode == 0, revoked.stderr
     assert second.rpartition("_")[2] not in revoked.stdout + revoked.stderr
-    assert [one["state"] for one in listed(settings, tmp_path)] == ["revoked", "revoked"]
+    assert [key["state"] for key in listed(settings, tmp_path)] == ["revoked", "revoked"]
     unknown = keys(settings, tmp_path, "revoke", "crd_000000000000")
     assert (unknown.returncode, unknown.stdout) == (1, "")
 
@@ -88,10 +88,10 @@ def test_commands_present_token_they_are_given(cluster: Cluster, db: DbVerbs, tm
         coordinator("runs", home=tmp_path, COORDINATOR_TOKEN_FILE=str(file), **where),
     ):
         assert shown.returncode == 0, shown.stderr
-    nobody = coordinator("runs", home=tmp_path, **where)
-    assert nobody.returncode != 0
-    assert "API key" in nobody.stderr
-    assert len(nobody.stderr.splitlines()) == 1
+    without = coordinator("runs", home=tmp_path, **where)
+    assert without.returncode != 0
+    assert "API key" in without.stderr
+    assert len(without.stderr.splitlines()) == 1
     file.chmod(0o644)
     careless = coordinator("runs", home=tmp_path, COORDINATOR_TOKEN_FILE=str(file), **where)
     assert (careless.returncode, "chmod 600" in careless.stderr) == (2, True)

@@ -196,7 +196,7 @@ def test_weak_or_unsuitable_issuer_keys_are_not_used(settings: Settings, issuer:
     _, known = issuer.answer("/keys")
     keys = json.loads(known)["keys"]
     other = {"kty": "oct", "k": "c2VjcmV0", "kid": "secret", "alg": "HS256"}
-    for_encryption = next(dict(one) for one in keys if one["kid"] == "rsa") | {"kid": "enc", "use": "enc"}
+    for_encryption = next(dict(key) for key in keys if key["kid"] == "rsa") | {"kid": "enc", "use": "enc"}
     issuer.instead = (200, json.dumps({"keys": [*keys, other, for_encryption, {"kty": "RSA"}, None]}).encode())
     with served(settings.model_copy(update=issuer.settings)) as web:
         assert status(web.client, issuer.token()) == 200

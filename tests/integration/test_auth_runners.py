@@ -92,7 +92,7 @@ async def test_client_library_follows_feed_with_token(url: str, ann: WebClient) 
     ann.submit(session_id="anns")
     async with CoordinatorClient([url], token=ann.token) as client, aclosing(client.feed(init=True)) as items:
         first = await anext(items)
-    assert (first.event, [one["session_id"] for one in first.data["sessions"]]) == ("init", ["anns"])
+    assert (first.event, [session["session_id"] for session in first.data["sessions"]]) == ("init", ["anns"])
     async with CoordinatorClient([url], token="nothing") as client:
         with pytest.raises(Refused, match="401"):
             await anext(aiter(client.feed()))

@@ -32,8 +32,8 @@ def ann(web: WebInThread, db: DbVerbs) -> Iterator[WebClient]:
         yield ann
 
 
-def ticket(who: WebClient, **filters: Any) -> str:
-    answer = who.post("/sse/ticket", filters)
+def ticket(client: WebClient, **filters: Any) -> str:
+    answer = client.post("/sse/ticket", filters)
     assert answer.status_code == 201, answer.text
     assert answer.json()["expires_in"] == 60
     return str(answer.json()["ticket"])
@@ -48,7 +48,7 @@ def status(url: str, **query: str) -> int:
 def sessions(url: str, **query: str) -> list[str]:
     """Return the sessions of the snapshot."""
     with following(url, query) as stream:
-        return [one["session_id"] for one in json.loads(stream.until("init")[-1].data)["sessions"]]
+        return [session["session_id"] for session in json.loads(stream.until("init")[-1].data)["sessions"]]
 
 
 def test_ticket_opens_one_stream_of_its_owner(settings: Settings, ann: WebClient, db: DbVerbs) -> None:

@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 from tests.support.web import JSON, PROMPT, WebClient, WebInThread, served
 
 OWNERS: dict[Role, str | None] = {Role.ADMIN: None, Role.USER: "ann", Role.RUNNER: "machine"}
-NOT_LET_IN = {401, 403}
+REFUSED = {401, 403}
 REGISTERED = {"hostname": "h", "project_dir": "/p", "executor_profile": "e", "executor": {"type": "autonomous"}}
 
 
@@ -150,21 +150,21 @@ def test_foreign_hosts_are_allowed_once_credentials_are_required(client: WebClie
 
 def test_runner_key_acts_for_its_runner_alone(client: WebClient, db: DbVerbs) -> None:
     with (
-        calling(client.url, make_key(db, Role.RUNNER, "one")) as one,
+        calling(client.url, make_key(db, Role.RUNNER, "one")) as runner_client,
         calling(client.url, make_key(db, Role.RUNNER, "two")) as two,
         calling(client.url, make_key(db, Role.USER, "ann")) as ann,
     ):
-        runner_id = one.register()
+        runner_id = runner_client.register()
         submitted = ann.submit()
         assert two.poll(runner_id, 10).status_code == 401
         assert two.post("/runner/heartbeat", {"runner_id": runner_id}).status_code == 401
-        run = one.claim(runner_id)
+        run = runner_client.claim(runner_id)
         assert run["run_id"] == submitted["run_id"]
         assert two.report(run, runner_id, "started").status_code == 401
-        assert one.report(run, runner_id, "started").status_code == 200
-        assert one.report(run, runner_id, "completed").status_code == 200
+        assert runner_client.report(run, runner_id, "started").status_code == 200
+        assert runner_client.report(run, runner_id, "completed").status_code == 200
         assert two.http.delete(f"/runners/{runner_id}").status_code == 404
-        assert [shown["runner_id"] for shown in one.get("/runners").json()["runners"]] == [runner_id]
+        assert [shown["runner_id"] for shown in runner_client.get("/runners").json()["runners"]] == [runner_id]
         assert two.get("/runners").json() == {"runners": []}
         assert ann.status(run["run_id"]) == "completed"
 
@@ -172,18 +172,18 @@ def test_runner_key_acts_for_its_runner_alone(client: WebClient, db: DbVerbs) ->
 def test_runner_cannot_take_registration_of_another_subject(client: WebClient, db: DbVerbs) -> None:
     """Register the same four properties as another subject: that is another runner."""
     with (
-        calling(client.url, make_key(db, Role.RUNNER, "one")) as one,
-        calling(client.url, make_key(db, Role.RUNNER, "two")) as two,
+        calling(client.url, make_key(db, Role.RUNNER, "one")) as runner_client,
+        calling(client.url, make_key(db, Role.RUNNER, "two")) as other_client,
     ):
-        first, second = one.register(instance_id="a"), two.register(instance_id="a")
+        first, second = runner_client.register(instance_id="a"), other_client.register(instance_id="a")
         assert first != second
-        assert [shown["runner_id"] for shown in one.get("/runners").json()["runners"]] == [first]
-        assert [shown["runner_id"] for shown in two.get("/runners").json()["runners"]] == [second]
+        assert [shown["runner_id"] for shown in runner_client.get("/runners").json()["runners"]] == [first]
+        assert [shown["runner_id"] for shown in other_client.get("/runners").json()["runners"]] == [second]
 
 
 def test_runner_starts_sessions_only_below_its_own(client: WebClient, db: DbVerbs) -> None:
     """Allow only children of a session tree that it holds; in a batch refuse that item alone."""
-    with calling(client.url, make_key(db, Role.RUNNER, "one")) as one:
+    with calling(client.url, make_key(db, Role.RUNNER, "one")) as runner_client:
         body = {"type": "start_session", "parameters": PROMPT}
-        assert one.post("/runs", body).status_code == 403
-        assert [item["code"] for item in one.post("/runs/batch", {"runs": [body]}).json()["results"]] == [403]
+        assert runner_client.post("/runs", body).status_code == 403
+        assert [item["code"] for item in runner_client.post("/runs/batch", {"runs": [body]}).json()["results"]] == [403]

@@ -48,7 +48,7 @@ def test_resume_goes_to_bound_host_and_profile(db: DbVerbs) -> None:
     accepted(db, run, "completed")
     resumed = db.resume(run.session_id)
     assert db.claim(other) == []
-    assert [one.run_id for one in db.claim(runner)] == [resumed.run_id]
+    assert [claimed.run_id for claimed in db.claim(runner)] == [resumed.run_id]
 
 
 def test_bind_without_run_in_hand_changes_no_status(db: DbVerbs) -> None:
@@ -120,18 +120,18 @@ def test_empty_patch_writes_no_event(db: DbVerbs) -> None:
 
 def test_malformed_time_is_refused_for_its_item_alone(db: DbVerbs) -> None:
     """Store the others of the batch; a time without offset is UTC."""
-    one, two = db.start().session_id, db.start().session_id
+    bad, good = db.start().session_id, db.start().session_id
     results = db.do(
         patch_sessions,
         [
-            Patch(ADMIN, one, {"last_resumed_at": "yesterday", "hostname": "h"}),
-            Patch(ADMIN, two, {"last_resumed_at": "2026-01-02T03:04:05", "hostname": "a\0b\udc00"}),
+            Patch(ADMIN, bad, {"last_resumed_at": "yesterday", "hostname": "h"}),
+            Patch(ADMIN, good, {"last_resumed_at": "2026-01-02T03:04:05", "hostname": "a\0b\udc00"}),
         ],
     )
     assert isinstance(results[0], Unstorable)
-    assert db.session(one).hostname is None
-    assert db.session(two).hostname == "a\ufffdb\ufffd"
-    assert db.session(two).last_resumed_at.isoformat().startswith("2026-01-02T03:04:05")
+    assert db.session(bad).hostname is None
+    assert db.session(good).hostname == "a\ufffdb\ufffd"
+    assert db.session(good).last_resumed_at.isoformat().startswith("2026-01-02T03:04:05")
 
 
 def test_same_session_twice_in_one_batch_takes_both_changes_in_order(db: DbVerbs) -> None:
@@ -146,11 +146,15 @@ def test_same_session_twice_in_one_batch_takes_both_changes_in_order(db: DbVerbs
             Patch(ADMIN, run.session_id, {}),
         ],
     )
-    assert [one.project_dir for one in (first, second, third) if isinstance(one, Session)] == ["/one", "/two", "/two"]
+    assert [result.project_dir for result in (first, second, third) if isinstance(result, Session)] == [
+        "/one",
+        "/two",
+        "/two",
+    ]
     assert db.session(run.session_id).agent_name == "kept"
     binds = [Bind(ADMIN, run.session_id, f"exec-{n}", host, "profile") for n in (1, 2)]
     bound = db.do(bind_sessions, [*binds, Bind(ADMIN, run.session_id, "exec-3", "elsewhere", "profile")])
-    assert [one.executor_session_id for one in bound if isinstance(one, Session)] == ["exec-1", "exec-2"]
+    assert [result.executor_session_id for result in bound if isinstance(result, Session)] == ["exec-1", "exec-2"]
     assert isinstance(bound[2], StaleClaim)
     assert db.session(run.session_id).executor_session_id == "exec-2"
 

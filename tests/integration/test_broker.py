@@ -303,12 +303,12 @@ def test_busy_worker_is_not_taken_for_dead(redis_url: str, client: Redis, monkey
         broker = broker_of(worker)
         broker.draining = True
         since = time.time()
-        mine = broker.broker_id
+        own_id = broker.broker_id
         with working(redis_url, other, dead_after=2):
             # It still sends heartbeats two lifetimes later, and the other worker, which cleans up all the time, has not
             # taken its message.
             beats = f"{broker.namespace}:__heartbeats__"
-            eventually(lambda: (client.zscore(beats, mine) or 0) / 1000 > since + 5)
+            eventually(lambda: (client.zscore(beats, own_id) or 0) / 1000 > since + 5)
             assert not other.begun
             busy.gate.set()
             eventually(lambda: left(client) == 0)

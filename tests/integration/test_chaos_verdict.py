@@ -116,7 +116,7 @@ def deliver_one_claim_twice(_truth: DbVerbs, ledger: Ledger, _run_id: str) -> No
 
 
 def accept_two_ends(_truth: DbVerbs, ledger: Ledger, run_id: str) -> None:
-    token = next(one.token for one in ledger.deliveries if one.run_id == run_id)
+    token = next(delivery.token for delivery in ledger.deliveries if delivery.run_id == run_id)
     ledger.reports.append(Report(run_id, token, "failed", 200, 4))
 
 
@@ -154,7 +154,7 @@ def forget_a_child(db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
 def test_broken_promise_is_noticed(db: DbVerbs, ledger: Ledger, promise: str, breaks: Break) -> None:
     """Break one promise at a time."""
     breaks(db, ledger, ledger.accepted["key-1"])
-    assert any(one.promise.startswith(promise) for one in broken(db, ledger))
+    assert any(breach.promise.startswith(promise) for breach in broken(db, ledger))
 
 
 def test_outage_of_coordinator_excuses_late_loss(db: DbVerbs, ledger: Ledger) -> None:
@@ -169,7 +169,7 @@ FREEZE_WEB = Fault(0, Kind.FREEZE, "web-1", 5)
 KILL_WEB = Fault(0, Kind.KILL, "web-1")
 CRASH = Fault(0, Kind.KILL, "postgres", 5)
 SILENCE = Fault(0, Kind.SILENCE, "web-1/postgres", 5)
-BLIND = Fault(0, Kind.FREEZE, "redis", 5)
+FREEZE_REDIS = Fault(0, Kind.FREEZE, "redis", 5)
 DETAIL = '{"detail":"Service temporarily unavailable"}'
 
 
@@ -190,8 +190,8 @@ DETAIL = '{"detail":"Service temporarily unavailable"}'
         (CRASH, "poll", "balancer", 503, DETAIL, False),
         (SILENCE, "submit", "web-1", 503, DETAIL, True),
         (SILENCE, "submit", "web-2", 503, DETAIL, False),
-        (BLIND, "submit", "web-1", 503, DETAIL, False),
-        (BLIND, "submit", "web-1", None, "ReadTimeout()", False),
+        (FREEZE_REDIS, "submit", "web-1", 503, DETAIL, False),
+        (FREEZE_REDIS, "submit", "web-1", None, "ReadTimeout()", False),
     ],
 )
 def test_failed_call_is_excused_by_matching_fault_only(

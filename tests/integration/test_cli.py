@@ -111,8 +111,8 @@ def test_migrate_prints_its_steps_and_may_be_repeated(cluster: Cluster, empty_da
 
 
 def test_taken_port_is_one_error_line(cluster: Cluster) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as squatter:
-        port = squatter.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         web = cluster.start("web", ["web", "--host", "127.0.0.1", "--port", str(port)])
         assert web.wait(30) == 1
     assert f"cannot bind 127.0.0.1 port {port}" in web.log()

@@ -132,10 +132,10 @@ def test_errors_are_one_line_with_exit_code(coordination: Coordination) -> None:
     assert "prompt" in wrong.stderr
     assert coordination.command("submit").returncode == 2
     assert coordination.command("runs", "--url", "nonsense").returncode == 2
-    nobody = coordination.command("runs", url="http://127.0.0.1:9")
-    assert nobody.returncode == 3
-    assert nobody.stderr.startswith("coordinator: cannot reach http://127.0.0.1:9")
-    assert nobody.stderr.count("\n") == 1
+    unreachable = coordination.command("runs", url="http://127.0.0.1:9")
+    assert unreachable.returncode == 3
+    assert unreachable.stderr.startswith("coordinator: cannot reach http://127.0.0.1:9")
+    assert unreachable.stderr.count("\n") == 1
 
 
 def test_several_addresses_name_one_coordinator(coordination: Coordination) -> None:

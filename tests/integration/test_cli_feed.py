@@ -29,7 +29,7 @@ def feed(url: str, *arguments: str, answer: str = "") -> Ended:
 
 def test_status_shows_position_and_epoch_of_feed(db: DbVerbs, database_url: str) -> None:
     """Print a line each for people and JSON for programs, without Redis."""
-    db.do(record_events, [row(one) for one in range(3)])
+    db.do(record_events, [row(number) for number in range(3)])
     number_all(db)
     db.do(record_events, [row(3)])
     shown = json.loads(feed(database_url, "status", "--json").stdout)
@@ -94,7 +94,7 @@ def test_live_stream_restarts_in_new_epoch(web: WebInThread, db: DbVerbs, databa
         epoch = db.do(read_head).epoch
         assert init.id is not None
         assert init.id.startswith(f"v1.{epoch}.")
-        assert [one["session_id"] for one in json.loads(init.data)["sessions"]] == ["before"]
+        assert [session["session_id"] for session in json.loads(init.data)["sessions"]] == ["before"]
         web.client.submit(session_id="after")
         live = [message for message in stream.take(1) if '"after"' in message.data]
         assert [message.event for message in live] == ["session_created"]

@@ -19,7 +19,7 @@ from tests.support.feed_follower import sent_data
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
-NASTY = "\x1b[2J\x1b]0;mine\x07a\u2028b\x0bc\x9bd"
+CONTROL_TEXT = "\x1b[2J\x1b]0;mine\x07a\u2028b\x0bc\x9bd"
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_no_line_is_missed_when_replica_is_killed(cluster: Cluster, db: DbVerbs,
         watch.until("before")
         first.kill()
         for number in range(50):
-            say(elsewhere, session_id, f"{NASTY} {number}")
+            say(elsewhere, session_id, f"{CONTROL_TEXT} {number}")
         say(elsewhere, session_id, "the end")
         lines = watch.until("the end")
         assert watch.said() == ""
@@ -125,7 +125,7 @@ def test_no_line_is_missed_when_replica_is_killed(cluster: Cluster, db: DbVerbs,
         after=int(position),
     )
     expected = [(f"{prefix}.{row.feed_pos}", row.kind, json.loads(sent_data(row))) for row in rows]
-    assert [(one["id"], one["event"], one["data"]) for one in told] == expected
+    assert [(message["id"], message["event"], message["data"]) for message in told] == expected
     elsewhere.close()
 
 
@@ -186,25 +186,25 @@ def test_terminal_gets_colours_but_no_control_sequences_of_runs(web: WebClient) 
     """Write only our own escape sequences, and keep each item on one line."""
     start = now(web)
     session_id = web.submit()["session_id"]
-    say(web, session_id, NASTY, event_type=f"own{NASTY}")
+    say(web, session_id, CONTROL_TEXT, event_type=f"own{CONTROL_TEXT}")
     say(web, session_id, "x" * 1000)
     say(web, session_id, "the end")
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, False)
+    terminal, output = pty.openpty()
+    os.set_blocking(terminal, False)
     shown = b""
 
     def has_shown() -> bool:
         nonlocal shown
         with suppress(BlockingIOError):
-            shown += os.read(ours, 65_536)
+            shown += os.read(terminal, 65_536)
         return shown.endswith(b"the end\r\n")
 
     try:
-        with watching([web.url], "--since", start, stdout=theirs, stderr=theirs):
+        with watching([web.url], "--since", start, stdout=output, stderr=output):
             eventually(has_shown, 20)
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(terminal)
+        os.close(output)
     coloured = shown.decode()
     text = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
     assert "\x1b[2m" in coloured

@@ -60,14 +60,14 @@ class _Runs(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def ours(tmp_path: Path) -> Certificate:
+def trusted(tmp_path: Path) -> Certificate:
     return self_signed(tmp_path, "ours")
 
 
 @pytest.fixture
-def url(ours: Certificate) -> Iterator[str]:
+def url(trusted: Certificate) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Runs)
-    server.socket = ours.context().wrap_socket(server.socket, server_side=True)
+    server.socket = trusted.context().wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever)
     thread.start()
     yield f"https://127.0.0.1:{server.server_address[1]}"
@@ -76,12 +76,14 @@ def url(ours: Certificate) -> Iterator[str]:
     server.server_close()
 
 
-def test_coordinator_of_private_authority_is_trusted_by_its_file(url: str, ours: Certificate, tmp_path: Path) -> None:
+def test_coordinator_of_private_authority_is_trusted_by_its_file(
+    url: str, trusted: Certificate, tmp_path: Path
+) -> None:
     """Name it by option, setting or SSL_CERT_FILE; without it, or with another authority's file, nothing is sent."""
     for arguments, environment in (
-        (["--ca", str(ours.certificate)], {}),
-        ([], {"COORDINATOR_CA_FILE": str(ours.certificate)}),
-        ([], {"SSL_CERT_FILE": str(ours.certificate)}),
+        (["--ca", str(trusted.certificate)], {}),
+        ([], {"COORDINATOR_CA_FILE": str(trusted.certificate)}),
+        ([], {"SSL_CERT_FILE": str(trusted.certificate)}),
     ):
         done = coordinator("runs", "--url", url, *arguments, **environment)
         assert done.returncode == 0, done.stderr

@@ -97,7 +97,7 @@ def test_parent_and_child_are_deleted_in_one_batch(db: DbVerbs) -> None:
     parent = finished(db)
     busy = running(db).session_id
     child = db.start(parent_session_id=parent).session_id
-    batch = [DeleteSession(ADMIN, one) for one in (child, busy, parent, child, "ses_unknown")]
+    batch = [DeleteSession(ADMIN, session_id) for session_id in (child, busy, parent, child, "ses_unknown")]
     results = db.do(delete_sessions, batch)
     assert [type(result) for result in results] == [Deleted, StopSessionFirst, Deleted, NotFound, NotFound]
     again = db.do(delete_sessions, batch)

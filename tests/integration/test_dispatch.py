@@ -41,7 +41,7 @@ def db(engine: Engine) -> DbVerbs:
 
 async def test_wakeup_assigns_run_to_instance_of_poll(settings: Settings, db: DbVerbs) -> None:
     """Send what confirms the delivery to that instance only."""
-    mine: list[dict[str, str]] = []
+    received: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     heads: list[int] = []
     rechecks: list[str] = []
@@ -51,7 +51,7 @@ async def test_wakeup_assigns_run_to_instance_of_poll(settings: Settings, db: Db
         Subscription(
             settings,
             "web-1",
-            MessageHandlers(mine.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-1")),
+            MessageHandlers(received.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-1")),
         ),
         Subscription(
             settings,
@@ -67,12 +67,12 @@ async def test_wakeup_assigns_run_to_instance_of_poll(settings: Settings, db: Db
         await eventually_async(lambda: _true(len(confirmed) == 2))
         submitted = db.start()
         wakeups.notify(Actor.DISPATCH)
-        await eventually_async(lambda: _true(bool(mine)))
+        await eventually_async(lambda: _true(bool(received)))
         await wakeups.stop()
         for box in boxes:
             await box.stop()
 
-    (assignment,) = mine
+    (assignment,) = received
     assert not others
     assert (assignment["poll_id"], assignment["run_id"]) == (poll.poll_id, submitted.run_id)
     claim = Claim(assignment["run_id"], assignment["claim_token"])

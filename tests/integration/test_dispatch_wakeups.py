@@ -76,14 +76,14 @@ def test_concurrent_polls_and_submissions_all_meet(settings: Settings) -> None:
     Each poll ends with the run, by its second claim or by dispatch.
     """
     slow = settings.model_copy(update={"recheck_seconds": 3600.0})
-    with served(slow) as one, served(slow) as other, working(slow):
-        for web in (one, other):
+    with served(slow) as submitting, served(slow) as polling, working(slow):
+        for web in (submitting, polling):
             until_ready(web)
             eventually(lambda web=web: web.app.state.web.subscription.connected, what="the subscription")
-        runner = other.client.register()
+        runner = polling.client.register()
         for _ in range(ROUNDS):
-            poll = other.client.meanwhile(other.client.poll, runner, 30)
-            submitted = one.client.submit()
+            poll = polling.client.meanwhile(polling.client.poll, runner, 30)
+            submitted = submitting.client.submit()
             assert poll.result(40).json()["run"]["run_id"] == submitted["run_id"]
 
 

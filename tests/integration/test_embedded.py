@@ -99,18 +99,18 @@ def test_postmaster_pid_of_unrelated_process_is_removed(data_dir: Path) -> None:
     postgres = start_postgres(data_dir)
     leftover = (data_dir / "postgres/cluster/postmaster.pid").read_text()
     postgres.stop()
-    stranger = psutil.Popen(["/bin/sleep", "60"])
+    unrelated = psutil.Popen(["/bin/sleep", "60"])
     try:
-        text = leftover.replace(str(postgres.pid), str(stranger.pid), 1)
+        text = leftover.replace(str(postgres.pid), str(unrelated.pid), 1)
         (data_dir / "postgres/cluster/postmaster.pid").write_text(text)
-        (data_dir / "run/postgres.pid").write_text(f"{stranger.pid} made-up-mark\n")
+        (data_dir / "run/postgres.pid").write_text(f"{unrelated.pid} made-up-mark\n")
         again = start_postgres(data_dir)
-        assert again.pid not in {postgres.pid, stranger.pid}
-        assert stranger.is_running()
+        assert again.pid not in {postgres.pid, unrelated.pid}
+        assert unrelated.is_running()
         again.stop()
     finally:
-        stranger.kill()
-        stranger.wait()
+        unrelated.kill()
+        unrelated.wait()
 
 
 def test_passwords_are_required_and_private(data_dir: Path) -> None:
@@ -146,8 +146,8 @@ def test_taken_remembered_port_is_replaced(data_dir: Path) -> None:
     postgres, store = start_postgres(data_dir), start_redis(data_dir)
     postgres.stop()
     store.stop()
-    with socket.socket() as thief, socket.socket() as other_thief:
-        for sock, server in ((thief, postgres), (other_thief, store)):
+    with socket.socket() as first, socket.socket() as second:
+        for sock, server in ((first, postgres), (second, store)):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", int(server.url.rpartition(":")[2].split("/")[0])))
             sock.listen()
@@ -161,10 +161,10 @@ def test_taken_remembered_port_is_replaced(data_dir: Path) -> None:
 
 def test_taken_explicit_port_is_an_error(data_dir: Path) -> None:
     """Choose no other port silently."""
-    with socket.socket() as thief:
-        thief.bind(("127.0.0.1", 0))
-        thief.listen()
-        port = thief.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         with pytest.raises(PortTaken, match=str(port)):
             start_redis(data_dir, port=port)
         with pytest.raises(PortTaken, match=str(port)):

@@ -44,7 +44,7 @@ def page(db: DbVerbs, session_id: str, *, caller: Caller = ADMIN, **values: Any)
 
 
 def contents(found: EventPage) -> list[Any]:
-    return [json.loads(one.data)["content"] for one in found.events]
+    return [json.loads(event.data)["content"] for event in found.events]
 
 
 def number_all(db: DbVerbs) -> None:
@@ -173,11 +173,11 @@ def test_events_of_one_session_do_not_wait_for_each_other(db: DbVerbs) -> None:
     """Write from two web processes at the same time."""
     session_id = db.start().session_id
     pass_time(db, "sessions", "last_sign_at", 3600)
-    with steppers(db.engine, 2) as (one, other):
-        one.do(append_events, [event(session_id, 1)]).result()
-        assert other.do(append_events, [event(session_id, 2)]).done()
-        other.commit()
-        one.commit()
+    with steppers(db.engine, 2) as (first, second):
+        first.do(append_events, [event(session_id, 1)]).result()
+        assert second.do(append_events, [event(session_id, 2)]).done()
+        second.commit()
+        first.commit()
     assert sorted(contents(page(db, session_id))) == [1, 2]
 
 
@@ -190,8 +190,8 @@ def test_event_content_is_returned_unchanged(db: DbVerbs, inner: str) -> None:
     """Store json, not jsonb."""
     session_id = db.start().session_id
     stored(db, event(session_id, frame='{"data": {"content": ' + inner + "}}"))
-    (one,) = page(db, session_id).events
-    assert one.data == '{"content": ' + inner + "}"
+    (found,) = page(db, session_id).events
+    assert found.data == '{"content": ' + inner + "}"
 
 
 def test_list_is_in_feed_order_with_unnumbered_events_last(db: DbVerbs) -> None:
@@ -200,9 +200,9 @@ def test_list_is_in_feed_order_with_unnumbered_events_last(db: DbVerbs) -> None:
     number_all(db)
     stored(db, event(run.session_id, 2), event(run.session_id, 3))
     found = page(db, run.session_id)
-    assert [json.loads(one.data).get("content") for one in found.events] == [None, 1, 2, 3]
+    assert [json.loads(item.data).get("content") for item in found.events] == [None, 1, 2, 3]
     assert history(db, run.session_id) == ["run_start", "message", "message", "message"]
-    assert [one.feed_cursor is None for one in found.events] == [False, False, True, True]
+    assert [item.feed_cursor is None for item in found.events] == [False, False, True, True]
     assert found.next_cursor is None
     assert found.feed_cursor == db.do(read_head).cursor
 

@@ -115,7 +115,7 @@ def test_nothing_is_dispatched_to_lost_runner(db: DbVerbs) -> None:
     assert counts(db) == {"runners lost": 1}
     run = db.start()
     assert db.dispatch() == {}
-    assert [one.run_id for one in db.recheck(poll)[0].runs] == [run.run_id]
+    assert [claimed.run_id for claimed in db.recheck(poll)[0].runs] == [run.run_id]
     assert counts(db) == {}
 
 

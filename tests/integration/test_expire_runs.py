@@ -128,7 +128,7 @@ def test_runner_that_sends_tokens_may_reclaim_unstarted_run(db: DbVerbs) -> None
     due(db, run.run_id, "claim_deadline_at")
     assert counts(db) == {"claims released": 1}
     assert db.run(run.run_id).not_for is None
-    assert [one.run_id for one in db.claim(runner)] == [run.run_id]
+    assert [item.run_id for item in db.claim(runner)] == [run.run_id]
 
 
 def test_tenth_unstarted_claim_fails_run(db: DbVerbs) -> None:

@@ -33,17 +33,17 @@ Told = tuple[str, str, object]
 def web(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebInThread]:
     """Web process with short reconnect times and frequent heartbeats."""
     monkeypatch.setattr("app.feed.stream.RETRY_MILLISECONDS", (1, 20))
-    with served(settings.model_copy(update={"sse_heartbeat_seconds": 0.1})) as one:
-        until_ready(one)
-        yield one
+    with served(settings.model_copy(update={"sse_heartbeat_seconds": 0.1})) as instance:
+        until_ready(instance)
+        yield instance
 
 
 @pytest.fixture
 def other_web(settings: Settings, web: WebInThread) -> Iterator[WebInThread]:
     """Second instance on the same database."""
-    with served(settings) as one:
-        until_ready(one)
-        yield one
+    with served(settings) as instance:
+        until_ready(instance)
+        yield instance
 
 
 @asynccontextmanager
@@ -130,7 +130,9 @@ async def test_reader_cut_at_any_byte_sees_each_event_once(
         followed([first.url, second.url], after=start, types=ALL) as (items, _),
         reading(items) as told,
     ):
-        writers = (partial(talk, one.client, 30, seed * 2 + place) for place, one in enumerate((web, other_web)))
+        writers = (
+            partial(talk, instance.client, 30, seed * 2 + place) for place, instance in enumerate((web, other_web))
+        )
         await asyncio.gather(*(asyncio.to_thread(writer) for writer in writers))
         say(web.client, web.client.submit()["session_id"], THE_END)
         assert await told == history(db, start)
@@ -178,7 +180,7 @@ async def test_reader_may_start_with_snapshot(web: WebInThread) -> None:
     session_id = web.client.submit()["session_id"]
     async with followed(web.client.url, init=True) as (items, _):
         init = await anext(items)
-        assert (init.event, [one["session_id"] for one in init.data["sessions"]]) == ("init", [session_id])
+        assert (init.event, [session["session_id"] for session in init.data["sessions"]]) == ("init", [session_id])
         say(web.client, session_id, THE_END)
         told = await until_the_end(items)
     assert init.id not in {cursor for cursor, _, _ in told}
@@ -212,15 +214,15 @@ async def test_reader_cut_before_its_snapshot_gets_it_from_next_instance(
         assert first.last_event_ids() == ["junk"]
         assert second.last_event_ids() == [reset.id]
     assert (reset.event, reset.data) == ("reset", {"reason": "malformed"})
-    assert (init.event, {one["session_id"] for one in init.data["sessions"]}) == ("init", set(session_ids))
+    assert (init.event, {session["session_id"] for session in init.data["sessions"]}) == ("init", set(session_ids))
 
 
 async def test_cursor_moves_on_without_matching_events(web: WebInThread) -> None:
     """Resume from ids that come alone; they are no items."""
-    mine, busy = (web.client.submit()["session_id"] for _ in range(2))
+    followed_id, busy = (web.client.submit()["session_id"] for _ in range(2))
     async with (
         web_proxy(web.client.url) as proxy,
-        followed(proxy.url, session_id=mine, types=["event"]) as (items, _),
+        followed(proxy.url, session_id=followed_id, types=["event"]) as (items, _),
         reading(items) as told,
     ):
         await eventually_async(partial(connected, proxy))
@@ -229,7 +231,7 @@ async def test_cursor_moves_on_without_matching_events(web: WebInThread) -> None
         await eventually_async(partial(has_said, proxy, f"id: {passed}\n"))
         proxy.cut()
         await eventually_async(partial(has_resumed_behind, proxy, passed))
-        say(web.client, mine, THE_END)
+        say(web.client, followed_id, THE_END)
         assert [event for _, event, _ in await told] == ["event"]
 
 

@@ -81,12 +81,12 @@ def test_answer_leaves_after_commit(settings: Settings, engine: Engine, table: s
     async def scenario(attempts: Attempts, web: AsyncEngine) -> None:
         queue = GroupCommit(attempts, Writer())
 
-        async def one(n: int) -> None:
+        async def submit_and_look(n: int) -> None:
             await queue.one(n)
             async with web.connect() as connection:
                 assert (await connection.execute(text("SELECT 1 FROM written WHERE n = :n"), {"n": n})).first()
 
-        await asyncio.gather(*(one(n) for n in range(50)))
+        await asyncio.gather(*(submit_and_look(n) for n in range(50)))
 
     run(settings, scenario)
 
@@ -119,11 +119,11 @@ def test_blocked_item_does_not_delay_others(settings: Settings, engine: Engine, 
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         queue = GroupCommit(attempts, verb)
-        crowd = asyncio.gather(*(queue.one(n) for n in range(20)), return_exceptions=True)
+        blocked_call = asyncio.gather(*(queue.one(n) for n in range(20)), return_exceptions=True)
         await under_way.wait()
         assert await queue.one(30) == 30
-        assert not crowd.done(), "it waited for the blocked one"
-        results = await crowd
+        assert not blocked_call.done(), "it waited for the blocked one"
+        results = await blocked_call
         assert [n for n, result in enumerate(results) if isinstance(result, Unavailable)] == [7]
         assert [result for n, result in enumerate(results) if n != 7] == [n for n in range(20) if n != 7]
 
@@ -143,16 +143,16 @@ class Ordered(Writer):
         return super().__call__(conn, items)
 
 
-def committed_around(settings: Settings, engine: Engine, guilty: int) -> list[int]:
+def committed_around(settings: Settings, engine: Engine, faulty: int) -> list[int]:
     """Return numbers in the order of their commits: nine of one request, one of them refused, and 7 to 9 of another."""
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         queue = GroupCommit(attempts, Ordered(), max_items=4)
         items = [0, 10, 20, 30, 40, 50, 60, 70, 80]
-        items[guilty] = 5000
-        mine = asyncio.create_task(queue.many((n, 0) for n in items))
+        items[faulty] = 5000
+        request = asyncio.create_task(queue.many((n, 0) for n in items))
         others = asyncio.create_task(queue.many((n, 0) for n in (7, 8, 9)))
-        results = await mine
+        results = await request
         assert [n for n, result in zip(items, results, strict=True) if result != n] == [5000]
         assert await others == [7, 8, 9]
 
@@ -163,13 +163,13 @@ def committed_around(settings: Settings, engine: Engine, guilty: int) -> list[in
         return list(connection.execute(text("SELECT n FROM written ORDER BY place")).scalars())
 
 
-@pytest.mark.parametrize("guilty", [1, 2, 3])
-def test_items_of_request_commit_in_order_despite_bisection(settings: Settings, engine: Engine, guilty: int) -> None:
+@pytest.mark.parametrize("faulty", [1, 2, 3])
+def test_items_of_request_commit_in_order_despite_bisection(settings: Settings, engine: Engine, faulty: int) -> None:
     """Hold the request's later batches and halves until the faulty item is done; items of others go on."""
-    stored = committed_around(settings, engine, guilty)
-    mine = [n for n in stored if n % 10 == 0]
-    assert len(mine) == 8
-    assert mine == sorted(mine)
+    stored = committed_around(settings, engine, faulty)
+    own = [n for n in stored if n % 10 == 0]
+    assert len(own) == 8
+    assert own == sorted(own)
     assert stored.index(7) < stored.index(0), "another request's items waited"
 
 
@@ -177,8 +177,8 @@ def test_check_notices_batches_that_overtake_bisected_one(
     settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commit, "_requests", lambda _: set())
-    mine = [n for n in committed_around(settings, engine, 3) if n % 10 == 0]
-    assert mine != sorted(mine)
+    own = [n for n in committed_around(settings, engine, 3) if n % 10 == 0]
+    assert own != sorted(own)
 
 
 def test_lost_connection_repeats_same_items_once(settings: Settings, engine: Engine, table: str) -> None:

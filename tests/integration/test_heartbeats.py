@@ -25,16 +25,16 @@ def test_runs_in_hand_are_not_named_in_answer(db: DbVerbs) -> None:
 def test_requeued_reassigned_and_ended_runs_are_named(db: DbVerbs) -> None:
     """Name unknown ids too; keep the runner's order and repetitions."""
     runner, other = db.runner(), db.runner()
-    requeued, ended, mine = claimed(db, runner), running(db, runner), running(db, runner)
+    requeued, ended, held = claimed(db, runner), running(db, runner), running(db, runner)
     db.do(release_claims, [Claim(requeued.run_id, str(requeued.claim_token))])
     accepted(db, ended, "completed")
-    assert heartbeat(db, runner, requeued.run_id, mine.run_id, "run_x", ended.run_id) == Heard(
+    assert heartbeat(db, runner, requeued.run_id, held.run_id, "run_x", ended.run_id) == Heard(
         (requeued.run_id, "run_x", ended.run_id)
     )
     (again,) = db.claim(other)
     assert again.run_id == requeued.run_id
-    assert heartbeat(db, runner, requeued.run_id, mine.run_id) == Heard((requeued.run_id,))
-    assert heartbeat(db, other, requeued.run_id, mine.run_id) == Heard((mine.run_id,))
+    assert heartbeat(db, runner, requeued.run_id, held.run_id) == Heard((requeued.run_id,))
+    assert heartbeat(db, other, requeued.run_id, held.run_id) == Heard((held.run_id,))
 
 
 def test_runs_stopped_by_expiry_are_named(db: DbVerbs) -> None:
@@ -81,14 +81,14 @@ def test_another_process_of_identity_does_not_have_former_ones_runs(db: DbVerbs)
 def test_heartbeats_of_one_batch_are_answered_separately(db: DbVerbs) -> None:
     """Mix heartbeats of many runners in one statement; one without `holding` names nothing."""
     runner, other = db.runner(), db.runner()
-    mine, theirs = running(db, runner), running(db, other)
+    own, foreign = running(db, runner), running(db, other)
     touches = [
-        Touch(runner.runner_id, (mine.run_id, theirs.run_id)),
-        Touch(other.runner_id, (theirs.run_id,)),
+        Touch(runner.runner_id, (own.run_id, foreign.run_id)),
+        Touch(other.runner_id, (foreign.run_id,)),
         Touch(runner.runner_id),
-        Touch(runner.runner_id, ("run_x", mine.run_id)),
+        Touch(runner.runner_id, ("run_x", own.run_id)),
     ]
-    assert db.do(touch_runners, touches) == [Heard((theirs.run_id,)), Heard(), Heard(), Heard(("run_x",))]
+    assert db.do(touch_runners, touches) == [Heard((foreign.run_id,)), Heard(), Heard(), Heard(("run_x",))]
 
 
 def test_heartbeat_is_answered_while_runners_row_is_locked(db: DbVerbs) -> None:

@@ -95,7 +95,7 @@ def test_ids_that_are_path_segments_are_422(client: WebClient, name: str) -> Non
         assert answer.status_code == 422
         assert answer.json()["detail"][0]["loc"][:1] == ["body"]
     results = client.post("/runs/batch", {"runs": bodies}).json()["results"]
-    assert [one["code"] for one in results] == [422, 422, 422]
+    assert [result["code"] for result in results] == [422, 422, 422]
     assert client.get("/runs").json()["runs"] == []
     assert client.submit(session_id="...")["session_id"] == "..."
 

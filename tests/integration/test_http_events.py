@@ -94,7 +94,7 @@ def test_nesting_beyond_64_is_stored_as_text(client: WebClient, session_id: str)
     for depth in (60, 70, 5000):
         body = json.dumps(event(session_id)).encode()[:-1] + b', "tool_input": ' + b"[" * depth + b"]" * depth + b"}"
         assert client.raw(f"/sessions/{session_id}/events", body).status_code == 201
-    found = [json.dumps(one["tool_input"]) for one in events(client, session_id)]
+    found = [json.dumps(item["tool_input"]) for item in events(client, session_id)]
     assert found[0] == "[" * 60 + "]" * 60
     assert '"[[[[' in found[1]
     assert '"[[[[' in found[2]
@@ -120,8 +120,8 @@ def test_key_is_stored_once_in_its_session(client: WebClient, session_id: str) -
     for _ in range(2):
         assert client.post(path, keyed).status_code == 201
     answer = client.post(path, [keyed, keyed, event(session_id, event_key="k2")])
-    assert [one["code"] for one in answer.json()["results"]] == [201, 201, 201]
-    assert [one["content"] for one in events(client, session_id)] == ["first", None]
+    assert [result["code"] for result in answer.json()["results"]] == [201, 201, 201]
+    assert [item["content"] for item in events(client, session_id)] == ["first", None]
     other = client.submit()["session_id"]
     assert client.post(f"/sessions/{other}/events", event(other, event_key="k")).status_code == 201
     assert len(events(client, other)) == 1
@@ -135,9 +135,9 @@ def test_list_of_events_is_stored_in_order_and_bad_ones_fail_alone(client: WebCl
     body[51] = {"event_type": "x"}
     answer = client.post(path, body)
     assert answer.status_code == 201
-    codes = [one["code"] for one in answer.json()["results"]]
+    codes = [result["code"] for result in answer.json()["results"]]
     assert (codes[50], codes[51], codes.count(201)) == (400, 422, 98)
-    assert [one["content"] for one in events(client, session_id)] == [n for n in range(100) if n not in {50, 51}]
+    assert [item["content"] for item in events(client, session_id)] == [n for n in range(100) if n not in {50, 51}]
     assert client.post(path, [event(session_id)] * 1001).status_code == 422
     assert client.post(path, []).status_code == 201
 
@@ -153,7 +153,7 @@ def test_stale_token_refuses_its_own_event(client: WebClient) -> None:
     answer = client.post(path, stale)
     assert answer.status_code == 409
     assert answer.json()["detail"]["error"] == "stale_claim"
-    assert [one["code"] for one in client.post(path, [good, stale]).json()["results"]] == [201, 409]
+    assert [result["code"] for result in client.post(path, [good, stale]).json()["results"]] == [201, 409]
     shown = events(client, run["session_id"])[-1]
     assert "claim_token" not in shown
     assert "event_key" not in shown
@@ -164,26 +164,26 @@ def test_last_listed_event_has_cursor_to_follow_from(client: WebClient, session_
     for number in range(5):
         client.post(f"/sessions/{session_id}/events", event(session_id, content=number))
         listed = events(client, session_id)
-        assert all(one["feed_cursor"] for one in listed)
-        assert [one["content"] for one in events(client, session_id, after=listed[-1]["feed_cursor"])] == []
+        assert all(item["feed_cursor"] for item in listed)
+        assert [item["content"] for item in events(client, session_id, after=listed[-1]["feed_cursor"])] == []
 
 
 def test_events_are_listed_page_by_page_in_feed_order(client: WebClient, session_id: str) -> None:
     """Use `limit` and `after`; each event has its `feed_cursor`."""
     path = f"/sessions/{session_id}/events"
     client.post(path, [event(session_id, content=n) for n in range(10)])
-    eventually(lambda: all(one["feed_cursor"] for one in events(client, session_id)), what="numbering")
+    eventually(lambda: all(item["feed_cursor"] for item in events(client, session_id)), what="numbering")
     seen: list[int] = []
     after = None
     while True:
         page = client.get(path, limit=3, **({"after": after} if after else {})).json()
-        seen += [one["content"] for one in page["events"]]
+        seen += [item["content"] for item in page["events"]]
         after = page.get("next_cursor")
         if after is None:
             break
     assert seen == list(range(10))
     middle = events(client, session_id)[4]["feed_cursor"]
-    assert [one["content"] for one in events(client, session_id, after=middle)] == [5, 6, 7, 8, 9]
+    assert [item["content"] for item in events(client, session_id, after=middle)] == [5, 6, 7, 8, 9]
     assert client.get(path, after="nonsense").status_code == 400
 
 
@@ -191,7 +191,7 @@ def test_unlimited_list_of_events_is_one_streamed_answer(client: WebClient, sess
     path = f"/sessions/{session_id}/events"
     for first in (0, 600):
         client.post(path, [event(session_id, content=n) for n in range(first, first + 600)])
-    assert [one["content"] for one in events(client, session_id)] == list(range(1200))
+    assert [item["content"] for item in events(client, session_id)] == list(range(1200))
 
 
 @pytest.mark.parametrize("body", [b"nonsense", b"", b"5", b'"text"', b"null"])

@@ -172,7 +172,7 @@ def test_client_cut_off_before_its_snapshot_gets_another(client: WebClient, db: 
     for message in (announced, reset):
         say(client, db, history, "x")
         with following(client.url, {"include_init": "false"}, Last_Event_ID=str(message.id)) as stream:
-            events = [one.event for one in stream.until("init") if one.event]
+            events = [item.event for item in stream.until("init") if item.event]
         assert events == ["init"]
 
 
@@ -216,7 +216,7 @@ def test_run_updates_are_sent_only_on_request(client: WebClient, db: DbVerbs) ->
         db.do(sequence_feed)
         got = stream.take(4)
     shown = [json.loads(message.data)["run"] for message in got]
-    assert [one["status"] for one in shown] == ["pending", "claimed", "running", "completed"]
+    assert [update["status"] for update in shown] == ["pending", "claimed", "running", "completed"]
     assert shown[-1] == {
         "run_id": run["run_id"], "session_id": run["session_id"], "status": "completed", "runner_id": runner,
         "attempt": 1, "error": None,
@@ -283,12 +283,12 @@ def test_user_sees_only_its_own_sessions(guarded: WebInThread, db: DbVerbs) -> N
     token = make_key(db, Role.USER, "ann")
     shown = bearer(token)
     with calling(guarded.client.url, token) as ann, calling(ann.url, make_key(db, Role.USER, "bob")) as bob:
-        mine = ann.submit(session_id="anns")
+        own = ann.submit(session_id="anns")
         bob.submit(session_id="bobs")
         db.do(sequence_feed)
         with following(ann.url, None, **shown) as stream:
             init = json.loads(stream.until("init")[-1].data)
-        assert [session["session_id"] for session in init["sessions"]] == [mine["session_id"]]
+        assert [session["session_id"] for session in init["sessions"]] == [own["session_id"]]
         for query in ({}, {"created_by": "ann"}, {"session_id": "anns"}):
             with following(ann.url, query | {"last_event_id": cursor_at(db, 0)}, **shown) as stream:
                 assert told(stream.take(1)) == ledger(db.engine, where="owner = 'ann' AND kind <> 'run_updated'")

@@ -37,7 +37,7 @@ def test_large_batch_and_large_events_are_stored(client: WebClient) -> None:
     runs = [{"type": "start_session", "parameters": {"prompt": "x" * 10_000}} for _ in range(20)]
     assert PARSED_INLINE_BYTES < 200_000
     results = client.post("/runs/batch", {"runs": runs}).json()["results"]
-    assert {one["code"] for one in results} == {201}
+    assert {result["code"] for result in results} == {201}
     session_id = results[0]["session_id"]
     sent = [
         event(session_id, content="x" * 50_000),
@@ -45,7 +45,7 @@ def test_large_batch_and_large_events_are_stored(client: WebClient) -> None:
         event(session_id, content=[{"text": "y" * 50_000}]),
     ]
     answer = client.post(f"/sessions/{session_id}/events", sent)
-    assert [one["code"] for one in answer.json()["results"]] == [201, 400, 201]
+    assert [result["code"] for result in answer.json()["results"]] == [201, 400, 201]
 
 
 def test_body_is_not_read_while_process_holds_too_many_bytes(settings: Settings) -> None:

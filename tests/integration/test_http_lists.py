@@ -59,9 +59,9 @@ def test_runners_have_pages_that_client_library_follows(client: WebClient, monke
     made = [client.register(f"host{n}") for n in range(5)]
     first = client.get("/runners", limit=2).json()
     second = client.get("/runners", limit=3, cursor=first["next_cursor"]).json()
-    assert [one["runner_id"] for one in first["runners"] + second["runners"]] == made
+    assert [runner["runner_id"] for runner in first["runners"] + second["runners"]] == made
     assert "next_cursor" not in second
-    assert [one["runner_id"] for one in client.get("/runners").json()["runners"]] == made
+    assert [runner["runner_id"] for runner in client.get("/runners").json()["runners"]] == made
     assert client.get("/runners", limit=0).status_code == 422
     assert client.get("/runners", cursor="none").status_code == 400
 
@@ -69,7 +69,7 @@ def test_runners_have_pages_that_client_library_follows(client: WebClient, monke
 
     async def read() -> list[str]:
         async with CoordinatorClient(client.url) as library:
-            return [one["runner_id"] for one in await library.runners()]
+            return [runner["runner_id"] for runner in await library.runners()]
 
     assert asyncio.run(read()) == made
 
@@ -87,4 +87,4 @@ def test_run_with_one_demand_profile_too_many_is_422(settings: Settings, db: DbV
         assert refused.status_code == 422
         assert "At most 1 distinct sets of demands" in refused.json()["detail"][0]["msg"]
         batch = client.post("/runs/batch", {"runs": [body, body | {"additional_demands": {"tags": ["a"]}}]})
-        assert [one["code"] for one in batch.json()["results"]] == [422, 201]
+        assert [result["code"] for result in batch.json()["results"]] == [422, 201]

@@ -38,7 +38,8 @@ def dispatch(engine: Engine) -> dict[str, list[dict[str, str]]]:
         done = dispatch_waiting(connection)
     return {
         instance: [
-            {"poll_id": one.poll_id, "run_id": one.run_id, "claim_token": one.claim_token} for one in assignments
+            {"poll_id": assignment.poll_id, "run_id": assignment.run_id, "claim_token": assignment.claim_token}
+            for assignment in assignments
         ]
         for instance, assignments in done.by_instance.items()
     }
@@ -156,8 +157,8 @@ def test_two_polls_of_one_runner_get_different_runs(web: WebInThread, client: We
     held = [client.meanwhile(client.poll, runner, 30) for _ in range(3)]
     web.until_parked(3)
     ids = {client.submit()["run_id"] for _ in range(3)}
-    eventually(lambda: web.rechecked(lambda: all(one.done() for one in held)), every=0.1, what="three answers")
-    assert {one.result().json()["run"]["run_id"] for one in held} == ids
+    eventually(lambda: web.rechecked(lambda: all(poll.done() for poll in held)), every=0.1, what="three answers")
+    assert {poll.result().json()["run"]["run_id"] for poll in held} == ids
 
 
 def test_polls_of_ending_process_leave_no_rows(slow: Settings, engine: Engine) -> None:

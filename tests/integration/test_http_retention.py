@@ -34,7 +34,7 @@ def cursor_at(db: DbVerbs, position: int) -> str:
 def partly_gone(db: DbVerbs) -> DbVerbs:
     """Session with eight events, of which the first five are removed."""
     old_history(db, 5)
-    db.do(record_events, [row(one) for one in range(3)])
+    db.do(record_events, [row(number) for number in range(3)])
     number_all(db)
     retire(db)
     return db
@@ -94,7 +94,7 @@ def test_live_client_is_unaffected_by_retention(db: DbVerbs, settings: Settings)
         retire(db)
         db.do(record_events, [row(1)])
         number_all(db)
-        assert [(one.event, one.position) for one in stream.take(1)] == [("event", 11)]
+        assert [(message.event, message.position) for message in stream.take(1)] == [("event", 11)]
 
 
 def test_list_loses_forgotten_session(db: DbVerbs, settings: Settings) -> None:

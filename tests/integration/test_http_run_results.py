@@ -53,7 +53,7 @@ def test_listed_events_carry_their_run_and_are_filtered_by_it(client: WebClient)
     post(client, first["session_id"], "late", run_id=first["run_id"])
     post(client, first["session_id"], "number", run_id=5)
     shown = client.get(session).json()["events"]
-    assert [(one["event_type"], one["run_id"]) for one in shown] == [
+    assert [(event["event_type"], event["run_id"]) for event in shown] == [
         ("run_start", first["run_id"]),
         ("result", first["run_id"]),
         ("run_completed", first["run_id"]),
@@ -64,7 +64,7 @@ def test_listed_events_carry_their_run_and_are_filtered_by_it(client: WebClient)
         ("result", None),
     ]
     own = client.get(session, run_id=second["run_id"]).json()["events"]
-    assert [one["event_type"] for one in own] == ["run_start", "run_completed"]
+    assert [event["event_type"] for event in own] == ["run_start", "run_completed"]
     assert client.get(session, run_id="nul\0").json()["events"] == []
     assert client.get(f"/runs/{first['run_id']}/result").json()["result_text"] == "late"
 
@@ -75,16 +75,24 @@ def test_feed_events_carry_their_run(client: WebClient) -> None:
         stream.until("init")
         first, _ = two_runs(client)
         post(client, first["session_id"], "nobody's")
-        live = [one for one in stream.take_until(lambda one: "nobody's" in one.data) if one.event == "event"]
+        live = [
+            message
+            for message in stream.take_until(lambda message: "nobody's" in message.data)
+            if message.event == "event"
+        ]
         again = json.loads(live[-1].data)["data"]
         assert list(again) == ["run_id", *[name for name in again if name != "run_id"]]
         assert (again["run_id"], again["result_text"]) == (None, "nobody's")
         cursor = str(live[0].id)
-    runs = [json.loads(one.data)["data"]["run_id"] for one in live]
+    runs = [json.loads(message.data)["data"]["run_id"] for message in live]
     assert runs[:3] == [first["run_id"]] * 3
     with following(client.url, {"last_event_id": cursor}) as stream:
-        later = [one for one in stream.take_until(lambda one: "nobody's" in one.data) if one.event == "event"]
-    assert [one.data for one in later] == [one.data for one in live[1:]]
+        later = [
+            message
+            for message in stream.take_until(lambda message: "nobody's" in message.data)
+            if message.event == "event"
+        ]
+    assert [message.data for message in later] == [message.data for message in live[1:]]
 
 
 def test_client_library_reads_result_and_events_of_run(client: WebClient) -> None:

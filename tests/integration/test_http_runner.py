@@ -36,10 +36,10 @@ def test_online_runner_of_same_identity_is_duplicate(client: WebClient) -> None:
     detail = answer.json()["detail"]
     assert set(detail) == {"error", "message", "runner_id", "hostname", "project_dir", "executor_profile"}
     assert (detail["error"], detail["hostname"]) == ("duplicate_runner", "h")
-    mine = OFFER | {"hostname": "mine", "instance_id": "i"}
-    assert client.post("/runner/register", mine).status_code == 200
-    assert client.post("/runner/register", mine).status_code == 200
-    assert client.post("/runner/register", mine | {"instance_id": "j"}).status_code == 409
+    offer = OFFER | {"hostname": "mine", "instance_id": "i"}
+    assert client.post("/runner/register", offer).status_code == 200
+    assert client.post("/runner/register", offer).status_code == 200
+    assert client.post("/runner/register", offer | {"instance_id": "j"}).status_code == 409
 
 
 def test_runner_without_executor_type_is_warned(client: WebClient) -> None:

@@ -45,14 +45,14 @@ def test_sessions_are_listed_newest_first_with_filters_and_pages(client: WebClie
     parent = client.submit()["session_id"]
     children = [client.submit(parent_session_id=parent)["session_id"] for _ in range(3)]
     listed = client.get("/sessions").json()
-    assert [one["session_id"] for one in listed["sessions"]] == [*children[::-1], parent]
+    assert [session["session_id"] for session in listed["sessions"]] == [*children[::-1], parent]
     assert listed["feed_cursor"].startswith("v1.")
     of_parent = client.get("/sessions", parent_session_id=parent).json()["sessions"]
-    assert [one["session_id"] for one in of_parent] == children[::-1]
+    assert [session["session_id"] for session in of_parent] == children[::-1]
     assert client.get("/sessions", status="finished").json()["sessions"] == []
     first = client.get("/sessions", limit=2).json()
     second = client.get("/sessions", limit=2, cursor=first["next_cursor"]).json()
-    assert [one["session_id"] for one in first["sessions"] + second["sessions"]] == [*children[::-1], parent]
+    assert [session["session_id"] for session in first["sessions"] + second["sessions"]] == [*children[::-1], parent]
     assert client.get("/sessions", cursor="nonsense").status_code == 400
 
 

@@ -79,10 +79,10 @@ def test_heavy_reader_is_delayed_but_answered(settings: Settings, db: DbVerbs) -
 def test_all_keys_of_owner_on_all_instances_share_one_limit(settings: Settings, db: DbVerbs) -> None:
     """Count in Redis."""
     keys = [make_key(db, Role.USER, "ann") for _ in range(2)]
-    with limited(settings) as one, limited(settings) as other, ExitStack() as clients:
+    with limited(settings) as first, limited(settings) as second, ExitStack() as clients:
         callers = [
             clients.enter_context(calling(web.client.url, key))
-            for web, key in zip((one, other, one, other), keys * 2, strict=True)
+            for web, key in zip((first, second, first, second), keys * 2, strict=True)
         ]
         assert [caller.post("/runs", START).status_code for caller in callers] == [201, 201, 201, 429]
 
@@ -105,11 +105,11 @@ def test_events_are_counted_by_session_and_runner_events_are_delayed(
     """Never refuse a runner's event, since a deployed runner sends each once."""
     monkeypatch.setattr("app.auth.caller_limits.LONGEST_DELAY", 0.1)
     with limited(settings) as web, calling(web.client.url, make_key(db, Role.ADMIN)) as admin:
-        one, other = (admin.submit()["session_id"] for _ in range(2))
-        path = f"/sessions/{one}/events"
-        assert [admin.post(path, event(one)).status_code for _ in range(4)] == [201, 201, 201, 429]
-        assert admin.post(path, [event(one)]).status_code == 429
-        assert admin.post(f"/sessions/{other}/events", event(other)).status_code == 201
+        session_id, other_id = (admin.submit()["session_id"] for _ in range(2))
+        path = f"/sessions/{session_id}/events"
+        assert [admin.post(path, event(session_id)).status_code for _ in range(4)] == [201, 201, 201, 429]
+        assert admin.post(path, [event(session_id)]).status_code == 429
+        assert admin.post(f"/sessions/{other_id}/events", event(other_id)).status_code == 201
         with calling(web.client.url, make_key(db, Role.RUNNER, "machine")) as machine:
             runner_id = machine.register()
             session = machine.claim(runner_id)["session_id"]
@@ -122,8 +122,8 @@ def test_oldest_stream_beyond_limit_ends_with_retry(web: WebInThread, db: DbVerb
     ann, bob = make_key(db, Role.USER, "ann"), make_key(db, Role.USER, "bob")
     with calling(web.client.url, ann) as client, calling(web.client.url, bob) as other, ExitStack() as open_ones:
 
-        def follow(who: WebClient) -> Iterator[str]:
-            stream: httpx.Response = open_ones.enter_context(who.http.stream("GET", "/sse/sessions"))
+        def follow(caller: WebClient) -> Iterator[str]:
+            stream: httpx.Response = open_ones.enter_context(caller.http.stream("GET", "/sse/sessions"))
             lines = stream.iter_lines()
             assert "event: init" in lines
             return lines
@@ -191,12 +191,12 @@ async def test_frequent_caller_is_counted_in_portions_within_its_limit(settings:
     both = (Counting(settings), Counting(settings))
     refusals: list[Refusal | None] = []
 
-    async def come(quotas: Quotas) -> None:
+    async def send(quotas: Quotas) -> None:
         refusals.extend([await quotas.spend(quota, "ann") for _ in range(20)])
 
-    async with anyio.create_task_group() as crowd:
+    async with anyio.create_task_group() as tasks:
         for number in range(40):
-            crowd.start_soon(come, both[number % 2])
+            tasks.start_soon(send, both[number % 2])
     unspent = sum(reserve.in_hand for quotas in both for reserve in quotas._reserves.values())
     assert refusals.count(None) + unspent == quota.amount
     assert unspent <= 2 * quota.amount // 60

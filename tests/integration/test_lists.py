@@ -48,14 +48,16 @@ def test_empty_list_has_feed_position(db: DbVerbs) -> None:
 def test_runs_and_sessions_are_newest_first(db: DbVerbs) -> None:
     """Sort by creation time."""
     made = [db.start() for _ in range(3)]
-    assert [run.run_id for run in runs(db).runs] == [one.run_id for one in reversed(made)]
-    assert [one.session_id for one in sessions(db).sessions] == [one.session_id for one in reversed(made)]
+    assert [run.run_id for run in runs(db).runs] == [submitted.run_id for submitted in reversed(made)]
+    assert [session.session_id for session in sessions(db).sessions] == [
+        session.session_id for session in reversed(made)
+    ]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6])
 def test_walk_through_pages_of_runs_sees_each_once(db: DbVerbs, limit: int) -> None:
     """Include runs made in one transaction, at the same moment."""
-    made = [one.run_id for one in db.accept(*[starting() for _ in range(5)])]
+    made = [submitted.run_id for submitted in db.accept(*[starting() for _ in range(5)])]
     seen: list[str] = []
     seen_sessions: list[str] = []
     cursor = other = None
@@ -63,7 +65,7 @@ def test_walk_through_pages_of_runs_sees_each_once(db: DbVerbs, limit: int) -> N
         page = runs(db, limit=limit, after=cursor)
         seen += [run.run_id for run in page.runs]
         more = sessions(db, limit=limit, after=other)
-        seen_sessions += [one.session_id for one in more.sessions]
+        seen_sessions += [session.session_id for session in more.sessions]
         assert (page.next_cursor is None) == (more.next_cursor is None)
         if page.next_cursor is None:
             break
@@ -108,17 +110,17 @@ def test_sessions_are_found_by_status_and_parent(db: DbVerbs) -> None:
     parent = running(db)
     child = db.start(parent_session_id=parent.session_id)
     found = sessions(db, SessionFilter(parent_session_id=parent.session_id)).sessions
-    assert [(one.session_id, one.depth) for one in found] == [(child.session_id, 1)]
+    assert [(session.session_id, session.depth) for session in found] == [(child.session_id, 1)]
     found = sessions(db, SessionFilter(statuses=("running",))).sessions
-    assert [one.session_id for one in found] == [parent.session_id]
+    assert [session.session_id for session in found] == [parent.session_id]
 
 
 def test_callers_see_own_rows_and_admins_all(db: DbVerbs) -> None:
     ann, bob = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
-    hers, his = db.start(caller=ann), db.start(caller=bob)
-    assert ids(runs(db, caller=ann)) == {hers.run_id}
-    assert [one.session_id for one in sessions(db, caller=bob).sessions] == [his.session_id]
-    assert ids(runs(db)) == {hers.run_id, his.run_id}
+    anns, bobs = db.start(caller=ann), db.start(caller=bob)
+    assert ids(runs(db, caller=ann)) == {anns.run_id}
+    assert [session.session_id for session in sessions(db, caller=bob).sessions] == [bobs.session_id]
+    assert ids(runs(db)) == {anns.run_id, bobs.run_id}
     assert runs(db, caller=Caller(Role.USER, None)).runs == []
 
 
@@ -157,7 +159,7 @@ def test_list_cursor_keeps_microseconds(db: DbVerbs, row_id: str) -> None:
 def test_page_is_bounded_in_bytes_and_walk_sees_each_once(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Return at least one row a page, however large it is."""
     monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 2000)
-    made = {one.run_id for one in db.accept(*[starting() for _ in range(5)])}
+    made = {submitted.run_id for submitted in db.accept(*[starting() for _ in range(5)])}
     seen: list[str] = []
     page = runs(db, limit=100)
     while page.next_cursor is not None:

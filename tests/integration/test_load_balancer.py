@@ -124,12 +124,12 @@ def test_unready_replica_gets_no_requests(start_balancer: StartBalancer, replica
     """Drain it or give it an old schema; it gets requests again when it is ready."""
     url = start_balancer(*(replica.url for replica in replicas))
 
-    def only_asked(one: Replica, other: Replica) -> bool:
+    def only_asked(asked: Replica, spared: Replica) -> bool:
         for replica in replicas:
             replica.seen.clear()
         for _ in range(4):
             assert httpx.get(f"{url}/runs", timeout=20).status_code == 200
-        return bool(one.seen) and not other.seen
+        return bool(asked.seen) and not spared.seen
 
     replicas[0].ready = False
     eventually(lambda: only_asked(replicas[1], replicas[0]), 20, what="all at the ready one")

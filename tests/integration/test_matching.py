@@ -96,9 +96,9 @@ def test_highest_priority_goes_first_then_oldest(db: DbVerbs) -> None:
 def test_unmatched_run_blocks_no_run_behind_it(db: DbVerbs) -> None:
     """Put it in front, with higher priority and age."""
     db.accept(*[demanding(Demands(tags=("mainframe",)), priority=9) for _ in range(20)])
-    mine = db.start().run_id
+    run_id = db.start().run_id
 
-    assert taken(db, db.runner()) == [mine]
+    assert taken(db, db.runner()) == [run_id]
 
 
 def test_runner_has_at_most_its_capacity_in_hand(db: DbVerbs) -> None:
@@ -146,12 +146,12 @@ def test_full_runner_leaves_work_to_others_in_batch(db: DbVerbs) -> None:
 
 def test_excluded_registration_does_not_get_run_again(db: DbVerbs) -> None:
     """Exclude it by `not_for`: without tokens a report must mean one claim only. Another registration may claim."""
-    barred, runner = db.start(priority=5).run_id, db.runner()
+    excluded, runner = db.start(priority=5).run_id, db.runner()
     db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint), 77]", r=runner.registration)
     free = db.start().run_id
 
     assert taken(db, runner) == [free]
-    assert taken(db, db.runner()) == [barred]
+    assert taken(db, db.runner()) == [excluded]
 
 
 def test_excluded_runs_in_front_block_nothing(db: DbVerbs) -> None:
@@ -160,9 +160,9 @@ def test_excluded_runs_in_front_block_nothing(db: DbVerbs) -> None:
     db.accept(*[starting(priority=5) for _ in range(60)])
     db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
     free = db.start().run_id
-    mine, others = db.answer(asking(runner), asking(other, wanted=2))
+    own, others = db.answer(asking(runner), asking(other, wanted=2))
 
-    assert [run.run_id for run in mine.runs] == [free]
+    assert [run.run_id for run in own.runs] == [free]
     assert {run.priority for run in others.runs} == {5}
 
 

@@ -80,13 +80,13 @@ def test_answers_have_exactly_described_fields(quick: Settings, db: DbVerbs) -> 
         claimed = shape_of(paths, "/runner/runs")["anyOf"][0]["properties"]["run"]
         assert set(run) == set(claimed["properties"])
         assert set(web.client.get(f"/runs/{run['run_id']}").json()) == set(one_run["properties"])
-        one = web.client.get(session).json()["session"]
-        assert set(one) == set(shape_of(paths, "/sessions/{session_id}")["properties"]["session"]["properties"])
+        shown = web.client.get(session).json()["session"]
+        assert set(shown) == set(shape_of(paths, "/sessions/{session_id}")["properties"]["session"]["properties"])
         for path, name in (("/runs", "runs"), ("/sessions", "sessions"), ("/runners", "runners")):
             assert set(web.client.get(path).json()[name][0]) == set(item_of(paths, path, name))
         stored = web.client.get(f"{session}/events").json()["events"]
         described = set(item_of(paths, "/sessions/{session_id}/events", "events"))
-        assert all(set(one) == described for one in stored)
+        assert all(set(fields) == described for fields in stored)
 
 
 def shape_of(paths: dict[str, Any], path: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_no_runner_is_lost_while_all_web_processes_are_away(db: DbVerbs) -> None
     due(db, timed.run_id, "run_deadline_at")
     due(db, lonely.run_id, "match_deadline_at")
     assert counts(db) == {}
-    statuses = [db.run(one.run_id).status for one in (run, waiting, stopping, timed, lonely)]
+    statuses = [db.run(item.run_id).status for item in (run, waiting, stopping, timed, lonely)]
     assert statuses == ["running", "claimed", "stopping", "running", "pending"]
 
 

@@ -28,8 +28,8 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 @pytest.mark.parametrize("caller", [ADMIN, BOSS], ids=["without owner", "with owner"])
 def test_resume_may_not_set_parent_of_another_owner(db: DbVerbs, caller: Caller) -> None:
     """Refuse it, since its results would go there."""
-    anns, bobs, nobodys = finished(db, caller=ANN), finished(db, caller=BOB), finished(db)
-    for session, parent in ((bobs, anns), (bobs, nobodys), (nobodys, bobs)):
+    anns, bobs, unowned = finished(db, caller=ANN), finished(db, caller=BOB), finished(db)
+    for session, parent in ((bobs, anns), (bobs, unowned), (unowned, bobs)):
         result = db.submit(resuming(session, caller=caller, parent_session_id=parent))
         assert result == [ParentOfAnotherOwner(parent)]
     assert db.count("runs", "status = 'pending'") == 0
@@ -37,19 +37,19 @@ def test_resume_may_not_set_parent_of_another_owner(db: DbVerbs, caller: Caller)
 
 def test_no_role_puts_session_under_another_owners(web: WebInThread, db: DbVerbs) -> None:
     """Try a runner that works for two owners, an admin, and a user, which is told that the parent does not exist."""
-    with tenants(web.client.url, db) as everybody:
-        machine, ann, bobs = everybody.machine, everybody.ann, everybody.bobs
+    with tenants(web.client.url, db) as callers:
+        machine, ann, bobs = callers.machine, callers.ann, callers.bobs
         ann.submit(session_id="anns", priority=100)
         run = machine.claim(machine.register("another"))
         assert run["session_id"] == "anns"
         body = {"type": "resume_session", "session_id": "anns", "parameters": PROMPT, "parent_session_id": bobs.session}
-        for who in (machine, everybody.admin):
-            refused = who.post("/runs", body)
+        for caller in (machine, callers.admin):
+            refused = caller.post("/runs", body)
             assert (refused.status_code, refused.json()["detail"]) == (
                 400,
                 f"Parent session '{bobs.session}' belongs to another owner",
             )
-            assert good(who.post("/runs/batch", {"runs": [body]})).json()["results"][0]["code"] == 400
+            assert good(caller.post("/runs/batch", {"runs": [body]})).json()["results"][0]["code"] == 400
         assert ann.post("/runs", body).status_code == 404
         assert MARK not in str(ann.get("/sessions/anns").json()).replace(bobs.session, "")
 
@@ -63,7 +63,7 @@ def test_run_reveals_nothing_to_another_owner(db: DbVerbs, scenario: Callable[[D
 def test_results_kept_for_another_owner_are_dropped(db: DbVerbs) -> None:
     """Drop those kept by the previous release; deliver the parent's own, without useless passes."""
     anns, bobs = finished(db, caller=ANN), finished(db, caller=BOB)
-    mine = ended_child(db, anns, "mine", caller=ANN)
+    own = ended_child(db, anns, "mine", caller=ANN)
     foreign = running(db, caller=BOB)
     db.rows(
         "INSERT INTO child_results (child_run_id, child_session_id, parent_session_id, parent_incarnation, outcome, body)"
@@ -74,7 +74,7 @@ def test_results_kept_for_another_owner_are_dropped(db: DbVerbs) -> None:
     )
     assert bobs
     assert list(deliver(db).runs) == [anns]
-    assert heard_of(db, anns) == [mine.session_id]
+    assert heard_of(db, anns) == [own.session_id]
     assert waiting(db, anns) == []
     assert db.count("child_results", "child_run_id = :r", r=foreign.run_id) == 0
 

@@ -29,12 +29,12 @@ def test_one_of_many_contenders_does_duty(db: DbVerbs) -> None:
 
 def test_duty_in_progress_is_refused_to_others(db: DbVerbs) -> None:
     """Hold it until that transaction ends; if it fails the duty is due as before."""
-    with steppers(db.engine, 2) as (one, other):
-        assert one.do(duty_due, "expire", 1).result() is True
-        assert other.do(duty_due, "expire", 1).result() is False
-        other.commit()
-        one.rollback()
-        assert other.do(duty_due, "expire", 1).result() is True
+    with steppers(db.engine, 2) as (first, second):
+        assert first.do(duty_due, "expire", 1).result() is True
+        assert second.do(duty_due, "expire", 1).result() is False
+        second.commit()
+        first.rollback()
+        assert second.do(duty_due, "expire", 1).result() is True
 
 
 def test_age_of_duty_is_known(db: DbVerbs) -> None:
@@ -48,8 +48,8 @@ def test_age_of_duty_is_known(db: DbVerbs) -> None:
 def test_concurrent_instance_heartbeats_do_not_wait_for_each_other(db: DbVerbs) -> None:
     """Freeze one: the others must not pass for dead."""
     db.do(record_instance_heartbeat, "web-1")
-    with steppers(db.engine, 2) as (one, other):
-        one.do(record_instance_heartbeat, "web-1").result()
-        assert other.do(record_instance_heartbeat, "web-2").done()
-        other.commit()
+    with steppers(db.engine, 2) as (first, second):
+        first.do(record_instance_heartbeat, "web-1").result()
+        assert second.do(record_instance_heartbeat, "web-2").done()
+        second.commit()
     assert db.count("instances") == 2

@@ -195,7 +195,7 @@ def test_stop_reaches_poll_whose_second_claim_had_looked_before(
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_orders_unheard_by_client_that_hung_up_reach_its_next_poll(
+def test_undelivered_orders_reach_next_poll_of_client_that_hung_up(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """Withdraw the note that they were told.

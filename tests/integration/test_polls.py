@@ -51,14 +51,14 @@ def test_poll_of_left_or_forgotten_runner_is_refused(db: DbVerbs) -> None:
 
 
 def test_stops_are_told_first_then_leave_then_runs(db: DbVerbs) -> None:
-    runner, one = db.runner(), db.start().run_id
+    runner, run_id = db.runner(), db.start().run_id
     told_to_stop(db, runner, "s2", "s1")
     told_to_leave(db, runner)
 
     assert db.answer(asking(runner)) == [PollAnswer(stop_sessions=["s2", "s1"])]
     assert db.answer(asking(runner)) == [PollAnswer(deregistered=True)]
     assert db.do(answer_polls, [asking(runner)]) == [RunnerNotRegistered(runner.runner_id)]
-    assert db.run(one).status == "pending"
+    assert db.run(run_id).status == "pending"
     assert db.waiting() == set()
 
 
@@ -75,12 +75,12 @@ def test_stop_is_told_again_after_ten_seconds_and_not_before(db: DbVerbs) -> Non
 
 def test_stop_is_told_to_one_of_two_polls_of_runner(db: DbVerbs) -> None:
     """Give the other one what else there is."""
-    runner, one = db.runner(), db.start().run_id
+    runner, run_id = db.runner(), db.start().run_id
     told_to_stop(db, runner, "s1")
     first, second = db.answer(asking(runner), asking(runner))
 
     assert first.stop_sessions == ["s1"]
-    assert (second.stop_sessions, ids(second.runs)) == ([], [one])
+    assert (second.stop_sessions, ids(second.runs)) == ([], [run_id])
 
 
 def test_poll_claims_available_runs_at_once(db: DbVerbs) -> None:
@@ -154,24 +154,24 @@ def test_second_claim_finds_run_submitted_while_parking(db: DbVerbs) -> None:
     """Remove the poll's own row."""
     ask = asking(db.runner())
     db.answer(ask)
-    one, two = db.start().run_id, db.start().run_id
+    first_id, second_id = db.start().run_id, db.start().run_id
 
-    assert ids(db.second(ask)[0].runs) == [one]
+    assert ids(db.second(ask)[0].runs) == [first_id]
     assert db.waiting() == set()
-    assert db.run(two).status == "pending"
-    assert ids(db.second(ask)[0].runs) == [one], "repeated it is the same"
+    assert db.run(second_id).status == "pending"
+    assert ids(db.second(ask)[0].runs) == [first_id], "repeated it is the same"
 
 
 def test_second_claim_claims_nothing_without_its_row(db: DbVerbs) -> None:
     """Return only what dispatch assigned meanwhile, or one poll would get two runs."""
     ask = asking(db.runner())
     db.answer(ask)
-    one, two = db.start().run_id, db.start().run_id
-    assert db.dispatch() == {ask.poll_id: [one]}
+    first_id, second_id = db.start().run_id, db.start().run_id
+    assert db.dispatch() == {ask.poll_id: [first_id]}
 
-    assert ids(db.second(ask)[0].runs) == [one]
-    assert db.run(two).status == "pending"
-    assert db.run(one).delivered_at is not None
+    assert ids(db.second(ask)[0].runs) == [first_id]
+    assert db.run(second_id).status == "pending"
+    assert db.run(first_id).delivered_at is not None
 
 
 def test_poll_that_wants_several_gets_several(db: DbVerbs) -> None:
@@ -280,9 +280,9 @@ def test_dispatch_reads_parked_polls_page_by_page_to_the_last(db: DbVerbs) -> No
     assert [page.poll_candidates for page in (first, second)] == [[], []]
     assert [page.more for page in (first, second)] == [False, False], "another pass would find the same"
     assert third.next_after == ""
-    assert [one.ask.poll_id for one in third.poll_candidates] == [newest.poll_id]
+    assert [candidate.ask.poll_id for candidate in third.poll_candidates] == [newest.poll_id]
     (assignments,) = db.do(dispatch_preview, third).by_instance.values()
-    assert [(one.poll_id, one.run_id) for one in assignments] == [(newest.poll_id, run_id)]
+    assert [(assignment.poll_id, assignment.run_id) for assignment in assignments] == [(newest.poll_id, run_id)]
 
 
 def test_dispatch_requests_another_pass_while_younger_pages_may_match(db: DbVerbs) -> None:
@@ -364,9 +364,9 @@ def test_cancelled_poll_returns_run_assigned_meanwhile(db: DbVerbs) -> None:
     ask, other = db.park(db.runner()), db.park(db.runner(executor_type="other"))
     run_id = db.start().run_id
     db.dispatch()
-    mine, nothing = db.give_up(ask, other)
+    returned, nothing = db.give_up(ask, other)
 
-    assert (ids(mine), nothing) == ([run_id], [])
+    assert (ids(returned), nothing) == ([run_id], [])
     assert db.run(run_id).delivered_at is not None
 
 

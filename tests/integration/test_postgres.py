@@ -113,8 +113,8 @@ async def test_web_transaction_commits_at_end_and_rolls_back_on_error(settings: 
 async def test_one_attempt_fails_when_all_connections_are_lost(settings: Settings, db: DbVerbs, moment: str) -> None:
     """Tell the pool, although the driver begins and ends by itself: no other dead connection is handed out."""
     web = async_engine(settings, pool_size=3)
-    async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
-        pids = [await connection.run_sync(backend) for connection in (one, two, three)]
+    async with transaction_async(web) as first, transaction_async(web) as second, transaction_async(web) as third:
+        pids = [await connection.run_sync(backend) for connection in (first, second, third)]
     if moment == "begin":
         terminate(db.engine, pids)
     with pytest.raises(psycopg.OperationalError) as caught:
@@ -122,8 +122,8 @@ async def test_one_attempt_fails_when_all_connections_are_lost(settings: Setting
             await connection.run_sync(noting)
             terminate(db.engine, pids)
     assert verdict(caught.value) == "unavailable retry"
-    async with transaction_async(web) as one, transaction_async(web) as two, transaction_async(web) as three:
-        new = {await connection.run_sync(backend) for connection in (one, two, three)}
+    async with transaction_async(web) as first, transaction_async(web) as second, transaction_async(web) as third:
+        new = {await connection.run_sync(backend) for connection in (first, second, third)}
     assert len(new - {*pids}) == 3
     assert noted(db.engine) == 0
     await web.dispose()

@@ -34,7 +34,7 @@ def _assigned(db: DbVerbs, _: Runner) -> None:
     assert len(db.dispatch()) == 1
 
 
-HAPPENINGS: dict[str, tuple[Callable[[DbVerbs, Runner], object], str]] = {
+CHANGES: dict[str, tuple[Callable[[DbVerbs, Runner], object], str]] = {
     "its row has vanished": (
         lambda db, runner: db.rows("DELETE FROM waiting_polls WHERE runner_id = :r", r=runner.runner_id),
         "renewed.poll_id IS NULL",
@@ -103,22 +103,22 @@ def test_quiet_polls_are_renewed_without_reading_details(db: DbVerbs, looked_at:
     assert db.count("waiting_polls", "seen_at > now() - interval '30 seconds'") == 2
 
 
-@pytest.mark.parametrize("what", HAPPENINGS)
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("mutation", ["", "not asked for"])
 def test_poll_with_possible_news_is_read(
-    db: DbVerbs, looked_at: list[str], monkeypatch: pytest.MonkeyPatch, what: str, mutation: str
+    db: DbVerbs, looked_at: list[str], monkeypatch: pytest.MonkeyPatch, change: str, mutation: str
 ) -> None:
     """Read no other; without the condition it goes unnoticed."""
-    happen, question = HAPPENINGS[what]
+    apply, question = CHANGES[change]
     runner, concerned, other = _two_parked(db)
-    happen(db, runner)
+    apply(db, runner)
     if mutation:
         asked = str(polls._FIND_CHANGED)
         assert asked.count(question) == 1
         left_out = asked.replace(question, f"false AND {question}")
-        if what == "a run was assigned and the message lost":
+        if change == "a run was assigned and the message lost":
             left_out = left_out.replace("(SELECT true FROM runs r", "false AND (SELECT true FROM runs r")
-        if what == "its runner is forgotten":
+        if change == "its runner is forgotten":
             left_out = left_out.replace("n.registration IS DISTINCT", "false AND n.registration IS DISTINCT")
         monkeypatch.setattr(polls, "_FIND_CHANGED", text(left_out))
 

@@ -202,7 +202,7 @@ def test_unknown_runners_are_refused(db: DbVerbs) -> None:
     """Answer 401 to a heartbeat and 404 to a leave."""
     beats = db.do(touch_runners, [Touch("lnch_unknown"), Touch("lnch_unknown", ("run_1",))])
     assert beats == [RunnerNotRegistered("lnch_unknown")] * 2
-    results = db.do(deregister_runners, [LeaveRunner("lnch_unknown", one) for one in (True, False)])
+    results = db.do(deregister_runners, [LeaveRunner("lnch_unknown", itself) for itself in (True, False)])
     assert [type(result).__name__ for result in results] == ["NotFound", "NotFound"]
 
 

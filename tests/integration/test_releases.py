@@ -124,4 +124,4 @@ def test_run_is_released_over_http(client: WebClient) -> None:
     given = client.post(path, {"runner_id": runner, "claim_token": again["claim_token"], "reason": "no disk"})
     assert (given.status_code, given.json()) == (200, {"ok": True})
     events = client.get(f"/sessions/{run['session_id']}/events").json()["events"]
-    assert [(one["event_type"], one["reason"]) for one in events] == [("run_released", "no disk")] * 2
+    assert [(event["event_type"], event["reason"]) for event in events] == [("run_released", "no disk")] * 2

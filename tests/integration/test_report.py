@@ -30,7 +30,7 @@ def test_run_events_carry_database_clock(db: DbVerbs) -> None:
     run = running(db)
     accepted(db, run, "completed")
     rows = db.rows("SELECT event_type, frame->'data'->>'timestamp' AS moment FROM events WHERE kind = 'event'")
-    row, told = db.run(run.run_id), {one.event_type: one.moment for one in rows}
+    row, told = db.run(run.run_id), {event.event_type: event.moment for event in rows}
     assert told == {"run_start": iso(row.started_at), "run_completed": iso(row.completed_at)}
 
 
@@ -251,9 +251,9 @@ def test_next_run_of_session_becomes_ready_at_end(db: DbVerbs) -> None:
     """Keep the session pending, not finished."""
     run = running(db)
     second, third = db.resume(run.session_id), db.resume(run.session_id)
-    assert [db.run(one.run_id).ready for one in (second, third)] == [False, False]
+    assert [db.run(item.run_id).ready for item in (second, third)] == [False, False]
     accepted(db, run, "completed", session_status="idle")
-    assert [db.run(one.run_id).ready for one in (second, third)] == [True, False]
+    assert [db.run(item.run_id).ready for item in (second, third)] == [True, False]
     assert db.session(run.session_id).status == "pending"
 
 

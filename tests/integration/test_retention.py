@@ -38,7 +38,7 @@ def said(db: DbVerbs, session_id: str) -> Any:
 
 def test_expired_events_go_and_oldest_position_is_recorded(db: DbVerbs) -> None:
     """Leave younger ones as they were."""
-    db.do(record_events, [row(one) for one in range(10)])
+    db.do(record_events, [row(number) for number in range(10)])
     number_all(db)
     grow_old(db, where="feed_pos <= 6")
     assert retire(db) == 6
@@ -50,7 +50,7 @@ def test_expired_events_go_and_oldest_position_is_recorded(db: DbVerbs) -> None:
 
 def test_prefix_ends_before_first_event_that_is_too_young(db: DbVerbs) -> None:
     """Keep an old event behind a young one, since positions are only nearly in the order of time."""
-    db.do(record_events, [row(one) for one in range(10)])
+    db.do(record_events, [row(number) for number in range(10)])
     number_all(db)
     grow_old(db, where="feed_pos <> 4")
     assert retire(db) == 3
@@ -77,7 +77,7 @@ def test_unnumbered_event_stays_however_old(db: DbVerbs) -> None:
 
 def test_transaction_is_bounded_in_events_and_bytes(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the rest to the next one; a larger event goes alone."""
-    db.do(record_events, [row(one) for one in range(25)])
+    db.do(record_events, [row(number) for number in range(25)])
     number_all(db)
     grow_old(db)
     assert db.do(retire_events, older_than_days=DAYS, most=10) == 10
@@ -102,7 +102,7 @@ def test_deleted_positions_do_not_end_prefix(db: DbVerbs) -> None:
 
 
 def test_retention_run_twice_never_lowers_oldest_position(db: DbVerbs) -> None:
-    db.do(record_events, [row(one) for one in range(5)])
+    db.do(record_events, [row(number) for number in range(5)])
     number_all(db)
     grow_old(db)
     assert [retire(db), retire(db)] == [5, 0]
@@ -214,7 +214,7 @@ def test_sessions_alive_or_with_pending_runs_are_kept(db: DbVerbs) -> None:
     assert db.count("sessions") == 4
 
 
-def test_session_is_kept_from_its_last_change(db: DbVerbs) -> None:
+def test_session_age_counts_from_its_last_change(db: DbVerbs) -> None:
     session_id = finished(db)
     all_grows_old(db)
     retire(db)
@@ -257,7 +257,7 @@ def test_family_goes_together_without_reparenting_events(db: DbVerbs) -> None:
     all_grows_old(db)
     retire(db)
     assert forget(db) == 3
-    assert {one.kind for one in db.rows("SELECT kind FROM events")} == {"session_deleted"}
+    assert {event.kind for event in db.rows("SELECT kind FROM events")} == {"session_deleted"}
 
 
 def test_walk_passes_sessions_that_are_kept(db: DbVerbs) -> None:
@@ -267,7 +267,7 @@ def test_walk_passes_sessions_that_are_kept(db: DbVerbs) -> None:
     all_grows_old(db)
     retire(db)
     assert forget(db, most=2) == 5
-    assert {one.session_id for one in db.rows("SELECT session_id FROM sessions")} == set(kept)
+    assert {session.session_id for session in db.rows("SELECT session_id FROM sessions")} == set(kept)
     assert all(read_none(db, session_id) for session_id in gone)
 
 

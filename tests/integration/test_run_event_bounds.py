@@ -79,9 +79,9 @@ def test_concurrent_batches_at_bound_write_one_notice(db: DbVerbs) -> None:
     assert texts_of(db, run).count("system") == 1
     other = running(db)
     crowd(8, lambda number: append_bounded(db, *[line_of(other, number * 10 + place) for place in range(4)]))
-    assert MOST <= len([one for one in texts_of(db, other) if one != "system"]) <= MOST + 7 * 4
+    assert MOST <= len([text for text in texts_of(db, other) if text != "system"]) <= MOST + 7 * 4
     assert db.one("SELECT events FROM run_event_counts WHERE run_id = :r", r=other.run_id) == len(
-        [one for one in texts_of(db, other) if one != "system"]
+        [text for text in texts_of(db, other) if text != "system"]
     )
 
 
@@ -116,8 +116,10 @@ def test_answers_stay_201_beyond_bound(settings: Settings) -> None:
             assert (answer.status_code, answer.json()) == (201, {"ok": True})
         many = client.post(path, [{**event, "claim_token": run["claim_token"]}] * 3)
         assert (many.status_code, many.json()["ok"]) == (201, True)
-        assert [one["code"] for one in many.json()["results"]] == [201] * 3
+        assert [result["code"] for result in many.json()["results"]] == [201] * 3
         shown = client.get(path).json()["events"]
-        assert [one["content"] for one in shown if one["role"] is None and one["event_type"] == "message"] == ["x"] * 3
-        assert [one["event_type"] for one in shown] == ["run_start", *["message"] * 4]
+        assert [item["content"] for item in shown if item["role"] is None and item["event_type"] == "message"] == [
+            "x"
+        ] * 3
+        assert [item["event_type"] for item in shown] == ["run_start", *["message"] * 4]
         assert list(shown[-1]) == list(shown[-2])

@@ -107,12 +107,14 @@ def test_events_of_run_are_listed_alone_and_page_by_page(db: DbVerbs) -> None:
         return page
 
     def texts(page: EventPage) -> list[str]:
-        return [json.loads(one.data).get("result_text") or json.loads(one.data)["event_type"] for one in page.events]
+        return [
+            json.loads(event.data).get("result_text") or json.loads(event.data)["event_type"] for event in page.events
+        ]
 
     assert texts(read(first.run_id)) == ["run_start", "first 0", "first 1", "first 2", "run_completed"]
     assert texts(read(second.run_id)) == ["run_start", "second", "second, not numbered"]
-    assert {one.run_id for one in read(second.run_id).events} == {second.run_id}
-    assert [one.run_id for one in read(None).events if "nobody" in one.data] == [None]
+    assert {event.run_id for event in read(second.run_id).events} == {second.run_id}
+    assert [event.run_id for event in read(None).events if "nobody" in event.data] == [None]
     assert texts(read("run_unknown")) == []
     assert read(None).next_cursor is None
     walked, cursor = [], None
@@ -130,8 +132,8 @@ def test_numbered_event_carries_its_run(db: DbVerbs) -> None:
     run = running(db)
     append(db, said(run.session_id, "x"))
     number_all(db)
-    results = [one for one in db.do(read_feed, 0, limit=100).events if '"result"' in one.frame]
-    assert [one.run_id for one in results] == [run.run_id]
+    results = [event for event in db.do(read_feed, 0, limit=100).events if '"result"' in event.frame]
+    assert [result.run_id for result in results] == [run.run_id]
 
 
 def test_run_keeps_its_own_result_after_later_runs(db: DbVerbs) -> None:

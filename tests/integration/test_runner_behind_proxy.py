@@ -93,7 +93,7 @@ def test_line_too_large_for_proxy_is_shortened_with_notice(coordination: Coordin
     coordination.start_python_runner("print('a' * 60_000); print('after')", urls=(proxy.url,))
     run_id, session_id = coordination.submit("x")
     assert coordination.until(run_id)["status"] == "completed"
-    notice, line, after = [one for one in coordination.events(session_id) if one["event_type"] == "message"]
+    notice, line, after = [event for event in coordination.events(session_id) if event["event_type"] == "message"]
     assert "too large" in notice["content"][0]["text"]
     assert "content" in notice["content"][0]["text"]
     assert line["truncated"] == ["content"]
@@ -116,7 +116,7 @@ def test_result_too_large_for_proxy_is_stored_truncated(
     )
     run_id, session_id = coordination.submit("x")
     assert coordination.until(run_id, within=60)["status"] == "completed"
-    (result,) = [one for one in coordination.events(session_id) if one["event_type"] == "result"]
+    (result,) = [event for event in coordination.events(session_id) if event["event_type"] == "result"]
     assert result["truncated"] == ["result_data", "result_text"]
     assert result["result_text"].startswith("r" * 100_000)
     assert "characters left out" in result["result_text"]
@@ -131,7 +131,7 @@ def test_requests_of_heavy_output_stay_below_common_proxy_limit(
     run_id, session_id = coordination.submit("x")
     assert coordination.until(run_id, within=60)["status"] == "completed"
     assert len(coordination.lines(session_id)) == 60
-    sizes = [one["bytes"] for one in proxy.requests()]
+    sizes = [request["bytes"] for request in proxy.requests()]
     assert max(sizes) > MOST_REQUEST_BYTES / 2
     assert max(sizes) <= MOST_REQUEST_BYTES
 

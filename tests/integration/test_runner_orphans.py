@@ -33,11 +33,11 @@ def test_next_runner_ends_processes_of_killed_one(tmp_path: Path) -> None:
 
 def test_reused_pid_in_record_is_left_alone(tmp_path: Path) -> None:
     """Keep a record beyond its process, whose number belongs to another one."""
-    with subprocess.Popen(["/bin/sleep", "300"], start_new_session=True) as stranger:
+    with subprocess.Popen(["/bin/sleep", "300"], start_new_session=True) as unrelated:
         note = '{"started": 1.0, "runner": 999999999, "runner_started": 1.0}'
-        (tmp_path / str(stranger.pid)).write_text(note)
+        (tmp_path / str(unrelated.pid)).write_text(note)
         (tmp_path / "half-written").write_text("{")
         assert OrphanNotes(tmp_path).end() == []
-        assert is_alive(stranger.pid)
-        stranger.kill()
+        assert is_alive(unrelated.pid)
+        unrelated.kill()
     assert [path.name for path in tmp_path.iterdir()] == ["half-written"]

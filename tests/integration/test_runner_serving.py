@@ -157,12 +157,12 @@ def test_two_runners_of_one_command_coexist(coordination: Coordination) -> None:
 
 def test_runner_goes_to_next_address_when_one_dies(cluster: Cluster) -> None:
     """Let its run go on; its reports and its next poll arrive at the other replica."""
-    one, two = cluster.start_web(), cluster.start_web()
-    coordination = Coordination(cluster, two.url)
-    runner = coordination.start_python_runner(SLEEPER, urls=(one.url, two.url))
+    first_web, second_web = cluster.start_web(), cluster.start_web()
+    coordination = Coordination(cluster, second_web.url)
+    runner = coordination.start_python_runner(SLEEPER, urls=(first_web.url, second_web.url))
     run_id, session_id = coordination.submit("1")
     pid_of(coordination, session_id)
-    one.kill()
+    first_web.kill()
     assert coordination.until(run_id)["status"] == "completed"
     again, _ = coordination.submit("0")
     assert coordination.until(again)["status"] == "completed"

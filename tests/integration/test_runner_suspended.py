@@ -26,7 +26,7 @@ QUICK: dict[str, Any] = {
 }
 SLEEPER = "import os, time; print('pid', os.getpid()); time.sleep(600)"
 # As in suspend: time.monotonic(), and asyncio's timers with it, leaves out the time in which everything was stopped.
-STANDS_STILL = """
+SUSPENDED_CLOCK = """
 import threading, time
 real, seen, slept = time.monotonic, time.monotonic(), 0.0
 def monotonic():
@@ -66,7 +66,7 @@ def test_runner_kills_runs_reassigned_while_machine_slept(
     coordination: Coordination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Skip its timers: the first heartbeat after the sleep names the lost runs."""
-    (tmp_path / "sitecustomize.py").write_text(STANDS_STILL)
+    (tmp_path / "sitecustomize.py").write_text(SUSPENDED_CLOCK)
     with monkeypatch.context() as patched:
         patched.setenv("PYTHONPATH", str(tmp_path))
         sleeping = coordination.start_python_runner(SLEEPER, "--name", "sleeping")
@@ -135,4 +135,4 @@ async def test_heartbeat_answer_ends_only_executions_it_named() -> None:
 
     kept, lost, newer = noted("run_1"), noted("run_2"), noted("run_2")
     heartbeats()._end_lost([kept, lost], ["run_2"])
-    assert [one.reason for one in (kept, lost, newer)] == [None, Reason.LOST, None]
+    assert [execution.reason for execution in (kept, lost, newer)] == [None, Reason.LOST, None]

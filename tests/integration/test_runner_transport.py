@@ -75,14 +75,14 @@ async def test_call_moves_to_next_address_after_failure_and_stays() -> None:
     async with (
         listening(lambda _: None) as broken,
         listening(always(200, "<html>")) as foreign,
-        listening(always(503, '{"detail": "draining"}')) as unwell,
+        listening(always(503, '{"detail": "draining"}')) as draining,
         listening(always(200, '{"ok": true}')) as good,
     ):
-        transport = Transport([closed_address(), broken.url, foreign.url, unwell.url, good.url])
+        transport = Transport([closed_address(), broken.url, foreign.url, draining.url, good.url])
         assert await transport.call("GET", "/x") == {"ok": True}
         assert transport.url == good.url
         assert await transport.call("GET", "/y") == {"ok": True}
-        assert [len(address.requests) for address in (foreign, unwell, good)] == [1, 1, 2]
+        assert [len(address.requests) for address in (foreign, draining, good)] == [1, 1, 2]
         await transport.close()
 
 

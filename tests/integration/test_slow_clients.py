@@ -183,9 +183,9 @@ def test_idle_and_slow_connections_harm_no_other(settings: Settings) -> None:
     Beside them a runner registers, polls, starts and completes; a stream begins, a list is read.
     """
     allow_connections()
-    with serving(settings, BoundedHttp) as client, ExitStack() as crowd:
+    with serving(settings, BoundedHttp) as client, ExitStack() as connections:
         for number in range(IDLE + SLOW):
-            connection = crowd.enter_context(connected(client))
+            connection = connections.enter_context(connected(client))
             if number >= IDLE:
                 connection.sendall((HEAD, HEAD + b"Content-Length: 100\r\n\r\n{")[number % 2])
         runner_id = client.register()

@@ -34,8 +34,8 @@ def test_stops_are_given_up_among_slow_runners(db: DbVerbs) -> None:
     runners = [db.runner(), db.runner()]
     slow = beating(db, *runners)
     run, calm = running(db, runners[0]), idle(db, runners[1])
-    for one in (run, calm):
-        stop(db, one.session_id)
+    for item in (run, calm):
+        stop(db, item.session_id)
     live(db, 175, slow)
     assert (db.run(run.run_id).status, db.session(calm.session_id).status) == ("stopping", "stopping")
     live(db, 10, slow)

@@ -49,7 +49,7 @@ def test_delayed_run_is_cancelled_too(db: DbVerbs) -> None:
     first = db.start(delay_seconds=3600)
     second = db.resume(first.session_id)
     stop(db, first.session_id)
-    assert {db.run(one.run_id).status for one in (first, second)} == {"stopped"}
+    assert {db.run(item.run_id).status for item in (first, second)} == {"stopped"}
 
 
 def test_undelivered_claim_is_cancelled_and_not_delivered(db: DbVerbs) -> None:
@@ -175,7 +175,7 @@ def test_second_stop_cancels_runs_submitted_since_first(db: DbVerbs) -> None:
     stop(db, run.session_id)
     resumed = db.resume(run.session_id)
     assert stop(db, run.session_id).status == "stopping"
-    assert [db.run(one).status for one in (run.run_id, resumed.run_id)] == ["stopping", "stopped"]
+    assert [db.run(run_id).status for run_id in (run.run_id, resumed.run_id)] == ["stopping", "stopped"]
 
 
 def test_cancelled_resume_returns_session_with_live_process_to_idle(db: DbVerbs) -> None:
@@ -192,9 +192,9 @@ def test_stopping_active_run_stops_its_session(db: DbVerbs) -> None:
     run = running(db)
     second, third = db.resume(run.session_id), db.resume(run.session_id)
     assert stop_run(db, second.run_id).status == "stopped"
-    assert [db.run(one).status for one in (run.run_id, third.run_id)] == ["running", "pending"]
+    assert [db.run(run_id).status for run_id in (run.run_id, third.run_id)] == ["running", "pending"]
     assert stop_run(db, run.run_id) == Stopped(run.session_id, run.run_id, "stopping")
-    assert [db.run(one).status for one in (run.run_id, third.run_id)] == ["stopping", "stopped"]
+    assert [db.run(run_id).status for run_id in (run.run_id, third.run_id)] == ["stopping", "stopped"]
     assert db.session(run.session_id).status == "stopping"
     accepted(db, run, "stopped")
     assert stop_run(db, run.run_id) == Stopped(run.session_id, run.run_id, "stopped", "Run already stopped")

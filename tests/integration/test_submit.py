@@ -366,7 +366,9 @@ def test_bad_item_never_fails_the_others(db: DbVerbs) -> None:
     items = [good[0], bad[0][0], good[1], bad[1][0], good[2], bad[2][0]]
     results = db.submit(*items)
 
-    assert [result.run_id for result in results[::2] if isinstance(result, Submitted)] == [one.run_id for one in good]
+    assert [result.run_id for result in results[::2] if isinstance(result, Submitted)] == [
+        submitted.run_id for submitted in good
+    ]
     assert results[1::2] == [error for _, error in bad]
     assert db.count("runs") == 3
     assert db.run(good[0].run_id).parameters == json.loads(PARAMETERS)

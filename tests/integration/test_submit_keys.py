@@ -181,7 +181,7 @@ def test_child_may_follow_its_parent_in_batch(db: DbVerbs) -> None:
 
     assert results[0] == NotFound("parent session", "a")
     assert all(isinstance(result, Submitted) for result in results[1:])
-    assert [db.session(one).depth for one in "abc"] == [0, 1, 2]
+    assert [db.session(session_id).depth for session_id in "abc"] == [0, 1, 2]
 
 
 def a_batch() -> list[NewRun]:

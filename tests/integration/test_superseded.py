@@ -64,7 +64,7 @@ def test_next_turn_does_not_wait_for_former_process(db: DbVerbs) -> None:
     assert db.session(run.session_id).status == "idle"
     again = db.resume(run.session_id, additional_demands=Demands(hostname="new"))
     assert db.session(run.session_id).status == "pending"
-    assert [one.run_id for one in db.claim(new)] == [again.run_id]
+    assert [claimed.run_id for claimed in db.claim(new)] == [again.run_id]
     assert db.count("stop_commands") == 1
 
 

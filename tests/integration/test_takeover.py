@@ -113,11 +113,11 @@ def test_owners_have_separate_runners_of_same_four_values(web: WebInThread, db: 
     """Register in either order: neither blocks the other, each id stays, and each works."""
     url = web.client.url
     with (
-        calling(url, make_key(db, Role.RUNNER, "squatter")) as squatter,
+        calling(url, make_key(db, Role.RUNNER, "rival")) as rival,
         calling(url, make_key(db, Role.RUNNER, "machine")) as machine,
         calling(url, make_key(db, Role.USER, "bob")) as bob,
     ):
-        first, second = squatter.register(MARK), machine.register(MARK)
+        first, second = rival.register(MARK), machine.register(MARK)
         assert first != second
         assert (
             machine.post(
@@ -126,17 +126,17 @@ def test_owners_have_separate_runners_of_same_four_values(web: WebInThread, db: 
             ).status_code
             == 409
         )
-        for who, runner_id in ((squatter, first), (machine, second)):
+        for client, runner_id in ((rival, first), (machine, second)):
             bob.submit()
-            run = who.claim(runner_id)
-            good(who.report(run, runner_id, "started"))
-            good(who.post("/runner/heartbeat", {"runner_id": runner_id, "holding": [run["run_id"]]}))
-            good(who.report(run, runner_id, "completed"))
-        assert squatter.poll(second).status_code == machine.poll(first).status_code == 401
-        good(squatter.http.delete(f"/runners/{first}", params={"self": "true"}))
+            run = client.claim(runner_id)
+            good(client.report(run, runner_id, "started"))
+            good(client.post("/runner/heartbeat", {"runner_id": runner_id, "holding": [run["run_id"]]}))
+            good(client.report(run, runner_id, "completed"))
+        assert rival.poll(second).status_code == machine.poll(first).status_code == 401
+        good(rival.http.delete(f"/runners/{first}", params={"self": "true"}))
         good(machine.http.delete(f"/runners/{second}", params={"self": "true"}))
         assert machine.register(MARK) == second
-        assert squatter.register(MARK) == first
+        assert rival.register(MARK) == first
 
 
 def test_registration_without_owner_blocks_no_owner(settings: Settings, db: DbVerbs) -> None:
@@ -158,16 +158,16 @@ def test_runner_that_lost_run_gets_409_and_others_404(both: Rivals, db: DbVerbs)
         refused = both.machine.report(run, both.runner, "completed", claim_token=token)
         assert refused.status_code == 409
         assert refused.json()["detail"].items() >= stale.items()
-    mine = both.mallory.register("elsewhere")
+    elsewhere = both.mallory.register("elsewhere")
     for token in (run["claim_token"], None):
         for run_id in (run["run_id"], "run_never_was"):
-            answer = both.mallory.report({"run_id": run_id}, mine, "completed", claim_token=token)
+            answer = both.mallory.report({"run_id": run_id}, elsewhere, "completed", claim_token=token)
             assert (answer.status_code, answer.json()) == (404, {"detail": "Run not found"})
-    other = both.mallory.claim(mine)
+    other = both.mallory.claim(elsewhere)
     assert other["run_id"] == run["run_id"]
-    good(both.mallory.report(other, mine, "started"))
+    good(both.mallory.report(other, elsewhere, "started"))
     assert both.machine.report(run, both.runner, "completed").status_code == 409
-    good(both.mallory.report(other, mine, "completed"))
+    good(both.mallory.report(other, elsewhere, "completed"))
 
 
 def test_dispatched_claim_stores_subject_of_poll(db: DbVerbs) -> None:

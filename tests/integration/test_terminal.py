@@ -109,20 +109,20 @@ def answering(status: int, answers: dict[str, Any]) -> Iterator[str]:
 
 def on_terminal(*arguments: str) -> str:
     """Call `coordinator` with a terminal for its output, and return what reached that."""
-    ours, theirs = pty.openpty()
+    terminal, output = pty.openpty()
     try:
         environment = {**inherited("PATH"), "HOME": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "500"}
         process = subprocess.Popen(
-            [str(COMMAND), *arguments], stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment
+            [str(COMMAND), *arguments], stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment
         )
-        os.close(theirs)
+        os.close(output)
         shown = b""
         with suppress(OSError):  # EIO: the other end is closed
-            while part := os.read(ours, 65_536):
+            while part := os.read(terminal, 65_536):
                 shown += part
         process.wait(30)
     finally:
-        os.close(ours)
+        os.close(terminal)
     return shown.decode(errors="replace")
 
 

@@ -153,11 +153,11 @@ def test_duty_done_a_moment_ago_is_not_repeated(engine: Engine) -> None:
         with transaction(engine) as connection:
             answers.append(duty_due(connection, Actor.UPKEEP, 60))
 
-    crowd = [threading.Thread(target=ask) for _ in range(8)]
-    for one in crowd:
-        one.start()
-    for one in crowd:
-        one.join()
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert Counter(answers) == {True: 1, False: 7}
 

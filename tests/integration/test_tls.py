@@ -20,15 +20,15 @@ def test_web_process_serves_over_tls_to_both_servers(settings: Settings, tmp_pat
 
     A run completes, and Redis messages arrive.
     """
-    ours = self_signed(tmp_path, "ours")
+    trusted = self_signed(tmp_path, "ours")
     with (
-        behind_tls(settings.database_url, ours) as database_url,
-        behind_tls(settings.redis_url, ours) as redis_url,
+        behind_tls(settings.database_url, trusted) as database_url,
+        behind_tls(settings.redis_url, trusted) as redis_url,
         served(
             settings.model_copy(
                 update={
-                    "database_url": f"{database_url}?sslmode=verify-full&sslrootcert={ours.certificate}",
-                    "redis_url": f"{redis_url}?ssl_ca_certs={ours.certificate}",
+                    "database_url": f"{database_url}?sslmode=verify-full&sslrootcert={trusted.certificate}",
+                    "redis_url": f"{redis_url}?ssl_ca_certs={trusted.certificate}",
                 }
             )
         ) as web,
@@ -41,9 +41,9 @@ def test_web_process_serves_over_tls_to_both_servers(settings: Settings, tmp_pat
 
 def test_postgres_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
     """Send nothing to the other server."""
-    ours, foreign = self_signed(tmp_path, "ours"), self_signed(tmp_path, "foreign")
+    trusted, foreign = self_signed(tmp_path, "ours"), self_signed(tmp_path, "foreign")
     with behind_tls(settings.database_url, foreign) as url:
-        asked = {"database_url": f"{url}?sslmode=verify-full&sslrootcert={ours.certificate}"}
+        asked = {"database_url": f"{url}?sslmode=verify-full&sslrootcert={trusted.certificate}"}
         engine = sync_engine(settings.model_copy(update=asked))
         with pytest.raises(OperationalError, match="certificate verify failed"), transaction(engine) as connection:
             connection.execute(text("SELECT 1"))
@@ -51,13 +51,13 @@ def test_postgres_with_another_certificate_is_refused(settings: Settings, tmp_pa
 
 
 def test_redis_with_another_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
-    ours, foreign = self_signed(tmp_path, "ours"), self_signed(tmp_path, "foreign")
+    trusted, foreign = self_signed(tmp_path, "ours"), self_signed(tmp_path, "foreign")
     with behind_tls(settings.redis_url, foreign) as url:
-        client = sync_client(f"{url}?ssl_ca_certs={ours.certificate}")
+        client = sync_client(f"{url}?ssl_ca_certs={trusted.certificate}")
         with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
             client.ping()
         client.close()
-    with behind_tls(settings.redis_url, ours) as url:
-        client = sync_client(f"{url}?ssl_ca_certs={ours.certificate}")
+    with behind_tls(settings.redis_url, trusted) as url:
+        client = sync_client(f"{url}?ssl_ca_certs={trusted.certificate}")
         assert client.ping()
         client.close()

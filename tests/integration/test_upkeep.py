@@ -59,7 +59,7 @@ def test_demand_profiles_without_possible_runs_are_removed(db: DbVerbs) -> None:
     accepted(db, ended, "completed")
     pass_time(db, "demand_profiles", "last_used_at", 86_500)
     fresh = db.start(additional_demands=Demands(tags=("fresh",)))
-    kept = [db.run(one.run_id).profile_id for one in (waiting, delayed, active, fresh)]
+    kept = [db.run(item.run_id).profile_id for item in (waiting, delayed, active, fresh)]
     keep_up(db)
     assert {row.profile_id for row in db.rows("SELECT profile_id FROM demand_profiles")} == set(kept)
 
@@ -102,10 +102,10 @@ def test_instance_heartbeats_and_outages_are_removed(db: DbVerbs) -> None:
 def test_upkeep_skips_locked_rows(db: DbVerbs) -> None:
     runner = db.runner()
     fall_silent(db, runner, 86_500)
-    with steppers(db.engine, 2) as (one, other):
-        one.do(lambda conn: conn.exec_driver_sql("SELECT 1 FROM runners FOR UPDATE").all()).result()
-        assert other.do(upkeep).done()
-        other.commit()
+    with steppers(db.engine, 2) as (first, second):
+        first.do(lambda conn: conn.exec_driver_sql("SELECT 1 FROM runners FOR UPDATE").all()).result()
+        assert second.do(upkeep).done()
+        second.commit()
     assert db.count("runners") == 1
     keep_up(db)
     assert db.count("runners") == 0
