@@ -1,4 +1,4 @@
-"""The chaos suite, short: a whole cluster under load and a fixed schedule of faults; every promise holds."""
+"""Run the chaos suite briefly: a whole cluster under load and a fixed schedule of faults keeps every promise."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ SHORT = Campaign(seed=295, seconds=26, gap=2.5, rate=10, warm_up=2, settle=60)
 
 
 @pytest.mark.timeout(240)
-def test_a_cluster_under_load_and_faults_keeps_every_promise(scratch: Path) -> None:
-    """Ledger and database agree on all of it once it is quiet."""
+def test_cluster_under_load_and_faults_keeps_every_promise(scratch: Path) -> None:
+    """Compare the ledger with the database once it is quiet."""
     said: list[str] = []
     result = run(SHORT, new_directory(scratch, "chaos"), said.append)
     verdict = "\n".join(map(str, result.judgements))
@@ -24,8 +24,8 @@ def test_a_cluster_under_load_and_faults_keeps_every_promise(scratch: Path) -> N
     assert len(result.faults) == len(schedule(SHORT.seed, SHORT.seconds, gap=SHORT.gap))
 
 
-def test_the_short_run_has_no_deploy() -> None:
-    """It would take longer than all the rest, and tests/cluster/test_rolling_deploy.py does nothing else."""
+def test_short_run_has_no_deploy() -> None:
+    """A deploy takes longer than all the rest; tests/cluster/test_rolling_deploy.py covers it."""
     faults = schedule(SHORT.seed, SHORT.seconds, gap=SHORT.gap)
     assert len(faults) >= 5
     assert Kind.DEPLOY not in {fault.kind for fault in faults}

@@ -1,4 +1,4 @@
-"""Two web processes and two workers at once: whoever asks where, each run goes to one, and none is left."""
+"""Run two web processes and two workers at once: each run goes to one poll, and none is left."""
 
 import pytest
 from sqlalchemy import Engine
@@ -11,8 +11,8 @@ from tests.support.web import WebClient
 
 @pytest.mark.parametrize("contenders", [2, 8, 32])
 def test_each_run_goes_to_one_of_many_polls_on_two_replicas(cluster: Cluster, engine: Engine, contenders: int) -> None:
-    """Polls, second claims, re-checks of both and dispatch of two workers contend: each run is claimed once."""
-    webs, _ = cluster.start_house()
+    """Let polls, second claims, re-checks of both and dispatch of two workers contend: each run is claimed once."""
+    webs, _ = cluster.start_processes()
     with Traffic([web.url for web in webs], runners=contenders, submitters=8, work=0, pace=0.005) as traffic:
         traffic.until_accepted(32 if contenders == 2 else 64)
         finish(traffic, engine)
@@ -26,9 +26,9 @@ def test_each_run_goes_to_one_of_many_polls_on_two_replicas(cluster: Cluster, en
 
 
 @pytest.mark.parametrize("first_comes", ["the poll", "the run"])
-def test_a_run_posted_to_one_replica_is_completed_through_the_other(cluster: Cluster, first_comes: str) -> None:
-    """From POST on one to completed through a poll on the other, by dispatch or by the poll's own claim."""
-    webs, _ = cluster.start_house(workers=1)
+def test_run_posted_to_one_replica_is_completed_through_other(cluster: Cluster, first_comes: str) -> None:
+    """Claim it by dispatch or by the poll's own claim."""
+    webs, _ = cluster.start_processes(workers=1)
     first, second = (WebClient(web.url) for web in webs)
     runner_id = second.register()
     if first_comes == "the poll":

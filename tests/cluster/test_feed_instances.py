@@ -1,4 +1,4 @@
-"""Writers and readers at two web processes at once: one history for all of them (promise 3)."""
+"""Write and read the feed at two web processes at once: all see one history (promise 3)."""
 
 import pytest
 from sqlalchemy import Engine
@@ -7,15 +7,15 @@ from tests.support.cluster import Cluster
 from tests.support.feed_watchers import acknowledged_is_told, watching
 from tests.support.feed_writers import writing
 
-# So little that whoever was away for a moment has to read it from Postgres, in many pages.
+# So small a buffer that a client which was away for a moment has to read from Postgres, in many pages.
 NARROW = {"feed_window_events": 30, "catch_up_page_events": 7}
 
 
 @pytest.mark.parametrize(("seed", "settings_of_webs"), [(1, {}), (2, NARROW)], ids=["window", "pages"])
-def test_everybody_sees_one_history_on_any_instance(
+def test_all_clients_see_one_history_on_any_instance(
     cluster: Cluster, engine: Engine, seed: int, settings_of_webs: dict[str, int]
 ) -> None:
-    """Events, runs, reports, deletes, transactions that come to nothing and that commit late; readers of all kinds."""
+    """Mix events, runs, reports, deletes, transactions that roll back or commit late, and readers of all kinds."""
     webs = [cluster.start_web(wait=False, sse_heartbeat_seconds=0.3, **settings_of_webs) for _ in range(2)]
     workers = [cluster.start_worker()]
     for web in webs:

@@ -1,4 +1,4 @@
-"""Promise 4: every web and worker process is replaced under load, and no client, none of which repeats anything, notices."""
+"""Replace every web and worker process under load: clients that never repeat a request notice nothing (promise 4)."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from tests.support.waiting import eventually
 
 REPLICAS = ("web-1", "web-2", "worker-1", "worker-2")
 WATCHING, SILENT, PARKED = 3, 22, 25
-# What a deployed runner says of each run, once.
+# Reports that a deployed runner sends for each run, once.
 TOLD = ("bind", "started", "event", "completed")
 ENVIRONMENT = {"COORDINATOR_DRAIN_SECONDS": "4", "COORDINATOR_SSE_HEARTBEAT_SECONDS": "2"}
 
 
 @pytest.fixture
 def up(scratch: Path, settings: Settings) -> Iterator[Up]:
-    """Two web and two worker processes behind a balancer, on this test's servers."""
+    """Start two web and two worker processes behind a balancer, on this test's servers."""
     port = own_ports(3)
     servers = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     arguments = ("--web", "2", "--workers", "2", "--no-runner", "--lb", "--lb-port", str(port + 2))
@@ -41,8 +41,8 @@ def up(scratch: Path, settings: Settings) -> Iterator[Up]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", ["through the balancer", "at each address"])
-def test_a_rolling_deploy_fails_no_request_loses_nothing_and_doubles_nothing(up: Up, engine: Engine, way: str) -> None:
-    """Submissions, reads, polls and reports go on all the time, and every stream tells what the database has."""
+def test_rolling_deploy_fails_no_request_and_loses_or_doubles_nothing(up: Up, engine: Engine, way: str) -> None:
+    """Submit, read, poll and report all the time; every stream shows what the database has."""
     urls = [up.balancer] if way == "through the balancer" else up.urls
     former = {name: up.running(name).pid for name in REPLICAS}
     queries: list[dict[str, str]] = [{}] * WATCHING + [{"session_id": "nobody"}] * SILENT
@@ -67,17 +67,17 @@ def test_a_rolling_deploy_fails_no_request_loses_nothing_and_doubles_nothing(up:
     for stream in streams.all[:WATCHING]:
         assert told(stream.events) == history
     assert not any(stream.events for stream in streams.all[WATCHING:])
-    # None was on a process that is gone.
+    # Every stream has left its first process, which is gone.
     assert all(stream.connections > 1 for stream in streams.all)
 
 
 @pytest.mark.timeout(180)
-def test_deployed_runners_hear_nothing_of_a_rolling_deploy(
+def test_deployed_runners_notice_nothing_of_a_rolling_deploy(
     up: Up, cluster: Cluster, engine: Engine, tmp_path: Path
 ) -> None:
-    """Three failed polls within seconds, or one report that fails, would cost work: there is not one of either.
+    """Three failed polls within seconds, or one failed report, would cost work: see neither.
 
-    One polls through the balancer, one at an address; runs begin and end before, in and after the deploy.
+    One runner polls through the balancer, one at an address; runs begin and end before, during and after the deploy.
     """
     coordination = Coordination(cluster, up.balancer)
     with ExitStack() as held:
@@ -99,17 +99,17 @@ def test_deployed_runners_hear_nothing_of_a_rolling_deploy(
         assert all(runner.alive for runner in runners)
         assert spawned(runners) == dict.fromkeys(runs, 1)
         assert not any(runner.ledger("poll_failed") for runner in runners)
-        # A run has ended before the runner that reported it has read the answer.
+        # Wait for the ledger: a run ends before its runner has read the answer.
         eventually(lambda: len(answers(runners)) == len(TOLD) * len(runs), what="an answer to each report")
         assert {*answers(runners)} <= {200, 201}
     assert {claims(history) for history in assert_one_history(engine).values()} == {1}
 
 
 def answers(runners: list[DeployedRunner]) -> list[int]:
-    """The status of every answer that any of them got to a report."""
+    """Return the status of every answer that any of the runners got to a report."""
     return [entry["code"] for runner in runners for what in TOLD for entry in runner.ledger(what)]
 
 
 def spawned(runners: list[DeployedRunner]) -> dict[str, int]:
-    """How often a process was started for each run, by any of them."""
+    """Count the processes that the runners started for each run."""
     return Counter(entry["run_id"] for runner in runners for entry in runner.ledger("spawned"))

@@ -1,4 +1,6 @@
-"""A runner dies among slow beaters, on real processes: nobody is heard for longer than a gap, again and again."""
+"""Let a runner die among slow heartbeats, on real processes: again and again no runner is heard for longer than an
+outage takes.
+"""
 
 import time
 from contextlib import closing
@@ -12,13 +14,14 @@ from tests.support.db_verbs import DbVerbs
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
-# Told 20 s, so lost after 60 s; between two rounds of beats there are 18 s of silence, and a gap begins after 15.
+# Told 20 s, so lost after 60 s; between two rounds of heartbeats there are 18 s of silence, and an outage begins after
+# 15.
 TOLD, ROUND = 20, 18
 
 
 @pytest.mark.timeout(240)
-def test_runner_that_dies_among_slow_beaters_loses_its_run(cluster: Cluster, engine: Engine) -> None:
-    """No stretch of silence between their beats is noted as a gap, and its run ends with its window."""
+def test_runner_that_dies_among_slow_heartbeats_loses_its_run(cluster: Cluster, engine: Engine) -> None:
+    """Note no outage between their heartbeats; end the run with its window."""
     settings: dict[str, Any] = {"told_heartbeat_seconds": TOLD, "lost_after_seconds": 6, "stale_after_seconds": 5}
     web = cluster.start_web(**settings)
     cluster.start_worker(**settings)

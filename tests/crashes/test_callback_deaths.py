@@ -55,7 +55,7 @@ def test_worker_killed_within_a_pass_leaves_no_half_of_it(settings: Settings, db
 
 def test_children_that_end_while_workers_die_are_told_once(cluster: Cluster, db: DbVerbs) -> None:
     """Kill every worker of the beginning; the next one finds what they left."""
-    webs, workers = cluster.start_house(workers=2)
+    webs, workers = cluster.start_processes(workers=2)
     clients = [WebClient(web.url) for web in webs]
     children: dict[str, list[str]] = {clients[0].submit()["session_id"]: [] for _ in range(4)}
 

@@ -24,7 +24,7 @@ async def test_runs_sent_to_disconnected_clients_reach_others_at_once(cluster: C
     """Disconnect at random moments around the assignment, by dispatch and by the polls' own claims: each run reaches
     one runner.
     """
-    webs, _ = await asyncio.to_thread(cluster.start_house, **PATIENT)
+    webs, _ = await asyncio.to_thread(cluster.start_processes, **PATIENT)
     urls = [web.url for web in webs]
     received: list[str] = []
     submitted: list[str] = []

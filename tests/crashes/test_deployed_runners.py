@@ -65,7 +65,7 @@ def test_deployed_runners_survive_outage_of_postgres(
 
     Runs begin and end before, during and after the outage. An end may have been stored although its answer was lost.
     """
-    webs, workers = cluster.start_house(database_url=own_postgres.url, orphan_after_seconds=10)
+    webs, workers = cluster.start_processes(database_url=own_postgres.url, orphan_after_seconds=10)
     coordination = Coordination(cluster, webs[0].url)
     runners = [start_runner(f"host-{place}", webs[place].url) for place in range(2)]
     lengths = [0.5, 3, 6, 12, 30, seconds + 15]
@@ -103,7 +103,7 @@ def test_deployed_runner_survives_ten_stops_at_once(cluster: Cluster, db: DbVerb
     """Handle them one after the other, 10 s each for processes that ignore SIGTERM; meanwhile the runner
     does not poll.
     """
-    webs, _ = cluster.start_house(workers=1)
+    webs, _ = cluster.start_processes(workers=1)
     coordination = Coordination(cluster, webs[0].url)
     runner = start_runner("host", webs[1].url)
     prompts = ["stubborn 300"] * 4 + ["sleep 300"] * 6
@@ -128,7 +128,7 @@ def test_killed_deployed_runner_comes_back_after_35_seconds(cluster: Cluster, db
     """Refuse it while the former process counts as online, then accept it; the former process's runs continue or end,
     nothing else.
     """
-    webs, _ = cluster.start_house(workers=1, told_heartbeat_seconds=30)
+    webs, _ = cluster.start_processes(workers=1, told_heartbeat_seconds=30)
     coordination = Coordination(cluster, webs[0].url)
     runner = start_runner("host", webs[1].url, heartbeat=30)
     lost, _ = coordination.submit("sleep 300")
@@ -165,7 +165,7 @@ def test_resumes_submitted_to_two_replicas_run_one_after_the_other(
     cluster: Cluster, db: DbVerbs, start_runner: Start
 ) -> None:
     """Give both to the session's runner, although another one is free."""
-    webs, _ = cluster.start_house(workers=1)
+    webs, _ = cluster.start_processes(workers=1)
     here, there = (Coordination(cluster, web.url) for web in webs)
     runner, other = start_runner("host", webs[0].url), start_runner("other", webs[1].url)
     first, session_id = here.submit("now", **only_for("host"))
@@ -184,7 +184,7 @@ def test_web_process_frozen_for_20_seconds_starts_no_run_twice(
     cluster: Cluster, db: DbVerbs, start_runner: Start
 ) -> None:
     """Its poll was given a run, which the other runner has by the time the process continues."""
-    webs, _ = cluster.start_house(workers=1)
+    webs, _ = cluster.start_processes(workers=1)
     coordination = Coordination(cluster, webs[1].url)
     early = start_runner("early", webs[0].url)
     until_looked_after(db.engine)

@@ -126,7 +126,7 @@ def talking(client: WebClient) -> Iterator[None]:
 
 def test_streams_of_a_draining_process_end_whole_and_resume_elsewhere(cluster: Cluster, engine: Engine) -> None:
     """End each with `retry:`, never within a message; still answer clients that come during the drain."""
-    webs, _ = cluster.start_house(workers=1, drain_seconds=2, graceful_shutdown_seconds=5)
+    webs, _ = cluster.start_processes(workers=1, drain_seconds=2, graceful_shutdown_seconds=5)
     leaving, staying = webs
     client = WebClient(staying.url)
     with ExitStack() as stack:

@@ -50,62 +50,62 @@ def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def sequencers_are_terminated(house: FeedCluster) -> None:
+def sequencers_are_terminated(system: FeedCluster) -> None:
     for _ in range(12):
-        with house.engine.connect() as connection:
+        with system.engine.connect() as connection:
             assert connection.execute(_END_SEQUENCERS).scalar_one() > 0
-        house.writers.until_each(1)
+        system.writers.until_each(1)
 
 
-def webs_are_killed(house: FeedCluster) -> None:
+def webs_are_killed(system: FeedCluster) -> None:
     for place in range(2):
-        house.webs[place].kill()
-        house.webs[place] = _start_web(house)
-        house.urls[place] = house.webs[place].url
-        house.writers.until_each(1)
+        system.webs[place].kill()
+        system.webs[place] = _start_web(system)
+        system.urls[place] = system.webs[place].url
+        system.writers.until_each(1)
 
 
-def workers_are_killed(house: FeedCluster) -> None:
+def workers_are_killed(system: FeedCluster) -> None:
     for _ in range(2):
-        house.workers[0].kill()
-        house.writers.until_each(3)
-        house.workers[0] = house.cluster.start_worker(database_url=house.postgres.url, redis_url=house.redis.url)
-        house.writers.until_each(2)
+        system.workers[0].kill()
+        system.writers.until_each(3)
+        system.workers[0] = system.cluster.start_worker(database_url=system.postgres.url, redis_url=system.redis.url)
+        system.writers.until_each(2)
 
 
-def redis_is_killed(house: FeedCluster) -> None:
-    house.redis.kill()
-    house.writers.until_each(4)
-    house.redis.start()
-    house.writers.until_each(4)
+def redis_is_killed(system: FeedCluster) -> None:
+    system.redis.kill()
+    system.writers.until_each(4)
+    system.redis.start()
+    system.writers.until_each(4)
 
 
-def redis_is_flushed(house: FeedCluster) -> None:
-    with _redis_client(house.redis) as redis:
+def redis_is_flushed(system: FeedCluster) -> None:
+    with _redis_client(system.redis) as redis:
         for _ in range(6):
             redis.flushall()
-            house.writers.until_each(1)
+            system.writers.until_each(1)
 
 
-def redis_freezes(house: FeedCluster) -> None:
-    with frozen(house.redis):
-        house.writers.until_each(4)
-    house.writers.until_each(4)
+def redis_freezes(system: FeedCluster) -> None:
+    with frozen(system.redis):
+        system.writers.until_each(4)
+    system.writers.until_each(4)
 
 
-def subscriptions_are_cut(house: FeedCluster) -> None:
-    with _redis_client(house.redis) as redis:
+def subscriptions_are_cut(system: FeedCluster) -> None:
+    with _redis_client(system.redis) as redis:
         for _ in range(6):
             assert eventually(lambda: redis.client_kill_filter(_type="pubsub"), what="a subscription")
-            house.writers.until_each(1)
+            system.writers.until_each(1)
 
 
-def postgres_crashes(house: FeedCluster) -> None:
+def postgres_crashes(system: FeedCluster) -> None:
     for _ in range(2):
-        house.postgres.kill()
-        house.postgres.start()
-        house.engine.dispose()
-        house.writers.until_each(3)
+        system.postgres.kill()
+        system.postgres.start()
+        system.engine.dispose()
+        system.writers.until_each(3)
 
 
 FAULTS: list[Fault] = [
@@ -125,16 +125,16 @@ def test_history_survives_each_fault(
     cluster: Cluster, own_postgres: OwnPostgres, own_redis: OwnRedis, own_engine: Engine, fault: Fault
 ) -> None:
     """See no reset, no gap and no repeat; find every acknowledged event."""
-    webs, workers = cluster.start_house(
+    webs, workers = cluster.start_processes(
         workers=1, database_url=own_postgres.url, redis_url=own_redis.url, sse_heartbeat_seconds=0.3
     )
     urls = [web.url for web in webs]
     with watching(urls, own_engine) as watchers:
         with writing(urls, own_engine) as writers:
-            house = FeedCluster(cluster, own_postgres, own_redis, own_engine, webs, workers, urls, writers, watchers)
+            system = FeedCluster(cluster, own_postgres, own_redis, own_engine, webs, workers, urls, writers, watchers)
             writers.until_each(2)
             watchers.join_in()
-            fault(house)
+            fault(system)
         watchers.saw_everything()
         acknowledged_is_told(writers.acknowledged, own_engine)
     assert all(process.alive and "Traceback" not in process.log() for process in (*webs, *workers))
@@ -147,7 +147,7 @@ def test_history_continues_without_workers_or_redis(
     """Run without them from start to end: each web process numbers pending events, and both read them."""
     if without != "workers":
         own_redis.kill()
-    webs, _ = cluster.start_house(
+    webs, _ = cluster.start_processes(
         workers=1 if without == "Redis" else 0, redis_url=own_redis.url, sse_heartbeat_seconds=0.3
     )
     urls = [web.url for web in webs]
@@ -161,9 +161,9 @@ def test_history_continues_without_workers_or_redis(
     assert all(web.alive and "Traceback" not in web.log() for web in webs)
 
 
-def _start_web(house: FeedCluster) -> Process:
-    return house.cluster.start_web(
-        database_url=house.postgres.url, redis_url=house.redis.url, sse_heartbeat_seconds=0.3
+def _start_web(system: FeedCluster) -> Process:
+    return system.cluster.start_web(
+        database_url=system.postgres.url, redis_url=system.redis.url, sse_heartbeat_seconds=0.3
     )
 
 

@@ -273,7 +273,7 @@ def test_constant_loss_of_commit_answers_neither_loses_nor_doubles_runs(
 ) -> None:
     """Kill connections of two replicas and two workers again and again, each just after a COMMIT."""
     with postgres_proxy(settings.database_url) as proxy:
-        webs, _ = cluster.start_house(database_url=proxy.url, prepare_statements=False)
+        webs, _ = cluster.start_processes(database_url=proxy.url, prepare_statements=False)
         with Traffic([web.url for web in webs], runners=8) as traffic, ThreadPoolExecutor(1) as losing:
             enough = losing.submit(_keep_losing, proxy, 40)
             enough.result()

@@ -36,7 +36,7 @@ def test_service_resumes_after_20_seconds_without_postgres(
     cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine, way: str
 ) -> None:
     """Meanwhile polls end in 204, reports are held until accepted, and submissions get 503."""
-    webs, workers = cluster.start_house(database_url=own_postgres.url)
+    webs, workers = cluster.start_processes(database_url=own_postgres.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         traffic.until_completed(20)
         ledger = traffic.ledger
@@ -70,7 +70,7 @@ def test_polls_parked_before_crash_restart_get_runs_after_it(
     cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine
 ) -> None:
     """Their rows are gone with the crash; each process restores its own, and dispatch and re-check find them."""
-    webs, _ = cluster.start_house(database_url=own_postgres.url)
+    webs, _ = cluster.start_processes(database_url=own_postgres.url)
     clients = [WebClient(web.url) for web in webs]
     runners = [clients[place % 2].register(f"host-{place}") for place in range(6)]
     polls = [clients[place % 2].meanwhile(clients[place % 2].poll, runners[place], 50) for place in range(6)]
@@ -90,7 +90,7 @@ def test_polls_parked_before_crash_restart_get_runs_after_it(
 @pytest.mark.parametrize("keys", ["with keys", "without keys"])
 def test_ended_connections_lose_and_double_nothing(cluster: Cluster, engine: Engine, keys: str) -> None:
     """End all our connections repeatedly, within whatever they do: runners notice nothing."""
-    webs, workers = cluster.start_house()
+    webs, workers = cluster.start_processes()
     with Traffic([web.url for web in webs], runners=6, keyed=keys == "with keys") as traffic:
         traffic.until_completed(10)
         ended = 0

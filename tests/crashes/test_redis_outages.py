@@ -35,7 +35,7 @@ def test_submissions_claims_and_reports_go_on_without_redis(
     cluster: Cluster, engine: Engine, own_redis: OwnRedis, ways: tuple[str, ...]
 ) -> None:
     """See no error while it is away and none when it returns; then every part is as before."""
-    webs, workers = cluster.start_house(redis_url=own_redis.url)
+    webs, workers = cluster.start_processes(redis_url=own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         traffic.until_completed(15)
         for way in ways:
@@ -53,7 +53,7 @@ def test_submissions_claims_and_reports_go_on_without_redis(
 
 def test_flush_under_load_loses_nothing(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
     """Flush repeatedly: Redis holds hints only."""
-    webs, workers = cluster.start_house(redis_url=own_redis.url)
+    webs, workers = cluster.start_processes(redis_url=own_redis.url)
     client = looking(own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         for _ in range(6):

@@ -87,7 +87,7 @@ def test_readiness_names_the_fault_of_a_refusing_redis(cluster: Cluster, own_red
 
 def test_runs_go_on_while_redis_refuses_writes(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
     """As without Redis: no error, no lost run; try each fault in turn, then check that all is as before."""
-    webs, workers = cluster.start_house(redis_url=own_redis.url)
+    webs, workers = cluster.start_processes(redis_url=own_redis.url)
     client = looking(own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         traffic.until_completed(10)

@@ -29,7 +29,7 @@ FAULTS: dict[str, Callable[[OwnRedis], None]] = {
 @pytest.fixture
 def clients(cluster: Cluster, own_redis: OwnRedis) -> Iterator[tuple[WebClient, WebClient]]:
     """Serve two processes that share a Redis of the test's own."""
-    webs, _ = cluster.start_house(webs=2, workers=0, redis_url=own_redis.url)
+    webs, _ = cluster.start_processes(webs=2, workers=0, redis_url=own_redis.url)
     here, there = (WebClient(web.url) for web in webs)
     yield here, there
     for client in (here, there):

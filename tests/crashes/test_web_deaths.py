@@ -14,7 +14,7 @@ from tests.support.web import WebClient
 def test_killed_web_process_loses_no_run(cluster: Cluster, engine: Engine) -> None:
     """Its runners move to the other one, and every run is completed once."""
     bounds = {"claim_timeout_seconds": 2, "start_timeout_seconds": 5}
-    webs, workers = cluster.start_house(**bounds)
+    webs, workers = cluster.start_processes(**bounds)
     with Traffic([web.url for web in webs], runners=8) as traffic:
         traffic.until_completed(30)
         webs[0].kill()
@@ -29,7 +29,7 @@ def test_parked_polls_of_killed_web_process_get_nothing_more(cluster: Cluster, d
     """A run assigned to them in the last moment is claimable again after `claim_timeout`, and nothing else is assigned
     to them.
     """
-    webs, _ = cluster.start_house(workers=1, claim_timeout_seconds=2)
+    webs, _ = cluster.start_processes(workers=1, claim_timeout_seconds=2)
     dead, living = (WebClient(web.url) for web in webs)
     runners = [dead.register(f"host-{place}") for place in range(4)]
     for runner_id in runners:
@@ -46,7 +46,7 @@ def test_parked_polls_of_killed_web_process_get_nothing_more(cluster: Cluster, d
 
 def test_web_process_thawed_with_an_old_assignment_starts_nothing(cluster: Cluster, db: DbVerbs) -> None:
     """The run is another runner's by then: confirming the delivery fails, and the poll waits for the next run."""
-    (frozen, other), workers = cluster.start_house(workers=1, claim_timeout_seconds=2)
+    (frozen, other), workers = cluster.start_processes(workers=1, claim_timeout_seconds=2)
     slow, quick = WebClient(frozen.url), WebClient(other.url)
     early, late = slow.register("early"), quick.register("late")
     poll = slow.meanwhile(slow.poll, early, 60)
@@ -69,7 +69,7 @@ def test_web_process_thawed_with_an_old_assignment_starts_nothing(cluster: Clust
 
 def test_frozen_and_thawed_web_process_loses_no_run(cluster: Cluster, engine: Engine) -> None:
     """Repeat under load: the database decides on its polls and on what is in its buffers."""
-    webs, workers = cluster.start_house(claim_timeout_seconds=2, start_timeout_seconds=20)
+    webs, workers = cluster.start_processes(claim_timeout_seconds=2, start_timeout_seconds=20)
     with Traffic([web.url for web in webs], runners=8, poll_seconds=3) as traffic:
         for _ in range(3):
             traffic.until_completed(10)

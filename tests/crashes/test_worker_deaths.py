@@ -32,7 +32,7 @@ def freeze_for_a_while(worker: Process, traffic: Traffic) -> None:
 @pytest.mark.parametrize("harm", [kill, freeze_for_a_while])
 def test_killed_and_frozen_workers_lose_no_run(cluster: Cluster, engine: Engine, harm: Harm) -> None:
     """Disturb each worker in turn: every run is claimed once, by a remaining worker."""
-    webs, workers = cluster.start_house(workers=2)
+    webs, workers = cluster.start_processes(workers=2)
     with Traffic([web.url for web in webs], runners=8) as traffic:
         for worker in workers:
             traffic.until_completed(15)

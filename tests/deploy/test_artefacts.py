@@ -1,4 +1,4 @@
-"""Dockerfile, compose file and manifests: well-formed, in step with the code and with each other."""
+"""Check Dockerfile, compose file and manifests: well-formed, and in step with the code and each other."""
 
 import os
 import re
@@ -38,7 +38,7 @@ LONGEST_POLL = 600
 
 
 def run(*command: str) -> None:
-    """Run a tool of the venv; what it finds is the failure."""
+    """Run a tool of the venv; its findings are the failure."""
     done = subprocess.run(
         [str(TOOLS / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -50,24 +50,24 @@ def by_kind(kind: str) -> list[Launch]:
 
 
 def seconds(text: str, name: str) -> float:
-    """The value of a duration or a plain number behind a name."""
+    """Return the value of a duration or plain number behind a name."""
     found = re.search(rf'{name}:?\s+"?(\d+)(s|ms)?\b', text)
     assert found, name
     return float(found[1])
 
 
-def test_the_dockerfile_has_nothing_to_complain_about() -> None:
-    """By hadolint, all its rules."""
+def test_dockerfile_passes_hadolint() -> None:
+    """Apply all rules."""
     run("hadolint", "--failure-threshold", "style", DOCKERFILE.name)
 
 
-def test_the_compose_file_is_one_by_its_schema() -> None:
-    """A misspelt key is otherwise ignored, or found out at noon."""
+def test_compose_file_matches_its_schema() -> None:
+    """A misspelt key would otherwise be ignored."""
     run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE.name)
 
 
-def test_the_image_holds_every_package_of_ours_and_runs_as_nobody() -> None:
-    """A room that is built but not copied would be missing in the image only."""
+def test_image_holds_every_package_and_runs_unprivileged() -> None:
+    """A package that is built but not copied would be missing in the image only."""
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
         "packages"
     ]
@@ -86,8 +86,8 @@ def test_the_image_holds_every_package_of_ours_and_runs_as_nobody() -> None:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
-    """A setting that was renamed is renamed here too; the process itself would refuse to start."""
+def test_every_named_variable_is_a_setting(path: Path) -> None:
+    """A process refuses to start with an unknown setting."""
     named = set(re.findall(rf"\b{PREFIX}([A-Z_]+[A-Z])\b", path.read_text()))
     known = {name.upper() for name in Settings.model_fields}
 
@@ -95,8 +95,8 @@ def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
 
 
 @pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.where)
-def test_every_process_is_given_settings_it_accepts(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values as well as names; what is only for web does not stop the others."""
+def test_every_process_accepts_its_settings(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check values and names; settings for web alone do not stop other processes."""
     for name in [name for name in os.environ if name in {"DATABASE_URL", "REDIS_URL"}]:
         monkeypatch.delenv(name)
     for name, value in launch.environment.items():
@@ -109,8 +109,8 @@ def test_every_process_is_given_settings_it_accepts(launch: Launch, monkeypatch:
 
 
 @pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.where)
-def test_every_command_is_one_of_ours_with_options_it_has(launch: Launch) -> None:
-    """Parsed by the command line itself, not run."""
+def test_every_command_and_option_exists(launch: Launch) -> None:
+    """Parse them by the command line itself, without running them."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     name, *arguments = launch.command
@@ -120,8 +120,8 @@ def test_every_command_is_one_of_ours_with_options_it_has(launch: Launch) -> Non
 
 
 @pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.where)
-def test_nobody_is_killed_while_it_still_ends_in_order(launch: Launch) -> None:
-    """The grace period is above all that the process may take after SIGTERM, and a few seconds more."""
+def test_grace_period_exceeds_the_longest_orderly_end(launch: Launch) -> None:
+    """Leave a few seconds more than a process may take after SIGTERM."""
     settings = Settings.model_validate(
         {
             name.removeprefix(PREFIX).lower(): value
@@ -131,7 +131,7 @@ def test_nobody_is_killed_while_it_still_ends_in_order(launch: Launch) -> None:
     )
     match launch.kind:
         case "web":
-            # What was accepted is decided and connections are closed after that, bounded at 2 s each (app/web.py).
+            # Accepted requests are decided and connections closed after that, bounded at 2 s each (app/web.py).
             takes = settings.drain_seconds + settings.graceful_shutdown_seconds + 6
         case "worker":
             takes = settings.worker_grace_seconds + 2
@@ -142,8 +142,8 @@ def test_nobody_is_killed_while_it_still_ends_in_order(launch: Launch) -> None:
     assert launch.grace >= launch.before_signal + takes
 
 
-def test_the_port_is_one_and_the_same() -> None:
-    """In the image, its health check, compose, the load balancer and Kubernetes."""
+def test_port_is_the_same_everywhere() -> None:
+    """Compare image, health check, compose, load balancer and Kubernetes."""
     default = str(Settings.model_fields["listen_port"].default)
     web = compose()["services"]["web"]
     lb = compose()["services"]["lb"]
@@ -164,8 +164,8 @@ def test_the_port_is_one_and_the_same() -> None:
     assert f"http://lb:{inside}" in compose()["services"]["runner"]["command"]
 
 
-def test_the_load_balancer_knows_as_many_replicas_as_anybody_is_told_to_start() -> None:
-    """By the names that compose gives them."""
+def test_load_balancer_names_every_documented_replica() -> None:
+    """Use the names that compose gives them."""
     upstreams = compose()["services"]["lb"]["environment"]["WEB_REPLICAS"].split()
     told = [int(number) for path in TEXTS for number in re.findall(r"--scale web=(\d+)", path.read_text())]
 
@@ -173,8 +173,8 @@ def test_the_load_balancer_knows_as_many_replicas_as_anybody_is_told_to_start() 
     assert len(upstreams) >= max(told)
 
 
-def test_balancers_wait_longer_than_the_longest_poll() -> None:
-    """And close idle connections before we do."""
+def test_balancers_wait_longer_than_longest_poll() -> None:
+    """Close idle connections before our server does."""
     caddy = CADDYFILE.read_text()
     (ingress,) = [each for each in manifests("examples") if each["kind"] == "Ingress"]
     annotations = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
@@ -185,12 +185,12 @@ def test_balancers_wait_longer_than_the_longest_poll() -> None:
     assert int(annotations["proxy-read-timeout"]) > LONGEST_POLL
     assert int(annotations["proxy-send-timeout"]) > LONGEST_POLL
     assert annotations["proxy-buffering"] == "off"
-    # With -1 a client's hang-up may not reach the replica that holds its poll.
+    # With -1 a client's disconnect may not reach the replica that holds its poll.
     assert not re.search(r"^\s*flush_interval", caddy, re.MULTILINE)
 
 
-def test_the_pools_fit_into_postgres() -> None:
-    """All the replicas that compose may start, with what a rolling start has twice and some for people."""
+def test_pools_fit_into_postgres() -> None:
+    """Count all replicas that compose may start, twice those of a rolling start, and some connections for people."""
     services = compose()["services"]
     allowed = int(re.findall(r"max_connections=(\d+)", services["postgres"]["command"])[0])
     settings = Settings()
@@ -201,7 +201,7 @@ def test_the_pools_fit_into_postgres() -> None:
     assert replicas * web + 8 * worker + 10 <= allowed
 
 
-def test_only_the_load_balancer_is_reached_and_only_from_this_machine() -> None:
+def test_only_the_load_balancer_listens_and_only_on_loopback() -> None:
     """Authentication is off until COORDINATOR_AUTH=1."""
     services = compose()["services"]
     networks = compose()["networks"]
@@ -212,8 +212,8 @@ def test_only_the_load_balancer_is_reached_and_only_from_this_machine() -> None:
     assert [name for name, service in services.items() if open_networks & set(service["networks"])] == ["lb"]
 
 
-def test_no_password_of_compose_has_a_default() -> None:
-    """A password that stands in a public file is none: compose refuses to start without one."""
+def test_no_password_of_compose_has_default() -> None:
+    """Compose refuses to start without one: a public default is no password."""
     text = COMPOSE.read_text()
 
     assert set(re.findall(r"\$\{(\w*PASSWORD\w*)([^}]{0,2})", text)) == {
@@ -229,7 +229,7 @@ def test_no_password_of_compose_has_a_default() -> None:
 
 
 def test_every_service_of_compose_is_confined() -> None:
-    """A read-only root, no capability but those it names, no more privileges by a program's file."""
+    """Require a read-only root, named capabilities only, and no new privileges."""
     for name, service in compose()["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -241,15 +241,15 @@ def test_every_service_of_compose_is_confined() -> None:
     }
 
 
-def test_images_of_others_have_exact_versions_and_take_a_digest() -> None:
+def test_foreign_images_have_exact_versions_and_take_a_digest() -> None:
     """`postgres:18` is another image every month."""
     for name in ("postgres", "redis", "lb"):
         image = compose()["services"][name]["image"]
         assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z/]+:\d+\.\d+(\.\d+)?\}", image), image
 
 
-def test_password_on_stdin_is_asked_for_by_the_server(own_redis: OwnRedis, tmp_path: Path) -> None:
-    """As compose starts it, with the server that is at hand: the password is needed, and is in no argument."""
+def test_redis_reads_its_password_from_stdin(own_redis: OwnRedis, tmp_path: Path) -> None:
+    """Start the local server as compose does: the password is required and is in no argument."""
     program = psutil.Process(own_redis.server.pid).exe()
     port = own_port()
     here = f"{program} - --port {port} --bind 127.0.0.1 --dir {tmp_path}"
@@ -259,7 +259,7 @@ def test_password_on_stdin_is_asked_for_by_the_server(own_redis: OwnRedis, tmp_p
     try:
         eventually(lambda: answers(good), 20, what="the server")
         assert not answers(bad)
-        # The shell has become the server: SIGTERM reaches it.
+        # The shell was replaced by the server, so SIGTERM reaches it.
         assert psutil.Process(process.pid).exe() == program
         assert "s3cret" not in " ".join(psutil.Process(process.pid).cmdline())
         process.terminate()
@@ -276,8 +276,8 @@ def answers(client: Redis) -> bool:
         return False
 
 
-def test_what_is_mounted_is_there() -> None:
-    """A path that does not exist would become an empty directory."""
+def test_mounted_paths_exist() -> None:
+    """A missing path would become an empty directory."""
     services = compose()["services"].values()
     sources = [volume.split(":")[0] for service in services for volume in service.get("volumes", [])]
     named = compose()["volumes"]

@@ -1,4 +1,4 @@
-"""The Caddyfile of compose in a real Caddy, in front of real replicas: some that run, one that dies, one that never was."""
+"""Run compose's Caddyfile in a real Caddy before real replicas: running, dying and never started ones."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ CADDY = Path(sys.executable).with_name("caddy")
 
 
 class Balancer:
-    """Caddy on a port of its own with the file as it is, but for that port."""
+    """Caddy with the deployed Caddyfile, on another port."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -55,8 +55,8 @@ def balancer(cluster: Cluster) -> Balancer:
     return Balancer(new_directory(cluster.directory, "balancer"))
 
 
-def test_caddy_takes_the_file_as_it_is(tmp_path: Path) -> None:
-    """And finds it formatted."""
+def test_caddy_accepts_the_file(tmp_path: Path) -> None:
+    """Find it formatted too."""
     for command in (["validate", "--adapter", "caddyfile", "--config"], ["fmt", "--diff"]):
         done = subprocess.run(
             [str(CADDY), *command, str(CADDYFILE)],
@@ -68,8 +68,8 @@ def test_caddy_takes_the_file_as_it_is(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_replicas_that_die_or_never_were_are_seen_by_no_client(cluster: Cluster, balancer: Balancer) -> None:
-    """Of the names that compose might give, those that do not resolve or refuse are passed over; no request fails."""
+def test_dead_and_missing_replicas_fail_no_request(cluster: Cluster, balancer: Balancer) -> None:
+    """Skip names of compose that do not resolve or refuse connections."""
     webs = [cluster.start_web() for _ in range(2)]
     addresses = [web.url.removeprefix("http://") for web in webs]
     caddy = balancer.start([*addresses, f"127.0.0.1:{own_port()}", "coordinator-web-8.invalid:8765"])
@@ -81,7 +81,7 @@ def test_replicas_that_die_or_never_were_are_seen_by_no_client(cluster: Cluster,
     for _ in range(10):
         client.submit()
     webs[0].kill()
-    # A GET on a connection that has just gone is repeated, a POST is not.
+    # Caddy repeats a GET on a connection that has just closed, but no POST.
     assert [client.get("/runners").status_code for _ in range(10)] == [200] * 10
     for _ in range(10):
         client.submit()
@@ -90,8 +90,8 @@ def test_replicas_that_die_or_never_were_are_seen_by_no_client(cluster: Cluster,
     client.close()
 
 
-def test_polls_and_streams_come_through_as_they_are(cluster: Cluster, balancer: Balancer) -> None:
-    """A poll is held and given what comes; a stream's first frames are there while it goes on."""
+def test_polls_and_streams_pass_through_unchanged(cluster: Cluster, balancer: Balancer) -> None:
+    """Hold a poll until its run comes; deliver a stream's first frames while it is open."""
     web = cluster.start_web()
     caddy = balancer.start([web.url.removeprefix("http://")])
     cluster.processes.append(caddy)
@@ -111,6 +111,6 @@ def test_polls_and_streams_come_through_as_they_are(cluster: Cluster, balancer: 
 
 
 def parked(web: Process) -> str:
-    """How many polls a replica holds, as its metrics say."""
+    """Return the number of polls that a replica holds, from its metrics."""
     lines = httpx.get(f"{web.url}/metrics").text.splitlines()
     return next((line.rpartition(" ")[2] for line in lines if line.startswith("coordinator_polls_parked")), "")

@@ -1,4 +1,6 @@
-"""The site of docs/: scripts/docs builds it strictly, with every page in its navigation and nothing loaded from elsewhere."""
+"""Check that scripts/docs builds the site of docs/ strictly, with every page in the navigation and nothing loaded from
+elsewhere.
+"""
 
 import fcntl
 import re
@@ -14,7 +16,7 @@ from scripts.docs_hooks import PAGES, place_of
 from tests.unit.test_lock import ROOT
 
 DOCS = ROOT / "docs"
-# Everything that a browser loads by itself; an `a` is followed by a person.
+# Attributes that a browser loads by itself; links (`a`) are left out.
 FOLLOWED = {"a"}
 
 Build = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -36,7 +38,7 @@ class References(HTMLParser):
 
 @pytest.fixture
 def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
-    """`scripts/docs build` with arguments; one at a time, since the first installs its environment."""
+    """Run `scripts/docs build` with arguments, one at a time, since the first call installs its environment."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(ROOT / "scripts" / "docs"), "build", *arguments]
@@ -48,7 +50,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
 
 
 def test_site_holds_every_page_and_loads_nothing_from_elsewhere(build: Build, tmp_path: Path) -> None:
-    """Each page of docs/ and of the project is in the navigation; scripts, styles, fonts and images are the site's own."""
+    """Each page of docs/ and of the project is in the navigation; scripts, styles, fonts and images are the
+    site's own.
+    """
     done = build("--site-dir", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -61,7 +65,7 @@ def test_site_holds_every_page_and_loads_nothing_from_elsewhere(build: Build, tm
     for style in tmp_path.rglob("*.css"):
         assert re.findall(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//[^)]*", style.read_text()) == [], style
     assert (tmp_path / "search" / "search_index.json").is_file()
-    # Made of the application's OpenAPI document, and of the client's docstrings.
+    # Generated from the application's OpenAPI document and the client's docstrings.
     assert "/runner/runs/{run_id}/released" in (tmp_path / "reference" / "http-api.html").read_text()
     assert (
         'id="coordinator_client.client.CoordinatorClient.submit"'
@@ -69,8 +73,8 @@ def test_site_holds_every_page_and_loads_nothing_from_elsewhere(build: Build, tm
     )
 
 
-def test_build_fails_for_broken_links_and_for_a_page_outside_the_navigation(build: Build, tmp_path: Path) -> None:
-    """A copy with one fault of each kind names each of them, and nothing else."""
+def test_build_fails_for_broken_links_and_for_page_outside_navigation(build: Build, tmp_path: Path) -> None:
+    """Build a copy with one fault of each kind: the output names each of them and nothing else."""
     for path in ROOT.iterdir():
         if path.name not in {"docs", "scripts", "SECURITY.md"} and not path.name.startswith("."):
             (tmp_path / path.name).symlink_to(path)
@@ -105,6 +109,6 @@ def test_build_fails_for_broken_links_and_for_a_page_outside_the_navigation(buil
         ("#runs", "docs/protocol.md", "#runs"),
     ],
 )
-def test_link_of_the_repository_has_a_place_in_the_site(link: str, source: str, place: str | None) -> None:
-    """Pages are pages, source files are copied, directories have no place, and the rest stays as it is."""
+def test_link_of_repository_has_place_in_site(link: str, source: str, place: str | None) -> None:
+    """Pages stay pages, source files are copied, directories have no place, and other links are unchanged."""
     assert place_of(link, source) == place

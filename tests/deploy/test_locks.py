@@ -1,4 +1,4 @@
-"""Installed by the image and by scripts/up: parts of the lock that everything is tested with, complete and hashed."""
+"""Check the parts of the lock that the image and scripts/up install: as tested, complete and hashed."""
 
 import re
 from collections import deque
@@ -14,7 +14,7 @@ LOCKS = ROOT / "deploy" / "locks"
 
 
 def entries(name: str) -> dict[str, str]:
-    """Each package of a lock and its whole entry, version, marker and hashes."""
+    """Return each package of a lock with its whole entry: version, marker and hashes."""
     parts = re.split(r"\n(?=\S)", (LOCKS / name).read_text().strip())
     return {part.split("==", 1)[0]: part for part in parts}
 
@@ -23,8 +23,8 @@ NAMES = ["runtime.lock", "build.lock", "up.lock", "installer.lock"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_part_of_the_lock_says_what_the_lock_says(name: str) -> None:
-    """What was tested is what is deployed: the same versions with the same hashes."""
+def test_part_of_lock_agrees_with_the_lock(name: str) -> None:
+    """Deploy the versions and hashes that were tested."""
     whole = dict.fromkeys(re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text().strip()))
     found = entries(name)
 
@@ -50,8 +50,8 @@ def test_a_part_of_the_lock_says_what_the_lock_says(name: str) -> None:
         ),
     ],
 )
-def test_a_part_of_the_lock_is_complete(name: str, wanted: list[str]) -> None:
-    """Installed without dependencies, it must hold those of each of its packages."""
+def test_part_of_lock_is_complete(name: str, wanted: list[str]) -> None:
+    """Installed without dependency resolution, it must hold the dependencies of each of its packages."""
     found = entries(name)
     todo, seen = deque(Requirement(text) for text in wanted), set[str]()
     missing = []
@@ -70,8 +70,8 @@ def test_a_part_of_the_lock_is_complete(name: str, wanted: list[str]) -> None:
     assert missing == []
 
 
-def test_the_image_carries_no_tool_of_ours() -> None:
-    """Tests, linters, embedded servers and the build backend stay outside."""
+def test_image_holds_no_development_tool() -> None:
+    """Leave out tests, linters, embedded servers and the build backend."""
     runtime = entries("runtime.lock")
 
     assert set(runtime) < set(PINNED)
@@ -79,7 +79,7 @@ def test_the_image_carries_no_tool_of_ours() -> None:
 
 
 def test_start_installs_no_tool_of_development() -> None:
-    """scripts/up brings what serves, the embedded servers, the balancer and the build backend of the checkout."""
+    """Let scripts/up install what serves, the embedded servers, the balancer and the build backend of the checkout."""
     serving = set(entries("up.lock"))
 
     assert set(entries("runtime.lock")) < serving < set(PINNED)
@@ -88,6 +88,6 @@ def test_start_installs_no_tool_of_development() -> None:
 
 @pytest.mark.parametrize("name", [*NAMES, "docs.lock"])
 def test_part_of_lock_names_no_index_host_or_path(name: str) -> None:
-    """As the whole lock: any mirror serves it."""
+    """Any mirror may serve it, like the whole lock."""
     lines = [line for line in (LOCKS / name).read_text().splitlines() if not line.strip().startswith("--hash=sha256:")]
     assert [line for line in lines if re.search(r"https?:|file:|(^|\s)-{1,2}[a-z]| @ |/", line)] == []

@@ -1,4 +1,6 @@
-"""scripts/setup.sh on a checkout of three little packages: what each script installs, and when it does so again."""
+"""Run scripts/setup.sh on a checkout of three little packages: what each script installs, and when it
+installs again.
+"""
 
 import base64
 import hashlib
@@ -13,7 +15,7 @@ import pytest
 
 from tests.unit.test_lock import ROOT
 
-# Builds nothing but the pointer to the checkout: an editable install without a build backend of others.
+# Build nothing but the pointer to the checkout: an editable install without a foreign build backend.
 BACKEND = """
 import zipfile
 def build_editable(directory, config_settings=None, metadata_directory=None):
@@ -35,7 +37,7 @@ version = "0"
 
 
 def wheel(directory: Path, name: str, version: str) -> str:
-    """Make a wheel of one empty module; its line in a lock."""
+    """Make a wheel of one empty module; return its line in a lock."""
     path, info = directory / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": "",
@@ -54,7 +56,7 @@ def _digest(text: str) -> str:
 
 
 class Checkout:
-    """A directory with the scripts, and locks of packages that a folder beside it holds; no network is asked."""
+    """Directory with the scripts and with locks of packages in a folder beside it; no network is needed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "checkout"
@@ -74,12 +76,12 @@ class Checkout:
         (self.root / "requirements.lock").write_text(serving + wheel(self.wheels, "tool", tool))
 
     def set_up(self, level: str) -> list[str]:
-        """Set it up as scripts/up (`serving`) or scripts/test (anything else) does; the lines that it said."""
+        """Set it up as scripts/up (`serving`) or scripts/test (anything else) does; return the lines it printed."""
         done = subprocess.run(
             ["/bin/bash", "-c", f"setup_level={level}; source scripts/setup.sh"],
             cwd=self.root,
             env={
-                # No uv: a pip without an index takes what the folder holds.
+                # No uv: pip without an index takes packages from the folder.
                 "PATH": "/usr/bin:/bin",
                 "PYTHON": sys.executable,
                 "HOME": str(self.root),
@@ -108,8 +110,8 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_start_installs_what_serves_and_the_tests_add_the_rest(checkout: Checkout) -> None:
-    """One line a step; a repeat says and does nothing; the later one keeps what the earlier one installed."""
+def test_start_installs_what_serves_and_tests_add_rest(checkout: Checkout) -> None:
+    """Print one line a step; do nothing on a repeat; keep what the other script installed."""
     said = checkout.set_up("serving")
     assert [line.partition(" ")[0] for line in said] == ["making", "installing"], said
     assert said[1] == "installing 1 packages of deploy/locks/up.lock"
@@ -122,8 +124,8 @@ def test_start_installs_what_serves_and_the_tests_add_the_rest(checkout: Checkou
     assert checkout.set_up("serving") == []
 
 
-def test_start_after_the_tests_keeps_their_tools(checkout: Checkout) -> None:
-    """What serves is a part of it: nothing to do; after a change only what changed is installed."""
+def test_start_after_tests_keeps_their_tools(checkout: Checkout) -> None:
+    """Install nothing, since the served part is included; after a change, only what changed."""
     checkout.set_up("all")
     assert checkout.set_up("serving") == []
 
@@ -135,7 +137,7 @@ def test_start_after_the_tests_keeps_their_tools(checkout: Checkout) -> None:
 
 
 def test_moved_checkout_is_set_up_anew(checkout: Checkout) -> None:
-    """The programs of its .venv point to where it was."""
+    """The programs of its .venv point to the former path."""
     checkout.set_up("serving")
     moved = checkout.root.with_name("moved")
     checkout.root.rename(moved)

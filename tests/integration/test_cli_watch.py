@@ -104,7 +104,7 @@ def say(client: WebClient, session_id: str, content: str, **fields: object) -> N
 
 def test_no_line_is_missed_when_replica_is_killed(cluster: Cluster, db: DbVerbs, tmp_path: Path) -> None:
     """Print each item as one JSON object on one line, in the order of history, whatever address it came from."""
-    (first, second), _ = cluster.start_house(webs=2, workers=1)
+    (first, second), _ = cluster.start_processes(webs=2, workers=1)
     elsewhere = WebClient(second.url)
     start = now(elsewhere)
     session_id = elsewhere.submit()["session_id"]

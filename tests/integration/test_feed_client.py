@@ -142,7 +142,7 @@ async def test_reader_cut_at_any_byte_sees_each_event_once(
 @pytest.mark.parametrize("death", ["kill", "drain"])
 async def test_reader_moves_on_when_its_replica_goes(cluster: Cluster, db: DbVerbs, death: str) -> None:
     """Kill or drain it while others write: nothing is missed or doubled; only a kill is a lost connection."""
-    (first, second), _ = cluster.start_house(webs=2, workers=1, drain_seconds=0.5)
+    (first, second), _ = cluster.start_processes(webs=2, workers=1, drain_seconds=0.5)
     causes: list[tuple[str, str | None]] = []
     elsewhere = WebClient(second.url)
     start = now(elsewhere)

@@ -1,4 +1,4 @@
-"""Each revision expands or contracts: version N-1 goes on beside it, and nobody waits long for it."""
+"""Check that each revision expands or contracts: version N-1 runs beside it, and no request waits long for it."""
 
 import json
 import subprocess
@@ -11,11 +11,11 @@ from models.schema.migrate import MIGRATIONS
 from tests.support.revisions import Revision, faults, revisions
 
 SQUAWK = Path(sys.executable).with_name("squawk")
-# The connection has both timeouts already (models/schema/migrations/env.py); an int is a choice, not a danger.
+# The connection sets both timeouts (models/schema/migrations/env.py); int columns are intended.
 NOT_ASKED = "require-statement-timeout,require-lock-timeout,prefer-bigint-over-int,prefer-robust-stmts"
-# Asked more closely above: an index that is built concurrently is alone in its block, and only contractions drop.
+# Checked more precisely above: a concurrent index is alone in its block, and only contractions drop.
 NOT_ASKED += ",transaction-nesting,ban-uncommitted-transaction,ban-drop-constraint"
-# An ordinary index, on a table that nothing had written before.
+# Ordinary index on a table that nothing had written before.
 ACCEPTED = {("0003", "child_results")}
 
 BLOCK = "COMMIT; SET lock_timeout = 0; {}; RESET lock_timeout; BEGIN;"
@@ -26,15 +26,15 @@ def is_accepted(revision: Revision, fault: str) -> bool:
 
 
 @pytest.mark.parametrize("revision", revisions(), ids=lambda revision: revision.name)
-def test_a_revision_breaks_nobody_who_is_there(revision: Revision) -> None:
-    """Expansions break nothing that version N-1 does; contractions only take away."""
+def test_revision_is_compatible_with_version_n_minus_1(revision: Revision) -> None:
+    """Expansions break nothing that it does; contractions only remove."""
     found = [fault for fault in faults(revision.name, revision.sql) if not is_accepted(revision, fault)]
 
     assert found == []
 
 
-def test_the_linter_of_migrations_finds_nothing_either(tmp_path: Path) -> None:
-    """squawk, all its rules but those whose reason is given above."""
+def test_migrations_pass_squawk(tmp_path: Path) -> None:
+    """Apply all rules but those excluded above, with their reasons."""
     for revision in revisions():
         (tmp_path / f"{revision.number}.sql").write_text(revision.sql)
     command = [
@@ -85,8 +85,8 @@ def test_the_linter_of_migrations_finds_nothing_either(tmp_path: Path) -> None:
         f"CREATE TABLE notes (note_id text); {BLOCK.format('CREATE INDEX CONCURRENTLY IF NOT EXISTS ix ON runs (note)')}",
     ],
 )
-def test_an_expansion_that_would_break_somebody_is_found(sql: str) -> None:
-    """The checks themselves are checked."""
+def test_breaking_expansion_is_found(sql: str) -> None:
+    """Check the checks themselves."""
     assert list(faults("expand_9999_future", sql)) != []
 
 
@@ -103,8 +103,7 @@ def test_an_expansion_that_would_break_somebody_is_found(sql: str) -> None:
         BLOCK.format("CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_runs_note ON runs (note)"),
     ],
 )
-def test_an_expansion_that_breaks_nobody_is_let_through(sql: str) -> None:
-    """Else nobody would believe the checks."""
+def test_harmless_expansion_is_accepted(sql: str) -> None:
     assert list(faults("expand_9999_future", sql)) == []
 
 
@@ -116,8 +115,8 @@ def test_an_expansion_that_breaks_nobody_is_let_through(sql: str) -> None:
         "COMMIT; DROP INDEX CONCURRENTLY ix_runs_newest; BEGIN",
     ],
 )
-def test_a_contraction_takes_away(sql: str) -> None:
-    """One release after the last one that used it."""
+def test_contraction_removes(sql: str) -> None:
+    """Contract one release after the last one that used it."""
     assert list(faults("contract_9999_future", sql)) == []
 
 
@@ -129,13 +128,13 @@ def test_a_contraction_takes_away(sql: str) -> None:
         "DELETE FROM runs",
     ],
 )
-def test_a_contraction_does_nothing_else(sql: str) -> None:
-    """What it adds would have had to come a release earlier."""
+def test_contraction_only_removes(sql: str) -> None:
+    """Additions would have had to come a release earlier."""
     assert list(faults("contract_9999_future", sql)) != []
 
 
-def test_revisions_follow_each_other_by_number() -> None:
-    """An older schema is told from a newer one by comparing their names (models.schema.migrate.schema_fault)."""
+def test_revision_names_sort_in_their_order() -> None:
+    """Comparing names tells an older schema from a newer one (models.schema.migrate.schema_fault)."""
     numbers = [revision.number for revision in revisions()]
     files = sorted(path.stem for path in (MIGRATIONS / "versions").glob("*.py"))
 
@@ -144,8 +143,8 @@ def test_revisions_follow_each_other_by_number() -> None:
     assert sorted(f"{name.split('_')[1]}" for name in files) == ["0001", *numbers]
 
 
-def test_no_wait_for_a_lock_is_longer_than_what_requests_endure() -> None:
-    """A request that queues behind a migration gives up after two seconds."""
+def test_migration_lock_timeout_is_shorter_than_that_of_requests() -> None:
+    """A request that queues behind a migration gives up after 2 s."""
     environment = (MIGRATIONS / "env.py").read_text()
 
     assert "SET lock_timeout = '1s'" in environment

@@ -1,4 +1,4 @@
-"""Migrations that are killed in the middle, and those of a release ahead: what was begun is finished by the next try."""
+"""Check migrations that are killed midway, and those of a later release: the next try finishes them."""
 
 import signal
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def url(database_url: str) -> str:
 
 @pytest.fixture
 def watch(url: str) -> Iterator[Connection]:
-    """Looks at the database while others work on it."""
+    """Connect to look at the database while other connections work on it."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         yield connection
@@ -45,7 +45,7 @@ def watch(url: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def other(url: str) -> Iterator[Connection]:
-    """Somebody whose transaction lasts as long as it likes."""
+    """Connect for a transaction that lasts as long as the test wants."""
     engine = create_engine(url)
     with engine.connect() as connection:
         yield connection
@@ -58,17 +58,17 @@ def release(scratch: Path) -> Release:
 
 
 def ended(release: Release, url: str) -> str:
-    """What a migration says that goes through."""
+    """Run a migration that succeeds and return its output."""
     process = release.migrate(url)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
     return said
 
 
-def test_a_migration_killed_in_the_middle_is_done_by_the_next(
+def test_killed_migration_is_finished_by_the_next(
     release: Release, url: str, watch: Connection, other: Connection
 ) -> None:
-    """The revision it was at is there wholly or not at all; its lock ends with it."""
+    """The revision under way is applied wholly or not at all; its lock ends with the process."""
     downgrade(url, "0002")
     before = shape(watch)
     other.execute(text("LOCK TABLE child_results IN ACCESS SHARE MODE"))
@@ -85,8 +85,8 @@ def test_a_migration_killed_in_the_middle_is_done_by_the_next(
     assert revision(watch) == "9999"
 
 
-def test_a_table_in_use_is_waited_for_again_and_again(url: str, watch: Connection, other: Connection) -> None:
-    """Briefly each time: whoever comes later waits behind us."""
+def test_table_in_use_is_retried_with_short_waits(url: str, watch: Connection, other: Connection) -> None:
+    """Wait briefly each time, since later requests queue behind us."""
     downgrade(url, "0002")
     other.execute(text("LOCK TABLE child_results IN ACCESS SHARE MODE"))
     said: list[str] = []
@@ -101,8 +101,8 @@ def test_a_table_in_use_is_waited_for_again_and_again(url: str, watch: Connectio
     assert revision(watch) == newest_revision()
 
 
-def test_a_table_in_use_is_not_waited_for_for_ever(url: str, watch: Connection, other: Connection) -> None:
-    """What Postgres says is raised, and nothing has changed."""
+def test_wait_for_a_table_in_use_is_bounded(url: str, watch: Connection, other: Connection) -> None:
+    """Raise the error of Postgres and change nothing."""
     downgrade(url, "0002")
     other.execute(text("LOCK TABLE child_results IN ACCESS SHARE MODE"))
     with pytest.raises(OperationalError, match="lock timeout"):
@@ -110,12 +110,12 @@ def test_a_table_in_use_is_not_waited_for_for_ever(url: str, watch: Connection, 
     assert revision(watch) == "0002"
 
 
-def test_an_index_whose_build_was_cut_off_is_rebuilt(
+def test_index_with_interrupted_build_is_rebuilt(
     release: Release, url: str, watch: Connection, other: Connection
 ) -> None:
-    """Else the revision would take it for built, and every write would pay for an index that nobody reads."""
+    """Otherwise the revision would count as built, and every write would pay for an index that no query uses."""
     other.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-    other.execute(text("SELECT count(*) FROM duties"))  # its snapshot is older than the build
+    other.execute(text("SELECT count(*) FROM duties"))  # This snapshot is older than the build.
     process = release.migrate(url)
     (builder,) = eventually(lambda: watch.execute(BUILDERS).all(), 30, what="the build waits for older transactions")
     process.send_signal(signal.SIGKILL)
@@ -132,8 +132,8 @@ def test_an_index_whose_build_was_cut_off_is_rebuilt(
     assert revision(watch) == "9999"
 
 
-def test_an_invalid_index_of_a_revision_that_is_recorded_is_rebuilt_too(url: str, watch: Connection) -> None:
-    """And what a REINDEX left beside it goes. Nothing is said when all are valid."""
+def test_invalid_index_of_a_recorded_revision_is_rebuilt(url: str, watch: Connection) -> None:
+    """Drop the leftover of a REINDEX too. Print nothing if all indexes are valid."""
     watch.execute(text("CREATE INDEX ix_runs_labels_ccnew ON runs (labels)"))
     watch.execute(
         text("""
@@ -154,8 +154,8 @@ def test_an_invalid_index_of_a_revision_that_is_recorded_is_rebuilt_too(url: str
     assert len(said) == 2
 
 
-def test_a_unique_index_that_cannot_be_built_says_why(url: str, watch: Connection) -> None:
-    """Rows that are there twice are for a person to look at; nothing is migrated meanwhile."""
+def test_unbuildable_unique_index_is_reported(url: str, watch: Connection) -> None:
+    """Duplicate rows need a person's decision; migrate nothing meanwhile."""
     watch.execute(text("CREATE TABLE twice (a int); INSERT INTO twice VALUES (1), (1)"))
     with pytest.raises(Exception, match="could not create unique index"):
         watch.execute(text("CREATE UNIQUE INDEX CONCURRENTLY ix_twice ON twice (a)"))
@@ -166,8 +166,8 @@ def test_a_unique_index_that_cannot_be_built_says_why(url: str, watch: Connectio
     assert upgrade(url) == (newest_revision(), newest_revision())
 
 
-def test_a_schema_is_served_from_this_version_on(url: str, watch: Connection) -> None:
-    """Older ones, and none, are refused with what to do; newer ones were expanded only."""
+def test_this_schema_and_newer_ones_are_served(url: str, watch: Connection) -> None:
+    """Refuse older ones, or none, and say what to do; newer ones were only expanded."""
     assert schema_fault(watch) is None
     downgrade(url, "0002")
     assert (

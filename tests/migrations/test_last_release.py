@@ -1,4 +1,4 @@
-"""The last release on our schema: while a deployment is under way its replicas serve beside ours."""
+"""Run the last release on our schema: during a deployment its replicas serve beside ours."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from models.schema.migrate import newest_revision
 from tests.support.previous_release import FormerRelease, check_out, git, last_release
 from tests.support.servers import new_directory
 
-# Names of its own files: runs over HTTP, dispatch, the feed, processes of its own.
+# Files of that release: runs over HTTP, dispatch, the feed, processes of its own.
 ITS_TESTS = [
     "tests/integration/test_dispatch.py",
     "tests/integration/test_http_feed.py",
@@ -23,10 +23,10 @@ def release(scratch: Path) -> FormerRelease:
     return check_out(last_release(), new_directory(scratch, "release"))
 
 
-# It brings servers of its own: a minute on a machine that does nothing else.
+# Starts servers of its own: a minute on an idle machine.
 @pytest.mark.timeout(600)
-def test_the_tests_of_the_last_release_pass_on_our_schema(release: FormerRelease) -> None:
-    """Its code, its tests, databases that our `coordinator migrate` has made."""
+def test_tests_of_the_last_release_pass_on_our_schema(release: FormerRelease) -> None:
+    """Run its code and tests on databases made by our `coordinator migrate`."""
     done = release.run("pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *ITS_TESTS, within=570)
     last = done.stdout.strip().rpartition("\n")[2]
 
@@ -34,10 +34,8 @@ def test_the_tests_of_the_last_release_pass_on_our_schema(release: FormerRelease
     assert re.search(r"[1-9]\d* passed", last), last
 
 
-def test_it_is_the_code_of_the_last_release_that_runs_on_our_schema(
-    release: FormerRelease, empty_database_url: str
-) -> None:
-    """Else the test above would show nothing."""
+def test_code_of_the_last_release_runs_on_our_schema(release: FormerRelease, empty_database_url: str) -> None:
+    """Prove that the test above did not run our code."""
     (release.directory / "whose.py").write_text(
         "import app, cli, models\n"
         "from tests.support import servers\n"
@@ -53,14 +51,14 @@ def test_it_is_the_code_of_the_last_release_that_runs_on_our_schema(
     assert said == f"schema migrated from nothing to {newest_revision()}"
 
 
-def test_a_clone_without_the_commit_says_so(tmp_path: Path) -> None:
-    """Instead of passing without having run anything."""
+def test_clone_without_the_commit_is_an_error(tmp_path: Path) -> None:
+    """Do not pass without having run anything."""
     with pytest.raises(AssertionError, match="git fetch --unshallow"):
         check_out("0" * 40, tmp_path)
 
 
-def test_the_last_release_is_part_of_our_history() -> None:
-    """A whole commit id, so that it means the same in every clone."""
+def test_last_release_is_part_of_our_history() -> None:
+    """Name a whole commit id, which means the same in every clone."""
     commit = last_release()
     done = git("merge-base", "--is-ancestor", commit, "HEAD")
 

@@ -1,4 +1,4 @@
-"""The schema: every way to it ends in the same place, from any number of processes at once."""
+"""Check that every way to migrate ends in the same schema, from any number of processes at once."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def url(empty_database_url: str) -> str:
-    """An empty database, as the migrations take it."""
+    """Return an empty database, as the migrations expect it."""
     return empty_database_url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
@@ -30,16 +30,16 @@ def bare(url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_an_upgrade_brings_an_empty_database_to_the_newest_revision(url: str, bare: Engine) -> None:
-    """And says from where to where; the next one finds nothing to do."""
+def test_upgrade_brings_an_empty_database_to_the_newest_revision(url: str, bare: Engine) -> None:
+    """Report both revisions; the next upgrade finds nothing to do."""
     assert upgrade(url) == (None, newest_revision())
     assert upgrade(url) == (newest_revision(), newest_revision())
     with bare.connect() as connection:
         assert revision(connection) == newest_revision()
 
 
-def test_up_down_and_up_again_is_up(url: str, bare: Engine) -> None:
-    """A way back leaves nothing behind, and the way there is the same again."""
+def test_downgrade_and_upgrade_restore_the_schema(url: str, bare: Engine) -> None:
+    """A downgrade leaves nothing behind, and the upgrade is the same again."""
     upgrade(url)
     with bare.connect() as connection:
         first = shape(connection, functions=True)
@@ -51,8 +51,8 @@ def test_up_down_and_up_again_is_up(url: str, bare: Engine) -> None:
         assert shape(connection, functions=True) == first
 
 
-def test_the_tables_of_the_code_are_those_of_the_migrations(url: str, bare: Engine, engine: Engine) -> None:
-    """Columns, defaults, CHECKs, indexes with their conditions, storage: as Postgres itself writes them down."""
+def test_tables_of_code_and_migrations_are_equal(url: str, bare: Engine, engine: Engine) -> None:
+    """Compare columns, defaults, CHECKs, indexes with their conditions, and storage as Postgres writes them."""
     metadata.create_all(bare)
     with bare.connect() as ours, engine.connect() as migrated:
         declared, built = shape(ours), shape(migrated)
@@ -61,15 +61,15 @@ def test_the_tables_of_the_code_are_those_of_the_migrations(url: str, bare: Engi
     assert sorted(built - declared) == [], "built by the migrations, not declared in models/schema/tables.py"
 
 
-def test_alembic_sees_no_difference_either(engine: Engine) -> None:
-    """The next revision starts from nothing."""
+def test_alembic_sees_no_difference(engine: Engine) -> None:
+    """The next generated revision starts empty."""
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": False})
         assert compare_metadata(context, metadata) == []
 
 
-def test_many_processes_that_migrate_at_once_migrate_once(url: str, bare: Engine) -> None:
-    """Every replica may do it when it starts: one does, the others wait and find it done."""
+def test_concurrent_migrations_migrate_once(url: str, bare: Engine) -> None:
+    """Every replica may migrate at its start: one does, the others wait and find it done."""
     script = "import sys; from models.schema.migrate import upgrade; print(*upgrade(sys.argv[1]))"
     processes = [
         subprocess.Popen(
@@ -89,7 +89,7 @@ def test_many_processes_that_migrate_at_once_migrate_once(url: str, bare: Engine
         assert revision(connection) == head
 
 
-def test_whoever_waits_too_long_for_another_migration_says_so(url: str, bare: Engine) -> None:
+def test_long_wait_for_another_migration_is_an_error(url: str, bare: Engine) -> None:
     """A lock that is held for ever must not look like a hang."""
     with bare.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": HEAD_LOCK})
@@ -100,8 +100,8 @@ def test_whoever_waits_too_long_for_another_migration_says_so(url: str, bare: En
     assert upgrade(url) == (None, newest_revision())
 
 
-def test_a_revision_that_fails_leaves_nothing_of_itself(url: str, bare: Engine) -> None:
-    """What stands in its way is said, and once it is gone the same command goes through."""
+def test_failed_revision_leaves_nothing(url: str, bare: Engine) -> None:
+    """Report the obstacle; once it is gone the same command succeeds."""
     with bare.begin() as connection:
         connection.execute(text("CREATE TABLE runs (in_the_way int)"))
     with pytest.raises(Exception, match="already exists"):
@@ -112,7 +112,7 @@ def test_a_revision_that_fails_leaves_nothing_of_itself(url: str, bare: Engine) 
     assert upgrade(url) == (None, newest_revision())
 
 
-def test_every_revision_says_whether_it_expands_or_contracts() -> None:
+def test_every_revision_expands_or_contracts() -> None:
     """Never both: version N-1 runs on the schema of N."""
     names = [path.stem for path in (MIGRATIONS / "versions").glob("*.py")]
 
@@ -120,8 +120,8 @@ def test_every_revision_says_whether_it_expands_or_contracts() -> None:
     assert [name for name in names if not name.startswith(("expand_", "contract_"))] == []
 
 
-def test_the_numbering_function_has_its_own_settings(engine: Engine) -> None:
-    """No client's lock timeout reaches it, so no client's pause holds the head of the feed; nor does a bitmap."""
+def test_numbering_function_has_its_own_settings(engine: Engine) -> None:
+    """Keep out clients' lock timeouts, so that no waiting client holds the head of the feed, and bitmap scans."""
     with engine.connect() as connection:
         settings = connection.execute(text("SELECT proconfig FROM pg_proc WHERE proname = 'sequence_feed'")).scalar()
     assert set(settings or ()) == {"enable_bitmapscan=off", "lock_timeout=2s"}

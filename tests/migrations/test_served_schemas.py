@@ -1,4 +1,4 @@
-"""Which schemas web and worker serve: their own and newer ones, never an older one."""
+"""Check which schemas web and worker serve: their own and newer ones, never an older one."""
 
 import httpx
 import pytest
@@ -16,16 +16,16 @@ def url(database_url: str) -> str:
     return database_url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
-def a_run_completes(web: Process) -> None:
-    """Submitted, dispatched to a parked poll, reported."""
+def complete_a_run(web: Process) -> None:
+    """Submit a run, dispatch it to a parked poll, and report its end."""
     client = WebClient(web.url)
     run = client.finished(client.register(web.name))
     assert client.status(run["run_id"]) == "completed"
     client.close()
 
 
-def test_an_older_schema_is_not_served(cluster: Cluster, url: str) -> None:
-    """Web and worker say what to run, do nothing meanwhile, and begin by themselves once it was run."""
+def test_older_schema_is_not_served(cluster: Cluster, url: str) -> None:
+    """Web and worker log the remedy, do nothing meanwhile, and begin by themselves after the migration."""
     downgrade(url, "0002")
     web, worker = cluster.start_web(wait=False), cluster.start_worker(wait=False)
     advice = f"the schema is at 0002, this version needs {newest_revision()}: run `coordinator migrate`"
@@ -43,11 +43,11 @@ def test_an_older_schema_is_not_served(cluster: Cluster, url: str) -> None:
     upgrade(url)
     for process in (web, worker):
         cluster.wait_until_ready(process)
-    a_run_completes(web)
+    complete_a_run(web)
 
 
-def test_a_worker_that_waits_for_the_schema_ends_when_told_to(cluster: Cluster, url: str) -> None:
-    """In order, with exit code 0."""
+def test_worker_waiting_for_the_schema_ends_on_sigterm(cluster: Cluster, url: str) -> None:
+    """End in order, with exit code 0."""
     downgrade(url, "base")
     worker = cluster.start_worker(wait=False)
     eventually(lambda: "the schema is at nothing" in worker.log(), 20)
@@ -57,8 +57,8 @@ def test_a_worker_that_waits_for_the_schema_ends_when_told_to(cluster: Cluster, 
     assert "worker has ended" in worker.log()
 
 
-def test_a_schema_that_is_a_step_ahead_is_served(cluster: Cluster, database_url: str) -> None:
-    """While replicas are replaced one by one, the old ones work on the new schema: those that run, and those that start."""
+def test_schema_one_step_ahead_is_served(cluster: Cluster, database_url: str) -> None:
+    """During a rolling deploy old replicas, running or just started, work on the new schema."""
     running = cluster.start_web()
     process = next_release(new_directory(cluster.directory, "release")).migrate(database_url)
     said, _ = process.communicate(timeout=60)
@@ -66,8 +66,8 @@ def test_a_schema_that_is_a_step_ahead_is_served(cluster: Cluster, database_url:
     started = cluster.start_web()
     cluster.start_worker()
 
-    a_run_completes(running)
-    a_run_completes(started)
+    complete_a_run(running)
+    complete_a_run(started)
 
 
 def said_by(web: Process, path: str) -> str:

@@ -1,4 +1,4 @@
-"""A status is written down in three places: the enum, the CHECK and the statements. They say the same."""
+"""Check that enum, CHECK and statements list the same statuses."""
 
 import re
 from enum import StrEnum
@@ -36,13 +36,13 @@ SOURCES = sorted(Path(models.__file__).parent.glob("*.py"))
 
 
 def words(condition: str) -> set[str]:
-    """The quoted words of a condition."""
+    """Return the quoted words of a condition."""
     return set(re.findall(r"'([a-z_]+)'", condition))
 
 
 @pytest.mark.parametrize(("table", "column"), ENUMS)
-def test_the_check_of_a_column_lists_exactly_its_enum(engine: Engine, table: str, column: str) -> None:
-    """Autogenerate does not see CHECKs."""
+def test_check_constraint_lists_exactly_its_enum(engine: Engine, table: str, column: str) -> None:
+    """Autogenerate does not compare CHECKs."""
     query = text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = :name")
     with engine.connect() as connection:
         check = connection.execute(query, {"name": f"ck_{table}_{column}"}).scalar_one()
@@ -51,8 +51,7 @@ def test_the_check_of_a_column_lists_exactly_its_enum(engine: Engine, table: str
 
 
 @pytest.mark.parametrize(("table", "column"), ENUMS)
-def test_a_column_takes_no_other_word(db: DbVerbs, table: str, column: str) -> None:
-    """The CHECK is on."""
+def test_column_rejects_other_words(db: DbVerbs, table: str, column: str) -> None:
     db.start()
     db.rows("INSERT INTO api_keys (key_id, secret_hash, role) VALUES ('k', 'h', 'admin')")
     db.rows("INSERT INTO stream_tickets (ticket_hash, role, filters, expires_at) VALUES ('h', 'admin', '{}', now())")
@@ -60,8 +59,8 @@ def test_a_column_takes_no_other_word(db: DbVerbs, table: str, column: str) -> N
         db.rows(f"UPDATE {table} SET {column} = 'sleeping'")
 
 
-def test_every_status_has_its_row_in_the_table_of_transitions() -> None:
-    """And every target is a status; nothing leaves a terminal one, and every other can still end."""
+def test_every_status_has_a_row_in_the_transition_table() -> None:
+    """Every target is a status; terminal ones have no target, and all others can still end."""
     assert set(TRANSITIONS) == set(RunStatus)
     assert set().union(*TRANSITIONS.values()) <= set(RunStatus)
     assert {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED} == TERMINAL
@@ -87,10 +86,8 @@ def test_every_status_has_its_row_in_the_table_of_transitions() -> None:
         ("ix_runs_run_deadline", {RunStatus.RUNNING, RunStatus.STOPPING}),
     ],
 )
-def test_the_condition_of_an_index_names_the_statuses_it_is_for(
-    engine: Engine, index: str, statuses: set[RunStatus]
-) -> None:
-    """A new unfinished status that an index does not know would be read by nobody."""
+def test_index_condition_names_its_statuses(engine: Engine, index: str, statuses: set[RunStatus]) -> None:
+    """A new unfinished status missing in an index would never be found."""
     query = text("SELECT indexdef FROM pg_indexes WHERE indexname = :name")
     with engine.connect() as connection:
         definition = connection.execute(query, {"name": index}).scalar_one()
@@ -98,8 +95,8 @@ def test_the_condition_of_an_index_names_the_statuses_it_is_for(
     assert words(definition.partition(" WHERE ")[2]) == {status.value for status in statuses}
 
 
-def test_terminal_if_and_only_if_it_has_its_end_time(db: DbVerbs) -> None:
-    """The CHECK lists the terminal statuses as the code does."""
+def test_run_is_terminal_if_and_only_if_it_has_an_end_time(db: DbVerbs) -> None:
+    """Compare the terminal statuses of the CHECK with the code's."""
     definition = db.one("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'ck_runs_ended'")
     assert words(definition) == {status.value for status in TERMINAL}
     db.start()
@@ -118,15 +115,15 @@ def test_terminal_if_and_only_if_it_has_its_end_time(db: DbVerbs) -> None:
         ("status = 'claimed', claim_token = 'token'", "ck_runs_ready"),
     ],
 )
-def test_what_a_claim_must_never_look_like_is_refused(db: DbVerbs, change: str, check: str) -> None:
-    """In hand without a token, pending with one, ready while in hand."""
+def test_invalid_claims_are_rejected_by_checks(db: DbVerbs, change: str, check: str) -> None:
+    """Try a run in hand without token, a pending one with a token, and a ready one in hand."""
     db.start()
     with pytest.raises(IntegrityError, match=check):
         db.rows(f"UPDATE runs SET {change}")
 
 
-def test_a_session_has_at_most_one_run_in_hand(db: DbVerbs) -> None:
-    """By a unique index, whatever the code believes."""
+def test_session_has_at_most_one_run_in_hand(db: DbVerbs) -> None:
+    """Rely on a unique index, whatever the code does."""
     session = db.start().session_id
     db.resume(session)
     with pytest.raises(IntegrityError, match="ix_runs_one_active"):
@@ -134,13 +131,13 @@ def test_a_session_has_at_most_one_run_in_hand(db: DbVerbs) -> None:
 
 
 def statements() -> list[tuple[str, str]]:
-    """Every comparison of a status with literal words in the statements of models/."""
+    """Collect every comparison of a status with literal words in the statements of models/."""
     pattern = re.compile(r"\bstatus (?:NOT )?(?:IN|=|<>) (?:\(('[^)]*')\)|('[a-z_]+'))")
     return [(path.stem, match[1] or match[2]) for path in SOURCES for match in pattern.finditer(path.read_text())]
 
 
-def test_the_statements_compare_statuses_with_nothing_but_statuses() -> None:
-    """A word that is no status would be a condition that is never true."""
+def test_statements_compare_statuses_with_known_words_only() -> None:
+    """A condition on another word is never true."""
     known = {str(member) for enum in (RunStatus, SessionStatus) for member in enum}
     found = statements()
 
@@ -148,8 +145,8 @@ def test_the_statements_compare_statuses_with_nothing_but_statuses() -> None:
     assert [(module, values) for module, values in found if not words(values) <= known] == []
 
 
-def test_the_statements_list_groups_of_statuses_as_the_code_does() -> None:
-    """A list of three or four statuses is one of the groups of models/core/statuses.py."""
+def test_status_lists_in_statements_are_groups_of_the_code() -> None:
+    """Accept a list of three or four statuses only if it is a group of models/core/statuses.py."""
     groups: list[frozenset[StrEnum]] = [UNFINISHED, IN_HAND, TERMINAL, frozenset(SessionStatus), frozenset(RunStatus)]
     known = [{str(member) for member in group} for group in groups]
     lists = [(module, words(values)) for module, values in statements() if len(words(values)) > 2]

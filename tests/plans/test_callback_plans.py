@@ -1,4 +1,4 @@
-"""What is asked for parents costs what waits for those that are due, not what was delivered or is kept."""
+"""Check that queries about parents cost by the results waiting for due parents, not by those delivered or kept."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,8 +36,8 @@ _FAILED = """
 
 
 @pytest.fixture(scope="module")
-def families(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
-    """100,000 delivered results, 1,000 that failed parents keep, and three parents that are due."""
+def delivered_history(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
+    """Fill 100,000 delivered results, 1,000 kept for failed parents, and three parents that are due."""
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     db = DbVerbs(engine)
@@ -60,18 +60,18 @@ def plan_of(db: DbVerbs, statement: Any, values: dict[str, Any], way: str) -> Pl
 
 
 @WAYS
-def test_who_is_due_is_read_from_what_waits_alone(families: DbVerbs, way: str) -> None:
-    """By the index of what waits; each session once at most."""
-    plan = plan_of(families, resume_parents._DUE, {"most": 100}, way)
+def test_due_parents_are_read_from_waiting_results_only(delivered_history: DbVerbs, way: str) -> None:
+    """Use the index of waiting results; return each session once."""
+    plan = plan_of(delivered_history, resume_parents._DUE, {"most": 100}, way)
     assert plan.indexes("child_results") == {"ix_child_results_waiting"}
     assert plan.touched("child_results") <= 1003
     assert plan.touched("sessions") <= 203
-    assert len(families.rows(resume_parents._DUE.text, most=100)) == 3
+    assert len(delivered_history.rows(resume_parents._DUE.text, most=100)) == 3
 
 
 @WAYS
-def test_nothing_asked_for_a_parent_reads_a_table_through(families: DbVerbs, way: str) -> None:
-    """Parents, what waits for them, their bodies; and the ends of children and of runs that carried something."""
+def test_no_query_about_a_parent_scans_a_table(delivered_history: DbVerbs, way: str) -> None:
+    """Cover parents, waiting results, their bodies, and ends of children and of runs that carried results."""
     values = {
         "parents": ["failed_1"],
         "most": 1000,
@@ -82,25 +82,25 @@ def test_nothing_asked_for_a_parent_reads_a_table_through(families: DbVerbs, way
     parts = {name: getattr(resume_parents, name) for name in ("_PARENTS", "_WAITING", "_BODIES", "_DELIVERED")}
     parts |= {"_KEEP": child_results._KEEP, "_GIVE_BACK": child_results._GIVE_BACK}
     for name, statement in parts.items():
-        assert scanned(families, statement, values, way=way) & LARGE == set(), name
-    assert "ix_child_results_delivered" in indexes(families, child_results._GIVE_BACK, values, way=way)
-    assert "ix_child_results_waiting" in indexes(families, resume_parents._WAITING, values, way=way)
+        assert scanned(delivered_history, statement, values, way=way) & LARGE == set(), name
+    assert "ix_child_results_delivered" in indexes(delivered_history, child_results._GIVE_BACK, values, way=way)
+    assert "ix_child_results_waiting" in indexes(delivered_history, resume_parents._WAITING, values, way=way)
 
 
 @WAYS
-def test_a_settled_session_costs_one_look_at_what_waits(families: DbVerbs, way: str) -> None:
-    """Every end of a run asks whether something is owed."""
+def test_settling_a_session_looks_at_waiting_results_once(delivered_history: DbVerbs, way: str) -> None:
+    """Every end of a run checks whether results are owed."""
     names = ("sessions", "outcomes", "unless_live", "lives", "runners", "registrations", "resumed", "parents", "signs")
     values = dict(
         zip(names, (["old_1"], [None], [False], ["keep"], [None], [None], [False], [None], [False]), strict=True)
     )
-    families.rows("UPDATE sessions SET status = 'finished' WHERE session_id = 'old_1'")
-    plan = plan_of(families, session_status._UPDATE_STATUS, values, way)
+    delivered_history.rows("UPDATE sessions SET status = 'finished' WHERE session_id = 'old_1'")
+    plan = plan_of(delivered_history, session_status._UPDATE_STATUS, values, way)
     assert plan.touched("child_results") <= 1
     assert plan.indexes("child_results") <= {"ix_child_results_waiting"}
 
 
-def test_upkeep_looks_at_each_result_once(families: DbVerbs) -> None:
-    """It may read them through: four times an hour."""
-    plan = plan_of(families, cleanup._CHILD_RESULTS, {"most": 1000}, "custom")
+def test_upkeep_reads_each_result_once(delivered_history: DbVerbs) -> None:
+    """A full scan is accepted: upkeep runs four times an hour."""
+    plan = plan_of(delivered_history, cleanup._CHILD_RESULTS, {"most": 1000}, "custom")
     assert plan.touched("child_results") <= 2 * 102_000

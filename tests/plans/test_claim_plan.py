@@ -1,4 +1,4 @@
-"""What a claim and the polls around it cost: by how much they take, never by how much stands in front of them."""
+"""Check the cost of claims and polls: by the runs they take, never by the queue's length."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ MINE, BLOCKED, DELAYED = 1, 2, 3
 PROFILES = 200
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 
-# 60,000 runs: ended ones, ones that nobody may take, delayed ones, some in hand; 20 of each of the other 198 profiles.
+# 60,000 runs: ended, not matching, delayed, some in hand; 20 of each of the other 198 profiles.
 _FILL = """
 ALTER TABLE runs SET (autovacuum_enabled = off);
 INSERT INTO demand_profiles (hash, tags) SELECT 'hash ' || n, '{}' FROM generate_series(1, 10000) n;
@@ -52,14 +52,14 @@ ANALYZE;
 
 @pytest.fixture(scope="module")
 def crowded(postgres: PostgresOfTests) -> Iterator[Engine]:
-    """A database with 60,000 runs and fresh statistics."""
+    """Fill a database with 60,000 runs and fresh statistics."""
     with filled(postgres, _FILL) as engine:
         yield engine
 
 
 @pytest.fixture
 def conn(crowded: Engine) -> Iterator[Connection]:
-    """A transaction that is undone."""
+    """Open a transaction that is rolled back."""
     with crowded.connect() as connection:
         yield connection
         connection.rollback()
@@ -83,16 +83,16 @@ def candidates(conn: Connection, values: dict[str, Any], *, way: str) -> Plan:
 
 
 @WAYS
-def test_what_may_not_be_taken_is_not_looked_at(conn: Connection, way: str) -> None:
-    """20,000 ready runs of another profile and higher priority, 12,000 delayed ones: nobody pays for them."""
+def test_claim_reads_no_run_it_may_not_take(conn: Connection, way: str) -> None:
+    """Skip 20,000 ready runs of another profile and higher priority, and 12,000 delayed ones."""
     plan = candidates(conn, looking([MINE]), way=way)
 
     assert (plan.touched("runs"), plan.buffers <= 8) == (0, True)
 
 
 @WAYS
-def test_a_claim_looks_at_no_more_runs_than_it_may_take(conn: Connection, way: str) -> None:
-    """Of 20,000 that it may take it reads as many as it asks for."""
+def test_claim_reads_no_more_runs_than_it_asks_for(conn: Connection, way: str) -> None:
+    """Choose from 20,000 matching ones."""
     plan = candidates(conn, looking([BLOCKED], most=9), way=way)
 
     assert plan.touched("runs") == 9
@@ -100,8 +100,8 @@ def test_a_claim_looks_at_no_more_runs_than_it_may_take(conn: Connection, way: s
 
 
 @WAYS
-def test_a_claim_over_200_profiles_costs_200_probes(conn: Connection, way: str) -> None:
-    """Each profile is one descent of the index and its best runs."""
+def test_claim_over_200_profiles_costs_200_probes(conn: Connection, way: str) -> None:
+    """Descend the index once per profile, and read its best runs."""
     plan = candidates(conn, looking(list(range(1, PROFILES + 1)), most=9), way=way)
 
     assert plan.touched("runs") <= PROFILES * 9
@@ -109,8 +109,8 @@ def test_a_claim_over_200_profiles_costs_200_probes(conn: Connection, way: str) 
 
 
 @WAYS
-def test_a_floor_is_where_the_scan_begins(conn: Connection, way: str) -> None:
-    """Nothing below it is passed: that is what it is for."""
+def test_claim_scan_begins_at_the_watermark(conn: Connection, way: str) -> None:
+    """Read no index entry below it."""
     values = looking([BLOCKED], floor=f"run_{35_000:032x}") | {"lows": [50], "highs": [50]}
     plan = candidates(conn, values, way=way)
 
@@ -119,8 +119,8 @@ def test_a_floor_is_where_the_scan_begins(conn: Connection, way: str) -> None:
 
 
 @WAYS
-def test_aged_candidates_cost_the_heads_of_the_priorities_in_use(conn: Connection, way: str) -> None:
-    """Of 20,000 runs of one priority and three of others nine each at most, and one probe for each priority."""
+def test_aged_candidates_cost_heads_of_priorities_in_use(conn: Connection, way: str) -> None:
+    """Of 20,000 runs of one priority and three others, read nine each at most, with one probe per priority."""
     conn.execute(
         text("UPDATE runs SET priority = 60 + CAST(right(session_id, 1) AS integer) WHERE session_id = ANY(:lows)"),
         {"lows": ["ses_30001", "ses_30002", "ses_30003"]},
@@ -133,8 +133,8 @@ def test_aged_candidates_cost_the_heads_of_the_priorities_in_use(conn: Connectio
 
 
 @WAYS
-def test_aged_candidates_begin_at_the_floor_too(conn: Connection, way: str) -> None:
-    """A busy queue's dead entries are not passed."""
+def test_aged_candidates_begin_at_the_watermark(conn: Connection, way: str) -> None:
+    """Skip a busy queue's dead entries."""
     values = looking([BLOCKED], floor=f"run_{35_000:032x}") | {"lows": [50], "highs": [50], "ageing": 60.0}
     plan = explain(conn, ageing.AGED_CANDIDATES, values, way=way)
 
@@ -143,8 +143,8 @@ def test_aged_candidates_begin_at_the_floor_too(conn: Connection, way: str) -> N
 
 
 @WAYS
-def test_taking_touches_the_runs_that_are_taken(conn: Connection, way: str) -> None:
-    """By their keys, each locked and updated once."""
+def test_taking_touches_taken_runs_only(conn: Connection, way: str) -> None:
+    """Lock and update each once, by its key."""
     values = {
         "run_ids": [f"run_{number:032x}" for number in (20_001, 30_000, 40_000)],
         "tokens": ["a", "b", "c"],
@@ -165,7 +165,7 @@ def test_taking_touches_the_runs_that_are_taken(conn: Connection, way: str) -> N
 RUNNERS = {"runner_ids": ["lnch_2", "lnch_4"]}
 POLLS = {"polls": ["poll_53000", "poll_53001", "none"]}
 
-# statement, its values, by which index it reads which table, and how many rows of it at most
+# Statement, values, the index by which it reads each table, and the most rows it may read.
 CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] = {
     "runs in hand": (claim._IN_HAND, RUNNERS, {"runs": ("ix_runs_in_hand", 8)}),
     "capacity": (claim._LOCK_CAPACITY, RUNNERS, {"runners": ("pk_runners", 2)}),
@@ -236,8 +236,8 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
 
 @WAYS
 @pytest.mark.parametrize("case", CASES)
-def test_what_surrounds_a_claim_reads_its_own_rows_only(conn: Connection, case: str, way: str) -> None:
-    """No table that grows is read through."""
+def test_queries_around_a_claim_read_their_own_rows_only(conn: Connection, case: str, way: str) -> None:
+    """Scan no table that grows."""
     statement, values, expected = CASES[case]
     plan = explain(conn, statement, values, way=way)
     for table, (index, most) in expected.items():
@@ -247,7 +247,7 @@ def test_what_surrounds_a_claim_reads_its_own_rows_only(conn: Connection, case: 
 
 
 @WAYS
-def test_settling_a_session_reads_its_unfinished_runs_only(conn: Connection, way: str) -> None:
+def test_settling_session_reads_its_unfinished_runs_only(conn: Connection, way: str) -> None:
     """A session of 5,000 turns costs no more than one of two."""
     conn.execute(
         text(
@@ -278,8 +278,8 @@ def test_settling_a_session_reads_its_unfinished_runs_only(conn: Connection, way
 
 
 @WAYS
-def test_moving_a_run_touches_that_run(conn: Connection, way: str) -> None:
-    """Fenced by status and token, found by its key."""
+def test_moving_a_run_touches_that_run_only(conn: Connection, way: str) -> None:
+    """Find it by its key, fenced by status and token."""
     values = {
         "run_ids": [f"run_{53_000:032x}"],
         "formers": ["claimed"],
@@ -301,7 +301,7 @@ def test_moving_a_run_touches_that_run(conn: Connection, way: str) -> None:
     assert plan.touched("runs") == 1
 
 
-# Two bursts; Postgres counted between them, when the first had ended.
+# Two bursts; ANALYZE ran between them, when the first had ended.
 _BURSTS = """
 ALTER TABLE runs SET (autovacuum_enabled = off);
 INSERT INTO sessions (session_id, incarnation, status) SELECT 'ses_' || n, n, 'pending' FROM generate_series(1, 40000) n;
@@ -319,8 +319,8 @@ SELECT 'run_' || lpad(to_hex(n), 32, '0'), 'ses_' || n, 1, 'start_session', '{}'
 
 
 @WAYS
-def test_a_burst_is_claimed_as_well_with_statistics_of_a_quiet_day(engine: Engine, way: str) -> None:
-    """Nothing was pending when Postgres counted last: every index of ready runs looks as if it were empty."""
+def test_burst_is_claimed_well_with_statistics_of_an_empty_queue(engine: Engine, way: str) -> None:
+    """Nothing was pending at the last ANALYZE: every index of ready runs looks empty to the planner."""
     with engine.begin() as conn:
         conn.execute(text(_BURSTS))
         assert candidates(conn, looking([MINE]), way=way).touched("runs") == 0

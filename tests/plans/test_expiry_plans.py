@@ -1,4 +1,4 @@
-"""What expiry and the lists ask every second or for every client never reads a large table from end to end."""
+"""Check that queries of expiry and lists, asked every second or by every client, never scan a large table."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ LIMITS: dict[str, Any] = {"report_hold": 25.0}
 
 @pytest.fixture(scope="module")
 def busy(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
-    """A system with a history, a queue, some work in hand and a gap behind it."""
+    """Fill a system with history, a queue, work in hand and a past outage."""
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     db = DbVerbs(engine)
@@ -63,7 +63,7 @@ def values_at(now: Any) -> dict[str, Any]:
 
 @WAYS
 def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: DbVerbs, way: str) -> None:
-    """Each has its partial index: a million ended runs cost nothing."""
+    """Each has a partial index: a million ended runs cost nothing."""
     values = values_at(busy.one("SELECT clock_timestamp()"))
     for module in (runs, runners, match_deadlines, fleet):
         for name, statement in vars(module).items():
@@ -87,17 +87,15 @@ def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: DbVerbs, way:
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_each_duty_finds_what_is_due_by_its_own_index(
-    busy: DbVerbs, module: Any, name: str, index: str, way: str
-) -> None:
-    """In the order of its deadlines."""
+def test_each_duty_finds_due_rows_by_its_own_index(busy: DbVerbs, module: Any, name: str, index: str, way: str) -> None:
+    """Read them in the order of their deadlines."""
     values = values_at(busy.one("SELECT clock_timestamp()"))
     assert index in indexes(busy, getattr(module, name), values, way=way)
 
 
 @WAYS
-def test_what_runners_do_reads_no_large_table(busy: DbVerbs, way: str) -> None:
-    """Beats, registrations, lists of runners, clocks."""
+def test_requests_of_runners_scan_no_large_table(busy: DbVerbs, way: str) -> None:
+    """Cover heartbeats, registrations, lists of runners and clocks."""
     beat = {"runner_ids": ["x"], "beats": [True], "forget": 86_400.0, "apart": 3.0}
     assert scanned(busy, heartbeat._TOUCH, beat, way=way) & LARGE == set()
     held = {
@@ -118,8 +116,8 @@ def test_what_runners_do_reads_no_large_table(busy: DbVerbs, way: str) -> None:
 
 
 @WAYS
-def test_a_page_of_events_comes_from_its_session_alone(busy: DbVerbs, way: str) -> None:
-    """In feed order, without sorting what other sessions wrote."""
+def test_page_of_events_comes_from_its_session_alone(busy: DbVerbs, way: str) -> None:
+    """Read in feed order, without sorting events of other sessions."""
     for run_id in (None, "run_old_7"):
         values = {"session_id": "old_7", "owner": None, "run_id": run_id, "after": 0, "most": 500, "bytes": 1 << 20}
         assert scanned(busy, append._LIST, values, way=way) & LARGE == set()
@@ -127,16 +125,16 @@ def test_a_page_of_events_comes_from_its_session_alone(busy: DbVerbs, way: str) 
 
 
 @WAYS
-def test_result_of_a_run_is_found_among_the_results_of_its_session(busy: DbVerbs, way: str) -> None:
-    """Whatever else the session wrote, and however many others there are."""
+def test_result_of_run_is_found_among_results_of_its_session(busy: DbVerbs, way: str) -> None:
+    """Skip other events of the session and other sessions."""
     values = {"session_id": "old_7", "run_id": "run_old_7"}
     assert scanned(busy, results._NEWEST_OF_RUN, values, way=way) & LARGE == set()
     assert "ix_events_result" in indexes(busy, results._NEWEST_OF_RUN, values, way=way)
 
 
 @WAYS
-def test_events_are_stored_without_reading_a_large_table(busy: DbVerbs, way: str) -> None:
-    """Their sessions and the runs of their tokens are found by key, however many sessions there are."""
+def test_events_are_stored_without_scanning_a_large_table(busy: DbVerbs, way: str) -> None:
+    """Find their sessions and the runs of their tokens by key."""
     told = [(f"old_{number}", f"token_{number}") for number in range(1, 201)]
     for named in (None, "run_old_7"):
         values = appending(told) | {"runs": [named for _ in told]}
@@ -145,8 +143,8 @@ def test_events_are_stored_without_reading_a_large_table(busy: DbVerbs, way: str
 
 
 @WAYS
-def test_an_event_of_the_run_at_work_costs_the_same_after_a_thousand_turns(busy: DbVerbs, way: str) -> None:
-    """Only the last words of one that has ended are looked for among all runs of its session."""
+def test_event_of_the_active_run_costs_the_same_after_1000_turns(busy: DbVerbs, way: str) -> None:
+    """Search all runs of the session only for late events of an ended run."""
     with busy.engine.connect() as connection:
         connection.execute(text(TURNS))
         connection.execute(text(AT_WORK))
@@ -174,7 +172,7 @@ AT_WORK = """
 
 
 def appending(told: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
-    """The parameters of events with these tokens for these sessions."""
+    """Return the parameters of events with these tokens for these sessions."""
     return {
         "sessions": [session_id for session_id, _ in told],
         "owners": [None for _ in told],

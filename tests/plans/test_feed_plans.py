@@ -1,4 +1,4 @@
-"""The feed's queries beside a long history: a look, a page and a pass of numbering touch what they need and no more."""
+"""Check that a look, a page and a pass of numbering touch only the rows they need beside a long history."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ PAGE = 500
 
 @pytest.fixture(scope="module")
 def long_history(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
-    """Many numbered events of many sessions, some that wait for their position, and a floor below these."""
+    """Fill many numbered events of many sessions, some waiting for positions, with a watermark below these."""
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     db = DbVerbs(engine)
@@ -43,7 +43,7 @@ def long_history(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
 
 
 def plan_of(db: DbVerbs, which: FeedFilter, after: int, way: str) -> Plan:
-    """The plan of the one feed query, as text with the values that the filter puts into it."""
+    """Explain the one feed query, as text with the values of the filter in it."""
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy annotates no dialect
     compiled = _page(which).compile(dialect=dialect)
     statement = text(re.sub(r"(:[a-z_0-9]+)::([A-Z]+)", r"CAST(\1 AS \2)", str(compiled)))
@@ -56,8 +56,8 @@ def plan_of(db: DbVerbs, which: FeedFilter, after: int, way: str) -> Plan:
 
 @WAYS
 @pytest.mark.parametrize("after", [0, HISTORY // 2, HISTORY - 10, HISTORY])
-def test_a_page_of_everything_is_read_in_the_order_of_positions(long_history: DbVerbs, after: int, way: str) -> None:
-    """Its own length, wherever it begins; nothing is sorted or thrown away."""
+def test_page_of_everything_is_read_in_order_of_positions(long_history: DbVerbs, after: int, way: str) -> None:
+    """Read its own length, wherever it begins; sort and discard nothing."""
     plan = plan_of(long_history, EVERYTHING, after, way)
     assert plan.indexes("events") == {"uq_events_position"}
     assert plan.touched("events") <= PAGE
@@ -65,8 +65,8 @@ def test_a_page_of_everything_is_read_in_the_order_of_positions(long_history: Db
 
 @WAYS
 @pytest.mark.parametrize("after", [0, HISTORY - 10])
-def test_a_page_of_one_session_looks_at_hardly_anything_else(long_history: DbVerbs, after: int, way: str) -> None:
-    """Whatever lies between; near the head the last positions are as good."""
+def test_page_of_one_session_reads_few_other_rows(long_history: DbVerbs, after: int, way: str) -> None:
+    """Skip what lies between; near the head, reading the last positions is as good."""
     plan = plan_of(long_history, FeedFilter(session_id="s7"), after, way)
     assert plan.touched("events") <= HISTORY / 500
 
@@ -77,18 +77,16 @@ def test_a_page_of_one_session_looks_at_hardly_anything_else(long_history: DbVer
     [FeedFilter(run_id="none"), FeedFilter(owner="none")],
     ids=["run", "owner"],
 )
-def test_a_filter_that_nothing_passes_walks_a_bounded_stretch(
-    long_history: DbVerbs, which: FeedFilter, way: str
-) -> None:
-    """A page of a sparse feed costs a stretch of history, never all of it."""
+def test_filter_without_matches_scans_a_bounded_range(long_history: DbVerbs, which: FeedFilter, way: str) -> None:
+    """A page of a sparse feed costs a range of history, never all of it."""
     plan = plan_of(long_history, which, 0, way)
     assert plan.indexes("events") == {"uq_events_position"}
     assert plan.touched("events") <= SPAN
 
 
 @WAYS
-def test_a_look_at_the_head_touches_one_event(long_history: DbVerbs, way: str) -> None:
-    """Twice a second in every web process."""
+def test_reading_the_head_touches_one_event(long_history: DbVerbs, way: str) -> None:
+    """Every web process reads it twice a second."""
     with long_history.engine.connect() as connection:
         plan = explain(connection, sequence._LOOK, {"age": 1.0}, way=way)
         connection.rollback()
@@ -96,8 +94,8 @@ def test_a_look_at_the_head_touches_one_event(long_history: DbVerbs, way: str) -
     assert plan.touched("events") <= 1
 
 
-def test_numbering_reads_only_what_waits(long_history: DbVerbs) -> None:
-    """From the small index of events without a position, above the floor."""
+def test_numbering_reads_unnumbered_events_only(long_history: DbVerbs) -> None:
+    """Use the small index of events without a position, above the watermark."""
     statement = text(
         "SELECT id FROM events WHERE feed_pos IS NULL AND id > :floor ORDER BY id LIMIT :batch FOR NO KEY UPDATE"
     )
@@ -108,8 +106,8 @@ def test_numbering_reads_only_what_waits(long_history: DbVerbs) -> None:
     assert plan.touched("events") == 50
 
 
-def test_a_pass_reads_no_more_of_a_backlog_than_it_numbers(db: DbVerbs) -> None:
-    """Workers were away: the backlog is long and no statistics know of it yet."""
+def test_pass_reads_no_more_of_backlog_than_it_numbers(db: DbVerbs) -> None:
+    """Workers were away: the backlog is long, and no statistics know of it yet."""
     db.rows(
         "INSERT INTO events (event_uid, kind, session_id, frame) "
         "SELECT 'b' || n, 'event', 's' || n, '{}' FROM generate_series(1, 20000) n"

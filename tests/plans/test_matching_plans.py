@@ -1,4 +1,4 @@
-"""The sweep of runs that no runner satisfies costs by what is due, never by how much waits."""
+"""Check that the sweep of unmatched runs costs by the runs that are due, never by the runs that wait."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 MATCHED, LATELY, LONG = 1, 2, 3
 
 # 15,000 ready runs each of a matched profile, of one unmatched for 10 s and of one unmatched for an hour, all of them
-# ready for two hours; 20 patiences between 100 s and 2,000 s; 900 runs of the last profile are younger than theirs.
+# ready for two hours; 20 no-match timeouts from 100 s to 2,000 s; 900 runs of the last profile are younger than theirs.
 _FILL = """
 ALTER TABLE runs SET (autovacuum_enabled = off);
 INSERT INTO demand_profiles (hash, tags, unmatched_since) SELECT 'hash ' || n, '{}', CASE WHEN n > 3 THEN NULL
@@ -44,14 +44,14 @@ ANALYZE;
 
 @pytest.fixture(scope="module")
 def crowded(postgres: PostgresOfTests) -> Iterator[Engine]:
-    """A database with 45,900 ready runs and fresh statistics."""
+    """Fill a database with 45,900 ready runs and fresh statistics."""
     with filled(postgres, _FILL) as engine:
         yield engine
 
 
 @pytest.fixture
 def conn(crowded: Engine) -> Iterator[Connection]:
-    """A transaction that is undone."""
+    """Open a transaction that is rolled back."""
     with crowded.connect() as connection:
         yield connection
         connection.rollback()
@@ -62,8 +62,8 @@ def now(conn: Connection) -> Any:
 
 
 @WAYS
-def test_patiences_of_unmatched_profiles_cost_a_probe_each(conn: Connection, way: str) -> None:
-    """15,000 runs whose profile has been unmatched for 10 s, and as many of a matched one, are not looked at."""
+def test_timeouts_of_unmatched_profiles_cost_a_probe_each(conn: Connection, way: str) -> None:
+    """Skip 15,000 runs whose profile has been unmatched for 10 s, and as many of a matched one."""
     plan = explain(conn, match_deadlines._PATIENCES, {"now": now(conn)}, way=way)
 
     assert plan.indexes("runs") == {"ix_runs_unmatched"}
@@ -72,8 +72,8 @@ def test_patiences_of_unmatched_profiles_cost_a_probe_each(conn: Connection, way
 
 
 @WAYS
-def test_due_runs_are_read_in_the_order_of_their_deadlines(conn: Connection, way: str) -> None:
-    """Those that became ready lately are behind the end of the scan."""
+def test_due_runs_are_read_in_order_of_their_deadlines(conn: Connection, way: str) -> None:
+    """Runs that became ready lately lie behind the end of the scan."""
     at = now(conn)
     values = {
         "profiles": [LONG, LONG],
@@ -90,8 +90,8 @@ def test_due_runs_are_read_in_the_order_of_their_deadlines(conn: Connection, way
 
 
 @WAYS
-def test_runs_without_exclusions_are_not_read_for_those_with_some(conn: Connection, way: str) -> None:
-    """There are none among 45,900."""
+def test_search_for_exclusions_skips_runs_without_any(conn: Connection, way: str) -> None:
+    """All 45,900 runs are without exclusions."""
     values = {"from_profile": 0, "most": MOST_EXCLUDED}
     plan = explain(conn, match_deadlines._EXCLUDED, values, way=way)
 
@@ -100,16 +100,16 @@ def test_runs_without_exclusions_are_not_read_for_those_with_some(conn: Connecti
 
 
 @WAYS
-def test_what_is_live_is_read_without_the_runs(conn: Connection, way: str) -> None:
-    """Runners and profiles only, however many runs wait."""
+def test_live_registrations_are_read_without_the_runs(conn: Connection, way: str) -> None:
+    """Read runners and profiles only, however many runs wait."""
     plan = explain(conn, fleet._LOOK, {}, way=way)
 
     assert plan.indexes("runs") == set()
     assert plan.buffers <= 200
 
 
-def test_timeout_of_a_listed_run_costs_a_look_at_its_profile(conn: Connection) -> None:
-    """Of a page, not of all that is listed behind it."""
+def test_timeout_of_listed_run_costs_look_at_its_profile(conn: Connection) -> None:
+    """Pay for one page, not for all runs listed behind it."""
     page = lists.list_runs(conn, ADMIN, lists.RunFilter(), limit=10)
     assert isinstance(page, lists.RunPage)
     statement = lists.page_statement(lists._RUNS, frozenset(), ADMIN.role, is_next=False)

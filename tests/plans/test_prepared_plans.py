@@ -1,4 +1,4 @@
-"""A prepared statement keeps its plan: one that was made while the tables were empty must do when they are full."""
+"""Check that a plan prepared while the tables were empty serves when they are full."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from runtime.postgres import sync_engine
 from runtime.settings import Settings
 from tests.support.query_plans import Plan
 
-# No statistics come in between: they would have the plans made anew.
+# Keep autovacuum's statistics out: they would have the plans made anew.
 _QUIET = """
 ALTER TABLE runs SET (autovacuum_enabled = off);
 ALTER TABLE sessions SET (autovacuum_enabled = off);
@@ -103,10 +103,8 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_plan_made_in_an_empty_database_reads_a_full_one_by_its_keys(
-    engine: Engine, settings: Settings, case: str
-) -> None:
-    """Nothing is read but what was asked for, as long as nobody has counted the rows."""
+def test_plan_made_on_empty_tables_reads_full_ones_by_key(engine: Engine, settings: Settings, case: str) -> None:
+    """Read only the requested rows, while no ANALYZE has run."""
     ours = sync_engine(settings, pool_size=1, name="test")
     statement, values = CASES[case]
     with ours.connect() as conn, conn.begin() as transaction:
@@ -123,7 +121,7 @@ def test_a_plan_made_in_an_empty_database_reads_a_full_one_by_its_keys(
 
 
 def prepared(conn: Connection, statement: ClauseElement, values: Mapping[str, Any]) -> Callable[[], Plan]:
-    """The statement with a plan of its own, which is made at the first call and kept; each call shows it at work."""
+    """Return the statement with its own plan, made at the first call and kept; each call explains it."""
     compiled = str(statement.compile(dialect=conn.dialect))
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", compiled)))
     sql = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", compiled).replace("%%", "%")

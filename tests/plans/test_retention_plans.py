@@ -1,4 +1,4 @@
-"""What retention asks of Postgres beside long histories and many sessions: what it takes, and no more."""
+"""Check that retention reads only what it takes beside long histories and many sessions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +22,9 @@ DAY = 86_400.0
 
 @pytest.fixture(scope="module")
 def crowded(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
-    """Many events of many sessions, the older half past its time; a result in each hundredth; many ended sessions."""
+    """Fill many events of many sessions, the older half expired, a result in every hundredth, and many
+    ended sessions.
+    """
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     db = DbVerbs(engine)
@@ -54,8 +56,8 @@ def plan_of(db: DbVerbs, statement: TextClause, values: dict[str, Any], way: str
 
 @WAYS
 @pytest.mark.parametrize("floor", [0, EVENTS // 2, EVENTS])
-def test_the_oldest_events_are_read_from_the_floor_on(crowded: DbVerbs, floor: int, way: str) -> None:
-    """As many as one pass takes, wherever the floor is; nothing is sorted."""
+def test_oldest_events_are_read_from_the_oldest_position_on(crowded: DbVerbs, floor: int, way: str) -> None:
+    """Read as many as one pass takes; sort nothing."""
     crowded.rows("UPDATE feed_head SET floor = :floor", floor=floor)
     plan = plan_of(crowded, retention._OLDEST, {"age": 30 * DAY, "most": MOST}, way)
     assert plan.indexes("events") == {"uq_events_position"}
@@ -68,15 +70,15 @@ IDS = {"ids": list(range(1, MOST + 1))}
 @WAYS
 @pytest.mark.parametrize("statement", [retention._LOCK_EVENTS, retention._DROP], ids=["hold", "drop"])
 def test_events_are_locked_and_dropped_by_their_ids(crowded: DbVerbs, statement: TextClause, way: str) -> None:
-    """Those of one pass and no others."""
+    """Touch those of one pass and no others."""
     plan = plan_of(crowded, statement, IDS, way)
     assert plan.indexes("events") == {"pk_events"}
     assert plan.touched("events") <= MOST
 
 
 @WAYS
-def test_results_are_kept_without_a_look_at_other_history(crowded: DbVerbs, way: str) -> None:
-    """The events of the pass, their sessions, and whether one of these has a newer result."""
+def test_results_are_kept_without_reading_other_history(crowded: DbVerbs, way: str) -> None:
+    """Read the events of the pass, their sessions, and whether one of these has a newer result."""
     plan = plan_of(crowded, retention._KEEP_RESULTS, IDS, way)
     assert plan.indexes("events") <= {"pk_events", "ix_events_result"}
     assert plan.indexes("sessions") <= {"pk_sessions"}
@@ -85,8 +87,8 @@ def test_results_are_kept_without_a_look_at_other_history(crowded: DbVerbs, way:
 
 @WAYS
 @pytest.mark.parametrize("place", [0, SESSIONS // 2])
-def test_a_step_over_the_sessions_begins_where_the_last_one_ended(crowded: DbVerbs, place: int, way: str) -> None:
-    """However many lie before it and behind it."""
+def test_step_over_sessions_begins_where_last_one_ended(crowded: DbVerbs, place: int, way: str) -> None:
+    """Skip what lies before and behind it."""
     after = crowded.rows(
         "SELECT created_at, session_id FROM sessions ORDER BY created_at, session_id OFFSET :p LIMIT 1", p=place
     )[0]
@@ -97,8 +99,8 @@ def test_a_step_over_the_sessions_begins_where_the_last_one_ended(crowded: DbVer
 
 
 @WAYS
-def test_whether_sessions_are_over_is_found_by_their_own_rows(crowded: DbVerbs, way: str) -> None:
-    """Their runs, their events and their children: each by its index, none of anybody else's."""
+def test_expired_sessions_are_found_by_their_own_rows(crowded: DbVerbs, way: str) -> None:
+    """Read their runs, events and children by index, and no rows of other sessions."""
     names = [f"old_{one}" for one in range(9_000, 9_000 + MOST)]
     values = {"sessions": names, "ended": sorted(ENDED), "age": 30 * DAY}
     plan = plan_of(crowded, retention._OVER, values, way)

@@ -1,4 +1,4 @@
-"""Any order of whatever may happen to runs and sessions, against the database and against a small model of it."""
+"""Apply random steps to runs and sessions, and compare the database with a small model after each."""
 
 from typing import Any
 
@@ -39,14 +39,14 @@ SHORT = settings(
     stateful_step_count=30,
     deadline=None,
     derandomize=True,
-    # shrinking against a database takes longer than a test may: read the whole story, or add Phase.shrink and wait
+    # Shrinking against a database exceeds the time limit of a test: read the whole story, or add Phase.shrink and wait.
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 
 
 class Lifecycle(RuleBasedStateMachine, World):
-    """What may happen, as rules; each holds the answer against what the model says."""
+    """State machine whose rules are the possible steps; each compares the answer with the model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Lifecycle(RuleBasedStateMachine, World):
 
     @initialize(tags=TAGS, capacity=CAPACITY)
     def two_runners(self, tags: set[str], capacity: int | None) -> None:
-        """One that may take everything, and one that Hypothesis chooses."""
+        """Register one runner that may take every run, and one that Hypothesis chooses."""
         self.register({"a", "b"}, None)
         self.register(tags, capacity)
 
@@ -120,7 +120,7 @@ class Lifecycle(RuleBasedStateMachine, World):
     @precondition(lambda self: any(session.free for session in self.sessions))
     @rule(which=WHICH, called_off=st.booleans())
     def a_child_is_cancelled(self, which: int, called_off: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
-        """Its parent hears so; somebody may call off what it would do then."""
+        """Tell its parent; the parent's resulting run may be cancelled then."""
         parent = some([session for session in self.sessions if session.free], which)
         self.stop(self.submit_plainly(which, parent))
         self.deliver()
@@ -197,7 +197,7 @@ class Lifecycle(RuleBasedStateMachine, World):
     @precondition(lambda self: self.messages)
     @rule(which=WHICH, client_is_there=st.booleans())
     def message_arrives(self, which: int, client_is_there: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
-        """It may be late: only what is confirmed is handed out; what nobody waits for is released."""
+        """Deliver it late or not: only confirmed claims are delivered, others released."""
         ask, claim = some(self.messages, which)
         self.messages.remove((ask, claim))
         run = self.model.runs.get(claim.run_id)
@@ -225,12 +225,12 @@ class Lifecycle(RuleBasedStateMachine, World):
         self.over(ask)
 
     @rule(which=WHICH, idle=st.booleans(), steps=st.integers(1, 4))
-    def life_goes_on(self, which: int, idle: bool, steps: int) -> None:  # noqa: FBT001 - drawn by Hypothesis
+    def next_step_happens(self, which: int, idle: bool, steps: int) -> None:  # noqa: FBT001 - drawn by Hypothesis
         for place in range(steps):
             self.next_step(which + place, idle=idle)
             self.check()
 
-    life_goes_on_and_on = life_goes_on
+    life_goes_on_and_on = next_step_happens
 
     @precondition(lambda self: self.runs and self.model.runners)
     @rule(
@@ -290,7 +290,7 @@ class Lifecycle(RuleBasedStateMachine, World):
 
     @precondition(lambda self: any(run.ready for run in self.runs))
     @rule(which=WHICH)
-    def nobody_matches(self, which: int) -> None:
+    def no_runner_matches(self, which: int) -> None:
         run = some([run for run in self.runs if run.ready], which)
         self.tick()
         no_match_due(self.db, run.run_id)
@@ -314,7 +314,7 @@ class Lifecycle(RuleBasedStateMachine, World):
 
     @invariant()
     def every_end_of_a_child_waits_or_is_carried(self) -> None:
-        """For parents that are there."""
+        """Check the ends of children whose parents exist."""
         rows = self.db.rows("SELECT child_run_id, parent_session_id, delivered_in FROM child_results")
         expected = {
             (result.child.run_id, session.session_id, result.carrier.run_id if result.carrier else None)
@@ -325,8 +325,8 @@ class Lifecycle(RuleBasedStateMachine, World):
 
 
 @pytest.mark.timeout(300)
-def test_whatever_happens_in_whatever_order_the_truth_is_what_the_protocol_says(engine: Engine) -> None:
-    """At most one owner, ends that stay, tokens that never come back, readiness and statuses as written, all told."""
+def test_any_order_of_steps_keeps_the_rules_of_the_protocol(engine: Engine) -> None:
+    """Check single owners, lasting ends, tokens that never return, readiness, statuses, and events for every change."""
 
     class Here(Lifecycle):
         pass

@@ -1,4 +1,6 @@
-"""For random fleets and demands, what is remembered from pass to pass is what the matchmaker's own function says."""
+"""Compare the matches remembered from pass to pass with the matchmaker's own function, for random fleets
+and demands.
+"""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -35,7 +37,7 @@ DEMANDS = st.builds(
     st.just("autonomous"),
     st.sets(st.sampled_from(TAGS)).map(sorted).map(tuple),
 )
-# a step: offers that come, places in the fleet that go, profiles that come, places of profiles that go
+# Step: offers that come, indexes of the fleet that go, profiles that come, indexes of profiles that go.
 Step = tuple[list[Offer], set[int], list[Demands], set[int]]
 STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.tuples(
@@ -53,8 +55,8 @@ def numbered(offer: Offer, number: int) -> Offer:
     return replace(offer, registration=number)
 
 
-class Beside:
-    """A fleet, and the registrations and profiles that it should know of."""
+class FleetModel:
+    """A fleet, with the registrations and profiles that it should know."""
 
     def __init__(self) -> None:
         self.fleet, self.live, self.profiles = Fleet(), dict[int, Offer](), dict[int, Demands]()
@@ -85,11 +87,11 @@ class Beside:
 @pytest.mark.parametrize("comparisons", [1, 500_000])
 @settings(deadline=None)
 @given(steps=STEPS, excluded=st.sets(st.integers(1, 6)))
-def test_remembered_matches_are_those_of_the_matchmaker(
-    comparisons: int, steps: list[Step], excluded: set[int]
-) -> None:
-    """After any change, also when a pass has time for one comparison only; and the error never contradicts it."""
-    beside = Beside()
+def test_remembered_matches_are_those_of_matchmaker(comparisons: int, steps: list[Step], excluded: set[int]) -> None:
+    """Compare after any change, also when a pass has time for one comparison only; the error text never
+    contradicts it.
+    """
+    beside = FleetModel()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fleets, "MOST_COMPARISONS", comparisons)
         for step in steps:
@@ -106,8 +108,8 @@ def test_remembered_matches_are_those_of_the_matchmaker(
                     _check_text(no_match_text(wanted, beside.fleet, excluded=excluded), beside, wanted)
 
 
-def _check_text(text: str, beside: Beside, wanted: Demands) -> None:
-    """Each reason is given where it holds, and one is always given."""
+def _check_text(text: str, beside: FleetModel, wanted: Demands) -> None:
+    """Check that each reason is given where it holds, and that one is always given."""
     reason = text.removeprefix(PREFIX)
     offers = beside.live.values()
     offered = {tag for offer in offers for tag in offer.tags}
@@ -131,10 +133,10 @@ GAPS = st.lists(st.tuples(MOMENTS, MOMENTS).map(sorted).map(tuple), max_size=6)
 
 
 @given(gaps=GAPS, seconds=st.integers(1, 500))
-def test_latest_start_is_the_last_moment_that_is_long_enough_ago(
+def test_latest_start_is_last_moment_that_is_long_enough_ago(
     gaps: list[tuple[datetime, datetime]], seconds: int
 ) -> None:
-    """Counted second by second outside of all gaps, however they overlap."""
+    """Count second by second outside all outages, however they overlap."""
     start = latest_start(NOW, seconds, merged(sorted(gaps)))
     assert _counted(start, gaps) == seconds
     assert _counted(start + timedelta(seconds=1), gaps) < seconds

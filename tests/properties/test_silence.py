@@ -1,4 +1,6 @@
-"""Random fleets, intervals, deaths and outages of ours: no dead runner's run outlives its bound, no live runner loses one."""
+"""Check random fleets, intervals, deaths and outages: no dead runner's run outlives its bound, no live runner loses
+one.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,13 +22,14 @@ from tests.support.reports import running
 STEP = 5
 LIMITS = Limits(stale_after=15, lost_after=30)
 KEPT = {"demand_profiles", "feed_head"}
-# A cut of the way to us is a guess for expiry; shorter than this, nobody's window ends in it whatever the others were told.
+# Expiry can only guess at a network cut; below this length it ends no runner's window, whatever interval the others
+# were told.
 LONGEST_CUT = 20
 
 
 @dataclass
-class Beater:
-    """A runner with one run: it beats at its interval while it lives, and each step once a beat has failed."""
+class SimulatedRunner:
+    """Runner with one run: it sends heartbeats at its interval while it lives, and one per step after a failure."""
 
     told: int
     phase: int
@@ -46,7 +49,7 @@ class Beater:
 
 @dataclass(frozen=True)
 class Outage:
-    """A part of ours that is away for a while; ``cut`` is the way between the runners and us."""
+    """Part of ours that is away for a while; ``cut`` is the network between the runners and us."""
 
     part: str
     begins: int
@@ -56,13 +59,13 @@ class Outage:
         return self.begins < moment <= self.begins + self.lasts
 
     def is_known_gap(self, moment: int) -> bool:
-        """Whether expiry knows of it as a gap, which ends with the first step after it."""
+        """Return whether expiry records it as an outage, which ends with the first step after it."""
         is_noted = self.part != "cut" and self.lasts + STEP >= OUTAGE_AFTER.total_seconds()
         return is_noted and (self.at(moment) or self.at(moment - STEP))
 
 
 BEATERS = st.builds(
-    Beater,
+    SimulatedRunner,
     told=st.sampled_from([5, 10, 20, 30]),
     phase=st.integers(0, 5).map(lambda steps: steps * STEP),
     dies_at=st.one_of(st.none(), st.integers(1, 12).map(lambda steps: steps * STEP)),
@@ -83,9 +86,9 @@ FAST = settings(
 
 
 class History:
-    """What happens step by step, and for how long each dead runner's silence counted."""
+    """Steps so far, and the time for which each dead runner's silence counted."""
 
-    def __init__(self, db: DbVerbs, fleet: list[Beater], outages: list[Outage]) -> None:
+    def __init__(self, db: DbVerbs, fleet: list[SimulatedRunner], outages: list[Outage]) -> None:
         self.db, self.fleet, self.outages = db, fleet, outages
         self.served: dict[str, int] = {}
         tables = [table.name for table in metadata.sorted_tables if table.name not in KEPT]
@@ -119,12 +122,12 @@ class History:
         if not away & {"postgres", "workers"}:
             expire(conn, limits=LIMITS)
 
-    def status(self, one: Beater) -> str:
+    def status(self, one: SimulatedRunner) -> str:
         return str(self.db.run(one.run_id).status)
 
 
-def check(db: DbVerbs, fleet: list[Beater], outages: list[Outage]) -> None:
-    """Live through it until the last bound of a dead runner has passed."""
+def check(db: DbVerbs, fleet: list[SimulatedRunner], outages: list[Outage]) -> None:
+    """Simulate until the last bound of a dead runner has passed."""
     history = History(db, fleet, outages)
     end = 60 + 2 * 90 + sum(one.lasts + 2 * STEP for one in outages)
     for moment in range(STEP, end + STEP, STEP):
@@ -140,16 +143,16 @@ def check(db: DbVerbs, fleet: list[Beater], outages: list[Outage]) -> None:
 
 @FAST
 @given(fleet=st.lists(BEATERS, min_size=1, max_size=4), outages=st.lists(OUTAGES, max_size=5))
-def _holds(db: DbVerbs, fleet: list[Beater], outages: list[Outage]) -> None:
+def _holds(db: DbVerbs, fleet: list[SimulatedRunner], outages: list[Outage]) -> None:
     check(db, fleet, outages)
 
 
-def test_no_dead_runners_run_outlives_its_bound(engine: Engine) -> None:
-    """Twice its window in time that was no known gap of ours; and silence of ours costs no live runner its run."""
+def test_run_of_a_dead_runner_ends_within_its_bound(engine: Engine) -> None:
+    """Bound it by twice the window in time without known outages; our own silence costs no live runner its run."""
     _holds(DbVerbs(engine))
 
 
-def test_dead_runners_alone_are_lost_within_the_bound(engine: Engine) -> None:
-    """All of the fleet died together, which looks like a cut of the way to us; and outages came again and again."""
-    fleet: list[Any] = [Beater(10, 0, 20), Beater(30, 5, 40)]
+def test_only_dead_runners_are_lost_within_the_bound(engine: Engine) -> None:
+    """Let all of a fleet die together, which looks like a network cut, and let outages recur."""
+    fleet: list[Any] = [SimulatedRunner(10, 0, 20), SimulatedRunner(30, 5, 40)]
     check(DbVerbs(engine), fleet, [Outage("web", begins, 40) for begins in range(30, 300, 60)])

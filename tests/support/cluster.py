@@ -112,7 +112,7 @@ class Cluster:
             self.wait_until_ready(process)
         return process
 
-    def start_house(
+    def start_processes(
         self, *, webs: int = 2, workers: int = 2, **settings: object
     ) -> tuple[list[Process], list[Process]]:
         """Start so many web and worker processes side by side; returns them when all are ready."""
