@@ -37,7 +37,6 @@ def broadcast(context: WorkerContext) -> None:
 
 
 def sweep_broadcast(context: WorkerContext, older_than: float) -> bool:
-    """Number events if it was not done for `older_than` seconds; return whether it was done."""
     with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.BROADCAST, older_than)
         if due and duty_due(connection, LATE_EVENTS, LATE_EVENTS_SECONDS):

@@ -84,7 +84,6 @@ class WakingBroker(RedisBroker):
             self.client.blpop([wakeup_key(queue_name)], timeout=BLOCK_SECONDS)
 
     def wake(self, queue_name: str, consumers: int = 1) -> None:
-        """Wake so many of the blocked consumers."""
         self.client.rpush(wakeup_key(queue_name), *[b""] * consumers)
 
     def postpone_maintenance(self) -> None:

@@ -27,7 +27,6 @@ def resume_parents(context: WorkerContext) -> None:
 
 
 def sweep_callbacks(context: WorkerContext, older_than: float) -> bool:
-    """Do a pass if none was done for `older_than` seconds; return whether it was done."""
     with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.CALLBACKS, older_than)
     if due:

@@ -57,7 +57,6 @@ def _preview(context: WorkerContext) -> ClaimPreview:
 
 
 def sweep_dispatch(context: WorkerContext, older_than: float) -> bool:
-    """Do a pass if none was done for `older_than` seconds; return whether it was done."""
     with transaction(context.engine) as connection:
         due = duty_due(connection, Actor.DISPATCH, older_than)
     # Run it outside of that transaction, whose lock would let no other pass of this duty begin.

@@ -43,7 +43,6 @@ class Ticker(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Tick until stopped, whatever errors a tick raises."""
         pause = 0.0
         while not self._ended.wait(pause):
             pause = LONGEST_PAUSE_SECONDS

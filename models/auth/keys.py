@@ -25,8 +25,6 @@ LAST_USED_SECONDS: Final = 60
 
 
 class Token(NamedTuple):
-    """Parsed token: the id to look up and the hash to compare."""
-
     key_id: str
     secret_hash: str
 
@@ -114,7 +112,6 @@ def mint_token() -> tuple[str, Token]:
 
 
 def parse_token(token: str) -> Token | None:
-    """Return the parsed token, None for text of another form."""
     found = TOKEN.fullmatch(token)
     return None if found is None else Token(found[1], hash_secret(found[2]))
 

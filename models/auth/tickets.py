@@ -29,8 +29,6 @@ class NewTicket:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Redeemed ticket: the caller and the stream it was issued for."""
-
     caller: Caller
     filters: str
     key_id: str | None

@@ -22,7 +22,6 @@ class ChildResult:
 
     @property
     def status(self) -> str:
-        """Completed or failed: the two statuses that a prompt knows."""
         return "completed" if self.outcome == RunStatus.COMPLETED else "failed"
 
     @property

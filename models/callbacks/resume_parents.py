@@ -200,7 +200,6 @@ def _submit(
     prompts: Mapping[str, str],
     limits: Limits,
 ) -> dict[str, str]:
-    """Submit the resume run of each parent; return their ids by parent."""
     items = [_resume(row, prompts[parent_id], limits) for parent_id, row in parents.items()]
     refused = _refused(conn, items, limits)
     # Drop the parent of a session that has become its own ancestor by a resume of one above it.

@@ -151,7 +151,6 @@ def offer_of(runner: Row[Any]) -> Offer:
 
 
 def poll_candidate(ask: Ask, runner: Row[Any]) -> PollCandidate:
-    """Return the ask together with the offer of its runner's current registration."""
     return PollCandidate(ask, offer_of(runner), runner.capacity, ask.subject if runner.owner is None else runner.owner)
 
 

@@ -139,11 +139,9 @@ class Fleet:
 
     @property
     def behind(self) -> bool:
-        """Profiles are left to the next pass."""
         return bool(self._open)
 
     def demands(self, profile_id: int) -> Demands | None:
-        """Return the demands of a profile, None for an unknown one."""
         return self._demands.get(profile_id)
 
     def satisfies(self, profile_id: int, excluded: Collection[int] = ()) -> bool:
@@ -181,12 +179,10 @@ class Fleet:
         return min([*sets, among], key=len)
 
     def is_offered(self, value: Value) -> bool:
-        """Return whether a live registration has the property or tag."""
         return value in self._offering
 
 
 def demanded(demands: Demands) -> list[Value]:
-    """Return the demanded values, each a property or a tag."""
     named = [(name, getattr(demands, name)) for name in PROPERTIES]
     return [(name, value) for name, value in named if value is not None] + [(TAG, tag) for tag in sorted(demands.tags)]
 
@@ -201,6 +197,5 @@ _fleets_lock = threading.Lock()
 
 
 def fleet_of(conn: Connection) -> Fleet:
-    """Return the fleet that this process keeps for the connection's database."""
     with _fleets_lock:
         return _fleets.setdefault(conn.engine, Fleet())

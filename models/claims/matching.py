@@ -60,8 +60,6 @@ def _written(demands: Demands) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Offer of one registration: the properties and tags that runs may demand."""
-
     registration: int
     hostname: str
     project_dir: str
@@ -284,7 +282,6 @@ class MatchSets:
             self._newest = newest
 
     def of(self, offer: Offer) -> frozenset[int]:
-        """Return the ids of the known profiles that the offer satisfies."""
         with self._lock:
             matches = self._matches.setdefault(offer.registration, _Matches())
             self._matches.move_to_end(offer.registration)
@@ -331,6 +328,5 @@ _match_sets_lock = threading.Lock()
 
 
 def match_sets(conn: Connection) -> MatchSets:
-    """Return the cache of this process for the connection's database."""
     with _match_sets_lock:
         return _match_sets.setdefault(conn.engine, MatchSets())

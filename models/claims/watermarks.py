@@ -55,7 +55,6 @@ class ClaimWatermarks:
         self._read_at = 0.0
 
     def count(self, queues: Iterable[Queue]) -> None:
-        """Count the runs that were claimed from these queues."""
         with self._lock:
             self._taken.update(queues)
 
@@ -117,6 +116,5 @@ _watermarks_lock = threading.Lock()
 
 
 def claim_watermarks(conn: Connection) -> ClaimWatermarks:
-    """Return the watermarks that this process keeps for the connection's database."""
     with _watermarks_lock:
         return _watermarks.setdefault(conn.engine, ClaimWatermarks())

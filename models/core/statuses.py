@@ -27,8 +27,6 @@ class SessionStatus(StrEnum):
 
 
 class RunType(StrEnum):
-    """Effect of a run on its session."""
-
     START = "start_session"
     RESUME = "resume_session"
 
@@ -42,8 +40,6 @@ class ExecutionMode(StrEnum):
 
 
 class Outcome(StrEnum):
-    """Outcome that a runner reports of a run."""
-
     STARTED = "started"
     COMPLETED = "completed"
     FAILED = "failed"

@@ -33,7 +33,6 @@ class Pass:
     most: int
 
     def find(self, query: TextClause, **values: Any) -> list[str]:
-        """Return the first column of the rows that are due."""
         parameters = {"now": self.clocks.now, "most": self.most, **values}
         return list(self.conn.execute(query, parameters).scalars())
 
@@ -171,7 +170,6 @@ _TOKEN_SENDERS = text("""
 
 
 def token_senders(conn: Connection, runs: Collection[LockedRun]) -> set[int]:
-    """Return those of the runs' registrations that are known to send claim tokens."""
     if not runs:
         return set()
     return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.runner_id for run in runs})}).scalars())

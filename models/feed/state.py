@@ -40,7 +40,6 @@ _ROTATE = text("""
 
 
 def feed_state(conn: Connection) -> FeedState:
-    """Return the head of the feed and the size of its table."""
     return FeedState(**conn.execute(_STATE).mappings().one())
 
 

@@ -78,8 +78,6 @@ RegisterResult: TypeAlias = Registered | DuplicateRunner
 
 
 class Relation(Enum):
-    """Relation of a registration to the existing row."""
-
     REPEATED = auto()
     DUPLICATE = auto()
     SAME_PROCESS = auto()

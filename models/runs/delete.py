@@ -32,8 +32,6 @@ class DeleteSession:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Counts of a delete."""
-
     session_id: str
     events_count: int
     runs_count: int

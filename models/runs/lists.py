@@ -60,8 +60,6 @@ class RunPage:
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    """Filter of sessions; empty means all."""
-
     statuses: tuple[str, ...] = ()
     parent_session_id: str | None = None
     session_id: str | None = None
@@ -92,7 +90,6 @@ def write_key(created_at: datetime, row_id: str) -> str:
 
 
 def parse_key(cursor: str) -> PageKey | None:
-    """Return the place a cursor names, None when it was not given out here."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         moment, row_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))

@@ -38,7 +38,6 @@ class ReleaseRun:
 
     @property
     def subject(self) -> str | None:
-        """Subject as which the caller acts; None for an admin."""
         return self.caller.scope
 
 

@@ -45,7 +45,6 @@ class Report:
 
     @property
     def subject(self) -> str | None:
-        """Subject as which the caller acts; None for an admin."""
         return self.caller.scope
 
 
@@ -110,7 +109,6 @@ def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> 
 
 
 def is_reporter(known: Mapping[str, Row[Any]], runner_id: str, subject: str | None) -> bool:
-    """Return whether reports of the runner are accepted from the subject."""
     return runner_id in known and acts_for(subject, known[runner_id].owner)
 
 
@@ -254,7 +252,6 @@ def _former_end(run: LockedRun, report: Report) -> Decision:
 
 
 def _repeated_end(run: LockedRun, report: Report) -> Decision:
-    """Answer the last owner of an ended run."""
     if run.ended_by_us:
         if report.outcome is Outcome.STARTED:
             return InvalidTransition(run.run_id, run.status, report.outcome.value)

@@ -24,8 +24,6 @@ from models.state.visibility import find_visible
 
 @dataclass(frozen=True, slots=True)
 class StopSession:
-    """Request to stop everything of a session."""
-
     caller: Caller
     session_id: str
 
@@ -219,7 +217,6 @@ def _in_rounds(
 
 
 def _seconds_by_runner(conn: Connection, locked: LockedRows, limits: Limits) -> Mapping[str, float]:
-    """Return the most seconds that each runner concerned may take."""
     concerned = {run.runner_id for run in locked.runs.values()} | {
         session.runner_id for session in locked.sessions.values()
     }
@@ -252,7 +249,6 @@ def plan_session_stop(locked: LockedRows, session_id: str, seconds: Mapping[str,
 
 
 def plan_run_stop(locked: LockedRows, run: LockedRun, seconds: Mapping[str, float]) -> StopPlan:
-    """Decide what a stop of one run does."""
     if run.status in TERMINAL:
         return StopPlan(Stopped(run.session_id, run.run_id, run.status, f"Run already {run.status}"))
     if _undelivered(run):

@@ -247,7 +247,6 @@ def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun], results: d
 
 
 def _plan(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
-    """Decide one submission on the locked rows of its session and parent."""
     parent = None if item.parent_session_id is None else state.locked.get(item.parent_session_id)
     if item.type is RunType.START:
         if item.own_session not in state.created:

@@ -126,7 +126,6 @@ def read_keys(conn: Connection, keys: Collection[Key]) -> dict[Key, Row[Any]]:
 
 
 def drop_keys(conn: Connection, keys: Collection[Key]) -> None:
-    """Delete the keys of submissions that failed."""
     if keys:
         conn.execute(_DROP_KEYS, _keys(keys))
 
@@ -175,7 +174,6 @@ def drop_sessions(conn: Connection, session_ids: Collection[str]) -> None:
 
 
 def insert_runs(conn: Connection, plans: Sequence["Plan"], profile_ids: Sequence[int]) -> set[str]:
-    """Insert the runs; return those that are new."""
     items = [plan.item for plan in plans]
     rows = conn.execute(
         _INSERT_RUNS,

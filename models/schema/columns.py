@@ -16,7 +16,6 @@ metadata = MetaData(
 
 
 def one_of(column: str, values: Any) -> str:
-    """Return the condition that the column holds one of the values."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 

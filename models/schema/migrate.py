@@ -94,7 +94,6 @@ def revision(connection: Connection) -> str | None:
 
 
 def newest_revision() -> str:
-    """Return the newest revision that this version has a file of."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
         msg = "there are no migrations"

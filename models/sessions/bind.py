@@ -65,7 +65,6 @@ class ReportSessionStatus:
 
     @property
     def subject(self) -> str | None:
-        """Subject as which the caller acts; None for an admin."""
         return self.caller.scope
 
 

@@ -41,7 +41,6 @@ def write_cursor(epoch: str, position: int, *, owed: bool = False) -> str:
 
 
 def parse_cursor(cursor: str) -> Cursor | None:
-    """Return the parsed cursor, None when it is malformed."""
     version, _, rest = cursor.partition(".")
     named, _, position = rest.partition(".")
     epoch = named.removesuffix(SNAPSHOT_OWED)
@@ -78,5 +77,4 @@ class FeedHead:
 
     @property
     def cursor(self) -> str:
-        """Cursor of the newest numbered event."""
         return write_cursor(self.epoch, self.position)

@@ -17,12 +17,10 @@ NEVER_STARTED = f"Claimed {MAX_FAILED_DELIVERIES} times, never started"
 
 
 def lost_reason(seconds: float) -> str:
-    """Return the error of a run whose runner was silent for so long."""
     return f"Runner lost: no sign of life for {round(seconds)} s"
 
 
 def timeout_reason(run: LockedRun) -> str:
-    """Return the error of a run that outlived its own time limit."""
     return f"Run timed out after {run.run_timeout_seconds} s"
 
 

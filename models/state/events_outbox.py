@@ -83,7 +83,6 @@ EVENT_FIELDS = (
 
 
 def run_updated(run: LockedRun | Run) -> EventRow:
-    """Return the feed row with the current state of a run."""
     shown = {
         "run_id": run.run_id,
         "session_id": run.session_id,
@@ -96,7 +95,6 @@ def run_updated(run: LockedRun | Run) -> EventRow:
 
 
 def session_updated(session: Session, kind: str = "session_updated") -> EventRow:
-    """Return the feed row with the current state of a session."""
     return EventRow(kind, session.session_id, encode({"session": session_json(session)}), session.owner)
 
 

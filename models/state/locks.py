@@ -71,7 +71,6 @@ class LockedRows:
     visible: Visible = ()
 
     def shows(self, session_id: str, caller: Caller) -> bool:
-        """Return whether the session exists and is visible to the caller."""
         session = self.sessions.get(session_id)
         return session is not None and can_view(caller, session_id, session.owner, self.visible)
 

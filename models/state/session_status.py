@@ -10,8 +10,6 @@ from models.state.sessions import Session, as_session
 
 
 class ProcessChange(StrEnum):
-    """Change of the session's live process."""
-
     KEEP = "keep"
     CLEAR = "clear"
     SET = "set"

@@ -102,7 +102,6 @@ def _pairs(conn: Connection, statement: Any, pairs: Collection[tuple[str, str]])
 
 
 def can_view(caller: Caller, session_id: str, owner: str | None, visible: Visible) -> bool:
-    """Return whether the caller may see the session, which belongs to ``owner``."""
     return is_visible(caller, session_id, visible) and owner_filter(caller) in {None, owner}
 
 
