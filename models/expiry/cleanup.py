@@ -83,9 +83,9 @@ _EVENT_COUNTS = text("""
 def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Limits = DEFAULT_LIMITS) -> bool:
     """Delete up to 1,000 rows of each kind that are not needed any more; return whether there are more. Safe to repeat.
 
-    Idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten, heartbeats
-    of instances older than an hour, outages older than 30 days, child results delivered a day ago, event counts of runs
-    that ended a day ago, events of deleted sessions.
+    Kinds: idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten,
+    heartbeats of instances older than an hour, outages older than 30 days, child results delivered a day ago, event
+    counts of runs that ended a day ago, events of deleted sessions.
     """
     removed = [
         conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,

@@ -42,8 +42,8 @@ class Clocks:
     """Clocks by which one pass of expiry decides.
 
     ``restarted_at`` is the end of the last outage, from which silence counts anew: now while every online runner is
-    overdue (``unheard``), which may be our fault. While ``suspended`` no runner is judged by its silence. ``told`` are
-    the distinct heartbeat intervals of the runners.
+    overdue (``unheard``), which may be our fault. While ``suspended`` no runner is judged by its silence.
+    ``told_intervals`` are the distinct heartbeat intervals of the runners.
     """
 
     now: datetime

@@ -27,7 +27,7 @@ _LOST = text("""
     RETURNING n.runner_id
 """)
 
-# Accept reports of a runner that was told to leave for the lost interval; a lost one gets no such time.
+# Wait for the lost interval after a runner was told to leave, since its reports are accepted; not for a lost one.
 _GONE = text("""
     UPDATE runners n SET left_at = clock_timestamp()
     FROM (SELECT r.runner_id FROM runners r

@@ -1,4 +1,4 @@
-"""Releases runs that their runner cannot carry out: no attempt is counted, ten times in a row at most."""
+"""Releases runs that their runner cannot carry out: no attempt is counted; after ten in a row the run fails."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

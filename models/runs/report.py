@@ -75,8 +75,7 @@ _END = {
     Outcome.STOPPED: RunStatus.STOPPED,
 }
 
-# Accept reports of a runner that was told to leave for its lost interval; a stale or lost one is back with this
-# request.
+# Accept reports for the lost interval after a runner was told to leave; a stale or lost one is back with this request.
 _REPORTERS = text("""
     SELECT runner_id, registration, owner, sends_tokens, capacity FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL

@@ -44,7 +44,7 @@ def calls_back(run: Row[Any]) -> bool:
 
 
 def store_child_results(conn: Connection, ended: Sequence[Row[Any]]) -> None:
-    """Store results of ended runs for their parents; results that an ended run never delivered wait again.
+    """Store results of ended runs for their parents; results of a resume that never started wait again.
 
     Call it in the transaction that ends the runs and holds their sessions locked; parents are neither locked nor waited
     for. A parent that is gone, or another owner's, gets nothing. Safe to repeat.

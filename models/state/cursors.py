@@ -23,7 +23,7 @@ class Lost(StrEnum):
 class Cursor:
     """Place in the feed: all events up to ``position`` have been seen.
 
-    ``owed``: the snapshot that was announced before it had not arrived; a client that returns with this cursor gets a
+    ``owed``: a snapshot was announced and had not arrived; a client that returns with this cursor gets a
     fresh one.
     """
 

@@ -62,7 +62,7 @@ def lose(run: LockedRun, *, reason: str, sends_tokens: bool) -> Move:
         case RunStatus.STOPPING:
             return give_up_stop(run, sends_tokens=sends_tokens)
         case RunStatus.PENDING | RunStatus.COMPLETED | RunStatus.FAILED | RunStatus.STOPPED:
-            msg = f"nobody holds a {run.status} run"
+            msg = f"a {run.status} run is not in hand"
             raise ValueError(msg)
         case status:
             assert_never(status)

@@ -160,7 +160,7 @@ def try_lock_more(
     rows = conn.execute(_LOCK_MORE_RUNS, {"run_ids": list(run_ids)}).all() if run_ids else []
     more = conn.execute(_LOCK_MORE_SESSIONS, {"sessions": list(session_ids)}).all() if session_ids else []
     if len(rows) < len(set(run_ids)) or len(more) < len(set(session_ids)):
-        msg = "what came meanwhile is held by another transaction"
+        msg = "rows added meanwhile are locked by another transaction"
         raise SerializationFailure(msg)
     locked.runs.update({row.run_id: row for row in rows})
     locked.sessions.update({row.session_id: row for row in more})

@@ -87,7 +87,7 @@ def test_unmatched_run_fails_and_leaves_live_session_idle() -> None:
 
 @pytest.mark.parametrize("status", ["pending", "completed", "failed", "stopped"])
 def test_losing_a_run_without_holder_is_a_bug(status: str) -> None:
-    with pytest.raises(ValueError, match="nobody holds"):
+    with pytest.raises(ValueError, match="not in hand"):
         lose(a_run(status), reason="gone", sends_tokens=True)
 
 
