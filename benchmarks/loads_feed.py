@@ -94,8 +94,8 @@ async def _post(
     """Post the events at their times, by several connections in turn, so that a slow answer delays no other event."""
     began = perf_counter()
 
-    async def poster(connection: Connection, mine: range) -> None:
-        for number in mine:
+    async def poster(connection: Connection, share: range) -> None:
+        for number in share:
             await asyncio.sleep(max(0.0, began + (number - numbers.start) / rate - perf_counter()))
             event = {
                 "event_type": "message",

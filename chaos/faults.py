@@ -163,8 +163,8 @@ class Faults:
     def _cut(self, fault: Fault) -> None:
         name, _, server = fault.target.partition("/")
         way = self.cluster.to_postgres if server == POSTGRES else self.cluster.to_redis
-        whose = None if name == "all" else lambda: self.cluster.family(name)
-        with way.cut(whose) if fault.kind is Kind.CUT else way.silence(whose):
+        targets = None if name == "all" else lambda: self.cluster.family(name)
+        with way.cut(targets) if fault.kind is Kind.CUT else way.silence(targets):
             time.sleep(fault.seconds)
 
     def _redis(self, fault: Fault) -> None:

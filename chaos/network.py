@@ -15,7 +15,7 @@ import uvloop
 from runtime.processes import family
 
 # Target processes of a fault: looked up again and again, since they are replaced.
-Whose = Callable[[], list[psutil.Process]]
+Targets = Callable[[], list[psutil.Process]]
 
 
 class _End(asyncio.Protocol):
@@ -80,16 +80,16 @@ class _Pair:
 class _Trouble:
     """Current disturbance and its targets; None: every process."""
 
-    whose: Whose | None
+    targets: Targets | None
     silent: bool
     held: set[_Pair] = field(default_factory=set)
 
     def ports(self) -> set[int] | None:
         """Return the ports from which the target processes are connected now."""
-        if self.whose is None:
+        if self.targets is None:
             return None
         found: set[int] = set()
-        for process in family(self.whose()):
+        for process in family(self.targets()):
             with suppress(psutil.Error):
                 found |= {connection.laddr[1] for connection in process.net_connections("tcp")}
         return found
@@ -107,15 +107,15 @@ class Network:
     _troubles: list[_Trouble] = field(default_factory=list)
 
     @contextmanager
-    def cut(self, whose: Whose | None) -> Iterator[None]:
+    def cut(self, targets: Targets | None) -> Iterator[None]:
         """Reset open connections and new ones for the length of the block."""
-        with self._trouble(_Trouble(whose, silent=False)):
+        with self._trouble(_Trouble(targets, silent=False)):
             yield
 
     @contextmanager
-    def silence(self, whose: Whose | None) -> Iterator[None]:
+    def silence(self, targets: Targets | None) -> Iterator[None]:
         """Pass nothing while both ends stay open, for the length of the block; then reset those connections."""
-        with self._trouble(_Trouble(whose, silent=True)):
+        with self._trouble(_Trouble(targets, silent=True)):
             yield
 
     @contextmanager
@@ -203,8 +203,8 @@ def network(url: str) -> Iterator[Network]:
     loop = uvloop.new_event_loop()
     listener = socket.create_server(("127.0.0.1", 0))
     user_info, at, _ = parts.netloc.rpartition("@")
-    ours = parts._replace(netloc=f"{user_info}{at}127.0.0.1:{listener.getsockname()[1]}").geturl()
-    way = Network(ours, parts.hostname or "127.0.0.1", parts.port or 0, loop)
+    local_url = parts._replace(netloc=f"{user_info}{at}127.0.0.1:{listener.getsockname()[1]}").geturl()
+    way = Network(local_url, parts.hostname or "127.0.0.1", parts.port or 0, loop)
     server = loop.run_until_complete(loop.create_server(way.accept, sock=listener))
     thread = threading.Thread(target=loop.run_forever, name=f"network to {parts.port}", daemon=True)
     thread.start()

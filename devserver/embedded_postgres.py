@@ -164,10 +164,10 @@ def _postmaster(home: Home, pid_file: Path) -> psutil.Process | None:
     """Return the live process of postmaster.pid, unless another process has that pid (Postgres itself cannot tell)."""
     try:
         process = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
-        ours = is_alive(process) and process.name() in _NAMES and process.cwd() == str(home.cluster)
+        is_ours = is_alive(process) and process.name() in _NAMES and process.cwd() == str(home.cluster)
     except (ValueError, OSError, psutil.Error):
         return None
-    return process if ours else None
+    return process if is_ours else None
 
 
 def _start(home: Home, port: int | None, settings: Mapping[str, str]) -> PostgresServer:

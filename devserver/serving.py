@@ -98,7 +98,7 @@ def make_private(data_dir: Path) -> None:
         return
     if not lock_of(data_dir).exists() and any(data_dir.iterdir()):
         raise Refused(
-            f"{data_dir} holds other things and is open to other users; name a directory of its own by --data, "
+            f"{data_dir} holds other files and is open to other users; name another directory by --data, "
             f"or chmod 700 {data_dir}"
         )
     try:
@@ -223,11 +223,11 @@ async def _migrate(supervisor: Supervisor, data_dir: Path, console: Console, env
 async def _keep_keys(supervisor: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
     """Create the admin's and the runner's key unless they exist; show a new admin key once."""
     file, path = data_dir / ADMIN_FILE, log_of(data_dir, "keys")
-    former = file.read_text() if file.is_file() else ""
+    previous = file.read_text() if file.is_file() else ""
     with path.open("ab") as log:
         if await supervisor.run_once(own_command("keys", "keep", "--data", str(data_dir)), env, log):
             raise Refused(f"the keys of --auth could not be made; see {path}")
-    if (token := file.read_text()) != former:
+    if (token := file.read_text()) != previous:
         # A log would show it to all its readers.
         is_seen = console.on_terminal
         shown = f"shown once and kept in {file}: {token.strip()}" if is_seen else f"kept in {file}, mode 0600"
@@ -346,7 +346,7 @@ def _end_leftovers(data_dir: Path, console: Console) -> None:
     left = {path.stem: process for path in files if (process := read_pid_file(path))}
     if left:
         names = ", ".join(f"{name} (process {process.pid})" for name, process in sorted(left.items()))
-        console.say("up", f"ending what a former `up` left running: {names}")
+        console.say("up", f"ending processes of a previous `up`: {names}")
     members = family(left.values())
     runners = [process for name, process in left.items() if name.startswith("runner")]
     replicas = [process for name, process in left.items() if name.startswith("web")]
@@ -361,6 +361,6 @@ def _end_leftovers(data_dir: Path, console: Console) -> None:
         path.unlink(missing_ok=True)
 
 
-def child_environment(**ours: str) -> dict[str, str]:
+def child_environment(**decided: str) -> dict[str, str]:
     """Return our environment with the addresses and settings that `up` decides."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **ours}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **decided}

@@ -55,7 +55,7 @@ class OrphanNotes:
                     continue
                 started, mark = float(note["started"]), str(note.get("mark", ""))
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # half written, or not ours
+                continue  # half written, or not a note
             if _is_alive(group, started):
                 log.warning("killing_orphans", group=group)
                 with suppress(ProcessLookupError, PermissionError):

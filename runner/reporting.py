@@ -27,7 +27,7 @@ class Answer(StrEnum):
     """Outcome of a delivery."""
 
     ACCEPTED = "accepted"
-    NOT_OURS = "not ours"  # the run, or its session, belongs to another runner or is gone
+    CLAIM_LOST = "claim lost"  # the run, or its session, belongs to another runner or is gone
     TOO_LARGE = "too large"  # a smaller request may come through
     REFUSED = "refused"  # invalid: sending it again would not help
 
@@ -65,7 +65,7 @@ class Reporting:
                 project_dir=identity.project_dir,
             ),
         )
-        return answer is not Answer.NOT_OURS
+        return answer is not Answer.CLAIM_LOST
 
     async def happened(self, run: ClaimedRun, events: list[Event]) -> bool:
         """Append events of the run, in order.
@@ -78,7 +78,7 @@ class Reporting:
         while waiting:
             batch = waiting.popleft()
             match await self._append(run, batch):
-                case Answer.NOT_OURS:
+                case Answer.CLAIM_LOST:
                     return False
                 case Answer.TOO_LARGE:
                     self._most_bytes = max(LEAST_REQUEST_BYTES, min(self._most_bytes, size_of(batch)) // 2)
@@ -173,7 +173,7 @@ class Reporting:
                 await asyncio.sleep(max(backoff.pause(), refusal.retry_after or 0.0))
                 continue
             log.warning("refused", what=what, run_id=run["run_id"], reason=str(refusal))
-            return Answer.NOT_OURS if refusal.status in {401, 404, 409} else Answer.REFUSED
+            return Answer.CLAIM_LOST if refusal.status in {401, 404, 409} else Answer.REFUSED
 
 
 def _notice(event: Event, words: str) -> Event:

@@ -211,17 +211,17 @@ class Runner:
     def _take(self, run: ClaimedRun) -> None:
         """Execute the run as soon as a slot is free; end an earlier claim of the same run first."""
         log.info("claimed", run_id=run["run_id"], session_id=run["session_id"], attempt=run.get("attempt"))
-        former = [task for task, execution in self._held.items() if execution.run["run_id"] == run["run_id"]]
-        for task in former:
+        earlier = [task for task, execution in self._held.items() if execution.run["run_id"] == run["run_id"]]
+        for task in earlier:
             self._held[task].end(Reason.LOST)
         execution = Execution(run, self._command, self._reporting)
-        task = asyncio.create_task(self._execute(execution, former))
+        task = asyncio.create_task(self._execute(execution, earlier))
         self._held[task] = execution
         task.add_done_callback(self._let_go)
 
-    async def _execute(self, execution: Execution, former: list[asyncio.Task[None]]) -> None:
-        if former:
-            await asyncio.wait(former)
+    async def _execute(self, execution: Execution, earlier: list[asyncio.Task[None]]) -> None:
+        if earlier:
+            await asyncio.wait(earlier)
         async with self._slots:
             await execution.perform()
 

@@ -62,6 +62,6 @@ def ensure_own(directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise OSError(f"{directory} belongs to somebody else")
+        raise OSError(f"{directory} belongs to another user")
     if stat.S_IMODE(found.st_mode) != 0o700:
         directory.chmod(0o700)

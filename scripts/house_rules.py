@@ -29,7 +29,7 @@ SQL_OUTSIDE = {"runtime/postgres.py", "devserver/embedded_postgres.py"}
 FREE = {"models", "chaos", "benchmarks", "tests", "scripts"}
 SQL_NAMES = {"text", "select", "insert", "update", "delete", "func", "literal_column", "TextClause"}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
-LONGEST_NAP = 0.05
+LONGEST_SLEEP_SECONDS = 0.05
 
 Finding = tuple[int, str]
 
@@ -64,7 +64,7 @@ def sql_stays_in_models(file: File) -> Iterator[Finding]:
             yield node.lineno, f"`.{_called(node)}()` runs SQL"
 
 
-def commits_have_two_places(file: File) -> Iterator[Finding]:
+def transactions_end_in_two_places(file: File) -> Iterator[Finding]:
     """Keep transactions' begin and commit in app/writes/group_commit.py and runtime/postgres.py.
 
     The answer leaves after the commit, the wake-up after the answer: a commit elsewhere would break that order unseen.
@@ -84,14 +84,14 @@ def commits_have_two_places(file: File) -> Iterator[Finding]:
             yield node.lineno, f"`.{node.func.attr}()` outside {' and '.join(sorted(COMMITS))}"
 
 
-def files_fit_in_the_head(file: File) -> Iterator[Finding]:
+def files_are_short(file: File) -> Iterator[Finding]:
     """Limit files to 400 lines: a longer one holds two nouns."""
     count = len(file.text.splitlines())
     if count > MOST_LINES:
         yield MOST_LINES, f"{count} lines, at most {MOST_LINES}: split it by noun"
 
 
-def functions_fit_on_a_screen(file: File) -> Iterator[Finding]:
+def functions_are_short(file: File) -> Iterator[Finding]:
     """Limit functions to 60 lines, SQL included: a longer one does two things."""
     for node in ast.walk(file.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -162,7 +162,7 @@ def models_stand_alone(file: File) -> Iterator[Finding]:
                 yield node.lineno, f"imports {module}"
 
 
-def tests_do_not_nap(file: File) -> Iterator[Finding]:
+def tests_do_not_sleep(file: File) -> Iterator[Finding]:
     """Forbid fixed sleeps in tests: a test waits for a condition with a deadline (tests/support).
 
     A sleep is too short on a busy machine and too long on every other.
@@ -175,7 +175,7 @@ def tests_do_not_nap(file: File) -> Iterator[Finding]:
             if (
                 isinstance(length, ast.Constant)
                 and isinstance(length.value, int | float)
-                and length.value > LONGEST_NAP
+                and length.value > LONGEST_SLEEP_SECONDS
             ):
                 yield node.lineno, f"sleeps {length.value} s: use eventually()"
 
@@ -234,7 +234,7 @@ def _is_stream(node: ast.expr) -> bool:
     return isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"}
 
 
-def the_database_clock_is_stored(file: File) -> Iterator[Finding]:
+def machine_clock_is_not_stored(file: File) -> Iterator[Finding]:
     """Forbid the machine's clock in models/ and workers/: stored times are compared with the database's.
 
     Ids (models/core/ids.py) carry the machine's clock, and order nothing but themselves.
@@ -251,18 +251,18 @@ def the_database_clock_is_stored(file: File) -> Iterator[Finding]:
 Rule = Callable[[File], Iterable[Finding]]
 RULES: tuple[Rule, ...] = (
     sql_stays_in_models,
-    commits_have_two_places,
-    files_fit_in_the_head,
-    functions_fit_on_a_screen,
+    transactions_end_in_two_places,
+    files_are_short,
+    functions_are_short,
     environment_is_read_once,
     no_base_http_middleware,
     models_stand_alone,
-    tests_do_not_nap,
+    tests_do_not_sleep,
     no_test_is_skipped,
     silenced_tools_have_a_reason,
     sql_is_never_formatted,
     commands_print_in_one_place,
-    the_database_clock_is_stored,
+    machine_clock_is_not_stored,
 )
 
 

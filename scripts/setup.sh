@@ -1,14 +1,14 @@
-# Sourced by the scripts beside it, never run: goes to the checkout's root and makes .venv what a lock says. With
-# `setup_level=serving` before it that is deploy/locks/up.lock, what serving takes; else requirements.lock, which holds
-# that and the tools of development. Neither removes what the other installed. Needs Python 3.11 or newer with venv, or
-# uv; no root, no service. Does nothing when nothing has changed, and says one line a step otherwise.
+# Change to the checkout's root and install a lock into .venv. Sourced by the scripts beside it, never run. With
+# `setup_level=serving` set before, the lock is deploy/locks/up.lock, for serving only; else requirements.lock, with the
+# tools of development too. Neither removes what the other installed. Needs Python 3.11 or newer with venv, or uv; no
+# root, no service. Does nothing when nothing has changed; prints one line a step otherwise.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
-# The newest Python that the lock serves; a name on PATH may be a shim of a version that is not there.
+# Print the newest Python that the lock supports; a name on PATH may be a shim of a version that is not installed.
 find_python() {
   local name
   for name in "${PYTHON:-}" python3.14 python3.13 python3.12 python3.11 python3 python; do
@@ -25,7 +25,7 @@ make_venv() {
   rm -rf .venv
   if command -v uv >/dev/null; then
     say "making .venv with uv"
-    # Without any Python of our own uv brings one.
+    # Without an installed Python, uv downloads one.
     uv venv --quiet --python "${python:-3.13}" .venv
   elif [ -z "$python" ]; then
     say "Python 3.11 or newer is needed and none was found (python3 is: $(python3 --version 2>&1 || true))."
@@ -37,12 +37,12 @@ make_venv() {
     return 1
   else
     say "making .venv with $("$python" --version)"
-    # A pip of its own takes longer than all else that a start installs; one outside serves as well.
+    # Installing pip takes longer than all other packages of a first start; a pip outside does as well.
     if has_pip "$python"; then "$python" -m venv --without-pip .venv; else "$python" -m venv .venv; fi
   fi
 }
 
-# Whether this Python's pip can install into another environment (--python: pip 22.3).
+# Test that this Python's pip can install into another environment (--python: pip 22.3).
 has_pip() { "$1" -m pip --python "$1" --version >/dev/null 2>&1; }
 
 run_pip() {
@@ -53,8 +53,8 @@ run_pip() {
   fi
 }
 
-# The uv that installs: of PATH, or the one of .venv, which pip brings. None when pip was told of an index or a proxy of
-# its own, of which uv would not know.
+# Print the uv to install with: from PATH, or from .venv, installed by pip. None when pip is configured with an index or
+# a proxy, which uv would not know.
 find_uv() {
   if command -v uv; then return; fi
   if run_pip config list 2>/dev/null | grep -qE '\.(index-url|no-index|proxy)='; then return; fi
@@ -68,18 +68,18 @@ install_locked() {
   local lock="$1" uv
   say "installing $(grep -c '^[A-Za-z0-9]' "$lock") packages of $lock"
   uv="$(find_uv)"
-  # Compiled at once by uv on all cores: else several processes of the first start compile the same modules.
+  # uv compiles on all cores; otherwise several processes of the first start would compile the same modules.
   if [ -n "$uv" ] && "$uv" pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes --no-deps \
     -r "$lock"; then
     "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
   else
-    [ -z "$uv" ] || say "uv could not; once more with pip"
+    [ -z "$uv" ] || say "uv failed; trying pip"
     run_pip install -qq --no-compile --require-hashes --no-deps -r "$lock"
     run_pip install -qq --no-compile --no-deps --no-build-isolation -e .
   fi
 }
 
-# The place belongs to the stamp: the programs of a moved .venv, and the pointer to the checkout, name where it was.
+# The stamp includes the path: the programs of a moved .venv, and its pointer to the checkout, name the old one.
 stamp_of() { { pwd && cat "$1" pyproject.toml; } | cksum; }
 is_of_here() { .venv/bin/python -c '' 2>/dev/null && grep -qsF "$(pwd -P)/.venv" .venv/bin/activate; }
 is_stamped() { [ "$(cat "$2" 2>/dev/null || true)" = "$(stamp_of "$1")" ]; }

@@ -156,7 +156,7 @@ def test_next_up_after_kill_9_ends_orphans_and_adopts_the_servers(start_up: Star
     assert all(map(is_alive, former.values()))
 
     again = start_up("--web", "2", "--workers", "1")
-    assert "web-1 (process" in again.line("a former `up` left")
+    assert "web-1 (process" in again.line("of a previous `up`")
     assert again.line("ready:")
     for name in ("postgres", "redis"):
         assert "adopted" in again.line(name)

@@ -46,7 +46,7 @@ def test_lock_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (tmp_path / "link").symlink_to(target)
-    with pytest.raises(OSError, match="somebody else"), Slot(["agent"], tmp_path / "link"):
+    with pytest.raises(OSError, match="another user"), Slot(["agent"], tmp_path / "link"):
         pass
 
 
