@@ -43,7 +43,7 @@ WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8765
 STOPSIGNAL SIGTERM
-# Of web, the default command; whoever starts another one switches it off (worker, migrate and runner have no port).
+# For web, the default command; switch it off for worker, migrate and runner, which have no port.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8765/health/live', timeout=4)"]
 ENTRYPOINT ["coordinator"]

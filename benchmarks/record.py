@@ -8,39 +8,39 @@ from benchmarks.charts import draw
 from benchmarks.report import HEADINGS, Results, all_cells, cost_line
 from benchmarks.rows import ROWS
 
-_HEAD: Final = """# How fast
+_HEAD: Final = """# Performance
 
-Written by `scripts/bench --record`, but for the last chapter, which is kept. `scripts/bench --list` names the rows,
-`scripts/bench ROW` measures one of them, `--json FILE` keeps every figure of every repetition.
+`scripts/bench --record` writes this page, except for its last section. `scripts/bench --list` names the rows,
+`scripts/bench ROW` measures one of them, and `--json FILE` keeps every figure of every repetition.
 """
 
 STORY: Final = "## What costs what\n"
 
 _READING: Final = """## How to read it
 
-- Load generator, web and worker processes, Postgres and Redis share the cores of one machine. Absolute figures say
-  more about that machine than about the coordinator; what carries over is the ratio to the raw limit, the shares of
-  CPU, and what stays flat.
-- The figure is the median of the repetitions, least and most stand beside it. A target is met or not by the median.
-- The raw limit is a tight loop of psycopg on the same Postgres, in the same run, with no process of the coordinator
-  beside it: the same rows inserted, claimed, started and completed, with as many event rows, one statement and one
-  transaction each (in the batched rows one for a hundred runs). No HTTP, no validation, no demands. The best
-  of three, in runs a second like the figure. A ratio above 1 is what group commit gains.
-- CPU is in percent of one core during the counted window, averaged over the row's loads; processes of one kind are
+- **One machine.** Load generator, web and worker processes, Postgres and Redis share its cores. Absolute figures say
+  more about that machine than about the coordinator. The ratio to the raw limit, the shares of CPU, and the figures
+  that stay flat carry over to other machines.
+- **Figure.** The median of the repetitions, with the least and the most beside it. The median decides whether a
+  target is met.
+- **Raw limit.** A tight loop of psycopg on the same Postgres, in the same run, with no process of the coordinator
+  beside it. It inserts, claims, starts and completes the same rows, with as many event rows, in one statement and one
+  transaction each (in the batched rows one for a hundred runs): no HTTP, no validation, no demands. The best of
+  three, in runs a second like the figure. A ratio above 1 is the gain of group commit.
+- **CPU.** Percent of one core during the counted window, averaged over the row's loads; processes of one kind are
   added up.
-- Bare web before: the requests a second that one process of FastAPI and uvicorn answered just before the row, with
-  nothing behind them. The targets were written where that was 7,050: it says how fast the machine was at the moment.
-- The load average before a row says whether the machine was at rest. With more than a few tenths the row competed
-  with other work.
-- What is counted: a submission when it is answered 201; a life when its `completed` is answered 200, submissions
-  running beside it uncounted; submit-to-runner and stop-to-runner from just before the POST is written to the end of
-  the poll's answer; event-to-client from just before the POST is written to the arrival of the whole frame, for every
-  client; all by one clock, in the generator. The first seconds of each load are not counted.
-- `quick` rows were taken once, smaller and shorter: they show that it works, not how fast it is. Quickly, the backlog
-  ends at 100 k runs, 1,000 polls are parked, 15,000 runs finish and 20,000 are claimed or delayed.
-- A machine that is busy with other things makes the batches of group commit larger: then CPU and queries for a
-  heartbeat or a poll come out lower than at rest.
-- An answer that is not the expected one ends the row without a figure.
+- **Bare web before.** Requests a second that one process of FastAPI and uvicorn answered just before the row, with
+  nothing behind them. It tells how fast the machine was at that moment; the targets were written where it was 7,050.
+- **Load before.** The load average before a row. With more than a few tenths the row competed with other work.
+- **Counting.** A submission counts when it is answered 201; a life when its `completed` is answered 200, without the
+  submissions running beside it. Submit-to-runner and stop-to-runner are measured from just before the POST is written
+  to the end of the poll's answer; event-to-client from just before the POST is written to the arrival of the whole
+  frame, for every client. All use one clock, in the generator. The first seconds of each load are not counted.
+- **`quick` rows** were taken once, smaller and shorter: they show that it works, not how fast it is. In them the
+  backlog ends at 100 k runs, 1,000 polls are parked, 15,000 runs finish and 20,000 are claimed or delayed.
+- **Busy machines.** Other work on the machine makes the batches of group commit larger: CPU and queries for a
+  heartbeat or a poll are then lower than at rest.
+- **Unexpected answers** end a row without a figure.
 """
 
 
