@@ -15,7 +15,7 @@ from runtime.settings import Settings
 from tests.support.batches import Writer, run
 
 
-class Contacts(list[bool]):
+class Answers(list[bool]):
     """Result of each attempt: did Postgres answer?"""
 
     def attempts(self, web: AsyncEngine, silence: float) -> Attempts:
@@ -24,7 +24,7 @@ class Contacts(list[bool]):
 
 def test_transaction_slower_than_longest_silence_is_no_outage(settings: Settings) -> None:
     """Let a transaction go on while Postgres answers in it."""
-    contacts = Contacts()
+    answers = Answers()
 
     def slow(conn: Connection) -> int:
         for _ in range(6):
@@ -32,15 +32,15 @@ def test_transaction_slower_than_longest_silence_is_no_outage(settings: Settings
         return 1
 
     async def scenario(_: Attempts, web: AsyncEngine) -> None:
-        assert await contacts.attempts(web, 1.0).read(slow) == 1
+        assert await answers.attempts(web, 1.0).read(slow) == 1
 
     run(settings, scenario)
-    assert contacts == [True]
+    assert answers == [True]
 
 
 def test_endless_transaction_is_given_up_and_is_no_outage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.writes.attempts.LONGEST_ATTEMPT", 2)
-    contacts = Contacts()
+    answers = Answers()
 
     def endless(conn: Connection) -> None:
         while True:
@@ -48,19 +48,19 @@ def test_endless_transaction_is_given_up_and_is_no_outage(settings: Settings, mo
 
     async def scenario(_: Attempts, web: AsyncEngine) -> None:
         with pytest.raises(Unavailable):
-            await contacts.attempts(web, 0.5).read(endless)
+            await answers.attempts(web, 0.5).read(endless)
 
     run(settings, scenario)
-    assert contacts == [True]
+    assert answers == [True]
 
 
 def test_statement_that_postgres_ends_is_no_outage(settings: Settings) -> None:
     """Count statement and lock timeouts as answers."""
     quick = settings.model_copy(update={"statement_timeout_seconds": 0.3, "lock_timeout_seconds": 0.1})
-    contacts = Contacts()
+    answers = Answers()
 
     async def scenario(_: Attempts, web: AsyncEngine) -> None:
-        attempts = contacts.attempts(web, longest_silence(quick))
+        attempts = answers.attempts(web, longest_silence(quick))
         with pytest.raises(Unavailable):
             await attempts.read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
         with pytest.raises(Unavailable):
@@ -72,19 +72,19 @@ def test_statement_that_postgres_ends_is_no_outage(settings: Settings) -> None:
         holder.commit()
         holder.execute("SELECT pg_advisory_lock(1)")
         run(quick, scenario)
-    assert contacts == [True, True, True]
+    assert answers == [True, True, True]
 
 
 def test_silence_of_postgres_is_outage(settings: Settings) -> None:
     """Give up a statement that outlives its own time limit: no server is behind it."""
-    contacts = Contacts()
+    answers = Answers()
 
     async def scenario(_: Attempts, web: AsyncEngine) -> None:
         with pytest.raises(Unavailable):
-            await contacts.attempts(web, 0.3).read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
+            await answers.attempts(web, 0.3).read(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))
 
     run(settings, scenario)
-    assert contacts == [False]
+    assert answers == [False]
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_longest_silence_follows_settings(settings: Settings, changed: dict[str,
 
 def test_answer_that_arrived_during_stalled_event_loop_is_no_outage(settings: Settings) -> None:
     """Stall the event loop for longer than the silence."""
-    contacts = Contacts()
+    answers = Answers()
 
     async def scenario(_: Attempts, web: AsyncEngine) -> None:
         loop = asyncio.get_running_loop()
         loop.call_later(0.1, time.sleep, 1.0)
-        work = contacts.attempts(web, 0.5).read(lambda conn: conn.execute(text("SELECT pg_sleep(0.3)")).scalar_one())
+        work = answers.attempts(web, 0.5).read(lambda conn: conn.execute(text("SELECT pg_sleep(0.3)")).scalar_one())
         await work
 
     run(settings, scenario)
-    assert contacts == [True]
+    assert answers == [True]

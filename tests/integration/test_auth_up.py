@@ -15,7 +15,7 @@ from tests.support.up_process import Up
 
 @pytest.fixture
 def home(scratch: Path) -> Path:
-    """Directory where the commands are started, with the default data directory."""
+    """Return the directory where the commands are started, with the default data directory."""
     return new_directory(scratch, "up-auth")
 
 

@@ -36,7 +36,7 @@ _TOKEN = "0" * 32
 
 @pytest.fixture
 def ledger(db: DbVerbs) -> Ledger:
-    """Ledger of a client and a runner about three runs that went as they should."""
+    """Return the ledger of a client and a runner about three runs that went as they should."""
     keep_removed(db.engine)
     ledger = Ledger()
     for number in range(3):
@@ -197,7 +197,7 @@ DETAIL = '{"detail":"Service temporarily unavailable"}'
 def test_failed_call_is_excused_by_matching_fault_only(
     fault: Fault, kind: str, where: str, code: int | None, text: str, *, expected: bool
 ) -> None:
-    """Excuse nothing by Redis faults, 503 except to a poll by Postgres faults, and any call by a killed web process."""
+    """Excuse nothing by Redis faults, 503 except to a poll by Postgres faults, and any call to a killed web process."""
     failure = Failure(kind, where, 10, 11, code, text)
     assert excused(failure, [Done(fault, 9, 12)]) is expected
     assert not excused(failure, [Done(fault, 100, 101)])
@@ -284,7 +284,7 @@ def test_clock_jumps_for_chosen_process_only(tmp_path: Path, seconds: int) -> No
 
 
 def shipped_run(db: DbVerbs, *, lines: int = LINES, results: int = 1, outcome: str = "completed") -> str:
-    """Ledger lines of a run as the job of the shipped runner prints them, in its first attempt."""
+    """Return the ledger lines of a run as the job of the shipped runner prints them, in its first attempt."""
     run = running(db)
     bodies: list[dict[str, object]] = [
         {"event_type": "message", "content": [{"type": "text", "text": f"1 line {number}"}]} for number in range(lines)
@@ -308,6 +308,6 @@ def shipped_run(db: DbVerbs, *, lines: int = LINES, results: int = 1, outcome: s
     ],
 )
 def test_losses_of_shipped_runner_are_noticed(db: DbVerbs, fields: dict[str, Any], against: int) -> None:
-    """Leave out or double a line, a result, or fail a run by a proxy's answer."""
+    """Leave out or double a line or a result, or fail a run by a proxy's answer."""
     runs = [shipped_run(db), shipped_run(db, **fields)]
     assert len(judge_shipped(db.engine, runs).against) == against

@@ -10,7 +10,7 @@ from tests.support.surplus_scenarios import CLIENTS, MOST, Crowd, shared_socket,
 
 
 def test_surplus_connections_wait_until_others_have_ended(cluster: Cluster) -> None:
-    """A deployed runner survives no three resets in a row, and counts a 503 as one."""
+    """Refuse none: a deployed runner survives no three resets in a row, and counts a 503 as one."""
     the_surplus_waits(cluster.start_web(most_connections=MOST).url)
 
 

@@ -137,7 +137,7 @@ def test_numbered_events_of_deleted_session_go_in_batches(db: DbVerbs) -> None:
 
 
 def test_unnumbered_event_is_not_purged(db: DbVerbs) -> None:
-    """Purging it would leave a hole in the positions."""
+    """Keep it, since purging it would leave a hole in the positions."""
     session_id = finished(db)
     delete(db, session_id)
     total = db.count("events")

@@ -29,7 +29,7 @@ from runtime.processes import processes_in, read_pid_file
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
-    """Data directory whose servers are stopped after the test, whatever process started them."""
+    """Return a data directory whose servers are stopped after the test, whatever process started them."""
     yield tmp_path / "data"
     for name, folder in (("postgres", "postgres/cluster"), ("valkey-server", "redis"), ("redis-server", "redis")):
         for process in processes_in(tmp_path / "data" / folder, [name]):

@@ -141,7 +141,7 @@ def test_runs_of_lost_runner_are_taken_after_crash_between_steps(db: DbVerbs) ->
 
 
 def test_runs_of_unknown_and_replaced_registrations_are_taken(db: DbVerbs) -> None:
-    """Their ends can no longer be reported."""
+    """Take them, since their ends can no longer be reported."""
     gone, replaced = db.runner(), db.runner()
     first, second = running(db, gone), running(db, replaced, max_attempts=2)
     db.rows("DELETE FROM runners WHERE runner_id = :r", r=gone.runner_id)
@@ -306,7 +306,7 @@ def test_silent_run_is_taken_after_long_outage(db: DbVerbs) -> None:
 @pytest.mark.parametrize(
     ("length", "ago"),
     [(20, 901), (60, 800)],
-    ids=["a report is held for longer than the gap", "the time is not up"],
+    ids=["a report is held for longer than the outage", "the time is not up"],
 )
 def test_run_is_no_orphan_while_its_report_may_still_come(db: DbVerbs, length: float, ago: float) -> None:
     """Wait as long as reports are held and repeated."""

@@ -31,7 +31,7 @@ Told = tuple[str, str, object]
 
 @pytest.fixture
 def web(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebInThread]:
-    """Web process with short reconnect times and frequent heartbeats."""
+    """Start a web process with short reconnect times and frequent heartbeats."""
     monkeypatch.setattr("app.feed.stream.RETRY_MILLISECONDS", (1, 20))
     with served(settings.model_copy(update={"sse_heartbeat_seconds": 0.1})) as instance:
         until_ready(instance)
@@ -40,7 +40,7 @@ def web(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebInTh
 
 @pytest.fixture
 def other_web(settings: Settings, web: WebInThread) -> Iterator[WebInThread]:
-    """Second instance on the same database."""
+    """Start a second instance on the same database."""
     with served(settings) as instance:
         until_ready(instance)
         yield instance
@@ -202,7 +202,7 @@ async def test_unusable_cursor_is_reported_and_followed_by_snapshot(web: WebInTh
 async def test_reader_cut_before_its_snapshot_gets_it_from_next_instance(
     web: WebInThread, other_web: WebInThread, behind: bytes
 ) -> None:
-    """Keep the debt in the cursor."""
+    """Keep the owed snapshot in the cursor."""
     session_ids = [web.client.submit()["session_id"] for _ in range(3)]
     async with (
         web_proxy(web.client.url) as first,

@@ -49,8 +49,8 @@ def test_lone_item_flushes_at_once_and_later_ones_share_next_flush(
 
 def test_bulk_queue_does_not_linger(settings: Settings, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a linger longer than the time limit of the test."""
-    monkeypatch.setattr(group_commit, "SHORTEST_GATHER_SECONDS", 3600.0)
-    monkeypatch.setattr(group_commit, "LONGEST_GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr(group_commit, "SHORTEST_LINGER_SECONDS", 3600.0)
+    monkeypatch.setattr(group_commit, "LONGEST_LINGER_SECONDS", 3600.0)
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
         verb = Writer()

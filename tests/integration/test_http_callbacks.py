@@ -110,9 +110,9 @@ def test_end_of_idle_process_wakes_callbacks_for_waiting_results(
 
 
 def test_runs_without_parents_wake_no_callbacks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare nearly all reports."""
+    """Send no wake-up for nearly all reports."""
     notified: list[Actor] = []
-    monkeypatch.setattr(Wakeups, "ring", lambda _, actor: notified.append(actor))
+    monkeypatch.setattr(Wakeups, "notify", lambda _, actor: notified.append(actor))
     with served(settings) as web:
         runner = web.client.register()
         eventually(lambda: Actor.CALLBACKS in notified)

@@ -49,7 +49,7 @@ def cursor_at(db: DbVerbs, position: int) -> str:
 
 @pytest.fixture
 def history(client: WebClient, db: DbVerbs) -> str:
-    """Session with five events, all numbered; position 3 and those behind it are messages a to e."""
+    """Return a session with five events, all numbered; position 3 and those behind it are messages a to e."""
     session_id = str(client.submit()["session_id"])
     say(client, db, session_id, *"abcde")
     assert db.do(read_head).position == 7
@@ -272,7 +272,7 @@ def test_silent_stream_sends_heartbeats(client: WebClient) -> None:
 
 @pytest.fixture
 def guarded(settings: Settings) -> Iterator[WebInThread]:
-    """Web process with authentication."""
+    """Start a web process with authentication."""
     with served(settings.model_copy(update=QUICK | {"auth": True})) as web:
         until_ready(web)
         yield web

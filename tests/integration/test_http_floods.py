@@ -66,5 +66,5 @@ def test_body_that_cannot_be_held_in_time_is_503(settings: Settings) -> None:
             eventually(lambda: uploads.held > 100_000, what="the first body is being read")
             refused = web.client.raw(path, body)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        eventually(lambda: uploads.held == 0, what="what the client that left had sent is given back")
+        eventually(lambda: uploads.held == 0, what="the bytes of the client that left are released")
         assert web.client.raw(path, body).status_code == 201

@@ -17,7 +17,7 @@ from tests.support.web import WebClient, WebInThread, served
 
 @pytest.fixture
 def slow(settings: Settings) -> Settings:
-    """Settings without a re-check during the test: only the test's actions wake a poll."""
+    """Return settings without a re-check during the test: only the test's actions wake a poll."""
     return settings.model_copy(update={"recheck_seconds": 3600.0})
 
 
@@ -52,7 +52,7 @@ def tell(settings: Settings, assignments: dict[str, list[dict[str, str]]]) -> No
 
 
 def connected(web: WebInThread) -> None:
-    eventually(lambda: web.app.state.web.subscription.connected, what="the mailbox")
+    eventually(lambda: web.app.state.web.subscription.connected, what="the subscription")
 
 
 def test_poll_ends_with_204_at_its_time_and_leaves_no_row(client: WebClient, engine: Engine) -> None:

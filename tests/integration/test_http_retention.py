@@ -32,7 +32,7 @@ def cursor_at(db: DbVerbs, position: int) -> str:
 
 @pytest.fixture
 def partly_gone(db: DbVerbs) -> DbVerbs:
-    """Session with eight events, of which the first five are removed."""
+    """Return a session with eight events, of which the first five are removed."""
     old_history(db, 5)
     db.do(record_events, [row(number) for number in range(3)])
     number_all(db)

@@ -138,7 +138,7 @@ def test_unready_replica_gets_no_requests(start_balancer: StartBalancer, replica
 
 
 def test_poll_of_client_that_hung_up_ends_behind_balancer(start_balancer: StartBalancer, settings: Settings) -> None:
-    """Held on, it would take a run with it."""
+    """Cancel it: held on, it would take a run with it."""
     with served(settings) as web:
         until_ready(web)
         with closing(WebClient(start_balancer(web.client.url))) as client:

@@ -13,7 +13,7 @@ from tests.support.dispatch_pass import dispatch_waiting
 
 
 def told_to_stop(db: DbVerbs, runner: Runner, *sessions: str) -> None:
-    """Return the stop commands not told yet."""
+    """Insert stop commands that were not told yet."""
     for session_id in sessions:
         db.rows(
             """INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at)
@@ -117,7 +117,7 @@ def test_repeated_poll_gets_same_answer(db: DbVerbs) -> None:
 
 
 def test_repeated_answer_removes_row_of_parked_poll(db: DbVerbs) -> None:
-    """Otherwise dispatch would give it a second run."""
+    """Delete the row, or dispatch would give the poll a second run."""
     ask = asking(db.runner())
     db.answer(ask)
     db.start()
@@ -222,7 +222,7 @@ def test_dispatch_assigns_runs_to_parked_polls_and_names_their_instance(db: DbVe
 
 
 def test_dispatch_skips_polls_not_renewed_for_five_seconds(db: DbVerbs) -> None:
-    """Their process may be frozen or gone."""
+    """Skip them, since their process may be frozen or gone."""
     ask = db.park(db.runner())
     db.rows("UPDATE waiting_polls SET seen_at = now() - interval '6 seconds'")
     run_id = db.start().run_id
@@ -232,7 +232,7 @@ def test_dispatch_skips_polls_not_renewed_for_five_seconds(db: DbVerbs) -> None:
 
 
 def test_dispatch_skips_polls_of_reregistered_or_leaving_runner(db: DbVerbs) -> None:
-    """The process behind such a poll is another one, or gets no more runs."""
+    """Skip them: the process behind such a poll is another one, or gets no more runs."""
     former, leaving = db.runner(), db.runner()
     db.park(former)
     db.park(leaving)

@@ -130,7 +130,7 @@ def test_same_process_with_another_offer_gets_new_number_and_keeps_runs(db: DbVe
 
 
 def test_process_without_tokens_keeps_exclusions_under_new_number(db: DbVerbs) -> None:
-    """Its late report must not end a new claim."""
+    """Copy the exclusions: its late report must not end a new claim."""
     runner = enter(db, offer(instance_id="one"))
     run = claimed(db, runner)
     pass_time(db, "runs", "claim_deadline_at", 1000)

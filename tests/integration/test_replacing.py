@@ -30,7 +30,7 @@ def test_former_process_stays_without_ready_successor(tmp_path: Path, flaw: str,
 
 
 def test_death_of_process_does_not_end_migration(tmp_path: Path) -> None:
-    """Ending it would stop the deploy, and could leave the schema half way."""
+    """Let the migration finish: ending it would stop the deploy, and could leave the schema half way."""
     alone("leaves_what_is_run_once", tmp_path)
 
 

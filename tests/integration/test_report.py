@@ -71,7 +71,7 @@ def test_end_report_wakes_dispatch_only_for_waiting_runs(db: DbVerbs, outcome: s
     assert not accepted(db, run, "started").frees
     assert accepted(db, run, outcome).frees == (what != "nothing")
     repeated = accepted(db, run, outcome)
-    assert (repeated.changed, repeated.frees) == (False, True), "the rings of the first time may have been lost"
+    assert (repeated.changed, repeated.frees) == (False, True), "the wake-up of the first time may have been lost"
 
 
 def test_run_completed_event_follows_session_updated(db: DbVerbs) -> None:
@@ -207,7 +207,7 @@ def test_timed_out_run_without_attempts_fails_on_its_end_report(db: DbVerbs) -> 
 
 
 def test_runner_without_tokens_does_not_get_its_timed_out_run_again(db: DbVerbs) -> None:
-    """Its late reports could mean either claim."""
+    """Exclude it: its late reports could mean either claim."""
     runner = db.runner()
     run = claimed(db, runner, max_attempts=2, run_timeout_seconds=5)
     accepted(db, run, "started", token=None)
@@ -218,7 +218,7 @@ def test_runner_without_tokens_does_not_get_its_timed_out_run_again(db: DbVerbs)
 
 
 def test_first_token_shows_that_runner_sends_tokens(db: DbVerbs) -> None:
-    """Reports without a token leave it open."""
+    """Infer nothing from reports without a token."""
     run = claimed(db)
     seen = "SELECT sends_tokens FROM runners WHERE runner_id = :r"
     accepted(db, run, "started", token=None)

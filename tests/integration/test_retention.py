@@ -193,7 +193,7 @@ def test_ended_session_goes_with_its_last_event(db: DbVerbs) -> None:
 
 
 def test_event_of_removed_session_names_its_owner(db: DbVerbs) -> None:
-    """Otherwise the owner's own list would keep it forever."""
+    """Keep the owner: otherwise the owner's own list would keep the session forever."""
     finished(db, caller=Caller(owner="alice"))
     all_grows_old(db)
     retire(db)

@@ -53,7 +53,7 @@ def test_result_and_end_are_stored_beyond_bound(db: DbVerbs) -> None:
 
 
 def test_flood_of_results_is_bounded_too(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add a reserve to the bound."""
+    """Allow results a reserve beyond the bound."""
     monkeypatch.setattr("models.feed.event_counts.MOST_NEEDED", 3)
     run = running(db)
     results = append_bounded(db, *[said(run.session_id, str(number)) for number in range(MOST + 10)])

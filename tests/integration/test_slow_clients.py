@@ -89,7 +89,7 @@ def test_unfinished_request_is_answered_408(settings: Settings, begun: bytes) ->
 
 
 def test_trickling_request_is_cut(settings: Settings) -> None:
-    """Send a byte now and then: neither a head nor a body extends its time limit so."""
+    """Send a byte now and then: neither a head nor a body gets more time for it."""
     with serving(settings, Hasty) as client:
         for begun in (HEAD, HEAD + b"Content-Length: 5000\r\n\r\n"):
             with connected(client) as connection:

@@ -19,7 +19,7 @@ def slow(db: DbVerbs) -> Beat:
 
 
 def test_claims_are_released_among_slow_runners(db: DbVerbs) -> None:
-    """Seen: 79 of them stayed claimed for more than ten minutes past their start timeout."""
+    """Release them in time: 79 once stayed claimed for more than ten minutes past their start timeout."""
     runners = [db.runner(), db.runner()]
     slow = beating(db, *runners)
     claims = [claimed(db, runner) for runner in runners for _ in range(3)]

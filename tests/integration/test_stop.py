@@ -138,7 +138,7 @@ def test_idle_process_reported_by_its_last_run_is_stopped(db: DbVerbs) -> None:
 
 
 def test_repeated_end_report_does_not_answer_stop(db: DbVerbs) -> None:
-    """The report says that the process lives; the stop is for the process."""
+    """Keep the stop open: the report says that the process lives, and the stop is for the process."""
     run = idle(db)
     stop(db, run.session_id)
     assert accepted(db, run, "completed", session_status="idle").changed is False

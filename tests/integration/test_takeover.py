@@ -101,7 +101,7 @@ def test_subject_left_by_previous_release_is_ignored(both: Rivals, db: DbVerbs) 
 
 
 def test_departed_runner_keeps_access_to_its_sessions(both: Rivals, db: DbVerbs) -> None:
-    """Return under any registration, and stay away."""
+    """Keep it while it is away, and under whatever registration it returns."""
     leave(both, db)
     assert both.machine.get("/sessions/bobs").status_code == 200
     assert both.machine.register(MARK, instance_id="later") == both.runner

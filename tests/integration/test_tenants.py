@@ -41,7 +41,7 @@ def contents(db: DbVerbs) -> dict[str, Any]:
 
 
 def test_matrix_has_every_endpoint() -> None:
-    """A new one must say how it is called, or that it names no resource."""
+    """Require for each endpoint how it is called, or that it names no resource."""
     assert set(CALLS) | OTHERS == set(PERMISSIONS)
     assert not set(CALLS) & OTHERS
 

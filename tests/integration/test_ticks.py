@@ -111,7 +111,7 @@ def test_frozen_redis_is_skipped_for_a_while_and_retried(own_redis: OwnRedis, mo
 
 
 def test_failing_duty_does_not_affect_other_duties_or_next_tick() -> None:
-    """A bug in one duty must not stop the deadlines of all runs."""
+    """Go on: a bug in one duty must not stop the deadlines of all runs."""
     looks = Looks()
     failures: list[float] = []
 

@@ -171,7 +171,7 @@ async def test_one_send_is_in_flight_however_many_wakeups_arrive(own_redis: OwnR
             for _ in range(500):
                 wakeups.notify(Actor.DISPATCH)
             await eventually_async(lambda: _taken(wakeups))
-            threads = [thread for thread in threading.enumerate() if thread.name.startswith("bell")]
+            threads = [thread for thread in threading.enumerate() if thread.name.startswith("wake-ups")]
             assert len(threads) == 1
         await eventually_async(lambda: _answers(client))
         client.flushall()

@@ -66,7 +66,7 @@ def test_unreachable_pool_degrades_its_part_until_it_recovers(
 
 @pytest.fixture
 def narrow(settings: Settings) -> Iterator[WebInThread]:
-    """Web process with one connection for all writes."""
+    """Start a web process with one connection for all writes."""
     changed = {
         "web_pool_size": 1,
         "pool_timeout_seconds": 0.2,
