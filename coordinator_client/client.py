@@ -81,6 +81,7 @@ class CoordinatorClient(RunnerCalls):
         await self.aclose()
 
     async def aclose(self) -> None:
+        """Close all connections; leaving the `async with` block does it too."""
         await self._transport.close()
 
     @property
@@ -104,8 +105,9 @@ class CoordinatorClient(RunnerCalls):
             idempotency_key: Up to 255 characters; default: a new one for each call.
 
         Raises:
-            Refused: 400 for parameters that the agent refuses, 404 for an unknown session or parent, 409 for a session
-                that exists or a key that was used with another body, 422 for an invalid field.
+            Refused: 400 for invalid parameters, and for a parent that is a descendant, of another owner or too deep;
+                404 for an unknown session or parent; 409 for a session that exists, and for a key that was used with
+                another body; 422 for an invalid field.
         """
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
         return cast(
@@ -284,7 +286,7 @@ class CoordinatorClient(RunnerCalls):
             Unreachable: No address gave a stream for `patience_seconds`.
             ValueError: `after` is no cursor.
 
-        Example:
+        Examples:
             >>> async with aclosing(coordinator.feed(types=["run_updated"])) as items:
             ...     async for item in items:
             ...         print(item.id, item.data["run"]["status"])

@@ -90,8 +90,10 @@ class RunnerCalls(ABC):
         await self._call("POST", path, body={"runner_id": runner_id, "status": status}, expects=("ok",))
 
     async def deregister(self, runner_id: str, *, itself: bool = False) -> dict[str, Any]:
-        """Deregister this runner now (`itself`), or order another runner to leave with its next poll. Raises `Refused`
-        404.
+        """Deregister this runner now (`itself`), or order another runner to leave with its next poll.
+
+        Raises:
+            Refused: 404 for an unknown runner.
         """
         query = {"self": "true"} if itself else {}
         answer = await self._call("DELETE", f"/runners/{quote(runner_id, safe='')}", query=query, expects=("ok",))

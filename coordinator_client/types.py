@@ -23,8 +23,23 @@ class Demands(TypedDict, total=False):
 class RunRequest:
     """Run to submit (PROTOCOL, Submission). Fields that are None are not sent: the coordinator's defaults apply.
 
-    `type` `resume_session` needs the `session_id` of an existing session. `not_before` is a time, or seconds from now;
-    all other times are seconds. `affinity` False resumes a session on any runner, wherever it lives.
+    Attributes:
+        parameters: Input of the run: `{"prompt": "..."}`.
+        type: `start_session` begins a session, `resume_session` continues the one of `session_id`.
+        session_id: Id of the session, 1 to 128 characters of `A-Za-z0-9_.:-`; default for a start: a new one.
+        agent_name: Name of the agent; default for a resume: the session's.
+        project_dir: Project directory; default for a resume: the session's.
+        parent_session_id: Session that started this one.
+        scope: Object that the runner gets with the run; merged into the parent session's.
+        execution_mode: How the parent session is told of the end: `async_callback` by a callback, else not at all.
+        additional_demands: Properties that the runner must have.
+        affinity: False resumes the session on any runner, wherever it lives.
+        priority: -100 to 100; higher goes first.
+        not_before: Earliest start: a time, or seconds from now.
+        max_attempts: Starts at most, 1 to 100; used up by lost runners and run timeouts only.
+        run_timeout_seconds: Time limit from the start; then the run is stopped, and retried or failed.
+        no_match_timeout_seconds: Time without a live runner that satisfies the demands after which the run fails.
+        labels: Up to 32 texts to filter lists by.
     """
 
     parameters: dict[str, Any]
@@ -223,7 +238,17 @@ class HeartbeatAnswer(TypedDict):
 
 
 class Report(TypedDict):
-    """Report of a runner about a run that it holds."""
+    """Report of a runner about a run that it holds.
+
+    Attributes:
+        run_id: The run.
+        outcome: `started`, `completed`, `failed`, `stopped`, or `released` to return it without a start.
+        claim_token: Token that came with the run; a report with a stale one is refused with 409.
+        error: Reason of `failed`.
+        reason: Reason of `released`.
+        session_status: Status of the session after `completed`.
+        signal: Signal that ended a stopped process.
+    """
 
     run_id: str
     outcome: Outcome
@@ -262,7 +287,19 @@ class RunnerInfo(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Registration of a runner. Hostname, project directory, profile and command decide its id, the same every time."""
+    """Registration of a runner. Hostname, project directory, profile and command decide its id, the same every time.
+
+    Attributes:
+        hostname: Machine of the runner.
+        project_dir: Directory in which it works.
+        executor_profile: Name of its configuration.
+        executor_type: Kind of runner; runs demand `autonomous`.
+        command: Command that it executes.
+        tags: Words that runs may demand.
+        require_matching_tags: Take only runs that demand one of the tags.
+        capacity: Runs that it holds at most; None: no bound.
+        instance_id: Name of this process, new at each start.
+    """
 
     hostname: str
     project_dir: str
