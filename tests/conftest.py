@@ -1,4 +1,4 @@
-"""Fixtures of all tests: real servers, a fresh migrated database each, real processes of ours on top."""
+"""Fixtures of all tests: real servers, a fresh migrated database per test, and real processes of ours."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -27,30 +27,31 @@ from tests.support.servers import (
 )
 from tests.support.web import WebClient, WebInThread, served
 
-# What a developer has exported must not change what is tested; the addresses of servers are the only way in.
+# Keep exported variables from changing tests; the addresses of servers alone are read.
 for _name in [name for name in os.environ if name.startswith(PREFIX)]:
     del os.environ[_name]
 if POOLER in os.environ:
     os.environ.update(POOLED)
 
-# 32 contenders and other tests on two cores have held a lock for 2 s and let a connection wait for 3 s: no fault of ours.
+# Allow more than production limits: 32 contenders and other tests on two cores have held a lock for 2 s and delayed a
+# connection for 3 s.
 UNHURRIED = {"lock_timeout_seconds": 20, "connect_timeout_seconds": 30, "statement_timeout_seconds": 60}
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two a core, at most eight: tests wait for servers and outages more than they compute."""
+    """Return two workers per core, at most eight: tests wait for servers and outages more than they compute."""
     return min(8, 2 * (os.cpu_count() or 1))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Once all are done: end what a killed test process, of this run or an earlier one, has left."""
+    """End processes left by killed test processes of this or an earlier run, once all workers are done."""
     if not hasattr(config, "workerinput"):
         clear_leftovers()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What the processes of a cluster said last belongs to the report of the test that failed with them."""
+    """Add the last log lines of a cluster's processes to the report of the test that failed with them."""
     report = yield
     if report.failed and isinstance(cluster := item.funcargs.get("cluster"), Cluster):
         report.sections += [(f"end of {process.name}'s log", process.log()[-4000:]) for process in cluster.processes]
@@ -64,7 +65,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A directory of this test process; Postgres may enter it, whoever runs it."""
+    """Return a directory of this test process that Postgres may enter, whichever user it runs as."""
     with scratch_directory() as path:
         yield path
 
@@ -76,7 +77,9 @@ def process_name() -> str:
 
 @pytest.fixture(scope="session")
 def postgres(scratch: Path, process_name: str) -> Iterator[PostgresOfTests]:
-    """The Postgres of this test process, for databases beyond `database_url`; one to be stopped is own_postgres."""
+    """Return the Postgres of this test process, for databases beyond `database_url`; use own_postgres for one to be
+    stopped.
+    """
     server = postgres_of(scratch, process_name, os.environ.get("DATABASE_URL", ""))
     yield server
     server.close()
@@ -91,13 +94,13 @@ def redis_server(scratch: Path, process_name: str) -> Iterator[RedisOfTests]:
 
 @pytest.fixture(scope="session")
 def databases(postgres: PostgresOfTests) -> Databases:
-    """The databases that the tests of this process use one after another."""
+    """Return the databases that the tests of this process use one after another."""
     return Databases(postgres.create, postgres.drop)
 
 
 @pytest.fixture
 def database_url(postgres: PostgresOfTests, databases: Databases) -> Iterator[str]:
-    """URL of this test's own database, migrated and empty."""
+    """Return the URL of this test's own database, migrated and empty."""
     url = databases.take()
     yield postgres.pooled(url)
     databases.give_back(url)
@@ -105,7 +108,7 @@ def database_url(postgres: PostgresOfTests, databases: Databases) -> Iterator[st
 
 @pytest.fixture
 def empty_database_url(postgres: PostgresOfTests) -> Iterator[str]:
-    """URL of a database without any table: for migrations."""
+    """Return the URL of a database without any table: for migrations."""
     url = postgres.create(migrated=False)
     yield postgres.pooled(url)
     postgres.drop(url)
@@ -113,20 +116,20 @@ def empty_database_url(postgres: PostgresOfTests) -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_server: RedisOfTests) -> str:
-    """URL of an empty logical database that no other test uses meanwhile."""
+    """Return the URL of an empty logical database that no other test uses meanwhile."""
     redis_server.flush()
     return redis_server.url
 
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
-    """Defaults, with this test's servers."""
+    """Return the defaults with this test's servers."""
     return Settings(database_url=database_url, redis_url=redis_url)
 
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[Engine]:
-    """Connect to this test's database: enough connections for the largest crowd, limits that a busy machine keeps."""
+    """Connect to this test's database, with connections for 32 contenders and limits that a busy machine keeps."""
     engine = sync_engine(settings.model_copy(update=UNHURRIED), pool_size=48, name="test")
     yield engine
     engine.dispose()
@@ -134,13 +137,15 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 @pytest.fixture
 def db(engine: Engine) -> DbVerbs:
-    """The verbs of models/ on this test's database, each call a committed transaction."""
+    """Return the verbs of models/ on this test's database, each call a committed transaction."""
     return DbVerbs(engine)
 
 
 @pytest.fixture
 def cluster(scratch: Path, settings: Settings) -> Iterator[Cluster]:
-    """Real web and worker processes on this test's database: `cluster.start_web()`, `cluster.start_worker()`."""
+    """Provide real web and worker processes on this test's database: `cluster.start_web()`,
+    `cluster.start_worker()`.
+    """
     cluster = Cluster(new_directory(scratch, "cluster"), settings.database_url, settings.redis_url)
     yield cluster
     cluster.stop()
@@ -148,20 +153,20 @@ def cluster(scratch: Path, settings: Settings) -> Iterator[Cluster]:
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    """The application, served from this process; a module that needs it otherwise has its own."""
+    """Serve the application from this process; modules with other settings define their own."""
     with served(settings) as web:
         yield web
 
 
 @pytest.fixture
 def client(web: WebInThread) -> WebClient:
-    """A client of ``web``."""
+    """Return a client of ``web``."""
     return web.client
 
 
 @pytest.fixture
 def own_postgres(scratch: Path) -> Iterator[OwnPostgres]:
-    """A migrated embedded Postgres of this test alone, also when DATABASE_URL is given."""
+    """Start a migrated embedded Postgres for this test alone, also when DATABASE_URL is given."""
     server = OwnPostgres(new_directory(scratch, "postgres"))
     yield server
     server.server.stop("immediate")
@@ -169,7 +174,7 @@ def own_postgres(scratch: Path) -> Iterator[OwnPostgres]:
 
 @pytest.fixture
 def own_redis(scratch: Path) -> Iterator[OwnRedis]:
-    """An embedded Redis of this test alone, also when REDIS_URL is given."""
+    """Start an embedded Redis for this test alone, also when REDIS_URL is given."""
     server = OwnRedis(new_directory(scratch, "redis"))
     yield server
     server.kill()

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.support.cluster import Cluster
-from tests.support.feed_watchers import acknowledged_is_told, watching
+from tests.support.feed_watchers import acknowledged_events_are_in_history, watching
 from tests.support.feed_writers import writing
 
 # So small a buffer that a client which was away for a moment has to read from Postgres, in many pages.
@@ -27,5 +27,5 @@ def test_all_clients_see_one_history_on_any_instance(
             watchers.join_in()
             writers.until_each(6)
         watchers.saw_everything()
-        acknowledged_is_told(writers.acknowledged, engine)
+        acknowledged_events_are_in_history(writers.acknowledged, engine)
     assert all(process.alive and "Traceback" not in process.log() for process in (*webs, *workers))

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from models.core.callers import Role
 from runtime.postgres import sync_engine
 from runtime.settings import Settings
-from tests.support.callers import bearer, calling, make_key, revoke
+from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import following
@@ -43,8 +43,8 @@ def test_revocation_reaches_every_instance_within_five_seconds(
         if redis != "there":
             {"stopped": own_redis.stop, "frozen": own_redis.freeze}[redis]()
             stack.callback({"stopped": own_redis.start, "frozen": own_redis.thaw}[redis])
-        users = [stack.enter_context(calling(web.url, user)) for web in webs]
-        runners = [stack.enter_context(calling(web.url, machine)) for web in webs]
+        users = [stack.enter_context(client_with(web.url, user)) for web in webs]
+        runners = [stack.enter_context(client_with(web.url, machine)) for web in webs]
         run_id = users[0].submit(additional_demands={"tags": ["nobody"]})["run_id"]
         held = [client.meanwhile(client.get, f"/runs/{run_id}", wait=60) for client in users]
         held += [one.meanwhile(one.poll, one.register(f"host {place}"), 60) for place, one in enumerate(runners)]
@@ -78,7 +78,11 @@ def test_known_callers_are_served_while_postgres_is_away(
     known, machine, late = (
         make_key(db, role, owner) for role, owner in ((Role.USER, "ann"), (Role.RUNNER, "one"), (Role.RUNNER, "two"))
     )
-    with calling(web.url, known) as user, calling(web.url, machine) as runner, calling(web.url, late) as stranger:
+    with (
+        client_with(web.url, known) as user,
+        client_with(web.url, machine) as runner,
+        client_with(web.url, late) as unknown,
+    ):
         user.submit(additional_demands={"tags": ["nobody"]})
         runner_id = runner.register()
         parked = runner.meanwhile(runner.poll, runner_id, 5)
@@ -88,15 +92,15 @@ def test_known_callers_are_served_while_postgres_is_away(
         try:
             assert parked.result(20).status_code == 204
             assert runner.poll(runner_id, 1).status_code == 204
-            assert stranger.poll(runner_id, 1).status_code == 204
+            assert unknown.poll(runner_id, 1).status_code == 204
             body = {"type": "start_session", "parameters": PROMPT}
-            for who in (user, stranger):
+            for who in (user, unknown):
                 refused = who.post("/runs", body)
                 assert (refused.status_code, bool(refused.headers["Retry-After"])) == (503, True)
             assert user.post("/runner/heartbeat", {"runner_id": runner_id}).status_code == 403
             assert WebClient(web.url).get("/runs").status_code == 401
             beat = runner.meanwhile(runner.post, "/runner/heartbeat", {"runner_id": runner_id})
-            strange = stranger.meanwhile(stranger.post, "/runner/heartbeat", {"runner_id": runner_id})
+            strange = unknown.meanwhile(unknown.post, "/runner/heartbeat", {"runner_id": runner_id})
         finally:
             own_postgres.start()
         assert beat.result(30).status_code == 200

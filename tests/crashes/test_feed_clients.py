@@ -142,7 +142,7 @@ def test_streams_of_a_draining_process_end_whole_and_resume_elsewhere(cluster: C
             eventually(partial(is_draining, leaving.url), what="a drain")
             with following(leaving.url, {"last_event_id": begin}) as late:
                 assert late.response.status == 200
-                endings = [next_release.result(30) for next_release in read] + [read_to_end(late)]
+                endings = [future.result(30) for future in read] + [read_to_end(late)]
             assert leaving.wait(20) == 0
         eventually(lambda: all_numbered(engine), what="numbered events")
         follower.until_at(head(engine))

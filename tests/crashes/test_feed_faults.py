@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from runtime.postgres import sync_engine
 from runtime.settings import Settings
 from tests.support.cluster import Cluster, Process
-from tests.support.feed_watchers import Watchers, acknowledged_is_told, watching
+from tests.support.feed_watchers import Watchers, acknowledged_events_are_in_history, watching
 from tests.support.feed_writers import FeedWriters, writing
 from tests.support.redis_faults import frozen
 from tests.support.servers import OwnPostgres, OwnRedis, looking
@@ -136,7 +136,7 @@ def test_history_survives_each_fault(
             watchers.join_in()
             fault(system)
         watchers.saw_everything()
-        acknowledged_is_told(writers.acknowledged, own_engine)
+        acknowledged_events_are_in_history(writers.acknowledged, own_engine)
     assert all(process.alive and "Traceback" not in process.log() for process in (*webs, *workers))
 
 
@@ -157,7 +157,7 @@ def test_history_continues_without_workers_or_redis(
             watchers.join_in()
             writers.until_each(2)
         watchers.saw_everything()
-        acknowledged_is_told(writers.acknowledged, engine)
+        acknowledged_events_are_in_history(writers.acknowledged, engine)
     assert all(web.alive and "Traceback" not in web.log() for web in webs)
 
 

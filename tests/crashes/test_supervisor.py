@@ -171,14 +171,14 @@ def test_next_up_after_kill_9_ends_orphans_and_adopts_the_servers(start_up: Star
 
 def test_reused_pid_in_a_pid_file_is_not_killed(start_up: StartUp, data_dir: Path) -> None:
     """After a reboot our former pids belong to other processes."""
-    with psutil.Popen(["/bin/sleep", "60"]) as stranger:
+    with psutil.Popen(["/bin/sleep", "60"]) as unrelated:
         (data_dir / "run").mkdir()
-        (data_dir / "run" / "web-1.pid").write_text(f"{stranger.pid} another-boot:12345\n")
+        (data_dir / "run" / "web-1.pid").write_text(f"{unrelated.pid} another-boot:12345\n")
         up = start_up(*SMALL)
         up.line("ready:")
-        assert stranger.is_running()
-        assert up.running("web-1").pid != stranger.pid
-        stranger.kill()
+        assert unrelated.is_running()
+        assert up.running("web-1").pid != unrelated.pid
+        unrelated.kill()
 
 
 def test_removed_data_directory_ends_up(start_up: StartUp, data_dir: Path) -> None:

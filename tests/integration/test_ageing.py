@@ -12,7 +12,7 @@ from models.claims.matching import Demands
 from models.claims.polls import PollAnswer, answer_polls, recheck_polls
 from models.core.limits import Limits
 from tests.support.clocks import pass_time
-from tests.support.db_verbs import DbVerbs, Runner, asking, starting
+from tests.support.db_verbs import DbVerbs, Runner, poll_request, start_submission
 from tests.support.mutation import notices
 
 A_SECOND = Limits(priority_ageing=1)
@@ -27,7 +27,7 @@ def wait(db: DbVerbs, seconds: float, run_id: str | None = None) -> None:
 
 def taken(db: DbVerbs, runner: Runner, limits: Limits, wanted: int = 1) -> list[str]:
     """Return the runs that a poll claims at once."""
-    (answer,) = db.do(answer_polls, [asking(runner, wanted=wanted)], limits=limits)
+    (answer,) = db.do(answer_polls, [poll_request(runner, wanted=wanted)], limits=limits)
     assert isinstance(answer, PollAnswer)
     return [run.run_id for run in answer.runs]
 
@@ -123,7 +123,7 @@ def test_order_is_aged_priority_then_age(db: DbVerbs, given_runs: list[tuple[int
     db.rows("UPDATE runs SET status = 'stopped', ready = false, completed_at = now() WHERE status <> 'stopped'")
     expected: list[tuple[Any, ...]] = []
     for priority, waited in given_runs:
-        (run,) = db.accept(starting(priority=priority))
+        (run,) = db.accept(start_submission(priority=priority))
         # Add 100 s, so that the duration of the test changes no whole number.
         wait(db, 1000 * waited + 100, run.run_id)
         gained = int(1000 * waited // ageing) if ageing else 0

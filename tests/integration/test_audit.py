@@ -23,15 +23,15 @@ from runtime.settings import Settings
 from tests.support.audit_scenarios import (
     BOB,
     BOSS,
-    a_key_is_written_down_once_made_and_once_revoked,
-    a_rolled_back_act_leaves_none,
     acts,
-    stops_and_deletes_are_written_down_once,
-    the_word_means_nothing_to_a_user,
+    audit_events_are_hidden_from_users,
+    key_is_audited_once_made_and_once_revoked,
+    rolled_back_act_leaves_no_row,
+    stops_and_deletes_are_audited_once,
 )
-from tests.support.callers import OPERATOR, asking, bearer, calling, make_key, revoke
+from tests.support.callers import OPERATOR, bearer, client_with, make_key, revoke, web_with_auth
 from tests.support.command import Ended, coordinator
-from tests.support.contenders import crowd
+from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import Message, following
 from tests.support.issuer import issuing
@@ -42,25 +42,25 @@ from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with asking(settings) as web:
+    with web_with_auth(settings) as web:
         yield web
 
 
 def test_key_leaves_one_row_when_made_and_one_when_revoked(db: DbVerbs) -> None:
-    a_key_is_written_down_once_made_and_once_revoked(db)
+    key_is_audited_once_made_and_once_revoked(db)
 
 
 def test_rolled_back_act_leaves_no_row(db: DbVerbs) -> None:
-    a_rolled_back_act_leaves_none(db)
+    rolled_back_act_leaves_no_row(db)
 
 
 def test_admin_stops_and_deletes_of_other_owners_are_logged_once(db: DbVerbs) -> None:
-    stops_and_deletes_are_written_down_once(db)
+    stops_and_deletes_are_audited_once(db)
 
 
 def test_concurrent_revocations_of_one_key_leave_one_row(db: DbVerbs) -> None:
     token = make_key(db, Role.USER, "ann")
-    crowd(8, lambda _: revoke(db, token))
+    run_in_threads(8, lambda _: revoke(db, token))
     assert [act for act, *_ in acts(db)] == ["key_created", "key_revoked"]
 
 
@@ -79,8 +79,8 @@ def test_repeated_delete_after_lost_answer_leaves_one_row(db: DbVerbs) -> None:
 
 def test_concurrent_stops_and_deletes_leave_one_row_each(db: DbVerbs) -> None:
     run, ended = running(db, caller=BOB), finished(db, caller=BOB)
-    crowd(8, lambda _: db.do(stop_runs, [StopRun(BOSS, run.run_id)]))
-    crowd(8, lambda _: db.do(delete_sessions, [DeleteSession(BOSS, ended)]))
+    run_in_threads(8, lambda _: db.do(stop_runs, [StopRun(BOSS, run.run_id)]))
+    run_in_threads(8, lambda _: db.do(delete_sessions, [DeleteSession(BOSS, ended)]))
     assert [(act, target) for act, _, target, _ in acts(db)] == [
         ("run_stopped", run.run_id),
         ("session_deleted", ended),
@@ -137,9 +137,9 @@ def test_each_act_over_http_names_its_key(web: WebInThread, db: DbVerbs) -> None
     """Stop, delete and deregister with the key of each admin; acts of the owner are not logged."""
     with ExitStack() as stack:
         url = web.client.url
-        bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
-        boss = stack.enter_context(calling(url, make_key(db, Role.ADMIN)))
-        machine = stack.enter_context(calling(url, make_key(db, Role.RUNNER, "machine")))
+        bob = stack.enter_context(client_with(url, make_key(db, Role.USER, "bob")))
+        boss = stack.enter_context(client_with(url, make_key(db, Role.ADMIN)))
+        machine = stack.enter_context(client_with(url, make_key(db, Role.RUNNER, "machine")))
         first, second, own = (bob.submit() for _ in range(3))
         runner_id = machine.register()
         before = len(acts(db))
@@ -163,9 +163,9 @@ def test_ends_reported_by_admin_for_another_owners_runner_are_logged(web: WebInT
     """Log once with the run's owner, by every route under /runner; reports of the runner itself are its work."""
     with ExitStack() as stack:
         url = web.client.url
-        bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
-        boss = stack.enter_context(calling(url, make_key(db, Role.ADMIN)))
-        machine = stack.enter_context(calling(url, make_key(db, Role.RUNNER, "machine")))
+        bob = stack.enter_context(client_with(url, make_key(db, Role.USER, "bob")))
+        boss = stack.enter_context(client_with(url, make_key(db, Role.ADMIN)))
+        machine = stack.enter_context(client_with(url, make_key(db, Role.RUNNER, "machine")))
         runner_id = machine.register()
         runs = [bob.submit() for _ in range(5)]
         before = len(acts(db))
@@ -199,9 +199,9 @@ def test_admin_heartbeat_ends_no_run_of_another_owners_runner(web: WebInThread, 
     """Ignore an admin's `holding`, since no log would name the runs it leaves out; the runner's own counts."""
     with ExitStack() as stack:
         url = web.client.url
-        bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
-        boss = stack.enter_context(calling(url, make_key(db, Role.ADMIN)))
-        machine = stack.enter_context(calling(url, make_key(db, Role.RUNNER, "machine")))
+        bob = stack.enter_context(client_with(url, make_key(db, Role.USER, "bob")))
+        boss = stack.enter_context(client_with(url, make_key(db, Role.ADMIN)))
+        machine = stack.enter_context(client_with(url, make_key(db, Role.RUNNER, "machine")))
         runner_id = machine.register()
         bob.submit()
         run = machine.claim(runner_id)
@@ -243,8 +243,8 @@ def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) 
     """Read live, and resumed from the first position."""
     with ExitStack() as stack:
         url = web.client.url
-        bob = stack.enter_context(calling(url, make_key(db, Role.USER, "bob")))
-        boss = stack.enter_context(calling(url, make_key(db, Role.ADMIN, "boss")))
+        bob = stack.enter_context(client_with(url, make_key(db, Role.USER, "bob")))
+        boss = stack.enter_context(client_with(url, make_key(db, Role.ADMIN, "boss")))
         run = bob.submit()
         db.do(sequence_feed)
         with following(url, {"types": "audit", "include_init": "false"}, **bearer(boss.token)) as live:
@@ -283,14 +283,14 @@ def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) 
 @pytest.mark.parametrize("types", ["audit", "event,audit", "audit,unheard-of"])
 def test_user_naming_audit_event_is_refused_like_unknown_name(web: WebInThread, db: DbVerbs, types: str) -> None:
     """Refuse a ticket for it as well."""
-    the_word_means_nothing_to_a_user(web, db, types)
+    audit_events_are_hidden_from_users(web, db, types)
 
 
 def test_no_list_shows_audit_events(web: WebInThread, db: DbVerbs) -> None:
     """Read the events of a session and every list of runs, sessions and runners."""
-    with calling(web.client.url, make_key(db, Role.USER, "bob")) as bob:
+    with client_with(web.client.url, make_key(db, Role.USER, "bob")) as bob:
         run = bob.submit()
-        with calling(web.client.url, make_key(db, Role.ADMIN, "boss")) as boss:
+        with client_with(web.client.url, make_key(db, Role.ADMIN, "boss")) as boss:
             boss.post(f"/sessions/{run['session_id']}/stop")
             by = boss.token[:16]
         for path in ("/runs", "/sessions", f"/sessions/{run['session_id']}/events", f"/runs/{run['run_id']}"):

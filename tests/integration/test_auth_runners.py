@@ -11,7 +11,7 @@ from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import Refused
 from coordinator_client.types import RunRequest
 from models.core.callers import Role
-from tests.support.callers import calling, make_key, revoke
+from tests.support.callers import client_with, make_key, revoke
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
 from tests.support.deployed_runner import DeployedRunner
@@ -34,7 +34,7 @@ def url(cluster: Cluster, issuer: IssuerOfTests) -> str:
 
 @pytest.fixture
 def ann(url: str, db: DbVerbs) -> Iterator[WebClient]:
-    with calling(url, make_key(db, Role.USER, "ann")) as ann:
+    with client_with(url, make_key(db, Role.USER, "ann")) as ann:
         yield ann
 
 
@@ -66,7 +66,7 @@ def test_deployed_runner_ends_when_its_key_is_revoked(url: str, db: DbVerbs, tmp
 async def test_tools_of_runner_start_children_in_its_tree_only(url: str, ann: WebClient, db: DbVerbs) -> None:
     """Call with the runner's own token by the client library; outside of the tree access is refused."""
     token = make_key(db, Role.RUNNER, "machine")
-    with calling(url, token) as machine:
+    with client_with(url, token) as machine:
         runner_id = machine.register()
         run = ann.submit()
         other = ann.submit(additional_demands={"tags": ["nobody"]})

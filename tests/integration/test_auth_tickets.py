@@ -11,8 +11,8 @@ import pytest
 from models.core.callers import Role
 from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
-from tests.support.callers import ASKING, asking, bearer, calling, make_key, revoke
-from tests.support.contenders import crowd
+from tests.support.callers import AUTH_ON, bearer, client_with, make_key, revoke, web_with_auth
+from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import following
 from tests.support.issuer import issuing
@@ -22,13 +22,13 @@ from tests.support.web import WebClient, WebInThread, served, until_ready
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with asking(settings) as web:
+    with web_with_auth(settings) as web:
         yield web
 
 
 @pytest.fixture
 def ann(web: WebInThread, db: DbVerbs) -> Iterator[WebClient]:
-    with calling(web.client.url, make_key(db, Role.USER, "ann")) as ann:
+    with client_with(web.client.url, make_key(db, Role.USER, "ann")) as ann:
         yield ann
 
 
@@ -53,12 +53,12 @@ def sessions(url: str, **query: str) -> list[str]:
 
 def test_ticket_opens_one_stream_of_its_owner(settings: Settings, ann: WebClient, db: DbVerbs) -> None:
     """Open it on any instance without a header; the second use is refused."""
-    with calling(ann.url, make_key(db, Role.USER, "bob")) as bob:
+    with client_with(ann.url, make_key(db, Role.USER, "bob")) as bob:
         bob.submit(session_id="bobs")
     ann.submit(session_id="anns")
     db.do(sequence_feed)
     shown = ticket(ann)
-    with served(settings.model_copy(update=ASKING)) as another:
+    with served(settings.model_copy(update=AUTH_ON)) as another:
         assert sessions(another.client.url, ticket=shown) == ["anns"]
     assert status(ann.url, ticket=shown) == 403
     assert db.one("SELECT count(*) FROM stream_tickets") == 0
@@ -94,9 +94,9 @@ def test_ticket_is_bound_to_its_filters_while_authentication_is_off(settings: Se
 def test_concurrent_uses_of_one_ticket_open_one_stream(settings: Settings, ann: WebClient) -> None:
     """Use it on two instances too."""
     shown = ticket(ann)
-    with served(settings.model_copy(update=ASKING)) as another:
+    with served(settings.model_copy(update=AUTH_ON)) as another:
         urls = [ann.url, another.client.url]
-        assert sorted(crowd(16, lambda place: status(urls[place % 2], ticket=shown))) == [200] + [403] * 15
+        assert sorted(run_in_threads(16, lambda place: status(urls[place % 2], ticket=shown))) == [200] + [403] * 15
 
 
 def test_ticket_opens_nothing_but_streams(ann: WebClient) -> None:
@@ -160,7 +160,7 @@ def test_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, db: Db
     """End it cleanly, so that the client reconnects and gets 403."""
     for ending in ("expires", "revoked"):
         token = make_key(db, Role.USER, "ann", expires_in=3 if ending == "expires" else None)
-        with calling(web.client.url, token) as ann:
+        with client_with(web.client.url, token) as ann:
             shown = bearer(token) if way == "header" else {}
             query = {"ticket": ticket(ann)} if way == "ticket" else {}
             with following(ann.url, query, **shown) as stream:
@@ -176,10 +176,10 @@ def test_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, db: Db
 @pytest.mark.parametrize("way", ["header", "ticket"])
 def test_stream_ends_when_its_token_expires(settings: Settings, way: str) -> None:
     """Cover a ticket that was obtained with the token, too."""
-    with issuing() as issuer, served(settings.model_copy(update=ASKING | issuer.settings)) as web:
+    with issuing() as issuer, served(settings.model_copy(update=AUTH_ON | issuer.settings)) as web:
         until_ready(web)
         token = issuer.token(exp=int(time.time()) - 7)
-        with calling(web.client.url, token) as ann:
+        with client_with(web.client.url, token) as ann:
             shown = bearer(token) if way == "header" else {}
             query = {"ticket": ticket(ann)} if way == "ticket" else {}
             with following(ann.url, query, **shown) as stream:
@@ -188,6 +188,6 @@ def test_stream_ends_when_its_token_expires(settings: Settings, way: str) -> Non
 
 
 def test_wait_ends_when_its_key_expires(web: WebInThread, db: DbVerbs) -> None:
-    with calling(web.client.url, make_key(db, Role.USER, "ann", expires_in=2)) as ann:
+    with client_with(web.client.url, make_key(db, Role.USER, "ann", expires_in=2)) as ann:
         run_id = ann.submit()["run_id"]
         assert ann.get(f"/runs/{run_id}", wait=30).status_code == 403

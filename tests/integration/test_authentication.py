@@ -10,7 +10,7 @@ from app.auth.permissions import PERMISSIONS
 from models.auth.keys import key_revision
 from models.core.callers import Role
 from runtime.settings import Settings
-from tests.support.callers import bearer, calling, make_key, revoke
+from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.db_verbs import DbVerbs
 from tests.support.waiting import eventually
 from tests.support.web import JSON, PROMPT, WebClient, WebInThread, served
@@ -150,9 +150,9 @@ def test_foreign_hosts_are_allowed_once_credentials_are_required(client: WebClie
 
 def test_runner_key_acts_for_its_runner_alone(client: WebClient, db: DbVerbs) -> None:
     with (
-        calling(client.url, make_key(db, Role.RUNNER, "one")) as runner_client,
-        calling(client.url, make_key(db, Role.RUNNER, "two")) as two,
-        calling(client.url, make_key(db, Role.USER, "ann")) as ann,
+        client_with(client.url, make_key(db, Role.RUNNER, "one")) as runner_client,
+        client_with(client.url, make_key(db, Role.RUNNER, "two")) as two,
+        client_with(client.url, make_key(db, Role.USER, "ann")) as ann,
     ):
         runner_id = runner_client.register()
         submitted = ann.submit()
@@ -172,8 +172,8 @@ def test_runner_key_acts_for_its_runner_alone(client: WebClient, db: DbVerbs) ->
 def test_runner_cannot_take_registration_of_another_subject(client: WebClient, db: DbVerbs) -> None:
     """Register the same four properties as another subject: that is another runner."""
     with (
-        calling(client.url, make_key(db, Role.RUNNER, "one")) as runner_client,
-        calling(client.url, make_key(db, Role.RUNNER, "two")) as other_client,
+        client_with(client.url, make_key(db, Role.RUNNER, "one")) as runner_client,
+        client_with(client.url, make_key(db, Role.RUNNER, "two")) as other_client,
     ):
         first, second = runner_client.register(instance_id="a"), other_client.register(instance_id="a")
         assert first != second
@@ -183,7 +183,7 @@ def test_runner_cannot_take_registration_of_another_subject(client: WebClient, d
 
 def test_runner_starts_sessions_only_below_its_own(client: WebClient, db: DbVerbs) -> None:
     """Allow only children of a session tree that it holds; in a batch refuse that item alone."""
-    with calling(client.url, make_key(db, Role.RUNNER, "one")) as runner_client:
+    with client_with(client.url, make_key(db, Role.RUNNER, "one")) as runner_client:
         body = {"type": "start_session", "parameters": PROMPT}
         assert runner_client.post("/runs", body).status_code == 403
         assert [item["code"] for item in runner_client.post("/runs/batch", {"runs": [body]}).json()["results"]] == [403]

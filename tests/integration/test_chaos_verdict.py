@@ -24,7 +24,7 @@ from chaos.shipped import LINES, judge_shipped
 from chaos.verdict import Judgement, judge
 from models.core.callers import ADMIN
 from models.feed.append import append_events
-from tests.support.clocks import add_gap
+from tests.support.clocks import add_outage
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_watchers import keep_removed
 from tests.support.reports import accepted, running
@@ -104,7 +104,7 @@ def lose_a_dead_runner_late(db: DbVerbs, ledger: Ledger, run_id: str) -> None:
     ledger.orphaned.append(run_id)
     db.rows("UPDATE runs SET started_at = completed_at - interval '50 seconds' WHERE run_id = :r", r=run_id)
     # An outage inferred from all runners is a guess, and counts as time.
-    add_gap(db, "runners", 40, 10)
+    add_outage(db, "runners", 40, 10)
 
 
 def let_two_report(_truth: DbVerbs, ledger: Ledger, run_id: str) -> None:
@@ -161,7 +161,7 @@ def test_outage_of_coordinator_excuses_late_loss(db: DbVerbs, ledger: Ledger) ->
     """Allow a late loss: expiry was away and could not judge the runner."""
     run_id = ledger.accepted["key-1"]
     lose_a_dead_runner_late(db, ledger, run_id)
-    add_gap(db, "expiry", 45, 20)
+    add_outage(db, "expiry", 45, 20)
     assert broken(db, ledger) == []
 
 

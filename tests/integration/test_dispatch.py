@@ -14,7 +14,7 @@ from runtime.names import Actor, hint_key, queue_key
 from runtime.settings import Settings
 from runtime.subscriptions import MessageHandlers, Subscription
 from runtime.wakeups import Wakeups
-from tests.support.db_verbs import DbVerbs, starting
+from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.in_process_worker import working
 from tests.support.ports import own_port
 from tests.support.waiting import eventually, eventually_async
@@ -90,7 +90,7 @@ def test_full_pass_requests_another_pass(settings: Settings, db: DbVerbs, monkey
     monkeypatch.setattr("workers.dispatch.POLLS_A_PASS", 2)
     for _ in range(7):
         db.park(db.runner())
-    db.accept(*(starting() for _ in range(7)))
+    db.accept(*(start_submission() for _ in range(7)))
     with worker_context(settings, threads=1) as context, working(settings):
         context.wakeups.send(Actor.DISPATCH)
         eventually(lambda: db.count("runs", "status = 'claimed'") == 7)

@@ -16,7 +16,7 @@ from models.runs.delete import DeleteSession, delete_sessions
 from models.state.cursors import write_cursor
 from runtime.postgres import is_retryable
 from tests.support.clocks import counts, pass_time
-from tests.support.contenders import crowd, steppers
+from tests.support.contenders import run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed, history, running
 
@@ -92,7 +92,7 @@ def test_same_key_in_session_is_stored_once(db: DbVerbs) -> None:
     assert first == second
     assert stored(db, event(session_id, 3, event_key="k")) == [first]
     assert stored(db, event(other, 4, event_key="k")) != [first]
-    many = crowd(8, lambda number: stored(db, event(session_id, number, event_key="new")))
+    many = run_in_threads(8, lambda number: stored(db, event(session_id, number, event_key="new")))
     assert len({ids[0] for ids in many}) == 1
     assert contents(page(db, session_id))[0] == 1
 

@@ -11,8 +11,8 @@ from models.runners.heartbeat import Heard, Touch, touch_runners
 from models.runners.leave import LeaveRunner, Left, deregister_runners
 from models.runners.listing import list_runners
 from models.runs.report import Reported
-from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time, tick
-from tests.support.db_verbs import DbVerbs, Runner, asking
+from tests.support.clocks import add_outage, counts, due, fall_silent, pass_time, tick
+from tests.support.db_verbs import DbVerbs, Runner, poll_request
 from tests.support.reports import OWN, accepted, claimed, idle, report, running, say, stop
 
 LOST = 181  # three times the interval told to runners without an instance id
@@ -192,7 +192,7 @@ def test_deregistered_runner_is_told_by_its_next_poll(db: DbVerbs) -> None:
     assert leave(db, runner, itself=False) == Left(runner.runner_id, "external")
     assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
     assert counts(db) == {}
-    assert db.answer(asking(runner))[0].deregistered
+    assert db.answer(poll_request(runner))[0].deregistered
     assert db.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
     assert db.do(list_runners) == []
     assert counts(db) == {}
@@ -291,7 +291,7 @@ def run_through_outage(db: DbVerbs, runner: Runner, *, length: float = 60, ago: 
 
 def age_past_outage(db: DbVerbs, *, length: float = 60, ago: float = 901) -> None:
     """Age all that has happened so far to before an outage of this length, this long ago."""
-    add_gap(db, "expiry", ago + length, ago)
+    add_outage(db, "expiry", ago + length, ago)
     pass_time(db, "runs", "started_at", ago + length + 100)
     pass_time(db, "sessions", "last_sign_at", ago + length + 100)
 

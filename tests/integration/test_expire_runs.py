@@ -7,8 +7,8 @@ from models.claims.matching import Demands
 from models.core.limits import Limits
 from models.core.statuses import Outcome
 from models.runs.report import report_runs
-from tests.support.clocks import add_gap, counts, due, pass_time, tick
-from tests.support.db_verbs import DbVerbs, asking, starting
+from tests.support.clocks import add_outage, counts, due, pass_time, tick
+from tests.support.db_verbs import DbVerbs, poll_request, start_submission
 from tests.support.matching import no_match_due, timeout_at, unmatched_for
 from tests.support.reports import accepted, claimed, history, idle, report, running, say, session_statuses, stop
 
@@ -242,7 +242,7 @@ def test_claims_have_their_whole_time_after_outage(db: DbVerbs) -> None:
     run_id, _ = undelivered(db)
     due(db, run.run_id, "claim_deadline_at")
     due(db, run_id, "claim_deadline_at")
-    add_gap(db, "expiry", 40, 5)
+    add_outage(db, "expiry", 40, 5)
     assert counts(db) == {}
     age_outages(db, 15)
     assert counts(db) == {"claims released": 1}
@@ -258,7 +258,7 @@ def test_stops_have_their_whole_time_after_outage(db: DbVerbs) -> None:
     stop(db, other.session_id)
     due(db, run.run_id, "run_deadline_at")
     pass_time(db, "stop_commands", "deadline_at", 200)
-    add_gap(db, "expiry", 300, 170)
+    add_outage(db, "expiry", 300, 170)
     db.rows("UPDATE runners SET last_seen = now()")
     assert counts(db) == {}
     age_outages(db, 11)
@@ -270,8 +270,8 @@ def test_match_deadline_moves_by_outage_it_lived_through(db: DbVerbs) -> None:
     run = db.start(no_match_timeout_seconds=100)
     due(db, run.run_id, "match_deadline_at", ago=10)
     unmatched_for(db, run.run_id, 1000)
-    add_gap(db, "expiry", 200, 50)
-    add_gap(db, "web", 190, 51)
+    add_outage(db, "expiry", 200, 50)
+    add_outage(db, "web", 190, 51)
     assert counts(db) == {}
     shown = timeout_at(db, run.run_id)
     assert shown is not None
@@ -286,7 +286,7 @@ def test_match_deadline_moves_by_outage_it_lived_through(db: DbVerbs) -> None:
 def test_outage_before_readiness_does_not_move_match_deadline(db: DbVerbs) -> None:
     run = db.start(no_match_timeout_seconds=100)
     no_match_due(db, run.run_id, ago=10)
-    add_gap(db, "expiry", 300, 150)
+    add_outage(db, "expiry", 300, 150)
     unmatched_for(db, run.run_id, 1000)
     assert counts(db) == {"unmatched": 1}
 
@@ -295,7 +295,7 @@ def test_run_time_limit_moves_by_outage_it_lived_through(db: DbVerbs) -> None:
     """Allow for a runner that could not report the end."""
     run = running(db, run_timeout_seconds=100)
     db.rows("UPDATE runs SET started_at = now() - interval '105 seconds', run_deadline_at = now() - interval '5 s'")
-    add_gap(db, "expiry", 80, 50)
+    add_outage(db, "expiry", 80, 50)
     assert counts(db) == {"run deadlines moved": 1}
     left = db.one("SELECT extract(epoch FROM run_deadline_at - now()) FROM runs WHERE run_id = :r", r=run.run_id)
     assert float(left) == pytest.approx(25, abs=2)
@@ -307,7 +307,7 @@ def test_run_time_limit_moves_by_outage_it_lived_through(db: DbVerbs) -> None:
 
 
 def test_pass_is_bounded_and_asks_for_another(db: DbVerbs) -> None:
-    runs = db.accept(*[starting() for _ in range(5)])
+    runs = db.accept(*[start_submission() for _ in range(5)])
     for run in runs:
         no_match_due(db, run.run_id)
     results = [tick(db, at_most=2) for _ in range(4)]
@@ -349,7 +349,7 @@ def test_every_change_by_expiry_writes_its_event(db: DbVerbs) -> None:
 
 
 def test_renewed_parked_poll_is_not_removed(db: DbVerbs) -> None:
-    poll = asking(db.runner())
+    poll = poll_request(db.runner())
     assert db.answer(poll)[0].parked
     assert counts(db) == {}
     assert db.waiting() == {poll.poll_id}

@@ -10,7 +10,7 @@ import pytest
 from models.core.callers import Role
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
-from tests.support.callers import bearer, calling, make_key
+from tests.support.callers import bearer, client_with, make_key
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import Connection, Message, following, ledger, told
 from tests.support.waiting import eventually
@@ -282,7 +282,7 @@ def test_user_sees_only_its_own_sessions(guarded: WebInThread, db: DbVerbs) -> N
     """Check snapshot, history and live events, whatever else it requests."""
     token = make_key(db, Role.USER, "ann")
     shown = bearer(token)
-    with calling(guarded.client.url, token) as ann, calling(ann.url, make_key(db, Role.USER, "bob")) as bob:
+    with client_with(guarded.client.url, token) as ann, client_with(ann.url, make_key(db, Role.USER, "bob")) as bob:
         own = ann.submit(session_id="anns")
         bob.submit(session_id="bobs")
         db.do(sequence_feed)
@@ -306,8 +306,8 @@ def test_admin_may_filter_by_owner(guarded: WebInThread, db: DbVerbs, owner: str
     """Filter with `created_by`, also for an admin without an owner."""
     root = make_key(db, Role.ADMIN, owner)
     with (
-        calling(guarded.client.url, make_key(db, Role.USER, "ann")) as ann,
-        calling(ann.url, make_key(db, Role.USER, "bob")) as bob,
+        client_with(guarded.client.url, make_key(db, Role.USER, "ann")) as ann,
+        client_with(ann.url, make_key(db, Role.USER, "bob")) as bob,
     ):
         ann.submit(session_id="anns")
         bob.submit(session_id="bobs")

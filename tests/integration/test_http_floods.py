@@ -7,7 +7,7 @@ import pytest
 from app.http.body_limits import PARSED_INLINE_BYTES
 from app.http.lenient import MAX_VALUES
 from runtime.settings import Settings
-from tests.support.flood_scenarios import a_body_beyond_the_bound_waits, event, started_upload
+from tests.support.flood_scenarios import body_beyond_the_bound_waits, event, started_upload
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, served
 
@@ -51,7 +51,7 @@ def test_large_batch_and_large_events_are_stored(client: WebClient) -> None:
 def test_body_is_not_read_while_process_holds_too_many_bytes(settings: Settings) -> None:
     """Let small requests pass at once."""
     with served(settings.model_copy(update={"bodies_bytes": 200_000})) as web:
-        a_body_beyond_the_bound_waits(web)
+        body_beyond_the_bound_waits(web)
 
 
 def test_body_that_cannot_be_held_in_time_is_503(settings: Settings) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from models.core.callers import Role
 from runtime.settings import Settings
-from tests.support.callers import calling, make_key
+from tests.support.callers import client_with, make_key
 from tests.support.db_verbs import DbVerbs
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served
@@ -37,7 +37,7 @@ def test_foreign_pages_may_not_read_answers_with_authentication(settings: Settin
         assert web.client.http.get("/runs", headers={"Origin": PAGE}).headers["access-control-allow-origin"] == PAGE
         key = make_key(db, Role.ADMIN)
         eventually(lambda: web.client.get("/runs").status_code == 401, what="authentication")
-        with calling(web.client.url, key) as client:
+        with client_with(web.client.url, key) as client:
             answer = client.http.get("/runs", headers={"Origin": PAGE})
             assert answer.status_code == 200
             assert "access-control-allow-origin" not in answer.headers

@@ -7,9 +7,9 @@ import pytest
 from coordinator_client.client import CoordinatorClient
 from models.core.callers import Role
 from runtime.settings import Settings
-from tests.support.callers import ASKING, calling, make_key
+from tests.support.callers import AUTH_ON, client_with, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.flood_scenarios import an_unread_list_holds_a_page, large_runs, unread
+from tests.support.flood_scenarios import large_runs, unread, unread_list_holds_one_page
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, served
 
@@ -17,7 +17,7 @@ from tests.support.web import PROMPT, WebClient, served
 def test_unread_list_is_not_read_ahead(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold one page of an unread answer in memory."""
     with served(settings) as web:
-        an_unread_list_holds_a_page(web, db, monkeypatch)
+        unread_list_holds_one_page(web, db, monkeypatch)
 
 
 def test_unread_lists_of_caller_are_bounded(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,9 +25,9 @@ def test_unread_lists_of_caller_are_bounded(settings: Settings, db: DbVerbs, mon
     monkeypatch.setattr("app.lists.limits.LONGEST_WAIT", 0.1)
     large_runs(db, 200)
     ann, bob = make_key(db, Role.ADMIN), make_key(db, Role.ADMIN)
-    with served(settings.model_copy(update=ASKING | {"lists_per_caller": 1})) as web:
+    with served(settings.model_copy(update=AUTH_ON | {"lists_per_caller": 1})) as web:
         lists = web.app.state.web.lists
-        with calling(web.client.url, ann) as client, calling(web.client.url, bob) as other:
+        with client_with(web.client.url, ann) as client, client_with(web.client.url, bob) as other:
             with unread(web, "/runs", ann):
                 eventually(lambda: lists.open == 1, what="the list has begun")
                 refused = client.get("/sessions")
@@ -78,8 +78,8 @@ def test_run_with_one_demand_profile_too_many_is_422(settings: Settings, db: DbV
     """Name what to change; accept the others of the batch."""
     ann = make_key(db, Role.USER, "ann")
     with (
-        served(settings.model_copy(update=ASKING | {"demands_per_owner": 1})) as web,
-        calling(web.client.url, ann) as client,
+        served(settings.model_copy(update=AUTH_ON | {"demands_per_owner": 1})) as web,
+        client_with(web.client.url, ann) as client,
     ):
         client.submit(additional_demands={"tags": ["a"]})
         body = {"type": "start_session", "parameters": PROMPT, "additional_demands": {"tags": ["b"]}}

@@ -13,7 +13,7 @@ from models.auth.keys import mint_token
 from models.core.callers import Role
 from runtime.quotas import Quota, Quotas, Refusal
 from runtime.settings import Settings
-from tests.support.callers import calling, make_key
+from tests.support.callers import client_with, make_key
 from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnRedis
 from tests.support.waiting import eventually
@@ -42,7 +42,7 @@ def event(session_id: str) -> dict[str, str]:
 def test_submissions_beyond_limit_are_429_with_retry_after(web: WebInThread, db: DbVerbs) -> None:
     """Send the RateLimit headers, create nothing, and accept submissions of another caller."""
     ann, bob = make_key(db, Role.USER, "ann"), make_key(db, Role.USER, "bob")
-    with calling(web.client.url, ann) as client:
+    with client_with(web.client.url, ann) as client:
         assert [client.post("/runs", START).status_code for _ in range(5)] == [201, 201, 201, 429, 429]
         refused = client.post("/runs", START)
         assert refused.json() == {"detail": "Too many submissions: 3 a minute are allowed"}
@@ -51,7 +51,7 @@ def test_submissions_beyond_limit_are_429_with_retry_after(web: WebInThread, db:
         assert refused.headers["retry-after"] == refused.headers["ratelimit-reset"]
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert len(client.get("/runs").json()["runs"]) == 3
-    with calling(web.client.url, bob) as client:
+    with client_with(web.client.url, bob) as client:
         assert client.post("/runs", START).status_code == 201
 
 
@@ -60,19 +60,19 @@ def test_reads_and_refusals_of_owner_are_throttled_together(web: WebInThread, db
     limits = web.app.state.web.caller_limits
     roles = {role: make_key(db, role, "ann") for role in (Role.USER, Role.ADMIN, Role.RUNNER)}
     for token in roles.values():
-        with calling(web.client.url, token) as client:
+        with client_with(web.client.url, token) as client:
             assert client.get("/runs").status_code == 200
     assert list(limits._reads._moments) == ["user:ann"]
-    with calling(web.client.url, roles[Role.USER]) as client:
+    with client_with(web.client.url, roles[Role.USER]) as client:
         assert [client.post("/runs", START).status_code for _ in range(4)][-1] == 429
-    with calling(web.client.url, mint_token()[0]) as client:
+    with client_with(web.client.url, mint_token()[0]) as client:
         assert client.get("/runs").status_code == 403
     assert list(limits._refusals._moments) == ["submissions user:ann", ""]
 
 
 def test_heavy_reader_is_delayed_but_answered(settings: Settings, db: DbVerbs) -> None:
     ann = make_key(db, Role.USER, "ann")
-    with limited(settings, reads_per_second=20) as web, calling(web.client.url, ann) as client:
+    with limited(settings, reads_per_second=20) as web, client_with(web.client.url, ann) as client:
         assert {client.get("/runs").status_code for _ in range(40)} == {200}
 
 
@@ -81,7 +81,7 @@ def test_all_keys_of_owner_on_all_instances_share_one_limit(settings: Settings, 
     keys = [make_key(db, Role.USER, "ann") for _ in range(2)]
     with limited(settings) as first, limited(settings) as second, ExitStack() as clients:
         callers = [
-            clients.enter_context(calling(web.client.url, key))
+            clients.enter_context(client_with(web.client.url, key))
             for web, key in zip((first, second, first, second), keys * 2, strict=True)
         ]
         assert [caller.post("/runs", START).status_code for caller in callers] == [201, 201, 201, 429]
@@ -89,11 +89,11 @@ def test_all_keys_of_owner_on_all_instances_share_one_limit(settings: Settings, 
 
 def test_batch_counts_its_runs_and_oversized_batch_passes_alone(web: WebInThread, db: DbVerbs) -> None:
     """Accept a batch larger than a minute's limit if it comes first: it would otherwise never pass."""
-    with calling(web.client.url, make_key(db, Role.USER, "ann")) as client:
+    with client_with(web.client.url, make_key(db, Role.USER, "ann")) as client:
         assert client.post("/runs/batch", {"runs": [START] * 5}).status_code == 200
         assert client.post("/runs/batch", {"runs": [START]}).status_code == 429
         assert client.post("/runs", START).status_code == 429
-    with calling(web.client.url, make_key(db, Role.USER, "bob")) as client:
+    with client_with(web.client.url, make_key(db, Role.USER, "bob")) as client:
         assert client.post("/runs/batch", {"runs": [START] * 2}).status_code == 200
         assert client.post("/runs/batch", {"runs": [START] * 2}).status_code == 429
         assert client.post("/runs", START).status_code == 201
@@ -104,13 +104,13 @@ def test_events_are_counted_by_session_and_runner_events_are_delayed(
 ) -> None:
     """Never refuse a runner's event, since a deployed runner sends each once."""
     monkeypatch.setattr("app.auth.caller_limits.LONGEST_DELAY", 0.1)
-    with limited(settings) as web, calling(web.client.url, make_key(db, Role.ADMIN)) as admin:
+    with limited(settings) as web, client_with(web.client.url, make_key(db, Role.ADMIN)) as admin:
         session_id, other_id = (admin.submit()["session_id"] for _ in range(2))
         path = f"/sessions/{session_id}/events"
         assert [admin.post(path, event(session_id)).status_code for _ in range(4)] == [201, 201, 201, 429]
         assert admin.post(path, [event(session_id)]).status_code == 429
         assert admin.post(f"/sessions/{other_id}/events", event(other_id)).status_code == 201
-        with calling(web.client.url, make_key(db, Role.RUNNER, "machine")) as machine:
+        with client_with(web.client.url, make_key(db, Role.RUNNER, "machine")) as machine:
             runner_id = machine.register()
             session = machine.claim(runner_id)["session_id"]
             sent = [machine.post(f"/sessions/{session}/events", event(session)) for _ in range(5)]
@@ -120,7 +120,11 @@ def test_events_are_counted_by_session_and_runner_events_are_delayed(
 def test_oldest_stream_beyond_limit_ends_with_retry(web: WebInThread, db: DbVerbs) -> None:
     """End it cleanly, so that its client may reconnect; streams of another caller go on."""
     ann, bob = make_key(db, Role.USER, "ann"), make_key(db, Role.USER, "bob")
-    with calling(web.client.url, ann) as client, calling(web.client.url, bob) as other, ExitStack() as open_ones:
+    with (
+        client_with(web.client.url, ann) as client,
+        client_with(web.client.url, bob) as other,
+        ExitStack() as open_ones,
+    ):
 
         def follow(caller: WebClient) -> Iterator[str]:
             stream: httpx.Response = open_ones.enter_context(caller.http.stream("GET", "/sse/sessions"))
@@ -166,7 +170,7 @@ def test_oldest_of_more_than_five_polls_of_runner_ends_with_204(settings: Settin
 def test_each_process_counts_alone_while_redis_is_away(settings: Settings, db: DbVerbs, own_redis: OwnRedis) -> None:
     """Fail no request and exempt no caller; count in Redis again when it is back."""
     named = settings.model_copy(update={"redis_url": own_redis.url})
-    with limited(named) as web, calling(web.client.url, make_key(db, Role.USER, "ann")) as client:
+    with limited(named) as web, client_with(web.client.url, make_key(db, Role.USER, "ann")) as client:
         own_redis.kill()
         assert [client.post("/runs", START).status_code for _ in range(4)] == [201, 201, 201, 429]
         own_redis.start()

@@ -18,7 +18,7 @@ from models.runs.lists import (
     write_key,
 )
 from models.state.cursors import parse_cursor
-from tests.support.db_verbs import DbVerbs, starting
+from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.reports import claimed, running
 
 
@@ -57,7 +57,7 @@ def test_runs_and_sessions_are_newest_first(db: DbVerbs) -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6])
 def test_walk_through_pages_of_runs_sees_each_once(db: DbVerbs, limit: int) -> None:
     """Include runs made in one transaction, at the same moment."""
-    made = [submitted.run_id for submitted in db.accept(*[starting() for _ in range(5)])]
+    made = [submitted.run_id for submitted in db.accept(*[start_submission() for _ in range(5)])]
     seen: list[str] = []
     seen_sessions: list[str] = []
     cursor = other = None
@@ -159,7 +159,7 @@ def test_list_cursor_keeps_microseconds(db: DbVerbs, row_id: str) -> None:
 def test_page_is_bounded_in_bytes_and_walk_sees_each_once(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Return at least one row a page, however large it is."""
     monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 2000)
-    made = {submitted.run_id for submitted in db.accept(*[starting() for _ in range(5)])}
+    made = {submitted.run_id for submitted in db.accept(*[start_submission() for _ in range(5)])}
     seen: list[str] = []
     page = runs(db, limit=100)
     while page.next_cursor is not None:

@@ -8,7 +8,7 @@ from models.claims.matching import Demands
 from models.core.callers import ADMIN
 from models.runners.heartbeat import Touch, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
-from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time, tick
+from tests.support.clocks import add_outage, counts, due, fall_silent, pass_time, tick
 from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.matching import no_match_due, timeout_at, unmatched_for
 from tests.support.reports import accepted, idle, running
@@ -143,7 +143,7 @@ def test_outages_move_deadline_from_either_start(db: DbVerbs) -> None:
     due(db, old.run_id, "match_deadline_at", ago=4000)  # ready 5,000 s ago, no runner for 3,000 s
     due(db, young.run_id, "match_deadline_at", ago=500)  # ready 1,500 s ago
     unmatched_for(db, old.run_id, 3000)
-    add_gap(db, "web", 3500, 800)  # of the 3,000 s 800 count, of the 1,500 s too
+    add_outage(db, "web", 3500, 800)  # of the 3,000 s 800 count, of the 1,500 s too
     assert counts(db) == {}
     for run in (old, young):
         shown = timeout_at(db, run.run_id)
@@ -159,7 +159,7 @@ def test_outages_of_all_runners_do_not_move_deadline(db: DbVerbs) -> None:
     due(db, run.run_id, "match_deadline_at", ago=400)
     unmatched_for(db, run.run_id, 300)
     for ago in (290, 200, 100):
-        add_gap(db, "runners", ago, ago - 80)
+        add_outage(db, "runners", ago, ago - 80)
     shown = timeout_at(db, run.run_id)
     assert shown is not None
     assert -205 <= (shown - db.one("SELECT now()")).total_seconds() <= -195

@@ -11,13 +11,13 @@ from models.core.errors import TooManyDemands
 from models.expiry.cleanup import upkeep
 from models.runs.submit import NewRun, Submitted, submit_runs
 from tests.support.contenders import steppers
-from tests.support.db_verbs import DbVerbs, Runner, accepted, asking, resuming, starting
+from tests.support.db_verbs import DbVerbs, Runner, accepted, poll_request, resume_submission, start_submission
 
 ANY = Demands()
 
 
 def demanding(demands: Demands = ANY, **values: Any) -> NewRun:
-    return starting(additional_demands=demands, **values)
+    return start_submission(additional_demands=demands, **values)
 
 
 def taken(db: DbVerbs, runner: Runner, wanted: int = 100) -> list[str]:
@@ -103,7 +103,7 @@ def test_unmatched_run_blocks_no_run_behind_it(db: DbVerbs) -> None:
 
 def test_runner_has_at_most_its_capacity_in_hand(db: DbVerbs) -> None:
     """Count claimed, running and stopping runs, but not ended ones."""
-    runs = [run.run_id for run in db.accept(*[starting() for _ in range(6)])]
+    runs = [run.run_id for run in db.accept(*[start_submission() for _ in range(6)])]
     runner = db.runner(capacity=3)
     assert taken(db, runner, wanted=2) == runs[:2]
     assert taken(db, runner, wanted=2) == runs[2:3]
@@ -118,27 +118,27 @@ def test_runner_has_at_most_its_capacity_in_hand(db: DbVerbs) -> None:
 
 def test_several_polls_of_runner_share_its_capacity(db: DbVerbs) -> None:
     """Claim in one batch, parked, and by dispatch."""
-    db.accept(*[starting() for _ in range(9)])
+    db.accept(*[start_submission() for _ in range(9)])
     runner = db.runner(capacity=4)
-    answers = db.answer(*[asking(runner, wanted=3) for _ in range(2)])
+    answers = db.answer(*[poll_request(runner, wanted=3) for _ in range(2)])
     assert [len(answer.runs) for answer in answers] == [3, 1]
 
-    assert db.answer(asking(runner))[0].parked
+    assert db.answer(poll_request(runner))[0].parked
     assert db.dispatch() == {}
     db.rows(
         """UPDATE runs SET status = 'completed', completed_at = now()
            WHERE run_id IN (SELECT run_id FROM runs WHERE status = 'claimed' LIMIT 1)""",
     )
-    db.answer(asking(runner, wanted=0))
+    db.answer(poll_request(runner, wanted=0))
     assert sum(map(len, db.dispatch().values())) == 1
     assert db.count("runs", "status = 'claimed'") == 4
 
 
 def test_full_runner_leaves_work_to_others_in_batch(db: DbVerbs) -> None:
     """Let neither wait for the other."""
-    runs = [run.run_id for run in db.accept(*[starting() for _ in range(3)])]
+    runs = [run.run_id for run in db.accept(*[start_submission() for _ in range(3)])]
     small, large = db.runner(capacity=1), db.runner()
-    first, second = db.answer(asking(small, wanted=3), asking(large, wanted=3))
+    first, second = db.answer(poll_request(small, wanted=3), poll_request(large, wanted=3))
 
     assert [len(first.runs), len(second.runs)] == [1, 2]
     assert {run.run_id for answer in (first, second) for run in answer.runs} == set(runs)
@@ -157,10 +157,10 @@ def test_excluded_registration_does_not_get_run_again(db: DbVerbs) -> None:
 def test_excluded_runs_in_front_block_nothing(db: DbVerbs) -> None:
     """Put more of them there than a claim reads at once; the next candidate in the batch may have them."""
     runner, other = db.runner(), db.runner()
-    db.accept(*[starting(priority=5) for _ in range(60)])
+    db.accept(*[start_submission(priority=5) for _ in range(60)])
     db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
     free = db.start().run_id
-    own, others = db.answer(asking(runner), asking(other, wanted=2))
+    own, others = db.answer(poll_request(runner), poll_request(other, wanted=2))
 
     assert [run.run_id for run in own.runs] == [free]
     assert {run.priority for run in others.runs} == {5}
@@ -168,7 +168,7 @@ def test_excluded_runs_in_front_block_nothing(db: DbVerbs) -> None:
 
 def test_run_behind_another_of_its_session_is_not_claimed(db: DbVerbs) -> None:
     """Claim one at a time, even for a runner that wants many."""
-    first, *_ = db.accept(starting("s"), resuming("s", priority=100), resuming("s"))
+    first, *_ = db.accept(start_submission("s"), resume_submission("s", priority=100), resume_submission("s"))
 
     assert taken(db, db.runner()) == [first.run_id]
     assert taken(db, db.runner()) == []
@@ -228,7 +228,7 @@ def test_profile_removed_concurrently_by_upkeep_is_recreated(db: DbVerbs) -> Non
     db.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 days'")
     with steppers(db.engine, 2) as (keeper, client):
         keeper.do(upkeep)
-        again = client.do(submit_runs, [starting()])
+        again = client.do(submit_runs, [start_submission()])
         assert client.waits
         keeper.commit()
         client.commit()
@@ -298,7 +298,7 @@ def test_distinct_demands_of_owner_are_bounded_until_unused(db: DbVerbs) -> None
     """Allow existing ones and those of others; keep nothing of a refused run."""
 
     def submitted(*names: str, caller: Caller = ANN) -> list[Any]:
-        items = [starting(caller=caller, additional_demands=Demands(tags=(name,))) for name in names]
+        items = [start_submission(caller=caller, additional_demands=Demands(tags=(name,))) for name in names]
         return [type(result) for result in db.submit(*items, most_demands=2)]
 
     assert submitted("a", "b", "c", "a") == [Submitted, Submitted, TooManyDemands, Submitted]

@@ -10,8 +10,8 @@ from models.runners.heartbeat import Heard, Touch, touch_runners
 from models.runners.listing import list_runners
 from models.runners.register import Registered, Registration, register_runners
 from runtime.settings import Settings
-from tests.support.clocks import add_gap, counts, due, fall_silent, pass_time
-from tests.support.db_verbs import DbVerbs, asking
+from tests.support.clocks import add_outage, counts, due, fall_silent, pass_time
+from tests.support.db_verbs import DbVerbs, poll_request
 from tests.support.reports import claimed, running, stop
 
 
@@ -174,7 +174,7 @@ def test_runner_is_not_forgotten_because_of_outage(db: DbVerbs) -> None:
     fall_silent(db, runner, DEFAULT_LIMITS.forget_runner + 100)
     assert db.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
     let_clock_pass(db, WEB_CLOCK, DEFAULT_LIMITS.forget_runner + 50)
-    assert db.answer(asking(runner))[0].parked
+    assert db.answer(poll_request(runner))[0].parked
     db.do(record_instance_heartbeat, "web-1")
     assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
 
@@ -188,10 +188,10 @@ def served_ago(db: DbVerbs, seconds: float) -> float:
 def test_time_served_leaves_out_known_outages_once(db: DbVerbs) -> None:
     """Merge outages that several detectors saw; count an outage of all runners, which is a guess, as time served."""
     assert served_ago(db, 100) == pytest.approx(100, abs=1)
-    add_gap(db, "expiry", 60, 30)
-    add_gap(db, "web", 50, 20)
-    add_gap(db, "runners", 15, 5)
-    add_gap(db, "expiry", 300, 200)
+    add_outage(db, "expiry", 60, 30)
+    add_outage(db, "web", 50, 20)
+    add_outage(db, "runners", 15, 5)
+    add_outage(db, "expiry", 300, 200)
     assert [served_ago(db, seconds) for seconds in (10, 25, 100, 170)] == pytest.approx([10, 65, 140, 310], abs=1)
 
 

@@ -8,10 +8,10 @@ from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import ParentOfAnotherOwner, TooDeep
 from models.runs.delete import DeleteSession, delete_sessions
 from runtime.settings import Settings
-from tests.support.callers import asking
-from tests.support.db_verbs import DbVerbs, resuming
+from tests.support.callers import web_with_auth
+from tests.support.db_verbs import DbVerbs, resume_submission
 from tests.support.parents import child_of, deliver, ended_child, finished, heard_of, waiting
-from tests.support.reparenting_scenarios import ANN, BOB, OWNERS, adopting, line
+from tests.support.reparenting_scenarios import ANN, BOB, OWNERS, ancestry, reparenting_run
 from tests.support.reports import accepted, claimed, running
 from tests.support.tenants import MARK, good, tenants
 from tests.support.web import PROMPT, WebInThread
@@ -21,7 +21,7 @@ BOSS = Caller(Role.ADMIN, "boss")
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with asking(settings) as web:
+    with web_with_auth(settings) as web:
         yield web
 
 
@@ -30,7 +30,7 @@ def test_resume_may_not_set_parent_of_another_owner(db: DbVerbs, caller: Caller)
     """Refuse it, since its results would go there."""
     anns, bobs, unowned = finished(db, caller=ANN), finished(db, caller=BOB), finished(db)
     for session, parent in ((bobs, anns), (bobs, unowned), (unowned, bobs)):
-        result = db.submit(resuming(session, caller=caller, parent_session_id=parent))
+        result = db.submit(resume_submission(session, caller=caller, parent_session_id=parent))
         assert result == [ParentOfAnotherOwner(parent)]
     assert db.count("runs", "status = 'pending'") == 0
 
@@ -83,7 +83,7 @@ def test_parent_deleted_meanwhile_is_not_set(db: DbVerbs) -> None:
     """Ignore a later session of its id too, whatever its owner."""
     for again in (False, True):
         parent, session = finished(db, session_id="parent"), finished(db)
-        run = adopting(db, session, parent)
+        run = reparenting_run(db, session, parent)
         db.do(delete_sessions, [DeleteSession(ADMIN, parent)])
         if again:
             claimed(db, session_id="parent", caller=BOB)
@@ -96,20 +96,20 @@ def test_depth_is_checked_when_resume_sets_parent(db: DbVerbs) -> None:
     """Count everything below the session; a resume under its present parent is as deep as before."""
     top, session = finished(db), finished(db)
     child = finished(db, parent_session_id=session)
-    assert db.submit(resuming(session, parent_session_id=top), max_depth=1) == [TooDeep(2, 1)]
-    accepted(db, adopting(db, session, top), "started")
-    assert line(db, child) == [child, session, top]
+    assert db.submit(resume_submission(session, parent_session_id=top), max_depth=1) == [TooDeep(2, 1)]
+    accepted(db, reparenting_run(db, session, top), "started")
+    assert ancestry(db, child) == [child, session, top]
     assert db.session(session).depth == 1
     low = finished(db, parent_session_id=child)
     assert db.session(low).depth == 3
-    again = db.submit(resuming(child, parent_session_id=session), max_depth=1)
+    again = db.submit(resume_submission(child, parent_session_id=session), max_depth=1)
     assert not isinstance(again[0], TooDeep)
 
 
 def test_callback_of_adopted_session_goes_to_its_owner(db: DbVerbs) -> None:
     """Put a session under another one of the same owner, as is usual: it calls it back."""
     parent, session = finished(db, caller=BOB), finished(db, caller=BOB)
-    run = adopting(db, session, parent)
+    run = reparenting_run(db, session, parent)
     accepted(db, run, "started")
     accepted(db, run, "completed")
     assert list(deliver(db).runs) == [parent]

@@ -2,7 +2,7 @@
 
 from models.expiry.duties import duty_ages, duty_due, record_instance_heartbeat
 from tests.support.clocks import pass_time
-from tests.support.contenders import crowd, steppers
+from tests.support.contenders import run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs
 
 
@@ -23,7 +23,7 @@ def test_duty_is_due_again_after_its_interval(db: DbVerbs) -> None:
 def test_one_of_many_contenders_does_duty(db: DbVerbs) -> None:
     """Let no contender wait for it."""
     for _ in range(3):
-        assert sum(crowd(16, lambda _: db.do(duty_due, "expire", 60))) == 1
+        assert sum(run_in_threads(16, lambda _: db.do(duty_due, "expire", 60))) == 1
         pass_time(db, "duties", "last_run", 61)
 
 

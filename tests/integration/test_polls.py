@@ -8,7 +8,7 @@ from models.claims.polls import PollAnswer, answer_polls
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS
 from models.state.runs import Run
-from tests.support.db_verbs import DbVerbs, Runner, asking, starting
+from tests.support.db_verbs import DbVerbs, Runner, poll_request, start_submission
 from tests.support.dispatch_pass import dispatch_waiting
 
 
@@ -34,7 +34,7 @@ def ids(runs: list[Run]) -> list[str]:
 
 def test_poll_of_unknown_runner_is_refused_and_not_parked(db: DbVerbs) -> None:
     """Answer 401."""
-    unknown = asking(Runner("lnch_unknown", 1))
+    unknown = poll_request(Runner("lnch_unknown", 1))
 
     assert db.do(answer_polls, [unknown]) == [RunnerNotRegistered("lnch_unknown")]
     assert db.waiting() == set()
@@ -45,7 +45,7 @@ def test_poll_of_left_or_forgotten_runner_is_refused(db: DbVerbs) -> None:
     left, silent = db.runner(), db.runner()
     db.rows("UPDATE runners SET left_at = now() WHERE runner_id = :r", r=left.runner_id)
     db.rows("UPDATE runners SET last_seen = now() - interval '25 hours' WHERE runner_id = :r", r=silent.runner_id)
-    answers = db.do(answer_polls, [asking(left), asking(silent)])
+    answers = db.do(answer_polls, [poll_request(left), poll_request(silent)])
 
     assert answers == [RunnerNotRegistered(left.runner_id), RunnerNotRegistered(silent.runner_id)]
 
@@ -55,9 +55,9 @@ def test_stops_are_told_first_then_leave_then_runs(db: DbVerbs) -> None:
     told_to_stop(db, runner, "s2", "s1")
     told_to_leave(db, runner)
 
-    assert db.answer(asking(runner)) == [PollAnswer(stop_sessions=["s2", "s1"])]
-    assert db.answer(asking(runner)) == [PollAnswer(deregistered=True)]
-    assert db.do(answer_polls, [asking(runner)]) == [RunnerNotRegistered(runner.runner_id)]
+    assert db.answer(poll_request(runner)) == [PollAnswer(stop_sessions=["s2", "s1"])]
+    assert db.answer(poll_request(runner)) == [PollAnswer(deregistered=True)]
+    assert db.do(answer_polls, [poll_request(runner)]) == [RunnerNotRegistered(runner.runner_id)]
     assert db.run(run_id).status == "pending"
     assert db.waiting() == set()
 
@@ -66,18 +66,18 @@ def test_stop_is_told_again_after_ten_seconds_and_not_before(db: DbVerbs) -> Non
     """Wait, since a deployed runner ignores a stop for a process it does not have and polls again at once."""
     runner, other = db.runner(), db.runner()
     told_to_stop(db, runner, "s1")
-    assert db.answer(asking(runner))[0].stop_sessions == ["s1"]
-    assert db.answer(asking(runner), asking(other)) == [PollAnswer(parked=True)] * 2
+    assert db.answer(poll_request(runner))[0].stop_sessions == ["s1"]
+    assert db.answer(poll_request(runner), poll_request(other)) == [PollAnswer(parked=True)] * 2
 
     db.rows("UPDATE stop_commands SET sent_at = now() - interval '11 seconds'")
-    assert db.answer(asking(runner))[0].stop_sessions == ["s1"]
+    assert db.answer(poll_request(runner))[0].stop_sessions == ["s1"]
 
 
 def test_stop_is_told_to_one_of_two_polls_of_runner(db: DbVerbs) -> None:
     """Give the other one what else there is."""
     runner, run_id = db.runner(), db.start().run_id
     told_to_stop(db, runner, "s1")
-    first, second = db.answer(asking(runner), asking(runner))
+    first, second = db.answer(poll_request(runner), poll_request(runner))
 
     assert first.stop_sessions == ["s1"]
     assert (second.stop_sessions, ids(second.runs)) == ([], [run_id])
@@ -86,7 +86,7 @@ def test_stop_is_told_to_one_of_two_polls_of_runner(db: DbVerbs) -> None:
 def test_poll_claims_available_runs_at_once(db: DbVerbs) -> None:
     """Deliver by its own answer: from now on the runner has `start_timeout` to report `started`."""
     run_id, runner = db.start().run_id, db.runner()
-    poll = asking(runner)
+    poll = poll_request(runner)
     (answer,) = db.answer(poll)
     row = db.run(run_id)
 
@@ -105,9 +105,9 @@ def test_poll_claims_available_runs_at_once(db: DbVerbs) -> None:
 
 def test_repeated_poll_gets_same_answer(db: DbVerbs) -> None:
     """Repeat it after a COMMIT whose answer was lost: the runs are found by their poll, and no more are claimed."""
-    db.accept(*[starting() for _ in range(3)])
+    db.accept(*[start_submission() for _ in range(3)])
     first_runner, second_runner = db.runner(), db.runner()
-    asks = [asking(first_runner), asking(second_runner)]
+    asks = [poll_request(first_runner), poll_request(second_runner)]
     first = db.answer(*asks)
     again = db.answer(*asks)
 
@@ -118,7 +118,7 @@ def test_repeated_poll_gets_same_answer(db: DbVerbs) -> None:
 
 def test_repeated_answer_removes_row_of_parked_poll(db: DbVerbs) -> None:
     """Delete the row, or dispatch would give the poll a second run."""
-    ask = asking(db.runner())
+    ask = poll_request(db.runner())
     db.answer(ask)
     db.start()
 
@@ -129,8 +129,8 @@ def test_repeated_answer_removes_row_of_parked_poll(db: DbVerbs) -> None:
 
 
 def test_same_poll_twice_in_batch_is_one_poll(db: DbVerbs) -> None:
-    db.accept(*[starting() for _ in range(3)])
-    busy, waiting = asking(db.runner()), asking(db.runner(executor_type="other"))
+    db.accept(*[start_submission() for _ in range(3)])
+    busy, waiting = poll_request(db.runner()), poll_request(db.runner(executor_type="other"))
     first, second, third, fourth = db.answer(busy, waiting, busy, waiting)
 
     assert (ids(first.runs), third.parked) == (ids(second_runs := third.runs), False)
@@ -142,7 +142,7 @@ def test_same_poll_twice_in_batch_is_one_poll(db: DbVerbs) -> None:
 def test_poll_without_runs_parks(db: DbVerbs) -> None:
     """Write a row with what dispatch needs to know."""
     runner = db.runner()
-    ask = asking(runner, wanted=3, instance="web-7")
+    ask = poll_request(runner, wanted=3, instance="web-7")
 
     assert db.answer(ask) == [PollAnswer(parked=True)]
     (row,) = db.rows("SELECT * FROM waiting_polls")
@@ -152,7 +152,7 @@ def test_poll_without_runs_parks(db: DbVerbs) -> None:
 
 def test_second_claim_finds_run_submitted_while_parking(db: DbVerbs) -> None:
     """Remove the poll's own row."""
-    ask = asking(db.runner())
+    ask = poll_request(db.runner())
     db.answer(ask)
     first_id, second_id = db.start().run_id, db.start().run_id
 
@@ -164,7 +164,7 @@ def test_second_claim_finds_run_submitted_while_parking(db: DbVerbs) -> None:
 
 def test_second_claim_claims_nothing_without_its_row(db: DbVerbs) -> None:
     """Return only what dispatch assigned meanwhile, or one poll would get two runs."""
-    ask = asking(db.runner())
+    ask = poll_request(db.runner())
     db.answer(ask)
     first_id, second_id = db.start().run_id, db.start().run_id
     assert db.dispatch() == {ask.poll_id: [first_id]}
@@ -176,13 +176,13 @@ def test_second_claim_claims_nothing_without_its_row(db: DbVerbs) -> None:
 
 def test_poll_that_wants_several_gets_several(db: DbVerbs) -> None:
     """Set `max=N`, also for dispatch."""
-    first = [run.run_id for run in db.accept(*[starting() for _ in range(5)])]
+    first = [run.run_id for run in db.accept(*[start_submission() for _ in range(5)])]
     runner = db.runner()
     assert ids(db.claim(runner, wanted=3)) == first[:3]
     assert ids(db.claim(runner, wanted=3)) == first[3:]
 
     parked = db.park(runner, wanted=2)
-    more = [run.run_id for run in db.accept(*[starting() for _ in range(3)])]
+    more = [run.run_id for run in db.accept(*[start_submission() for _ in range(3)])]
     assert db.dispatch() == {parked.poll_id: more[:2]}
 
 
@@ -190,7 +190,7 @@ def test_poll_that_wants_none_is_told_stops_only(db: DbVerbs) -> None:
     """Poll as a full or draining runner does; dispatch skips it."""
     runner = db.runner()
     db.start()
-    ask = asking(runner, wanted=0)
+    ask = poll_request(runner, wanted=0)
 
     assert db.answer(ask) == db.second(ask) == db.recheck(ask) == [PollAnswer(parked=True)]
     assert db.dispatch() == {}
@@ -202,7 +202,7 @@ def test_poll_that_wants_none_is_told_stops_only(db: DbVerbs) -> None:
 def test_dispatch_assigns_runs_to_parked_polls_and_names_their_instance(db: DbVerbs) -> None:
     """Leave them undelivered: they are released after `claim_timeout` unless the instance confirms."""
     polls = [db.park(db.runner(), instance=instance) for instance in ("web-1", "web-2", "web-1")]
-    runs = [run.run_id for run in db.accept(*[starting() for _ in range(3)])]
+    runs = [run.run_id for run in db.accept(*[start_submission() for _ in range(3)])]
     done = db.do(dispatch_waiting)
 
     assert {instance: len(assignments) for instance, assignments in done.by_instance.items()} == {
@@ -247,18 +247,18 @@ def test_dispatch_requests_another_pass_only_if_it_could_do_something(db: DbVerb
     """Stop after a full pass without assignment, which would repeat forever."""
     runner, idle = db.runner(), db.runner()
     db.park(idle, wanted=0)
-    db.accept(*[starting() for _ in range(6)])
+    db.accept(*[start_submission() for _ in range(6)])
     done = db.do(dispatch_waiting, 3)
     assert (done.by_instance, done.again) == ({}, False)
 
     db.rows("UPDATE runs SET not_for = ARRAY[CAST(:r AS bigint)]", r=runner.registration)
-    db.answer(asking(runner))
+    db.answer(poll_request(runner))
     done = db.do(dispatch_waiting, 3)
     assert (done.by_instance, done.again) == ({}, False)
 
     for _ in range(5):
-        db.answer(asking(db.runner(), wanted=0))
-    asks = [asking(db.runner()) for _ in range(5)]
+        db.answer(poll_request(db.runner(), wanted=0))
+    asks = [poll_request(db.runner()) for _ in range(5)]
     db.rows("UPDATE runs SET ready = false")
     db.answer(*asks)
     db.rows("UPDATE runs SET ready = true")
@@ -289,7 +289,7 @@ def test_dispatch_requests_another_pass_while_younger_pages_may_match(db: DbVerb
     """Assign something in this pass, so that the next one differs."""
     for _ in range(3):
         db.park(db.runner())
-    db.accept(*[starting() for _ in range(2)])
+    db.accept(*[start_submission() for _ in range(2)])
 
     assert db.do(preview_waiting, page=2).more
     assert not db.do(preview_waiting, page=4).more
@@ -343,7 +343,7 @@ def test_recheck_reports_runner_gone_or_leaving(db: DbVerbs) -> None:
 def test_recheck_of_many_polls_claims_for_each(db: DbVerbs) -> None:
     """Use one batch and one transaction."""
     asks = [db.park(db.runner()) for _ in range(4)]
-    runs = {run.run_id for run in db.accept(*[starting() for _ in range(3)])}
+    runs = {run.run_id for run in db.accept(*[start_submission() for _ in range(3)])}
     answers = db.recheck(*asks)
 
     assert {run.run_id for answer in answers for run in answer.runs} == runs
@@ -384,7 +384,7 @@ def test_poll_left_empty_by_locked_run_asks_for_retry(db: DbVerbs) -> None:
     runner = db.runner()
     with db.engine.begin() as other:
         other.execute(text("SELECT 1 FROM runs WHERE run_id = :id FOR UPDATE"), {"id": submitted.run_id})
-        (held,) = db.answer(asking(runner))
+        (held,) = db.answer(poll_request(runner))
     assert (held.runs, held.passed_over) == ([], True)
-    (free,) = db.answer(asking(runner))
+    (free,) = db.answer(poll_request(runner))
     assert ([run.run_id for run in free.runs], free.passed_over) == ([submitted.run_id], False)

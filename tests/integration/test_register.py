@@ -11,8 +11,8 @@ from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.listing import RunnerPage, list_runners, page_runners
 from models.runners.register import Registered, RegisterResult, Registration, register_runners
 from tests.support.clocks import counts, fall_silent, pass_time
-from tests.support.contenders import crowd
-from tests.support.db_verbs import DbVerbs, Runner, asking
+from tests.support.contenders import run_in_threads
+from tests.support.db_verbs import DbVerbs, Runner, poll_request
 from tests.support.reports import accepted, claimed, idle, report, running, say, stop
 
 
@@ -95,7 +95,7 @@ def test_same_identity_twice_in_one_batch_is_one_runner(db: DbVerbs) -> None:
 
 def test_one_of_many_processes_of_identity_is_accepted(db: DbVerbs) -> None:
     """Register all at once, on any number of web processes."""
-    results = crowd(8, lambda _: register(db, offer())[0])
+    results = run_in_threads(8, lambda _: register(db, offer())[0])
     assert sum(isinstance(result, Registered) for result in results) == 1
 
 
@@ -124,7 +124,7 @@ def test_same_process_with_another_offer_gets_new_number_and_keeps_runs(db: DbVe
     assert counts(db) == {}
     assert db.run(run.run_id).registration == renewed.registration
     assert db.session(calm.session_id).registration == renewed.registration
-    assert db.answer(asking(renewed))[0].stop_sessions == [stopping.session_id]
+    assert db.answer(poll_request(renewed))[0].stop_sessions == [stopping.session_id]
     accepted(db, run, "completed")
     accepted(db, stopping, "stopped")
 
@@ -150,7 +150,7 @@ def test_restarted_runner_ends_its_former_registration_at_once(
     waiting, active = claimed(db, runner), running(db, runner)
     again, stopping, calm = running(db, runner, max_attempts=2), running(db, runner), idle(db, runner)
     stop(db, stopping.session_id)
-    poll = asking(runner)
+    poll = poll_request(runner)
     db.answer(poll)
     fall_silent(db, runner, silence)
     renewed = enter(db, offer(instance_id=new))
@@ -193,9 +193,9 @@ def test_reconnecting_does_not_cancel_deregistration(db: DbVerbs) -> None:
     runner = enter(db, item)
     db.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=False)])
     enter(db, replace(item, registration_uid="uid-2"))
-    assert db.answer(asking(runner))[0].deregistered
+    assert db.answer(poll_request(runner))[0].deregistered
     enter(db, replace(item, registration_uid="uid-3"))
-    assert db.answer(asking(runner))[0].parked
+    assert db.answer(poll_request(runner))[0].parked
 
 
 def test_unknown_runners_are_refused(db: DbVerbs) -> None:

@@ -8,7 +8,7 @@ from models.feed.append import LeftOut, StoredEvent
 from models.runs.results import run_result
 from runtime.settings import Settings
 from tests.support.clocks import pass_time
-from tests.support.contenders import crowd
+from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, running
 from tests.support.run_events import MOST, append_bounded, bound_holds, line_of, resumed, said, texts_of
@@ -75,10 +75,10 @@ def test_concurrent_batches_at_bound_write_one_notice(db: DbVerbs) -> None:
     """Allow batches that see the same count to exceed it by their size."""
     run = running(db)
     append_bounded(db, *[line_of(run, number) for number in range(MOST)])
-    crowd(8, lambda number: append_bounded(db, line_of(run, number)))
+    run_in_threads(8, lambda number: append_bounded(db, line_of(run, number)))
     assert texts_of(db, run).count("system") == 1
     other = running(db)
-    crowd(8, lambda number: append_bounded(db, *[line_of(other, number * 10 + place) for place in range(4)]))
+    run_in_threads(8, lambda number: append_bounded(db, *[line_of(other, number * 10 + place) for place in range(4)]))
     assert MOST <= len([text for text in texts_of(db, other) if text != "system"]) <= MOST + 7 * 4
     assert db.one("SELECT events FROM run_event_counts WHERE run_id = :r", r=other.run_id) == len(
         [text for text in texts_of(db, other) if text != "system"]

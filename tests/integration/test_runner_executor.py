@@ -12,7 +12,7 @@ import pytest
 from coordinator_client.types import ClaimedRun
 from runner import outbox
 from runner.executor import Command, Execution, Reason
-from tests.support.local_execution import RUN, Recorder, asked, execution, perform
+from tests.support.local_execution import RUN, Recorder, as_coroutine, execution, perform
 from tests.support.waiting import eventually_async
 
 
@@ -106,7 +106,7 @@ async def test_stop_ends_process_with_sigterm_and_reports_stopped() -> None:
         "signal.signal(signal.SIGTERM, end); print('ready'); time.sleep(60)",
     )
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
+    await eventually_async(as_coroutine(lambda: recorder.lines == ["ready"]))
     running.end(Reason.STOP)
     await task
     assert recorder.lines == ["ready", "bye"]
@@ -123,11 +123,11 @@ async def test_process_that_ignores_sigterm_is_killed_with_its_group() -> None:
         stop_grace_seconds=0.3,
     )
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: len(recorder.lines) == 2))
+    await eventually_async(as_coroutine(lambda: len(recorder.lines) == 2))
     running.end(Reason.STOP)
     await task
     assert recorder.reports[0]["signal"] == "SIGKILL"
-    await eventually_async(asked(lambda: not any(is_alive(int(pid)) for pid in recorder.lines)))
+    await eventually_async(as_coroutine(lambda: not any(is_alive(int(pid)) for pid in recorder.lines)))
 
 
 async def test_child_may_outlive_its_parent_during_stop_grace() -> None:
@@ -136,7 +136,7 @@ async def test_child_may_outlive_its_parent_during_stop_grace() -> None:
     recorder = Recorder()
     running = Execution(RUN, Command(["sh", "-c", '"$0" -uc "$1"; true', sys.executable, job], "/"), recorder)
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
+    await eventually_async(as_coroutine(lambda: recorder.lines == ["ready"]))
     running.end(Reason.STOP)
     await task
     assert recorder.lines == ["ready", "saved"]
@@ -158,7 +158,9 @@ async def test_stop_after_end_changes_nothing() -> None:
     recorder.open.clear()
     running = execution(recorder, "print('done')")
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: running._process is not None and running._process.exit_code is not None))
+    await eventually_async(
+        as_coroutine(lambda: running._process is not None and running._process.exit_code is not None)
+    )
     running.end(Reason.STOP)
     recorder.open.set()
     await task
@@ -180,7 +182,7 @@ async def test_lost_run_is_killed_at_once_even_while_stopping() -> None:
         recorder, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(60)"
     )
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
+    await eventually_async(as_coroutine(lambda: recorder.lines == ["ready"]))
     running.end(Reason.STOP)
     running.end(Reason.LOST)
     await asyncio.wait_for(task, 3)
@@ -192,7 +194,7 @@ async def test_runner_that_leaves_ends_process_without_end_report() -> None:
     recorder = Recorder()
     running = execution(recorder, "import time; print('ready'); time.sleep(60)")
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
+    await eventually_async(as_coroutine(lambda: recorder.lines == ["ready"]))
     running.end(Reason.LEAVING)
     await task
     assert recorder.reports == []
@@ -202,10 +204,10 @@ async def test_cancelling_kills_process() -> None:
     recorder = Recorder()
     running = execution(recorder, "import os, time; print(os.getpid()); time.sleep(60)")
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: bool(recorder.lines)))
+    await eventually_async(as_coroutine(lambda: bool(recorder.lines)))
     task.cancel()
     await asyncio.wait([task])
-    await eventually_async(asked(lambda: not is_alive(int(recorder.lines[0]))))
+    await eventually_async(as_coroutine(lambda: not is_alive(int(recorder.lines[0]))))
 
 
 async def test_fast_output_waits_in_pipe_while_coordinator_is_away(tmp_path: Path) -> None:
@@ -215,7 +217,7 @@ async def test_fast_output_waits_in_pipe_while_coordinator_is_away(tmp_path: Pat
     script = "import sys\nfor n in range(200_000):\n print(n)\n open(sys.argv[1], 'w').write(str(n)) if n % 1000 == 0 else None"
     running = execution(recorder, script, str(tmp_path / "progress"))
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: len(running._outbox._waiting) >= outbox.MOST_WAITING))
+    await eventually_async(as_coroutine(lambda: len(running._outbox._waiting) >= outbox.MOST_WAITING))
     seen = None
     while seen != (seen := (tmp_path / "progress").read_text()):
         await asyncio.wait([task], timeout=0.3)
@@ -233,7 +235,7 @@ async def test_child_left_behind_does_not_keep_run_open() -> None:
     )
     assert left.lines[1] == "done"
     assert left.told[-1] == "completed"
-    await eventually_async(asked(lambda: not is_alive(int(left.lines[0]))))
+    await eventually_async(as_coroutine(lambda: not is_alive(int(left.lines[0]))))
     fled = await perform(
         "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid); print('done')"
     )

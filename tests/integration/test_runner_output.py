@@ -6,7 +6,7 @@ import pytest
 
 from runner import reading
 from runner.executor import Command, Execution, Reason
-from tests.support.local_execution import RUN, Recorder, SlowRecorder, asked, execution, perform, perform_shell
+from tests.support.local_execution import RUN, Recorder, SlowRecorder, as_coroutine, execution, perform, perform_shell
 from tests.support.run_scenarios import output_of_what_outlives_the_command
 from tests.support.waiting import eventually_async
 
@@ -56,7 +56,7 @@ async def test_output_without_line_end_is_sent_while_process_runs() -> None:
     recorder = Recorder()
     script = "import sys, time; sys.stdout.write('name? '); sys.stderr.write('warning: '); time.sleep(60)"
     task = asyncio.create_task(execution(recorder, script).perform())
-    await eventually_async(asked(lambda: len(recorder.events) == 2))
+    await eventually_async(as_coroutine(lambda: len(recorder.events) == 2))
     assert {event["role"]: event["content"][0] for event in recorder.events} == {
         "assistant": {"type": "text", "text": "name? ", "partial": True},
         "system": {"type": "text", "text": "warning: ", "partial": True},
@@ -71,7 +71,7 @@ async def test_output_that_trickles_without_line_end_is_sent_too(monkeypatch: py
     recorder = Recorder()
     script = "import sys, time\nwhile True: sys.stdout.write('.'); time.sleep(0.01)"
     task = asyncio.create_task(execution(recorder, script).perform())
-    await eventually_async(asked(lambda: len(recorder.events) >= 3))
+    await eventually_async(as_coroutine(lambda: len(recorder.events) >= 3))
     assert set(recorder.said()) == {"."}
     task.cancel()
     await asyncio.wait([task])
@@ -131,7 +131,7 @@ async def test_stop_grace_is_time_between_sigterm_and_sigkill() -> None:
         stop_grace_seconds=0.0,
     )
     task = asyncio.create_task(running.perform())
-    await eventually_async(asked(lambda: recorder.lines == ["ready"]))
+    await eventually_async(as_coroutine(lambda: recorder.lines == ["ready"]))
     running.end(Reason.STOP)
     await task
     assert recorder.reports[0]["signal"] == "SIGKILL"

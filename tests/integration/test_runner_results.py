@@ -6,7 +6,7 @@ import os
 import pytest
 
 from runner import results
-from tests.support.local_execution import Recorder, asked, execution, perform, perform_shell
+from tests.support.local_execution import Recorder, as_coroutine, execution, perform, perform_shell
 from tests.support.run_scenarios import result_before_a_pause
 from tests.support.waiting import eventually_async
 
@@ -83,7 +83,7 @@ async def test_json_line_is_sent_soon_though_it_may_be_the_result() -> None:
     task = asyncio.create_task(
         execution(recorder, 'import time; print(\'{"level": "info"}\'); time.sleep(60)').perform()
     )
-    await eventually_async(asked(lambda: recorder.lines == ['{"level": "info"}']))
+    await eventually_async(as_coroutine(lambda: recorder.lines == ['{"level": "info"}']))
     task.cancel()
     await asyncio.wait([task])
 

@@ -6,7 +6,7 @@ from models.core.callers import ADMIN
 from models.feed.append import NewEvent, append_events
 from models.runners.listing import list_runners
 from models.runners.register import Registered, Registration, register_runners
-from tests.support.clocks import add_gap, counts, live, pass_time
+from tests.support.clocks import add_outage, counts, pass_time, simulate
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import claimed, idle, running, stop
 from tests.support.silence_scenarios import Beat, beating
@@ -23,9 +23,9 @@ def test_claims_are_released_among_slow_runners(db: DbVerbs) -> None:
     runners = [db.runner(), db.runner()]
     slow = beating(db, *runners)
     claims = [claimed(db, runner) for runner in runners for _ in range(3)]
-    live(db, 115, slow)
+    simulate(db, 115, slow)
     assert {db.run(claim.run_id).status for claim in claims} == {"claimed"}
-    live(db, 10, slow)
+    simulate(db, 10, slow)
     assert {db.run(claim.run_id).status for claim in claims} == {"pending"}
 
 
@@ -36,9 +36,9 @@ def test_stops_are_given_up_among_slow_runners(db: DbVerbs) -> None:
     run, calm = running(db, runners[0]), idle(db, runners[1])
     for item in (run, calm):
         stop(db, item.session_id)
-    live(db, 175, slow)
+    simulate(db, 175, slow)
     assert (db.run(run.run_id).status, db.session(calm.session_id).status) == ("stopping", "stopping")
-    live(db, 10, slow)
+    simulate(db, 10, slow)
     assert (db.run(run.run_id).status, db.session(calm.session_id).status) == ("stopped", "stopped")
 
 
@@ -47,7 +47,7 @@ def test_run_timeout_is_not_delayed_by_slow_runners(db: DbVerbs) -> None:
     runners = [db.runner(), db.runner()]
     slow = beating(db, *runners)
     run = running(db, runners[0], run_timeout_seconds=100)
-    live(db, 110, slow)
+    simulate(db, 110, slow)
     assert db.run(run.run_id).status == "stopping"
 
 
@@ -57,11 +57,11 @@ def test_orphans_are_taken_among_slow_runners(db: DbVerbs) -> None:
     run = running(db, runners[0])
     pass_time(db, "runs", "started_at", 100)
     pass_time(db, "sessions", "last_sign_at", 100)
-    add_gap(db, "expiry", 60, 1)
+    add_outage(db, "expiry", 60, 1)
     slow = beating(db, *runners[:2])
-    live(db, 880, slow, step=10)
+    simulate(db, 880, slow, step=10)
     assert db.run(run.run_id).status == "running"
-    live(db, 30, slow, step=10)
+    simulate(db, 30, slow, step=10)
     assert db.run(run.run_id).status == "failed"
 
 
@@ -70,9 +70,9 @@ def test_event_of_session_keeps_its_run_from_being_orphaned(db: DbVerbs) -> None
     runner = db.runner()
     run = running(db, runner)
     pass_time(db, "runs", "started_at", 100)
-    add_gap(db, "expiry", 60, 1)
+    add_outage(db, "expiry", 60, 1)
     db.do(append_events, [NewEvent(run.session_id, ADMIN, "message", '{"event_type":"message"}')])
-    live(db, 920, beating(db, runner), step=20)
+    simulate(db, 920, beating(db, runner), step=20)
     assert db.run(run.run_id).status == "running"
 
 
@@ -80,7 +80,7 @@ def test_identity_of_dead_runner_is_free_among_slow_runners(db: DbVerbs, slow: B
     """Register another process once the former one is stale; the list shows it as stale too."""
     offer = Registration("host", "/project", "profile", executor_type="autonomous")
     assert isinstance(db.do(register_runners, [offer])[0], Registered)
-    live(db, 125, slow)
+    simulate(db, 125, slow)
     newcomer = Registration("host", "/project", "profile", executor_type="autonomous")
     stale = {info.runner_id for info in db.do(list_runners) if info.status == "stale"}
     assert stale == {offer.runner_id}
@@ -93,7 +93,7 @@ def test_outages_of_all_runners_move_run_timeout_at_most_once(db: DbVerbs) -> No
     pass_time(db, "runs", "started_at", 1000)
     pass_time(db, "runs", "run_deadline_at", 1000)
     for ago in (900, 600, 300):
-        add_gap(db, "runners", ago, ago - 200)
+        add_outage(db, "runners", ago, ago - 200)
     assert counts(db) == {"run deadlines moved": 1, "timed out": 1}
     assert db.run(run.run_id).status == "stopping"
 
@@ -104,8 +104,8 @@ def test_own_outages_move_run_timeout_by_their_whole_length(db: DbVerbs) -> None
     pass_time(db, "runs", "started_at", 700)
     pass_time(db, "runs", "run_deadline_at", 700)
     for ago in (650, 400, 230):
-        add_gap(db, "expiry", ago, ago - 200)
-        add_gap(db, "runners", ago - 10, ago - 220)
+        add_outage(db, "expiry", ago, ago - 200)
+        add_outage(db, "runners", ago - 10, ago - 220)
     counts(db)
     row = db.run(run.run_id)
     assert row.status == "running"

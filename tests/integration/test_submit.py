@@ -10,7 +10,7 @@ from models.core.callers import Caller, Role
 from models.core.errors import CoordinatorError, NotFound, ParentIsDescendant, SessionExists, TooDeep
 from models.core.statuses import ExecutionMode
 from models.runs.submit import NewRun, Submitted
-from tests.support.db_verbs import PARAMETERS, DbVerbs, resuming, starting
+from tests.support.db_verbs import PARAMETERS, DbVerbs, resume_submission, start_submission
 
 ANNA = Caller(Role.USER, "anna")
 BERT = Caller(Role.USER, "bert")
@@ -39,7 +39,7 @@ def ends(db: DbVerbs, run_id: str) -> None:
 
 def test_start_creates_session_and_ready_run(db: DbVerbs) -> None:
     """Return both ids; the run may be claimed at once."""
-    item = starting()
+    item = start_submission()
     (answer,) = db.submit(item)
 
     assert answer == Submitted(item.run_id, item.new_session_id, "pending", replayed=False)
@@ -101,13 +101,13 @@ def test_start_of_existing_session_is_refused_and_changes_nothing(db: DbVerbs) -
     db.start(session_id="mine", agent_name="first")
     before = (db.count("runs"), db.count("events"), db.session("mine"))
 
-    assert db.submit(starting("mine", agent_name="second")) == [SessionExists("mine")]
+    assert db.submit(start_submission("mine", agent_name="second")) == [SessionExists("mine")]
     assert (db.count("runs"), db.count("events"), db.session("mine")) == before
 
 
 def test_resume_of_unknown_session_is_refused_and_leaves_nothing(db: DbVerbs) -> None:
     """Answer 404 `Session 'X' not found`."""
-    assert db.submit(resuming("nobody")) == [NotFound("session", "nobody")]
+    assert db.submit(resume_submission("nobody")) == [NotFound("session", "nobody")]
     assert (db.count("runs"), db.count("sessions"), db.count("events")) == (0, 0, 0)
 
 
@@ -115,8 +115,8 @@ def test_session_of_another_owner_is_not_found_for_resume_and_parent(db: DbVerbs
     """Allow an admin both."""
     db.start(session_id="hers", caller=ANNA)
 
-    assert db.submit(resuming("hers", caller=BERT)) == [NotFound("session", "hers")]
-    assert db.submit(starting(caller=BERT, parent_session_id="hers")) == [NotFound("parent session", "hers")]
+    assert db.submit(resume_submission("hers", caller=BERT)) == [NotFound("session", "hers")]
+    assert db.submit(start_submission(caller=BERT, parent_session_id="hers")) == [NotFound("parent session", "hers")]
     assert db.session(db.start(parent_session_id="hers").session_id).owner == "anna"
     assert db.run(db.resume("hers").run_id).owner == "anna"
 
@@ -216,7 +216,7 @@ def test_resume_without_affinity_goes_to_any_runner(db: DbVerbs) -> None:
 def test_equal_demands_are_one_profile_in_any_notation(db: DbVerbs) -> None:
     """Avoid duplicates, since each claim queries by profile."""
     ways = [("b", "a"), ("a", "b", "a"), ("a", "b")]
-    runs = db.accept(*[starting(additional_demands=Demands(tags=tags)) for tags in ways])
+    runs = db.accept(*[start_submission(additional_demands=Demands(tags=tags)) for tags in ways])
 
     assert len({db.run(run.run_id).profile_id for run in runs}) == 1
     assert db.count("demand_profiles") == 1
@@ -236,8 +236,8 @@ def test_unknown_parent_is_refused(db: DbVerbs) -> None:
     """Answer 404 `Parent session 'X' not found`; nothing of the child is left."""
     db.start(session_id="mine")
 
-    assert db.submit(starting("child", parent_session_id="no")) == [NotFound("parent session", "no")]
-    assert db.submit(resuming("mine", parent_session_id="no")) == [NotFound("parent session", "no")]
+    assert db.submit(start_submission("child", parent_session_id="no")) == [NotFound("parent session", "no")]
+    assert db.submit(resume_submission("mine", parent_session_id="no")) == [NotFound("parent session", "no")]
     assert db.count("sessions", "session_id = 'child'") == 0
     assert db.count("runs") == 1
 
@@ -249,13 +249,13 @@ def test_parent_that_descends_from_session_is_refused(db: DbVerbs) -> None:
     db.start(session_id="c", parent_session_id="b")
 
     for parent in "abc":
-        assert db.submit(resuming("a", parent_session_id=parent)) == [ParentIsDescendant(parent)]
-    assert isinstance(db.submit(resuming("c", parent_session_id="a"))[0], Submitted)
+        assert db.submit(resume_submission("a", parent_session_id=parent)) == [ParentIsDescendant(parent)]
+    assert isinstance(db.submit(resume_submission("c", parent_session_id="a"))[0], Submitted)
 
 
 def test_start_that_names_itself_as_parent_is_refused(db: DbVerbs) -> None:
     """Answer like any unknown parent, since the session does not exist yet."""
-    assert db.submit(starting("new", parent_session_id="new")) == [NotFound("parent session", "new")]
+    assert db.submit(start_submission("new", parent_session_id="new")) == [NotFound("parent session", "new")]
     assert db.count("sessions") == 0
 
 
@@ -266,9 +266,9 @@ def test_children_are_one_deeper_than_their_parents_up_to_limit(db: DbVerbs) -> 
         parent = db.start(session_id=f"d{depth}", parent_session_id=parent).session_id
         assert db.session(parent).depth == depth
 
-    assert db.submit(starting("d4", parent_session_id="d3"), max_depth=3) == [TooDeep(4, 3)]
+    assert db.submit(start_submission("d4", parent_session_id="d3"), max_depth=3) == [TooDeep(4, 3)]
     assert db.count("sessions", "session_id = 'd4'") == 0
-    assert isinstance(db.submit(resuming("d3", parent_session_id="d2"), max_depth=3)[0], Submitted)
+    assert isinstance(db.submit(resume_submission("d3", parent_session_id="d2"), max_depth=3)[0], Submitted)
 
 
 def test_start_sets_parent_at_once_and_resume_only_when_started(db: DbVerbs) -> None:
@@ -323,7 +323,7 @@ def test_resume_is_accepted_in_every_status(db: DbVerbs, status: str) -> None:
 def test_resume_behind_unfinished_run_is_not_ready(db: DbVerbs, delay: float | None) -> None:
     """Run a session's runs one at a time, in submission order, a delayed one included."""
     db.start(session_id="mine", delay_seconds=delay)
-    second, third = db.accept(resuming("mine"), resuming("mine"))
+    second, third = db.accept(resume_submission("mine"), resume_submission("mine"))
 
     assert [db.run(run.run_id).session_seq for run in (second, third)] == [2, 3]
     assert not db.run(second.run_id).ready
@@ -357,11 +357,11 @@ def test_resume_waits_while_stop_of_its_session_is_open(db: DbVerbs) -> None:
 
 def test_bad_item_never_fails_the_others(db: DbVerbs) -> None:
     """Return results in order, one per item."""
-    good = [starting(), starting("mine"), resuming("mine")]
+    good = [start_submission(), start_submission("mine"), resume_submission("mine")]
     bad: list[tuple[NewRun, CoordinatorError]] = [
-        (resuming("no"), NotFound("session", "no")),
-        (starting(parent_session_id="no"), NotFound("parent session", "no")),
-        (starting("mine"), SessionExists("mine")),
+        (resume_submission("no"), NotFound("session", "no")),
+        (start_submission(parent_session_id="no"), NotFound("parent session", "no")),
+        (start_submission("mine"), SessionExists("mine")),
     ]
     items = [good[0], bad[0][0], good[1], bad[1][0], good[2], bad[2][0]]
     results = db.submit(*items)

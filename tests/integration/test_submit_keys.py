@@ -11,7 +11,7 @@ from models.core.callers import Caller, Role
 from models.core.errors import CoordinatorError, KeyReused, NotFound, SessionExists
 from models.core.statuses import RunType
 from models.runs.submit import NewRun, Submitted, submit_runs
-from tests.support.db_verbs import DbVerbs, accepted, resuming, starting
+from tests.support.db_verbs import DbVerbs, accepted, resume_submission, start_submission
 
 ANNA = Caller(Role.USER, "anna")
 BERT = Caller(Role.USER, "bert")
@@ -20,7 +20,7 @@ TABLES = ["runs", "sessions", "events", "idempotency_keys"]
 
 
 def keyed(key: str = "k", body: str = "body", **values: Any) -> NewRun:
-    return starting(idempotency_key=key, body_hash=body, **values)
+    return start_submission(idempotency_key=key, body_hash=body, **values)
 
 
 def sizes(db: DbVerbs) -> list[int]:
@@ -145,7 +145,7 @@ def test_same_key_twice_in_batch_equals_two_batches(db: DbVerbs, first: str, sec
     assert db.count("idempotency_keys") == created
 
 
-KINDS: dict[str, Callable[[str], NewRun]] = {"start": starting, "resume": resuming}
+KINDS: dict[str, Callable[[str], NewRun]] = {"start": start_submission, "resume": resume_submission}
 
 
 @pytest.mark.parametrize(("first", "second"), list(product(KINDS, repeat=2)))
@@ -172,10 +172,10 @@ def test_same_session_twice_in_batch_equals_two_batches(db: DbVerbs, first: str,
 def test_child_may_follow_its_parent_in_batch(db: DbVerbs) -> None:
     """Add a grandchild behind it; in front of it, the parent is unknown."""
     items = [
-        starting("early", parent_session_id="a"),
-        starting("a"),
-        starting("b", parent_session_id="a"),
-        starting("c", parent_session_id="b"),
+        start_submission("early", parent_session_id="a"),
+        start_submission("a"),
+        start_submission("b", parent_session_id="a"),
+        start_submission("c", parent_session_id="b"),
     ]
     results = db.submit(*items)
 
@@ -187,15 +187,15 @@ def test_child_may_follow_its_parent_in_batch(db: DbVerbs) -> None:
 def a_batch() -> list[NewRun]:
     """Return a batch with an item of every kind."""
     return [
-        starting("a"),
-        starting(priority=5),
-        resuming("a"),
+        start_submission("a"),
+        start_submission(priority=5),
+        resume_submission("a"),
         keyed("k1", session_id="b"),
-        resuming("nobody"),
+        resume_submission("nobody"),
         keyed("k1", session_id="b"),
         keyed("k2", session_id="b"),
-        starting("c", parent_session_id="b", delay_seconds=60.0),
-        resuming("c"),
+        start_submission("c", parent_session_id="b", delay_seconds=60.0),
+        resume_submission("c"),
     ]
 
 

@@ -9,9 +9,8 @@ from models.core.callers import Role
 from models.expiry.cleanup import upkeep
 from models.expiry.expire import expire
 from runtime.settings import Settings
-from tests.support.callers import asking, calling, make_key
-from tests.support.db_verbs import DbVerbs
-from tests.support.db_verbs import asking as asking_as
+from tests.support.callers import client_with, make_key, web_with_auth
+from tests.support.db_verbs import DbVerbs, poll_request
 from tests.support.takeover import Rivals, rivals
 from tests.support.tenants import MARK, good
 from tests.support.web import WebInThread, served
@@ -19,7 +18,7 @@ from tests.support.web import WebInThread, served
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with asking(settings) as web:
+    with web_with_auth(settings) as web:
         yield web
 
 
@@ -113,9 +112,9 @@ def test_owners_have_separate_runners_of_same_four_values(web: WebInThread, db: 
     """Register in either order: neither blocks the other, each id stays, and each works."""
     url = web.client.url
     with (
-        calling(url, make_key(db, Role.RUNNER, "rival")) as rival,
-        calling(url, make_key(db, Role.RUNNER, "machine")) as machine,
-        calling(url, make_key(db, Role.USER, "bob")) as bob,
+        client_with(url, make_key(db, Role.RUNNER, "rival")) as rival,
+        client_with(url, make_key(db, Role.RUNNER, "machine")) as machine,
+        client_with(url, make_key(db, Role.USER, "bob")) as bob,
     ):
         first, second = rival.register(MARK), machine.register(MARK)
         assert first != second
@@ -143,7 +142,7 @@ def test_registration_without_owner_blocks_no_owner(settings: Settings, db: DbVe
     """Ignore it, since any caller may have made it and keep it alive."""
     with served(settings) as web:
         open_id = web.client.register(MARK)
-    with asking(settings) as web, calling(web.client.url, make_key(db, Role.RUNNER, "machine")) as machine:
+    with web_with_auth(settings) as web, client_with(web.client.url, make_key(db, Role.RUNNER, "machine")) as machine:
         assert machine.register(MARK) != open_id
 
 
@@ -175,7 +174,7 @@ def test_dispatched_claim_stores_subject_of_poll(db: DbVerbs) -> None:
     owned, open_one = db.runner(), db.runner()
     db.rows("UPDATE runners SET owner = 'machine' WHERE runner_id = :r", r=owned.runner_id)
     for runner, subject in ((owned, None), (open_one, "mallory"), (open_one, None)):
-        poll = replace(asking_as(runner), subject=subject)
+        poll = replace(poll_request(runner), subject=subject)
         assert [answer.parked for answer in db.answer(poll)] == [True]
         started = db.start()
         assert db.dispatch() == {poll.poll_id: [started.run_id]}

@@ -10,7 +10,7 @@ from app.auth.permissions import PERMISSIONS
 from models.core.callers import Role
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
-from tests.support.callers import asking, bearer, make_key
+from tests.support.callers import bearer, make_key, web_with_auth
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import following
 from tests.support.tenants import CALLS, MARK, OTHERS, Tenants, as_if_it_never_was, tenants
@@ -21,7 +21,7 @@ TABLES = ("sessions", "runs", "events", "child_results", "stop_commands", "runne
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with asking(settings) as web:
+    with web_with_auth(settings) as web:
         yield web
 
 

@@ -5,9 +5,9 @@ import pytest
 from models.claims.matching import Demands
 from models.expiry.cleanup import upkeep
 from models.runners.leave import LeaveRunner, deregister_runners
-from tests.support.clocks import add_gap, fall_silent, pass_time
+from tests.support.clocks import add_outage, fall_silent, pass_time
 from tests.support.contenders import steppers
-from tests.support.db_verbs import DbVerbs, starting
+from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.reports import accepted, claimed, idle, running
 
 
@@ -27,7 +27,7 @@ def test_idempotency_keys_are_removed_after_their_time(db: DbVerbs) -> None:
 
 def test_full_pass_asks_for_another(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.expiry.cleanup.MOST", 2)
-    db.accept(*[starting(idempotency_key=str(number), body_hash="h") for number in range(3)])
+    db.accept(*[start_submission(idempotency_key=str(number), body_hash="h") for number in range(3)])
     pass_time(db, "idempotency_keys", "created_at", 86_401)
     assert [keep_up(db), keep_up(db)] == [True, False]
     assert db.count("idempotency_keys") == 0
@@ -38,7 +38,7 @@ def test_heartbeats_outages_and_deletes_are_removed_in_portions(db: DbVerbs, mon
     monkeypatch.setattr("models.expiry.cleanup.MOST", 2)
     db.rows("INSERT INTO instances SELECT 'web-' || n, now() - interval '2 hours' FROM generate_series(1, 3) n")
     for _ in range(5):
-        add_gap(db, "expiry", 40 * 86_400, 31 * 86_400)
+        add_outage(db, "expiry", 40 * 86_400, 31 * 86_400)
     db.rows(
         "INSERT INTO deleted_sessions SELECT 'r' || n, 's' || n, 0, 0, 0, now() - interval '1 hour' "
         "FROM generate_series(1, 7) n"
@@ -92,8 +92,8 @@ def test_left_and_silent_runners_are_removed_after_a_day_without_work(db: DbVerb
 def test_instance_heartbeats_and_outages_are_removed(db: DbVerbs) -> None:
     """Remove them after an hour and after a month."""
     db.rows("INSERT INTO instances VALUES ('old', now() - interval '61 minutes'), ('new', now())")
-    add_gap(db, "expiry", 40 * 86_400, 31 * 86_400)
-    add_gap(db, "expiry", 8 * 86_400, 7 * 86_400)
+    add_outage(db, "expiry", 40 * 86_400, 31 * 86_400)
+    add_outage(db, "expiry", 8 * 86_400, 7 * 86_400)
     keep_up(db)
     assert [row.instance for row in db.rows("SELECT instance FROM instances")] == ["new"]
     assert db.count("gaps") == 1

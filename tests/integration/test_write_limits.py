@@ -8,7 +8,7 @@ import pytest
 from app.auth.permissions import PERMISSIONS, Counted
 from models.core.callers import Role
 from runtime.settings import Settings
-from tests.support.callers import ASKING, calling, make_key
+from tests.support.callers import AUTH_ON, client_with, make_key
 from tests.support.db_verbs import DbVerbs
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
@@ -29,7 +29,7 @@ WRITES = sorted(name for name in PERMISSIONS if not name.startswith("GET "))
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with served(settings.model_copy(update=ASKING | FEW)) as web:
+    with served(settings.model_copy(update=AUTH_ON | FEW)) as web:
         yield web
 
 
@@ -43,7 +43,7 @@ def call(client: WebClient, name: str, body: Any) -> int:
 def codes_of_three(web: WebInThread, token: str, name: str) -> list[int]:
     counted = PERMISSIONS[name].counted
     assert counted is not None, name
-    with calling(web.client.url, token) as client:
+    with client_with(web.client.url, token) as client:
         return [call(client, name, BODIES.get(counted, {})) for _ in range(3)]
 
 
@@ -68,8 +68,8 @@ def test_runner_writes_are_delayed_except_submissions(
 
 def test_bytes_of_events_are_counted_over_all_sessions_of_caller(settings: Settings, db: DbVerbs) -> None:
     """Send few large events and many small ones; the remainder below 64 KiB carries over to the next."""
-    small = settings.model_copy(update=ASKING | {"event_bytes_per_minute": 128 * 1024})
-    with served(small) as web, calling(web.client.url, make_key(db, Role.ADMIN)) as client:
+    small = settings.model_copy(update=AUTH_ON | {"event_bytes_per_minute": 128 * 1024})
+    with served(small) as web, client_with(web.client.url, make_key(db, Role.ADMIN)) as client:
         codes = [client.post(f"/sessions/s{n}/events", {"content": "x" * 40_000}).status_code for n in range(6)]
         assert codes == [422, 422, 422, 422, 429, 422]
         assert client.post("/sessions/s/events", {"content": "x" * 70_000}).status_code == 429

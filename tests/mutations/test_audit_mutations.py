@@ -16,10 +16,10 @@ from models.runs.stop import OpenStop, open_stops
 from models.state.events_outbox import EventRow, record_events
 from runtime.settings import Settings
 from tests.support.audit_scenarios import (
-    a_key_is_written_down_once_made_and_once_revoked,
-    a_rolled_back_act_leaves_none,
-    stops_and_deletes_are_written_down_once,
-    the_word_means_nothing_to_a_user,
+    audit_events_are_hidden_from_users,
+    key_is_audited_once_made_and_once_revoked,
+    rolled_back_act_leaves_no_row,
+    stops_and_deletes_are_audited_once,
 )
 from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebInThread, served, until_ready
@@ -34,10 +34,10 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 def test_audit_filter_open_to_users_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The filter by owner would still hold, but must not be the only guard."""
-    the_word_means_nothing_to_a_user(web, db, "audit")
+    audit_events_are_hidden_from_users(web, db, "audit")
     monkeypatch.setattr(app.routes.feed, "_kinds_of", lambda _: KINDS_FOR_ADMINS)
     with pytest.raises(AssertionError):
-        the_word_means_nothing_to_a_user(web, db, "audit")
+        audit_events_are_hidden_from_users(web, db, "audit")
 
 
 def test_audit_event_with_an_owner_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,8 +47,8 @@ def test_audit_event_with_an_owner_is_noticed(db: DbVerbs, monkeypatch: pytest.M
         record_events(conn, [replace(row, owner="bob") for row in rows])
 
     monkeypatch.setattr(models.auth.audit, "record_events", theirs)
-    with pytest.raises(AssertionError, match="told as somebody's"):
-        stops_and_deletes_are_written_down_once(db)
+    with pytest.raises(AssertionError, match="has an owner"):
+        stops_and_deletes_are_audited_once(db)
 
 
 def test_repeated_stop_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_repeated_stop_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest
 
     monkeypatch.setattr(models.runs.stop, "open_stops", always_new)
     with pytest.raises(AssertionError):
-        stops_and_deletes_are_written_down_once(db)
+        stops_and_deletes_are_audited_once(db)
 
 
 def test_repeated_revocation_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_repeated_revocation_audited_again_is_noticed(db: DbVerbs, monkeypatch: 
     assert first.count(" AND revoked_at IS NULL") == 1
     monkeypatch.setattr(models.auth.keys, "_REVOKE", text(first.replace(" AND revoked_at IS NULL", "")))
     with pytest.raises(AssertionError):
-        a_key_is_written_down_once_made_and_once_revoked(db)
+        key_is_audited_once_made_and_once_revoked(db)
 
 
 def test_audit_row_in_a_separate_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,4 +80,4 @@ def test_audit_row_in_a_separate_transaction_is_noticed(db: DbVerbs, monkeypatch
 
     monkeypatch.setattr(models.auth.keys, "record_acts", elsewhere)
     with pytest.raises(AssertionError):
-        a_rolled_back_act_leaves_none(db)
+        rolled_back_act_leaves_no_row(db)

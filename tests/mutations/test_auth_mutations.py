@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+import app.auth.authenticate
 import app.auth.callers
 import app.auth.known_keys
 import app.auth.permissions
-import app.endpoint
 import models.auth.tickets
 import models.claims.polls
 import models.feed.append
@@ -27,7 +27,7 @@ from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential
 from models.core.callers import Role
 from models.state.visibility import acts_for, can_view, owner_filter
 from runtime.settings import Settings
-from tests.support.callers import bearer, calling, make_key, revoke
+from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import following
 from tests.support.issuer import forgeries, issuing
@@ -45,7 +45,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.mark.parametrize(
-    ("context", "asked", "name", "anybody"),
+    ("context", "asked", "name", "permissive"),
     [
         (models.state.sessions, can_view, "GET /sessions/{session_id}", True),
         (models.state.runs, can_view, "GET /runs/{run_id}", True),
@@ -56,15 +56,15 @@ def web(settings: Settings) -> Iterator[WebInThread]:
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_verb_without_owner_check_is_noticed(
-    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, asked: Any, name: str, anybody: Any
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, asked: Any, name: str, permissive: Any
 ) -> None:
     """Each verb checks by itself."""
-    with tenants(web.client.url, db) as everybody:
-        as_if_it_never_was(everybody.ann, name, everybody.bobs)
+    with tenants(web.client.url, db) as both:
+        as_if_it_never_was(both.ann, name, both.bobs)
         assert getattr(context, asked.__name__) is asked
-        monkeypatch.setattr(context, asked.__name__, lambda *_: anybody)
+        monkeypatch.setattr(context, asked.__name__, lambda *_: permissive)
         with pytest.raises(AssertionError):
-            as_if_it_never_was(everybody.ann, name, everybody.bobs)
+            as_if_it_never_was(both.ann, name, both.bobs)
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_verb_without_runner_check_is_noticed(
     web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, name: str
 ) -> None:
     """Runner ids are known to many."""
-    with tenants(web.client.url, db) as everybody:
-        as_if_it_never_was(everybody.other, name, everybody.bobs)
+    with tenants(web.client.url, db) as both:
+        as_if_it_never_was(both.other, name, both.bobs)
         assert context.acts_for is acts_for
         monkeypatch.setattr(context, "acts_for", lambda *_: True)
-        with pytest.raises(AssertionError, match="there is something"):
-            as_if_it_never_was(everybody.other, name, everybody.bobs)
+        with pytest.raises(AssertionError, match="reveals that it exists"):
+            as_if_it_never_was(both.other, name, both.bobs)
 
 
 BY_RUNNER_ID = text("""
@@ -116,7 +116,7 @@ def test_comparing_runner_ids_instead_of_subjects_is_noticed(
         both.attack((attack,))
         db.rows("DELETE FROM runners")
         monkeypatch.setattr(name, value)
-        with pytest.raises(AssertionError, match="there is something"):
+        with pytest.raises(AssertionError, match="reveals that it exists"):
             both.attack((attack,))
 
 
@@ -131,13 +131,13 @@ def test_identity_without_its_owner_is_noticed(web: WebInThread, db: DbVerbs, mo
 
 
 def test_list_without_owner_filter_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tenants(web.client.url, db) as everybody:
-        as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
+    with tenants(web.client.url, db) as both:
+        as_if_it_never_was(both.ann, "GET /runs", both.bobs)
         # Create new keys each time, so that no cached result, good or bad, is used.
         monkeypatch.setattr(models.runs.lists, "page_statement", models.runs.lists.page_statement.__wrapped__)
         monkeypatch.setattr(models.runs.lists, "in_scope", lambda *_: None)
         with pytest.raises(AssertionError):
-            as_if_it_never_was(everybody.ann, "GET /runs", everybody.bobs)
+            as_if_it_never_was(both.ann, "GET /runs", both.bobs)
 
 
 def another_secret_is_refused(web: WebInThread, db: DbVerbs) -> None:
@@ -157,7 +157,7 @@ def test_uncompared_secret_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch
 def revocation_ends_open_calls(web: WebInThread, db: DbVerbs) -> None:
     """Check new requests and an open stream."""
     token = make_key(db, Role.USER, "ann")
-    with calling(web.client.url, token) as ann, following(ann.url, None, **bearer(token)) as stream:
+    with client_with(web.client.url, token) as ann, following(ann.url, None, **bearer(token)) as stream:
         stream.until("init")
         revoke(db, token)
         eventually(lambda: ann.get("/runs").status_code == 403, 5, what="403")
@@ -169,10 +169,10 @@ def test_unread_key_changes_are_noticed(web: WebInThread, db: DbVerbs, monkeypat
     """A process would keep trusting its cache."""
     revocation_ends_open_calls(web, db)
 
-    async def nobody_reads(_: object) -> None:
+    async def read_nothing(_: object) -> None:
         pass
 
-    monkeypatch.setattr(app.auth.known_keys.KnownKeys, "_read_again", nobody_reads)
+    monkeypatch.setattr(app.auth.known_keys.KnownKeys, "_read_again", read_nothing)
     with pytest.raises(AssertionError, match="403"):
         revocation_ends_open_calls(web, db)
 
@@ -195,7 +195,7 @@ def test_reusable_ticket_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: 
     """)
 
     def opens_once() -> None:
-        with calling(web.client.url, make_key(db, Role.USER, "ann")) as ann:
+        with client_with(web.client.url, make_key(db, Role.USER, "ann")) as ann:
             ticket = ann.post("/sse/ticket", {}).json()["ticket"]
         for code in (200, 403):
             with web.client.http.stream("GET", "/sse/sessions", params={"ticket": ticket}) as answer:
@@ -224,10 +224,10 @@ def test_route_without_authentication_is_noticed(
     """Routes that need no caller authenticate all the same."""
     make_key(db, Role.ADMIN)
 
-    async def nobody_asks(*_: object) -> Credential:
+    async def admit_all(*_: object) -> Credential:
         return UNAUTHENTICATED_ADMIN
 
-    monkeypatch.setattr(app.endpoint, "let_in", nobody_asks)
+    monkeypatch.setattr(app.auth.authenticate.Authenticator, "authenticate", admit_all)
     with served(settings.model_copy(update={"auth": True})) as web:
         assert web.client.get("/agents").status_code == 200
 

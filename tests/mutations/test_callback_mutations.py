@@ -32,24 +32,24 @@ def test_parents_not_reread_under_their_locks_are_noticed(db: DbVerbs, monkeypat
         return {one: seen[one] for one in held.sessions}
 
     monkeypatch.setattr(resume_parents, "_lock_parents", lock_only)
-    notices(callback_scenarios.a_parent_that_became_busy_is_left_alone, db, "a busy parent was resumed")
+    notices(callback_scenarios.parent_that_became_busy_is_skipped, db, "a busy parent was resumed")
 
 
 def test_reading_delivered_results_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run would carry results that an earlier run delivered."""
     monkeypatch.setattr(resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.delivered_in IS NULL"))
-    notices(callback_scenarios.what_was_told_is_not_told_again, db, "after ")
+    notices(callback_scenarios.delivered_result_is_not_delivered_again, db, "after ")
 
 
 def test_unrecorded_delivery_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run exists and its result still waits."""
     monkeypatch.setattr(resume_parents, "_DELIVERED", text("SELECT CAST(:children AS text[]), CAST(:runs AS text[])"))
-    notices(callback_scenarios.what_was_told_is_not_told_again, db, "after ")
+    notices(callback_scenarios.delivered_result_is_not_delivered_again, db, "after ")
 
 
 def test_results_lost_with_a_cancelled_run_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_results, "_GIVE_BACK", text("SELECT CAST(:runs AS text[])"))
-    notices(callback_scenarios.a_cancelled_run_gives_back_what_it_carried, db, "lost with the run")
+    notices(callback_scenarios.cancelled_run_returns_its_results, db, "lost with the run")
 
 
 def test_results_kept_for_a_deleted_parent_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,18 +11,18 @@ from models.state import transitions
 from models.state.runs import RUN_COLUMNS
 from tests.support import claim_scenarios, fencing_scenarios
 from tests.support.contenders import steppers
-from tests.support.db_verbs import DbVerbs, starting
+from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.mutation import Scenario, notices, without
 
 
 @pytest.mark.parametrize(
     "scenario",
     [
-        fencing_scenarios.a_lost_runner_cannot_finish_a_run_given_to_another,
-        fencing_scenarios.a_decision_on_a_former_claim_moves_nothing,
-        fencing_scenarios.an_old_message_starts_nothing,
-        fencing_scenarios.an_event_that_waits_for_its_claims_end_is_refused,
-        fencing_scenarios.an_event_that_waits_stops_nobody_who_has_its_run,
+        fencing_scenarios.lost_runner_cannot_finish_reassigned_run,
+        fencing_scenarios.decision_on_a_former_claim_moves_nothing,
+        fencing_scenarios.old_message_starts_nothing,
+        fencing_scenarios.event_that_waited_for_the_end_of_its_claim_is_refused,
+        fencing_scenarios.waiting_event_blocks_no_holder_of_its_run,
     ],
     ids=lambda scenario: scenario.__name__,
 )
@@ -35,25 +35,25 @@ def test_update_without_fence_is_noticed(db: DbVerbs, monkeypatch: pytest.Monkey
     """Drop from the UPDATE that moves a run the status and token that its decision read."""
     fence = "AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token"
     monkeypatch.setattr(transitions, "_MOVE", without(transitions._MOVE, fence))
-    notices(fencing_scenarios.a_decision_on_a_former_claim_moves_nothing, db)
+    notices(fencing_scenarios.decision_on_a_former_claim_moves_nothing, db)
 
 
 def test_reports_not_compared_with_the_claim_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_holds", lambda *_: True)
-    notices(fencing_scenarios.a_lost_runner_cannot_finish_a_run_given_to_another, db)
+    notices(fencing_scenarios.lost_runner_cannot_finish_reassigned_run, db)
 
 
 def test_confirmation_without_token_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """An old message would deliver a run that another runner has."""
     unfenced = without(delivery._CONFIRM, "r.claim_token = c.claim_token AND ", " AND r.claim_token = held.claim_token")
     monkeypatch.setattr(delivery, "_CONFIRM_RUNS", unfenced.columns(*RUN_COLUMNS))
-    notices(fencing_scenarios.an_old_message_starts_nothing, db)
+    notices(fencing_scenarios.old_message_starts_nothing, db)
 
 
 def test_events_that_do_not_lock_their_claim_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such events would miss what was committed while they waited for the session's lock."""
     monkeypatch.setattr(append, "_APPEND", without(append._APPEND, "ORDER BY run_id FOR KEY SHARE"))
-    notices(fencing_scenarios.an_event_that_waits_for_its_claims_end_is_refused, db, "of a claim that has ended")
+    notices(fencing_scenarios.event_that_waited_for_the_end_of_its_claim_is_refused, db, "of a claim that has ended")
 
 
 def test_events_that_lock_their_session_first_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_events_that_lock_their_session_first_are_noticed(db: DbVerbs, monkeypat
     first = unordered.replace("ORDER BY run_id", "AND (SELECT count(*) FROM held) >= 0 ORDER BY run_id")
     first = first.replace("WITH item", "WITH RECURSIVE item")  # RECURSIVE allows forward references.
     monkeypatch.setattr(append, "_APPEND", text(first))
-    notices(fencing_scenarios.an_event_that_waits_stops_nobody_who_has_its_run, db, "held by who waits")
+    notices(fencing_scenarios.waiting_event_blocks_no_holder_of_its_run, db, "held by who waits")
 
 
 def test_claim_without_lock_and_status_guard_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_claim_without_skip_locked_is_noticed(db: DbVerbs, monkeypatch: pytest.M
     """No run is given twice, but one slow commit delays the next claim: it is seen waiting."""
     monkeypatch.setattr(claim, "_TAKE_RUNS", without(claim._TAKE, "SKIP LOCKED").columns(*RUN_COLUMNS))
     with pytest.raises(AssertionError, match="waits for the first"):
-        claim_scenarios.nobody_waits_for_a_claim(db)
+        claim_scenarios.claim_waits_for_no_other(db)
 
 
 def test_second_claim_that_ignores_its_waiting_row_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,14 +102,14 @@ def test_dispatch_that_does_not_lock_waiting_rows_is_noticed(db: DbVerbs, monkey
 def test_ending_a_poll_without_reading_its_assignment_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run just assigned to the poll would stay claimed without a receiver."""
     monkeypatch.setattr(polls, "confirm_polls", lambda *_, **__: {})
-    notices(claim_scenarios.giving_up_leaves_nothing_behind, db, "after ")
+    notices(claim_scenarios.ended_poll_leaves_no_claim, db, "after ")
 
 
 def test_idempotency_key_that_is_only_looked_up_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the row on which the second submission waits, both create a run."""
 
     def one_run(db: DbVerbs) -> None:
-        items = [starting(idempotency_key="k", body_hash="b") for _ in range(2)]
+        items = [start_submission(idempotency_key="k", body_hash="b") for _ in range(2)]
         with steppers(db.engine, 2) as (one, other):
             one.do(submit_runs, [items[0]])
             other.do(submit_runs, [items[1]])

@@ -66,7 +66,7 @@ def test_old_message_delivers_nothing(
 ) -> None:
     """Confirm every assignment of a worker before its delivery."""
     monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
-    delivery_scenarios.an_old_message_hands_out_nothing(db, web_on())
+    delivery_scenarios.old_message_delivers_nothing(db, web_on())
 
 
 def test_delivery_without_confirmation_is_noticed(
@@ -81,14 +81,14 @@ def test_delivery_without_confirmation_is_noticed(
     monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
     monkeypatch.setattr(queues, "confirm_deliveries", believe)
     with pytest.raises(AssertionError, match="handed out twice"):
-        delivery_scenarios.an_old_message_hands_out_nothing(db, web_on())
+        delivery_scenarios.old_message_delivers_nothing(db, web_on())
 
 
 def test_event_with_lost_answer_is_stored_once(
     db: DbVerbs, web_on: Callable[[], WebInThread], proxy: PostgresProxy
 ) -> None:
     """tests/crashes checks submissions and claims."""
-    delivery_scenarios.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
+    delivery_scenarios.event_with_lost_answer_is_stored_once(db, web_on(), proxy)
 
 
 def test_new_run_ids_for_the_repeat_are_noticed(
@@ -98,7 +98,7 @@ def test_new_run_ids_for_the_repeat_are_noticed(
     fresh = {"run_id": lambda: new_id("run_"), "new_session_id": lambda: new_id("ses_")}
     monkeypatch.setattr(queues, "submit_runs", renewed(submit_runs, **fresh))
     with pytest.raises(AssertionError, match="stored twice"):
-        delivery_scenarios.a_lost_answer_to_a_submission_makes_one_run(db, web_on(), proxy)
+        delivery_scenarios.submission_with_lost_answer_makes_one_run(db, web_on(), proxy)
 
 
 def test_new_poll_ids_for_the_repeat_are_noticed(
@@ -110,8 +110,8 @@ def test_new_poll_ids_for_the_repeat_are_noticed(
         return answer_polls(conn, [replace(ask, poll_id=new_id("poll_")) for ask in asks], **kwargs)
 
     monkeypatch.setattr(queues, "answer_polls", answer_others)
-    with pytest.raises(AssertionError, match="claimed for nobody"):
-        delivery_scenarios.a_lost_answer_to_a_claim_takes_one_run(db, web_on(), proxy)
+    with pytest.raises(AssertionError, match="claimed for an unknown poll"):
+        delivery_scenarios.claim_with_lost_answer_takes_one_run(db, web_on(), proxy)
 
 
 def test_new_event_ids_for_the_repeat_are_noticed(
@@ -120,12 +120,12 @@ def test_new_event_ids_for_the_repeat_are_noticed(
     """Nothing identifies the repeated event."""
     monkeypatch.setattr(queues, "append_events", renewed(append_events, event_uid=uuid7))
     with pytest.raises(AssertionError, match="stored twice"):
-        delivery_scenarios.a_lost_answer_to_an_event_stores_one(db, web_on(), proxy)
+        delivery_scenarios.event_with_lost_answer_is_stored_once(db, web_on(), proxy)
 
 
 def test_disconnected_client_takes_no_run(db: DbVerbs, web_on: Callable[[], WebInThread]) -> None:
     """Its poll stops claiming at once."""
-    delivery_scenarios.who_hangs_up_takes_no_run_along(db, web_on())
+    delivery_scenarios.disconnected_client_takes_no_run(db, web_on())
 
 
 def test_ignored_disconnect_is_noticed(
@@ -144,7 +144,7 @@ def test_ignored_disconnect_is_noticed(
     monkeypatch.setattr(hangup, "_watch", deaf)
     monkeypatch.setattr(hangup.Client, "__init__", suspended)
     with pytest.raises(AssertionError, match="taken along"):
-        delivery_scenarios.who_hangs_up_takes_no_run_along(db, web_on())
+        delivery_scenarios.disconnected_client_takes_no_run(db, web_on())
 
 
 @pytest.mark.parametrize(

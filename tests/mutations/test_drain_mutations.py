@@ -9,7 +9,7 @@ from app.lifecycle.drain import Drain
 from app.polls.parked import Polls
 from app.shutdown_response import ShutdownResponse
 from runtime.settings import Settings
-from tests.support.drain_scenarios import everybody_who_waits_is_answered
+from tests.support.drain_scenarios import waiting_clients_are_answered
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -22,14 +22,14 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 def test_all_waiting_clients_are_answered(web: WebInThread) -> None:
     """Run the scenario unbroken: each client is told to come back elsewhere."""
-    everybody_who_waits_is_answered(web)
+    waiting_clients_are_answered(web)
 
 
 def test_shutdown_without_drain_is_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting clients would be cut off, untold, when the time is up."""
     monkeypatch.setattr(Drain, "start", lambda *_, **__: None)
     with pytest.raises(AssertionError, match="not told to come back elsewhere"):
-        everybody_who_waits_is_answered(web)
+        waiting_clients_are_answered(web)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_drain_that_only_announces_itself_is_noticed(web: WebInThread, monkeypat
     """Readiness and headers alone end no poll."""
     monkeypatch.setattr(Drain, "_begin", lambda _: None)
     with pytest.raises(AssertionError, match="a poll was cut"):
-        everybody_who_waits_is_answered(web)
+        waiting_clients_are_answered(web)
 
 
 @pytest.mark.usefixtures("no_farewell")
@@ -57,4 +57,4 @@ def test_polls_that_outlast_the_drain_are_noticed(settings: Settings, monkeypatc
     with served(settings) as web:
         until_ready(web)
         with pytest.raises(AssertionError, match="a poll was cut"):
-            everybody_who_waits_is_answered(web)
+            waiting_clients_are_answered(web)

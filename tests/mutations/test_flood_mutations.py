@@ -6,7 +6,7 @@ from app.auth.permissions import PERMISSIONS
 from app.http.body_limits import Uploads
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.flood_scenarios import a_body_beyond_the_bound_waits, an_unread_list_holds_a_page
+from tests.support.flood_scenarios import body_beyond_the_bound_waits, unread_list_holds_one_page
 from tests.support.web import served
 from tests.unit.test_permissions import (
     test_every_write_route_names_its_limit_and_no_read_does as every_write_is_counted,
@@ -20,14 +20,14 @@ def test_unbounded_bodies_are_noticed(settings: Settings, monkeypatch: pytest.Mo
         served(settings.model_copy(update={"bodies_bytes": 200_000})) as web,
         pytest.raises(AssertionError, match="the second body waits"),
     ):
-        a_body_beyond_the_bound_waits(web)
+        body_beyond_the_bound_waits(web)
 
 
 def test_unbounded_pages_are_noticed(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows alone do not bound a page."""
     monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 1 << 40)
     with served(settings) as web, pytest.raises(AssertionError):
-        an_unread_list_holds_a_page(web, db, monkeypatch)
+        unread_list_holds_one_page(web, db, monkeypatch)
 
 
 def test_write_without_quota_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from models.claims import ageing, claim, delivery, dispatch, matching, parking, poll_stops, polls, watermarks
 from models.claims.watermarks import HIGHEST, LOWEST
 from models.state import session_status, transitions
-from tests.support.filled_database import filled
+from tests.support.filled_database import filled_database
 from tests.support.query_plans import Plan, explain
 from tests.support.servers import PostgresOfTests
 
@@ -53,7 +53,7 @@ ANALYZE;
 @pytest.fixture(scope="module")
 def crowded(postgres: PostgresOfTests) -> Iterator[Engine]:
     """Fill a database with 60,000 runs and fresh statistics."""
-    with filled(postgres, _FILL) as engine:
+    with filled_database(postgres, _FILL) as engine:
         yield engine
 
 

@@ -13,7 +13,7 @@ from models.feed import append
 from models.feed.event_counts import bounds
 from models.runners import departure, heartbeat, listing
 from models.runs import results
-from tests.support.clocks import add_gap
+from tests.support.clocks import add_outage
 from tests.support.db_verbs import DbVerbs
 from tests.support.query_plans import explain
 from tests.support.reports import claimed, idle, running
@@ -44,7 +44,7 @@ def busy(postgres: PostgresOfTests) -> Iterator[DbVerbs]:
     for begin in (claimed, running, idle):
         for _ in range(5):
             begin(db)
-    add_gap(db, "expiry", 3000, 2000)
+    add_outage(db, "expiry", 3000, 2000)
     db.rows(
         "INSERT INTO events (event_uid, kind, session_id, frame, feed_pos) SELECT 'u' || n, 'event', 'old_' || n % 50, "
         "'{}', 1000000 + n FROM generate_series(1, 20000) n"

@@ -14,7 +14,7 @@ from models.expiry import match_deadlines
 from models.expiry.match_deadlines import MOST_EXCLUDED
 from models.runs import lists
 from models.state.runs import get_run
-from tests.support.filled_database import filled
+from tests.support.filled_database import filled_database
 from tests.support.query_plans import Plan, explain
 from tests.support.servers import PostgresOfTests
 
@@ -45,7 +45,7 @@ ANALYZE;
 @pytest.fixture(scope="module")
 def crowded(postgres: PostgresOfTests) -> Iterator[Engine]:
     """Fill a database with 45,900 ready runs and fresh statistics."""
-    with filled(postgres, _FILL) as engine:
+    with filled_database(postgres, _FILL) as engine:
         yield engine
 
 

@@ -25,7 +25,7 @@ from models.runs.stop import Stopped, StopSession, stop_sessions
 from models.runs.submit import Submitted
 from models.state.runs import Run as RunRow
 from tests.support import clocks
-from tests.support.db_verbs import DbVerbs, resuming, starting
+from tests.support.db_verbs import DbVerbs, resume_submission, start_submission
 from tests.support.matching import no_match_due
 from tests.support.model import ENDED, IN_HAND
 from tests.support.model_harness import World, some
@@ -93,7 +93,9 @@ class Lifecycle(RuleBasedStateMachine, World):
         parent = some(self.sessions, which) if child and self.sessions and not resume else None
         if parent is not None:
             values |= {"parent_session_id": parent.session_id, "execution_mode": "async_callback"}
-        item = resuming(some(self.sessions, which).session_id, **values) if resume else starting(**values)
+        item = (
+            resume_submission(some(self.sessions, which).session_id, **values) if resume else start_submission(**values)
+        )
         first = next((answer for had, answer in self.submitted if key and had.idempotency_key == key), None)
         (answer,) = self.db.submit(item, max_depth=100)
         assert isinstance(answer, Submitted)
@@ -235,14 +237,14 @@ class Lifecycle(RuleBasedStateMachine, World):
     @precondition(lambda self: self.runs and self.model.runners)
     @rule(
         which=WHICH,
-        stranger=SELDOM,
+        foreign=SELDOM,
         token=st.sampled_from(["own", "own", "none", "stale"]),
         outcome=st.sampled_from(["started", "started", "completed", "failed", "stopped"]),
         idle=st.booleans(),
     )
-    def report(self, which: int, stranger: bool, token: str, outcome: str, idle: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
+    def report(self, which: int, foreign: bool, token: str, outcome: str, idle: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
         run = some(self.runs_in(*IN_HAND) or self.runs, which) if which % 4 else some(self.runs, which)
-        holder = None if stranger else run.runner
+        holder = None if foreign else run.runner
         sent = {"own": run.token, "none": None, "stale": "another"}[token]
         self.say(run, holder or some(list(self.model.runners.values()), which), outcome, sent, idle=idle)
 

@@ -14,7 +14,7 @@ from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
 from tests.support.parents import child_of, deliver, end_all_turns, ended_child, finished
 from tests.support.reports import report, running
-from tests.support.simultaneous_calls import calling, together
+from tests.support.simultaneous_calls import call_together, verb_call
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,9 @@ from tests.support.simultaneous_calls import calling, together
     [
         callback_scenarios.child_and_parent_end,
         callback_scenarios.two_actors,
-        callback_scenarios.what_was_told_is_not_told_again,
-        callback_scenarios.a_parent_that_became_busy_is_left_alone,
-        callback_scenarios.a_cancelled_run_gives_back_what_it_carried,
+        callback_scenarios.delivered_result_is_not_delivered_again,
+        callback_scenarios.parent_that_became_busy_is_skipped,
+        callback_scenarios.cancelled_run_returns_its_results,
         callback_scenarios.cancelling_against_another_end,
         callback_scenarios.deleting_the_parent,
     ],
@@ -56,7 +56,7 @@ def test_callback_actor_skips_locked_parents(db: DbVerbs, held: str) -> None:
 def test_one_of_many_actors_resumes_a_parent(db: DbVerbs, actors: int) -> None:
     """No other actor resumes the parents that it has locked."""
     families = {parent: [ended_child(db, parent).session_id for _ in range(3)] for parent in _parents(db, 5)}
-    passes = together([partial(db.do, deliver_results) for _ in range(actors)])
+    passes = call_together([partial(db.do, deliver_results) for _ in range(actors)])
     deliver(db)
     for parent, children in families.items():
         check_told(db, parent, children)
@@ -70,10 +70,10 @@ def test_children_that_end_at_once_are_told_once(db: DbVerbs, crowd: int) -> Non
     parents = [busy.session_id, *_parents(db, 3)]
     children = {parent: [child_of(db, parent) for _ in range(crowd // 4)] for parent in parents}
     ends: list[Callable[[], object]] = [
-        calling(db, report_runs, report(run, "completed")) for runs in children.values() for run in runs
+        verb_call(db, report_runs, report(run, "completed")) for runs in children.values() for run in runs
     ]
     actors: list[Callable[[], object]] = [partial(db.do, deliver_results) for _ in range(4)]
-    together([*ends, *actors, calling(db, report_runs, report(busy, "completed"))])
+    call_together([*ends, *actors, verb_call(db, report_runs, report(busy, "completed"))])
     end_all_turns(db)
     while deliver(db).runs:
         end_all_turns(db)

@@ -7,8 +7,8 @@ import pytest
 from models.claims.matching import Demands
 from models.claims.polls import answer_polls
 from tests.support import claim_scenarios
-from tests.support.contenders import crowd, steppers
-from tests.support.db_verbs import DbVerbs, asking, starting, told
+from tests.support.contenders import run_in_threads, steppers
+from tests.support.db_verbs import DbVerbs, poll_request, start_submission, told
 
 CROWDS = [2, 8, 32]
 
@@ -39,7 +39,7 @@ def test_polls_and_dispatch_give_each_run_to_one_poll(db: DbVerbs, polls: int, d
 
 def test_claim_waits_for_no_other_claim(db: DbVerbs) -> None:
     """SKIP LOCKED: one slow commit does not delay other runners."""
-    claim_scenarios.nobody_waits_for_a_claim(db)
+    claim_scenarios.claim_waits_for_no_other(db)
 
 
 def test_poll_gets_one_run_in_every_order_of_park_submit_and_dispatch(db: DbVerbs) -> None:
@@ -49,7 +49,7 @@ def test_poll_gets_one_run_in_every_order_of_park_submit_and_dispatch(db: DbVerb
 
 def test_ended_poll_gets_its_assignment_or_none_is_made(db: DbVerbs) -> None:
     """Leave no run claimed for a poll that has ended."""
-    claim_scenarios.giving_up_leaves_nothing_behind(db)
+    claim_scenarios.ended_poll_leaves_no_claim(db)
 
 
 def test_two_workers_give_a_poll_one_run(db: DbVerbs) -> None:
@@ -60,14 +60,14 @@ def test_two_workers_give_a_poll_one_run(db: DbVerbs) -> None:
 def demand_sets(db: DbVerbs, number: int) -> list[str]:
     """Submit one pending run for each of so many sets of demands; return the tags that satisfy them all."""
     tags = [f"tag-{place}" for place in range(number)]
-    db.accept(*[starting(additional_demands=Demands(tags=(tag,))) for tag in tags])
+    db.accept(*[start_submission(additional_demands=Demands(tags=(tag,))) for tag in tags])
     return tags
 
 
 def test_claim_over_200_demand_sets_locks_only_the_runs_it_takes(db: DbVerbs) -> None:
     """Seen: with all candidates locked, 400 rows were locked to take one run, and the next claim found none."""
     tags = demand_sets(db, 200)
-    asks = [asking(db.runner(tags=tags)) for _ in range(4)]
+    asks = [poll_request(db.runner(tags=tags)) for _ in range(4)]
     with steppers(db.engine, len(asks)) as ours:
         answers = [one.do(answer_polls, [ask]) for one, ask in zip(ours, asks, strict=True)]
         runs = [run.run_id for answer in answers for run in told(answer.result()[0]).runs]
@@ -83,16 +83,16 @@ def test_claim_over_200_demand_sets_is_never_empty_while_runs_are_pending(db: Db
     def contend(place: int) -> list[int]:
         return [len(db.claim(runners[place])) for _ in range(96 // contenders)]
 
-    assert crowd(contenders, contend) == [[1] * (96 // contenders)] * contenders
+    assert run_in_threads(contenders, contend) == [[1] * (96 // contenders)] * contenders
     assert db.count("runs", "status = 'claimed'") == 96
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
 def test_runner_never_holds_more_runs_than_its_capacity(db: DbVerbs, contenders: int) -> None:
     """Give it exactly its capacity, however many of its polls are answered at once."""
-    db.accept(*[starting() for _ in range(64)])
+    db.accept(*[start_submission() for _ in range(64)])
     runner = db.runner(capacity=7)
-    given = crowd(contenders, lambda _: len(db.claim(runner, wanted=4)))
+    given = run_in_threads(contenders, lambda _: len(db.claim(runner, wanted=4)))
 
     assert sum(given) == min(7, 4 * contenders)
     assert db.count("runs", "status = 'claimed'") == sum(given)
@@ -101,10 +101,10 @@ def test_runner_never_holds_more_runs_than_its_capacity(db: DbVerbs, contenders:
 def test_two_runners_with_capacities_polled_in_opposite_order_do_not_deadlock(db: DbVerbs) -> None:
     """Lock their rows in id order, whatever the order of the batch."""
     runners = [db.runner(capacity=1_000) for _ in range(6)]
-    db.accept(*[starting() for _ in range(8 * 6 * 5)])
+    db.accept(*[start_submission() for _ in range(8 * 6 * 5)])
 
     def contend(place: int) -> int:
         ours = runners if place % 2 else list(reversed(runners))
-        return sum(len(a.runs) for _ in range(5) for a in db.answer(*[asking(runner) for runner in ours]))
+        return sum(len(a.runs) for _ in range(5) for a in db.answer(*[poll_request(runner) for runner in ours]))
 
-    assert sum(crowd(8, contend)) == 8 * 6 * 5
+    assert sum(run_in_threads(8, contend)) == 8 * 6 * 5

@@ -11,7 +11,7 @@ from models.state.runs import Run
 from tests.support.clocks import due, fall_silent, tick
 from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import claimed, history, idle, report, running, stop
-from tests.support.simultaneous_calls import calling, together
+from tests.support.simultaneous_calls import call_together, verb_call
 
 CROWDS = [2, 8, 16]
 
@@ -19,8 +19,8 @@ CROWDS = [2, 8, 16]
 def race(db: DbVerbs, crowd: int, run: Run, outcome: str, **values: Any) -> list[Any]:
     """Return the results of as many reports of a run as there were concurrent passes of expiry."""
     passes: list[Callable[[], Any]] = [lambda: tick(db)] * crowd
-    reports = [calling(db, report_runs, report(run, outcome, **values)) for _ in range(crowd)]
-    return [result[0] for result in together([*passes, *reports])[crowd:]]
+    reports = [verb_call(db, report_runs, report(run, outcome, **values)) for _ in range(crowd)]
+    return [result[0] for result in call_together([*passes, *reports])[crowd:]]
 
 
 @pytest.mark.parametrize("crowd", CROWDS)

@@ -16,8 +16,8 @@ from models.runs.report import report_runs
 from models.runs.stop import StopSession, stop_sessions
 from models.runs.submit import submit_runs
 from tests.support.clocks import counts, due, fall_silent, pass_time, tick
-from tests.support.contenders import crowd, steppers, with_one_repeat
-from tests.support.db_verbs import DbVerbs, Runner, resuming, starting
+from tests.support.contenders import run_in_threads, steppers, with_one_repeat
+from tests.support.db_verbs import DbVerbs, Runner, resume_submission, start_submission
 from tests.support.matching import no_match_due
 from tests.support.reports import claimed, idle, report, running, stop
 from tests.support.unreceived_claims import beat
@@ -29,10 +29,10 @@ LOST = 181
 @pytest.mark.parametrize("contenders", CROWDS)
 def test_concurrent_passes_expire_everything_once(db: DbVerbs, contenders: int) -> None:
     """Let one worker do the pass when several tick at once; the others skip it."""
-    runs = db.accept(*[starting() for _ in range(20)])
+    runs = db.accept(*[start_submission() for _ in range(20)])
     for run in runs:
         no_match_due(db, run.run_id)
-    results = crowd(contenders, lambda _: tick(db))
+    results = run_in_threads(contenders, lambda _: tick(db))
     assert sum(result.counts.get("unmatched", 0) for result in results) == 20
     for run in runs:
         assert db.told_kinds(run.session_id).count("run_failed") == 1
@@ -148,7 +148,7 @@ def test_concurrent_restarts_end_the_former_registration_once(db: DbVerbs, conte
             return with_one_repeat(db.engine, report_runs, [report(run, "completed") for run in runs])
         return with_one_repeat(db.engine, register_runners, [offer()])[0]
 
-    results = crowd(contenders, contend)
+    results = run_in_threads(contenders, contend)
     assert sum(isinstance(result, Registered) for result in results) == 1
     assert {db.run(run.run_id).status for run in runs} <= {"completed", "pending"}
     assert counts(db) == {}
@@ -164,7 +164,7 @@ def test_mixed_storm_neither_deadlocks_nor_loses_runs(db: DbVerbs) -> None:
         for _ in range(12):
             _one_of_everything(db, dice, runners, sessions)
 
-    crowd(12, contend)
+    run_in_threads(12, contend)
     db.rows("UPDATE runners SET last_seen = now() - interval '1 hour', lost_at = NULL")
     for _ in range(60):
         tick(db)
@@ -184,7 +184,7 @@ def _one_of_everything(db: DbVerbs, dice: random.Random, runners: list[Runner], 
     match dice.randrange(7):
         case 0:
             submit = partial(submit_runs, max_depth=10)
-            with_one_repeat(db.engine, submit, [starting(max_attempts=2), resuming(session_id)])
+            with_one_repeat(db.engine, submit, [start_submission(max_attempts=2), resume_submission(session_id)])
         case 1 | 2:
             given = db.claim(runner)
             reports = [report(run, outcome) for run in given for outcome in ("started", "completed")]

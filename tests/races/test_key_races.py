@@ -7,7 +7,7 @@ from models.auth.tickets import NewTicket, Ticket, hash_ticket, issue_tickets, r
 from models.core.callers import Caller, Role
 from models.core.errors import NotFound
 from tests.support.callers import OPERATOR
-from tests.support.contenders import crowd
+from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
 
 MANY = 16
@@ -20,11 +20,11 @@ def new_key() -> NewKey:
 
 def test_every_concurrent_change_is_counted(db: DbVerbs) -> None:
     keys = [new_key() for _ in range(MANY)]
-    crowd(MANY, lambda place: db.do(create_keys, [keys[place]], OPERATOR))
+    run_in_threads(MANY, lambda place: db.do(create_keys, [keys[place]], OPERATOR))
     assert db.do(key_revision) == MANY
-    crowd(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
+    run_in_threads(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
     assert db.do(key_revision) == 2 * MANY
-    crowd(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
+    run_in_threads(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
     assert db.do(key_revision) == 2 * MANY
 
 
@@ -46,7 +46,7 @@ def test_reader_of_a_change_number_sees_every_change_it_counts(db: DbVerbs) -> N
 
     watcher = threading.Thread(target=look)
     watcher.start()
-    crowd(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
+    run_in_threads(MANY, lambda place: db.do(revoke_keys, [keys[place].key_id], OPERATOR))
     over.set()
     watcher.join()
     assert missed == []
@@ -62,7 +62,7 @@ def test_last_use_is_recorded_while_key_is_revoked(db: DbVerbs) -> None:
             return db.do(touch_keys, [key.key_id])
         return db.do(revoke_keys, [key.key_id], OPERATOR)
 
-    crowd(MANY, contend)
+    run_in_threads(MANY, contend)
     (found,) = db.do(find_keys, [key.key_id])
     assert isinstance(found, Key)
     assert found.revoked_at is not None
@@ -72,6 +72,8 @@ def test_ticket_admits_one_of_all_concurrent_uses(db: DbVerbs) -> None:
     """Include two uses in one batch."""
     ticket_hash = hash_ticket("tkt_x")
     db.do(issue_tickets, [NewTicket(ticket_hash, Caller(Role.USER, "ann"), "{}", 60)])
-    results = [one for two in crowd(MANY, lambda _: db.do(redeem_tickets, [ticket_hash, ticket_hash])) for one in two]
+    results = [
+        one for two in run_in_threads(MANY, lambda _: db.do(redeem_tickets, [ticket_hash, ticket_hash])) for one in two
+    ]
     assert sum(isinstance(one, Ticket) for one in results) == 1
     assert sum(isinstance(one, NotFound) for one in results) == 2 * MANY - 1

@@ -12,8 +12,8 @@ from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import Registered, Registration, register_runners
 from tests.support import no_match_scenarios
 from tests.support.clocks import counts, tick
-from tests.support.contenders import crowd
-from tests.support.db_verbs import DbVerbs, starting
+from tests.support.contenders import run_in_threads
+from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.matching import no_match_due, timeout_at
 
 TAGS = ("a", "b", "c")
@@ -35,7 +35,7 @@ def test_sweeps_among_registrations_and_departures_agree_with_matchmaker(db: DbV
                 return tick(db)
             case 1:
                 tags = tuple(dice.sample(TAGS, dice.randrange(1, 3)))
-                return db.accept(starting(additional_demands=Demands(tags=tags)))
+                return db.accept(start_submission(additional_demands=Demands(tags=tags)))
             case 2:
                 item = Registration(f"h{place}", "/p", "x", (dice.choice(TAGS),), executor_type="autonomous")
                 (made,) = db.do(register_runners, [item])
@@ -45,7 +45,7 @@ def test_sweeps_among_registrations_and_departures_agree_with_matchmaker(db: DbV
                 leaver = db.runner(tags=list(TAGS))
                 return db.do(deregister_runners, [LeaveRunner(leaver.runner_id, self_initiated=True, caller=ADMIN)])
 
-    crowd(contenders, contend)
+    run_in_threads(contenders, contend)
     tick(db)
     fleets = db.rows("SELECT * FROM runners WHERE left_at IS NULL AND lost_at IS NULL")
     for profile in db.rows("SELECT * FROM demand_profiles"):
@@ -55,10 +55,10 @@ def test_sweeps_among_registrations_and_departures_agree_with_matchmaker(db: DbV
 
 def test_each_waiting_run_fails_once_among_many_sweeps(db: DbVerbs) -> None:
     """Two workers make one pass at a time."""
-    runs = db.accept(*[starting() for _ in range(20)])
+    runs = db.accept(*[start_submission() for _ in range(20)])
     for run in runs:
         no_match_due(db, run.run_id)
-    results = crowd(8, lambda _: tick(db))
+    results = run_in_threads(8, lambda _: tick(db))
     assert sum(result.counts.get("unmatched", 0) for result in results) == 20
     assert [timeout_at(db, run.run_id) for run in runs] == [None] * 20
     assert counts(db) == {}

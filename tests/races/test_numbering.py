@@ -10,7 +10,7 @@ from tests.support.clocks import pass_time
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
 from tests.support.servers import OwnPostgres
-from tests.support.simultaneous_calls import together
+from tests.support.simultaneous_calls import call_together
 
 CROWDS = [2, 8, 32]
 
@@ -41,7 +41,7 @@ def test_readers_see_the_whole_history_beside_concurrent_writers(db: DbVerbs, ea
 def test_concurrent_passes_number_each_event_once(db: DbVerbs, crowd: int) -> None:
     """Passes take turns; together they number everything."""
     db.do(record_events, [numbering_scenarios.row(place) for place in range(2500)])
-    counted = sum(together([lambda: numbering_scenarios.number(db)] * crowd))
+    counted = sum(call_together([lambda: numbering_scenarios.number(db)] * crowd))
     while numbered := numbering_scenarios.number(db):
         counted += numbered
     assert counted == 2500

@@ -16,8 +16,8 @@ from models.feed.sequence import read_head
 from models.runs.delete import Deleted, DeleteSession, delete_sessions, purge_deleted
 from models.runs.submit import NewRun, Submitted, submit_runs
 from models.state.events_outbox import record_events
-from tests.support.contenders import crowd, interleavings, steppers
-from tests.support.db_verbs import DbVerbs, resuming, starting
+from tests.support.contenders import interleavings, run_in_threads, steppers
+from tests.support.db_verbs import DbVerbs, resume_submission, start_submission
 from tests.support.numbering_scenarios import execute, is_whole, number, row
 from tests.support.retention import (
     DAYS,
@@ -76,7 +76,7 @@ def test_readers_of_expiring_history_miss_nothing_unnoticed(db: DbVerbs, each: i
         for _ in range(15):
             roles[place](random)
 
-    crowd(len(roles), play)
+    run_in_threads(len(roles), play)
     retire(db)
     assert db.do(read_head).floor == 400
     is_whole(db)
@@ -86,7 +86,7 @@ def test_readers_of_expiring_history_miss_nothing_unnoticed(db: DbVerbs, each: i
 def test_concurrent_retention_drops_each_event_once(db: DbVerbs, contenders: int) -> None:
     """Nothing waits: a pass that finds the first event locked ends there."""
     old_history(db, 300)
-    dropped = sum(crowd(contenders, lambda _: sum(db.do(retire_some, 25) for _ in range(3))))
+    dropped = sum(run_in_threads(contenders, lambda _: sum(db.do(retire_some, 25) for _ in range(3))))
     assert db.do(read_head).floor == dropped
     assert dropped + retire(db) == 300
     is_whole(db)
@@ -155,7 +155,7 @@ def old_session(db: DbVerbs) -> str:
 @pytest.mark.parametrize("order", list(interleavings(["go", "commit go"], ["come", "commit come"])), ids="-".join)
 def test_resumed_session_is_not_removed(db: DbVerbs, order: list[str]) -> None:
     """The resume is accepted and keeps the session, or is not found: no accepted run is lost."""
-    item = resuming(old_session(db))
+    item = resume_submission(old_session(db))
     walked: list[Future[Walked]] = []
     answers: list[Future[list[Submitted | CoordinatorError]]] = []
     with steppers(db.engine, 2) as (goer, comer):
@@ -183,14 +183,17 @@ def test_expired_session_against_concurrent_writes(db: DbVerbs, what: str, conte
     def come(place: int) -> object:
         if place == 0 or what == "retention":
             return db.do(forget_once)
-        items: dict[str, NewRun] = {"resume": resuming(session_id), "child": starting(parent_session_id=session_id)}
+        items: dict[str, NewRun] = {
+            "resume": resume_submission(session_id),
+            "child": start_submission(parent_session_id=session_id),
+        }
         if what in items:
             return db.do(submit_runs, [items[what]])[0]
         if what == "event":
             return db.do(append_events, [NewEvent(session_id, ADMIN, "message", '{"data":{}}')])[0]
         return db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])[0]
 
-    results = crowd(contenders, come)
+    results = run_in_threads(contenders, come)
     removed = sum(one.removed for one in results if isinstance(one, Walked))
     welcome = sum(isinstance(one, Submitted | StoredEvent) for one in results)
     deleted = sum(isinstance(one, Deleted) for one in results)
@@ -198,7 +201,7 @@ def test_expired_session_against_concurrent_writes(db: DbVerbs, what: str, conte
     assert removed + deleted + there == 1
     assert db.count("events", "kind = 'session_deleted'") == removed + deleted
     if what in {"resume", "event"}:
-        assert there == (welcome > 0), "it went although somebody was told that it is there"
+        assert there == (welcome > 0), "removed although a write was accepted"
     if what == "child":
         assert db.count("sessions", "parent_session_id = :s", s=session_id) == (welcome if there else 0)
     assert db.count("runs") == there + (welcome if what in {"resume", "child"} else 0)

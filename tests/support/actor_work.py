@@ -1,10 +1,10 @@
-"""For each actor something to do, and what is to be seen once it is done, however often the actor ran."""
+"""Provide work for each actor, and a check of its result that holds however often the actor ran."""
 
 from collections.abc import Callable
 
 from runtime.names import Actor
 from tests.support import parents, retention
-from tests.support.clocks import add_gap, fall_silent
+from tests.support.clocks import add_outage, fall_silent
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import running
 
@@ -13,7 +13,7 @@ MONTH = 31 * 86_400.0
 
 
 def polls_and_runs(db: DbVerbs) -> Check:
-    """Three parked polls and two runs: each run goes to one of them, the third one waits on."""
+    """Park three polls and submit two runs: each run goes to one poll, and the third poll stays parked."""
     polls = {db.park(db.runner()).poll_id for _ in range(3)}
     run_ids = [db.start().run_id for _ in range(2)]
 
@@ -27,7 +27,7 @@ def polls_and_runs(db: DbVerbs) -> Check:
 
 
 def unnumbered_events(db: DbVerbs) -> Check:
-    """Their positions are dense: no hole, and none twice."""
+    """Write events whose positions must become dense: no hole, and none twice."""
     running(db)
 
     def check() -> None:
@@ -38,7 +38,7 @@ def unnumbered_events(db: DbVerbs) -> Check:
 
 
 def result_of_a_child(db: DbVerbs) -> Check:
-    """Its parent hears of it in one run."""
+    """End a child; its parent is told in one run."""
     parent = parents.finished(db)
     child = parents.ended_child(db, parent)
 
@@ -49,7 +49,7 @@ def result_of_a_child(db: DbVerbs) -> Check:
 
 
 def silent_runner(db: DbVerbs) -> Check:
-    """Its run fails once."""
+    """Let a runner fall silent; its run fails once."""
     runner = db.runner()
     run = running(db, runner)
     fall_silent(db, runner, 181)
@@ -61,10 +61,10 @@ def silent_runner(db: DbVerbs) -> Check:
     return check
 
 
-def gap_of_last_month(db: DbVerbs) -> Check:
-    """It goes; one of today stays."""
-    add_gap(db, "expiry", MONTH + 60, MONTH)
-    add_gap(db, "web", 7200, 7100)
+def outage_of_last_month(db: DbVerbs) -> Check:
+    """Record an old outage, which is removed, and one of today, which stays."""
+    add_outage(db, "expiry", MONTH + 60, MONTH)
+    add_outage(db, "web", 7200, 7100)
 
     def check() -> None:
         assert [row.kind for row in db.rows("SELECT kind FROM gaps")] == ["web"]
@@ -72,8 +72,8 @@ def gap_of_last_month(db: DbVerbs) -> Check:
     return check
 
 
-def history_past_its_time(db: DbVerbs) -> Check:
-    """It goes; what is younger stays."""
+def expired_history(db: DbVerbs) -> Check:
+    """Write expired events, which are removed, and younger ones, which stay."""
     retention.old_history(db, 3)
     run = running(db)
     young = db.count("events", "session_id = :s", s=run.session_id)
@@ -89,6 +89,6 @@ WORK: dict[Actor, Callable[[DbVerbs], Check]] = {
     Actor.BROADCAST: unnumbered_events,
     Actor.CALLBACKS: result_of_a_child,
     Actor.EXPIRE: silent_runner,
-    Actor.UPKEEP: gap_of_last_month,
-    Actor.RETENTION: history_past_its_time,
+    Actor.UPKEEP: outage_of_last_month,
+    Actor.RETENTION: expired_history,
 }

@@ -1,8 +1,9 @@
-"""A proxy as a process of its own, before a web process, that answers in its place when a test says so.
+"""Proxy before a web process, in its own process, that answers in its place when a test says so.
 
-`python -m tests.support.answering_proxy PORT TARGET STATE`: STATE is a file with `{"answer": NAME of ANSWERS or "", "most":
-bytes of a body that it takes, "cut": whether it cuts what is larger instead of answering 413}`, read at each request.
-Each request becomes a line of JSON on stdout: method, path, bytes of its body, and the status it answered itself or 0.
+`python -m tests.support.answering_proxy PORT TARGET STATE`: STATE is a file with `{"answer": NAME of ANSWERS or "",
+"most": bytes of a body that it takes, "cut": whether it cuts what is larger instead of answering 413}`, read at each
+request. Each request becomes a line of JSON on stdout: method, path, bytes of its body, and the status it answered
+itself or 0.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from tests.support.ports import own_port
 from tests.support.waiting import eventually
 
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title><style>p {{}}</style></head><body><h1>{0}</h1></body></html>"
-# (status, content type, body); as ingress controllers, balancers, single sign-on and captive portals say it.
+# Status, content type and body as ingress controllers, balancers, single sign-on and captive portals send them.
 ANSWERS: dict[str, tuple[int, str, str]] = {
     "default-backend": (404, "text/plain; charset=utf-8", "default backend - 404"),
     "json-404": (404, "application/json", '{"message": "no Route matched with those values"}'),
@@ -42,32 +43,32 @@ ANSWERS: dict[str, tuple[int, str, str]] = {
 
 @dataclass
 class AnsweringProxy:
-    """The process as a test sees it."""
+    """Handle of the proxy process in a test."""
 
     url: str
     popen: "subprocess.Popen[bytes]"
     directory: Path
 
     def answer(self, name: str = "", *, most: int | None = None, cut: bool = False) -> None:
-        """Answer so from now on; empty: let everything of at most so many bytes pass."""
+        """Answer like this from now on; with an empty name, pass everything of at most `most` bytes."""
         state = self.directory / "state"
         fresh = state.with_suffix(".new")
         fresh.write_text(json.dumps({"answer": name, "most": most, "cut": cut}))
         fresh.replace(state)
 
     def requests(self) -> list[dict[str, Any]]:
-        """Every request so far."""
+        """Return every request so far."""
         lines = (self.directory / "requests").read_text().splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def answered(self, path: str) -> int:
-        """How many requests for paths that end so it has answered itself."""
+        """Count the requests for paths with this ending that it has answered itself."""
         return sum(1 for one in self.requests() if one["path"].endswith(path) and one["answered"])
 
 
 @contextmanager
 def answering_proxy(target: str, directory: Path) -> Iterator[AnsweringProxy]:
-    """Start one before this address, which lets everything pass."""
+    """Start one before this address, which at first passes everything."""
     directory.mkdir()
     port = own_port()
     with (directory / "requests").open("wb") as out:
@@ -90,7 +91,7 @@ class _Serving:
         self._state = state
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take one request after another from a connection."""
+        """Serve the requests of a connection one after another."""
         try:
             while await self._one(reader, writer):
                 pass
@@ -130,7 +131,7 @@ class _Serving:
         await writer.drain()
 
     async def _pass(self, head: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The request there on a connection of its own, the answer back until the server closes."""
+        """Send the request on a connection of its own, and return the answer until the server closes."""
         there, back = await asyncio.open_connection(self._target.hostname, self._target.port)
         try:
             back.write(head.encode("latin-1")[:-2] + b"Connection: close\r\n\r\n" + body)

@@ -1,4 +1,4 @@
-"""What stands in Dockerfile, docker-compose.yml and deploy/kubernetes, as data: every process they start, and how."""
+"""Read Dockerfile, docker-compose.yml and deploy/kubernetes as data: every process they start, and how."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ TEXTS = [DOCKERFILE, COMPOSE, CADDYFILE, *sorted(KUBERNETES.rglob("*.yaml")), RO
 
 @dataclass(frozen=True)
 class Launch:
-    """One process of ours as an orchestrator starts and ends it. Seconds."""
+    """Process of ours as an orchestrator starts and ends it. Times in seconds."""
 
     where: str
     command: list[str]
@@ -33,7 +33,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One of a Dockerfile, in the stage it belongs to."""
+    """Instruction of a Dockerfile, with its stage."""
 
     stage: str
     name: str
@@ -41,7 +41,7 @@ class Instruction:
 
 
 def instructions() -> list[Instruction]:
-    """The Dockerfile, continued lines joined and comments gone; the last stage is called `final`."""
+    """Parse the Dockerfile, with continued lines joined and comments removed; the last stage is called `final`."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
     found: list[Instruction] = []
@@ -55,12 +55,12 @@ def instructions() -> list[Instruction]:
 
 
 def compose() -> dict[str, Any]:
-    """The compose file; its anchors are resolved, its variables are not."""
+    """Parse the compose file with anchors resolved and variables unresolved."""
     return dict(yaml.safe_load(COMPOSE.read_text()))
 
 
 def manifests(folder: str = "base") -> list[dict[str, Any]]:
-    """All Kubernetes objects of a folder, `kustomization.yaml` left out."""
+    """Parse all Kubernetes objects of a folder except `kustomization.yaml`."""
     found: list[dict[str, Any]] = []
     for path in sorted((KUBERNETES / folder).glob("*.yaml")):
         if path.name != "kustomization.yaml":
@@ -73,18 +73,18 @@ def of_kind(*kinds: str) -> list[dict[str, Any]]:
 
 
 def pods() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every pod template: the name of what makes it, and the template."""
+    """Return every pod template with the name of its controller."""
     for manifest in of_kind("Deployment", "Job"):
         yield manifest["metadata"]["name"], manifest["spec"]["template"]
 
 
 def _filled(value: str) -> str:
-    """A value of a compose file as it is when nothing is set outside."""
+    """Return a value of a compose file with the defaults of unset variables."""
     return re.sub(r"\$\{\w+:\?[^}]*\}", "given", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
 
 
 def image_environment() -> dict[str, str]:
-    """What the image itself sets."""
+    """Return the variables that the image sets."""
     words = [
         pair for each in instructions() if each.stage == "final" and each.name == "ENV" for pair in each.rest.split()
     ]
@@ -92,7 +92,7 @@ def image_environment() -> dict[str, str]:
 
 
 def launches() -> list[Launch]:
-    """Every process of ours, in compose and in Kubernetes."""
+    """Return every process of ours, in compose and in Kubernetes."""
     return [*_compose_launches(), *_kubernetes_launches()]
 
 

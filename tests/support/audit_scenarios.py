@@ -1,4 +1,4 @@
-"""What the audit log must hold after what administrators did, as scenarios that mutations of it must fail."""
+"""Scenarios of the audit log after acts of administrators; mutations of the log must fail them."""
 
 import pytest
 from sqlalchemy import Connection
@@ -18,12 +18,12 @@ BOB = Caller(Role.USER, "bob", "key:crd_ba9876543210")
 
 
 def acts(db: DbVerbs) -> list[tuple[str, str, str, str | None]]:
-    """What the log holds; the feed was told the same, as of nobody."""
+    """Return the entries of the log, after checking that the feed holds the same, without an owner."""
     entries = db.do(newest_acts, 1000)
     told = db.rows("SELECT session_id, owner, run_id, frame FROM events WHERE kind = 'audit' ORDER BY id")
     shown = [(one.frame["act"], one.frame["by"], one.frame["target"], one.frame["owner"]) for one in told]
     assert [(row.session_id, row.owner, row.run_id) for row in told] == [("", None, None)] * len(told), (
-        "told as somebody's"
+        "has an owner"
     )
     assert {row.frame["type"] for row in told} <= {"audit"}
     found = [(entry.act, entry.by, entry.target, entry.owner) for entry in entries]
@@ -31,8 +31,8 @@ def acts(db: DbVerbs) -> list[tuple[str, str, str, str | None]]:
     return found
 
 
-def a_key_is_written_down_once_made_and_once_revoked(db: DbVerbs) -> None:
-    """However often either is repeated; nothing of its secret."""
+def key_is_audited_once_made_and_once_revoked(db: DbVerbs) -> None:
+    """Repeat both; find nothing of the key's secret."""
     _, (key_id, secret_hash) = mint_token()
     key = NewKey(key_id, secret_hash, Role.USER, "ann")
     for _ in range(2):
@@ -44,8 +44,8 @@ def a_key_is_written_down_once_made_and_once_revoked(db: DbVerbs) -> None:
         assert secret_hash not in str(db.rows(f"SELECT CAST(t AS text) FROM {table} t"))
 
 
-def a_rolled_back_act_leaves_none(db: DbVerbs) -> None:
-    """It is one transaction: neither the act without the row, nor the row without the act."""
+def rolled_back_act_leaves_no_row(db: DbVerbs) -> None:
+    """Act and row share a transaction: neither exists without the other."""
     token = make_key(db, Role.USER, "ann")
 
     def revoke_in_vain(conn: Connection) -> None:
@@ -58,8 +58,8 @@ def a_rolled_back_act_leaves_none(db: DbVerbs) -> None:
     assert db.count("api_keys", "revoked_at IS NULL") == 1
 
 
-def stops_and_deletes_are_written_down_once(db: DbVerbs) -> None:
-    """Repeated, it changes nothing and is not written down again; nor is what was refused or never was."""
+def stops_and_deletes_are_audited_once(db: DbVerbs) -> None:
+    """Repeat them: nothing changes or is recorded again; nor are refused acts and unknown targets recorded."""
     run = running(db, caller=BOB)
     waiting = db.start(caller=BOB)
     for _ in range(2):
@@ -74,14 +74,16 @@ def stops_and_deletes_are_written_down_once(db: DbVerbs) -> None:
     ]
 
 
-def the_word_means_nothing_to_a_user(web: WebInThread, db: DbVerbs, types: str) -> None:
-    """422 in the same words, which do not give it away; a ticket opens no other way, a runner has no feed at all."""
+def audit_events_are_hidden_from_users(web: WebInThread, db: DbVerbs, types: str) -> None:
+    """Answer 422 as for an unknown type, which does not reveal it; a ticket changes nothing, and a runner has no feed
+    at all.
+    """
     shown = {role: bearer(make_key(db, role, "somebody")) for role in (Role.USER, Role.RUNNER)}
 
     def refused(role: Role, types: str) -> list[tuple[int, str]]:
         ticket = web.client.http.post("/sse/ticket", json={"types": types}, headers=shown[role])
         with web.client.http.stream("GET", "/sse/sessions", params={"types": types}, headers=shown[role]) as stream:
-            # A stream that was opened has no end.
+            # An open stream never ends.
             said = "" if stream.status_code == 200 else stream.read().decode()
             return [(ticket.status_code, ticket.text), (stream.status_code, said)]
 

@@ -1,4 +1,4 @@
-"""A verb that writes numbers, and the event loop in which a web process would run it."""
+"""Provide a verb that writes numbers, and the event loop in which a web process would run it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,7 +26,7 @@ def run(settings: Settings, scenario: Scenario) -> None:
 
 
 class Writer:
-    """A verb that inserts numbers, remembers its batches and can be held up."""
+    """Verb that inserts numbers, remembers its batches and can be paused."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

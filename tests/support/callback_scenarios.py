@@ -1,4 +1,4 @@
-"""Scenarios of children that end and parents that hear of it: run by the races, and by the mutations with a part broken."""
+"""Scenarios of ending children and their parents: races run them unbroken, mutations with a part broken."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -25,19 +25,19 @@ Steps = dict[str, Callable[[], object]]
 
 
 def check_told(db: DbVerbs, parent: str, children: list[str], after: object = "") -> None:
-    """The parent heard of each of its children once."""
+    """Check that the parent was told of each of its children once."""
     told = Counter(heard_of(db, parent))
     assert told == Counter(children), f"after {after}"
     assert waiting(db, parent) == [], f"after {after}"
 
 
 def steps_of(stepper: Stepper, name: str, verb: Callable[..., Any], *args: Any) -> Steps:
-    """What one contender does: its verb, and its commit."""
+    """Return one contender's steps: its verb, and its commit."""
     return {name: lambda: stepper.do(verb, *args), f"{name}, commit": stepper.commit}
 
 
 def child_and_parent_end(db: DbVerbs) -> None:
-    """A child ends while its parent's run does, and the actor comes by: in every order it is told once."""
+    """End a child while its parent's run ends and the actor runs: in every order the child is told once."""
     names = [[name, f"{name}, commit"] for name in ("child", "parent", "actor")]
     for two in interleavings(names[0], names[1]):
         for order in interleavings(two, names[2]):
@@ -55,7 +55,7 @@ def child_and_parent_end(db: DbVerbs) -> None:
 
 
 def two_actors(db: DbVerbs) -> None:
-    """Two actors at once, in every order, with every transaction open across the other's steps."""
+    """Run two actors in every order, with every transaction open across the other's steps."""
     for order in interleavings(["one", "one, commit"], ["other", "other, commit"]):
         parent = finished(db)
         children = [ended_child(db, parent).session_id for _ in range(2)]
@@ -68,8 +68,8 @@ def two_actors(db: DbVerbs) -> None:
         end_all_turns(db)
 
 
-def what_was_told_is_not_told_again(db: DbVerbs) -> None:
-    """Not even when another child's end brings the actor back."""
+def delivered_result_is_not_delivered_again(db: DbVerbs) -> None:
+    """Bring the actor back by the end of another child."""
     parent = finished(db)
     first = ended_child(db, parent).session_id
     end_turn(db, deliver(db).runs[parent])
@@ -78,8 +78,8 @@ def what_was_told_is_not_told_again(db: DbVerbs) -> None:
     check_told(db, parent, [first, second])
 
 
-def a_parent_that_became_busy_is_left_alone(db: DbVerbs) -> None:
-    """Somebody resumes it after the actor has found it and before it is locked."""
+def parent_that_became_busy_is_skipped(db: DbVerbs) -> None:
+    """Resume it after the actor has found it and before it is locked."""
     parent = finished(db)
     child = ended_child(db, parent).session_id
     resumed: list[str] = []
@@ -96,8 +96,8 @@ def a_parent_that_became_busy_is_left_alone(db: DbVerbs) -> None:
     check_told(db, parent, [child])
 
 
-def a_cancelled_run_gives_back_what_it_carried(db: DbVerbs) -> None:
-    """Nothing is lost with a run that never began."""
+def cancelled_run_returns_its_results(db: DbVerbs) -> None:
+    """Lose no result with a run that never began."""
     parent = finished(db)
     first = ended_child(db, parent).session_id
     stop_run(db, deliver(db).runs[parent])
@@ -105,7 +105,7 @@ def a_cancelled_run_gives_back_what_it_carried(db: DbVerbs) -> None:
 
 
 def cancelling_against_another_end(db: DbVerbs) -> None:
-    """Somebody cancels the carrying run while another child ends: in every order both stand in runs that can begin."""
+    """Cancel the carrying run while another child ends: in every order both results end in runs that can begin."""
     for two in interleavings(["cancel", "cancel, commit"], ["end", "end, commit"]):
         for order in interleavings(two, ["actor"]):
             parent = finished(db)
@@ -119,7 +119,7 @@ def cancelling_against_another_end(db: DbVerbs) -> None:
                 for name in order:
                     steps[name]()
             deliver(db)
-            # a cancelled turn leaves the session stopped: it is somebody's turn to go on with it
+            # The cancelled run leaves the session stopped: only a client can resume it.
             if db.session(parent).status == "stopped":
                 end_turn(db, db.resume(parent).run_id)
                 deliver(db)
@@ -134,8 +134,8 @@ def cancelling_against_another_end(db: DbVerbs) -> None:
 
 
 def deleting_the_parent(db: DbVerbs) -> None:
-    """The parent is deleted while a run ends whose session is not its child yet: in every order nobody is told, also not
-    who takes its name.
+    """Delete the parent while a run ends whose session is not its child yet: in every order no session is told, not
+    even a new one with the parent's id.
     """
     for order in interleavings(["delete", "delete, commit"], ["end", "end, commit"]):
         parent, child = finished(db), finished(db)

@@ -1,4 +1,4 @@
-"""Those who call with a credential of their own, and those who should not get in."""
+"""Keys, clients with credentials, and a web process with authentication."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebClient, WebInThread, served, until_ready
 
-# Everybody is asked who they are, and streams are quick.
-ASKING = {"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2}
-# As whom the audit log names whoever makes and revokes keys here.
+# Turn authentication on and make streams quick.
+AUTH_ON = {"auth": True, "feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2}
+# Name in the audit log of the party that creates and revokes keys here.
 OPERATOR = "local:test@test"
 
 
 def make_key(db: DbVerbs, role: Role, owner: str | None = None, expires_in: float | None = None) -> str:
-    """The token of a new key."""
+    """Create a key and return its token."""
     token, (key_id, secret_hash) = mint_token()
     db.do(create_keys, [NewKey(key_id, secret_hash, role, owner, expires_in=expires_in)], OPERATOR)
     return token
@@ -31,8 +31,8 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @contextmanager
-def calling(url: str, token: str) -> Iterator[WebClient]:
-    """A client that shows this token with each call."""
+def client_with(url: str, token: str) -> Iterator[WebClient]:
+    """Open a client that sends this token with each call."""
     client = WebClient(url, token)
     try:
         yield client
@@ -41,8 +41,8 @@ def calling(url: str, token: str) -> Iterator[WebClient]:
 
 
 @contextmanager
-def asking(settings: Settings) -> Iterator[WebInThread]:
-    """A web process that asks everybody for a credential."""
-    with served(settings.model_copy(update=ASKING)) as web:
+def web_with_auth(settings: Settings) -> Iterator[WebInThread]:
+    """Serve a web process that requires credentials."""
+    with served(settings.model_copy(update=AUTH_ON)) as web:
         until_ready(web)
         yield web

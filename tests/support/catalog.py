@@ -1,4 +1,4 @@
-"""A database's schema as Postgres itself writes it down, to compare two of them line by line."""
+"""Write a database's schema as Postgres does, to compare two of them line by line."""
 
 from sqlalchemy import Connection, text
 
@@ -11,7 +11,7 @@ _COLUMNS = """
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attnum > 0 AND NOT a.attisdropped
 """
-# NOT NULL is a constraint of its own in newer servers and stands with its column already.
+# Newer servers list NOT NULL as a constraint; the column's line holds it already.
 _CONSTRAINTS = """
     SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
     FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
@@ -32,7 +32,7 @@ ALEMBICS = "alembic_version"
 
 
 def shape(conn: Connection, *, functions: bool = False) -> set[str]:
-    """Tables, columns, constraints, indexes and sequences, a line each; without what Alembic keeps for itself."""
+    """Return tables, columns, constraints, indexes and sequences, a line each, without Alembic's own."""
     lines: set[str] = set()
     for query in [*_SHAPES, _FUNCTIONS] if functions else _SHAPES:
         lines.update(conn.execute(text(query.replace("::", "\\:\\:"))).scalars())

@@ -108,7 +108,7 @@ def deleted(db: DbVerbs, parent: str) -> None:
     assert isinstance(answer, Deleted)
 
 
-# the way, and what the parent reads
+# Each way, and the text that the parent reads.
 ENDS: list[tuple[Callable[[DbVerbs, str], None], str]] = [
     (completed, "done"),
     (completed_unstarted, "done"),

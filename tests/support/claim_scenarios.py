@@ -1,4 +1,4 @@
-"""Scenarios of claiming, each with its check: run by the races as they are, and by the mutations with a part broken."""
+"""Scenarios of claiming, each with its check: races run them unbroken, mutations with a part broken."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ from models.claims.matching import Demands
 from models.claims.polls import answer_polls, claim_parked, give_up_polls
 from models.runs.submit import NewRun, submit_runs
 from models.state.runs import Run
-from tests.support.contenders import BARRIER_SECONDS, Stepper, crowd, interleavings, steppers
-from tests.support.db_verbs import DbVerbs, Runner, asking, starting, told
+from tests.support.contenders import BARRIER_SECONDS, Stepper, interleavings, run_in_threads, steppers
+from tests.support.db_verbs import DbVerbs, Runner, poll_request, start_submission, told
 from tests.support.dispatch_pass import dispatch_waiting
 from tests.support.waiting import eventually
 
@@ -27,22 +27,22 @@ _tags = count(1)
 
 
 def private(db: DbVerbs, runs: int = 1) -> tuple[Runner, Demands]:
-    """A runner, and demands that no other satisfies; ``runs`` of them are pending."""
+    """Return a runner and demands that no other satisfies, after submitting ``runs`` of them."""
     tag = f"private-{next(_tags)}"
     demands = Demands(tags=(tag,))
     if runs:
-        db.accept(*[starting(additional_demands=demands) for _ in range(runs)])
+        db.accept(*[start_submission(additional_demands=demands) for _ in range(runs)])
     return db.runner(tags=[tag]), demands
 
 
 def claimed_for(db: DbVerbs, poll: Ask) -> list[str]:
-    """The runs that belong to a poll, as the truth has it."""
+    """Return the runs that belong to a poll, from the database."""
     rows = db.rows("SELECT run_id FROM runs WHERE claim_poll_id = :p AND status = 'claimed'", p=poll.poll_id)
     return [row.run_id for row in rows]
 
 
 def check_owners(db: DbVerbs, told_to: list[tuple[str, Run]]) -> None:
-    """Nobody was given what another was given, and all of them own what they were given."""
+    """Check that no run was given twice, and that each poll owns the runs it was given."""
     doubles = [run_id for run_id, times in Counter(run.run_id for _, run in told_to).items() if times > 1]
     assert doubles == [], "given to more than one"
     owners = {row.run_id: row for row in db.rows("SELECT run_id, runner_id, claim_token, status FROM runs")}
@@ -52,8 +52,10 @@ def check_owners(db: DbVerbs, told_to: list[tuple[str, Run]]) -> None:
 
 
 def storm(db: DbVerbs, contenders: int, runs: int, wanted: int = 1) -> None:
-    """All claim until nothing is left: every run once, none forgotten, nobody turned away while there is work."""
-    db.accept(*[starting(priority=place % 3) for place in range(runs)])
+    """Let all contenders claim until nothing is left: every run goes out once, and none is turned away while runs are
+    pending.
+    """
+    db.accept(*[start_submission(priority=place % 3) for place in range(runs)])
     runners = [db.runner() for _ in range(contenders)]
 
     def contend(place: int) -> list[tuple[str, Run]]:
@@ -62,15 +64,15 @@ def storm(db: DbVerbs, contenders: int, runs: int, wanted: int = 1) -> None:
             mine += [(runners[place].runner_id, run) for run in given]
         return mine
 
-    check_owners(db, [pair for mine in crowd(contenders, contend) for pair in mine])
+    check_owners(db, [pair for mine in run_in_threads(contenders, contend) for pair in mine])
     left = db.rows("SELECT run_id FROM runs WHERE status = 'pending'")
     assert left == [], "left behind"
 
 
 class ConcurrentTraffic:
-    """Polls are answered, park and are re-checked while workers dispatch and clients submit, until ``runs`` went out.
+    """Polls that park and are re-checked while workers dispatch and clients submit, until ``runs`` went out.
 
-    Assignments come through a mailbox that loses every third message; the re-check finds those.
+    Assignments come through a subscription that loses every third message; the re-check finds those.
     """
 
     def __init__(self, db: DbVerbs, runs: int) -> None:
@@ -79,7 +81,7 @@ class ConcurrentTraffic:
         self._given = 0
         self._guard = Lock()
         self._handlers = count()
-        self._mailbox: dict[str, list[Claim]] = {}
+        self._messages: dict[str, list[Claim]] = {}
 
     @property
     def over(self) -> bool:
@@ -88,14 +90,14 @@ class ConcurrentTraffic:
     def poll(self, runner: Runner) -> list[tuple[str, Run]]:
         mine: list[tuple[str, Run]] = []
         while not self.over:
-            found = self._answer(asking(runner))
+            found = self._answer(poll_request(runner))
             mine += [(runner.runner_id, run) for run in found]
             with self._guard:
                 self._given += len(found)
         return mine
 
     def _answer(self, poll: Ask) -> list[Run]:
-        """What the poll gets in the end: at once, by message, by a re-check, or when it gives up."""
+        """Return the poll's final answer: immediate, by message, by a re-check, or when it gives up."""
         found = self.db.answer(poll)[0].runs
         while not found and not self.over:
             found = self._by_message(poll) or self.db.second(poll)[0].runs
@@ -103,26 +105,26 @@ class ConcurrentTraffic:
 
     def _by_message(self, poll: Ask) -> list[Run]:
         with self._guard:
-            claims = self._mailbox.pop(poll.poll_id, [])
+            claims = self._messages.pop(poll.poll_id, [])
         confirmed = self.db.do(confirm_deliveries, claims) if claims else []
         return [run for run in confirmed if isinstance(run, Run)]
 
     def dispatch(self) -> None:
         while not self.over:
-            for handlers in self.db.do(dispatch_waiting).by_instance.values():
-                for letter in handlers:
+            for assignments in self.db.do(dispatch_waiting).by_instance.values():
+                for assignment in assignments:
                     if next(self._handlers) % 3:
                         with self._guard:
-                            claims = self._mailbox.setdefault(letter.poll_id, [])
-                            claims.append(Claim(letter.run_id, letter.claim_token))
+                            claims = self._messages.setdefault(assignment.poll_id, [])
+                            claims.append(Claim(assignment.run_id, assignment.claim_token))
 
     def submit(self) -> None:
         for _ in range(self.runs // 4):
-            self.db.accept(*[starting() for _ in range(4)])
+            self.db.accept(*[start_submission() for _ in range(4)])
 
 
 def storm_of_polls_and_dispatch(db: DbVerbs, polls: int, dispatchers: int, runs: int) -> None:
-    """Every run goes out once, whoever was faster, and none is left undelivered."""
+    """Check that every run goes out once and none is left undelivered."""
     traffic = ConcurrentTraffic(db, runs)
     runners = [db.runner() for _ in range(polls)]
 
@@ -132,14 +134,14 @@ def storm_of_polls_and_dispatch(db: DbVerbs, polls: int, dispatchers: int, runs:
         traffic.submit() if place == polls else traffic.dispatch()
         return []
 
-    check_owners(db, [pair for mine in crowd(polls + 1 + dispatchers, contend) for pair in mine])
+    check_owners(db, [pair for mine in run_in_threads(polls + 1 + dispatchers, contend) for pair in mine])
     assert db.count("runs", "status = 'claimed'") == runs
     assert db.count("runs", "delivered_at IS NULL") == 0
 
 
 @contextmanager
-def all_have_looked(contenders: int) -> Iterator[None]:
-    """Nobody takes a run before all have read their candidates: they have read the same ones."""
+def barrier_after_candidates(contenders: int) -> Iterator[None]:
+    """Let no claim take a run before all have read the same candidates."""
     barrier, take, calls = Barrier(contenders), claim._take, count()
 
     def together(conn: Connection, plan: Any, **how: Any) -> dict[str, Run]:
@@ -153,19 +155,21 @@ def all_have_looked(contenders: int) -> Iterator[None]:
 
 
 def same_candidates(db: DbVerbs, contenders: int) -> None:
-    """All have seen the same oldest run before any of them takes it: one gets it, the others get the next ones."""
-    db.accept(*[starting() for _ in range(contenders)])
+    """Let all claims see the same oldest run before any takes it: one gets it, the others get the next ones."""
+    db.accept(*[start_submission() for _ in range(contenders)])
     runners = [db.runner() for _ in range(contenders)]
-    with all_have_looked(contenders):
-        given = crowd(contenders, lambda place: [(runners[place].runner_id, r) for r in db.claim(runners[place])])
+    with barrier_after_candidates(contenders):
+        given = run_in_threads(
+            contenders, lambda place: [(runners[place].runner_id, r) for r in db.claim(runners[place])]
+        )
     check_owners(db, [pair for mine in given for pair in mine])
-    assert [len(mine) for mine in given] == [1] * contenders, "somebody was left empty"
+    assert [len(mine) for mine in given] == [1] * contenders, "a claim came back empty"
 
 
-def nobody_waits_for_a_claim(db: DbVerbs) -> None:
-    """While one claim is not committed yet, the next one takes another run at once."""
-    db.accept(starting(), starting())
-    first, second = asking(db.runner()), asking(db.runner())
+def claim_waits_for_no_other(db: DbVerbs) -> None:
+    """Take another run at once while one claim is not committed yet."""
+    db.accept(start_submission(), start_submission())
+    first, second = poll_request(db.runner()), poll_request(db.runner())
     with steppers(db.engine, 2) as (one, other):
         had = one.do(answer_polls, [first]).result()
         found = other.do(answer_polls, [second])
@@ -178,13 +182,13 @@ def nobody_waits_for_a_claim(db: DbVerbs) -> None:
 
 
 def one_run_per_poll(db: DbVerbs, second_claim: Callable[..., Any] = claim_parked) -> None:
-    """A poll parks and claims once more, a client submits two runs and a worker dispatches: in every order, with
+    """Park a poll with its second claim while a client submits two runs and a worker dispatches: in every order, with
     every transaction open across the others' steps, the poll ends with exactly one of the two.
     """
     for order in interleavings(["look", "park", "look again", "done"], ["write", "submit", "give", "dispatch"]):
         runner, demands = private(db, 0)
-        poll = asking(runner)
-        items = [starting(additional_demands=demands) for _ in range(2)]
+        poll = poll_request(runner)
+        items = [start_submission(additional_demands=demands) for _ in range(2)]
         with steppers(db.engine, 2) as (web, others):
             steps, again = _steps_of_both(web, others, poll, items, second_claim)
             for name in order:
@@ -203,7 +207,7 @@ def _steps_of_both(
     items: list[NewRun],
     second_claim: Callable[..., Any],
 ) -> tuple[dict[str, Callable[[], object]], list[bool]]:
-    """What both can be told to do, and a list that is not empty once dispatch wants to be rung again."""
+    """Return the steps of both, and a list that is not empty once dispatch asks for another pass."""
     parked: list[bool] = []
     again: list[bool] = []
 
@@ -231,12 +235,12 @@ def _steps_of_both(
     return steps, again
 
 
-def giving_up_leaves_nothing_behind(db: DbVerbs) -> None:
-    """A poll gives up while a worker gives it a run: in every order it gets the run, or the run stays pending."""
+def ended_poll_leaves_no_claim(db: DbVerbs) -> None:
+    """End a poll while a worker gives it a run: in every order it gets the run, or the run stays pending."""
     for order in interleavings(["give up", "gone"], ["give", "dispatch"]):
         runner, demands = private(db, 0)
         poll = db.park(runner)
-        (run,) = db.accept(starting(additional_demands=demands))
+        (run,) = db.accept(start_submission(additional_demands=demands))
         with steppers(db.engine, 2) as (web, worker):
             found: list[Future[list[list[Run]]]] = []
             steps: dict[str, Callable[[], object]] = {
@@ -256,11 +260,13 @@ def giving_up_leaves_nothing_behind(db: DbVerbs) -> None:
 
 
 def two_workers_one_poll(db: DbVerbs) -> None:
-    """Two workers dispatch at once: in every order each poll gets one run, and one pass more leaves no run behind."""
+    """Dispatch by two workers at once: in every order each poll gets one run, and one more pass leaves no
+    run behind.
+    """
     for order in interleavings(["a gives", "a commits"], ["b gives", "b commits"]):
         runner, demands = private(db, 0)
         polls = [db.park(runner), db.park(runner)]
-        db.accept(*[starting(additional_demands=demands) for _ in range(3)])
+        db.accept(*[start_submission(additional_demands=demands) for _ in range(3)])
         with steppers(db.engine, 2) as (one, other):
             steps: dict[str, Callable[[], object]] = {
                 "a gives": lambda one=one: one.do(dispatch_waiting, 1),

@@ -1,4 +1,4 @@
-"""Time that passes by moving what is stored into the past, never by waiting."""
+"""Pass time by moving stored timestamps into the past, never by waiting."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,19 @@ from models.expiry.expire import ExpireResult, expire
 from models.schema.tables import metadata
 from tests.support.db_verbs import DbVerbs, Runner
 
-# What expiry and the lists of runners compare with the clock.
+# Tables whose timestamps expiry and the lists of runners compare with the clock.
 _TIMED = ("runners", "runs", "sessions", "stop_commands", "duties", "gaps")
 
 
 def let_time_pass(db: DbVerbs, seconds: float) -> None:
-    """Move every moment that deadlines count from so many seconds into the past, as if nothing had happened since."""
+    """Move all timestamps from which deadlines count by so many seconds into the past, as if nothing had happened
+    since.
+    """
     db.do(shift, seconds)
 
 
 def shift(conn: Connection, seconds: float) -> None:
-    """The same within a transaction."""
+    """Do the same within a transaction."""
     for statement in _SHIFTS:
         conn.execute(statement, {"s": seconds})
 
@@ -33,8 +35,8 @@ def _shift_of(name: str) -> TextClause:
 _SHIFTS = [_shift_of(name) for name in _TIMED]
 
 
-def live(db: DbVerbs, seconds: int, beat: Callable[[int], None], *, step: int = 5) -> None:
-    """Let time pass with a pass of expiry each ``step`` seconds; ``beat`` does what happens at each moment.
+def simulate(db: DbVerbs, seconds: int, beat: Callable[[int], None], *, step: int = 5) -> None:
+    """Pass time with a pass of expiry each ``step`` seconds; ``beat`` acts at each moment.
 
     The time that the test itself takes is part of it.
     """
@@ -49,25 +51,25 @@ def live(db: DbVerbs, seconds: int, beat: Callable[[int], None], *, step: int = 
 
 
 def pass_time(db: DbVerbs, table: str, column: str, seconds: float, where: str = "true", **values: Any) -> None:
-    """Let the moment in a column be so many seconds longer ago."""
+    """Move the timestamp in a column by so many seconds into the past."""
     statement = f"UPDATE {table} SET {column} = {column} - make_interval(secs => :seconds) WHERE {where}"
     db.rows(statement, seconds=seconds, **values)
 
 
 def fall_silent(db: DbVerbs, runner: Runner, seconds: float) -> None:
-    """Let the runner be heard last so long ago."""
+    """Set the runner's last request to so many seconds ago."""
     statement = "UPDATE runners SET last_seen = clock_timestamp() - make_interval(secs => :s) WHERE runner_id = :r"
     db.rows(statement, s=seconds, r=runner.runner_id)
 
 
 def due(db: DbVerbs, run_id: str, column: str, ago: float = 1) -> None:
-    """Let a deadline of the run have passed a moment ago."""
+    """Move a deadline of the run to a moment ago."""
     statement = f"UPDATE runs SET {column} = clock_timestamp() - make_interval(secs => :s) WHERE run_id = :r"
     db.rows(statement, s=ago, r=run_id)
 
 
-def add_gap(db: DbVerbs, kind: str, began: float, ended: float) -> None:
-    """Note a gap that began and ended so many seconds ago."""
+def add_outage(db: DbVerbs, kind: str, began: float, ended: float) -> None:
+    """Record an outage that began and ended so many seconds ago."""
     db.rows(
         "INSERT INTO gaps (kind, started_at, ended_at) VALUES (:k, clock_timestamp() - make_interval(secs => :b), "
         "clock_timestamp() - make_interval(secs => :e))",
@@ -78,10 +80,10 @@ def add_gap(db: DbVerbs, kind: str, began: float, ended: float) -> None:
 
 
 def tick(db: DbVerbs, limits: Limits = DEFAULT_LIMITS, *, at_most: int = 500) -> ExpireResult:
-    """One committed pass of expiry."""
+    """Commit one pass of expiry."""
     return db.do(expire, limits=limits, at_most=at_most)
 
 
 def counts(db: DbVerbs, limits: Limits = DEFAULT_LIMITS) -> dict[str, int]:
-    """What one pass of expiry did, by name."""
+    """Return the counts of one pass of expiry, by name."""
     return tick(db, limits).counts

@@ -1,4 +1,4 @@
-"""Real processes of the coordinator against a test's database: started, watched, frozen and killed by their pid."""
+"""Real processes of the coordinator on a test's database: started, watched, frozen and killed by pid."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ from tests.support.waiting import eventually
 
 COMMAND = Path(sys.executable).with_name("coordinator")
 START_SECONDS = 30
-# Tests end processes all the time: what a person waits for would only make them slow.
+# Shorten waits meant for people: tests end processes all the time.
 QUICK = {"drain_seconds": 0, "graceful_shutdown_seconds": 1, "worker_grace_seconds": 1, "log_format": "json"}
 
 
 class Process:
-    """One running process. `url` is empty unless it serves HTTP."""
+    """Running process. `url` is empty unless it serves HTTP."""
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes], log_file: Path, url: str = "") -> None:
         self.name = name
@@ -45,20 +45,20 @@ class Process:
         return self._popen.poll()
 
     def log(self) -> str:
-        """Everything it has written so far."""
+        """Return everything it has written so far."""
         return self._log_file.read_text(errors="replace")
 
     def kill(self) -> None:
-        """`kill -9`, and it is gone when this returns."""
+        """Send SIGKILL and wait until it is gone."""
         self.signal(signal.SIGKILL)
         self._popen.wait(10)
 
     def terminate(self) -> None:
-        """SIGTERM; it may live on for a while: see wait."""
+        """Send SIGTERM; use `wait` for its end."""
         self.signal(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """It stops in the middle of whatever it does, its connections stay open."""
+        """Send SIGSTOP: it stops within whatever it does, with its connections open."""
         self.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -69,11 +69,11 @@ class Process:
             self._popen.send_signal(number)
 
     def wait(self, within: float = 30) -> int:
-        """Its exit code, as soon as it ends."""
+        """Return its exit code as soon as it ends."""
         return self._popen.wait(within)
 
     def stop(self) -> None:
-        """End it in order, or with SIGKILL when it does not end within 10 s."""
+        """End it in order, or with SIGKILL if it does not end within 10 s."""
         self.thaw()
         self.terminate()
         try:
@@ -88,7 +88,7 @@ RUNNER_LEAVE_SECONDS = 1.5
 
 @dataclass
 class Cluster:
-    """Processes that share a database and a Redis; all are ended with the test."""
+    """Processes that share a database and a Redis; all end with the test."""
 
     directory: Path
     database_url: str
@@ -97,7 +97,7 @@ class Cluster:
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     def start_web(self, *, wait: bool = True, **settings: object) -> Process:
-        """Start a web process on a free port; returns when it is ready. `settings` as in runtime/settings.py."""
+        """Start a web process on a free port and wait until it is ready. `settings` as in runtime/settings.py."""
         port = own_port()
         arguments = ["web", "--host", "127.0.0.1", "--port", str(port)]
         process = self.start("web", arguments, settings, url=f"http://127.0.0.1:{port}")
@@ -106,7 +106,7 @@ class Cluster:
         return process
 
     def start_worker(self, *arguments: str, wait: bool = True, **settings: object) -> Process:
-        """Start a worker process; returns when it has said that it is ready."""
+        """Start a worker process and wait until it logs that it is ready."""
         process = self.start("worker", ["worker", *arguments], settings)
         if wait:
             self.wait_until_ready(process)
@@ -115,7 +115,7 @@ class Cluster:
     def start_processes(
         self, *, webs: int = 2, workers: int = 2, **settings: object
     ) -> tuple[list[Process], list[Process]]:
-        """Start so many web and worker processes side by side; returns them when all are ready."""
+        """Start so many web and worker processes side by side, and wait until all are ready."""
         started_webs = [self.start_web(wait=False, **settings) for _ in range(webs)]
         started_workers = [self.start_worker(wait=False, **settings) for _ in range(workers)]
         for web in started_webs:
@@ -125,7 +125,7 @@ class Cluster:
         return started_webs, started_workers
 
     def wait_until_ready(self, process: Process) -> None:
-        """Wait until a web process serves, or a worker process has said that it works."""
+        """Wait until a web process serves, or a worker process logs that it works."""
         if process.url:
             self.wait_until(process, lambda: answers(f"{process.url}/health/ready"), "ready")
         else:
@@ -140,7 +140,7 @@ class Cluster:
         url: str = "",
         fds: Sequence[int] = (),
     ) -> Process:
-        """Start `coordinator` with any arguments and these descriptors of ours; returns at once."""
+        """Start `coordinator` with any arguments and these file descriptors, without waiting."""
         name = f"{kind}-{next(self._numbers)}"
         log_file = self.directory / f"{name}.log"
         with log_file.open("wb") as log:
@@ -156,12 +156,12 @@ class Cluster:
             )
         process = Process(name, popen, log_file, url)
         self.processes.append(process)
-        # By this file the next run finds it, should this one be killed.
+        # The next run finds it by this file if this one is killed.
         write_pid_file(self.directory / "run" / f"{name}.pid", popen.pid)
         return process
 
     def wait_until(self, process: Process, condition: Callable[[], bool], what: str) -> None:
-        """Wait for something of a process that must not die meanwhile; the end of its log is in the error."""
+        """Wait for a condition of a process that must not die meanwhile; the error holds the end of its log."""
 
         def done() -> bool:
             return not process.alive or condition()
@@ -174,7 +174,7 @@ class Cluster:
             raise AssertionError(f"{process.name} ended with {process.exit_code}\n{process.log()[-4000:]}")
 
     def stop(self) -> None:
-        """End all processes side by side: asked first, killed when they have not ended in time."""
+        """End all processes: SIGTERM to all first, so that they end side by side."""
         for process in self.processes:
             process.thaw()
             process.terminate()
@@ -189,17 +189,17 @@ class Cluster:
     def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
         wanted = {"database_url": self.database_url, "redis_url": self.redis_url, **QUICK, **settings}
         ours = {f"COORDINATOR_{name.upper()}": str(value) for name, value in wanted.items()}
-        # By PYTHONPATH the tests of an earlier release start its code (tests/migrations/test_last_release.py).
+        # PYTHONPATH makes the tests of an earlier release start its code (tests/migrations/test_last_release.py).
         return {**inherited("PATH", "HOME", "LANG", "PYTHONPATH"), "PYTHONUNBUFFERED": "1", **ours}
 
 
 def inherited(*names: str) -> dict[str, str]:
-    """These of our own environment, and what processes have to be told behind a pooler."""
+    """Return our own environment with the settings that processes need behind a pooler."""
     return {name: os.environ[name] for name in (*names, MARK, *POOLED) if name in os.environ}
 
 
 def answers(url: str) -> bool:
-    """Whether a GET is answered with 200 within a second."""
+    """Return whether a GET is answered with 200 within a second."""
     try:
         with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 our own http:// address
             return bool(response.status == 200)

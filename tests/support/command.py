@@ -1,4 +1,4 @@
-"""`coordinator` as a person calls it, until it ends."""
+"""Run `coordinator` as a person does, until it ends."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ Ended: TypeAlias = "subprocess.CompletedProcess[str]"
 
 
 def coordinator(*arguments: str, home: str | Path = ROOT, stdin: str = "", **environment: str) -> Ended:
-    """Call it with these arguments, from `home`; of the environment it sees PATH, HOME and what is given here."""
+    """Run it with these arguments in `home`; its environment holds PATH, HOME and the given variables only."""
     return subprocess.run(
         [str(COMMAND), *arguments],
         capture_output=True,

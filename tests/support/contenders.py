@@ -1,4 +1,4 @@
-"""Several who want the same thing: all at once in threads, or step by step in every order there is."""
+"""Run contenders for the same rows: all at once in threads, or step by step in every order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,8 +17,8 @@ T = TypeVar("T")
 BARRIER_SECONDS = 30
 
 
-def crowd(number: int, contend: Callable[[int], T]) -> list[T]:
-    """What each of ``number`` threads returned, by its place; all start together. The first failure is raised."""
+def run_in_threads(number: int, contend: Callable[[int], T]) -> list[T]:
+    """Return the result of each of ``number`` threads by index; all start together. Raise the first failure."""
     barrier = Barrier(number)
 
     def begin(place: int) -> T:
@@ -26,11 +26,11 @@ def crowd(number: int, contend: Callable[[int], T]) -> list[T]:
         return contend(place)
 
     with ThreadPoolExecutor(number) as threads:
-        return [next_release.result() for next_release in [threads.submit(begin, place) for place in range(number)]]
+        return [future.result() for future in [threads.submit(begin, place) for place in range(number)]]
 
 
 def with_one_repeat(engine: Engine, verb: Callable[..., T], items: Sequence[Any]) -> T:
-    """One transaction, repeated at most once, as the group commit does: what fails then reaches the caller."""
+    """Run one transaction, repeated at most once, as the group commit does; raise what fails then."""
     try:
         with engine.begin() as connection:
             return verb(connection, items)
@@ -42,7 +42,7 @@ def with_one_repeat(engine: Engine, verb: Callable[..., T], items: Sequence[Any]
 
 
 class Stepper:
-    """One contender who is told when to do what: a thread with a connection, and a transaction until it commits."""
+    """Contender whose steps the test orders: a thread with a connection, and a transaction until it commits."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -53,7 +53,7 @@ class Stepper:
         self._last.set_result(None)
 
     def do(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
-        """Do one thing in the open transaction; returns when it is done, or waits for a lock that another holds."""
+        """Do one step in the open transaction; return once it is done or waits for another's lock."""
         return self._submit(self._step, verb, *args, **kwargs)
 
     def commit(self) -> None:
@@ -64,12 +64,12 @@ class Stepper:
 
     @property
     def done(self) -> bool:
-        """Whether everything it was told to do is done."""
+        """Return whether all its steps are done."""
         return self._last.done()
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for a lock at this moment."""
+        """Return whether it is waiting for a lock."""
         return is_waiting(self._engine, self._backend)
 
     def _submit(self, step: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
@@ -79,7 +79,7 @@ class Stepper:
         return self._last
 
     def _step(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        # Behind a pooler the next transaction may have another.
+        # Read it each time: behind a pooler the next transaction may have another backend.
         self._backend = backend(self._connection)
         return verb(self._connection, *args, **kwargs)
 
@@ -97,7 +97,7 @@ class Stepper:
 
 @contextmanager
 def steppers(engine: Engine, number: int) -> Iterator[list[Stepper]]:
-    """Contenders with a transaction each; at the end all must have come to an end."""
+    """Open contenders with a transaction each; at the end all must have ended."""
     ours = [Stepper(engine) for _ in range(number)]
     try:
         yield ours
@@ -109,14 +109,14 @@ def steppers(engine: Engine, number: int) -> Iterator[list[Stepper]]:
 
 
 def is_waiting(engine: Engine, pid: int) -> bool:
-    """Whether this backend waits for a lock at this moment."""
+    """Return whether this backend is waiting for a lock."""
     with engine.connect() as connection:
         statement = text("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = :pid")
         return bool(connection.execute(statement, {"pid": pid}).scalar())
 
 
 def interleavings(first: Sequence[T], second: Sequence[T]) -> Iterator[list[T]]:
-    """All orders of both sequences that keep the order of each."""
+    """Yield all orders of both sequences that keep the order of each."""
     length = len(first) + len(second)
     for places in combinations(range(length), len(first)):
         one, other = iter(first), iter(second)

@@ -1,4 +1,4 @@
-"""What tests of runners and of the client commands do with a cluster: start runners, run commands, look at the API."""
+"""Start runners, run commands and read the API of a cluster, for tests of runners and client commands."""
 
 import json
 import sys
@@ -17,13 +17,13 @@ TERMINAL = {"completed", "failed", "stopped"}
 
 @dataclass
 class Coordination:
-    """A cluster seen from outside, through `url`: one web process unless a test starts more."""
+    """A cluster seen from outside through `url`: one web process unless a test starts more."""
 
     cluster: Cluster
     url: str
 
     def start_runner(self, *arguments: str, urls: tuple[str, ...] = (), wait: bool = True) -> Process:
-        """Start `coordinator runner` with these arguments; returns when it is registered."""
+        """Start `coordinator runner` with these arguments and wait until it is registered."""
         addresses = [part for url in urls or (self.url,) for part in ("--url", url)]
         process = self.cluster.start("runner", ["runner", *addresses, *arguments])
         if wait:
@@ -31,11 +31,11 @@ class Coordination:
         return process
 
     def start_python_runner(self, script: str, *arguments: str, **options: Any) -> Process:
-        """The same with a Python script as the command; its stdout is not buffered."""
+        """Do the same with a Python script as the command, with unbuffered stdout."""
         return self.start_runner(*arguments, "--", sys.executable, "-uc", script, **options)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One call; the answer's JSON, of an error too."""
+        """Make one call and return the JSON of its answer, also of an error."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310 - our own address
@@ -46,7 +46,7 @@ class Coordination:
             return json.loads(error.read())
 
     def submit(self, prompt: str, **fields: Any) -> tuple[str, str]:
-        """A new run; its id and its session's."""
+        """Submit a run; return its id and its session's."""
         kind = "resume_session" if fields.pop("resume", False) else "start_session"
         answer = self.ask("POST", "/runs", {"type": kind, "parameters": {"prompt": prompt}, **fields})
         return answer["run_id"], answer["session_id"]
@@ -56,7 +56,7 @@ class Coordination:
         return found
 
     def until(self, run_id: str, *statuses: str, within: float = 20) -> dict[str, Any]:
-        """The run as soon as it is in one of these statuses (none given: in a terminal one)."""
+        """Wait until the run is in one of these statuses (none given: in a terminal one), and return it."""
         wanted = set(statuses) or TERMINAL
         last: dict[str, Any] = {}
 
@@ -72,7 +72,7 @@ class Coordination:
         return found
 
     def lines(self, session_id: str) -> list[str]:
-        """What was printed in a session."""
+        """Return the lines printed in a session."""
         return [event["content"][0]["text"] for event in self.events(session_id) if event["event_type"] == "message"]
 
     def runners(self) -> list[dict[str, Any]]:
@@ -80,12 +80,12 @@ class Coordination:
         return found
 
     def command(self, *arguments: str, url: str | None = None, stdin: str = "") -> Ended:
-        """`coordinator` with these arguments, as a person would call it in a pipe."""
+        """Run `coordinator` with these arguments, as in a pipe."""
         return coordinator(*arguments, stdin=stdin, COORDINATOR_URL=self.url if url is None else url)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process exists and is more than a zombie."""
+    """Return whether the process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""HTTP calls over bare sockets, cut at any byte and at any moment, and what of the answer came before the cut."""
+"""Make HTTP calls over bare sockets, cut at any byte or moment, and read the answer up to the cut."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 def call_bytes(url: str, method: str, path: str, body: Any = None, **headers: str) -> bytes:
-    """A whole request."""
+    """Return the bytes of a whole request."""
     content = b"" if body is None else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", f"Host: {urlsplit(url).netloc}", f"Content-Length: {len(content)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -17,7 +17,7 @@ def call_bytes(url: str, method: str, path: str, body: Any = None, **headers: st
 
 
 def send_part(url: str, request: bytes, *, reset: bool) -> None:
-    """Send so much of a request and go: with a FIN, or with a RST as a process that dies does."""
+    """Send a part of a request and disconnect: with a FIN, or with a RST as a dying process does."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port or 80), 10) as connection:
         connection.sendall(request)
@@ -27,13 +27,13 @@ def send_part(url: str, request: bytes, *, reset: bool) -> None:
 
 @dataclass
 class HeldCall:
-    """A call that is held; whoever made it may hang up at any moment."""
+    """Call that is waiting for its answer and may be disconnected at any moment."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     async def hang_up(self) -> bytes:
-        """Say that we are going, and what had been sent to us until the other side heard that: all, or nothing."""
+        """Disconnect, and return what arrived until the other side noticed: all, or nothing."""
         self.writer.write_eof()
         answer = await asyncio.wait_for(self.reader.read(), 30)
         self.writer.close()
@@ -41,7 +41,7 @@ class HeldCall:
 
 
 async def hold(url: str, request: bytes) -> HeldCall:
-    """Make a call and do not wait for its answer."""
+    """Make a call without waiting for its answer."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(request)
@@ -50,7 +50,7 @@ async def hold(url: str, request: bytes) -> HeldCall:
 
 
 def content_of(answer: bytes) -> Any:
-    """The JSON of a complete answer; None of one without content."""
+    """Return the JSON of a complete answer; None of one without content."""
     head, _, content = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 20"), answer
     return json.loads(content) if content else None

@@ -1,6 +1,6 @@
-"""Keep databases of tests for the next test: emptied to what the migrations leave, where a copy would be made anew.
+"""Keep databases of tests for the next test: emptied to what the migrations leave, instead of copied anew.
 
-A copy of the template is some 300 files, and takes ten times as long as a few hundred rows take to delete.
+A copy of the template is some 300 files, and takes ten times as long as deleting a few hundred rows.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-# Deleted rows stay in the files until a vacuum, so no database is used for ever.
+# Bound their size: deleted rows stay in the files until a vacuum.
 MOST_USES = 25
 MOST_BYTES = 16 * 1024**2
 PATIENCE = "-c lock_timeout=5s -c statement_timeout=20s"
@@ -33,7 +33,7 @@ _OTHERS = """
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
 _INSERT = "INSERT INTO {} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::{}, %s)"
-# Everything that a statement of DDL, a setting of the database or a prepared transaction would change.
+# Everything that DDL, a setting of the database or a prepared transaction would change.
 _SCHEMA = """
     SELECT md5(concat(
         (SELECT string_agg(concat(c.oid, c.relname, c.relchecks, c.reltriggers, c.reloptions, c.relfilenode), ' ')
@@ -57,7 +57,7 @@ _SCHEMA = """
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a database holds when it is new: rows by table as JSON, sequences, and its schema's fingerprint."""
+    """Contents of a new database: rows by table as JSON, sequences, and the fingerprint of its schema."""
 
     rows: dict[str, str]
     sequences: list[tuple[str, int, bool]]
@@ -66,7 +66,7 @@ class _Contents:
 
 @dataclass
 class Databases:
-    """Databases of one test process, by URL: `take` one, `give_back` it as soon as its test is over."""
+    """Databases of one test process, by URL: `take` one, and `give_back` it as soon as its test is over."""
 
     create: Callable[[], str]
     drop: Callable[[str], None]
@@ -75,13 +75,13 @@ class Databases:
     _uses: Counter[str] = field(default_factory=Counter)
 
     def take(self) -> str:
-        """A database as the migrations leave it."""
+        """Return a database as the migrations leave it."""
         url = self._free.pop() if self._free else self._made()
         self._uses[url] += 1
         return url
 
     def give_back(self, url: str) -> None:
-        """Empty the database for the next test; one that is no longer as it was, or too large, goes."""
+        """Empty the database for the next test; drop one that has changed otherwise or is too large."""
         try:
             usable = self._uses[url] < MOST_USES and restored(url, self._new[url])
         except psycopg.Error:
@@ -110,7 +110,7 @@ def contents(connection: "psycopg.Connection[Any]") -> _Contents:
 
 
 def restored(url: str, new: _Contents) -> bool:
-    """Bring the rows and sequences back to what they were; False when more than those has changed."""
+    """Restore rows and sequences; return False if more than those has changed."""
     with psycopg.connect(url, options=PATIENCE) as connection:
         connection.execute(_OTHERS)
         ((size,),) = connection.execute(_BYTES).fetchall()

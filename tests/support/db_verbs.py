@@ -1,4 +1,6 @@
-"""The verbs of the truth as a test speaks them: each call one committed transaction, its subject made if need be."""
+"""Verbs of models/ in the shape that tests need: each call commits one transaction, and makes its subject if none is
+given.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,48 +40,48 @@ class Runner:
 
 
 class DbVerbs:
-    """A database, and the verbs on it. Whatever is asked here is committed when it is answered."""
+    """A database and the verbs on it; every call is committed when it returns."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._numbers = count(1)
 
     def do(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """One transaction with one verb in it."""
+        """Run one verb in one transaction."""
         with self.engine.begin() as connection:
             return verb(connection, *args, **kwargs)
 
     def rows(self, statement: str, **values: Any) -> Sequence[Row[Any]]:
-        """The rows of a query, or none of a statement that returns none."""
+        """Return the rows of a query; an empty list for a statement without rows."""
         with self.engine.begin() as connection:
             result = connection.execute(text(statement), values)
             return result.all() if result.returns_rows else []
 
     def one(self, statement: str, **values: Any) -> Any:
-        """The only value of the only row."""
+        """Return the only value of the only row."""
         ((value,),) = self.rows(statement, **values)
         return value
 
-    # clients
+    # Clients
 
     def submit(self, *items: NewRun, max_depth: int = 10, most_demands: int = 0) -> list[Submitted | CoordinatorError]:
         return self.do(submit_runs, items, max_depth=max_depth, most_demands=most_demands)
 
     def accept(self, *items: NewRun) -> list[Submitted]:
-        """Submit what nobody can object to."""
+        """Submit valid runs."""
         return [accepted(result) for result in self.submit(*items)]
 
     def start(self, **values: Any) -> Submitted:
         """Start a session with one run."""
-        return self.accept(starting(**values))[0]
+        return self.accept(start_submission(**values))[0]
 
     def resume(self, session_id: str, **values: Any) -> Submitted:
-        return self.accept(resuming(session_id, **values))[0]
+        return self.accept(resume_submission(session_id, **values))[0]
 
-    # runners
+    # Runners
 
     def runner(self, **values: Any) -> Runner:
-        """Register a runner that satisfies the demands of a plain run; each call another one."""
+        """Register a new runner that satisfies the demands of a plain run."""
         offer: dict[str, Any] = {
             "hostname": f"host-{next(self._numbers)}",
             "project_dir": "/project",
@@ -95,11 +97,11 @@ class DbVerbs:
         return Runner(runner_id, registration)
 
     def answer(self, *asks: Ask) -> list[PollAnswer]:
-        """First answers of polls of runners that are registered."""
+        """Return the first answers of polls of registered runners."""
         return [told(answer) for answer in self.do(answer_polls, asks)]
 
     def second(self, *asks: Ask) -> list[PollAnswer]:
-        """What follows a parking."""
+        """Return the answers of the second claim, after parking."""
         return [told(answer) for answer in self.do(claim_parked, asks)]
 
     def recheck(self, *asks: Ask) -> list[PollAnswer]:
@@ -109,25 +111,25 @@ class DbVerbs:
         return self.do(give_up_polls, [ask.poll_id for ask in asks])
 
     def park(self, runner: Runner, *, wanted: int = 1, instance: str = "web-1") -> Ask:
-        """A poll that found nothing, twice, and waits."""
-        one = asking(runner, wanted=wanted, instance=instance)
+        """Park a poll that found nothing, twice."""
+        one = poll_request(runner, wanted=wanted, instance=instance)
         first, second = self.answer(one)[0], self.second(one)[0]
         assert (first.parked, second.parked) == (True, True)
         return one
 
     def claim(self, runner: Runner, *, wanted: int = 1) -> list[Run]:
-        """What a poll of this runner is given at once."""
-        return self.answer(asking(runner, wanted=wanted))[0].runs
+        """Return the runs that a poll of this runner is given at once."""
+        return self.answer(poll_request(runner, wanted=wanted))[0].runs
 
     def dispatch(self, limit: int = 500) -> dict[str, list[str]]:
-        """The runs that a pass of a worker gave out, by poll."""
+        """Return the runs that a pass of a worker assigned, by poll."""
         given: dict[str, list[str]] = {}
         for assignments in self.do(dispatch_waiting, limit).by_instance.values():
             for one in assignments:
                 given.setdefault(one.poll_id, []).append(one.run_id)
         return given
 
-    # what there is
+    # Stored rows
 
     def run(self, run_id: str) -> Row[Any]:
         return self.rows("SELECT * FROM runs WHERE run_id = :run_id", run_id=run_id)[0]
@@ -136,20 +138,20 @@ class DbVerbs:
         return self.rows("SELECT * FROM sessions WHERE session_id = :session_id", session_id=session_id)[0]
 
     def waiting(self) -> set[str]:
-        """The poll ids that dispatch may give runs to."""
+        """Return the ids of the polls to which dispatch may assign runs."""
         return {row.poll_id for row in self.rows("SELECT poll_id FROM waiting_polls")}
 
     def count(self, table: str, where: str = "true", **values: Any) -> int:
         return int(self.one(f"SELECT count(*) FROM {table} WHERE {where}", **values))
 
     def told_kinds(self, session_id: str) -> list[str]:
-        """The kinds of the events of a session, in their order."""
+        """Return the kinds of the events of a session, in their order."""
         rows = self.rows("SELECT kind FROM events WHERE session_id = :s ORDER BY id", s=session_id)
         return [row.kind for row in rows]
 
 
-def starting(session_id: str | None = None, *, caller: Caller = ADMIN, **values: Any) -> NewRun:
-    """A submission that starts a session, with a new run id."""
+def start_submission(session_id: str | None = None, *, caller: Caller = ADMIN, **values: Any) -> NewRun:
+    """Build a submission that starts a session, with a new run id."""
     return NewRun(
         run_id=new_id("run_"),
         session_id=session_id,
@@ -161,13 +163,13 @@ def starting(session_id: str | None = None, *, caller: Caller = ADMIN, **values:
     )
 
 
-def resuming(session_id: str, **values: Any) -> NewRun:
-    """A submission that resumes a session, with a new run id."""
-    return replace(starting(session_id, **values), type=RunType.RESUME)
+def resume_submission(session_id: str, **values: Any) -> NewRun:
+    """Build a submission that resumes a session, with a new run id."""
+    return replace(start_submission(session_id, **values), type=RunType.RESUME)
 
 
-def asking(runner: Runner, *, wanted: int = 1, instance: str = "web-1") -> Ask:
-    """A poll with a new id."""
+def poll_request(runner: Runner, *, wanted: int = 1, instance: str = "web-1") -> Ask:
+    """Build a poll with a new id."""
     return Ask(new_id("poll_"), runner.runner_id, wanted, instance)
 
 
@@ -182,5 +184,5 @@ def told(answer: PollAnswer | CoordinatorError) -> PollAnswer:
 
 
 def backend(connection: Connection) -> int:
-    """The pid by which pg_stat_activity and pg_locks know this connection."""
+    """Return the pid of this connection in pg_stat_activity and pg_locks."""
     return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())

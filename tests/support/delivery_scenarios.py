@@ -1,4 +1,4 @@
-"""Scenarios of answers that are lost, late or sent to nobody, each with its check: as they are, and with a part broken."""
+"""Scenarios of answers that are lost, late or unread, each with its check: unbroken, and with a part broken."""
 
 import asyncio
 from dataclasses import asdict
@@ -14,26 +14,26 @@ from tests.support.web import WebInThread
 TIMESTAMP = "2026-01-01T00:00:00Z"
 
 
-def an_old_message_hands_out_nothing(db: DbVerbs, web: WebInThread) -> None:
-    """What a frozen process finds in its buffer may be about a claim that has ended (promise 1).
+def old_message_delivers_nothing(db: DbVerbs, web: WebInThread) -> None:
+    """Give a thawed process a message about a claim that has ended (promise 1).
 
-    Nothing else looks after the poll here: the re-check must be off.
+    The re-check must be off: nothing else serves the poll here.
     """
     early, late = web.client.register("early"), web.client.register("late")
     poll = web.client.meanwhile(web.client.poll, early, 3)
     web.until_parked()
     run_id = web.client.submit()["run_id"]
-    (handlers,) = db.do(dispatch_waiting).by_instance.values()
-    db.do(release_claims, [Claim(one.run_id, one.claim_token) for one in handlers])
+    (assignments,) = db.do(dispatch_waiting).by_instance.values()
+    db.do(release_claims, [Claim(one.run_id, one.claim_token) for one in assignments])
     assert web.client.claim(late)["run_id"] == run_id
     polls = web.app.state.web.polls
-    web.app.state.web.drain._loop.call_soon_threadsafe(polls.deliver, [asdict(one) for one in handlers])
+    web.app.state.web.drain._loop.call_soon_threadsafe(polls.deliver, [asdict(one) for one in assignments])
     answer = poll.result(30)
     assert answer.status_code == 204, "handed out twice"
 
 
-def a_lost_answer_to_a_submission_makes_one_run(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
-    """The web repeats it by itself, without any key of the client (promise 2)."""
+def submission_with_lost_answer_makes_one_run(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
+    """The web repeats it by itself, without a key of the client (promise 2)."""
     proxy.lose("INSERT INTO runs")
     run_id = web.client.submit()["run_id"]
     assert proxy.lost == 1
@@ -41,8 +41,8 @@ def a_lost_answer_to_a_submission_makes_one_run(db: DbVerbs, web: WebInThread, p
     assert stored == [run_id], "stored twice"
 
 
-def a_lost_answer_to_a_claim_takes_one_run(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
-    """The repeat finds what the first try has claimed for the poll (promise 1)."""
+def claim_with_lost_answer_takes_one_run(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
+    """The repeat finds the first try's claim for the poll (promise 1)."""
     runner = web.client.register()
     for _ in range(2):
         web.client.submit()
@@ -50,11 +50,11 @@ def a_lost_answer_to_a_claim_takes_one_run(db: DbVerbs, web: WebInThread, proxy:
     run_id = web.client.claim(runner)["run_id"]
     assert proxy.lost == 1
     claimed = [row.run_id for row in db.rows("SELECT run_id FROM runs WHERE status = 'claimed'")]
-    assert claimed == [run_id], "claimed for nobody"
+    assert claimed == [run_id], "claimed for an unknown poll"
 
 
-def a_lost_answer_to_an_event_stores_one(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
-    """Without any key of the client."""
+def event_with_lost_answer_is_stored_once(db: DbVerbs, web: WebInThread, proxy: PostgresProxy) -> None:
+    """Send it without a key of the client."""
     session_id = web.client.submit()["session_id"]
     proxy.lose("INSERT INTO events")
     event = {"event_type": "message", "session_id": session_id, "timestamp": TIMESTAMP}
@@ -63,8 +63,8 @@ def a_lost_answer_to_an_event_stores_one(db: DbVerbs, web: WebInThread, proxy: P
     assert db.told_kinds(session_id).count("event") == 1, "stored twice"
 
 
-def who_hangs_up_takes_no_run_along(db: DbVerbs, web: WebInThread) -> None:
-    """A client has gone while its poll was parked: what is submitted then comes to the next one at once (promise 1)."""
+def disconnected_client_takes_no_run(db: DbVerbs, web: WebInThread) -> None:
+    """Disconnect a client while its poll is parked: a run submitted then goes to the next poll at once (promise 1)."""
     hasty, patient = web.client.register("hasty"), web.client.register("patient")
 
     async def poll_and_go() -> None:
@@ -74,7 +74,7 @@ def who_hangs_up_takes_no_run_along(db: DbVerbs, web: WebInThread) -> None:
 
     asyncio.run(poll_and_go())
     run_id = web.client.submit()["run_id"]
-    # Given up by its own process, or used up by its re-check.
+    # Ended by its own process, or claimed for by its re-check.
     eventually(lambda: not db.waiting(), 20, what="the end of the first poll")
     taken = db.run(run_id).runner_id
     answer = web.client.poll(patient, 3)

@@ -1,10 +1,10 @@
-"""A runner that behaves as the deployed ones do (PROTOCOL, Runners, Life), flaws included: no tokens, no retries.
+"""Runner that behaves as deployed ones do (PROTOCOL, Runners, Life), flaws included: no tokens, no retries.
 
-Run as a script it is that runner, a real process that writes a ledger of what it did, one JSON object a line;
-`DeployedRunner` starts it and reads the ledger. Nothing but httpx and the standard library: it knows only the wire.
+Run as a script it is that runner, a real process that writes a ledger of its acts, one JSON object a line;
+`DeployedRunner` starts it and reads the ledger. It uses httpx and the standard library only: it knows nothing but the
+wire.
 
-What a prompt asks for: `sleep 3`, `fail`, `fail 3` (after 3 s), `stubborn 3` (ignores SIGTERM); anything else ends at
-once.
+Prompts: `sleep 3`, `fail`, `fail 3` (after 3 s), `stubborn 3` (ignores SIGTERM); anything else ends at once.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from typing import Any, NoReturn
 
 import httpx
 
-ANSWER_SECONDS = 35.0  # of polls and reports alike
+ANSWER_SECONDS = 35.0  # Applies to polls and reports alike.
 STOP_SECONDS = 10.0
 FAILED_POLLS = 3
 PAUSE_SECONDS = 1.0
-# The start of a process that ends at once is reported when its end has been, as happens to the deployed ones now and
-# then; if that takes longer than this, before it.
+# Report the start of a process that ends at once after its end, as deployed runners do now and
+# then; before it if the end takes longer than this.
 OVERTAKING_SECONDS = 3.0
 
 ENDS_AT_ONCE = ["true"]
@@ -36,7 +36,7 @@ ENDS_AT_ONCE = ["true"]
 
 @dataclass
 class Work:
-    """A process of ours; `told` once somebody has taken it on to report its end."""
+    """A process of ours; `told` once a thread has taken over reporting its end."""
 
     run: dict[str, Any]
     process: "subprocess.Popen[bytes]"
@@ -45,10 +45,10 @@ class Work:
 
 
 class Ledger:
-    """What happened, in order, with times; complete up to a `kill -9`."""
+    """Acts in order, with times; complete up to a SIGKILL."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.RLock()  # a signal handler may write in the middle of a line of its own thread
+        self._lock = threading.RLock()  # Reentrant: a signal handler may write within a line of its own thread.
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, what: str, **facts: Any) -> None:
@@ -58,7 +58,7 @@ class Ledger:
 
 
 class Runner:
-    """One poll loop; a thread for each process, one for heartbeats."""
+    """A poll loop, a thread for each process, and one for heartbeats."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -74,7 +74,7 @@ class Runner:
         self._runner_id = ""
 
     def main(self) -> NoReturn:
-        """Register, then poll until told to go, or until three polls in a row have failed."""
+        """Register, then poll until told to leave, or until three polls in a row have failed."""
         signal.signal(signal.SIGTERM, lambda *_: self._leave())
         self._register()
         threading.Thread(target=self._beat, daemon=True).start()
@@ -89,7 +89,7 @@ class Runner:
         self._end(1)
 
     def _register(self) -> None:
-        """Until accepted: our former self may still count as online."""
+        """Retry until accepted: the former process may still count as online."""
         identity = {
             "hostname": self._options.hostname,
             "project_dir": self._options.project_dir,
@@ -115,7 +115,7 @@ class Runner:
             self._send_once("heartbeat", "/runner/heartbeat", {"runner_id": self._runner_id})
 
     def _poll(self) -> bool:
-        """One poll, and all it asks for; nothing else is polled meanwhile. Whether it was answered well."""
+        """Poll once and do all it asks for, without polling meanwhile. Return whether it was answered well."""
         try:
             answer = self._http.get("/runner/runs", params={"runner_id": self._runner_id})
         except httpx.HTTPError as error:
@@ -139,7 +139,7 @@ class Runner:
         return True
 
     def _start(self, run: dict[str, Any]) -> None:
-        """The process first, the report after it: the end of a short one overtakes its start."""
+        """Start the process first and report after it: the end of a short one overtakes its start."""
         self._ledger.write("claimed", run_id=run["run_id"], session_id=run["session_id"], attempt=run.get("attempt"))
         command = command_of(str(run["parameters"].get("prompt", "")))
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -153,7 +153,7 @@ class Runner:
         self._report(work, "started")
 
     def _attend(self, work: Work) -> None:
-        """What the process itself would say over HTTP, and its end."""
+        """Send what the process itself would send over HTTP, and its end."""
         session = f"/sessions/{work.run['session_id']}"
         if not self._options.quiet:
             binding = {
@@ -182,7 +182,7 @@ class Runner:
         work.has_ended.set()
 
     def _take_on(self, work: Work) -> bool:
-        """Whether the end of this process is ours to report: the poll loop's, which stops it, or its thread's."""
+        """Return whether the caller reports the end of this process: the poll loop, which stops it, or its thread."""
         with self._lock:
             if self._works.get(work.run["session_id"]) is work:
                 del self._works[work.run["session_id"]]
@@ -190,7 +190,7 @@ class Runner:
             return not taken
 
     def _stop(self, session_id: str) -> None:
-        """SIGTERM, up to 10 s of patience, SIGKILL. Of a session without a process nothing is said."""
+        """Send SIGTERM, wait up to 10 s, send SIGKILL. Report nothing for a session without a process."""
         with self._lock:
             work = self._works.get(session_id)
         if work is None or not self._take_on(work):
@@ -212,7 +212,7 @@ class Runner:
         self._send_once(outcome, f"/runner/runs/{work.run['run_id']}/{outcome}", body, run_id=work.run["run_id"])
 
     def _send_once(self, what: str, path: str, body: dict[str, Any], **facts: Any) -> None:
-        """Once, whatever comes of it."""
+        """Send it once and ignore the outcome."""
         begun = time.time()
         try:
             answer = self._http.post(path, json=body)
@@ -237,14 +237,14 @@ class Runner:
             self._ledger.write("killed", run_id=work.run["run_id"])
 
     def _end(self, code: int) -> NoReturn:
-        """All its work dies with it, and it says nothing about that."""
+        """Kill all its work, and report nothing about that."""
         self._kill_all()
         self._ledger.write("ended", exit_code=code)
         os._exit(code)
 
 
 def command_of(prompt: str) -> list[str]:
-    """The process that a prompt asks for."""
+    """Return the command for a prompt."""
     verb, _, length = prompt.partition(" ")
     seconds = length if length.replace(".", "", 1).isdigit() else "0"
     match verb:
@@ -260,7 +260,7 @@ def command_of(prompt: str) -> list[str]:
 
 @dataclass
 class DeployedRunner:
-    """The script as a process of a test. The same identity again: `start()` after `kill()`, or another of these."""
+    """The script as a process of a test. Reuse the identity by `start()` after `kill()`, or by another instance."""
 
     directory: Path
     url: str
@@ -280,7 +280,7 @@ class DeployedRunner:
         self.start()
 
     def start(self) -> None:
-        """Start it (again); it writes on in the same ledger."""
+        """Start it, also again, on the same ledger."""
         named = ("url", "hostname", "project_dir", "profile", "command", "tags", "heartbeat", "token")
         arguments = [part for name in named for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
         with (self.directory / "output.log").open("ab") as output:
@@ -293,7 +293,7 @@ class DeployedRunner:
             )
 
     def ledger(self, what: str = "", run_id: str = "") -> list[dict[str, Any]]:
-        """What it did so far, or only that of one kind, of one run."""
+        """Return its acts so far, or only those of one kind or run."""
         if not self.ledger_file.exists():
             return []
         *lines, _unfinished = self.ledger_file.read_text(encoding="utf-8").split("\n")
@@ -306,7 +306,7 @@ class DeployedRunner:
 
     @property
     def runner_id(self) -> str:
-        """Empty until registered."""
+        """Return its id; empty until registered."""
         accepted = [entry for entry in self.ledger("register") if entry["code"] == 200]
         return str(json.loads(accepted[-1]["body"])["runner_id"]) if accepted else ""
 
@@ -315,12 +315,12 @@ class DeployedRunner:
         return self.process.poll() is None
 
     def terminate(self) -> int:
-        """SIGTERM: it kills its work, leaves and ends; its exit code."""
+        """Send SIGTERM: it kills its work, leaves and ends; return its exit code."""
         self.process.terminate()
         return self.process.wait(15)
 
     def kill(self) -> None:
-        """`kill -9` to it and all it started, as in a power cut."""
+        """Send SIGKILL to it and all it started, as in a power cut."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -328,7 +328,7 @@ class DeployedRunner:
         self.process.wait(10)
 
     def freeze(self) -> None:
-        """It and all it started stop in the middle of whatever they do."""
+        """Stop it and all it started within whatever they do."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

@@ -1,4 +1,4 @@
-"""A pass of dispatch in one transaction of the test's own."""
+"""Run a pass of dispatch in one transaction of the test's own."""
 
 from sqlalchemy import Connection
 
@@ -7,5 +7,5 @@ from models.core.limits import DEFAULT_LIMITS, Limits
 
 
 def dispatch_waiting(conn: Connection, limit: int = 500, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
-    """What a worker does in two: look for whom there is something, then give it."""
+    """Do in one transaction what a worker does in two: find polls with claimable runs, then assign them."""
     return dispatch_preview(conn, preview_waiting(conn, limit, limits=limits), limits=limits)

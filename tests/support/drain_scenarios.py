@@ -1,4 +1,4 @@
-"""A web process that ends while clients wait on it: what each of them is to see. Played whole, and with draining broken."""
+"""Scenario of a web process that ends while clients wait: unbroken, and with draining broken."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,8 +12,8 @@ from tests.support.web import WebInThread
 DRAIN_SECONDS = 1.0
 
 
-def everybody_who_waits_is_answered(web: WebInThread) -> None:
-    """A poll, a stream and a wait for a run, begun before the process is told to end, and what is asked meanwhile."""
+def waiting_clients_are_answered(web: WebInThread) -> None:
+    """Begin a poll, a stream and a wait for a run before the process is told to end, and call it meanwhile."""
     runner = web.client.register()
     run_id = web.client.submit(additional_demands={"hostname": "nobody"})["run_id"]
     with following(web.client.url) as stream, httpx.Client(base_url=web.client.url, trust_env=False) as kept:
@@ -37,7 +37,7 @@ def everybody_who_waits_is_answered(web: WebInThread) -> None:
 
 
 def _code(result: Callable[[float], httpx.Response]) -> int:
-    """The status that was answered; 0 without an answer."""
+    """Return the status of the answer; 0 without an answer."""
     try:
         return result(30).status_code
     except httpx.TransportError:

@@ -1,4 +1,6 @@
-"""Everybody who reads history, at once: from the first moment and from the middle, filtered, cut off, hopping."""
+"""Watch the feed by all kinds of clients at once: from the beginning or the middle, filtered, cut off, on changing
+instances.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from tests.support.waiting import eventually
 
 USUAL = "kind <> 'run_updated'"
 
-# Numbered events of deleted sessions are removed; readers may have seen them or not.
+# Numbered events of deleted sessions are removed, whether readers have seen them or not.
 _KEEP_REMOVED = """
     CREATE TABLE removed_events (LIKE events);
     CREATE FUNCTION keep_removed() RETURNS trigger LANGUAGE plpgsql AS
@@ -25,13 +27,13 @@ _KEEP_REMOVED = """
 
 
 def keep_removed(engine: Engine) -> None:
-    """Remember from now on what is removed from the history: with it every position is there."""
+    """Record from now on what is removed from the history, so that every position is known."""
     with engine.begin() as connection:
         connection.execute(text(_KEEP_REMOVED))
 
 
 def removed(engine: Engine, after: int = 0, where: str = "true") -> list[tuple[int, str, str]]:
-    """What has been removed, as ``ledger`` gives what is there."""
+    """Return the removed events in the shape of ``ledger``."""
     statement = (
         "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM removed_events "
         f"WHERE feed_pos > :after AND {where} ORDER BY feed_pos"
@@ -51,7 +53,7 @@ class Watcher:
     after: int | None = 0
 
     def saw_everything(self, engine: Engine) -> None:
-        """Each event once, in order, byte for byte; of deleted sessions, whose events go, all that it saw was true."""
+        """Check that it saw each event once, in order, byte for byte; of deleted sessions, that all it saw was true."""
         after = self.follower.inits[0].position if self.after is None else self.after
         seen = told(self.follower.events)
         there, gone = ledger(engine, after, self.where), removed(engine, after, self.where)
@@ -67,7 +69,9 @@ class Watcher:
         assert len(self.follower.inits) == (1 if self.after is None else 0), self.name
 
     def _saw_what_was_before(self, engine: Engine) -> None:
-        """Sessions whose beginning the stream does not tell are in the snapshot, unless they are deleted by now."""
+        """Check that the snapshot shows every session whose beginning the stream does not tell, unless
+        deleted by now.
+        """
         (snapshot,) = self.follower.inits
         before = f"kind = 'session_created' AND feed_pos <= {snapshot.position}"
         begun = {json.loads(frame)["session"]["session_id"] for _, _, frame in ledger(engine, where=before)}
@@ -94,7 +98,7 @@ class Watchers:
         self._watch("some kinds", kinds, "kind IN ('session_created', 'run_updated')", cuts=True)
 
     def join_in(self) -> None:
-        """More clients, from where the history is now; and one of the newest run."""
+        """Start clients at the current head, and one of the newest run."""
         self._watch("from the middle", after=head(self._engine), cuts=True)
         run_id = self._one("SELECT run_id FROM runs ORDER BY created_at DESC LIMIT 1")
         kinds = {"run_id": run_id, "types": "run_updated,session_updated,session_created,event"}
@@ -102,7 +106,7 @@ class Watchers:
         self._watch("one run", kinds, f"run_id = '{run_id}' AND kind <> 'run_failed'", cuts=True)
 
     def saw_everything(self, within: float = 20) -> None:
-        """Wait until all is numbered and everybody has come to the end of it, then compare."""
+        """Wait until all is numbered and every client has reached the end, then compare."""
         eventually(lambda: all_numbered(self._engine), within, what="numbered events")
         last = head(self._engine)
         for watcher in self.all:
@@ -128,7 +132,7 @@ class Watchers:
     ) -> None:
         cursor = None if after is None else f"v1.{self._epoch}.{after}"
         chance = Random(f"{self._seed} {name}") if cuts else None
-        # Each begins somewhere else.
+        # Spread the first connections over the addresses.
         turn = len(self.all) % len(self._urls)
         follower = Follower(self._urls, query, cursor=cursor, cuts=chance, turn=turn)
         self.all.append(Watcher(name, follower, where, after))
@@ -140,7 +144,7 @@ class Watchers:
 
 @contextmanager
 def watching(urls: Sequence[str], engine: Engine, seed: int = 1) -> Iterator[Watchers]:
-    """Clients for the length of a block."""
+    """Run clients for the length of a block."""
     keep_removed(engine)
     watchers = Watchers(urls, engine, seed)
     try:
@@ -149,8 +153,8 @@ def watching(urls: Sequence[str], engine: Engine, seed: int = 1) -> Iterator[Wat
         watchers.stop()
 
 
-def acknowledged_is_told(contents: Sequence[str], engine: Engine) -> None:
-    """Everything that was answered 201 is part of the history."""
+def acknowledged_events_are_in_history(contents: Sequence[str], engine: Engine) -> None:
+    """Check that everything answered 201 is part of the history."""
     history = "".join(frame for _, _, frame in ledger(engine, where="kind = 'event'"))
     lost = [content for content in contents if content not in history]
     assert not lost, f"{len(lost)} of {len(contents)} were acknowledged and lost"

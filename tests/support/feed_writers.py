@@ -1,4 +1,4 @@
-"""Everybody who writes history, at once: clients and a runner at two instances, and transactions that end in all ways."""
+"""Write history in all ways at once: clients and a runner at two instances, and transactions that end in all ways."""
 
 import itertools
 import threading
@@ -18,26 +18,26 @@ from models.core.callers import ADMIN
 from models.feed.append import NewEvent, append_events
 from models.runs.delete import purge_deleted
 from models.runs.submit import submit_runs
-from tests.support.db_verbs import starting
+from tests.support.db_verbs import start_submission
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT
 
 START = {"type": "start_session", "parameters": PROMPT}
-# Sessions that nobody deletes.
+# Sessions that are never deleted.
 KEPT = [f"kept-{place}" for place in range(3)]
 RUNNER = {"hostname": "h", "project_dir": "/", "executor_profile": "feed", "executor": {"type": "autonomous"}}
-# What a client makes of a failure: nothing, but it comes again.
+# Failures after which a client retries.
 FAILURES = (httpx.HTTPError, DBAPIError, OSError)
 
 
 class Refused(httpx.HTTPError):
-    """The answer was 5xx."""
+    """Answer 5xx."""
 
 
 class FeedWriters:
-    """A thread for each way of writing, on and on; ``urls`` may change, the next call takes the next one.
+    """A thread for each way of writing, in a loop; ``urls`` may change, and the next call takes the next one.
 
-    ``turns`` counts what each has brought to an end; ``acknowledged`` are the contents of events that were answered 201.
+    ``turns`` counts the finished rounds of each; ``acknowledged`` holds the contents of events that were answered 201.
     """
 
     def __init__(self, urls: Sequence[str], engine: Engine, *, seed: int = 1, pace: float = 0.05) -> None:
@@ -61,7 +61,7 @@ class FeedWriters:
         ]
 
     def start(self) -> None:
-        """Make the sessions that are kept, then let everybody begin."""
+        """Create the sessions that are kept, then start all threads."""
         with httpx.Client(timeout=10, trust_env=False) as http:
             for session_id in KEPT:
                 self._post(http, "/runs", START | {"session_id": session_id})
@@ -69,7 +69,7 @@ class FeedWriters:
             thread.start()
 
     def stop(self) -> None:
-        """Let everybody finish what is under way."""
+        """Let every thread finish its round."""
         self._ended.set()
         for thread in self._threads:
             thread.join(30)
@@ -78,7 +78,7 @@ class FeedWriters:
             raise self._fault
 
     def until_each(self, turns: int, within: float = 25) -> None:
-        """Wait until each of them has brought so many turns more to an end."""
+        """Wait until each thread has finished so many further rounds."""
         before = Counter(self.turns)
 
         def done() -> bool:
@@ -110,7 +110,7 @@ class FeedWriters:
             raise Refused(answer.text)
         return answer
 
-    # clients
+    # Clients
 
     def _say(self, http: httpx.Client, random: Random, number: int) -> None:
         session_id = random.choice(KEPT)
@@ -134,7 +134,7 @@ class FeedWriters:
         assert {result["code"] for result in answer.json()["results"]} == {201}
 
     def _delete(self, http: httpx.Client, random: Random) -> None:
-        """A session with events, also some that have no position yet."""
+        """Delete a session with events, some of them without a position yet."""
         session_id = f"deleted-{uuid.uuid4().hex}"
         demands = {"tags": ["nobody"]}
         self._post(http, "/runs", START | {"session_id": session_id, "additional_demands": demands})
@@ -145,10 +145,10 @@ class FeedWriters:
         if answer.status_code != 200:
             raise Refused(answer.text)
 
-    # a runner
+    # Runner
 
     def _serve(self, http: httpx.Client, random: Random) -> None:
-        """Take what there is, and report all of it in one call, several runs in one transaction."""
+        """Claim all there is, and report all of it in one call: several runs in one transaction."""
         if self._runner is None:
             answer = self._post(http, "/runner/register", RUNNER | {"instance_id": "feed"})
             self._runner = str(answer.json()["runner_id"])
@@ -164,17 +164,17 @@ class FeedWriters:
         ]
         self._post(http, "/runner/runs/report", {"runner_id": self._runner, "reports": reports})
 
-    # transactions
+    # Transactions
 
     def _abandon(self, _http: httpx.Client, random: Random) -> None:
-        """Events that never happened leave no hole: their ids were given, positions never."""
+        """Roll back events: their ids were given, positions never, so no hole is left."""
         with self._engine.connect() as connection:
-            submit_runs(connection, [starting() for _ in range(random.randint(1, 3))], max_depth=10)
+            submit_runs(connection, [start_submission() for _ in range(random.randint(1, 3))], max_depth=10)
             append_events(connection, [_event(random) for _ in range(random.randint(1, 5))])
             connection.rollback()
 
     def _commit_late(self, _http: httpx.Client, random: Random) -> None:
-        """Meanwhile others write, commit and are numbered: these events have smaller ids and come later."""
+        """Commit events with smaller ids after others were written, committed and numbered."""
         with self._engine.begin() as connection:
             append_events(connection, [_event(random) for _ in range(random.randint(1, 5))])
             before = self.turns["_one_event"]
@@ -182,14 +182,14 @@ class FeedWriters:
                 eventually(lambda: self._ended.is_set() or self.turns["_one_event"] > before + 2, 3)
 
     def _submit_several(self, _http: httpx.Client, random: Random) -> None:
-        """One transaction of several runs in sessions of their own, with events of others in between."""
+        """Submit several runs in sessions of their own in one transaction, with events of others in between."""
         with self._engine.begin() as connection:
             for _ in range(2):
-                submit_runs(connection, [starting() for _ in range(random.randint(2, 4))], max_depth=10)
+                submit_runs(connection, [start_submission() for _ in range(random.randint(2, 4))], max_depth=10)
                 append_events(connection, [_event(random)])
 
     def _purge(self, _http: httpx.Client, random: Random) -> None:
-        """What upkeep does now and then, all the time: numbered events of deleted sessions go, under every reader."""
+        """Remove numbered events of deleted sessions continuously, under every reader; upkeep does so now and then."""
         with self._engine.begin() as connection:
             purge_deleted(connection, random.randint(1, 20))
 
@@ -200,7 +200,7 @@ def _event(random: Random) -> NewEvent:
 
 @contextmanager
 def writing(urls: Sequence[str], engine: Engine, *, seed: int = 1) -> Iterator[FeedWriters]:
-    """Writers for the length of a block."""
+    """Run writers for the length of a block."""
     writers = FeedWriters(urls, engine, seed=seed)
     writers.start()
     try:

@@ -1,4 +1,4 @@
-"""Scenarios of late words: what a frozen process, an old message or a lost runner says changes nothing any more."""
+"""Scenarios of late messages: those of a frozen process, an old assignment or a lost runner change nothing."""
 
 import json
 
@@ -19,8 +19,8 @@ from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import report, running, say
 
 
-def _given_to_another(db: DbVerbs) -> tuple[Runner, Run, Run]:
-    """A run whose first runner is lost and that a second one has now; both claims of it."""
+def _reassigned_run(db: DbVerbs) -> tuple[Runner, Run, Run]:
+    """Give a run of a lost runner to a second one; return the first runner and both claims."""
     first, second = db.runner(), db.runner()
     db.start(max_attempts=2)
     (before,) = db.claim(first)
@@ -32,9 +32,9 @@ def _given_to_another(db: DbVerbs) -> tuple[Runner, Run, Run]:
     return first, before, after
 
 
-def a_lost_runner_cannot_finish_a_run_given_to_another(db: DbVerbs) -> None:
-    """Its report is 409 and changes nothing; with the stolen token of the new claim neither."""
-    first, before, after = _given_to_another(db)
+def lost_runner_cannot_finish_reassigned_run(db: DbVerbs) -> None:
+    """Answer its report with 409 and change nothing, also with the stolen token of the new claim."""
+    first, before, after = _reassigned_run(db)
     row = db.run(after.run_id)
     db.rows("UPDATE runners SET last_seen = clock_timestamp(), lost_at = NULL")
     late = [report(before, outcome) for outcome in ("completed", "failed", "stopped", "started")]
@@ -45,8 +45,8 @@ def a_lost_runner_cannot_finish_a_run_given_to_another(db: DbVerbs) -> None:
     assert db.run(after.run_id) == row
 
 
-def a_decision_on_a_former_claim_moves_nothing(db: DbVerbs) -> None:
-    """A move that was decided on a row as it was before another claimed it finds no row to move."""
+def decision_on_a_former_claim_moves_nothing(db: DbVerbs) -> None:
+    """Apply a move decided on a row before another runner claimed it: it finds no row."""
     runner, other = db.runner(), db.runner()
     db.start()
     (claimed,) = db.claim(runner)
@@ -60,8 +60,8 @@ def a_decision_on_a_former_claim_moves_nothing(db: DbVerbs) -> None:
     assert (moved, db.run(claimed.run_id)) == ({}, row)
 
 
-def an_old_message_starts_nothing(db: DbVerbs) -> None:
-    """A web process was frozen with an assignment in its buffer; meanwhile the run was given to another poll."""
+def old_message_starts_nothing(db: DbVerbs) -> None:
+    """Freeze a web process with an assignment in its buffer, and give the run to another poll meanwhile."""
     poll = db.park(db.runner())
     run_id = db.start().run_id
     db.dispatch()
@@ -76,8 +76,8 @@ def an_old_message_starts_nothing(db: DbVerbs) -> None:
     assert current.claim_poll_id != poll.poll_id
 
 
-def an_event_that_waits_for_its_claims_end_is_refused(db: DbVerbs) -> None:
-    """It was sent in time and comes too late: what it waited for gave the run back, and nobody has its token now."""
+def event_that_waited_for_the_end_of_its_claim_is_refused(db: DbVerbs) -> None:
+    """Send it in time behind a transaction that returns the run to pending: no claim has its token afterwards."""
     run = running(db, max_attempts=2)
     with steppers(db.engine, 2) as (ending, writing):
         held = ending.do(lock_runs, [run.run_id]).result()
@@ -88,8 +88,8 @@ def an_event_that_waits_for_its_claims_end_is_refused(db: DbVerbs) -> None:
         assert written.result() == [StaleClaim("", "")], "an event of a claim that has ended"
 
 
-def an_event_that_waits_stops_nobody_who_has_its_run(db: DbVerbs) -> None:
-    """Runs are locked before sessions: else each would wait for the other."""
+def waiting_event_blocks_no_holder_of_its_run(db: DbVerbs) -> None:
+    """Lock runs before sessions: otherwise each would wait for the other."""
     run = running(db)
     with steppers(db.engine, 2) as (ending, writing):
         ending.do(_hold_run, run.run_id)

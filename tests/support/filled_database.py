@@ -9,7 +9,7 @@ from tests.support.servers import PostgresOfTests
 
 
 @contextmanager
-def filled(postgres: PostgresOfTests, statements: str) -> Iterator[Engine]:
+def filled_database(postgres: PostgresOfTests, statements: str) -> Iterator[Engine]:
     """Create a migrated database, execute the statements, which hold no parameters, and drop it at the end."""
     url = postgres.create()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))

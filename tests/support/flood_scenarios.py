@@ -1,4 +1,4 @@
-"""Scenarios of floods: bodies that wait for their turn, lists that nobody reads."""
+"""Scenarios of floods: bodies that wait for memory, and lists that their clients do not read."""
 
 import json
 import random
@@ -11,7 +11,7 @@ import pytest
 
 from app.lists.limits import ListLimits
 from tests.support.callers import bearer
-from tests.support.db_verbs import DbVerbs, starting
+from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebInThread
 
@@ -19,15 +19,15 @@ LARGE = 60_000
 
 
 def large_runs(db: DbVerbs, number: int) -> set[str]:
-    """Runs whose parameters do not compress."""
+    """Submit runs whose parameters do not compress."""
     texts = [random.Random(n).randbytes(LARGE // 2).hex() for n in range(number)]
-    made = [db.accept(starting(parameters=json.dumps({"prompt": text}))) for text in texts]
+    made = [db.accept(start_submission(parameters=json.dumps({"prompt": text}))) for text in texts]
     return {one.run_id for (one,) in made}
 
 
 @contextmanager
 def unread(web: WebInThread, path: str, token: str = "") -> Iterator[socket.socket]:
-    """A client that asked for a list and takes nothing of it."""
+    """Ask for a list and read nothing of it."""
     host, _, port = web.client.url.removeprefix("http://").partition(":")
     shown = "".join(f"{name}: {value}\r\n" for name, value in bearer(token).items()) if token else ""
     with socket.socket() as connection:
@@ -38,7 +38,7 @@ def unread(web: WebInThread, path: str, token: str = "") -> Iterator[socket.sock
 
 
 def counted_pages(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The pages that the process has made, from now on."""
+    """Record the sizes of the pages that the process makes from now on."""
     made: list[int] = []
     make = ListLimits.make
 
@@ -51,8 +51,8 @@ def counted_pages(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> list[int
     return made
 
 
-def an_unread_list_holds_a_page(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages are bounded by bytes, and the next one is read when the client has taken the last."""
+def unread_list_holds_one_page(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound pages by bytes, and read the next one when the client has taken the last."""
     made = large_runs(db, 300)
     pages = counted_pages(web, monkeypatch)
     with unread(web, "/runs") as connection:
@@ -76,15 +76,15 @@ def event(session_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def started_upload(web: WebInThread, path: str, size: int, sent: bytes) -> socket.socket:
-    """A connection on which a part of a body has been sent."""
+    """Open a connection and send a part of a body."""
     host, _, port = web.client.url.removeprefix("http://").partition(":")
     connection = socket.create_connection((host, int(port)))
     connection.sendall(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n".encode() + sent)
     return connection
 
 
-def a_body_beyond_the_bound_waits(web: WebInThread) -> None:
-    """With a bound of 200,000 bytes: its sender waits, and is answered as ever once another body is done."""
+def body_beyond_the_bound_waits(web: WebInThread) -> None:
+    """With a bound of 200,000 bytes, let its sender wait, and answer it once another body is done."""
     uploads = web.app.state.web.uploads
     session_id = web.client.submit()["session_id"]
     path = f"/sessions/{session_id}/events"

@@ -124,7 +124,7 @@ def issuing() -> Iterator[IssuerOfTests]:
 def forgeries(issuer: IssuerOfTests) -> dict[str, str]:
     """Tokens that prove nothing, by what is wrong with them."""
     now = int(time.time())
-    stranger, good = rsa_key(), issuer.token()
+    foreign_key, good = rsa_key(), issuer.token()
     header, payload, signature = good.split(".")
     admin = part(issuer.claims(permissions=["admin:full"]))
     secret = jwt.utils.base64url_encode  # HS256 by hand: the library refuses a public key as a secret
@@ -140,14 +140,14 @@ def forgeries(issuer: IssuerOfTests) -> dict[str, str]:
         "exp is a text": issuer.token(exp="soon"),
         "exp is infinite": f"{header}.{part(issuer.claims(exp=float('inf')))}.{signature}",
         "sub is a number": issuer.token(sub=7),
-        "another key under the same name": jwt.encode(issuer.claims(), stranger, "RS256", {"kid": "rsa"}),
-        "an unknown key": jwt.encode(issuer.claims(), stranger, "RS256", {"kid": "none"}),
+        "another key under the same name": jwt.encode(issuer.claims(), foreign_key, "RS256", {"kid": "rsa"}),
+        "an unknown key": jwt.encode(issuer.claims(), foreign_key, "RS256", {"kid": "none"}),
         "brings its own key": jwt.encode(
-            issuer.claims(), stranger, "RS256", {"kid": "none", "jwk": described(stranger, "none")}
+            issuer.claims(), foreign_key, "RS256", {"kid": "none", "jwk": described(foreign_key, "none")}
         ),
-        "says where its key is": jwt.encode(issuer.claims(), stranger, "RS256", {"kid": "none", "jku": issuer.url}),
+        "says where its key is": jwt.encode(issuer.claims(), foreign_key, "RS256", {"kid": "none", "jku": issuer.url}),
         "another curve": jwt.encode(issuer.claims(), ec_key(ec.SECP384R1()), "ES384", {"kid": "ec"}),
-        "the other algorithm's key": jwt.encode(issuer.claims(), stranger, "RS256", {"kid": "ec"}),
+        "the other algorithm's key": jwt.encode(issuer.claims(), foreign_key, "RS256", {"kid": "ec"}),
         "RS512": jwt.encode(issuer.claims(), issuer.keys["rsa"], "RS512", {"kid": "rsa"}),
         "an extension": issuer.token(headers={"crit": ["exp"]}),
         "alg none": f"{part({'alg': 'none', 'kid': 'rsa'})}.{admin}.",

@@ -1,4 +1,4 @@
-"""One run executed without a coordinator: what is told of it is written down."""
+"""Execute one run without a coordinator, and record what it reports."""
 
 import asyncio
 import sys
@@ -21,7 +21,7 @@ RUN = cast(
 
 
 class Recorder:
-    """Writes down what it is told; `refuse` names what it answers with no, `hold` makes events wait."""
+    """Coordinator that records its calls; `refuse` names those that it refuses, `hold` delays events."""
 
     def __init__(self, refuse: str = "") -> None:
         self.refuse = refuse
@@ -52,17 +52,17 @@ class Recorder:
 
     @property
     def lines(self) -> list[str]:
-        """The texts of all messages."""
+        """Return the texts of all messages."""
         return [event["content"][0]["text"] for event in self.events if event["event_type"] == "message"]
 
     def said(self, role: str = "assistant") -> str:
-        """All output of this role, joined as docs/clients.md says; a runner's own notices are none."""
+        """Return all output of this role, joined as docs/clients.md says, without the runner's own notices."""
         blocks = [event["content"][0] for event in self.events if event.get("role") == role]
         return "".join(block["text"] + "\n" * (not block.get("partial")) for block in blocks if not block.get("notice"))
 
     @property
     def notices(self) -> list[str]:
-        """What the runner itself had to say."""
+        """Return the runner's own notices."""
         blocks = [event["content"][0] for event in self.events if event["event_type"] == "message"]
         return [block["text"] for block in blocks if block.get("notice")]
 
@@ -72,7 +72,7 @@ class Recorder:
 
 
 class SlowRecorder(Recorder):
-    """A coordinator that takes its time for each request of events."""
+    """Coordinator that is slow to answer each request of events."""
 
     async def happened(self, run: ClaimedRun, events: list[Event]) -> bool:
         await asyncio.sleep(0.02)
@@ -80,26 +80,26 @@ class SlowRecorder(Recorder):
 
 
 def execution(recorder: Recorder, script: str, *arguments: str, **options: Any) -> Execution:
-    """A Python script as the command; its output is not buffered."""
+    """Execute a Python script as the command, with unbuffered output."""
     return Execution(RUN, Command([sys.executable, "-uc", script, *arguments], "/", **options), recorder)
 
 
 async def perform_shell(script: str, recorder: Recorder | None = None, **options: Any) -> Recorder:
-    """A shell script as the command, from its start to its end."""
+    """Execute a shell script as the command, from its start to its end."""
     recorder = recorder or Recorder()
     await Execution(RUN, Command(["bash", "-c", script], "/", **options), recorder).perform()
     return recorder
 
 
 async def perform(script: str, *arguments: str, refuse: str = "") -> Recorder:
-    """The same from its start to its end."""
+    """Execute a Python script from its start to its end."""
     recorder = Recorder(refuse)
     await execution(recorder, script, *arguments).perform()
     return recorder
 
 
-def asked(condition: Callable[[], Any]) -> Callable[[], Awaitable[bool]]:
-    """The condition as `eventually_async` wants it."""
+def as_coroutine(condition: Callable[[], Any]) -> Callable[[], Awaitable[bool]]:
+    """Wrap the condition as `eventually_async` needs it."""
 
     async def ask() -> bool:
         return bool(condition())

@@ -166,7 +166,7 @@ class Model:
 
     # claiming
 
-    def context(self, runner: Runner) -> int:
+    def free_capacity(self, runner: Runner) -> int:
         held = sum(run.runner is runner and run.status in IN_HAND for run in self.runs.values())
         return 1_000 if runner.capacity is None else runner.capacity - held
 
@@ -206,8 +206,8 @@ class Model:
         return answer
 
     def _judge(self, run: Run, runner: Runner, outcome: str, token: str | None) -> tuple[str, bool]:
-        nobody_has_it = run.status == "claimed" and not run.delivered and token is None
-        if run.runner is not runner or token not in {None, run.token} or nobody_has_it:
+        undelivered = run.status == "claimed" and not run.delivered and token is None
+        if run.runner is not runner or token not in {None, run.token} or undelivered:
             if run.recalled is None or run.recalled[0] is not runner or token not in {None, run.recalled[1]}:
                 return "stale", False
             return _same(outcome, run.recalled[2]), False

@@ -19,7 +19,7 @@ from models.runs.stop import Stopped, StopRun, stop_runs
 from models.runs.submit import NewRun, Submitted
 from models.schema.tables import metadata
 from tests.support import clocks, db_verbs, invariants
-from tests.support.db_verbs import DbVerbs, starting
+from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.dispatch_pass import dispatch_waiting
 from tests.support.model import Model, Run, Runner, Session
 
@@ -88,7 +88,7 @@ class World:
         values: dict[str, Any] = {"max_attempts": 2, "run_timeout_seconds": 60}
         if parent is not None:
             values |= {"parent_session_id": parent.session_id, "execution_mode": "async_callback"}
-        item = starting(**values)
+        item = start_submission(**values)
         (answer,) = self.db.submit(item, max_depth=100)
         assert isinstance(answer, Submitted)
         self.submitted.append((item, answer))
@@ -132,7 +132,7 @@ class World:
     def answered(self, ask: Ask, runner: Runner, verb: Callable[..., Any]) -> bool:
         """Hold an answer against the model; whether the poll is over with it."""
         mine = [run for run in self.model.runs.values() if self.assigned(run, ask)]
-        open_runs = self.model.open_runs(runner)[: max(0, min(ask.wanted, self.model.context(runner)))]
+        open_runs = self.model.open_runs(runner)[: max(0, min(ask.wanted, self.model.free_capacity(runner)))]
         if verb is not answer_polls and ask.poll_id not in self.db.waiting():
             # its row went with an assignment that came to nothing: it is put back first
             open_runs = []
@@ -163,7 +163,7 @@ class World:
 
     def assigned(self, run: Run, ask: Ask) -> bool:
         return run.status == "claimed" and any(
-            letter.claim_token == run.token and poll is ask for poll, letter in self.messages
+            assignment.claim_token == run.token and poll is ask for poll, assignment in self.messages
         )
 
     def over(self, ask: Ask) -> None:
@@ -258,13 +258,13 @@ class World:
         self.db.rows("UPDATE waiting_polls SET seen_at = clock_timestamp()")
         polls = {ask.poll_id: (ask, runner) for ask, runner in self.parked}
         done = self.db.do(dispatch_waiting)
-        for letter in [letter for some_ in done.by_instance.values() for letter in some_]:
-            ask, runner = polls[letter.poll_id]
-            run = self.model.runs[letter.run_id]
+        for assignment in [assignment for batch in done.by_instance.values() for assignment in batch]:
+            ask, runner = polls[assignment.poll_id]
+            run = self.model.runs[assignment.run_id]
             assert run.open_to(runner)
-            self.model.claim(run, runner, letter.claim_token, delivered=False)
-            self.messages.append((ask, Claim(letter.run_id, letter.claim_token)))
+            self.model.claim(run, runner, assignment.claim_token, delivered=False)
+            self.messages.append((ask, Claim(assignment.run_id, assignment.claim_token)))
         waiting = self.db.waiting()
         for ask, runner in self.parked:
-            if ask.poll_id in waiting and ask.wanted and self.model.context(runner) > 0 and not self.leaving(runner):
+            if ask.poll_id in waiting and ask.wanted and self.model.free_capacity(runner) > 0 and not self.leaving(runner):
                 assert self.model.open_runs(runner) == []

@@ -1,4 +1,4 @@
-"""Breaking a mechanism on purpose, and holding the scenario that guards it to noticing."""
+"""Break a mechanism on purpose, and require the scenario that guards it to notice."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Scenario = Callable[[DbVerbs], None]
 
 
 def without(statement: TextClause, *parts: str) -> TextClause:
-    """The statement with these parts cut out; they must be there."""
+    """Return the statement with these parts cut out; they must be present."""
     sql = statement.text
     for part in parts:
         assert part in sql, f"the statement changed: {part!r} is not in it"
@@ -20,6 +20,6 @@ def without(statement: TextClause, *parts: str) -> TextClause:
 
 
 def notices(scenario: Scenario, db: DbVerbs, by: str | None = None) -> None:
-    """The scenario fails by its own check, saying ``by``, not because something else broke."""
+    """Require the scenario to fail by its own check, with the text ``by``, and not for another reason."""
     with pytest.raises(AssertionError, match=by):
         scenario(db)

@@ -14,7 +14,7 @@ from models.feed.pages import FeedEvent, read_feed
 from models.feed.sequence import sequence_feed
 from models.state.events_outbox import EventRow, record_events
 from runtime.postgres import LOCK_TIMEOUT, autocommit, sqlstate
-from tests.support.contenders import crowd, steppers
+from tests.support.contenders import run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import ledger, sent_data
 
@@ -134,7 +134,7 @@ def _all_at_once(roles: Sequence[Callable[[Random], None]], seed: int) -> None:
         for _ in range(20):
             roles[place](random)
 
-    crowd(len(roles), play)
+    run_in_threads(len(roles), play)
 
 
 def _number_once(db: DbVerbs) -> None:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from models.claims.parking import any_poll_parked
 from models.claims.polls import answer_polls
-from tests.support.db_verbs import DbVerbs, asking, told
+from tests.support.db_verbs import DbVerbs, poll_request, told
 
 Step: TypeAlias = str
 FIND_NOTHING, PARK, CLAIM, SUBMIT, LOOK = "finds nothing", "is parked", "claims once more", "submitted", "looked"
@@ -24,7 +24,7 @@ def orders(*sequences: Sequence[Step]) -> list[tuple[Step, ...]]:
 
 def is_noticed(db: DbVerbs, order: Sequence[Step]) -> bool:
     """Whether the poll got the run at once, or whoever submitted it learned that a poll waits."""
-    poll = asking(db.runner())
+    poll = poll_request(db.runner())
     runs: list[str] = []
     looks: list[bool] = []
     with db.engine.connect() as parking:

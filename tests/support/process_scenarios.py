@@ -82,9 +82,9 @@ def a_commit_that_a_pass_misses_rings_again(db: DbVerbs, context: WorkerContext)
     worker.start()
     with closing(broker):
         try:
-            assert context.wakeups.send(Actor.DISPATCH), "the first ring"
+            assert context.wakeups.send(Actor.DISPATCH), "the first wake-up"
             eventually(lambda: notified, what="the first pass")
-            assert notified == [True], "the second ring was swallowed"
+            assert notified == [True], "the second wake-up was swallowed"
             eventually(lambda: db.run(runs[0]).claim_poll_id == poll.poll_id, what="the second pass")
         finally:
             worker.stop(timeout=5000)

@@ -1,4 +1,4 @@
-"""Resumes that bring their sessions another parent: run by the races as they are, by the mutations with a part broken."""
+"""Scenarios of resumes that change their sessions' parent: races run them unbroken, mutations with a part broken."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,7 +9,7 @@ from models.core.limits import Limits
 from models.runs.report import report_runs
 from models.state.runs import Run
 from tests.support.contenders import interleavings, steppers
-from tests.support.db_verbs import DbVerbs, resuming
+from tests.support.db_verbs import DbVerbs, resume_submission
 from tests.support.parents import deliver, finished, waiting
 from tests.support.reports import accepted, report, stop_run
 
@@ -17,8 +17,8 @@ ANN, BOB = (Caller(Role.USER, name) for name in ("ann", "bob"))
 LIMITS = Limits(max_depth=3)
 
 
-def line(db: DbVerbs, session_id: str) -> list[str]:
-    """The session and all above it, up to where it meets itself again."""
+def ancestry(db: DbVerbs, session_id: str) -> list[str]:
+    """Return the session and its ancestors, up to a repeated one."""
     found: list[str] = []
     parent: str | None = session_id
     while parent is not None and parent not in found:
@@ -27,8 +27,8 @@ def line(db: DbVerbs, session_id: str) -> list[str]:
     return found if parent is None else [*found, parent]
 
 
-def adopting(db: DbVerbs, session_id: str, parent: str) -> Run:
-    """A claimed resume that brings the session this parent once it starts."""
+def reparenting_run(db: DbVerbs, session_id: str, parent: str) -> Run:
+    """Claim a resume that gives the session this parent once it starts."""
     db.resume(session_id, parent_session_id=parent, execution_mode="async_callback")
     (run,) = db.claim(db.runner())
     assert run.session_id == session_id
@@ -36,7 +36,7 @@ def adopting(db: DbVerbs, session_id: str, parent: str) -> Run:
 
 
 def start_both(db: DbVerbs, runs: Sequence[Run], sessions: Sequence[str], after: Sequence[str]) -> None:
-    """Both starts are reported, in this order of their steps; what is left is a forest of at most three levels."""
+    """Report both starts in this order of their steps; check that a forest of at most three levels is left."""
     with steppers(db.engine, 2) as contenders:
         steps: dict[str, Callable[[], object]] = {}
         for name, one, run in zip("ab", contenders, runs, strict=True):
@@ -44,7 +44,7 @@ def start_both(db: DbVerbs, runs: Sequence[Run], sessions: Sequence[str], after:
             steps[f"{name} commits"] = one.commit
         for step in after:
             steps[step]()
-    lines = [line(db, one) for one in sessions]
+    lines = [ancestry(db, one) for one in sessions]
     assert all(len(set(one)) == len(one) for one in lines), f"a cycle after {after}: {lines}"
     assert all(len(one) <= LIMITS.max_depth + 1 for one in lines), f"too deep after {after}: {lines}"
     statuses = {db.run(run.run_id).status for run in runs}
@@ -57,46 +57,48 @@ ORDERS = list(interleavings(["a starts", "a commits"], ["b starts", "b commits"]
 
 
 def each_others_parents(db: DbVerbs) -> None:
-    """Two resumes whose parents are each other, accepted before either starts."""
+    """Accept two resumes that name each other's session as parent before either starts."""
     for order in ORDERS:
         one, other = finished(db), finished(db)
-        runs = adopting(db, one, other), adopting(db, other, one)
+        runs = reparenting_run(db, one, other), reparenting_run(db, other, one)
         start_both(db, runs, [one, other], order)
 
 
-def a_cycle_of_four(db: DbVerbs) -> None:
-    """Neither of the two changes touches a session of the other one."""
+def cycle_of_four(db: DbVerbs) -> None:
+    """Make a cycle of two changes, neither of which touches a session of the other one."""
     for order in ORDERS:
         first, third = finished(db), finished(db)
         second, fourth = finished(db, parent_session_id=third), finished(db, parent_session_id=first)
-        runs = adopting(db, first, second), adopting(db, third, fourth)
+        runs = reparenting_run(db, first, second), reparenting_run(db, third, fourth)
         start_both(db, runs, [first, second, third, fourth], order)
 
 
 def two_that_are_too_deep_together(db: DbVerbs) -> None:
-    """Each of them alone is not."""
+    """Make two changes, each of which alone is not too deep."""
     for order in ORDERS:
         top, middle, low = finished(db), finished(db), finished(db)
         child = finished(db, parent_session_id=low)
         lowest = finished(db, parent_session_id=child)
-        runs = adopting(db, low, middle), adopting(db, middle, top)
+        runs = reparenting_run(db, low, middle), reparenting_run(db, middle, top)
         start_both(db, runs, [top, middle, low, child, lowest], order)
 
 
 def starts_of_one_batch(db: DbVerbs) -> None:
-    """One transaction looks at what it has changed itself."""
+    """Report both starts in one transaction, which must see its own changes."""
     one, other = finished(db), finished(db)
-    runs = adopting(db, one, other), adopting(db, other, one)
+    runs = reparenting_run(db, one, other), reparenting_run(db, other, one)
     db.do(report_runs, [report(run, "started") for run in runs], limits=LIMITS)
-    lines = [line(db, each) for each in (one, other)]
+    lines = [ancestry(db, each) for each in (one, other)]
     assert all(len(set(each)) == len(each) for each in lines), f"a cycle: {lines}"
 
 
-SCENARIOS = (each_others_parents, a_cycle_of_four, two_that_are_too_deep_together, starts_of_one_batch)
+SCENARIOS = (each_others_parents, cycle_of_four, two_that_are_too_deep_together, starts_of_one_batch)
 
 
 def misplaced(db: DbVerbs) -> tuple[str, str, str]:
-    """Ann's session, Bob's, and a resume of Bob's under Ann's, as the version before this one would have accepted."""
+    """Store Ann's session, Bob's, and Bob's resume under Ann's, as the version before this one would have
+    accepted it.
+    """
     anns, bobs = finished(db, caller=ANN), finished(db, caller=BOB)
     resumed = db.resume(bobs, caller=BOB)
     db.rows(
@@ -108,7 +110,7 @@ def misplaced(db: DbVerbs) -> tuple[str, str, str]:
 
 
 def another_owners_parent_at_the_start(db: DbVerbs) -> None:
-    """It goes on alone: no parent is set, and its end is told to nobody."""
+    """Start it without the parent; send its end to no parent."""
     anns, bobs, _ = misplaced(db)
     (run,) = db.claim(db.runner())
     accepted(db, run, "started")
@@ -120,16 +122,16 @@ def another_owners_parent_at_the_start(db: DbVerbs) -> None:
 
 
 def another_owners_parent_without_a_start(db: DbVerbs) -> None:
-    """The end of a run that never started is kept within its owner's sessions, too."""
+    """Keep the end of a run that never started within its owner's sessions too."""
     anns, _, run_id = misplaced(db)
     stop_run(db, run_id)
     assert waiting(db, anns) == [], "told to another owner"
 
 
 def another_owners_parent_is_refused(db: DbVerbs) -> None:
-    """Also to an admin, who sees both."""
+    """Refuse it also to an admin, who sees both sessions."""
     anns, bobs = finished(db, caller=ANN), finished(db, caller=BOB)
-    assert db.submit(resuming(bobs, parent_session_id=anns)) == [ParentOfAnotherOwner(anns)], "accepted"
+    assert db.submit(resume_submission(bobs, parent_session_id=anns)) == [ParentOfAnotherOwner(anns)], "accepted"
 
 
 OWNERS = (

@@ -27,7 +27,7 @@ BREAKS = {
     r"\bADD (CONSTRAINT \w+ )?(UNIQUE|PRIMARY KEY|EXCLUDE)\b(?!.*\bUSING INDEX\b)": (
         "builds an index under an exclusive lock: USING INDEX"
     ),
-    r"^LOCK\b|^CLUSTER\b|^VACUUM\b|^REINDEX\b(?!.*\bCONCURRENTLY\b)": "keeps the table from everybody",
+    r"^LOCK\b|^CLUSTER\b|^VACUUM\b|^REINDEX\b(?!.*\bCONCURRENTLY\b)": "blocks the table",
 }
 # Of an index that is built concurrently, once its name is gone: what came before it in the revision would be committed by
 # the block, and not be there to be repeated if the build is cut off.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from models.runners.heartbeat import Touch, touch_runners
-from tests.support.clocks import let_time_pass, live
+from tests.support.clocks import let_time_pass, simulate
 from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import claimed, running
 
@@ -26,9 +26,9 @@ def dead_runner_among_slow_beaters_is_lost(db: DbVerbs) -> None:
     """After its own window, and no gap is noted, though nobody is heard for 30 s again and again."""
     slow = beating(db, db.runner(), db.runner())
     run = running(db)
-    live(db, 175, slow)
+    simulate(db, 175, slow)
     assert db.run(run.run_id).status == "running"
-    live(db, 10, slow)
+    simulate(db, 10, slow)
     assert db.run(run.run_id).status == "failed", "the loss is put off"
     assert db.count("gaps") == 0
 
@@ -38,9 +38,9 @@ def unstarted_claim_among_slow_beaters_comes_back(db: DbVerbs) -> None:
     runners = [db.runner(), db.runner()]
     claim = claimed(db, runners[0])
     slow = beating(db, *runners)
-    live(db, 115, slow)
+    simulate(db, 115, slow)
     assert db.run(claim.run_id).status == "claimed"
-    live(db, 10, slow)
+    simulate(db, 10, slow)
     assert db.run(claim.run_id).status == "pending", "the release is put off"
 
 
@@ -51,10 +51,10 @@ def gaps_of_all_runners_put_a_loss_off_once(db: DbVerbs) -> None:
     """
     late = beating(db, db.runner(), every=100)
     run = running(db)
-    live(db, 350, late)
+    simulate(db, 350, late)
     assert db.run(run.run_id).status == "running", "silence that may be ours is held against it"
     assert db.count("gaps", "kind = 'runners'") == 3
-    live(db, 20, late)
+    simulate(db, 20, late)
     assert db.run(run.run_id).status == "failed", "the loss is put off for ever"
 
 
@@ -70,5 +70,5 @@ def outages_one_after_another_are_not_counted(db: DbVerbs) -> None:
 
 
 def _outage(db: DbVerbs) -> None:
-    live(db, 10, lambda _: None)
+    simulate(db, 10, lambda _: None)
     let_time_pass(db, 50)

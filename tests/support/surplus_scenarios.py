@@ -64,10 +64,10 @@ def the_surplus_waits(url: str) -> None:
     before = pauses(url)
     with ExitStack() as held:
         crowd = Crowd(url, held)
-        for context in range(MOST, CLIENTS + 1, MOST):
-            crowd.until_answered(context)
-            assert crowd.look() == context, "more were accepted than there is room for"
-            crowd.leave(context)
+        for served_now in range(MOST, CLIENTS + 1, MOST):
+            crowd.until_answered(served_now)
+            assert crowd.look() == served_now, "more were accepted than there is room for"
+            crowd.leave(served_now)
     assert pauses(url) - before >= CLIENTS // MOST, "it did not pause"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.core.callers import Role
-from tests.support.callers import calling, make_key
+from tests.support.callers import client_with, make_key
 from tests.support.db_verbs import DbVerbs
 from tests.support.tenants import CALLS, MARK, Names, as_if_it_never_was, good
 from tests.support.web import WebClient
@@ -42,7 +42,7 @@ def rivals(url: str, db: DbVerbs) -> Iterator[Rivals]:
     """Bob's session is finished, with an event, a result and a binding of the runner that executed it."""
     roles = {"bob": Role.USER, "machine": Role.RUNNER, "mallory": Role.RUNNER}
     with ExitStack() as stack:
-        who = {name: stack.enter_context(calling(url, make_key(db, role, name))) for name, role in roles.items()}
+        who = {name: stack.enter_context(client_with(url, make_key(db, role, name))) for name, role in roles.items()}
         runner_id = who["machine"].register(MARK, **BOX)
         who["bob"].submit(session_id="bobs", parameters={"prompt": MARK}, labels={"team": MARK})
         run = who["machine"].claim(runner_id)

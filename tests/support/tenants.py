@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import httpx
 
 from models.core.callers import Role
-from tests.support.callers import calling, make_key
+from tests.support.callers import client_with, make_key
 from tests.support.db_verbs import DbVerbs
 from tests.support.web import PROMPT, WebClient
 
@@ -53,7 +53,7 @@ def tenants(url: str, db: DbVerbs) -> Iterator[Tenants]:
     """Bob has a session with a live process, events and a result, one child of it, and one run that nobody takes."""
     roles = {"ann": Role.USER, "bob": Role.USER, "admin": Role.ADMIN, "machine": Role.RUNNER, "other": Role.RUNNER}
     with ExitStack() as stack:
-        who = {name: stack.enter_context(calling(url, make_key(db, role, name))) for name, role in roles.items()}
+        who = {name: stack.enter_context(client_with(url, make_key(db, role, name))) for name, role in roles.items()}
         bob, machine = who["bob"], who["machine"]
         runner_id = machine.register(MARK)
         session_id = f"session-{MARK}"
@@ -100,8 +100,8 @@ def good(answer: httpx.Response) -> httpx.Response:
 
 def as_if_it_never_was(who: WebClient, name: str, names: Names, never: Names = NONE) -> None:
     """The endpoint says the same of these as of what nobody ever had, and nothing of Bob's."""
-    theirs, nobodys = _answers(who, name, names), _answers(who, name, never)
-    assert theirs == nobodys, f"{name} tells a stranger that there is something"
+    theirs, unknown = _answers(who, name, names), _answers(who, name, never)
+    assert theirs == unknown, f"{name} reveals that it exists"
     assert all(MARK not in text for _, text in theirs)
     assert all(status != 403 for status, _ in theirs)
 
@@ -118,7 +118,7 @@ def _answers(who: WebClient, name: str, names: Names) -> list[tuple[int, str]]:
 
 
 def _event(names: Names) -> dict[str, Any]:
-    return {"event_type": "message", "session_id": names.session, "timestamp": "t", "content": "from a stranger"}
+    return {"event_type": "message", "session_id": names.session, "timestamp": "t", "content": "from another owner"}
 
 
 def _start(**fields: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from models.runs.superseded import end_former_processes
 from runtime.settings import Settings
 from tests.support import clocks
 from tests.support.cut_calls import call_bytes, hold
-from tests.support.db_verbs import DbVerbs, Runner, asking, told
+from tests.support.db_verbs import DbVerbs, Runner, poll_request, told
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
@@ -211,7 +211,7 @@ def is_told(db: DbVerbs, order: tuple[Step, ...]) -> bool:
     session_id = db.start().session_id
     (run,) = db.claim(runner)
     assert run.session_id == session_id
-    poll = asking(runner)
+    poll = poll_request(runner)
     stops: list[str] = []
     looks: list[bool] = []
     with db.engine.connect() as parking:
