@@ -22,9 +22,7 @@ def acts(db: DbVerbs) -> list[tuple[str, str, str, str | None]]:
     entries = db.do(newest_acts, 1000)
     told = db.rows("SELECT session_id, owner, run_id, frame FROM events WHERE kind = 'audit' ORDER BY id")
     shown = [(one.frame["act"], one.frame["by"], one.frame["target"], one.frame["owner"]) for one in told]
-    assert [(row.session_id, row.owner, row.run_id) for row in told] == [("", None, None)] * len(told), (
-        "has an owner"
-    )
+    assert [(row.session_id, row.owner, row.run_id) for row in told] == [("", None, None)] * len(told), "has an owner"
     assert {row.frame["type"] for row in told} <= {"audit"}
     found = [(entry.act, entry.by, entry.target, entry.owner) for entry in entries]
     assert shown == found

@@ -266,5 +266,10 @@ class World:
             self.messages.append((ask, Claim(assignment.run_id, assignment.claim_token)))
         waiting = self.db.waiting()
         for ask, runner in self.parked:
-            if ask.poll_id in waiting and ask.wanted and self.model.free_capacity(runner) > 0 and not self.leaving(runner):
+            if (
+                ask.poll_id in waiting
+                and ask.wanted
+                and self.model.free_capacity(runner) > 0
+                and not self.leaving(runner)
+            ):
                 assert self.model.open_runs(runner) == []
