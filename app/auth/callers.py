@@ -32,7 +32,7 @@ LONGEST_TOKEN: Final = 8192
 MOST_VERIFIED: Final = 10_000
 LONGEST_OWNER: Final = 255
 TICKET_SECONDS: Final = 60
-# Of several roles in a token the first of these counts.
+# Rank the roles: of several in a token the first counts.
 RANKING: Final = (Role.ADMIN, Role.RUNNER, Role.USER)
 
 log = logs.log(__name__)
