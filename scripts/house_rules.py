@@ -85,14 +85,14 @@ def transactions_end_in_two_places(file: File) -> Iterator[Finding]:
 
 
 def files_are_short(file: File) -> Iterator[Finding]:
-    """Limit files to 400 lines: a longer one holds two nouns."""
+    """Limit files to 400 lines: a longer one holds two nouns, and is split by them."""
     count = len(file.text.splitlines())
     if count > MOST_LINES:
         yield MOST_LINES, f"{count} lines, at most {MOST_LINES}: split it by noun"
 
 
 def functions_are_short(file: File) -> Iterator[Finding]:
-    """Limit functions to 60 lines, SQL included: a longer one does two things."""
+    """Limit functions to 60 lines, their SQL included: a longer one does two things."""
     for node in ast.walk(file.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             count = (node.end_lineno or node.lineno) - node.lineno + 1
