@@ -19,9 +19,9 @@ import models.runners.register
 import models.runs.lists
 import models.runs.report
 import models.runs.submit
+import models.state.locks
 import models.state.runs
 import models.state.sessions
-import models.state.transitions
 import runtime.tokens
 from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential
 from models.core.callers import Role
@@ -51,7 +51,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         (models.state.runs, can_view, "GET /runs/{run_id}", True),
         (models.feed.append, owner_filter, "POST /sessions/{session_id}/events", None),
         (models.runs.submit, can_view, "POST /runs", True),
-        (models.state.transitions, can_view, "POST /sessions/{session_id}/stop", True),
+        (models.state.locks, can_view, "POST /sessions/{session_id}/stop", True),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )

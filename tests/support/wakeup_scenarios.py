@@ -196,7 +196,7 @@ def an_unheard_answer_is_told_again(both: Pair, db: DbVerbs, *, leave: bool) -> 
 
     with holding_up(db):
         asyncio.run(poll_and_go())
-    eventually(lambda: not both.there.app.state.web.polls._chores, what="the end of the poll's clean-up")
+    eventually(lambda: not both.there.app.state.web.polls._background, what="the end of the poll's clean-up")
     answer = both.there.client.poll(runner_id, WAIT_SECONDS)
     assert answer.status_code == 200, "not told"
     assert answer.json() == ({"deregistered": True} if leave else {"stop_sessions": [run["session_id"]]})
