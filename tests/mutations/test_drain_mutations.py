@@ -42,7 +42,7 @@ def no_shutdown_response(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShutdownResponse, "__call__", pass_on)
 
 
-@pytest.mark.usefixtures("no_farewell")
+@pytest.mark.usefixtures("no_shutdown_response")
 def test_drain_that_only_announces_itself_is_noticed(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readiness and headers alone end no poll."""
     monkeypatch.setattr(Drain, "_begin", lambda _: None)
@@ -50,7 +50,7 @@ def test_drain_that_only_announces_itself_is_noticed(web: WebInThread, monkeypat
         waiting_clients_are_answered(web)
 
 
-@pytest.mark.usefixtures("no_farewell")
+@pytest.mark.usefixtures("no_shutdown_response")
 def test_polls_that_outlast_the_drain_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployed runner would count each as a failure."""
     monkeypatch.setattr(Polls, "_spread_ends", lambda _: None)
