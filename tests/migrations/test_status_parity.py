@@ -32,7 +32,7 @@ ENUMS = {
     ("api_keys", "role"): Role,
     ("stream_tickets", "role"): Role,
 }
-SOURCES = sorted(Path(models.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(models.__file__).parent.rglob("*.py"))
 
 
 def words(condition: str) -> set[str]:

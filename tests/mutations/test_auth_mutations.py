@@ -45,7 +45,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 
 @pytest.mark.parametrize(
-    ("context", "asked", "name", "permissive"),
+    ("module", "asked", "name", "permissive"),
     [
         (models.state.sessions, can_view, "GET /sessions/{session_id}", True),
         (models.state.runs, can_view, "GET /runs/{run_id}", True),
@@ -56,19 +56,19 @@ def web(settings: Settings) -> Iterator[WebInThread]:
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_verb_without_owner_check_is_noticed(
-    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, asked: Any, name: str, permissive: Any
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, module: Any, asked: Any, name: str, permissive: Any
 ) -> None:
     """Each verb checks by itself."""
     with tenants(web.client.url, db) as both:
         as_if_it_never_was(both.ann, name, both.bobs)
-        assert getattr(context, asked.__name__) is asked
-        monkeypatch.setattr(context, asked.__name__, lambda *_: permissive)
+        assert getattr(module, asked.__name__) is asked
+        monkeypatch.setattr(module, asked.__name__, lambda *_: permissive)
         with pytest.raises(AssertionError):
             as_if_it_never_was(both.ann, name, both.bobs)
 
 
 @pytest.mark.parametrize(
-    ("context", "name"),
+    ("module", "name"),
     [
         (models.claims.polls, "GET /runner/runs"),
         (models.runs.report, "POST /runner/runs/report"),
@@ -77,13 +77,13 @@ def test_verb_without_owner_check_is_noticed(
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_verb_without_runner_check_is_noticed(
-    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, context: Any, name: str
+    web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
     """Runner ids are known to many."""
     with tenants(web.client.url, db) as both:
         as_if_it_never_was(both.other, name, both.bobs)
-        assert context.acts_for is acts_for
-        monkeypatch.setattr(context, "acts_for", lambda *_: True)
+        assert module.acts_for is acts_for
+        monkeypatch.setattr(module, "acts_for", lambda *_: True)
         with pytest.raises(AssertionError, match="reveals that it exists"):
             as_if_it_never_was(both.other, name, both.bobs)
 

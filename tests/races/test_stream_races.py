@@ -59,7 +59,7 @@ def take_event_after(web: WebInThread, db: DbVerbs, moment: Callable[[Stream], N
     stream = idle_stream(web)
     web.client.submit()
     assert db.do(sequence_feed)
-    page = db.do(read_feed, feed.window.high, limit=100)
+    page = db.do(read_feed, feed.buffer.high, limit=100)
 
     def turn() -> None:
         moment(stream)
@@ -123,7 +123,7 @@ def test_events_dropped_before_the_reader_reached_them_cause_a_reset(web: WebInT
             web.client.submit()
         db.do(sequence_feed)
         db.rows("WITH old AS (DELETE FROM events WHERE feed_pos <= 3) UPDATE feed_head SET floor = 3")
-        page = db.do(read_feed, feed.window.high, limit=100)
+        page = db.do(read_feed, feed.buffer.high, limit=100)
         run_in_loop(web, lambda: feed._take(page))
         reset, snapshot = stream.take(2)
     assert (reset.event, reset.data) == ("reset", '{"reason":"expired"}')
