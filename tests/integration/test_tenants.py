@@ -58,7 +58,7 @@ def test_other_owners_get_answer_for_unknown_id(callers: Tenants, db: DbVerbs, n
 
 
 def test_lists_show_each_owner_its_own(callers: Tenants) -> None:
-    """Use every filter, with and without pages; an admin sees all, and Bob all of his."""
+    """Use every filter, with and without pages; an admin sees all, and Bob everything owned by "bob"."""
     ann, bob = callers.ann, callers.bob
     anns = {ann.submit(labels={"team": "ann"})["run_id"] for _ in range(3)}
     for query in (
