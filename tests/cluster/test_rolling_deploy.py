@@ -12,7 +12,7 @@ from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.coordination import Coordination
 from tests.support.deployed_runner import DeployedRunner
-from tests.support.feed_follower import all_numbered, head, ledger, told
+from tests.support.feed_follower import all_numbered, head, ledger, seen_events
 from tests.support.ports import own_ports
 from tests.support.servers import new_directory
 from tests.support.traffic import Traffic
@@ -65,7 +65,7 @@ def test_rolling_deploy_fails_no_request_and_loses_or_doubles_nothing(up: Up, en
     assert_nothing_lost_or_doubled(engine, traffic.ledger)
     history = ledger(engine)
     for stream in streams.all[:WATCHING]:
-        assert told(stream.events) == history
+        assert seen_events(stream.events) == history
     assert not any(stream.events for stream in streams.all[WATCHING:])
     # Every stream has left its first process, which is gone.
     assert all(stream.connections > 1 for stream in streams.all)

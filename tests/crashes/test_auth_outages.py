@@ -13,7 +13,7 @@ from runtime.settings import Settings
 from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.servers import OwnPostgres, OwnRedis
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient
@@ -48,7 +48,7 @@ def test_revocation_reaches_every_instance_within_five_seconds(
         run_id = users[0].submit(additional_demands={"tags": ["nobody"]})["run_id"]
         held = [client.meanwhile(client.get, f"/runs/{run_id}", wait=60) for client in users]
         held += [one.meanwhile(one.poll, one.register(f"host {place}"), 60) for place, one in enumerate(runners)]
-        streams = [stack.enter_context(following(web.url, None, **bearer(user))) for web in webs]
+        streams = [stack.enter_context(open_stream(web.url, None, **bearer(user))) for web in webs]
         for stream in streams:
             stream.until("init")
         eventually(lambda: db.one("SELECT count(*) FROM waiting_polls") == len(webs), what="parked polls")
@@ -118,7 +118,7 @@ def test_process_that_never_saw_postgres_admits_no_caller(cluster: Cluster, own_
         client = WebClient(web.url)
         assert client.poll("lnch_x", 0).status_code == 204
         assert client.get("/runs").status_code == 503
-        with following(web.url) as stream:
+        with open_stream(web.url) as stream:
             assert stream.response.status == 200
             assert [message.retry for message in stream.messages(within=20)] == [2000]
     finally:

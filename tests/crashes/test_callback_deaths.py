@@ -12,7 +12,7 @@ from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
 from tests.support.parents import deliver, ended_child, finished, heard_of, prompts, waiting
-from tests.support.thread_runners import serving
+from tests.support.thread_runners import runners_at
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -72,7 +72,7 @@ def test_children_that_end_while_workers_die_are_told_once(cluster: Cluster, db:
         quiet = db.count("runs", "status NOT IN ('completed', 'failed', 'stopped')") == 0
         return quiet and not any(waiting(db, parent) for parent in children)
 
-    with serving([web.url for web in webs]):
+    with runners_at([web.url for web in webs]):
         for worker in workers:
             before = heard()
             submit_children(6)

@@ -13,7 +13,7 @@ from tests.support.cluster import Cluster
 from tests.support.coordination import TERMINAL, Coordination
 from tests.support.db_verbs import DbVerbs
 from tests.support.deployed_runner import DeployedRunner
-from tests.support.outages import outage, until_looked_after, without_postgres
+from tests.support.outages import outage, until_renewed_twice, without_postgres
 from tests.support.servers import OwnPostgres
 from tests.support.verdict import assert_one_history, claims
 from tests.support.waiting import eventually
@@ -187,7 +187,7 @@ def test_web_process_frozen_for_20_seconds_starts_no_run_twice(
     webs, _ = cluster.start_processes(workers=1)
     coordination = Coordination(cluster, webs[1].url)
     early = start_runner("early", webs[0].url)
-    until_looked_after(db.engine)
+    until_renewed_twice(db.engine)
     with outage(FREEZE_SECONDS, webs[0].freeze, webs[0].thaw):
         run_id, _ = coordination.submit("sleep 5")
         eventually(lambda: db.run(run_id).runner_id == early.runner_id, what="assigned to the frozen process")

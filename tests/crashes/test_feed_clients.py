@@ -17,7 +17,16 @@ from sqlalchemy import Engine
 from models.feed.sequence import sequence_feed
 from tests.support.cluster import Cluster, Process
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, Follower, Message, all_numbered, following, head, ledger, told
+from tests.support.feed_follower import (
+    Connection,
+    Follower,
+    Message,
+    all_numbered,
+    head,
+    ledger,
+    open_stream,
+    seen_events,
+)
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
@@ -54,14 +63,14 @@ def say(client: WebClient, session_id: str, *contents: object) -> None:
 def feed_beside_stalled_client(web: Process, db: DbVerbs) -> None:
     """Write more than a stalled client's buffers hold, and check that another client gets all of it."""
     client = WebClient(web.url)
-    with following(web.url) as stream:
+    with open_stream(web.url) as stream:
         stream.until("init")
         session_id = client.submit()["session_id"]
         for _ in range(LARGE_EVENTS):
             say(client, session_id, LARGE)
         db.do(sequence_feed)
         history = ledger(db.engine)
-        assert told(stream.take(len(history))) == history
+        assert seen_events(stream.take(len(history))) == history
     client.close()
 
 
@@ -131,7 +140,7 @@ def test_streams_of_a_draining_process_end_whole_and_resume_elsewhere(cluster: C
     client = WebClient(staying.url)
     with ExitStack() as stack:
         begin = client.get("/sessions").json()["feed_cursor"]
-        opened = [stack.enter_context(following(leaving.url, {"last_event_id": begin})) for _ in range(20)]
+        opened = [stack.enter_context(open_stream(leaving.url, {"last_event_id": begin})) for _ in range(20)]
         follower = Follower([leaving.url, staying.url], cursor=begin)
         stack.callback(follower.stop)
         threads = stack.enter_context(ThreadPoolExecutor(len(opened)))
@@ -140,7 +149,7 @@ def test_streams_of_a_draining_process_end_whole_and_resume_elsewhere(cluster: C
             read = [threads.submit(read_to_end, stream) for stream in opened]
             leaving.terminate()
             eventually(partial(is_draining, leaving.url), what="a drain")
-            with following(leaving.url, {"last_event_id": begin}) as late:
+            with open_stream(leaving.url, {"last_event_id": begin}) as late:
                 assert late.response.status == 200
                 endings = [future.result(30) for future in read] + [read_to_end(late)]
             assert leaving.wait(20) == 0
@@ -148,11 +157,11 @@ def test_streams_of_a_draining_process_end_whole_and_resume_elsewhere(cluster: C
         follower.until_at(head(engine))
         follower.stop()
     history = ledger(engine)
-    assert told(follower.events) == history
+    assert seen_events(follower.events) == history
     assert not follower.resets
     for messages in endings:
         events = [message for message in messages if message.event]
-        assert told(events) == history[: len(events)]
+        assert seen_events(events) == history[: len(events)]
         assert messages[-1].retry is not None
     client.close()
 
@@ -169,7 +178,7 @@ def test_two_hundred_clients_of_process_get_all_of_burst(cluster: Cluster, db: D
     session_id = client.submit()["session_id"]
     db.do(sequence_feed)
     with ExitStack() as stack:
-        opened = [stack.enter_context(following(web.url, {"types": "event"})) for _ in range(200)]
+        opened = [stack.enter_context(open_stream(web.url, {"types": "event"})) for _ in range(200)]
         for stream in opened:
             stream.until("init")
         for part in range(2):

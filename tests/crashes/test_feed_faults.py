@@ -13,7 +13,7 @@ from tests.support.cluster import Cluster, Process
 from tests.support.feed_watchers import Watchers, acknowledged_events_are_in_history, watching
 from tests.support.feed_writers import FeedWriters, writing
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnPostgres, OwnRedis, looking
+from tests.support.servers import OwnPostgres, OwnRedis, redis_client
 from tests.support.waiting import eventually
 
 # Sessions that number events or read the feed for all clients: within a statement if there is one, as in a real fault.
@@ -169,4 +169,4 @@ def _start_web(system: FeedCluster) -> Process:
 
 def _redis_client(server: OwnRedis) -> Redis:
     """Return a connection that is closed with the block."""
-    return looking(server.url)
+    return redis_client(server.url)

@@ -16,7 +16,7 @@ from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, Message, all_numbered, following, ledger, told
+from tests.support.feed_follower import Connection, Message, all_numbered, ledger, open_stream, seen_events
 from tests.support.numbering_scenarios import execute, row
 from tests.support.servers import OwnPostgres
 from tests.support.waiting import eventually
@@ -69,8 +69,8 @@ def test_stream_opened_while_postgres_is_away_continues_when_it_returns(
     with served(own_settings) as web, ExitStack() as stack:
         until_ready(web)
         own_postgres.kill()
-        new = stack.enter_context(following(web.client.url))
-        known = stack.enter_context(following(web.client.url, Last_Event_ID=cursor))
+        new = stack.enter_context(open_stream(web.client.url))
+        known = stack.enter_context(open_stream(web.client.url, Last_Event_ID=cursor))
         for stream in (new, known):
             assert stream.response.status == 200
             (only,) = heartbeats(stream, 3)
@@ -80,7 +80,7 @@ def test_stream_opened_while_postgres_is_away_continues_when_it_returns(
         assert [one["session_id"] for one in json.loads(snapshot.data)["sessions"]] == ["before"]
         own_db.start(session_id="after")
         got = known.take(2)
-        assert told(got) == ledger(own_db.engine)
+        assert seen_events(got) == ledger(own_db.engine)
 
 
 def test_stream_of_a_process_that_never_saw_postgres_ends_with_retry(
@@ -92,13 +92,13 @@ def test_stream_of_a_process_that_never_saw_postgres_ends_with_retry(
     own_db.start(session_id="before")
     own_postgres.kill()
     with served(own_settings) as web:
-        with following(web.client.url) as stream:
+        with open_stream(web.client.url) as stream:
             assert stream.response.status == 200
             (only,) = stream.messages(within=20)
             assert only.retry is not None
         own_postgres.start()
         until_ready(web)
-        with following(web.client.url) as stream:
+        with open_stream(web.client.url) as stream:
             snapshot = stream.until("init")[-1]
     assert [one["session_id"] for one in json.loads(snapshot.data)["sessions"]] == ["before"]
 
@@ -107,7 +107,7 @@ def test_live_stream_continues_after_a_crash_of_postgres(
     own_postgres: OwnPostgres, own_settings: Settings, own_db: DbVerbs
 ) -> None:
     """Keep the connection: send heartbeats only, then the next events."""
-    with served(own_settings) as web, following(web.client.url) as stream:
+    with served(own_settings) as web, open_stream(web.client.url) as stream:
         stream.until("init")
         own_db.start()
         own_db.do(sequence_feed)
@@ -117,7 +117,7 @@ def test_live_stream_continues_after_a_crash_of_postgres(
         own_postgres.start()
         own_db.start()
         seen += stream.take(1)
-        assert told(seen) == ledger(own_db.engine)
+        assert seen_events(seen) == ledger(own_db.engine)
 
 
 # A long snapshot
@@ -167,7 +167,7 @@ def test_client_that_left_within_a_snapshot_gets_another_one(
         until_ready(web)
         with in_the_middle_of_a_snapshot(web, own_db) as (_, before):
             own_postgres.kill()
-        with following(other.client.url, Last_Event_ID=last_id(before)) as stream:
+        with open_stream(other.client.url, Last_Event_ID=last_id(before)) as stream:
             heartbeats(stream, 2)
             own_postgres.start()
             assert is_whole(stream.until("init")[-1])
@@ -208,7 +208,7 @@ def test_endless_transactions_and_a_waiting_index_build_delay_no_events(
     """Leave open one that wrote, one prepared and one that only read: other events flow; theirs follow when they
     commit.
     """
-    with served(own_settings) as web, following(web.client.url) as stream, ExitStack() as stack:
+    with served(own_settings) as web, open_stream(web.client.url) as stream, ExitStack() as stack:
         stream.until("init")
         idle, prepared, reader = stack.enter_context(steppers(own_db.engine, 3))
         idle.do(record_events, [row(0)])
@@ -230,7 +230,7 @@ def test_endless_transactions_and_a_waiting_index_build_delay_no_events(
         alone(own_db.engine, "COMMIT PREPARED 'held'")
         seen += stream.take(1)
         index.result(20)
-        assert told(seen) == ledger(own_db.engine)
+        assert seen_events(seen) == ledger(own_db.engine)
     contents = [json.loads(message.data)["data"]["content"] for message in seen]
     assert contents == [10, 11, 12, 0, 1]
     assert all_numbered(own_db.engine)
@@ -256,7 +256,7 @@ def test_live_clients_get_a_reset_after_a_restore(settings: Settings, db: DbVerb
     """Restore a backup under them: send `reset`, a fresh snapshot and the next events on the same request."""
     with served(settings.model_copy(update=LIVELY)) as web, ExitStack() as stack:
         queries: list[dict[str, Any]] = [{}, {"types": "session_created"}, {"include_init": "false"}]
-        opened = [stack.enter_context(following(web.client.url, query)) for query in queries]
+        opened = [stack.enter_context(open_stream(web.client.url, query)) for query in queries]
         for stream, query in zip(opened, queries, strict=True):
             next(message for message in stream.messages() if message.id and (message.event or "include_init" in query))
         for number in range(4):

@@ -11,8 +11,8 @@ from runtime.settings import Settings
 from runtime.subscriptions import publish_head
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, following, head, ledger, told
-from tests.support.servers import OwnPostgres, OwnRedis, looking
+from tests.support.feed_follower import Connection, head, ledger, open_stream, seen_events
+from tests.support.servers import OwnPostgres, OwnRedis, redis_client
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -33,7 +33,7 @@ def web(settings: Settings, own_redis: OwnRedis) -> Iterator[WebInThread]:
 @pytest.fixture
 def stream(web: WebInThread) -> Iterator[Connection]:
     """Open a stream that has received its snapshot and is idle."""
-    with following(web.client.url) as stream:
+    with open_stream(web.client.url) as stream:
         stream.until("init")
         eventually(lambda: any(web.app.state.web.feed._idle.values()), what="an idle client")
         yield stream
@@ -49,7 +49,7 @@ def test_published_head_is_read_at_once(stream: Connection, own_redis: OwnRedis,
     number_silently(db)
     redis = sync_client(own_redis.url)
     publish_head(redis, head(db.engine))
-    assert told(stream.take(1)) == ledger(db.engine)
+    assert seen_events(stream.take(1)) == ledger(db.engine)
     redis.close()
 
 
@@ -59,12 +59,12 @@ def test_worker_numbers_and_publishes_the_head(
     """Start from the wake-up of the writer, on any instance."""
     cluster.start_worker(redis_url=own_redis.url)
     web.client.submit()
-    assert told(stream.take(1)) == ledger(db.engine)
+    assert seen_events(stream.take(1)) == ledger(db.engine)
 
 
 def cut(redis: OwnRedis) -> None:
     """End all subscriptions in the server."""
-    client = looking(redis.url)
+    client = redis_client(redis.url)
     assert client.client_kill_filter(_type="pubsub")
     client.close()
 
@@ -82,7 +82,7 @@ def test_events_published_without_a_subscription_are_read(
     """Every confirmation of a subscription counts as a wake-up."""
     number_silently(db)
     lose(own_redis)
-    assert told(stream.take(1)) == ledger(db.engine)
+    assert seen_events(stream.take(1)) == ledger(db.engine)
 
 
 def test_return_of_postgres_is_a_wakeup(own_postgres: OwnPostgres, settings: Settings) -> None:
@@ -91,7 +91,7 @@ def test_return_of_postgres_is_a_wakeup(own_postgres: OwnPostgres, settings: Set
         update={"database_url": own_postgres.url.replace("://", "+psycopg://", 1), "feed_poll_seconds": NEVER}
     )
     engine = sync_engine(still, name="test")
-    with served(still) as web, following(web.client.url) as stream:
+    with served(still) as web, open_stream(web.client.url) as stream:
         until_ready(web)
         stream.until("init")
         number_silently(DbVerbs(engine))
@@ -99,5 +99,5 @@ def test_return_of_postgres_is_a_wakeup(own_postgres: OwnPostgres, settings: Set
         own_postgres.kill()
         eventually(lambda: web.app.state.web.health.away, what="an outage that is noticed")
         own_postgres.start()
-        assert told(stream.take(1)) == ledger(engine)
+        assert seen_events(stream.take(1)) == ledger(engine)
     engine.dispose()

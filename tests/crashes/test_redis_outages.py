@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.support.cluster import Cluster
-from tests.support.servers import OwnRedis, looking
+from tests.support.servers import OwnRedis, redis_client
 from tests.support.traffic import Traffic
 from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.waiting import eventually
@@ -54,7 +54,7 @@ def test_submissions_claims_and_reports_go_on_without_redis(
 def test_flush_under_load_loses_nothing(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
     """Flush repeatedly: Redis holds hints only."""
     webs, workers = cluster.start_processes(redis_url=own_redis.url)
-    client = looking(own_redis.url)
+    client = redis_client(own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         for _ in range(6):
             traffic.until_completed(8)

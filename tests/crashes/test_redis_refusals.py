@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from runtime.redis_client import fault_of
 from tests.crashes.test_redis_outages import assert_all_well, is_well
 from tests.support.cluster import Cluster
-from tests.support.servers import OwnRedis, looking
+from tests.support.servers import OwnRedis, redis_client
 from tests.support.traffic import Traffic
 from tests.support.verdict import finish
 from tests.support.waiting import eventually
@@ -75,7 +75,7 @@ def test_readiness_names_the_fault_of_a_refusing_redis(cluster: Cluster, own_red
     refuse, relent, fault = WAYS[way]
     web = cluster.start_web(redis_url=own_redis.url)
     cluster.start_worker(redis_url=own_redis.url)
-    client = looking(own_redis.url)
+    client = redis_client(own_redis.url)
     eventually(partial(is_well, web.url), 40, what="ready")
     refuse(client, own_redis)
     eventually(lambda: readiness(web.url) == (200, {"status": "degraded", "reason": fault}), 20, what=fault)
@@ -88,7 +88,7 @@ def test_readiness_names_the_fault_of_a_refusing_redis(cluster: Cluster, own_red
 def test_runs_go_on_while_redis_refuses_writes(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
     """As without Redis: no error, no lost run; try each fault in turn, then check that all is as before."""
     webs, workers = cluster.start_processes(redis_url=own_redis.url)
-    client = looking(own_redis.url)
+    client = redis_client(own_redis.url)
     with Traffic([web.url for web in webs], runners=6) as traffic:
         traffic.until_completed(10)
         for refuse, relent, _ in WAYS.values():
@@ -115,7 +115,7 @@ def test_readiness_names_refused_credentials(cluster: Cluster, own_redis: OwnRed
 
 def test_fault_of_other_errors_names_no_secret(own_redis: OwnRedis) -> None:
     """/health/ready is public: include no error text of Redis."""
-    client = looking(own_redis.url)
+    client = redis_client(own_redis.url)
     for call in (
         lambda: client.eval("return redis.error_reply('NONSENSE secret')", 0),
         lambda: client.lpush("k", "x") and client.get("k"),

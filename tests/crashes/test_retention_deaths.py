@@ -10,7 +10,7 @@ import pytest
 from models.feed.sequence import read_head
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering_scenarios import is_whole
+from tests.support.numbering_scenarios import assert_dense
 from tests.support.retention import all_grows_old, finished, old_history, result, retire
 from tests.support.waiting import eventually
 from workers.context import worker_context
@@ -70,9 +70,9 @@ def test_oldest_position_and_rows_agree_wherever_a_worker_was_killed(
     old_history(db, 10)
     killed(settings, db, moment)
     assert db.do(read_head).floor == 4
-    is_whole(db)
+    assert_dense(db)
     assert retire(db) == 6
-    is_whole(db)
+    assert_dense(db)
 
 
 def test_session_is_removed_wholly_or_not_at_all(settings: Settings, db: DbVerbs) -> None:

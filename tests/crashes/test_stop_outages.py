@@ -6,14 +6,14 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.servers import OwnRedis, looking
+from tests.support.servers import OwnRedis, redis_client
 from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 
 def flush(redis: OwnRedis) -> None:
     """Remove all data and subscriptions."""
-    client = looking(redis.url)
+    client = redis_client(redis.url)
     client.flushall()
     client.client_kill_filter(_type="pubsub")
 

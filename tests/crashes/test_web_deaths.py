@@ -4,7 +4,7 @@ from sqlalchemy import Engine
 
 from tests.support.cluster import Cluster, Process
 from tests.support.db_verbs import DbVerbs
-from tests.support.outages import until_looked_after
+from tests.support.outages import until_renewed_twice
 from tests.support.traffic import Traffic
 from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.waiting import eventually
@@ -50,7 +50,7 @@ def test_web_process_thawed_with_an_old_assignment_starts_nothing(cluster: Clust
     slow, quick = WebClient(frozen.url), WebClient(other.url)
     early, late = slow.register("early"), quick.register("late")
     poll = slow.meanwhile(slow.poll, early, 60)
-    until_looked_after(db.engine)
+    until_renewed_twice(db.engine)
     frozen.freeze()
     run_id = quick.submit()["run_id"]
     eventually(lambda: db.run(run_id).runner_id == early, what="assigned to the frozen process")

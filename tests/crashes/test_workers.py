@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from runtime.names import Actor
 from tests.support.cluster import Cluster
 from tests.support.ports import own_port
-from tests.support.servers import OwnRedis, looking
+from tests.support.servers import OwnRedis, redis_client
 from tests.support.waiting import eventually
 
 FREQUENT = (Actor.DISPATCH, Actor.BROADCAST, Actor.EXPIRE)
@@ -66,7 +66,7 @@ def test_duties_continue_without_redis_and_with_it_again(
 def test_duties_continue_when_redis_is_flushed(cluster: Cluster, engine: Engine, own_redis: OwnRedis) -> None:
     """Redis holds hints only."""
     worker = cluster.start_worker(redis_url=own_redis.url)
-    client = looking(own_redis.url)
+    client = redis_client(own_redis.url)
     for _ in range(3):
         client.flushall()
         eventually(done_since(engine, *FREQUENT), 20)

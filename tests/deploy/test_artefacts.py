@@ -30,7 +30,7 @@ from tests.support.artefacts import (
     manifests,
 )
 from tests.support.ports import own_port
-from tests.support.servers import OwnRedis, looking
+from tests.support.servers import OwnRedis, redis_client
 from tests.support.waiting import eventually
 
 TOOLS = Path(sys.executable).parent
@@ -255,7 +255,7 @@ def test_redis_reads_its_password_from_stdin(own_redis: OwnRedis, tmp_path: Path
     here = f"{program} - --port {port} --bind 127.0.0.1 --dir {tmp_path}"
     script = compose()["services"]["redis"]["command"][-1].replace("$$", "$").replace("valkey-server -", here, 1)
     process = subprocess.Popen(["/bin/sh", "-c", script], env={"VALKEY_PASSWORD": "s3cret", "PATH": "/usr/bin:/bin"})
-    good, bad = looking(f"redis://:s3cret@127.0.0.1:{port}"), looking(f"redis://127.0.0.1:{port}")
+    good, bad = redis_client(f"redis://:s3cret@127.0.0.1:{port}"), redis_client(f"redis://127.0.0.1:{port}")
     try:
         eventually(lambda: answers(good), 20, what="the server")
         assert not answers(bad)

@@ -33,7 +33,7 @@ from tests.support.callers import OPERATOR, bearer, client_with, make_key, revok
 from tests.support.command import Ended, coordinator
 from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Message, following
+from tests.support.feed_follower import Message, open_stream
 from tests.support.issuer import issuing
 from tests.support.parents import finished
 from tests.support.reports import running
@@ -228,10 +228,10 @@ def test_act_with_issuer_token_names_owner_claim(settings: Settings, db: DbVerbs
     assert acts(db) == [("session_deleted", "subject:boss", session, "bob") for session in sessions]
 
 
-def seen(client: WebClient, head: int, **filters: str) -> list[Message]:
+def seen_events(client: WebClient, head: int, **filters: str) -> list[Message]:
     """Return the messages of the stream until it has passed this position."""
     got = []
-    with following(client.url, filters, **bearer(client.token)) as stream:
+    with open_stream(client.url, filters, **bearer(client.token)) as stream:
         for message in stream.messages(within=20):
             got.append(message)
             if message.id is not None and message.position >= head:
@@ -247,7 +247,7 @@ def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) 
         boss = stack.enter_context(client_with(url, make_key(db, Role.ADMIN, "boss")))
         run = bob.submit()
         db.do(sequence_feed)
-        with following(url, {"types": "audit", "include_init": "false"}, **bearer(boss.token)) as live:
+        with open_stream(url, {"types": "audit", "include_init": "false"}, **bearer(boss.token)) as live:
             boss.post(f"/sessions/{run['session_id']}/stop")
             (stopped,) = [json.loads(message.data) for message in live.take(1)]
             boss.http.delete(f"/sessions/{run['session_id']}")
@@ -263,7 +263,7 @@ def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) 
         assert datetime.fromisoformat(deleted["at"]).utcoffset() == timedelta(0)
         head = db.do(read_head)
         resume = {"last_event_id": f"v1.{head.epoch}.0"}
-        asked = seen(boss, head.position, types="audit,event", **resume)
+        asked = seen_events(boss, head.position, types="audit,event", **resume)
         assert [json.loads(message.data)["act"] for message in asked if message.event] == [
             "key_created",
             "key_created",
@@ -277,7 +277,7 @@ def test_audit_events_reach_only_admins_that_ask(web: WebInThread, db: DbVerbs) 
             (bob, {"created_by": "bob"}),
             (bob, {"session_id": run["session_id"]}),
         ):
-            assert "audit" not in {message.event for message in seen(client, head.position, **filters, **resume)}
+            assert "audit" not in {message.event for message in seen_events(client, head.position, **filters, **resume)}
 
 
 @pytest.mark.parametrize("types", ["audit", "event,audit", "audit,unheard-of"])

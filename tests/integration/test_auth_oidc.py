@@ -14,7 +14,7 @@ import runtime.tokens
 from app.auth.callers import Callers
 from runtime.settings import Settings
 from tests.support.callers import bearer
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.issuer import IssuerOfTests, ec_key, forgeries, issuing, rsa_key
 from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served
@@ -223,7 +223,7 @@ def test_requests_wait_for_issuer_that_was_never_reached(settings: Settings) -> 
         assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
         poll = web.client.http.get("/runner/runs", params={"runner_id": "lnch_x", "wait": "0"}, headers=shown)
         assert poll.status_code == 204
-        with following(web.client.url, None, **shown) as stream:
+        with open_stream(web.client.url, None, **shown) as stream:
             assert stream.response.status == 200
             assert [message.retry for message in stream.messages()] == [2000]
         assert web.client.get("/runs").status_code == 401

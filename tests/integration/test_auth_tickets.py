@@ -14,7 +14,7 @@ from runtime.settings import Settings
 from tests.support.callers import AUTH_ON, bearer, client_with, make_key, revoke, web_with_auth
 from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.issuer import issuing
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready
@@ -47,7 +47,7 @@ def status(url: str, **query: str) -> int:
 
 def sessions(url: str, **query: str) -> list[str]:
     """Return the sessions of the snapshot."""
-    with following(url, query) as stream:
+    with open_stream(url, query) as stream:
         return [session["session_id"] for session in json.loads(stream.until("init")[-1].data)["sessions"]]
 
 
@@ -71,11 +71,11 @@ def test_ticket_is_bound_to_its_filters(ann: WebClient, db: DbVerbs) -> None:
     db.do(sequence_feed)
     assert sessions(ann.url, ticket=ticket(ann, session_id="one"), session_id="two") == ["one"]
     assert sessions(ann.url, ticket=ticket(ann), session_id="two") == ["two", "one"]
-    with following(ann.url, {"ticket": ticket(ann, session_id="one")}) as stream:
+    with open_stream(ann.url, {"ticket": ticket(ann, session_id="one")}) as stream:
         cursor = stream.until("init")[-1].id
     event = {"event_type": "message", "session_id": "one", "timestamp": "t", "content": "later"}
     assert ann.post("/sessions/one/events", event).status_code == 201
-    with following(ann.url, {"ticket": ticket(ann, session_id="one"), "last_event_id": cursor}) as stream:
+    with open_stream(ann.url, {"ticket": ticket(ann, session_id="one"), "last_event_id": cursor}) as stream:
         assert "later" in stream.take(1)[0].data
 
 
@@ -163,7 +163,7 @@ def test_stream_ends_when_its_key_expires_or_is_revoked(web: WebInThread, db: Db
         with client_with(web.client.url, token) as ann:
             shown = bearer(token) if way == "header" else {}
             query = {"ticket": ticket(ann)} if way == "ticket" else {}
-            with following(ann.url, query, **shown) as stream:
+            with open_stream(ann.url, query, **shown) as stream:
                 stream.until("init")
                 if ending == "revoked":
                     revoke(db, token)
@@ -182,7 +182,7 @@ def test_stream_ends_when_its_token_expires(settings: Settings, way: str) -> Non
         with client_with(web.client.url, token) as ann:
             shown = bearer(token) if way == "header" else {}
             query = {"ticket": ticket(ann)} if way == "ticket" else {}
-            with following(ann.url, query, **shown) as stream:
+            with open_stream(ann.url, query, **shown) as stream:
                 stream.until("init")
                 assert [message.event for message in stream.messages(within=10)] == [""]
 

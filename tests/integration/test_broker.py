@@ -15,7 +15,7 @@ from redis import Redis
 from runtime.names import Actor, hint_key, queue_key, wakeup_key
 from runtime.wakeups import WakeupSender
 from tests.support.redis_faults import blocked_clients, frozen
-from tests.support.servers import OwnRedis, looking
+from tests.support.servers import OwnRedis, redis_client
 from tests.support.waiting import eventually
 from workers.broker import WakingBroker, WakingConsumer
 
@@ -76,7 +76,7 @@ def left(client: Redis) -> int:
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[Redis]:
-    client = looking(redis_url)
+    client = redis_client(redis_url)
     yield client
     client.close()
 
@@ -226,7 +226,7 @@ def test_delayed_messages_are_refused(redis_url: str) -> None:
 @pytest.mark.parametrize("way", ["killed", "stopped"])
 def test_worker_survives_redis_crash(own_redis: OwnRedis, way: str) -> None:
     """Reconnect by itself, and acknowledge work finished meanwhile when possible."""
-    client = looking(own_redis.url)
+    client = redis_client(own_redis.url)
     # The message must be in Redis's file before the crash.
     client.config_set("appendfsync", "always")
     work = Work()
@@ -255,7 +255,7 @@ def test_worker_survives_frozen_redis(own_redis: OwnRedis) -> None:
             work.gate.set()
             eventually(lambda: consumer_of(worker)._redis_away)
             eventually(lambda: worker.work_queue.unfinished_tasks == 0)
-        client = looking(own_redis.url)
+        client = redis_client(own_redis.url)
         eventually(lambda: not consumer_of(worker)._redis_away)
         eventually(lambda: left(client) == 0)
         send(own_redis.url, 2)
@@ -329,7 +329,7 @@ def test_redis_outage_makes_no_worker_dead(own_redis: OwnRedis, monkeypatch: pyt
         consumers = [consumer_of(worker) for worker in (first, second)]
         send(own_redis.url, 1, 2)
         eventually(lambda: len(busy.begun + other.begun) == 2)
-        client = looking(own_redis.url)
+        client = redis_client(own_redis.url)
         with frozen(own_redis):
             eventually(lambda: all(consumer._redis_away for consumer in consumers), 20)
         eventually(lambda: not any(consumer._redis_away for consumer in consumers))

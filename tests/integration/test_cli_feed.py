@@ -10,7 +10,7 @@ from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.command import Ended, coordinator
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.numbering_scenarios import number_all, row
 from tests.support.ports import own_port
 from tests.support.web import WebInThread, served, until_ready
@@ -85,7 +85,7 @@ def test_live_stream_restarts_in_new_epoch(web: WebInThread, db: DbVerbs, databa
     """Send the reason and a snapshot on the same connection, then go on in the new epoch."""
     web.client.submit(session_id="before")
     number_all(db)
-    with following(web.client.url) as stream:
+    with open_stream(web.client.url) as stream:
         stream.until("init")
         assert feed(database_url, "rotate-epoch", "--yes").returncode == 0
         messages = stream.until("reset")
@@ -107,6 +107,6 @@ def test_cursor_of_former_epoch_is_refused(web: WebInThread, db: DbVerbs, databa
     number_all(db)
     cursor = db.do(read_head).cursor
     feed(database_url, "rotate-epoch", "--yes")
-    with following(web.client.url, {"last_event_id": cursor}) as stream:
+    with open_stream(web.client.url, {"last_event_id": cursor}) as stream:
         assert stream.until("reset")[-1].data == '{"reason":"epoch"}'
         stream.until("init")

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 import httpx
 
 from tests.support.cluster import Cluster
-from tests.support.surplus_scenarios import CLIENTS, MOST, Crowd, shared_socket, start_on, the_surplus_waits
+from tests.support.surplus_scenarios import CLIENTS, MOST, Crowd, shared_socket, start_on, surplus_clients_wait
 
 
 def test_surplus_connections_wait_until_others_have_ended(cluster: Cluster) -> None:
     """Refuse none: a deployed runner survives no three resets in a row, and counts a 503 as one."""
-    the_surplus_waits(cluster.start_web(most_connections=MOST).url)
+    surplus_clients_wait(cluster.start_web(most_connections=MOST).url)
 
 
 def test_waiting_clients_are_served_during_drain_of_full_process(cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from runtime.settings import Settings
 from runtime.subscriptions import MessageHandlers, Subscription
 from runtime.wakeups import Wakeups
 from tests.support.db_verbs import DbVerbs, start_submission
-from tests.support.in_process_worker import working
+from tests.support.in_process_worker import running_worker
 from tests.support.ports import own_port
 from tests.support.waiting import eventually, eventually_async
 from workers.context import WorkerContext, worker_context
@@ -60,7 +60,7 @@ async def test_wakeup_assigns_run_to_instance_of_poll(settings: Settings, db: Db
         ),
     ]
     wakeups = Wakeups(settings)
-    with working(settings):
+    with running_worker(settings):
         for box in boxes:
             await box.start()
         await wakeups.start()
@@ -91,7 +91,7 @@ def test_full_pass_requests_another_pass(settings: Settings, db: DbVerbs, monkey
     for _ in range(7):
         db.park(db.runner())
     db.accept(*(start_submission() for _ in range(7)))
-    with worker_context(settings, threads=1) as context, working(settings):
+    with worker_context(settings, threads=1) as context, running_worker(settings):
         context.wakeups.send(Actor.DISPATCH)
         eventually(lambda: db.count("runs", "status = 'claimed'") == 7)
 

@@ -14,7 +14,7 @@ from runtime.names import Actor
 from runtime.postgres import async_engine
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.in_process_worker import working
+from tests.support.in_process_worker import running_worker
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, is_noticed, orders
 from tests.support.ports import own_port
 from tests.support.waiting import eventually, eventually_async
@@ -76,7 +76,7 @@ def test_concurrent_polls_and_submissions_all_meet(settings: Settings) -> None:
     Each poll ends with the run, by its second claim or by dispatch.
     """
     slow = settings.model_copy(update={"recheck_seconds": 3600.0})
-    with served(slow) as submitting, served(slow) as polling, working(slow):
+    with served(slow) as submitting, served(slow) as polling, running_worker(slow):
         for web in (submitting, polling):
             until_ready(web)
             eventually(lambda web=web: web.app.state.web.subscription.connected, what="the subscription")

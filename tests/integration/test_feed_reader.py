@@ -12,7 +12,7 @@ from sqlalchemy import event
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, following, ledger, told
+from tests.support.feed_follower import Connection, ledger, open_stream, seen_events
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -28,7 +28,7 @@ def serving(settings: Settings, **values: Any) -> Iterator[WebInThread]:
 
 def opened(stack: ExitStack, web: WebInThread, number: int, **query: Any) -> list[Connection]:
     """Open this many clients that have their snapshot and wait."""
-    streams = [stack.enter_context(following(web.client.url, query)) for _ in range(number)]
+    streams = [stack.enter_context(open_stream(web.client.url, query)) for _ in range(number)]
     for stream in streams:
         stream.until("init")
     return streams
@@ -81,13 +81,13 @@ def test_nothing_is_read_without_clients(settings: Settings, db: DbVerbs, missed
             write(db, web, session_id, 1)
             eventually(lambda: asked["looks"] >= 2, what="the reader that only looks")
         assert asked["pages"] == 0
-        resuming = stack.enter_context(following(web.client.url, {"last_event_id": begin, "types": "event"}))
+        resuming = stack.enter_context(open_stream(web.client.url, {"last_event_id": begin, "types": "event"}))
         (beginning,) = opened(stack, web, 1, types="event")
         got = resuming.take(missed + 1)
         write(db, web, session_id, 3)
         history = ledger(db.engine, where="kind = 'event'")
-        assert told(got + resuming.take(3)) == history
-        assert told(beginning.take(3)) == history[-3:]
+        assert seen_events(got + resuming.take(3)) == history
+        assert seen_events(beginning.take(3)) == history[-3:]
 
 
 @contextmanager
@@ -114,13 +114,13 @@ def test_client_far_behind_catches_up_and_joins_buffer(settings: Settings, db: D
         write(db, web, session_id, 300)
         eventually(lambda: web.app.state.web.feed.buffer.high >= 302, what="the reader")
         for query in ({}, {"session_id": session_id}, {"types": "event"}):
-            with following(web.client.url, query | {"last_event_id": begin}) as stream:
+            with open_stream(web.client.url, query | {"last_event_id": begin}) as stream:
                 got = stream.take(200)
                 write(db, web, session_id, 5)
                 where = "kind = 'event'" if "types" in query else "kind <> 'run_updated'"
                 history = ledger(db.engine, where=where)
                 got += stream.take(len(history) - 200)
-                assert told(got) == history
+                assert seen_events(got) == history
 
 
 def test_events_larger_than_buffer_are_sent(settings: Settings, db: DbVerbs) -> None:
@@ -134,9 +134,9 @@ def test_events_larger_than_buffer_are_sent(settings: Settings, db: DbVerbs) -> 
             assert web.client.post(f"/sessions/{session_id}/events", event).status_code == 201
         db.do(sequence_feed)
         history = ledger(db.engine, where="kind = 'event'")
-        assert told(live.take(5))[-4:] == history
-        (behind,) = [stack.enter_context(following(web.client.url, {"last_event_id": begin, "types": "event"}))]
-        assert told(behind.take(4)) == history
+        assert seen_events(live.take(5))[-4:] == history
+        (behind,) = [stack.enter_context(open_stream(web.client.url, {"last_event_id": begin, "types": "event"}))]
+        assert seen_events(behind.take(4)) == history
 
 
 def noise(size: int) -> str:
@@ -165,7 +165,7 @@ def test_few_clients_read_history_at_once(settings: Settings, db: DbVerbs) -> No
         event.listen(engine, "before_cursor_execute", started)
         event.listen(engine, "after_cursor_execute", done)
         streams = [
-            stack.enter_context(following(web.client.url, {"last_event_id": begin, "types": "event"}))
+            stack.enter_context(open_stream(web.client.url, {"last_event_id": begin, "types": "event"}))
             for _ in range(30)
         ]
         for stream in streams:

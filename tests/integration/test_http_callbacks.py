@@ -8,7 +8,7 @@ from runtime.names import Actor
 from runtime.settings import Settings
 from runtime.wakeups import Wakeups
 from tests.support.db_verbs import DbVerbs
-from tests.support.in_process_worker import working
+from tests.support.in_process_worker import running_worker
 from tests.support.parents import heard_of
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, served
@@ -75,7 +75,7 @@ def test_end_of_child_wakes_callbacks(
 ) -> None:
     """End it in every way."""
     parent = client.finished(client.register("parents"))["session_id"]
-    with working(settings):
+    with running_worker(settings):
         child = end(client, client.register("children"), parent)
         eventually(lambda: heard_of(db, parent) == [child])
 
@@ -87,7 +87,7 @@ def test_end_of_parents_run_wakes_callbacks_for_waiting_results(
     runner = client.register()
     run = client.started(runner)
     children = [reported(client, runner, run["session_id"]) for _ in range(2)]
-    with working(settings):
+    with running_worker(settings):
         client.report(run, runner, "completed")
         carried = client.claim(runner)
     assert carried["parameters"]["prompt"].startswith('<agent-callback type="aggregated" count="2">')
@@ -104,7 +104,7 @@ def test_end_of_idle_process_wakes_callbacks_for_waiting_results(
     parent = run["session_id"]
     client.post(f"/sessions/{parent}/stop")
     child = reported(client, client.register("children"), parent)
-    with working(settings):
+    with running_worker(settings):
         client.post(f"/runner/sessions/{parent}/status", {"runner_id": runner, "status": "finished"})
         eventually(lambda: heard_of(db, parent) == [child])
 

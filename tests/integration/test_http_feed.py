@@ -12,7 +12,7 @@ from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import bearer, client_with, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, Message, following, ledger, told
+from tests.support.feed_follower import Connection, Message, ledger, open_stream, seen_events
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready
 
@@ -61,7 +61,7 @@ def history(client: WebClient, db: DbVerbs) -> str:
 
 def test_stream_has_headers_for_browsers_and_proxies(client: WebClient) -> None:
     """Answer 200 with its type, without buffering and caching."""
-    with following(client.url) as stream:
+    with open_stream(client.url) as stream:
         headers = stream.response.headers
         assert stream.response.status == 200
         assert headers["content-type"].startswith("text/event-stream")
@@ -78,7 +78,7 @@ def test_stream_without_cursor_starts_with_snapshot(client: WebClient, db: DbVer
     """Send all sessions in one event, newest first, with the position from which the feed goes on."""
     other = client.submit(session_id="other")["session_id"]
     db.do(sequence_feed)
-    with following(client.url) as stream:
+    with open_stream(client.url) as stream:
         init = stream.until("init")[-1]
         say(client, db, history, "f")
         after = first_event(stream)
@@ -92,12 +92,12 @@ def test_stream_without_cursor_starts_with_snapshot(client: WebClient, db: DbVer
 
 def test_stream_without_snapshot_starts_now(client: WebClient, db: DbVerbs, history: str) -> None:
     """Send its position first, so that a client cut off before any event has missed nothing."""
-    with following(client.url, {"include_init": "false"}) as stream:
+    with open_stream(client.url, {"include_init": "false"}) as stream:
         _, priming = islice(stream.messages(), 2)
         say(client, db, history, "f")
         assert contents([first_event(stream)]) == ["f"]
     assert priming.id == cursor_at(db, 7)
-    with following(client.url, Last_Event_ID=str(priming.id)) as stream:
+    with open_stream(client.url, Last_Event_ID=str(priming.id)) as stream:
         assert contents([first_event(stream)]) == ["f"]
 
 
@@ -110,10 +110,10 @@ def test_cursor_resumes_exactly_behind_it(
     cursor = cursor_at(db, position)
     query = {"query": {"last_event_id": cursor}, "header wins": {"last_event_id": cursor_at(db, 1)}}.get(given, {})
     headers = {} if given == "query" else {"Last_Event_ID": cursor}
-    with following(client.url, query, **headers) as stream:
+    with open_stream(client.url, query, **headers) as stream:
         say(client, db, history, "f")
         got = stream.take(len(ledger(db.engine, position)))
-    assert told(got) == ledger(db.engine, position)
+    assert seen_events(got) == ledger(db.engine, position)
     if expected is not None:
         assert "".join(contents(got)) == expected + "f"
 
@@ -138,7 +138,7 @@ def test_unusable_cursor_is_answered_by_reset_and_snapshot(
     db.rows("DELETE FROM events WHERE feed_pos <= 3")
     db.rows("UPDATE feed_head SET floor = 3")
     given = cursor.format(epoch=db.do(read_head).epoch)
-    with following(client.url, query, Last_Event_ID=given) as stream:
+    with open_stream(client.url, query, Last_Event_ID=given) as stream:
         *_, reset, init = stream.until("init")
         say(client, db, history, "f")
         assert contents([first_event(stream)]) == ["f"]
@@ -150,13 +150,13 @@ def test_unusable_cursor_is_answered_by_reset_and_snapshot(
 def test_oldest_position_can_be_resumed(client: WebClient, db: DbVerbs, history: str) -> None:
     db.rows("DELETE FROM events WHERE feed_pos <= 3")
     db.rows("UPDATE feed_head SET floor = 3")
-    with following(client.url, Last_Event_ID=cursor_at(db, 3)) as stream:
+    with open_stream(client.url, Last_Event_ID=cursor_at(db, 3)) as stream:
         assert contents(stream.take(4)) == list("bcde")
 
 
 @pytest.mark.parametrize("headers", [{}, {"Last_Event_ID": ""}])
 def test_empty_cursor_starts_with_snapshot(client: WebClient, history: str, headers: dict[str, str]) -> None:
-    with following(client.url, {"last_event_id": ""}, **headers) as stream:
+    with open_stream(client.url, {"last_event_id": ""}, **headers) as stream:
         assert stream.until("init")[-1].position == 7
 
 
@@ -165,13 +165,13 @@ def test_client_cut_off_before_its_snapshot_gets_another(client: WebClient, db: 
 
     Otherwise the client would resume without one.
     """
-    with following(client.url) as stream:
+    with open_stream(client.url) as stream:
         announced = next(message for message in stream.messages() if message.id)
-    with following(client.url, Last_Event_ID="junk") as stream:
+    with open_stream(client.url, Last_Event_ID="junk") as stream:
         reset = stream.until("reset")[-1]
     for message in (announced, reset):
         say(client, db, history, "x")
-        with following(client.url, {"include_init": "false"}, Last_Event_ID=str(message.id)) as stream:
+        with open_stream(client.url, {"include_init": "false"}, Last_Event_ID=str(message.id)) as stream:
             events = [item.event for item in stream.until("init") if item.event]
         assert events == ["init"]
 
@@ -182,7 +182,7 @@ def test_client_cut_off_before_its_snapshot_gets_another(client: WebClient, db: 
 def test_stream_is_history_byte_for_byte(client: WebClient, db: DbVerbs) -> None:
     """Include NUL, lone surrogates, line separators and long texts; a list of the session holds the same."""
     runner = client.register()
-    with following(client.url, {"include_init": "false"}) as stream:
+    with open_stream(client.url, {"include_init": "false"}) as stream:
         next(message for message in stream.messages() if message.id)
         run = client.started(runner)
         awkward = ["\x00", "\ud800", "\u2028\x85\x0b", "line\nline\r", "x" * 200_000, '"}\n\ndata: {', "ü€😀"]
@@ -191,7 +191,7 @@ def test_stream_is_history_byte_for_byte(client: WebClient, db: DbVerbs) -> None
         db.do(sequence_feed)
         expected = ledger(db.engine)
         got = stream.take(len(expected))
-    assert told(got) == expected
+    assert seen_events(got) == expected
     listed = client.get(f"/sessions/{run['session_id']}/events").json()["events"]
     fields = [{k: v for k, v in event.items() if k not in {"id", "feed_cursor"}} for event in listed]
     assert [json.loads(message.data)["data"] for message in got if message.event == "event"] == fields
@@ -203,14 +203,14 @@ def test_every_list_has_cursor_to_follow_from(client: WebClient, db: DbVerbs, hi
     cursors = [client.get(path).json()["feed_cursor"] for path in ("/runs", "/sessions", f"/sessions/{history}/events")]
     say(client, db, history, "f")
     for cursor in cursors:
-        with following(client.url, {"last_event_id": cursor}) as stream:
+        with open_stream(client.url, {"last_event_id": cursor}) as stream:
             assert contents([first_event(stream)]) == ["f"]
 
 
 def test_run_updates_are_sent_only_on_request(client: WebClient, db: DbVerbs) -> None:
     """Send `run_updated` with the run's id, status, runner, attempt and error."""
     runner = client.register()
-    with following(client.url, {"types": "run_updated", "include_init": "false"}) as stream:
+    with open_stream(client.url, {"types": "run_updated", "include_init": "false"}) as stream:
         next(message for message in stream.messages() if message.id)
         run = client.finished(runner)
         db.do(sequence_feed)
@@ -241,13 +241,13 @@ def test_filters_leave_out_everything_else(client: WebClient, db: DbVerbs) -> No
     for query, where in expected.items():
         wanted = ledger(db.engine, where=where)
         asked = dict(pair.split("=") for pair in query.split("&"))
-        with following(client.url, asked | {"last_event_id": cursor_at(db, 0)}) as stream:
-            assert told(stream.take(len(wanted))) == wanted, query
+        with open_stream(client.url, asked | {"last_event_id": cursor_at(db, 0)}) as stream:
+            assert seen_events(stream.take(len(wanted))) == wanted, query
 
 
 def test_cursor_of_sparse_stream_moves_on(client: WebClient, db: DbVerbs, history: str) -> None:
     """Send a message of only an id now and then: a returning client need not start where the last event was."""
-    with following(client.url, {"session_id": "none", "include_init": "false"}) as stream:
+    with open_stream(client.url, {"session_id": "none", "include_init": "false"}) as stream:
         messages = stream.messages()
         next(message for message in messages if message.id)
         say(client, db, history, "f")
@@ -257,7 +257,7 @@ def test_cursor_of_sparse_stream_moves_on(client: WebClient, db: DbVerbs, histor
 
 def test_silent_stream_sends_heartbeats(client: WebClient) -> None:
     """Send comments, which no client shows."""
-    with following(client.url) as stream:
+    with open_stream(client.url) as stream:
         stream.until("init")
 
         def heard() -> bool:
@@ -286,17 +286,17 @@ def test_user_sees_only_its_own_sessions(guarded: WebInThread, db: DbVerbs) -> N
         own = ann.submit(session_id="anns")
         bob.submit(session_id="bobs")
         db.do(sequence_feed)
-        with following(ann.url, None, **shown) as stream:
+        with open_stream(ann.url, None, **shown) as stream:
             init = json.loads(stream.until("init")[-1].data)
         assert [session["session_id"] for session in init["sessions"]] == [own["session_id"]]
         for query in ({}, {"created_by": "ann"}, {"session_id": "anns"}):
-            with following(ann.url, query | {"last_event_id": cursor_at(db, 0)}, **shown) as stream:
-                assert told(stream.take(1)) == ledger(db.engine, where="owner = 'ann' AND kind <> 'run_updated'")
+            with open_stream(ann.url, query | {"last_event_id": cursor_at(db, 0)}, **shown) as stream:
+                assert seen_events(stream.take(1)) == ledger(db.engine, where="owner = 'ann' AND kind <> 'run_updated'")
                 say(ann, db, "anns", "for me")
                 assert contents([first_event(stream)]) == ["for me"]
             db.rows("DELETE FROM events WHERE kind = 'event'")
         for query in ({"created_by": "bob"}, {"session_id": "bobs"}):
-            with following(ann.url, query | {"last_event_id": cursor_at(db, 0)}, **shown) as stream:
+            with open_stream(ann.url, query | {"last_event_id": cursor_at(db, 0)}, **shown) as stream:
                 messages = stream.messages()
                 assert [next(messages).event for _ in range(3)] == ["", "", ""]
 
@@ -312,7 +312,7 @@ def test_admin_may_filter_by_owner(guarded: WebInThread, db: DbVerbs, owner: str
         ann.submit(session_id="anns")
         bob.submit(session_id="bobs")
         db.do(sequence_feed)
-        with following(ann.url, {"created_by": "bob"}, **bearer(root)) as stream:
+        with open_stream(ann.url, {"created_by": "bob"}, **bearer(root)) as stream:
             init = json.loads(stream.until("init")[-1].data)
             say(ann, db, "anns", "not for bob")
             say(bob, db, "bobs", "for bob")
@@ -344,7 +344,7 @@ def test_meaningless_query_is_422(client: WebClient, query: dict[str, str], said
 )
 def test_stream_answers_any_filter_content(client: WebClient, name: str, value: Any) -> None:
     """Find nothing, or reset an unknown cursor."""
-    with following(client.url, {name: value}) as stream:
+    with open_stream(client.url, {name: value}) as stream:
         assert stream.response.status == 200
         stream.until("init")
 
@@ -353,7 +353,7 @@ def test_stream_ends_cleanly_at_its_time(settings: Settings) -> None:
     """Send a whole `retry:` message, then end the answer; a returning client has missed nothing."""
     with served(settings.model_copy(update=QUICK | {"stream_lifetime_seconds": 1})) as web:
         until_ready(web)
-        with following(web.client.url) as stream:
+        with open_stream(web.client.url) as stream:
             *_, last = stream.messages()
             assert stream.response.isclosed()
     assert last.retry is not None
@@ -362,10 +362,10 @@ def test_stream_ends_cleanly_at_its_time(settings: Settings) -> None:
 
 def test_streams_end_during_drain_and_new_ones_are_answered(web: WebInThread, client: WebClient) -> None:
     """Answer 200, since a browser gives up for good on anything else."""
-    with following(client.url) as stream:
+    with open_stream(client.url) as stream:
         stream.until("init")
         web.drain(1.5)
-        with following(client.url) as late:
+        with open_stream(client.url) as late:
             assert late.response.status == 200
             assert (late.response.headers.get_all("connection") or [""])[-1] == "close"
             assert [*late.messages()][-1].retry is not None

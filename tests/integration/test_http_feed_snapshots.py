@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.settings import Settings
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.web import WebClient, served, until_ready
 
 
@@ -25,7 +25,7 @@ def test_long_snapshot_is_one_message_from_many_pages(client: WebClient) -> None
     ]
     for begin in range(0, len(runs), 1000):
         assert client.post("/runs/batch", {"runs": runs[begin : begin + 1000]}).status_code == 200
-    with following(client.url) as stream:
+    with open_stream(client.url) as stream:
         init = json.loads(stream.until("init")[-1].data)
     ids = [session["session_id"] for session in init["sessions"]]
     assert len(ids) == 1201
@@ -39,7 +39,7 @@ def test_truncated_snapshot_says_so_and_has_newest_sessions(settings: Settings) 
         until_ready(web)
         for number in range(4):
             web.client.submit(session_id=f"s{number}")
-        with following(web.client.url) as stream:
+        with open_stream(web.client.url) as stream:
             init = json.loads(stream.until("init")[-1].data)
     assert [session["session_id"] for session in init["sessions"]] == ["s3", "s2", "s1"]
     assert init["truncated"] is True
@@ -49,8 +49,8 @@ def test_truncated_snapshot_says_so_and_has_newest_sessions(settings: Settings) 
 def test_filtered_stream_starts_with_its_session(client: WebClient, by: str) -> None:
     """Send the session, or that of the run; an empty snapshot if there is none."""
     wanted, _ = client.submit(), client.submit()
-    with following(client.url, {by: wanted[by]}) as stream:
+    with open_stream(client.url, {by: wanted[by]}) as stream:
         init = json.loads(stream.until("init")[-1].data)
     assert [session["session_id"] for session in init["sessions"]] == [wanted["session_id"]]
-    with following(client.url, {by: "none"}) as stream:
+    with open_stream(client.url, {by: "none"}) as stream:
         assert json.loads(stream.until("init")[-1].data) == {"sessions": []}

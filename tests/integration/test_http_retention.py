@@ -13,9 +13,9 @@ from models.feed.sequence import read_head
 from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.numbering_scenarios import number_all, row
-from tests.support.retention import all_grows_old, finished, forget, old_history, result, retire
+from tests.support.retention import all_grows_old, finished, old_history, remove_old_sessions, result, retire
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -44,7 +44,7 @@ def partly_gone(db: DbVerbs) -> DbVerbs:
 def test_cursor_below_oldest_position_is_expired(partly_gone: DbVerbs, settings: Settings, position: int) -> None:
     """Restart with a snapshot, whatever the client requested, since an unseen event is gone."""
     query = {"last_event_id": cursor_at(partly_gone, position), "include_init": "false"}
-    with web_of(settings) as web, following(web.client.url, query) as stream:
+    with web_of(settings) as web, open_stream(web.client.url, query) as stream:
         assert stream.until("reset")[-1].data == '{"reason":"expired"}'
         assert stream.until("init")[-1].position == 8
 
@@ -54,7 +54,7 @@ def test_cursor_at_oldest_position_has_missed_nothing(partly_gone: DbVerbs, sett
     """Resume behind the last event that was removed."""
     with (
         web_of(settings) as web,
-        following(web.client.url, {"last_event_id": cursor_at(partly_gone, position)}) as stream,
+        open_stream(web.client.url, {"last_event_id": cursor_at(partly_gone, position)}) as stream,
     ):
         assert [message.position for message in stream.take(8 - position)] == list(range(position + 1, 9))
 
@@ -76,7 +76,7 @@ def test_client_losing_history_while_catching_up_is_reset(
     monkeypatch.setattr(streams, "read_feed", read_slowly)
     with (
         web_of(settings, catch_up_page_events=2) as web,
-        following(web.client.url, {"last_event_id": cursor_at(db, 0)}) as stream,
+        open_stream(web.client.url, {"last_event_id": cursor_at(db, 0)}) as stream,
     ):
         messages = stream.until("reset")
         assert [message.position for message in messages if message.event == "event"] == [1, 2, 3, 4]
@@ -89,7 +89,7 @@ def test_client_losing_history_while_catching_up_is_reset(
 
 def test_live_client_is_unaffected_by_retention(db: DbVerbs, settings: Settings) -> None:
     old_history(db, 10)
-    with web_of(settings) as web, following(web.client.url) as stream:
+    with web_of(settings) as web, open_stream(web.client.url) as stream:
         stream.until("init")
         retire(db)
         db.do(record_events, [row(1)])
@@ -103,11 +103,11 @@ def test_list_loses_forgotten_session(db: DbVerbs, settings: Settings) -> None:
     result(db, session_id, "kept")
     all_grows_old(db)
     retire(db)
-    with web_of(settings) as web, following(web.client.url) as stream:
+    with web_of(settings) as web, open_stream(web.client.url) as stream:
         stream.until("init")
         assert web.client.get(f"/sessions/{session_id}/result").json()["result_text"] == "kept"
         assert web.client.get(f"/sessions/{session_id}/events").json()["events"] == []
-        assert forget(db) == 1
+        assert remove_old_sessions(db) == 1
         number_all(db)
         gone = stream.take(1)[0]
         assert (gone.event, gone.data) == ("session_deleted", f'{{"session_id":"{session_id}","runs_deleted":1}}')
@@ -123,7 +123,7 @@ def test_follower_of_one_session_is_reset_too(db: DbVerbs, settings: Settings) -
     retire(db)
     with (
         web_of(settings) as web,
-        following(web.client.url, {"session_id": session_id, "last_event_id": cursor}) as stream,
+        open_stream(web.client.url, {"session_id": session_id, "last_event_id": cursor}) as stream,
     ):
         assert stream.until("reset")[-1].data == '{"reason":"expired"}'
         stream.until("init")

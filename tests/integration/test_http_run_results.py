@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from coordinator_client.client import CoordinatorClient
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.web import WebClient
 
 
@@ -71,7 +71,7 @@ def test_listed_events_carry_their_run_and_are_filtered_by_it(client: WebClient)
 
 def test_feed_events_carry_their_run(client: WebClient) -> None:
     """Add it to the earlier fields; live and later reads are the same."""
-    with following(client.url) as stream:
+    with open_stream(client.url) as stream:
         stream.until("init")
         first, _ = two_runs(client)
         post(client, first["session_id"], "nobody's")
@@ -86,7 +86,7 @@ def test_feed_events_carry_their_run(client: WebClient) -> None:
         cursor = str(live[0].id)
     runs = [json.loads(message.data)["data"]["run_id"] for message in live]
     assert runs[:3] == [first["run_id"]] * 3
-    with following(client.url, {"last_event_id": cursor}) as stream:
+    with open_stream(client.url, {"last_event_id": cursor}) as stream:
         later = [
             message
             for message in stream.take_until(lambda message: "nobody's" in message.data)

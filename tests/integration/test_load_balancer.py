@@ -15,7 +15,7 @@ import pytest
 from devserver.load_balancer import balancer, configuration, find_caddy
 from devserver.supervisor import Refused
 from runtime.settings import Settings
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.ports import own_port
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, served, until_ready
@@ -152,7 +152,7 @@ def test_events_are_not_buffered(start_balancer: StartBalancer, settings: Settin
     """Pass on the first message and the next while the stream is open; a hang-up ends it on the replica too."""
     with served(settings) as web:
         until_ready(web)
-        with following(start_balancer(web.client.url)) as stream:
+        with open_stream(start_balancer(web.client.url)) as stream:
             stream.until("init")
             web.client.submit()
             assert stream.take(1)[0].event == "session_created"

@@ -38,7 +38,7 @@ def both(settings: Settings) -> Iterator[Pair]:
 
 def test_stop_of_run_reaches_its_runners_poll_on_another_instance(both: Pair) -> None:
     """Wake through Redis, confirm in Postgres."""
-    wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
+    wakeup_scenarios.stop_reaches_poll_on_another_instance(both)
     assert both.woken
 
 
@@ -62,18 +62,18 @@ def test_stop_of_timed_out_run_reaches_its_runners_poll_from_worker(
     both: Pair, settings: Settings, db: DbVerbs
 ) -> None:
     """Wake the instance after expiry's commit."""
-    wakeup_scenarios.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
+    wakeup_scenarios.timeout_reaches_poll_on_another_instance(both, db, settings)
 
 
 def test_start_elsewhere_reaches_former_runners_poll_on_another_instance(both: Pair) -> None:
     """End its idle process without waiting for the re-check."""
-    wakeup_scenarios.a_former_runner_hears_of_it(both)
+    wakeup_scenarios.former_runner_is_told_of_a_start_elsewhere(both)
 
 
 def test_stop_finds_poll_parked_during_its_commit(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Find it by the look after the commit, since the verb saw none."""
     monkeypatch.setattr("models.runs.stop.open_stops", wakeup_scenarios.blind_to_polls)
-    wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
+    wakeup_scenarios.stop_reaches_poll_on_another_instance(both)
 
 
 @pytest.mark.parametrize(("itself", "status"), [("", 200), ("?self=true", 401)], ids=["told to", "by itself"])
@@ -89,7 +89,7 @@ def test_leave_reaches_runners_poll_on_another_instance(both: Pair, itself: str,
 
 def test_poll_of_replaced_process_is_told_to_leave_at_once(both: Pair, db: DbVerbs) -> None:
     """Give it none of its successor's runs; do not tell the successor to leave."""
-    wakeup_scenarios.a_replaced_process_hears_of_it(both, db)
+    wakeup_scenarios.replaced_process_is_told(both, db)
 
     runner_id = db.one("SELECT runner_id FROM runners")
     later = both.poll(runner_id)
@@ -191,7 +191,7 @@ def test_stop_reaches_poll_whose_second_claim_had_looked_before(
     """Remember a wake-up that finds the poll busy."""
     monkeypatch.setattr(queues, "claim_parked", wakeup_scenarios.held_up(claim_parked))
     with pair(settings) as both:
-        wakeup_scenarios.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
+        wakeup_scenarios.stop_reaches_poll_that_is_about_to_park(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
@@ -204,7 +204,7 @@ def test_undelivered_orders_reach_next_poll_of_client_that_hung_up(
     """
     monkeypatch.setattr(queues, "answer_polls", wakeup_scenarios.held_up(answer_polls))
     with pair(settings) as both:
-        wakeup_scenarios.an_unheard_answer_is_told_again(both, db, leave=leave)
+        wakeup_scenarios.undelivered_answer_is_told_again(both, db, leave=leave)
 
 
 def test_stop_is_told_first_and_releases_assigned_run(db: DbVerbs) -> None:

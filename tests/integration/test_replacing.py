@@ -31,9 +31,9 @@ def test_former_process_stays_without_ready_successor(tmp_path: Path, flaw: str,
 
 def test_death_of_process_does_not_end_migration(tmp_path: Path) -> None:
     """Let the migration finish: ending it would stop the deploy, and could leave the schema half way."""
-    alone("leaves_what_is_run_once", tmp_path)
+    alone("leaves_one_shot_commands_alone", tmp_path)
 
 
 def test_successor_that_dies_later_is_restarted_as_any_other(tmp_path: Path) -> None:
     """Ask nothing again that was asked on trial, since no other process serves beside it."""
-    alone("is_started_again_as_any_other", tmp_path)
+    alone("is_restarted_like_any_other", tmp_path)

@@ -22,9 +22,9 @@ from runtime.names import Actor, hint_key
 from runtime.settings import Settings
 from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering_scenarios import is_whole, number_all, row
+from tests.support.numbering_scenarios import assert_dense, number_all, row
 from tests.support.reports import accepted, idle, running
-from tests.support.retention import DAY, DAYS, all_grows_old, finished, forget, grow_old, result, retire
+from tests.support.retention import DAY, DAYS, all_grows_old, finished, grow_old, remove_old_sessions, result, retire
 from workers.context import worker_context
 from workers.retention import retire_due
 
@@ -45,7 +45,7 @@ def test_expired_events_go_and_oldest_position_is_recorded(db: DbVerbs) -> None:
     head = db.do(read_head)
     assert (head.floor, head.position) == (6, 10)
     assert [event.position for event in db.do(read_feed, 6, limit=100).events] == [7, 8, 9, 10]
-    is_whole(db)
+    assert_dense(db)
 
 
 def test_prefix_ends_before_first_event_that_is_too_young(db: DbVerbs) -> None:
@@ -58,7 +58,7 @@ def test_prefix_ends_before_first_event_that_is_too_young(db: DbVerbs) -> None:
     grow_old(db, where="feed_pos = 4")
     assert retire(db) == 7
     assert db.do(read_head).floor == 10
-    is_whole(db)
+    assert_dense(db)
 
 
 def test_unnumbered_event_stays_however_old(db: DbVerbs) -> None:
@@ -72,7 +72,7 @@ def test_unnumbered_event_stays_however_old(db: DbVerbs) -> None:
     db.do(record_events, [row(3)])
     number_all(db)
     assert db.do(read_head).position == 3
-    is_whole(db)
+    assert_dense(db)
 
 
 def test_transaction_is_bounded_in_events_and_bytes(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_transaction_is_bounded_in_events_and_bytes(db: DbVerbs, monkeypatch: py
     monkeypatch.setattr(retention, "MOST_BYTES", 1)
     assert db.do(retire_events, older_than_days=DAYS, most=10) == 1
     assert db.do(read_head).floor == 11
-    is_whole(db)
+    assert_dense(db)
 
 
 def test_deleted_positions_do_not_end_prefix(db: DbVerbs) -> None:
@@ -180,16 +180,16 @@ def test_ended_session_goes_with_its_last_event(db: DbVerbs) -> None:
     session_id = finished(db)
     result(db, session_id, "done")
     all_grows_old(db)
-    assert forget(db) == 0, "its events are still there"
+    assert remove_old_sessions(db) == 0, "its events are still there"
     retire(db)
-    assert forget(db) == 1
+    assert remove_old_sessions(db) == 1
     assert [db.count(table) for table in ("sessions", "runs", "kept_results", "deleted_sessions")] == [0, 0, 0, 0]
     assert db.told_kinds(session_id) == ["session_deleted"]
     assert db.one("SELECT CAST(frame AS text) FROM events") == json.dumps(
         {"session_id": session_id, "runs_deleted": 1}, separators=(",", ":")
     )
     assert isinstance(said(db, session_id), NotFound)
-    is_whole(db)
+    assert_dense(db)
 
 
 def test_event_of_removed_session_names_its_owner(db: DbVerbs) -> None:
@@ -197,7 +197,7 @@ def test_event_of_removed_session_names_its_owner(db: DbVerbs) -> None:
     finished(db, caller=Caller(owner="alice"))
     all_grows_old(db)
     retire(db)
-    assert forget(db) == 1
+    assert remove_old_sessions(db) == 1
     assert db.one("SELECT owner FROM events") == "alice"
 
 
@@ -210,7 +210,7 @@ def test_sessions_alive_or_with_pending_runs_are_kept(db: DbVerbs) -> None:
     all_grows_old(db)
     retire(db)
     assert db.count("events") == 0
-    assert forget(db) == 0
+    assert remove_old_sessions(db) == 0
     assert db.count("sessions") == 4
 
 
@@ -219,8 +219,8 @@ def test_session_age_counts_from_its_last_change(db: DbVerbs) -> None:
     all_grows_old(db)
     retire(db)
     pass_time(db, "runs", "completed_at", -20 * DAY)
-    assert forget(db) == 0
-    assert forget(db, days=10) == 1
+    assert remove_old_sessions(db) == 0
+    assert remove_old_sessions(db, days=10) == 1
     assert read_none(db, session_id)
 
 
@@ -235,7 +235,7 @@ def test_children_of_removed_session_become_roots(db: DbVerbs) -> None:
     all_grows_old(db)
     retire(db)
     pass_time(db, "runs", "completed_at", -20 * DAY, "session_id = :s", s=child)
-    assert forget(db) == 1
+    assert remove_old_sessions(db) == 1
     assert db.session(child).parent_session_id is None
     assert db.told_kinds(child) == ["session_updated"]
 
@@ -246,7 +246,7 @@ def test_parent_waits_for_its_children(db: DbVerbs) -> None:
     child = running(db, parent_session_id=parent, execution_mode="async_callback")
     all_grows_old(db)
     retire(db)
-    assert forget(db) == 0
+    assert remove_old_sessions(db) == 0
     accepted(db, child, "completed")
     assert len(db.do(deliver_results).runs) == 1
 
@@ -256,7 +256,7 @@ def test_family_goes_together_without_reparenting_events(db: DbVerbs) -> None:
     finished(db, parent_session_id=finished(db, parent_session_id=parent))
     all_grows_old(db)
     retire(db)
-    assert forget(db) == 3
+    assert remove_old_sessions(db) == 3
     assert {event.kind for event in db.rows("SELECT kind FROM events")} == {"session_deleted"}
 
 
@@ -266,7 +266,7 @@ def test_walk_passes_sessions_that_are_kept(db: DbVerbs) -> None:
     gone = [finished(db) for _ in range(5)]
     all_grows_old(db)
     retire(db)
-    assert forget(db, most=2) == 5
+    assert remove_old_sessions(db, most=2) == 5
     assert {session.session_id for session in db.rows("SELECT session_id FROM sessions")} == set(kept)
     assert all(read_none(db, session_id) for session_id in gone)
 

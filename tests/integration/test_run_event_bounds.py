@@ -11,7 +11,7 @@ from tests.support.clocks import pass_time
 from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, running
-from tests.support.run_events import MOST, append_bounded, bound_holds, line_of, resumed, said, texts_of
+from tests.support.run_events import MOST, append_bounded, bound_holds, event_of, line_of, resumed, texts_of
 from tests.support.web import served, until_ready
 
 
@@ -46,7 +46,7 @@ def test_result_and_end_are_stored_beyond_bound(db: DbVerbs) -> None:
     """Keep the result despite a flood of lines."""
     run = running(db)
     append_bounded(db, *[line_of(run, number) for number in range(MOST + 5)])
-    assert append_bounded(db, said(run.session_id, "done")) == [StoredEvent]
+    assert append_bounded(db, event_of(run.session_id, "done")) == [StoredEvent]
     accepted(db, run, "completed")
     assert db.do(run_result, ADMIN, run.run_id) == ("done", None)
     assert texts_of(db, run)[-1] == "done" or db.count("events", "event_type = 'run_completed'") == 1
@@ -56,7 +56,7 @@ def test_flood_of_results_is_bounded_too(db: DbVerbs, monkeypatch: pytest.Monkey
     """Allow results a reserve beyond the bound."""
     monkeypatch.setattr("models.feed.event_counts.MOST_NEEDED", 3)
     run = running(db)
-    results = append_bounded(db, *[said(run.session_id, str(number)) for number in range(MOST + 10)])
+    results = append_bounded(db, *[event_of(run.session_id, str(number)) for number in range(MOST + 10)])
     assert results == [StoredEvent] * (MOST + 3) + [LeftOut] * 7
 
 

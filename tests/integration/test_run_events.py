@@ -12,20 +12,20 @@ from tests.support.db_verbs import DbVerbs
 from tests.support.numbering_scenarios import number_all
 from tests.support.reports import accepted, claimed, idle, running, stop
 from tests.support.retention import grow_old, retire
-from tests.support.run_events import append, late_result_of_a_former_run, owner_run, resumed, said
+from tests.support.run_events import append, event_of, late_result_of_a_former_run, owner_run, resumed
 
 
 def test_event_without_token_belongs_to_run_in_hand(db: DbVerbs) -> None:
     """Count claimed, running and stopping runs; deployed runners send neither token nor run."""
     run = claimed(db)
     session = run.session_id
-    assert owner_run(db, said(session, "claimed")) == [run.run_id]
+    assert owner_run(db, event_of(session, "claimed")) == [run.run_id]
     accepted(db, run, "started")
-    assert owner_run(db, said(session, "running")) == [run.run_id]
+    assert owner_run(db, event_of(session, "running")) == [run.run_id]
     stop(db, session)
-    assert owner_run(db, said(session, "stopping")) == [run.run_id]
+    assert owner_run(db, event_of(session, "stopping")) == [run.run_id]
     accepted(db, run, "stopped")
-    assert owner_run(db, said(session, "ended")) == [None]
+    assert owner_run(db, event_of(session, "ended")) == [None]
 
 
 def test_pending_run_owns_no_event_until_claimed(db: DbVerbs) -> None:
@@ -33,9 +33,9 @@ def test_pending_run_owns_no_event_until_claimed(db: DbVerbs) -> None:
     runner = db.runner()
     first = idle(db, runner)
     db.resume(first.session_id)
-    assert owner_run(db, said(first.session_id, "between")) == [None]
+    assert owner_run(db, event_of(first.session_id, "between")) == [None]
     (second,) = db.claim(runner)
-    assert owner_run(db, said(first.session_id, "after")) == [second.run_id]
+    assert owner_run(db, event_of(first.session_id, "after")) == [second.run_id]
 
 
 def test_late_event_with_token_belongs_to_its_own_run(db: DbVerbs) -> None:
@@ -53,10 +53,10 @@ def test_event_that_names_run_of_its_session_belongs_to_it(db: DbVerbs) -> None:
     session = first.session_id
     assert owner_run(
         db,
-        said(session, "1", run_id=first.run_id),
-        said(session, "2", run_id=second.run_id),
-        said(session, "3", run_id=third.run_id),
-        said(session, "4", run_id=first.run_id, claim_token=second.claim_token),
+        event_of(session, "1", run_id=first.run_id),
+        event_of(session, "2", run_id=second.run_id),
+        event_of(session, "3", run_id=third.run_id),
+        event_of(session, "4", run_id=first.run_id, claim_token=second.claim_token),
     ) == [first.run_id, second.run_id, third.run_id, second.run_id]
 
 
@@ -64,16 +64,16 @@ def test_named_run_of_another_session_is_ignored(db: DbVerbs) -> None:
     """Treat an unknown run the same: the event counts as if it named none."""
     run, other = running(db), running(db)
     session = run.session_id
-    named = [said(session, "x", run_id=run_id) for run_id in (other.run_id, "run_unknown", "\ufffd")]
+    named = [event_of(session, "x", run_id=run_id) for run_id in (other.run_id, "run_unknown", "\ufffd")]
     assert owner_run(db, *named) == [run.run_id] * 3
     accepted(db, run, "completed")
-    assert owner_run(db, said(session, "y", run_id=other.run_id)) == [None]
+    assert owner_run(db, event_of(session, "y", run_id=other.run_id)) == [None]
 
 
 def test_event_of_batch_belongs_to_run_of_its_own_session(db: DbVerbs) -> None:
     """Store events of many sessions in one flush."""
     runs = [running(db) for _ in range(3)]
-    items = [said(run.session_id, str(place)) for place in range(4) for run in runs]
+    items = [event_of(run.session_id, str(place)) for place in range(4) for run in runs]
     assert owner_run(db, *items) == [run.run_id for run in runs] * 4
 
 
@@ -81,7 +81,7 @@ def test_repeated_event_keeps_its_first_run(db: DbVerbs) -> None:
     """Retry while the next run executes."""
     runner = db.runner()
     first = running(db, runner)
-    item = said(first.session_id, "once", event_key="k")
+    item = event_of(first.session_id, "once", event_key="k")
     assert owner_run(db, item) == [first.run_id]
     accepted(db, first, "completed")
     resumed(db, first.session_id, runner)
@@ -93,13 +93,13 @@ def test_events_of_run_are_listed_alone_and_page_by_page(db: DbVerbs) -> None:
     runner = db.runner()
     first = running(db, runner)
     session = first.session_id
-    append(db, *[said(session, f"first {number}", event_type="message") for number in range(3)])
+    append(db, *[event_of(session, f"first {number}", event_type="message") for number in range(3)])
     accepted(db, first, "completed")
-    append(db, said(session, "nobody's", event_type="message"))
+    append(db, event_of(session, "nobody's", event_type="message"))
     second = resumed(db, session, runner)
-    append(db, said(session, "second", event_type="message"))
+    append(db, event_of(session, "second", event_type="message"))
     number_all(db)
-    append(db, said(session, "second, not numbered", event_type="message"))
+    append(db, event_of(session, "second, not numbered", event_type="message"))
 
     def read(run_id: str | None, **values: object) -> EventPage:
         page = db.do(list_events, ADMIN, session, run_id=run_id, **values)
@@ -130,7 +130,7 @@ def test_events_of_run_are_listed_alone_and_page_by_page(db: DbVerbs) -> None:
 def test_numbered_event_carries_its_run(db: DbVerbs) -> None:
     """Read it with the frame, as the feed does."""
     run = running(db)
-    append(db, said(run.session_id, "x"))
+    append(db, event_of(run.session_id, "x"))
     number_all(db)
     results = [event for event in db.do(read_feed, 0, limit=100).events if '"result"' in event.frame]
     assert [result.run_id for result in results] == [run.run_id]
@@ -141,10 +141,10 @@ def test_run_keeps_its_own_result_after_later_runs(db: DbVerbs) -> None:
     runner = db.runner()
     first = running(db, runner)
     session = first.session_id
-    append(db, said(session, "draft"), said(session, "first"))
+    append(db, event_of(session, "draft"), event_of(session, "first"))
     accepted(db, first, "completed")
     second = resumed(db, session, runner)
-    append(db, said(session, "second"))
+    append(db, event_of(session, "second"))
     accepted(db, second, "completed")
     third = resumed(db, session, runner)
     accepted(db, third, "completed")
@@ -157,7 +157,7 @@ def test_run_keeps_its_own_result_after_later_runs(db: DbVerbs) -> None:
 def test_run_that_is_not_completed_has_no_result(db: DbVerbs) -> None:
     """Ignore what it wrote while at work, failed or stopped."""
     run = running(db)
-    append(db, said(run.session_id, "early"))
+    append(db, event_of(run.session_id, "early"))
     assert db.do(run_result, ADMIN, run.run_id) == RunNotCompleted(run.run_id, "running")
     accepted(db, run, "failed", error="no")
     assert db.do(run_result, ADMIN, run.run_id) == RunNotCompleted(run.run_id, "failed")
@@ -166,7 +166,7 @@ def test_run_that_is_not_completed_has_no_result(db: DbVerbs) -> None:
 def test_result_of_another_owners_run_is_not_found(db: DbVerbs) -> None:
     ann, bob = Caller(Role.USER, "ann"), Caller(Role.USER, "bob")
     run = running(db, caller=ann)
-    append(db, said(run.session_id, "hers"))
+    append(db, event_of(run.session_id, "hers"))
     accepted(db, run, "completed")
     assert db.do(run_result, bob, run.run_id) == NotFound("run", run.run_id)
     assert db.do(run_result, ADMIN, "run_unknown") == NotFound("run", "run_unknown")
@@ -175,14 +175,14 @@ def test_result_of_another_owners_run_is_not_found(db: DbVerbs) -> None:
 
 def test_second_attempt_replaces_result_of_first(db: DbVerbs) -> None:
     run = running(db, max_attempts=2)
-    append(db, said(run.session_id, "lost", claim_token=run.claim_token))
+    append(db, event_of(run.session_id, "lost", claim_token=run.claim_token))
     db.rows("UPDATE runners SET lost_at = now()")
     assert counts(db) == {"runs taken": 1}
     (again,) = db.claim(db.runner())
     accepted(db, again, "started")
-    (stale,) = append(db, said(run.session_id, "too late", claim_token=run.claim_token))
+    (stale,) = append(db, event_of(run.session_id, "too late", claim_token=run.claim_token))
     assert not isinstance(stale, StoredEvent)
-    append(db, said(run.session_id, "found", claim_token=again.claim_token))
+    append(db, event_of(run.session_id, "found", claim_token=again.claim_token))
     accepted(db, again, "completed")
     assert db.do(run_result, ADMIN, run.run_id) == ("found", None)
 
@@ -192,10 +192,10 @@ def test_after_retention_only_run_of_newest_result_has_one(db: DbVerbs) -> None:
     runner = db.runner()
     first = running(db, runner)
     session = first.session_id
-    append(db, said(session, "first"))
+    append(db, event_of(session, "first"))
     accepted(db, first, "completed")
     second = resumed(db, session, runner)
-    append(db, said(session, 'NUL \\u0000 "quoted"'))
+    append(db, event_of(session, 'NUL \\u0000 "quoted"'))
     accepted(db, second, "completed")
     number_all(db)
     grow_old(db)
@@ -212,7 +212,7 @@ def test_after_retention_only_run_of_newest_result_has_one(db: DbVerbs) -> None:
 def test_result_kept_by_previous_release_belongs_to_no_run(db: DbVerbs) -> None:
     """Read a result without a run: it must not be attributed to another one."""
     run = running(db)
-    append(db, said(run.session_id, "kept"))
+    append(db, event_of(run.session_id, "kept"))
     accepted(db, run, "completed")
     db.rows("INSERT INTO kept_results SELECT session_id, id, frame FROM events WHERE event_type = 'result'")
     db.rows("DELETE FROM events WHERE event_type = 'result'")

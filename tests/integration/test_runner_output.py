@@ -7,7 +7,7 @@ import pytest
 from runner import reading
 from runner.executor import Command, Execution, Reason
 from tests.support.local_execution import RUN, Recorder, SlowRecorder, as_coroutine, execution, perform, perform_shell
-from tests.support.run_scenarios import output_of_what_outlives_the_command
+from tests.support.run_scenarios import output_of_processes_that_outlive_the_command
 from tests.support.waiting import eventually_async
 
 
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually_async
 )
 async def test_output_left_in_pipe_is_sent_despite_slow_coordinator(script: str) -> None:
     """Drop nothing at the end of the command that its processes could not write because we read slowly."""
-    await output_of_what_outlives_the_command(script)
+    await output_of_processes_that_outlive_the_command(script)
 
 
 async def test_process_that_writes_forever_is_given_up_with_notice(monkeypatch: pytest.MonkeyPatch) -> None:

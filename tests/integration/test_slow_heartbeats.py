@@ -9,19 +9,19 @@ from models.runners.register import Registered, Registration, register_runners
 from tests.support.clocks import add_outage, counts, pass_time, simulate
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import claimed, idle, running, stop
-from tests.support.silence_scenarios import Beat, beating
+from tests.support.silence_scenarios import Beat, heartbeats
 
 
 @pytest.fixture
 def slow(db: DbVerbs) -> Beat:
     """Register two runners that send a heartbeat every 60 s, 30 s apart."""
-    return beating(db, db.runner(), db.runner())
+    return heartbeats(db, db.runner(), db.runner())
 
 
 def test_claims_are_released_among_slow_runners(db: DbVerbs) -> None:
     """Release them in time: 79 once stayed claimed for more than ten minutes past their start timeout."""
     runners = [db.runner(), db.runner()]
-    slow = beating(db, *runners)
+    slow = heartbeats(db, *runners)
     claims = [claimed(db, runner) for runner in runners for _ in range(3)]
     simulate(db, 115, slow)
     assert {db.run(claim.run_id).status for claim in claims} == {"claimed"}
@@ -32,7 +32,7 @@ def test_claims_are_released_among_slow_runners(db: DbVerbs) -> None:
 def test_stops_are_given_up_among_slow_runners(db: DbVerbs) -> None:
     """Stop a running run and an idle process: both end after three times the interval told to their runner."""
     runners = [db.runner(), db.runner()]
-    slow = beating(db, *runners)
+    slow = heartbeats(db, *runners)
     run, calm = running(db, runners[0]), idle(db, runners[1])
     for item in (run, calm):
         stop(db, item.session_id)
@@ -45,7 +45,7 @@ def test_stops_are_given_up_among_slow_runners(db: DbVerbs) -> None:
 def test_run_timeout_is_not_delayed_by_slow_runners(db: DbVerbs) -> None:
     """Count the time between their heartbeats."""
     runners = [db.runner(), db.runner()]
-    slow = beating(db, *runners)
+    slow = heartbeats(db, *runners)
     run = running(db, runners[0], run_timeout_seconds=100)
     simulate(db, 110, slow)
     assert db.run(run.run_id).status == "stopping"
@@ -58,7 +58,7 @@ def test_orphans_are_taken_among_slow_runners(db: DbVerbs) -> None:
     pass_time(db, "runs", "started_at", 100)
     pass_time(db, "sessions", "last_sign_at", 100)
     add_outage(db, "expiry", 60, 1)
-    slow = beating(db, *runners[:2])
+    slow = heartbeats(db, *runners[:2])
     simulate(db, 880, slow, step=10)
     assert db.run(run.run_id).status == "running"
     simulate(db, 30, slow, step=10)
@@ -72,7 +72,7 @@ def test_event_of_session_keeps_its_run_from_being_orphaned(db: DbVerbs) -> None
     pass_time(db, "runs", "started_at", 100)
     add_outage(db, "expiry", 60, 1)
     db.do(append_events, [NewEvent(run.session_id, ADMIN, "message", '{"event_type":"message"}')])
-    simulate(db, 920, beating(db, runner), step=20)
+    simulate(db, 920, heartbeats(db, runner), step=20)
     assert db.run(run.run_id).status == "running"
 
 

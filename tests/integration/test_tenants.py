@@ -12,8 +12,8 @@ from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
 from tests.support.callers import bearer, make_key, web_with_auth
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import following
-from tests.support.tenants import CALLS, MARK, OTHERS, Tenants, as_if_it_never_was, tenants
+from tests.support.feed_follower import open_stream
+from tests.support.tenants import CALLS, MARK, OTHERS, Tenants, answers_as_for_unknown, tenants
 from tests.support.web import PROMPT, WebInThread, served
 
 TABLES = ("sessions", "runs", "events", "child_results", "stop_commands", "runners")
@@ -53,7 +53,7 @@ def test_other_owners_get_answer_for_unknown_id(callers: Tenants, db: DbVerbs, n
     for caller, role in ((callers.ann, Role.USER), (callers.other, Role.RUNNER)):
         if PERMISSIONS[name].allows(role):
             for names in (callers.bobs, callers.child):
-                as_if_it_never_was(caller, name, names)
+                answers_as_for_unknown(caller, name, names)
     assert contents(db) == before
 
 
@@ -165,14 +165,14 @@ def test_feed_shows_each_owner_its_own(callers: Tenants, db: DbVerbs, query: str
     shown = bearer(callers.ann.token)
     for position in (0, 1, head.position // 2, head.position):
         resume = {"last_event_id": f"v1.{head.epoch}.{position}"}
-        with following(callers.ann.url, filters | resume, **shown) as stream:
+        with open_stream(callers.ann.url, filters | resume, **shown) as stream:
             # Ann's events pass where the filter allows; the position of the heartbeat shows that all before was
             # considered.
             data = "".join(message.data for message in take_up_to(stream, head.position))
             assert MARK not in data
             if not query and position == 0:
                 assert own["session_id"] in data
-    with following(callers.ann.url, filters, **shown) as stream:
+    with open_stream(callers.ann.url, filters, **shown) as stream:
         init = stream.until("init")[-1]
         assert MARK not in init.data
         assert len(json.loads(init.data)["sessions"]) <= 1

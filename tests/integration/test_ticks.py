@@ -15,7 +15,7 @@ from runtime.names import QUEUE_OF, Actor, queue_key
 from runtime.postgres import transaction
 from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnRedis, looking
+from tests.support.servers import OwnRedis, redis_client
 from tests.support.waiting import eventually
 from workers.duties import Duty
 from workers.ticks import Ticker
@@ -65,7 +65,7 @@ def test_one_ticker_enqueues_each_slot_though_some_die(redis_url: str) -> None:
     """Tick in six processes, and end two in the middle."""
     won: list[int] = []
     tickers = [Watched(redis_url, [duty(Looks())], won) for _ in range(6)]
-    client = looking(redis_url)
+    client = redis_client(redis_url)
     with ticking(*tickers):
         eventually(lambda: len(won) >= 3)
         for ticker in tickers[:2]:

@@ -11,7 +11,7 @@ from tests.support.clocks import counts, due, pass_time, tick
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import Scenario
 from tests.support.reports import accepted, claimed
-from tests.support.unreceived_claims import beat, status
+from tests.support.unreceived_claims import heartbeat, status
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread
 
@@ -20,7 +20,7 @@ from tests.support.web import WebClient, WebInThread
     "scenario",
     [
         unreceived_claims.claim_that_never_arrived_is_released,
-        unreceived_claims.claim_named_by_the_second_beat_is_kept,
+        unreceived_claims.claim_named_by_the_second_heartbeat_is_kept,
         unreceived_claims.answer_on_its_way_is_waited_for,
     ],
     ids=lambda scenario: scenario.__name__,
@@ -59,7 +59,7 @@ def test_undelivered_claim_is_not_judged_by_heartbeats(db: DbVerbs) -> None:
     assert db.dispatch()
     db.park(runner)
     for _ in range(3):
-        beat(db, runner)
+        heartbeat(db, runner)
     tick(db)
     row = db.run(run_id)
     assert (row.status, row.unheld_beats) == ("claimed", 0)
@@ -75,7 +75,7 @@ def test_claim_that_never_arrived_excludes_no_registration_and_ignores_outages(d
     run = claimed(db, runner)
     poll = db.park(runner)
     for _ in range(2):
-        beat(db, runner)
+        heartbeat(db, runner)
     tick_after_gap = {"claims released": 1}
     pass_time(db, "duties", "last_run", 60, "duty = :d", d=EXPIRY_CLOCK)
     assert counts(db) == tick_after_gap
@@ -90,7 +90,7 @@ def test_claim_that_arrives_late_keeps_its_whole_start_time(db: DbVerbs) -> None
     run = claimed(db, runner)
     db.park(runner)
     for held in ([], [], [run.run_id]):
-        beat(db, runner, *held)
+        heartbeat(db, runner, *held)
     assert status(db, run) == "claimed"
     assert db.one("SELECT extract(epoch FROM claim_deadline_at - now()) FROM runs") > Limits().start_timeout - 30
     accepted(db, run, "started")

@@ -16,14 +16,14 @@ from runtime.settings import Settings
 from runtime.wakeups import HINT_SECONDS, MAX_WAITING_HINTS, Wakeups, WakeupSender
 from tests.support.ports import own_port
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnRedis, looking
+from tests.support.servers import OwnRedis, redis_client
 from tests.support.waiting import eventually_async
 from workers.broker import MAX_AGE_MILLISECONDS
 
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[Redis]:
-    client = looking(redis_url)
+    client = redis_client(redis_url)
     yield client
     client.close()
 
@@ -164,7 +164,7 @@ async def _taken(wakeups: Wakeups) -> bool:
 async def test_one_send_is_in_flight_however_many_wakeups_arrive(own_redis: OwnRedis) -> None:
     """Hold one thread on a frozen Redis, not one per request; one message follows it."""
     async with started(own_redis.url) as wakeups:
-        client = looking(own_redis.url)
+        client = redis_client(own_redis.url)
         wakeups.notify(Actor.DISPATCH)
         await eventually_async(lambda: _any(client, Actor.DISPATCH))
         with frozen(own_redis):

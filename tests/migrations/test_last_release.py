@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.schema.migrate import newest_revision
-from tests.support.previous_release import FormerRelease, check_out, git, last_release
+from tests.support.previous_release import PreviousRelease, check_out, git, last_release
 from tests.support.servers import new_directory
 
 # Files of that release: runs over HTTP, dispatch, the feed, processes of its own.
@@ -19,13 +19,13 @@ ITS_TESTS = [
 
 
 @pytest.fixture
-def release(scratch: Path) -> FormerRelease:
+def release(scratch: Path) -> PreviousRelease:
     return check_out(last_release(), new_directory(scratch, "release"))
 
 
 # Starts servers of its own: a minute on an idle machine.
 @pytest.mark.timeout(600)
-def test_tests_of_the_last_release_pass_on_our_schema(release: FormerRelease) -> None:
+def test_tests_of_the_last_release_pass_on_our_schema(release: PreviousRelease) -> None:
     """Run its code and tests on databases made by our `coordinator migrate`."""
     done = release.run("pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *ITS_TESTS, within=570)
     last = done.stdout.strip().rpartition("\n")[2]
@@ -34,7 +34,7 @@ def test_tests_of_the_last_release_pass_on_our_schema(release: FormerRelease) ->
     assert re.search(r"[1-9]\d* passed", last), last
 
 
-def test_code_of_the_last_release_runs_on_our_schema(release: FormerRelease, empty_database_url: str) -> None:
+def test_code_of_the_last_release_runs_on_our_schema(release: PreviousRelease, empty_database_url: str) -> None:
     """Prove that the test above did not run our code."""
     (release.directory / "whose.py").write_text(
         "import app, cli, models\n"

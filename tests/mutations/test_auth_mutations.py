@@ -29,10 +29,10 @@ from models.state.visibility import acts_for, can_view, owner_filter
 from runtime.settings import Settings
 from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.issuer import forgeries, issuing
 from tests.support.takeover import rivals
-from tests.support.tenants import MARK, as_if_it_never_was, tenants
+from tests.support.tenants import MARK, answers_as_for_unknown, tenants
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -60,11 +60,11 @@ def test_verb_without_owner_check_is_noticed(
 ) -> None:
     """Each verb checks by itself."""
     with tenants(web.client.url, db) as both:
-        as_if_it_never_was(both.ann, name, both.bobs)
+        answers_as_for_unknown(both.ann, name, both.bobs)
         assert getattr(module, asked.__name__) is asked
         monkeypatch.setattr(module, asked.__name__, lambda *_: permissive)
         with pytest.raises(AssertionError):
-            as_if_it_never_was(both.ann, name, both.bobs)
+            answers_as_for_unknown(both.ann, name, both.bobs)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_verb_without_runner_check_is_noticed(
 ) -> None:
     """Runner ids are known to many."""
     with tenants(web.client.url, db) as both:
-        as_if_it_never_was(both.other, name, both.bobs)
+        answers_as_for_unknown(both.other, name, both.bobs)
         assert module.acts_for is acts_for
         monkeypatch.setattr(module, "acts_for", lambda *_: True)
         with pytest.raises(AssertionError, match="reveals that it exists"):
-            as_if_it_never_was(both.other, name, both.bobs)
+            answers_as_for_unknown(both.other, name, both.bobs)
 
 
 BY_RUNNER_ID = text("""
@@ -132,12 +132,12 @@ def test_identity_without_its_owner_is_noticed(web: WebInThread, db: DbVerbs, mo
 
 def test_list_without_owner_filter_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     with tenants(web.client.url, db) as both:
-        as_if_it_never_was(both.ann, "GET /runs", both.bobs)
+        answers_as_for_unknown(both.ann, "GET /runs", both.bobs)
         # Create new keys each time, so that no cached result, good or bad, is used.
         monkeypatch.setattr(models.runs.lists, "page_statement", models.runs.lists.page_statement.__wrapped__)
         monkeypatch.setattr(models.runs.lists, "in_scope", lambda *_: None)
         with pytest.raises(AssertionError):
-            as_if_it_never_was(both.ann, "GET /runs", both.bobs)
+            answers_as_for_unknown(both.ann, "GET /runs", both.bobs)
 
 
 def another_secret_is_refused(web: WebInThread, db: DbVerbs) -> None:
@@ -157,7 +157,7 @@ def test_uncompared_secret_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch
 def revocation_ends_open_calls(web: WebInThread, db: DbVerbs) -> None:
     """Check new requests and an open stream."""
     token = make_key(db, Role.USER, "ann")
-    with client_with(web.client.url, token) as ann, following(ann.url, None, **bearer(token)) as stream:
+    with client_with(web.client.url, token) as ann, open_stream(ann.url, None, **bearer(token)) as stream:
         stream.until("init")
         revoke(db, token)
         eventually(lambda: ann.get("/runs").status_code == 403, 5, what="403")

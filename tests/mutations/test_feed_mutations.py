@@ -15,7 +15,7 @@ from models.schema.tables import events, feed_head
 from runtime.settings import Settings
 from tests.support import numbering_scenarios
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import following
+from tests.support.feed_follower import open_stream
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -33,7 +33,7 @@ def test_numbering_without_locking_events_is_noticed(db: DbVerbs) -> None:
     assert source.count(lock) == 1
     db.rows(source.replace(lock, "LIMIT batch"))
     with pytest.raises(AssertionError, match="not every position"):
-        numbering_scenarios.an_event_deleted_while_it_is_numbered(db)
+        numbering_scenarios.event_deleted_while_it_is_numbered(db)
 
 
 def by_id(_: FeedFilter) -> Select[Any]:
@@ -53,12 +53,12 @@ def test_reading_by_id_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) 
     """Ids are given before the commit: readers would skip a late commit."""
     monkeypatch.setattr(pages, "_page", by_id)
     with pytest.raises(AssertionError, match="a reader missed an event"):
-        numbering_scenarios.an_event_that_commits_late(db)
+        numbering_scenarios.event_that_commits_late(db)
 
 
 def streams_end_whole(web: WebInThread) -> None:
     """Check that each stream ends with a message that says when to come back, when its process ends."""
-    with following(web.client.url) as stream:
+    with open_stream(web.client.url) as stream:
         stream.until("init")
         web.drain(0.4)
         web.server.should_exit = True

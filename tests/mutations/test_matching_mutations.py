@@ -11,7 +11,7 @@ from tests.support.mutation import notices, without
 
 SCENARIOS = [
     no_match_scenarios.backlog_of_a_busy_runner,
-    no_match_scenarios.runner_that_comes_at_the_last_moment,
+    no_match_scenarios.runner_that_registers_at_the_last_moment,
     no_match_scenarios.last_matching_runner_is_lost,
     no_match_scenarios.excluded_runner_is_the_only_one,
 ]
@@ -40,7 +40,7 @@ def test_sweep_that_does_not_reread_registrations_is_noticed(db: DbVerbs, monkey
         return refresh(fleet, conn)
 
     monkeypatch.setattr(Fleet, "refresh", once_a_pass)
-    notices(no_match_scenarios.runner_that_comes_at_the_last_moment, db, "failed though a runner")
+    notices(no_match_scenarios.runner_that_registers_at_the_last_moment, db, "failed though a runner")
 
 
 def test_unstored_loss_of_the_last_match_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:

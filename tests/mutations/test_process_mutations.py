@@ -36,7 +36,7 @@ def context(settings: Settings) -> Iterator[WorkerContext]:
 
 def test_acknowledged_submission_is_committed(db: DbVerbs, web: WebInThread) -> None:
     """Let a COMMIT fail (promise 2)."""
-    process_scenarios.what_is_answered_is_committed(db, web)
+    process_scenarios.acknowledged_submission_is_committed(db, web)
 
 
 def test_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,12 +57,12 @@ def test_answer_before_the_commit_is_noticed(db: DbVerbs, web: WebInThread, monk
 
     monkeypatch.setattr(attempts.Attempts, "_in_transaction", answer_first)
     with pytest.raises(AssertionError, match="in the database"):
-        process_scenarios.what_is_answered_is_committed(db, web)
+        process_scenarios.acknowledged_submission_is_committed(db, web)
 
 
 def test_poll_gets_its_run_without_any_worker(db: DbVerbs, web: WebInThread) -> None:
     """Slower, never wrong (promise 5)."""
-    process_scenarios.work_without_workers_reaches_a_parked_poll(db, web)
+    process_scenarios.work_without_workers_reaches_parked_poll(db, web)
 
 
 def test_missing_recheck_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_missing_recheck_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: 
 
     monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
     with pytest.raises(AssertionError, match="ended with 204"):
-        process_scenarios.work_without_workers_reaches_a_parked_poll(db, web)
+        process_scenarios.work_without_workers_reaches_parked_poll(db, web)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def web_on_own_postgres(own_postgres: OwnPostgres, redis_url: str) -> Iterator[W
 
 def test_poll_outlives_postgres(own_postgres: OwnPostgres, web_on_own_postgres: WebInThread) -> None:
     """Answer no 5xx because Postgres is away (promise 5)."""
-    process_scenarios.a_poll_outlives_postgres(own_postgres, web_on_own_postgres)
+    process_scenarios.poll_outlives_postgres(own_postgres, web_on_own_postgres)
 
 
 def test_poll_answered_503_without_postgres_is_noticed(
@@ -99,12 +99,12 @@ def test_poll_answered_503_without_postgres_is_noticed(
 
     monkeypatch.setattr(parked.Polls, "_step", hand_on)
     with pytest.raises(AssertionError, match="a poll was refused"):
-        process_scenarios.a_poll_outlives_postgres(own_postgres, web_on_own_postgres)
+        process_scenarios.poll_outlives_postgres(own_postgres, web_on_own_postgres)
 
 
 def test_commit_missed_by_a_pass_sends_another_wakeup(db: DbVerbs, context: WorkerContext) -> None:
     """A fetched message suppresses no wake-up."""
-    process_scenarios.a_commit_that_a_pass_misses_rings_again(db, context)
+    process_scenarios.commit_missed_by_a_pass_sends_another_wakeup(db, context)
 
 
 def test_wakeup_merged_with_a_fetched_message_is_noticed(
@@ -113,4 +113,4 @@ def test_wakeup_merged_with_a_fetched_message_is_noticed(
     """The pass may have missed the commit that the wake-up announces."""
     monkeypatch.setattr(wakeups, "_NOTIFY", wakeups._NOTIFY.replace("redis.call('LPOS', queue, last)", "true"))
     with worker_context(settings, threads=2) as context, pytest.raises(AssertionError, match="swallowed"):
-        process_scenarios.a_commit_that_a_pass_misses_rings_again(db, context)
+        process_scenarios.commit_missed_by_a_pass_sends_another_wakeup(db, context)

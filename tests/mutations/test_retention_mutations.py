@@ -6,13 +6,13 @@ from sqlalchemy import text
 from models.feed import retention
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import notices, without
-from tests.support.retention import a_page_read_while_the_floor_rises, all_grows_old, finished, result, retire
+from tests.support.retention import all_grows_old, finished, page_read_while_the_oldest_position_rises, result, retire
 
 
 def test_oldest_position_raised_in_another_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the two transactions a reader would miss dropped events unknowingly."""
     monkeypatch.setattr(retention, "_RAISE_FLOOR", text("SELECT :upto"))
-    notices(a_page_read_while_the_floor_rises, db, by="missed events without a word")
+    notices(page_read_while_the_oldest_position_rises, db, by="missed events without a word")
 
 
 def results_outlive_events(db: DbVerbs) -> None:

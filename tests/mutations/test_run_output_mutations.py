@@ -8,7 +8,7 @@ import pytest
 from runner import output, reading
 from runner.process import Process
 from runner.reading import Reading
-from tests.support.run_scenarios import output_of_what_outlives_the_command, result_before_a_pause
+from tests.support.run_scenarios import output_of_processes_that_outlive_the_command, result_before_a_pause
 
 
 async def test_result_candidate_forgotten_once_printed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ async def test_silence_counted_from_commands_end_is_noticed(monkeypatch: pytest.
 
     monkeypatch.setattr(Reading, "_silence_left", silence_left)
     with pytest.raises(AssertionError, match="of 60,000 lines were told"):
-        await output_of_what_outlives_the_command("seq 60000 & exit 0")
+        await output_of_processes_that_outlive_the_command("seq 60000 & exit 0")
 
 
 async def test_children_killed_at_commands_end_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,4 +47,4 @@ async def test_children_killed_at_commands_end_are_noticed(monkeypatch: pytest.M
     waited = Process.exited
     monkeypatch.setattr(Process, "exited", exited)
     with pytest.raises(AssertionError, match="of 60,000 lines were told"):
-        await output_of_what_outlives_the_command("seq 60000 & exit 0")
+        await output_of_processes_that_outlive_the_command("seq 60000 & exit 0")

@@ -17,9 +17,9 @@ from tests.support.mutation import Scenario, notices, without
 @pytest.mark.parametrize(
     "scenario",
     [
-        silence_scenarios.dead_runner_among_slow_beaters_is_lost,
-        silence_scenarios.unstarted_claim_among_slow_beaters_comes_back,
-        silence_scenarios.gaps_of_all_runners_put_a_loss_off_once,
+        silence_scenarios.dead_runner_among_slow_heartbeats_is_lost,
+        silence_scenarios.unstarted_claim_among_slow_heartbeats_is_released,
+        silence_scenarios.outages_of_all_runners_delay_a_loss_once,
         silence_scenarios.outages_one_after_another_are_not_counted,
     ],
     ids=lambda scenario: scenario.__name__,
@@ -32,8 +32,8 @@ def test_silence_counts_against_dead_runners_only(db: DbVerbs, scenario: Scenari
 @pytest.mark.parametrize(
     "scenario",
     [
-        silence_scenarios.dead_runner_among_slow_beaters_is_lost,
-        silence_scenarios.unstarted_claim_among_slow_beaters_comes_back,
+        silence_scenarios.dead_runner_among_slow_heartbeats_is_lost,
+        silence_scenarios.unstarted_claim_among_slow_heartbeats_is_released,
     ],
     ids=lambda scenario: scenario.__name__,
 )
@@ -54,7 +54,7 @@ def test_windows_that_only_restart_are_noticed(db: DbVerbs, monkeypatch: pytest.
         return [clocks.now - timedelta(days=1) if ended and ended > start else start for start in starts]
 
     monkeypatch.setattr(runs, "begun_before", restarted)
-    notices(silence_scenarios.gaps_of_all_runners_put_a_loss_off_once, db, "for ever")
+    notices(silence_scenarios.outages_of_all_runners_delay_a_loss_once, db, "for ever")
 
 
 def test_outages_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_outages_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pyte
         return [clocks.now - timedelta(seconds=seconds) for seconds in windows]
 
     monkeypatch.setattr(runs, "begun_before", plain)
-    notices(silence_scenarios.gaps_of_all_runners_put_a_loss_off_once, db, "is held against it")
+    notices(silence_scenarios.outages_of_all_runners_delay_a_loss_once, db, "is held against it")
 
 
 def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch:
         ("AND w.poll_id > r.claim_poll_id", unreceived_claims.answer_on_its_way_is_waited_for, None),
         (
             "WHEN held.is_named THEN 0 ELSE",
-            unreceived_claims.claim_named_by_the_second_beat_is_kept,
+            unreceived_claims.claim_named_by_the_second_heartbeat_is_kept,
             "a single beat took it",
         ),
         (

@@ -31,7 +31,7 @@ def test_unpublished_stop_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(app.polls.wakeups, "publish_rechecks_async", publish_nothing)
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
+        wakeup_scenarios.stop_reaches_poll_on_another_instance(both)
 
 
 def test_stop_without_a_second_look_for_polls_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,14 +39,14 @@ def test_stop_without_a_second_look_for_polls_is_noticed(both: Pair, monkeypatch
     monkeypatch.setattr("models.runs.stop.open_stops", wakeup_scenarios.blind_to_polls)
     monkeypatch.setattr(app.polls.wakeups, "poll_holders", lambda *_: {})
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.a_stop_reaches_a_poll_elsewhere(both)
+        wakeup_scenarios.stop_reaches_poll_on_another_instance(both)
 
 
 def test_start_elsewhere_that_wakes_no_poll_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The former runner would learn of it by the re-check."""
     monkeypatch.setattr("models.runs.report.end_former_processes", wakeup_scenarios.tells_no_runner)
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.a_former_runner_hears_of_it(both)
+        wakeup_scenarios.former_runner_is_told_of_a_start_elsewhere(both)
 
 
 def test_unpublished_timeout_is_noticed(
@@ -55,7 +55,7 @@ def test_unpublished_timeout_is_noticed(
     """Workers publish stops on a way of their own."""
     monkeypatch.setattr(workers.poll_wakeups, "publish_rechecks", lambda *_: None)
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.a_timeout_reaches_a_poll_elsewhere(both, db, settings)
+        wakeup_scenarios.timeout_reaches_poll_on_another_instance(both, db, settings)
 
 
 def test_poll_of_a_replaced_process_counted_as_its_successors_is_noticed(
@@ -64,7 +64,7 @@ def test_poll_of_a_replaced_process_counted_as_its_successors_is_noticed(
     """The poll would continue under the new registration and take its runs."""
     monkeypatch.setattr("models.claims.polls._replaced", lambda *_: set())
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.a_replaced_process_hears_of_it(both, db)
+        wakeup_scenarios.replaced_process_is_told(both, db)
 
 
 def test_wakeup_forgotten_by_a_busy_poll_is_noticed(
@@ -80,7 +80,7 @@ def test_wakeup_forgotten_by_a_busy_poll_is_noticed(
     monkeypatch.setattr(queues, "claim_parked", wakeup_scenarios.held_up(claim_parked))
     monkeypatch.setattr(parked.Polls, "look_again", look_at_idle_ones)
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.a_stop_reaches_a_poll_that_is_about_to_wait(both, db)
+        wakeup_scenarios.stop_reaches_poll_that_is_about_to_park(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
@@ -91,7 +91,7 @@ def test_undelivered_answer_counted_as_delivered_is_noticed(
     monkeypatch.setattr(queues, "answer_polls", wakeup_scenarios.held_up(answer_polls))
     monkeypatch.setattr(queues, "mark_undelivered", lambda _, items: list(items))
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.an_unheard_answer_is_told_again(both, db, leave=leave)
+        wakeup_scenarios.undelivered_answer_is_told_again(both, db, leave=leave)
 
 
 @pytest.mark.parametrize(

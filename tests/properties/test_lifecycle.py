@@ -28,7 +28,7 @@ from tests.support import clocks
 from tests.support.db_verbs import DbVerbs, resume_submission, start_submission
 from tests.support.matching import no_match_due
 from tests.support.model import ENDED, IN_HAND
-from tests.support.model_harness import World, some
+from tests.support.model_harness import ModelHarness, some
 
 WHICH = st.integers(0, 10_000)
 CAPACITY = st.sampled_from([None, 1, 2])
@@ -45,7 +45,7 @@ SHORT = settings(
 )
 
 
-class Lifecycle(RuleBasedStateMachine, World):
+class Lifecycle(RuleBasedStateMachine, ModelHarness):
     """State machine whose rules are the possible steps; each compares the answer with the model."""
 
     def __init__(self) -> None:

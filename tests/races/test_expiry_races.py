@@ -20,7 +20,7 @@ from tests.support.contenders import run_in_threads, steppers, with_one_repeat
 from tests.support.db_verbs import DbVerbs, Runner, resume_submission, start_submission
 from tests.support.matching import no_match_due
 from tests.support.reports import claimed, idle, report, running, stop
-from tests.support.unreceived_claims import beat
+from tests.support.unreceived_claims import heartbeat
 
 CROWDS = [2, 8, 32]
 LOST = 181
@@ -72,7 +72,7 @@ def test_start_reported_while_second_heartbeat_misses_the_run_counts(db: DbVerbs
     runner = db.runner()
     run = claimed(db, runner)
     db.park(runner)
-    beat(db, runner)
+    heartbeat(db, runner)
     pass_time(db, "runners", "counted_beat_at", 10)
     with steppers(db.engine, 2) as (one, other):
         one.do(report_runs, [report(run, "started")]).result()
@@ -89,7 +89,7 @@ def test_start_reported_while_its_claim_is_released_is_refused(db: DbVerbs) -> N
     run = claimed(db, runner)
     db.park(runner)
     for _ in range(2):
-        beat(db, runner)
+        heartbeat(db, runner)
     with steppers(db.engine, 2) as (one, other):
         assert one.do(expire).result().counts == {"claims released": 1}
         late = other.do(report_runs, [report(run, "started")])

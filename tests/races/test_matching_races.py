@@ -21,7 +21,7 @@ TAGS = ("a", "b", "c")
 
 def test_runner_that_registers_during_sweep_keeps_its_runs_pending(db: DbVerbs) -> None:
     """Read registrations again under the locks of the runs."""
-    no_match_scenarios.runner_that_comes_at_the_last_moment(db)
+    no_match_scenarios.runner_that_registers_at_the_last_moment(db)
 
 
 @pytest.mark.parametrize("contenders", [2, 8, 32])

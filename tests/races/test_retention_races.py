@@ -18,16 +18,16 @@ from models.runs.submit import NewRun, Submitted, submit_runs
 from models.state.events_outbox import record_events
 from tests.support.contenders import interleavings, run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs, resume_submission, start_submission
-from tests.support.numbering_scenarios import execute, is_whole, number, row
+from tests.support.numbering_scenarios import assert_dense, execute, number_events, row
 from tests.support.retention import (
     DAYS,
-    a_page_read_while_the_floor_rises,
     all_grows_old,
     finished,
-    forget,
     grow_old,
-    is_honest,
+    is_gone,
     old_history,
+    page_read_while_the_oldest_position_rises,
+    remove_old_sessions,
     result,
     retire,
     retire_some,
@@ -45,7 +45,7 @@ def forget_once(conn: Connection) -> Walked:
 
 def test_page_read_while_events_are_dropped_is_complete_or_expired(db: DbVerbs) -> None:
     """Head and rows come from one snapshot; oldest position and rows change in one transaction."""
-    a_page_read_while_the_floor_rises(db)
+    page_read_while_the_oldest_position_rises(db)
 
 
 @pytest.mark.parametrize("each", [1, 3, 8])
@@ -55,7 +55,7 @@ def test_readers_of_expiring_history_miss_nothing_unnoticed(db: DbVerbs, each: i
 
     def write(random: Random) -> None:
         db.do(record_events, [row(one) for one in range(random.randint(1, 20))])
-        number(db)
+        number_events(db)
 
     def drop(random: Random) -> None:
         db.do(retire_some, random.randint(1, 40))
@@ -65,7 +65,7 @@ def test_readers_of_expiring_history_miss_nothing_unnoticed(db: DbVerbs, each: i
         while True:
             page = db.do(read_feed, after, limit=random.randint(1, 60))
             # Continue from the position at which a client is told to begin anew.
-            after = page.head.floor if is_honest(page, after) else page.covers
+            after = page.head.floor if is_gone(page, after) else page.covers
             if after >= page.head.position:
                 return
 
@@ -79,7 +79,7 @@ def test_readers_of_expiring_history_miss_nothing_unnoticed(db: DbVerbs, each: i
     run_in_threads(len(roles), play)
     retire(db)
     assert db.do(read_head).floor == 400
-    is_whole(db)
+    assert_dense(db)
 
 
 @pytest.mark.parametrize("contenders", CROWDS)
@@ -89,7 +89,7 @@ def test_concurrent_retention_drops_each_event_once(db: DbVerbs, contenders: int
     dropped = sum(run_in_threads(contenders, lambda _: sum(db.do(retire_some, 25) for _ in range(3))))
     assert db.do(read_head).floor == dropped
     assert dropped + retire(db) == 300
-    is_whole(db)
+    assert_dense(db)
 
 
 def test_numbering_goes_on_while_events_are_dropped(db: DbVerbs) -> None:
@@ -102,11 +102,11 @@ def test_numbering_goes_on_while_events_are_dropped(db: DbVerbs) -> None:
         obstacle.do(execute, "INSERT INTO kept_results VALUES (:s, 0, '{}')", s=session_id)
         dropping = retirer.do(retire_some, 100)
         assert retirer.waits
-        assert number(db) == 1
+        assert number_events(db) == 1
         obstacle.rollback()
         assert dropping.result(10) > 0
         retirer.commit()
-    is_whole(db)
+    assert_dense(db)
 
 
 def test_retention_waits_for_a_pass_of_numbering(db: DbVerbs) -> None:
@@ -222,4 +222,4 @@ def test_retention_skips_locked_sessions(db: DbVerbs) -> None:
     with steppers(db.engine, 2) as (holder, goer):
         holder.do(execute, "SELECT 1 FROM sessions WHERE session_id = :v FOR UPDATE", v=child)
         assert goer.do(forget_once).result(10).removed == 0, "its parent would leave it without one"
-    assert forget(db) == 2
+    assert remove_old_sessions(db) == 2

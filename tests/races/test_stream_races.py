@@ -14,7 +14,7 @@ from models.feed.pages import read_feed
 from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, following, ledger, told
+from tests.support.feed_follower import Connection, ledger, open_stream, seen_events
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
@@ -70,15 +70,15 @@ def take_event_after(web: WebInThread, db: DbVerbs, moment: Callable[[Stream], N
 
 def test_event_read_during_a_heartbeat_is_not_skipped(web: WebInThread, db: DbVerbs) -> None:
     """The client was released for a heartbeat and is not woken again; its position must not move past the event."""
-    with following(web.client.url) as stream:
+    with open_stream(web.client.url) as stream:
         stream.until("init")
         take_event_after(web, db, Stream._stop_waiting)
-        assert told(stream.take(1)) == ledger(db.engine)
+        assert seen_events(stream.take(1)) == ledger(db.engine)
 
 
 def test_event_read_during_the_end_of_a_stream_is_found_by_its_cursor(web: WebInThread, db: DbVerbs) -> None:
     """The last id sent to the client lets it resume with that event."""
-    with following(web.client.url) as stream:
+    with open_stream(web.client.url) as stream:
         messages = stream.until("init")
         take_event_after(web, db, Stream._expire)
         with suppress(IncompleteRead):
@@ -86,9 +86,9 @@ def test_event_read_during_the_end_of_a_stream_is_found_by_its_cursor(web: WebIn
     cursor = [message.id for message in messages if message.id][-1]
     assert cursor is not None
     told_before = [message for message in messages if message.event not in {"", "init"}]
-    with following(web.client.url, {"last_event_id": cursor}) as resumed:
+    with open_stream(web.client.url, {"last_event_id": cursor}) as resumed:
         told_after = resumed.take(1 - len(told_before)) if not told_before else []
-        assert told(told_before + told_after) == ledger(db.engine)
+        assert seen_events(told_before + told_after) == ledger(db.engine)
 
 
 def test_delayed_snapshot_has_its_id(settings: Settings, db: DbVerbs) -> None:
@@ -116,7 +116,7 @@ def test_delayed_snapshot_has_its_id(settings: Settings, db: DbVerbs) -> None:
 def test_events_dropped_before_the_reader_reached_them_cause_a_reset(web: WebInThread, db: DbVerbs) -> None:
     """The process was frozen for longer than events are kept: its clients are told that history is incomplete."""
     feed: Any = web.app.state.web.feed
-    with following(web.client.url) as stream:
+    with open_stream(web.client.url) as stream:
         stream.until("init")
         idle_stream(web)
         for _ in range(2):

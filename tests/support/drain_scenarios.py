@@ -6,7 +6,7 @@ from http.client import IncompleteRead
 
 import httpx
 
-from tests.support.feed_follower import Message, following
+from tests.support.feed_follower import Message, open_stream
 from tests.support.web import WebInThread
 
 DRAIN_SECONDS = 1.0
@@ -16,7 +16,7 @@ def waiting_clients_are_answered(web: WebInThread) -> None:
     """Begin a poll, a stream and a wait for a run before the process is told to end, and call it meanwhile."""
     runner = web.client.register()
     run_id = web.client.submit(additional_demands={"hostname": "nobody"})["run_id"]
-    with following(web.client.url) as stream, httpx.Client(base_url=web.client.url, trust_env=False) as kept:
+    with open_stream(web.client.url) as stream, httpx.Client(base_url=web.client.url, trust_env=False) as kept:
         stream.until("init")
         poll = web.client.meanwhile(web.client.poll, runner, 30)
         wait = web.client.meanwhile(web.client.get, f"/runs/{run_id}", wait=30)

@@ -1,4 +1,4 @@
-"""A client of the feed as a browser is one, over bare HTTP: it keeps its cursor, is cut off anywhere and comes back."""
+"""Feed client over bare HTTP that behaves like a browser: it keeps its cursor, is cut off anywhere and reconnects."""
 
 import http.client
 import math
@@ -23,7 +23,7 @@ READ_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that arrived whole; one without ``event`` only moves the cursor or tells when to come back."""
+    """Message that arrived whole; one without ``event`` only moves the cursor or sets the pause before a reconnect."""
 
     id: str | None
     event: str
@@ -32,13 +32,13 @@ class Message:
 
     @property
     def position(self) -> int:
-        """The place in the feed that its id names."""
+        """Return the position in the feed that its id names."""
         assert self.id is not None
         return int(self.id.rpartition(".")[2])
 
 
 class Parser:
-    """Messages of a stream from its bytes; what is not whole is kept back."""
+    """Parser of a stream's bytes into messages; incomplete ones are kept back."""
 
     def __init__(self) -> None:
         self.rest = bytearray()
@@ -46,7 +46,7 @@ class Parser:
         self._searched = 0
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """What is whole now; what nobody has taken yet comes with the next call."""
+        """Return the messages that are complete now; unread ones are returned by the next call."""
         self.rest += data
         while (end := self.rest.find(b"\n\n", self._searched)) >= 0:
             block = self.rest[:end].decode()
@@ -68,15 +68,15 @@ class Parser:
 
 @dataclass
 class Connection:
-    """One request of a stream and what has come of it so far."""
+    """Request of a stream and what has arrived of it so far."""
 
     url: str
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 20
-    # Set when the client wants no more, whatever comes.
+    # Set when the client stops reading.
     over: threading.Event = field(default_factory=threading.Event)
-    # Bytes that the kernel takes for a client which does not read.
+    # Bytes that the kernel buffers for a client which does not read.
     receive_buffer: int | None = None
     parser: Parser = field(default_factory=Parser)
 
@@ -96,7 +96,7 @@ class Connection:
             raise
 
     def messages(self, most_bytes: int | None = None, within: float = math.inf) -> Iterator[Message]:
-        """What comes, until the server ends the stream, or after so many bytes; all ``within`` so many seconds."""
+        """Yield messages until the server ends the stream, or after so many bytes; all ``within`` so many seconds."""
         left = most_bytes
         end = time.monotonic() + within
         yield from self.parser.feed(b"")
@@ -109,7 +109,7 @@ class Connection:
             yield from self.parser.feed(data)
 
     def until(self, event: str) -> list[Message]:
-        """Everything up to the first message with this name; the stream must not end before."""
+        """Return everything up to the first message with this name; fail if the stream ends before."""
         got: list[Message] = []
         for message in self.messages(within=self.timeout):
             got.append(message)
@@ -118,7 +118,7 @@ class Connection:
         raise AssertionError(f"no {event} in {got}")
 
     def take_until(self, holds: Callable[[Message], bool]) -> list[Message]:
-        """Everything up to the first message of which this holds; the stream must not end before."""
+        """Return everything up to the first message that fulfils the condition; fail if the stream ends before."""
         got: list[Message] = []
         for message in self.messages(within=self.timeout):
             got.append(message)
@@ -127,7 +127,7 @@ class Connection:
         raise AssertionError(f"the stream ended after {got}")
 
     def take(self, number: int) -> list[Message]:
-        """The next so many events, whatever else comes in between."""
+        """Return the next so many events, and skip other messages."""
         got: list[Message] = []
         for message in self.messages(within=self.timeout):
             if message.event:
@@ -141,8 +141,8 @@ class Connection:
 
 
 @contextmanager
-def following(url: str, query: Mapping[str, Any] | None = None, **headers: str) -> Iterator[Connection]:
-    """One stream for the length of a block; ``headers`` with ``_`` for ``-``."""
+def open_stream(url: str, query: Mapping[str, Any] | None = None, **headers: str) -> Iterator[Connection]:
+    """Open one stream for the length of a block; write ``_`` for ``-`` in ``headers``."""
     connection = Connection(url, query or {}, {name.replace("_", "-"): value for name, value in headers.items()})
     try:
         yield connection
@@ -151,10 +151,11 @@ def following(url: str, query: Mapping[str, Any] | None = None, **headers: str) 
 
 
 class Follower:
-    """Follows the feed in a thread through all that happens to it: on each reconnect it goes to the next address.
+    """Thread that follows the feed through all faults: on each reconnect it takes the next address.
 
-    ``urls`` may change meanwhile; ``turn`` is where it begins. With ``cuts`` it hangs up by itself after a random number of bytes, again and again. ``events`` is what an
-    application would have seen; ``resets`` must stay empty where nothing may be lost.
+    ``urls`` may change meanwhile; ``turn`` is the index of the first. With ``cuts`` it disconnects by itself after
+    random numbers of bytes. ``events`` is what an application would have seen; ``resets`` must stay empty where nothing
+    may be lost.
     """
 
     def __init__(
@@ -183,7 +184,7 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what has come stays."""
+        """End the thread and keep what has arrived."""
         self._ended.set()
         self._thread.join(40)
         assert not self._thread.is_alive()
@@ -191,7 +192,7 @@ class Follower:
             raise self._fault
 
     def until_at(self, position: int, within: float = 30) -> None:
-        """Wait until its cursor has come so far."""
+        """Wait until its cursor has reached this position."""
         eventually(lambda: self._fault or self.position >= position, within, what=f"a client at {position}")
 
     @property
@@ -210,7 +211,7 @@ class Follower:
             except BaseException as fault:  # noqa: BLE001 raised again in the test's own thread
                 self._fault = fault
                 return
-            # Whoever is refused at once tries the next address, and gives the others a moment.
+            # After an immediate refusal, try the next address after a moment.
             self._ended.wait(0.01)
 
     def _listen(self, connection: Connection) -> None:
@@ -239,7 +240,7 @@ class Follower:
 
 
 def ledger(engine: Engine, after: int = 0, where: str = "kind <> 'run_updated'") -> list[tuple[int, str, str]]:
-    """The history as Postgres has it: position, name and data of what a client without filters is shown."""
+    """Return the history in Postgres: position, name and data as a client without filters gets them."""
     statement = (
         "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM events "
         f"WHERE feed_pos > :after AND {where} ORDER BY feed_pos"
@@ -250,22 +251,22 @@ def ledger(engine: Engine, after: int = 0, where: str = "kind <> 'run_updated'")
 
 
 def sent_data(row: "Row[Any] | FeedEvent") -> str:
-    """What clients are sent as the data of a stored event with ``kind``, ``run_id`` and the text of its ``frame``."""
+    """Return the data that clients get for a stored event with ``kind``, ``run_id`` and the text of its ``frame``."""
     return frame_with_run(row.frame, row.run_id) if row.kind == "event" else str(row.frame)
 
 
-def told(messages: Sequence[Message]) -> list[tuple[int, str, str]]:
-    """The same of what a client saw."""
+def seen_events(messages: Sequence[Message]) -> list[tuple[int, str, str]]:
+    """Return the same of what a client saw."""
     return [(message.position, message.event, message.data) for message in messages]
 
 
 def head(engine: Engine) -> int:
-    """The newest position."""
+    """Return the newest position."""
     with engine.connect() as connection:
         return int(connection.execute(text("SELECT last_pos FROM feed_head")).scalar_one())
 
 
 def all_numbered(engine: Engine) -> bool:
-    """Whether every committed event has its position."""
+    """Return whether every committed event has its position."""
     with engine.connect() as connection:
         return not connection.execute(text("SELECT count(*) FROM events WHERE feed_pos IS NULL")).scalar_one()

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from tests.support.feed_follower import Follower, all_numbered, head, ledger, sent_data, told
+from tests.support.feed_follower import Follower, all_numbered, head, ledger, seen_events, sent_data
 from tests.support.feed_writers import KEPT
 from tests.support.waiting import eventually
 
@@ -55,7 +55,7 @@ class Watcher:
     def saw_everything(self, engine: Engine) -> None:
         """Check that it saw each event once, in order, byte for byte; of deleted sessions, that all it saw was true."""
         after = self.follower.inits[0].position if self.after is None else self.after
-        seen = told(self.follower.events)
+        seen = seen_events(self.follower.events)
         there, gone = ledger(engine, after, self.where), removed(engine, after, self.where)
         positions = [position for position, _, _ in seen]
         assert positions == sorted(set(positions)), f"{self.name}: twice, or out of order"

@@ -1,4 +1,4 @@
-"""The image without a docker engine: its build stage carried out in a directory, its commands started from there."""
+"""Image without a docker engine: its build stage run in a directory, its commands started from there."""
 
 import os
 import re
@@ -20,7 +20,7 @@ BUILD_SECONDS = 240
 
 @dataclass(frozen=True)
 class Image:
-    """What the last stage gets of the build stage: one environment with our command in it."""
+    """Result of the build stage for the last stage: one environment with our command in it."""
 
     root: Path
 
@@ -30,30 +30,32 @@ class Image:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the image gives to every process, with its programs where they are here."""
+        """Return what the image gives to every process, with its programs at their local paths."""
         ours = image_environment()
         path = ours["PATH"].replace("/opt", f"{self.root}/opt").replace("$PATH", os.defpath)
         return {**ours, "PATH": path}
 
     @property
     def directory(self) -> str:
-        """Where every process begins."""
+        """Return the working directory of every process."""
         return next(each.rest for each in instructions() if each.stage == "final" and each.name == "WORKDIR")
 
     @property
     def user(self) -> int:
-        """Whose its processes are: the image's user when we are root, else ours."""
-        return UID if _as_nobody() else os.geteuid()
+        """Return the user of its processes: the image's user if we are root, else ours."""
+        return UID if _unprivileged() else os.geteuid()
 
     def start(self, launch: Launch, directory: Path, *, url: str = "", **settings: object) -> Process:
-        """Start a process as the orchestrator does, but for `settings` (servers, ports); its log goes to `directory`."""
+        """Start a process as the orchestrator does, except for `settings` (servers, ports); its log goes to
+        `directory`.
+        """
         ours = {f"{PREFIX}{name.upper()}": str(value) for name, value in settings.items()}
         replaced = {"DATABASE_URL", "REDIS_URL"}
         theirs = {name: value for name, value in launch.environment.items() if name not in replaced}
         log_file = directory / f"{launch.kind}-{len(list(directory.glob('*.log')))}.log"
         with log_file.open("wb") as log:
             popen = subprocess.Popen(
-                [*_as_nobody(), str(self.command), *launch.command],
+                [*_unprivileged(), str(self.command), *launch.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -61,19 +63,21 @@ class Image:
                 cwd=self.directory,
                 start_new_session=True,
             )
-        # By this file the next run finds it, should this one be killed.
+        # The next run finds it by this file if this one is killed.
         write_pid_file(directory / "run" / f"{log_file.stem}.pid", popen.pid)
         return Process(log_file.stem, popen, log_file, url)
 
     def run(self, command: list[str]) -> int:
-        """Run a health check in the image's environment; its exit code."""
+        """Run a health check in the image's environment; return its exit code."""
         return subprocess.run(
-            [*_as_nobody(), *command], env=self.environment, cwd=self.directory, check=False
+            [*_unprivileged(), *command], env=self.environment, cwd=self.directory, check=False
         ).returncode
 
 
-def _as_nobody() -> list[str]:
-    """What makes root the image's user; it keeps the right to read, since the Python of the tests may lie in /root."""
+def _unprivileged() -> list[str]:
+    """Return what makes root the image's user; keep the right to read, since the Python of the tests may
+    lie in /root.
+    """
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         return []
     keep = "-all,+dac_read_search"
@@ -83,9 +87,9 @@ def _as_nobody() -> list[str]:
 
 
 def build(directory: Path) -> Image:
-    """Carry out the build stage below `directory`: its instructions themselves, `/opt` and `/build` moved there.
+    """Run the instructions of the build stage below `directory`, with `/opt` and `/build` moved there.
 
-    The base image is an empty environment of the Python of the tests; packages come from where pip is set up to look.
+    The base image is an empty environment of the Python of the tests; packages come from the configured index of pip.
     """
     base, work = directory / "base", directory / "build"
     subprocess.run([sys.executable, "-m", "venv", str(base)], check=True)

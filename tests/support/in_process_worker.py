@@ -1,4 +1,4 @@
-"""A worker inside the test's own process, without the ticker."""
+"""Worker inside the test's own process, without the ticker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from workers.duties import duties_of
 
 
 @contextmanager
-def working(settings: Settings) -> Iterator[None]:
-    """Let actors run until the end of the block: whatever happens in it was rung for."""
+def running_worker(settings: Settings) -> Iterator[None]:
+    """Run actors until the end of the block: every effect in it came from a wake-up."""
     broker = WakingBroker(settings.redis_url)
     with worker_context(settings, threads=2) as context:
         declare_actors(broker, duties_of(context))

@@ -1,4 +1,4 @@
-"""What is true of every database after every committed step, whatever was done; and what a model says it holds."""
+"""Check what holds for every database after every committed step, and compare it with a model."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ _ENDED_BY_MISTAKE = """
 
 @dataclass
 class Memory:
-    """What was seen before: ends that must stay, and which claim every token was."""
+    """Facts seen before: ends that must stay, and the claim of every token."""
 
     ended: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     claims: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Memory:
 
 
 def check(db: DbVerbs, model: Model, memory: Memory) -> None:
-    """Every invariant, of one snapshot."""
+    """Check every invariant on one snapshot."""
     runs = db.rows(_RUNS)
     _ends_stay(runs, memory)
     _claims_never_overlap(runs, memory)
@@ -75,7 +75,7 @@ def _ends_stay(runs: Any, memory: Memory) -> None:
 
 
 def _claims_never_overlap(runs: Any, memory: Memory) -> None:
-    """A token is one claim of one run by one runner; once it is over it never comes back."""
+    """Check that a token is one claim of one run by one runner and never returns after its end."""
     in_hand = [run for run in runs if run.status in IN_HAND]
     assert len({run.session_id for run in in_hand}) == len(in_hand), "two runs of a session in hand"
     now = {run.run_id: run.claim_token for run in in_hand}
@@ -89,7 +89,7 @@ def _claims_never_overlap(runs: Any, memory: Memory) -> None:
 
 
 def _history_tells_it_all(db: DbVerbs, runs: Any) -> None:
-    """Each change of status is told, in order, and the last line is what is true now."""
+    """Check that each change of status is told, in order, and that the last line is the current one."""
     told: dict[str, list[Any]] = {}
     for event in db.rows(_RUN_EVENTS.replace("::", "\\:\\:")):
         told.setdefault(event.run_id, []).append(event)
@@ -112,7 +112,7 @@ def _is_as_the_model_says(db: DbVerbs, runs: Any, model: Model) -> None:
     for row in runs:
         run = model.runs[row.run_id]
         holder = run.runner.runner_id if run.runner is not None else None
-        expected = (run.status, run.ready, holder, run.token, run.attempt, run.delivered, run.barred)
+        expected = (run.status, run.ready, holder, run.token, run.attempt, run.delivered, run.excluded)
         found = (row.status, row.ready, row.runner_id, row.claim_token, row.attempt, row.delivered)
         assert (*found, set(row.not_for or ())) == expected, f"{row.run_id}: {found}, not {expected}"
     assert db.rows(_ENDED_BY_MISTAKE) == [], "the live process of a session is told to end as a former one"

@@ -1,4 +1,4 @@
-"""An OIDC issuer of a test: keys of its own, its two documents over HTTP, and tokens, good and forged."""
+"""OIDC issuer of a test: keys of its own, its two documents over HTTP, and tokens, good and forged."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ def ec_key(curve: ec.EllipticCurve | None = None) -> ec.EllipticCurvePrivateKey:
 
 
 def described(key: PrivateKey, key_id: str) -> dict[str, Any]:
-    """The public half as a key set has it."""
+    """Return the public half as a key set shows it."""
     if isinstance(key, rsa.RSAPrivateKey):
         description = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     else:
@@ -42,17 +42,17 @@ def public_pem(key: PrivateKey) -> bytes:
 
 
 def part(document: Mapping[str, Any]) -> str:
-    """One part of a token, put together by hand: for what no library would write."""
+    """Encode one part of a token by hand: for what no library would write."""
     return urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
 
 
 @dataclass
 class IssuerOfTests:
-    """Serves while it is up; ``asked`` counts how often its keys were wanted."""
+    """Issuer that serves while it is up; ``asked`` counts the requests for its keys."""
 
     port: int = field(default_factory=own_port)
     keys: dict[str, PrivateKey] = field(default_factory=lambda: {"rsa": rsa_key(), "ec": ec_key()})
-    # What is answered instead of the key set: status and body.
+    # Status and body to answer instead of the key set.
     instead: tuple[int, bytes] | None = None
     asked: int = 0
     _server: ThreadingHTTPServer | None = None
@@ -63,11 +63,11 @@ class IssuerOfTests:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a coordinator that trusts it is told."""
+        """Return the settings of a coordinator that trusts it."""
         return {"oidc_issuer": self.url, "oidc_audience": AUDIENCE}
 
     def claims(self, **changed: Any) -> dict[str, Any]:
-        """Those of a good token of a user; None takes one away."""
+        """Return the claims of a good user token; a value of None removes one."""
         now = int(time.time())
         usual = {"iss": self.url, "aud": AUDIENCE, "sub": "ann", "iat": now, "exp": now + 600}
         return {
@@ -122,12 +122,12 @@ def issuing() -> Iterator[IssuerOfTests]:
 
 
 def forgeries(issuer: IssuerOfTests) -> dict[str, str]:
-    """Tokens that prove nothing, by what is wrong with them."""
+    """Return invalid tokens, by their fault."""
     now = int(time.time())
     foreign_key, good = rsa_key(), issuer.token()
     header, payload, signature = good.split(".")
     admin = part(issuer.claims(permissions=["admin:full"]))
-    secret = jwt.utils.base64url_encode  # HS256 by hand: the library refuses a public key as a secret
+    secret = jwt.utils.base64url_encode  # Sign HS256 by hand: the library refuses a public key as a secret.
     tokens = {
         "expired": issuer.token(exp=now - 60),
         "expired long ago": issuer.token(exp=0),

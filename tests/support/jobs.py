@@ -1,4 +1,4 @@
-"""Jobs that leave their process group, each in its own way, and that say who they are."""
+"""Jobs whose processes leave the process group, each in its own way, and report their pids."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from pathlib import Path
 from tests.support.coordination import is_alive
 from tests.support.waiting import eventually
 
-# Writes its process id to the file given and sleeps; `sh -c` so that nothing of Python's start-up is in the way.
+# Write its process id to the file given and sleep; `sh -c` avoids Python's start-up.
 SLEEP = "echo $$ > {0}.new && mv {0}.new {0} && exec sleep 600"
-# A grandchild in a session of its own whose parent has ended, as daemons are.
+# Start a grandchild in a session of its own whose parent has ended, as daemons are.
 DAEMON = (
     "import os, sys\n"
     "if os.fork() == 0:\n"
@@ -21,27 +21,27 @@ DAEMON = (
 
 
 def sleeping(path: Path) -> str:
-    """A shell command that says its process id in this file."""
+    """Return a shell command that writes its process id to this file and sleeps."""
     return SLEEP.format(path)
 
 
 def in_group(path: Path) -> list[str]:
-    """A child of the leader's."""
+    """Return a child of the leader."""
     return ["sh", "-c", sleeping(path)]
 
 
 def in_session(path: Path) -> list[str]:
-    """A child in a session of its own."""
+    """Return a child in a session of its own."""
     return ["setsid", "sh", "-c", sleeping(path)]
 
 
 def daemon(path: Path, *, environment: str = "dict(os.environ)") -> list[str]:
-    """A process without a parent of the job, in a session of its own."""
+    """Return a process without a parent in the job, in a session of its own."""
     return [sys.executable, "-c", DAEMON, sleeping(path), environment]
 
 
 def script_of(commands: Sequence[Sequence[str]], then: str) -> str:
-    """A job's script in Python: starts these side by side, waits until each has said who it is, then goes on."""
+    """Return a job's script in Python: it starts these side by side, waits for their process ids, then continues."""
     return (
         f"import os, subprocess, sys, time\nfor command in {[list(one) for one in commands]!r}: subprocess.Popen(command)\n"
         f"{then}"
@@ -49,7 +49,7 @@ def script_of(commands: Sequence[Sequence[str]], then: str) -> str:
 
 
 def pid_in(path: Path) -> int:
-    """The process id in the file, once it is there."""
+    """Wait for the process id in the file and return it."""
     eventually(path.exists, 20, what=path.name)
     return int(path.read_text())
 

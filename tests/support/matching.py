@@ -1,4 +1,4 @@
-"""Demand profiles and their deadlines, moved in time as tests need them."""
+"""Move demand profiles and their deadlines in time."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from tests.support.db_verbs import DbVerbs
 
 
 def no_match_due(db: DbVerbs, run_id: str, ago: float = 3600) -> None:
-    """Let the run have waited, with no live registration for it, until its deadline passed so long ago."""
+    """Let the run's no-match deadline have passed so long ago, with no live registration for it."""
     due(db, run_id, "match_deadline_at", ago)
     seconds = ago + db.run(run_id).no_match_timeout_seconds
     unmatched_for(db, run_id, seconds)

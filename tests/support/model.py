@@ -1,4 +1,4 @@
-"""A small model of PROTOCOL's rules for runs and sessions, in plain objects: what the truth is held against."""
+"""Small model of PROTOCOL's rules for runs and sessions, in plain objects, to compare the database with."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _moments = count(1)
 
 @dataclass(eq=False)
 class Runner:
-    """``left``: nothing of it counts any more. ``told``: its next poll is its last."""
+    """``left``: the runner has gone. ``told``: its next poll is its last."""
 
     runner_id: str
     registration: int
@@ -25,8 +25,8 @@ class Runner:
 
 @dataclass(eq=False)
 class Run:
-    """``token`` and ``runner`` stay with a run that ended in somebody's hands; ``recalled`` is an end report that was
-    taken for the end of a time limit: whose, and what it said. ``parent`` hears of its end.
+    """``token`` and ``runner`` stay with a run that ended at a runner; ``recalled`` is an end report that was taken for
+    the end of a time limit: its runner, token and outcome. ``parent`` is told of its end.
     """
 
     run_id: str
@@ -41,8 +41,8 @@ class Run:
     delivered: bool = False
     started: bool = False
     attempt: int = 0
-    fruitless: int = 0
-    barred: set[int] = field(default_factory=set)
+    failed_deliveries: int = 0
+    excluded: set[int] = field(default_factory=set)
     cause: str | None = None
     ended_by_us: bool = False
     recalled: tuple[Runner, str | None, str] | None = None
@@ -51,17 +51,17 @@ class Run:
 
     @property
     def ready(self) -> bool:
-        """The first unfinished one of its session, due, and no stop open."""
+        """Return whether it is its session's first unfinished run, due, and without an open stop."""
         first = self.session.unfinished[0] if self.status == "pending" else None
         return first is self and not self.delayed and self.session.stop is None
 
     def open_to(self, runner: Runner) -> bool:
-        return self.ready and self.tags <= runner.tags and runner.registration not in self.barred
+        return self.ready and self.tags <= runner.tags and runner.registration not in self.excluded
 
     def back(self, *, bar: bool = False) -> None:
-        """Pending again, as if it had never been claimed."""
+        """Return to pending as if it had never been claimed."""
         if bar and self.runner is not None:
-            self.barred.add(self.runner.registration)
+            self.excluded.add(self.runner.registration)
         self.status, self.runner, self.token, self.cause = "pending", None, None, None
         self.delivered = self.started = False
 
@@ -73,8 +73,8 @@ class Run:
             if result.carrier is self and not self.started:
                 result.carrier, result.returned = None, next(_moments)
 
-    def again_or_failed(self) -> None:
-        """Its runner or its time is gone: attempts decide."""
+    def requeue_or_fail(self) -> None:
+        """Requeue or fail it by its attempts, after the loss of its runner or the end of its time."""
         holder = self.runner
         if self.attempt < self.max_attempts:
             self.back(bar=holder is not None and not holder.sends_tokens)
@@ -86,7 +86,7 @@ class Run:
 
 @dataclass(eq=False)
 class Result:
-    """What a child left: which run carries it, and when one that never began gave it back."""
+    """Result of a child: the run that carries it, and when a run that never began returned it."""
 
     child: Run
     carrier: Run | None = None
@@ -95,8 +95,8 @@ class Result:
 
 @dataclass(eq=False)
 class Session:
-    """``live`` is the runner of its process; ``stop`` an open stop: who was told, and of which run; ``owed`` all that
-    its children left.
+    """``live`` is the runner of its process; ``stop`` an open stop: the runner told, and the run; ``owed`` all results
+    of its children.
     """
 
     session_id: str
@@ -116,7 +116,7 @@ class Session:
 
     @property
     def due(self) -> bool:
-        """Free to hear of what waits; what came back only after a later start."""
+        """Return whether waiting results can be delivered; returned ones only after a later start."""
         last = max((run.began for run in self.runs if run.started), default=0)
         return self.free and any(not result.returned or last > result.returned for result in self.waiting)
 
@@ -142,7 +142,7 @@ class Session:
         return "finished" if self.outcome == "idle" else self.outcome or "stopped"
 
     def cancel(self, runs: Iterable[Run], outcome: str) -> None:
-        """What no process was started for ends; a live process goes back to idle."""
+        """End runs without a process; a live process returns to idle."""
         for run in runs:
             run.end("stopped" if outcome == "stopped" else "failed", by_us=True)
             if self.live is None:
@@ -150,7 +150,7 @@ class Session:
 
 
 class Model:
-    """All there is. Each method is one thing that happens, and returns what its caller is told."""
+    """All runs and sessions. Each method is one step, and returns the caller's answer."""
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
@@ -164,14 +164,14 @@ class Model:
         self.runs[run_id] = run
         return run
 
-    # claiming
+    # Claims
 
     def free_capacity(self, runner: Runner) -> int:
         held = sum(run.runner is runner and run.status in IN_HAND for run in self.runs.values())
         return 1_000 if runner.capacity is None else runner.capacity - held
 
     def open_runs(self, runner: Runner) -> list[Run]:
-        """What the runner may have, in the order in which it gets it."""
+        """Return the runs that the runner may have, in the order in which it gets them."""
         mine = [run for run in self.runs.values() if run.open_to(runner)]
         return sorted(mine, key=lambda run: (-run.priority, run.run_id))
 
@@ -179,21 +179,21 @@ class Model:
         run.status, run.runner, run.token, run.delivered = "claimed", runner, token, delivered
 
     def release(self, run: Run, *, gone: bool = False) -> None:
-        """A claim came to nothing: its time passed, or its runner is gone."""
+        """End a claim that led to no start: its time passed, or its runner is gone."""
         holder, session = run.runner, run.session
         if run.delivered:
-            run.fruitless += 1
+            run.failed_deliveries += 1
         if gone and session.live is holder:
             session.live = None
-        if run.fruitless >= MOST_FRUITLESS and run.delivered:
+        if run.failed_deliveries >= MOST_FRUITLESS and run.delivered:
             session.cancel([run], "failed")
         else:
             run.back(bar=run.delivered and holder is not None and not holder.sends_tokens)
 
-    # reports
+    # Reports
 
     def report(self, run: Run, runner: Runner, outcome: str, token: str | None, *, idle: bool) -> str:
-        """``moved``, ``same``, ``stale`` or ``invalid``."""
+        """Return ``moved``, ``same``, ``stale`` or ``invalid``."""
         if runner.left:
             return "unregistered"
         answer, timed_out = self._judge(run, runner, outcome, token)
@@ -227,11 +227,11 @@ class Model:
         if timed_out:
             assert holder is not None
             run.recalled = (holder, run.token, outcome)
-            run.again_or_failed()
+            run.requeue_or_fail()
             run.ended_by_us = False
             return
         if not run.started:
-            run.started, run.attempt, run.fruitless, run.began = True, run.attempt + 1, 0, next(_moments)
+            run.started, run.attempt, run.failed_deliveries, run.began = True, run.attempt + 1, 0, next(_moments)
         if outcome == "started":
             run.status, session.live = "running", holder
             return
@@ -241,7 +241,7 @@ class Model:
         session.outcome = "idle" if lives else "finished" if outcome == "completed" else outcome
 
     def _close_stop(self, run: Run, runner: Runner, outcome: str, *, idle: bool, moves: bool) -> None:
-        """Any end that its runner reports answers the stop, unless its process lives on after it."""
+        """Close the stop on any end that its runner reports, unless its process lives on after it."""
         session = run.session
         if outcome == "started" or session.stop is None or session.stop[0] is not runner:
             return
@@ -251,7 +251,7 @@ class Model:
         if not moves and session.active is None and session.live is runner:
             session.live, session.outcome = None, "stopped"
 
-    # stops and ends
+    # Stops and ends
 
     def stop_session(self, session: Session) -> str:
         active = session.active
@@ -285,7 +285,7 @@ class Model:
         session = run.session
         session.stop = None
         if run.cause == "timeout":
-            run.again_or_failed()
+            run.requeue_or_fail()
         else:
             run.end("stopped", by_us=True)
             session.live, session.outcome = None, "stopped"
@@ -294,7 +294,7 @@ class Model:
         return session.status not in {"running", "idle", "stopping"} and not session.live and not session.active
 
     def resume_parent(self, session: Session, run_id: str) -> None:
-        """One run carries all that waits, and goes on as the session's last one."""
+        """Carry all waiting results in one run, and make it the session's last one."""
         above = session.runs[-1].parent
         there = above is not None and above.session_id in self.sessions
         waiting = session.waiting
@@ -310,13 +310,13 @@ class Model:
         del self.sessions[session.session_id]
 
     def lose(self, runner: Runner) -> None:
-        """Its process is gone: lost, left, or another one in its place."""
+        """End its process: lost, left, or replaced."""
         for run in [run for run in self.runs.values() if run.runner is runner and run.status in IN_HAND]:
             run.session.stop = None
             if run.status == "claimed":
                 self.release(run, gone=True)
             elif run.status == "running":
-                run.again_or_failed()
+                run.requeue_or_fail()
             else:
                 self.give_up_stop(run)
         for session in self.sessions.values():

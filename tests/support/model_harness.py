@@ -1,4 +1,4 @@
-"""A database and a small model of it, side by side: what happens to one happens to the other, and they are compared."""
+"""Apply every step to a database and to a small model of it, and compare the two."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -38,16 +38,16 @@ def some(pool: list[T], which: int) -> T:
     return pool[which % len(pool)]
 
 
-class World:
-    """Both, and what is on its way between processes: parked polls, messages of workers, submissions that may come
-    again.
+class ModelHarness:
+    """Database, model, and what is under way between processes: parked polls, messages of workers, repeatable
+    submissions.
     """
 
     db: DbVerbs
     model: Model
 
     def begin(self) -> None:
-        """An empty database, an empty model."""
+        """Empty the database and the model."""
         tables = [table.name for table in metadata.sorted_tables if table.name not in KEPT]
         self.db.rows(f"TRUNCATE {', '.join(tables)}")
         self.model = Model()
@@ -72,11 +72,11 @@ class World:
         return [run for run in self.runs if run.status in statuses]
 
     def touched(self, runner: Runner) -> None:
-        """Every request of a runner is a sign of life, as the web notes it."""
+        """Record the request of a runner, as the web does for every one."""
         self.db.do(touch_runners, [Touch(runner.runner_id)])
 
     def tick(self) -> None:
-        """A pass of expiry, of workers and webs that were there all the time."""
+        """Run a pass of expiry, as if workers and web had been up all the time."""
         self.db.rows("DELETE FROM duties")
         self.db.rows("UPDATE runners SET last_seen = clock_timestamp() WHERE last_seen > now() - interval '55 s'")
         clocks.tick(self.db)
@@ -100,7 +100,7 @@ class World:
         assert answer.status == self.model.stop_run(run)
 
     def deliver(self) -> None:
-        """A pass over the parents: those that are due are resumed, and nobody else."""
+        """Run a pass over the parents: it resumes exactly those that are due."""
         due = {session.session_id for session in self.sessions if session.due}
         delivered = self.db.do(deliver_results)
         assert delivered.runs.keys() == due
@@ -116,7 +116,7 @@ class World:
         self.poll_of(some([runner for runner in self.runners if not runner.told], which), wanted)
 
     def poll_of(self, runner: Runner, wanted: int) -> None:
-        """First answer, and the second claim when it parks."""
+        """Send a first answer, and the second claim if the poll parks."""
         self.touched(runner)
         ask = Ask(new_id("poll_"), runner.runner_id, wanted, "web-1")
         if self.answered(ask, runner, answer_polls):
@@ -125,16 +125,16 @@ class World:
         self.parked.append((ask, runner))
 
     def superseded(self, runner: Runner) -> set[str]:
-        """Sessions whose former process, at this runner, is told to end; the model does not keep them."""
+        """Return sessions whose former process, at this runner, is told to end; the model does not keep them."""
         query = "SELECT session_id FROM stop_commands WHERE superseded AND runner_id = :runner"
         return {row.session_id for row in self.db.rows(query, runner=runner.runner_id)}
 
     def answered(self, ask: Ask, runner: Runner, verb: Callable[..., Any]) -> bool:
-        """Hold an answer against the model; whether the poll is over with it."""
+        """Compare an answer with the model; return whether the poll is over."""
         mine = [run for run in self.model.runs.values() if self.assigned(run, ask)]
         open_runs = self.model.open_runs(runner)[: max(0, min(ask.wanted, self.model.free_capacity(runner)))]
         if verb is not answer_polls and ask.poll_id not in self.db.waiting():
-            # its row went with an assignment that came to nothing: it is put back first
+            # Its row went with an assignment that was released: it is restored first.
             open_runs = []
         stops = {s.session_id for s in self.sessions if s.stop is not None and s.stop[0] is runner}
         stops |= self.superseded(runner)
@@ -146,7 +146,7 @@ class World:
         if answer.stop_sessions or answer.deregistered:
             assert set(answer.stop_sessions) <= stops
             for run in mine:
-                # it was assigned to this poll, which has to say something else first
+                # Assigned to this poll, which has to tell something else first.
                 self.model.release(run)
             runner.told = runner.told or answer.deregistered
             return True
@@ -174,7 +174,7 @@ class World:
         return bool(self.db.count("runners", where, r=runner.runner_id))
 
     def next_step(self, which: int, *, idle: bool) -> None:
-        """Whatever comes next for some run when nothing goes wrong."""
+        """Take the next regular step of some run."""
         pool = [run for run in self.runs if run.ready or run.status in {"claimed", "running"}]
         if not pool:
             self.submit_plainly(which)
@@ -198,7 +198,7 @@ class World:
         if isinstance(result, Reported):
             assert result.changed == (expected == "moved")
         if expected != "moved":
-            # a stop that it answers may make the session's next run ready, never this one different
+            # Closing a stop may make the session's next run ready, but never changes this one.
             assert self.db.run(run.run_id).status == before.status
 
     def leave(self, runner: Runner) -> None:
@@ -206,7 +206,7 @@ class World:
         self.gone(runner)
 
     def ask_to_leave(self, runner: Runner) -> None:
-        """Its next poll is its last; what it still holds after a while is taken."""
+        """Make its next poll its last; take what it still holds after a while."""
         self.db.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=False)])
         for _ in range(4):
             if runner.told:
@@ -227,7 +227,7 @@ class World:
         runner.left = True
 
     def lose_runner(self, runner: Runner, *, back: bool) -> None:
-        """It falls silent, and what it held is taken; it may come back as another process."""
+        """Let it fall silent and lose its runs; it may return as another process."""
         clocks.fall_silent(self.db, db_verbs.Runner(runner.runner_id, runner.registration), 200)
         self.tick()
         self.model.lose(runner)
@@ -254,7 +254,7 @@ class World:
         self.parked = [(ask, other) for ask, other in self.parked if other is not runner]
 
     def dispatch(self) -> None:
-        """What it gives away may be taken, and nothing is kept from a poll that may have it."""
+        """Check that each assignment is allowed, and that no poll with claimable runs is left out."""
         self.db.rows("UPDATE waiting_polls SET seen_at = clock_timestamp()")
         polls = {ask.poll_id: (ask, runner) for ask, runner in self.parked}
         done = self.db.do(dispatch_waiting)

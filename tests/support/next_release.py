@@ -1,4 +1,4 @@
-"""A release that does not exist yet: our code with two more revisions, in a directory of its own."""
+"""Fictitious next release: our code with two more revisions, in a directory of its own."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def upgrade() -> None:
 {steps}
 '''
 # A column of a table that is always written, and a table; then an index on a table that may be large, built as
-# docs/deployment.md tells to.
+# docs/deployment.md prescribes.
 EXPANSIONS = {
     "9998": '''    op.execute("""
         SET LOCAL lock_timeout = '2s';
@@ -43,7 +43,7 @@ EXPANSIONS = {
 
 @dataclass(frozen=True)
 class Release:
-    """The code of it: `models` with the revisions, all other rooms ours."""
+    """Its code: `models` with the revisions, and all our other packages."""
 
     directory: Path
 
@@ -62,7 +62,7 @@ class Release:
 
 
 def next_release(directory: Path) -> Release:
-    """The release after this one, with EXPANSIONS."""
+    """Return the release after this one, with EXPANSIONS."""
     shutil.copytree(ROOT / "models", directory / "models", ignore=shutil.ignore_patterns("__pycache__"))
     before = newest_revision()
     for number, steps in EXPANSIONS.items():

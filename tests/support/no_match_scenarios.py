@@ -1,4 +1,4 @@
-"""Scenarios of runs that no live registration satisfies, as tests and mutations play them."""
+"""Scenarios of runs that no live registration satisfies, for tests and mutations."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ OFFER = partial(Registration, "host", "/project", "profile", executor_type="auto
 
 
 def backlog_of_a_busy_runner(db: DbVerbs) -> None:
-    """Runs that wait for a busy runner longer than their timeout are pending all the same."""
+    """Keep runs pending that wait for a busy runner longer than their timeout."""
     running(db, db.runner(capacity=1))
     waiting = [db.start().run_id for _ in range(3)]
     tick(db)
@@ -37,8 +37,8 @@ def backlog_of_a_busy_runner(db: DbVerbs) -> None:
     assert [db.run(run_id).status for run_id in waiting] == ["pending"] * 3, "failed behind a busy runner"
 
 
-def runner_that_comes_at_the_last_moment(db: DbVerbs) -> None:
-    """A runner that registers, or comes back, before the sweep has locked the runs: they stay pending."""
+def runner_that_registers_at_the_last_moment(db: DbVerbs) -> None:
+    """Register or revive a runner before the sweep has locked the runs: they stay pending."""
     for way in ("registers", "comes back"):
         lost = db.runner()
         if way == "comes back":
@@ -68,7 +68,7 @@ def runner_that_comes_at_the_last_moment(db: DbVerbs) -> None:
 
 @contextmanager
 def _paused_at_the_locks() -> Iterator[tuple[Event, Event]]:
-    """The sweep waits where its runs are locked and registrations are not read again yet."""
+    """Pause the sweep where its runs are locked and registrations are not read again yet."""
     visible, go_on = Event(), Event()
 
     def hold(conn: Connection, *what: Any) -> LockedRows:
@@ -83,7 +83,7 @@ def _paused_at_the_locks() -> Iterator[tuple[Event, Event]]:
 
 
 def last_matching_runner_is_lost(db: DbVerbs) -> None:
-    """A run fails its timeout after the loss of the last runner that satisfied it, and not before."""
+    """Fail a run its timeout after the loss of its last matching runner, and not before."""
     runner = db.runner()
     run = db.start()
     tick(db)
@@ -96,7 +96,7 @@ def last_matching_runner_is_lost(db: DbVerbs) -> None:
 
 
 def excluded_runner_is_the_only_one(db: DbVerbs) -> None:
-    """A registration that may not have the run again does not keep it waiting."""
+    """Fail a run whose only matching registration may not have it again."""
     runner = db.runner()
     run = db.start()
     db.rows("UPDATE runs SET not_for = ARRAY[CAST(:n AS bigint)]", n=runner.registration)

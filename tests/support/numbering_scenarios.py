@@ -1,4 +1,4 @@
-"""Scenarios of the feed's order, each with its check: run as they are, and with a part of the mechanism broken."""
+"""Scenarios of the feed's order, each with its check: unbroken, and with a part of the mechanism broken."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,8 +23,8 @@ def row(number: int, session_id: str = "s") -> EventRow:
     return EventRow("event", session_id, f'{{"data":{{"content":{number}}}}}', event_uid=uuid7())
 
 
-def number(db: DbVerbs) -> int:
-    """One pass, as everybody makes it: in autocommit. 0 when somebody else held what it wanted for too long."""
+def number_events(db: DbVerbs) -> int:
+    """Run one pass of numbering in autocommit; return 0 after a lock timeout."""
     try:
         with autocommit(db.engine) as connection:
             return sequence_feed(connection)
@@ -36,19 +36,19 @@ def number(db: DbVerbs) -> int:
 
 def number_all(db: DbVerbs) -> None:
     while db.count("events", "feed_pos IS NULL"):
-        number(db)
+        number_events(db)
 
 
-def is_whole(db: DbVerbs) -> None:
-    """Every position above the floor up to the head is there, once; nothing waits for one."""
+def assert_dense(db: DbVerbs) -> None:
+    """Number all events, and check that every position above the oldest one up to the head exists once."""
     number_all(db)
     last, floor = db.rows("SELECT last_pos, floor FROM feed_head")[0]
     positions = [one.feed_pos for one in db.rows("SELECT feed_pos FROM events ORDER BY feed_pos")]
     assert positions == list(range(floor + 1, last + 1)), f"not every position between {floor} and {last} is there"
 
 
-def an_event_deleted_while_it_is_numbered(db: DbVerbs) -> None:
-    """Whoever deletes an event that has no position yet leaves no hole behind, whichever of the two comes first."""
+def event_deleted_while_it_is_numbered(db: DbVerbs) -> None:
+    """Leave no hole for an event deleted before it had a position, in either order."""
     db.do(record_events, [row(one) for one in range(10)])
     victim = db.one("SELECT min(id) + 4 FROM events")
     with steppers(db.engine, 2) as (deleter, numberer):
@@ -58,26 +58,26 @@ def an_event_deleted_while_it_is_numbered(db: DbVerbs) -> None:
         deleter.commit()
         assert numbering.result(10) == 9
         numberer.commit()
-    is_whole(db)
+    assert_dense(db)
 
 
-def an_event_that_commits_late(db: DbVerbs) -> None:
-    """It has a smaller id than one that was numbered and read before it: readers see it all the same."""
+def event_that_commits_late(db: DbVerbs) -> None:
+    """Show readers an event whose id is smaller than one that was numbered and read before it."""
     reader = Reader(db)
     with steppers(db.engine, 2) as (early, late):
         late.do(record_events, [row(1)])
         early.do(record_events, [row(2)])
         early.commit()
-        number(db)
+        number_events(db)
         reader.read()
         late.commit()
-    number(db)
+    number_events(db)
     reader.read()
     assert reader.told == ledger(db.engine, where="true"), "a reader missed an event"
 
 
 class Reader:
-    """Reads the feed as a web process does: always what is behind the position it has come to."""
+    """Reader of the feed like a web process: it reads what is behind its position."""
 
     def __init__(self, db: DbVerbs) -> None:
         self.seen: list[FeedEvent] = []
@@ -94,12 +94,12 @@ class Reader:
 
     @property
     def told(self) -> list[tuple[int, str, str]]:
-        """Position, name and data of what a client is sent of it, as in the ledger."""
+        """Return position, name and data of what a client is sent of it, as in the ledger."""
         return [(one.position, one.kind, sent_data(one)) for one in self.seen]
 
 
 def writers_deleters_and_retention(db: DbVerbs, each: int, seed: int) -> None:
-    """All together with as many who number: whatever the order, the positions have no hole that nobody can explain."""
+    """Run them together with as many that number: the positions have no unexplained hole."""
     sessions = [db.start(session_id=f"s{place}").session_id for place in range(4)]
     roles: list[Callable[[Random], None]] = [
         lambda _: _number_once(db),
@@ -108,11 +108,11 @@ def writers_deleters_and_retention(db: DbVerbs, each: int, seed: int) -> None:
         lambda random: _retire(db, random),
     ]
     _all_at_once([role for role in roles for _ in range(each)], seed)
-    is_whole(db)
+    assert_dense(db)
 
 
 def writers_and_readers(db: DbVerbs, each: int, seed: int) -> None:
-    """All together with as many who number: every reader sees the history, each event once and in its order."""
+    """Run them together with as many that number: every reader sees each event once and in order."""
     sessions = [db.start(session_id=f"s{place}").session_id for place in range(4)]
     readers = [Reader(db) for _ in range(each)]
     roles: list[Callable[[Random], None]] = [
@@ -121,7 +121,7 @@ def writers_and_readers(db: DbVerbs, each: int, seed: int) -> None:
         *[partial(_read_some, reader) for reader in readers],
     ]
     _all_at_once(roles, seed)
-    is_whole(db)
+    assert_dense(db)
     history = ledger(db.engine, where="true")
     for reader in readers:
         reader.read()
@@ -138,7 +138,7 @@ def _all_at_once(roles: Sequence[Callable[[Random], None]], seed: int) -> None:
 
 
 def _number_once(db: DbVerbs) -> None:
-    number(db)
+    number_events(db)
 
 
 def _read_some(reader: Reader, random: Random) -> None:
@@ -163,7 +163,7 @@ def _delete_unnumbered(db: DbVerbs, random: Random) -> None:
 
 
 def _retire(db: DbVerbs, random: Random) -> None:
-    """Drop a prefix of the history as retention does: with the floor, in one transaction."""
+    """Drop a prefix of the history as retention does: rows and oldest position in one transaction."""
     with db.engine.begin() as connection:
         floor = execute(connection, "SELECT floor FROM feed_head FOR UPDATE").scalar_one()
         last = execute(connection, "SELECT last_pos FROM feed_head").scalar_one()
@@ -173,5 +173,5 @@ def _retire(db: DbVerbs, random: Random) -> None:
 
 
 def execute(connection: Connection, statement: str, **values: Any) -> Any:
-    """Any statement, in the transaction of the connection."""
+    """Execute any statement in the transaction of the connection."""
     return connection.execute(text(statement), values)

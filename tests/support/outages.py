@@ -1,4 +1,4 @@
-"""Outages as scenarios have them: so long, whatever else happens meanwhile; and connections of ours cut in the server."""
+"""Outages of a given length, and cuts of our connections in the server."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +19,9 @@ _SEEN = text("SELECT poll_id, seen_at FROM waiting_polls ORDER BY poll_id")
 
 @contextmanager
 def outage(seconds: float, leave: Callable[[], object], come_back: Callable[[], object]) -> Iterator[None]:
-    """Something is away for so many seconds, or for as long as the block takes if that is longer.
+    """Keep something away for so many seconds, or for as long as the block takes if that is longer.
 
-    The length is what is tried: nothing is waited for in it.
+    The length itself is under test: nothing is waited for in it.
     """
     begun = time.monotonic()
     leave()
@@ -34,22 +34,24 @@ def outage(seconds: float, leave: Callable[[], object], come_back: Callable[[], 
 
 @contextmanager
 def without_postgres(server: OwnPostgres, seconds: float, way: str) -> Iterator[None]:
-    """`stopped`: clients are told so. `killed`: as in a power cut; it recovers when it is back, UNLOGGED tables empty."""
+    """Take Postgres away. `stopped`: clients are told so. `killed`: as in a power cut; UNLOGGED tables are empty after
+    its recovery.
+    """
     with outage(seconds, {"stopped": server.stop, "killed": server.kill}[way], server.start):
         yield
 
 
 def terminate_backends(engine: Engine) -> int:
-    """End all connections of our processes to this database, in the middle of whatever they do; how many there were."""
+    """End all connections of our processes to this database, within whatever they do; return their number."""
     with engine.connect() as connection:
         return int(connection.execute(_TERMINATE).scalar_one())
 
 
-def until_looked_after(engine: Engine) -> None:
-    """Wait for a parked poll, and until its process has just renewed it twice.
+def until_renewed_twice(engine: Engine) -> None:
+    """Wait for a parked poll, and until its process has renewed it twice.
 
-    The first time may be its second claim; after the re-check nothing of it is under way for more than a second, so
-    that a process frozen now holds no lock that would keep dispatch away from it.
+    The first renewal may be its second claim; after the re-check none of its queries takes more than a second, so that
+    a process frozen now holds no lock that would keep dispatch away from it.
     """
     seen: set[str] = set()
 

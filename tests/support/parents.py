@@ -1,4 +1,4 @@
-"""Parents and children: runs that call back, what waits for parents, and the prompts by which they heard of it."""
+"""Parents and children: runs that call back, results waiting for parents, and the prompts that told them."""
 
 import json
 import re
@@ -15,19 +15,19 @@ CHILDREN = re.compile(r'(?:<agent-callback session="|### Child: )([A-Za-z0-9_.:-
 
 
 def finished(db: DbVerbs, **values: Any) -> str:
-    """A session that has done its turn; its id."""
+    """Finish a session's run; return the session's id."""
     run = running(db, **values)
     accepted(db, run, "completed")
     return run.session_id
 
 
 def child_of(db: DbVerbs, parent: str, runner: Runner | None = None, **values: Any) -> Run:
-    """A running child that calls its parent back."""
+    """Start a running child that calls its parent back."""
     return running(db, runner, **{"parent_session_id": parent, "execution_mode": "async_callback"} | values)
 
 
 def ended_child(db: DbVerbs, parent: str, text: str | None = None, **values: Any) -> Run:
-    """A child that completed, with this result."""
+    """Complete a child with this result."""
     run = child_of(db, parent, **values)
     if text is not None:
         write_result(db, run, result_text=text)
@@ -36,7 +36,7 @@ def ended_child(db: DbVerbs, parent: str, text: str | None = None, **values: Any
 
 
 def end_turn(db: DbVerbs, run_id: str, outcome: str = "completed") -> Run:
-    """Let a runner take the run and end it."""
+    """Let a runner claim the run and end it."""
     (run,) = db.claim(db.runner())
     assert run.run_id == run_id
     accepted(db, run, "started")
@@ -45,7 +45,7 @@ def end_turn(db: DbVerbs, run_id: str, outcome: str = "completed") -> Run:
 
 
 def end_all_turns(db: DbVerbs) -> None:
-    """Let a runner take all that waits, and complete it."""
+    """Let a runner claim all waiting runs and complete them."""
     runner = db.runner()
     while runs := db.claim(runner, wanted=100):
         for run in runs:
@@ -53,18 +53,18 @@ def end_all_turns(db: DbVerbs) -> None:
 
 
 def write_result(db: DbVerbs, run: Run, **event: Any) -> None:
-    """The result event that a runner writes before it reports the end."""
+    """Write the result event that a runner writes before it reports the end."""
     frame = json.dumps({"data": {"event_type": "result", "session_id": run.session_id, **event}})
     db.do(append_events, [NewEvent(run.session_id, ADMIN, "result", frame, claim_token=run.claim_token)])
 
 
 def deliver(db: DbVerbs, **how: Any) -> Delivered:
-    """One pass of the actor that resumes parents."""
+    """Run one pass of the actor that resumes parents."""
     return db.do(deliver_results, **how)
 
 
 def waiting(db: DbVerbs, parent: str) -> list[str]:
-    """The sessions of the children whose results wait for the parent, oldest first."""
+    """Return the sessions of the children whose results wait for the parent, oldest first."""
     rows = db.rows(
         "SELECT child_session_id FROM child_results WHERE parent_session_id = :p AND delivered_in IS NULL "
         "ORDER BY created_at, child_run_id",
@@ -74,7 +74,7 @@ def waiting(db: DbVerbs, parent: str) -> list[str]:
 
 
 def prompts(db: DbVerbs, session_id: str) -> list[str]:
-    """The callback prompts of a session, in the order of its runs."""
+    """Return the callback prompts of a session, in the order of its runs."""
     rows = db.rows(
         "SELECT CAST(parameters AS text) AS parameters FROM runs WHERE session_id = :s ORDER BY session_seq",
         s=session_id,
@@ -84,10 +84,10 @@ def prompts(db: DbVerbs, session_id: str) -> list[str]:
 
 
 def heard_of(db: DbVerbs, session_id: str) -> list[str]:
-    """The children that a session was told of, once for each time."""
+    """Return the children that a session was told of, once for each time."""
     return [child for prompt in prompts(db, session_id) for child in CHILDREN.findall(prompt)]
 
 
 def last_run(db: DbVerbs, session_id: str) -> Any:
-    """The session's newest run."""
+    """Return the session's newest run."""
     return db.rows("SELECT * FROM runs WHERE session_id = :s ORDER BY session_seq DESC LIMIT 1", s=session_id)[0]

@@ -1,4 +1,4 @@
-"""A poll that is being parked beside a submission: their steps, and every order in which these can happen."""
+"""Steps of a poll that parks beside a submission, and every order in which these can happen."""
 
 from collections.abc import Callable, Sequence
 from itertools import permutations
@@ -13,7 +13,7 @@ FIND_NOTHING, PARK, CLAIM, SUBMIT, LOOK = "finds nothing", "is parked", "claims 
 
 
 def orders(*sequences: Sequence[Step]) -> list[tuple[Step, ...]]:
-    """Every order of all the steps in which each sequence keeps its own."""
+    """Yield every order of all the steps in which each sequence keeps its own."""
     steps = [step for sequence in sequences for step in sequence]
     return [
         order
@@ -23,7 +23,7 @@ def orders(*sequences: Sequence[Step]) -> list[tuple[Step, ...]]:
 
 
 def is_noticed(db: DbVerbs, order: Sequence[Step]) -> bool:
-    """Whether the poll got the run at once, or whoever submitted it learned that a poll waits."""
+    """Return whether the poll got the run at once, or the submitter learned that a poll waits."""
     poll = poll_request(db.runner())
     runs: list[str] = []
     looks: list[bool] = []

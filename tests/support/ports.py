@@ -1,4 +1,4 @@
-"""Ports of one test process alone: whatever is to listen there, or is away and comes back, finds its port free."""
+"""Ports of one test process alone, for listeners that may be away for a while."""
 
 import os
 import tempfile
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from runtime.processes import PORTS, Locked, locked, port_is_free
 
-# Below those that `free_port` gives to servers of the product.
+# Use ports below those that `free_port` gives to servers of the product.
 _STRETCHES = range(PORTS.start // 2, PORTS.start, 500)
 _held = ExitStack()
 
 
 def own_port() -> int:
-    """A free port that no other test process takes, nor this one again soon."""
+    """Return a free port that no other test process takes, nor this one again soon."""
     return next(port for port in _ports() if port_is_free(port))
 
 
 def own_ports(number: int) -> int:
-    """The first of so many free ones in a row."""
+    """Return the first of so many consecutive free ones."""
     while True:
         ports = [own_port() for _ in range(number)]
         if ports[-1] - ports[0] == number - 1:
@@ -33,7 +33,7 @@ def _ports() -> Iterator[int]:
     for first in _STRETCHES:
         lock = Path(tempfile.gettempdir()) / f"coordinator-test-ports-{os.getuid()}-{first}.lock"
         try:
-            # Until this process ends, however it ends.
+            # Hold the lock until this process ends, however it ends.
             _held.enter_context(locked(lock))
         except Locked:
             continue

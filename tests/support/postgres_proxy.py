@@ -1,4 +1,4 @@
-"""A connection to Postgres that can be lost at the worst moment: it has committed, and its answer never arrives."""
+"""Connection to Postgres that is lost at the worst moment: the COMMIT happened, and its answer never arrives."""
 
 import asyncio
 import re
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
 CHUNK_BYTES = 65_536
-# Simple queries, as psycopg sends them: the type, the length, the text and its end.
+# Simple queries, as psycopg sends them: type, length, text and its end.
 BEGIN = re.compile(rb"Q.{4}BEGIN", re.DOTALL)
 COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 ROLLBACK = b"Q\x00\x00\x00\x0dROLLBACK\x00"
-# The end of a statement with parameters, and of an answer after which no transaction is open.
+# Ends of a statement with parameters, and of an answer after which no transaction is open.
 SYNC = b"S\x00\x00\x00\x04"
 IDLE = b"Z\x00\x00\x00\x05I"
 
 
 @dataclass
 class _Loss:
-    """Answers still to be lost of transactions whose statements hold ``marker``."""
+    """Number of answers to lose of transactions whose statements hold ``marker``."""
 
     marker: bytes
     left: int
@@ -28,9 +28,10 @@ class _Loss:
 
 @dataclass
 class PostgresProxy:
-    """Stands between a process and Postgres. ``url`` is where the process finds it; ``lost`` counts lost answers.
+    """Proxy between a process and Postgres. ``url`` is its address for the process; ``lost`` counts lost answers.
 
-    A statement outside of a transaction commits itself: its answer is lost like that of a COMMIT. Which transaction it is shows in the text of its statements: the process needs `prepare_statements=False`.
+    A statement outside a transaction commits itself: its answer is lost like that of a COMMIT. The text of its
+    statements identifies a transaction: the process needs `prepare_statements=False`.
     """
 
     host: str
@@ -44,17 +45,17 @@ class PostgresProxy:
     _connections: set["_Connection"] = field(default_factory=set)
 
     def lose(self, marker: str, times: int = 1) -> None:
-        """Of the next so many transactions with this text in a statement the COMMIT happens and its answer is lost."""
+        """Lose the answer of the COMMIT of the next so many transactions with this text in a statement."""
         with self._lock:
             self._losses.append(_Loss(marker.encode(), times))
 
     def lose_no_more(self) -> None:
-        """Answers that were not lost by now arrive."""
+        """Deliver all answers that were not lost by now."""
         with self._lock:
             self._losses.clear()
 
     def leave_after(self, lost: int) -> None:
-        """As soon as so many answers were lost, and until `come_back`, Postgres is not to be reached any more."""
+        """Refuse connections to Postgres after so many lost answers, until `come_back`."""
         self._leave_at = lost
 
     def come_back(self) -> None:
@@ -111,19 +112,19 @@ class _Connection:
         self._doomed = False
 
     async def carry(self) -> None:
-        """Both ways until one ends."""
+        """Pass bytes both ways until one side ends."""
         ways = [asyncio.create_task(self._to_server()), asyncio.create_task(self._to_client())]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            # The test is over. Whoever is told of a cancelled connection prints it.
+            # The test is over: swallow the cancellation, which would be printed.
             pass
         finally:
             for way in ways:
                 way.cancel()
 
     def cut(self) -> None:
-        """From the loop's thread."""
+        """Cut it, called in the loop's thread."""
         self._writer.transport.abort()
         self._server_writer.transport.abort()
 
@@ -134,7 +135,7 @@ class _Connection:
                 statements += chunk
                 alone = statements.endswith(SYNC) and not BEGIN.search(statements)
                 if alone or statements.endswith(COMMIT):
-                    # Decided before the end of the transaction leaves: whatever comes back then is its answer.
+                    # Decide before the end of the transaction is sent: the next answer is its own.
                     self._doomed = self._proxy._wants(statements)
                     statements = b""
                 elif statements.endswith(ROLLBACK):
@@ -163,7 +164,7 @@ class _Connection:
 
 @contextmanager
 def postgres_proxy(url: str) -> Iterator[PostgresProxy]:
-    """A proxy before the Postgres of this URL, in a thread of its own."""
+    """Start a proxy before the Postgres of this URL, in a thread of its own."""
     parts = urlsplit(url)
     proxy = PostgresProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
     started, loop = threading.Event(), asyncio.new_event_loop()
@@ -172,7 +173,7 @@ def postgres_proxy(url: str) -> Iterator[PostgresProxy]:
         server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         user_info, at, _ = parts.netloc.rpartition("@")
-        # In the clear, so that statements can be read.
+        # Refuse TLS, so that statements can be read.
         proxy.url = urlunsplit(parts._replace(netloc=f"{user_info}{at}127.0.0.1:{port}", query="sslmode=disable"))
         started.set()
         return server

@@ -1,4 +1,4 @@
-"""The last release, as the commit that pyproject.toml names: its code and its tests in a directory of their own."""
+"""Last release, at the commit that pyproject.toml names: its code and tests in a directory of their own."""
 
 import os
 import subprocess
@@ -21,13 +21,13 @@ NOT_THERE = (
 
 
 @dataclass(frozen=True)
-class FormerRelease:
-    """Its checkout. Not registered with git, so that a test that is killed leaves nothing in the clone."""
+class PreviousRelease:
+    """Checkout of it. Not registered with git, so that a killed test leaves nothing in the clone."""
 
     directory: Path
 
     def run(self, *command: str, within: float) -> "subprocess.CompletedProcess[str]":
-        """Run a module of this Python with its code instead of ours; databases are migrated by ours."""
+        """Run a Python module with its code instead of ours; our code migrates the databases."""
         return subprocess.run(
             [sys.executable, "-m", *command],
             cwd=self.directory,
@@ -39,29 +39,29 @@ class FormerRelease:
         )
 
     def _environment(self) -> dict[str, str]:
-        """Ours without what would tell it where we are, or lead it to servers that we use at the same time."""
+        """Return our environment without what names our paths or the servers that we use at the same time."""
         hidden = ("PYTEST_", PREFIX, "DATABASE_URL", "REDIS_URL")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
         return {**kept, "PYTHONPATH": str(self.directory), MIGRATE_WITH: f"{OURS} migrate"}
 
 
 def last_release() -> str:
-    """The commit that pyproject.toml names."""
+    """Return the commit that pyproject.toml names."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     return str(declared["tool"]["coordinator"]["last_release"])
 
 
-def check_out(commit: str, directory: Path) -> FormerRelease:
-    """Unpack a commit. AssertionError with what to do when this clone does not have it."""
+def check_out(commit: str, directory: Path) -> PreviousRelease:
+    """Unpack a commit. Fail with the remedy if this clone does not have it."""
     done = git("archive", commit)
     reason = done.stderr.decode(errors="replace").strip().replace("\n", " ")
     assert done.returncode == 0, NOT_THERE.format(commit=commit, reason=reason)
     with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
         archive.extractall(directory, filter="data")
-    return FormerRelease(directory)
+    return PreviousRelease(directory)
 
 
 def git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
-    """Ask the clone that the tests stand in."""
+    """Run git in the clone that holds these tests."""
     command = ["/usr/bin/env", "git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""Ends what a test process has started when that is gone, however it went: Ctrl-C twice, `kill -9`, a time limit."""
+"""End what a test process has started once it is gone, also after two Ctrl-C, SIGKILL or a time limit."""
 
 import os
 import subprocess
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-# In the environment of everything that a test process starts.
+# Variable in the environment of everything that a test process starts.
 MARK = "TEST_PROCESSES"
 _ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Have the scratch directory cleared and marked processes killed when this process ends, in order or not."""
+    """Clear the scratch directory and kill marked processes when this process ends, in order or not."""
     os.environ[MARK] = uuid4().hex
     command = [sys.executable, "-m", "tests.support.process_guard", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=_ROOT, start_new_session=True):
@@ -26,7 +26,7 @@ def guarded(path: Path) -> Iterator[None]:
 def _guard(path: Path) -> None:
     """Wait for the end of the process that holds our stdin, then end what it has left."""
     sys.stdin.buffer.read()
-    # Slow to import, and a light process is enough for the wait.
+    # Import it late: it is slow, and a light process is enough for the wait.
     from runner.guard import kill_marked  # noqa: PLC0415 needed at the end alone
     from tests.support.servers import clear  # noqa: PLC0415 needed at the end alone
 

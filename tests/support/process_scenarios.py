@@ -1,4 +1,4 @@
-"""Scenarios of a web process and of a worker, each with its check: run as they are, and with a part of them broken."""
+"""Scenarios of a web process and of a worker, each with its check: unbroken, and with a part broken."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -17,7 +17,7 @@ from workers.duties import duties_of
 
 START = {"type": "start_session", "parameters": PROMPT}
 
-# At COMMIT, when the verb is done: the last moment at which it can still go wrong.
+# Fail at COMMIT, when the verb is done: the last moment at which it can fail.
 _REFUSE_COMMITS = """
     CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN RAISE serialization_failure; END';
@@ -26,8 +26,8 @@ _REFUSE_COMMITS = """
 """
 
 
-def what_is_answered_is_committed(db: DbVerbs, web: WebInThread) -> None:
-    """A submission whose COMMIT fails is not acknowledged: every run of a 201 is in the database (promise 2)."""
+def acknowledged_submission_is_committed(db: DbVerbs, web: WebInThread) -> None:
+    """Acknowledge no submission whose COMMIT fails: every run of a 201 is in the database (promise 2)."""
     for commits in (True, False):
         if not commits:
             db.rows(_REFUSE_COMMITS)
@@ -37,8 +37,8 @@ def what_is_answered_is_committed(db: DbVerbs, web: WebInThread) -> None:
         assert (answer.status_code == 201) == commits
 
 
-def work_without_workers_reaches_a_parked_poll(db: DbVerbs, web: WebInThread) -> None:
-    """No worker dispatches, no message comes: the re-check finds the run within ~2 s (promise 5)."""
+def work_without_workers_reaches_parked_poll(db: DbVerbs, web: WebInThread) -> None:
+    """Run no worker and send no message: the re-check finds the run within ~2 s (promise 5)."""
     runner = web.client.register()
     poll = web.client.meanwhile(web.client.poll, runner, 6)
     web.until_parked()
@@ -49,8 +49,10 @@ def work_without_workers_reaches_a_parked_poll(db: DbVerbs, web: WebInThread) ->
     assert db.run(run_id).status == "claimed"
 
 
-def a_poll_outlives_postgres(postgres: OwnPostgres, web: WebInThread) -> None:
-    """Parked before and asked during: both end in 204; a 5xx would make deployed runners kill their work (promise 5)."""
+def poll_outlives_postgres(postgres: OwnPostgres, web: WebInThread) -> None:
+    """Answer polls parked before and sent during an outage with 204; a 5xx would make deployed runners kill their work
+    (promise 5).
+    """
     runner = web.client.register()
     parked = web.client.meanwhile(web.client.poll, runner, 3)
     web.until_parked()
@@ -63,8 +65,8 @@ def a_poll_outlives_postgres(postgres: OwnPostgres, web: WebInThread) -> None:
     eventually(lambda: web.client.poll(runner, 0).status_code == 204, what="polls as before")
 
 
-def a_commit_that_a_pass_misses_rings_again(db: DbVerbs, context: WorkerContext) -> None:
-    """A client commits and rings when a pass of dispatch has read but is not over: another message follows."""
+def commit_missed_by_a_pass_sends_another_wakeup(db: DbVerbs, context: WorkerContext) -> None:
+    """Commit and notify when a pass of dispatch has read but is not over: another message follows."""
     (duty,) = [duty for duty in duties_of(context) if duty.actor == Actor.DISPATCH]
     poll = db.park(db.runner())
     runs: list[str] = []

@@ -1,4 +1,4 @@
-"""What Postgres does for a statement: the plan it chose, and the rows it really touched; never how long it took."""
+"""Read the plan that Postgres chose for a statement and the rows it touched, never the time it took."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -27,11 +27,11 @@ class Plan:
             waiting += node.get("Plans", [])
 
     def scans(self, table: str) -> list[Mapping[str, Any]]:
-        """The nodes that read a table; those that were never executed are left out."""
+        """Return the nodes that read a table, without those never executed."""
         return [node for node in self.nodes() if node.get("Relation Name") == table and node["Actual Loops"] > 0]
 
     def indexes(self, table: str) -> set[str]:
-        """The indexes by which a table is read; `seq scan` where it is read through."""
+        """Return the indexes by which a table is read; `seq scan` for a full scan."""
         found: set[str] = set()
         for node in self.scans(table):
             if node["Node Type"] == "Bitmap Heap Scan":
@@ -41,7 +41,7 @@ class Plan:
         return found
 
     def touched(self, table: str) -> float:
-        """How many rows of a table were looked at, thrown away ones included."""
+        """Return the number of rows of a table that were read, discarded ones included."""
         thrown = ["Rows Removed by Filter", "Rows Removed by Index Recheck"]
         return sum(
             float((node["Actual Rows"] + sum(node.get(name, 0) for name in thrown)) * node["Actual Loops"])
@@ -51,14 +51,14 @@ class Plan:
 
     @property
     def buffers(self) -> int:
-        """How many pages were looked at."""
+        """Return the number of pages that were read."""
         return int(self.top["Shared Hit Blocks"] + self.top["Shared Read Blocks"])
 
 
 def explain(conn: Connection, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> Plan:
-    """Execute the statement and return its plan; undone when the connection's transaction is.
+    """Execute the statement and return its plan; the connection's transaction undoes it.
 
-    ``way`` generic: by the plan that Postgres keeps for a prepared statement, made without knowing any value.
+    ``way`` generic: use the plan that Postgres keeps for a prepared statement, made without knowing any value.
     """
     if way == "custom":
         rows = conn.execute(text("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement.text), dict(values))

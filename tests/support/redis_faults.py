@@ -1,4 +1,4 @@
-"""What can happen to a Redis while ours use it, and what it knows of us."""
+"""Faults of a Redis in use, and its view of our connections."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from tests.support.servers import OwnRedis
 
 @contextmanager
 def frozen(server: OwnRedis) -> Iterator[None]:
-    """It accepts connections and answers nothing."""
+    """Freeze it: connections are accepted and nothing is answered."""
     server.freeze()
     try:
         yield
@@ -19,5 +19,5 @@ def frozen(server: OwnRedis) -> Iterator[None]:
 
 
 def blocked_clients(client: Redis) -> int:
-    """How many connections wait in Redis for something to come."""
+    """Return the number of connections that wait in Redis."""
     return int(client.info("clients")["blocked_clients"])

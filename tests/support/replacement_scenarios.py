@@ -1,4 +1,4 @@
-"""Scenarios of a supervisor that replaces a process; each wants a process of its own.
+"""Scenarios of a supervisor that replaces a process; each needs a process of its own.
 
 A supervisor takes every child of its process for its own and ends it, as it would end a test's Postgres.
 """
@@ -16,7 +16,7 @@ from devserver.supervisor import Child, Service, Supervisor
 from runtime.processes import is_alive, read_pid_file
 from tests.support.waiting import eventually_async
 
-# Says that it is ready unless its arguments say otherwise; told to retire it says so and ends.
+# Report readiness unless the arguments say otherwise; on the order to retire, report it and end.
 PROCESS = """
 import os, signal, sys, time
 def retire(*_):
@@ -35,7 +35,7 @@ Scenario = Callable[[Supervisor, Child], Awaitable[None]]
 
 
 def supervised(data_dir: Path, trial: tuple[str, ...], scenario: Scenario) -> str:
-    """Run a scenario with one process that serves; what its processes have said."""
+    """Run a scenario with one process that serves; return what its processes have logged."""
     service = Service(
         "web-1",
         (sys.executable, "-c", PROCESS),
@@ -68,7 +68,7 @@ def named(data_dir: Path, name: str = "web-1") -> psutil.Process:
 
 
 def takes_over_when_it_is_ready(data_dir: Path) -> None:
-    """The former one is told to retire, not to end, and is gone when it has."""
+    """Tell the former process to retire, not to end; it is gone when it has."""
 
     async def scenario(house: Supervisor, child: Child) -> None:
         former = named(data_dir)
@@ -84,11 +84,11 @@ def takes_over_when_it_is_ready(data_dir: Path) -> None:
 
 
 def stays_without_a_successor(data_dir: Path, flaw: str, fault: str) -> None:
-    """What is the matter is said, and nothing of the attempt is left; a broken one is not started again and again."""
+    """Report the fault and leave nothing of the attempt; do not restart a broken successor again and again."""
 
     async def scenario(house: Supervisor, child: Child) -> None:
         former = named(data_dir)
-        # Time enough to die; for one that hangs any time is too short.
+        # Time enough to die; a hanging one exceeds any time.
         assert (await house.replace(child, 0.5 if flaw == "hangs" else 20)).startswith(fault)
         assert [one.pid for one in house.children] == [former.pid] == [named(data_dir).pid]
         assert [one.pid for one in psutil.Process().children()] == [former.pid]
@@ -96,14 +96,14 @@ def stays_without_a_successor(data_dir: Path, flaw: str, fault: str) -> None:
     assert "retired" not in supervised(data_dir, (flaw,), scenario)
 
 
-async def comes_back(data_dir: Path, former: int) -> bool:
-    """Whether another process than this one serves."""
+async def serves_anew(data_dir: Path, former: int) -> bool:
+    """Return whether another process than this one serves."""
     process = read_pid_file(data_dir / "run" / "web-1.pid")
     return process is not None and process.pid != former
 
 
-def leaves_what_is_run_once(data_dir: Path) -> None:
-    """A migration goes on when a replica dies beside it: only what the dead one has left is ended."""
+def leaves_one_shot_commands_alone(data_dir: Path) -> None:
+    """Let a migration continue when a replica dies beside it: end only what the dead one has left."""
 
     async def scenario(house: Supervisor, child: Child) -> None:
         dead = named(data_dir)
@@ -115,7 +115,7 @@ def leaves_what_is_run_once(data_dir: Path) -> None:
             migration = asyncio.create_task(house.run_once(("/bin/sleep", "60"), {}, log))
             process = (await eventually_async(others, what="its process"))[0]
             dead.kill()
-            await eventually_async(lambda: comes_back(data_dir, dead.pid), 20, what="the next one")
+            await eventually_async(lambda: serves_anew(data_dir, dead.pid), 20, what="the next one")
             assert is_alive(process)
             process.terminate()
             assert await migration == -signal.SIGTERM
@@ -123,15 +123,15 @@ def leaves_what_is_run_once(data_dir: Path) -> None:
     supervised(data_dir, (), scenario)
 
 
-def is_started_again_as_any_other(data_dir: Path) -> None:
-    """Nobody serves beside it any more: what was asked of it on trial is not asked again."""
+def is_restarted_like_any_other(data_dir: Path) -> None:
+    """Start it without the options of its trial, since no other process serves beside it any more."""
 
     async def scenario(house: Supervisor, child: Child) -> None:
         assert await house.replace(child, 20) == ""
         (successor,) = house.children
         dead = named(data_dir)
         dead.kill()
-        await eventually_async(lambda: comes_back(data_dir, dead.pid), 20, what="the next one")
+        await eventually_async(lambda: serves_anew(data_dir, dead.pid), 20, what="the next one")
         assert not await successor.until_ready(20)
 
     said = supervised(data_dir, ("second",), scenario)

@@ -1,4 +1,4 @@
-"""Runs brought to a status by the verbs themselves, and what runners say of them."""
+"""Bring runs to a status by the verbs themselves, and build the reports of runners."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ OWN = "own"
 
 
 def report(run: Run, outcome: str, *, token: str | None = OWN, runner_id: str | None = None, **values: Any) -> Report:
-    """What a runner says of a run it was given; with the claim's token unless another, or None, is given."""
+    """Build a report of a run by its runner, with the claim's token unless another, or None, is given."""
     assert run.runner_id is not None
     sent = run.claim_token if token == OWN else token
     return Report(run.run_id, runner_id or run.runner_id, Outcome(outcome), sent, **values)
@@ -28,28 +28,28 @@ def say(db: DbVerbs, *reports: Report) -> list[Reported | CoordinatorError]:
 
 
 def accepted(db: DbVerbs, run: Run, outcome: str, **values: Any) -> Reported:
-    """Report what nobody can object to."""
+    """Report what must be accepted."""
     (result,) = say(db, report(run, outcome, **values))
     assert isinstance(result, Reported), result
     return result
 
 
 def claimed(db: DbVerbs, runner: Runner | None = None, **values: Any) -> Run:
-    """A run that starts a session, claimed and delivered."""
+    """Create a run that starts a session, claimed and delivered."""
     db.start(**values)
     (run,) = db.claim(runner or db.runner())
     return run
 
 
 def running(db: DbVerbs, runner: Runner | None = None, **values: Any) -> Run:
-    """The same, started."""
+    """Create the same, started."""
     run = claimed(db, runner, **values)
     accepted(db, run, "started")
     return run
 
 
 def idle(db: DbVerbs, runner: Runner | None = None, **values: Any) -> Run:
-    """A completed run whose session has a live process."""
+    """Create a completed run whose session has a live process."""
     run = running(db, runner, **values)
     accepted(db, run, "completed", session_status="idle")
     return run
@@ -68,18 +68,18 @@ def stop_run(db: DbVerbs, run_id: str, caller: Caller = ADMIN) -> Stopped:
 
 
 def parked_run(db: DbVerbs, runner: Runner, ask: Ask) -> str:
-    """The id of the run that was given to a parked poll and not delivered yet."""
+    """Return the id of a run that was assigned to a parked poll and not delivered yet."""
     return str(db.one("SELECT run_id FROM runs WHERE claim_poll_id = :p AND status = 'claimed'", p=ask.poll_id))
 
 
 def history(db: DbVerbs, session_id: str) -> list[str]:
-    """The session's own timeline: the types of its events, in order."""
+    """Return the types of the session's own events, in order."""
     rows = db.rows("SELECT event_type FROM events WHERE session_id = :s AND kind = 'event' ORDER BY id", s=session_id)
     return [row.event_type for row in rows]
 
 
 def session_statuses(db: DbVerbs, session_id: str) -> list[str]:
-    """Each status the feed told of the session, in order."""
+    """Return each status that the feed told of the session, in order."""
     rows = db.rows(
         "SELECT frame->'session'->>'status' AS status FROM events "
         "WHERE session_id = :s AND kind IN ('session_created', 'session_updated') ORDER BY id",
@@ -89,7 +89,7 @@ def session_statuses(db: DbVerbs, session_id: str) -> list[str]:
 
 
 def time_out(db: DbVerbs, run_id: str) -> None:
-    """Put a running run into the state its passed time limit puts it into."""
+    """Put a running run into the state after its time limit passed."""
     with db.engine.begin() as connection:
         connection.execute(
             text("UPDATE runs SET status = 'stopping', stop_cause = 'timeout' WHERE run_id = :r"), {"r": run_id}

@@ -1,4 +1,4 @@
-"""History that is past its time, its end in passes as the actor makes them, and what readers must see meanwhile."""
+"""Expired history, its removal in passes as the actor makes them, and what readers must see meanwhile."""
 
 import json
 from typing import Any
@@ -22,12 +22,12 @@ _TIMES = {"sessions": ["created_at", "last_resumed_at", "last_sign_at"], "runs":
 
 
 def grow_old(db: DbVerbs, days: float = DAYS + 1, where: str = "true", **values: Any) -> None:
-    """Let events be so many days older, all or some."""
+    """Make all or some events so many days older."""
     pass_time(db, "events", "created_at", days * DAY, where, **values)
 
 
 def all_grows_old(db: DbVerbs, days: float = DAYS + 1) -> None:
-    """Let everything that ever happened be so many days longer ago, and have its position."""
+    """Make everything so many days older, and number all events."""
     number_all(db)
     grow_old(db, days)
     for table, columns in _TIMES.items():
@@ -36,14 +36,14 @@ def all_grows_old(db: DbVerbs, days: float = DAYS + 1) -> None:
 
 
 def old_history(db: DbVerbs, events: int) -> None:
-    """So many events, all numbered, all past their time."""
+    """Write so many events, all numbered and expired."""
     db.do(record_events, [row(one) for one in range(events)])
     number_all(db)
     grow_old(db)
 
 
 def finished(db: DbVerbs, **values: Any) -> str:
-    """A session whose only run is completed."""
+    """Create a session whose only run is completed."""
     run = running(db, **values)
     accepted(db, run, "completed")
     return run.session_id
@@ -56,15 +56,15 @@ def result(db: DbVerbs, session_id: str, content: str) -> None:
 
 
 def retire(db: DbVerbs, most: int = 1000) -> int:
-    """All passes until one finds nothing; how many events went."""
+    """Run passes until one finds nothing; return the number of dropped events."""
     total = 0
     while dropped := db.do(retire_events, older_than_days=DAYS, most=most):
         total += dropped
     return total
 
 
-def forget(db: DbVerbs, days: float = DAYS, most: int = 200) -> int:
-    """A walk over all sessions; how many were removed."""
+def remove_old_sessions(db: DbVerbs, days: float = DAYS, most: int = 200) -> int:
+    """Walk over all sessions; return the number of removed ones."""
     total, after = 0, None
     while True:
         walked = db.do(retire_sessions, older_than_days=days, after=after, most=most)
@@ -75,12 +75,14 @@ def forget(db: DbVerbs, days: float = DAYS, most: int = 200) -> int:
 
 
 def retire_some(conn: Connection, most: int) -> int:
-    """One pass over a few events, in an open transaction."""
+    """Run one pass over a few events, in an open transaction."""
     return retire_events(conn, older_than_days=DAYS, most=most)
 
 
-def is_honest(page: FeedPage, after: int) -> bool:
-    """Whether a page holds all there was after the position, or says that this is gone; True when it is gone."""
+def is_gone(page: FeedPage, after: int) -> bool:
+    """Check that a page holds all there was after the position, or says that this is gone; return True if
+    it is gone.
+    """
     if page.head.floor > after:
         return True
     positions = [event.position for event in page.events]
@@ -89,12 +91,12 @@ def is_honest(page: FeedPage, after: int) -> bool:
     return False
 
 
-def a_page_read_while_the_floor_rises(db: DbVerbs) -> None:
-    """Before the commit all is there, after it the floor says what is not; there is nothing in between."""
+def page_read_while_the_oldest_position_rises(db: DbVerbs) -> None:
+    """See all events before the commit, and the new oldest position after it; there is nothing in between."""
     old_history(db, 10)
 
     def look() -> list[bool]:
-        return [is_honest(db.do(read_feed, after, limit=100), after) for after in (0, 3, 6, 9)]
+        return [is_gone(db.do(read_feed, after, limit=100), after) for after in (0, 3, 6, 9)]
 
     with steppers(db.engine, 1) as (retirer,):
         assert retirer.do(retire_some, 6).result(10) == 6

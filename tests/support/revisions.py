@@ -1,4 +1,4 @@
-"""The SQL of each revision, and what an expansion or a contraction must not hold."""
+"""Read the SQL of each revision, and find what an expansion or a contraction must not hold."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from alembic.script import Script, ScriptDirectory
 
 from models.schema.migrate import MIGRATIONS
 
-# What version N-1 would stumble over, or what keeps a table from everybody for as long as it is large.
+# Statements that break version N-1, or that lock a table for as long as it is large.
 BREAKS = {
     r"^DROP\b": "drops something that version N-1 uses",
     r"\bRENAME\b": "renames something that version N-1 uses",
@@ -29,15 +29,15 @@ BREAKS = {
     ),
     r"^LOCK\b|^CLUSTER\b|^VACUUM\b|^REINDEX\b(?!.*\bCONCURRENTLY\b)": "blocks the table",
 }
-# Of an index that is built concurrently, once its name is gone: what came before it in the revision would be committed by
-# the block, and not be there to be repeated if the build is cut off.
+# Remainder of a concurrent index build without its name: earlier statements of the revision would be committed by
+# the block, and missing when a build that was cut off is repeated.
 ALONE = ["COMMIT", "SET LOCK_TIMEOUT = 0", "CREATE", "RESET LOCK_TIMEOUT", "BEGIN"]
 CONTRACTS = r"^(DROP|SET|RESET|BEGIN|COMMIT)\b|^ALTER TABLE \S+ (DROP [^,]*,?\s*)+$"
 
 
 @dataclass(frozen=True)
 class Revision:
-    """One step, as Alembic would send it."""
+    """Step as Alembic would send it."""
 
     number: str
     name: str
@@ -49,13 +49,13 @@ class Revision:
 
 
 def revisions() -> list[Revision]:
-    """All of them after the foundation, which creates everything, oldest first."""
+    """Return all revisions after the foundation, which creates everything, oldest first."""
     scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
     return [Revision(each.revision, Path(each.path).stem, sql_of(each)) for each in scripts if each.down_revision][::-1]
 
 
 def sql_of(script: Script) -> str:
-    """What its upgrade sends."""
+    """Return the SQL of its upgrade."""
     text = io.StringIO()
     context = MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True, "output_buffer": text})
     with Operations.context(context):
@@ -64,13 +64,13 @@ def sql_of(script: Script) -> str:
 
 
 def statements(sql: str) -> list[str]:
-    """Each on one line, without comments and without the bodies of functions."""
+    """Return each statement on one line, without comments and bodies of functions."""
     bare = re.sub(r"\$(\w*)\$.*?\$\1\$", "''", re.sub(r"--[^\n]*|/\*.*?\*/", "", sql, flags=re.DOTALL), flags=re.DOTALL)
     return [joined for part in bare.split(";") if (joined := " ".join(part.split()))]
 
 
 def faults(name: str, sql: str) -> Iterator[str]:
-    """What is wrong with a revision whose file has this name."""
+    """Return the faults of a revision whose file has this name."""
     found = statements(sql)
     if name.startswith("contract_"):
         yield from (f"no drop: {each}" for each in found if not re.search(CONTRACTS, each, re.IGNORECASE))
@@ -83,7 +83,7 @@ def faults(name: str, sql: str) -> Iterator[str]:
 
 
 def _slow_indexes(found: list[str]) -> Iterator[str]:
-    """Indexes that writers of an existing table wait for; those built concurrently have a revision to themselves."""
+    """Find index builds that block writers of an existing table; concurrent ones have a revision to themselves."""
     new = {match[1] for each in found if (match := re.match(r"CREATE (?:UNLOGGED )?TABLE (\w+)", each, re.IGNORECASE))}
     for each in found:
         match = re.match(r"CREATE (?:UNIQUE )?INDEX (CONCURRENTLY )?.*? ON (?:ONLY )?(\w+)", each, re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Locked rows as the pure decisions see them, made by hand: a run in any state, its session."""
+"""Locked rows for the pure decisions, made by hand: a run in any state, and its session."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +9,8 @@ TOKEN = "token-of-the-claim"
 RUNNER = "lnch_holder"
 
 
-def a_run(status: str, **values: Any) -> Any:
-    """A run in `status` with what belongs to it: a holder and token once claimed, a start once running."""
+def run_row(status: str, **values: Any) -> Any:
+    """Build a run in `status` with what belongs to it: holder and token once claimed, a start once running."""
     row: dict[str, Any] = dict.fromkeys(column.name for column in LOCKED_COLUMNS)
     row |= {
         "run_id": "run_1",
@@ -33,12 +33,12 @@ def a_run(status: str, **values: Any) -> Any:
     return SimpleNamespace(**{**row, **values})
 
 
-def a_session(status: str, **values: Any) -> Any:
-    """A session in `status`; without a live process unless one is given."""
+def session_row(status: str, **values: Any) -> Any:
+    """Build a session in `status`; without a live process unless one is given."""
     row = {"session_id": "ses_1", "status": status, "owner": None, "runner_id": None, "registration": None}
     return SimpleNamespace(**{**row, **values})
 
 
-def held(session: Any, *runs: Any) -> LockedRows:
-    """One session and its runs, as if locked."""
+def locked_rows(session: Any, *runs: Any) -> LockedRows:
+    """Build one session and its runs, as if locked."""
     return LockedRows(runs={run.run_id: run for run in runs}, sessions={session.session_id: session})

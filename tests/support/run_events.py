@@ -1,4 +1,4 @@
-"""Events of the runs of one session: written as runners write them, and the run that each of them belongs to."""
+"""Write events of a session's runs as runners do, and find the run of each."""
 
 import json
 from typing import Any
@@ -11,8 +11,8 @@ from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import accepted, running
 
 
-def said(session_id: str, text: str, *, event_type: str = "result", **values: Any) -> NewEvent:
-    """An event of a session; a result unless another type is given."""
+def event_of(session_id: str, text: str, *, event_type: str = "result", **values: Any) -> NewEvent:
+    """Build an event of a session; a result unless another type is given."""
     frame = json.dumps({"data": {"event_type": event_type, "session_id": session_id, "result_text": text}})
     return NewEvent(session_id, values.pop("caller", ADMIN), event_type, frame, **values)
 
@@ -21,22 +21,22 @@ def append(db: DbVerbs, *items: NewEvent) -> list[AppendResult]:
     return db.do(append_events, items)
 
 
-# The bound that these are about.
+# Bound under test.
 MOST = 10
 
 
 def line_of(run: Run, number: int, **values: Any) -> NewEvent:
-    """A line that a run printed."""
-    return said(run.session_id, str(number), event_type="message", **values)
+    """Build the event of a line that a run printed."""
+    return event_of(run.session_id, str(number), event_type="message", **values)
 
 
 def append_bounded(db: DbVerbs, *items: NewEvent, most: int = MOST) -> list[type]:
-    """What became of these events, under a bound."""
+    """Append these events under a bound; return what became of them."""
     return [type(result) for result in db.do(append_events, items, run_events_max=most)]
 
 
 def texts_of(db: DbVerbs, run: Run) -> list[str]:
-    """The texts of a run's own events, the coordinator's notice by its role."""
+    """Return the texts of a run's own events, the coordinator's notice as its role."""
     rows = db.rows(
         "SELECT frame FROM events WHERE run_id = :r AND kind = 'event' AND event_type <> 'run_start' ORDER BY id",
         r=run.run_id,
@@ -45,7 +45,7 @@ def texts_of(db: DbVerbs, run: Run) -> list[str]:
 
 
 def bound_holds(db: DbVerbs) -> None:
-    """In one batch and over several: ten lines, then one notice, and nothing more."""
+    """Check that one batch and several store ten lines, then one notice, and nothing more."""
     run = running(db)
     assert append_bounded(db, *[line_of(run, number) for number in range(4)]) == [StoredEvent] * 4
     assert append_bounded(db, *[line_of(run, number) for number in range(4, 13)]) == [StoredEvent] * 6 + [LeftOut] * 3
@@ -56,7 +56,7 @@ def bound_holds(db: DbVerbs) -> None:
 
 
 def owner_run(db: DbVerbs, *items: NewEvent) -> list[str | None]:
-    """The run that each of these events is stored with."""
+    """Return the run that each of these events is stored with."""
     results = append(db, *items)
     ids = [result.id for result in results if isinstance(result, StoredEvent)]
     assert len(ids) == len(items), results
@@ -64,7 +64,7 @@ def owner_run(db: DbVerbs, *items: NewEvent) -> list[str | None]:
 
 
 def resumed(db: DbVerbs, session_id: str, runner: Runner) -> Run:
-    """The next run of a session, running."""
+    """Start the next run of a session."""
     db.resume(session_id)
     (run,) = db.claim(runner)
     accepted(db, run, "started")
@@ -72,13 +72,13 @@ def resumed(db: DbVerbs, session_id: str, runner: Runner) -> Run:
 
 
 def late_result_of_a_former_run(db: DbVerbs) -> None:
-    """A result that arrives with the former run's token while the next run executes is the former run's."""
+    """Give a result with the former run's token to the former run, while the next run executes."""
     runner = db.runner()
     first = running(db, runner)
     accepted(db, first, "completed")
     second = resumed(db, first.session_id, runner)
-    append(db, said(second.session_id, "second", claim_token=second.claim_token))
-    append(db, said(first.session_id, "first", claim_token=first.claim_token))
+    append(db, event_of(second.session_id, "second", claim_token=second.claim_token))
+    append(db, event_of(first.session_id, "first", claim_token=first.claim_token))
     accepted(db, second, "completed")
     found = [db.do(run_result, ADMIN, run.run_id) for run in (first, second)]
     assert found == [("first", None), ("second", None)], f"results of the wrong run: {found}"

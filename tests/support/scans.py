@@ -1,4 +1,4 @@
-"""Which tables and indexes Postgres would read for a statement, beside a history large enough for it to matter."""
+"""Find the tables and indexes that Postgres would read for a statement, beside a large history."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +43,7 @@ _CLAIMED = """
 
 
 def fill(db: DbVerbs, *, ended: int = 40_000, waiting: int = 4_000, claimed: int = 2_000) -> None:
-    """Let there be many runs that have ended, some that wait, half of them delayed, and claims; the planner knows."""
+    """Insert many ended runs, some waiting ones, half of them delayed, and claims; update the planner's statistics."""
     db.rows(_SESSIONS, many=ended)
     db.rows(_RUNS, many=ended)
     db.rows(_WAITING, many=waiting)
@@ -52,20 +52,20 @@ def fill(db: DbVerbs, *, ended: int = 40_000, waiting: int = 4_000, claimed: int
 
 
 def analyze(db: DbVerbs) -> None:
-    """Tell the planner what is there now."""
+    """Update the planner's statistics."""
     with db.engine.connect() as connection:
         autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
         autocommit.exec_driver_sql("VACUUM ANALYZE")
 
 
 def scanned(db: DbVerbs, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> set[str]:
-    """The tables a statement reads from end to end."""
+    """Return the tables that a statement reads from end to end."""
     nodes = _plan(db, statement, values, way).nodes()
     return {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan" and node["Actual Loops"]}
 
 
 def indexes(db: DbVerbs, statement: TextClause, values: Mapping[str, Any], *, way: str = "custom") -> set[str]:
-    """The indexes a statement uses."""
+    """Return the indexes that a statement uses."""
     return {node["Index Name"] for node in _plan(db, statement, values, way).nodes() if "Index Name" in node}
 
 

@@ -1,4 +1,4 @@
-"""Postgres and Redis of a test process: an embedded pair of its own, or the ones DATABASE_URL and REDIS_URL name."""
+"""Postgres and Redis of a test process: an embedded pair of its own, or those of DATABASE_URL and REDIS_URL."""
 
 import os
 import re
@@ -28,9 +28,9 @@ from tests.support.process_guard import guarded
 _PREFIX = "coordinator-test-"
 MIGRATE_WITH = "MIGRATE_WITH"
 POOLER = "POSTGRES_POOLER"
-# What has to be said to our processes behind one.
+# Settings that our processes need behind a pooler.
 POOLED = {"COORDINATOR_STARTUP_OPTIONS": "0", "COORDINATOR_PREPARE_STATEMENTS": "0"}
-# A killed process keeps its writes, only a dead machine loses them: tests kill processes.
+# Turn fsync off: tests kill processes, and only a dead machine loses writes.
 FAST_POSTGRES = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -41,7 +41,7 @@ FAST_POSTGRES = {
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory for this process' servers, logs and pid files; cleared at its end, however it ends."""
+    """Create a directory for this process's servers, logs and pid files; clear it at the end, however that comes."""
     path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     with guarded(path):
         try:
@@ -58,13 +58,13 @@ def clear(path: Path) -> None:
     """End whatever still runs from a scratch directory, then remove it."""
     pid_files = path.rglob("run/*.pid")
     left = [process for process in map(read_pid_file, pid_files) if process is not None]
-    # To Postgres it means: end at once, but give your shared memory back.
+    # SIGQUIT makes Postgres end at once and still free its shared memory.
     end_processes(left, within=10, by=signal.SIGQUIT)
     shutil.rmtree(path, ignore_errors=True)
 
 
 def clear_leftovers() -> None:
-    """Clear the scratch directories of test processes that are gone, ours or of a run that was killed."""
+    """Clear the scratch directories of test processes that are gone, of this run or an earlier one."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = path.name.removeprefix(_PREFIX).split("-", 1)[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
@@ -72,24 +72,25 @@ def clear_leftovers() -> None:
 
 
 def migrate(url: str) -> None:
-    """Bring a database to this release's schema; with MIGRATE_WITH, a command, to another one's that it brings it to.
+    """Bring a database to this release's schema, or to another one's by the command in MIGRATE_WITH.
 
-    So the tests of this release can be run on the schema of a later one (tests/migrations/test_last_release.py).
+    So the tests of this release can run on the schema of a later one (tests/migrations/test_last_release.py).
     """
     command = os.environ.get(MIGRATE_WITH, "")
     if not command:
         upgrade(url.replace("postgresql://", "postgresql+psycopg://", 1))
         return
-    # Nothing of ours is handed on: the command is to find its own code.
+    # Hand on no path of ours: the command must find its own code.
     servers = {"DATABASE_URL": url, "REDIS_URL": "redis://127.0.0.1:1/0"}
     subprocess.run(shlex.split(command), env={"PATH": os.defpath, **servers}, cwd="/", check=True)
 
 
 @dataclass
 class PostgresOfTests:
-    """A server, with one migrated template that databases are copied from.
+    """Server with one migrated template from which databases are copied.
 
-    What is tested reaches it at `pooler`, a host and port, if there is one: a PgBouncer (scripts/behind_pgbouncer).
+    The code under test reaches it at `pooler`, a host and port, if there is one: a PgBouncer
+    (scripts/behind_pgbouncer).
     """
 
     url: str
@@ -100,14 +101,14 @@ class PostgresOfTests:
     _template: str = ""
 
     def create(self, *, migrated: bool = True) -> str:
-        """Create a database and give its URL; `migrated` or quite empty."""
+        """Create a database, migrated or empty, and return its URL."""
         name = f"{self.name}_{next(self._numbers)}"
         template = self._migrated_template() if migrated else "template0"
         self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         return self._url_of(name)
 
     def pooled(self, url: str) -> str:
-        """The URL by which what is tested reaches a database of this server."""
+        """Return the URL by which the code under test reaches a database of this server."""
         return re.sub(r"@[^/@]*/", f"@{self.pooler}/", url) if self.pooler else url
 
     def drop(self, url: str) -> None:
@@ -115,7 +116,7 @@ class PostgresOfTests:
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def close(self) -> None:
-        """Leave nothing behind: stop the server, or drop the template on one that is not ours."""
+        """Stop the server, or drop the template on one that is not ours."""
         if self.server is not None:
             self.server.stop("immediate")
         elif self._template:
@@ -138,20 +139,20 @@ class PostgresOfTests:
             connection.execute(statement)
 
 
-def looking(url: str) -> Redis:
-    """A client of the test itself. It waits while a crowded machine writes Redis's file, as nothing of ours would."""
+def redis_client(url: str) -> Redis:
+    """Return a Redis client of the test itself, which waits while a crowded machine writes Redis's file."""
     return sync_client(url, answer_timeout=60, connect_timeout=60)
 
 
 @dataclass
 class RedisOfTests:
-    """A server, or one logical database of a shared one."""
+    """Redis server, or one logical database of a shared one."""
 
     url: str
     server: RedisServer | None = None
 
     def flush(self) -> None:
-        client = looking(self.url)
+        client = redis_client(self.url)
         client.flushdb()
         client.close()
 
@@ -178,7 +179,7 @@ def copy_prepared_postgres(directory: Path) -> None:
 
 @dataclass
 class OwnPostgres:
-    """A migrated embedded Postgres of one test, to be killed, stopped and started at will; its URL stays."""
+    """Migrated embedded Postgres of one test, to be killed, stopped and started at will; its URL stays."""
 
     directory: Path
     port: int = field(default_factory=own_port)
@@ -197,13 +198,13 @@ class OwnPostgres:
         self.server.stop()
 
     def kill(self) -> None:
-        """SIGKILL to all of it, as in a power cut."""
+        """Send SIGKILL to all of it, as in a power cut."""
         self.server.kill()
 
 
 @dataclass
 class OwnRedis:
-    """An embedded Redis of one test, to be killed, frozen and started at will; its URL stays."""
+    """Embedded Redis of one test, to be killed, frozen and started at will; its URL stays."""
 
     directory: Path
     port: int = field(default_factory=own_port)
@@ -223,7 +224,7 @@ class OwnRedis:
         self.server.kill()
 
     def freeze(self) -> None:
-        """It stops answering, its connections stay open."""
+        """Stop it: it answers nothing, and its connections stay open."""
         os.kill(self.server.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -231,7 +232,9 @@ class OwnRedis:
 
 
 def postgres_of(scratch: Path, worker: str, given: str) -> PostgresOfTests:
-    """The Postgres of this test process; `given` is DATABASE_URL, whose user must be allowed to create databases."""
+    """Return the Postgres of this test process; the user of `given` (DATABASE_URL) must be allowed to
+    create databases.
+    """
     name = f"test_{os.getpid()}_{worker}"
     if given:
         url = given.replace("+psycopg", "", 1).replace("postgres://", "postgresql://", 1)
@@ -241,7 +244,9 @@ def postgres_of(scratch: Path, worker: str, given: str) -> PostgresOfTests:
 
 
 def redis_of(scratch: Path, worker: str, given: str) -> RedisOfTests:
-    """The Redis of this test process; of a `given` one (REDIS_URL) it uses, and empties, a logical database of 1-15."""
+    """Return the Redis of this test process; of a `given` one (REDIS_URL) use, and empty, a logical
+    database of 1-15.
+    """
     if given:
         base = given.partition("?")[0].rstrip("/")
         scheme, _, address = base.partition("://")

@@ -1,4 +1,4 @@
-"""Runners that fall silent among others, and gaps of ours: which silence is held against them, and when."""
+"""Scenarios of silent runners and our own outages: which silence counts against them, and when."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,8 @@ from tests.support.reports import claimed, running
 Beat = Callable[[int], None]
 
 
-def beating(db: DbVerbs, *runners: Runner, every: int = 60) -> Beat:
-    """Each runner beats once in ``every`` seconds, evenly spread over them."""
+def heartbeats(db: DbVerbs, *runners: Runner, every: int = 60) -> Beat:
+    """Let each runner send a heartbeat every ``every`` seconds, evenly spread over them."""
     apart = every // len(runners)
 
     def beat(moment: int) -> None:
@@ -22,9 +22,9 @@ def beating(db: DbVerbs, *runners: Runner, every: int = 60) -> Beat:
     return beat
 
 
-def dead_runner_among_slow_beaters_is_lost(db: DbVerbs) -> None:
-    """After its own window, and no gap is noted, though nobody is heard for 30 s again and again."""
-    slow = beating(db, db.runner(), db.runner())
+def dead_runner_among_slow_heartbeats_is_lost(db: DbVerbs) -> None:
+    """Lose it after its own window, and note no outage, though no runner is heard for 30 s again and again."""
+    slow = heartbeats(db, db.runner(), db.runner())
     run = running(db)
     simulate(db, 175, slow)
     assert db.run(run.run_id).status == "running"
@@ -33,23 +33,24 @@ def dead_runner_among_slow_beaters_is_lost(db: DbVerbs) -> None:
     assert db.count("gaps") == 0
 
 
-def unstarted_claim_among_slow_beaters_comes_back(db: DbVerbs) -> None:
-    """Its runner lives: nothing but the start timeout takes the claim from it."""
+def unstarted_claim_among_slow_heartbeats_is_released(db: DbVerbs) -> None:
+    """Release the claim by its start timeout alone, since its runner lives."""
     runners = [db.runner(), db.runner()]
     claim = claimed(db, runners[0])
-    slow = beating(db, *runners)
+    slow = heartbeats(db, *runners)
     simulate(db, 115, slow)
     assert db.run(claim.run_id).status == "claimed"
     simulate(db, 10, slow)
     assert db.run(claim.run_id).status == "pending", "the release is put off"
 
 
-def gaps_of_all_runners_put_a_loss_off_once(db: DbVerbs) -> None:
-    """The other runner is told 60 s and beats every 100 s: all are overdue each time, and each time silence restarts.
+def outages_of_all_runners_delay_a_loss_once(db: DbVerbs) -> None:
+    """Tell the other runner 60 s and let it send heartbeats every 100 s: all are overdue each time, and each time
+    silence restarts.
 
     After twice its window (180 s) the dead one is lost all the same.
     """
-    late = beating(db, db.runner(), every=100)
+    late = heartbeats(db, db.runner(), every=100)
     run = running(db)
     simulate(db, 350, late)
     assert db.run(run.run_id).status == "running", "silence that may be ours is held against it"
@@ -59,7 +60,7 @@ def gaps_of_all_runners_put_a_loss_off_once(db: DbVerbs) -> None:
 
 
 def outages_one_after_another_are_not_counted(db: DbVerbs) -> None:
-    """Of every minute only the 5 s between two passes of expiry count, until they are 360."""
+    """Count only the 5 s of every minute between two passes of expiry, until they are 360."""
     run = running(db)
     for _ in range(70):
         _outage(db)

@@ -1,4 +1,4 @@
-"""Scenarios of a server with fewer connections than clients: run as they are, and with a part of them broken."""
+"""Scenarios of a server with fewer connections than clients: unbroken, and with a part broken."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ _REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Crowd:
-    """Clients that have all asked at once, each on a connection of its own that it keeps when it is answered."""
+    """Clients that all send a request at once, each on a connection that it keeps after the answer."""
 
     def __init__(self, url: str, held: ExitStack, number: int = CLIENTS) -> None:
         address = urlsplit(url)
@@ -36,7 +36,7 @@ class Crowd:
             connection.setblocking(False)
 
     def look(self) -> int:
-        """How many are answered by now. Fails when one got anything but 200, or was cut."""
+        """Return the number of answers so far. Fail if one is not 200, or a connection was cut."""
         for connection in self.waiting[:]:
             try:
                 answer = connection.recv(65_536)
@@ -50,17 +50,17 @@ class Crowd:
         return len(self.answered)
 
     def until_answered(self, number: int) -> None:
-        """Wait until so many are answered."""
+        """Wait for so many answers."""
         eventually(lambda: self.look() >= number, what=f"{number} answers")
 
     def leave(self, number: int) -> None:
-        """The first so many of those that are answered go."""
+        """Close the first so many answered connections."""
         for connection in self.answered[:number]:
             connection.close()
 
 
-def the_surplus_waits(url: str) -> None:
-    """Only as many as there is room for are served; the others wait, and are served as these leave."""
+def surplus_clients_wait(url: str) -> None:
+    """Serve only as many as the limit allows; the others wait, and are served as these leave."""
     before = pauses(url)
     with ExitStack() as held:
         crowd = Crowd(url, held)
@@ -72,14 +72,14 @@ def the_surplus_waits(url: str) -> None:
 
 
 def pauses(url: str) -> float:
-    """How often the process says that it stopped accepting."""
+    """Return how often the process stopped accepting, from its metrics."""
     lines = httpx.get(f"{url}/metrics", headers={"Connection": "close"}, timeout=15).text.splitlines()
     return float(next(line for line in lines if line.startswith("coordinator_accepting_paused_total")).split()[1])
 
 
 @contextmanager
-def narrow(settings: Settings) -> Iterator[str]:
-    """A server in a thread of this process, on the loop of the real one, that takes MOST connections; its URL."""
+def server_with_few_connections(settings: Settings) -> Iterator[str]:
+    """Serve in a thread of this process, on the loop of the real server, at most MOST connections; return the URL."""
     app = create_app(settings)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -100,13 +100,13 @@ def narrow(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def shared_socket() -> Iterator[socket.socket]:
-    """A listening socket as a supervisor has it, for `start_on`."""
+    """Open a listening socket as a supervisor does, for `start_on`."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         yield listener
 
 
 def start_on(cluster: Cluster, listener: socket.socket, *arguments: str, **settings: object) -> Process:
-    """A web process on a shared socket that has said that it is ready."""
+    """Start a web process on a shared socket and wait until it is ready."""
     heard, told = os.pipe()
     process = cluster.start(
         "web",

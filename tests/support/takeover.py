@@ -1,4 +1,4 @@
-"""Two owners' runners that offer the same four values, and all that one of them may try with the other's work."""
+"""Two owners' runners that offer the same four values, and all that one may try with the other's work."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,13 +8,13 @@ from typing import Any
 from models.core.callers import Role
 from tests.support.callers import client_with, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.tenants import CALLS, MARK, Names, as_if_it_never_was, good
+from tests.support.tenants import CALLS, MARK, Names, answers_as_for_unknown, good
 from tests.support.web import WebClient
 
 LEAVE = "DELETE /runners/{runner_id}"
-# The same four values, whoever registers.
+# Give both runners the same four values.
 BOX: dict[str, Any] = {"instance_id": "first"}
-# Reads, forgeries, deletes and reports: every call that names a session or a run.
+# Try reads, forgeries, deletes and reports: every call that names a session or a run.
 ATTACKS = tuple(name for name in CALLS if name not in {"GET /runner/runs", "POST /runner/heartbeat", LEAVE})
 
 
@@ -30,16 +30,18 @@ class Rivals:
     runner: str
 
     def attack(self, names: tuple[str, ...] = ATTACKS) -> None:
-        """Register the same four values with the other key, then try everything: as if it had never been."""
+        """Register the same four values with the other key, then try everything: each answer is that for an
+        unknown id.
+        """
         mine = self.mallory.register(MARK, instance_id="second")
         for name in names:
             theirs = Names(self.session, self.run, mine)
-            as_if_it_never_was(self.mallory, name, theirs, Names("never-was", "run_never_was", mine))
+            answers_as_for_unknown(self.mallory, name, theirs, Names("never-was", "run_never_was", mine))
 
 
 @contextmanager
 def rivals(url: str, db: DbVerbs) -> Iterator[Rivals]:
-    """Bob's session is finished, with an event, a result and a binding of the runner that executed it."""
+    """Finish Bob's session, with an event, a result and a binding of the runner that executed it."""
     roles = {"bob": Role.USER, "machine": Role.RUNNER, "mallory": Role.RUNNER}
     with ExitStack() as stack:
         who = {name: stack.enter_context(client_with(url, make_key(db, role, name))) for name, role in roles.items()}

@@ -1,4 +1,4 @@
-"""Two owners and their runner on one coordinator, and every call that one of them may make with the other's ids."""
+"""Two owners and their runner on one coordinator, and every call that one may make with the other's ids."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +13,13 @@ from tests.support.callers import client_with, make_key
 from tests.support.db_verbs import DbVerbs
 from tests.support.web import PROMPT, WebClient
 
-# Stands in everything that is Bob's, and nowhere else.
+# Text in everything that is Bob's, and nowhere else.
 MARK = "belongs-to-bob"
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a caller names: Bob's own things, or such as there never were."""
+    """Ids that a caller uses: Bob's own, or unknown ones."""
 
     session: str
     run: str
@@ -33,7 +33,7 @@ Calls: TypeAlias = Mapping[str, Callable[[WebClient, Names], list[httpx.Response
 
 @dataclass(frozen=True)
 class Tenants:
-    """Everybody, and what is Bob's. ``machine`` is the runner that works for him, ``other`` holds nothing of his."""
+    """All callers, and Bob's things. ``machine`` is the runner that works for him, ``other`` holds nothing of his."""
 
     ann: WebClient
     bob: WebClient
@@ -50,7 +50,9 @@ class Tenants:
 
 @contextmanager
 def tenants(url: str, db: DbVerbs) -> Iterator[Tenants]:
-    """Bob has a session with a live process, events and a result, one child of it, and one run that nobody takes."""
+    """Give Bob a session with a live process, events and a result, one child of it, and one run that is
+    never claimed.
+    """
     roles = {"ann": Role.USER, "bob": Role.USER, "admin": Role.ADMIN, "machine": Role.RUNNER, "other": Role.RUNNER}
     with ExitStack() as stack:
         who = {name: stack.enter_context(client_with(url, make_key(db, role, name))) for name, role in roles.items()}
@@ -98,8 +100,8 @@ def good(answer: httpx.Response) -> httpx.Response:
     return answer
 
 
-def as_if_it_never_was(who: WebClient, name: str, names: Names, never: Names = NONE) -> None:
-    """The endpoint says the same of these as of what nobody ever had, and nothing of Bob's."""
+def answers_as_for_unknown(who: WebClient, name: str, names: Names, never: Names = NONE) -> None:
+    """Check that the endpoint answers these ids as unknown ones, and shows nothing of Bob's."""
     theirs, unknown = _answers(who, name, names), _answers(who, name, never)
     assert theirs == unknown, f"{name} reveals that it exists"
     assert all(MARK not in text for _, text in theirs)
@@ -107,7 +109,9 @@ def as_if_it_never_was(who: WebClient, name: str, names: Names, never: Names = N
 
 
 def _answers(who: WebClient, name: str, names: Names) -> list[tuple[int, str]]:
-    """What is said, without what was asked for and the feed's position, which moves: no difference may be left."""
+    """Return the answers without the ids of the request and the feed's position, which moves: no difference may be
+    left.
+    """
     said = []
     for answer in CALLS[name](who, names):
         text = re.sub(r"v1\.\w+\.\d+", "POSITION", answer.text)
@@ -133,8 +137,8 @@ def _report(names: Names, outcome: str) -> dict[str, Any]:
     return {"runner_id": names.runner, "reports": [{"run_id": names.run, "outcome": outcome}]}
 
 
-# By endpoint: all that a caller can do with the ids of something that it may not know of. Each answer must be the one
-# that it gets for what there never was.
+# By endpoint: all that a caller can do with ids that it may not see. Each answer must be the one
+# that it gets for unknown ids.
 CALLS: Calls = {
     "POST /runs": lambda who, names: [
         who.post("/runs", _resume(names)),
@@ -202,7 +206,7 @@ CALLS: Calls = {
         who.http.delete(f"/runners/{names.runner}", params={"self": "true"}),
     ],
 }
-# Those that name nothing of anybody, or are looked at apart.
+# Endpoints without ids of an owner, or tested elsewhere.
 OTHERS = {
     "GET /sse/sessions",
     "POST /sse/ticket",

@@ -1,4 +1,4 @@
-"""Runners in threads that take whatever there is, write a result and complete it, through web processes that may die."""
+"""Runners in threads that claim all runs, write a result and complete them, through web processes that may die."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,8 @@ import httpx
 from tests.support.web import WebClient
 
 
-class _Serving(threading.Thread):
-    """One runner, until it is told that it is over; what goes wrong with it is raised at the end."""
+class _RunnerThread(threading.Thread):
+    """Runner until it is stopped; its errors are raised at the end."""
 
     def __init__(self, url: str, name: str, over: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
@@ -46,10 +46,10 @@ class _Serving(threading.Thread):
 
 
 @contextmanager
-def serving(urls: Sequence[str], runners: int = 4) -> Iterator[None]:
+def runners_at(urls: Sequence[str], runners: int = 4) -> Iterator[None]:
     """Let so many runners work until the end of the block."""
     over = threading.Event()
-    threads = [_Serving(urls[place % len(urls)], f"serving-{place}", over) for place in range(runners)]
+    threads = [_RunnerThread(urls[place % len(urls)], f"serving-{place}", over) for place in range(runners)]
     for thread in threads:
         thread.start()
     try:

@@ -1,4 +1,4 @@
-"""TLS in front of Postgres and Redis with a certificate of its own: the servers of tests speak none themselves."""
+"""TLS in front of Postgres and Redis with a certificate of its own, since the servers of tests speak none."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-# What libpq sends before it begins TLS: length 8, request 80877103.
+# Request of libpq before it begins TLS: length 8, request 80877103.
 SSL_REQUEST = (8).to_bytes(4, "big") + (80_877_103).to_bytes(4, "big")
 
 
 @dataclass
 class Certificate:
-    """A self-signed one of 127.0.0.1, in files."""
+    """Self-signed certificate of 127.0.0.1, in files."""
 
     certificate: Path
     key: Path
@@ -34,7 +34,7 @@ class Certificate:
 
 
 def self_signed(directory: Path, name: str) -> Certificate:
-    """A new certificate; a client that trusts another one must refuse it."""
+    """Make a new certificate; a client that trusts another one must refuse it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)
@@ -60,7 +60,7 @@ def self_signed(directory: Path, name: str) -> Certificate:
 
 @contextlib.contextmanager
 def behind_tls(url: str, certificate: Certificate) -> Iterator[str]:
-    """The URL of the same server behind TLS: Postgres as libpq asks for it, Redis from the first byte."""
+    """Return the URL of the same server behind TLS: Postgres as libpq asks for it, Redis from the first byte."""
     parts = urlsplit(url)
     is_postgres = parts.scheme.startswith("postgres")
     loop = asyncio.new_event_loop()

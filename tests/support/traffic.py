@@ -1,4 +1,4 @@
-"""Clients and runners on several web processes at once, in a thread of their own, and the ledger of what they heard.
+"""Clients and runners on several web processes at once, in a thread of their own, and the ledger of their answers.
 
 They behave as ours are meant to: a submission is repeated with its key, a report with its token, until it is decided.
 """
@@ -36,8 +36,8 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Said:
-    """A report that was decided: 200, or a refusal."""
+class DecidedReport:
+    """Report that was decided: 200, or a refusal."""
 
     run_id: str
     claim_token: str
@@ -47,12 +47,12 @@ class Said:
 
 @dataclass
 class Ledger:
-    """What clients and runners were told. ``unheard`` counts calls without an answer, ``codes`` answers by kind."""
+    """Answers to clients and runners. ``unheard`` counts calls without an answer, ``codes`` answers by kind."""
 
     keys: set[str] = field(default_factory=set)
     accepted: dict[str, str] = field(default_factory=dict)
     deliveries: list[Delivery] = field(default_factory=list)
-    said: list[Said] = field(default_factory=list)
+    said: list[DecidedReport] = field(default_factory=list)
     codes: Counter[tuple[str, int]] = field(default_factory=Counter)
     unheard: Counter[str] = field(default_factory=Counter)
     bodies: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -62,28 +62,28 @@ class Ledger:
         self.bodies[kind, answer.status_code] = answer.text[:500]
 
     def failed(self) -> dict[str, Any]:
-        """Everything that a client without retries would call a failure, by kind; empty when no request failed."""
+        """Return everything that a client without retries would call a failure, by kind; empty if no request failed."""
         bad = {f"{kind} {code}": body for (kind, code), body in self.bodies.items() if code >= 400}
         return bad | {f"{kind} without an answer": number for kind, number in self.unheard.items()}
 
     def refused(self, *kinds: str) -> dict[tuple[str, int], str]:
-        """Answers 5xx, and polls and registrations refused in any way; one body for each, to look at."""
+        """Return answers 5xx, and polls and registrations refused in any way, with one sample body each."""
         return {
             (kind, code): body
             for (kind, code), body in self.bodies.items()
             if (not kinds or kind in kinds) and (code >= 500 or (kind in {"poll", "register"} and code >= 400))
         }
 
-    def said_with(self, code: int, outcome: str) -> list[Said]:
+    def said_with(self, code: int, outcome: str) -> list[DecidedReport]:
         return [one for one in self.said if (one.code, one.outcome) == (code, outcome)]
 
 
 class Traffic:
-    """Submitters and runners on ``urls``, each going on to the next one when a call is not answered.
+    """Submitters and runners on ``urls``, each moving to the next one when a call is not answered.
 
-    ``max_attempts`` is what the runs are given; ``work`` the most seconds a run takes; ``keyed`` whether submissions
-    carry a key: one without is never repeated. ``readers`` look at what was submitted; ``idle`` runners only poll: no
-    run is for them.
+    ``max_attempts`` applies to the runs; ``work`` is the most seconds a run takes; ``keyed``: whether submissions carry
+    a key; one without is never repeated. ``readers`` look at what was submitted; ``idle`` runners only poll: no run is
+    for them.
     """
 
     def __init__(
@@ -135,24 +135,24 @@ class Traffic:
             raise self._failures[0]
 
     def until_accepted(self, more: int, within: float = 90) -> None:
-        """Wait until so many submissions more than now were accepted."""
+        """Wait until so many further submissions were accepted."""
         before = len(self.ledger.accepted)
         self._until(lambda: len(self.ledger.accepted) >= before + more, within, f"{more} more accepted")
 
     def until_completed(self, more: int, within: float = 90) -> None:
-        """Wait until so many reports of an end more than now were accepted."""
+        """Wait until so many further reports of an end were accepted."""
         before = len(self.ledger.said_with(200, "completed"))
         self._until(
             lambda: len(self.ledger.said_with(200, "completed")) >= before + more, within, f"{more} more completed"
         )
 
     def finish_submitting(self) -> None:
-        """No more submissions are begun; returns when those under way are decided."""
+        """Begin no more submissions, and wait until those under way are decided."""
         self._no_more_runs.set()
         self._until(lambda: not self._left, ANSWER_SECONDS + 20, "decided submissions")
 
     def until_reported(self) -> None:
-        """Wait until no runner has a report under way: the ledger is complete when every run has ended, too."""
+        """Wait until no runner has a report under way: the ledger is complete once every run has ended, too."""
         self._until(lambda: not self._reporting, ANSWER_SECONDS + 20, "decided reports")
 
     def _until(self, condition: Callable[[], bool], within: float, what: str) -> None:
@@ -173,7 +173,7 @@ class Traffic:
             self._failures.append(failure)
 
     async def _all(self) -> None:
-        # A client each, and what is slow to make only once: one pool of all connections is searched at every request.
+        # Make a client each and share what is slow to make: one pool of all connections is searched at every request.
         trust = ssl.create_default_context()
         async with AsyncExitStack() as held:
 
@@ -224,7 +224,7 @@ class Traffic:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _read(self, http: httpx.AsyncClient, place: int) -> None:
-        """Look at a run that was accepted, at its session, at all of them: one after the other."""
+        """Read an accepted run, its session, and all sessions, one after the other."""
         for turn in itertools.count(place):
             await asyncio.sleep(random.uniform(0, 2 * self._pace))
             url = self._urls[turn % len(self._urls)]
@@ -241,7 +241,7 @@ class Traffic:
             await runner.poll(self._poll_seconds, self._work)
 
     async def _heard(self, kind: str, call: Answer) -> httpx.Response | None:
-        """The answer, noted; None when there was none."""
+        """Record and return the answer; None without one."""
         try:
             answer = await call
         except httpx.HTTPError:
@@ -252,7 +252,7 @@ class Traffic:
 
 
 class _Runner:
-    """One runner: polls, and reports what it was given, until each report is decided."""
+    """Runner: it polls, and reports each run it was given until the report is decided."""
 
     def __init__(
         self, traffic: Traffic, http: httpx.AsyncClient, urls: Sequence[str], place: int, *, choosy: bool
@@ -300,7 +300,7 @@ class _Runner:
     async def _report(self, given: Delivery, outcome: str) -> int:
         body = {"runner_id": self._runner_id, "claim_token": given.claim_token}
         answer = await self._decided(outcome, f"/runner/runs/{given.run_id}/{outcome}", body)
-        self._traffic.ledger.said.append(Said(given.run_id, given.claim_token, outcome, answer.status_code))
+        self._traffic.ledger.said.append(DecidedReport(given.run_id, given.claim_token, outcome, answer.status_code))
         return answer.status_code
 
     async def _decided(self, kind: str, path: str, body: dict[str, Any]) -> httpx.Response:

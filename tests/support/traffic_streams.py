@@ -1,4 +1,4 @@
-"""Many streams of the feed at once, in one thread, that put up with nothing: each ends only as PROTOCOL says it may."""
+"""Many streams of the feed at once, in one thread, that tolerate no fault: each ends only as PROTOCOL says it may."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ END_SECONDS = 30.0
 
 
 class Stream:
-    """One client: it keeps its cursor, and comes back, at the next address, only after a clean end with `retry:`."""
+    """Client that keeps its cursor, and reconnects, at the next address, only after a clean end with `retry:`."""
 
     def __init__(self, urls: Sequence[str], query: Mapping[str, Any]) -> None:
         self.events: list[Message] = []
@@ -29,7 +29,7 @@ class Stream:
 
     @property
     def position(self) -> int:
-        """Where it is; -1 before it has had its snapshot."""
+        """Return its position; -1 before its snapshot."""
         return int(self.cursor.rpartition(".")[2]) if self.cursor and "~" not in self.cursor else -1
 
     async def follow(self, http: httpx.AsyncClient) -> None:
@@ -90,11 +90,11 @@ class Streams:
 
     @property
     def faults(self) -> list[str]:
-        """What went wrong with any of them."""
+        """Return the faults of all streams."""
         return [fault for stream in self.all for fault in stream.faults]
 
     def until_at(self, position: int, within: float = END_SECONDS) -> None:
-        """Wait until all have come so far."""
+        """Wait until all have reached this position."""
 
         def there() -> bool:
             return self._failure is not None or all(stream.position >= position for stream in self.all)

@@ -7,49 +7,49 @@ from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import accepted, claimed, report, say
 
 
-def beat(db: DbVerbs, runner: Runner, *run_ids: str) -> None:
-    """A heartbeat that names what the runner holds, some time after the last one."""
+def heartbeat(db: DbVerbs, runner: Runner, *run_ids: str) -> None:
+    """Send a heartbeat that names what the runner holds, some time after the last one."""
     pass_time(db, "runners", "counted_beat_at", 10)
     db.do(touch_runners, [Touch(runner.runner_id, run_ids)])
 
 
 def status(db: DbVerbs, run: Run) -> str:
-    """The run's status after a pass of expiry."""
+    """Return the run's status after a pass of expiry."""
     tick(db)
     return str(db.run(run.run_id).status)
 
 
 def claim_that_never_arrived_is_released(db: DbVerbs) -> None:
-    """The runner polls again, and two beats in a row after that do not name the run: the waiting poll gets it."""
+    """Poll again and send two heartbeats in a row that do not name the run: the waiting poll gets it."""
     runner = db.runner()
     run = claimed(db, runner)
     poll = db.park(runner)
-    beat(db, runner)
+    heartbeat(db, runner)
     assert status(db, run) == "claimed"
-    beat(db, runner)
+    heartbeat(db, runner)
     assert status(db, run) == "pending", "it waits for the start timeout"
     assert db.dispatch() == {poll.poll_id: [run.run_id]}
     (late,) = say(db, report(run, "started"))
     assert type(late).__name__ == "StaleClaim"
 
 
-def claim_named_by_the_second_beat_is_kept(db: DbVerbs) -> None:
-    """The first one had been on its way while the answer was."""
+def claim_named_by_the_second_heartbeat_is_kept(db: DbVerbs) -> None:
+    """Send the first heartbeat while the answer is on its way."""
     runner = db.runner()
     run = claimed(db, runner)
     db.park(runner)
     for held in ([], [run.run_id], [], [run.run_id]):
-        beat(db, runner, *held)
+        heartbeat(db, runner, *held)
         assert status(db, run) == "claimed", "a single beat took it"
     accepted(db, run, "started")
 
 
 def answer_on_its_way_is_waited_for(db: DbVerbs) -> None:
-    """The runner has not polled again: it may yet read the answer, however many beats do not name the run."""
+    """Do not poll again: the runner may still read the answer, however many heartbeats do not name the run."""
     runner = db.runner()
     db.park(runner)
     run = claimed(db, runner)
     for _ in range(4):
-        beat(db, runner)
+        heartbeat(db, runner)
     assert status(db, run) == "claimed", "it was taken from a runner that is about to read of it"
     accepted(db, run, "started")

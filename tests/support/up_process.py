@@ -1,4 +1,4 @@
-"""A real `coordinator up` as a process of its own: started, read, signalled, killed; nothing of it survives a test."""
+"""A real `coordinator up` in its own process: started, read, signalled, killed; nothing of it survives a test."""
 
 import os
 import signal
@@ -25,12 +25,12 @@ from tests.support.servers import copy_prepared_postgres
 from tests.support.waiting import eventually
 
 START_SECONDS = 60
-# Servers the tests were given are not given on: what `up` does with its own ones is what is tested.
+# Do not pass the given servers on: the embedded ones of `up` are under test.
 OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ALIASES.values()}
 
 
 class Up:
-    """One `coordinator up`, and every process that it ever had."""
+    """A `coordinator up`, and every process that it ever had."""
 
     def __init__(self, data_dir: Path, port: int, *arguments: str, **environment: str) -> None:
         if not data_dir.exists():
@@ -49,7 +49,7 @@ class Up:
             text=True,
             start_new_session=True,
         )
-        # Where the next run looks for what a killed test process has left (tests/support/servers.py).
+        # Record it where the next run looks for what a killed test process has left (tests/support/servers.py).
         write_pid_file(data_dir.parent / "run" / f"up-{self.pid}.pid", self.pid)
         assert self._popen.stdout
         assert self._popen.stderr
@@ -70,18 +70,18 @@ class Up:
 
     @property
     def balancer(self) -> str:
-        """The address of the load balancer."""
+        """Return the address of the load balancer."""
         return self.line("balancer: ").split()[1]
 
     def rolling_deploy(self, within: float = 90) -> "subprocess.CompletedProcess[str]":
-        """What scripts/rolling_deploy does, once the environment is as the lock says; returns when it has ended."""
+        """Do what scripts/rolling_deploy does after the installation; return when it has ended."""
         command = [sys.executable, "-m", "cli.rolling_deploy", "--data", str(self.data_dir)]
         return subprocess.run(
             command, env=OWN_ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=within, check=False
         )
 
     def line(self, text: str, after: int = 0) -> str:
-        """The first line it said that holds `text`, waited for."""
+        """Wait for the first output line that holds `text`, and return it."""
 
         def find() -> str:
             if self._popen.poll() is not None and not any(reader.is_alive() for reader in self._readers):
@@ -92,7 +92,7 @@ class Up:
         return eventually(find, START_SECONDS, what=f"{text!r}")
 
     def process(self, name: str) -> psutil.Process | None:
-        """The live process that run/NAME.pid names."""
+        """Return the live process that run/NAME.pid names."""
         return read_pid_file(self.data_dir / "run" / f"{name}.pid")
 
     def running(self, name: str) -> psutil.Process:
@@ -104,7 +104,7 @@ class Up:
         return {path.stem for path in (self.data_dir / "run").glob("*.pid")}
 
     def family(self) -> list[psutil.Process]:
-        """All processes of this `up`, by their pid files and by descent."""
+        """Return all processes of this `up`, by their pid files and by descent."""
         named = [process for name in self.pid_files() if (process := self.process(name))]
         return family([*named, psutil.Process(self.pid)] if self._popen.poll() is None else named)
 
@@ -112,14 +112,14 @@ class Up:
         self._popen.send_signal(number)
 
     def wait(self, within: float = 10) -> int:
-        """Its exit code, and everything it said is read."""
+        """Return its exit code, once everything it wrote is read."""
         code = self._popen.wait(within)
         for reader in self._readers:
             reader.join(5)
         return code
 
     def end(self) -> None:
-        """End it, and whatever it left; for the end of a test, however that ended."""
+        """End it and all it left; for the end of a test, however that ended."""
         if self._popen.poll() is None:
             members = self.family()
             self._popen.send_signal(signal.SIGKILL)
@@ -131,13 +131,13 @@ class Up:
 
 
 def read(stream: IO[str], lines: list[str]) -> None:
-    """Collect what a process says, line by line, until it closes."""
+    """Collect a process's output, line by line, until it closes."""
     with stream:
         lines.extend(line.rstrip("\n") for line in stream)
 
 
 def answers(url: str, path: str = "/health") -> bool:
-    """Whether a web replica answers 200 there."""
+    """Return whether a web replica answers 200 there."""
     try:
         return httpx.get(url + path, timeout=5).status_code == 200
     except httpx.TransportError:

@@ -1,6 +1,6 @@
-"""The verdict on what processes did to runs: what clients and runners were told against what the database holds.
+"""Compare what clients and runners were told with what the database holds.
 
-History is read from the `run_updated` rows, written in the transaction of each change, in the order of their ids.
+Read history from the `run_updated` rows, written in the transaction of each change, in the order of their ids.
 """
 
 import json
@@ -25,7 +25,7 @@ Shown = dict[str, Any]
 
 
 def histories(engine: Engine) -> dict[str, list[Shown]]:
-    """What each run's feed lines say, by run, in their order."""
+    """Return each run's feed lines, by run, in their order."""
     with engine.connect() as connection:
         return _histories(connection)
 
@@ -38,7 +38,7 @@ def _histories(connection: Connection) -> dict[str, list[Shown]]:
 
 
 def claims(history: Iterable[Shown]) -> int:
-    """How often the run was given to somebody."""
+    """Count the claims of the run."""
     return sum(one["status"] == RunStatus.CLAIMED for one in history)
 
 
@@ -53,18 +53,18 @@ def until_all_ended(engine: Engine, within: float = 60) -> None:
 
 
 def finish(traffic: Traffic, engine: Engine, within: float = 60) -> None:
-    """No more submissions; returns when all runs have ended and everybody has heard so."""
+    """Stop submitting; return when all runs have ended and every runner has its answer."""
     traffic.finish_submitting()
     until_all_ended(engine, within)
     traffic.until_reported()
 
 
 def assert_one_history(engine: Engine) -> dict[str, list[Shown]]:
-    """Each run went only where it may go, had one owner at a time and ended once; returns the histories.
+    """Check that each run took allowed steps, had one owner at a time and ended once; return the histories.
 
     A claim follows a claim only over pending: so no two overlap. Between two lines the owner does not change.
     """
-    # Both of one moment: it goes on while we look.
+    # Read both in one snapshot, since traffic continues.
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         told = _histories(connection)
         runs = {row.run_id: row for row in connection.execute(_RUNS)}
@@ -82,7 +82,8 @@ def assert_one_history(engine: Engine) -> dict[str, list[Shown]]:
 
 
 def assert_nothing_lost_or_doubled(engine: Engine, ledger: Ledger, *, unheard_submissions: bool = False) -> None:
-    """Every submission that was accepted is one run, completed; every claim reached one poll; every end was told once.
+    """Check that every accepted submission is one run, completed; that every claim reached one poll; that every end was
+    told once.
 
     ``unheard_submissions``: submissions without a key may have had no answer, and are runs or not.
     """
@@ -103,7 +104,7 @@ def assert_nothing_lost_or_doubled(engine: Engine, ledger: Ledger, *, unheard_su
     assert len({one.claim_token for one in ledger.deliveries}) == len(ledger.deliveries)
     for run_id, history in told.items():
         assert given[run_id] <= claims(history), (run_id, history, ledger.deliveries)
-        # A start that was accepted is followed by another one only when the run was taken away in between.
+        # Another start follows an accepted one only if the run was taken away in between.
         starts = sum(one.run_id == run_id for one in ledger.said_with(200, "started"))
         begun = sum(one["status"] == RunStatus.RUNNING for one in history)
         assert starts <= begun, (run_id, history)

@@ -1,4 +1,4 @@
-"""The one way a test waits: for a condition, with a deadline."""
+"""Wait for a condition, with a deadline: the only way in which tests wait."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], deadline: float = 10, *, every: float = 0.01, what: str = "") -> T:
-    """The first true value of `condition`, asked again and again; AssertionError after `deadline` seconds."""
+    """Return the first true value of `condition`, polled repeatedly; raise AssertionError after `deadline` seconds."""
     end = time.monotonic() + deadline
     while not (value := condition()):
         if time.monotonic() > end:
@@ -22,7 +22,7 @@ def eventually(condition: Callable[[], T], deadline: float = 10, *, every: float
 async def eventually_async(
     condition: Callable[[], Awaitable[T]], deadline: float = 10, *, every: float = 0.01, what: str = ""
 ) -> T:
-    """The same for a condition that is awaited."""
+    """Do the same for a condition that is awaited."""
     end = time.monotonic() + deadline
     while not (value := await condition()):
         if time.monotonic() > end:

@@ -1,4 +1,6 @@
-"""Scenarios of what a poll has to be told at once, on an instance other than the one that did it, and never re-checked."""
+"""Scenarios of what a parked poll must be told at once, on another instance than the one that did it, without the
+re-check.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +29,7 @@ from tests.support.web import WebInThread, served, until_ready
 from workers.context import worker_context
 from workers.expiry import expire_due
 
-# A poll that nobody wakes ends after this: nothing else looks at it.
+# A poll without a wake-up ends after this time, since there is no re-check.
 WAIT_SECONDS = 4
 NEVER = 3600.0
 HELD_UP = 4711
@@ -36,7 +38,7 @@ STOP: Step = "stopped"
 
 @dataclass
 class Pair:
-    """Two instances of the web on one database and one Redis: requests go to ``here``, polls wait at ``there``."""
+    """Two web instances on one database and one Redis: requests go to ``here``, polls wait at ``there``."""
 
     here: WebInThread
     there: WebInThread
@@ -50,13 +52,13 @@ class Pair:
         return call
 
     def running(self, runner_id: str) -> dict[str, Any]:
-        """A run that is running at this runner."""
+        """Start a run at this runner."""
         return self.here.client.started(runner_id)
 
 
 @contextmanager
 def pair(settings: Settings) -> Iterator[Pair]:
-    """Serve both; their re-checks are further away than any test is long."""
+    """Serve both, with re-checks further away than any test is long."""
     patient = settings.model_copy(update={"recheck_seconds": NEVER})
     with served(patient) as here, served(patient) as there:
         for web in (here, there):
@@ -66,7 +68,7 @@ def pair(settings: Settings) -> Iterator[Pair]:
 
 
 def noted(web: WebInThread) -> list[str]:
-    """The runners of all wake-ups that reach this instance through Redis, once it has handled them."""
+    """Record the runners of all wake-ups that reach this instance through Redis, once it has handled them."""
     woken: list[str] = []
     subscription = web.app.state.web.subscription
     take = subscription._handlers.rechecks
@@ -79,8 +81,8 @@ def noted(web: WebInThread) -> list[str]:
     return woken
 
 
-def a_stop_reaches_a_poll_elsewhere(both: Pair) -> None:
-    """One of a session's active run."""
+def stop_reaches_poll_on_another_instance(both: Pair) -> None:
+    """Stop a session's active run."""
     runner_id = both.here.client.register()
     run = both.running(runner_id)
     poll = both.poll(runner_id)
@@ -101,8 +103,8 @@ def tells_no_runner(*arguments: Any) -> dict[str, str]:
     return {}
 
 
-def a_timeout_reaches_a_poll_elsewhere(both: Pair, db: DbVerbs, settings: Settings) -> None:
-    """A worker's expiry stops the run."""
+def timeout_reaches_poll_on_another_instance(both: Pair, db: DbVerbs, settings: Settings) -> None:
+    """Let a worker's expiry stop the run."""
     runner_id = both.here.client.register()
     run = both.here.client.started(runner_id, run_timeout_seconds=60)
     poll = both.poll(runner_id)
@@ -114,8 +116,8 @@ def a_timeout_reaches_a_poll_elsewhere(both: Pair, db: DbVerbs, settings: Settin
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
 
 
-def a_former_runner_hears_of_it(both: Pair) -> None:
-    """Its session goes on at another runner while it keeps the process idle."""
+def former_runner_is_told_of_a_start_elsewhere(both: Pair) -> None:
+    """Resume its session at another runner while it keeps the process idle."""
     former = both.here.client.register("former")
     run = both.here.client.started(former)
     assert both.here.client.report(run, former, "completed", session_status="idle").status_code == 200
@@ -130,13 +132,13 @@ def a_former_runner_hears_of_it(both: Pair) -> None:
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
 
 
-def a_replaced_process_hears_of_it(both: Pair, db: DbVerbs) -> None:
-    """Its poll waits at one instance, its successor registers at the other."""
+def replaced_process_is_told(both: Pair, db: DbVerbs) -> None:
+    """Park its poll at one instance, and register its successor at the other."""
     runner_id = both.here.client.register()
     poll = both.poll(runner_id)
 
     def is_replaced() -> bool:
-        # The sign of life that the poll gave may be written only now.
+        # Repeat it: the heartbeat of the poll may be written only now.
         clocks.fall_silent(db, Runner(runner_id, 0), 200)
         return both.here.client.try_register().status_code == 200
 
@@ -147,7 +149,7 @@ def a_replaced_process_hears_of_it(both: Pair, db: DbVerbs) -> None:
 
 
 def held_up(verb: Callable[..., list[Answer]]) -> Callable[..., list[Answer]]:
-    """A verb that is slow after its work: its transaction ends when the test lets go of the lock."""
+    """Delay the end of a verb: its transaction ends when the test releases the lock."""
 
     def hold_up(conn: Connection, asks: Sequence[Ask], **limits: Any) -> list[Answer]:
         answers = verb(conn, asks, **limits)
@@ -159,14 +161,14 @@ def held_up(verb: Callable[..., list[Answer]]) -> Callable[..., list[Answer]]:
 
 @contextmanager
 def holding_up(db: DbVerbs) -> Iterator[None]:
-    """Keep the lock until the end of the block."""
+    """Hold the lock until the end of the block."""
     with db.engine.begin() as holder:
         holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
         yield
 
 
-def a_stop_reaches_a_poll_that_is_about_to_wait(both: Pair, db: DbVerbs) -> None:
-    """Its second claim has looked before the stop and has not ended: ``held_up`` in place of ``claim_parked``."""
+def stop_reaches_poll_that_is_about_to_park(both: Pair, db: DbVerbs) -> None:
+    """Stop the run after its second claim has read and before that ends: ``held_up`` in place of ``claim_parked``."""
     runner_id = both.here.client.register()
     run = both.running(runner_id)
     with holding_up(db):
@@ -179,8 +181,8 @@ def a_stop_reaches_a_poll_that_is_about_to_wait(both: Pair, db: DbVerbs) -> None
     assert answer.json() == {"stop_sessions": [run["session_id"]]}
 
 
-def an_unheard_answer_is_told_again(both: Pair, db: DbVerbs, *, leave: bool) -> None:
-    """A first answer says a stop or a leave and is not committed yet (``held_up``) when its client hangs up."""
+def undelivered_answer_is_told_again(both: Pair, db: DbVerbs, *, leave: bool) -> None:
+    """Disconnect while a first answer tells a stop or a leave and is not committed yet (``held_up``)."""
     runner_id = both.here.client.register()
     run = both.running(runner_id)
     if leave:
@@ -206,7 +208,7 @@ _WAITS = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 def is_told(db: DbVerbs, order: tuple[Step, ...]) -> bool:
-    """Return whether the poll was told the stop by itself, or whoever stopped its session learned where it waits."""
+    """Return whether the poll was told the stop by itself, or the stop learned which instance holds the poll."""
     runner = db.runner()
     session_id = db.start().session_id
     (run,) = db.claim(runner)

@@ -1,4 +1,4 @@
-"""A web process inside the test's own: the real application behind the real server, and a client that knows the wire."""
+"""Web process inside the test's own: the real application behind the real server, and a client that knows the wire."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ PROMPT = {"prompt": "hello"}
 
 @dataclass
 class WebClient:
-    """Calls as deployed clients and runners make them; every method returns the raw response unless it says otherwise."""
+    """Calls as deployed clients and runners make them; methods return the raw response unless they say otherwise."""
 
     url: str
     token: str = ""
@@ -48,14 +48,14 @@ class WebClient:
         return self.http.get(path, params=query)
 
     def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
-        # ASCII: lone surrogates can be sent as escapes only.
+        # Write ASCII: lone surrogates can be sent as escapes only.
         return self.http.post(path, content=json.dumps(body).encode(), headers={**JSON, **headers})
 
     def raw(self, path: str, body: bytes, method: str = "POST") -> httpx.Response:
         return self.http.request(method, path, content=body, headers=JSON)
 
     def submit(self, **fields: Any) -> dict[str, Any]:
-        """A run that was accepted."""
+        """Submit a run that must be accepted; return it."""
         body = {"type": "start_session", "parameters": PROMPT} | fields
         return self._good(self.post("/runs", body), 201)
 
@@ -63,7 +63,7 @@ class WebClient:
         return self.submit(type="resume_session", session_id=session_id, **fields)
 
     def register(self, name: str = "host", **fields: Any) -> str:
-        """The id of a runner that was accepted."""
+        """Register a runner that must be accepted; return its id."""
         return str(self._good(self.try_register(name, **fields), 200)["runner_id"])
 
     def try_register(self, name: str = "host", **fields: Any) -> httpx.Response:
@@ -74,7 +74,7 @@ class WebClient:
         return self.get("/runner/runs", runner_id=runner_id, wait=wait, **query)
 
     def claim(self, runner_id: str) -> dict[str, Any]:
-        """The run a poll gave."""
+        """Poll and return the run."""
         run: dict[str, Any] = self._good(self.poll(runner_id, 10), 200)["run"]
         return run
 
@@ -83,14 +83,14 @@ class WebClient:
         return self.post(f"/runner/runs/{run['run_id']}/{outcome}", body)
 
     def started(self, runner_id: str, **fields: Any) -> dict[str, Any]:
-        """A run that is running at this runner."""
+        """Submit, claim and start a run at this runner; return it."""
         self.submit(**fields)
         run = self.claim(runner_id)
         self._good(self.report(run, runner_id, "started"), 200)
         return run
 
     def finished(self, runner_id: str, **fields: Any) -> dict[str, Any]:
-        """A run that is completed."""
+        """Submit, claim and complete a run; return it."""
         run = self.started(runner_id, **fields)
         self._good(self.report(run, runner_id, "completed"), 200)
         return run
@@ -104,7 +104,7 @@ class WebClient:
 
     @contextmanager
     def held(self, path: str) -> Iterator[None]:
-        """A GET whose client waits for the answer until the end of the block, then goes away without a word."""
+        """Send a GET that waits for its answer until the end of the block, then disconnect."""
         host, _, port = self.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -119,7 +119,7 @@ class WebClient:
 
 @dataclass
 class WebInThread:
-    """A served application; ``client`` speaks to it, ``app.state.web`` is its inside."""
+    """Served application; ``client`` calls it, ``app.state.web`` is its inside."""
 
     app: FastAPI
     server: Server
@@ -128,11 +128,11 @@ class WebInThread:
 
     @property
     def parked(self) -> int:
-        """How many polls it holds."""
+        """Return the number of polls it holds."""
         return len(self.app.state.web.polls._held)
 
     def until_parked(self, number: int = 1) -> None:
-        """Wait until it holds so many polls that wait for something to come."""
+        """Wait until it holds so many parked polls."""
         polls = self.app.state.web.polls
 
         def parked() -> bool:
@@ -141,11 +141,11 @@ class WebInThread:
         eventually(parked, what=f"{number} parked polls")
 
     def recheck(self) -> None:
-        """Let it look once more at all polls it holds, soon."""
+        """Make it re-check all its parked polls soon."""
         self._loop.call_soon_threadsafe(self.app.state.web.polls.nudge)
 
     def rechecked(self, condition: Callable[[], bool]) -> bool:
-        """The condition, after asking for another look."""
+        """Return the condition, after requesting another re-check."""
         self.recheck()
         return condition()
 
@@ -158,7 +158,7 @@ class WebInThread:
         self.app.state.drain.start(seconds)
 
     def leave(self, seconds: float) -> None:
-        """SIGTERM to a process with this drain."""
+        """End the process as SIGTERM does, with this drain."""
         self.app.state.drain.seconds = seconds
         self.server.handle_exit(signal.SIGTERM, None)
 
@@ -185,7 +185,7 @@ def served(settings: Settings) -> Iterator[WebInThread]:
     server = Server(
         config, drain=app.state.drain, is_ready=lambda: True, tell_ready=started.set, instance=app.state.instance
     )
-    # Its own loop: the test's thread blocks in calls.
+    # Run a loop of its own: the test's thread blocks in calls.
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     client = WebClient(f"http://127.0.0.1:{port}")

@@ -1,4 +1,4 @@
-"""A way to a web process that fails on purpose: cut after so many bytes, silent, away, or answering by itself."""
+"""Proxy before a web process that fails on purpose: cut after so many bytes, silent, away, or answering by itself."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,10 +11,10 @@ CHUNK_BYTES = 65_536
 
 @dataclass
 class WebProxy:
-    """Stands between a client and a web process, in the test's own loop. ``url`` is where the client finds it.
+    """Proxy between a client and a web process, in the test's own loop. ``url`` is its address for the client.
 
-    ``cut_after`` says after how many bytes of what the server says a new connection is cut (None: never); each is cut
-    behind the first ``cut_behind`` in it.
+    ``cut_after``: bytes of the server after which a new connection is cut (None: never); each is cut behind the first
+    ``cut_behind`` in it.
     """
 
     target: str
@@ -22,20 +22,20 @@ class WebProxy:
     url: str = ""
     cut_behind: bytes = b""
     heads: list[str] = field(default_factory=list)
-    # Everything that has passed to clients.
+    # All bytes that have passed to clients.
     said: bytes = b""
     cuts: int = 0
     open: int = 0
     opened: int = 0
-    # Closes whatever is opened.
+    # Closes all that is opened.
     away: bool = False
-    # Given instead of what the server would say, as a load balancer does.
+    # Answer instead of the server's, as a load balancer gives.
     answer: bytes = b""
     flowing: asyncio.Event = field(default_factory=asyncio.Event)
     _ways: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def freeze(self) -> None:
-        """Nothing passes any more; the connections stay open."""
+        """Pass nothing any more; leave the connections open."""
         self.flowing.clear()
 
     def cut(self) -> None:
@@ -44,7 +44,7 @@ class WebProxy:
             way.cancel()
 
     def last_event_ids(self) -> list[str]:
-        """The cursors that clients have sent, one a request; empty for none."""
+        """Return the cursors that clients have sent, one a request; empty for none."""
         lines = [
             [line for line in head.splitlines() if line.lower().startswith("last-event-id:")] for head in self.heads
         ]
@@ -70,7 +70,7 @@ class WebProxy:
             writer.close()
 
     async def _carry(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The request there, the answer back, until either side ends or it is cut."""
+        """Pass the request there and the answer back, until either side ends or it is cut."""
         parts = urlsplit(self.target)
         server_reader, server_writer = await asyncio.open_connection(parts.hostname, parts.port)
         server_writer.write(head)
@@ -101,13 +101,13 @@ class WebProxy:
             left = None if left is None else left - len(chunk)
         self.cuts += 1
         if self.cuts % 2:
-            # A reset: also bytes that are on their way may be lost.
+            # Send a reset: bytes on their way may be lost too.
             writer.transport.abort()
 
 
 @asynccontextmanager
 async def web_proxy(target: str, cut_after: Callable[[], int | None] = lambda: None) -> AsyncIterator[WebProxy]:
-    """A proxy before the web process at this address."""
+    """Start a proxy before the web process at this address."""
     proxy = WebProxy(target, cut_after)
     proxy.flowing.set()
     connections: set[asyncio.Task[None]] = set()

@@ -9,7 +9,7 @@ from models.core.statuses import TERMINAL, TRANSITIONS, Outcome, RunStatus
 from models.runs.report import Report, Reported, closes_stop, decide
 from models.state.session_status import ProcessChange
 from models.state.transitions import Move
-from tests.support.rows import RUNNER, TOKEN, a_run
+from tests.support.rows import RUNNER, TOKEN, run_row
 
 FORMER = {
     "last_ended_token": "token-of-an-earlier-claim",
@@ -24,21 +24,21 @@ BY_TIMEOUT = {
 }
 
 STATES: dict[str, Any] = {
-    "pending": a_run("pending"),
-    "claimed": a_run("claimed"),
-    "running": a_run("running"),
-    "stopping": a_run("stopping", stop_cause="stop"),
-    "stopping, never started": a_run("stopping", stop_cause="stop", started_at=None, attempt=0),
-    "stopping, timed out, attempts left": a_run(
+    "pending": run_row("pending"),
+    "claimed": run_row("claimed"),
+    "running": run_row("running"),
+    "stopping": run_row("stopping", stop_cause="stop"),
+    "stopping, never started": run_row("stopping", stop_cause="stop", started_at=None, attempt=0),
+    "stopping, timed out, attempts left": run_row(
         "stopping", stop_cause="timeout", max_attempts=2, run_timeout_seconds=5
     ),
-    "stopping, timed out, none left": a_run("stopping", stop_cause="timeout", run_timeout_seconds=5),
-    "completed": a_run("completed"),
-    "failed": a_run("failed"),
-    "stopped": a_run("stopped"),
-    "failed by us": a_run("failed", ended_by_us=True),
-    "stopped by us": a_run("stopped", ended_by_us=True),
-    "failed, timed out, reported stopped": a_run("failed", **BY_TIMEOUT),
+    "stopping, timed out, none left": run_row("stopping", stop_cause="timeout", run_timeout_seconds=5),
+    "completed": run_row("completed"),
+    "failed": run_row("failed"),
+    "stopped": run_row("stopped"),
+    "failed by us": run_row("failed", ended_by_us=True),
+    "stopped by us": run_row("stopped", ended_by_us=True),
+    "failed, timed out, reported stopped": run_row("failed", **BY_TIMEOUT),
 }
 
 # Reports of the current holder: started, completed, failed, stopped. "+" counts the start, "=" accepts without a
@@ -106,7 +106,7 @@ def test_only_the_holder_moves_a_run(state: str, outcome: Outcome) -> None:
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_undelivered_claim_is_reported_only_with_its_token(outcome: Outcome) -> None:
     """Without a token the report is about an earlier claim of the same runner."""
-    run = a_run("claimed", delivered_at=None)
+    run = run_row("claimed", delivered_at=None)
     assert shown(decide(run, say(outcome, None), sends_tokens=False)) == "stale"
     assert shown(decide(run, say(outcome), sends_tokens=True)).endswith("+")
 
@@ -114,7 +114,7 @@ def test_undelivered_claim_is_reported_only_with_its_token(outcome: Outcome) -> 
 @pytest.mark.parametrize("status", ["pending", "claimed", "running", "stopping", "completed", "failed", "stopped"])
 def test_repeated_report_that_requeued_the_run_is_accepted(status: str) -> None:
     """Accept it whatever happened since; refuse another outcome than the one that took effect."""
-    run = a_run(status, **FORMER)
+    run = run_row(status, **FORMER)
     for token in ("token-of-an-earlier-claim", None):
         assert shown(decide(run, say(Outcome.FAILED, token, "lnch_former"), sends_tokens=True)) == "="
         assert shown(decide(run, say(Outcome.STARTED, token, "lnch_former"), sends_tokens=True)) == "="
@@ -165,7 +165,7 @@ def test_report_decides_session_outcome_and_live_process(
     outcome: Outcome, session_status: str | None, left: str | None, live: ProcessChange
 ) -> None:
     """Set the outcome to show once nothing waits, and whether a process lives on."""
-    move = decide(a_run("claimed"), say(outcome, session_status=session_status), sends_tokens=True)
+    move = decide(run_row("claimed"), say(outcome, session_status=session_status), sends_tokens=True)
     assert isinstance(move, Move)
     assert (move.change.outcome, move.change.live) == (left, live)
     assert (move.change.runner_id, move.change.registration) == (
@@ -175,12 +175,12 @@ def test_report_decides_session_outcome_and_live_process(
 
 def test_started_resume_moves_session_below_runs_parent() -> None:
     """Move it whether the start or only the end was reported; a started session run keeps its parent."""
-    run = a_run("claimed", type="resume_session", parent_session_id="ses_parent")
+    run = run_row("claimed", type="resume_session", parent_session_id="ses_parent")
     for outcome in Outcome:
         move = decide(run, say(outcome), sends_tokens=True)
         assert isinstance(move, Move)
         assert (move.change.resumed, move.change.parent_session_id) == (True, "ses_parent")
-    start = decide(a_run("claimed", parent_session_id="ses_parent"), say(Outcome.STARTED), sends_tokens=True)
+    start = decide(run_row("claimed", parent_session_id="ses_parent"), say(Outcome.STARTED), sends_tokens=True)
     assert isinstance(start, Move)
     assert (start.change.resumed, start.change.parent_session_id) == (False, None)
 

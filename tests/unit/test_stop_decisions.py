@@ -7,15 +7,15 @@ import pytest
 from models.core.limits import Limits
 from models.core.statuses import RunStatus
 from models.runs.stop import OpenStop, plan_run_stop, plan_session_stop, stop_seconds
-from tests.support.rows import RUNNER, a_run, a_session, held
+from tests.support.rows import RUNNER, locked_rows, run_row, session_row
 
 SECONDS = defaultdict(lambda: 60.0, {RUNNER: 180.0})
 
 
 def test_pending_runs_are_cancelled() -> None:
     """Cancel all of the session's pending runs, also those queued behind another."""
-    first, second = a_run("pending"), a_run("pending", run_id="run_2", session_seq=2)
-    plan = plan_session_stop(held(a_session("pending"), first, second), "ses_1", SECONDS)
+    first, second = run_row("pending"), run_row("pending", run_id="run_2", session_seq=2)
+    plan = plan_session_stop(locked_rows(session_row("pending"), first, second), "ses_1", SECONDS)
     assert [(move.run.run_id, move.to, move.error) for move in plan.moves] == [
         ("run_1", RunStatus.STOPPED, None),
         ("run_2", RunStatus.STOPPED, None),
@@ -25,7 +25,9 @@ def test_pending_runs_are_cancelled() -> None:
 
 def test_undelivered_claim_is_cancelled_at_once() -> None:
     """Its runner has not received it and will not."""
-    plan = plan_session_stop(held(a_session("pending"), a_run("claimed", delivered_at=None)), "ses_1", SECONDS)
+    plan = plan_session_stop(
+        locked_rows(session_row("pending"), run_row("claimed", delivered_at=None)), "ses_1", SECONDS
+    )
     assert [move.to for move in plan.moves] == [RunStatus.STOPPED]
     assert (plan.answer.status, plan.open_stop) == ("stopped", None)
 
@@ -33,8 +35,8 @@ def test_undelivered_claim_is_cancelled_at_once() -> None:
 @pytest.mark.parametrize("status", ["claimed", "running"])
 def test_running_run_is_told_to_stop(status: str) -> None:
     """Give its runner three of its heartbeats to do so; cancel the runs queued behind it."""
-    behind = a_run("pending", run_id="run_2", session_seq=2)
-    plan = plan_session_stop(held(a_session("running"), a_run(status), behind), "ses_1", SECONDS)
+    behind = run_row("pending", run_id="run_2", session_seq=2)
+    plan = plan_session_stop(locked_rows(session_row("running"), run_row(status), behind), "ses_1", SECONDS)
     assert {move.run.run_id: move.to for move in plan.moves} == {
         "run_1": RunStatus.STOPPING,
         "run_2": RunStatus.STOPPED,
@@ -45,14 +47,16 @@ def test_running_run_is_told_to_stop(status: str) -> None:
 
 
 def test_second_stop_changes_nothing() -> None:
-    plan = plan_session_stop(held(a_session("stopping"), a_run("stopping", stop_cause="stop")), "ses_1", SECONDS)
+    plan = plan_session_stop(
+        locked_rows(session_row("stopping"), run_row("stopping", stop_cause="stop")), "ses_1", SECONDS
+    )
     assert (plan.moves, plan.answer.status, plan.answer.run_id) == ([], "stopping", "run_1")
 
 
 def test_stopped_run_past_its_time_limit_is_not_requeued() -> None:
     """Change the cause to the stop; keep the deadline."""
-    run = a_run("stopping", stop_cause="timeout", max_attempts=3)
-    plan = plan_session_stop(held(a_session("stopping"), run), "ses_1", SECONDS)
+    run = run_row("stopping", stop_cause="timeout", max_attempts=3)
+    plan = plan_session_stop(locked_rows(session_row("stopping"), run), "ses_1", SECONDS)
     assert [(move.to, move.stop_cause, move.stop_seconds) for move in plan.moves] == [
         (RunStatus.STOPPING, "stop", None)
     ]
@@ -60,8 +64,8 @@ def test_stopped_run_past_its_time_limit_is_not_requeued() -> None:
 
 def test_idle_process_is_told_to_stop() -> None:
     """Hold the stop at the session, since there is no run."""
-    session = a_session("idle", runner_id=RUNNER, registration=7)
-    plan = plan_session_stop(held(session), "ses_1", SECONDS)
+    session = session_row("idle", runner_id=RUNNER, registration=7)
+    plan = plan_session_stop(locked_rows(session), "ses_1", SECONDS)
     assert plan.open_stop == OpenStop(RUNNER, 7, "ses_1", None, 180.0)
     assert plan.change is not None
     assert (plan.answer.status, plan.answer.run_id) == ("stopping", None)
@@ -69,14 +73,14 @@ def test_idle_process_is_told_to_stop() -> None:
 
 @pytest.mark.parametrize("status", ["finished", "failed", "stopped"])
 def test_stop_of_ended_session_is_no_error(status: str) -> None:
-    plan = plan_session_stop(held(a_session(status), a_run("completed")), "ses_1", SECONDS)
+    plan = plan_session_stop(locked_rows(session_row(status), run_row("completed")), "ses_1", SECONDS)
     assert (plan.moves, plan.answer.status, plan.answer.message) == ([], status, f"Session already {status}")
 
 
 def test_stopping_pending_run_leaves_other_runs_alone() -> None:
     """Only the active run takes its session with it."""
-    active, waiting = a_run("running"), a_run("pending", run_id="run_2", session_seq=2)
-    rows = held(a_session("running"), active, waiting)
+    active, waiting = run_row("running"), run_row("pending", run_id="run_2", session_seq=2)
+    rows = locked_rows(session_row("running"), active, waiting)
     assert [move.run.run_id for move in plan_run_stop(rows, waiting, SECONDS).moves] == ["run_2"]
     assert {move.run.run_id for move in plan_run_stop(rows, active, SECONDS).moves} == {"run_1", "run_2"}
 
@@ -84,8 +88,8 @@ def test_stopping_pending_run_leaves_other_runs_alone() -> None:
 @pytest.mark.parametrize("status", ["completed", "failed", "stopped"])
 def test_stopping_an_ended_run_returns_its_status(status: str) -> None:
     """Leave its session alone."""
-    run = a_run(status)
-    plan = plan_run_stop(held(a_session("idle", runner_id=RUNNER, registration=7), run), run, SECONDS)
+    run = run_row(status)
+    plan = plan_run_stop(locked_rows(session_row("idle", runner_id=RUNNER, registration=7), run), run, SECONDS)
     assert (plan.moves, plan.open_stop, plan.answer.status) == ([], None, status)
 
 
