@@ -165,7 +165,7 @@ def test_closed_terminal_ends_up(scratch: Path) -> None:
     """SIGHUP has another meaning for a process whose terminal is gone."""
     data_dir = new_directory(scratch, "terminal")
     (data_dir / "run").mkdir()
-    # Open it here: for a child's terminal we could not tell that it was handed over.
+    # Choose it here: a port chosen in the child would not be known to be taken.
     port = own_port()
     pid, terminal = pty.fork()
     if pid == 0:

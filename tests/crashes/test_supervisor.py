@@ -81,7 +81,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing_behind(start_up: StartUp, moment: s
     assert "Traceback" not in "\n".join(up.errors)
 
 
-def test_ctrl_c_during_very_first_start_leaves_nothing_behind(start_up: StartUp, data_dir: Path) -> None:
+def test_ctrl_c_during_the_first_start_leaves_nothing_behind(start_up: StartUp, data_dir: Path) -> None:
     """A half-made database is not used by the next start."""
     up = start_up(*SMALL)
     eventually(lambda: list((data_dir / "postgres").glob("cluster*")), 30, what="initdb at work")

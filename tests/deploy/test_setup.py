@@ -110,7 +110,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_start_installs_what_serves_and_tests_add_rest(checkout: Checkout) -> None:
+def test_start_installs_what_serves_and_tests_add_the_rest(checkout: Checkout) -> None:
     """Print one line a step; do nothing on a repeat; keep what the other script installed."""
     said = checkout.set_up("serving")
     assert [line.partition(" ")[0] for line in said] == ["making", "installing"], said

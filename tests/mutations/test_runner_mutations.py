@@ -40,7 +40,7 @@ async def test_client_without_the_instance_header_rule_is_noticed(monkeypatch: p
         await proxy_answer_is_not_the_coordinators()
 
 
-# Run in a process of its own, which adopts orphans:
+# Run in a process of its own, which adopts orphans: a test process has children that are no orphans.
 SCENARIO = """
 import asyncio, sys
 from pathlib import Path

@@ -83,7 +83,7 @@ def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch:
         (
             "WHEN held.is_named THEN 0 ELSE",
             unreceived_claims.claim_named_by_the_second_heartbeat_is_kept,
-            "a single beat took it",
+            "a single heartbeat took it",
         ),
         (
             "WHEN r.unheld_beats >= 1 THEN least",

@@ -121,7 +121,7 @@ class Lifecycle(RuleBasedStateMachine, ModelHarness):
 
     @precondition(lambda self: any(session.free for session in self.sessions))
     @rule(which=WHICH, called_off=st.booleans())
-    def a_child_is_cancelled(self, which: int, called_off: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
+    def child_is_cancelled(self, which: int, called_off: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
         """Tell its parent; the parent's resulting run may be cancelled then."""
         parent = some([session for session in self.sessions if session.free], which)
         self.stop(self.submit_plainly(which, parent))
@@ -129,7 +129,7 @@ class Lifecycle(RuleBasedStateMachine, ModelHarness):
         if called_off:
             self.stop(parent.runs[-1])
 
-    a_child_is_cancelled_again = a_child_is_cancelled
+    child_is_cancelled_again = child_is_cancelled
 
     @precondition(lambda self: any(answer.run_id in self.model.runs for _, answer in self.submitted))
     @rule(which=WHICH)
@@ -173,7 +173,7 @@ class Lifecycle(RuleBasedStateMachine, ModelHarness):
 
     @precondition(lambda self: any(not runner.told for runner in self.runners))
     @rule(which=WHICH, wanted=st.integers(0, 2))
-    def a_poll(self, which: int, wanted: int) -> None:
+    def poll_is_sent(self, which: int, wanted: int) -> None:
         self.poll(which, wanted)
 
     @precondition(lambda self: self.parked)
@@ -193,7 +193,7 @@ class Lifecycle(RuleBasedStateMachine, ModelHarness):
 
     @precondition(lambda self: self.parked)
     @rule()
-    def a_worker_dispatches(self) -> None:
+    def worker_dispatches(self) -> None:
         self.dispatch()
 
     @precondition(lambda self: self.messages)

@@ -180,7 +180,7 @@ def test_expired_session_against_concurrent_writes(db: DbVerbs, what: str, conte
     """An accepted write finds the session afterwards; a refused one has left nothing."""
     session_id = old_session(db)
 
-    def come(place: int) -> object:
+    def contend(place: int) -> object:
         if place == 0 or what == "retention":
             return db.do(forget_once)
         items: dict[str, NewRun] = {
@@ -193,18 +193,18 @@ def test_expired_session_against_concurrent_writes(db: DbVerbs, what: str, conte
             return db.do(append_events, [NewEvent(session_id, ADMIN, "message", '{"data":{}}')])[0]
         return db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])[0]
 
-    results = run_in_threads(contenders, come)
+    results = run_in_threads(contenders, contend)
     removed = sum(one.removed for one in results if isinstance(one, Walked))
-    welcome = sum(isinstance(one, Submitted | StoredEvent) for one in results)
+    accepted = sum(isinstance(one, Submitted | StoredEvent) for one in results)
     deleted = sum(isinstance(one, Deleted) for one in results)
     there = db.count("sessions", "session_id = :s", s=session_id)
     assert removed + deleted + there == 1
     assert db.count("events", "kind = 'session_deleted'") == removed + deleted
     if what in {"resume", "event"}:
-        assert there == (welcome > 0), "removed although a write was accepted"
+        assert there == (accepted > 0), "removed although a write was accepted"
     if what == "child":
-        assert db.count("sessions", "parent_session_id = :s", s=session_id) == (welcome if there else 0)
-    assert db.count("runs") == there + (welcome if what in {"resume", "child"} else 0)
+        assert db.count("sessions", "parent_session_id = :s", s=session_id) == (accepted if there else 0)
+    assert db.count("runs") == there + (accepted if what in {"resume", "child"} else 0)
 
 
 def test_retention_skips_locked_sessions(db: DbVerbs) -> None:

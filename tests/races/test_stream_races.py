@@ -101,12 +101,12 @@ def test_delayed_snapshot_has_its_id(settings: Settings, db: DbVerbs) -> None:
             stream = Connection(web.client.url)
             heard = stream.parser
 
-            def beaten() -> bool:
+            def three_heartbeats() -> bool:
                 announced.extend(heard.feed(stream.response.read1(100)))
                 return heard.comments >= 3
 
             announced: list[Any] = []
-            eventually(beaten, what="heartbeats")
+            eventually(three_heartbeats, what="heartbeats")
         (*_, snapshot) = stream.until("init")
         stream.close()
     assert snapshot.id is not None

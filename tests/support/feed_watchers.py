@@ -64,11 +64,11 @@ class Watcher:
         history = sorted([*there, *(row for row in gone if row[0] in set(positions))])
         assert seen == history, f"{self.name} saw something else"
         if self.after is None:
-            self._saw_what_was_before(engine)
+            self._check_snapshot(engine)
         assert not self.follower.resets, f"{self.name}: {self.follower.resets}"
         assert len(self.follower.inits) == (1 if self.after is None else 0), self.name
 
-    def _saw_what_was_before(self, engine: Engine) -> None:
+    def _check_snapshot(self, engine: Engine) -> None:
         """Check that the snapshot shows every session whose beginning the stream does not tell, unless
         deleted by now.
         """

@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime.processes import PORTS, Locked, locked, port_is_free
 
 # Use ports below those that `free_port` gives to servers of the product.
-_STRETCHES = range(PORTS.start // 2, PORTS.start, 500)
+_RANGES = range(PORTS.start // 2, PORTS.start, 500)
 _held = ExitStack()
 
 
@@ -30,12 +30,12 @@ def own_ports(number: int) -> int:
 
 @cache
 def _ports() -> Iterator[int]:
-    for first in _STRETCHES:
+    for first in _RANGES:
         lock = Path(tempfile.gettempdir()) / f"coordinator-test-ports-{os.getuid()}-{first}.lock"
         try:
             # Hold the lock until this process ends, however it ends.
             _held.enter_context(locked(lock))
         except Locked:
             continue
-        return cycle(range(first, first + _STRETCHES.step))
+        return cycle(range(first, first + _RANGES.step))
     raise OSError("as many other test processes as there are ports for run already")

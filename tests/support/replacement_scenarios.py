@@ -47,13 +47,13 @@ def supervised(data_dir: Path, trial: tuple[str, ...], scenario: Scenario) -> st
     )
 
     async def run() -> None:
-        house = Supervisor(Console("json"), data_dir)
+        supervisor = Supervisor(Console("json"), data_dir)
         try:
-            child = house.keep(service)
+            child = supervisor.keep(service)
             assert not await child.until_ready(20)
-            await scenario(house, child)
+            await scenario(supervisor, child)
         finally:
-            await house.end([lambda _: True])
+            await supervisor.end([lambda _: True])
 
     (data_dir / "run").mkdir()
     asyncio.run(run())
@@ -70,12 +70,12 @@ def named(data_dir: Path, name: str = "web-1") -> psutil.Process:
 def takes_over_when_it_is_ready(data_dir: Path) -> None:
     """Tell the former process to retire, not to end; it is gone when it has."""
 
-    async def scenario(house: Supervisor, child: Child) -> None:
+    async def scenario(supervisor: Supervisor, child: Child) -> None:
         former = named(data_dir)
-        assert await house.replace(child, 20) == ""
+        assert await supervisor.replace(child, 20) == ""
         assert not is_alive(former)
         assert named(data_dir).pid not in {former.pid, None}
-        assert [one.pid for one in house.children] == [named(data_dir).pid]
+        assert [one.pid for one in supervisor.children] == [named(data_dir).pid]
         assert [path.name for path in (data_dir / "run").glob("*.pid")] == ["web-1.pid"]
 
     said = supervised(data_dir, ("second",), scenario)
@@ -86,11 +86,11 @@ def takes_over_when_it_is_ready(data_dir: Path) -> None:
 def stays_without_a_successor(data_dir: Path, flaw: str, fault: str) -> None:
     """Report the fault and leave nothing of the attempt; do not restart a broken successor again and again."""
 
-    async def scenario(house: Supervisor, child: Child) -> None:
+    async def scenario(supervisor: Supervisor, child: Child) -> None:
         former = named(data_dir)
         # Time enough to die; a hanging one exceeds any time.
-        assert (await house.replace(child, 0.5 if flaw == "hangs" else 20)).startswith(fault)
-        assert [one.pid for one in house.children] == [former.pid] == [named(data_dir).pid]
+        assert (await supervisor.replace(child, 0.5 if flaw == "hangs" else 20)).startswith(fault)
+        assert [one.pid for one in supervisor.children] == [former.pid] == [named(data_dir).pid]
         assert [one.pid for one in psutil.Process().children()] == [former.pid]
 
     assert "retired" not in supervised(data_dir, (flaw,), scenario)
@@ -105,14 +105,14 @@ async def serves_anew(data_dir: Path, former: int) -> bool:
 def leaves_one_shot_commands_alone(data_dir: Path) -> None:
     """Let a migration continue when a replica dies beside it: end only what the dead one has left."""
 
-    async def scenario(house: Supervisor, child: Child) -> None:
+    async def scenario(supervisor: Supervisor, child: Child) -> None:
         dead = named(data_dir)
 
         async def others() -> list[psutil.Process]:
             return [one for one in psutil.Process().children() if one.pid != dead.pid]
 
         with (data_dir / "once.log").open("wb") as log:
-            migration = asyncio.create_task(house.run_once(("/bin/sleep", "60"), {}, log))
+            migration = asyncio.create_task(supervisor.run_once(("/bin/sleep", "60"), {}, log))
             process = (await eventually_async(others, what="its process"))[0]
             dead.kill()
             await eventually_async(lambda: serves_anew(data_dir, dead.pid), 20, what="the next one")
@@ -126,9 +126,9 @@ def leaves_one_shot_commands_alone(data_dir: Path) -> None:
 def is_restarted_like_any_other(data_dir: Path) -> None:
     """Start it without the options of its trial, since no other process serves beside it any more."""
 
-    async def scenario(house: Supervisor, child: Child) -> None:
-        assert await house.replace(child, 20) == ""
-        (successor,) = house.children
+    async def scenario(supervisor: Supervisor, child: Child) -> None:
+        assert await supervisor.replace(child, 20) == ""
+        (successor,) = supervisor.children
         dead = named(data_dir)
         dead.kill()
         await eventually_async(lambda: serves_anew(data_dir, dead.pid), 20, what="the next one")

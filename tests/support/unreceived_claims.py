@@ -40,7 +40,7 @@ def claim_named_by_the_second_heartbeat_is_kept(db: DbVerbs) -> None:
     db.park(runner)
     for held in ([], [run.run_id], [], [run.run_id]):
         heartbeat(db, runner, *held)
-        assert status(db, run) == "claimed", "a single beat took it"
+        assert status(db, run) == "claimed", "a single heartbeat took it"
     accepted(db, run, "started")
 
 

@@ -27,7 +27,7 @@ class WebProxy:
     cuts: int = 0
     open: int = 0
     opened: int = 0
-    # Closes all that is opened.
+    # Close all that is opened.
     away: bool = False
     # Answer instead of the server's, as a load balancer gives.
     answer: bytes = b""
