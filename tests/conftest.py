@@ -173,6 +173,14 @@ def own_postgres(scratch: Path) -> Iterator[OwnPostgres]:
 
 
 @pytest.fixture
+def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
+    """Connect to `own_postgres`, which the test may stop; each look takes a fresh connection."""
+    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=16, name="test")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
 def own_redis(scratch: Path) -> Iterator[OwnRedis]:
     """Start an embedded Redis for this test alone, also when REDIS_URL is given."""
     server = OwnRedis(new_directory(scratch, "redis"))

@@ -1,6 +1,5 @@
 """Check keys while Redis or Postgres is away: revocation reaches every instance, and known callers are served on."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
@@ -8,8 +7,6 @@ import pytest
 from sqlalchemy import Engine
 
 from models.core.callers import Role
-from runtime.postgres import sync_engine
-from runtime.settings import Settings
 from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
@@ -20,14 +17,6 @@ from tests.support.web import PROMPT, WebClient
 
 # Bound that docs/security.md promises.
 REVOKED_SECONDS = 5
-
-
-@pytest.fixture
-def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
-    """Connect to the server that is stopped; each look takes a fresh connection."""
-    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=8, name="test")
-    yield engine
-    engine.dispose()
 
 
 @pytest.mark.parametrize("redis", ["there", "stopped", "frozen"])

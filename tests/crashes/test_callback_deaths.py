@@ -11,7 +11,8 @@ import pytest
 from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.parents import deliver, ended_child, finished, heard_of, prompts, waiting
+from tests.support.parents import deliver, ended_child, heard_of, prompts, waiting
+from tests.support.reports import finished
 from tests.support.thread_runners import runners_at
 from tests.support.waiting import eventually
 from tests.support.web import WebClient

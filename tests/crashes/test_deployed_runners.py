@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from runtime.postgres import sync_engine
-from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.coordination import TERMINAL, Coordination
 from tests.support.db_verbs import DbVerbs
@@ -37,13 +35,6 @@ def start_runner(tmp_path: Path) -> Iterator[Start]:
     yield start
     for runner in started:
         runner.kill()
-
-
-@pytest.fixture
-def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
-    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=4, name="test")
-    yield engine
-    engine.dispose()
 
 
 def spawned(*runners: DeployedRunner) -> list[str]:

@@ -1,14 +1,12 @@
 """Kill, cut and freeze parts of a cluster under writers and readers of the feed: one history remains (promise 3)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from runtime.postgres import sync_engine
-from runtime.settings import Settings
 from tests.support.cluster import Cluster, Process
 from tests.support.feed_watchers import Watchers, acknowledged_events_are_in_history, watching
 from tests.support.feed_writers import FeedWriters, writing
@@ -40,14 +38,6 @@ class FeedCluster:
 
 
 Fault = Callable[[FeedCluster], None]
-
-
-@pytest.fixture
-def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
-    """Connect to the server of this test alone."""
-    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=16, name="test")
-    yield engine
-    engine.dispose()
 
 
 def sequencers_are_terminated(system: FeedCluster) -> None:

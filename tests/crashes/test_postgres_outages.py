@@ -1,14 +1,11 @@
 """Stop and kill Postgres and end all our connections under load: clients get 503, runners wait."""
 
-from collections.abc import Iterator
 from itertools import chain
 
 import httpx
 import pytest
 from sqlalchemy import Engine
 
-from runtime.postgres import sync_engine
-from runtime.settings import Settings
 from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
 from tests.support.outages import terminate_backends, without_postgres
@@ -21,14 +18,6 @@ from tests.support.web import PROMPT, WebClient
 OUTAGE_SECONDS = 20
 # No run demands its type, so its polls stay empty.
 IDLER = {"hostname": "h", "project_dir": "/", "executor_profile": "idler", "executor": {"type": "idle", "command": "x"}}
-
-
-@pytest.fixture
-def own_engine(own_postgres: OwnPostgres, redis_url: str) -> Iterator[Engine]:
-    """Connect to the server that is stopped; each look takes a fresh connection."""
-    engine = sync_engine(Settings(database_url=own_postgres.url, redis_url=redis_url), pool_size=8, name="test")
-    yield engine
-    engine.dispose()
 
 
 @pytest.mark.parametrize("way", ["stopped", "killed"])

@@ -11,7 +11,8 @@ from models.feed.sequence import read_head
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering_scenarios import assert_dense
-from tests.support.retention import all_grows_old, finished, old_history, result, retire
+from tests.support.reports import finished
+from tests.support.retention import all_grows_old, old_history, result, retire
 from tests.support.waiting import eventually
 from workers.context import worker_context
 from workers.retention import retire_due

@@ -35,8 +35,7 @@ from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import Message, open_stream
 from tests.support.issuer import issuing
-from tests.support.parents import finished
-from tests.support.reports import running
+from tests.support.reports import finished, running
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 

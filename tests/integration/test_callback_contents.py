@@ -6,8 +6,8 @@ import pytest
 
 from models.callbacks import resume_parents
 from tests.support.db_verbs import DbVerbs
-from tests.support.parents import child_of, deliver, end_turn, ended_child, finished, heard_of, prompts, write_result
-from tests.support.reports import accepted, running
+from tests.support.parents import child_of, deliver, end_turn, ended_child, heard_of, prompts, write_result
+from tests.support.reports import accepted, finished, running
 
 
 def test_newest_result_of_child_run_counts(db: DbVerbs) -> None:

@@ -17,14 +17,13 @@ from tests.support.parents import (
     deliver,
     end_turn,
     ended_child,
-    finished,
     heard_of,
     last_run,
     prompts,
     waiting,
     write_result,
 )
-from tests.support.reports import accepted, claimed, idle, running, stop, stop_run
+from tests.support.reports import accepted, claimed, finished, idle, running, stop, stop_run
 
 
 @pytest.mark.parametrize(("end", "text"), ENDS, ids=lambda value: getattr(value, "__name__", ""))

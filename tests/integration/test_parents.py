@@ -10,9 +10,9 @@ from models.runs.delete import DeleteSession, delete_sessions
 from runtime.settings import Settings
 from tests.support.callers import web_with_auth
 from tests.support.db_verbs import DbVerbs, resume_submission
-from tests.support.parents import child_of, deliver, ended_child, finished, heard_of, waiting
+from tests.support.parents import child_of, deliver, ended_child, heard_of, waiting
 from tests.support.reparenting_scenarios import ANN, BOB, OWNERS, ancestry, reparenting_run
-from tests.support.reports import accepted, claimed, running
+from tests.support.reports import accepted, claimed, finished, running
 from tests.support.tenants import MARK, good, tenants
 from tests.support.web import PROMPT, WebInThread
 

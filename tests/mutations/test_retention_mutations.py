@@ -6,7 +6,8 @@ from sqlalchemy import text
 from models.feed import retention
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import notices, without
-from tests.support.retention import all_grows_old, finished, page_read_while_the_oldest_position_rises, result, retire
+from tests.support.reports import finished
+from tests.support.retention import all_grows_old, page_read_while_the_oldest_position_rises, result, retire
 
 
 def test_oldest_position_raised_in_another_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from tests.support import callback_scenarios
 from tests.support.callback_scenarios import check_told
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.parents import child_of, deliver, end_all_turns, ended_child, finished
-from tests.support.reports import report, running
+from tests.support.parents import child_of, deliver, end_all_turns, ended_child
+from tests.support.reports import finished, report, running
 from tests.support.simultaneous_calls import call_together, verb_call
 
 

@@ -7,9 +7,8 @@ import pytest
 from models.runs.report import report_runs
 from tests.support.contenders import run_in_threads, with_one_repeat
 from tests.support.db_verbs import DbVerbs
-from tests.support.parents import finished
 from tests.support.reparenting_scenarios import LIMITS, SCENARIOS, ancestry, reparenting_run
-from tests.support.reports import report
+from tests.support.reports import finished, report
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)

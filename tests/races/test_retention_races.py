@@ -19,10 +19,10 @@ from models.state.events_outbox import record_events
 from tests.support.contenders import interleavings, run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs, resume_submission, start_submission
 from tests.support.numbering_scenarios import assert_dense, execute, number_events, row
+from tests.support.reports import finished
 from tests.support.retention import (
     DAYS,
     all_grows_old,
-    finished,
     grow_old,
     is_gone,
     old_history,

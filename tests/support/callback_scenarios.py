@@ -18,8 +18,8 @@ from models.runs.report import report_runs
 from models.runs.stop import StopRun, stop_runs
 from tests.support.contenders import Stepper, interleavings, steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.parents import child_of, deliver, end_all_turns, end_turn, ended_child, finished, heard_of, waiting
-from tests.support.reports import accepted, report, running, stop_run
+from tests.support.parents import child_of, deliver, end_all_turns, end_turn, ended_child, heard_of, waiting
+from tests.support.reports import accepted, finished, report, running, stop_run
 
 Steps = dict[str, Callable[[], object]]
 

@@ -256,7 +256,7 @@ def sent_data(row: "Row[Any] | FeedEvent") -> str:
 
 
 def seen_events(messages: Sequence[Message]) -> list[tuple[int, str, str]]:
-    """Return the same of what a client saw."""
+    """Return position, name and data of the events among these messages."""
     return [(message.position, message.event, message.data) for message in messages]
 
 

@@ -14,13 +14,6 @@ from tests.support.reports import accepted, running
 CHILDREN = re.compile(r'(?:<agent-callback session="|### Child: )([A-Za-z0-9_.:-]+)')
 
 
-def finished(db: DbVerbs, **values: Any) -> str:
-    """Finish a session's run; return the session's id."""
-    run = running(db, **values)
-    accepted(db, run, "completed")
-    return run.session_id
-
-
 def child_of(db: DbVerbs, parent: str, runner: Runner | None = None, **values: Any) -> Run:
     """Start a running child that calls its parent back."""
     return running(db, runner, **{"parent_session_id": parent, "execution_mode": "async_callback"} | values)

@@ -10,8 +10,8 @@ from models.runs.report import report_runs
 from models.state.runs import Run
 from tests.support.contenders import interleavings, steppers
 from tests.support.db_verbs import DbVerbs, resume_submission
-from tests.support.parents import deliver, finished, waiting
-from tests.support.reports import accepted, report, stop_run
+from tests.support.parents import deliver, waiting
+from tests.support.reports import accepted, finished, report, stop_run
 
 ANN, BOB = (Caller(Role.USER, name) for name in ("ann", "bob"))
 LIMITS = Limits(max_depth=3)

@@ -48,6 +48,13 @@ def running(db: DbVerbs, runner: Runner | None = None, **values: Any) -> Run:
     return run
 
 
+def finished(db: DbVerbs, **values: Any) -> str:
+    """Create a session whose only run is completed; return its id."""
+    run = running(db, **values)
+    accepted(db, run, "completed")
+    return run.session_id
+
+
 def idle(db: DbVerbs, runner: Runner | None = None, **values: Any) -> Run:
     """Create a completed run whose session has a live process."""
     run = running(db, runner, **values)

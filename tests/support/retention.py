@@ -14,7 +14,6 @@ from tests.support.clocks import pass_time
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering_scenarios import number_all, row
-from tests.support.reports import accepted, running
 
 DAY = 86_400.0
 DAYS = 30.0
@@ -40,13 +39,6 @@ def old_history(db: DbVerbs, events: int) -> None:
     db.do(record_events, [row(one) for one in range(events)])
     number_all(db)
     grow_old(db)
-
-
-def finished(db: DbVerbs, **values: Any) -> str:
-    """Create a session whose only run is completed."""
-    run = running(db, **values)
-    accepted(db, run, "completed")
-    return run.session_id
 
 
 def result(db: DbVerbs, session_id: str, content: str) -> None:
