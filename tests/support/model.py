@@ -6,7 +6,7 @@ from itertools import count
 
 IN_HAND = {"claimed", "running", "stopping"}
 ENDED = {"completed", "failed", "stopped"}
-MOST_FRUITLESS = 10
+MOST_FAILED_DELIVERIES = 10
 _moments = count(1)
 
 
@@ -185,7 +185,7 @@ class Model:
             run.failed_deliveries += 1
         if gone and session.live is holder:
             session.live = None
-        if run.failed_deliveries >= MOST_FRUITLESS and run.delivered:
+        if run.failed_deliveries >= MOST_FAILED_DELIVERIES and run.delivered:
             session.cancel([run], "failed")
         else:
             run.back(bar=run.delivered and holder is not None and not holder.sends_tokens)
