@@ -140,12 +140,12 @@ def test_cross_site_links_reach_the_reference_only() -> None:
 
 def test_remembered_hosts_are_bounded_and_oldest_goes() -> None:
     """Made-up names neither grow the cache nor evict real ones for good."""
-    door = HostOriginGuard(inside, (), ())
+    guard = HostOriginGuard(inside, (), ())
     for number in range(3 * MOST_KNOWN):
-        assert door._remembered(f"{number}.evil.example", "") is not None
-    assert door._remembered("localhost", "") is None
-    known = door._remembered.cache_info()
+        assert guard._remembered(f"{number}.evil.example", "") is not None
+    assert guard._remembered("localhost", "") is None
+    known = guard._remembered.cache_info()
     assert (known.currsize, known.maxsize) == (MOST_KNOWN, MOST_KNOWN)
-    assert door._remembered("localhost", "") is None
-    assert door._remembered.cache_info().hits == known.hits + 1
+    assert guard._remembered("localhost", "") is None
+    assert guard._remembered.cache_info().hits == known.hits + 1
     assert status_of(f"{'x' * 60_000}.evil.example") == 403
