@@ -6,7 +6,7 @@ from runtime.names import Actor
 from tests.support import parents, retention
 from tests.support.clocks import add_outage, fall_silent
 from tests.support.db_verbs import DbVerbs
-from tests.support.reports import running
+from tests.support.reports import finished, running
 
 Check = Callable[[], None]
 MONTH = 31 * 86_400.0
@@ -39,7 +39,7 @@ def unnumbered_events(db: DbVerbs) -> Check:
 
 def result_of_a_child(db: DbVerbs) -> Check:
     """End a child; its parent is told in one run."""
-    parent = parents.finished(db)
+    parent = finished(db)
     child = parents.ended_child(db, parent)
 
     def check() -> None:
