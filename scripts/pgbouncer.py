@@ -59,7 +59,7 @@ def pgbouncer(url: str, directory: Path) -> Iterator[str]:
 def main(arguments: list[str]) -> int:
     """Run the tests, by default the integration tests; return pytest's exit code."""
     if not any(Path(ROOT, argument.partition("::")[0]).exists() for argument in arguments):
-        arguments = [*arguments, "tests/integration"]
+        arguments = [*arguments, "tests/integration", "tests/processes"]
     with tempfile.TemporaryDirectory(prefix="coordinator-pgbouncer-") as name:
         directory = Path(name)
         # Neither the server nor the pooler runs as root, and both need the directory.
