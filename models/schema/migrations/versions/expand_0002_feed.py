@@ -1,4 +1,4 @@
-"""The feed: numbering keeps its speed however long somebody else's transaction pins the xmin horizon."""
+"""Add the feed, whose numbering keeps its speed however long another transaction pins the xmin horizon."""
 
 from alembic import op
 

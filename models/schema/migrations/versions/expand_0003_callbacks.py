@@ -7,7 +7,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# Nothing has written the table before, so an ordinary index blocks nobody.
+# Nothing has written the table before, so an ordinary index blocks no writer.
 CHILD_RESULTS = """
 SET LOCAL lock_timeout = '2s';
 ALTER TABLE child_results

@@ -1,4 +1,4 @@
-"""Storage: tables whose every row is updated are vacuumed early; runs need no room beside them."""
+"""Vacuum tables early whose every row is updated; leave no space free in pages of runs."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# No update of these is HOT: numbering and every change of a status touch an indexed column. So room left in a page
+# No update of these is HOT: numbering and every change of a status touch an indexed column. So space left in a page
 # saves nothing, and what is dead goes by vacuum alone (docs/operations.md, Bloat).
 STORAGE = """
 ALTER TABLE events SET (autovacuum_vacuum_scale_factor = 0.05);
@@ -30,5 +30,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to the server's own settings, and to room in the pages of runs."""
+    """Return to the server's own settings, and to free space in pages of runs."""
     op.execute(FORMER_STORAGE)

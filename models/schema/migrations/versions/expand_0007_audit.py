@@ -21,7 +21,7 @@ CREATE TABLE audit_log (
 
 
 def upgrade() -> None:
-    """Add the table, empty: what was done before nobody wrote down."""
+    """Add the table, empty: earlier acts were not recorded."""
     op.execute(AUDIT)
 
 

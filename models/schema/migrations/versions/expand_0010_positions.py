@@ -13,7 +13,7 @@ CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uq_events_position ON events (fee
 
 
 def upgrade() -> None:
-    """Build it beside the one it replaces, while everybody reads and writes."""
+    """Build the index beside the one it replaces, while reads and writes go on."""
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = 0")
         op.execute(POSITIONS)

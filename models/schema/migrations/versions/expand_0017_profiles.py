@@ -9,10 +9,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column, empty: profiles of the version before count for nobody."""
+    """Add the column, empty: profiles of the version before count for no owner."""
     op.execute("SET LOCAL lock_timeout = '2s'; ALTER TABLE demand_profiles ADD COLUMN made_by text")
 
 
 def downgrade() -> None:
-    """Back to profiles of nobody."""
+    """Drop the column."""
     op.execute("SET LOCAL lock_timeout = '2s'; ALTER TABLE demand_profiles DROP COLUMN made_by")
