@@ -15,7 +15,7 @@ from models.claims.matching import Demands
 from models.core.callers import Caller, Role
 from models.core.ids import new_id
 from models.core.statuses import ExecutionMode, RunType
-from models.runs.submit import NewRun
+from models.runs.submission import NewRun
 from runtime.settings import Settings
 
 _SESSION_ID: Final = re.compile(SESSION_ID)

@@ -26,7 +26,7 @@ from models.core.storable_text import storable
 from models.runs.lists import RunFilter, list_runs
 from models.runs.results import run_result
 from models.runs.stop import StopRun
-from models.runs.submit import NewRun, Submitted
+from models.runs.submission import NewRun, Submitted
 from models.state.runs import Run, get_run
 
 router = APIRouter(tags=["Runs"], route_class=Endpoint)

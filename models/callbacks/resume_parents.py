@@ -14,7 +14,8 @@ from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import RunType, SessionStatus
-from models.runs.submit import NewRun, resume_demands, submit_runs
+from models.runs.submission import NewRun
+from models.runs.submit import resume_demands, submit_runs
 from models.state.try_locks import try_lock_runs
 
 # Bound the results of a run in number and in stored bytes, and the bytes that one pass holds in memory.

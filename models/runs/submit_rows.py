@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from models.core.ids import uuid7
+from models.runs.submission import NewRun, Plan
 from models.state.locks import LOCK_SESSIONS, READ_SESSIONS
 from models.state.sessions import Session, as_session
-
-if TYPE_CHECKING:
-    from models.runs.submit import NewRun, Plan
 
 Key = tuple[str, str]
 
@@ -104,7 +102,7 @@ def _keys(keys: Collection[Key]) -> dict[str, list[str]]:
     return {"callers": [caller for caller, _ in keys], "keys": [key for _, key in keys]}
 
 
-def take_keys(conn: Connection, items: Sequence["NewRun"]) -> set[Key]:
+def take_keys(conn: Connection, items: Sequence[NewRun]) -> set[Key]:
     """Insert the items' keys; return those that are new."""
     parameters = _keys([item.key for item in items if item.key is not None])
     rows = conn.execute(
@@ -130,7 +128,7 @@ def drop_keys(conn: Connection, keys: Collection[Key]) -> None:
         conn.execute(_DROP_KEYS, _keys(keys))
 
 
-def begin_sessions(conn: Connection, starts: Sequence["NewRun"]) -> dict[str, Session]:
+def begin_sessions(conn: Connection, starts: Sequence[NewRun]) -> dict[str, Session]:
     """Insert the sessions to be started, without parents; return those whose ids were free."""
     if not starts:
         return {}
@@ -173,7 +171,7 @@ def drop_sessions(conn: Connection, session_ids: Collection[str]) -> None:
         conn.execute(_DROP_SESSIONS, {"sessions": sorted(session_ids)})
 
 
-def insert_runs(conn: Connection, plans: Sequence["Plan"], profile_ids: Sequence[int]) -> set[str]:
+def insert_runs(conn: Connection, plans: Sequence[Plan], profile_ids: Sequence[int]) -> set[str]:
     items = [plan.item for plan in plans]
     rows = conn.execute(
         _INSERT_RUNS,
@@ -204,7 +202,7 @@ def insert_runs(conn: Connection, plans: Sequence["Plan"], profile_ids: Sequence
     return set(rows.scalars())
 
 
-def fill_sessions(conn: Connection, plans: Sequence["Plan"]) -> Mapping[str, Session]:
+def fill_sessions(conn: Connection, plans: Sequence[Plan]) -> Mapping[str, Session]:
     """Update the sessions of resumes and of starts with a parent; return them as they are now."""
     if not plans:
         return {}

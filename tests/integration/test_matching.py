@@ -9,7 +9,8 @@ from models.claims.matching import Demands, MatchSets, match_sets
 from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import TooManyDemands
 from models.expiry.cleanup import upkeep
-from models.runs.submit import NewRun, Submitted, submit_runs
+from models.runs.submission import NewRun, Submitted
+from models.runs.submit import submit_runs
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs, Runner, accepted, poll_request, resume_submission, start_submission
 

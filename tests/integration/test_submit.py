@@ -9,7 +9,7 @@ from models.claims.matching import Demands
 from models.core.callers import Caller, Role
 from models.core.errors import CoordinatorError, NotFound, ParentIsDescendant, SessionExists, TooDeep
 from models.core.statuses import ExecutionMode
-from models.runs.submit import NewRun, Submitted
+from models.runs.submission import NewRun, Submitted
 from tests.support.db_verbs import PARAMETERS, DbVerbs, resume_submission, start_submission
 
 ANNA = Caller(Role.USER, "anna")

@@ -10,7 +10,8 @@ import pytest
 from models.core.callers import Caller, Role
 from models.core.errors import CoordinatorError, KeyReused, NotFound, SessionExists
 from models.core.statuses import RunType
-from models.runs.submit import NewRun, Submitted, submit_runs
+from models.runs.submission import NewRun, Submitted
+from models.runs.submit import submit_runs
 from tests.support.db_verbs import DbVerbs, accepted, resume_submission, start_submission
 
 ANNA = Caller(Role.USER, "anna")

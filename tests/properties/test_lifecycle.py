@@ -22,7 +22,7 @@ from models.core.callers import ADMIN
 from models.core.errors import StopSessionFirst
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from models.runs.stop import Stopped, StopSession, stop_sessions
-from models.runs.submit import Submitted
+from models.runs.submission import Submitted
 from models.state.runs import Run as RunRow
 from tests.support import clocks
 from tests.support.db_verbs import DbVerbs, resume_submission, start_submission

@@ -7,7 +7,8 @@ from models.core.callers import ADMIN
 from models.core.errors import NotFound, StopSessionFirst
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from models.runs.report import report_runs
-from models.runs.submit import Submitted, submit_runs
+from models.runs.submission import Submitted
+from models.runs.submit import submit_runs
 from tests.support.db_verbs import DbVerbs, poll_request, resume_submission, start_submission
 from tests.support.reports import accepted, report, running
 from tests.support.simultaneous_calls import call_together, verb_call

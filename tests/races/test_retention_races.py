@@ -14,7 +14,8 @@ from models.feed.pages import read_feed
 from models.feed.retention import Walked, retire_sessions
 from models.feed.sequence import read_head
 from models.runs.delete import Deleted, DeleteSession, delete_sessions, purge_deleted
-from models.runs.submit import NewRun, Submitted, submit_runs
+from models.runs.submission import NewRun, Submitted
+from models.runs.submit import submit_runs
 from models.state.events_outbox import record_events
 from tests.support.contenders import interleavings, run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs, resume_submission, start_submission

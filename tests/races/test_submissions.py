@@ -9,7 +9,8 @@ from sqlalchemy import Connection
 from models.claims.delivery import Claim, release_claims
 from models.claims.matching import Demands
 from models.core.errors import KeyReused, SessionExists
-from models.runs.submit import NewRun, Submitted, submit_runs
+from models.runs.submission import NewRun, Submitted
+from models.runs.submit import submit_runs
 from tests.support.contenders import run_in_threads, steppers, with_one_repeat
 from tests.support.db_verbs import DbVerbs, accepted, resume_submission, start_submission
 

@@ -16,7 +16,8 @@ from models.claims.claim import Ask
 from models.claims.delivery import Claim, confirm_deliveries
 from models.claims.matching import Demands
 from models.claims.polls import answer_polls, claim_parked, give_up_polls
-from models.runs.submit import NewRun, submit_runs
+from models.runs.submission import NewRun
+from models.runs.submit import submit_runs
 from models.state.runs import Run
 from tests.support.contenders import BARRIER_SECONDS, Stepper, interleavings, run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs, Runner, poll_request, start_submission, told

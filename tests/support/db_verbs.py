@@ -15,7 +15,8 @@ from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError
 from models.core.ids import new_id, runner_identity
 from models.core.statuses import RunType
-from models.runs.submit import NewRun, Submitted, submit_runs
+from models.runs.submission import NewRun, Submitted
+from models.runs.submit import submit_runs
 from models.state.runs import Run
 from tests.support.dispatch_pass import dispatch_waiting
 

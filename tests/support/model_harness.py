@@ -16,7 +16,7 @@ from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import Registered, Registration, register_runners
 from models.runs.report import Report, Reported, report_runs
 from models.runs.stop import Stopped, StopRun, stop_runs
-from models.runs.submit import NewRun, Submitted
+from models.runs.submission import NewRun, Submitted
 from models.schema.tables import metadata
 from tests.support import clocks, db_verbs, invariants
 from tests.support.db_verbs import DbVerbs, start_submission

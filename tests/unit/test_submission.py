@@ -10,7 +10,7 @@ from app.http.problems import BadRequest
 from app.inputs.submission import idempotency_key, new_run
 from models.claims.matching import Demands
 from models.core.callers import ADMIN
-from models.runs.submit import NewRun
+from models.runs.submission import NewRun
 from runtime.settings import Settings
 
 SETTINGS = Settings()
