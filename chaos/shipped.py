@@ -35,7 +35,7 @@ _JOB: Final = (
 _RUNS: Final = text("SELECT run_id, status, attempt, error FROM runs WHERE run_id = ANY(:runs)")
 _SAID: Final = text("""
     SELECT run_id, frame -> 'data' ->> 'event_type' AS kind, frame -> 'data' -> 'content' -> 0 ->> 'text' AS line
-    FROM events WHERE kind = 'event' AND run_id = ANY(:runs) ORDER BY run_id, feed_pos
+    FROM events WHERE kind = 'event' AND run_id = ANY(:runs) ORDER BY run_id, feed_pos, id
 """)
 
 

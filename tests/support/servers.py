@@ -34,6 +34,8 @@ POOLED = {"COORDINATOR_STARTUP_OPTIONS": "0", "COORDINATOR_PREPARE_STATEMENTS": 
 FAST_POSTGRES = {
     "fsync": "off",
     "full_page_writes": "off",
+    # Rows then lie in the order in which they were inserted, also in a database that an earlier test has used.
+    "autovacuum": "off",
     "max_connections": "200",
     "max_prepared_transactions": "10",
 }
