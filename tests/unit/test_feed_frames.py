@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
+from functools import cache
 
 import httpx
 import pytest
@@ -26,9 +27,14 @@ FRAMES: list[tuple[str, str | None]] = [
 ]
 
 
+@cache
+def unused_transport() -> Transport:
+    """Return a transport that is never used; one for all, since making its TLS context takes 0.1 s."""
+    return Transport(["http://127.0.0.1:9"])
+
+
 def feed_of_nowhere() -> Feed:
-    """Return a feed whose transport is never used."""
-    return Feed(Transport(["http://127.0.0.1:9"]), {})
+    return Feed(unused_transport(), {})
 
 
 async def parsed(chunks: Sequence[bytes]) -> list[ServerSentEvent]:
