@@ -140,8 +140,9 @@ class Web:
     def _wake_polls(self, results: Sequence[Any]) -> None:
         """Wake the polls, here and at other instances, that may have something to receive after a commit."""
         told = told_runners(results)
-        self.polls.look_again(told)
-        self._poll_wakeups.send(told)
+        if told:
+            self.polls.look_again(told)
+            self._poll_wakeups.send(told)
 
     def _on_subscribed(self) -> None:
         """Look for what was published before this subscription stood: those messages are lost."""

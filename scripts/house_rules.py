@@ -30,6 +30,17 @@ FREE = {"models", "chaos", "benchmarks", "tests", "scripts"}
 SQL_NAMES = {"text", "select", "insert", "update", "delete", "func", "literal_column", "TextClause"}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 LONGEST_SLEEP_SECONDS = 0.05
+# Openers of first sentences that describe something else than an action.
+OPENERS = re.compile(
+    r"(?:What|Who|Whom|Whose|Whoever|Whatever|Whether|Which|It|They|He|She|Nobody|Somebody|Everybody|Anybody|There|That"
+    r"|Those|These|One|Ones|None|How|Where|When|Why)\b"
+)
+# Metaphors of earlier versions, and words for persons where a process, a client or a runner is meant.
+FORBIDDEN = re.compile(
+    r"\b(?:bells?|rings?|rung|rang|ringing|mailbox(?:es)?|engine rooms?|the house|rooms?|farewells?|company|hush(?:ed)?"
+    r"|purses?|riders?|whoever|whomever|whom|nobody|somebody|anybody|everybody|hungry|seekers?|strangers?)\b",
+    re.IGNORECASE,
+)
 
 Finding = tuple[int, str]
 
@@ -127,7 +138,7 @@ def environment_is_read_once(file: File) -> Iterator[Finding]:
 
 
 def no_base_http_middleware(file: File) -> Iterator[Finding]:
-    """Forbid BaseHTTPMiddleware, and `@app.http.middleware("http")`, which is one.
+    """Forbid BaseHTTPMiddleware, and `@app.middleware("http")`, which is one.
 
     Behind it a long poll never learns that its client has gone, and takes a run with it.
     """
@@ -248,6 +259,32 @@ def machine_clock_is_not_stored(file: File) -> Iterator[Finding]:
                 yield node.lineno, f"`{owner}.{node.attr}` reads the machine's clock"
 
 
+def first_sentences_are_actions(file: File) -> Iterator[Finding]:
+    """Begin a docstring with a verb and its object: a reader scans first sentences to learn what the code does."""
+    for line, docstring in _docstrings(file):
+        if OPENERS.match(docstring):
+            yield line, docstring.splitlines()[0]
+
+
+def words_are_those_of_the_field(file: File) -> Iterator[Finding]:
+    """Use the terms of docs/glossary.md in docstrings and comments: a newcomer cannot look up a metaphor of ours."""
+    for line, docstring in _docstrings(file):
+        for word in FORBIDDEN.finditer(docstring):
+            yield line, f"`{word[0]}` in a docstring"
+    for token in tokenize.generate_tokens(StringIO(file.text).readline):
+        if token.type == tokenize.COMMENT:
+            for word in FORBIDDEN.finditer(token.string):
+                yield token.start[0], f"`{word[0]}` in a comment"
+
+
+def _docstrings(file: File) -> Iterator[Finding]:
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node)
+            if docstring is not None:
+                yield node.body[0].lineno, docstring
+
+
 Rule = Callable[[File], Iterable[Finding]]
 RULES: tuple[Rule, ...] = (
     sql_stays_in_models,
@@ -263,6 +300,8 @@ RULES: tuple[Rule, ...] = (
     sql_is_never_formatted,
     commands_print_in_one_place,
     machine_clock_is_not_stored,
+    first_sentences_are_actions,
+    words_are_those_of_the_field,
 )
 
 

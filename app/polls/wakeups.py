@@ -99,9 +99,8 @@ def told_runners(results: Sequence[Any]) -> dict[str, frozenset[str]]:
             case (
                 Left(runner_id=runner_id, parked_at=instances)
                 | Stopped(runner_to_notify=str(runner_id), parked_at=instances)
+                | Registered(runner_id=runner_id, renumbered=True, parked_at=instances)
             ):
-                told[runner_id] = told.get(runner_id, frozenset()) | instances
-            case Registered(runner_id=runner_id, renumbered=True, parked_at=instances):
                 told[runner_id] = told.get(runner_id, frozenset()) | instances
             case _:
                 pass

@@ -72,12 +72,12 @@ class Process:
         """Return its exit code as soon as it ends."""
         return self._popen.wait(within)
 
-    def stop(self) -> None:
-        """End it in order, or with SIGKILL if it does not end within 10 s."""
+    def stop(self, within: float = 10) -> None:
+        """End it in order, or with SIGKILL if it does not end within so many seconds."""
         self.thaw()
         self.terminate()
         try:
-            self.wait(10)
+            self.wait(within)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -181,10 +181,7 @@ class Cluster:
         begun = time.monotonic()
         for process in self.processes:
             patience = RUNNER_LEAVE_SECONDS if process.name.startswith("runner") else 10
-            try:
-                process.wait(max(0.0, begun + patience - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.stop(max(0.0, begun + patience - time.monotonic()))
 
     def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
         wanted = {"database_url": self.database_url, "redis_url": self.redis_url, **QUICK, **settings}

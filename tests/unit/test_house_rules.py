@@ -43,7 +43,7 @@ BREACHES = [
     ("environment_is_read_once", "cli/x.py", "typer.Option('--url', envvar='X')"),
     ("no_base_http_middleware", "app/x.py", "from starlette.middleware.base import BaseHTTPMiddleware"),
     ("no_base_http_middleware", "app/x.py", "class A(base.BaseHTTPMiddleware): pass"),
-    ("no_base_http_middleware", "app/x.py", "@app.http.middleware('http')\nasync def f(): pass"),
+    ("no_base_http_middleware", "app/x.py", "@app.middleware('http')\nasync def f(): pass"),
     ("models_stand_alone", "models/x.py", "import pydantic"),
     ("models_stand_alone", "models/x.py", "from runtime.settings import Settings"),
     ("models_stand_alone", "models/x.py", "from alembic import op"),
@@ -66,6 +66,12 @@ BREACHES = [
     ("sql_is_never_formatted", "models/x.py", "text(f'SELECT {x}')"),
     ("sql_is_never_formatted", "models/x.py", "sqlalchemy.text('SELECT %s' % x)"),
     ("sql_is_never_formatted", "models/x.py", "text('SELECT {}'.format(x))"),
+    ("first_sentences_are_actions", "app/x.py", '"""What a run is."""'),
+    ("first_sentences_are_actions", "app/x.py", 'def f():\n    """Who owns the run."""'),
+    ("first_sentences_are_actions", "app/x.py", 'class A:\n    """It waits."""'),
+    ("words_are_those_of_the_field", "app/x.py", 'async def f():\n    """Return the run that nobody owns."""'),
+    ("words_are_those_of_the_field", "app/x.py", "x = 1  # whoever comes first"),
+    ("words_are_those_of_the_field", "app/x.py", "x = 1  # Rings for the engine room."),
 ]
 ALLOWED = [
     ("sql_stays_in_models", "models/x.py", "from sqlalchemy import text\nconn.execute(text('SELECT 1'))"),
@@ -94,6 +100,11 @@ ALLOWED = [
     ("commands_print_in_one_place", "scripts/x.py", "print(1)"),
     ("machine_clock_is_not_stored", "models/core/ids.py", "time.time_ns()"),
     ("machine_clock_is_not_stored", "workers/x.py", "time.monotonic()\nredis.time()"),
+    ("first_sentences_are_actions", "app/x.py", '"""Return the runs that are ready."""'),
+    ("first_sentences_are_actions", "app/x.py", '"""Itemise what is due."""'),
+    ("first_sentences_are_actions", "app/x.py", "def f():\n    return 'Nobody reads texts of the program.'"),
+    ("words_are_those_of_the_field", "app/x.py", "def f():\n    return 'Nobody reads texts of the program.'"),
+    ("words_are_those_of_the_field", "app/x.py", "x = 1  # Strings, bringing and mushrooms hold no word as a whole."),
     ("machine_clock_is_not_stored", "runner/x.py", "datetime.now(UTC)"),
 ]
 
@@ -110,6 +121,10 @@ def test_breach_is_found(rule: str, path: str, source: str) -> None:
 @pytest.mark.parametrize(("rule", "path", "source"), ALLOWED, ids=[str(n) for n in range(len(ALLOWED))])
 def test_allowed_code_is_not_reported(rule: str, path: str, source: str) -> None:
     assert findings(rule, path, source) == []
+
+
+def test_every_word_of_a_line_is_reported() -> None:
+    assert len(findings("words_are_those_of_the_field", "app/x.py", "x = 1  # Rings for the engine room.\n")) == 2
 
 
 def test_every_rule_has_a_reason_and_both_kinds_of_examples() -> None:
