@@ -63,15 +63,21 @@ class Runner:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._ledger = Ledger(Path(options.ledger))
-        self._http = httpx.Client(
-            base_url=options.url,
-            headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
-            timeout=ANSWER_SECONDS,
-            limits=httpx.Limits(max_connections=None),
-        )
+        self._http = self._client()
+        # Keep a client for the signal handler alone: it may interrupt the main thread within a call of the other, whose
+        # connection pool is then locked by the very thread that waits for it.
+        self._leaving_http = self._client()
         self._lock = threading.Lock()
         self._works: dict[str, Work] = {}
         self._runner_id = ""
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=self._options.url,
+            headers={"Authorization": f"Bearer {self._options.token}"} if self._options.token else {},
+            timeout=ANSWER_SECONDS,
+            limits=httpx.Limits(max_connections=None),
+        )
 
     def main(self) -> NoReturn:
         """Register, then poll until told to leave, or until three polls in a row have failed."""
@@ -224,7 +230,7 @@ class Runner:
     def _leave(self) -> NoReturn:
         self._kill_all()
         try:
-            answer = self._http.delete(f"/runners/{self._runner_id}", params={"self": "true"}, timeout=5)
+            answer = self._leaving_http.delete(f"/runners/{self._runner_id}", params={"self": "true"}, timeout=5)
             self._ledger.write("left", code=answer.status_code)
         except httpx.HTTPError as error:
             self._ledger.write("left", code=None, reason=repr(error))
