@@ -11,7 +11,6 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chaos.clients import DEPLOYED_TAG, Clients
@@ -21,10 +20,11 @@ from chaos.mortals import die_with_a_run
 from chaos.runners import Manner, Runner
 from chaos.schedule import BALANCER, DEPLOYED, TOKENED, WEBS
 from chaos.wire import Wire, http_client
+from models.schema.sql import sql
 from tests.support.deployed_runner import DeployedRunner
 from tests.support.waiting import eventually
 
-_UNFINISHED = text("SELECT run_id, session_id FROM runs WHERE status IN ('pending', 'claimed', 'running', 'stopping')")
+_UNFINISHED = sql("SELECT run_id, session_id FROM runs WHERE status IN $UNFINISHED")
 # Schedules kill and freeze the first three.
 MANNERS = {
     TOKENED[0]: Manner(work=0.2),

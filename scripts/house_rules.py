@@ -213,16 +213,19 @@ def silenced_tools_have_a_reason(file: File) -> Iterator[Finding]:
 
 
 def sql_is_never_formatted(file: File) -> Iterator[Finding]:
-    """Require a literal or a named constant in text(), never an f-string, `%` or format(): values are bound."""
+    """Require a literal or a named constant in text() and sql(), never an f-string, `%` or format().
+
+    Values are bound, and statuses and columns have names in sql().
+    """
     for node in ast.walk(file.tree):
-        if not (isinstance(node, ast.Call) and _called(node) == "text" and node.args):
+        if not (isinstance(node, ast.Call) and _called(node) in {"text", "sql"} and node.args):
             continue
         argument = node.args[0]
         formatted = isinstance(argument, ast.JoinedStr) or (
             isinstance(argument, ast.BinOp) and isinstance(argument.op, ast.Mod)
         )
         if formatted or (isinstance(argument, ast.Call) and _called(argument) in {"format", "format_map"}):
-            yield node.lineno, "text() of a formatted string"
+            yield node.lineno, f"{_called(node)}() of a formatted string"
 
 
 def commands_print_in_one_place(file: File) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import RunType, SessionStatus
 from models.runs.submission import NewRun
 from models.runs.submit import resume_demands, submit_runs
+from models.schema.sql import sql
 from models.state.try_locks import try_lock_runs
 
 # Bound the results of a run in number and in stored bytes, and the bytes that one pass holds in memory.
@@ -36,7 +37,7 @@ class Delivered:
 
 # Retry results returned by a resume that never started after another child ends or a later run starts. LIMIT keeps it
 # at one look per session; joined, all sessions would be read.
-_DUE = text("""
+_DUE = sql("""
     WITH waiting AS MATERIALIZED (
         SELECT c.parent_session_id, c.parent_incarnation, min(coalesce(c.returned_at, '-infinity')) AS since
         FROM child_results c WHERE c.delivered_in IS NULL
@@ -46,7 +47,7 @@ _DUE = text("""
     CROSS JOIN LATERAL (
         SELECT p.session_id, p.status, p.incarnation FROM sessions p WHERE p.session_id = w.parent_session_id LIMIT 1
     ) s
-    WHERE s.incarnation = w.parent_incarnation AND s.status IN ('idle', 'finished')
+    WHERE s.incarnation = w.parent_incarnation AND s.status IN $FREE
       AND (w.since = '-infinity'
            OR EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id AND r.started_at > w.since))
     LIMIT :most

@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from sqlalchemy import text
+from models.schema.sql import sql
 
 # Add one priority for every :ageing seconds since a run became ready, up to 100: from then on only older runs go before
 # it. Within one priority the oldest goes first, so the heads of the priorities in use are enough. Each is found by one
 # probe of the index, whatever waits behind it.
-AGED_CANDIDATES: Final = text("""
+AGED_CANDIDATES: Final = sql("""
     WITH RECURSIVE asked AS (
         SELECT * FROM unnest(CAST(:profiles AS bigint[]), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),
                              CAST(:floors AS text[])) AS p(profile_id, low, high, floor)
@@ -17,7 +17,7 @@ AGED_CANDIDATES: Final = text("""
         CROSS JOIN LATERAL (
             SELECT r.priority FROM runs r
             WHERE r.profile_id = p.profile_id AND r.priority BETWEEN p.low AND p.high
-              AND r.status = 'pending' AND r.ready
+              AND r.status = $PENDING AND r.ready
             ORDER BY r.priority DESC, r.run_id LIMIT 1
         ) top
         WHERE p.floor IS NULL
@@ -27,7 +27,7 @@ AGED_CANDIDATES: Final = text("""
         CROSS JOIN LATERAL (
             SELECT r.priority FROM runs r
             WHERE r.profile_id = l.profile_id AND r.priority < l.priority AND r.priority >= l.low
-              AND r.status = 'pending' AND r.ready
+              AND r.status = $PENDING AND r.ready
             ORDER BY r.priority DESC, r.run_id LIMIT 1
         ) next
     ), queues AS (
@@ -42,7 +42,7 @@ AGED_CANDIDATES: Final = text("""
             coalesce(r.match_deadline_at - make_interval(secs => r.no_match_timeout_seconds), r.created_at) AS ready_at
         FROM runs r
         WHERE r.profile_id = q.profile_id AND r.priority = q.priority AND r.run_id >= q.floor
-          AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
+          AND r.status = $PENDING AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
         ORDER BY r.run_id LIMIT :most
     ) c
     ORDER BY least(100, c.priority + floor(greatest(0, extract(epoch FROM now() - c.ready_at))

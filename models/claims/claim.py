@@ -16,6 +16,7 @@ from models.claims.matching import Offer, match_sets
 from models.claims.watermarks import HIGHEST, LOWEST, ScanRange, claim_watermarks
 from models.core.ids import uuid7
 from models.core.limits import DEFAULT_LIMITS, Limits
+from models.schema.sql import sql
 from models.state.events_outbox import record_events, run_updated
 from models.state.runs import RUN_COLUMNS, Run, as_run, returning_runs
 
@@ -76,20 +77,20 @@ class Assigned:
 
 
 # Probe the index once per scan range, so that runs which these runners may not take cost nothing.
-_CANDIDATES = text("""
+_CANDIDATES = sql("""
     SELECT c.run_id, c.profile_id, c.priority, c.not_for
     FROM unnest(CAST(:profiles AS bigint[]), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),
                 CAST(:floors AS text[])) AS p(profile_id, low, high, floor)
     CROSS JOIN LATERAL (
         (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
          WHERE p.floor IS NULL AND r.profile_id = p.profile_id AND r.priority BETWEEN p.low AND p.high
-           AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
+           AND r.status = $PENDING AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
          ORDER BY r.priority DESC, r.run_id LIMIT :most)
         UNION ALL
         -- priority as an equality, so that the index scan begins at the floor
         (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
          WHERE r.profile_id = p.profile_id AND r.priority = p.low AND r.run_id >= p.floor
-           AND r.status = 'pending' AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
+           AND r.status = $PENDING AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
          ORDER BY r.run_id LIMIT :most)
     ) c
     ORDER BY c.priority DESC, c.run_id LIMIT :most
@@ -101,9 +102,9 @@ _LOCK_CAPACITY = text("""
     ORDER BY runner_id FOR NO KEY UPDATE
 """)
 
-_IN_HAND = text("""
+_IN_HAND = sql("""
     SELECT runner_id, count(*) AS in_hand FROM runs
-    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND status IN ('claimed', 'running', 'stopping')
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND status IN $IN_HAND
     GROUP BY runner_id
 """)
 
@@ -117,11 +118,11 @@ _TAKE = returning_runs("""
             AS g(run_id, claim_token, claim_poll_id, runner_id, registration, claimed_by)
     ), picked AS MATERIALIZED (
         SELECT r.run_id FROM runs r
-        WHERE r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = 'pending' AND r.ready
+        WHERE r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = $PENDING AND r.ready
         ORDER BY r.run_id FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE runs r
-    SET status = 'claimed', ready = false, claim_token = g.claim_token, claim_poll_id = g.claim_poll_id,
+    SET status = $CLAIMED, ready = false, claim_token = g.claim_token, claim_poll_id = g.claim_poll_id,
         runner_id = g.runner_id, registration = g.registration, claimed_by = g.claimed_by,
         claimed_by_registration = g.registration, claimed_at = clock_timestamp(),
         delivered_at = CASE WHEN :delivered THEN clock_timestamp() END,
@@ -129,7 +130,7 @@ _TAKE = returning_runs("""
             CASE WHEN :delivered THEN CAST(:start_timeout AS float) ELSE CAST(:claim_timeout AS float) END),
         unheld_beats = 0
     FROM picked JOIN given g USING (run_id)
-    WHERE r.run_id = picked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = 'pending' AND r.ready
+    WHERE r.run_id = picked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = $PENDING AND r.ready
 """)
 _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 

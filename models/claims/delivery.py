@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.core.errors import StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import RunStatus
+from models.schema.sql import sql
 from models.state.locks import lock_runs
 from models.state.runs import RUN_COLUMNS, Run, as_run, read_runs, returning_runs
 from models.state.session_status import SessionChange
@@ -28,16 +29,16 @@ _CONFIRM = returning_runs("""
     FROM (SELECT r.run_id, c.claim_token
           FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[])) AS c(run_id, claim_token)
           JOIN runs r ON r.run_id = c.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
-          WHERE r.claim_token = c.claim_token AND r.status = 'claimed'
+          WHERE r.claim_token = c.claim_token AND r.status = $CLAIMED
           ORDER BY r.run_id FOR NO KEY UPDATE OF r) held
     WHERE r.run_id = held.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
-      AND r.claim_token = held.claim_token AND r.status = 'claimed'
+      AND r.claim_token = held.claim_token AND r.status = $CLAIMED
 """)
 _CONFIRM_RUNS = _CONFIRM.columns(*RUN_COLUMNS)
 
-_OF_POLLS = text("""
+_OF_POLLS = sql("""
     SELECT claim_poll_id, run_id, claim_token FROM runs
-    WHERE claim_poll_id = ANY(CAST(:polls AS text[])) AND status = 'claimed' ORDER BY run_id
+    WHERE claim_poll_id = ANY(CAST(:polls AS text[])) AND status = $CLAIMED ORDER BY run_id
 """)
 
 

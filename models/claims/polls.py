@@ -11,6 +11,7 @@ from models.claims.delivery import confirm_polls, release_polls
 from models.claims.parking import park_polls, unpark_polls
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
+from models.schema.sql import sql
 from models.state.runs import Run
 from models.state.visibility import acts_for
 
@@ -40,7 +41,7 @@ Answer = PollAnswer | RunnerNotRegistered
 
 # Read per poll its registration, due stops and assigned runs by one probe each. EXISTS might be answered by reading all
 # stops and all claimed runs.
-_LOOK = text("""
+_LOOK = sql("""
     SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
         n.tags, n.require_matching_tags, n.capacity, n.owner,
         n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
@@ -50,7 +51,7 @@ _LOOK = text("""
         n.lost_at IS NOT NULL OR n.last_seen < now() - interval '30 seconds' AS quiet,
         (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
             AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1) IS TRUE AS stop_due,
-        (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1) IS TRUE
+        (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = $CLAIMED LIMIT 1) IS TRUE
             AS assigned,
         (SELECT true FROM waiting_polls w WHERE w.poll_id = a.poll_id) IS TRUE AS parked,
         (SELECT max(profile_id) FROM demand_profiles) AS newest_profile
@@ -113,10 +114,10 @@ _CHANGED = """
             AND n.last_seen < (SELECT silent_before(CAST(:forget AS float)))
         OR (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
             AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1)
-        OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = 'claimed' LIMIT 1)
+        OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = $CLAIMED LIMIT 1)
 """
 _RENEWED_OR_CHANGED = _RENEW + _CHANGED
-_FIND_CHANGED = text(_RENEWED_OR_CHANGED)
+_FIND_CHANGED = sql(_RENEWED_OR_CHANGED)
 
 
 def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:

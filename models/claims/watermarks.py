@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
+
+from models.schema.sql import sql
 
 # Allow for clocks of web processes and late commits: a run may appear this far below the lowest id read.
 SLACK_MILLISECONDS = 60_000
@@ -23,12 +25,12 @@ LOWEST, HIGHEST = -32_768, 32_767
 
 Queue = tuple[int, int]
 
-_HEADS = text("""
+_HEADS = sql("""
     SELECT q.profile_id, q.priority, head.run_id
     FROM unnest(CAST(:profiles AS bigint[]), CAST(:priorities AS smallint[])) AS q(profile_id, priority)
     CROSS JOIN LATERAL (
         SELECT r.run_id FROM runs r
-        WHERE r.status = 'pending' AND r.ready AND r.profile_id = q.profile_id AND r.priority = q.priority
+        WHERE r.status = $PENDING AND r.ready AND r.profile_id = q.profile_id AND r.priority = q.priority
         ORDER BY r.run_id LIMIT 1
     ) head
 """)

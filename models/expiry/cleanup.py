@@ -6,6 +6,7 @@ from sqlalchemy import Connection, text
 
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.runs.delete import purge_deleted
+from models.schema.sql import sql
 
 MOST: Final = 1000
 
@@ -18,26 +19,26 @@ _KEYS = text("""
 
 # Delete profiles unused for a day: a submission that uses one refreshes it within the hour. A run that may still be
 # claimed keeps its own.
-_PROFILES = text("""
+_PROFILES = sql("""
     DELETE FROM demand_profiles p
     USING (SELECT profile_id FROM demand_profiles
            WHERE last_used_at < now() - interval '1 day'
              AND NOT profile_id IN (SELECT profile_id FROM runs
-                                    WHERE status IN ('pending', 'claimed', 'running', 'stopping'))
+                                    WHERE status IN $UNFINISHED)
            ORDER BY hash LIMIT :most FOR UPDATE SKIP LOCKED) unused
     WHERE p.profile_id = unused.profile_id AND p.last_used_at < now() - interval '1 day'
 """)
 
 # Delete runners without runs and sessions; expiry takes those from them first. Keep one that left for an hour, so that
 # its leave may be repeated.
-_RUNNERS = text("""
+_RUNNERS = sql("""
     DELETE FROM runners n
     USING (SELECT runner_id FROM runners
            WHERE (left_at < now() - interval '1 hour'
                   OR last_seen < now() - make_interval(secs => :forget)
                       AND last_seen < (SELECT silent_before(CAST(:forget AS float))))
              AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.runner_id = runners.runner_id
-                             AND r.status IN ('claimed', 'running', 'stopping'))
+                             AND r.status IN $IN_HAND)
              AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.runner_id = runners.runner_id)
            ORDER BY runner_id LIMIT :most FOR UPDATE SKIP LOCKED) old
     WHERE n.runner_id = old.runner_id

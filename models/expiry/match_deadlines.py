@@ -15,6 +15,7 @@ from models.claims.fleet import Differences, Fleet, fleet_of
 from models.core.statuses import RunStatus, RunType
 from models.expiry.no_match import no_match_text
 from models.expiry.runs import Pass, StepResult, each_session_once
+from models.schema.sql import sql
 from models.state.endings import unmatched
 from models.state.locks import LockedRun
 from models.state.transitions import move_runs
@@ -34,13 +35,13 @@ _STORE = text("""
 """)
 
 # Find for each unmatched profile the distinct timeouts of its ready runs, each by one probe of the index.
-_PATIENCES = text("""
+_PATIENCES = sql("""
     WITH RECURSIVE levels AS (
         SELECT p.profile_id, p.unmatched_since, first.seconds
         FROM demand_profiles p
         CROSS JOIN LATERAL (
             SELECT r.no_match_timeout_seconds AS seconds FROM runs r
-            WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at IS NOT NULL
+            WHERE r.status = $PENDING AND r.ready AND r.match_deadline_at IS NOT NULL
               AND CAST(r.not_for IS NOT NULL AS integer) = 0 AND r.profile_id = p.profile_id
             ORDER BY r.no_match_timeout_seconds LIMIT 1
         ) first
@@ -50,7 +51,7 @@ _PATIENCES = text("""
         FROM levels l
         CROSS JOIN LATERAL (
             SELECT r.no_match_timeout_seconds AS seconds FROM runs r
-            WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at IS NOT NULL
+            WHERE r.status = $PENDING AND r.ready AND r.match_deadline_at IS NOT NULL
               AND CAST(r.not_for IS NOT NULL AS integer) = 0 AND r.profile_id = l.profile_id
               AND r.no_match_timeout_seconds > l.seconds
             ORDER BY r.no_match_timeout_seconds LIMIT 1
@@ -62,13 +63,13 @@ _PATIENCES = text("""
     LIMIT 20000
 """)
 
-_DUE = text("""
+_DUE = sql("""
     SELECT due.run_id
     FROM unnest(CAST(:profiles AS bigint[]), CAST(:seconds AS integer[]), CAST(:untils AS timestamptz[]))
         AS l(profile_id, seconds, until)
     CROSS JOIN LATERAL (
         SELECT r.run_id FROM runs r
-        WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at IS NOT NULL
+        WHERE r.status = $PENDING AND r.ready AND r.match_deadline_at IS NOT NULL
           AND CAST(r.not_for IS NOT NULL AS integer) = 0 AND r.profile_id = l.profile_id
           AND r.no_match_timeout_seconds = l.seconds AND r.match_deadline_at <= l.until
         ORDER BY r.match_deadline_at LIMIT :most
@@ -77,22 +78,22 @@ _DUE = text("""
 """)
 
 # Read in the order of the index; after a full page the next pass continues from its last profile.
-_EXCLUDED = text("""
+_EXCLUDED = sql("""
     SELECT r.run_id, r.profile_id, r.not_for, r.unmatched_since, r.no_match_timeout_seconds, r.match_deadline_at
     FROM runs r
-    WHERE r.status = 'pending' AND r.ready AND r.match_deadline_at IS NOT NULL
+    WHERE r.status = $PENDING AND r.ready AND r.match_deadline_at IS NOT NULL
       AND CAST(r.not_for IS NOT NULL AS integer) = 1 AND r.profile_id >= :from_profile
     ORDER BY r.profile_id, r.no_match_timeout_seconds, r.match_deadline_at LIMIT :most
 """)
 
-_STORE_EXCLUDED = text("""
+_STORE_EXCLUDED = sql("""
     UPDATE runs r SET unmatched_since = CASE WHEN NOT held.matched THEN CAST(:now AS timestamptz) END
     FROM (SELECT d.run_id, w.matched
           FROM unnest(CAST(:run_ids AS text[]), CAST(:matched AS boolean[])) AS w(run_id, matched)
           JOIN runs d ON d.run_id = w.run_id
-          WHERE d.status = 'pending' AND d.ready
+          WHERE d.status = $PENDING AND d.ready
           ORDER BY d.run_id FOR NO KEY UPDATE OF d SKIP LOCKED) held
-    WHERE r.run_id = held.run_id AND r.status = 'pending' AND r.ready
+    WHERE r.run_id = held.run_id AND r.status = $PENDING AND r.ready
 """)
 
 # Count recorded outages only: those of all runners are a guess, and one after the other might postpone the end for

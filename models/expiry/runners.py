@@ -10,6 +10,7 @@ from models.expiry.runs import Pass, StepResult, token_senders
 from models.runners.departure import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, end_work, registrations
 from models.runners.heartbeat import lost_after
 from models.runs.stop import close_stops
+from models.schema.sql import sql
 from models.state.endings import lose, lost_reason
 from models.state.locks import LockedRun
 from models.state.transitions import move_runs
@@ -49,14 +50,14 @@ def lose_silent(current: Pass) -> StepResult:
 
 
 # Find runs in hand whose runner is lost, gone, unknown or replaced by another process.
-_OWNERLESS_RUNS = text("""
+_OWNERLESS_RUNS = sql("""
     SELECT r.run_id FROM runs r LEFT JOIN runners n ON n.runner_id = r.runner_id
-    WHERE r.status IN ('claimed', 'running', 'stopping')
+    WHERE r.status IN $IN_HAND
       AND (n.runner_id IS NULL OR n.lost_at IS NOT NULL OR n.left_at IS NOT NULL OR n.registration <> r.registration)
     LIMIT :most
 """)
 
-_OWNERLESS_SESSIONS = text("""
+_OWNERLESS_SESSIONS = sql("""
     WITH live AS MATERIALIZED (
         SELECT session_id, runner_id, registration FROM sessions WHERE runner_id IS NOT NULL
     )
@@ -64,7 +65,7 @@ _OWNERLESS_SESSIONS = text("""
     WHERE (n.runner_id IS NULL OR n.lost_at IS NOT NULL OR n.left_at IS NOT NULL OR n.registration <> s.registration)
       -- with a run in hand the end of that run ends it
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id
-                      AND r.status IN ('claimed', 'running', 'stopping'))
+                      AND r.status IN $IN_HAND)
     LIMIT :most
 """)
 
@@ -106,8 +107,8 @@ def _end_of(current: Pass, number: int, runner: Row[Any] | None) -> Ended | None
     return None
 
 
-_UNHELD = text("""
-    SELECT r.run_id FROM runs r WHERE r.status = 'running' AND r.unheld_beats >= 2 ORDER BY r.run_id LIMIT :most
+_UNHELD = sql("""
+    SELECT r.run_id FROM runs r WHERE r.status = $RUNNING AND r.unheld_beats >= 2 ORDER BY r.run_id LIMIT :most
 """)
 
 
@@ -121,13 +122,13 @@ def take_unheld(current: Pass) -> StepResult:
 # Find running runs whose end report may have been lost in an outage longer than reports are held: the runner never
 # sends ``holding``, and the session gave no sign since. Search for an hour: a run that is still there then has given a
 # sign. Of several such outages the last one that is long enough ago covers all before it.
-_ORPHANED = text("""
+_ORPHANED = sql("""
     SELECT r.run_id
     FROM (SELECT max(ended_at) AS ended_at FROM gaps
           WHERE ended_at - started_at > make_interval(secs => :report_hold)
             AND ended_at < CAST(:ended_before AS timestamptz)
             AND ended_at > CAST(:ended_before AS timestamptz) - interval '1 hour') g
-    JOIN runs r ON r.status = 'running' AND r.started_at < g.ended_at
+    JOIN runs r ON r.status = $RUNNING AND r.started_at < g.ended_at
     JOIN sessions s ON s.session_id = r.session_id AND coalesce(s.last_sign_at, '-infinity') <= g.ended_at
     JOIN runners n ON n.runner_id = r.runner_id AND n.registration = r.registration AND NOT n.sends_holding
     LIMIT :most

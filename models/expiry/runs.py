@@ -14,6 +14,7 @@ from models.expiry.outages import Clocks, begun_before
 from models.runners.heartbeat import stale_after
 from models.runs.stop import OpenStop, close_stops, open_stops, stop_seconds
 from models.runs.superseded import DROP_SUPERSEDED
+from models.schema.sql import sql
 from models.state.endings import MAX_MISSED_HEARTBEATS, give_up_stop, idle_stopped, release, time_out
 from models.state.locks import LockedRows, LockedRun
 from models.state.session_status import SessionChange
@@ -70,26 +71,26 @@ class StepResult:
 Step = Callable[[Pass], StepResult]
 
 # Find delays that ended in the last 60 s; the small index holds them in order of their time.
-_DUE = text("""
+_DUE = sql("""
     SELECT DISTINCT r.session_id FROM runs r
-    WHERE r.status = 'pending' AND NOT r.ready
+    WHERE r.status = $PENDING AND NOT r.ready
       AND r.not_before BETWEEN CAST(:now AS timestamptz) - interval '60 seconds' AND CAST(:now AS timestamptz)
       -- a stop of the session is open: closing it makes the run ready
       AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
       -- an earlier run of the session is unfinished: its end makes the run ready
       AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
-                      AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
+                      AND e.status IN $UNFINISHED)
     LIMIT :most
 """)
 
 # Catch all runs that should have become ready. Reads every waiting run, hence not every second.
-_MISSED = text("""
+_MISSED = sql("""
     SELECT DISTINCT r.session_id FROM runs r
-    WHERE r.status = 'pending' AND NOT r.ready
+    WHERE r.status = $PENDING AND NOT r.ready
       AND (r.not_before IS NULL OR r.not_before <= CAST(:now AS timestamptz))
       AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
       AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
-                      AND e.status IN ('pending', 'claimed', 'running', 'stopping'))
+                      AND e.status IN $UNFINISHED)
     LIMIT :most
 """)
 
@@ -111,9 +112,9 @@ def ready_runs(current: Pass) -> StepResult:
 _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
 
 # Release at once a claim that two heartbeats did not name: it never arrived, whatever outages there were.
-_SPENT_CLAIMS = text("""
+_SPENT_CLAIMS = sql("""
     SELECT r.run_id FROM runs r
-    WHERE r.status = 'claimed' AND r.claim_deadline_at <= CAST(:now AS timestamptz)
+    WHERE r.status = $CLAIMED AND r.claim_deadline_at <= CAST(:now AS timestamptz)
       AND (r.unheld_beats >= 2
            OR r.claim_deadline_at <= CASE WHEN r.delivered_at IS NULL THEN CAST(:delivery_due AS timestamptz)
               ELSE CAST(:start_due AS timestamptz) END)
@@ -121,11 +122,11 @@ _SPENT_CLAIMS = text("""
 """)
 
 # Release undelivered claims of a stale runner without waiting for the claim deadline.
-_STALE_CLAIMS = text("""
+_STALE_CLAIMS = sql("""
     SELECT r.run_id FROM runs r JOIN runners n ON n.runner_id = r.runner_id
     JOIN unnest(CAST(:told AS integer[]), CAST(:begun_before AS timestamptz[])) AS w(told, begun_before)
         ON w.told = n.told_interval
-    WHERE r.status = 'claimed' AND r.delivered_at IS NULL AND n.last_seen < w.begun_before
+    WHERE r.status = $CLAIMED AND r.delivered_at IS NULL AND n.last_seen < w.begun_before
     ORDER BY r.claim_deadline_at LIMIT :most
 """)
 
@@ -176,14 +177,14 @@ def token_senders(conn: Connection, runs: Collection[LockedRun]) -> set[int]:
 
 
 # Count from the start, so that a repeat moves nothing twice. Guessed outages move it by the run's own timeout at most.
-_MOVE_RUNNING = text("""
+_MOVE_RUNNING = sql("""
     UPDATE runs r SET run_deadline_at = late.deadline_at
     FROM (
         SELECT w.run_id, w.ends_at + g.length AS deadline_at FROM (
             SELECT d.run_id, d.started_at, d.run_deadline_at, make_interval(secs => d.run_timeout_seconds) AS timeout,
                 d.started_at + make_interval(secs => d.run_timeout_seconds) AS ends_at
             FROM runs d
-            WHERE d.status = 'running' AND d.run_deadline_at <= CAST(:now AS timestamptz)
+            WHERE d.status = $RUNNING AND d.run_deadline_at <= CAST(:now AS timestamptz)
             ORDER BY d.run_deadline_at LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) w
         CROSS JOIN LATERAL (
             SELECT least(sum(upper(part) - lower(part)) FILTER (WHERE guessed),
@@ -197,9 +198,9 @@ _MOVE_RUNNING = text("""
     RETURNING r.run_id
 """)
 
-_TIMED_OUT = text("""
+_TIMED_OUT = sql("""
     SELECT r.run_id FROM runs r
-    WHERE r.status = 'running' AND r.run_deadline_at <= CAST(:now AS timestamptz)
+    WHERE r.status = $RUNNING AND r.run_deadline_at <= CAST(:now AS timestamptz)
     ORDER BY r.run_deadline_at LIMIT :most
 """)
 
@@ -240,11 +241,11 @@ def _told_intervals(conn: Connection, runner_ids: Collection[str]) -> dict[str, 
     return {row.runner_id: row.told_interval for row in conn.execute(_INTERVALS, {"runner_ids": sorted(runner_ids)})}
 
 
-_OVERDUE_STOPS = text("""
+_OVERDUE_STOPS = sql("""
     SELECT r.run_id FROM runs r LEFT JOIN runners n ON n.runner_id = r.runner_id
     JOIN unnest(CAST(:told AS integer[]), CAST(:due AS timestamptz[])) AS w(told, due)
         ON w.told = coalesce(n.told_interval, 0)
-    WHERE r.status = 'stopping' AND r.run_deadline_at <= CAST(:now AS timestamptz) AND r.run_deadline_at <= w.due
+    WHERE r.status = $STOPPING AND r.run_deadline_at <= CAST(:now AS timestamptz) AND r.run_deadline_at <= w.due
     ORDER BY r.run_deadline_at LIMIT :most
 """)
 
@@ -269,13 +270,13 @@ def give_up_stops(current: Pass) -> StepResult:
 
 
 # Find overdue stops of idle processes; a run in hand has a deadline of its own.
-_OVERDUE_IDLE_STOPS = text("""
+_OVERDUE_IDLE_STOPS = sql("""
     SELECT c.session_id FROM stop_commands c LEFT JOIN runners n ON n.runner_id = c.runner_id
     JOIN unnest(CAST(:told AS integer[]), CAST(:due AS timestamptz[])) AS w(told, due)
         ON w.told = coalesce(n.told_interval, 0)
     WHERE NOT c.superseded AND c.deadline_at <= CAST(:now AS timestamptz) AND c.deadline_at <= w.due
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = c.session_id
-                      AND r.status IN ('claimed', 'running', 'stopping'))
+                      AND r.status IN $IN_HAND)
     ORDER BY c.deadline_at LIMIT :most
 """)
 

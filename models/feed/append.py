@@ -11,6 +11,7 @@ from models.core.callers import Caller, Role
 from models.core.errors import BadCursor, NotFound, StaleClaim
 from models.core.ids import uuid7
 from models.feed.event_counts import STORE_BOUNDED, bounds
+from models.schema.sql import sql
 from models.state.cursors import FeedHead, lost, parse_cursor, write_cursor
 from models.state.visibility import find_visible, is_visible, owner_filter
 
@@ -89,9 +90,9 @@ _JUDGED = """
             WITH ORDINALITY AS i(session_id, owner, claim_token, wanted_run, event_key, event_uid, place)
     ), at_work AS MATERIALIZED (
         SELECT run_id, session_id, claim_token FROM runs
-        WHERE session_id = ANY(CAST(:sessions AS text[])) AND status IN ('claimed', 'running', 'stopping')
+        WHERE session_id = ANY(CAST(:sessions AS text[])) AND status IN $IN_HAND
     ), claim AS MATERIALIZED (
-        SELECT session_id, run_id, status, claim_token, status IN ('claimed', 'running', 'stopping') AS active
+        SELECT session_id, run_id, status, claim_token, status IN $IN_HAND AS active
         FROM runs
         WHERE run_id = ANY(ARRAY(
             SELECT run_id FROM at_work
@@ -130,8 +131,8 @@ _STORE = """
     UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, id, NULL FROM stored
 """
-_APPEND = text(_JUDGED + _STORE)
-_APPEND_BOUNDED = text(_JUDGED + STORE_BOUNDED)
+_APPEND = sql(_JUDGED + _STORE)
+_APPEND_BOUNDED = sql(_JUDGED + STORE_BOUNDED)
 
 _IDS = text("SELECT event_uid, id FROM events WHERE event_uid = ANY(CAST(:uids AS text[]))")
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 from models.core.callers import ADMIN
 from models.core.statuses import ENDED
 from models.runs.delete import DeleteSession, remove_sessions
+from models.schema.sql import sql
 from models.state.locks import LockedRows
 from models.state.try_locks import try_lock_runs
 
@@ -62,7 +63,7 @@ _WALK = text("""
 """)
 
 # Keep a parent as long as a child is under way, which reports its end to it.
-_OVER = text("""
+_OVER = sql("""
     SELECT s.session_id FROM sessions s
     WHERE s.session_id = ANY(CAST(:sessions AS text[]))
       AND s.status = ANY(CAST(:ended AS text[])) AND s.runner_id IS NULL
@@ -70,7 +71,7 @@ _OVER = text("""
                    (SELECT max(r.completed_at) FROM runs r WHERE r.session_id = s.session_id))
           < now() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id
-                      AND r.status IN ('pending', 'claimed', 'running', 'stopping'))
+                      AND r.status IN $UNFINISHED)
       AND NOT EXISTS (SELECT 1 FROM events e WHERE e.session_id = s.session_id AND e.id >= s.first_event_id)
       AND NOT EXISTS (SELECT 1 FROM sessions c WHERE c.parent_session_id = s.session_id
                       AND NOT c.status = ANY(CAST(:ended AS text[])))

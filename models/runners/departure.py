@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from models.core.statuses import IN_HAND
 from models.runs.stop import close_stops, read_stops
+from models.schema.sql import sql
 from models.state.endings import idle_lost, idle_stopped, lose
 from models.state.locks import LockedRows, LockedRun
 from models.state.session_status import SessionChange
@@ -27,9 +28,9 @@ class Ended:
     sends_tokens: bool
 
 
-_IN_HAND = text("""
+_IN_HAND = sql("""
     SELECT run_id FROM runs
-    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND status IN ('claimed', 'running', 'stopping')
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND status IN $IN_HAND
 """)
 
 _LIVE = text("SELECT session_id FROM sessions WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
+from models.schema.sql import sql
 from models.state.visibility import acts_for
 
 # Count two heartbeats only if they are so far apart: one repeated after a lost answer counts once.
@@ -92,7 +93,7 @@ _TOUCH = text("""
 # delivered claim is counted only while a later poll of its registration is parked: until then the answer may be on its
 # way. At two its deadline has come. Returns named runs that are not in hand. One snapshot for runners and runs: a
 # registration renumbers both in one transaction.
-_HOLDING = text("""
+_HOLDING = sql("""
     WITH named AS (
         SELECT h.runner_id, h.run_id, n.registration
         FROM unnest(CAST(:holders AS text[]), CAST(:named AS text[])) AS h(runner_id, run_id)
@@ -100,10 +101,10 @@ _HOLDING = text("""
     ), held AS MATERIALIZED (
         SELECT r.run_id, r.status, r.claim_token, named.run_id IS NOT NULL AS is_named
         FROM runs r LEFT JOIN named ON named.runner_id = r.runner_id AND named.run_id = r.run_id
-        WHERE r.status IN ('claimed', 'running') AND r.runner_id = ANY(CAST(:beating AS text[]))
+        WHERE r.status IN $OWNED AND r.runner_id = ANY(CAST(:beating AS text[]))
           AND CASE WHEN named.run_id IS NOT NULL THEN r.unheld_beats > 0
                    ELSE r.runner_id = ANY(CAST(:counted AS text[])) AND r.unheld_beats < 2
-                       AND CASE WHEN r.status = 'running' THEN r.started_at < now() - make_interval(secs => :started)
+                       AND CASE WHEN r.status = $RUNNING THEN r.started_at < now() - make_interval(secs => :started)
                            ELSE r.delivered_at IS NOT NULL AND EXISTS (
                                SELECT FROM waiting_polls w WHERE w.runner_id = r.runner_id
                                    AND w.registration = r.registration AND w.poll_id > r.claim_poll_id) END END
@@ -111,7 +112,7 @@ _HOLDING = text("""
     ), counted AS (
         UPDATE runs r
         SET unheld_beats = CASE WHEN held.is_named THEN 0 ELSE r.unheld_beats + 1 END,
-            claim_deadline_at = CASE WHEN r.status <> 'claimed' THEN r.claim_deadline_at
+            claim_deadline_at = CASE WHEN r.status <> $CLAIMED THEN r.claim_deadline_at
                 WHEN held.is_named THEN clock_timestamp() + make_interval(secs => :start_timeout)
                 WHEN r.unheld_beats >= 1 THEN least(r.claim_deadline_at, clock_timestamp())
                 ELSE r.claim_deadline_at END
@@ -121,7 +122,7 @@ _HOLDING = text("""
     SELECT named.runner_id, named.run_id
     FROM named LEFT JOIN runs r ON r.run_id = named.run_id AND r.run_id = ANY(CAST(:named AS text[]))
         AND r.runner_id = named.runner_id AND r.registration = named.registration
-        AND r.status IN ('claimed', 'running', 'stopping')
+        AND r.status IN $IN_HAND
     WHERE r.run_id IS NULL
 """)
 

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.core.errors import BadCursor
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.runs.lists import PageKey, parse_key, write_key
+from models.schema.sql import sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class RunnerInfo:
     lost: bool
 
 
-_LIST = text("""
+_LIST = sql("""
     SELECT n.runner_id, n.registered_at, n.last_seen, n.hostname, n.project_dir, n.executor_profile,
         CAST(n.executor AS text) AS executor, n.tags, n.require_matching_tags, n.capacity,
         n.lost_at IS NOT NULL AS lost, coalesce(hand.runs, 0) AS runs_in_hand,
@@ -41,7 +42,7 @@ _LIST = text("""
           FROM (SELECT DISTINCT told_interval FROM runners) t) told(told_interval, silent_before)
         ON told.told_interval = n.told_interval
     LEFT JOIN LATERAL (SELECT count(*) AS runs FROM runs r
-                       WHERE r.runner_id = n.runner_id AND r.status IN ('claimed', 'running', 'stopping')) hand ON true
+                       WHERE r.runner_id = n.runner_id AND r.status IN $IN_HAND) hand ON true
     WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
       AND (n.last_seen > now() - make_interval(secs => :forget)
            OR n.last_seen >= (SELECT silent_before(CAST(:forget AS float))))

@@ -19,6 +19,7 @@ from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds
 from models.runners.departure import REPLACED, Ended, end_work, registrations, work_held_by
 from models.runners.heartbeat import told_interval
+from models.schema.sql import sql
 from models.state.locks import LockedRows, lock_runs
 from models.state.visibility import acts_for
 
@@ -177,12 +178,12 @@ _RENEW = text("""
 
 # Move the runs of the same process to its new number.
 _RENUMBER = (
-    text("""
+    sql("""
         UPDATE runs r SET registration = g.registration,
             claimed_by_registration =
                 CASE WHEN r.claimed_by_registration = r.registration THEN g.registration END
         FROM unnest(CAST(:runner_ids AS text[]), CAST(:numbers AS bigint[])) AS g(runner_id, registration)
-        WHERE r.runner_id = g.runner_id AND r.status IN ('claimed', 'running', 'stopping')
+        WHERE r.runner_id = g.runner_id AND r.status IN $IN_HAND
     """),
     text("""
         UPDATE sessions s SET registration = g.registration
@@ -197,11 +198,11 @@ _RENUMBER = (
 )
 
 # Exclude the new number from the runs that the former one may not claim again.
-_EXCLUDE_NEW_NUMBERS = text("""
+_EXCLUDE_NEW_NUMBERS = sql("""
     UPDATE runs r SET not_for = array_append(r.not_for, g.registration)
     FROM unnest(CAST(:formers AS bigint[]), CAST(:numbers AS bigint[])) AS g(former, registration)
     WHERE r.run_id IN (
-        SELECT b.run_id FROM runs b WHERE b.status = 'pending' AND b.not_for && CAST(:formers AS bigint[])
+        SELECT b.run_id FROM runs b WHERE b.status = $PENDING AND b.not_for && CAST(:formers AS bigint[])
         ORDER BY b.run_id FOR NO KEY UPDATE)
       AND g.former = ANY(r.not_for)
 """)

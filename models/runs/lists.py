@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from models.core.callers import Caller, Role
 from models.core.errors import BadCursor
 from models.core.statuses import RunStatus, SessionStatus
-from models.schema.column_types import any_of
+from models.schema.columns import any_of
 from models.schema.tables import feed_head, runs, sessions
 from models.state.cursors import write_cursor
 from models.state.runs import RUN_COLUMNS, Run, as_run

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.core.ids import uuid7
 from models.runs.submission import NewRun, Plan
+from models.schema.sql import sql
 from models.state.locks import LOCK_SESSIONS, READ_SESSIONS
 from models.state.sessions import Session, as_session
 
@@ -37,10 +38,10 @@ _DROP_KEYS = text("""
 """)
 
 # Hide by first_event_id the remains of a former session of the same id: its events all have smaller ids.
-_BEGIN = text("""
+_BEGIN = sql("""
     INSERT INTO sessions (session_id, incarnation, status, first_event_id, next_run, owner, project_dir, agent_name,
         scope)
-    SELECT s.session_id, s.incarnation, 'pending', e.next_id, 2, s.owner, s.project_dir, s.agent_name,
+    SELECT s.session_id, s.incarnation, $PENDING, e.next_id, 2, s.owner, s.project_dir, s.agent_name,
         CAST(s.scope AS json)
     FROM unnest(CAST(:sessions AS text[]), CAST(:incarnations AS text[]), CAST(:owners AS text[]),
                 CAST(:project_dirs AS text[]), CAST(:agents AS text[]), CAST(:scopes AS text[]))

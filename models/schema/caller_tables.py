@@ -3,8 +3,7 @@
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Identity, Index, Table, Text
 
 from models.core.callers import Role
-from models.schema.column_types import JsonText
-from models.schema.columns import metadata, moment, one_of
+from models.schema.columns import JsonText, metadata, moment, one_of
 
 # Store only the hash of a key's secret; `key_id` is the readable part by which it is found.
 api_keys = Table(

@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from models.core.statuses import ExecutionMode, RunStatus, RunType, SessionStatus, StopCause
 from models.schema.caller_tables import api_keys, audit_log, key_changes, stream_tickets
-from models.schema.column_types import JsonText
-from models.schema.columns import metadata, moment, one_of
+from models.schema.columns import JsonText, metadata, moment, one_of
+from models.schema.sql import sql
 
 __all__ = [
     "api_keys",
@@ -76,7 +76,7 @@ sessions = Table(
     moment("last_resumed_at"),
     moment("last_sign_at"),
     CheckConstraint(one_of("status", SessionStatus), name="status"),
-    CheckConstraint("last_outcome IN ('idle', 'finished', 'failed', 'stopped')", name="last_outcome"),
+    CheckConstraint(sql("last_outcome IN $OUTCOMES"), name="last_outcome"),
     Index("ix_sessions_newest", text("created_at DESC"), text("session_id DESC")),
     Index("ix_sessions_owner", "owner", text("created_at DESC"), text("session_id DESC")),
     Index("ix_sessions_parent", "parent_session_id", postgresql_where=text("parent_session_id IS NOT NULL")),
@@ -155,10 +155,10 @@ runs = Table(
     CheckConstraint(one_of("type", RunType), name="type"),
     CheckConstraint(one_of("execution_mode", ExecutionMode), name="execution_mode"),
     CheckConstraint(one_of("stop_cause", StopCause), name="stop_cause"),
-    CheckConstraint("(status IN ('completed', 'failed', 'stopped')) = (completed_at IS NOT NULL)", name="ended"),
-    CheckConstraint("status NOT IN ('claimed', 'running') OR claim_token IS NOT NULL", name="owned"),
-    CheckConstraint("status <> 'pending' OR claim_token IS NULL", name="unowned"),
-    CheckConstraint("status = 'pending' OR NOT ready", name="ready"),
+    CheckConstraint(sql("(status IN $TERMINAL) = (completed_at IS NOT NULL)"), name="ended"),
+    CheckConstraint(sql("status NOT IN $OWNED OR claim_token IS NOT NULL"), name="owned"),
+    CheckConstraint(sql("status <> $PENDING OR claim_token IS NULL"), name="unowned"),
+    CheckConstraint(sql("status = $PENDING OR NOT ready"), name="ready"),
     Index("ix_runs_session", "session_id", "session_seq", unique=True),
     Index("ix_runs_newest", text("created_at DESC"), text("run_id DESC")),
     Index("ix_runs_owner", "owner", text("created_at DESC"), text("run_id DESC")),
@@ -166,30 +166,30 @@ runs = Table(
         "ix_runs_unfinished",
         "session_id",
         "session_seq",
-        postgresql_where=text("status IN ('pending', 'claimed', 'running', 'stopping')"),
+        postgresql_where=sql("status IN $UNFINISHED"),
     ),
     Index(
         "ix_runs_claim",
         "profile_id",
         text("priority DESC"),
         "run_id",
-        postgresql_where=text("status = 'pending' AND ready"),
+        postgresql_where=sql("status = $PENDING AND ready"),
     ),
     Index(
         "ix_runs_one_active",
         "session_id",
         unique=True,
-        postgresql_where=text("status IN ('claimed', 'running', 'stopping')"),
+        postgresql_where=sql("status IN $IN_HAND"),
     ),
-    Index("ix_runs_in_hand", "runner_id", postgresql_where=text("status IN ('claimed', 'running', 'stopping')")),
-    Index("ix_runs_poll", "claim_poll_id", postgresql_where=text("status = 'claimed'")),
-    Index("ix_runs_due", "not_before", postgresql_where=text("status = 'pending' AND NOT ready")),
+    Index("ix_runs_in_hand", "runner_id", postgresql_where=sql("status IN $IN_HAND")),
+    Index("ix_runs_poll", "claim_poll_id", postgresql_where=sql("status = $CLAIMED")),
+    Index("ix_runs_due", "not_before", postgresql_where=sql("status = $PENDING AND NOT ready")),
     # Keep the planner from using it for claims (NOT NULL): with stale statistics it takes any smaller index of ready
     # runs.
     Index(
         "ix_runs_match_deadline",
         "match_deadline_at",
-        postgresql_where=text("status = 'pending' AND ready AND match_deadline_at IS NOT NULL"),
+        postgresql_where=sql("status = $PENDING AND ready AND match_deadline_at IS NOT NULL"),
     ),
     Index(
         "ix_runs_unmatched",
@@ -197,11 +197,11 @@ runs = Table(
         "profile_id",
         "no_match_timeout_seconds",
         "match_deadline_at",
-        postgresql_where=text("status = 'pending' AND ready AND match_deadline_at IS NOT NULL"),
+        postgresql_where=sql("status = $PENDING AND ready AND match_deadline_at IS NOT NULL"),
     ),
-    Index("ix_runs_claim_deadline", "claim_deadline_at", postgresql_where=text("status = 'claimed'")),
-    Index("ix_runs_run_deadline", "run_deadline_at", postgresql_where=text("status IN ('running', 'stopping')")),
-    Index("ix_runs_unheld", "run_id", postgresql_where=text("status = 'running' AND unheld_beats >= 2")),
+    Index("ix_runs_claim_deadline", "claim_deadline_at", postgresql_where=sql("status = $CLAIMED")),
+    Index("ix_runs_run_deadline", "run_deadline_at", postgresql_where=sql("status IN $PAST_CLAIM")),
+    Index("ix_runs_unheld", "run_id", postgresql_where=sql("status = $RUNNING AND unheld_beats >= 2")),
     Index("ix_runs_labels", "labels", postgresql_using="gin", postgresql_where=text("labels IS NOT NULL")),
     postgresql_with=_VACUUMED_EARLY,
 )

@@ -6,10 +6,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from models.core.statuses import ExecutionMode, RunType
+from models.schema.sql import sql
 
 # Require the session that existed when the child was submitted, not one that took its id later. Copy the whole frame,
 # not its parts: Postgres refuses to unescape a NUL that some result may hold.
-_KEEP = text("""
+_KEEP = sql("""
     INSERT INTO child_results
         (child_run_id, child_session_id, parent_session_id, parent_incarnation, outcome, body, body_bytes)
     SELECT r.run_id, r.session_id, r.parent_session_id, p.incarnation, r.status, told.body,
@@ -20,11 +21,11 @@ _KEEP = text("""
     LEFT JOIN LATERAL (
         SELECT e.frame FROM events e
         WHERE e.session_id = r.session_id AND e.event_type = 'result' AND e.kind = 'event' AND e.run_id = r.run_id
-          AND r.status = 'completed'
+          AND r.status = $COMPLETED
         ORDER BY e.id DESC LIMIT 1
     ) result ON true
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN r.status = 'completed' THEN coalesce(result.frame, CAST('{}' AS json))
+        SELECT CASE WHEN r.status = $COMPLETED THEN coalesce(result.frame, CAST('{}' AS json))
                     ELSE json_build_object('error', r.error) END AS body
     ) told
     WHERE r.run_id = ANY(CAST(:runs AS text[]))

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from psycopg.errors import SerializationFailure
-from sqlalchemy import Connection, Row, Select, select, text
+from sqlalchemy import Connection, Row, Select, select
 
 from models.core.callers import Caller
 from models.core.statuses import UNFINISHED
-from models.schema.column_types import any_of
+from models.schema.columns import any_of
+from models.schema.sql import sql
 from models.schema.tables import runs, sessions
 from models.state.visibility import Visible, can_view
 
@@ -81,11 +82,11 @@ class LockedRows:
 
 
 # Find the unfinished runs of a session by their partial index: a session of ten thousand turns costs no more.
-CONCERNED = text("""runs.run_id = ANY(CAST(:run_ids AS text[]) || ARRAY(
+CONCERNED = sql("""runs.run_id = ANY(CAST(:run_ids AS text[]) || ARRAY(
     SELECT u.run_id FROM runs u
     WHERE u.session_id = ANY(CAST(:sessions AS text[]) || ARRAY(
             SELECT a.session_id FROM runs a WHERE a.run_id = ANY(CAST(:run_ids AS text[]))))
-        AND u.status IN ('pending', 'claimed', 'running', 'stopping')))
+        AND u.status IN $UNFINISHED))
 """)
 
 
@@ -106,7 +107,7 @@ READ_SESSIONS = select(sessions).where(sessions.c.session_id == any_of("sessions
 LOCK_SESSIONS = READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
 
 
-_UNFINISHED = text("runs.status IN ('pending', 'claimed', 'running', 'stopping')")
+_UNFINISHED = sql("runs.status IN $UNFINISHED")
 
 
 _UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id == any_of("sessions"), _UNFINISHED)

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, TextClause, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, Row, TextClause, literal_column, select
 
 from models.core.callers import Caller
 from models.core.errors import NotFound
 from models.core.statuses import TERMINAL
-from models.schema.column_types import JsonText, any_of
+from models.schema.columns import JsonText, any_of
+from models.schema.sql import sql
 from models.schema.tables import runs
 from models.state.visibility import can_view, find_visible
 
@@ -55,7 +56,7 @@ class Run:
 # registration satisfied the run, plus its timeout and the outages since. OFFSET keeps it from reading the profile three
 # times.
 _TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(
-    """CASE WHEN runs.status = 'pending' AND runs.ready THEN (
+    sql("""CASE WHEN runs.status = $PENDING AND runs.ready THEN (
         SELECT w.since + make_interval(secs => runs.no_match_timeout_seconds) + coalesce((
             SELECT sum(upper(part) - lower(part))
             FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps
@@ -66,7 +67,7 @@ _TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(
               FROM (SELECT CASE WHEN runs.not_for IS NOT NULL THEN runs.unmatched_since
                                 ELSE (SELECT p.unmatched_since FROM demand_profiles p
                                       WHERE p.profile_id = runs.profile_id) END AS since OFFSET 0) u
-              WHERE u.since IS NOT NULL) w) END""",
+              WHERE u.since IS NOT NULL) w) END""").text,
     runs.c.match_deadline_at.type,
 )
 TIMEOUT_AT = "timeout_at"
@@ -90,7 +91,7 @@ _COLUMNS_OF_R = ", ".join(map(_of_r, RUN_COLUMNS))
 
 def returning_runs(statement: str) -> TextClause:
     """Return a statement that claims runs, called r in it, and answers with ``.columns(*RUN_COLUMNS)``."""
-    return text(statement + " RETURNING " + _COLUMNS_OF_R)
+    return sql(statement + " RETURNING " + _COLUMNS_OF_R)
 
 
 def as_run(row: Row[Any]) -> Run:

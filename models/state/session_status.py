@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from models.schema.sql import sql
 from models.state.sessions import Session, as_session
 
 
@@ -43,7 +44,7 @@ class SessionChange:
 
 # seen: the session with the effect applied and its unfinished runs; readied: its first unfinished run, if it may be
 # claimed now; the status follows from both. The caller holds the locks of the sessions and their unfinished runs.
-_UPDATE_STATUS = text("""
+_UPDATE_STATUS = sql("""
     WITH effect AS (
         SELECT e.* FROM unnest(
             CAST(:sessions AS text[]), CAST(:outcomes AS text[]), CAST(:unless_live AS boolean[]),
@@ -66,12 +67,12 @@ _UPDATE_STATUS = text("""
         JOIN sessions s ON s.session_id = e.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
         LEFT JOIN LATERAL (
             SELECT r.status, r.claim_token FROM runs r
-            WHERE r.session_id = e.session_id AND r.status IN ('claimed', 'running', 'stopping')
+            WHERE r.session_id = e.session_id AND r.status IN $IN_HAND
             LIMIT 1
         ) active ON true
         LEFT JOIN LATERAL (
             SELECT r.run_id, r.status, r.ready, r.not_before FROM runs r
-            WHERE r.session_id = e.session_id AND r.status IN ('pending', 'claimed', 'running', 'stopping')
+            WHERE r.session_id = e.session_id AND r.status IN $UNFINISHED
             ORDER BY r.session_seq LIMIT 1
         ) next ON true
     ), readied AS (
@@ -79,17 +80,17 @@ _UPDATE_STATUS = text("""
         SET ready = true, match_deadline_at = now() + make_interval(secs => r.no_match_timeout_seconds)
         FROM seen
         WHERE r.run_id = seen.next_run AND r.run_id = ANY(ARRAY(SELECT next_run FROM seen))
-          AND r.status = 'pending' AND NOT r.ready
+          AND r.status = $PENDING AND NOT r.ready
           AND seen.due AND NOT seen.stop_open
     ), computed AS (
         SELECT seen.*, CASE
-            WHEN active = 'running' THEN 'running'
-            WHEN active = 'stopping' OR stop_open THEN 'stopping'
-            WHEN active = 'claimed' AND bound_token = active_token THEN 'running'
-            WHEN next_run IS NOT NULL THEN 'pending'
-            WHEN runner_id IS NOT NULL THEN 'idle'
-            WHEN last_outcome = 'idle' THEN 'finished'
-            ELSE coalesce(last_outcome, 'stopped') END AS status
+            WHEN active = $RUNNING THEN $RUNNING
+            WHEN active = $STOPPING OR stop_open THEN $STOPPING
+            WHEN active = $CLAIMED AND bound_token = active_token THEN $RUNNING
+            WHEN next_run IS NOT NULL THEN $PENDING
+            WHEN runner_id IS NOT NULL THEN $IDLE
+            WHEN last_outcome = $IDLE THEN $FINISHED
+            ELSE coalesce(last_outcome, $STOPPED) END AS status
         FROM seen
     )
     UPDATE sessions s
@@ -102,7 +103,7 @@ _UPDATE_STATUS = text("""
     RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
         s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth,
         c.former <> s.status OR c.resumed AS changed, c.next_run IS NOT NULL AS continues,
-        CASE WHEN s.status IN ('idle', 'finished') THEN EXISTS (
+        CASE WHEN s.status IN $FREE THEN EXISTS (
             SELECT 1 FROM child_results w WHERE w.parent_session_id = s.session_id AND w.delivered_in IS NULL)
         ELSE false END AS owed
 """)

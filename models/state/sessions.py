@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, select
 
 from models.core.callers import Caller
 from models.core.errors import NotFound
-from models.schema.column_types import any_of
+from models.schema.columns import any_of
 from models.schema.tables import sessions
 from models.state.runs import iso
 from models.state.visibility import can_view, find_visible

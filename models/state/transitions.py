@@ -6,9 +6,10 @@ Only the insert (submit) and the claim have statements of their own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
+from models.schema.sql import sql
 from models.state.child_results import store_child_results
 from models.state.events_outbox import EventRow, encode, record_events, run_updated, session_event, session_updated
 from models.state.locks import LockedRun
@@ -40,42 +41,42 @@ class Move:
     unstarts: bool = False
 
 
-_MOVE = text("""
+_MOVE = sql("""
     UPDATE runs r
     SET status = m.status,
         ready = false,
-        error = CASE WHEN m.status = 'pending' THEN NULL ELSE coalesce(m.error, r.error) END,
+        error = CASE WHEN m.status = $PENDING THEN NULL ELSE coalesce(m.error, r.error) END,
         attempt = r.attempt + CASE WHEN m.starts THEN 1 WHEN m.unstarts THEN -1 ELSE 0 END,
-        started_at = CASE WHEN m.starts THEN clock_timestamp() WHEN m.status <> 'pending' THEN r.started_at END,
-        completed_at = CASE WHEN m.status IN ('completed', 'failed', 'stopped') THEN clock_timestamp() END,
+        started_at = CASE WHEN m.starts THEN clock_timestamp() WHEN m.status <> $PENDING THEN r.started_at END,
+        completed_at = CASE WHEN m.status IN $TERMINAL THEN clock_timestamp() END,
         run_deadline_at = CASE m.status
-            WHEN 'running' THEN now() + make_interval(secs => r.run_timeout_seconds)
-            WHEN 'stopping' THEN coalesce(now() + make_interval(secs => m.stop_seconds), r.run_deadline_at) END,
-        match_deadline_at = CASE WHEN m.status <> 'pending' THEN r.match_deadline_at END,
+            WHEN $RUNNING THEN now() + make_interval(secs => r.run_timeout_seconds)
+            WHEN $STOPPING THEN coalesce(now() + make_interval(secs => m.stop_seconds), r.run_deadline_at) END,
+        match_deadline_at = CASE WHEN m.status <> $PENDING THEN r.match_deadline_at END,
         claim_deadline_at = NULL,
-        stop_cause = CASE WHEN m.status <> 'pending' THEN coalesce(m.stop_cause, r.stop_cause) END,
+        stop_cause = CASE WHEN m.status <> $PENDING THEN coalesce(m.stop_cause, r.stop_cause) END,
         ended_by_us = m.by_us,
         -- count those in a row: a released start continues the count, any other end of a started run resets it
         fruitless_claims = CASE WHEN m.fruitless THEN r.fruitless_claims + 1
-            WHEN r.status IN ('running', 'stopping') AND m.status <> 'stopping' THEN 0 ELSE r.fruitless_claims END,
+            WHEN r.status IN $PAST_CLAIM AND m.status <> $STOPPING THEN 0 ELSE r.fruitless_claims END,
         unheld_beats = 0,
         not_for = CASE WHEN m.not_for IS NOT NULL THEN array_append(r.not_for, m.not_for) ELSE r.not_for END,
         last_ended_token = CASE WHEN m.remember IS NOT NULL THEN r.claim_token ELSE r.last_ended_token END,
         last_ended_runner = CASE WHEN m.remember IS NOT NULL THEN r.runner_id ELSE r.last_ended_runner END,
         last_ended_outcome = coalesce(m.remember, r.last_ended_outcome),
         -- clear what belongs to the claim on a return to pending
-        runner_id = CASE WHEN m.status <> 'pending' THEN r.runner_id END,
-        registration = CASE WHEN m.status <> 'pending' THEN r.registration END,
-        claim_token = CASE WHEN m.status <> 'pending' THEN r.claim_token END,
-        claim_poll_id = CASE WHEN m.status <> 'pending' THEN r.claim_poll_id END,
-        claimed_by = CASE WHEN m.status <> 'pending' THEN r.claimed_by END,
-        claimed_by_registration = CASE WHEN m.status <> 'pending' THEN r.claimed_by_registration END,
+        runner_id = CASE WHEN m.status <> $PENDING THEN r.runner_id END,
+        registration = CASE WHEN m.status <> $PENDING THEN r.registration END,
+        claim_token = CASE WHEN m.status <> $PENDING THEN r.claim_token END,
+        claim_poll_id = CASE WHEN m.status <> $PENDING THEN r.claim_poll_id END,
+        claimed_by = CASE WHEN m.status <> $PENDING THEN r.claimed_by END,
+        claimed_by_registration = CASE WHEN m.status <> $PENDING THEN r.claimed_by_registration END,
         former_holders = CASE
-            WHEN m.status = 'pending' AND r.delivered_at IS NOT NULL AND r.claimed_by_registration = r.registration
+            WHEN m.status = $PENDING AND r.delivered_at IS NOT NULL AND r.claimed_by_registration = r.registration
                 AND NOT coalesce(r.claimed_by = ANY(r.former_holders), r.claimed_by IS NULL)
             THEN array_append(r.former_holders, r.claimed_by) ELSE r.former_holders END,
-        claimed_at = CASE WHEN m.status <> 'pending' THEN r.claimed_at END,
-        delivered_at = CASE WHEN m.status <> 'pending' THEN r.delivered_at END
+        claimed_at = CASE WHEN m.status <> $PENDING THEN r.claimed_at END,
+        delivered_at = CASE WHEN m.status <> $PENDING THEN r.delivered_at END
     FROM unnest(CAST(:run_ids AS text[]), CAST(:formers AS text[]), CAST(:tokens AS text[]), CAST(:statuses AS text[]),
                 CAST(:errors AS text[]), CAST(:starts AS boolean[]), CAST(:by_us AS boolean[]),
                 CAST(:stop_causes AS text[]), CAST(:stop_seconds AS double precision[]), CAST(:not_for AS bigint[]),

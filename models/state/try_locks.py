@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, text
 
-from models.schema.column_types import any_of
+from models.schema.columns import any_of
+from models.schema.sql import sql
 from models.schema.tables import runs, sessions, stop_commands
 from models.state.locks import CONCERNED, LOCKED_COLUMNS, LockedRows
 
@@ -26,10 +27,10 @@ _LOCK_STOPS = (
 )
 
 # Return sessions that are locked in part: a run or a stop of them is locked elsewhere, or was added meanwhile.
-_INCOMPLETE = text("""
+_INCOMPLETE = sql("""
     SELECT s.session_id FROM unnest(CAST(:sessions AS text[])) AS s(session_id)
     WHERE EXISTS (SELECT 1 FROM runs WHERE runs.session_id = s.session_id
-                  AND runs.status IN ('pending', 'claimed', 'running', 'stopping')
+                  AND runs.status IN $UNFINISHED
                   AND NOT runs.run_id = ANY(CAST(:runs AS text[])))
        OR EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = s.session_id
                   AND NOT c.stop_id = ANY(CAST(:stops AS bigint[])))

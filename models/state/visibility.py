@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 
 from models.core.callers import Caller, Role
 from models.core.statuses import IN_HAND
+from models.schema.sql import sql
 from models.schema.tables import runners, runs, sessions
 
 # Pairs of a runner's subject and a session that it may see.
@@ -20,7 +21,7 @@ Visible: TypeAlias = Collection[tuple[str, str]]
 # subject, or its live process is of a registration of its own. A claim without a subject (of the version before, or of
 # a time without authentication) counts for the registration whose number it has, while that exists; if that has no
 # owner, while the run is in hand. Stop after 1,000 steps, in case of a cycle made by hand.
-_REACH = text("""
+_REACH = sql("""
     WITH RECURSIVE line AS (
         SELECT a.subject, a.session_id AS asked, s.session_id, s.parent_session_id, s.owner, s.runner_id,
             s.registration, 0 AS steps
@@ -47,7 +48,7 @@ _REACH = text("""
        OR (newest.claimed_by IS NULL AND EXISTS (
             SELECT 1 FROM runners n WHERE n.runner_id = newest.runner_id AND n.registration = newest.registration
               AND (n.owner = line.subject
-                   OR (n.owner IS NULL AND newest.status IN ('claimed', 'running', 'stopping')))))
+                   OR (n.owner IS NULL AND newest.status IN $IN_HAND))))
 """)
 
 _EVER_HELD = text("""

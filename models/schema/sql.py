@@ -1,0 +1,31 @@
+"""SQL that names statuses and columns instead of listing them."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from string import Template
+from typing import Final
+
+from sqlalchemy import TextClause, text
+
+from models.core.statuses import RUN_GROUPS, SESSION_GROUPS, RunStatus, SessionStatus
+
+
+def literals(words: Iterable[StrEnum]) -> str:
+    """Return the words quoted and in parentheses, as ``IN`` takes them."""
+    return "(" + ", ".join(f"'{word}'" for word in words) + ")"
+
+
+# Literals, not parameters: the planner uses a partial index only if it can prove the index's condition.
+_STATUSES: Final = {
+    **{status.name: f"'{status}'" for status in [*RunStatus, *SessionStatus]},
+    **{name: literals(status for status in RunStatus if status in group) for name, group in RUN_GROUPS.items()},
+    **{name: literals(status for status in SessionStatus if status in group) for name, group in SESSION_GROUPS.items()},
+}
+
+
+def sql(template: str, **lists: str) -> TextClause:
+    """Return the statement with ``$PENDING`` as a literal and ``$UNFINISHED`` as a list of literals for ``IN``.
+
+    ``lists`` are further names: columns, for instance. Raises KeyError for an unknown name.
+    """
+    return text(Template(template).substitute(_STATUSES, **lists))
