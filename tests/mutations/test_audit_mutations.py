@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 import app.routes.feed
 import models.auth.audit
@@ -22,6 +22,7 @@ from tests.support.audit_scenarios import (
     stops_and_deletes_are_audited_once,
 )
 from tests.support.db_verbs import DbVerbs
+from tests.support.mutation import break_statement
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -65,9 +66,7 @@ def test_repeated_stop_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest
 
 def test_repeated_revocation_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The moment from which the key was worthless would move too."""
-    first = models.auth.keys._REVOKE.text
-    assert first.count(" AND revoked_at IS NULL") == 1
-    monkeypatch.setattr(models.auth.keys, "_REVOKE", text(first.replace(" AND revoked_at IS NULL", "")))
+    break_statement(monkeypatch, models.auth.keys, "_REVOKE", {" AND revoked_at IS NULL": ""})
     with pytest.raises(AssertionError):
         key_is_audited_once_made_and_once_revoked(db)
 

@@ -11,7 +11,7 @@ from models.state import child_results
 from models.state.try_locks import try_lock_runs
 from tests.support import callback_scenarios
 from tests.support.db_verbs import DbVerbs
-from tests.support.mutation import notices, without
+from tests.support.mutation import break_statement, notices
 
 
 def test_unlocked_parents_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_parents_not_reread_under_their_locks_are_noticed(db: DbVerbs, monkeypat
 
 def test_reading_delivered_results_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run would carry results that an earlier run delivered."""
-    monkeypatch.setattr(resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.delivered_in IS NULL"))
+    break_statement(monkeypatch, resume_parents, "_WAITING", {" AND c.delivered_in IS NULL": ""})
     notices(callback_scenarios.delivered_result_is_not_delivered_again, db, "after ")
 
 
@@ -54,10 +54,6 @@ def test_results_lost_with_a_cancelled_run_are_noticed(db: DbVerbs, monkeypatch:
 
 def test_results_kept_for_a_deleted_parent_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that reuses a deleted parent's id would be told of children that are not its own."""
-    monkeypatch.setattr(
-        resume_parents, "_DUE", without(resume_parents._DUE, "s.incarnation = w.parent_incarnation AND ")
-    )
-    monkeypatch.setattr(
-        resume_parents, "_WAITING", without(resume_parents._WAITING, " AND c.parent_incarnation = s.incarnation")
-    )
+    break_statement(monkeypatch, resume_parents, "_DUE", {"s.incarnation = w.parent_incarnation AND ": ""})
+    break_statement(monkeypatch, resume_parents, "_WAITING", {" AND c.parent_incarnation = s.incarnation": ""})
     notices(callback_scenarios.deleting_the_parent, db, "after ")

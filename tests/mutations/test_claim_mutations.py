@@ -8,11 +8,10 @@ from models.feed import append
 from models.runs import report, submit_rows
 from models.runs.submit import submit_runs
 from models.state import transitions
-from models.state.runs import RUN_COLUMNS
 from tests.support import claim_scenarios, fencing_scenarios
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs, start_submission
-from tests.support.mutation import Scenario, notices, without
+from tests.support.mutation import Scenario, break_statement, notices
 
 
 @pytest.mark.parametrize(
@@ -34,7 +33,7 @@ def test_late_messages_and_reports_change_nothing(db: DbVerbs, scenario: Scenari
 def test_update_without_fence_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drop from the UPDATE that moves a run the status and token that its decision read."""
     fence = "AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token"
-    monkeypatch.setattr(transitions, "_MOVE", without(transitions._MOVE, fence))
+    break_statement(monkeypatch, transitions, "_MOVE", {fence: ""})
     notices(fencing_scenarios.decision_on_a_former_claim_moves_nothing, db)
 
 
@@ -45,38 +44,38 @@ def test_reports_not_compared_with_the_claim_are_noticed(db: DbVerbs, monkeypatc
 
 def test_confirmation_without_token_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """An old message would deliver a run that another runner has."""
-    unfenced = without(delivery._CONFIRM, "r.claim_token = c.claim_token AND ", " AND r.claim_token = held.claim_token")
-    monkeypatch.setattr(delivery, "_CONFIRM_RUNS", unfenced.columns(*RUN_COLUMNS))
+    fence = {"r.claim_token = c.claim_token AND ": "", " AND r.claim_token = held.claim_token": ""}
+    break_statement(monkeypatch, delivery, "_CONFIRM_RUNS", fence)
     notices(fencing_scenarios.old_message_starts_nothing, db)
 
 
 def test_events_that_do_not_lock_their_claim_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such events would miss what was committed while they waited for the session's lock."""
-    monkeypatch.setattr(append, "_APPEND", without(append._APPEND, "ORDER BY run_id FOR KEY SHARE"))
+    break_statement(monkeypatch, append, "_APPEND", {"ORDER BY run_id FOR KEY SHARE": ""})
     notices(fencing_scenarios.event_that_waited_for_the_end_of_its_claim_is_refused, db, "of a claim that has ended")
 
 
 def test_events_that_lock_their_session_first_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reverse of the common lock order deadlocks now and then."""
-    after_runs = "AND (SELECT count(*) FROM claim) >= 0"
-    unordered = without(append._APPEND, after_runs).text
-    first = unordered.replace("ORDER BY run_id", "AND (SELECT count(*) FROM held) >= 0 ORDER BY run_id")
-    first = first.replace("WITH item", "WITH RECURSIVE item")  # RECURSIVE allows forward references.
-    monkeypatch.setattr(append, "_APPEND", text(first))
+    session_first = {
+        "AND (SELECT count(*) FROM claim) >= 0": "",
+        "ORDER BY run_id": "AND (SELECT count(*) FROM held) >= 0 ORDER BY run_id",
+        "WITH item": "WITH RECURSIVE item",  # RECURSIVE allows forward references.
+    }
+    break_statement(monkeypatch, append, "_APPEND", session_first)
     notices(fencing_scenarios.waiting_event_blocks_no_holder_of_its_run, db, "held by who waits")
 
 
 def test_claim_without_lock_and_status_guard_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two claims that read the same run both take it."""
-    guard = " AND r.status = 'pending' AND r.ready"
-    broken = without(claim._TAKE, guard, "FOR NO KEY UPDATE SKIP LOCKED")
-    monkeypatch.setattr(claim, "_TAKE_RUNS", broken.columns(*RUN_COLUMNS))
+    guards = {" AND r.status = 'pending' AND r.ready": "", "FOR NO KEY UPDATE SKIP LOCKED": ""}
+    break_statement(monkeypatch, claim, "_TAKE_RUNS", guards)
     notices(lambda one: claim_scenarios.same_candidates(one, 8), db, "given to more than one")
 
 
 def test_claim_without_skip_locked_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """No run is given twice, but one slow commit delays the next claim: it is seen waiting."""
-    monkeypatch.setattr(claim, "_TAKE_RUNS", without(claim._TAKE, "SKIP LOCKED").columns(*RUN_COLUMNS))
+    break_statement(monkeypatch, claim, "_TAKE_RUNS", {"SKIP LOCKED": ""})
     with pytest.raises(AssertionError, match="waits for the first"):
         claim_scenarios.claim_waits_for_no_other(db)
 
@@ -95,7 +94,7 @@ def test_missing_second_claim_is_noticed(db: DbVerbs) -> None:
 
 def test_dispatch_that_does_not_lock_waiting_rows_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers, or a worker and the poll itself, would each give it a run."""
-    monkeypatch.setattr(dispatch, "_LOCK_SOME", without(dispatch._LOCK_SOME, "FOR UPDATE SKIP LOCKED"))
+    break_statement(monkeypatch, dispatch, "_LOCK_SOME", {"FOR UPDATE SKIP LOCKED": ""})
     notices(claim_scenarios.two_workers_one_poll, db, "after ")
 
 

@@ -16,6 +16,7 @@ from runtime.settings import Settings
 from tests.support import numbering_scenarios
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import open_stream
+from tests.support.mutation import break_function
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -28,10 +29,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 def test_numbering_without_locking_events_is_noticed(db: DbVerbs) -> None:
     """A row deleted meanwhile takes its position with it."""
-    source = db.one("SELECT pg_get_functiondef(CAST('sequence_feed' AS regproc))")
-    lock = "LIMIT batch FOR NO KEY UPDATE"
-    assert source.count(lock) == 1
-    db.rows(source.replace(lock, "LIMIT batch"))
+    break_function(db, "sequence_feed", {"LIMIT batch FOR NO KEY UPDATE": "LIMIT batch"})
     with pytest.raises(AssertionError, match="not every position"):
         numbering_scenarios.event_deleted_while_it_is_numbered(db)
 

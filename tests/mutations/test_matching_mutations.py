@@ -1,13 +1,13 @@
 """Break the rule of runs without a matching runner on purpose: the scenarios that guard it must notice."""
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.claims.fleet import Differences, Fleet
 from models.expiry import match_deadlines
 from tests.support import no_match_scenarios
 from tests.support.db_verbs import DbVerbs
-from tests.support.mutation import notices, without
+from tests.support.mutation import break_statement, notices
 
 SCENARIOS = [
     no_match_scenarios.backlog_of_a_busy_runner,
@@ -52,12 +52,7 @@ def test_unstored_loss_of_the_last_match_is_noticed(db: DbVerbs, monkeypatch: py
 
 def test_deadline_that_begins_with_readiness_alone_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backlog would fail at the moment its last runner is lost."""
-    broken = without(
-        match_deadlines._STORE, "CASE WHEN NOT held.matched THEN CAST(:now AS timestamptz) END"
-    ).text.replace(
-        "SET unmatched_since = ", "SET unmatched_since = CASE WHEN NOT held.matched THEN timestamptz '2000-01-01' END"
-    )
-    monkeypatch.setattr(match_deadlines, "_STORE", text(broken))
+    break_statement(monkeypatch, match_deadlines, "_STORE", {"CAST(:now AS timestamptz)": "timestamptz '2000-01-01'"})
     notices(no_match_scenarios.last_matching_runner_is_lost, db, "failed at the moment of the loss")
 
 

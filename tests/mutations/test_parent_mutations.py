@@ -10,7 +10,7 @@ from models.runs import parents, report, submit
 from models.state import child_results
 from tests.support import reparenting_scenarios
 from tests.support.db_verbs import DbVerbs
-from tests.support.mutation import Scenario, notices, without
+from tests.support.mutation import Scenario, break_statement, notices
 
 
 @pytest.mark.parametrize("scenario", reparenting_scenarios.SCENARIOS[:3], ids=lambda scenario: scenario.__name__)
@@ -45,15 +45,13 @@ def test_depth_without_the_subtree_is_noticed(db: DbVerbs, monkeypatch: pytest.M
 
 def test_start_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parent is set at the start."""
-    part = "AND p.owner IS NOT DISTINCT FROM s.owner"
-    monkeypatch.setattr(parents, "_STILL_ABOVE", without(parents._STILL_ABOVE, part))
+    break_statement(monkeypatch, parents, "_STILL_ABOVE", {"AND p.owner IS NOT DISTINCT FROM s.owner": ""})
     notices(reparenting_scenarios.another_owners_parent_at_the_start, db, "under another owner's")
 
 
 def test_results_that_leave_their_owner_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that never starts is not checked again."""
-    part = "AND p.owner IS NOT DISTINCT FROM r.owner"
-    monkeypatch.setattr(child_results, "_KEEP", without(child_results._KEEP, part))
+    break_statement(monkeypatch, child_results, "_KEEP", {"AND p.owner IS NOT DISTINCT FROM r.owner": ""})
     notices(reparenting_scenarios.another_owners_parent_without_a_start, db, "told to another owner")
 
 

@@ -16,6 +16,7 @@ from runtime.postgres import transaction_async
 from runtime.settings import Settings
 from tests.support import process_scenarios
 from tests.support.db_verbs import DbVerbs
+from tests.support.mutation import break_statement
 from tests.support.servers import OwnPostgres
 from tests.support.web import WebInThread, served, until_ready
 from workers.context import WorkerContext, worker_context
@@ -111,6 +112,6 @@ def test_wakeup_merged_with_a_fetched_message_is_noticed(
     db: DbVerbs, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pass may have missed the commit that the wake-up announces."""
-    monkeypatch.setattr(wakeups, "_NOTIFY", wakeups._NOTIFY.replace("redis.call('LPOS', queue, last)", "true"))
+    break_statement(monkeypatch, wakeups, "_NOTIFY", {"redis.call('LPOS', queue, last)": "true"})
     with worker_context(settings, threads=2) as context, pytest.raises(AssertionError, match="swallowed"):
         process_scenarios.commit_missed_by_a_pass_sends_another_wakeup(db, context)

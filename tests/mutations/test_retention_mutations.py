@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from models.feed import retention
 from tests.support.db_verbs import DbVerbs
-from tests.support.mutation import notices, without
+from tests.support.mutation import break_statement, notices
 from tests.support.reports import finished
 from tests.support.retention import all_grows_old, page_read_while_the_oldest_position_rises, result, retire
 
@@ -41,6 +41,5 @@ def test_kept_result_that_is_never_replaced_is_noticed(db: DbVerbs, monkeypatch:
     replaced = (
         "UPDATE SET event_id = excluded.event_id, frame = excluded.frame\n    WHERE kept.event_id < excluded.event_id"
     )
-    broken = text(without(retention._KEEP_RESULTS, newer).text.replace(replaced, "NOTHING"))
-    monkeypatch.setattr(retention, "_KEEP_RESULTS", broken)
+    break_statement(monkeypatch, retention, "_KEEP_RESULTS", {newer: "", replaced: "NOTHING"})
     notices(results_outlive_events, db, by="the newest result is not kept")

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.expiry import outages, runs
 from models.expiry.outages import Clocks
 from models.runners import heartbeat
 from tests.support import silence_scenarios, unreceived_claims
 from tests.support.db_verbs import DbVerbs
-from tests.support.mutation import Scenario, notices, without
+from tests.support.mutation import Scenario, break_statement, notices
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_outage_that_ignores_told_intervals_is_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
     """With any 15 s of silence as an outage, slow heartbeats make one after another."""
-    monkeypatch.setattr(outages, "_READ", without(outages._READ, " + make_interval(secs => told_interval)"))
+    break_statement(monkeypatch, outages, "_READ", {" + make_interval(secs => told_interval)": ""})
     notices(scenario, db, "is put off")
 
 
@@ -69,24 +69,24 @@ def test_outages_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pyte
 
 def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """End runs after twice the window by the wall clock."""
-    asked = "served_ago(2 * w.seconds)"
-    assert asked in outages._SERVED.text
-    wall = outages._SERVED.text.replace(asked, "clock_timestamp() - make_interval(secs => 2 * w.seconds)")
-    monkeypatch.setattr(outages, "_SERVED", text(wall))
+    wall_clock = "clock_timestamp() - make_interval(secs => 2 * w.seconds)"
+    break_statement(monkeypatch, outages, "_SERVED", {"served_ago(2 * w.seconds)": wall_clock})
     notices(silence_scenarios.outages_one_after_another_are_not_counted, db, "is held against it")
 
 
 @pytest.mark.parametrize(
-    ("part", "scenario", "says"),
+    ("part", "weaker", "scenario", "says"),
     [
-        ("AND w.poll_id > r.claim_poll_id", unreceived_claims.answer_on_its_way_is_waited_for, None),
+        ("AND w.poll_id > r.claim_poll_id", "OR true", unreceived_claims.answer_on_its_way_is_waited_for, None),
         (
             "WHEN held.is_named THEN 0 ELSE",
+            "WHEN held.is_named THEN r.unheld_beats ELSE",
             unreceived_claims.claim_named_by_the_second_heartbeat_is_kept,
             "a single heartbeat took it",
         ),
         (
             "WHEN r.unheld_beats >= 1 THEN least",
+            "WHEN false THEN least",
             unreceived_claims.claim_that_never_arrived_is_released,
             "start timeout",
         ),
@@ -94,14 +94,8 @@ def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch:
     ids=["later poll", "in a row", "release"],
 )
 def test_weaker_evidence_that_claim_never_arrived_is_noticed(
-    db: DbVerbs, monkeypatch: pytest.MonkeyPatch, part: str, scenario: Scenario, says: str | None
+    db: DbVerbs, monkeypatch: pytest.MonkeyPatch, part: str, weaker: str, scenario: Scenario, says: str | None
 ) -> None:
     """Release without a later poll, without two heartbeats in a row, or not at all."""
-    weaker = {
-        "AND w.poll_id > r.claim_poll_id": "OR true",
-        "WHEN held.is_named THEN 0 ELSE": "WHEN held.is_named THEN r.unheld_beats ELSE",
-        "WHEN r.unheld_beats >= 1 THEN least": "WHEN false THEN least",
-    }
-    assert part in heartbeat._HOLDING.text
-    monkeypatch.setattr(heartbeat, "_HOLDING", text(heartbeat._HOLDING.text.replace(part, weaker[part])))
+    break_statement(monkeypatch, heartbeat, "_HOLDING", {part: weaker})
     notices(scenario, db, says)
