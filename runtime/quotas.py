@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, NamedTuple
 
+from cachetools import LRUCache
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter as SharedWindows
@@ -70,7 +70,7 @@ class Quotas:
         )
         self._shared = SharedWindows(storage)
         self._own = OwnWindows(MemoryStorage())
-        self._reserves: OrderedDict[tuple[Quota, str], _TokenReserve] = OrderedDict()
+        self._reserves: LRUCache[tuple[Quota, str], _TokenReserve] = LRUCache(MOST_RESERVES)
         self._away_until = -inf
 
     async def spend(self, quota: Quota, key: str, cost: int = 1) -> Refusal | None:
@@ -107,9 +107,6 @@ class Quotas:
         if reserve is None:
             reserve = _TokenReserve(RateLimitItemPerMinute(quota.amount, namespace=quota.name))
             self._reserves[quota, key] = reserve
-            if len(self._reserves) > MOST_RESERVES:
-                self._reserves.popitem(last=False)
-        self._reserves.move_to_end((quota, key))
         return reserve
 
     async def _draw(self, reserve: _TokenReserve, key: str, cost: int) -> Refusal | None:

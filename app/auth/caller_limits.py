@@ -4,10 +4,11 @@ No limit applies while authentication is off: all requests come from one caller 
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from cachetools import LRUCache
 
 from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential
 from app.auth.permissions import Counted
@@ -43,9 +44,9 @@ class CallerLimits:
             Counted.REPORTS: Quota("reports", settings.reports_per_minute),
         }
         self._event_bytes = Quota("64 KiB of events", -(-settings.event_bytes_per_minute // EVENT_BYTES_UNIT))
-        self._uncounted_bytes: OrderedDict[str, int] = OrderedDict()
+        self._uncounted_bytes: LRUCache[str, int] = LRUCache(MOST_CALLERS)
         self._most_streams = settings.streams_per_caller
-        self._streams: dict[str, OrderedDict[object, Callable[[], None]]] = {}
+        self._streams: dict[str, dict[object, Callable[[], None]]] = {}
 
     async def count(self, credential: Credential, counted: Counted) -> None:
         """Count one request of a kind that is counted by request. Raises TooMany; a runner's are delayed instead, 5 s
@@ -68,10 +69,7 @@ class CallerLimits:
         if credential is UNAUTHENTICATED_ADMIN:
             return
         name = name_of(credential)
-        units, rest = divmod(self._uncounted_bytes.pop(name, 0) + size, EVENT_BYTES_UNIT)
-        self._uncounted_bytes[name] = rest
-        if len(self._uncounted_bytes) > MOST_CALLERS:
-            self._uncounted_bytes.popitem(last=False)
+        units, self._uncounted_bytes[name] = divmod(self._uncounted_bytes.get(name, 0) + size, EVENT_BYTES_UNIT)
         if units:
             await self._pass(credential, self._event_bytes, units)
 
@@ -103,12 +101,11 @@ class CallerLimits:
             yield
             return
         name = name_of(credential)
-        streams = self._streams.setdefault(name, OrderedDict())
+        streams = self._streams.setdefault(name, {})
         stream = object()
         streams[stream] = end
         if len(streams) > self._most_streams:
-            _, end_oldest = streams.popitem(last=False)
-            end_oldest()
+            streams.pop(next(iter(streams)))()
         try:
             yield
         finally:

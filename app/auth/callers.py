@@ -7,13 +7,13 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
+from cachetools import FIFOCache
 from starlette.requests import Request
 
 from app.auth.known_keys import KnownKey, KnownKeys
@@ -68,7 +68,7 @@ class Callers:
                 leeway_seconds=settings.oidc_leeway_seconds,
             )
         self._roles = {word: Role(role) for word, _, role in (pair.rpartition("=") for pair in settings.oidc_roles)}
-        self._verified: OrderedDict[str, Credential] = OrderedDict()
+        self._verified: FIFOCache[str, Credential] = FIFOCache(MOST_VERIFIED)
         self._generation = 0
 
     @property
@@ -204,8 +204,6 @@ class Callers:
         until = asyncio.get_running_loop().time() + self._issuer.lives_for(claims)
         credential = Credential(self._caller_of(claims), until=until)
         self._verified[_digest(token)] = credential
-        while len(self._verified) > MOST_VERIFIED:
-            self._verified.popitem(last=False)
         return credential
 
     def _caller_of(self, claims: Mapping[str, Any]) -> Caller:

@@ -5,13 +5,13 @@ Every process reads one number every ~2 s, with or without Redis; when it change
 
 import asyncio
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from cachetools import FIFOCache
 from sqlalchemy.exc import DBAPIError
 
 from app.writes.attempts import Attempts, Unavailable
@@ -44,9 +44,9 @@ class KnownKeys:
         self._writes = writes
         # Requests with new keys share one statement.
         self._find: GroupCommit[str, Key] = GroupCommit(reads, find_keys)
-        self._known: OrderedDict[str, KnownKey] = OrderedDict()
+        self._known: FIFOCache[str, KnownKey] = FIFOCache(MOST_KEYS)
         # Cached apart, so that made-up ids evict no known keys.
-        self._unknown: OrderedDict[str, None] = OrderedDict()
+        self._unknown: FIFOCache[str, None] = FIFOCache(MOST_KEYS)
         self._revision: int | None = None
         self._is_stale = False
         self._used: set[str] = set()
@@ -138,9 +138,6 @@ class KnownKeys:
             self._unknown[key_id] = None
         else:
             self._known[key_id] = found
-        for memory in (self._known, self._unknown):
-            while len(memory) > MOST_KEYS:
-                memory.popitem(last=False)
 
 
 def _known(key: Key) -> KnownKey:

@@ -1,8 +1,9 @@
 """Delay callers that use more than their share of this process."""
 
 import asyncio
-from collections import OrderedDict
 from typing import Final
+
+from cachetools import LRUCache
 
 from app.lifecycle.drain import Drain
 
@@ -20,7 +21,7 @@ class Throttle:
     def __init__(self, drain: Drain, rate: int) -> None:
         self._drain = drain
         self._interval = 1 / rate if rate else 0.0
-        self._moments: OrderedDict[str, float] = OrderedDict()
+        self._moments: LRUCache[str, float] = LRUCache(MOST_CALLERS)
 
     async def wait(self, key: str) -> None:
         """Wait for the key's turn: at once within the rate, at most ``LONGEST_TURN`` beyond it."""
@@ -33,7 +34,4 @@ class Throttle:
         first = now - 1.0
         moment = min(max(self._moments.get(key, first), first) + self._interval, now + LONGEST_TURN)
         self._moments[key] = moment
-        self._moments.move_to_end(key)
-        if len(self._moments) > MOST_CALLERS:
-            self._moments.popitem(last=False)
         return moment - now

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cachetools import FIFOCache
 
-import app.auth.known_keys
 from app.auth.permissions import PERMISSIONS
 from models.auth.keys import key_revision
 from models.core.callers import Role
@@ -130,9 +130,10 @@ def test_made_up_keys_neither_grow_nor_empty_cache(
     web: WebInThread, client: WebClient, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bound known keys and unknown ids, each by themselves."""
-    monkeypatch.setattr(app.auth.known_keys, "MOST_KEYS", 5)
     token = make_key(db, Role.USER, "ann")
     keys = web.app.state.web.callers._keys
+    monkeypatch.setattr(keys, "_known", FIFOCache(5))
+    monkeypatch.setattr(keys, "_unknown", FIFOCache(5))
     # Reads that overlap a change are not cached.
     eventually(lambda: keys._revision == db.do(key_revision), what="the process hears of the new key")
     assert client.http.get("/runs", headers=bearer(token)).status_code == 200

@@ -12,24 +12,48 @@ def test_prompt_is_sufficient() -> None:
     check_parameters({"prompt": "x"})
 
 
+MISSING = ("$", "'prompt' is a required property", "required")
+
+
+def unexpected(names: str) -> tuple[str, str, str]:
+    return "$", f"Additional properties are not allowed ({names} unexpected)", "additionalProperties"
+
+
 @pytest.mark.parametrize(
-    ("parameters", "path", "schema_path"),
+    ("parameters", "violations"),
     [
-        ({}, "$", "required"),
-        ({"prompt": ""}, "$.prompt", "properties/prompt/minLength"),
-        ({"prompt": 5}, "$.prompt", "properties/prompt/type"),
-        ({"prompt": "x", "more": 1}, "$", "additionalProperties"),
+        ({}, [MISSING]),
+        ({"x": 1}, [MISSING, unexpected("'x' was")]),
+        ({"prompt": ""}, [("$.prompt", "'' should be non-empty", "properties/prompt/minLength")]),
+        ({"prompt": 5}, [("$.prompt", "5 is not of type 'string'", "properties/prompt/type")]),
+        ({"prompt": None}, [("$.prompt", "None is not of type 'string'", "properties/prompt/type")]),
+        ({"prompt": "x", "b": 1, "a'": 1}, [unexpected("\"a'\", 'b' were")]),
+        (
+            {"prompt": "", "x": 1},
+            [unexpected("'x' was"), ("$.prompt", "'' should be non-empty", "properties/prompt/minLength")],
+        ),
     ],
 )
-def test_invalid_parameters_are_refused_with_path_and_schema(parameters: Any, path: str, schema_path: str) -> None:
-    """Answer 400 with jsonschema's message, the path in the parameters and the path in the schema."""
-    with pytest.raises(BadRequest) as refused:
-        check_parameters(parameters)
-    detail = refused.value.detail
+def test_invalid_parameters_are_refused_with_path_and_schema(
+    parameters: Any, violations: list[tuple[str, str, str]]
+) -> None:
+    """Answer 400 with the messages of the jsonschema package, the path in the parameters and the path in the schema."""
+    detail = refusal(parameters)
     assert detail["error"] == "parameter_validation_failed"
     assert detail["message"] == "Parameters do not match agent's parameters_schema"
     assert detail["agent_name"] == "(no agent)"
     assert detail["parameters_schema"] == PROMPT_SCHEMA
-    (error,) = detail["validation_errors"]
-    assert (error["path"], error["schema_path"]) == (path, schema_path)
-    assert error["message"]
+    assert detail["validation_errors"] == [
+        {"path": path, "message": message, "schema_path": schema_path} for path, message, schema_path in violations
+    ]
+
+
+def test_long_messages_are_cut() -> None:
+    (error,) = refusal({"prompt": ["x" * 5000]})["validation_errors"]
+    assert error["message"] == "['" + "x" * 1022 + "…"
+
+
+def refusal(parameters: Any) -> Any:
+    with pytest.raises(BadRequest) as refused:
+        check_parameters(parameters)
+    return refused.value.detail
