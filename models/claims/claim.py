@@ -18,7 +18,7 @@ from models.core.ids import uuid7
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.schema.sql import sql
 from models.state.events_outbox import record_events, run_updated
-from models.state.runs import RUN_COLUMNS, Run, as_run, returning_runs
+from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_R, Run, as_run
 
 
 @dataclass(slots=True)
@@ -110,7 +110,8 @@ _IN_HAND = sql("""
 
 # Keep the planner from locking more rows than are assigned (MATERIALIZED); leave a run to the first transaction that
 # locks it (SKIP LOCKED).
-_TAKE = returning_runs("""
+_TAKE = sql(
+    """
     WITH given AS (
         SELECT * FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[]), CAST(:polls AS text[]),
                              CAST(:runners AS text[]), CAST(:registrations AS bigint[]),
@@ -131,7 +132,10 @@ _TAKE = returning_runs("""
         unheld_beats = 0
     FROM picked JOIN given g USING (run_id)
     WHERE r.run_id = picked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = $PENDING AND r.ready
-""")
+    RETURNING $run
+    """,
+    run=RUN_COLUMNS_OF_R,
+)
 _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 
 

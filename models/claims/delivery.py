@@ -10,7 +10,7 @@ from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import RunStatus
 from models.schema.sql import sql
 from models.state.locks import lock_runs
-from models.state.runs import RUN_COLUMNS, Run, as_run, read_runs, returning_runs
+from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_R, Run, as_run, read_runs
 from models.state.session_status import SessionChange
 from models.state.transitions import Move, move_runs
 
@@ -22,7 +22,8 @@ class Claim:
 
 
 # Check the claim once more before delivery: a frozen process may hold a message about a claim that has ended.
-_CONFIRM = returning_runs("""
+_CONFIRM = sql(
+    """
     UPDATE runs r
     SET delivered_at = coalesce(r.delivered_at, clock_timestamp()),
         claim_deadline_at = clock_timestamp() + make_interval(secs => :start_timeout)
@@ -33,7 +34,10 @@ _CONFIRM = returning_runs("""
           ORDER BY r.run_id FOR NO KEY UPDATE OF r) held
     WHERE r.run_id = held.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
       AND r.claim_token = held.claim_token AND r.status = $CLAIMED
-""")
+    RETURNING $run
+    """,
+    run=RUN_COLUMNS_OF_R,
+)
 _CONFIRM_RUNS = _CONFIRM.columns(*RUN_COLUMNS)
 
 _OF_POLLS = sql("""

@@ -8,9 +8,11 @@ from sqlalchemy import Connection, Row, text
 
 from models.core.ids import uuid7
 from models.runs.submission import NewRun, Plan
+from models.schema.columns import array_rows
 from models.schema.sql import sql
+from models.schema.tables import runs, sessions
 from models.state.locks import LOCK_SESSIONS, READ_SESSIONS
-from models.state.sessions import Session, as_session
+from models.state.sessions import SESSION_COLUMNS_OF_S, Session, as_session
 
 Key = tuple[str, str]
 
@@ -38,54 +40,65 @@ _DROP_KEYS = text("""
 """)
 
 # Hide by first_event_id the remains of a former session of the same id: its events all have smaller ids.
-_BEGIN = sql("""
-    INSERT INTO sessions (session_id, incarnation, status, first_event_id, next_run, owner, project_dir, agent_name,
-        scope)
-    SELECT s.session_id, s.incarnation, $PENDING, e.next_id, 2, s.owner, s.project_dir, s.agent_name,
-        CAST(s.scope AS json)
-    FROM unnest(CAST(:sessions AS text[]), CAST(:incarnations AS text[]), CAST(:owners AS text[]),
-                CAST(:project_dirs AS text[]), CAST(:agents AS text[]), CAST(:scopes AS text[]))
-        AS s(session_id, incarnation, owner, project_dir, agent_name, scope)
+_BEGIN = sql(
+    """
+    INSERT INTO sessions AS s ($columns, status, first_event_id, next_run)
+    SELECT $values, $PENDING, e.next_id, 2
+    FROM unnest($arrays) AS n($columns)
     CROSS JOIN (SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END AS next_id FROM events_id_seq) e
-    ORDER BY s.session_id
+    ORDER BY n.session_id
     ON CONFLICT (session_id) DO NOTHING
-    RETURNING session_id, status, created_at, project_dir, agent_name, last_resumed_at, parent_session_id,
-        executor_session_id, executor_profile, hostname, owner, depth
-""")
+    RETURNING $session
+    """,
+    session=SESSION_COLUMNS_OF_S,
+    **array_rows("n", sessions, ["session_id", "incarnation", "owner", "project_dir", "agent_name", "scope"]),
+)
 
 _KNOWN = text("SELECT run_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))")
 
 _DROP_SESSIONS = text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))")
 
+_GIVEN = (
+    "run_id",
+    "session_id",
+    "session_seq",
+    "owner",
+    "type",
+    "agent_name",
+    "parameters",
+    "project_dir",
+    "parent_session_id",
+    "execution_mode",
+    "scope",
+    "demands",
+    "labels",
+    "profile_id",
+    "priority",
+    "max_attempts",
+    "run_timeout_seconds",
+    "no_match_timeout_seconds",
+)
 # Make a start ready unless it is delayed; readiness of a resume is left to update_session_status.
-_INSERT_RUNS = text("""
-    INSERT INTO runs (run_id, session_id, session_seq, owner, type, agent_name, parameters, project_dir,
-        parent_session_id, execution_mode, scope, demands, labels, profile_id, priority, max_attempts,
-        run_timeout_seconds, no_match_timeout_seconds, not_before, ready, match_deadline_at)
-    SELECT n.run_id, n.session_id, n.session_seq, n.owner, n.type, n.agent_name, CAST(n.parameters AS json),
-        n.project_dir, n.parent_session_id, n.execution_mode, CAST(n.scope AS json), CAST(n.demands AS json),
-        CAST(n.labels AS jsonb), n.profile_id, n.priority, n.max_attempts, n.run_timeout_seconds,
-        n.no_match_timeout_seconds, due.at, n.starts AND (due.at IS NULL OR due.at <= now()),
+_INSERT_RUNS = sql(
+    """
+    INSERT INTO runs ($columns, not_before, ready, match_deadline_at)
+    SELECT $values, due.at, n.starts AND (due.at IS NULL OR due.at <= now()),
         CASE WHEN n.starts AND (due.at IS NULL OR due.at <= now())
              THEN now() + make_interval(secs => n.no_match_timeout_seconds) END
-    FROM unnest(CAST(:run_ids AS text[]), CAST(:sessions AS text[]), CAST(:seqs AS integer[]),
-                CAST(:owners AS text[]), CAST(:types AS text[]), CAST(:agents AS text[]),
-                CAST(:parameters AS text[]), CAST(:project_dirs AS text[]), CAST(:parents AS text[]),
-                CAST(:modes AS text[]), CAST(:scopes AS text[]), CAST(:demands AS text[]), CAST(:labels AS text[]),
-                CAST(:profiles AS bigint[]), CAST(:priorities AS smallint[]), CAST(:attempts AS integer[]),
-                CAST(:run_timeouts AS integer[]), CAST(:match_timeouts AS integer[]),
-                CAST(:not_before AS timestamptz[]), CAST(:delays AS double precision[]), CAST(:starts AS boolean[]))
-        AS n(run_id, session_id, session_seq, owner, type, agent_name, parameters, project_dir, parent_session_id,
-             execution_mode, scope, demands, labels, profile_id, priority, max_attempts, run_timeout_seconds,
-             no_match_timeout_seconds, not_before, delay, starts)
+    FROM unnest($arrays, CAST(:not_before AS timestamptz[]), CAST(:delay AS double precision[]),
+                CAST(:starts AS boolean[]))
+        AS n($columns, not_before, delay, starts)
     CROSS JOIN LATERAL (SELECT coalesce(n.not_before, now() + make_interval(secs => n.delay)) AS at) due
     ORDER BY n.run_id
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
-""")
+    """,
+    **array_rows("n", runs, _GIVEN),
+)
 
 # Write what a start inherits from its parent, and what a resume changes.
-_FILL = text("""
+_FILL = sql(
+    """
     UPDATE sessions s
     SET next_run = s.next_run + CASE WHEN f.starts THEN 0 ELSE 1 END, scope = coalesce(CAST(f.scope AS json), s.scope),
         owner = f.owner, depth = f.depth,
@@ -94,9 +107,10 @@ _FILL = text("""
                 CAST(:depths AS integer[]), CAST(:parents AS text[]), CAST(:starts AS boolean[]))
         AS f(session_id, scope, owner, depth, parent_session_id, starts)
     WHERE s.session_id = f.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
-    RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
-        s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth
-""")
+    RETURNING $session
+    """,
+    session=SESSION_COLUMNS_OF_S,
+)
 
 
 def _keys(keys: Collection[Key]) -> dict[str, list[str]]:
@@ -136,12 +150,12 @@ def begin_sessions(conn: Connection, starts: Sequence[NewRun]) -> dict[str, Sess
     rows = conn.execute(
         _BEGIN,
         {
-            "sessions": [item.own_session for item in starts],
-            "incarnations": [uuid7() for _ in starts],
-            "owners": [item.caller.owner for item in starts],
-            "project_dirs": [item.project_dir for item in starts],
-            "agents": [item.agent_name for item in starts],
-            "scopes": [item.scope for item in starts],
+            "session_id": [item.own_session for item in starts],
+            "incarnation": [uuid7() for _ in starts],
+            "owner": [item.caller.owner for item in starts],
+            "project_dir": [item.project_dir for item in starts],
+            "agent_name": [item.agent_name for item in starts],
+            "scope": [item.scope for item in starts],
         },
     )
     return {row.session_id: as_session(row) for row in rows}
@@ -177,26 +191,26 @@ def insert_runs(conn: Connection, plans: Sequence[Plan], profile_ids: Sequence[i
     rows = conn.execute(
         _INSERT_RUNS,
         {
-            "run_ids": [item.run_id for item in items],
-            "sessions": [item.own_session for item in items],
-            "seqs": [plan.session_seq for plan in plans],
-            "owners": [plan.owner for plan in plans],
-            "types": [item.type.value for item in items],
-            "agents": [plan.agent_name for plan in plans],
+            "run_id": [item.run_id for item in items],
+            "session_id": [item.own_session for item in items],
+            "session_seq": [plan.session_seq for plan in plans],
+            "owner": [plan.owner for plan in plans],
+            "type": [item.type.value for item in items],
+            "agent_name": [plan.agent_name for plan in plans],
             "parameters": [item.parameters for item in items],
-            "project_dirs": [plan.project_dir for plan in plans],
-            "parents": [item.parent_session_id for item in items],
-            "modes": [str(item.execution_mode) for item in items],
-            "scopes": [plan.scope for plan in plans],
+            "project_dir": [plan.project_dir for plan in plans],
+            "parent_session_id": [item.parent_session_id for item in items],
+            "execution_mode": [str(item.execution_mode) for item in items],
+            "scope": [plan.scope for plan in plans],
             "demands": [plan.demands.as_json() for plan in plans],
             "labels": [json.dumps(item.labels) if item.labels else None for item in items],
-            "profiles": list(profile_ids),
-            "priorities": [item.priority for item in items],
-            "attempts": [item.max_attempts for item in items],
-            "run_timeouts": [item.run_timeout_seconds for item in items],
-            "match_timeouts": [item.no_match_timeout_seconds for item in items],
+            "profile_id": list(profile_ids),
+            "priority": [item.priority for item in items],
+            "max_attempts": [item.max_attempts for item in items],
+            "run_timeout_seconds": [item.run_timeout_seconds for item in items],
+            "no_match_timeout_seconds": [item.no_match_timeout_seconds for item in items],
             "not_before": [item.not_before for item in items],
-            "delays": [item.delay_seconds for item in items],
+            "delay": [item.delay_seconds for item in items],
             "starts": [item.type.value == "start_session" for item in items],
         },
     )

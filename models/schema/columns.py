@@ -4,10 +4,14 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ARRAY, Column, ColumnElement, DateTime, MetaData, Text, any_, bindparam, cast, func
+from sqlalchemy import ARRAY, Column, ColumnElement, DateTime, MetaData, Table, Text, any_, bindparam, cast, func
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import UserDefinedType
 
 from models.schema.sql import literals
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not annotate it
+_JSON = {"json", "jsonb"}
 
 metadata = MetaData(
     naming_convention={
@@ -65,3 +69,26 @@ class _PlainJson(UserDefinedType[str]):
 
     def get_col_spec(self, **_: Any) -> str:
         return "JSON"
+
+
+def names_of(alias: str, columns: Iterable[ColumnElement[Any]]) -> str:
+    """Return the columns as a list for SQL, JSON as text: ``r.run_id, CAST(r.scope AS text)``."""
+    return ", ".join(
+        f"CAST({alias}.{column.key} AS text)" if isinstance(column.type, JsonText) else f"{alias}.{column.key}"
+        for column in columns
+    )
+
+
+def array_rows(alias: str, table: Table, names: Iterable[str]) -> dict[str, str]:
+    """Return the lists of an INSERT of rows that come as one array a column: the parameters have the columns' names.
+
+    ``columns``: the names; ``arrays``: the arguments of ``unnest``, JSON as text; ``values``: the values to insert.
+    """
+    types = {name: table.c[name].type.compile(_DIALECT).lower() for name in names}
+    return {
+        "columns": ", ".join(types),
+        "arrays": ", ".join(f"CAST(:{name} AS {'text' if it in _JSON else it}[])" for name, it in types.items()),
+        "values": ", ".join(
+            f"CAST({alias}.{name} AS {it})" if it in _JSON else f"{alias}.{name}" for name, it in types.items()
+        ),
+    }

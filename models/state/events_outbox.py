@@ -1,14 +1,17 @@
 """Write events of the feed in the transaction of the change that they report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.core.ids import uuid7
+from models.schema.columns import array_rows
+from models.schema.sql import sql
+from models.schema.tables import events
 from models.state.locks import LockedRun
 from models.state.runs import Run, iso
 from models.state.sessions import Session, session_json
@@ -30,15 +33,16 @@ class EventRow:
     event_uid: str = field(default_factory=uuid7)
 
 
-_RECORD = text("""
-    INSERT INTO events (kind, session_id, frame, owner, run_id, event_type, event_uid)
-    SELECT e.kind, e.session_id, CAST(e.frame AS json), e.owner, e.run_id, e.event_type, e.event_uid
-    FROM unnest(CAST(:kinds AS text[]), CAST(:sessions AS text[]), CAST(:frames AS text[]), CAST(:owners AS text[]),
-                CAST(:runs AS text[]), CAST(:types AS text[]), CAST(:uids AS text[]))
-         WITH ORDINALITY AS e(kind, session_id, frame, owner, run_id, event_type, event_uid, place)
+EVENT_COLUMNS = tuple(field.name for field in fields(EventRow))
+_RECORD = sql(
+    """
+    INSERT INTO events ($columns)
+    SELECT $values FROM unnest($arrays) WITH ORDINALITY AS e($columns, place)
     ORDER BY e.place
     ON CONFLICT (event_uid) DO NOTHING
-""")
+    """,
+    **array_rows("e", events, EVENT_COLUMNS),
+)
 
 
 def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
@@ -46,18 +50,8 @@ def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
 
     Call it once the rows of the change are locked, so that ids are in causal order (promise 3).
     """
-    if not rows:
-        return
-    values = {
-        "kinds": [row.kind for row in rows],
-        "sessions": [row.session_id for row in rows],
-        "frames": [row.frame for row in rows],
-        "owners": [row.owner for row in rows],
-        "runs": [row.run_id for row in rows],
-        "types": [row.event_type for row in rows],
-        "uids": [row.event_uid for row in rows],
-    }
-    conn.execute(_RECORD, values)
+    if rows:
+        conn.execute(_RECORD, {name: [getattr(row, name) for row in rows] for name in EVENT_COLUMNS})
 
 
 def encode(frame: dict[str, Any]) -> str:

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, TextClause, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, literal_column, select
 
 from models.core.callers import Caller
 from models.core.errors import NotFound
 from models.core.statuses import TERMINAL
-from models.schema.columns import JsonText, any_of
+from models.schema.columns import any_of, names_of
 from models.schema.sql import sql
 from models.schema.tables import runs
 from models.state.visibility import can_view, find_visible
@@ -80,18 +80,8 @@ _READ = select(*RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids"))
 _READ_ENDED = _READ.where(runs.c.status.in_(sorted(TERMINAL)))
 
 
-def _of_r(column: ColumnElement[Any]) -> str:
-    if column.key == TIMEOUT_AT:
-        return "CAST(NULL AS timestamptz) AS timeout_at"
-    return f"CAST(r.{column.key} AS text)" if isinstance(column.type, JsonText) else f"r.{column.key}"
-
-
-_COLUMNS_OF_R = ", ".join(map(_of_r, RUN_COLUMNS))
-
-
-def returning_runs(statement: str) -> TextClause:
-    """Return a statement that claims runs, called r in it, and answers with ``.columns(*RUN_COLUMNS)``."""
-    return sql(statement + " RETURNING " + _COLUMNS_OF_R)
+# For statements that claim runs, called r: these have no no-match deadline any more.
+RUN_COLUMNS_OF_R = names_of("r", RUN_COLUMNS).replace(f"r.{TIMEOUT_AT}", f"CAST(NULL AS timestamptz) AS {TIMEOUT_AT}")
 
 
 def as_run(row: Row[Any]) -> Run:

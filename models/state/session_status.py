@@ -7,7 +7,7 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from models.schema.sql import sql
-from models.state.sessions import Session, as_session
+from models.state.sessions import SESSION_COLUMNS_OF_S, Session, as_session
 
 
 class ProcessChange(StrEnum):
@@ -44,7 +44,8 @@ class SessionChange:
 
 # seen: the session with the effect applied and its unfinished runs; readied: its first unfinished run, if it may be
 # claimed now; the status follows from both. The caller holds the locks of the sessions and their unfinished runs.
-_UPDATE_STATUS = sql("""
+_UPDATE_STATUS = sql(
+    """
     WITH effect AS (
         SELECT e.* FROM unnest(
             CAST(:sessions AS text[]), CAST(:outcomes AS text[]), CAST(:unless_live AS boolean[]),
@@ -100,13 +101,14 @@ _UPDATE_STATUS = sql("""
         last_sign_at = CASE WHEN c.sign THEN clock_timestamp() ELSE s.last_sign_at END
     FROM computed c
     WHERE s.session_id = c.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
-    RETURNING s.session_id, s.status, s.created_at, s.project_dir, s.agent_name, s.last_resumed_at,
-        s.parent_session_id, s.executor_session_id, s.executor_profile, s.hostname, s.owner, s.depth,
+    RETURNING $session,
         c.former <> s.status OR c.resumed AS changed, c.next_run IS NOT NULL AS continues,
         CASE WHEN s.status IN $FREE THEN EXISTS (
             SELECT 1 FROM child_results w WHERE w.parent_session_id = s.session_id AND w.delivered_in IS NULL)
         ELSE false END AS owed
-""")
+""",
+    session=SESSION_COLUMNS_OF_S,
+)
 
 
 def update_session_status(conn: Connection, changes: Iterable[SessionChange]) -> list[Session]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, select
 
 from models.core.callers import Caller
 from models.core.errors import NotFound
-from models.schema.columns import any_of
+from models.schema.columns import any_of, names_of
 from models.schema.tables import sessions
 from models.state.runs import iso
 from models.state.visibility import can_view, find_visible
@@ -34,6 +34,7 @@ class Session:
 
 
 SESSION_COLUMNS = tuple(sessions.c[field.name] for field in fields(Session))
+SESSION_COLUMNS_OF_S = names_of("s", SESSION_COLUMNS)
 _READ = select(*SESSION_COLUMNS).where(sessions.c.session_id == any_of("session_ids"))
 
 
