@@ -11,6 +11,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, text
 
 from models.core.callers import Caller, Role
+from models.schema.columns import array_rows
+from models.schema.sql import sql
+from models.schema.tables import audit_log
 from models.state.events_outbox import EventRow, encode, record_events
 from models.state.runs import iso
 
@@ -56,14 +59,15 @@ class AuditEntry:
     at: datetime
 
 
-_WRITE = text("""
-    INSERT INTO audit_log (act, actor, target, owner)
-    SELECT d.act, d.actor, d.target, d.owner
-    FROM unnest(CAST(:acts AS text[]), CAST(:actors AS text[]), CAST(:targets AS text[]), CAST(:owners AS text[]))
-         WITH ORDINALITY AS d(act, actor, target, owner, place)
+_WRITE = sql(
+    """
+    INSERT INTO audit_log ($columns)
+    SELECT $values FROM unnest($arrays) WITH ORDINALITY AS d($columns, place)
     ORDER BY d.place
-    RETURNING audit_id, act, actor, target, owner, created_at
-""")
+    RETURNING audit_id, $columns, created_at
+    """,
+    **array_rows("d", audit_log, ["act", "actor", "target", "owner"]),
+)
 
 _NEWEST = text("""
     SELECT act, actor, target, owner, created_at FROM audit_log ORDER BY audit_id DESC LIMIT :most
@@ -101,10 +105,10 @@ def record_acts(conn: Connection, acts: Sequence[AuditedAct]) -> None:
     if not acts:
         return
     values = {
-        "acts": [act.act.value for act in acts],
-        "actors": [act.by for act in acts],
-        "targets": [act.target for act in acts],
-        "owners": [act.owner for act in acts],
+        "act": [act.act.value for act in acts],
+        "actor": [act.by for act in acts],
+        "target": [act.target for act in acts],
+        "owner": [act.owner for act in acts],
     }
     rows = sorted(conn.execute(_WRITE, values).all(), key=lambda row: int(row.audit_id))
     record_events(conn, [EventRow(KIND, NO_SESSION, encode(entry_json(_as_entry(row)))) for row in rows])

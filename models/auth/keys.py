@@ -12,11 +12,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, Select, literal_column, select, text
 
 from models.auth.audit import Act, AuditedAct, record_acts
 from models.core.callers import Role
 from models.core.errors import NotFound
+from models.schema.columns import any_of, array_rows
+from models.schema.sql import sql
+from models.schema.tables import api_keys
 
 PREFIX: Final = "crd_"
 TOKEN: Final = re.compile(r"(crd_[0-9a-f]{12})_([0-9a-f]{64})")
@@ -59,27 +62,30 @@ class Key:
 
 FindResult: TypeAlias = Key | NotFound
 
-_COLUMNS = """
-    key_id, secret_hash, role, owner, name, created_at, expires_at, revoked_at, last_used_at,
-    CASE WHEN revoked_at IS NOT NULL THEN 0
-         WHEN expires_at IS NOT NULL
-         THEN greatest(CAST(extract(epoch FROM expires_at - clock_timestamp()) AS float), 0) END AS lives_for
-"""
+_READ: Select[Any] = select(
+    *(api_keys.c[field.name] for field in fields(Key) if field.name != "lives_for"),
+    literal_column("""
+        CASE WHEN revoked_at IS NOT NULL THEN 0
+             WHEN expires_at IS NOT NULL
+             THEN greatest(CAST(extract(epoch FROM expires_at - clock_timestamp()) AS float), 0) END
+    """).label("lives_for"),
+)
 
-_ADD = text("""
-    INSERT INTO api_keys (key_id, secret_hash, role, owner, name, expires_at)
-    SELECT k.key_id, k.secret_hash, k.role, k.owner, k.name, now() + make_interval(secs => k.expires_in)
-    FROM unnest(CAST(:key_ids AS text[]), CAST(:hashes AS text[]), CAST(:roles AS text[]), CAST(:owners AS text[]),
-                CAST(:names AS text[]), CAST(:expires_in AS double precision[]))
-        AS k(key_id, secret_hash, role, owner, name, expires_in)
+_ADD = sql(
+    """
+    INSERT INTO api_keys ($columns, expires_at)
+    SELECT $values, now() + make_interval(secs => k.expires_in)
+    FROM unnest($arrays, CAST(:expires_in AS double precision[])) AS k($columns, expires_in)
     ORDER BY k.key_id
     ON CONFLICT (key_id) DO NOTHING
     RETURNING key_id, owner
-""")
+    """,
+    **array_rows("k", api_keys, ["key_id", "secret_hash", "role", "owner", "name"]),
+)
 
-_FIND = text("SELECT" + _COLUMNS + "FROM api_keys WHERE key_id = ANY(CAST(:key_ids AS text[]))")
+_FIND = _READ.where(api_keys.c.key_id == any_of("key_ids"))
 
-_LIST = text("SELECT" + _COLUMNS + "FROM api_keys ORDER BY created_at, key_id")
+_LIST = _READ.order_by(api_keys.c.created_at, api_keys.c.key_id)
 
 _REVOKE = text("""
     UPDATE api_keys SET revoked_at = clock_timestamp()
@@ -134,11 +140,11 @@ def create_keys(conn: Connection, items: Sequence[NewKey], by: str) -> list[Find
     made = conn.execute(
         _ADD,
         {
-            "key_ids": [item.key_id for item in items],
-            "hashes": [item.secret_hash for item in items],
-            "roles": [item.role.value for item in items],
-            "owners": [item.owner for item in items],
-            "names": [item.name for item in items],
+            "key_id": [item.key_id for item in items],
+            "secret_hash": [item.secret_hash for item in items],
+            "role": [item.role.value for item in items],
+            "owner": [item.owner for item in items],
+            "name": [item.name for item in items],
             "expires_in": [item.expires_in for item in items],
         },
     ).all()

@@ -9,6 +9,9 @@ from sqlalchemy import Connection, text
 
 from models.core.callers import Caller, Role
 from models.core.errors import NotFound
+from models.schema.columns import array_rows
+from models.schema.sql import sql
+from models.schema.tables import stream_tickets
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +40,17 @@ class Ticket:
 
 TicketResult: TypeAlias = Ticket | NotFound
 
-_ADD = text("""
-    INSERT INTO stream_tickets (ticket_hash, role, owner, key_id, valid_until, filters, expires_at)
-    SELECT t.ticket_hash, t.role, t.owner, t.key_id, now() + make_interval(secs => t.lives_for),
-        CAST(t.filters AS json), now() + make_interval(secs => t.seconds)
-    FROM unnest(CAST(:hashes AS text[]), CAST(:roles AS text[]), CAST(:owners AS text[]), CAST(:keys AS text[]),
-                CAST(:lives_for AS double precision[]), CAST(:filters AS text[]),
-                CAST(:seconds AS double precision[]))
-        AS t(ticket_hash, role, owner, key_id, lives_for, filters, seconds)
+_ADD = sql(
+    """
+    INSERT INTO stream_tickets ($columns, valid_until, expires_at)
+    SELECT $values, now() + make_interval(secs => t.lives_for), now() + make_interval(secs => t.seconds)
+    FROM unnest($arrays, CAST(:lives_for AS double precision[]), CAST(:seconds AS double precision[]))
+        AS t($columns, lives_for, seconds)
     ORDER BY t.ticket_hash
     ON CONFLICT (ticket_hash) DO NOTHING
-""")
+    """,
+    **array_rows("t", stream_tickets, ["ticket_hash", "role", "owner", "key_id", "filters"]),
+)
 
 # Delete unused ones; a ticket that is being redeemed is locked and skipped.
 _SWEEP = text("""
@@ -80,12 +83,12 @@ def issue_tickets(conn: Connection, items: Sequence[NewTicket]) -> list[bool]:
     conn.execute(
         _ADD,
         {
-            "hashes": [item.ticket_hash for item in items],
-            "roles": [item.caller.role.value for item in items],
-            "owners": [item.caller.owner for item in items],
-            "keys": [item.key_id for item in items],
-            "lives_for": [item.lives_for for item in items],
+            "ticket_hash": [item.ticket_hash for item in items],
+            "role": [item.caller.role.value for item in items],
+            "owner": [item.caller.owner for item in items],
+            "key_id": [item.key_id for item in items],
             "filters": [item.filters for item in items],
+            "lives_for": [item.lives_for for item in items],
             "seconds": [item.seconds for item in items],
         },
     )

@@ -14,6 +14,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import Connection, Engine, Row, text
 
+from models.schema.columns import array_rows
+from models.schema.sql import sql
+from models.schema.tables import demand_profiles
+
 PROPERTIES = ("hostname", "project_dir", "executor_profile", "executor_type")
 AUTONOMOUS = "autonomous"
 
@@ -101,17 +105,16 @@ _TOUCH = text("""
 """)
 
 # Wait here for a transaction that adds the same set first; the next statement sees its row.
-_ADD = text("""
-    INSERT INTO demand_profiles (hash, hostname, project_dir, executor_profile, executor_type, tags, made_by)
-    SELECT p.hash, p.hostname, p.project_dir, p.executor_profile, p.executor_type,
-           ARRAY(SELECT jsonb_array_elements_text(CAST(p.tags AS jsonb))), p.made_by
-    FROM unnest(CAST(:hashes AS text[]), CAST(:hostnames AS text[]), CAST(:project_dirs AS text[]),
-                CAST(:profiles AS text[]), CAST(:types AS text[]), CAST(:tags AS text[]),
-                CAST(:makers AS text[]))
-         AS p(hash, hostname, project_dir, executor_profile, executor_type, tags, made_by)
+_ADD = sql(
+    """
+    INSERT INTO demand_profiles ($columns, tags)
+    SELECT $values, ARRAY(SELECT jsonb_array_elements_text(CAST(p.tags AS jsonb)))
+    FROM unnest($arrays, CAST(:tags AS text[])) AS p($columns, tags)
     ORDER BY p.hash
     ON CONFLICT (hash) DO NOTHING
-""")
+    """,
+    **array_rows("p", demand_profiles, ["hash", *PROPERTIES, "made_by"]),
+)
 
 
 # Read all profiles, when a submission brings a new one: there are thousands of them, not millions.
@@ -191,13 +194,13 @@ def _add(conn: Connection, sets: Sequence[Demands], makers: Sequence[str | None]
     conn.execute(
         _ADD,
         {
-            "hashes": [demands.hash for demands in sets],
-            "hostnames": [demands.hostname for demands in sets],
-            "project_dirs": [demands.project_dir for demands in sets],
-            "profiles": [demands.executor_profile for demands in sets],
-            "types": [demands.executor_type for demands in sets],
+            "hash": [demands.hash for demands in sets],
+            "hostname": [demands.hostname for demands in sets],
+            "project_dir": [demands.project_dir for demands in sets],
+            "executor_profile": [demands.executor_profile for demands in sets],
+            "executor_type": [demands.executor_type for demands in sets],
             "tags": [json.dumps(sorted(set(demands.tags))) for demands in sets],
-            "makers": list(makers),
+            "made_by": list(makers),
         },
     )
 
