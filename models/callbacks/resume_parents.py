@@ -3,9 +3,9 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.callbacks.prompts import ChildResult, callback_prompt
 from models.claims.matching import ensure_profiles
@@ -17,6 +17,7 @@ from models.core.statuses import RunType, SessionStatus
 from models.runs.submission import NewRun
 from models.runs.submit import resume_demands, submit_runs
 from models.schema.sql import sql
+from models.state.locked_rows import LockedSession
 from models.state.try_locks import try_lock_runs
 
 # Bound the results of a run in number and in stored bytes, and the bytes that one pass holds in memory.
@@ -33,6 +34,29 @@ class Delivered:
 
     runs: dict[str, str] = field(default_factory=dict)
     again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """Session that may be resumed, with what its next run inherits."""
+
+    session_id: str
+    hostname: str | None
+    executor_profile: str | None
+    next_run: int
+    grandparent: str | None
+    execution_mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingResult:
+    """Result that waits for its parent; one that is not ``due`` goes along with one that is."""
+
+    child_run_id: str
+    parent_session_id: str
+    body_bytes: int
+    due: bool
+    foreign_owner: bool
 
 
 # Retry results returned by a resume that never started after another child ends or a later run starts. LIMIT keeps it
@@ -73,7 +97,7 @@ _LOCK_GRANDPARENTS = text("""
 """)
 
 _WAITING = text("""
-    SELECT w.* FROM sessions s
+    SELECT w.child_run_id, w.parent_session_id, w.body_bytes, w.due, w.foreign_owner FROM sessions s
     CROSS JOIN LATERAL (
         SELECT c.child_run_id, c.parent_session_id, c.body_bytes, c.created_at,
             c.returned_at IS NULL OR EXISTS (
@@ -120,16 +144,17 @@ def deliver_results(
     due = conn.execute(_DUE, {"most": at_most}).scalars().all()
     if not due:
         return Delivered()
-    read = {row.session_id: row for row in conn.execute(_PARENTS, {"parents": due})}
+    read = {row.session_id: _Parent(*row) for row in conn.execute(_PARENTS, {"parents": due})}
     # Do it before any session is locked (ARCHITECTURE, Lock order); a parent whose affinity changes meanwhile is left
     # out.
-    ensure_profiles(conn, [resume_demands(row) for row in read.values()])
+    ensure_profiles(conn, [resume_demands(parent.hostname, parent.executor_profile) for parent in read.values()])
     parents = _lock_parents(conn, read)
-    waiting = conn.execute(_WAITING, {"parents": list(parents), "most": MOST_RESULTS}).all() if parents else []
-    foreign = [row.child_run_id for row in waiting if row.foreign_owner]
+    rows = conn.execute(_WAITING, {"parents": list(parents), "most": MOST_RESULTS}) if parents else ()
+    waiting = [WaitingResult(*row) for row in rows]
+    foreign = [result.child_run_id for result in waiting if result.foreign_owner]
     if foreign:
         conn.execute(_DROP, {"children": foreign})
-    chosen, left = choose(row for row in waiting if not row.foreign_owner)
+    chosen, left = choose(result for result in waiting if not result.foreign_owner)
     runs = _submit(conn, {parent_id: parents[parent_id] for parent_id in chosen}, _prompts(conn, chosen), limits)
     pairs = [
         (child, runs[parent_id]) for parent_id, children in chosen.items() if parent_id in runs for child in children
@@ -139,50 +164,52 @@ def deliver_results(
     return Delivered(runs, again=bool(runs) and (left or len(due) >= at_most))
 
 
-def _lock_parents(conn: Connection, read: Mapping[str, Row[Any]]) -> dict[str, Row[Any]]:
+def _lock_parents(conn: Connection, read: Mapping[str, _Parent]) -> dict[str, _Parent]:
     """Lock the free parents with their own parents; return those that are unchanged since they were read."""
     locked = try_lock_runs(conn, session_ids=read)
     free = {
         session_id: read[session_id]
-        for session_id, row in locked.sessions.items()
-        if row.status in FREE and not locked.unfinished_of(session_id) and _affinity(row) == _affinity(read[session_id])
+        for session_id, session in locked.sessions.items()
+        if session.status in FREE
+        and not locked.unfinished_of(session_id)
+        and _affinity(session) == _affinity(read[session_id])
     }
-    above = {row.grandparent for row in free.values()} - {None}
+    above = {parent.grandparent for parent in free.values() if parent.grandparent is not None}
     locked_above = set(conn.execute(_LOCK_GRANDPARENTS, {"sessions": sorted(above)}).scalars()) if above else set()
     return {
-        session_id: row
-        for session_id, row in free.items()
-        if row.grandparent is None or row.grandparent in locked_above
+        session_id: parent
+        for session_id, parent in free.items()
+        if parent.grandparent is None or parent.grandparent in locked_above
     }
 
 
-def _affinity(session: Row[Any]) -> tuple[Any, ...]:
+def _affinity(session: LockedSession | _Parent) -> tuple[str | None, str | None, int]:
     """Return what a resume inherits from its session, and the number by which a newer run shows."""
     return session.hostname, session.executor_profile, session.next_run
 
 
-def choose(waiting: Iterable[Row[Any]]) -> tuple[dict[str, list[str]], bool]:
+def choose(waiting: Iterable[WaitingResult]) -> tuple[dict[str, list[str]], bool]:
     """Return the results to deliver now, by parent in their order, and whether a parent is left to the next pass.
 
     ``waiting`` is sorted by parent and age; a parent without a due result gets nothing.
     """
-    by_parent: dict[str, list[Row[Any]]] = {}
-    for row in waiting:
-        by_parent.setdefault(row.parent_session_id, []).append(row)
+    by_parent: dict[str, list[WaitingResult]] = {}
+    for result in waiting:
+        by_parent.setdefault(result.parent_session_id, []).append(result)
     chosen: dict[str, list[str]] = {}
     total = 0
-    for parent, rows in by_parent.items():
-        if not any(row.due for row in rows):
+    for parent, results in by_parent.items():
+        if not any(result.due for result in results):
             continue
         if total >= PASS_BYTES:
             return chosen, True
         size = 0
         chosen[parent] = []
-        for row in rows:
-            if chosen[parent] and size + row.body_bytes > RUN_BYTES:
+        for result in results:
+            if chosen[parent] and size + result.body_bytes > RUN_BYTES:
                 break
-            chosen[parent].append(row.child_run_id)
-            size += row.body_bytes
+            chosen[parent].append(result.child_run_id)
+            size += result.body_bytes
         total += size
     return chosen, False
 
@@ -198,11 +225,11 @@ def _prompts(conn: Connection, chosen: Mapping[str, Collection[str]]) -> dict[st
 
 def _submit(
     conn: Connection,
-    parents: Mapping[str, Row[Any]],
+    parents: Mapping[str, _Parent],
     prompts: Mapping[str, str],
     limits: Limits,
 ) -> dict[str, str]:
-    items = [_resume(row, prompts[parent_id], limits) for parent_id, row in parents.items()]
+    items = [_resume(parent, prompts[parent_id], limits) for parent_id, parent in parents.items()]
     refused = _refused(conn, items, limits)
     # Drop the parent of a session that has become its own ancestor by a resume of one above it.
     without_parent = [replace(item, parent_session_id=None) for item in refused]
@@ -215,7 +242,7 @@ def _refused(conn: Connection, items: Sequence[NewRun], limits: Limits) -> list[
     return [item for item, result in zip(items, results, strict=True) if isinstance(result, CoordinatorError)]
 
 
-def _resume(parent: Row[Any], prompt: str, limits: Limits) -> NewRun:
+def _resume(parent: _Parent, prompt: str, limits: Limits) -> NewRun:
     return NewRun(
         run_id=new_id("run_"),
         session_id=parent.session_id,

@@ -114,5 +114,5 @@ def release_claims(conn: Connection, items: Sequence[Claim]) -> list[bool]:
         run = locked.runs.get(item.run_id)
         if run is not None and run.status == RunStatus.CLAIMED and run.claim_token == item.claim_token:
             moves[item.run_id] = Move(run, RunStatus.PENDING, SessionChange(run.session_id))
-    moved = move_runs(conn, list(moves.values()))
+    moved = move_runs(conn, list(moves.values())).runs
     return [item.run_id in moved and moves[item.run_id].run.claim_token == item.claim_token for item in items]

@@ -17,7 +17,7 @@ from models.expiry.no_match import no_match_text
 from models.expiry.runs import Pass, StepResult, each_session_once
 from models.schema.sql import sql
 from models.state.endings import unmatched
-from models.state.locks import LockedRun
+from models.state.locked_rows import LockedRun, LockedSession
 from models.state.transitions import move_runs
 from models.state.try_locks import try_lock_runs
 
@@ -127,16 +127,16 @@ def fail_unmatched(current: Pass) -> StepResult:
 
     def due(run: LockedRun) -> bool:
         row = rows[run.run_id]
-        waits = run.status == RunStatus.PENDING and bool(run.ready)
+        waits = run.status == RunStatus.PENDING and run.ready
         return waits and not fleet.satisfies(row.profile_id, row.not_for or ())
 
     runs = each_session_once(locked, found, due)
     absent = current.conn.execute(_ABSENT).scalar_one() if fleet.empty else 0
     moves = [unmatched(run, error=_error(fleet, rows[run.run_id], locked.sessions, absent)) for run in runs]
-    return StepResult({"unmatched": len(move_runs(current.conn, moves))}, len(found) >= current.most)
+    return StepResult({"unmatched": len(move_runs(current.conn, moves).runs)}, len(found) >= current.most)
 
 
-def _error(fleet: Fleet, row: Row[Any], sessions: Mapping[str, Row[Any]], absent: int) -> str:
+def _error(fleet: Fleet, row: Row[Any], sessions: Mapping[str, LockedSession], absent: int) -> str:
     demands = fleet.demands(row.profile_id)
     if demands is None:
         msg = f"profile {row.profile_id} is not known, so no run of it is due"

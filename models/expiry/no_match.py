@@ -1,12 +1,11 @@
 """Error of a run that no live registration satisfies: the demands that no runner offers."""
 
 from collections.abc import Collection
-from typing import Any, Final
-
-from sqlalchemy import Row
+from typing import Final
 
 from models.claims.fleet import Fleet, Value, demanded
 from models.claims.matching import Demands
+from models.state.locked_rows import LockedSession
 
 PREFIX: Final = "No matching runner: "
 MOST_NAMED: Final = 9
@@ -15,7 +14,12 @@ ELSEWHERE: Final = '; resume it with another hostname, or anywhere with "affinit
 
 
 def no_match_text(
-    demands: Demands, fleet: Fleet, *, excluded: Collection[int] = (), session: Row[Any] | None = None, absent: int = 0
+    demands: Demands,
+    fleet: Fleet,
+    *,
+    excluded: Collection[int] = (),
+    session: LockedSession | None = None,
+    absent: int = 0,
 ) -> str:
     """Return the error of a run with these demands.
 
@@ -39,25 +43,26 @@ def _absent(number: int) -> str:
     return f"no runner is online, {number} {'is' if number == 1 else 'are'} lost or leaving"
 
 
-def _listed(values: list[Value], session: Row[Any] | None, conjunction: str) -> str:
+def _listed(values: list[Value], session: LockedSession | None, conjunction: str) -> str:
     named = [_named(value, session) for value in values[:MOST_NAMED]]
     if len(values) > MOST_NAMED:
         named.append(f"{len(values) - MOST_NAMED} more")
     return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} {conjunction} {named[-1]}"
 
 
-def _named(demanded_value: Value, session: Row[Any] | None) -> str:
+def _named(demanded_value: Value, session: LockedSession | None) -> str:
     name, value = demanded_value
     # Write as Python does: control characters do not reach the terminal of a reader.
     shown = repr(value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "…")
     if session is None or demanded_value not in _affinity(session):
         return f"{name} {shown}"
-    return f"{name} {shown} of session {str(session.session_id)!r}"
+    return f"{name} {shown} of session {session.session_id!r}"
 
 
-def _affinity(session: Row[Any]) -> set[Value]:
-    return {("hostname", session.hostname), ("executor_profile", session.executor_profile)}
+def _affinity(session: LockedSession) -> set[Value]:
+    named = (("hostname", session.hostname), ("executor_profile", session.executor_profile))
+    return {(name, value) for name, value in named if value is not None}
 
 
-def _elsewhere(values: list[Value], session: Row[Any] | None) -> str:
+def _elsewhere(values: list[Value], session: LockedSession | None) -> str:
     return ELSEWHERE if session is not None and not _affinity(session).isdisjoint(values) else ""

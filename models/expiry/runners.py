@@ -1,9 +1,8 @@
 """Takes runs and sessions from runners that fell silent or left: by state, each pass, until none is left."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from models.core.statuses import RunStatus
 from models.expiry.runs import Pass, StepResult, token_senders
@@ -11,10 +10,10 @@ from models.runners.departure import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, 
 from models.runners.heartbeat import lost_after
 from models.runs.stop import close_stops
 from models.schema.sql import sql
-from models.state.endings import lose, lost_reason
-from models.state.locks import LockedRun
+from models.state.endings import MAX_MISSED_HEARTBEATS, lose, lost_reason
+from models.state.locked_rows import LockedRun
 from models.state.transitions import move_runs
-from models.state.try_locks import try_lock_runners, try_lock_runs
+from models.state.try_locks import LockedRunner, try_lock_runners, try_lock_runs
 
 # Check the silence on the row once it is locked; a row that is locked, as by a heartbeat, is skipped.
 _LOST = text("""
@@ -87,13 +86,13 @@ def take_from_lost(current: Pass) -> StepResult:
                 if end is not None:
                     ended[number] = end
     taken = end_work(current.conn, locked, ended)
-    return StepResult({"runs taken": len(taken)}, max(len(run_ids), len(session_ids)) >= current.most)
+    return StepResult({"runs taken": taken}, max(len(run_ids), len(session_ids)) >= current.most)
 
 
 _KNOWN = text("SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
 
 
-def _end_of(current: Pass, number: int, runner: Row[Any] | None) -> Ended | None:
+def _end_of(current: Pass, number: int, runner: LockedRunner | None) -> Ended | None:
     """Return how the registration ended, by what its runner's locked row says now; None when it lives."""
     if runner is None:
         return Ended(LEFT, sends_tokens=False)
@@ -115,7 +114,7 @@ _UNHELD = sql("""
 def take_unheld(current: Pass) -> StepResult:
     """Take runs that two heartbeats in a row did not name."""
     found = current.find(_UNHELD)
-    lost = _take(current, found, NOT_HELD, lambda run: bool(run.unheld_beats >= 2)) if found else 0
+    lost = _take(current, found, NOT_HELD, lambda run: run.missed_heartbeats >= MAX_MISSED_HEARTBEATS) if found else 0
     return StepResult({"runs not held": lost}, len(found) >= current.most)
 
 
@@ -157,7 +156,7 @@ def _take(current: Pass, run_ids: Sequence[str], reason: str, due: Callable[[Loc
     sending = token_senders(current.conn, runs)
     close_stops(current.conn, {run.session_id for run in runs})
     moves = [lose(run, reason=reason, sends_tokens=run.registration in sending) for run in runs]
-    return len(move_runs(current.conn, moves))
+    return len(move_runs(current.conn, moves).runs)
 
 
 # Delete rows that no process renews: a poll's own process does so every 2 s, and dispatch ignores rows older than 5 s.

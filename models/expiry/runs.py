@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 
 from models.core.limits import Limits
 from models.core.statuses import IN_HAND, RunStatus
@@ -16,10 +16,11 @@ from models.runs.stop import OpenStop, close_stops, open_stops, stop_seconds
 from models.runs.superseded import DROP_SUPERSEDED
 from models.schema.sql import sql
 from models.state.endings import MAX_MISSED_HEARTBEATS, give_up_stop, idle_stopped, release, time_out
-from models.state.locks import LockedRows, LockedRun
+from models.state.locked_rows import LockedRun
+from models.state.locks import LockedRows
 from models.state.session_status import SessionChange
 from models.state.transitions import move_runs, update_status_and_record
-from models.state.try_locks import try_lock_runners, try_lock_runs
+from models.state.try_locks import LockedRunner, try_lock_runners, try_lock_runs
 
 MISSED_SECONDS = 10
 
@@ -140,15 +141,16 @@ def release_spent_claims(current: Pass) -> StepResult:
     stale = set(current.find(_STALE_CLAIMS, **silent)) - set(spent)
     found = [*spent, *sorted(stale)]
     locked = try_lock_runs(current.conn, found) if found else LockedRows()
-    runners = try_lock_runners(current.conn, {run.runner_id for run in locked.runs.values() if run.run_id in stale})
+    holders = {run.runner_id for run in locked.runs.values() if run.run_id in stale and run.runner_id is not None}
+    runners = try_lock_runners(current.conn, holders)
 
     def due(run: LockedRun) -> bool:
         if run.status != RunStatus.CLAIMED:
             return False
         if run.run_id in stale:
-            runner = runners.get(run.runner_id)
+            runner = runners.get(run.holder[0])
             return run.delivered_at is None and runner is not None and _is_silent(runner, silent_before)
-        if run.unheld_beats >= MAX_MISSED_HEARTBEATS:
+        if run.missed_heartbeats >= MAX_MISSED_HEARTBEATS:
             return True
         latest = delivery_due if run.delivered_at is None else start_due
         return run.claim_deadline_at is not None and run.claim_deadline_at <= latest
@@ -157,12 +159,12 @@ def release_spent_claims(current: Pass) -> StepResult:
     sending = token_senders(current.conn, runs)
     moves = [release(run, sends_tokens=run.registration in sending) for run in runs]
     return StepResult(
-        {"claims released": len(move_runs(current.conn, moves))}, max(len(spent), len(stale)) >= current.most
+        {"claims released": len(move_runs(current.conn, moves).runs)}, max(len(spent), len(stale)) >= current.most
     )
 
 
-def _is_silent(runner: Row[Any], before: Mapping[int, datetime]) -> bool:
-    return runner.told_interval in before and bool(runner.last_seen < before[runner.told_interval])
+def _is_silent(runner: LockedRunner, before: Mapping[int, datetime]) -> bool:
+    return runner.told_interval in before and runner.last_seen < before[runner.told_interval]
 
 
 _TOKEN_SENDERS = text("""
@@ -173,7 +175,7 @@ _TOKEN_SENDERS = text("""
 def token_senders(conn: Connection, runs: Collection[LockedRun]) -> set[int]:
     if not runs:
         return set()
-    return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.runner_id for run in runs})}).scalars())
+    return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.holder[0] for run in runs})}).scalars())
 
 
 # Count from the start, so that a repeat moves nothing twice. Guessed outages move it by the run's own timeout at most.
@@ -219,17 +221,17 @@ def stop_timed_out(current: Pass) -> StepResult:
 
     locked = try_lock_runs(current.conn, found) if found else LockedRows()
     runs = each_session_once(locked, found, due)
-    intervals = _told_intervals(current.conn, {run.runner_id for run in runs})
-    after = {run.run_id: stop_seconds(intervals.get(run.runner_id, 0), current.limits) for run in runs}
+    intervals = _told_intervals(current.conn, {run.holder[0] for run in runs})
+    after = {run.run_id: stop_seconds(intervals.get(run.holder[0], 0), current.limits) for run in runs}
     stops = [
-        OpenStop(run.runner_id, run.registration, run.session_id, run.run_id, after[run.run_id])
-        for run in sorted(runs, key=lambda run: str(run.session_id))
+        OpenStop(*run.holder, run.session_id, run.run_id, after[run.run_id])
+        for run in sorted(runs, key=lambda run: run.session_id)
     ]
     open_stops(current.conn, stops)
-    ended = move_runs(current.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
+    stopping = move_runs(current.conn, [time_out(run, stop_seconds=after[run.run_id]) for run in runs])
     full = max(len(found), len(moved)) >= current.most
     runners_to_notify = frozenset(stop.runner_id for stop in stops)
-    return StepResult({"timed out": len(ended), "run deadlines moved": len(moved)}, full, runners_to_notify)
+    return StepResult({"timed out": len(stopping.runs), "run deadlines moved": len(moved)}, full, runners_to_notify)
 
 
 _INTERVALS = text("SELECT runner_id, told_interval FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")
@@ -266,7 +268,7 @@ def give_up_stops(current: Pass) -> StepResult:
     sending = token_senders(current.conn, runs)
     close_stops(current.conn, {run.session_id for run in runs})
     moves = [give_up_stop(run, sends_tokens=run.registration in sending) for run in runs]
-    return StepResult({"stops given up": len(move_runs(current.conn, moves))}, len(found) >= current.most)
+    return StepResult({"stops given up": len(move_runs(current.conn, moves).runs)}, len(found) >= current.most)
 
 
 # Find overdue stops of idle processes; a run in hand has a deadline of its own.

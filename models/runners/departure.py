@@ -10,9 +10,9 @@ from models.core.statuses import IN_HAND
 from models.runs.stop import close_stops, read_stops
 from models.schema.sql import sql
 from models.state.endings import idle_lost, idle_stopped, lose
-from models.state.locks import LockedRows, LockedRun
+from models.state.locks import LockedRows
 from models.state.session_status import SessionChange
-from models.state.transitions import Move, move_runs, update_status_and_record
+from models.state.transitions import move_runs, update_status_and_record
 
 LEFT = "Runner lost: it left"
 REPLACED = "Runner lost: another process took its place"
@@ -49,36 +49,38 @@ def registrations(locked: LockedRows) -> dict[str, set[int]]:
     """Return the registrations that hold a run or keep a session alive, by runner."""
     numbers: defaultdict[str, set[int]] = defaultdict(set)
     for run in locked.runs.values():
-        if run.runner_id is not None and run.status in IN_HAND:
-            numbers[run.runner_id].add(run.registration)
+        if run.status in IN_HAND:
+            runner_id, registration = run.holder
+            numbers[runner_id].add(registration)
     for session in locked.sessions.values():
-        if session.runner_id is not None:
-            numbers[session.runner_id].add(session.registration)
+        if session.process is not None:
+            runner_id, registration = session.process
+            numbers[runner_id].add(registration)
     return dict(numbers)
 
 
-def end_work(conn: Connection, locked: LockedRows, ended: Mapping[int, Ended]) -> list[LockedRun]:
+def end_work(conn: Connection, locked: LockedRows, ended: Mapping[int, Ended]) -> int:
     """End the locked work of the registrations: runs are lost, idle sessions finished, stops done.
 
-    Return the runs as they are now. The runs and sessions come from ``lock_runs`` or ``try_lock_runs``.
+    Return the number of lost runs. The runs and sessions come from ``lock_runs`` or ``try_lock_runs``.
     """
-    runs = [run for run in locked.runs.values() if run.registration in ended and run.status in IN_HAND]
+    moves = [
+        lose(run, reason=end.reason, sends_tokens=end.sends_tokens)
+        for run in locked.runs.values()
+        if run.status in IN_HAND and (end := ended.get(run.holder[1])) is not None
+    ]
     idle = _idle_sessions(locked, ended)
-    concerned = {run.session_id for run in runs} | set(idle)
+    concerned = {move.run.session_id for move in moves} | set(idle)
     stopping = read_stops(conn, concerned).keys()
     close_stops(conn, concerned)
-    moved = move_runs(conn, [_lost(run, ended[run.registration]) for run in runs])
+    moved = move_runs(conn, moves)
     update_status_and_record(conn, [_idle_end(session_id, stopping=session_id in stopping) for session_id in idle])
-    return list(moved.values())
+    return len(moved.runs)
 
 
 def _idle_sessions(locked: LockedRows, ended: Mapping[int, Ended]) -> list[str]:
     active = {run.session_id for run in locked.runs.values() if run.status in IN_HAND}
     return [name for name, row in sorted(locked.sessions.items()) if row.registration in ended and name not in active]
-
-
-def _lost(run: LockedRun, end: Ended) -> Move:
-    return lose(run, reason=end.reason, sends_tokens=end.sends_tokens)
 
 
 def _idle_end(session_id: str, *, stopping: bool) -> SessionChange:

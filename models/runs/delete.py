@@ -119,12 +119,12 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
     results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
     done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
     locked = _lock_with_children(conn, {item.session_id for item in items if item.request_id not in done})
-    locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
+    shown = find_visible(conn, [(item.caller, item.session_id) for item in items])
     chosen: dict[str, int] = {}
     for ordinal, item in enumerate(items):
         if item.request_id in done:
             results[ordinal] = _answer(done[item.request_id])
-        elif item.session_id in chosen or not locked.shows(item.session_id, item.caller):
+        elif item.session_id in chosen or not locked.shows(item.session_id, item.caller, shown):
             continue
         elif is_alive(locked, item.session_id):
             results[ordinal] = StopSessionFirst(item.session_id)

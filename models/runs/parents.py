@@ -4,6 +4,7 @@ Checked when a resume names a parent, and again when it starts, since the parent
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -75,27 +76,28 @@ def heights(conn: Connection, session_ids: Collection[str], most: int) -> dict[s
     return {row.start: row.height for row in rows}
 
 
-def set_parents(conn: Connection, locked: LockedRows, moves: Sequence[Move], most: int) -> None:
+def set_parents(conn: Connection, locked: LockedRows, moves: Sequence[Move], most: int) -> list[Move]:
     """Set the parents that starting runs bring to their locked sessions, where that is still allowed.
 
-    Otherwise the run continues without: its session keeps the parent it has, and its end calls no parent back. Waits
-    for another transaction that changes a parent; locks no rows.
+    Return the moves, without a parent where it is not: that session keeps the parent it has, and the run's end calls
+    no parent back. Waits for another transaction that changes a parent; locks no rows.
     """
-    changing = [
-        move
+    changing = {
+        move.run.run_id: move
         for move in moves
         if move.change.parent_session_id not in {None, locked.sessions[move.change.session_id].parent_session_id}
-    ]
+    }
     if not changing:
-        return
+        return list(moves)
     conn.execute(_ONE_AT_A_TIME)
-    for move in changing:
+    for run_id, move in changing.items():
         session_id = move.change.session_id
-        above = conn.execute(_STILL_ABOVE, {"run_id": move.run.run_id, "session_id": session_id}).one()
+        above = conn.execute(_STILL_ABOVE, {"run_id": run_id, "session_id": session_id}).one()
         deepest = above.depth + heights(conn, [session_id], most)[session_id]
         if above.depth == 0 or above.is_cycle or deepest > most:
-            move.change.parent_session_id = None
-            conn.execute(_DROP_PARENT, {"run_id": move.run.run_id})
+            changing[run_id] = replace(move, change=replace(move.change, parent_session_id=None))
+            conn.execute(_DROP_PARENT, {"run_id": run_id})
         else:
             parent = move.change.parent_session_id
             conn.execute(_SET_PARENT, {"parent": parent, "depth": above.depth, "session_id": session_id})
+    return [changing.get(move.run.run_id, move) for move in moves]

@@ -1,10 +1,10 @@
 """Releases runs that their runner cannot carry out: no attempt is counted; after ten in a row the run fails."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
@@ -12,13 +12,14 @@ from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds
 from models.core.statuses import TERMINAL, Outcome, RunStatus
 from models.core.storable_text import storable_error
-from models.runs.report import Report, Reported, is_reporter, report_runs, reporters
+from models.runs.report import Report, Reported, Reporter, is_reporter, report_runs, reporters
 from models.state.child_results import calls_back
 from models.state.endings import MAX_FAILED_DELIVERIES
 from models.state.events_outbox import record_events, session_event
-from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
+from models.state.locked_rows import LockedRun
+from models.state.locks import LockedRows, lock_runs, refresh_sessions
 from models.state.session_status import ProcessChange, SessionChange
-from models.state.transitions import Move, move_runs
+from models.state.transitions import Move, Moved, move_runs
 from models.state.visibility import has_held
 
 RELEASED: Final = "released"
@@ -61,7 +62,7 @@ def release_runs(
         for ordinal, item in enumerate(items)
         if item.run_id in locked.runs
         and is_reporter(known, item.runner_id, item.subject)
-        and has_held(locked.runs[item.run_id], known[item.runner_id], item.subject)
+        and has_held(locked.runs[item.run_id], known[item.runner_id].registration, item.subject)
     ]
     for number, one_round in enumerate(
         in_rounds(locked.runs[items[ordinal].run_id].session_id for ordinal in concerned)
@@ -75,7 +76,7 @@ def release_runs(
     return results
 
 
-def _refusal(known: Mapping[str, Row[Any]], item: ReleaseRun) -> CoordinatorError:
+def _refusal(known: Mapping[str, Reporter], item: ReleaseRun) -> CoordinatorError:
     if not is_reporter(known, item.runner_id, item.subject):
         return RunnerNotRegistered(item.runner_id)
     return NotFound("run", item.run_id)
@@ -88,26 +89,29 @@ def _apply(
     decisions = {item.run_id: decide(locked.runs[item.run_id], item) for item in items}
     moves = [decision for decision in decisions.values() if isinstance(decision, Move)]
     moved = move_runs(conn, moves)
-    if moved:
+    if moved.runs:
         reasons = {item.run_id: storable_error(item.reason or "") for item in items}
         moment = conn.execute(_NOW).scalar_one()
-        rows = [session_event(run, "run_released", moment, reason=reasons[run.run_id]) for run in moved.values()]
+        rows = [session_event(run, "run_released", moment, reason=reasons[run.run_id]) for run in moved.runs.values()]
         record_events(conn, rows)
-    locked.runs.update(moved)
+    locked.runs.update(moved.runs)
     stopping = [item for item in items if locked.runs[item.run_id].status == RunStatus.STOPPING]
     stopped = [
         Report(item.run_id, item.runner_id, Outcome.STOPPED, item.claim_token, caller=item.caller) for item in stopping
     ]
     ended = dict(zip([item.run_id for item in stopping], report_runs(conn, stopped, limits=limits), strict=True))
-    return [ended.get(item.run_id) or _answer(decisions[item.run_id], moved.get(item.run_id)) for item in items]
+    return [ended.get(item.run_id) or _answer(decisions[item.run_id], moved) for item in items]
 
 
-def _answer(decision: Decision, run: LockedRun | None) -> Reported | CoordinatorError:
-    if isinstance(decision, Move) and run is not None:
-        ends = run.status in TERMINAL and calls_back(run)
-        owed = ends or decision.change.owed
-        return Reported(run.run_id, run.session_id, run.status, changed=True, calls_back=owed, frees=True)
-    return decision if not isinstance(decision, Move) else StaleClaim(decision.run.run_id, decision.run.status)
+def _answer(decision: Decision, moved: Moved) -> Reported | CoordinatorError:
+    if not isinstance(decision, Move):
+        return decision
+    run = moved.runs.get(decision.run.run_id)
+    if run is None:
+        return StaleClaim(decision.run.run_id, decision.run.status)
+    ends = run.status in TERMINAL and calls_back(run)
+    owed = ends or moved.sessions[run.session_id].owed
+    return Reported(run.run_id, run.session_id, run.status, changed=True, calls_back=owed, frees=True)
 
 
 def decide(run: LockedRun, item: ReleaseRun) -> Decision:
@@ -124,8 +128,8 @@ def decide(run: LockedRun, item: ReleaseRun) -> Decision:
         return InvalidTransition(run.run_id, run.status, RELEASED)
     started = status is RunStatus.RUNNING
     change = SessionChange(run.session_id, live=ProcessChange.CLEAR if started else ProcessChange.KEEP, sign=True)
-    if run.fruitless_claims + 1 >= MAX_FAILED_DELIVERIES:
-        change.outcome, change.unless_live = "failed", not started
+    if run.failed_deliveries + 1 >= MAX_FAILED_DELIVERIES:
+        change = replace(change, outcome="failed", unless_live=not started)
         error = (
             f"Given back or never started {MAX_FAILED_DELIVERIES} times; at last: {item.reason or 'no reason given'}"
         )

@@ -1,10 +1,10 @@
 """Applies runners' reports of their runs: fenced by claim and runner, harmless when repeated (PROTOCOL, Runners)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.auth.audit import Act, AuditedAct, audited_report, record_acts
 from models.core.callers import ADMIN, Caller
@@ -14,13 +14,14 @@ from models.core.rounds import in_rounds
 from models.core.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, SessionStatus, StopCause
 from models.core.storable_text import storable_error
 from models.runs.parents import set_parents
-from models.runs.stop import close_stops, read_stops
+from models.runs.stop import OpenStop, close_stops, read_stops
 from models.runs.superseded import end_former_processes
 from models.state.child_results import calls_back
 from models.state.endings import attempts_left, idle_stopped, timeout_reason
-from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
+from models.state.locked_rows import LockedRun
+from models.state.locks import LockedRows, lock_runs, refresh_sessions
 from models.state.session_status import ProcessChange, SessionChange
-from models.state.transitions import Move, move_runs, update_status_and_record
+from models.state.transitions import Move, Moved, move_runs, update_status_and_record
 from models.state.visibility import acts_for, has_held
 
 IDLE = "idle"
@@ -69,7 +70,8 @@ class Reported:
 ReportResult: TypeAlias = Reported | CoordinatorError
 Decision: TypeAlias = Move | Reported | StaleClaim | InvalidTransition
 
-_END = {
+_TO = {
+    Outcome.STARTED: RunStatus.RUNNING,
     Outcome.COMPLETED: RunStatus.COMPLETED,
     Outcome.FAILED: RunStatus.FAILED,
     Outcome.STOPPED: RunStatus.STOPPED,
@@ -95,19 +97,28 @@ _SENDS_TOKENS = text("""
 """)
 
 
-def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> dict[str, Row[Any]]:
-    """Return those of the runners whose reports are accepted, with ``registration``, ``owner`` and ``sends_tokens``; no
-    locks.
-    """
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Registration of a runner whose reports are accepted."""
+
+    runner_id: str
+    registration: int
+    owner: str | None
+    sends_tokens: bool
+    capacity: int | None
+
+
+def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> dict[str, Reporter]:
+    """Return those of the runners whose reports are accepted; no locks."""
     values = {
         "runner_ids": sorted(set(runner_ids)),
         "lost_after": limits.lost_after,
         "forget_runner": limits.forget_runner,
     }
-    return {row.runner_id: row for row in conn.execute(_REPORTERS, values)}
+    return {row.runner_id: Reporter(*row) for row in conn.execute(_REPORTERS, values)}
 
 
-def is_reporter(known: Mapping[str, Row[Any]], runner_id: str, subject: str | None) -> bool:
+def is_reporter(known: Mapping[str, Reporter], runner_id: str, subject: str | None) -> bool:
     return runner_id in known and acts_for(subject, known[runner_id].owner)
 
 
@@ -130,7 +141,9 @@ def report_runs(
     for ordinal, item in enumerate(items):
         if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
-        elif item.run_id in locked.runs and has_held(locked.runs[item.run_id], known[item.runner_id], item.subject):
+        elif item.run_id in locked.runs and has_held(
+            locked.runs[item.run_id], known[item.runner_id].registration, item.subject
+        ):
             concerned.append(ordinal)
     rounds = in_rounds(locked.runs[items[ordinal].run_id].session_id for ordinal in concerned)
     for number, one_round in enumerate(rounds):
@@ -151,7 +164,7 @@ def _apply(
     conn: Connection,
     locked: LockedRows,
     items: Sequence[Report],
-    known: dict[str, Row[Any]],
+    known: dict[str, Reporter],
     limits: Limits,
 ) -> list[ReportResult]:
     """Apply one round: every item is about another session."""
@@ -177,20 +190,20 @@ def _apply(
             changes.append(SessionChange(run.session_id, sign=True))
     close_stops(conn, closed)
     moves = [decision for decision in decisions if isinstance(decision, Move)]
-    set_parents(conn, locked, moves, limits.max_depth)
+    moves = set_parents(conn, locked, moves, limits.max_depth)
     former = end_former_processes(conn, locked, moves, limits)
     moved = move_runs(conn, moves)
     update_status_and_record(conn, changes)
     record_acts(conn, _acts(locked, items, decisions, known))
-    locked.runs.update(moved)
+    locked.runs.update(moved.runs)
     return [
-        _moved(decision, moved[item.run_id], known[item.runner_id], former) if isinstance(decision, Move) else decision
+        _moved(moved, item.run_id, known[item.runner_id], former) if isinstance(decision, Move) else decision
         for item, decision in zip(items, decisions, strict=True)
     ]
 
 
 def _acts(
-    locked: LockedRows, items: Sequence[Report], decisions: Sequence[Decision], known: Mapping[str, Row[Any]]
+    locked: LockedRows, items: Sequence[Report], decisions: Sequence[Decision], known: Mapping[str, Reporter]
 ) -> list[AuditedAct]:
     """Return the ends that admins reported as a runner of another owner."""
     return [
@@ -203,16 +216,20 @@ def _acts(
     ]
 
 
-def _moved(move: Move, run: LockedRun, runner: Row[Any], former: Mapping[str, str]) -> Reported:
+def _moved(moved: Moved, run_id: str, runner: Reporter, former: Mapping[str, str]) -> Reported:
+    run = moved.runs[run_id]
+    session = moved.sessions[run.session_id]
     ends = run.status in TERMINAL and calls_back(run)
     # Expect a claimable run: the session's next one or, at a runner with a capacity, any.
-    frees = run.status != RunStatus.RUNNING and (move.change.continues or runner.capacity is not None)
-    runner_to_notify = former.get(run.session_id)
-    return replace(
-        _accepted(run, changed=True),
-        calls_back=ends or move.change.owed,
+    frees = run.status != RunStatus.RUNNING and (session.continues or runner.capacity is not None)
+    return Reported(
+        run.run_id,
+        run.session_id,
+        run.status,
+        changed=True,
+        calls_back=ends or session.owed,
         frees=frees,
-        runner_to_notify=runner_to_notify,
+        runner_to_notify=former.get(run.session_id),
     )
 
 
@@ -259,35 +276,42 @@ def _repeated_end(run: LockedRun, report: Report) -> Decision:
     return _same_or_invalid(run, report, reported)
 
 
-def _same_or_invalid(run: LockedRun, report: Report, ended: str) -> Decision:
+def _same_or_invalid(run: LockedRun, report: Report, ended: str | None) -> Decision:
     if report.outcome is Outcome.STARTED or report.outcome.value == ended:
         return _accepted(run)
     return InvalidTransition(run.run_id, run.status, report.outcome.value)
 
 
-def _accepted(run: LockedRun, *, changed: bool = False) -> Reported:
+def _accepted(run: LockedRun) -> Reported:
     # Let a repeat notify as well: the wake-ups of the first time may be lost.
-    return Reported(run.run_id, run.session_id, run.status, changed, frees=run.status != RunStatus.RUNNING)
+    return Reported(run.run_id, run.session_id, run.status, changed=False, frees=run.status != RunStatus.RUNNING)
 
 
 def _move(run: LockedRun, report: Report) -> Move:
     """Return the reported move; an end report of a run whose start was never reported starts it too."""
-    change = SessionChange(run.session_id, live=ProcessChange.CLEAR, sign=True)
-    to = RunStatus.RUNNING if report.outcome is Outcome.STARTED else _END[report.outcome]
-    match report.outcome:
-        case Outcome.COMPLETED:
-            change.outcome = IDLE if report.session_status == IDLE else "finished"
-        case Outcome.FAILED | Outcome.STOPPED:
-            change.outcome = report.outcome.value
-        case Outcome.STARTED:
-            pass
-    if report.outcome is Outcome.STARTED or change.outcome == IDLE:
-        change.live, change.runner_id, change.registration = ProcessChange.SET, run.runner_id, run.registration
+    started = report.outcome is Outcome.STARTED
+    outcome = None if started else _session_outcome(report)
+    lives = started or outcome == IDLE
     starts = run.started_at is None
-    if starts and run.type == RunType.RESUME:
-        change.resumed, change.parent_session_id = True, run.parent_session_id
+    resumes = starts and run.type == RunType.RESUME
+    change = SessionChange(
+        run.session_id,
+        outcome,
+        live=ProcessChange.SET if lives else ProcessChange.CLEAR,
+        runner_id=run.runner_id if lives else None,
+        registration=run.registration if lives else None,
+        resumed=resumes,
+        parent_session_id=run.parent_session_id if resumes else None,
+        sign=True,
+    )
     error = storable_error(report.error) if report.outcome is Outcome.FAILED else None
-    return Move(run, to, change, error=error, starts=starts)
+    return Move(run, _TO[report.outcome], change, error=error, starts=starts)
+
+
+def _session_outcome(report: Report) -> str:
+    if report.outcome is Outcome.COMPLETED:
+        return IDLE if report.session_status == IDLE else "finished"
+    return report.outcome.value
 
 
 def _timed_out(run: LockedRun, report: Report, *, sends_tokens: bool) -> Move:
@@ -301,7 +325,7 @@ def _timed_out(run: LockedRun, report: Report, *, sends_tokens: bool) -> Move:
     return Move(run, RunStatus.FAILED, change, error=timeout_reason(run), remember=outcome)
 
 
-def closes_stop(stop: Row[Any] | None, run: LockedRun, report: Report) -> bool:
+def closes_stop(stop: OpenStop | None, run: LockedRun, report: Report) -> bool:
     """Return whether a report, accepted or not, answers the open stop of its session (ARCHITECTURE, Stops).
 
     A turn that ends with its process alive does not: the process is to be stopped, unless the stop was for the run's

@@ -6,9 +6,9 @@ A stop of something alive is a row of ``stop_commands`` until its runner reports
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.auth.audit import Act, AuditedAct, audited_act, record_acts
 from models.core.callers import Caller
@@ -16,7 +16,8 @@ from models.core.errors import NotFound
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds
 from models.core.statuses import TERMINAL, RunStatus, StopCause
-from models.state.locks import LockedRows, LockedRun, lock_runs, refresh_sessions
+from models.state.locked_rows import LockedRun
+from models.state.locks import LockedRows, lock_runs, refresh_sessions
 from models.state.session_status import SessionChange
 from models.state.transitions import Move, move_runs, update_status_and_record
 from models.state.visibility import find_visible
@@ -64,7 +65,7 @@ class OpenStop:
     seconds: float = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class StopPlan:
     """Effects of one stop, decided on the locked rows of its session; ``open_stop`` is the stop to open, if any."""
 
@@ -132,11 +133,12 @@ def close_stops(conn: Connection, session_ids: Collection[str]) -> None:
         conn.execute(_CLOSE, {"sessions": sorted(session_ids)})
 
 
-def read_stops(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
+def read_stops(conn: Connection, session_ids: Collection[str]) -> dict[str, OpenStop]:
     """Return the open stops by session, of sessions that are locked."""
     if not session_ids:
         return {}
-    return {row.session_id: row for row in conn.execute(_OPEN_ONES, {"sessions": sorted(session_ids)})}
+    rows = conn.execute(_OPEN_ONES, {"sessions": sorted(session_ids)})
+    return {row.session_id: OpenStop(row.runner_id, row.registration, row.session_id, row.run_id) for row in rows}
 
 
 def stop_sessions(
@@ -150,9 +152,9 @@ def stop_sessions(
     An admin's stop of another owner's session is audited, unless it changes nothing (models.auth.audit).
     """
     locked = lock_runs(conn, session_ids={item.session_id for item in items})
-    locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
+    shown = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[StopResult] = [NotFound("session", item.session_id) for item in items]
-    visible = [place for place, item in enumerate(items) if locked.shows(item.session_id, item.caller)]
+    visible = [place for place, item in enumerate(items) if locked.shows(item.session_id, item.caller, shown)]
 
     def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
         return plan_session_stop(locked, items[place].session_id, seconds)
@@ -178,8 +180,10 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
     found = [
         (place, locked.runs[item.run_id].session_id) for place, item in enumerate(items) if item.run_id in locked.runs
     ]
-    locked.visible = find_visible(conn, [(items[place].caller, session_id) for place, session_id in found])
-    visible = [(place, session_id) for place, session_id in found if locked.shows(session_id, items[place].caller)]
+    shown = find_visible(conn, [(items[place].caller, session_id) for place, session_id in found])
+    visible = [
+        (place, session_id) for place, session_id in found if locked.shows(session_id, items[place].caller, shown)
+    ]
 
     def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
         return plan_run_stop(locked, locked.runs[items[place].run_id], seconds)
@@ -208,7 +212,7 @@ def _in_rounds(
             refresh_sessions(conn, locked, {visible[index][1] for index in one_round})
         plans = {visible[index][0]: plan(visible[index][0], seconds) for index in one_round}
         opened = open_stops(conn, [stop.open_stop for stop in plans.values() if stop.open_stop is not None])
-        locked.runs.update(move_runs(conn, [move for stop in plans.values() for move in stop.moves]))
+        locked.runs.update(move_runs(conn, [move for stop in plans.values() for move in stop.moves]).runs)
         update_status_and_record(conn, [stop.change for stop in plans.values() if stop.change is not None])
         for place, stop in plans.items():
             parked_at = opened.get(stop.answer.session_id)
@@ -217,10 +221,9 @@ def _in_rounds(
 
 
 def _seconds_by_runner(conn: Connection, locked: LockedRows, limits: Limits) -> Mapping[str, float]:
-    concerned = {run.runner_id for run in locked.runs.values()} | {
-        session.runner_id for session in locked.sessions.values()
-    }
-    rows = conn.execute(_TOLD_INTERVALS, {"runners": sorted(concerned - {None})})
+    concerned = {run.runner_id for run in locked.runs.values() if run.runner_id is not None}
+    concerned |= {session.runner_id for session in locked.sessions.values() if session.runner_id is not None}
+    rows = conn.execute(_TOLD_INTERVALS, {"runners": sorted(concerned)})
     known = {row.runner_id: stop_seconds(row.told_interval, limits) for row in rows}
     return defaultdict(lambda: limits.stop_timeout, known)
 
@@ -233,16 +236,16 @@ def plan_session_stop(locked: LockedRows, session_id: str, seconds: Mapping[str,
     active = next((run for run in unfinished if not _undelivered(run)), None)
     moves = [cancelled(run) for run in waiting]
     if active is not None:
-        after = seconds[active.runner_id]
+        runner_id, registration = active.holder
+        after = seconds[runner_id]
         moves += _stop_moves(active, after)
-        open_stop = OpenStop(active.runner_id, active.registration, session_id, active.run_id, after)
-        return _plan(
-            Stopped(session_id, active.run_id, "stopping", runner_to_notify=active.runner_id), moves, open_stop
-        )
+        open_stop = OpenStop(runner_id, registration, session_id, active.run_id, after)
+        return _plan(Stopped(session_id, active.run_id, "stopping", runner_to_notify=runner_id), moves, open_stop)
     last = waiting[-1].run_id if waiting else None
-    if session.runner_id is not None:
-        open_stop = OpenStop(session.runner_id, session.registration, session_id, None, seconds[session.runner_id])
-        return _plan(Stopped(session_id, last, "stopping", runner_to_notify=session.runner_id), moves, open_stop)
+    if session.process is not None:
+        runner_id, registration = session.process
+        open_stop = OpenStop(runner_id, registration, session_id, None, seconds[runner_id])
+        return _plan(Stopped(session_id, last, "stopping", runner_to_notify=runner_id), moves, open_stop)
     if moves:
         return StopPlan(Stopped(session_id, last, "stopped"), moves)
     return StopPlan(Stopped(session_id, None, session.status, f"Session already {session.status}"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from models.claims.matching import AUTONOMOUS, NO_DEMANDS, Demands, ensure_profiles
 from models.core.errors import (
@@ -25,8 +25,11 @@ from models.runs import submit_rows
 from models.runs.parents import ancestors, heights
 from models.runs.submission import NewRun, Plan, Submitted
 from models.state.events_outbox import EventRow, encode, record_events, session_updated
+from models.state.locked_rows import LockedSession
+from models.state.locks import lock_sessions, read_sessions_unlocked
 from models.state.session_status import SessionChange, update_session_status
 from models.state.sessions import Session
+from models.state.transitions import sessions_updated
 from models.state.visibility import Visible, can_view, find_visible
 
 
@@ -38,7 +41,7 @@ class LockedState:
     """
 
     created: dict[str, Session]
-    locked: dict[str, Row[Any]]
+    locked: dict[str, LockedSession]
     ancestors: dict[str, set[str]]
     heights: dict[str, int]
     visible: Visible
@@ -80,13 +83,13 @@ def _reads(item: NewRun) -> list[Any]:
 def _wanted_demands(conn: Connection, items: Sequence[NewRun]) -> list[Demands]:
     """Return the demands of each item, with the affinity of its session as read before any lock is taken."""
     resumed = [item.own_session for item in items if item.type is RunType.RESUME]
-    sessions = submit_rows.read_session_rows(conn, resumed) if resumed else {}
+    sessions = read_sessions_unlocked(conn, set(resumed))
     return [_demands(item, sessions.get(item.own_session)) for item in items]
 
 
-def _demands(item: NewRun, session: Row[Any] | None) -> Demands:
+def _demands(item: NewRun, session: LockedSession | None) -> Demands:
     if item.type is RunType.RESUME and item.affinity and session is not None:
-        return resume_demands(session, item.additional_demands)
+        return resume_demands(session.hostname, session.executor_profile, item.additional_demands)
     return _start_demands(item.additional_demands)
 
 
@@ -95,10 +98,10 @@ def _start_demands(additional: Demands) -> Demands:
     return Demands(executor_type=AUTONOMOUS).merged(additional)
 
 
-def resume_demands(session: Row[Any], additional: Demands = NO_DEMANDS) -> Demands:
+def resume_demands(hostname: str | None, executor_profile: str | None, additional: Demands = NO_DEMANDS) -> Demands:
     """Return the demands of a resume: the session's affinity first, except for a hostname that the request names."""
-    hostname = session.hostname if additional.hostname is None else additional.hostname
-    affinity = Demands(hostname=hostname, executor_profile=session.executor_profile)
+    hostname = hostname if additional.hostname is None else additional.hostname
+    affinity = Demands(hostname=hostname, executor_profile=executor_profile)
     return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(additional)
 
 
@@ -111,9 +114,8 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str,
     starts = [item for item in fresh if item.type is RunType.START]
     # Insert new sessions before the locks: of two transactions that insert the same one the second waits with no lock.
     created = submit_rows.begin_sessions(conn, starts)
-    locked = submit_rows.lock_sessions(
-        conn, [item.own_session for item in fresh if item.type is RunType.RESUME], parents
-    )
+    resumed = [item.own_session for item in fresh if item.type is RunType.RESUME]
+    locked = lock_sessions(conn, {*resumed, *parents})
     repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in created])
     above = ancestors(conn, [p for p in parents if p in locked])
     moved = [item.own_session for item in fresh if _moves(item, locked.get(item.own_session))]
@@ -185,13 +187,13 @@ def _plan(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
     return _refused_parent(item, session, parent, state) or _resume(item, session, parent)
 
 
-def _moves(item: NewRun, session: Row[Any] | None) -> bool:
+def _moves(item: NewRun, session: LockedSession | None) -> bool:
     """Return whether the item is a resume that is to bring its session another parent."""
     return session is not None and item.parent_session_id not in {None, session.parent_session_id}
 
 
 def _refused_parent(
-    item: NewRun, session: Row[Any] | None, parent: Row[Any] | None, state: LockedState
+    item: NewRun, session: LockedSession | None, parent: LockedSession | None, state: LockedState
 ) -> CoordinatorError | None:
     """Return why the item's parent may not be one, None when it may; ``session`` is the resumed one."""
     if item.parent_session_id is None:
@@ -214,7 +216,7 @@ def _refused_parent(
     return None
 
 
-def _start(item: NewRun, parent: Row[Any] | None, state: LockedState) -> Plan:
+def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Plan:
     return Plan(
         item,
         owner=item.caller.owner if parent is None else parent.owner,
@@ -226,7 +228,7 @@ def _start(item: NewRun, parent: Row[Any] | None, state: LockedState) -> Plan:
     )
 
 
-def _resume(item: NewRun, session: Row[Any], parent: Row[Any] | None) -> Plan:
+def _resume(item: NewRun, session: LockedSession, parent: LockedSession | None) -> Plan:
     return Plan(
         item,
         owner=session.owner,
@@ -267,8 +269,7 @@ def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], cr
         for plan in written
         if plan.item.own_session in created
     ]
-    changed_sessions = update_session_status(conn, [SessionChange(plan.item.own_session) for plan in resumed])
-    rows += [session_updated(session) for session in changed_sessions]
+    rows += sessions_updated(update_session_status(conn, [SessionChange(plan.item.own_session) for plan in resumed]))
     rows += [_run_created(plan) for plan in written]
     record_events(conn, rows)
 

@@ -2,19 +2,28 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.core.ids import uuid7
 from models.runs.submission import NewRun, Plan
 from models.schema.columns import array_rows
 from models.schema.sql import sql
 from models.schema.tables import runs, sessions
-from models.state.locks import LOCK_SESSIONS, READ_SESSIONS
 from models.state.sessions import SESSION_COLUMNS_OF_S, Session, as_session
 
 Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """Answer that is stored with an idempotency key."""
+
+    body_hash: str
+    run_id: str
+    session_id: str
+
 
 # Wait here for the transaction that has the key; only a second statement sees its row.
 _TAKE_KEYS = text("""
@@ -132,10 +141,11 @@ def take_keys(conn: Connection, items: Sequence[NewRun]) -> set[Key]:
     return {(row.caller, row.key) for row in rows}
 
 
-def read_keys(conn: Connection, keys: Collection[Key]) -> dict[Key, Row[Any]]:
+def read_keys(conn: Connection, keys: Collection[Key]) -> dict[Key, StoredKey]:
     if not keys:
         return {}
-    return {(row.caller, row.key): row for row in conn.execute(_READ_KEYS, _keys(keys))}
+    rows = conn.execute(_READ_KEYS, _keys(keys))
+    return {(row.caller, row.key): StoredKey(row.body_hash, row.run_id, row.session_id) for row in rows}
 
 
 def drop_keys(conn: Connection, keys: Collection[Key]) -> None:
@@ -159,18 +169,6 @@ def begin_sessions(conn: Connection, starts: Sequence[NewRun]) -> dict[str, Sess
         },
     )
     return {row.session_id: as_session(row) for row in rows}
-
-
-def read_session_rows(conn: Connection, session_ids: Collection[str]) -> dict[str, Row[Any]]:
-    return _by_id(conn.execute(READ_SESSIONS, {"sessions": sorted(set(session_ids))}))
-
-
-def lock_sessions(conn: Connection, resumed: Collection[str], parents: Collection[str]) -> dict[str, Row[Any]]:
-    """Lock resumed sessions and parents together, in id order."""
-    wanted = sorted({*resumed, *parents})
-    if not wanted:
-        return {}
-    return _by_id(conn.execute(LOCK_SESSIONS, {"sessions": wanted}))
 
 
 def known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:
@@ -233,7 +231,3 @@ def fill_sessions(conn: Connection, plans: Sequence[Plan]) -> Mapping[str, Sessi
         },
     )
     return {row.session_id: as_session(row) for row in rows}
-
-
-def _by_id(rows: Any) -> dict[str, Row[Any]]:
-    return {row.session_id: row for row in rows}

@@ -51,11 +51,15 @@ def end_former_processes(conn: Connection, locked: LockedRows, moves: Sequence[M
     Return the runners to be told, by session. The reporting runner keeps the process that it may have been told to end
     before.
     """
-    former = [(move.run, locked.sessions[move.run.session_id]) for move in moves]
-    former = [(run, row) for run, row in former if row.runner_id is not None and row.registration != run.registration]
+    former = [
+        (move.run, session)
+        for move in moves
+        if (session := locked.sessions[move.run.session_id]).runner_id is not None
+        and session.registration != move.run.registration
+    ]
     if not former:
         return {}
-    end_superseded(conn, [(run.runner_id, run.session_id) for run, _ in former])
+    end_superseded(conn, [(run.holder[0], run.session_id) for run, _ in former])
     opened = conn.execute(
         _OPEN,
         {

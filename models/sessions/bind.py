@@ -19,7 +19,8 @@ from models.runs.report import is_reporter, reporters
 from models.runs.stop import close_stops
 from models.runs.superseded import end_superseded
 from models.state.events_outbox import record_events, session_updated
-from models.state.locks import LockedRows, LockedRun, lock_runs, lock_sessions, refresh_sessions
+from models.state.locked_rows import LockedRun
+from models.state.locks import LockedRows, lock_runs, lock_sessions, refresh_sessions
 from models.state.session_status import ProcessChange, SessionChange, update_session_status
 from models.state.sessions import Session, read_sessions
 from models.state.transitions import update_status_and_record
@@ -102,11 +103,11 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     locked = lock_runs(conn, session_ids={item.session_id for item in items})
     in_hand = [run.runner_id for run in locked.runs.values() if run.status in IN_HAND]
     places = {row.runner_id: row for row in conn.execute(_PLACES, {"runners": in_hand})} if in_hand else {}
-    locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
+    shown = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
     visible: list[int] = []
     for ordinal, item in enumerate(items):
-        if not locked.shows(item.session_id, item.caller):
+        if not locked.shows(item.session_id, item.caller, shown):
             continue
         run = bound_run(locked, item.session_id)
         if run is not None and is_elsewhere(item, places.get(run.runner_id)):
@@ -116,8 +117,8 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     for one_round in in_rounds(items[ordinal].session_id for ordinal in visible):
         binds = [items[visible[index]] for index in one_round]
         _write(conn, [(item.session_id, _affinity(item), bound_run(locked, item.session_id)) for item in binds])
-        changed = update_session_status(conn, [SessionChange(item.session_id, record_always=True) for item in binds])
-        found = {session.session_id: session for session in changed}
+        updates = update_session_status(conn, [SessionChange(item.session_id) for item in binds])
+        found = {session_id: update.session for session_id, update in updates.items()}
         _record_updates(conn, binds, found)
         for index in one_round:
             results[visible[index]] = found[items[visible[index]].session_id]
@@ -162,12 +163,12 @@ def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], Loc
 
 def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]:
     """Change metadata of each session. Results: the updated session, NotFound, or Unstorable for a bad time."""
-    locked = lock_sessions(conn, {item.session_id for item in items})
-    locked.visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
+    locked = LockedRows(sessions=lock_sessions(conn, {item.session_id for item in items}))
+    shown = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
     wanted: dict[int, dict[str, Any]] = {}
     for ordinal, item in enumerate(items):
-        if locked.shows(item.session_id, item.caller):
+        if locked.shows(item.session_id, item.caller, shown):
             values = patch_values(item.values)
             if isinstance(values, Unstorable):
                 results[ordinal] = values

@@ -1,12 +1,12 @@
 """Results of children's runs: rows written when a run ends, kept until a run of the parent has delivered them."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.core.statuses import ExecutionMode, RunType
 from models.schema.sql import sql
+from models.state.locked_rows import LockedRun
 
 # Require the session that existed when the child was submitted, not one that took its id later. Copy the whole frame,
 # not its parts: Postgres refuses to unescape a NUL that some result may hold.
@@ -38,13 +38,13 @@ _GIVE_BACK = text("""
 """)
 
 
-def calls_back(run: Row[Any]) -> bool:
+def calls_back(run: LockedRun) -> bool:
     """Return whether the end of the run is a result for another session."""
     called = run.execution_mode == ExecutionMode.ASYNC_CALLBACK and run.parent_session_id is not None
-    return bool(called and run.parent_session_id != run.session_id)
+    return called and run.parent_session_id != run.session_id
 
 
-def store_child_results(conn: Connection, ended: Sequence[Row[Any]]) -> None:
+def store_child_results(conn: Connection, ended: Sequence[LockedRun]) -> None:
     """Store results of ended runs for their parents; results of a resume that never started wait again.
 
     Call it in the transaction that ends the runs and holds their sessions locked; parents are neither locked nor waited

@@ -3,10 +3,11 @@
 Each takes a locked row and returns the move for ``move_runs``; nothing here reads or writes.
 """
 
+from dataclasses import replace
 from typing import assert_never
 
 from models.core.statuses import RunStatus, StopCause
-from models.state.locks import LockedRun
+from models.state.locked_rows import LockedRun
 from models.state.session_status import ProcessChange, SessionChange
 from models.state.transitions import Move
 
@@ -26,7 +27,7 @@ def timeout_reason(run: LockedRun) -> str:
 
 def attempts_left(run: LockedRun) -> bool:
     """Return whether a lost runner or a run timeout sends the run back to pending rather than failing it."""
-    return bool(run.attempt < run.max_attempts)
+    return run.attempt < run.max_attempts
 
 
 def release(run: LockedRun, *, sends_tokens: bool, gone: bool = False) -> Move:
@@ -37,14 +38,13 @@ def release(run: LockedRun, *, sends_tokens: bool, gone: bool = False) -> Move:
     session's live process with it.
     """
     delivered = run.delivered_at is not None
-    change = SessionChange(run.session_id)
-    if gone:
-        # Clear only its own: the session's process may be another runner's, idle since the turn before.
-        change.live, change.registration = ProcessChange.CLEAR, run.registration
-    if delivered and run.fruitless_claims + 1 >= MAX_FAILED_DELIVERIES:
-        change.outcome, change.unless_live = "failed", not gone
+    # Clear only its own: the session's process may be another runner's, idle since the turn before.
+    live = ProcessChange.CLEAR if gone else ProcessChange.KEEP
+    change = SessionChange(run.session_id, live=live, registration=run.registration)
+    if delivered and run.failed_deliveries + 1 >= MAX_FAILED_DELIVERIES:
+        change = replace(change, outcome="failed", unless_live=not gone)
         return Move(run, RunStatus.FAILED, change, error=NEVER_STARTED, by_us=True, failed_delivery=True)
-    received = delivered and run.unheld_beats < MAX_MISSED_HEARTBEATS
+    received = delivered and run.missed_heartbeats < MAX_MISSED_HEARTBEATS
     excluded = run.registration if received and not sends_tokens else None
     return Move(run, RunStatus.PENDING, change, excluded_registration=excluded, failed_delivery=delivered)
 

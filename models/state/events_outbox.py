@@ -12,7 +12,7 @@ from models.core.ids import uuid7
 from models.schema.columns import array_rows
 from models.schema.sql import sql
 from models.schema.tables import events
-from models.state.locks import LockedRun
+from models.state.locked_rows import LockedRun
 from models.state.runs import Run, iso
 from models.state.sessions import Session, session_json
 
@@ -92,7 +92,7 @@ def session_updated(session: Session, kind: str = "session_updated") -> EventRow
     return EventRow(kind, session.session_id, encode({"session": session_json(session)}), session.owner)
 
 
-def session_event(run: LockedRun, event_type: str, moment: datetime, **values: object) -> EventRow:
+def session_event(run: LockedRun, event_type: str, moment: datetime | None, **values: object) -> EventRow:
     """Return an event that we write on a session's own timeline for a run; ``moment`` is by the clock of Postgres."""
     shown: dict[str, object] = dict.fromkeys(EVENT_FIELDS)
     shown |= {"event_type": event_type, "session_id": run.session_id, "timestamp": iso(moment)}

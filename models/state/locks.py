@@ -2,83 +2,43 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from psycopg.errors import SerializationFailure
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Select, select
 
 from models.core.callers import Caller
 from models.core.statuses import UNFINISHED
 from models.schema.columns import any_of
 from models.schema.sql import sql
 from models.schema.tables import runs, sessions
+from models.state.locked_rows import (
+    LOCKED_RUN_COLUMNS,
+    LOCKED_SESSION_COLUMNS,
+    LockedRun,
+    LockedSession,
+    runs_by_id,
+    sessions_by_id,
+)
 from models.state.visibility import Visible, can_view
 
-LOCKED_COLUMNS = tuple(
-    runs.c[name]
-    for name in [
-        "run_id",
-        "session_id",
-        "session_seq",
-        "owner",
-        "type",
-        "agent_name",
-        "project_dir",
-        "parent_session_id",
-        "execution_mode",
-        "status",
-        "ready",
-        "runner_id",
-        "registration",
-        "claim_token",
-        "claimed_by",
-        "claimed_by_registration",
-        "former_holders",
-        "not_for",
-        "attempt",
-        "max_attempts",
-        "run_timeout_seconds",
-        "fruitless_claims",
-        "stop_cause",
-        "ended_by_us",
-        "last_ended_token",
-        "last_ended_runner",
-        "last_ended_outcome",
-        "error",
-        "delivered_at",
-        "started_at",
-        "claimed_at",
-        "not_before",
-        "match_deadline_at",
-        "claim_deadline_at",
-        "run_deadline_at",
-        "unheld_beats",
-    ]
-)
 
-
-LockedRun: TypeAlias = Row[Any]
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LockedRows:
-    """Locked runs and sessions, by id. The runs are all unfinished ones of the sessions, and those asked for.
-
-    ``visible``: the answer of ``models.state.visibility.find_visible`` for the runners among the callers.
-    """
+    """Locked runs and sessions, by id. The runs are all unfinished ones of the sessions, and those asked for."""
 
     runs: dict[str, LockedRun] = field(default_factory=dict)
-    sessions: dict[str, Row[Any]] = field(default_factory=dict)
-    visible: Visible = ()
+    sessions: dict[str, LockedSession] = field(default_factory=dict)
 
-    def shows(self, session_id: str, caller: Caller) -> bool:
+    def shows(self, session_id: str, caller: Caller, visible: Visible) -> bool:
+        """Return whether the session exists and the caller may see it; ``visible`` is that of ``find_visible``."""
         session = self.sessions.get(session_id)
-        return session is not None and can_view(caller, session_id, session.owner, self.visible)
+        return session is not None and can_view(caller, session_id, session.owner, visible)
 
     def unfinished_of(self, session_id: str) -> list[LockedRun]:
         """Return the session's unfinished runs in submission order."""
         rows = [run for run in self.runs.values() if run.session_id == session_id and run.status in UNFINISHED]
-        return sorted(rows, key=lambda run: int(run.session_seq))
+        return sorted(rows, key=lambda run: run.session_seq)
 
 
 # Find the unfinished runs of a session by their partial index: a session of ten thousand turns costs no more.
@@ -94,17 +54,17 @@ _NEXT_RUN = select(sessions.c.next_run).where(sessions.c.session_id == runs.c.se
 
 
 _LOCK_RUNS: Select[Any] = (
-    select(*LOCKED_COLUMNS, _NEXT_RUN.label("next_run"))
+    select(*LOCKED_RUN_COLUMNS, _NEXT_RUN.label("next_run"))
     .where(CONCERNED)
     .order_by(runs.c.run_id)
     .with_for_update(of=runs)
 )
 
 
-READ_SESSIONS = select(sessions).where(sessions.c.session_id == any_of("sessions"))
+_READ_SESSIONS = select(*LOCKED_SESSION_COLUMNS).where(sessions.c.session_id == any_of("sessions"))
 
 
-LOCK_SESSIONS = READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
+LOCK_SESSIONS = _READ_SESSIONS.order_by(sessions.c.session_id).with_for_update()
 
 
 _UNFINISHED = sql("runs.status IN $UNFINISHED")
@@ -114,11 +74,11 @@ _UNFINISHED_NOW = select(runs.c.run_id).where(runs.c.session_id == any_of("sessi
 
 
 _LOCK_MORE_RUNS: Select[Any] = (
-    select(*LOCKED_COLUMNS).where(runs.c.run_id == any_of("run_ids")).with_for_update(of=runs, skip_locked=True)
+    select(*LOCKED_RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids")).with_for_update(of=runs, skip_locked=True)
 )
 
 
-_LOCK_MORE_SESSIONS = READ_SESSIONS.with_for_update(skip_locked=True)
+_LOCK_MORE_SESSIONS = _READ_SESSIONS.with_for_update(skip_locked=True)
 
 
 def lock_runs(
@@ -135,10 +95,9 @@ def lock_runs(
     """
     rows = conn.execute(_LOCK_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
     expected = {row.session_id: row.next_run for row in rows}
-    locked = LockedRows(runs={row.run_id: row for row in rows})
     wanted_sessions = sorted({*expected, *session_ids, *more_sessions})
     session_rows = conn.execute(LOCK_SESSIONS, {"sessions": wanted_sessions})
-    locked.sessions = {row.session_id: row for row in session_rows}
+    locked = LockedRows(runs_by_id(rows), sessions_by_id(session_rows))
     concerned = expected.keys() | set(session_ids)
     newer = [
         session_id
@@ -163,17 +122,24 @@ def try_lock_more(
     if len(rows) < len(set(run_ids)) or len(more) < len(set(session_ids)):
         msg = "rows added meanwhile are locked by another transaction"
         raise SerializationFailure(msg)
-    locked.runs.update({row.run_id: row for row in rows})
-    locked.sessions.update({row.session_id: row for row in more})
+    locked.runs.update(runs_by_id(rows))
+    locked.sessions.update(sessions_by_id(more))
 
 
-def lock_sessions(conn: Connection, session_ids: Collection[str]) -> LockedRows:
+def lock_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, LockedSession]:
     """Lock sessions alone, in id order: for changes that concern none of their runs."""
-    rows = conn.execute(LOCK_SESSIONS, {"sessions": list(session_ids)})
-    return LockedRows(sessions={row.session_id: row for row in rows})
+    if not session_ids:
+        return {}
+    return sessions_by_id(conn.execute(LOCK_SESSIONS, {"sessions": sorted(session_ids)}))
+
+
+def read_sessions_unlocked(conn: Connection, session_ids: Collection[str]) -> dict[str, LockedSession]:
+    """Read sessions as ``lock_sessions`` does, without locks."""
+    if not session_ids:
+        return {}
+    return sessions_by_id(conn.execute(_READ_SESSIONS, {"sessions": sorted(session_ids)}))
 
 
 def refresh_sessions(conn: Connection, locked: LockedRows, session_ids: Collection[str]) -> None:
     """Read locked sessions again after a round has changed them."""
-    rows = conn.execute(READ_SESSIONS, {"sessions": list(session_ids)})
-    locked.sessions.update({row.session_id: row for row in rows})
+    locked.sessions.update(read_sessions_unlocked(conn, session_ids))

@@ -1,6 +1,6 @@
 """Status of a session and readiness of its next run: computed in this one place."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,16 +16,14 @@ class ProcessChange(StrEnum):
     SET = "set"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SessionChange:
     """Effect of a changed run, a bind or a stop on its session.
 
     ``outcome`` (idle, finished, failed, stopped) is what the session shows once nothing unfinished is left.
     ``unless_live`` withholds the outcome while the session has a live process: it then returns to idle. ``sign``: the
     session's process gave a sign of life with it; acts of clients and of the coordinator are none. ``live`` CLEAR with
-    a registration ends that one's process only: another runner's lives on. ``record_always``: write ``session_updated``
-    even if the status is unchanged. Set by ``update_session_status``: ``owed``, the session is free to go on, and
-    results of children wait for it; ``continues``, something unfinished of it is left.
+    a registration ends that one's process only: another runner's lives on.
     """
 
     session_id: str
@@ -36,10 +34,21 @@ class SessionChange:
     registration: int | None = None
     resumed: bool = False
     parent_session_id: str | None = None
-    record_always: bool = False
     sign: bool = False
-    owed: bool = False
-    continues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUpdate:
+    """Session after its change.
+
+    ``changed``: its status differs, or it has been resumed; ``owed``: it is free to go on, and results of children wait
+    for it; ``continues``: something unfinished of it is left.
+    """
+
+    session: Session
+    changed: bool
+    owed: bool
+    continues: bool
 
 
 # seen: the session with the effect applied and its unfinished runs; readied: its first unfinished run, if it may be
@@ -111,36 +120,31 @@ _UPDATE_STATUS = sql(
 )
 
 
-def update_session_status(conn: Connection, changes: Iterable[SessionChange]) -> list[Session]:
+def update_session_status(conn: Connection, changes: Sequence[SessionChange]) -> dict[str, SessionUpdate]:
     """Apply the effects, one per session, recompute each status, and make the next run ready.
 
-    The caller holds the sessions and all their unfinished runs locked. Return the sessions that need a
-    ``session_updated``: those whose status changed and those marked ``record_always``, in the order of the effects.
+    The caller holds the sessions and all their unfinished runs locked. Return the sessions by id, in the order of the
+    effects.
     """
-    listed = list(changes)
-    if not listed:
-        return []
+    if not changes:
+        return {}
     rows = conn.execute(
         _UPDATE_STATUS,
         {
-            "sessions": [change.session_id for change in listed],
-            "outcomes": [change.outcome for change in listed],
-            "unless_live": [change.unless_live for change in listed],
-            "lives": [change.live.value for change in listed],
-            "runners": [change.runner_id for change in listed],
-            "registrations": [change.registration for change in listed],
-            "resumed": [change.resumed for change in listed],
-            "parents": [change.parent_session_id for change in listed],
-            "signs": [change.sign for change in listed],
+            "sessions": [change.session_id for change in changes],
+            "outcomes": [change.outcome for change in changes],
+            "unless_live": [change.unless_live for change in changes],
+            "lives": [change.live.value for change in changes],
+            "runners": [change.runner_id for change in changes],
+            "registrations": [change.registration for change in changes],
+            "resumed": [change.resumed for change in changes],
+            "parents": [change.parent_session_id for change in changes],
+            "signs": [change.sign for change in changes],
         },
     )
-    updated = {row.session_id: row for row in rows}
-    for change in listed:
-        if change.session_id in updated:
-            change.owed = updated[change.session_id].owed
-            change.continues = updated[change.session_id].continues
-    return [
-        as_session(updated[change.session_id])
-        for change in listed
-        if change.session_id in updated and (change.record_always or updated[change.session_id].changed)
-    ]
+    found = {row.session_id: row for row in rows}
+    return {
+        change.session_id: SessionUpdate(as_session(row), row.changed, row.owed, row.continues)
+        for change in changes
+        if (row := found.get(change.session_id)) is not None
+    }

@@ -3,8 +3,8 @@
 Only the insert (submit) and the claim have statements of their own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
@@ -12,12 +12,11 @@ from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
 from models.schema.sql import sql
 from models.state.child_results import store_child_results
 from models.state.events_outbox import EventRow, encode, record_events, run_updated, session_event, session_updated
-from models.state.locks import LockedRun
-from models.state.session_status import SessionChange, update_session_status
-from models.state.sessions import Session
+from models.state.locked_rows import LOCKED_RUN_COLUMNS_OF_R, LockedRun, runs_by_id
+from models.state.session_status import SessionChange, SessionUpdate, update_session_status
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Move:
     """Next status of one run, decided on its locked row, with the effect on its session.
 
@@ -41,7 +40,8 @@ class Move:
     unstarts: bool = False
 
 
-_MOVE = sql("""
+_MOVE = sql(
+    """
     UPDATE runs r
     SET status = m.status,
         ready = false,
@@ -85,24 +85,29 @@ _MOVE = sql("""
               remember, unstarts)
     WHERE r.run_id = m.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
       AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token
-    RETURNING r.run_id, r.session_id, r.session_seq, r.owner, r.type, r.agent_name, r.project_dir,
-        r.parent_session_id, r.execution_mode, r.status, r.ready, r.runner_id, r.registration, r.claim_token,
-        r.claimed_by, r.claimed_by_registration, r.former_holders, r.not_for, r.attempt, r.max_attempts,
-        r.run_timeout_seconds, r.fruitless_claims, r.stop_cause, r.ended_by_us, r.last_ended_token,
-        r.last_ended_runner, r.last_ended_outcome, r.error, r.delivered_at, r.started_at, r.claimed_at, r.not_before,
-        r.match_deadline_at, r.claim_deadline_at, r.run_deadline_at, r.unheld_beats, r.completed_at
-""")
+    RETURNING $run
+""",
+    run=LOCKED_RUN_COLUMNS_OF_R,
+)
 
 
-def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, LockedRun]:
-    """Move each run (at most one move per run, at most one effect per session), update the sessions, write the events.
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Runs that have moved, as they are now, and their sessions, each by id."""
 
-    Results of ended runs are stored for their parents, whatever ended them (``child_results``). Return the moved rows
-    by id. A row that differs from the one decided on is neither moved nor returned; under the locks of ``lock_runs``
-    that does not happen.
+    runs: dict[str, LockedRun] = field(default_factory=dict)
+    sessions: dict[str, SessionUpdate] = field(default_factory=dict)
+
+
+def move_runs(conn: Connection, moves: Sequence[Move]) -> Moved:
+    """Move each run (at most one move per run), update the sessions, write the events.
+
+    Results of ended runs are stored for their parents, whatever ended them (``child_results``). A row that differs from
+    the one decided on is neither moved nor returned; under the locks of ``lock_runs`` that does not happen. Of several
+    runs of one session that end together (a stop) the effect of the last one counts.
     """
     if not moves:
-        return {}
+        return Moved()
     for move in moves:
         if move.to is not RunStatus(move.run.status) and move.to not in TRANSITIONS[RunStatus(move.run.status)]:
             msg = f"no transition from {move.run.status} to {move.to}"
@@ -125,40 +130,31 @@ def move_runs(conn: Connection, moves: Sequence[Move]) -> dict[str, LockedRun]:
             "unstarts": [move.unstarts for move in moves],
         },
     )
-    moved = {row.run_id: row for row in rows}
+    moved = runs_by_id(rows)
     done = [move for move in moves if move.run.run_id in moved]
     store_child_results(conn, [run for run in moved.values() if run.status in TERMINAL])
-    changed = update_session_status(conn, _changes(done))
-    record_moves(conn, done, moved, changed)
-    return moved
-
-
-def _changes(moves: Sequence[Move]) -> list[SessionChange]:
-    """Return one effect per session: several runs of one session may end together (a stop), the last one counts."""
-    by_session: dict[str, SessionChange] = {}
-    for move in moves:
-        former = by_session.get(move.change.session_id)
-        if former is not None:
-            move.change.record_always = move.change.record_always or former.record_always
-        by_session[move.change.session_id] = move.change
-    return list(by_session.values())
+    changes = {move.change.session_id: move.change for move in done}
+    updates = update_session_status(conn, list(changes.values()))
+    _record_moves(conn, done, moved, updates)
+    return Moved(moved, updates)
 
 
 def update_status_and_record(conn: Connection, changes: Sequence[SessionChange]) -> None:
     """Update sessions in which no run moves (at most one effect each); write ``session_updated`` for changed ones."""
-    changed = update_session_status(conn, changes)
-    record_events(conn, [session_updated(session) for session in changed])
+    record_events(conn, sessions_updated(update_session_status(conn, changes)))
 
 
-def record_moves(
-    conn: Connection,
-    moves: Sequence[Move],
-    moved: dict[str, LockedRun],
-    changed: Sequence[Session],
+def sessions_updated(updates: Mapping[str, SessionUpdate]) -> list[EventRow]:
+    """Return a ``session_updated`` for each session that has changed."""
+    return [session_updated(update.session) for update in updates.values() if update.changed]
+
+
+def _record_moves(
+    conn: Connection, moves: Sequence[Move], moved: Mapping[str, LockedRun], updates: Mapping[str, SessionUpdate]
 ) -> None:
     """Write the events of the moves: runs, then sessions, then those of a session's own timeline."""
     rows = [run_updated(moved[move.run.run_id]) for move in moves]
-    rows += [session_updated(session) for session in changed]
+    rows += sessions_updated(updates)
     for move in moves:
         run = moved[move.run.run_id]
         if move.starts:

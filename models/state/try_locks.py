@@ -1,20 +1,23 @@
 """Locks that never wait: locked rows are left to the next pass."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, text
+from sqlalchemy import Connection, Select, select, text
 
 from models.schema.columns import any_of
 from models.schema.sql import sql
 from models.schema.tables import runs, sessions, stop_commands
-from models.state.locks import CONCERNED, LOCKED_COLUMNS, LockedRows
+from models.state.locked_rows import LOCKED_RUN_COLUMNS, LOCKED_SESSION_COLUMNS, runs_by_id, sessions_by_id
+from models.state.locks import CONCERNED, LockedRows
 
 _LOCK_RUNS: Select[Any] = (
-    select(*LOCKED_COLUMNS).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs, skip_locked=True)
+    select(*LOCKED_RUN_COLUMNS).where(CONCERNED).order_by(runs.c.run_id).with_for_update(of=runs, skip_locked=True)
 )
 _LOCK_SESSIONS = (
-    select(sessions)
+    select(*LOCKED_SESSION_COLUMNS)
     .where(sessions.c.session_id == any_of("sessions"))
     .order_by(sessions.c.session_id)
     .with_for_update(skip_locked=True)
@@ -37,7 +40,7 @@ _INCOMPLETE = sql("""
 """)
 
 _LOCK_RUNNERS = text("""
-    SELECT runner_id, registration, sends_tokens, sends_holding, told_interval, last_seen, lost_at, left_at
+    SELECT runner_id, registration, sends_tokens, told_interval, last_seen, lost_at, left_at
     FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
     ORDER BY runner_id FOR NO KEY UPDATE SKIP LOCKED
 """)
@@ -49,21 +52,34 @@ def try_lock_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: 
 
     The order is that of ``lock_runs``; since nothing is waited for, expiry closes no cycle of locks.
     """
-    rows = conn.execute(_LOCK_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}).all()
-    wanted = sorted({row.session_id for row in rows} | set(session_ids))
-    locked_sessions = {row.session_id: row for row in conn.execute(_LOCK_SESSIONS, {"sessions": wanted})}
+    found = runs_by_id(conn.execute(_LOCK_RUNS, {"run_ids": list(run_ids), "sessions": list(session_ids)}))
+    wanted = sorted({run.session_id for run in found.values()} | set(session_ids))
+    locked_sessions = sessions_by_id(conn.execute(_LOCK_SESSIONS, {"sessions": wanted}))
     names = list(locked_sessions)
     stops = conn.execute(_LOCK_STOPS, {"sessions": names}).scalars().all()
-    parameters = {"sessions": names, "runs": [row.run_id for row in rows], "stops": list(stops)}
+    parameters = {"sessions": names, "runs": list(found), "stops": list(stops)}
     incomplete = set(conn.execute(_INCOMPLETE, parameters).scalars())
     whole = locked_sessions.keys() - incomplete
     return LockedRows(
-        runs={row.run_id: row for row in rows if row.session_id in whole},
-        sessions={name: row for name, row in locked_sessions.items() if name in whole},
+        runs={run_id: run for run_id, run in found.items() if run.session_id in whole},
+        sessions={name: session for name, session in locked_sessions.items() if name in whole},
     )
 
 
-def try_lock_runners(conn: Connection, runner_ids: Collection[str]) -> dict[str, Row[Any]]:
+@dataclass(frozen=True, slots=True)
+class LockedRunner:
+    """Runner as it is locked by a pass of expiry."""
+
+    runner_id: str
+    registration: int
+    sends_tokens: bool
+    told_interval: int
+    last_seen: datetime
+    lost_at: datetime | None
+    left_at: datetime | None
+
+
+def try_lock_runners(conn: Connection, runner_ids: Collection[str]) -> dict[str, LockedRunner]:
     """Lock those of the runners that are free, and return them as they are now."""
     rows = conn.execute(_LOCK_RUNNERS, {"runner_ids": sorted(runner_ids)})
-    return {row.runner_id: row for row in rows}
+    return {runner.runner_id: runner for runner in (LockedRunner(*row) for row in rows)}

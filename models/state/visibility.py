@@ -7,12 +7,13 @@ can compute (docs/decisions/0023).
 from collections.abc import Collection, Iterable
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, exists, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, case, exists, or_, select, text
 
 from models.core.callers import Caller, Role
 from models.core.statuses import IN_HAND
 from models.schema.sql import sql
 from models.schema.tables import runners, runs, sessions
+from models.state.locked_rows import LockedRun
 
 # Pairs of a runner's subject and a session that it may see.
 Visible: TypeAlias = Collection[tuple[str, str]]
@@ -81,14 +82,14 @@ def ever_held(conn: Connection, asked: Iterable[tuple[Caller, str]]) -> Visible:
     return visible | set(_pairs(conn, _EVER_HELD, [pair for pair in pairs if pair not in visible]))
 
 
-def has_held(run: Row[Any], runner: Row[Any], subject: str | None) -> bool:
-    """Return whether the subject, reporting as this runner, holds or once held the locked run; None is an admin."""
+def has_held(run: LockedRun, registration: int, subject: str | None) -> bool:
+    """Return whether the subject, reporting as this registration, holds or once held the run; None is an admin."""
     if subject is None:
         return True
     claimed_by = run.claimed_by if run.claimed_by_registration == run.registration else None
-    if claimed_by == subject or (claimed_by is None and run.registration == runner.registration):
+    if claimed_by == subject or (claimed_by is None and run.registration == registration):
         return True
-    return subject in (run.former_holders or ()) or runner.registration in (run.not_for or ())
+    return subject in (run.former_holders or ()) or registration in (run.excluded_registrations or ())
 
 
 def _of_runners(asked: Iterable[tuple[Caller, str]]) -> list[tuple[str, str]]:

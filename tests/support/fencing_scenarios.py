@@ -57,7 +57,7 @@ def decision_on_a_former_claim_moves_nothing(db: DbVerbs) -> None:
     db.claim(other)
     row = db.run(claimed.run_id)
     moved = db.do(move_runs, [Move(old, RunStatus.COMPLETED, SessionChange(old.session_id, "finished"))])
-    assert (moved, db.run(claimed.run_id)) == ({}, row)
+    assert (moved.runs, db.run(claimed.run_id)) == ({}, row)
 
 
 def old_message_starts_nothing(db: DbVerbs) -> None:

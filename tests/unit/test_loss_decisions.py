@@ -1,5 +1,7 @@
 """Check what becomes of a run that ends or returns to pending without its runner's report."""
 
+from dataclasses import replace
+
 import pytest
 
 from models.core.statuses import RunStatus
@@ -10,7 +12,7 @@ from tests.support.rows import run_row
 
 def test_undelivered_claim_is_released_without_a_trace() -> None:
     """Count no attempt and exclude no registration."""
-    move = release(run_row("claimed", delivered_at=None, fruitless_claims=9), sends_tokens=False)
+    move = release(run_row("claimed", delivered_at=None, failed_deliveries=9), sends_tokens=False)
     assert (move.to, move.failed_delivery, move.excluded_registration, move.change.live) == (
         RunStatus.PENDING,
         False,
@@ -28,13 +30,13 @@ def test_delivered_claim_excludes_registration_without_tokens(*, sends_tokens: b
 
 def test_claim_that_never_arrived_excludes_no_registration() -> None:
     """Two heartbeats did not name it, so no report of it can come. It counts as a delivery without a start."""
-    move = release(run_row("claimed", unheld_beats=2), sends_tokens=False)
+    move = release(run_row("claimed", missed_heartbeats=2), sends_tokens=False)
     assert (move.to, move.failed_delivery, move.excluded_registration) == (RunStatus.PENDING, True, None)
 
 
 def test_tenth_delivered_claim_without_start_fails_run() -> None:
-    assert release(run_row("claimed", fruitless_claims=8), sends_tokens=True).to is RunStatus.PENDING
-    move = release(run_row("claimed", fruitless_claims=9), sends_tokens=True)
+    assert release(run_row("claimed", failed_deliveries=8), sends_tokens=True).to is RunStatus.PENDING
+    move = release(run_row("claimed", failed_deliveries=9), sends_tokens=True)
     assert (move.to, move.error, move.by_us) == (RunStatus.FAILED, "Claimed 10 times, never started", True)
     assert (move.change.outcome, move.change.unless_live) == ("failed", True)
 
@@ -68,7 +70,7 @@ def test_timed_out_run_is_requeued_or_fails() -> None:
     """Name the limit in the reason."""
     run = run_row("stopping", stop_cause="timeout", run_timeout_seconds=30, max_attempts=2)
     assert give_up_stop(run, sends_tokens=True).to is RunStatus.PENDING
-    run.max_attempts = 1
+    run = replace(run, max_attempts=1)
     for move in (give_up_stop(run, sends_tokens=True), lose(run, reason="gone", sends_tokens=True)):
         assert (move.to, move.error) == (RunStatus.FAILED, "Run timed out after 30 s")
 
