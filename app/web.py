@@ -64,7 +64,7 @@ class Web:
         self.following = self._attempts(self._following, "feed")
         self.pools = {"writes": self.writes, "reads": self.reads, "feed": self.following}
         self.wakeups = Wakeups(settings)
-        self._dispatch_wakeups = DispatchWakeups(self.writes, self.wakeups.notify, lambda: self.polls.any_held)
+        self._dispatch_wakeups = DispatchWakeups(self.writes, self.wakeups.notify, lambda: len(self.polls) > 0)
         self._poll_wakeups = PollWakeups(self.writes, settings, self.instance)
         self.verbs = Verbs(self.writes, settings, self.limits, self._dispatch_wakeups.notify, self._wake_polls)
         self.polls = Polls(
@@ -100,7 +100,7 @@ class Web:
 
     async def stop(self) -> None:
         """Stop in order: decide what was accepted, delete parked rows, close connections; bounded in time."""
-        await self.polls.close()
+        await self.polls.clean_ups.close()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -129,7 +129,7 @@ class Web:
         return {
             "instance heartbeat": self._instance_heartbeat.heartbeat_forever(),
             "redis probe": self._instance_heartbeat.probe_forever(),
-            "re-check": self.polls.recheck_forever(),
+            "re-check": self.polls.recheck.look_forever(),
             "dispatch wake-ups": self._dispatch_wakeups.look_forever(),
             "poll wake-ups": self._poll_wakeups.send_forever(),
             "run waiters": self.run_waiters.look_forever(),
@@ -146,7 +146,7 @@ class Web:
 
     def _on_subscribed(self) -> None:
         """Look for what was published before this subscription stood: those messages are lost."""
-        self.polls.nudge()
+        self.polls.recheck.nudge()
         self.feed.notify()
 
     def _attempts(self, engine: AsyncEngine, pool: str) -> Attempts:
@@ -158,6 +158,6 @@ class Web:
             log.info("postgres is back", pool=pool)
             # Polls depend on the pool for writes; the feed's reader on its own.
             if pool == "writes":
-                self.polls.nudge()
+                self.polls.recheck.nudge()
             elif pool == "feed":
                 self.feed.notify()

@@ -13,10 +13,10 @@ from models.state.runs import Run
 @dataclass(frozen=True, slots=True)
 class PollVerbs:
     answer: GroupCommit[Ask, PollAnswer]
-    tell: GroupCommit[Ask, PollAnswer]
+    answer_stops: GroupCommit[Ask, PollAnswer]
     claim: GroupCommit[Ask, PollAnswer]
     recheck: GroupCommit[Ask, PollAnswer]
     give_up: GroupCommit[str, list[Run]]
     confirm: GroupCommit[Claim, Run]
     release: GroupCommit[Claim, bool]
-    untell: GroupCommit[Undelivered, Undelivered]
+    mark_undelivered: GroupCommit[Undelivered, Undelivered]

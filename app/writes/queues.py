@@ -91,13 +91,13 @@ class Verbs:
         )
         self.polls = PollVerbs(
             answer=self._claim_queue("poll", partial(answer_polls, limits=limits), lingers=True),
-            tell=self._queue(answer_stops, (), single_statement=True),
+            answer_stops=self._queue(answer_stops, (), single_statement=True),
             claim=self._claim_queue("parked", partial(claim_parked, limits=limits)),
             recheck=self._claim_queue("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
             give_up=self._queue(partial(give_up_polls, limits=limits), (), linger=_linger_longer),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), (), single_statement=True),
             release=self._queue(release_claims, work),
-            untell=self._queue(mark_undelivered, (), should_notify=self._wake_polls_and_actors),
+            mark_undelivered=self._queue(mark_undelivered, (), should_notify=self._wake_polls_and_actors),
         )
 
     async def close(self) -> None:

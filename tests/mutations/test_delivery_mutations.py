@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from app.lifecycle import hangup
-from app.polls import parked
+from app.polls.recheck import Recheck
 from app.writes import queues
 from models.claims.claim import Ask
 from models.claims.delivery import Claim
@@ -48,7 +48,7 @@ def web_on(settings: Settings, proxy: PostgresProxy) -> Iterator[Callable[[], We
         context.__exit__(None, None, None)
 
 
-async def skip_recheck(_: parked.Polls, *, everything: bool) -> None:
+async def skip_look(_: Recheck, *, everything: bool) -> None:
     """Replace the re-check by nothing."""
 
 
@@ -65,7 +65,7 @@ def test_old_message_delivers_nothing(
     db: DbVerbs, web_on: Callable[[], WebInThread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Confirm every assignment of a worker before its delivery."""
-    monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
+    monkeypatch.setattr(Recheck, "look", skip_look)
     delivery_scenarios.old_message_delivers_nothing(db, web_on())
 
 
@@ -78,7 +78,7 @@ def test_delivery_without_confirmation_is_noticed(
         found = read_runs(conn, [item.run_id for item in items])
         return [found[item.run_id] for item in items]
 
-    monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
+    monkeypatch.setattr(Recheck, "look", skip_look)
     monkeypatch.setattr(queues, "confirm_deliveries", believe)
     with pytest.raises(AssertionError, match="handed out twice"):
         delivery_scenarios.old_message_delivers_nothing(db, web_on())

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
-from app.http.problems import accepted
-from app.polls import parked
+from app.polls.parked import Polls
+from app.polls.poll import Poll
+from app.polls.recheck import Recheck
 from app.writes import attempts
 from runtime import wakeups
 from runtime.postgres import transaction_async
@@ -69,10 +70,10 @@ def test_poll_gets_its_run_without_any_worker(db: DbVerbs, web: WebInThread) -> 
 def test_missing_recheck_is_noticed(db: DbVerbs, web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost message would cost a whole poll."""
 
-    async def skip_recheck(_: parked.Polls, *, everything: bool) -> None:
+    async def skip_look(_: Recheck, *, everything: bool) -> None:
         pass
 
-    monkeypatch.setattr(parked.Polls, "_recheck", skip_recheck)
+    monkeypatch.setattr(Recheck, "look", skip_look)
     with pytest.raises(AssertionError, match="ended with 204"):
         process_scenarios.work_without_workers_reaches_parked_poll(db, web)
 
@@ -95,10 +96,10 @@ def test_poll_answered_503_without_postgres_is_noticed(
 ) -> None:
     """The right answer to every other request would end a deployed runner's work."""
 
-    async def hand_on(_: parked.Polls, poll: parked.Poll, call: Any) -> Any:
-        return accepted(await call)
+    async def hand_on(_: Polls, poll: Poll, call: Awaitable[Any]) -> None:
+        poll.note(await call)
 
-    monkeypatch.setattr(parked.Polls, "_step", hand_on)
+    monkeypatch.setattr(Polls, "_call", hand_on)
     with pytest.raises(AssertionError, match="a poll was refused"):
         process_scenarios.poll_outlives_postgres(own_postgres, web_on_own_postgres)
 

@@ -1,13 +1,14 @@
 """Break a part of the way of wake-ups to parked polls: the scenario that waits for one must notice."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 import app.polls.wakeups
 import workers.poll_wakeups
-from app.polls import parked
+from app.polls.poll import Poll, State
+from app.polls.recheck import Recheck
 from app.writes import queues
 from models.claims.polls import answer_polls, claim_parked
 from runtime.settings import Settings
@@ -71,14 +72,13 @@ def test_wakeup_forgotten_by_a_busy_poll_is_noticed(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The query under way may have read before the stop was committed."""
-    remember = parked.Polls.look_again
+    name = Recheck.name
 
-    def look_at_idle_ones(self: parked.Polls, runner_ids: Iterable[str]) -> None:
-        remember(self, runner_ids)
-        self._due = {poll_id: poll for poll_id, poll in self._due.items() if poll.idle}
+    def name_waiting_ones(self: Recheck, polls: Mapping[str, Poll]) -> None:
+        name(self, {poll_id: poll for poll_id, poll in polls.items() if poll.state is State.WAITING})
 
     monkeypatch.setattr(queues, "claim_parked", wakeup_scenarios.held_up(claim_parked))
-    monkeypatch.setattr(parked.Polls, "look_again", look_at_idle_ones)
+    monkeypatch.setattr(Recheck, "name", name_waiting_ones)
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
         wakeup_scenarios.stop_reaches_poll_that_is_about_to_park(both, db)
 

@@ -198,7 +198,7 @@ def undelivered_answer_is_told_again(both: Pair, db: DbVerbs, *, leave: bool) ->
 
     with holding_up(db):
         asyncio.run(poll_and_go())
-    eventually(lambda: not both.there.app.state.web.polls._background, what="the end of the poll's clean-up")
+    eventually(lambda: not both.there.app.state.web.polls.clean_ups._tasks, what="the end of the poll's clean-up")
     answer = both.there.client.poll(runner_id, WAIT_SECONDS)
     assert answer.status_code == 200, "not told"
     assert answer.json() == ({"deregistered": True} if leave else {"stop_sessions": [run["session_id"]]})

@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import create_app
+from app.polls.poll import State
 from runtime.settings import Settings
 from server.http_server import BoundedHttp, Server
 from tests.support.ports import own_port
@@ -129,20 +130,20 @@ class WebInThread:
     @property
     def parked(self) -> int:
         """Return the number of polls it holds."""
-        return len(self.app.state.web.polls._held)
+        return len(self.app.state.web.polls)
 
     def until_parked(self, number: int = 1) -> None:
         """Wait until it holds so many parked polls."""
         polls = self.app.state.web.polls
 
         def parked() -> bool:
-            return len([poll for poll in list(polls._held.values()) if poll.idle]) >= number
+            return len([poll for poll in list(polls._polls.values()) if poll.state is State.WAITING]) >= number
 
         eventually(parked, what=f"{number} parked polls")
 
     def recheck(self) -> None:
         """Make it re-check all its parked polls soon."""
-        self._loop.call_soon_threadsafe(self.app.state.web.polls.nudge)
+        self._loop.call_soon_threadsafe(self.app.state.web.polls.recheck.nudge)
 
     def rechecked(self, condition: Callable[[], bool]) -> bool:
         """Return the condition, after requesting another re-check."""
