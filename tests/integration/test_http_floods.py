@@ -1,15 +1,45 @@
 """Hostile and large bodies over HTTP: stored, refused or delayed, never a 500, while other requests are answered."""
 
 import json
+import socket
+from typing import Any
 
 import pytest
 
 from app.http.body_limits import PARSED_INLINE_BYTES
 from app.http.lenient import MAX_VALUES
 from runtime.settings import Settings
-from tests.support.flood_scenarios import body_beyond_the_bound_waits, event, started_upload
 from tests.support.waiting import eventually
-from tests.support.web import WebClient, served
+from tests.support.web import PROMPT, WebClient, WebInThread, served
+
+
+def event(session_id: str, **fields: Any) -> dict[str, Any]:
+    return {"event_type": "message", "session_id": session_id, "timestamp": "t"} | fields
+
+
+def started_upload(web: WebInThread, path: str, size: int, sent: bytes) -> socket.socket:
+    """Open a connection and send a part of a body."""
+    host, _, port = web.client.url.removeprefix("http://").partition(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n".encode() + sent)
+    return connection
+
+
+def body_beyond_the_bound_waits(web: WebInThread) -> None:
+    """With a bound of 200,000 bytes, let its sender wait, and answer it once another body is done."""
+    uploads = web.app.state.web.uploads
+    session_id = web.client.submit()["session_id"]
+    path = f"/sessions/{session_id}/events"
+    body = json.dumps(event(session_id, content="x" * 300_000)).encode()
+    with started_upload(web, path, len(body), body[:250_000]) as first:
+        eventually(lambda: uploads.held > 100_000, what="the first body is being read")
+        second = web.client.meanwhile(web.client.raw, path, body)
+        eventually(lambda: uploads.waiting == 1, what="the second body waits")
+        assert web.client.post("/runs", {"type": "start_session", "parameters": PROMPT}).status_code == 201
+        first.sendall(body[250_000:])
+        assert first.recv(65536).startswith(b"HTTP/1.1 201")
+    assert second.result(60).status_code == 201
+    assert (uploads.held, uploads.waiting) == (0, 0)
 
 
 @pytest.mark.parametrize("raw", [b"[" * 1500, b"[" * 100_000, b"[{" * 1_000_000, b"]" * 1500])

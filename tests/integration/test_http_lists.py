@@ -1,17 +1,78 @@
 """Lists over HTTP: streamed as clients read them, with one page in memory and a bounded number at a time."""
 
 import asyncio
+import json
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from app.lists.limits import ListLimits
 from coordinator_client.client import CoordinatorClient
 from models.core.callers import Role
 from runtime.settings import Settings
-from tests.support.callers import AUTH_ON, client_with, make_key
-from tests.support.db_verbs import DbVerbs
-from tests.support.flood_scenarios import large_runs, unread, unread_list_holds_one_page
+from tests.support.callers import AUTH_ON, bearer, client_with, make_key
+from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.waiting import eventually
-from tests.support.web import PROMPT, WebClient, served
+from tests.support.web import PROMPT, WebClient, WebInThread, served
+
+LARGE = 60_000
+
+
+def large_runs(db: DbVerbs, number: int) -> set[str]:
+    """Submit runs whose parameters do not compress."""
+    texts = [random.Random(n).randbytes(LARGE // 2).hex() for n in range(number)]
+    made = [db.accept(start_submission(parameters=json.dumps({"prompt": text}))) for text in texts]
+    return {one.run_id for (one,) in made}
+
+
+@contextmanager
+def unread(web: WebInThread, path: str, token: str = "") -> Iterator[socket.socket]:
+    """Ask for a list and read nothing of it."""
+    host, _, port = web.client.url.removeprefix("http://").partition(":")
+    shown = "".join(f"{name}: {value}\r\n" for name, value in bearer(token).items()) if token else ""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{shown}Connection: close\r\n\r\n".encode())
+        yield connection
+
+
+def counted_pages(web: WebInThread, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record the sizes of the pages that the process makes from now on."""
+    made: list[int] = []
+    make = ListLimits.make
+
+    async def make_and_count(self: ListLimits, caller: str, fetch: Any) -> Any:
+        page = await make(self, caller, fetch)
+        made.append(len(page.items))
+        return page
+
+    monkeypatch.setattr(ListLimits, "make", make_and_count)
+    return made
+
+
+def unread_list_holds_one_page(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound pages by bytes, and read the next one when the client has taken the last."""
+    made = large_runs(db, 300)
+    pages = counted_pages(web, monkeypatch)
+    with unread(web, "/runs") as connection:
+        eventually(lambda: web.app.state.web.lists.open == 1 and pages, what="the list has begun")
+        last = -1
+        while len(pages) != last:
+            last = len(pages)
+            for _ in range(20):
+                assert web.client.get("/health").status_code == 200
+        assert all(number * LARGE < 1_000_000 for number in pages)
+        assert sum(pages) <= len(made) // 2
+        with connection.makefile("rb") as answer:
+            body = answer.read()
+    assert all(run_id.encode() in body for run_id in made)
+    assert sum(pages) == len(made)
+    eventually(lambda: web.app.state.web.lists.open == 0, what="the list has ended")
 
 
 def test_unread_list_is_not_read_ahead(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,53 @@
 """Bound on a run's stored events: events beyond it are left out with one notice, and answers stay the same."""
 
+from typing import Any
+
 import pytest
 
 from models.core.callers import ADMIN
 from models.expiry.cleanup import upkeep
-from models.feed.append import LeftOut, StoredEvent
+from models.feed.append import LeftOut, NewEvent, StoredEvent, append_events
 from models.runs.results import run_result
+from models.state.runs import Run
 from runtime.settings import Settings
+from tests.integration.test_run_events import event_of, resumed
 from tests.support.clocks import pass_time
 from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, running
-from tests.support.run_events import MOST, append_bounded, bound_holds, event_of, line_of, resumed, texts_of
 from tests.support.web import served, until_ready
+
+MOST = 10
+
+
+def line_of(run: Run, number: int, **values: Any) -> NewEvent:
+    """Build the event of a line that a run printed."""
+    return event_of(run.session_id, str(number), event_type="message", **values)
+
+
+def append_bounded(db: DbVerbs, *items: NewEvent, most: int = MOST) -> list[type]:
+    """Append these events under a bound; return what became of them."""
+    return [type(result) for result in db.do(append_events, items, run_events_max=most)]
+
+
+def texts_of(db: DbVerbs, run: Run) -> list[str]:
+    """Return the texts of a run's own events, the coordinator's notice as its role."""
+    rows = db.rows(
+        "SELECT frame FROM events WHERE run_id = :r AND kind = 'event' AND event_type <> 'run_start' ORDER BY id",
+        r=run.run_id,
+    )
+    return [row.frame["data"].get("result_text") or row.frame["data"]["role"] for row in rows]
+
+
+def bound_holds(db: DbVerbs) -> None:
+    """Check that one batch and several store ten lines, then one notice, and nothing more."""
+    run = running(db)
+    assert append_bounded(db, *[line_of(run, number) for number in range(4)]) == [StoredEvent] * 4
+    assert append_bounded(db, *[line_of(run, number) for number in range(4, 13)]) == [StoredEvent] * 6 + [LeftOut] * 3
+    for _ in range(3):
+        append_bounded(db, line_of(run, 99))
+    found = texts_of(db, run)
+    assert found == [*map(str, range(10)), "system"], f"stored beyond the bound: {found}"
 
 
 def test_events_beyond_bound_are_left_out_with_one_notice(db: DbVerbs) -> None:

@@ -1,18 +1,61 @@
 """Events and results of runs: attribution to a run, and reading a run's own."""
 
 import json
+from typing import Any
 
 from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import NotFound, ResultNotFound, RunNotCompleted
-from models.feed.append import EventPage, StoredEvent, list_events
+from models.feed.append import AppendResult, EventPage, NewEvent, StoredEvent, append_events, list_events
 from models.feed.pages import read_feed
 from models.runs.results import run_result, session_result
+from models.state.runs import Run
 from tests.support.clocks import counts
-from tests.support.db_verbs import DbVerbs
+from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.numbering_scenarios import number_all
 from tests.support.reports import accepted, claimed, idle, running, stop
 from tests.support.retention import grow_old, retire
-from tests.support.run_events import append, event_of, late_result_of_a_former_run, owner_run, resumed
+
+
+def event_of(session_id: str, text: str, *, event_type: str = "result", **values: Any) -> NewEvent:
+    """Build an event of a session; a result unless another type is given."""
+    frame = json.dumps({"data": {"event_type": event_type, "session_id": session_id, "result_text": text}})
+    return NewEvent(session_id, values.pop("caller", ADMIN), event_type, frame, **values)
+
+
+def append(db: DbVerbs, *items: NewEvent) -> list[AppendResult]:
+    return db.do(append_events, items)
+
+
+# Bound under test.
+
+
+def owner_run(db: DbVerbs, *items: NewEvent) -> list[str | None]:
+    """Return the run that each of these events is stored with."""
+    results = append(db, *items)
+    ids = [result.id for result in results if isinstance(result, StoredEvent)]
+    assert len(ids) == len(items), results
+    return [db.one("SELECT run_id FROM events WHERE id = :i", i=event_id) for event_id in ids]
+
+
+def resumed(db: DbVerbs, session_id: str, runner: Runner) -> Run:
+    """Start the next run of a session."""
+    db.resume(session_id)
+    (run,) = db.claim(runner)
+    accepted(db, run, "started")
+    return run
+
+
+def test_late_event_with_token_belongs_to_its_own_run(db: DbVerbs) -> None:
+    """Give a result with the former run's token to the former run, while the next run executes."""
+    runner = db.runner()
+    first = running(db, runner)
+    accepted(db, first, "completed")
+    second = resumed(db, first.session_id, runner)
+    append(db, event_of(second.session_id, "second", claim_token=second.claim_token))
+    append(db, event_of(first.session_id, "first", claim_token=first.claim_token))
+    accepted(db, second, "completed")
+    found = [db.do(run_result, ADMIN, run.run_id) for run in (first, second)]
+    assert found == [("first", None), ("second", None)], f"results of the wrong run: {found}"
 
 
 def test_event_without_token_belongs_to_run_in_hand(db: DbVerbs) -> None:
@@ -36,11 +79,6 @@ def test_pending_run_owns_no_event_until_claimed(db: DbVerbs) -> None:
     assert owner_run(db, event_of(first.session_id, "between")) == [None]
     (second,) = db.claim(runner)
     assert owner_run(db, event_of(first.session_id, "after")) == [second.run_id]
-
-
-def test_late_event_with_token_belongs_to_its_own_run(db: DbVerbs) -> None:
-    """Write it while the next run of the session executes."""
-    late_result_of_a_former_run(db)
 
 
 def test_event_that_names_run_of_its_session_belongs_to_it(db: DbVerbs) -> None:

@@ -1,13 +1,13 @@
 """Output of a run's process: sent completely and soon, in bounded memory and number."""
 
 import asyncio
+from unittest.mock import patch
 
 import pytest
 
-from runner import reading
+from runner import outbox, reading
 from runner.executor import Command, Execution, Reason
 from tests.support.local_execution import RUN, Recorder, SlowRecorder, as_coroutine, execution, perform, perform_shell
-from tests.support.run_scenarios import output_of_processes_that_outlive_the_command
 from tests.support.waiting import eventually_async
 
 
@@ -17,8 +17,13 @@ from tests.support.waiting import eventually_async
     ids=["itself", "a child it left", "through a pipe", "a child that pauses"],
 )
 async def test_output_left_in_pipe_is_sent_despite_slow_coordinator(script: str) -> None:
-    """Drop nothing at the end of the command that its processes could not write because we read slowly."""
-    await output_of_processes_that_outlive_the_command(script)
+    """Count exactly 60,000 lines through a coordinator that takes 20 ms a request."""
+    with patch.object(outbox, "GATHER_SECONDS", 0.0):
+        recorder = await perform_shell(script, SlowRecorder())
+    expected = [str(number) for number in range(1, 60_001)]
+    told = [line for line in recorder.lines if line]
+    assert told == expected, f"{len(told)} of 60,000 lines were told"
+    assert recorder.told[-1] == "completed"
 
 
 async def test_process_that_writes_forever_is_given_up_with_notice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,16 @@ import pytest
 
 from runner import results
 from tests.support.local_execution import Recorder, as_coroutine, execution, perform, perform_shell
-from tests.support.run_scenarios import result_before_a_pause
 from tests.support.waiting import eventually_async
+
+
+async def test_process_may_live_on_after_its_result() -> None:
+    """Print a JSON object longer before the exit than a quiet line is kept back."""
+    recorder = await perform_shell("""echo hello; echo '{"result_text":"x"}'; sleep 1.2""")
+    assert [result["result_text"] for result in recorder.results] == ["x"], "the result was lost"
+    assert recorder.lines == ["hello", '{"result_text":"x"}']
+    assert recorder.events[-1] is recorder.results[0]
+
 
 BIG = "print('{\"result_text\": \"' + 'x' * int(sys.argv[1]) + '\"}')"
 
@@ -38,11 +46,6 @@ async def test_last_line_without_object_is_a_line() -> None:
     assert (await perform("print('{\"a\": NaN}')")).lines == ['{"a": NaN}']
     failed = await perform("print('{\"a\": 1}'); raise SystemExit(1)")
     assert (failed.lines, failed.results) == (['{"a": 1}'], [])
-
-
-async def test_process_may_live_on_after_its_result() -> None:
-    """Send it as a line while the process lives, and as the result at its exit."""
-    await result_before_a_pause()
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,57 @@
 """Claims answered into a dead connection: released when heartbeats and a later poll show that they never arrived."""
 
-import pytest
-
 from models.claims.delivery import Claim, confirm_deliveries
 from models.core.limits import Limits
 from models.expiry.outages import EXPIRY_CLOCK
 from models.runners.heartbeat import Touch, touch_runners
-from tests.support import unreceived_claims
+from models.state.runs import Run
 from tests.support.clocks import counts, due, pass_time, tick
 from tests.support.db_verbs import DbVerbs
-from tests.support.mutation import Scenario
-from tests.support.reports import accepted, claimed
-from tests.support.unreceived_claims import heartbeat, status
+from tests.support.reports import accepted, claimed, heartbeat, report, say
 from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        unreceived_claims.claim_that_never_arrived_is_released,
-        unreceived_claims.claim_named_by_the_second_heartbeat_is_kept,
-        unreceived_claims.answer_on_its_way_is_waited_for,
-    ],
-    ids=lambda scenario: scenario.__name__,
-)
-def test_evidence_that_claim_never_arrived(db: DbVerbs, scenario: Scenario) -> None:
-    scenario(db)
+def status(db: DbVerbs, run: Run) -> str:
+    """Return the run's status after a pass of expiry."""
+    tick(db)
+    return str(db.run(run.run_id).status)
+
+
+def test_claim_that_never_arrived_is_released(db: DbVerbs) -> None:
+    """Poll again and send two heartbeats in a row that do not name the run: the waiting poll gets it."""
+    runner = db.runner()
+    run = claimed(db, runner)
+    poll = db.park(runner)
+    heartbeat(db, runner)
+    assert status(db, run) == "claimed"
+    heartbeat(db, runner)
+    assert status(db, run) == "pending", "it waits for the start timeout"
+    assert db.dispatch() == {poll.poll_id: [run.run_id]}
+    (late,) = say(db, report(run, "started"))
+    assert type(late).__name__ == "StaleClaim"
+
+
+def test_claim_named_by_the_second_heartbeat_is_kept(db: DbVerbs) -> None:
+    """Send the first heartbeat while the answer is on its way."""
+    runner = db.runner()
+    run = claimed(db, runner)
+    db.park(runner)
+    for held in ([], [run.run_id], [], [run.run_id]):
+        heartbeat(db, runner, *held)
+        assert status(db, run) == "claimed", "a single heartbeat took it"
+    accepted(db, run, "started")
+
+
+def test_answer_on_its_way_is_waited_for(db: DbVerbs) -> None:
+    """Do not poll again: the runner may still read the answer, however many heartbeats do not name the run."""
+    runner = db.runner()
+    db.park(runner)
+    run = claimed(db, runner)
+    for _ in range(4):
+        heartbeat(db, runner)
+    assert status(db, run) == "claimed", "it was taken from a runner that is about to read of it"
+    accepted(db, run, "started")
 
 
 def test_runner_without_holding_keeps_claim_until_start_timeout(db: DbVerbs) -> None:

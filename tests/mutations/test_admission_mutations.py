@@ -4,23 +4,23 @@ import pytest
 
 from runtime.settings import Settings
 from server.admission import Admission
-from tests.support.surplus_scenarios import server_with_few_connections, surplus_clients_wait
+from tests.processes import test_connection_limit
 
 
 def test_surplus_clients_wait(settings: Settings) -> None:
     """Run the scenario unbroken."""
-    with server_with_few_connections(settings) as url:
-        surplus_clients_wait(url)
+    with test_connection_limit.server_with_few_connections(settings) as url:
+        test_connection_limit.surplus_clients_wait(url)
 
 
 def test_unbounded_accepting_is_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept until no descriptor is left; then connections are reset."""
     monkeypatch.setattr(Admission, "count", lambda _: None)
     with (
-        server_with_few_connections(settings) as url,
+        test_connection_limit.server_with_few_connections(settings) as url,
         pytest.raises(AssertionError, match=r"more were accepted|did not pause"),
     ):
-        surplus_clients_wait(url)
+        test_connection_limit.surplus_clients_wait(url)
 
 
 def test_accepting_that_never_resumes_is_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,5 +30,8 @@ def test_accepting_that_never_resumes_is_noticed(settings: Settings, monkeypatch
         return
 
     monkeypatch.setattr(Admission, "accept_again", never)
-    with server_with_few_connections(settings) as url, pytest.raises(AssertionError, match="40 answers did not come"):
-        surplus_clients_wait(url)
+    with (
+        test_connection_limit.server_with_few_connections(settings) as url,
+        pytest.raises(AssertionError, match="40 answers did not come"),
+    ):
+        test_connection_limit.surplus_clients_wait(url)

@@ -15,12 +15,7 @@ from models.auth.audit import AuditedAct, record_acts
 from models.runs.stop import OpenStop, open_stops
 from models.state.events_outbox import EventRow, record_events
 from runtime.settings import Settings
-from tests.support.audit_scenarios import (
-    audit_events_are_hidden_from_users,
-    key_is_audited_once_made_and_once_revoked,
-    rolled_back_act_leaves_no_row,
-    stops_and_deletes_are_audited_once,
-)
+from tests.integration import test_audit
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import break_statement
 from tests.support.web import WebInThread, served, until_ready
@@ -35,10 +30,10 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 def test_audit_filter_open_to_users_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The filter by owner would still hold, but must not be the only guard."""
-    audit_events_are_hidden_from_users(web, db, "audit")
+    test_audit.test_user_naming_audit_event_is_refused_like_unknown_name(web, db, "audit")
     monkeypatch.setattr(app.routes.feed, "_kinds_of", lambda _: KINDS_FOR_ADMINS)
     with pytest.raises(AssertionError):
-        audit_events_are_hidden_from_users(web, db, "audit")
+        test_audit.test_user_naming_audit_event_is_refused_like_unknown_name(web, db, "audit")
 
 
 def test_audit_event_with_an_owner_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +44,7 @@ def test_audit_event_with_an_owner_is_noticed(db: DbVerbs, monkeypatch: pytest.M
 
     monkeypatch.setattr(models.auth.audit, "record_events", theirs)
     with pytest.raises(AssertionError, match="has an owner"):
-        stops_and_deletes_are_audited_once(db)
+        test_audit.test_admin_stops_and_deletes_of_other_owners_are_logged_once(db)
 
 
 def test_repeated_stop_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,14 +56,14 @@ def test_repeated_stop_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest
 
     monkeypatch.setattr(models.runs.stop, "open_stops", always_new)
     with pytest.raises(AssertionError):
-        stops_and_deletes_are_audited_once(db)
+        test_audit.test_admin_stops_and_deletes_of_other_owners_are_logged_once(db)
 
 
 def test_repeated_revocation_audited_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The moment from which the key was worthless would move too."""
     break_statement(monkeypatch, models.auth.keys, "_REVOKE", {" AND revoked_at IS NULL": ""})
     with pytest.raises(AssertionError):
-        key_is_audited_once_made_and_once_revoked(db)
+        test_audit.test_key_leaves_one_row_when_made_and_one_when_revoked(db)
 
 
 def test_audit_row_in_a_separate_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,4 +74,4 @@ def test_audit_row_in_a_separate_transaction_is_noticed(db: DbVerbs, monkeypatch
 
     monkeypatch.setattr(models.auth.keys, "record_acts", elsewhere)
     with pytest.raises(AssertionError):
-        rolled_back_act_leaves_no_row(db)
+        test_audit.test_rolled_back_act_leaves_no_row(db)

@@ -27,11 +27,11 @@ from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential
 from models.core.callers import Role
 from models.state.visibility import acts_for, can_view, owner_filter
 from runtime.settings import Settings
+from tests.integration import test_takeover
 from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import open_stream
 from tests.support.issuer import forgeries, issuing
-from tests.support.takeover import rivals
 from tests.support.tenants import MARK, answers_as_for_unknown, tenants
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
@@ -111,7 +111,7 @@ def test_comparing_runner_ids_instead_of_subjects_is_noticed(
     web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, attack: str
 ) -> None:
     """Once a departed runner is forgotten, any registration of its four values has its id."""
-    with rivals(web.client.url, db) as both:
+    with test_takeover.rivals(web.client.url, db) as both:
         db.rows("DELETE FROM runners")
         both.attack((attack,))
         db.rows("DELETE FROM runners")
@@ -122,7 +122,7 @@ def test_comparing_runner_ids_instead_of_subjects_is_noticed(
 
 def test_identity_without_its_owner_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first owner to register would keep the other one out."""
-    with rivals(web.client.url, db) as both:
+    with test_takeover.rivals(web.client.url, db) as both:
         both.attack(())
         monkeypatch.setattr(models.runners.register, "identity", lambda item, *_: item.runner_id)
         monkeypatch.setattr(models.runners.register, "is_open_to", lambda *_: True)

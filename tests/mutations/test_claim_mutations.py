@@ -8,51 +8,35 @@ from models.feed import append
 from models.runs import report, submit_rows
 from models.runs.submit import submit_runs
 from models.state import transitions
-from tests.support import claim_scenarios, fencing_scenarios
+from tests.races import test_claims, test_fencing
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs, start_submission
-from tests.support.mutation import Scenario, break_statement, notices
-
-
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        fencing_scenarios.lost_runner_cannot_finish_reassigned_run,
-        fencing_scenarios.decision_on_a_former_claim_moves_nothing,
-        fencing_scenarios.old_message_starts_nothing,
-        fencing_scenarios.event_that_waited_for_the_end_of_its_claim_is_refused,
-        fencing_scenarios.waiting_event_blocks_no_holder_of_its_run,
-    ],
-    ids=lambda scenario: scenario.__name__,
-)
-def test_late_messages_and_reports_change_nothing(db: DbVerbs, scenario: Scenario) -> None:
-    """Run the scenarios unbroken; tests/races run those of claims."""
-    scenario(db)
+from tests.support.mutation import break_statement, notices
 
 
 def test_update_without_fence_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drop from the UPDATE that moves a run the status and token that its decision read."""
     fence = "AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token"
     break_statement(monkeypatch, transitions, "_MOVE", {fence: ""})
-    notices(fencing_scenarios.decision_on_a_former_claim_moves_nothing, db)
+    notices(test_fencing.test_decision_on_a_former_claim_moves_nothing, db)
 
 
 def test_reports_not_compared_with_the_claim_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_holds", lambda *_: True)
-    notices(fencing_scenarios.lost_runner_cannot_finish_reassigned_run, db)
+    notices(test_fencing.test_lost_runner_cannot_finish_reassigned_run, db)
 
 
 def test_confirmation_without_token_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """An old message would deliver a run that another runner has."""
     fence = {"r.claim_token = c.claim_token AND ": "", " AND r.claim_token = held.claim_token": ""}
     break_statement(monkeypatch, delivery, "_CONFIRM_RUNS", fence)
-    notices(fencing_scenarios.old_message_starts_nothing, db)
+    notices(test_fencing.test_old_message_starts_nothing, db)
 
 
 def test_events_that_do_not_lock_their_claim_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such events would miss what was committed while they waited for the session's lock."""
     break_statement(monkeypatch, append, "_APPEND", {"ORDER BY run_id FOR KEY SHARE": ""})
-    notices(fencing_scenarios.event_that_waited_for_the_end_of_its_claim_is_refused, db, "of a claim that has ended")
+    notices(test_fencing.test_event_that_waited_for_the_end_of_its_claim_is_refused, db, "of a claim that has ended")
 
 
 def test_events_that_lock_their_session_first_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,45 +47,46 @@ def test_events_that_lock_their_session_first_are_noticed(db: DbVerbs, monkeypat
         "WITH item": "WITH RECURSIVE item",  # RECURSIVE allows forward references.
     }
     break_statement(monkeypatch, append, "_APPEND", session_first)
-    notices(fencing_scenarios.waiting_event_blocks_no_holder_of_its_run, db, "held by who waits")
+    notices(test_fencing.test_waiting_event_blocks_no_holder_of_its_run, db, "held by who waits")
 
 
 def test_claim_without_lock_and_status_guard_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two claims that read the same run both take it."""
     guards = {" AND r.status = 'pending' AND r.ready": "", "FOR NO KEY UPDATE SKIP LOCKED": ""}
     break_statement(monkeypatch, claim, "_TAKE_RUNS", guards)
-    notices(lambda one: claim_scenarios.same_candidates(one, 8), db, "given to more than one")
+    notices(lambda one: test_claims.test_same_candidates_go_to_different_claims(one, 8), db, "given to more than one")
 
 
 def test_claim_without_skip_locked_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """No run is given twice, but one slow commit delays the next claim: it is seen waiting."""
     break_statement(monkeypatch, claim, "_TAKE_RUNS", {"SKIP LOCKED": ""})
     with pytest.raises(AssertionError, match="waits for the first"):
-        claim_scenarios.claim_waits_for_no_other(db)
+        test_claims.test_claim_waits_for_no_other_claim(db)
 
 
 def test_second_claim_that_ignores_its_waiting_row_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dispatch gives the poll a run, and the poll takes another one itself."""
     ignoring = text("SELECT poll_id FROM unnest(CAST(:polls AS text[])) AS w(poll_id)")
     monkeypatch.setattr(polls, "_LOCK_WAITING", ignoring)
-    notices(claim_scenarios.one_run_per_poll, db, "after ")
+    notices(test_claims.test_poll_gets_one_run_in_every_order_of_park_submit_and_dispatch, db, "after ")
 
 
-def test_missing_second_claim_is_noticed(db: DbVerbs) -> None:
+def test_missing_second_claim_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run submitted while a poll parks would wait for the re-check."""
-    notices(lambda one: claim_scenarios.one_run_per_poll(one, second_claim=lambda *_: None), db, "after ")
+    monkeypatch.setattr(test_claims, "claim_parked", lambda *_: None)
+    notices(test_claims.test_poll_gets_one_run_in_every_order_of_park_submit_and_dispatch, db, "after ")
 
 
 def test_dispatch_that_does_not_lock_waiting_rows_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers, or a worker and the poll itself, would each give it a run."""
     break_statement(monkeypatch, dispatch, "_LOCK_SOME", {"FOR UPDATE SKIP LOCKED": ""})
-    notices(claim_scenarios.two_workers_one_poll, db, "after ")
+    notices(test_claims.test_two_workers_give_a_poll_one_run, db, "after ")
 
 
 def test_ending_a_poll_without_reading_its_assignment_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run just assigned to the poll would stay claimed without a receiver."""
     monkeypatch.setattr(polls, "confirm_polls", lambda *_, **__: {})
-    notices(claim_scenarios.ended_poll_leaves_no_claim, db, "after ")
+    notices(test_claims.test_ended_poll_gets_its_assignment_or_none_is_made, db, "after ")
 
 
 def test_idempotency_key_that_is_only_looked_up_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:

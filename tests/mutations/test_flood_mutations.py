@@ -5,12 +5,10 @@ import pytest
 from app.auth.permissions import PERMISSIONS
 from app.http.body_limits import Uploads
 from runtime.settings import Settings
+from tests.integration import test_http_floods, test_http_lists
 from tests.support.db_verbs import DbVerbs
-from tests.support.flood_scenarios import body_beyond_the_bound_waits, unread_list_holds_one_page
 from tests.support.web import served
-from tests.unit.test_permissions import (
-    test_every_write_route_names_its_limit_and_no_read_does as every_write_is_counted,
-)
+from tests.unit import test_permissions
 
 
 def test_unbounded_bodies_are_noticed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,14 +18,14 @@ def test_unbounded_bodies_are_noticed(settings: Settings, monkeypatch: pytest.Mo
         served(settings.model_copy(update={"bodies_bytes": 200_000})) as web,
         pytest.raises(AssertionError, match="the second body waits"),
     ):
-        body_beyond_the_bound_waits(web)
+        test_http_floods.body_beyond_the_bound_waits(web)
 
 
 def test_unbounded_pages_are_noticed(settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows alone do not bound a page."""
     monkeypatch.setattr("models.runs.lists.PAGE_BYTES", 1 << 40)
     with served(settings) as web, pytest.raises(AssertionError):
-        unread_list_holds_one_page(web, db, monkeypatch)
+        test_http_lists.unread_list_holds_one_page(web, db, monkeypatch)
 
 
 def test_write_without_quota_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,4 +33,4 @@ def test_write_without_quota_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     name = "POST /sessions/{session_id}/bind"
     monkeypatch.setitem(PERMISSIONS, name, PERMISSIONS["GET /sessions"])
     with pytest.raises(AssertionError):
-        every_write_is_counted()
+        test_permissions.test_every_write_route_names_its_limit_and_no_read_does()

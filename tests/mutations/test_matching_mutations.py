@@ -5,28 +5,21 @@ from sqlalchemy import Connection
 
 from models.claims.fleet import Differences, Fleet
 from models.expiry import match_deadlines
-from tests.support import no_match_scenarios
+from tests.integration import test_match_deadlines
+from tests.races import test_matching_races
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import break_statement, notices
 
-SCENARIOS = [
-    no_match_scenarios.backlog_of_a_busy_runner,
-    no_match_scenarios.runner_that_registers_at_the_last_moment,
-    no_match_scenarios.last_matching_runner_is_lost,
-    no_match_scenarios.excluded_runner_is_the_only_one,
-]
 
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
-def test_scenarios_hold_unbroken(db: DbVerbs, scenario: no_match_scenarios.Scenario) -> None:
-    scenario(db)
+def deadline_starts_with_the_loss(db: DbVerbs) -> None:
+    test_match_deadlines.test_deadline_starts_when_last_matching_registration_ends(db, "lost")
 
 
 def test_deadline_that_ignores_live_registrations_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail every ready run after its timeout, as earlier versions did."""
     monkeypatch.setattr(Fleet, "satisfies", lambda *_: False)
     monkeypatch.setattr(match_deadlines, "_store", lambda *_: None)
-    notices(no_match_scenarios.backlog_of_a_busy_runner, db, "failed behind a busy runner")
+    notices(test_match_deadlines.test_backlog_of_busy_matching_runner_outlives_no_match_timeout, db, "unmatched")
 
 
 def test_sweep_that_does_not_reread_registrations_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,23 +33,25 @@ def test_sweep_that_does_not_reread_registrations_is_noticed(db: DbVerbs, monkey
         return refresh(fleet, conn)
 
     monkeypatch.setattr(Fleet, "refresh", once_a_pass)
-    notices(no_match_scenarios.runner_that_registers_at_the_last_moment, db, "failed though a runner")
+    notices(
+        test_matching_races.test_runner_that_registers_during_sweep_keeps_its_runs_pending, db, "failed though a runner"
+    )
 
 
 def test_unstored_loss_of_the_last_match_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline would never begin."""
     refresh = Fleet.refresh
     monkeypatch.setattr(Fleet, "refresh", lambda *given: Differences(refresh(*given).matched, []))
-    notices(no_match_scenarios.last_matching_runner_is_lost, db, "waits for ever")
+    notices(deadline_starts_with_the_loss, db, "assert None is not None")
 
 
 def test_deadline_that_begins_with_readiness_alone_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backlog would fail at the moment its last runner is lost."""
     break_statement(monkeypatch, match_deadlines, "_STORE", {"CAST(:now AS timestamptz)": "timestamptz '2000-01-01'"})
-    notices(no_match_scenarios.last_matching_runner_is_lost, db, "failed at the moment of the loss")
+    notices(deadline_starts_with_the_loss, db, "'unmatched' not in")
 
 
 def test_ignored_exclusions_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that its only runner may not have again would wait for ever."""
     monkeypatch.setattr(match_deadlines, "_due_excluded", lambda *_: [])
-    notices(no_match_scenarios.excluded_runner_is_the_only_one, db, "waits for ever")
+    notices(test_match_deadlines.test_run_satisfied_by_excluded_registrations_only_has_deadline, db, "None == 1")

@@ -8,12 +8,21 @@ from sqlalchemy import text
 from models.core.errors import ParentOfAnotherOwner
 from models.runs import parents, report, submit
 from models.state import child_results
-from tests.support import reparenting_scenarios
+from tests.integration import test_parents
+from tests.races import test_parent_races
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import Scenario, break_statement, notices
 
 
-@pytest.mark.parametrize("scenario", reparenting_scenarios.SCENARIOS[:3], ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_parent_races.test_resumes_that_name_each_other_make_no_cycle,
+        test_parent_races.test_two_changes_of_four_sessions_make_no_cycle,
+        test_parent_races.test_two_changes_make_no_line_too_deep,
+    ],
+    ids=lambda scenario: scenario.__name__,
+)
 def test_unserialised_changes_of_parents_are_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
@@ -23,7 +32,11 @@ def test_unserialised_changes_of_parents_are_noticed(
 
 
 @pytest.mark.parametrize(
-    "scenario", [reparenting_scenarios.each_others_parents, reparenting_scenarios.starts_of_one_batch]
+    "scenario",
+    [
+        test_parent_races.test_resumes_that_name_each_other_make_no_cycle,
+        test_parent_races.test_starts_of_one_batch_see_each_others_changes,
+    ],
 )
 def test_parent_not_rechecked_at_the_start_is_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
@@ -40,19 +53,19 @@ def test_depth_without_the_subtree_is_noticed(db: DbVerbs, monkeypatch: pytest.M
         return dict.fromkeys(session_ids, 0)
 
     monkeypatch.setattr(parents, "heights", flat)
-    notices(reparenting_scenarios.two_that_are_too_deep_together, db, "too deep")
+    notices(test_parent_races.test_two_changes_make_no_line_too_deep, db, "too deep")
 
 
 def test_start_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parent is set at the start."""
     break_statement(monkeypatch, parents, "_STILL_ABOVE", {"AND p.owner IS NOT DISTINCT FROM s.owner": ""})
-    notices(reparenting_scenarios.another_owners_parent_at_the_start, db, "under another owner's")
+    notices(test_parents.test_start_of_a_run_under_another_owners_session_drops_the_parent, db, "under another owner's")
 
 
 def test_results_that_leave_their_owner_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that never starts is not checked again."""
     break_statement(monkeypatch, child_results, "_KEEP", {"AND p.owner IS NOT DISTINCT FROM r.owner": ""})
-    notices(reparenting_scenarios.another_owners_parent_without_a_start, db, "told to another owner")
+    notices(test_parents.test_end_without_a_start_is_told_to_no_other_owner, db, "told to another owner")
 
 
 def test_submission_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,4 +77,4 @@ def test_submission_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeyp
         return None if isinstance(reason, ParentOfAnotherOwner) else reason
 
     monkeypatch.setattr(submit, "_refused_parent", lenient)
-    notices(reparenting_scenarios.another_owners_parent_is_refused, db, "accepted")
+    notices(test_parents.test_admin_may_not_put_a_session_under_another_owners, db, "accepted")

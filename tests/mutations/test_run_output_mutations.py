@@ -8,7 +8,7 @@ import pytest
 from runner import output, reading
 from runner.process import Process
 from runner.reading import Reading
-from tests.support.run_scenarios import output_of_processes_that_outlive_the_command, result_before_a_pause
+from tests.integration import test_runner_output, test_runner_results
 
 
 async def test_result_candidate_forgotten_once_printed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ async def test_result_candidate_forgotten_once_printed_is_noticed(monkeypatch: p
     shown = output.RunOutput._tell_candidate
     monkeypatch.setattr(output.RunOutput, "_tell_candidate", forget)
     with pytest.raises(AssertionError, match="the result was lost"):
-        await result_before_a_pause()
+        await test_runner_results.test_process_may_live_on_after_its_result()
 
 
 async def test_silence_counted_from_commands_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ async def test_silence_counted_from_commands_end_is_noticed(monkeypatch: pytest.
 
     monkeypatch.setattr(Reading, "_silence_left", silence_left)
     with pytest.raises(AssertionError, match="of 60,000 lines were told"):
-        await output_of_processes_that_outlive_the_command("seq 60000 & exit 0")
+        await test_runner_output.test_output_left_in_pipe_is_sent_despite_slow_coordinator("seq 60000 & exit 0")
 
 
 async def test_children_killed_at_commands_end_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,4 +47,4 @@ async def test_children_killed_at_commands_end_are_noticed(monkeypatch: pytest.M
     waited = Process.exited
     monkeypatch.setattr(Process, "exited", exited)
     with pytest.raises(AssertionError, match="of 60,000 lines were told"):
-        await output_of_processes_that_outlive_the_command("seq 60000 & exit 0")
+        await test_runner_output.test_output_left_in_pipe_is_sent_despite_slow_coordinator("seq 60000 & exit 0")

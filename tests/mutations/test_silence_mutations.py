@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from models.expiry import outages, runs
 from models.expiry.outages import Clocks
 from models.runners import heartbeat
-from tests.support import silence_scenarios, unreceived_claims
+from tests.integration import test_slow_heartbeats, test_unreceived_claims
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import Scenario, break_statement, notices
 
@@ -17,23 +17,8 @@ from tests.support.mutation import Scenario, break_statement, notices
 @pytest.mark.parametrize(
     "scenario",
     [
-        silence_scenarios.dead_runner_among_slow_heartbeats_is_lost,
-        silence_scenarios.unstarted_claim_among_slow_heartbeats_is_released,
-        silence_scenarios.outages_of_all_runners_delay_a_loss_once,
-        silence_scenarios.outages_one_after_another_are_not_counted,
-    ],
-    ids=lambda scenario: scenario.__name__,
-)
-def test_silence_counts_against_dead_runners_only(db: DbVerbs, scenario: Scenario) -> None:
-    """Run the scenarios unbroken."""
-    scenario(db)
-
-
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        silence_scenarios.dead_runner_among_slow_heartbeats_is_lost,
-        silence_scenarios.unstarted_claim_among_slow_heartbeats_is_released,
+        test_slow_heartbeats.test_dead_runner_among_slow_heartbeats_is_lost,
+        test_slow_heartbeats.test_unstarted_claim_among_slow_heartbeats_is_released,
     ],
     ids=lambda scenario: scenario.__name__,
 )
@@ -54,7 +39,7 @@ def test_windows_that_only_restart_are_noticed(db: DbVerbs, monkeypatch: pytest.
         return [clocks.now - timedelta(days=1) if ended and ended > start else start for start in starts]
 
     monkeypatch.setattr(runs, "begun_before", restarted)
-    notices(silence_scenarios.outages_of_all_runners_delay_a_loss_once, db, "for ever")
+    notices(test_slow_heartbeats.test_outages_of_all_runners_delay_a_loss_once, db, "for ever")
 
 
 def test_outages_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,30 +49,35 @@ def test_outages_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pyte
         return [clocks.now - timedelta(seconds=seconds) for seconds in windows]
 
     monkeypatch.setattr(runs, "begun_before", plain)
-    notices(silence_scenarios.outages_of_all_runners_delay_a_loss_once, db, "is held against it")
+    notices(test_slow_heartbeats.test_outages_of_all_runners_delay_a_loss_once, db, "is held against it")
 
 
 def test_outages_that_count_as_time_served_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """End runs after twice the window by the wall clock."""
     wall_clock = "clock_timestamp() - make_interval(secs => 2 * w.seconds)"
     break_statement(monkeypatch, outages, "_SERVED", {"served_ago(2 * w.seconds)": wall_clock})
-    notices(silence_scenarios.outages_one_after_another_are_not_counted, db, "is held against it")
+    notices(test_slow_heartbeats.test_outages_one_after_another_are_not_counted, db, "is held against it")
 
 
 @pytest.mark.parametrize(
     ("part", "weaker", "scenario", "says"),
     [
-        ("AND w.poll_id > r.claim_poll_id", "OR true", unreceived_claims.answer_on_its_way_is_waited_for, None),
+        (
+            "AND w.poll_id > r.claim_poll_id",
+            "OR true",
+            test_unreceived_claims.test_answer_on_its_way_is_waited_for,
+            None,
+        ),
         (
             "WHEN held.is_named THEN 0 ELSE",
             "WHEN held.is_named THEN r.unheld_beats ELSE",
-            unreceived_claims.claim_named_by_the_second_heartbeat_is_kept,
+            test_unreceived_claims.test_claim_named_by_the_second_heartbeat_is_kept,
             "a single heartbeat took it",
         ),
         (
             "WHEN r.unheld_beats >= 1 THEN least",
             "WHEN false THEN least",
-            unreceived_claims.claim_that_never_arrived_is_released,
+            test_unreceived_claims.test_claim_that_never_arrived_is_released,
             "start timeout",
         ),
     ],

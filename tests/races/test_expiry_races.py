@@ -19,8 +19,7 @@ from tests.support.clocks import counts, due, fall_silent, pass_time, tick
 from tests.support.contenders import run_in_threads, steppers, with_one_repeat
 from tests.support.db_verbs import DbVerbs, Runner, resume_submission, start_submission
 from tests.support.matching import no_match_due
-from tests.support.reports import claimed, idle, report, running, stop
-from tests.support.unreceived_claims import heartbeat
+from tests.support.reports import claimed, heartbeat, idle, report, running, stop
 
 CROWDS = [2, 8, 32]
 LOST = 181

@@ -1,27 +1,79 @@
 """Race registrations, losses and submissions against the sweep of runs that no runner satisfies."""
 
 import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from models.claims.fleet import fleet_of
 from models.claims.matching import Demands
 from models.core.callers import ADMIN
+from models.expiry import match_deadlines
+from models.runners.heartbeat import Touch, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import Registered, Registration, register_runners
-from tests.support import no_match_scenarios
-from tests.support.clocks import counts, tick
+from models.state.locks import LockedRows
+from models.state.try_locks import try_lock_runs
+from tests.support.clocks import counts, fall_silent, tick
 from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.matching import no_match_due, timeout_at
 
-TAGS = ("a", "b", "c")
+OFFER = partial(Registration, "host", "/project", "profile", executor_type="autonomous")
 
 
 def test_runner_that_registers_during_sweep_keeps_its_runs_pending(db: DbVerbs) -> None:
-    """Read registrations again under the locks of the runs."""
-    no_match_scenarios.runner_that_registers_at_the_last_moment(db)
+    """Register or revive a runner before the sweep has locked the runs: they stay pending."""
+    for way in ("registers", "comes back"):
+        lost = db.runner()
+        if way == "comes back":
+            fall_silent(db, lost, 999)
+            tick(db)
+        else:
+            db.do(deregister_runners, [LeaveRunner(lost.runner_id, self_initiated=True, caller=ADMIN)])
+        run = db.start()
+        tick(db)
+        no_match_due(db, run.run_id)
+        with ThreadPoolExecutor(1) as worker, _paused_at_the_locks() as (visible, go_on):
+            swept = worker.submit(tick, db)
+            assert visible.wait(10), "the sweep found nothing due"
+            if way == "registers":
+                db.do(register_runners, [OFFER()])
+            else:
+                db.do(touch_runners, [Touch(lost.runner_id)])
+            go_on.set()
+            swept.result()
+        assert db.run(run.run_id).status == "pending", f"failed though a runner {way}"
+        (taken,) = db.claim(lost) if way == "comes back" else [run]
+        assert taken.run_id == run.run_id
+        db.rows("UPDATE runners SET left_at = now()")
+        db.rows("DELETE FROM runners WHERE hostname = 'host'")
+        db.rows("UPDATE runs SET status = 'stopped', ready = false, completed_at = now()")
+
+
+@contextmanager
+def _paused_at_the_locks() -> Iterator[tuple[Event, Event]]:
+    """Pause the sweep where its runs are locked and registrations are not read again yet."""
+    visible, go_on = Event(), Event()
+
+    def hold(conn: Connection, *what: Any) -> LockedRows:
+        held = try_lock_runs(conn, *what)
+        visible.set()
+        assert go_on.wait(20)
+        return held
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(match_deadlines, "try_lock_runs", hold)
+        yield visible, go_on
+
+
+TAGS = ("a", "b", "c")
 
 
 @pytest.mark.parametrize("contenders", [2, 8, 32])

@@ -84,3 +84,21 @@ def heard_of(db: DbVerbs, session_id: str) -> list[str]:
 def last_run(db: DbVerbs, session_id: str) -> Any:
     """Return the session's newest run."""
     return db.rows("SELECT * FROM runs WHERE session_id = :s ORDER BY session_seq DESC LIMIT 1", s=session_id)[0]
+
+
+def ancestry(db: DbVerbs, session_id: str) -> list[str]:
+    """Return the session and its ancestors, up to a repeated one."""
+    found: list[str] = []
+    parent: str | None = session_id
+    while parent is not None and parent not in found:
+        found.append(parent)
+        parent = db.session(parent).parent_session_id
+    return found if parent is None else [*found, parent]
+
+
+def reparenting_run(db: DbVerbs, session_id: str, parent: str) -> Run:
+    """Claim a resume that gives the session this parent once it starts."""
+    db.resume(session_id, parent_session_id=parent, execution_mode="async_callback")
+    (run,) = db.claim(db.runner())
+    assert run.session_id == session_id
+    return run

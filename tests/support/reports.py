@@ -8,9 +8,11 @@ from models.claims.claim import Ask
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError
 from models.core.statuses import Outcome
+from models.runners.heartbeat import Touch, touch_runners
 from models.runs.report import Report, Reported, report_runs
 from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
 from models.state.runs import Run
+from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs, Runner
 
 OWN = "own"
@@ -101,3 +103,9 @@ def time_out(db: DbVerbs, run_id: str) -> None:
         connection.execute(
             text("UPDATE runs SET status = 'stopping', stop_cause = 'timeout' WHERE run_id = :r"), {"r": run_id}
         )
+
+
+def heartbeat(db: DbVerbs, runner: Runner, *run_ids: str) -> None:
+    """Send a heartbeat that names what the runner holds, some time after the last one."""
+    pass_time(db, "runners", "counted_beat_at", 10)
+    db.do(touch_runners, [Touch(runner.runner_id, run_ids)])

@@ -1,4 +1,4 @@
-"""Scenarios of late messages: those of a frozen process, an old assignment or a lost runner change nothing."""
+"""Race late messages of a frozen process, an old assignment or a lost runner against the run's present claim."""
 
 import json
 
@@ -32,7 +32,7 @@ def _reassigned_run(db: DbVerbs) -> tuple[Runner, Run, Run]:
     return first, before, after
 
 
-def lost_runner_cannot_finish_reassigned_run(db: DbVerbs) -> None:
+def test_lost_runner_cannot_finish_reassigned_run(db: DbVerbs) -> None:
     """Answer its report with 409 and change nothing, also with the stolen token of the new claim."""
     first, before, after = _reassigned_run(db)
     row = db.run(after.run_id)
@@ -45,7 +45,7 @@ def lost_runner_cannot_finish_reassigned_run(db: DbVerbs) -> None:
     assert db.run(after.run_id) == row
 
 
-def decision_on_a_former_claim_moves_nothing(db: DbVerbs) -> None:
+def test_decision_on_a_former_claim_moves_nothing(db: DbVerbs) -> None:
     """Apply a move decided on a row before another runner claimed it: it finds no row."""
     runner, other = db.runner(), db.runner()
     db.start()
@@ -60,7 +60,7 @@ def decision_on_a_former_claim_moves_nothing(db: DbVerbs) -> None:
     assert (moved.runs, db.run(claimed.run_id)) == ({}, row)
 
 
-def old_message_starts_nothing(db: DbVerbs) -> None:
+def test_old_message_starts_nothing(db: DbVerbs) -> None:
     """Freeze a web process with an assignment in its buffer, and give the run to another poll meanwhile."""
     poll = db.park(db.runner())
     run_id = db.start().run_id
@@ -76,7 +76,7 @@ def old_message_starts_nothing(db: DbVerbs) -> None:
     assert current.claim_poll_id != poll.poll_id
 
 
-def event_that_waited_for_the_end_of_its_claim_is_refused(db: DbVerbs) -> None:
+def test_event_that_waited_for_the_end_of_its_claim_is_refused(db: DbVerbs) -> None:
     """Send it in time behind a transaction that returns the run to pending: no claim has its token afterwards."""
     run = running(db, max_attempts=2)
     with steppers(db.engine, 2) as (ending, writing):
@@ -88,7 +88,7 @@ def event_that_waited_for_the_end_of_its_claim_is_refused(db: DbVerbs) -> None:
         assert written.result() == [StaleClaim("", "")], "an event of a claim that has ended"
 
 
-def waiting_event_blocks_no_holder_of_its_run(db: DbVerbs) -> None:
+def test_waiting_event_blocks_no_holder_of_its_run(db: DbVerbs) -> None:
     """Lock runs before sessions: otherwise each would wait for the other."""
     run = running(db)
     with steppers(db.engine, 2) as (ending, writing):
