@@ -1,7 +1,5 @@
 """Callbacks: deliver each end of a child to its parent once, and together while the parent is busy."""
 
-from collections.abc import Callable
-
 import pytest
 
 from models.core.callers import ADMIN, Caller, Role
@@ -9,7 +7,6 @@ from models.core.limits import Limits
 from models.expiry.cleanup import upkeep
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from tests.support import clocks
-from tests.support.child_ends import ENDS
 from tests.support.db_verbs import DbVerbs
 from tests.support.matching import no_match_due
 from tests.support.parents import (
@@ -24,22 +21,6 @@ from tests.support.parents import (
     write_result,
 )
 from tests.support.reports import accepted, claimed, finished, idle, running, stop, stop_run
-
-
-@pytest.mark.parametrize(("end", "text"), ENDS, ids=lambda value: getattr(value, "__name__", ""))
-def test_every_kind_of_child_end_is_delivered_once(db: DbVerbs, end: Callable[[DbVerbs, str], None], text: str) -> None:
-    """Resume the parent by one run that any runner may claim, shown on the feed; a second pass finds nothing."""
-    parent = finished(db)
-    end(db, parent)
-    assert list(deliver(db).runs) == [parent]
-    (prompt,) = prompts(db, parent)
-    assert f"\n\n{text}\n</agent-callback>\n\n" in prompt
-    run = last_run(db, parent)
-    assert (run.type, run.status, run.ready, run.execution_mode) == ("resume_session", "pending", True, "sync")
-    assert db.session(parent).status == "pending"
-    assert db.count("events", "kind = 'run_updated' AND run_id = :r", r=run.run_id) == 1
-    assert deliver(db).runs == {}
-    assert db.count("child_results", "delivered_in = :r", r=run.run_id) == 1
 
 
 def test_idle_parent_is_resumed_with_its_affinity(db: DbVerbs) -> None:

@@ -1,33 +1,87 @@
 """Stops, leaves and newer registrations wake a poll on another instance at once, without a re-check."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from redis import Redis
 from redis.client import PubSub
+from sqlalchemy import Connection, text
 
-from app.polls.wakeups import told_runners
 from app.writes import queues
-from models.claims.poll_stops import Undelivered
-from models.claims.polls import answer_polls, claim_parked
+from models.claims.claim import Ask
+from models.claims.polls import Answer, answer_polls, claim_parked
 from models.core.callers import ADMIN
-from models.runners.leave import Left
-from models.runners.register import Registered
-from models.runs.stop import Stopped, StopSession
-from runtime import subscriptions
+from models.runs.stop import OpenStop, StopSession, open_stops
+from models.runs.superseded import end_former_processes
 from runtime.names import recheck_channel
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
-from runtime.subscriptions import publish_rechecks, recheck_messages
-from tests.support import wakeup_scenarios
-from tests.support.db_verbs import DbVerbs
-from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, orders
+from runtime.subscriptions import publish_rechecks
+from tests.support import clocks
+from tests.support.cut_calls import call_bytes, hold
+from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.waiting import eventually
-from tests.support.wakeup_scenarios import STOP, Pair, is_told, pair
+from tests.support.web import WebInThread, served, until_ready
+from workers.context import worker_context
+from workers.expiry import expire_due
+
+# A poll without a wake-up ends after this time, since there is no re-check.
+WAIT_SECONDS = 4
+NEVER = 3600.0
+HELD_UP = 4711
+
+
+@dataclass
+class Pair:
+    """Two web instances on one database and one Redis: requests go to ``here``, polls wait at ``there``."""
+
+    here: WebInThread
+    there: WebInThread
+    woken: list[str]
+
+    def poll(self, runner_id: str, **query: Any) -> "Future[httpx.Response]":
+        """Park a poll at the other instance."""
+        before = self.there.parked
+        call = self.there.client.meanwhile(self.there.client.poll, runner_id, WAIT_SECONDS, **query)
+        self.there.until_parked(before + 1)
+        return call
+
+    def running(self, runner_id: str) -> dict[str, Any]:
+        """Start a run at this runner."""
+        return self.here.client.started(runner_id)
+
+
+@contextmanager
+def pair(settings: Settings) -> Iterator[Pair]:
+    """Serve both, with re-checks further away than any test is long."""
+    patient = settings.model_copy(update={"recheck_seconds": NEVER})
+    with served(patient) as here, served(patient) as there:
+        for web in (here, there):
+            until_ready(web)
+            eventually(partial(getattr, web.app.state.web.subscription, "connected"), 20, what="a subscription")
+        yield Pair(here, there, noted(there))
+
+
+def noted(web: WebInThread) -> list[str]:
+    """Record the runners of all wake-ups that reach this instance through Redis, once it has handled them."""
+    woken: list[str] = []
+    subscription = web.app.state.web.subscription
+    take = subscription._handlers.rechecks
+
+    def note(runner_ids: list[str]) -> None:
+        take(runner_ids)
+        woken.extend(runner_ids)
+
+    subscription._handlers = replace(subscription._handlers, rechecks=note)
+    return woken
 
 
 @pytest.fixture
@@ -38,8 +92,131 @@ def both(settings: Settings) -> Iterator[Pair]:
 
 def test_stop_of_run_reaches_its_runners_poll_on_another_instance(both: Pair) -> None:
     """Wake through Redis, confirm in Postgres."""
-    wakeup_scenarios.stop_reaches_poll_on_another_instance(both)
+    runner_id = both.here.client.register()
+    run = both.running(runner_id)
+    poll = both.poll(runner_id)
+    assert both.here.client.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"stop_sessions": [run["session_id"]]}
     assert both.woken
+
+
+def blind_to_polls(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
+    """Open stops as ``open_stops`` does, but see no parked polls, as when they are parked later."""
+    return dict.fromkeys(open_stops(conn, stops), frozenset())
+
+
+def tells_no_runner(*arguments: Any) -> dict[str, str]:
+    """End former processes as ``end_former_processes`` does, and name none of their runners."""
+    end_former_processes(*arguments)
+    return {}
+
+
+def test_stop_of_timed_out_run_reaches_its_runners_poll_from_worker(
+    both: Pair, db: DbVerbs, settings: Settings
+) -> None:
+    """Let a worker's expiry stop the run."""
+    runner_id = both.here.client.register()
+    run = both.here.client.started(runner_id, run_timeout_seconds=60)
+    poll = both.poll(runner_id)
+    clocks.due(db, run["run_id"], "run_deadline_at")
+    with worker_context(settings, threads=1) as context:
+        assert expire_due(context, 0)
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"stop_sessions": [run["session_id"]]}
+
+
+def test_start_elsewhere_reaches_former_runners_poll_on_another_instance(both: Pair) -> None:
+    """Resume its session at another runner while it keeps the process idle."""
+    former = both.here.client.register("former")
+    run = both.here.client.started(former)
+    assert both.here.client.report(run, former, "completed", session_status="idle").status_code == 200
+    latter = both.here.client.register("latter")
+    poll = both.poll(former)
+    demands = {"additional_demands": {"hostname": "latter"}, "affinity": False}
+    both.here.client.resume(run["session_id"], **demands)
+    resumed = both.here.client.claim(latter)
+    assert both.here.client.report(resumed, latter, "started").status_code == 200
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"stop_sessions": [run["session_id"]]}
+
+
+def replaced_process_is_told(both: Pair, db: DbVerbs) -> None:
+    """Park its poll at one instance, and register its successor at the other."""
+    runner_id = both.here.client.register()
+    poll = both.poll(runner_id)
+
+    def is_replaced() -> bool:
+        # Repeat it: the heartbeat of the poll may be written only now.
+        clocks.fall_silent(db, Runner(runner_id, 0), 200)
+        return both.here.client.try_register().status_code == 200
+
+    eventually(is_replaced, what="the process of a silent runner is replaced")
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"deregistered": True}
+
+
+def held_up(verb: Callable[..., list[Answer]]) -> Callable[..., list[Answer]]:
+    """Delay the end of a verb: its transaction ends when the test releases the lock."""
+
+    def hold_up(conn: Connection, asks: Sequence[Ask], **limits: Any) -> list[Answer]:
+        answers = verb(conn, asks, **limits)
+        conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
+        return answers
+
+    return hold_up
+
+
+@contextmanager
+def holding_up(db: DbVerbs) -> Iterator[None]:
+    """Hold the lock until the end of the block."""
+    with db.engine.begin() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HELD_UP})
+        yield
+
+
+def stop_reaches_poll_that_is_about_to_park(both: Pair, db: DbVerbs) -> None:
+    """Stop the run after its second claim has read and before that ends: ``held_up`` in place of ``claim_parked``."""
+    runner_id = both.here.client.register()
+    run = both.running(runner_id)
+    with holding_up(db):
+        poll = both.there.client.meanwhile(both.there.client.poll, runner_id, WAIT_SECONDS)
+        eventually(lambda: db.rows(_WAITS), what="a second claim that has looked")
+        assert both.here.client.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
+        eventually(lambda: both.woken, what="the wake-up")
+    answer = poll.result(30)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == {"stop_sessions": [run["session_id"]]}
+
+
+def undelivered_answer_is_told_again(both: Pair, db: DbVerbs, *, leave: bool) -> None:
+    """Disconnect while a first answer tells a stop or a leave and is not committed yet (``held_up``)."""
+    runner_id = both.here.client.register()
+    run = both.running(runner_id)
+    if leave:
+        assert both.here.client.http.delete(f"/runners/{runner_id}").status_code == 200
+    else:
+        assert both.here.client.post(f"/runs/{run['run_id']}/stop").json()["status"] == "stopping"
+
+    async def poll_and_go() -> None:
+        url = both.there.client.url
+        call = await hold(url, call_bytes(url, "GET", f"/runner/runs?runner_id={runner_id}&wait=30"))
+        await asyncio.to_thread(eventually, lambda: db.rows(_WAITS), what="an answer that is not committed")
+        assert not await call.hang_up()
+
+    with holding_up(db):
+        asyncio.run(poll_and_go())
+    eventually(lambda: not both.there.app.state.web.polls.clean_ups._tasks, what="the end of the poll's clean-up")
+    answer = both.there.client.poll(runner_id, WAIT_SECONDS)
+    assert answer.status_code == 200, "not told"
+    assert answer.json() == ({"deregistered": True} if leave else {"stop_sessions": [run["session_id"]]})
+
+
+_WAITS = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 def test_stop_of_idle_session_reaches_its_runners_poll_on_another_instance(both: Pair, db: DbVerbs) -> None:
@@ -58,22 +235,10 @@ def test_stop_of_idle_session_reaches_its_runners_poll_on_another_instance(both:
     assert db.one("SELECT sent_at FROM stop_commands") == sent_at
 
 
-def test_stop_of_timed_out_run_reaches_its_runners_poll_from_worker(
-    both: Pair, settings: Settings, db: DbVerbs
-) -> None:
-    """Wake the instance after expiry's commit."""
-    wakeup_scenarios.timeout_reaches_poll_on_another_instance(both, db, settings)
-
-
-def test_start_elsewhere_reaches_former_runners_poll_on_another_instance(both: Pair) -> None:
-    """End its idle process without waiting for the re-check."""
-    wakeup_scenarios.former_runner_is_told_of_a_start_elsewhere(both)
-
-
 def test_stop_finds_poll_parked_during_its_commit(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Find it by the look after the commit, since the verb saw none."""
-    monkeypatch.setattr("models.runs.stop.open_stops", wakeup_scenarios.blind_to_polls)
-    wakeup_scenarios.stop_reaches_poll_on_another_instance(both)
+    monkeypatch.setattr("models.runs.stop.open_stops", blind_to_polls)
+    test_stop_of_run_reaches_its_runners_poll_on_another_instance(both)
 
 
 @pytest.mark.parametrize(("itself", "status"), [("", 200), ("?self=true", 401)], ids=["told to", "by itself"])
@@ -89,7 +254,7 @@ def test_leave_reaches_runners_poll_on_another_instance(both: Pair, itself: str,
 
 def test_poll_of_replaced_process_is_told_to_leave_at_once(both: Pair, db: DbVerbs) -> None:
     """Give it none of its successor's runs; do not tell the successor to leave."""
-    wakeup_scenarios.replaced_process_is_told(both, db)
+    replaced_process_is_told(both, db)
 
     runner_id = db.one("SELECT runner_id FROM runners")
     later = both.poll(runner_id)
@@ -146,52 +311,13 @@ def subscribed(client: Redis) -> PubSub:
     return heard
 
 
-def test_message_names_bounded_number_of_runners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name the others in further messages."""
-    monkeypatch.setattr(subscriptions, "RUNNERS_A_MESSAGE", 2)
-    messages = recheck_messages({"web-1": ["a", "b", "c"], "web-2": ["d"]})
-    assert [(channel, orjson.loads(payload)) for channel, payload in messages] == [
-        (recheck_channel("web-1"), ["a", "b"]),
-        (recheck_channel("web-1"), ["c"]),
-        (recheck_channel("web-2"), ["d"]),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("results", "expected"),
-    [
-        ([Stopped("s", "r", "stopping", runner_to_notify="a"), Stopped("t", None, "stopped")], {"a": set()}),
-        ([Left("a", "external"), Left("b", "self", frozenset({"web-1"}))], {"a": set(), "b": {"web-1"}}),
-        ([Registered("a", 60), Registered("b", 60, renumbered=True, parked_at=frozenset({"web-1"}))], {"b": {"web-1"}}),
-        (
-            [Stopped("s", "r", "stopping", runner_to_notify="b"), Left("b", "self", frozenset({"web-1"}))],
-            {"b": {"web-1"}},
-        ),
-        ([Undelivered("a", ("s",))], {"a": set()}),
-        (
-            [Left("b", "self", frozenset({"web-1"})), Stopped("s", "r", "stopping", runner_to_notify="b")],
-            {"b": {"web-1"}},
-        ),
-    ],
-)
-def test_only_runners_with_orders_are_woken(results: Sequence[Any], expected: dict[str, set[str]]) -> None:
-    """Wake none on a first registration."""
-    assert told_runners(results) == expected
-
-
-@pytest.mark.parametrize("order", orders((FIND_NOTHING, PARK, CLAIM), (STOP, LOOK)), ids=" | ".join)
-def test_stop_reaches_poll_in_every_order_of_commits(db: DbVerbs, order: tuple[str, ...]) -> None:
-    """Find the stop by the poll itself, or the poll by the look after the stop's commit."""
-    assert is_told(db, order)
-
-
 def test_stop_reaches_poll_whose_second_claim_had_looked_before(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Remember a wake-up that finds the poll busy."""
-    monkeypatch.setattr(queues, "claim_parked", wakeup_scenarios.held_up(claim_parked))
+    monkeypatch.setattr(queues, "claim_parked", held_up(claim_parked))
     with pair(settings) as both:
-        wakeup_scenarios.stop_reaches_poll_that_is_about_to_park(both, db)
+        stop_reaches_poll_that_is_about_to_park(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
@@ -202,45 +328,6 @@ def test_undelivered_orders_reach_next_poll_of_client_that_hung_up(
 
     Otherwise a stop waits ten seconds, and after a leave the poll is refused.
     """
-    monkeypatch.setattr(queues, "answer_polls", wakeup_scenarios.held_up(answer_polls))
+    monkeypatch.setattr(queues, "answer_polls", held_up(answer_polls))
     with pair(settings) as both:
-        wakeup_scenarios.undelivered_answer_is_told_again(both, db, leave=leave)
-
-
-def test_stop_is_told_first_and_releases_assigned_run(db: DbVerbs) -> None:
-    """Lose the message of the assignment: another poll gets the run, and no registration is excluded."""
-    runner, other = db.runner(), db.runner()
-    stopped = db.start().session_id
-    db.claim(runner)
-    poll = db.park(runner)
-    run_id = db.start().run_id
-    assert db.dispatch() == {poll.poll_id: [run_id]}
-    db.rows(
-        "INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at) "
-        "VALUES (:r, :n, :s, now() + interval '1 minute')",
-        r=runner.runner_id,
-        n=runner.registration,
-        s=stopped,
-    )
-
-    (answer,) = db.recheck(poll)
-
-    assert (answer.stop_sessions, answer.runs, answer.passed_over) == ([stopped], [], True)
-    assert db.run(run_id).status == "pending"
-    assert [run.run_id for run in db.claim(other)] == [run_id]
-
-
-@pytest.mark.parametrize("look", ["recheck", "second"])
-def test_leave_is_told_before_assigned_run_and_once(db: DbVerbs, look: str) -> None:
-    """Tell it before it counts as told, or the next poll would be refused without a reason."""
-    runner = db.runner()
-    poll = db.park(runner)
-    run_id = db.start().run_id
-    assert db.dispatch() == {poll.poll_id: [run_id]}
-    db.rows("UPDATE runners SET leave_requested_at = now()")
-    ask: Callable[..., Any] = getattr(db, look)
-
-    (answer,) = ask(poll)
-
-    assert (answer.deregistered, answer.runs) == (True, [])
-    assert db.run(run_id).status == "pending"
+        undelivered_answer_is_told_again(both, db, leave=leave)

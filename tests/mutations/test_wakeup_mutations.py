@@ -12,10 +12,11 @@ from app.polls.recheck import Recheck
 from app.writes import queues
 from models.claims.polls import answer_polls, claim_parked
 from runtime.settings import Settings
-from tests.support import wakeup_scenarios
+from tests.integration import test_poll_wakeups
+from tests.integration.test_poll_orders import STOP, is_told
+from tests.integration.test_poll_wakeups import Pair, pair
 from tests.support.db_verbs import DbVerbs
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step
-from tests.support.wakeup_scenarios import STOP, Pair, is_told, pair
 
 
 @pytest.fixture
@@ -32,22 +33,22 @@ def test_unpublished_stop_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(app.polls.wakeups, "publish_rechecks_async", publish_nothing)
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.stop_reaches_poll_on_another_instance(both)
+        test_poll_wakeups.test_stop_of_run_reaches_its_runners_poll_on_another_instance(both)
 
 
 def test_stop_without_a_second_look_for_polls_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll parked between the verb's look and its commit has looked before the stop."""
-    monkeypatch.setattr("models.runs.stop.open_stops", wakeup_scenarios.blind_to_polls)
+    monkeypatch.setattr("models.runs.stop.open_stops", test_poll_wakeups.blind_to_polls)
     monkeypatch.setattr(app.polls.wakeups, "poll_holders", lambda *_: {})
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.stop_reaches_poll_on_another_instance(both)
+        test_poll_wakeups.test_stop_of_run_reaches_its_runners_poll_on_another_instance(both)
 
 
 def test_start_elsewhere_that_wakes_no_poll_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The former runner would learn of it by the re-check."""
-    monkeypatch.setattr("models.runs.report.end_former_processes", wakeup_scenarios.tells_no_runner)
+    monkeypatch.setattr("models.runs.report.end_former_processes", test_poll_wakeups.tells_no_runner)
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.former_runner_is_told_of_a_start_elsewhere(both)
+        test_poll_wakeups.test_start_elsewhere_reaches_former_runners_poll_on_another_instance(both)
 
 
 def test_unpublished_timeout_is_noticed(
@@ -56,7 +57,7 @@ def test_unpublished_timeout_is_noticed(
     """Workers publish stops on a way of their own."""
     monkeypatch.setattr(workers.poll_wakeups, "publish_rechecks", lambda *_: None)
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.timeout_reaches_poll_on_another_instance(both, db, settings)
+        test_poll_wakeups.test_stop_of_timed_out_run_reaches_its_runners_poll_from_worker(both, db, settings)
 
 
 def test_poll_of_a_replaced_process_counted_as_its_successors_is_noticed(
@@ -65,7 +66,7 @@ def test_poll_of_a_replaced_process_counted_as_its_successors_is_noticed(
     """The poll would continue under the new registration and take its runs."""
     monkeypatch.setattr("models.claims.polls._replaced", lambda *_: set())
     with pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.replaced_process_is_told(both, db)
+        test_poll_wakeups.replaced_process_is_told(both, db)
 
 
 def test_wakeup_forgotten_by_a_busy_poll_is_noticed(
@@ -77,10 +78,10 @@ def test_wakeup_forgotten_by_a_busy_poll_is_noticed(
     def name_waiting_ones(self: Recheck, polls: Mapping[str, Poll]) -> None:
         name(self, {poll_id: poll for poll_id, poll in polls.items() if poll.state is State.WAITING})
 
-    monkeypatch.setattr(queues, "claim_parked", wakeup_scenarios.held_up(claim_parked))
+    monkeypatch.setattr(queues, "claim_parked", test_poll_wakeups.held_up(claim_parked))
     monkeypatch.setattr(Recheck, "name", name_waiting_ones)
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.stop_reaches_poll_that_is_about_to_park(both, db)
+        test_poll_wakeups.stop_reaches_poll_that_is_about_to_park(both, db)
 
 
 @pytest.mark.parametrize("leave", [False, True])
@@ -88,10 +89,10 @@ def test_undelivered_answer_counted_as_delivered_is_noticed(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """Its client had gone before the first byte."""
-    monkeypatch.setattr(queues, "answer_polls", wakeup_scenarios.held_up(answer_polls))
+    monkeypatch.setattr(queues, "answer_polls", test_poll_wakeups.held_up(answer_polls))
     monkeypatch.setattr(queues, "mark_undelivered", lambda _, items: list(items))
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
-        wakeup_scenarios.undelivered_answer_is_told_again(both, db, leave=leave)
+        test_poll_wakeups.undelivered_answer_is_told_again(both, db, leave=leave)
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from models.runs.stop import Stopped, StopSession, stop_sessions
 from models.runs.submission import Submitted
 from models.state.runs import Run as RunRow
+from tests.properties.lifecycle_harness import ModelHarness, some
+from tests.properties.lifecycle_model import ENDED, IN_HAND
 from tests.support import clocks
 from tests.support.db_verbs import DbVerbs, resume_submission, start_submission
 from tests.support.matching import no_match_due
-from tests.support.model import ENDED, IN_HAND
-from tests.support.model_harness import ModelHarness, some
 
 WHICH = st.integers(0, 10_000)
 CAPACITY = st.sampled_from([None, 1, 2])

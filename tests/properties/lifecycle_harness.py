@@ -18,10 +18,11 @@ from models.runs.report import Report, Reported, report_runs
 from models.runs.stop import Stopped, StopRun, stop_runs
 from models.runs.submission import NewRun, Submitted
 from models.schema.tables import metadata
-from tests.support import clocks, db_verbs, invariants
+from tests.properties import lifecycle_invariants
+from tests.properties.lifecycle_model import Model, Run, Runner, Session
+from tests.support import clocks, db_verbs
 from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.dispatch_pass import dispatch_waiting
-from tests.support.model import Model, Run, Runner, Session
 
 T = TypeVar("T")
 KEPT = {"demand_profiles", "feed_head"}
@@ -51,7 +52,7 @@ class ModelHarness:
         tables = [table.name for table in metadata.sorted_tables if table.name not in KEPT]
         self.db.rows(f"TRUNCATE {', '.join(tables)}")
         self.model = Model()
-        self.memory = invariants.Memory()
+        self.memory = lifecycle_invariants.Memory()
         self.parked: list[tuple[Ask, Runner]] = []
         self.messages: list[tuple[Ask, Claim]] = []
         self.submitted: list[tuple[NewRun, Submitted]] = []
@@ -82,7 +83,7 @@ class ModelHarness:
         clocks.tick(self.db)
 
     def check(self) -> None:
-        invariants.check(self.db, self.model, self.memory)
+        lifecycle_invariants.check(self.db, self.model, self.memory)
 
     def submit_plainly(self, which: int, parent: Session | None = None) -> Run:
         values: dict[str, Any] = {"max_attempts": 2, "run_timeout_seconds": 60}

@@ -1,6 +1,8 @@
-"""Every way in which a child's run may end, each carried out by the verbs that do it."""
+"""Every way in which a child's run may end: each is delivered to its parent once."""
 
 from collections.abc import Callable
+
+import pytest
 
 from models.claims.matching import Demands
 from models.core.callers import ADMIN
@@ -10,8 +12,8 @@ from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from tests.support import clocks
 from tests.support.db_verbs import DbVerbs
 from tests.support.matching import no_match_due
-from tests.support.parents import child_of, write_result
-from tests.support.reports import accepted, claimed, report, say, stop, time_out
+from tests.support.parents import child_of, deliver, last_run, prompts, write_result
+from tests.support.reports import accepted, claimed, finished, report, say, stop, time_out
 
 CALLS_BACK = "async_callback"
 
@@ -126,3 +128,19 @@ ENDS: list[tuple[Callable[[DbVerbs, str], None], str]] = [
     (never_started, "Claimed 10 times, never started"),
     (deleted, "Session was manually stopped"),
 ]
+
+
+@pytest.mark.parametrize(("end", "text"), ENDS, ids=lambda value: getattr(value, "__name__", ""))
+def test_every_kind_of_child_end_is_delivered_once(db: DbVerbs, end: Callable[[DbVerbs, str], None], text: str) -> None:
+    """Resume the parent by one run that any runner may claim, shown on the feed; a second pass finds nothing."""
+    parent = finished(db)
+    end(db, parent)
+    assert list(deliver(db).runs) == [parent]
+    (prompt,) = prompts(db, parent)
+    assert f"\n\n{text}\n</agent-callback>\n\n" in prompt
+    run = last_run(db, parent)
+    assert (run.type, run.status, run.ready, run.execution_mode) == ("resume_session", "pending", True, "sync")
+    assert db.session(parent).status == "pending"
+    assert db.count("events", "kind = 'run_updated' AND run_id = :r", r=run.run_id) == 1
+    assert deliver(db).runs == {}
+    assert db.count("child_results", "delivered_in = :r", r=run.run_id) == 1

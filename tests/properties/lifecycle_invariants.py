@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.core.statuses import IN_HAND, TERMINAL, TRANSITIONS, RunStatus
+from tests.properties.lifecycle_model import Model
 from tests.support.db_verbs import DbVerbs
-from tests.support.model import Model
 
 _RUNS = """
     SELECT r.run_id, r.session_id, r.session_seq, r.status, r.ready, r.runner_id, r.registration, r.claim_token,
