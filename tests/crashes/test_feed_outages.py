@@ -17,7 +17,7 @@ from runtime.settings import Settings
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import Connection, Message, all_numbered, ledger, open_stream, seen_events
-from tests.support.numbering_scenarios import execute, row
+from tests.support.numbering import execute, row
 from tests.support.servers import OwnPostgres
 from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready

@@ -10,7 +10,7 @@ import pytest
 from models.feed.sequence import read_head
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering_scenarios import assert_dense
+from tests.support.numbering import assert_dense
 from tests.support.reports import finished
 from tests.support.retention import all_grows_old, old_history, result, retire
 from tests.support.waiting import eventually

@@ -14,7 +14,7 @@ from models.state.events_outbox import record_events
 from runtime.settings import Settings
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import open_stream
-from tests.support.numbering_scenarios import number_all, row
+from tests.support.numbering import number_all, row
 from tests.support.reports import finished
 from tests.support.retention import all_grows_old, old_history, remove_old_sessions, result, retire
 from tests.support.web import WebInThread, served, until_ready

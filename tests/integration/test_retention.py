@@ -22,7 +22,7 @@ from runtime.names import Actor, hint_key
 from runtime.settings import Settings
 from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering_scenarios import assert_dense, number_all, row
+from tests.support.numbering import assert_dense, number_all, row
 from tests.support.reports import accepted, finished, idle, running
 from tests.support.retention import DAY, DAYS, all_grows_old, grow_old, remove_old_sessions, result, retire
 from workers.context import worker_context

@@ -11,7 +11,7 @@ from models.runs.results import run_result, session_result
 from models.state.runs import Run
 from tests.support.clocks import counts
 from tests.support.db_verbs import DbVerbs, Runner
-from tests.support.numbering_scenarios import number_all
+from tests.support.numbering import number_all
 from tests.support.reports import accepted, claimed, idle, running, stop
 from tests.support.retention import grow_old, retire
 

@@ -13,7 +13,7 @@ from models.feed import pages
 from models.feed.pages import SHOWN, FeedFilter
 from models.schema.tables import events, feed_head
 from runtime.settings import Settings
-from tests.support import numbering_scenarios
+from tests.races import test_numbering
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import open_stream
 from tests.support.mutation import break_function
@@ -31,7 +31,7 @@ def test_numbering_without_locking_events_is_noticed(db: DbVerbs) -> None:
     """A row deleted meanwhile takes its position with it."""
     break_function(db, "sequence_feed", {"LIMIT batch FOR NO KEY UPDATE": "LIMIT batch"})
     with pytest.raises(AssertionError, match="not every position"):
-        numbering_scenarios.event_deleted_while_it_is_numbered(db)
+        test_numbering.test_event_deleted_while_it_is_numbered_leaves_no_hole(db)
 
 
 def by_id(_: FeedFilter) -> Select[Any]:
@@ -51,7 +51,7 @@ def test_reading_by_id_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) 
     """Ids are given before the commit: readers would skip a late commit."""
     monkeypatch.setattr(pages, "_page", by_id)
     with pytest.raises(AssertionError, match="a reader missed an event"):
-        numbering_scenarios.event_that_commits_late(db)
+        test_numbering.test_event_that_commits_late_is_read_late(db)
 
 
 def streams_end_whole(web: WebInThread) -> None:

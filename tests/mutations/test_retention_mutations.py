@@ -4,16 +4,21 @@ import pytest
 from sqlalchemy import text
 
 from models.feed import retention
+from tests.races import test_retention_races
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import break_statement, notices
 from tests.support.reports import finished
-from tests.support.retention import all_grows_old, page_read_while_the_oldest_position_rises, result, retire
+from tests.support.retention import all_grows_old, result, retire
 
 
 def test_oldest_position_raised_in_another_transaction_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the two transactions a reader would miss dropped events unknowingly."""
     monkeypatch.setattr(retention, "_RAISE_FLOOR", text("SELECT :upto"))
-    notices(page_read_while_the_oldest_position_rises, db, by="missed events without a word")
+    notices(
+        test_retention_races.test_page_read_while_events_are_dropped_is_complete_or_expired,
+        db,
+        by="missed events without a word",
+    )
 
 
 def results_outlive_events(db: DbVerbs) -> None:

@@ -11,7 +11,7 @@ from runtime.settings import Settings
 from tests.support.command import Ended, coordinator
 from tests.support.db_verbs import DbVerbs
 from tests.support.feed_follower import open_stream
-from tests.support.numbering_scenarios import number_all, row
+from tests.support.numbering import number_all, row
 from tests.support.ports import own_port
 from tests.support.web import WebInThread, served, until_ready
 

@@ -3,17 +3,13 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection
-
 from models.core.callers import ADMIN
 from models.feed.append import NewEvent, append_events
-from models.feed.pages import FeedPage, read_feed
 from models.feed.retention import retire_events, retire_sessions
 from models.state.events_outbox import record_events
 from tests.support.clocks import pass_time
-from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering_scenarios import number_all, row
+from tests.support.numbering import number_all, row
 
 DAY = 86_400.0
 DAYS = 30.0
@@ -64,34 +60,3 @@ def remove_old_sessions(db: DbVerbs, days: float = DAYS, most: int = 200) -> int
         after = walked.at
         if after is None:
             return total
-
-
-def retire_some(conn: Connection, most: int) -> int:
-    """Run one pass over a few events, in an open transaction."""
-    return retire_events(conn, older_than_days=DAYS, most=most)
-
-
-def is_gone(page: FeedPage, after: int) -> bool:
-    """Check that a page holds all there was after the position, or says that this is gone; return True if
-    it is gone.
-    """
-    if page.head.floor > after:
-        return True
-    positions = [event.position for event in page.events]
-    expected = list(range(after + 1, page.covers + 1))
-    assert positions == expected, f"a reader behind {after} missed events without a word"
-    return False
-
-
-def page_read_while_the_oldest_position_rises(db: DbVerbs) -> None:
-    """See all events before the commit, and the new oldest position after it; there is nothing in between."""
-    old_history(db, 10)
-
-    def look() -> list[bool]:
-        return [is_gone(db.do(read_feed, after, limit=100), after) for after in (0, 3, 6, 9)]
-
-    with steppers(db.engine, 1) as (retirer,):
-        assert retirer.do(retire_some, 6).result(10) == 6
-        assert look() == [False] * 4
-        retirer.commit()
-        assert look() == [True, True, False, False]
