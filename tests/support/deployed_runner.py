@@ -48,13 +48,10 @@ class Ledger:
     """Acts in order, with times; complete up to a SIGKILL."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.RLock()  # Reentrant: a signal handler may write within a line of its own thread.
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
 
     def write(self, what: str, **facts: Any) -> None:
-        with self._lock:
-            self._file.write(json.dumps({"at": time.time(), "what": what, **facts}) + "\n")
-            self._file.flush()
+        self._file.write(json.dumps({"at": time.time(), "what": what, **facts}).encode() + b"\n")
 
 
 class Runner:
@@ -63,25 +60,27 @@ class Runner:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._ledger = Ledger(Path(options.ledger))
-        self._http = self._client()
-        # Keep a client for the signal handler alone: it may interrupt the main thread within a call of the other, whose
-        # connection pool is then locked by the very thread that waits for it.
-        self._leaving_http = self._client()
-        self._lock = threading.Lock()
-        self._works: dict[str, Work] = {}
-        self._runner_id = ""
-
-    def _client(self) -> httpx.Client:
-        return httpx.Client(
-            base_url=self._options.url,
-            headers={"Authorization": f"Bearer {self._options.token}"} if self._options.token else {},
+        self._http = httpx.Client(
+            base_url=options.url,
+            headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
             timeout=ANSWER_SECONDS,
             limits=httpx.Limits(max_connections=None),
         )
+        self._lock = threading.Lock()
+        self._works: dict[str, Work] = {}
+        self._runner_id = ""
+        self._leaving = False
 
     def main(self) -> NoReturn:
+        """Leave at SIGTERM. Its handler only wakes this thread, which holds no lock that leaving takes."""
+        wake, told = os.pipe()
+        signal.signal(signal.SIGTERM, lambda *_: os.write(told, b"."))
+        threading.Thread(target=self._serve, daemon=True).start()
+        os.read(wake, 1)
+        self._leave()
+
+    def _serve(self) -> NoReturn:
         """Register, then poll until told to leave, or until three polls in a row have failed."""
-        signal.signal(signal.SIGTERM, lambda *_: self._leave())
         self._register()
         threading.Thread(target=self._beat, daemon=True).start()
         failed = 0
@@ -123,9 +122,15 @@ class Runner:
     def _poll(self) -> bool:
         """Poll once and do all it asks for, without polling meanwhile. Return whether it was answered well."""
         try:
-            answer = self._http.get("/runner/runs", params={"runner_id": self._runner_id})
+            answer: httpx.Response | httpx.HTTPError = self._http.get(
+                "/runner/runs", params={"runner_id": self._runner_id}
+            )
         except httpx.HTTPError as error:
-            self._ledger.write("poll_failed", reason=repr(error))
+            answer = error
+        if self._leaving:
+            sys.exit()  # Ends this thread alone.
+        if isinstance(answer, httpx.HTTPError):
+            self._ledger.write("poll_failed", reason=repr(answer))
             return False
         if answer.status_code == 204:
             self._ledger.write("poll", code=204)
@@ -228,9 +233,10 @@ class Runner:
             self._ledger.write(what, **facts, code=answer.status_code, body=answer.text[:500], begun=begun)
 
     def _leave(self) -> NoReturn:
+        self._leaving = True
         self._kill_all()
         try:
-            answer = self._leaving_http.delete(f"/runners/{self._runner_id}", params={"self": "true"}, timeout=5)
+            answer = self._http.delete(f"/runners/{self._runner_id}", params={"self": "true"}, timeout=5)
             self._ledger.write("left", code=answer.status_code)
         except httpx.HTTPError as error:
             self._ledger.write("left", code=None, reason=repr(error))
