@@ -23,8 +23,6 @@ NO_SESSION: Final = ""
 
 
 class Act(StrEnum):
-    """Acts in the audit log: changes of keys and of the feed's epoch, and what an admin ended of another owner's."""
-
     KEY_CREATED = "key_created"
     KEY_REVOKED = "key_revoked"
     EPOCH_ROTATED = "epoch_rotated"
@@ -50,8 +48,6 @@ class AuditedAct:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Recorded act; ``at`` by the clock of Postgres."""
-
     act: str
     by: str
     target: str
@@ -120,7 +116,6 @@ def newest_acts(conn: Connection, limit: int) -> list[AuditEntry]:
 
 
 def entry_json(entry: AuditEntry) -> dict[str, Any]:
-    """Return an act as the feed and the command line show it (docs/protocol.md, Feed)."""
     return {
         "type": KIND,
         "act": entry.act,

@@ -128,7 +128,6 @@ def hash_secret(secret: str) -> str:
 
 
 def is_secret(key: Key, token: Token) -> bool:
-    """Compare the token with the key in constant time."""
     return hmac.compare_digest(key.secret_hash, token.secret_hash)
 
 

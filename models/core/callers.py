@@ -5,8 +5,6 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """Role of a caller (docs/security.md)."""
-
     ADMIN = "admin"
     USER = "user"
     RUNNER = "runner"

@@ -18,44 +18,32 @@ class NotFound(CoordinatorError):
 
 @dataclass(frozen=True)
 class SessionExists(CoordinatorError):
-    """The session that a start names exists already."""
-
     session_id: str
 
 
 @dataclass(frozen=True)
 class ParentIsDescendant(CoordinatorError):
-    """The session's parent would be itself or one of its descendants."""
-
     parent_session_id: str
 
 
 @dataclass(frozen=True)
 class ParentOfAnotherOwner(CoordinatorError):
-    """The resumed session and its given parent belong to different owners."""
-
     parent_session_id: str
 
 
 @dataclass(frozen=True)
 class TooDeep(CoordinatorError):
-    """The child session would be nested deeper than allowed."""
-
     depth: int
     limit: int
 
 
 @dataclass(frozen=True)
 class KeyReused(CoordinatorError):
-    """The idempotency key was used with another body."""
-
     key: str
 
 
 @dataclass(frozen=True)
 class Unstorable(CoordinatorError):
-    """Postgres refuses a value of this item; ``reason`` says which."""
-
     reason: str
 
 
@@ -95,43 +83,31 @@ class DuplicateRunner(CoordinatorError):
 
 @dataclass(frozen=True)
 class TooManyDemands(CoordinatorError):
-    """The caller's runs use as many distinct sets of demands as it may have."""
-
     limit: int
 
 
 @dataclass(frozen=True)
 class StopSessionFirst(CoordinatorError):
-    """The session has a live process or a run in hand, and cannot be deleted."""
-
     session_id: str
 
 
 @dataclass(frozen=True)
 class ResultNotFound(CoordinatorError):
-    """The session or run has ended, but no result of it is stored."""
-
     id: str
 
 
 @dataclass(frozen=True)
 class SessionNotFinished(CoordinatorError):
-    """The session is still at work and has no result yet."""
-
     session_id: str
     status: str = field(default="")
 
 
 @dataclass(frozen=True)
 class RunNotCompleted(CoordinatorError):
-    """The run is still at work or ended otherwise, and has no result."""
-
     run_id: str
     status: str
 
 
 @dataclass(frozen=True)
 class BadCursor(CoordinatorError):
-    """The page cursor was not given out by this database."""
-
     cursor: str

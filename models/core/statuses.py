@@ -32,8 +32,6 @@ class RunType(StrEnum):
 
 
 class ExecutionMode(StrEnum):
-    """Receiver of a run's end: none, a client that polls, or the parent session."""
-
     SYNC = "sync"
     ASYNC_POLL = "async_poll"
     ASYNC_CALLBACK = "async_callback"
@@ -47,8 +45,6 @@ class Outcome(StrEnum):
 
 
 class StopCause(StrEnum):
-    """Cause of a stop: a request, or the run's own time limit."""
-
     STOP = "stop"
     TIMEOUT = "timeout"
 

@@ -6,7 +6,6 @@ _UNSTORABLE = {0: "\N{REPLACEMENT CHARACTER}"} | dict.fromkeys(range(0xD800, 0xE
 
 
 def storable(text: str) -> str:
-    """Return the text with NUL and lone surrogates as U+FFFD."""
     return text.translate(_UNSTORABLE) if "\0" in text or not _encodes(text) else text
 
 

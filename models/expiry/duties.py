@@ -42,7 +42,6 @@ def duty_due(conn: Connection, duty: str, older_than: float) -> bool:
 
 
 def ping(conn: Connection) -> None:
-    """Execute ``SELECT 1``; raises the error of a database that cannot be reached."""
     conn.execute(_PING)
 
 

@@ -156,7 +156,6 @@ def _store(current: Pass, found: Differences) -> None:
 
 
 def _due(current: Pass) -> list[str]:
-    """Return runs of unmatched profiles whose no-match deadline has passed."""
     patiences = current.conn.execute(_PATIENCES, {"now": current.clocks.now}).all()
     if not patiences:
         return []
@@ -201,8 +200,6 @@ def _is_over(row: Row[Any], latest: "_Latest") -> bool:
 
 
 class _Latest:
-    """Cache of the latest moments from which a number of seconds has passed outside of outages."""
-
     def __init__(self, current: Pass, since: datetime) -> None:
         self._now = current.clocks.now
         self._known: dict[int, datetime] = {}

@@ -70,7 +70,6 @@ _OWNERLESS_SESSIONS = sql("""
 
 
 def take_from_lost(current: Pass) -> StepResult:
-    """Take runs and idle sessions from runners that are lost, gone or replaced by another process."""
     run_ids, session_ids = current.find(_OWNERLESS_RUNS), current.find(_OWNERLESS_SESSIONS)
     if not run_ids and not session_ids:
         return StepResult({})
@@ -112,7 +111,6 @@ _UNHELD = sql("""
 
 
 def take_unheld(current: Pass) -> StepResult:
-    """Take runs that two heartbeats in a row did not name."""
     found = current.find(_UNHELD)
     lost = _take(current, found, NOT_HELD, lambda run: run.missed_heartbeats >= MAX_MISSED_HEARTBEATS) if found else 0
     return StepResult({"runs not held": lost}, len(found) >= current.most)
@@ -146,7 +144,6 @@ def take_orphaned(current: Pass) -> StepResult:
 
 
 def _take(current: Pass, run_ids: Sequence[str], reason: str, due: Callable[[LockedRun], bool]) -> int:
-    """Take running runs from live runners."""
     locked = try_lock_runs(current.conn, run_ids)
     runs = [
         locked.runs[run_id]
@@ -169,6 +166,5 @@ _SILENT_POLLS = text("""
 
 
 def drop_silent_polls(current: Pass) -> StepResult:
-    """Delete parked polls whose process does not renew them any more."""
     dropped = current.find(_SILENT_POLLS)
     return StepResult({"polls dropped": len(dropped)}, len(dropped) >= current.most)

@@ -208,7 +208,6 @@ _TIMED_OUT = sql("""
 
 
 def stop_timed_out(current: Pass) -> StepResult:
-    """Order the stop of runs past their own time limit."""
     moved = current.find(_MOVE_RUNNING) if current.clocks.restarted_at else []
     found = current.find(_TIMED_OUT)
 
@@ -253,7 +252,6 @@ _OVERDUE_STOPS = sql("""
 
 
 def give_up_stops(current: Pass) -> StepResult:
-    """End stopping runs whose runner did not report an end in time."""
     found = current.find(_OVERDUE_STOPS, **current.by_interval(stop_seconds))
 
     def due(run: LockedRun) -> bool:
@@ -284,7 +282,6 @@ _OVERDUE_IDLE_STOPS = sql("""
 
 
 def give_up_idle_stops(current: Pass) -> StepResult:
-    """Stop sessions whose idle process did not report its end in time."""
     found = current.find(_OVERDUE_IDLE_STOPS, **current.by_interval(stop_seconds))
     locked = try_lock_runs(current.conn, session_ids=found) if found else LockedRows()
     active = {run.session_id for run in locked.runs.values() if run.status in IN_HAND}
@@ -299,7 +296,6 @@ def give_up_idle_stops(current: Pass) -> StepResult:
 
 
 def drop_superseded_stops(current: Pass) -> StepResult:
-    """Delete overdue stops of processes whose session continues at another runner."""
     dropped = current.find(DROP_SUPERSEDED)
     return StepResult({"superseded stops dropped": len(dropped)}, len(dropped) >= current.most)
 

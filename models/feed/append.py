@@ -39,8 +39,6 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """Id of the event, the same for each repeat of it."""
-
     id: int
 
 
@@ -55,14 +53,11 @@ class Event:
 
     @property
     def data(self) -> str:
-        """JSON text of the event's fields, as it was stored."""
         return self.frame[self.frame.index("{", 1) : self.frame.rindex("}")].rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Events in feed order. ``feed_cursor`` is the feed's position in the same snapshot."""
-
     events: list[Event]
     next_cursor: str | None
     feed_cursor: str

@@ -58,7 +58,6 @@ STORE_BOUNDED: Final = """
 
 
 def bounds(most: int) -> dict[str, Any]:
-    """Return the parameters of ``STORE_BOUNDED`` beside those of every batch."""
     return {
         "most": most,
         "needed": list(NEEDED),

@@ -40,8 +40,6 @@ SHOWN: Final = tuple(events.c[name] for name in ("feed_pos", "kind", "session_id
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
-    """Numbered event; ``frame`` is the JSON text that every client is sent."""
-
     position: int
     kind: str
     session_id: str

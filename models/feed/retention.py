@@ -111,7 +111,6 @@ def retire_events(conn: Connection, *, older_than_days: float, most: int = MOST_
 
 
 def _prefix(oldest: Sequence[Row[Any]]) -> list[Row[Any]]:
-    """Return the events before the first one that is too young, as many as one transaction may take, at least one."""
     wanted: list[Row[Any]] = []
     size = 0
     for event in takewhile(lambda event: event.old, oldest):

@@ -40,7 +40,6 @@ def moment(name: str, *, default: bool = False, nullable: bool = True) -> Column
 
 # Use arrays, not joined sets: a plan made while the tables were empty reads them by key when they are full, too.
 def any_of(name: str) -> Any:
-    """Return the parameter of this name, an array of texts, to be compared with a column."""
     return any_(bindparam(name, type_=ARRAY(Text)))
 
 
@@ -63,8 +62,6 @@ class JsonText(UserDefinedType[str]):
 
 
 class _PlainJson(UserDefinedType[str]):
-    """Target of the cast in ``JsonText``; has no expressions of its own, so that the cast ends."""
-
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:

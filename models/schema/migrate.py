@@ -35,7 +35,7 @@ class UnknownRevision(Exception):
 
 
 class MigrationBusy(Exception):
-    """Another process has been migrating for longer than the wait allowed."""
+    pass
 
 
 def upgrade(
@@ -89,7 +89,6 @@ def downgrade(url: str, target: str) -> None:
 
 
 def revision(connection: Connection) -> str | None:
-    """Return the revision of the database, None for an empty one."""
     return MigrationContext.configure(connection).get_current_revision()
 
 

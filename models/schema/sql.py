@@ -11,7 +11,6 @@ from models.core.statuses import RUN_GROUPS, SESSION_GROUPS, RunStatus, SessionS
 
 
 def literals(words: Iterable[StrEnum]) -> str:
-    """Return the words quoted and in parentheses, as ``IN`` takes them."""
     return "(" + ", ".join(f"'{word}'" for word in words) + ")"
 
 

@@ -134,12 +134,10 @@ def bound_run(locked: LockedRows, session_id: str) -> LockedRun | None:
 
 
 def is_elsewhere(item: Bind, runner: Row[Any] | None) -> bool:
-    """Return whether the run is with a runner of another host or profile than the process that binds."""
     return runner is not None and (runner.hostname, runner.executor_profile) != (item.hostname, item.executor_profile)
 
 
 def _record_updates(conn: Connection, items: Sequence[Bind | Patch], found: Mapping[str, Session]) -> None:
-    """Write one ``session_updated`` per item, however often the batch is repeated."""
     rows = [replace(session_updated(found[item.session_id]), event_uid=item.event_uid) for item in items]
     record_events(conn, rows)
 
@@ -254,7 +252,6 @@ def report_session_statuses(
 
 
 def ends_process(locked: LockedRows, item: ReportSessionStatus) -> bool:
-    """Return whether the report is about the session's live process, between its turns."""
     if locked.sessions[item.session_id].runner_id != item.runner_id:
         return False
     return not any(run.status in IN_HAND for run in locked.unfinished_of(item.session_id))
