@@ -1,8 +1,10 @@
 """Call an endpoint with the arguments that it names, after app/auth/permissions.py allowed the request."""
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Final
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -12,18 +14,46 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.auth.caller_limits import caller_of
 from app.http.body_limits import UPLOAD, Upload
 
+# Arguments that an endpoint may name besides the parameters of its path.
+GIVEN: Final = frozenset({"request", "web", "caller"})
+
 
 class Endpoint(APIRoute):
     """Route that authenticates every request (``Authenticator``) before its endpoint is called.
 
     The endpoint may name ``request``, ``web``, ``caller`` and the parameters of its path, and returns a Response.
-    FastAPI describes the endpoint but does not resolve its dependencies: for a small request that took as long as
+    FastAPI describes its path parameters but calls nothing: for a small request, resolving dependencies took as long as
     everything else.
     """
 
-    def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **described: Any) -> None:
-        super().__init__(path, endpoint, **described)
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Awaitable[Response]],
+        *,
+        operation_id: str | None = None,
+        **described: Any,
+    ) -> None:
+        described["summary"] = described.get("summary") or _in_words(operation_id or "")
+        super().__init__(path, _with_path_only(endpoint), operation_id=operation_id, **described)
         self.app = _app_of(endpoint)
+
+
+def _with_path_only(endpoint: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """Return the endpoint with a signature of its path parameters alone."""
+
+    @wraps(endpoint)
+    async def described(**arguments: Any) -> Response:
+        return await endpoint(**arguments)
+
+    signature = inspect.signature(endpoint)
+    in_path = [parameter for name, parameter in signature.parameters.items() if name not in GIVEN]
+    described.__signature__ = signature.replace(parameters=in_path)  # type: ignore[attr-defined]  # read by inspect
+    return described
+
+
+def _in_words(operation_id: str) -> str:
+    return re.sub(r"[A-Z]", lambda capital: f" {capital[0].lower()}", operation_id).capitalize()
 
 
 def _app_of(endpoint: Callable[..., Awaitable[Response]]) -> ASGIApp:

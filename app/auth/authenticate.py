@@ -12,8 +12,8 @@ from app.auth.caller_limits import CallerLimits
 from app.auth.callers import UNAUTHENTICATED_ADMIN, Callers, Credential, shown_by
 from app.auth.permissions import OutagePolicy, Permission, permission_of
 from app.http.bodies import Invalid
-from app.http.pagination import seconds
 from app.http.problems import EmptyPoll, Forbidden, ReconnectLater, Unauthenticated
+from app.http.query import POLL_WAIT
 from app.lifecycle.drain import Drain
 from app.writes.attempts import Unavailable
 from app.writes.retries import retry_until
@@ -114,9 +114,10 @@ class Authenticator:
         """Return the ``wait`` of a poll, or the default if it is invalid; the route rejects that."""
         usual = self._settings.poll_timeout_seconds
         try:
-            return seconds(request.query_params.get("wait") or str(usual), ("query", "wait"), 600.0)
+            wait = POLL_WAIT.of(request.query_params)
         except Invalid:
             return usual
+        return usual if wait is None else wait
 
 
 def credential_of(request: Request) -> Credential:

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from app.http.body_limits import UNCOUNTED_BYTES, UPLOAD, Upload
+from app.http.body_limits import UNCOUNTED_BYTES, UPLOAD, BodyParser, Upload
 from app.http.json_scan import contains, survey
 
 MAX_DEPTH: Final = 64
@@ -24,6 +25,7 @@ _SUSPECT_BYTES: Final = 19
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Loc = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Fault(NamedTuple):
@@ -79,6 +81,22 @@ async def read_body(request: Request, limit: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+async def strict_body(request: Request, parser: BodyParser, limit: int, *, instead_of_none: bytes = b"") -> Any:
+    """Return the parsed body of a submission or setting. Raises Invalid (422), TooLarge (413)."""
+    return await parser.run(_parse_faultless, await read_body(request, limit) or instead_of_none)
+
+
+def checked(model: type[Model], value: Any, at: Loc = ("body",)) -> Model:
+    """Return the model made of a parsed body. Raises Invalid with place and type of each fault (at most 100), never the
+    input.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as refused:
+        faults = refused.errors(include_url=False, include_context=False, include_input=False)
+        raise Invalid([Fault(fault["type"], (*at, *fault["loc"]), fault["msg"]) for fault in faults[:100]]) from None
+
+
 class Document(NamedTuple):
     """Parsed body. If ``suspect``, walk its parts with ``first_fault`` before using them."""
 
@@ -107,6 +125,14 @@ def parse_strict(raw: bytes) -> Document:
         return Document(_parse_slowly(raw, refused), suspect=True)
     # orjson turns integers beyond 64 bits into floats; the standard parser keeps them, so that they can be refused.
     return Document(_parse_slowly(raw, None) if suspect else value, suspect)
+
+
+def _parse_faultless(raw: bytes) -> Any:
+    document = parse_strict(raw)
+    fault = first_fault(document.value, ("body",)) if document.suspect else None
+    if fault is not None:
+        raise Invalid([fault])
+    return document.value
 
 
 def _parse_slowly(raw: bytes, refused: orjson.JSONDecodeError | None) -> Any:

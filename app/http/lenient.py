@@ -3,11 +3,14 @@
 import json
 import math
 import re
+from functools import partial
 from typing import Any, Final
 
 import orjson
+from starlette.requests import Request
 
-from app.http.bodies import MAX_DEPTH, Fault, Invalid, TooLarge
+from app.http.bodies import MAX_DEPTH, Fault, Invalid, TooLarge, read_body
+from app.http.body_limits import BodyParser
 from app.http.json_scan import TooManyValues, Unbalanced, contains, shortened, survey
 
 # orjson makes floats of integers beyond 64 bits; the standard parser keeps them.
@@ -19,6 +22,19 @@ MAX_DIGITS: Final = 4000
 MAX_VALUES: Final = 500_000
 # Values outside of fields' values: a thousand events or reports have a tenth of this.
 MAX_VALUES_ABOVE: Final = 100_000
+
+
+async def lenient_object(request: Request, parser: BodyParser, limit: int, *, fields_below: int = 0) -> dict[str, Any]:
+    """Return the body of a report; its contents are never refused. Raises Invalid only when it is no JSON object."""
+    return await parser.run(partial(parse_object, fields_below=fields_below), await read_body(request, limit))
+
+
+def parse_object(raw: bytes, *, fields_below: int = 0) -> dict[str, Any]:
+    """Return the JSON object of a report's body. Raises Invalid when it is none."""
+    value = parse_lenient(raw, fields_below=fields_below)
+    if not isinstance(value, dict):
+        raise Invalid([Fault("dict_type", ("body",), "Should be an object")])
+    return value
 
 
 def parse_lenient(raw: bytes, *, extra_depth: int = 0, fields_below: int = 0) -> Any:

@@ -1,14 +1,17 @@
-"""Serialize rows as the API shows them: encoded once; JSON text from the database is passed on as it is."""
+"""Serialize rows as the models of app/schemas define them; JSON text of the database is passed on as it is."""
 
 import json
-from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
 
 from app.http.lenient import encode
+from models.feed.append import Event
+from models.runners.listing import RunnerInfo
 from models.runs.results import Result
+from models.runs.stop import Stopped
+from models.runs.submission import Submitted
 from models.state.runs import Run, iso
 
 OK: Final = b'{"ok":true}'
@@ -80,6 +83,21 @@ def claimed_run_json(run: Run) -> dict[str, Any]:
     return shown
 
 
+def submitted_json(submitted: Submitted) -> dict[str, Any]:
+    return {"run_id": submitted.run_id, "session_id": submitted.session_id, "status": submitted.status}
+
+
+def stopped_json(stopped: Stopped) -> dict[str, Any]:
+    """Return the answer to a stop (PROTOCOL, Sessions)."""
+    shown = {
+        "session_id": stopped.session_id,
+        "run_id": stopped.run_id,
+        "status": stopped.status,
+        "message": stopped.message,
+    }
+    return {"ok": True} | {name: value for name, value in shown.items() if value is not None}
+
+
 def result_json(result: Result) -> dict[str, Any]:
     """Return the result of a session or run.
 
@@ -89,6 +107,26 @@ def result_json(result: Result) -> dict[str, Any]:
     return {"result_text": text, "result_data": None if data is None else json.loads(data)}
 
 
-def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that are set, for answers whose fields are optional."""
-    return {name: value for name, value in values.items() if value is not None}
+def event_json(event: Event) -> bytes:
+    """Return the stored fields of an event, preceded by those that the list adds."""
+    added = encode({"id": event.id, "feed_cursor": event.feed_cursor, "run_id": event.run_id})
+    return added[:-1] + b"," + event.data[1:].encode()
+
+
+def runner_json(runner: RunnerInfo) -> dict[str, Any]:
+    return {
+        "runner_id": runner.runner_id,
+        "registered_at": iso(runner.registered_at),
+        "last_heartbeat": iso(runner.last_seen),
+        "hostname": runner.hostname,
+        "project_dir": runner.project_dir,
+        "executor_profile": runner.executor_profile,
+        "executor": stored(runner.executor),
+        "tags": list(runner.tags),
+        "require_matching_tags": runner.require_matching_tags,
+        "status": runner.status,
+        "seconds_since_heartbeat": runner.seconds_since_heartbeat,
+        "capacity": runner.capacity,
+        "runs_in_hand": runner.runs_in_hand,
+        "lost": runner.lost,
+    }

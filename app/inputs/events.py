@@ -6,14 +6,13 @@ from typing import Any, Final
 from app.http.bodies import Fault, Invalid, Loc
 from app.http.lenient import encode
 from app.http.problems import BadRequest
+from app.schemas.events import LONGEST_KEY, LONGEST_TYPE
 from models.core.callers import Caller
 from models.core.storable_text import storable
 from models.feed.append import NewEvent
 from models.state.events_outbox import EVENT_FIELDS
 
 REQUIRED: Final = ("event_type", "session_id", "timestamp")
-LONGEST_TYPE: Final = 64
-LONGEST_KEY: Final = 64
 
 
 def new_event(body: Any, session_id: str, caller: Caller, most_bytes: int, at: Loc) -> tuple[NewEvent, int]:

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import orjson
 
-from app.http.bodies import Fault, Invalid, Loc, TooLarge
+from app.http.bodies import Fault, Invalid, Loc, TooLarge, checked
 from app.http.problems import BadRequest, Forbidden
 from app.inputs.parameters import check_parameters
-from app.inputs.schemas import SESSION_ID, DemandsIn, SubmitRun, checked
+from app.schemas.runs import SESSION_ID, AdditionalDemands, SubmitRun
 from models.claims.matching import Demands
 from models.core.callers import Caller, Role
 from models.core.ids import new_id
@@ -87,7 +87,7 @@ def idempotency_key(value: str | None, loc: Loc) -> str | None:
     return value
 
 
-def _demands(asked: DemandsIn | None) -> Demands:
+def _demands(asked: AdditionalDemands | None) -> Demands:
     if asked is None:
         return _NO_DEMANDS
     # Take an empty text as no demand, as earlier coordinators did, whose clients are deployed.

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app.auth.authenticate import credential_of
 from app.auth.caller_limits import caller_of
 from app.http.lenient import encode
-from app.http.pagination import LARGEST_LIMIT
+from app.http.query import LARGEST_LIMIT
 
 # Rows of a page; its bytes are bounded by the verbs.
 PAGE: Final = 200

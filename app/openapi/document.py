@@ -1,6 +1,6 @@
-"""Add to /openapi.json what FastAPI does not see: bodies parsed by routes, query parameters, errors."""
+"""Complete /openapi.json: bodies and query parameters that routes read themselves, examples, errors of all routes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.auth.permissions import ADMINS_ONLY, PERMISSIONS
+from app.http.query import Parameter
 
-REF: Final = "#/components/schemas/{model}"
+SCHEMAS: Final = "#/components/schemas/"
 REFUSALS: Final = {
     "401": "The credential is missing or malformed",
     "403": "The credential was rejected, or its role may not do this",
@@ -20,59 +21,28 @@ TOO_MANY: Final = {"429": "Over a limit of the caller; see `Retry-After`"}
 _bodies: dict[str, type[BaseModel]] = {}
 
 
-def body(model: type[BaseModel], *, many: bool = False) -> dict[str, Any]:
-    """Describe the request body of a route that parses it itself; ``many``: a list of them is accepted too."""
+def body(model: type[BaseModel], *, many: int = 0) -> dict[str, Any]:
+    """Describe the request body of a route that parses it itself; ``many``: also a list of up to so many of them."""
     _bodies[model.__name__] = model
-    single: dict[str, Any] = {"$ref": REF.format(model=model.__name__)}
-    schema = {"anyOf": [single, {"type": "array", "items": single, "maxItems": 1000}]} if many else single
+    one: dict[str, Any] = {"$ref": SCHEMAS + model.__name__}
+    schema = {"anyOf": [one, {"type": "array", "items": one, "maxItems": many}]} if many else one
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def query(parameters: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    """Describe query parameters: name, JSON type, meaning."""
+def query(*parameters: Parameter) -> dict[str, Any]:
+    """Describe the query parameters of a route."""
     return {
         "parameters": [
-            {"name": name, "in": "query", "required": False, "description": meaning, "schema": {"type": kind}}
-            for name, kind, meaning in parameters
+            {
+                "name": parameter.name,
+                "in": "query",
+                "required": parameter.required,
+                "description": parameter.description,
+                "schema": dict(parameter.schema),
+            }
+            for parameter in parameters
         ]
     }
-
-
-def fields(properties: Mapping[str, tuple[str, bool, str]]) -> dict[str, Any]:
-    """Describe a body that is read leniently: JSON type, whether required, and meaning by name."""
-    schema = {
-        "type": "object",
-        "required": [name for name, (_, required, _) in properties.items() if required],
-        "properties": {name: {"type": kind, "description": meaning} for name, (kind, _, meaning) in properties.items()},
-    }
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-_PROBLEM: Final = {
-    "title": "Problem",
-    "description": "Every error: the fault as text, as object, or for 422 as list.",
-    "type": "object",
-    "required": ["detail"],
-    "properties": {
-        "detail": {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "object"},
-                {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "type": {"type": "string"},
-                            "loc": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
-                            "msg": {"type": "string"},
-                        },
-                    },
-                },
-            ]
-        }
-    },
-}
 
 
 def describe(app: FastAPI) -> None:
@@ -87,36 +57,69 @@ def describe(app: FastAPI) -> None:
                 routes=app.routes,
                 tags=app.openapi_tags,
             )
-            _, definitions = models_json_schema([(model, "validation") for model in _bodies.values()], ref_template=REF)
-            schemas = described.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(definitions.get("$defs", {}))
-            schemas["Problem"] = _PROBLEM
+            _, definitions = models_json_schema(
+                [(model, "validation") for model in _bodies.values()], ref_template=SCHEMAS + "{model}"
+            )
+            described["components"]["schemas"].update(definitions["$defs"])
             _drop_guesses(described)
             _add_refusals(described)
+            _add_examples(described)
             app.openapi_schema = described
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend what FastAPI describes
 
 
-def _add_refusals(described: dict[str, Any]) -> None:
-    """Add the answers of authentication and limits: 401, 403 and, on counted endpoints, 429."""
-    content = {"application/json": {"schema": {"$ref": REF.format(model="Problem")}}}
+def example(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
+    """Return an example of a schema, made of the examples of its required fields."""
+    match schema:
+        case {"examples": [first, *_]} | {"const": first} | {"enum": [first, *_]}:
+            return first
+        case {"$ref": str(reference)}:
+            return example(schemas[reference.removeprefix(SCHEMAS)], schemas)
+        case {"anyOf": [first, *_]}:
+            return example(first, schemas)
+        case {"type": "array"}:
+            item = example(schema["items"], schemas)
+            return [] if item is None else [item]
+        case {"type": "object", "properties": fields}:
+            return {name: example(fields[name], schemas) for name in schema.get("required", ())}
+    return None
+
+
+def _operations(described: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
-            permission = PERMISSIONS.get(f"{method.upper()} {path}", ADMINS_ONLY)
-            if permission.public:
-                continue
-            refusals = REFUSALS if permission.counted is None else REFUSALS | TOO_MANY
-            for status, description in refusals.items():
-                operation["responses"].setdefault(status, {"description": description, "content": content})
+            yield f"{method.upper()} {path}", operation
+
+
+def _add_examples(described: dict[str, Any]) -> None:
+    """Give each JSON body an example, for readers that show none of its schema."""
+    schemas = described["components"]["schemas"]
+    for _, operation in _operations(described):
+        for holder in (*operation["responses"].values(), operation.get("requestBody", {})):
+            content = holder.get("content", {}).get("application/json")
+            if content and "example" not in content:
+                content["example"] = example(content["schema"], schemas)
+
+
+def _add_refusals(described: dict[str, Any]) -> None:
+    """Add the answers of authentication and limits: 401, 403 and, on counted endpoints, 429."""
+    for name, operation in _operations(described):
+        permission = PERMISSIONS.get(name, ADMINS_ONLY)
+        if permission.public:
+            continue
+        refusals = REFUSALS if permission.counted is None else REFUSALS | TOO_MANY
+        for status, description in refusals.items():
+            content = {"schema": {"$ref": SCHEMAS + "Problem"}, "example": {"detail": description}}
+            refusal = {"description": description, "content": {"application/json": content}}
+            operation["responses"].setdefault(status, refusal)
 
 
 def _drop_guesses(described: dict[str, Any]) -> None:
     """Drop the 422 that FastAPI adds to every route with a path parameter; ours take any text there."""
-    for methods in described["paths"].values():
-        for operation in methods.values():
-            if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]
+    for _, operation in _operations(described):
+        if "HTTPValidationError" in str(operation["responses"].get("422")):
+            del operation["responses"]["422"]
     for guess in ("HTTPValidationError", "ValidationError"):
         described["components"]["schemas"].pop(guess, None)

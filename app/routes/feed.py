@@ -14,14 +14,16 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.auth.authenticate import credential_of, filters_of_ticket
 from app.auth.callers import TICKET_SECONDS, Credential
-from app.deps import TheCaller, TheWeb, strict_body
 from app.endpoint import Endpoint
 from app.feed.stream import Stream, Wanted
-from app.http.bodies import Fault, Invalid
-from app.http.pagination import storable_query
+from app.http.bodies import Fault, Invalid, strict_body
+from app.http.query import Flag, Text
 from app.http.serializers import Json
 from app.lifecycle.hangup import connection_of
-from app.openapi import document, feed_answers
+from app.openapi.document import body, query
+from app.openapi.responses import AWAY, INVALID, TOO_LARGE, answer, problem
+from app.schemas.feed import IssueTicket, Ticket
+from app.web import Web
 from models.auth import audit
 from models.core.callers import Caller, Role
 from models.feed.pages import FeedFilter
@@ -33,10 +35,24 @@ KINDS: Final = ("session_created", "session_updated", "session_deleted", "event"
 USUAL: Final = frozenset(KINDS) - {"run_updated"}
 # Other roles cannot ask for audit entries.
 KINDS_FOR_ADMINS: Final = (*KINDS, audit.KIND)
-WORDS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+SESSION_ID: Final = Text("session_id", "Only events of this session")
+RUN_ID: Final = Text("run_id", "Only events of this run")
+CREATED_BY: Final = Text("created_by", "Only sessions of this owner; while authentication is off all match")
+TYPES: Final = Text(
+    "types", "Only these kinds, comma-separated; `run_updated`, and for admins `audit`, are sent only when named"
+)
+INCLUDE_INIT: Final = Flag(
+    "include_init", "Begin with a snapshot of all sessions, unless the stream is resumed (default: true)"
+)
+LAST_EVENT_ID: Final = Text("last_event_id", "Resume after this cursor; the header `Last-Event-ID` wins")
 # Filters that a ticket fixes.
-FILTERS: Final = ("session_id", "run_id", "created_by", "types")
+FILTERS: Final = tuple(IssueTicket.model_fields)
 LONGEST_FILTER: Final = 1024
+EXAMPLE: Final = (
+    "retry: 1830\n\nid: v1.5f0c2d9a7b31~init.41\n\nid: v1.5f0c2d9a7b31.41\nevent: init\n"
+    'data: {"sessions":[]}\n\nid: v1.5f0c2d9a7b31.42\nevent: session_deleted\n'
+    'data: {"session_id":"tour-1","runs_deleted":1}\n\n'
+)
 # Time for a stream to end by itself when the process ends.
 GRACE_SECONDS: Final = 1.0
 
@@ -68,20 +84,31 @@ class FeedResponse(EventSourceResponse):
         await (self._send or send)(message)
 
 
-@router.get("/sse/sessions", responses=feed_answers.FEED, openapi_extra=document.query(feed_answers.FEED_FILTERS))
-async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+@router.get(
+    "/sse/sessions",
+    operation_id="followFeed",
+    openapi_extra=query(SESSION_ID, RUN_ID, CREATED_BY, TYPES, INCLUDE_INIT, LAST_EVENT_ID),
+    responses={
+        200: {
+            "description": "An endless stream of messages, each with `id:`, `event:` and `data:` (one JSON object)",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}},
+        },
+        **INVALID,
+    },
+)
+async def follow(request: Request, web: Web, caller: Caller) -> Response:
     """Follow the feed.
 
     `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any instance; without one a
     snapshot comes first.
     """
-    query, credential = _effective_query(request), credential_of(request)
+    given, credential = _effective_query(request), credential_of(request)
     owned = web.callers.auth_required is not False
     wanted = Wanted(
         caller=caller,
-        which=_filter(query, caller, owned=owned),
-        cursor=request.headers.get("last-event-id") or query.get("last_event_id") or None,
-        include_init=_yes(query, "include_init"),
+        which=_filter(given, caller, owned=owned),
+        cursor=request.headers.get("last-event-id") or LAST_EVENT_ID.of(given),
+        include_init=INCLUDE_INIT.of(given) is not False,
     )
     stream = Stream(web.feed, wanted)
     return FeedResponse(
@@ -96,16 +123,24 @@ async def follow(request: Request, web: TheWeb, caller: TheCaller) -> Response:
 
 @router.post(
     "/sse/ticket",
+    operation_id="issueTicket",
     status_code=201,
-    responses=feed_answers.TICKET,
-    openapi_extra=document.fields(feed_answers.TICKET_FILTERS),
+    openapi_extra=body(IssueTicket),
+    responses={
+        201: answer("Valid for one stream, within a minute", Ticket),
+        **TOO_LARGE,
+        422: problem(
+            "Invalid request", [{"type": "enum", "loc": ["query", "types"], "msg": "Should be some of event"}]
+        ),
+        **AWAY,
+    },
 )
-async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+async def issue_ticket(request: Request, web: Web, caller: Caller) -> Response:
     """Issue a ticket for one stream with these filters, for a browser's `EventSource`: `/sse/sessions?ticket=…`."""
-    body = await strict_body(request, web.settings.submission_bytes, instead_of_none=b"{}")
-    if not isinstance(body, dict):
+    given = await strict_body(request, web.parser, web.settings.submission_bytes, instead_of_none=b"{}")
+    if not isinstance(given, dict):
         raise Invalid([Fault("dict_type", ("body",), "Should be an object")])
-    filters = {name: body[name] for name in FILTERS if body.get(name) is not None}
+    filters = {name: given[name] for name in FILTERS if given.get(name) is not None}
     wrong = [
         Fault("string_type", ("body", name), "Should be text") for name, value in filters.items() if not _fits(value)
     ]
@@ -116,7 +151,7 @@ async def issue_ticket(request: Request, web: TheWeb, caller: TheCaller) -> Resp
     return Json({"ticket": ticket, "expires_in": TICKET_SECONDS}, 201)
 
 
-async def _watched(web: TheWeb, credential: Credential, stream: Stream) -> AsyncIterator[bytes]:
+async def _watched(web: Web, credential: Credential, stream: Stream) -> AsyncIterator[bytes]:
     """Yield the stream's messages until the credential expires or is revoked."""
     end = partial(stream.end_early, 0.0)
     with web.callers.watching(credential, end), web.caller_limits.streaming(credential, end):
@@ -138,36 +173,29 @@ def _fits(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_FILTER
 
 
-def _filter(query: QueryParams, caller: Caller, *, owned: bool) -> FeedFilter:
+def _filter(given: QueryParams, caller: Caller, *, owned: bool) -> FeedFilter:
     """Return the filter of the query within what the caller may see; ``owned`` while sessions have owners.
 
     Raises Invalid.
     """
     kinds = USUAL
-    if query.get("types"):
-        asked = frozenset(filter(None, (name.strip() for name in query["types"].split(","))))
+    if types := TYPES.of(given):
+        asked = frozenset(filter(None, (name.strip() for name in types.split(","))))
         known = _kinds_of(caller)
         if not asked or not asked <= set(known):
             raise Invalid([Fault("enum", ("query", "types"), f"Should be some of {', '.join(known)}")])
         kinds = asked
     owner = caller.scope
-    created_by = storable_query(query.get("created_by")) if owned else None
+    created_by = CREATED_BY.of(given) if owned else None
     if owner is not None and created_by not in {None, owner}:
         kinds = frozenset()
     return FeedFilter(
         kinds=kinds,
-        session_id=storable_query(query.get("session_id")),
-        run_id=storable_query(query.get("run_id")),
+        session_id=SESSION_ID.of(given),
+        run_id=RUN_ID.of(given),
         owner=owner if owner is not None else created_by,
     )
 
 
 def _kinds_of(caller: Caller) -> tuple[str, ...]:
     return KINDS_FOR_ADMINS if caller.role is Role.ADMIN else KINDS
-
-
-def _yes(query: QueryParams, name: str) -> bool:
-    text = query.get(name) or "true"
-    if text.lower() not in WORDS:
-        raise Invalid([Fault("bool_parsing", ("query", name), "Should be true or false")])
-    return WORDS[text.lower()]

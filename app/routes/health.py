@@ -3,35 +3,45 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.deps import TheWeb
 from app.endpoint import Endpoint
 from app.http.serializers import Json
-from app.openapi import answers
+from app.openapi.responses import answer
+from app.schemas.health import Health, Readiness
+from app.web import Web
 from runtime import metrics
 
 router = APIRouter(tags=["Health"], route_class=Endpoint)
 
 
-@router.get("/health", responses=answers.HEALTH)
+@router.get("/health", operation_id="getHealth", responses={200: answer("The process answers", Health)})
 async def healthy() -> Response:
     """Report that the process answers; for clients that know no other health endpoint."""
     return Json({"status": "healthy"})
 
 
-@router.get("/health/live", responses=answers.HEALTH)
+@router.get("/health/live", operation_id="getLiveness", responses={200: answer("The process answers", Health)})
 async def live() -> Response:
     """Report that the process answers; restart it when it does not."""
     return Json({"status": "alive"})
 
 
-@router.get("/health/ready", responses=answers.READY)
-async def ready(web: TheWeb) -> Response:
+@router.get(
+    "/health/ready",
+    operation_id="getReadiness",
+    responses={200: answer("Ready for requests", Readiness), 503: answer("Starting or draining", Readiness)},
+)
+async def ready(web: Web) -> Response:
     """Report whether this process takes requests. An outage of Postgres or Redis is `degraded`, still 200."""
     status, body = web.health.report()
     return Json(body, status)
 
 
-@router.get("/metrics", response_class=Response, responses=answers.METRICS)
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    response_class=Response,
+    responses={200: {"description": "Prometheus text", "content": {"text/plain": {}}}},
+)
 async def numbers() -> Response:
     """Return the metrics of this process for Prometheus."""
     body, kind = metrics.render()

@@ -8,59 +8,103 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.auth.authenticate import credential_of
-from app.deps import TheCaller, TheWeb, parsed, strict_body
 from app.endpoint import Endpoint
-from app.http.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body
+from app.http.bodies import Fault, Invalid, TooLarge, first_fault, parse_strict, read_body, strict_body
 from app.http.lenient import encode
-from app.http.pagination import seconds, storable_query, wanted
 from app.http.problems import BadRequest, Forbidden, accepted, item_problem, of_submission
-from app.http.serializers import Json, result_json, run_json, without_nulls
-from app.inputs.schemas import SubmitBatch, SubmitBatchItem, SubmitRun
+from app.http.query import CURSOR, LIMIT, Seconds, Text, Texts
+from app.http.serializers import Json, result_json, run_json, stopped_json, submitted_json
 from app.inputs.submission import idempotency_key, new_run
 from app.lifecycle.hangup import hang_up
 from app.lists.answers import Page, answer_list
-from app.openapi import answers, document
+from app.openapi.document import body, query
+from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, NO_RUN, TOO_LARGE, Responses, answer, problem
+from app.schemas.runs import (
+    MOST_IN_BATCH,
+    BatchResult,
+    Result,
+    Run,
+    RunPage,
+    Stopped,
+    SubmitBatch,
+    SubmitBatchItem,
+    SubmitRun,
+    Submitted,
+)
+from app.web import Web
 from app.writes.attempts import Unavailable
+from models.core.callers import Caller
 from models.core.errors import CoordinatorError
 from models.core.storable_text import storable
 from models.runs.lists import RunFilter, list_runs
 from models.runs.results import run_result
 from models.runs.stop import StopRun
-from models.runs.submission import NewRun, Submitted
-from models.state.runs import Run, get_run
+from models.runs.submission import NewRun
+from models.state.runs import Run as RunRow
+from models.state.runs import get_run
 
 router = APIRouter(tags=["Runs"], route_class=Endpoint)
 
-MOST_IN_BATCH: Final = 1000
-LONGEST_WAIT: Final = 60.0
+STATUS: Final = Texts("status", "Only runs in this status; may be repeated")
+SESSION_ID: Final = Text("session_id", "Only runs of this session")
+RUNNER_ID: Final = Text("runner_id", "Only runs of this runner")
+AGENT_NAME: Final = Text("agent_name", "Only runs of this agent")
+LABEL: Final = Texts("label", "`key=value`; may be repeated, all must be there")
+WAIT: Final = Seconds("wait", "Seconds to wait for the end of the run", most=60.0)
+
+STOPPED: Final[Responses] = {
+    200: answer("Status after the stop; repeating is harmless", Stopped),
+    404: problem("No such run or session", "Session not found"),
+    **AWAY,
+}
 
 
-@router.post("/runs", status_code=201, openapi_extra=document.body(SubmitRun), responses=answers.SUBMITTED)
-async def submit_run(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+@router.post(
+    "/runs",
+    operation_id="submitRun",
+    status_code=201,
+    openapi_extra=body(SubmitRun),
+    responses={
+        201: answer("Accepted", Submitted),
+        200: answer("The first answer to this Idempotency-Key", Submitted),
+        400: problem("Parameters or parent cannot be used", "session_id is required for resume_session"),
+        404: problem("Session or parent session is unknown", "Session 'X' not found"),
+        409: problem("The session exists, or the key came with another body", "Session 'X' already exists"),
+        **TOO_LARGE,
+        **INVALID,
+        **AWAY,
+    },
+)
+async def submit_run(request: Request, web: Web, caller: Caller) -> Response:
     """Submit a run. With `Idempotency-Key` the same body gets 200 with the first answer and creates nothing."""
     key = idempotency_key(request.headers.get("idempotency-key"), ("header", "Idempotency-Key"))
     await web.caller_limits.submit(credential_of(request))
-    body = await strict_body(request, web.settings.submission_bytes)
-    run, size = new_run(web.settings, caller, body, key=key)
+    given = await strict_body(request, web.parser, web.settings.submission_bytes)
+    run, size = new_run(web.settings, caller, given, key=key)
     submitted = await web.verbs.submit.one(run, size)
     if isinstance(submitted, CoordinatorError):
         raise of_submission(submitted)
-    return Json(_submitted_json(submitted), 200 if submitted.replayed else 201)
+    return Json(submitted_json(submitted), 200 if submitted.replayed else 201)
 
 
-@router.post("/runs/batch", openapi_extra=document.body(SubmitBatch), responses=answers.BATCH)
-async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+@router.post(
+    "/runs/batch",
+    operation_id="submitRuns",
+    openapi_extra=body(SubmitBatch),
+    responses={200: answer("One result per run, in order", BatchResult), **TOO_LARGE, **INVALID, **AWAY},
+)
+async def submit_batch(request: Request, web: Web, caller: Caller) -> Response:
     """Submit up to 1000 runs, each with an optional `idempotency_key`; one bad run never fails the others."""
-    document = await parsed(request, parse_strict, await read_body(request, web.settings.batch_bytes))
+    document = await web.parser.run(parse_strict, await read_body(request, web.settings.batch_bytes))
     bodies = document.value.get("runs") if isinstance(document.value, dict) else None
     if not isinstance(bodies, list) or len(bodies) > MOST_IN_BATCH:
         raise Invalid([Fault("list_type", ("body", "runs"), f"Should be a list of at most {MOST_IN_BATCH} runs")])
     await web.caller_limits.submit(credential_of(request), len(bodies))
     results: list[dict[str, Any]] = [{} for _ in bodies]
     good: list[tuple[int, NewRun, int]] = []
-    for place, body in enumerate(bodies):
+    for place, given in enumerate(bodies):
         try:
-            run, size = _batch_item(web, caller, body, place, suspect=document.suspect)
+            run, size = _batch_item(web, caller, given, place, suspect=document.suspect)
             good.append((place, run, size))
         except (Invalid, TooLarge, BadRequest, Forbidden) as refused:
             results[place] = item_problem(refused)
@@ -73,21 +117,26 @@ async def submit_batch(request: Request, web: TheWeb, caller: TheCaller) -> Resp
         elif isinstance(outcome, CoordinatorError):
             results[place] = item_problem(of_submission(outcome))
         else:
-            results[place] = {"code": 200 if outcome.replayed else 201, **_submitted_json(outcome)}
+            results[place] = {"code": 200 if outcome.replayed else 201, **submitted_json(outcome)}
     return Json({"results": results})
 
 
-@router.get("/runs", responses=answers.RUNS, openapi_extra=document.query(answers.RUN_FILTERS))
-async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Response:
+@router.get(
+    "/runs",
+    operation_id="listRuns",
+    openapi_extra=query(STATUS, SESSION_ID, RUNNER_ID, AGENT_NAME, LABEL, LIMIT, CURSOR),
+    responses={200: answer("Page, or all runs", RunPage), **BAD_CURSOR, **INVALID, **AWAY},
+)
+async def read_runs(request: Request, web: Web, caller: Caller) -> Response:
     """List runs, newest first. Without `limit` and `cursor` all of them are streamed, up to the list limit."""
-    query = request.query_params
-    limit, cursor = wanted(request)
+    given = request.query_params
+    limit, cursor = LIMIT.of(given), CURSOR.of(given)
     which = RunFilter(
-        statuses=tuple(filter(None, (storable_query(status) for status in query.getlist("status")))),
-        session_id=storable_query(query.get("session_id")),
-        runner_id=storable_query(query.get("runner_id")),
-        agent_name=storable_query(query.get("agent_name")),
-        labels=_labels(query.getlist("label")),
+        statuses=STATUS.of(given),
+        session_id=SESSION_ID.of(given),
+        runner_id=RUNNER_ID.of(given),
+        agent_name=AGENT_NAME.of(given),
+        labels=_labels(given.getlist(LABEL.name)),
     )
 
     async def fetch(after: str | None, most: int) -> Page:
@@ -97,11 +146,15 @@ async def read_runs(request: Request, web: TheWeb, caller: TheCaller) -> Respons
     return await answer_list(request, "runs", fetch, limit, cursor, web.settings.list_limit)
 
 
-@router.get("/runs/{run_id}", responses=answers.RUN, openapi_extra=document.query(answers.WAIT))
-async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
+@router.get(
+    "/runs/{run_id}",
+    operation_id="getRun",
+    openapi_extra=query(WAIT),
+    responses={200: answer("The run", Run), **NO_RUN, **INVALID, **AWAY},
+)
+async def read_run(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Return a run. With `wait` the answer comes when it has ended, or after that many seconds."""
-    text = request.query_params.get("wait")
-    wait = seconds(text, ("query", "wait"), LONGEST_WAIT) if text else 0.0
+    wait = WAIT.of(request.query_params)
     run = await _read(web, caller, run_id)
     if wait and run.completed_at is None and not web.drain.draining:
         credential = credential_of(request)
@@ -113,47 +166,40 @@ async def read_run(run_id: str, request: Request, web: TheWeb, caller: TheCaller
     return Json(run_json(run))
 
 
-@router.get("/runs/{run_id}/result", responses=answers.RUN_RESULT)
-async def read_run_result(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
+@router.get(
+    "/runs/{run_id}/result",
+    operation_id="getRunResult",
+    responses={
+        200: answer("Newest `result` event of the run", Result),
+        400: problem("The run is not completed", "Run not completed"),
+        404: problem("No such run, or no result of it is kept", "No result found"),
+        **AWAY,
+    },
+)
+async def read_run_result(run_id: str, web: Web, caller: Caller) -> Response:
     """Return the newest `result` event of a completed run, never that of another run of its session."""
     return Json(result_json(accepted(await web.reads.read(run_result, caller, storable(run_id)))))
 
 
-@router.post("/runs/{run_id}/stop", responses=answers.STOPPED)
-async def stop_run(run_id: str, web: TheWeb, caller: TheCaller) -> Response:
+@router.post("/runs/{run_id}/stop", operation_id="stopRun", responses=STOPPED)
+async def stop_run(run_id: str, web: Web, caller: Caller) -> Response:
     """Stop a run, and its session with it when it is the session's active one. Repeating it is harmless."""
     stopped = accepted(await web.verbs.stop_runs.one(StopRun(caller, storable(run_id))))
     return Json(stopped_json(stopped))
 
 
-def stopped_json(stopped: Any) -> dict[str, Any]:
-    """Return the answer to a stop (PROTOCOL, Sessions)."""
-    return {"ok": True} | without_nulls(
-        {
-            "session_id": stopped.session_id,
-            "run_id": stopped.run_id,
-            "status": stopped.status,
-            "message": stopped.message,
-        }
-    )
-
-
-async def _read(web: TheWeb, caller: TheCaller, run_id: str) -> Run:
+async def _read(web: Web, caller: Caller, run_id: str) -> RunRow:
     return accepted(await web.reads.autocommit(get_run, caller, storable(run_id)))
 
 
-def _batch_item(web: TheWeb, caller: TheCaller, body: Any, place: int, *, suspect: bool) -> tuple[NewRun, int]:
+def _batch_item(web: Web, caller: Caller, given: Any, place: int, *, suspect: bool) -> tuple[NewRun, int]:
     at = ("body", "runs", place)
-    fault = first_fault(body, at) if suspect else None
+    fault = first_fault(given, at) if suspect else None
     if fault is not None:
         raise Invalid([fault])
-    given = body.get("idempotency_key") if isinstance(body, dict) else None
-    key = idempotency_key(given if isinstance(given, str) else None, (*at, "idempotency_key"))
-    return new_run(web.settings, caller, body, model=SubmitBatchItem, key=key, at=at)
-
-
-def _submitted_json(submitted: Submitted) -> dict[str, Any]:
-    return {"run_id": submitted.run_id, "session_id": submitted.session_id, "status": submitted.status}
+    text = given.get("idempotency_key") if isinstance(given, dict) else None
+    key = idempotency_key(text if isinstance(text, str) else None, (*at, "idempotency_key"))
+    return new_run(web.settings, caller, given, model=SubmitBatchItem, key=key, at=at)
 
 
 def _labels(given: Sequence[str]) -> dict[str, str]:

@@ -9,21 +9,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.auth.authenticate import credential_of
-from app.deps import TheCaller, TheWeb, parsed
 from app.endpoint import Endpoint
 from app.http.bodies import Fault, Invalid, Loc, read_body
-from app.http.lenient import encode, parse_lenient
-from app.http.pagination import storable_query, wanted
+from app.http.lenient import parse_lenient
 from app.http.problems import BadRequest, accepted, item_problem
-from app.http.serializers import OK, Json
+from app.http.query import LIMIT, Text
+from app.http.serializers import OK, Json, event_json
 from app.inputs.events import new_event
 from app.lists.answers import Page, answer_list
-from app.openapi import answers, document
+from app.openapi.document import body, query
+from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, NO_SESSION, STALE, answer, problem
+from app.schemas.events import EventPage, EventsStored, NewEvent
+from app.web import Web
 from app.writes.attempts import Unavailable
 from models.core.callers import Caller
 from models.core.errors import CoordinatorError, NotFound
 from models.core.storable_text import storable
-from models.feed.append import Event, EventPage, LeftOut, NewEvent, StoredEvent, list_events
+from models.feed import append
+from models.feed.append import LeftOut, StoredEvent, list_events
 
 router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
@@ -32,16 +35,25 @@ MOST_EVENTS: Final = 1000
 PAUSES: Final = (0.01, 0.03, 0.0)
 
 
-@router.get("/sessions/{session_id}/events", responses=answers.EVENTS, openapi_extra=document.query(answers.EVENT_PAGE))
-async def read_events(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
+AFTER: Final = Text("after", "`feed_cursor` of the last event seen")
+RUN_ID: Final = Text("run_id", "Only events of this run")
+
+
+@router.get(
+    "/sessions/{session_id}/events",
+    operation_id="listEvents",
+    openapi_extra=query(LIMIT, AFTER, RUN_ID),
+    responses={200: answer("In feed order", EventPage), **BAD_CURSOR, **NO_SESSION, **INVALID, **AWAY},
+)
+async def read_events(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """List events of a session, or with `run_id` of a run, in feed order, those without a position last.
 
     Without `limit` and `after` all of them are streamed.
     """
-    limit, cursor = wanted(request, "after")
-    run_id = storable_query(request.query_params.get("run_id"))
+    limit, cursor = LIMIT.of(request.query_params), AFTER.of(request.query_params)
+    run_id = RUN_ID.of(request.query_params)
 
-    async def read(after: str | None, most: int) -> EventPage:
+    async def read(after: str | None, most: int) -> append.EventPage:
         events = web.reads.read(list_events, caller, storable(session_id), run_id=run_id, after=after, limit=most)
         return accepted(await events)
 
@@ -56,23 +68,32 @@ async def read_events(session_id: str, request: Request, web: TheWeb, caller: Th
             else:
                 await web.feed.number()
             page = await read(after, most)
-        return Page([_encoded(event) for event in page.events], page.next_cursor, {"feed_cursor": page.feed_cursor})
+        return Page([event_json(event) for event in page.events], page.next_cursor, {"feed_cursor": page.feed_cursor})
 
     return await answer_list(request, "events", fetch, limit, cursor)
 
 
 @router.post(
     "/sessions/{session_id}/events",
+    operation_id="appendEvents",
     status_code=201,
-    openapi_extra=document.fields(answers.EVENT),
-    responses=answers.EVENTS_STORED,
+    openapi_extra=body(NewEvent, many=MOST_EVENTS),
+    responses={
+        201: answer("Stored; for a list with one result each", EventsStored),
+        400: problem("The event is of another session", "Event session_id must match URL session_id"),
+        **NO_SESSION,
+        409: problem("The claim_token is not the run's current one", STALE),
+        413: problem("Over 64 MiB", "Request body is larger than 67108864 bytes"),
+        **INVALID,
+        **AWAY,
+    },
 )
-async def append_event(session_id: str, request: Request, web: TheWeb, caller: TheCaller) -> Response:
+async def append_event(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Append an event, or a list of at most 1000; an `event_key` that is stored already makes a retry harmless."""
     raw = await read_body(request, web.settings.body_bytes)
     credential = credential_of(request)
     await web.caller_limits.append_bytes(credential, len(raw))
-    given = await parsed(request, partial(_taken, session_id, caller, web.settings.event_bytes), raw)
+    given = await web.parser.run(partial(_taken, session_id, caller, web.settings.event_bytes), raw)
     del raw
     await web.caller_limits.append(credential, session_id, len(given.items))
     if given.is_list:
@@ -88,7 +109,7 @@ async def append_event(session_id: str, request: Request, web: TheWeb, caller: T
 class _Given(NamedTuple):
     """Events of a body with their sizes; in place of an invalid one, the reason."""
 
-    items: list[tuple[NewEvent, int] | Invalid | BadRequest]
+    items: list[tuple[append.NewEvent, int] | Invalid | BadRequest]
     is_list: bool
 
 
@@ -105,14 +126,14 @@ def _taken(session_id: str, caller: Caller, most_bytes: int, raw: bytes) -> _Giv
 
 def _item(
     body: Any, session_id: str, caller: Caller, most_bytes: int, at: Loc
-) -> tuple[NewEvent, int] | Invalid | BadRequest:
+) -> tuple[append.NewEvent, int] | Invalid | BadRequest:
     try:
         return new_event(body, session_id, caller, most_bytes, at)
     except (Invalid, BadRequest) as refused:
         return refused
 
 
-async def _append_many(items: list[tuple[NewEvent, int] | Invalid | BadRequest], web: TheWeb) -> Response:
+async def _append_many(items: list[tuple[append.NewEvent, int] | Invalid | BadRequest], web: Web) -> Response:
     results = [item_problem(item) if isinstance(item, Exception) else {} for item in items]
     events = {place: item for place, item in enumerate(items) if not isinstance(item, Exception)}
     outcomes = await web.retry_until(lambda: _all_stored(web, list(events.values())))
@@ -124,7 +145,7 @@ async def _append_many(items: list[tuple[NewEvent, int] | Invalid | BadRequest],
 
 
 async def _all_stored(
-    web: TheWeb, events: list[tuple[NewEvent, int]]
+    web: Web, events: list[tuple[append.NewEvent, int]]
 ) -> list[StoredEvent | LeftOut | CoordinatorError | Unavailable]:
     outcomes = await web.verbs.append_bulk.many(events)
     # Each event has its uid: repeating the whole list leaves the stored ones unchanged.
@@ -133,12 +154,6 @@ async def _all_stored(
     return outcomes
 
 
-def all_numbered(page: EventPage) -> bool:
+def all_numbered(page: append.EventPage) -> bool:
     """Return whether every event has a position; events without one come last."""
     return not page.events or page.events[-1].feed_cursor is not None
-
-
-def _encoded(event: Event) -> bytes:
-    """Return the stored fields of an event, preceded by those that the list adds."""
-    added = encode({"id": event.id, "feed_cursor": event.feed_cursor, "run_id": event.run_id})
-    return added[:-1] + b"," + event.data[1:].encode()

@@ -1,6 +1,7 @@
 """Properties of every request: unknown paths, foreign pages, malformed bodies, and the service's description."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -214,6 +215,10 @@ def test_description_covers_every_route_with_examples_and_errors(client: WebClie
             if status >= "400" and "health" not in path:
                 schema = answer["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/Problem"}, (path, method, status)
+    ids = [operation["operationId"] for _, _, operation in operations]
+    assert len(set(ids)) == len(ids)
+    assert {"submitRun", "submitRuns", "listRuns", "getRun", "stopRun", "pollRuns", "appendEvents"} <= set(ids)
+    assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)+", operation_id) for operation_id in ids)
     submitted = described["paths"]["/runs"]["post"]
     assert {"200", "201", "400", "404", "409", "413", "422", "503"} <= set(submitted["responses"])
     assert names["SubmitRun"]["examples"]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.http.bodies import Invalid
-from app.inputs.schemas import RegisterRunner, SubmitRun, checked
+from app.http.bodies import Invalid, checked
+from app.schemas.runners import RegisterRunner
+from app.schemas.runs import SubmitRun
 
 RUN: dict[str, Any] = {"type": "start_session", "parameters": {"prompt": "x"}}
 

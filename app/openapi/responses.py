@@ -1,0 +1,38 @@
+"""Describe the answers of routes: models for what they return, and the errors that several of them share."""
+
+from typing import Any, Final
+
+from app.schemas.problems import Problem
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def answer(description: str, model: Any) -> dict[str, Any]:
+    """Return the entry of an answer of this model; /openapi.json takes its example from the fields."""
+    return {"description": description, "model": model}
+
+
+def problem(description: str, detail: Any) -> dict[str, Any]:
+    """Return the entry of an error with this detail as its example."""
+    content = {"application/json": {"example": {"detail": detail}}}
+    return {"description": description, "model": Problem, "content": content}
+
+
+STALE: Final = {
+    "error": "stale_claim",
+    "status": "running",
+    "message": "The run is not held by this claim any more; nothing was changed",
+}
+AWAY: Final[Responses] = {503: problem("Postgres is away; see `Retry-After`", "Service temporarily unavailable")}
+INVALID: Final[Responses] = {
+    422: problem("Invalid request", [{"type": "missing", "loc": ["body", "type"], "msg": "Field required"}])
+}
+TOO_LARGE: Final[Responses] = {413: problem("Body over the limit", "Request body is larger than 1048576 bytes")}
+BAD_CURSOR: Final[Responses] = {
+    400: problem("The cursor cannot be used", "The cursor is not one that was given out here")
+}
+NO_RUN: Final[Responses] = {404: problem("No such run", "Run not found")}
+NO_SESSION: Final[Responses] = {404: problem("No such session", "Session not found")}
+NO_RUNNER: Final[Responses] = {
+    401: problem("Unknown runner, or one that has left or was told to leave", "Runner not registered")
+}

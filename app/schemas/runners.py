@@ -1,0 +1,97 @@
+"""Define runners: registrations and answers (PROTOCOL, Runners)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas.base import Described, Done, MayLack, NextCursor, RunnerId, Tags, Text, Timestamp, Validated
+
+LARGEST_COUNT = 2**31 - 1
+
+
+class Executor(BaseModel):
+    """Executor that a runner starts; further properties are kept as they are."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    type: Annotated[Text | None, Field(description="Runs ask for `autonomous`")] = None
+    command: Text | None = None
+
+
+class RegisterRunner(Validated):
+    """Process that claims and executes runs. The first four properties make its id."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "hostname": "build-7",
+                    "project_dir": "/srv/project",
+                    "executor_profile": "coding",
+                    "executor": {"type": "autonomous", "command": "agent"},
+                    "tags": ["gpu"],
+                    "capacity": 4,
+                    "instance_id": "0197f7a0c3d1",
+                }
+            ]
+        }
+    )
+
+    hostname: Text
+    project_dir: Text
+    executor_profile: Text
+    executor: Executor | None = None
+    tags: Annotated[Tags | None, Field(strict=False)] = None
+    require_matching_tags: bool | None = None
+    agents: Annotated[list[Any] | None, Field(description="Blueprints that the runner provides")] = None
+    capacity: Annotated[int, Field(ge=1, le=LARGEST_COUNT, description="Most runs in hand at once")] | None = None
+    instance_id: Annotated[Text | None, Field(description="Id of the process, the same when it reconnects")] = None
+
+
+class Registration(Described):
+    """Answer to a registration."""
+
+    runner_id: RunnerId
+    poll_endpoint: Annotated[str, Field(examples=["/runner/runs"])]
+    poll_timeout_seconds: Annotated[float, Field(description="Longest wait of a poll by default", examples=[30.0])]
+    heartbeat_interval_seconds: Annotated[int, Field(examples=[60])]
+    warning: Annotated[MayLack[str], Field(description="Reason for which no run can match")] = None
+
+
+class Runner(Described):
+    """Registered runner, as clients see it."""
+
+    runner_id: RunnerId
+    registered_at: Timestamp
+    last_heartbeat: Timestamp
+    hostname: Annotated[str, Field(examples=["build-7"])]
+    project_dir: Annotated[str, Field(examples=["/srv/project"])]
+    executor_profile: Annotated[str, Field(examples=["coding"])]
+    executor: Annotated[
+        dict[str, Any] | None,
+        Field(description="As registered", examples=[{"type": "autonomous", "command": "agent"}]),
+    ]
+    tags: Annotated[list[str], Field(examples=[["gpu"]])]
+    require_matching_tags: Annotated[
+        bool, Field(description="Takes only runs that demand one of its tags", examples=[False])
+    ]
+    status: Annotated[Literal["online", "stale"], Field(description="A lost runner is `stale` until it is forgotten")]
+    seconds_since_heartbeat: Annotated[float, Field(examples=[1.2])]
+    capacity: Annotated[int | None, Field(description="Most runs in hand at once; null: no bound", examples=[4])]
+    runs_in_hand: Annotated[int, Field(description="Number of claimed, running and stopping runs", examples=[1])]
+    lost: Annotated[bool, Field(description="True once its runs were taken away", examples=[False])]
+
+
+class RunnerPage(Described):
+    """Page of runners that have not left and are not forgotten, in the order of their registration."""
+
+    runners: list[Runner]
+    next_cursor: NextCursor = None
+
+
+class RunnerLeaves(Described):
+    """Answer to the removal of a runner."""
+
+    ok: Done
+    message: Annotated[str, Field(examples=["Runner left"])]
+    initiated_by: Literal["self", "external"]

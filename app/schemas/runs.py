@@ -1,0 +1,225 @@
+"""Define runs: submissions and answers (PROTOCOL, Submission)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, RootModel
+
+from app.schemas.base import (
+    LONGEST_SECONDS,
+    ClaimToken,
+    Described,
+    Done,
+    FeedCursor,
+    MayLack,
+    NextCursor,
+    RunId,
+    RunnerId,
+    SessionId,
+    Tags,
+    Text,
+    Timestamp,
+    Validated,
+)
+from app.schemas.problems import ItemProblem
+from app.schemas.timestamps import FARTHEST_SECONDS, offset_required, within_ten_years
+from models.core.statuses import ExecutionMode, RunStatus, RunType, SessionStatus
+
+SESSION_ID = r"[A-Za-z0-9_.:-]{1,128}"
+MOST_IN_BATCH = 1000
+
+
+def _absent_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _no_path_segment(value: str | None) -> str | None:
+    """Reject ids that clients and proxies resolve as parts of a path: they would address something else."""
+    if value in {".", ".."}:
+        raise ValueError("Should not be . or ..")
+    return value
+
+
+class AdditionalDemands(Validated):
+    """Properties that a run demands of a runner: given ones must be equal, all tags must be there."""
+
+    hostname: Text | None = None
+    project_dir: Text | None = None
+    executor_profile: Text | None = None
+    executor_type: Text | None = None
+    tags: Annotated[Tags | None, Field(strict=False)] = None
+
+
+class SubmitRun(Validated):
+    """Unit of work for one runner: starts a session, or resumes one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"type": "start_session", "parameters": {"prompt": "Say hello"}},
+                {
+                    "type": "resume_session",
+                    "session_id": "ses_0197f7a0",
+                    "parameters": {"prompt": "And now in French"},
+                    "priority": 10,
+                    "max_attempts": 3,
+                },
+            ]
+        }
+    )
+
+    type: Annotated[Literal["start_session", "resume_session"], Field(description="Effect of the run on its session")]
+    session_id: Annotated[
+        Text | None,
+        AfterValidator(_no_path_segment),
+        BeforeValidator(_absent_if_empty),
+        Field(
+            description=f"Optional on start (a name of your own, `{SESSION_ID}`), required on resume; not `.` or `..`"
+        ),
+    ] = None
+    parameters: Annotated[dict[str, Any], Field(description='`{"prompt": "..."}`, unless the agent says otherwise')]
+    agent_name: Text | None = None
+    project_dir: Text | None = None
+    parent_session_id: Annotated[Text | None, AfterValidator(_no_path_segment), BeforeValidator(_absent_if_empty)] = (
+        None
+    )
+    scope: Annotated[dict[str, Any] | None, Field(description="Passed to the runner, inherited by children")] = None
+    execution_mode: Literal["sync", "async_poll", "async_callback"] = "sync"
+    additional_demands: Annotated[
+        AdditionalDemands | None,
+        Field(description="In addition to the demands of every run; on a resume a `hostname` wins over the session's"),
+    ] = None
+    affinity: Annotated[
+        bool,
+        Field(description="On a resume: false drops the session's `hostname` and `executor_profile` from its demands"),
+    ] = True
+    priority: Annotated[int, Field(ge=-100, le=100, description="Higher is claimed first")] = 0
+    not_before: Annotated[
+        Annotated[float, Field(ge=0, le=FARTHEST_SECONDS, allow_inf_nan=False)] | AwareDatetime | None,
+        AfterValidator(lambda value: value if value is None else within_ten_years(value)),
+        BeforeValidator(offset_required),
+        Field(description="Earliest claim: a timestamp with its offset, or seconds from now"),
+    ] = None
+    max_attempts: Annotated[int, Field(ge=1, le=100, description="Starts allowed when runners are lost")] = 1
+    run_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] | None = None
+    no_match_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] | None = None
+    labels: Annotated[
+        dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=128)]] | None,
+        Field(max_length=32, description="Labels by which runs can be listed"),
+    ] = None
+
+
+class SubmitBatchItem(SubmitRun):
+    """Run of a batch."""
+
+    idempotency_key: Annotated[
+        Annotated[str, Field(min_length=1, max_length=255)] | None, Field(description="Like the header Idempotency-Key")
+    ] = None
+
+
+class SubmitBatch(Validated):
+    """Up to 1000 runs; one bad run never fails the others."""
+
+    runs: Annotated[list[SubmitBatchItem], Field(max_length=MOST_IN_BATCH)]
+
+
+class Submitted(Described):
+    """Answer to a submission."""
+
+    run_id: RunId
+    session_id: SessionId
+    status: Annotated[RunStatus, Field(examples=["pending"])]
+
+
+class SubmittedItem(Described):
+    """Answer to one item of a batch that was accepted."""
+
+    code: Annotated[int, Field(description="201, or 200 for the first answer to its key", examples=[201])]
+    run_id: RunId
+    session_id: SessionId
+    status: Annotated[RunStatus, Field(examples=["pending"])]
+
+
+class BatchItem(RootModel[SubmittedItem | ItemProblem]):
+    """Answer to one item of a batch."""
+
+
+class BatchResult(Described):
+    """Answer to a batch: one result per run, in order."""
+
+    results: list[BatchItem]
+
+
+class Demands(Described):
+    """Properties that a run demands of a runner: given ones must be equal, all tags must be there."""
+
+    hostname: MayLack[str] = None
+    project_dir: MayLack[str] = None
+    executor_profile: MayLack[str] = None
+    executor_type: Annotated[MayLack[str], Field(examples=["autonomous"])] = None
+    tags: Annotated[list[str], Field(examples=[[]])]
+
+
+class Run(Described):
+    """Run, as clients see it."""
+
+    run_id: RunId
+    type: RunType
+    session_id: SessionId
+    agent_name: Annotated[str | None, Field(examples=[None])]
+    parameters: Annotated[dict[str, Any], Field(description="Input of the run", examples=[{"prompt": "Say hello"}])]
+    project_dir: Annotated[str | None, Field(examples=[None])]
+    parent_session_id: Annotated[SessionId | None, Field(description="Session that started this one", examples=[None])]
+    execution_mode: ExecutionMode
+    demands: Demands
+    status: Annotated[RunStatus, Field(examples=["completed"])]
+    runner_id: Annotated[RunnerId | None, Field(description="Runner that claimed it last")]
+    error: Annotated[str | None, Field(description="Reason of `failed`", examples=[None])]
+    created_at: Timestamp
+    claimed_at: Timestamp | None
+    started_at: Timestamp | None
+    completed_at: Annotated[Timestamp | None, Field(description="End, whatever ended it")]
+    timeout_at: Annotated[
+        Timestamp | None,
+        Field(
+            description="Time at which it fails if no live runner satisfies its demands by then; null while one does"
+        ),
+    ]
+    attempt: Annotated[int, Field(description="Number of starts so far", examples=[1])]
+    priority: Annotated[int, Field(description="-100 to 100; higher is claimed first", examples=[0])]
+    not_before: Annotated[Timestamp | None, Field(description="Earliest claim", examples=[None])]
+    max_attempts: Annotated[int, Field(description="Starts allowed when runners are lost", examples=[1])]
+    labels: Annotated[dict[str, str], Field(examples=[{}])]
+
+
+class ClaimedRun(Run):
+    """Run, as a poll delivers it; reports and events about it carry `claim_token`, and are refused when it is stale."""
+
+    status: Annotated[RunStatus, Field(examples=["claimed"])]
+    scope: Annotated[dict[str, Any] | None, Field(description="Object of the submission, with its parents'")]
+    resolved_agent_blueprint: Annotated[Any, Field(description="Null until agents exist", examples=[None])]
+    claim_token: ClaimToken
+
+
+class RunPage(Described):
+    """Page of runs, newest first."""
+
+    runs: list[Run]
+    feed_cursor: FeedCursor
+    next_cursor: NextCursor = None
+
+
+class Result(Described):
+    """Newest `result` event of a session or of a run."""
+
+    result_text: Annotated[Any, Field(examples=["Hello"])]
+    result_data: Annotated[Any, Field(examples=[None])]
+
+
+class Stopped(Described):
+    """Answer to a stop."""
+
+    ok: Done
+    session_id: SessionId
+    run_id: MayLack[RunId] = None
+    status: Annotated[RunStatus | SessionStatus, Field(description="Status after the stop", examples=["stopping"])]
+    message: Annotated[MayLack[str], Field(description="Reason for which nothing changed")] = None
