@@ -19,7 +19,7 @@ from devserver.embedded import PostgresServer, RedisServer, start_postgres, star
 from devserver.embedded_server import pid_file_of
 from devserver.supervisor import ROOT, own_command
 from runtime.processes import end_processes, family, read_pid_file, wait_until
-from tests.support.ports import own_ports
+from testkit.ports import own_ports
 
 _PREFIX: Final = "coordinator-bench-"
 START_SECONDS: Final = 120

@@ -12,7 +12,7 @@ from random import SystemRandom
 from chaos.campaign import Campaign, Result, run
 from chaos.schedule import MAKERS, schedule
 from runtime.processes import exit_now
-from tests.support.servers import clear
+from testkit.servers import clear
 
 _QUICK_SECONDS = 30.0
 

@@ -19,7 +19,7 @@ from chaos.schedule import schedule
 from chaos.shipped import Shipped
 from chaos.verdict import Judgement, judge
 from chaos.watchers import Watchers, watching
-from tests.support.servers import new_directory
+from testkit.servers import new_directory
 
 _WAITING = text("SELECT DISTINCT parent_session_id FROM child_results WHERE delivered_in IS NULL")
 

@@ -16,10 +16,10 @@ from chaos.schedule import BALANCER, OURS, WEBS, WORKERS
 from runtime.postgres import sync_engine
 from runtime.processes import family
 from runtime.settings import Settings
-from tests.support.ports import own_ports
-from tests.support.servers import OwnPostgres, OwnRedis, new_directory
-from tests.support.up_process import Up
-from tests.support.waiting import eventually
+from testkit.ports import own_ports
+from testkit.servers import OwnPostgres, OwnRedis, new_directory
+from testkit.up_process import Up
+from testkit.waiting import eventually
 
 # Short time limits, so that minutes cover what takes an hour with the defaults.
 SETTINGS = {

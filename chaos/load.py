@@ -21,8 +21,8 @@ from chaos.runners import Manner, Runner
 from chaos.schedule import BALANCER, DEPLOYED, TOKENED, WEBS
 from chaos.wire import Wire, http_client
 from models.schema.sql import sql
-from tests.support.deployed_runner import DeployedRunner
-from tests.support.waiting import eventually
+from testkit.deployed_runner import DeployedRunner
+from testkit.waiting import eventually
 
 _UNFINISHED = sql("SELECT run_id, session_id FROM runs WHERE status IN $UNFINISHED")
 # Schedules kill and freeze the first three.

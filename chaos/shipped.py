@@ -21,8 +21,8 @@ from chaos.cluster import signal_all
 from chaos.ledger import Ledger
 from chaos.verdict import Judgement
 from runtime.processes import family
-from tests.support.answering_proxy import ANSWERS, answering_proxy
-from tests.support.cluster import COMMAND
+from testkit.answering_proxy import ANSWERS, answering_proxy
+from testkit.cluster import COMMAND
 
 TAG: Final = "shipped"
 LINES: Final = 10

@@ -13,9 +13,9 @@ from sqlalchemy import text
 
 from chaos.clients import KEPT
 from chaos.cluster import ChaosCluster
-from tests.support.feed_follower import Connection, Follower, Message, sent_data
-from tests.support.feed_watchers import keep_removed
-from tests.support.waiting import eventually
+from testkit.feed_follower import Connection, Follower, Message, sent_data
+from testkit.removed_events import keep_removed
+from testkit.waiting import eventually
 
 # Responses of a balancer without a healthy replica.
 _NO_REPLICA = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}

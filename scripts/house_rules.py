@@ -21,12 +21,13 @@ PACKAGES = (
     "cli",
     "chaos",
     "benchmarks",
+    "testkit",
     "scripts",
     "tests",
 )
 COMMITS = {"app/writes/group_commit.py", "runtime/postgres.py"}
 SQL_OUTSIDE = {"runtime/postgres.py", "devserver/embedded_postgres.py"}
-FREE = {"models", "chaos", "benchmarks", "tests", "scripts"}
+FREE = {"models", "chaos", "benchmarks", "testkit", "tests", "scripts"}
 SQL_NAMES = {"text", "select", "insert", "update", "delete", "func", "literal_column", "TextClause"}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 LONGEST_SLEEP_SECONDS = 0.05
@@ -82,7 +83,7 @@ def transactions_end_in_two_places(file: File) -> Iterator[Finding]:
     """
     if (
         file.path in COMMITS
-        or file.package in {"chaos", "benchmarks", "tests", "scripts"}
+        or file.package in {"chaos", "benchmarks", "testkit", "tests", "scripts"}
         or file.path.startswith("models/schema/migrat")
     ):
         return
@@ -116,7 +117,7 @@ def environment_is_read_once(file: File) -> Iterator[Finding]:
 
     A function called `child_environment` may read it to pass it on to a process that it starts.
     """
-    if file.path == "runtime/settings.py" or file.package == "tests":
+    if file.path == "runtime/settings.py" or file.package in {"testkit", "tests"}:
         return
     handed_on = {
         id(inner)

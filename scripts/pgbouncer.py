@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from devserver.embedded import start_postgres
 from devserver.supervisor import ROOT
 from runtime.processes import free_port, port_is_free, wait_until
-from tests.support.servers import FAST_POSTGRES, POOLER
+from testkit.servers import FAST_POSTGRES, POOLER
 
 # Each test has a database, and so a pool, of its own: large enough for tests of many concurrent clients.
 _SETTINGS = """\

@@ -9,10 +9,8 @@ from sqlalchemy import Engine
 
 from runtime.postgres import sync_engine
 from runtime.settings import PREFIX, Settings
-from tests.support.cluster import Cluster
-from tests.support.databases import Databases
-from tests.support.db_verbs import DbVerbs
-from tests.support.servers import (
+from testkit.cluster import Cluster
+from testkit.servers import (
     POOLED,
     POOLER,
     OwnPostgres,
@@ -25,6 +23,8 @@ from tests.support.servers import (
     redis_of,
     scratch_directory,
 )
+from tests.support.databases import Databases
+from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebClient, WebInThread, served
 
 # Keep exported variables from changing tests; the addresses of servers alone are read.

@@ -6,7 +6,7 @@ import pytest
 
 from chaos.campaign import Campaign, run
 from chaos.schedule import Kind, schedule
-from tests.support.servers import new_directory
+from testkit.servers import new_directory
 
 # Half a minute in which a web process, a runner and Postgres die, another runner dies for good, a proxy answers the shipped
 # runner in our place and its machine sleeps, connections to both servers are cut or silent, and a clock is wrong.

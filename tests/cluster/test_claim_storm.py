@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
 from tests.support.traffic import Traffic
 from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.web import WebClient

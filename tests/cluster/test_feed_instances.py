@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
 from tests.support.feed_watchers import acknowledged_events_are_in_history, watching
 from tests.support.feed_writers import writing
 

@@ -15,16 +15,16 @@ import pytest
 from sqlalchemy import Engine
 
 from runtime.settings import Settings
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.deployed_runner import DeployedRunner
+from testkit.feed_follower import Message, Parser, all_numbered, head, ledger, seen_events
+from testkit.ports import own_ports
+from testkit.servers import new_directory
+from testkit.up_process import Up
+from testkit.waiting import eventually
 from tests.support.coordination import Coordination
-from tests.support.deployed_runner import DeployedRunner
-from tests.support.feed_follower import Message, Parser, all_numbered, head, ledger, seen_events
-from tests.support.ports import own_ports
-from tests.support.servers import new_directory
 from tests.support.traffic import Traffic
-from tests.support.up_process import Up
 from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish, reports_refused
-from tests.support.waiting import eventually
 
 SILENCE_SECONDS = 40.0
 END_SECONDS = 30.0

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 # Told 20 s, so lost after 60 s; between two rounds of heartbeats there are 18 s of silence, and an outage begins after

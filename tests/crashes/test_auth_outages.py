@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import Engine
 
 from models.core.callers import Role
+from testkit.cluster import Cluster
+from testkit.feed_follower import open_stream
+from testkit.servers import OwnPostgres, OwnRedis
+from testkit.waiting import eventually
 from tests.support.callers import bearer, client_with, make_key, revoke
-from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import open_stream
-from tests.support.servers import OwnPostgres, OwnRedis
-from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient
 
 # Bound that docs/security.md promises.

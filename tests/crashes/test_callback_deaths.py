@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from runtime.settings import Settings
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.parents import deliver, ended_child, heard_of, prompts, waiting
 from tests.support.reports import finished
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.deployed_runner import DeployedRunner
+from testkit.servers import OwnPostgres
+from testkit.waiting import eventually
 from tests.support.coordination import TERMINAL, Coordination
 from tests.support.db_verbs import DbVerbs
-from tests.support.deployed_runner import DeployedRunner
 from tests.support.outages import outage, until_renewed_twice, without_postgres
-from tests.support.servers import OwnPostgres
 from tests.support.verdict import assert_one_history, claims
-from tests.support.waiting import eventually
 
 Start = Callable[..., DeployedRunner]
 FREEZE_SECONDS, RESTART_SECONDS = 20, 35

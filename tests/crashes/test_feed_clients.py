@@ -15,9 +15,8 @@ import httpx
 from sqlalchemy import Engine
 
 from models.feed.sequence import sequence_feed
-from tests.support.cluster import Cluster, Process
-from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import (
+from testkit.cluster import Cluster, Process
+from testkit.feed_follower import (
     Connection,
     Follower,
     Message,
@@ -27,7 +26,8 @@ from tests.support.feed_follower import (
     open_stream,
     seen_events,
 )
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
+from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebClient
 
 # More than the kernel buffers for a client that does not read.

@@ -7,12 +7,12 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from tests.support.cluster import Cluster, Process
+from testkit.cluster import Cluster, Process
+from testkit.servers import OwnPostgres, OwnRedis, redis_client
+from testkit.waiting import eventually
 from tests.support.feed_watchers import Watchers, acknowledged_events_are_in_history, watching
 from tests.support.feed_writers import FeedWriters, writing
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnPostgres, OwnRedis, redis_client
-from tests.support.waiting import eventually
 
 # Sessions that number events or read the feed for all clients: within a statement if there is one, as in a real fault.
 _END_SEQUENCERS = text("""

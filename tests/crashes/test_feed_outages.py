@@ -14,12 +14,12 @@ from sqlalchemy import Engine, create_engine, text
 from models.feed.sequence import read_head, sequence_feed
 from models.state.events_outbox import record_events
 from runtime.settings import Settings
+from testkit.feed_follower import Connection, Message, all_numbered, ledger, open_stream, seen_events
+from testkit.servers import OwnPostgres
+from testkit.waiting import eventually
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, Message, all_numbered, ledger, open_stream, seen_events
 from tests.support.numbering import execute, row
-from tests.support.servers import OwnPostgres
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
 LIVELY = {"sse_heartbeat_seconds": 0.1}

@@ -9,11 +9,11 @@ from runtime.postgres import sync_engine
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from runtime.subscriptions import publish_head
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.feed_follower import Connection, head, ledger, open_stream, seen_events
+from testkit.servers import OwnPostgres, OwnRedis, redis_client
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, head, ledger, open_stream, seen_events
-from tests.support.servers import OwnPostgres, OwnRedis, redis_client
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
 # Longer than any test.

@@ -6,13 +6,13 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.servers import OwnPostgres
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.outages import terminate_backends, without_postgres
-from tests.support.servers import OwnPostgres
 from tests.support.traffic import Traffic
 from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
-from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient
 
 OUTAGE_SECONDS = 20

@@ -10,12 +10,12 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from runtime.redis_client import fault_of
+from testkit.cluster import Cluster
+from testkit.servers import OwnRedis, redis_client
+from testkit.waiting import eventually
 from tests.crashes.test_redis_outages import assert_all_well, is_well
-from tests.support.cluster import Cluster
-from tests.support.servers import OwnRedis, redis_client
 from tests.support.traffic import Traffic
 from tests.support.verdict import finish
-from tests.support.waiting import eventually
 
 
 def fill(client: Redis, _server: OwnRedis) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from models.feed.sequence import read_head
 from runtime.settings import Settings
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import assert_dense
 from tests.support.reports import finished
 from tests.support.retention import all_grows_old, old_history, result, retire
-from tests.support.waiting import eventually
 from workers.context import worker_context
 from workers.retention import retire_due
 

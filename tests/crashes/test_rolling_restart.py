@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from runtime.processes import is_alive, port_is_free
-from tests.support.ports import own_port, own_ports
-from tests.support.servers import OwnPostgres, new_directory
-from tests.support.up_process import Up, answers
-from tests.support.waiting import eventually
+from testkit.ports import own_port, own_ports
+from testkit.servers import OwnPostgres, new_directory
+from testkit.up_process import Up, answers
+from testkit.waiting import eventually
 
 StartUp = Callable[..., Up]
 SMALL = ("--web", "1", "--workers", "1", "--no-runner")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from runner import guard
-from tests.support.cluster import Cluster, Process
+from testkit.cluster import Cluster, Process
+from testkit.waiting import eventually
 from tests.support.coordination import Coordination, is_alive
 from tests.support.jobs import daemon, in_group, in_session, pid_in, script_of, until_dead
-from tests.support.waiting import eventually
 
 FOR_EVER = "time.sleep(600)"
 # Take the path of the job's script from the prompt.

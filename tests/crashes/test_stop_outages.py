@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.servers import OwnRedis, redis_client
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
-from tests.support.servers import OwnRedis, redis_client
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 

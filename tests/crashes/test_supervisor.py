@@ -14,10 +14,10 @@ import pytest
 
 from devserver.embedded import start_postgres, start_redis
 from runtime.processes import is_alive, port_is_free
-from tests.support.ports import own_port, own_ports
-from tests.support.servers import FAST_POSTGRES, new_directory
-from tests.support.up_process import Up, answers
-from tests.support.waiting import eventually
+from testkit.ports import own_port, own_ports
+from testkit.servers import FAST_POSTGRES, new_directory
+from testkit.up_process import Up, answers
+from testkit.waiting import eventually
 
 StartUp = Callable[..., Up]
 SMALL = ("--web", "1", "--workers", "1", "--no-runner")

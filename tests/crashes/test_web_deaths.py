@@ -2,12 +2,12 @@
 
 from sqlalchemy import Engine
 
-from tests.support.cluster import Cluster, Process
+from testkit.cluster import Cluster, Process
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.outages import until_renewed_twice
 from tests.support.traffic import Traffic
 from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from runtime.settings import Settings
-from tests.support.servers import OwnPostgres, OwnRedis
-from tests.support.waiting import eventually
+from testkit.servers import OwnPostgres, OwnRedis
+from testkit.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served, until_ready
 
 START = {"type": "start_session", "parameters": PROMPT}

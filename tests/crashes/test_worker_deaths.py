@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.cluster import Cluster, Process
+from testkit.cluster import Cluster, Process
 from tests.support.traffic import Traffic
 from tests.support.verdict import (
     assert_nothing_lost_or_doubled,

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from runtime.names import Actor
-from tests.support.cluster import Cluster
-from tests.support.ports import own_port
-from tests.support.servers import OwnRedis, redis_client
-from tests.support.waiting import eventually
+from testkit.cluster import Cluster
+from testkit.ports import own_port
+from testkit.servers import OwnRedis, redis_client
+from testkit.waiting import eventually
 
 FREQUENT = (Actor.DISPATCH, Actor.BROADCAST, Actor.EXPIRE)
 DONE = text("SELECT duty, last_run FROM duties")

@@ -16,6 +16,9 @@ from typer.core import TyperGroup
 from cli.main import app
 from runtime.settings import PREFIX, Settings, load_settings
 from server.http_server import KEEP_ALIVE_SECONDS
+from testkit.ports import own_port
+from testkit.servers import OwnRedis, redis_client
+from testkit.waiting import eventually
 from tests.support.artefacts import (
     CADDYFILE,
     COMPOSE,
@@ -29,9 +32,6 @@ from tests.support.artefacts import (
     launches,
     manifests,
 )
-from tests.support.ports import own_port
-from tests.support.servers import OwnRedis, redis_client
-from tests.support.waiting import eventually
 
 TOOLS = Path(sys.executable).parent
 LONGEST_POLL = 600

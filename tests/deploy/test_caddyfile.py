@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from runtime.processes import write_pid_file
+from testkit.cluster import Cluster, Process
+from testkit.ports import own_port
+from testkit.servers import new_directory
+from testkit.waiting import eventually
 from tests.support.artefacts import CADDYFILE
-from tests.support.cluster import Cluster, Process
-from tests.support.ports import own_port
-from tests.support.servers import new_directory
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 CADDY = Path(sys.executable).with_name("caddy")

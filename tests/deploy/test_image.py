@@ -18,11 +18,11 @@ import pytest
 
 from runtime.processes import write_pid_file
 from runtime.settings import PREFIX
+from testkit.cluster import Process, answers
+from testkit.ports import own_port
+from testkit.servers import new_directory
+from testkit.waiting import eventually
 from tests.support.artefacts import ROOT, Instruction, Launch, compose, image_environment, instructions, launches
-from tests.support.cluster import Process, answers
-from tests.support.ports import own_port
-from tests.support.servers import new_directory
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 UID = 10001

@@ -9,10 +9,10 @@ from sqlalchemy import Engine
 
 from runtime.names import QUEUE_OF, Actor
 from runtime.settings import Settings
+from testkit.ports import own_port
 from tests.support import parents, retention
 from tests.support.clocks import add_outage, fall_silent
 from tests.support.db_verbs import DbVerbs
-from tests.support.ports import own_port
 from tests.support.reports import finished, running
 from workers.actors import attempt, declare_actors
 from workers.broker import WakingBroker

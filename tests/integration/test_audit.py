@@ -22,11 +22,11 @@ from models.runners.leave import LeaveRunner, deregister_runners
 from models.runs.delete import DeleteSession, delete_sessions, purge_deleted
 from models.runs.stop import StopRun, StopSession, stop_runs, stop_sessions
 from runtime.settings import Settings
+from testkit.feed_follower import Message, open_stream
 from tests.support.callers import OPERATOR, bearer, client_with, make_key, revoke, web_with_auth
 from tests.support.command import Ended, coordinator
 from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Message, open_stream
 from tests.support.issuer import issuing
 from tests.support.reports import finished, running
 from tests.support.web import PROMPT, WebClient, WebInThread, served

@@ -11,12 +11,12 @@ import pytest
 from models.core.callers import Role
 from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
+from testkit.feed_follower import open_stream
+from testkit.waiting import eventually
 from tests.support.callers import AUTH_ON, bearer, client_with, make_key, revoke, web_with_auth
 from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import open_stream
 from tests.support.issuer import issuing
-from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready
 
 

@@ -10,9 +10,9 @@ from app.auth.permissions import PERMISSIONS
 from models.auth.keys import key_revision
 from models.core.callers import Role
 from runtime.settings import Settings
+from testkit.waiting import eventually
 from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.db_verbs import DbVerbs
-from tests.support.waiting import eventually
 from tests.support.web import JSON, PROMPT, WebClient, WebInThread, served
 
 OWNERS: dict[Role, str | None] = {Role.ADMIN: None, Role.USER: "ann", Role.RUNNER: "machine"}

@@ -24,11 +24,11 @@ from chaos.shipped import LINES, judge_shipped
 from chaos.verdict import Judgement, judge
 from models.core.callers import ADMIN
 from models.feed.append import append_events
+from testkit.removed_events import keep_removed
+from testkit.waiting import eventually
 from tests.support.clocks import add_outage
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_watchers import keep_removed
 from tests.support.reports import accepted, running
-from tests.support.waiting import eventually
 
 Break = Callable[[DbVerbs, Ledger, str], None]
 _TOKEN = "0" * 32

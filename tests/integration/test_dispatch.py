@@ -14,10 +14,10 @@ from runtime.names import Actor, hint_key, queue_key
 from runtime.settings import Settings
 from runtime.subscriptions import MessageHandlers, Subscription
 from runtime.wakeups import Wakeups
+from testkit.ports import own_port
+from testkit.waiting import eventually, eventually_async
 from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.in_process_worker import running_worker
-from tests.support.ports import own_port
-from tests.support.waiting import eventually, eventually_async
 from workers.context import WorkerContext, worker_context
 from workers.dispatch import dispatch
 

@@ -13,11 +13,11 @@ from runtime.metrics import WAKEUPS
 from runtime.names import Actor
 from runtime.postgres import async_engine
 from runtime.settings import Settings
+from testkit.ports import own_port
+from testkit.waiting import eventually, eventually_async
 from tests.support.db_verbs import DbVerbs
 from tests.support.in_process_worker import running_worker
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, is_noticed, orders
-from tests.support.ports import own_port
-from tests.support.waiting import eventually, eventually_async
 from tests.support.web import WebInThread, served, until_ready
 
 ROUNDS = 25

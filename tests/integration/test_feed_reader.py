@@ -11,9 +11,9 @@ from sqlalchemy import event
 
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
+from testkit.feed_follower import Connection, ledger, open_stream, seen_events
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, ledger, open_stream, seen_events
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
 QUICK = {"feed_poll_seconds": 0.05}

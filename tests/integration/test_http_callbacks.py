@@ -7,10 +7,10 @@ import pytest
 from runtime.names import Actor
 from runtime.settings import Settings
 from runtime.wakeups import Wakeups
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.in_process_worker import running_worker
 from tests.support.parents import heard_of
-from tests.support.waiting import eventually
 from tests.support.web import WebClient, served
 
 CHILD = {"execution_mode": "async_callback"}

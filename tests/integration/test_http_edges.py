@@ -8,7 +8,7 @@ import pytest
 
 from app.http.bodies import MAX_DEPTH
 from runtime.settings import Settings
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
 from tests.support.web import PROMPT, WebClient, served, until_ready
 
 START: dict[str, Any] = {"type": "start_session", "parameters": PROMPT}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runtime.settings import Settings
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
 from tests.support.web import WebClient, served
 
 FIELDS = (

@@ -10,10 +10,10 @@ import pytest
 from models.core.callers import Role
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
+from testkit.feed_follower import Connection, Message, ledger, open_stream, seen_events
+from testkit.waiting import eventually
 from tests.support.callers import bearer, client_with, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, Message, ledger, open_stream, seen_events
-from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served, until_ready
 
 QUICK = {"feed_poll_seconds": 0.05, "sse_heartbeat_seconds": 0.2}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.settings import Settings
-from tests.support.feed_follower import open_stream
+from testkit.feed_follower import open_stream
 from tests.support.web import WebClient, served, until_ready
 
 

@@ -9,7 +9,7 @@ import pytest
 from app.http.body_limits import PARSED_INLINE_BYTES
 from app.http.lenient import MAX_VALUES
 from runtime.settings import Settings
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 

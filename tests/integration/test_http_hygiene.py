@@ -6,9 +6,9 @@ import pytest
 
 from models.core.callers import Role
 from runtime.settings import Settings
+from testkit.waiting import eventually
 from tests.support.callers import client_with, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served
 
 PAGE = "http://localhost:3000"

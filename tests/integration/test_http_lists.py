@@ -14,9 +14,9 @@ from app.lists.limits import ListLimits
 from coordinator_client.client import CoordinatorClient
 from models.core.callers import Role
 from runtime.settings import Settings
+from testkit.waiting import eventually
 from tests.support.callers import AUTH_ON, bearer, client_with, make_key
 from tests.support.db_verbs import DbVerbs, start_submission
-from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 LARGE = 60_000

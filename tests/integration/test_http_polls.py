@@ -10,8 +10,8 @@ from runtime.postgres import transaction
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from runtime.subscriptions import publish_assignments
+from testkit.waiting import eventually
 from tests.support.dispatch_pass import dispatch_waiting
-from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread, served
 
 

@@ -12,8 +12,8 @@ from models.feed.pages import FeedFilter, FeedPage, read_feed
 from models.feed.sequence import read_head
 from models.state.events_outbox import record_events
 from runtime.settings import Settings
+from testkit.feed_follower import open_stream
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import open_stream
 from tests.support.numbering import number_all, row
 from tests.support.reports import finished
 from tests.support.retention import all_grows_old, old_history, remove_old_sessions, result, retire

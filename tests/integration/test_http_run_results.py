@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from coordinator_client.client import CoordinatorClient
-from tests.support.feed_follower import open_stream
+from testkit.feed_follower import open_stream
 from tests.support.web import WebClient
 
 

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from server.http_server import HEAD_BYTES, BoundedHttp, Server
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
 
 
 @dataclass

@@ -13,10 +13,10 @@ from models.auth.keys import mint_token
 from models.core.callers import Role
 from runtime.quotas import Quota, Quotas, Refusal
 from runtime.settings import Settings
+from testkit.servers import OwnRedis
+from testkit.waiting import eventually
 from tests.support.callers import client_with, make_key
 from tests.support.db_verbs import DbVerbs
-from tests.support.servers import OwnRedis
-from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 START = {"type": "start_session", "parameters": PROMPT}

@@ -25,10 +25,10 @@ from runtime.names import recheck_channel
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
 from runtime.subscriptions import publish_rechecks
+from testkit.waiting import eventually
 from tests.support import clocks
 from tests.support.cut_calls import call_bytes, hold
 from tests.support.db_verbs import DbVerbs, Runner
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 from workers.context import worker_context
 from workers.expiry import expire_due

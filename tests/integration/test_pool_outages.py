@@ -11,9 +11,9 @@ from app.lifecycle.health import Health
 from app.web import Web
 from runtime.postgres import async_engine
 from runtime.settings import Settings
+from testkit.ports import own_port
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
-from tests.support.ports import own_port
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
 

@@ -25,9 +25,9 @@ from runtime.postgres import (
     transaction_async,
 )
 from runtime.settings import Settings
+from testkit.servers import OwnPostgres
+from testkit.waiting import eventually, eventually_async
 from tests.support.db_verbs import DbVerbs, backend
-from tests.support.servers import OwnPostgres
-from tests.support.waiting import eventually, eventually_async
 
 TIMEOUTS = text(
     "SELECT name, setting FROM pg_settings"

@@ -21,7 +21,7 @@ from runtime.processes import (
     read_pid_file,
     write_pid_file,
 )
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,9 +7,9 @@ import redis
 from redis.exceptions import ReadOnlyError
 
 from runtime.redis_client import FAILED, async_client, sync_client
-from tests.support.ports import own_port
+from testkit.ports import own_port
+from testkit.servers import OwnRedis
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnRedis
 
 
 def test_frozen_redis_raises_and_its_late_answer_reaches_no_other_call(own_redis: OwnRedis) -> None:

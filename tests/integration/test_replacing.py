@@ -13,7 +13,7 @@ import pytest
 from devserver.console import Console
 from devserver.supervisor import Child, Service, Supervisor
 from runtime.processes import is_alive, read_pid_file
-from tests.support.waiting import eventually_async
+from testkit.waiting import eventually_async
 
 # Report readiness unless the arguments say otherwise; on the order to retire, report it and end.
 PROCESS = """

@@ -5,8 +5,8 @@ from functools import partial
 import psycopg
 import pytest
 
+from testkit.servers import PostgresOfTests
 from tests.support.databases import Databases, contents
-from tests.support.servers import PostgresOfTests
 
 
 def run(url: str, *statements: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from runner import outbox, reading
 from runner.executor import Command, Execution, Reason
+from testkit.waiting import eventually_async
 from tests.support.local_execution import RUN, Recorder, SlowRecorder, as_coroutine, execution, perform, perform_shell
-from tests.support.waiting import eventually_async
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from runner import results
+from testkit.waiting import eventually_async
 from tests.support.local_execution import Recorder, as_coroutine, execution, perform, perform_shell
-from tests.support.waiting import eventually_async
 
 
 async def test_process_may_live_on_after_its_result() -> None:

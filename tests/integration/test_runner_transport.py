@@ -11,8 +11,8 @@ from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import Refused, Unreachable
 from coordinator_client.transport import Transport
 from coordinator_client.types import RunRequest
-from tests.support.answering_proxy import ANSWERS
-from tests.support.ports import own_port
+from testkit.answering_proxy import ANSWERS
+from testkit.ports import own_port
 
 
 class Address:

@@ -15,7 +15,7 @@ from app.main import create_app
 from runtime.processes import allow_connections
 from runtime.settings import Settings
 from server.http_server import BoundedHttp, Server
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
 from tests.support.web import PROMPT, WebClient
 
 IDLE = 1000

@@ -11,10 +11,10 @@ from runtime.names import assignments_channel
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 from runtime.subscriptions import FIRST_BACKOFF, MessageHandlers, Subscription, publish_assignments, publish_head
-from tests.support.ports import own_port
+from testkit.ports import own_port
+from testkit.servers import OwnRedis
+from testkit.waiting import eventually_async
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnRedis
-from tests.support.waiting import eventually_async
 
 ASSIGNMENT = {"poll_id": "p", "run_id": "run_1", "claim_token": "t"}
 

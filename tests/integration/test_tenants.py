@@ -10,9 +10,9 @@ from app.auth.permissions import PERMISSIONS
 from models.core.callers import Role
 from models.feed.sequence import read_head, sequence_feed
 from runtime.settings import Settings
+from testkit.feed_follower import open_stream
 from tests.support.callers import bearer, make_key, web_with_auth
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import open_stream
 from tests.support.tenants import CALLS, MARK, OTHERS, Tenants, answers_as_for_unknown, tenants
 from tests.support.web import PROMPT, WebInThread, served
 

@@ -13,10 +13,10 @@ from sqlalchemy import Engine
 from models.expiry.duties import duty_due
 from runtime.names import QUEUE_OF, Actor, queue_key
 from runtime.postgres import transaction
-from tests.support.ports import own_port
+from testkit.ports import own_port
+from testkit.servers import OwnRedis, redis_client
+from testkit.waiting import eventually
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnRedis, redis_client
-from tests.support.waiting import eventually
 from workers.duties import Duty
 from workers.ticks import Ticker
 

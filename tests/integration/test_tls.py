@@ -10,8 +10,8 @@ from sqlalchemy.exc import OperationalError
 from runtime.postgres import sync_engine, transaction
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
+from testkit.waiting import eventually
 from tests.support.tls import behind_tls, self_signed
-from tests.support.waiting import eventually
 from tests.support.web import served, until_ready
 
 

@@ -5,10 +5,10 @@ from models.core.limits import Limits
 from models.expiry.outages import EXPIRY_CLOCK
 from models.runners.heartbeat import Touch, touch_runners
 from models.state.runs import Run
+from testkit.waiting import eventually
 from tests.support.clocks import counts, due, pass_time, tick
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed, heartbeat, report, say
-from tests.support.waiting import eventually
 from tests.support.web import WebClient, WebInThread
 
 

@@ -14,10 +14,10 @@ from runtime.names import QUEUE_OF, Actor, hint_key, queue_key
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 from runtime.wakeups import HINT_SECONDS, MAX_WAITING_HINTS, Wakeups, WakeupSender
-from tests.support.ports import own_port
+from testkit.ports import own_port
+from testkit.servers import OwnRedis, redis_client
+from testkit.waiting import eventually_async
 from tests.support.redis_faults import frozen
-from tests.support.servers import OwnRedis, redis_client
-from tests.support.waiting import eventually_async
 from workers.broker import MAX_AGE_MILLISECONDS
 
 

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from models.schema.migrate import downgrade, newest_revision, revision, schema_fault, upgrade
+from testkit.servers import new_directory
+from testkit.waiting import eventually
 from tests.support.catalog import shape
 from tests.support.next_release import Release, next_release
-from tests.support.servers import new_directory
-from tests.support.waiting import eventually
 
 INVALID = text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")
 BUILDERS = text("""

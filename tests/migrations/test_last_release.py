@@ -14,7 +14,7 @@ import pytest
 
 from models.schema.migrate import newest_revision
 from runtime.settings import PREFIX
-from tests.support.servers import MIGRATE_WITH, new_directory
+from testkit.servers import MIGRATE_WITH, new_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = Path(sys.executable).with_name("coordinator")

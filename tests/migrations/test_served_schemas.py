@@ -4,10 +4,10 @@ import httpx
 import pytest
 
 from models.schema.migrate import downgrade, newest_revision, upgrade
-from tests.support.cluster import Cluster, Process
+from testkit.cluster import Cluster, Process
+from testkit.servers import new_directory
+from testkit.waiting import eventually
 from tests.support.next_release import next_release
-from tests.support.servers import new_directory
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 

@@ -27,13 +27,13 @@ from app.auth.callers import UNAUTHENTICATED_ADMIN, Credential
 from models.core.callers import Role
 from models.state.visibility import acts_for, can_view, owner_filter
 from runtime.settings import Settings
+from testkit.feed_follower import open_stream
+from testkit.waiting import eventually
 from tests.integration import test_takeover
 from tests.support.callers import bearer, client_with, make_key, revoke
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import open_stream
 from tests.support.issuer import forgeries, issuing
 from tests.support.tenants import MARK, answers_as_for_unknown, tenants
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
 

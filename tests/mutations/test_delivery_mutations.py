@@ -19,12 +19,12 @@ from models.feed.append import append_events
 from models.runs.submit import submit_runs
 from models.state.runs import Run, read_runs
 from runtime.settings import Settings
+from testkit.waiting import eventually
 from tests.support.cut_calls import call_bytes, hold
 from tests.support.db_verbs import DbVerbs
 from tests.support.dispatch_pass import dispatch_waiting
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, SUBMIT, Step, is_noticed
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
 TIMESTAMP = "2026-01-01T00:00:00Z"

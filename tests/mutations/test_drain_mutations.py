@@ -12,7 +12,7 @@ from app.lifecycle.drain import Drain
 from app.polls.parked import Polls
 from app.shutdown_response import ShutdownResponse
 from runtime.settings import Settings
-from tests.support.feed_follower import Message, open_stream
+from testkit.feed_follower import Message, open_stream
 from tests.support.web import WebInThread, served, until_ready
 
 DRAIN_SECONDS = 1.0

@@ -13,9 +13,9 @@ from models.feed import pages
 from models.feed.pages import SHOWN, FeedFilter
 from models.schema.tables import events, feed_head
 from runtime.settings import Settings
+from testkit.feed_follower import open_stream
 from tests.races import test_numbering
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import open_stream
 from tests.support.mutation import break_function
 from tests.support.web import WebInThread, served, until_ready
 

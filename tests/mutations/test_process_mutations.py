@@ -18,10 +18,10 @@ from runtime import wakeups
 from runtime.names import Actor
 from runtime.postgres import transaction_async
 from runtime.settings import Settings
+from testkit.servers import OwnPostgres
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import break_statement
-from tests.support.servers import OwnPostgres
-from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebInThread, served, until_ready
 from workers.actors import declare_actors
 from workers.broker import WakingBroker

@@ -13,7 +13,7 @@ import pytest
 from coordinator_client import transport
 from coordinator_client.errors import Refused
 from devserver.supervisor import ROOT
-from tests.support.answering_proxy import ANSWERS
+from testkit.answering_proxy import ANSWERS
 
 
 async def proxy_answer_is_not_the_coordinators() -> None:

@@ -9,12 +9,12 @@ from sqlalchemy import create_engine
 from models.callbacks import resume_parents
 from models.expiry import cleanup
 from models.state import child_results, session_status
+from testkit.servers import PostgresOfTests
 from tests.support.db_verbs import DbVerbs
 from tests.support.parents import ended_child
 from tests.support.query_plans import Plan, explain
 from tests.support.reports import finished
 from tests.support.scans import analyze, fill, indexes, scanned
-from tests.support.servers import PostgresOfTests
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 LARGE = {"runs", "sessions", "events", "child_results"}

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from models.claims import ageing, claim, delivery, dispatch, matching, parking, poll_stops, polls, watermarks
 from models.claims.watermarks import HIGHEST, LOWEST
 from models.state import session_status, transitions
+from testkit.servers import PostgresOfTests
 from tests.support.filled_database import filled_database
 from tests.support.query_plans import Plan, explain
-from tests.support.servers import PostgresOfTests
 
 MINE, BLOCKED, DELAYED = 1, 2, 3
 PROFILES = 200

@@ -13,12 +13,12 @@ from models.feed import append
 from models.feed.event_counts import bounds
 from models.runners import departure, heartbeat, listing
 from models.runs import results
+from testkit.servers import PostgresOfTests
 from tests.support.clocks import add_outage
 from tests.support.db_verbs import DbVerbs
 from tests.support.query_plans import explain
 from tests.support.reports import claimed, idle, running
 from tests.support.scans import analyze, fill, indexes, scanned
-from tests.support.servers import PostgresOfTests
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 LARGE = {"runs", "sessions", "events"}

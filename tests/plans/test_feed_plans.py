@@ -9,10 +9,10 @@ from sqlalchemy.dialects import postgresql
 
 from models.feed import sequence
 from models.feed.pages import EVERYTHING, SPAN, FeedFilter, _page
+from testkit.servers import PostgresOfTests
 from tests.support.db_verbs import DbVerbs
 from tests.support.query_plans import Plan, explain
 from tests.support.scans import analyze
-from tests.support.servers import PostgresOfTests
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 HISTORY = 60_000

@@ -14,9 +14,9 @@ from models.expiry import match_deadlines
 from models.expiry.match_deadlines import MOST_EXCLUDED
 from models.runs import lists
 from models.state.runs import get_run
+from testkit.servers import PostgresOfTests
 from tests.support.filled_database import filled_database
 from tests.support.query_plans import Plan, explain
-from tests.support.servers import PostgresOfTests
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 MATCHED, LATELY, LONG = 1, 2, 3

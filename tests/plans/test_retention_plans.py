@@ -8,10 +8,10 @@ from sqlalchemy import TextClause, create_engine
 
 from models.core.statuses import ENDED
 from models.feed import retention
+from testkit.servers import PostgresOfTests
 from tests.support.db_verbs import DbVerbs
 from tests.support.query_plans import Plan, explain
 from tests.support.scans import analyze, fill
-from tests.support.servers import PostgresOfTests
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 EVENTS = 60_000

@@ -10,11 +10,11 @@ import pytest
 from models.auth.keys import find_keys
 from models.core.callers import Role
 from runtime.settings import Settings
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.callers import bearer, make_key
-from tests.support.cluster import Cluster
 from tests.support.command import Ended, coordinator
 from tests.support.db_verbs import DbVerbs
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 

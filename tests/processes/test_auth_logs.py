@@ -1,8 +1,8 @@
 """Credentials appear in no log line."""
 
 from models.core.callers import Role
+from testkit.cluster import Cluster
 from tests.support.callers import bearer, make_key
-from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
 from tests.support.issuer import forgeries, issuing
 from tests.support.web import PROMPT, WebClient

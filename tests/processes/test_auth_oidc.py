@@ -13,10 +13,10 @@ from jwt.warnings import InsecureKeyLengthWarning
 import runtime.tokens
 from app.auth.callers import Callers
 from runtime.settings import Settings
+from testkit.feed_follower import open_stream
+from testkit.waiting import eventually
 from tests.support.callers import bearer
-from tests.support.feed_follower import open_stream
 from tests.support.issuer import IssuerOfTests, ec_key, forgeries, issuing, rsa_key
-from tests.support.waiting import eventually
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 VISIBLE = [chr(code) for code in range(0x21, 0x7F)]

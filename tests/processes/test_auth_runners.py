@@ -11,12 +11,12 @@ from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import Refused
 from coordinator_client.types import RunRequest
 from models.core.callers import Role
+from testkit.cluster import Cluster
+from testkit.deployed_runner import DeployedRunner
+from testkit.waiting import eventually
 from tests.support.callers import client_with, make_key, revoke
-from tests.support.cluster import Cluster
 from tests.support.db_verbs import DbVerbs
-from tests.support.deployed_runner import DeployedRunner
 from tests.support.issuer import IssuerOfTests, issuing
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 

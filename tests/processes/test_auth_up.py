@@ -6,11 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testkit.ports import own_port
+from testkit.servers import new_directory
+from testkit.up_process import Up
 from tests.support.callers import bearer
 from tests.support.command import Ended, coordinator
-from tests.support.ports import own_port
-from tests.support.servers import new_directory
-from tests.support.up_process import Up
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from redis import Redis
 
 from runtime.names import Actor, hint_key, queue_key, wakeup_key
 from runtime.wakeups import WakeupSender
+from testkit.servers import OwnRedis, redis_client
+from testkit.waiting import eventually
 from tests.support.redis_faults import blocked_clients, frozen
-from tests.support.servers import OwnRedis, redis_client
-from tests.support.waiting import eventually
 from workers.broker import WakingBroker, WakingConsumer
 
 QUEUE = "dispatch"

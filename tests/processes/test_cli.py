@@ -13,9 +13,9 @@ import pytest
 
 from devserver.supervisor import ROOT
 from runtime.processes import is_alive
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.command import coordinator
-from tests.support.waiting import eventually
 
 SERVERS = {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/none", "REDIS_URL": "redis://:secret@127.0.0.1:1/0"}
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.coordination import Coordination
-from tests.support.waiting import eventually
 
 
 @pytest.fixture

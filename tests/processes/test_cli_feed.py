@@ -8,11 +8,11 @@ import pytest
 from models.feed.sequence import read_head
 from models.state.events_outbox import record_events
 from runtime.settings import Settings
+from testkit.feed_follower import open_stream
+from testkit.ports import own_port
 from tests.support.command import Ended, coordinator
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import open_stream
 from tests.support.numbering import number_all, row
-from tests.support.ports import own_port
 from tests.support.web import WebInThread, served, until_ready
 
 

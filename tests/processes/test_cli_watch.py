@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import COMMAND, Cluster
+from testkit.cluster import COMMAND, Cluster
+from testkit.feed_follower import sent_data
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import sent_data
-from tests.support.waiting import eventually
 from tests.support.web import WebClient
 
 CONTROL_TEXT = "\x1b[2J\x1b]0;mine\x07a\u2028b\x0bc\x9bd"

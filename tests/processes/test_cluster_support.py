@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from devserver.supervisor import ROOT
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.coordination import is_alive
-from tests.support.waiting import eventually
 
 
 def test_processes_start_are_watched_and_end(cluster: Cluster) -> None:
@@ -29,8 +29,8 @@ def test_process_that_fails_to_start_reports_its_output(cluster: Cluster) -> Non
 
 INTERRUPTED = """
 import subprocess, sys, time
-from tests.support.cluster import Cluster
-from tests.support.servers import new_directory, scratch_directory
+from testkit.cluster import Cluster
+from testkit.servers import new_directory, scratch_directory
 with scratch_directory() as path:
     cluster = Cluster(new_directory(path, "cluster"), "postgresql+psycopg://127.0.0.1:1/x", "redis://127.0.0.1:1/0")
     web = cluster.start_web(wait=False)

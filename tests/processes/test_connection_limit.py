@@ -14,8 +14,8 @@ import uvicorn
 from app.main import create_app
 from runtime.settings import Settings
 from server.http_server import BoundedHttp, Server
-from tests.support.cluster import Cluster, Process
-from tests.support.waiting import eventually
+from testkit.cluster import Cluster, Process
+from testkit.waiting import eventually
 
 MOST = 20
 CLIENTS = 60

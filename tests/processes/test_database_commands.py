@@ -8,9 +8,9 @@ import pytest
 
 from models.schema.migrate import newest_revision
 from runtime.settings import Settings
+from testkit.ports import own_port
 from tests.support.command import Ended, coordinator
 from tests.support.db_verbs import DbVerbs
-from tests.support.ports import own_port
 
 COMMANDS = [
     ("migrate",),

@@ -15,11 +15,11 @@ from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import Refused, Unreachable
 from coordinator_client.types import FeedItem
 from runtime.settings import Settings
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.feed_follower import sent_data
+from testkit.ports import own_port
+from testkit.waiting import eventually_async
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import sent_data
-from tests.support.ports import own_port
-from tests.support.waiting import eventually_async
 from tests.support.web import WebClient, WebInThread, served, until_ready
 from tests.support.web_proxy import WebProxy, web_proxy
 

@@ -15,9 +15,9 @@ import pytest
 from devserver.load_balancer import balancer, configuration, find_caddy
 from devserver.supervisor import Refused
 from runtime.settings import Settings
-from tests.support.feed_follower import open_stream
-from tests.support.ports import own_port
-from tests.support.waiting import eventually
+from testkit.feed_follower import open_stream
+from testkit.ports import own_port
+from testkit.waiting import eventually
 from tests.support.web import WebClient, served, until_ready
 
 START = {"type": "start_session", "parameters": {"prompt": "hello"}}

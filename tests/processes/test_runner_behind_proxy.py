@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from runner.event_requests import MOST_REQUEST_BYTES
-from tests.support.answering_proxy import AnsweringProxy, answering_proxy
-from tests.support.cluster import Cluster
+from testkit.answering_proxy import AnsweringProxy, answering_proxy
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.coordination import Coordination
-from tests.support.waiting import eventually
 
 KiB = 1024
 # Prints lines until a file tells it to go on, then its last line.

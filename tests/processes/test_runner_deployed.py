@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.deployed_runner import DeployedRunner
+from testkit.waiting import eventually
 from tests.support.coordination import Coordination
-from tests.support.deployed_runner import DeployedRunner
-from tests.support.waiting import eventually
 
 
 @pytest.fixture

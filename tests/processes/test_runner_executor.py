@@ -12,8 +12,8 @@ import pytest
 from coordinator_client.types import ClaimedRun
 from runner import outbox
 from runner.executor import Command, Execution, Reason
+from testkit.waiting import eventually_async
 from tests.support.local_execution import RUN, Recorder, as_coroutine, execution, perform
-from tests.support.waiting import eventually_async
 
 
 def is_alive(pid: int) -> bool:

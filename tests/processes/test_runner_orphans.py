@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from runner.orphans import OrphanNotes
+from testkit.waiting import eventually
 from tests.support.coordination import is_alive
-from tests.support.waiting import eventually
 
 # Part of a runner: starts and records a group of two processes, prints their ids, and waits to be killed.
 RUNNER = (

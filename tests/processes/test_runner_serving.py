@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.coordination import Coordination, is_alive
-from tests.support.waiting import eventually
 
 # Prints its process id, then obeys the prompt: sleeps that long, and exits on SIGTERM.
 SLEEPER = (

@@ -15,9 +15,9 @@ from runner.heartbeats import Heartbeats
 from runner.registration import RunnerRegistration
 from runner.reporting import Reporting
 from runner.runner import RunnerOptions
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.coordination import Coordination, is_alive
-from tests.support.waiting import eventually
 
 QUICK: dict[str, Any] = {
     "told_heartbeat_instance_seconds": 1,

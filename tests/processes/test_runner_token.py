@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from cli import token_hiding
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
 from tests.support.command import coordinator
 from tests.support.coordination import Coordination
 

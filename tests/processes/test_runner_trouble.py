@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster
+from testkit.cluster import Cluster
+from testkit.waiting import eventually
 from tests.support.command import coordinator
 from tests.support.coordination import Coordination
-from tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from devserver.supervisor import ROOT
-from tests.support.cluster import COMMAND, Cluster, inherited
+from testkit.cluster import COMMAND, Cluster, inherited
 from tests.support.command import coordinator
 
 # Sequences that rename the window, clear the screen (7 and 8 bit), sound the terminal, turn the writing direction and

@@ -21,10 +21,10 @@ from models.claims.polls import answer_polls, claim_parked, give_up_polls
 from models.runs.submission import NewRun
 from models.runs.submit import submit_runs
 from models.state.runs import Run
+from testkit.waiting import eventually
 from tests.support.contenders import BARRIER_SECONDS, Stepper, interleavings, run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs, Runner, poll_request, start_submission, told
 from tests.support.dispatch_pass import dispatch_waiting
-from tests.support.waiting import eventually
 
 CROWDS = [2, 8, 32]
 _tags = count(1)

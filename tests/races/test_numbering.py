@@ -12,12 +12,12 @@ from models.feed.append import NewEvent, append_events
 from models.feed.pages import FeedEvent, read_feed
 from models.feed.sequence import lower_numbering_watermark, sequence_feed
 from models.state.events_outbox import record_events
+from testkit.feed_follower import ledger, sent_data
+from testkit.servers import OwnPostgres
 from tests.support.clocks import pass_time
 from tests.support.contenders import run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import ledger, sent_data
 from tests.support.numbering import assert_dense, execute, number_events, row
-from tests.support.servers import OwnPostgres
 from tests.support.simultaneous_calls import call_together
 
 

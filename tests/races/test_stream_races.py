@@ -13,9 +13,9 @@ from app.feed.stream import Stream
 from models.feed.pages import read_feed
 from models.feed.sequence import sequence_feed
 from runtime.settings import Settings
+from testkit.feed_follower import Connection, ledger, open_stream, seen_events
+from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
-from tests.support.feed_follower import Connection, ledger, open_stream, seen_events
-from tests.support.waiting import eventually
 from tests.support.web import WebInThread, served, until_ready
 
 # Timers never fire: the test decides the order.

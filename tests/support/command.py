@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from devserver.supervisor import ROOT
-from tests.support.cluster import COMMAND, inherited
+from testkit.cluster import COMMAND, inherited
 
 Ended: TypeAlias = "subprocess.CompletedProcess[str]"
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine, text
 
 from runtime.postgres import is_retryable
+from testkit.waiting import eventually
 from tests.support.db_verbs import backend
-from tests.support.waiting import eventually
 
 T = TypeVar("T")
 BARRIER_SECONDS = 30

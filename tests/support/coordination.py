@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.cluster import Cluster, Process
+from testkit.cluster import Cluster, Process
+from testkit.waiting import eventually
 from tests.support.command import Ended, coordinator
-from tests.support.waiting import eventually
 
 TERMINAL = {"completed", "failed", "stopped"}
 

@@ -18,8 +18,8 @@ from models.core.callers import ADMIN
 from models.feed.append import NewEvent, append_events
 from models.runs.delete import purge_deleted
 from models.runs.submit import submit_runs
+from testkit.waiting import eventually
 from tests.support.db_verbs import start_submission
-from tests.support.waiting import eventually
 from tests.support.web import PROMPT
 
 START = {"type": "start_session", "parameters": PROMPT}

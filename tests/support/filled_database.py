@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, create_engine, text
 
-from tests.support.servers import PostgresOfTests
+from testkit.servers import PostgresOfTests
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.support.ports import own_port
+from testkit.ports import own_port
 
 AUDIENCE = "coordinator"
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from testkit.waiting import eventually
 from tests.support.coordination import is_alive
-from tests.support.waiting import eventually
 
 # Write its process id to the file given and sleep; `sh -c` avoids Python's start-up.
 SLEEP = "echo $$ > {0}.new && mv {0}.new {0} && exec sleep 600"

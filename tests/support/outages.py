@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
 
-from tests.support.servers import OwnPostgres
-from tests.support.waiting import eventually
+from testkit.servers import OwnPostgres
+from testkit.waiting import eventually
 
 _TERMINATE = text("""
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

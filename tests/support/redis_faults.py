@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from redis import Redis
 
-from tests.support.servers import OwnRedis
+from testkit.servers import OwnRedis
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
 
 PAUSE_SECONDS = 0.1
 ANSWER_SECONDS = 40.0

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
+from testkit.waiting import eventually
 from tests.support.traffic import Ledger, Traffic
-from tests.support.waiting import eventually
 
 _RUNS = text("""
     SELECT run_id, session_id, status, attempt, runner_id, error, CAST(labels AS json) ->> 'key' AS key FROM runs

@@ -19,8 +19,8 @@ from app.main import create_app
 from app.polls.poll import State
 from runtime.settings import Settings
 from server.http_server import BoundedHttp, Server
-from tests.support.ports import own_port
-from tests.support.waiting import eventually
+from testkit.ports import own_port
+from testkit.waiting import eventually
 
 JSON = {"Content-Type": "application/json"}
 PROMPT = {"prompt": "hello"}

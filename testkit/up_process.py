@@ -21,8 +21,8 @@ from runtime.processes import (
     write_pid_file,
 )
 from runtime.settings import ALIASES
-from tests.support.servers import copy_prepared_postgres
-from tests.support.waiting import eventually
+from testkit.servers import copy_prepared_postgres
+from testkit.waiting import eventually
 
 START_SECONDS = 60
 # Do not pass the given servers on: the embedded ones of `up` are under test.
@@ -49,7 +49,7 @@ class Up:
             text=True,
             start_new_session=True,
         )
-        # Record it where the next run looks for what a killed test process has left (tests/support/servers.py).
+        # Record it where the next run looks for what a killed test process has left (testkit/servers.py).
         write_pid_file(data_dir.parent / "run" / f"up-{self.pid}.pid", self.pid)
         assert self._popen.stdout
         assert self._popen.stderr

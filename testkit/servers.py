@@ -22,8 +22,8 @@ from devserver.embedded import PostgresServer, RedisServer, start_postgres, star
 from models.schema.migrate import upgrade
 from runtime.processes import end_processes, read_pid_file
 from runtime.redis_client import sync_client
-from tests.support.ports import own_port
-from tests.support.process_guard import guarded
+from testkit.ports import own_port
+from testkit.process_guard import guarded
 
 _PREFIX = "coordinator-test-"
 MIGRATE_WITH = "MIGRATE_WITH"
@@ -164,7 +164,7 @@ class RedisOfTests:
 
 
 def copy_prepared_postgres(directory: Path) -> None:
-    """Put a migrated Postgres, not running, into an empty data directory: a copy takes a tenth of the time of initdb."""
+    """Put a migrated Postgres, not running, into an empty data directory: a tenth of the time of initdb."""
     scratch = next((one for one in directory.parents if one.name.startswith(_PREFIX)), directory.parent)
     prepared = scratch / "prepared-postgres"
     if not prepared.exists():

@@ -12,10 +12,10 @@ from itertools import count
 from pathlib import Path
 
 from runtime.processes import write_pid_file
-from tests.support.ports import own_port
-from tests.support.process_guard import MARK
-from tests.support.servers import POOLED
-from tests.support.waiting import eventually
+from testkit.ports import own_port
+from testkit.process_guard import MARK
+from testkit.servers import POOLED
+from testkit.waiting import eventually
 
 COMMAND = Path(sys.executable).with_name("coordinator")
 START_SECONDS = 30

@@ -1,6 +1,6 @@
 """Proxy before a web process, in its own process, that answers in its place when a test says so.
 
-`python -m tests.support.answering_proxy PORT TARGET STATE`: STATE is a file with `{"answer": NAME of ANSWERS or "",
+`python -m testkit.answering_proxy PORT TARGET STATE`: STATE is a file with `{"answer": NAME of ANSWERS or "",
 "most": bytes of a body that it takes, "cut": whether it cuts what is larger instead of answering 413}`, read at each
 request. Each request becomes a line of JSON on stdout: method, path, bytes of its body, and the status it answered
 itself or 0.
@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from runtime.processes import write_pid_file
-from tests.support.cluster import answers
-from tests.support.ports import own_port
-from tests.support.waiting import eventually
+from testkit.cluster import answers
+from testkit.ports import own_port
+from testkit.waiting import eventually
 
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title><style>p {{}}</style></head><body><h1>{0}</h1></body></html>"
 # Status, content type and body as ingress controllers, balancers, single sign-on and captive portals send them.
@@ -72,8 +72,8 @@ def answering_proxy(target: str, directory: Path) -> Iterator[AnsweringProxy]:
     directory.mkdir()
     port = own_port()
     with (directory / "requests").open("wb") as out:
-        command = [sys.executable, "-m", "tests.support.answering_proxy", str(port), target, str(directory / "state")]
-        popen = subprocess.Popen(command, stdout=out, cwd=Path(__file__).parents[2])
+        command = [sys.executable, "-m", "testkit.answering_proxy", str(port), target, str(directory / "state")]
+        popen = subprocess.Popen(command, stdout=out, cwd=Path(__file__).parents[1])
     write_pid_file(directory / "run" / "proxy.pid", popen.pid)
     proxy = AnsweringProxy(f"http://127.0.0.1:{port}", popen, directory)
     proxy.answer()

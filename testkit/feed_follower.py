@@ -16,7 +16,7 @@ from sqlalchemy import Engine, Row, text
 
 from app.http.serializers import frame_with_run
 from models.feed.pages import FeedEvent
-from tests.support.waiting import eventually
+from testkit.waiting import eventually
 
 READ_BYTES = 65_536
 

@@ -1,0 +1,1 @@
+"""Servers, processes and clients that tests, chaos and benchmarks start and drive."""
