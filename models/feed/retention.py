@@ -9,7 +9,6 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, text
 
 from models.core.callers import ADMIN
-from models.core.statuses import ENDED
 from models.runs.delete import DeleteSession, remove_sessions
 from models.schema.sql import sql
 from models.state.locks import LockedRows
@@ -66,15 +65,14 @@ _WALK = text("""
 _OVER = sql("""
     SELECT s.session_id FROM sessions s
     WHERE s.session_id = ANY(CAST(:sessions AS text[]))
-      AND s.status = ANY(CAST(:ended AS text[])) AND s.runner_id IS NULL
+      AND s.status IN $ENDED AND s.runner_id IS NULL
       AND greatest(s.created_at, s.last_resumed_at, s.last_sign_at,
                    (SELECT max(r.completed_at) FROM runs r WHERE r.session_id = s.session_id))
           < now() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id
                       AND r.status IN $UNFINISHED)
       AND NOT EXISTS (SELECT 1 FROM events e WHERE e.session_id = s.session_id AND e.id >= s.first_event_id)
-      AND NOT EXISTS (SELECT 1 FROM sessions c WHERE c.parent_session_id = s.session_id
-                      AND NOT c.status = ANY(CAST(:ended AS text[])))
+      AND NOT EXISTS (SELECT 1 FROM sessions c WHERE c.parent_session_id = s.session_id AND c.status NOT IN $ENDED)
 """)
 
 _RUNS = text("SELECT run_id, session_id FROM runs WHERE session_id = ANY(CAST(:sessions AS text[]))")
@@ -158,7 +156,7 @@ def retire_sessions(
 def _over(conn: Connection, session_ids: Sequence[str], older_than_days: float) -> list[str]:
     if not session_ids:
         return []
-    values = {"sessions": session_ids, "ended": sorted(ENDED), "age": older_than_days * _DAY}
+    values = {"sessions": session_ids, "age": older_than_days * _DAY}
     return list(conn.execute(_OVER, values).scalars())
 
 

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, case, exists, or_, select, text
 
 from models.core.callers import Caller, Role
-from models.core.statuses import IN_HAND
 from models.schema.sql import sql
 from models.schema.tables import runners, runs, sessions
 from models.state.locked_rows import LockedRun
@@ -145,7 +144,7 @@ def _trees() -> Select[Any]:
         select(runs.c.session_id, runs.c.owner)
         .join(runners, _same_registration(runs))
         .where(
-            runs.c.status.in_(sorted(IN_HAND)),
+            sql("runs.status IN $IN_HAND"),
             or_(
                 claimed_by == scope,
                 and_(claimed_by.is_(None), or_(runners.c.owner.is_(None), runners.c.owner == scope)),
