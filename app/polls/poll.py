@@ -215,6 +215,8 @@ class Poll:
 
     def note(self, result: PollAnswer | CoordinatorError | None) -> None:
         """Note the result of a call or of the re-check; None when it failed."""
+        if isinstance(result, PollAnswer):
+            self.ask = result.update(self.ask)
         match result:
             case PollAnswer() if not result.empty:
                 self.answer = result

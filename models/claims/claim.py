@@ -6,10 +6,9 @@ Candidates are read without locks, and only the runs that are assigned are locke
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.claims.ageing import AGED_CANDIDATES
 from models.claims.matching import Offer, match_sets
@@ -21,13 +20,14 @@ from models.state.events_outbox import record_events, run_updated
 from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_R, Run, as_run
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Request of a poll for up to ``wanted`` runs for ``runner_id``; ``instance`` is the web process that holds the
     poll.
 
     ``subject``: the caller, which must have made the runner's registration; None for an admin. ``offer``: the runner's
     offer when the poll was parked. ``registered_at``: the moment from which the polling process has been the runner.
+    Both are as the poll's last answer said (``PollAnswer.update``).
     """
 
     poll_id: str
@@ -54,6 +54,15 @@ class PollCandidate:
     matches: frozenset[int] = frozenset()
 
 
+class ReadyRun(NamedTuple):
+    """Run that a claim may take; ``excluded_registrations`` may not have it."""
+
+    run_id: str
+    profile_id: int
+    priority: int
+    excluded_registrations: list[int] | None
+
+
 @dataclass(slots=True)
 class ClaimPreview:
     """Result of a dry run: the candidates that would get a run, and the ready runs they would choose from.
@@ -63,7 +72,7 @@ class ClaimPreview:
     """
 
     poll_candidates: list[PollCandidate] = field(default_factory=list)
-    candidates: Sequence[Row[Any]] = ()
+    candidates: Sequence[ReadyRun] = ()
     more: bool = False
     next_after: str = ""
 
@@ -139,24 +148,8 @@ _TAKE = sql(
 _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 
 
-# Cache offers: parked polls are read every 2 s and offer the same each time.
-_offer = lru_cache(maxsize=20_000)(Offer)
-
-
-def offer_of(runner: Row[Any]) -> Offer:
-    return _offer(
-        runner.registration,
-        runner.hostname,
-        runner.project_dir,
-        runner.executor_profile,
-        runner.executor_type,
-        frozenset(runner.tags),
-        runner.require_matching_tags,
-    )
-
-
-def poll_candidate(ask: Ask, runner: Row[Any]) -> PollCandidate:
-    return PollCandidate(ask, offer_of(runner), runner.capacity, ask.subject if runner.owner is None else runner.owner)
+def poll_candidate(ask: Ask, offer: Offer, capacity: int | None, owner: str | None) -> PollCandidate:
+    return PollCandidate(ask, offer, capacity, ask.subject if owner is None else owner)
 
 
 def attach_profiles(
@@ -195,13 +188,15 @@ def preview_claims(
     ]
     if not unsatisfied:
         return ClaimPreview()
-    rows = _candidates(conn, _satisfied(unsatisfied), (), most, limits)
-    plan, _ = _assign(rows, unsatisfied, free_capacity)
+    candidates = _candidates(conn, _satisfied(unsatisfied), (), most, limits)
+    plan, _ = _assign(candidates, unsatisfied, free_capacity)
     chosen = {poll.ask.poll_id: poll for _, poll in plan}
     for poll in chosen.values():
         poll.left = poll.ask.wanted
     # Ask for another pass only if this one assigns something; otherwise we would loop.
-    return ClaimPreview(list(chosen.values()), rows, more=len(rows) >= most and 0 < len(chosen) < len(unsatisfied))
+    return ClaimPreview(
+        list(chosen.values()), candidates, more=len(candidates) >= most and 0 < len(chosen) < len(unsatisfied)
+    )
 
 
 def may_take(
@@ -220,7 +215,7 @@ def may_take(
     sets.refresh(conn, newest_profile)
     matches = [sets.of(offer) for offer in offers]
     satisfied = frozenset[int]().union(*matches)
-    ready = {row.profile_id for row in _candidates(conn, satisfied, (), most, limits)} if satisfied else set()
+    ready = {run.profile_id for run in _candidates(conn, satisfied, (), most, limits)} if satisfied else set()
     return [not ready.isdisjoint(profile_ids) for profile_ids in matches]
 
 
@@ -231,7 +226,7 @@ def claim_runs(
     delivered: bool,
     limits: Limits = DEFAULT_LIMITS,
     newest_profile: int | None = None,
-    candidates: Sequence[Row[Any]] = (),
+    candidates: Sequence[ReadyRun] = (),
 ) -> Assigned:
     """Claim ready runs for the candidates, best priority first, oldest first among equals; each run for one of them.
 
@@ -254,14 +249,14 @@ def claim_runs(
         if poll.left > 0 and poll.matches and free_capacity.get(poll.ask.runner_id, 1) > 0
     ]:
         most = sum(poll.left for poll in unsatisfied) + 8
-        rows = candidates or _candidates(conn, _satisfied(unsatisfied), passed, most, limits)
-        if not rows:
+        ready = candidates or _candidates(conn, _satisfied(unsatisfied), passed, most, limits)
+        if not ready:
             break
         candidates = ()
-        plan, excluded = _assign(rows, unsatisfied, free_capacity)
+        plan, excluded = _assign(ready, unsatisfied, free_capacity)
         passed.update(excluded, (run_id for run_id, _ in plan))
         taken = _take(conn, plan, delivered=delivered, limits=limits)
-        claim_watermarks(conn).count((row.profile_id, row.priority) for row in rows if row.run_id in taken)
+        claim_watermarks(conn).count((run.profile_id, run.priority) for run in ready if run.run_id in taken)
         for run_id, poll in plan:
             if run_id in taken:
                 given[run_id] = (poll.ask.poll_id, taken[run_id])
@@ -299,16 +294,16 @@ def _candidates(
     passed: Collection[str],
     most: int,
     limits: Limits,
-) -> Sequence[Row[Any]]:
+) -> Sequence[ReadyRun]:
     """Return the best ready runs of these profiles, without locks; below the watermarks only if none is above them."""
     ageing = limits.priority_ageing
     profiles = sorted(satisfied)
     known = claim_watermarks(conn)
     known.refresh(conn)
     ranges = known.ranges(profiles)
-    rows = _read(conn, ranges, passed, most, ageing)
-    if rows or len(ranges) == len(profiles):
-        return rows
+    found = _read(conn, ranges, passed, most, ageing)
+    if found or len(ranges) == len(profiles):
+        return found
     return _read(conn, [ScanRange(profile_id, LOWEST, HIGHEST) for profile_id in profiles], passed, most, ageing)
 
 
@@ -318,7 +313,7 @@ def _read(
     passed: Collection[str],
     most: int,
     ageing: float,
-) -> Sequence[Row[Any]]:
+) -> Sequence[ReadyRun]:
     values: dict[str, Any] = {
         "profiles": [scan.profile_id for scan in ranges],
         "lows": [scan.low for scan in ranges],
@@ -328,12 +323,14 @@ def _read(
         "most": most,
     }
     if ageing > 0:
-        return conn.execute(AGED_CANDIDATES, values | {"ageing": ageing}).all()
-    return conn.execute(_CANDIDATES, values).all()
+        rows = conn.execute(AGED_CANDIDATES, values | {"ageing": ageing})
+    else:
+        rows = conn.execute(_CANDIDATES, values)
+    return [ReadyRun(*row) for row in rows]
 
 
 def _assign(
-    candidates: Sequence[Row[Any]],
+    candidates: Sequence[ReadyRun],
     unsatisfied: Sequence[PollCandidate],
     free_capacity: dict[str, int],
 ) -> tuple[list[tuple[str, PollCandidate]], list[str]]:
@@ -343,25 +340,26 @@ def _assign(
     """
     by_profile = {
         profile_id: [poll for poll in unsatisfied if profile_id in poll.matches]
-        for profile_id in {row.profile_id for row in candidates}
+        for profile_id in {run.profile_id for run in candidates}
     }
     plan: list[tuple[str, PollCandidate]] = []
     excluded: list[str] = []
-    for row in candidates:
+    for run in candidates:
         takers = [
             poll
-            for poll in by_profile[row.profile_id]
+            for poll in by_profile[run.profile_id]
             if poll.left > 0 and free_capacity.get(poll.ask.runner_id, 1) > 0
         ]
-        by_profile[row.profile_id] = takers
-        taker = next((poll for poll in takers if poll.offer.registration not in (row.not_for or ())), None)
+        by_profile[run.profile_id] = takers
+        not_for = run.excluded_registrations or ()
+        taker = next((poll for poll in takers if poll.offer.registration not in not_for), None)
         if taker is not None:
             taker.left -= 1
             if taker.ask.runner_id in free_capacity:
                 free_capacity[taker.ask.runner_id] -= 1
-            plan.append((row.run_id, taker))
+            plan.append((run.run_id, taker))
         elif takers:
-            excluded.append(row.run_id)
+            excluded.append(run.run_id)
     return plan, excluded
 
 

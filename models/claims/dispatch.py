@@ -1,13 +1,15 @@
 """Dispatch of ready runs to the parked polls of all instances: preview which of them can get one, then claim."""
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from models.claims.claim import Ask, ClaimPreview, PollCandidate, claim_runs, poll_candidate, preview_claims
+from models.claims.claim import Ask, ClaimPreview, claim_runs, poll_candidate, preview_claims
+from models.claims.matching import OFFER_COLUMNS_OF_N, offer_of
 from models.claims.parking import unpark_polls
 from models.core.limits import DEFAULT_LIMITS, Limits
+from models.schema.sql import sql
 
 SEEN_SECONDS: Final = 5
 # Read so many parked polls by one statement. A pass reads all of them, page by page.
@@ -33,20 +35,22 @@ class Dispatched:
 
 # Read the page first, by its index, whatever share of it is of use: else each page would cost all parked polls. The
 # first columns say where it ended, also when none of its polls may be given anything.
-_WAITING = text("""
+_WAITING = sql(
+    """
     WITH page AS MATERIALIZED (
         SELECT poll_id, runner_id, registration, instance, wanted, subject, seen_at FROM waiting_polls
         WHERE poll_id > :after ORDER BY poll_id LIMIT :most
     )
     SELECT p.length, p.last, (SELECT max(profile_id) FROM demand_profiles) AS newest_profile,
-        w.poll_id, w.runner_id, w.instance, w.wanted, w.subject, n.owner, n.registration, n.hostname, n.project_dir,
-        n.executor_profile, n.executor_type, n.tags, n.require_matching_tags, n.capacity
+        w.poll_id, w.runner_id, w.instance, w.wanted, w.subject, n.owner, n.capacity, $offer
     FROM (SELECT count(*) AS length, max(poll_id) AS last FROM page) p
     LEFT JOIN (page w JOIN runners n ON n.runner_id = w.runner_id AND n.registration = w.registration
                AND n.left_at IS NULL AND n.leave_requested_at IS NULL AND n.lost_at IS NULL)
         ON w.seen_at > now() - make_interval(secs => :seen)
     ORDER BY w.poll_id
-""")
+    """,
+    offer=OFFER_COLUMNS_OF_N,
+)
 
 _LOCK_SOME = text("""
     SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[]))
@@ -68,7 +72,11 @@ def preview_waiting(
     of the answer leads to the next one, and is empty when this page was the last.
     """
     rows = conn.execute(_WAITING, {"seen": SEEN_SECONDS, "after": after, "most": page}).all()
-    waiting = [_poll_candidate(row) for row in rows if row.poll_id]
+    waiting = [
+        poll_candidate(Ask(poll_id, runner_id, wanted, instance, subject), offer_of(*offer), capacity, owner)
+        for _, _, _, poll_id, runner_id, instance, wanted, subject, owner, capacity, *offer in rows
+        if poll_id
+    ]
     newest_profile = rows[0].newest_profile or 0
     preview = preview_claims(conn, waiting, limit, newest_profile, limits=limits) if waiting else ClaimPreview()
     if rows[0].length >= page:
@@ -77,10 +85,6 @@ def preview_waiting(
         # other pass.
         preview.more = preview.more or bool(preview.poll_candidates)
     return preview
-
-
-def _poll_candidate(row: Row[Any]) -> PollCandidate:
-    return poll_candidate(Ask(row.poll_id, row.runner_id, row.wanted, row.instance, row.subject), row)
 
 
 def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:

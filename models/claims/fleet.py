@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, text
 
-from models.claims.claim import offer_of
-from models.claims.matching import PROPERTIES, Demands, Offer, demands_of
+from models.claims.matching import OFFER_COLUMNS_OF_N, PROPERTIES, Demands, Offer, offer_of, read_demands
+from models.schema.sql import sql
 
 # Compare at most so many offers with demands in one pass, about 0.3 s: remaining profiles are left to the next one.
 MOST_COMPARISONS = 500_000
@@ -30,10 +30,10 @@ _LOOK = text("""
         ARRAY(SELECT profile_id FROM demand_profiles WHERE unmatched_since IS NOT NULL) AS unmatched
 """)
 
-_OFFERS = text("""
-    SELECT registration, hostname, project_dir, executor_profile, executor_type, tags, require_matching_tags
-    FROM runners WHERE registration = ANY(CAST(:registrations AS bigint[]))
-""")
+_OFFERS = sql(
+    "SELECT $offer FROM runners n WHERE n.registration = ANY(CAST(:registrations AS bigint[]))",
+    offer=OFFER_COLUMNS_OF_N,
+)
 
 _DEMANDS = text("""
     SELECT profile_id, hostname, project_dir, executor_profile, executor_type, tags
@@ -70,11 +70,10 @@ class Fleet:
 
         def offers(registrations: Collection[int]) -> dict[int, Offer]:
             rows = conn.execute(_OFFERS, {"registrations": list(registrations)})
-            return {row.registration: offer_of(row) for row in rows}
+            return {row.registration: offer_of(*row) for row in rows}
 
         def demands(profile_ids: Collection[int]) -> dict[int, Demands]:
-            rows = conn.execute(_DEMANDS, {"profiles": list(profile_ids)})
-            return {row.profile_id: demands_of(row) for row in rows}
+            return read_demands(conn, _DEMANDS, {"profiles": list(profile_ids)})
 
         self.update(set(state.live), offers, set(state.profiles), demands)
         shown = set(state.unmatched)

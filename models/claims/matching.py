@@ -8,15 +8,15 @@ import time
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
-from models.schema.columns import array_rows
+from models.schema.columns import array_rows, names_of
 from models.schema.sql import sql
-from models.schema.tables import demand_profiles
+from models.schema.tables import demand_profiles, runners
 
 PROPERTIES = ("hostname", "project_dir", "executor_profile", "executor_type")
 AUTONOMOUS = "autonomous"
@@ -81,6 +81,33 @@ class Offer:
         if not self.tags.issuperset(demands.tags):
             return False
         return not self.require_matching_tags or not self.tags.isdisjoint(demands.tags)
+
+
+# Columns of the runners ``n`` that are an offer.
+OFFER_COLUMNS_OF_N: Final = names_of("n", [runners.c[field.name] for field in fields(Offer)])
+# Cache offers: parked polls are read every 2 s and offer the same each time.
+_offer = functools.lru_cache(maxsize=20_000)(Offer)
+
+
+def offer_of(
+    registration: int,
+    hostname: str,
+    project_dir: str,
+    executor_profile: str,
+    executor_type: str | None,
+    tags: Iterable[str],
+    require_matching_tags: bool,  # noqa: FBT001 -- the columns of a row come by position
+) -> Offer:
+    """Return the offer for ``OFFER_COLUMNS_OF_N``."""
+    return _offer(
+        registration,
+        hostname,
+        project_dir,
+        executor_profile,
+        executor_type,
+        frozenset(tags),
+        require_matching_tags,
+    )
 
 
 NO_DEMANDS = Demands()
@@ -214,6 +241,14 @@ _NEWER = text("""
 """)
 
 
+def read_demands(conn: Connection, statement: TextClause, values: Mapping[str, Any]) -> dict[int, Demands]:
+    """Return the demands that a statement selects as profile id, properties and tags, by profile id."""
+    return {
+        profile_id: Demands(hostname, project_dir, executor_profile, executor_type, tuple(tags))
+        for profile_id, hostname, project_dir, executor_profile, executor_type, tags in conn.execute(statement, values)
+    }
+
+
 _EXISTING = text("SELECT profile_id FROM demand_profiles")
 
 
@@ -267,17 +302,16 @@ class MatchSets:
             if newest is not None and newest <= self._newest and not self._skipped:
                 return
             values = {"known": self._newest, "skipped": list(self._skipped)}
-        rows = conn.execute(_NEWER, values).all()
-        if not rows:
+        existing = read_demands(conn, _NEWER, values)
+        if not existing:
             return
         with self._lock:
-            existing = {row.profile_id: row for row in rows}
             fresh = [
                 profile_id
                 for profile_id in sorted(existing)
                 if profile_id > self._newest or profile_id in self._skipped
             ]
-            self._known += [(profile_id, demands_of(existing[profile_id])) for profile_id in fresh]
+            self._known += [(profile_id, existing[profile_id]) for profile_id in fresh]
             newest = max(self._newest, *existing)
             passed = range(max(self._newest + 1, newest - self.MOST_SKIPPED), newest)
             self._skipped.update({profile_id: now for profile_id in passed if profile_id not in existing})
@@ -320,10 +354,6 @@ class MatchSets:
     def _kept_once(self, profile_ids: frozenset[int]) -> frozenset[int]:
         same = self._shared.setdefault(hash(profile_ids), profile_ids)
         return same if same == profile_ids else profile_ids
-
-
-def demands_of(row: Row[Any]) -> Demands:
-    return Demands(row.hostname, row.project_dir, row.executor_profile, row.executor_type, tuple(row.tags))
 
 
 _match_sets: WeakKeyDictionary[Engine, MatchSets] = WeakKeyDictionary()

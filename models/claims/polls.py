@@ -1,13 +1,15 @@
 """Verbs of a runner's poll: answer it, park it, re-check it, give it up."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Final, TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.claims.claim import Ask, PollCandidate, claim_runs, may_take, poll_candidate
 from models.claims.delivery import confirm_polls, release_polls
+from models.claims.matching import OFFER_COLUMNS_OF_N, Offer, offer_of
 from models.claims.parking import park_polls, unpark_polls
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
@@ -18,12 +20,12 @@ from models.state.visibility import acts_for
 STOP_RESEND_SECONDS = 10
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PollAnswer:
     """Answer of a poll: the first of stops, leave and runs that there is; else it is parked or not.
 
     ``passed_over``: a run for it was locked by another transaction, which may release it, or was released because of
-    this answer: notify dispatch once more.
+    this answer: notify dispatch once more. ``offer`` and ``registered_at``: of its registration, None where not read.
     """
 
     stop_sessions: list[str] = field(default_factory=list)
@@ -31,19 +33,60 @@ class PollAnswer:
     runs: list[Run] = field(default_factory=list)
     parked: bool = False
     passed_over: bool = False
+    offer: Offer | None = field(default=None, compare=False)
+    registered_at: datetime | None = field(default=None, compare=False)
 
     @property
     def empty(self) -> bool:
         return not (self.stop_sessions or self.deregistered or self.runs)
 
+    def update(self, ask: Ask) -> Ask:
+        """Return the poll's request with what this answer read of the registration."""
+        if self.registered_at is None:
+            return ask
+        return replace(ask, offer=self.offer or ask.offer, registered_at=self.registered_at)
 
-Answer = PollAnswer | RunnerNotRegistered
+
+Answer: TypeAlias = PollAnswer | RunnerNotRegistered
+
+
+@dataclass(frozen=True, slots=True)
+class PollState:
+    """Registration of a poll's runner, and rows that concern the poll, as they are without locks."""
+
+    offer: Offer
+    runner_id: str
+    capacity: int | None
+    owner: str | None
+    gone: bool
+    to_leave: bool
+    registered_at: datetime
+    quiet: bool
+    stop_due: bool
+    assigned: bool
+    parked: bool
+    newest_profile: int | None
+
+
+# Number of the columns of a state, which are followed by those of the offer.
+_STATE_WIDTH: Final = len(fields(PollState)) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """Answers that need no claim, and candidates for the other polls; ``released`` polls had runs taken from them."""
+
+    answers: dict[str, Answer]
+    open_polls: list[PollCandidate]
+    released: set[str]
+    newest_profile: int
+
 
 # Read per poll its registration, due stops and assigned runs by one probe each. EXISTS might be answered by reading all
 # stops and all claimed runs.
-_LOOK = sql("""
-    SELECT a.poll_id, n.runner_id, n.registration, n.hostname, n.project_dir, n.executor_profile, n.executor_type,
-        n.tags, n.require_matching_tags, n.capacity, n.owner,
+_LOOK = sql(
+    """
+    SELECT a.poll_id, n.runner_id, n.capacity, n.owner,
         n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
             OR now() - make_interval(secs => :forget) > n.last_seen
                 AND n.last_seen < (SELECT silent_before(CAST(:forget AS float))) AS gone,
@@ -54,10 +97,12 @@ _LOOK = sql("""
         (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = $CLAIMED LIMIT 1) IS TRUE
             AS assigned,
         (SELECT true FROM waiting_polls w WHERE w.poll_id = a.poll_id) IS TRUE AS parked,
-        (SELECT max(profile_id) FROM demand_profiles) AS newest_profile
+        (SELECT max(profile_id) FROM demand_profiles) AS newest_profile, $offer
     FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[])) AS a(poll_id, runner_id)
     JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
-""")
+    """,
+    offer=OFFER_COLUMNS_OF_N,
+)
 
 # Renew a quiet runner before it claims: else expiry takes the runs of a lost one. A locked row is renewed later.
 _RENEW_QUIET = text("""
@@ -128,13 +173,13 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     claimed by their poll id, and what it parked as parked. Errors per ask: RunnerNotRegistered.
     """
     states = _read_states(conn, asks, limits)
-    if any(row.parked for row in states.values()):
+    if any(state.parked for state in states.values()):
         # Repeat of a committed batch: a worker may be claiming for these polls at this moment.
         return claim_parked(conn, asks, limits=limits)
-    answers, open_asks = _answer_without_claim(conn, asks, states, limits)
-    _claim(conn, open_asks, answers, limits, _newest_profile(states))
-    idle = [poll for poll in open_asks if _answer(answers, poll).empty]
-    _park(conn, idle, answers)
+    looked = _answer_without_claim(conn, asks, states, limits)
+    claimed = _claim(conn, looked, looked.open_polls, limits)
+    park_polls(conn, [poll for poll in looked.open_polls if claimed[poll.ask.poll_id].parked])
+    answers = looked.answers | claimed
     return [answers[ask.poll_id] for ask in asks]
 
 
@@ -146,14 +191,14 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     empties the table). Renews ``seen_at``.
     """
     locked = {row.poll_id for row in conn.execute(_LOCK_WAITING, {"polls": [ask.poll_id for ask in asks]})}
-    states = _read_states(conn, asks, limits)
-    answers, open_asks = _answer_without_claim(conn, asks, states, limits)
-    _claim(conn, [poll for poll in open_asks if poll.ask.poll_id in locked], answers, limits, _newest_profile(states))
+    looked = _answer_without_claim(conn, asks, _read_states(conn, asks, limits), limits)
+    claimed = _claim(conn, looked, [poll for poll in looked.open_polls if poll.ask.poll_id in locked], limits)
+    answers = looked.answers | claimed
     done = [ask.poll_id for ask in asks if ask.poll_id in locked and not _waits(answers[ask.poll_id])]
     if done:
         unpark_polls(conn, done)
-    idle = [poll for poll in open_asks if _answer(answers, poll).empty]
-    _park(conn, idle, answers, locked)
+    idle = [poll for poll in looked.open_polls if claimed[poll.ask.poll_id].parked]
+    park_polls(conn, [poll for poll in idle if poll.ask.poll_id not in locked])
     return [answers[ask.poll_id] for ask in asks]
 
 
@@ -203,7 +248,7 @@ def give_up_polls(
     return [found.get(poll_id, []) for poll_id in poll_ids]
 
 
-def _read_states(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
+def _read_states(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, PollState]:
     """Return the state of each poll, without locks; polls of unknown runners are left out."""
     rows = conn.execute(
         _LOOK,
@@ -214,133 +259,125 @@ def _read_states(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[
             "again": STOP_RESEND_SECONDS,
         },
     )
-    return {row.poll_id: row for row in rows}
+    return {
+        poll_id: PollState(offer_of(*columns[_STATE_WIDTH:]), *columns[:_STATE_WIDTH]) for poll_id, *columns in rows
+    }
 
 
 def _answer_without_claim(
-    conn: Connection,
-    asks: Sequence[Ask],
-    states: dict[str, Row[Any]],
-    limits: Limits,
-) -> tuple[dict[str, Answer], list[PollCandidate]]:
+    conn: Connection, asks: Sequence[Ask], states: Mapping[str, PollState], limits: Limits
+) -> _Looked:
     """Answer the polls that need no claim: unknown runner, replaced process, stop, leave, or a run assigned already.
 
     A poll that is answered by a stop or a leave releases the runs that were assigned to it. Runs are locked before
     runners.
     """
     subjects = {ask.poll_id: ask.subject for ask in asks}
-    known = {poll_id: row for poll_id, row in states.items() if not row.gone and acts_for(subjects[poll_id], row.owner)}
+    known = {
+        poll_id: state
+        for poll_id, state in states.items()
+        if not state.gone and acts_for(subjects[poll_id], state.owner)
+    }
     replaced = _replaced(asks, known)
-    live = {poll_id: row for poll_id, row in known.items() if poll_id not in replaced}
+    live = {poll_id: state for poll_id, state in known.items() if poll_id not in replaced}
     stopping = _polls_to_stop(live)
-    interrupted = {*replaced, *stopping, *(poll_id for poll_id, row in live.items() if row.to_leave)}
-    assigned = [poll_id for poll_id, row in known.items() if row.assigned]
-    given_back = interrupted.intersection(assigned)
-    if given_back:
-        release_polls(conn, sorted(given_back))
-    rest = [poll_id for poll_id in assigned if poll_id not in given_back]
+    interrupted = {*replaced, *stopping, *(poll_id for poll_id, state in live.items() if state.to_leave)}
+    assigned = [poll_id for poll_id, state in known.items() if state.assigned]
+    released = interrupted.intersection(assigned)
+    if released:
+        release_polls(conn, sorted(released))
+    rest = [poll_id for poll_id in assigned if poll_id not in released]
     assigned_runs = confirm_polls(conn, rest, limits=limits) if rest else {}
-    quiet = sorted({row.runner_id for row in live.values() if row.quiet})
+    quiet = sorted({state.runner_id for state in live.values() if state.quiet})
     if quiet:
         conn.execute(_RENEW_QUIET, {"runner_ids": quiet})
-    stops = _due_stops(conn, [live[poll_id] for poll_id in stopping])
-    leaving = _send_leave(conn, [row for row in live.values() if row.to_leave and row.runner_id not in stops])
+    stops = _send_stops(conn, {live[poll_id].runner_id for poll_id in stopping})
+    leaving = _send_leave(
+        conn, {state.runner_id for state in live.values() if state.to_leave and state.runner_id not in stops}
+    )
     answers: dict[str, Answer] = {}
-    open_asks: list[PollCandidate] = []
+    open_polls: dict[str, PollCandidate] = {}
     for ask in asks:
-        if ask.poll_id in answers:
-            continue
-        row = known.get(ask.poll_id)
-        if row is None:
+        state = known.get(ask.poll_id)
+        if state is None:
             answers[ask.poll_id] = RunnerNotRegistered(ask.runner_id)
             continue
-        answer = PollAnswer(runs=assigned_runs.get(ask.poll_id, []), passed_over=ask.poll_id in given_back)
-        if ask.poll_id in stopping:
-            answer.stop_sessions = stops.get(ask.runner_id, [])
-        if not answer.stop_sessions and not answer.runs:
-            answer.deregistered = ask.poll_id in replaced or ask.runner_id in leaving
-        answers[ask.poll_id] = answer
-        if answer.empty and not row.to_leave:
-            open_asks.append(poll_candidate(ask, row))
-    return answers, open_asks
+        runs = assigned_runs.get(ask.poll_id, [])
+        stop_sessions = stops.get(ask.runner_id, []) if ask.poll_id in stopping else []
+        answer = PollAnswer(
+            stop_sessions=stop_sessions,
+            deregistered=not (stop_sessions or runs) and (ask.poll_id in replaced or ask.runner_id in leaving),
+            runs=runs,
+            passed_over=ask.poll_id in released,
+            registered_at=ask.registered_at or state.registered_at,
+        )
+        if answer.empty and not state.to_leave:
+            open_polls[ask.poll_id] = poll_candidate(answer.update(ask), state.offer, state.capacity, state.owner)
+        else:
+            answers[ask.poll_id] = answer
+    newest_profile = next((state.newest_profile or 0 for state in states.values()), 0)
+    return _Looked(answers, list(open_polls.values()), released, newest_profile)
 
 
-def _replaced(asks: Sequence[Ask], known: Mapping[str, Row[Any]]) -> set[str]:
+def _replaced(asks: Sequence[Ask], known: Mapping[str, PollState]) -> set[str]:
     """Return the polls of processes whose registration another process has replaced since they first asked.
 
     A process that registers again as the same instance goes on, also with another offer.
     """
-    replaced: set[str] = set()
-    for ask in asks:
-        row = known.get(ask.poll_id)
-        if row is not None and ask.registered_at is None:
-            ask.registered_at = row.registered_at
-        if row is not None and ask.registered_at != row.registered_at:
-            replaced.add(ask.poll_id)
-    return replaced
+    return {
+        ask.poll_id
+        for ask in asks
+        if ask.registered_at is not None
+        and ask.poll_id in known
+        and ask.registered_at != known[ask.poll_id].registered_at
+    }
 
 
-def _polls_to_stop(live: Mapping[str, Row[Any]]) -> set[str]:
+def _polls_to_stop(live: Mapping[str, PollState]) -> set[str]:
     """Return for each runner with due stops the poll that gets them: one without an assigned run, if there is any."""
     chosen: dict[str, str] = {}
-    for poll_id, row in live.items():
-        if row.stop_due and (
-            row.runner_id not in chosen or (live[chosen[row.runner_id]].assigned and not row.assigned)
+    for poll_id, state in live.items():
+        if state.stop_due and (
+            state.runner_id not in chosen or (live[chosen[state.runner_id]].assigned and not state.assigned)
         ):
-            chosen[row.runner_id] = poll_id
+            chosen[state.runner_id] = poll_id
     return set(chosen.values())
 
 
-def _due_stops(conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
-    if not rows:
+def _send_stops(conn: Connection, runner_ids: Collection[str]) -> dict[str, list[str]]:
+    if not runner_ids:
         return {}
-    parameters = {"runner_ids": sorted({row.runner_id for row in rows}), "again": STOP_RESEND_SECONDS}
+    parameters = {"runner_ids": sorted(runner_ids), "again": STOP_RESEND_SECONDS}
     stops: dict[str, list[str]] = {}
     for row in sorted(conn.execute(_SEND_STOPS, parameters), key=lambda row: int(row.stop_id)):
         stops.setdefault(row.runner_id, []).append(row.session_id)
     return stops
 
 
-def _send_leave(conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
-    if not rows:
+def _send_leave(conn: Connection, runner_ids: Collection[str]) -> set[str]:
+    if not runner_ids:
         return set()
-    reached = conn.execute(_SEND_LEAVE, {"runner_ids": sorted({row.runner_id for row in rows})})
-    return set(reached.scalars())
-
-
-def _newest_profile(states: dict[str, Row[Any]]) -> int:
-    return next((row.newest_profile or 0 for row in states.values()), 0)
+    return set(conn.execute(_SEND_LEAVE, {"runner_ids": sorted(runner_ids)}).scalars())
 
 
 def _claim(
-    conn: Connection,
-    poll_candidates: Sequence[PollCandidate],
-    answers: dict[str, Answer],
-    limits: Limits,
-    newest_profile: int,
-) -> None:
-    assigned = claim_runs(conn, poll_candidates, delivered=True, limits=limits, newest_profile=newest_profile)
-    for poll in poll_candidates:
-        answer = _answer(answers, poll)
-        answer.runs = assigned.runs.get(poll.ask.poll_id, [])
-        answer.passed_over = answer.passed_over or (assigned.retry and not answer.runs)
-
-
-def _park(
-    conn: Connection, idle: Sequence[PollCandidate], answers: dict[str, Answer], locked: Collection[str] = ()
-) -> None:
-    """Park the polls; locked ones have their row already."""
-    park_polls(conn, [poll for poll in idle if poll.ask.poll_id not in locked])
-    for poll in idle:
-        poll.ask.offer = poll.offer
-        _answer(answers, poll).parked = True
-
-
-def _answer(answers: dict[str, Answer], poll: PollCandidate) -> PollAnswer:
-    answer = answers[poll.ask.poll_id]
-    if isinstance(answer, RunnerNotRegistered):
-        raise TypeError(answer)
-    return answer
+    conn: Connection, looked: _Looked, claimable: Sequence[PollCandidate], limits: Limits
+) -> dict[str, PollAnswer]:
+    """Claim for the ``claimable`` ones of the open polls; return the answers of all of them, parked without a run."""
+    assigned = claim_runs(conn, claimable, delivered=True, limits=limits, newest_profile=looked.newest_profile)
+    asked = {poll.ask.poll_id for poll in claimable}
+    answers: dict[str, PollAnswer] = {}
+    for poll in looked.open_polls:
+        poll_id = poll.ask.poll_id
+        runs = assigned.runs.get(poll_id, [])
+        answers[poll_id] = PollAnswer(
+            runs=runs,
+            parked=not runs,
+            passed_over=poll_id in looked.released or (assigned.retry and poll_id in asked and not runs),
+            offer=poll.offer if not runs else None,
+            registered_at=poll.ask.registered_at,
+        )
+    return answers
 
 
 def _waits(answer: Answer) -> bool:

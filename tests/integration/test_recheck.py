@@ -1,10 +1,10 @@
 """Re-check of parked polls: reads details of those that may have something to hear, and of no others."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.claims import polls
 from models.claims.claim import Ask
@@ -74,7 +74,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     look = polls._read_states
 
-    def noting(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, Row[Any]]:
+    def noting(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, polls.PollState]:
         seen.extend(ask.poll_id for ask in asks)
         return look(conn, asks, limits)
 
@@ -90,7 +90,7 @@ def _two_parked(db: DbVerbs) -> tuple[Runner, Ask, Ask]:
 
 def _recheck(db: DbVerbs, looked_at: list[str], *asks: Ask) -> list[polls.Answer]:
     looked_at.clear()
-    return db.do(polls.recheck_polls, asks)
+    return db.poll(polls.recheck_polls, *asks)
 
 
 def test_quiet_polls_are_renewed_without_reading_details(db: DbVerbs, looked_at: list[str]) -> None:
@@ -144,9 +144,11 @@ def test_poll_is_read_when_its_runner_may_claim_ready_run(db: DbVerbs, looked_at
 def test_poll_that_was_never_parked_is_read(db: DbVerbs, looked_at: list[str]) -> None:
     """Park it late, as after a Postgres outage: its runner's offer is unknown so far."""
     _, first, second = _two_parked(db)
-    first.offer = None
+    looked_at.clear()
 
-    assert _recheck(db, looked_at, first, second) == [PollAnswer(parked=True)] * 2
+    answers = db.do(polls.recheck_polls, [replace(first, offer=None), second])
 
+    assert answers == [PollAnswer(parked=True)] * 2
     assert looked_at == [first.poll_id]
-    assert first.offer is not None
+    assert isinstance(answers[0], PollAnswer)
+    assert answers[0].offer == first.offer is not None

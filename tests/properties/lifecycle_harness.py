@@ -139,7 +139,7 @@ class ModelHarness:
             open_runs = []
         stops = {s.session_id for s in self.sessions if s.stop is not None and s.stop[0] is runner}
         stops |= self.superseded(runner)
-        (answer,) = self.db.do(verb, [ask])
+        (answer,) = self.db.poll(verb, ask)
         if runner.left or (runner.told and not mine):
             assert answer == RunnerNotRegistered(runner.runner_id)
             return True

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Row, text
 
 from models.claims.claim import Ask
-from models.claims.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
+from models.claims.polls import Answer, PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError
 from models.core.ids import new_id, runner_identity
@@ -46,6 +46,7 @@ class DbVerbs:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._numbers = count(1)
+        self._asks: dict[str, Ask] = {}
 
     def do(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run one verb in one transaction."""
@@ -97,16 +98,24 @@ class DbVerbs:
         ((registration,),) = self.do(lambda conn: conn.execute(_REGISTER, {"runner_id": runner_id, **offer}).all())
         return Runner(runner_id, registration)
 
+    def poll(self, verb: Callable[..., list[Answer]], *asks: Ask) -> list[Answer]:
+        """Return the answers; repeated polls ask with what their last answers said of the registration."""
+        answers = self.do(verb, [self._asks.get(ask.poll_id, ask) for ask in asks])
+        for ask, answer in zip(asks, answers, strict=True):
+            if isinstance(answer, PollAnswer):
+                self._asks[ask.poll_id] = answer.update(self._asks.get(ask.poll_id, ask))
+        return answers
+
     def answer(self, *asks: Ask) -> list[PollAnswer]:
         """Return the first answers of polls of registered runners."""
-        return [told(answer) for answer in self.do(answer_polls, asks)]
+        return [told(answer) for answer in self.poll(answer_polls, *asks)]
 
     def second(self, *asks: Ask) -> list[PollAnswer]:
         """Return the answers of the second claim, after parking."""
-        return [told(answer) for answer in self.do(claim_parked, asks)]
+        return [told(answer) for answer in self.poll(claim_parked, *asks)]
 
     def recheck(self, *asks: Ask) -> list[PollAnswer]:
-        return [told(answer) for answer in self.do(recheck_polls, asks)]
+        return [told(answer) for answer in self.poll(recheck_polls, *asks)]
 
     def give_up(self, *asks: Ask) -> list[list[Run]]:
         return self.do(give_up_polls, [ask.poll_id for ask in asks])
@@ -116,7 +125,7 @@ class DbVerbs:
         one = poll_request(runner, wanted=wanted, instance=instance)
         first, second = self.answer(one)[0], self.second(one)[0]
         assert (first.parked, second.parked) == (True, True)
-        return one
+        return self._asks[one.poll_id]
 
     def claim(self, runner: Runner, *, wanted: int = 1) -> list[Run]:
         """Return the runs that a poll of this runner is given at once."""
