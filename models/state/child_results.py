@@ -39,7 +39,6 @@ _GIVE_BACK = text("""
 
 
 def calls_back(run: LockedRun) -> bool:
-    """Return whether the end of the run is a result for another session."""
     called = run.execution_mode == ExecutionMode.ASYNC_CALLBACK and run.parent_session_id is not None
     return called and run.parent_session_id != run.session_id
 

@@ -26,7 +26,6 @@ def timeout_reason(run: LockedRun) -> str:
 
 
 def attempts_left(run: LockedRun) -> bool:
-    """Return whether a lost runner or a run timeout sends the run back to pending rather than failing it."""
     return run.attempt < run.max_attempts
 
 
@@ -97,12 +96,10 @@ def unmatched(run: LockedRun, *, error: str) -> Move:
 
 
 def idle_lost(session_id: str) -> SessionChange:
-    """Decide on a session whose live process is gone with its runner."""
     return SessionChange(session_id, "finished", live=ProcessChange.CLEAR)
 
 
 def idle_stopped(session_id: str) -> SessionChange:
-    """Decide on a session whose live process was told to stop and did not answer in time."""
     return SessionChange(session_id, "stopped", live=ProcessChange.CLEAR)
 
 

@@ -63,8 +63,6 @@ class LockedRun:
 
 @dataclass(frozen=True, slots=True)
 class LockedSession:
-    """Session as it is locked."""
-
     session_id: str
     owner: str | None
     depth: int
@@ -106,5 +104,4 @@ def runs_by_id(rows: Iterable[Sequence[Any]]) -> dict[str, LockedRun]:
 
 
 def sessions_by_id(rows: Iterable[Sequence[Any]]) -> dict[str, LockedSession]:
-    """Return the objects for rows of ``LOCKED_SESSION_COLUMNS``, in their order."""
     return {session.session_id: session for session in (LockedSession(*row) for row in rows)}

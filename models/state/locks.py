@@ -31,12 +31,10 @@ class LockedRows:
     sessions: dict[str, LockedSession] = field(default_factory=dict)
 
     def shows(self, session_id: str, caller: Caller, visible: Visible) -> bool:
-        """Return whether the session exists and the caller may see it; ``visible`` is that of ``find_visible``."""
         session = self.sessions.get(session_id)
         return session is not None and can_view(caller, session_id, session.owner, visible)
 
     def unfinished_of(self, session_id: str) -> list[LockedRun]:
-        """Return the session's unfinished runs in submission order."""
         rows = [run for run in self.runs.values() if run.session_id == session_id and run.status in UNFINISHED]
         return sorted(rows, key=lambda run: run.session_seq)
 
@@ -134,12 +132,10 @@ def lock_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, L
 
 
 def read_sessions_unlocked(conn: Connection, session_ids: Collection[str]) -> dict[str, LockedSession]:
-    """Read sessions as ``lock_sessions`` does, without locks."""
     if not session_ids:
         return {}
     return sessions_by_id(conn.execute(_READ_SESSIONS, {"sessions": sorted(session_ids)}))
 
 
 def refresh_sessions(conn: Connection, locked: LockedRows, session_ids: Collection[str]) -> None:
-    """Read locked sessions again after a round has changed them."""
     locked.sessions.update(read_sessions_unlocked(conn, session_ids))

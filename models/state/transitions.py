@@ -93,8 +93,6 @@ _MOVE = sql(
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Runs that have moved, as they are now, and their sessions, each by id."""
-
     runs: dict[str, LockedRun] = field(default_factory=dict)
     sessions: dict[str, SessionUpdate] = field(default_factory=dict)
 
@@ -145,7 +143,6 @@ def update_status_and_record(conn: Connection, changes: Sequence[SessionChange])
 
 
 def sessions_updated(updates: Mapping[str, SessionUpdate]) -> list[EventRow]:
-    """Return a ``session_updated`` for each session that has changed."""
     return [session_updated(update.session) for update in updates.values() if update.changed]
 
 

@@ -68,8 +68,6 @@ def try_lock_runs(conn: Connection, run_ids: Collection[str] = (), session_ids: 
 
 @dataclass(frozen=True, slots=True)
 class LockedRunner:
-    """Runner as it is locked by a pass of expiry."""
-
     runner_id: str
     registration: int
     sends_tokens: bool
@@ -80,6 +78,5 @@ class LockedRunner:
 
 
 def try_lock_runners(conn: Connection, runner_ids: Collection[str]) -> dict[str, LockedRunner]:
-    """Lock those of the runners that are free, and return them as they are now."""
     rows = conn.execute(_LOCK_RUNNERS, {"runner_ids": sorted(runner_ids)})
     return {runner.runner_id: runner for runner in (LockedRunner(*row) for row in rows)}
