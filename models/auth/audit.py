@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.core.callers import Caller, Role
 from models.schema.columns import array_rows
@@ -107,12 +107,13 @@ def record_acts(conn: Connection, acts: Sequence[AuditedAct]) -> None:
         "owner": [act.owner for act in acts],
     }
     rows = sorted(conn.execute(_WRITE, values).all(), key=lambda row: int(row.audit_id))
-    record_events(conn, [EventRow(KIND, NO_SESSION, encode(entry_json(_as_entry(row)))) for row in rows])
+    entries = [AuditEntry(*row[1:]) for row in rows]
+    record_events(conn, [EventRow(KIND, NO_SESSION, encode(entry_json(entry))) for entry in entries])
 
 
 def newest_acts(conn: Connection, limit: int) -> list[AuditEntry]:
     """Return the newest ``limit`` acts, oldest first."""
-    return [_as_entry(row) for row in conn.execute(_NEWEST, {"most": limit})][::-1]
+    return [AuditEntry(*row) for row in conn.execute(_NEWEST, {"most": limit})][::-1]
 
 
 def entry_json(entry: AuditEntry) -> dict[str, Any]:
@@ -124,7 +125,3 @@ def entry_json(entry: AuditEntry) -> dict[str, Any]:
         "owner": entry.owner,
         "at": iso(entry.at),
     }
-
-
-def _as_entry(row: Row[Any]) -> AuditEntry:
-    return AuditEntry(row.act, row.actor, row.target, row.owner, row.created_at)

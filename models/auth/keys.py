@@ -7,12 +7,12 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import Connection, Row, Select, literal_column, select, text
+from sqlalchemy import Connection, Select, literal_column, select, text
 
 from models.auth.audit import Act, AuditedAct, record_acts
 from models.core.callers import Role
@@ -166,13 +166,13 @@ def revoke_keys(conn: Connection, key_ids: Sequence[str], by: str) -> list[FindR
 
 def find_keys(conn: Connection, key_ids: Sequence[str]) -> list[FindResult]:
     """Return the keys by their ids, revoked and expired ones too. NotFound for an unknown id."""
-    found = {row.key_id: _as_key(row) for row in conn.execute(_FIND, {"key_ids": sorted(set(key_ids))})}
+    found = {key.key_id: key for key in _as_keys(conn.execute(_FIND, {"key_ids": sorted(set(key_ids))}))}
     return [found.get(key_id) or NotFound("key", key_id) for key_id in key_ids]
 
 
 def list_keys(conn: Connection) -> list[Key]:
     """Return all keys, oldest first."""
-    return [_as_key(row) for row in conn.execute(_LIST)]
+    return _as_keys(conn.execute(_LIST))
 
 
 def key_revision(conn: Connection) -> int:
@@ -190,6 +190,5 @@ def touch_keys(conn: Connection, key_ids: Sequence[str]) -> list[None]:
     return [None for _ in key_ids]
 
 
-def _as_key(row: Row[Any]) -> Key:
-    values = {field.name: getattr(row, field.name) for field in fields(Key)}
-    return Key(**values | {"role": Role(row.role)})
+def _as_keys(rows: Iterable[Sequence[Any]]) -> list[Key]:
+    return [Key(key_id, secret_hash, Role(role), *rest) for key_id, secret_hash, role, *rest in rows]

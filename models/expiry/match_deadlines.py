@@ -5,11 +5,12 @@
 A run that some registrations may not have again (``not_for``) has a moment of its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from models.claims.fleet import Differences, Fleet, fleet_of
 from models.core.statuses import RunStatus, RunType
@@ -103,9 +104,7 @@ _GAPS = text("""
     ORDER BY started_at
 """)
 
-_WAITING = text("""
-    SELECT run_id, session_id, profile_id, not_for, type FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))
-""")
+_PROFILES = text("SELECT run_id, profile_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))")
 
 _ABSENT = text("SELECT count(*) FROM runners WHERE left_at IS NULL")
 
@@ -123,26 +122,29 @@ def fail_unmatched(current: Pass) -> StepResult:
         return StepResult({})
     locked = try_lock_runs(current.conn, found)
     fleet.refresh(current.conn)
-    rows = {row.run_id: row for row in current.conn.execute(_WAITING, {"run_ids": list(locked.runs)})}
+    rows = current.conn.execute(_PROFILES, {"run_ids": list(locked.runs)})
+    profiles: dict[str, int] = {row.run_id: row.profile_id for row in rows}
 
     def due(run: LockedRun) -> bool:
-        row = rows[run.run_id]
         waits = run.status == RunStatus.PENDING and run.ready
-        return waits and not fleet.satisfies(row.profile_id, row.not_for or ())
+        return waits and not fleet.satisfies(profiles[run.run_id], run.excluded_registrations or ())
 
     runs = each_session_once(locked, found, due)
     absent = current.conn.execute(_ABSENT).scalar_one() if fleet.empty else 0
-    moves = [unmatched(run, error=_error(fleet, rows[run.run_id], locked.sessions, absent)) for run in runs]
+    moves = [
+        unmatched(run, error=_error(fleet, profiles[run.run_id], run, locked.sessions[run.session_id], absent))
+        for run in runs
+    ]
     return StepResult({"unmatched": len(move_runs(current.conn, moves).runs)}, len(found) >= current.most)
 
 
-def _error(fleet: Fleet, row: Row[Any], sessions: Mapping[str, LockedSession], absent: int) -> str:
-    demands = fleet.demands(row.profile_id)
+def _error(fleet: Fleet, profile_id: int, run: LockedRun, session: LockedSession, absent: int) -> str:
+    demands = fleet.demands(profile_id)
     if demands is None:
-        msg = f"profile {row.profile_id} is not known, so no run of it is due"
+        msg = f"profile {profile_id} is not known, so no run of it is due"
         raise ValueError(msg)
-    session = sessions[row.session_id] if row.type == RunType.RESUME else None
-    return no_match_text(demands, fleet, excluded=row.not_for or (), session=session, absent=absent)
+    resumed = session if run.type == RunType.RESUME else None
+    return no_match_text(demands, fleet, excluded=run.excluded_registrations or (), session=resumed, absent=absent)
 
 
 def _store(current: Pass, found: Differences) -> None:
@@ -169,10 +171,26 @@ def _due(current: Pass) -> list[str]:
     return current.find(_DUE, **values) if due else []
 
 
+@dataclass(frozen=True, slots=True)
+class _Excluded:
+    """Ready run that some registrations may not have again."""
+
+    run_id: str
+    profile_id: int
+    not_for: list[int]
+    unmatched_since: datetime | None
+    no_match_timeout_seconds: int
+    match_deadline_at: datetime
+
+    @property
+    def ready_at(self) -> datetime:
+        return self.match_deadline_at - timedelta(seconds=self.no_match_timeout_seconds)
+
+
 def _due_excluded(current: Pass, fleet: Fleet) -> list[str]:
     """Store since when runs with excluded registrations are satisfied by no other; return those past their deadline."""
     values = {"from_profile": fleet.excluded_from, "most": MOST_EXCLUDED}
-    rows = current.conn.execute(_EXCLUDED, values).all()
+    rows = [_Excluded(*row) for row in current.conn.execute(_EXCLUDED, values)]
     fleet.excluded_from = rows[-1].profile_id if len(rows) == MOST_EXCLUDED else 0
     if not rows:
         return []
@@ -186,17 +204,15 @@ def _due_excluded(current: Pass, fleet: Fleet) -> list[str]:
     if changed:
         now_matched = [matched[run_id] for run_id in changed]
         current.conn.execute(_STORE_EXCLUDED, {"run_ids": changed, "matched": now_matched, "now": current.clocks.now})
-    waiting = [row for row in rows if not matched[row.run_id] and row.unmatched_since is not None]
-    if not waiting:
+    since = {row.run_id: row.unmatched_since for row in rows if row.unmatched_since and not matched[row.run_id]}
+    if not since:
         return []
-    latest = _Latest(current, min(row.unmatched_since for row in waiting))
-    return [row.run_id for row in waiting if _is_over(row, latest)]
-
-
-def _is_over(row: Row[Any], latest: "_Latest") -> bool:
-    start = latest.start(row.no_match_timeout_seconds)
-    ready_at = row.match_deadline_at - timedelta(seconds=row.no_match_timeout_seconds)
-    return bool(max(row.unmatched_since, ready_at) <= start)
+    latest = _Latest(current, min(since.values()))
+    return [
+        row.run_id
+        for row in rows
+        if row.run_id in since and max(since[row.run_id], row.ready_at) <= latest.start(row.no_match_timeout_seconds)
+    ]
 
 
 class _Latest:

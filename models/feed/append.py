@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from psycopg.errors import SerializationFailure
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.core.callers import Caller, Role
 from models.core.errors import BadCursor, NotFound, StaleClaim
@@ -68,6 +68,19 @@ class LeftOut:
     """The event was accepted, but its run has as many as may be stored; the run's own events say so once."""
 
 
+class _Judged(NamedTuple):
+    """Decision of the statement on an event; ``place`` counts from 1, ``quiet``: its session had no sign lately."""
+
+    place: int
+    session_id: str
+    quiet: bool
+    active_run: str | None
+    status: str | None
+    current: bool
+    event_uid: str
+    kept: bool
+
+
 AppendResult: TypeAlias = StoredEvent | LeftOut | NotFound | StaleClaim
 
 # Lock the runs that the tokens may be of, then the sessions, as weakly as excludes a change of claim and a delete:
@@ -122,9 +135,9 @@ _STORE = """
         FROM judged WHERE current ORDER BY place
         ON CONFLICT (event_uid) DO NOTHING RETURNING event_uid, id
     )
-    SELECT place, session_id, quiet, active_run, status, current, event_uid, NULL AS id, true AS kept FROM judged
+    SELECT place, session_id, quiet, active_run, status, current, event_uid, true AS kept, NULL AS id FROM judged
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, id, NULL FROM stored
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, NULL, id FROM stored
 """
 _APPEND = sql(_JUDGED + _STORE)
 _APPEND_BOUNDED = sql(_JUDGED + STORE_BOUNDED)
@@ -152,22 +165,20 @@ def append_events(conn: Connection, items: Sequence[NewEvent], *, run_events_max
     visible = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[AppendResult] = [NotFound("session", item.session_id) for item in items]
     places = [place for place, item in enumerate(items) if is_visible(item.caller, item.session_id, visible)]
-    rows = _append(conn, [items[place] for place in places], run_events_max)
-    judged = [row for row in rows if row.id is None]
-    ids = {row.event_uid: row.id for row in rows if row.id is not None}
-    ids.update(_stored_before(conn, {row.event_uid for row in judged if row.current and row.kept} - ids.keys()))
-    for row in judged:
-        results[places[row.place - 1]] = _result(row, ids)
-    quiet = sorted({row.session_id for row in judged if row.current and row.quiet})
+    judged, stored = _append(conn, [items[place] for place in places], run_events_max)
+    ids = stored | _stored_before(conn, {one.event_uid for one in judged if one.current and one.kept} - stored.keys())
+    for one in judged:
+        results[places[one.place - 1]] = _result(one, ids)
+    quiet = sorted({one.session_id for one in judged if one.current and one.quiet})
     if quiet:
         conn.execute(_SIGN, {"sessions": quiet})
     return results
 
 
-def _result(row: Row[Any], ids: Mapping[str, int]) -> AppendResult:
-    if not row.current:
-        return StaleClaim(row.active_run or "", row.status or "")
-    return StoredEvent(ids[row.event_uid]) if row.kept else LeftOut()
+def _result(judged: _Judged, ids: Mapping[str, int]) -> AppendResult:
+    if not judged.current:
+        return StaleClaim(judged.active_run or "", judged.status or "")
+    return StoredEvent(ids[judged.event_uid]) if judged.kept else LeftOut()
 
 
 def _stored_before(conn: Connection, uids: Collection[str]) -> dict[str, int]:
@@ -180,10 +191,10 @@ def _stored_before(conn: Connection, uids: Collection[str]) -> dict[str, int]:
     return ids
 
 
-def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) -> Sequence[Row[Any]]:
-    """Store the events that may be stored; return a row for each visible one, and one with ``id`` for each new one."""
+def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) -> tuple[list[_Judged], dict[str, int]]:
+    """Store the events that may be stored; return how each visible one was judged, and the ids of new ones."""
     if not items:
-        return ()
+        return [], {}
     values = {
         "sessions": [item.session_id for item in items],
         "owners": [owner_filter(item.caller) for item in items],
@@ -195,8 +206,11 @@ def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) ->
         "types": [item.event_type for item in items],
     }
     if run_events_max:
-        return conn.execute(_APPEND_BOUNDED, values | bounds(run_events_max)).all()
-    return conn.execute(_APPEND, values).all()
+        rows = conn.execute(_APPEND_BOUNDED, values | bounds(run_events_max)).all()
+    else:
+        rows = conn.execute(_APPEND, values).all()
+    judged = [_Judged(*row[:-1]) for row in rows if row.id is None]
+    return judged, {row.event_uid: row.id for row in rows if row.id is not None}
 
 
 # Read in one statement, so in one snapshot: every event is either numbered behind the cursor or not numbered yet.

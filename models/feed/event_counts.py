@@ -50,10 +50,10 @@ STORE_BOUNDED: Final = """
         ORDER BY run_id, place
         ON CONFLICT (event_uid) DO NOTHING
     )
-    SELECT place, session_id, quiet, active_run, status, current, event_uid, NULL AS id, coalesce(kept, true) AS kept
+    SELECT place, session_id, quiet, active_run, status, current, event_uid, coalesce(kept, true) AS kept, NULL AS id
     FROM judged LEFT JOIN (SELECT place, kept FROM sorted) s USING (place)
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, id, NULL FROM stored
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, event_uid, NULL, id FROM stored
 """
 
 

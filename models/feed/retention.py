@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.core.callers import ADMIN
 from models.runs.delete import DeleteSession, remove_sessions
@@ -92,8 +92,8 @@ def retire_events(conn: Connection, *, older_than_days: float, most: int = MOST_
     sees either the events or the floor above them (promise 3). Safe to repeat, also concurrently; 0 means that none is
     due, or that another transaction has locked them.
     """
-    oldest = conn.execute(_OLDEST, {"age": older_than_days * _DAY, "most": most}).all()
-    wanted = _prefix(oldest)
+    oldest = conn.execute(_OLDEST, {"age": older_than_days * _DAY, "most": most})
+    wanted = _prefix([_OldEvent(*row) for row in oldest])
     if not wanted:
         return 0
     # Lock in a statement of its own, without waiting: a prefix that another transaction is dropping is skipped.
@@ -108,8 +108,15 @@ def retire_events(conn: Connection, *, older_than_days: float, most: int = MOST_
     return len(dropped)
 
 
-def _prefix(oldest: Sequence[Row[Any]]) -> list[Row[Any]]:
-    wanted: list[Row[Any]] = []
+class _OldEvent(NamedTuple):
+    id: int
+    feed_pos: int
+    old: bool
+    size: int
+
+
+def _prefix(oldest: Sequence[_OldEvent]) -> list[_OldEvent]:
+    wanted: list[_OldEvent] = []
     size = 0
     for event in takewhile(lambda event: event.old, oldest):
         size += event.size

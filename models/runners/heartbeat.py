@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
@@ -168,7 +168,11 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
     ).all()
     known = {row.runner_id for row in rows}
     ended = _compare_holding(
-        conn, rows, {runner_id: runs for runner_id, runs in holding.items() if runner_id in known}, limits
+        conn,
+        {runner_id: runs for runner_id, runs in holding.items() if runner_id in known},
+        beating=[row.runner_id for row in rows if row.touched and row.runner_id in holding],
+        counted=[row.runner_id for row in rows if row.counted],
+        limits=limits,
     )
     return [
         Heard(tuple(run_id for run_id in item.holding or () if (item.runner_id, run_id) in ended))
@@ -179,7 +183,12 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
 
 
 def _compare_holding(
-    conn: Connection, touched: Sequence[Row[Any]], holding: Mapping[str, Iterable[str]], limits: Limits
+    conn: Connection,
+    holding: Mapping[str, Iterable[str]],
+    *,
+    beating: list[str],
+    counted: list[str],
+    limits: Limits,
 ) -> set[tuple[str, str]]:
     """Count the heartbeats that do not name a run, and return the named runs that their runner does not have."""
     if not holding:
@@ -190,8 +199,8 @@ def _compare_holding(
         {
             "holders": [runner_id for runner_id, _ in named],
             "named": [run_id for _, run_id in named],
-            "beating": [row.runner_id for row in touched if row.touched and row.runner_id in holding],
-            "counted": [row.runner_id for row in touched if row.counted],
+            "beating": beating,
+            "counted": counted,
             "started": STARTED_SECONDS,
             "start_timeout": limits.start_timeout,
         },

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from datetime import datetime
+from typing import TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.auth.audit import Act, AuditedAct, audited_act, record_acts
 from models.claims.parking import drop_polls
@@ -42,8 +43,19 @@ class Left:
 LeaveResult: TypeAlias = Left | NotFound
 
 
+@dataclass(frozen=True, slots=True)
+class _Existing:
+    """Locked registration that is asked to leave."""
+
+    runner_id: str
+    registration: int
+    owner: str | None
+    left_at: datetime | None
+    sends_tokens: bool
+
+
 _LOCK = text("""
-    SELECT runner_id, registration, owner, left_at, leave_told_at, sends_tokens FROM runners
+    SELECT runner_id, registration, owner, left_at, sends_tokens FROM runners
     WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id FOR NO KEY UPDATE
 """)
 
@@ -79,9 +91,8 @@ def deregister_runners(
     if leaving:
         run_ids, session_ids = work_held_by(conn, leaving)
         locked = lock_runs(conn, run_ids, session_ids)
-    existing = {
-        row.runner_id: row for row in conn.execute(_LOCK, {"runner_ids": sorted({item.runner_id for item in items})})
-    }
+    rows = conn.execute(_LOCK, {"runner_ids": sorted({item.runner_id for item in items})})
+    existing = {row.runner_id: _Existing(*row) for row in rows}
     authorised = [
         item
         for item in items
@@ -108,7 +119,7 @@ def deregister_runners(
     return results
 
 
-def _record_leaves(conn: Connection, existing: Mapping[str, Row[Any]], items: Sequence[LeaveRunner]) -> None:
+def _record_leaves(conn: Connection, existing: Mapping[str, _Existing], items: Sequence[LeaveRunner]) -> None:
     """Audit the leaves that admins requested for others' runners, once for each runner."""
     acts: dict[str, AuditedAct] = {}
     for item in items:
@@ -118,7 +129,7 @@ def _record_leaves(conn: Connection, existing: Mapping[str, Row[Any]], items: Se
     record_acts(conn, list(acts.values()))
 
 
-def _leave_now(conn: Connection, locked: LockedRows, leaving: Mapping[str, Row[Any]]) -> dict[str, frozenset[str]]:
+def _leave_now(conn: Connection, locked: LockedRows, leaving: Mapping[str, _Existing]) -> dict[str, frozenset[str]]:
     """Mark locked runners as left and end their locked work; return the instances that hold their polls, by runner."""
     if not leaving:
         return {}

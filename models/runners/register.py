@@ -6,11 +6,12 @@ An identity belongs to its owner: the same four properties of another owner are 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum, auto
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from psycopg.errors import SerializationFailure
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.claims.parking import drop_polls
 from models.core.errors import DuplicateRunner
@@ -86,8 +87,26 @@ class Relation(Enum):
     ANOTHER_PROCESS = auto()
 
 
-def relation_to(row: Row[Any], item: Registration) -> Relation:
-    """Compare a registration with the row, which says whether its runner is stale by the rule of expiry."""
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """Stored registration; ``is_stale`` by the rule of expiry."""
+
+    runner_id: str
+    registration: int
+    registration_uid: str
+    instance_id: str | None
+    owner: str | None
+    executor_type: str | None
+    tags: list[str]
+    require_matching_tags: bool
+    sends_tokens: bool
+    lost_at: datetime | None
+    left_at: datetime | None
+    leave_told_at: datetime | None
+    is_stale: bool
+
+
+def relation_to(row: Existing, item: Registration) -> Relation:
     if row.registration_uid == item.registration_uid:
         return Relation.REPEATED
     same = item.instance_id is not None and item.instance_id == row.instance_id
@@ -107,7 +126,7 @@ def relation_to(row: Row[Any], item: Registration) -> Relation:
     return Relation.DUPLICATE
 
 
-def identity(item: Registration, rows: Mapping[str, Row[Any]]) -> str:
+def identity(item: Registration, rows: Mapping[str, Existing]) -> str:
     """Return the runner id of the item; ``rows`` are the existing ones of its two ids.
 
     The owner's own id if that exists, else the plain one, unless that is another owner's, or online without an owner
@@ -119,7 +138,7 @@ def identity(item: Registration, rows: Mapping[str, Row[Any]]) -> str:
     return item.runner_id
 
 
-def is_open_to(item: Registration, row: Row[Any]) -> bool:
+def is_open_to(item: Registration, row: Existing) -> bool:
     """Return whether the registration may be one of the runner that has this row."""
     if item.owner is None or row.owner == item.owner:
         return True
@@ -132,7 +151,7 @@ def is_open_to(item: Registration, row: Row[Any]) -> bool:
 
 _LOOK = text("""
     SELECT runner_id, registration, registration_uid, instance_id, owner, executor_type, tags, require_matching_tags,
-        told_interval, sends_tokens, lost_at, left_at, leave_told_at,
+        sends_tokens, lost_at, left_at, leave_told_at,
         last_seen < silent_before(greatest(CAST(:stale_after AS float), 2 * told_interval)) AS is_stale
     FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id
 """)
@@ -236,7 +255,7 @@ def _register_round(
     """Register at most one process of each identity."""
     possible_ids = {runner_id for item in items for runner_id in (item.runner_id, item.own_id) if runner_id is not None}
     existing = {
-        row.runner_id: row
+        row.runner_id: Existing(*row)
         for row in conn.execute(_LOOK, {"runner_ids": sorted(possible_ids), "stale_after": limits.stale_after})
     }
     ids = [identity(item, existing) for item in items]
@@ -250,7 +269,7 @@ def _register_round(
     new = {runner_id: item for runner_id, item in chosen.items() if runner_id not in before}
     if new:
         added = set(conn.execute(_ADD, _given(new, limits)).scalars())
-    rows = {row.runner_id: row for row in conn.execute(_LOCK, reading) if row.runner_id not in added}
+    rows = {row.runner_id: Existing(*row) for row in conn.execute(_LOCK, reading) if row.runner_id not in added}
     if not all(is_open_to(chosen[runner_id], row) for runner_id, row in rows.items()):
         msg = "another owner's runner was first to have the id"
         raise SerializationFailure(msg)
@@ -295,7 +314,7 @@ def _lock_former_work(conn: Connection, runner_ids: Sequence[str]) -> LockedRows
 def _renew(
     conn: Connection,
     chosen: Mapping[str, Registration],
-    rows: Mapping[str, Row[Any]],
+    rows: Mapping[str, Existing],
     relations: Mapping[str, Relation],
     limits: Limits,
 ) -> dict[str, frozenset[str]]:
@@ -318,7 +337,7 @@ def _renew(
     return parked
 
 
-def _renumber_work(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], int]]) -> None:
+def _renumber_work(conn: Connection, renumbered: Mapping[str, tuple[Existing, int]]) -> None:
     """Move the work of the processes to their new numbers; their runs and sessions are locked."""
     numbers = [number for _, number in renumbered.values()]
     for statement in _RENUMBER:
@@ -331,7 +350,7 @@ def _renumber_work(conn: Connection, renumbered: Mapping[str, tuple[Row[Any], in
         )
 
 
-def _end_former(conn: Connection, locked: LockedRows, former: Mapping[str, Row[Any]]) -> None:
+def _end_former(conn: Connection, locked: LockedRows, former: Mapping[str, Existing]) -> None:
     numbers = registrations(locked)
     ended = {
         number: Ended(REPLACED, sends_tokens=row.sends_tokens and number == row.registration)

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.auth.audit import Act, AuditedAct, audited_act, record_acts
 from models.core.callers import Caller
@@ -117,13 +117,14 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
     owner's session is audited (models.auth.audit).
     """
     results: list[DeleteResult] = [NotFound("session", item.session_id) for item in items]
-    done = {row.request_id: row for row in conn.execute(_DONE, {"requests": [item.request_id for item in items]})}
+    rows = conn.execute(_DONE, {"requests": [item.request_id for item in items]})
+    done = {row.request_id: Deleted(row.session_id, row.events_count, row.runs_count) for row in rows}
     locked = _lock_with_children(conn, {item.session_id for item in items if item.request_id not in done})
     shown = find_visible(conn, [(item.caller, item.session_id) for item in items])
     chosen: dict[str, int] = {}
     for ordinal, item in enumerate(items):
         if item.request_id in done:
-            results[ordinal] = _answer(done[item.request_id])
+            results[ordinal] = done[item.request_id]
         elif item.session_id in chosen or not locked.shows(item.session_id, item.caller, shown):
             continue
         elif is_alive(locked, item.session_id):
@@ -133,10 +134,10 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
     if chosen:
         requests = {session_id: items[ordinal] for session_id, ordinal in chosen.items()}
         record_acts(conn, _acts(locked, requests))
-        counts = remove_sessions(conn, locked, requests)
-        _remember(conn, requests, counts)
+        removed = remove_sessions(conn, locked, requests)
+        _remember(conn, requests, removed)
         for session_id, ordinal in chosen.items():
-            results[ordinal] = _answer(counts[session_id])
+            results[ordinal] = removed[session_id]
     return results
 
 
@@ -167,10 +168,6 @@ def purge_deleted(conn: Connection, limit: int = 1000) -> int:
     return removed if removed >= limit else max(removed, conn.execute(_PURGED, {"most": limit}).rowcount)
 
 
-def _answer(row: Row[Any]) -> Deleted:
-    return Deleted(row.session_id, row.events_count, row.runs_count)
-
-
 def _lock_with_children(conn: Connection, session_ids: Collection[str]) -> LockedRows:
     """Lock the sessions with all their runs, finished ones too, and their children's rows."""
     wanted = {"sessions": sorted(session_ids)}
@@ -183,32 +180,32 @@ def _lock_with_children(conn: Connection, session_ids: Collection[str]) -> Locke
     return locked
 
 
-def remove_sessions(conn: Connection, locked: LockedRows, chosen: dict[str, DeleteSession]) -> dict[str, Row[Any]]:
-    """Remove sessions that are locked with all their runs and children; return the counts of each.
+def remove_sessions(conn: Connection, locked: LockedRows, chosen: dict[str, DeleteSession]) -> dict[str, Deleted]:
+    """Remove sessions that are locked with all their runs and children; return what was removed, by session.
 
     Writes ``session_deleted``, and ``session_updated`` of the children, which become roots.
     """
     wanted = {"sessions": sorted(chosen)}
     move_runs(conn, [cancelled(run) for session_id in chosen for run in locked.unfinished_of(session_id)])
-    counts = {row.session_id: row for row in conn.execute(_COUNT, wanted)}
+    removed = {deleted.session_id: deleted for deleted in (Deleted(*row) for row in conn.execute(_COUNT, wanted))}
     children = [child for child in conn.execute(_ITS_CHILDREN, wanted).scalars() if child not in chosen]
     conn.execute(_ORPHAN, wanted)
-    gone = [_session_deleted(locked, item, counts[session_id].runs_count) for session_id, item in chosen.items()]
+    gone = [_session_deleted(locked, item, removed[session_id].runs_count) for session_id, item in chosen.items()]
     orphans = read_sessions(conn, sorted(children))
     record_events(conn, [*map(session_updated, orphans.values()), *gone])
     for statement in _FORGET:
         conn.execute(statement, wanted)
-    return counts
+    return removed
 
 
-def _remember(conn: Connection, chosen: dict[str, DeleteSession], counts: dict[str, Row[Any]]) -> None:
+def _remember(conn: Connection, chosen: dict[str, DeleteSession], removed: dict[str, Deleted]) -> None:
     conn.execute(
         _REMEMBER,
         {
             "requests": [item.request_id for item in chosen.values()],
             "sessions": list(chosen),
-            "events": [counts[session_id].events_count for session_id in chosen],
-            "runs": [counts[session_id].runs_count for session_id in chosen],
+            "events": [removed[session_id].events_count for session_id in chosen],
+            "runs": [removed[session_id].runs_count for session_id in chosen],
         },
     )
 

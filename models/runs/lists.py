@@ -3,17 +3,16 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Row,
     Select,
     Table,
     Text,
@@ -77,6 +76,7 @@ class SessionPage:
 
 
 PageKey = tuple[datetime, str]
+Item = TypeVar("Item", Run, Session)
 
 # End a page after so many stored bytes, counting so many per row for its small columns: a page stays in memory while
 # its client does not read.
@@ -106,9 +106,10 @@ def parse_key(cursor: str) -> PageKey | None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Listed:
-    """Listed table: the columns that are shown, and the conditions by the name of their value."""
+class Listed(Generic[Item]):
+    """Listed table: the columns that are shown as ``kind``, and the conditions by the name of their value."""
 
+    kind: Callable[[Sequence[Any]], Item]
     table: Table
     row_id: ColumnElement[Any]
     shown: Sequence[ColumnElement[Any]]
@@ -118,6 +119,7 @@ class Listed:
 
 
 _RUNS = Listed(
+    as_run,
     runs,
     runs.c.run_id,
     RUN_COLUMNS,
@@ -131,6 +133,7 @@ _RUNS = Listed(
     large=(runs.c.parameters, runs.c.scope, runs.c.error, runs.c.labels, runs.c.demands),
 )
 _SESSIONS = Listed(
+    as_session,
     sessions,
     sessions.c.session_id,
     SESSION_COLUMNS,
@@ -161,10 +164,7 @@ def list_runs(
         "labels": dict(which.labels) or None,
     }
     found = _page(conn, caller, _RUNS, wanted, limit=limit, after=after)
-    if isinstance(found, BadCursor):
-        return found
-    rows, next_cursor, feed_cursor = found
-    return RunPage([as_run(row) for row in rows], next_cursor, feed_cursor)
+    return found if isinstance(found, BadCursor) else RunPage(*found)
 
 
 def list_sessions(
@@ -184,10 +184,7 @@ def list_sessions(
         "owner": which.owner,
     }
     found = _page(conn, caller, _SESSIONS, wanted, limit=limit, after=after)
-    if isinstance(found, BadCursor):
-        return found
-    rows, next_cursor, feed_cursor = found
-    return SessionPage([as_session(row) for row in rows], next_cursor, feed_cursor)
+    return found if isinstance(found, BadCursor) else SessionPage(*found)
 
 
 def _known(statuses: Sequence[str], known: type[RunStatus | SessionStatus]) -> list[str] | None:
@@ -197,12 +194,12 @@ def _known(statuses: Sequence[str], known: type[RunStatus | SessionStatus]) -> l
 def _page(
     conn: Connection,
     caller: Caller,
-    listed: Listed,
+    listed: Listed[Item],
     wanted: Mapping[str, Any],
     *,
     limit: int,
     after: str | None,
-) -> tuple[Sequence[Row[Any]], str | None, str] | BadCursor:
+) -> tuple[list[Item], str | None, str] | BadCursor:
     """Read one page and the feed's head in one statement, so in one snapshot.
 
     Later changes of the rows have a higher position than the head, or none yet: a feed from there on may repeat some,
@@ -224,11 +221,13 @@ def _page(
     shown = found[:limit]
     more = bool(shown) and shown[0].found > len(shown)
     next_cursor = write_key(shown[-1].created_at, getattr(shown[-1], name)) if more else None
-    return shown, next_cursor, feed_cursor
+    return [listed.kind(row) for row in shown], next_cursor, feed_cursor
 
 
 @lru_cache(maxsize=256)
-def page_statement(listed: Listed, wanted: frozenset[str], role: Role, *, is_next: bool) -> Select[Any]:
+def page_statement(
+    listed: Listed[Run] | Listed[Session], wanted: frozenset[str], role: Role, *, is_next: bool
+) -> Select[Any]:
     """Return the statement of such a page; cached, since building it takes longer than executing it."""
     table, row_id = listed.table, listed.row_id
     size: ColumnElement[Any] = literal_column(str(ROW_BYTES))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from models.auth.audit import Act, audited_report, record_acts
 from models.core.callers import ADMIN, Caller
@@ -102,7 +102,8 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
     """
     locked = lock_runs(conn, session_ids={item.session_id for item in items})
     in_hand = [run.runner_id for run in locked.runs.values() if run.status in IN_HAND]
-    places = {row.runner_id: row for row in conn.execute(_PLACES, {"runners": in_hand})} if in_hand else {}
+    rows = conn.execute(_PLACES, {"runners": in_hand}) if in_hand else ()
+    places = {row.runner_id: (row.hostname, row.executor_profile) for row in rows}
     shown = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
     visible: list[int] = []
@@ -110,7 +111,7 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
         if not locked.shows(item.session_id, item.caller, shown):
             continue
         run = bound_run(locked, item.session_id)
-        if run is not None and is_elsewhere(item, places.get(run.runner_id)):
+        if run is not None and is_elsewhere(item, places.get(run.holder[0])):
             results[ordinal] = StaleClaim(run.run_id, run.status)
         else:
             visible.append(ordinal)
@@ -133,8 +134,9 @@ def bound_run(locked: LockedRows, session_id: str) -> LockedRun | None:
     return None
 
 
-def is_elsewhere(item: Bind, runner: Row[Any] | None) -> bool:
-    return runner is not None and (runner.hostname, runner.executor_profile) != (item.hostname, item.executor_profile)
+def is_elsewhere(item: Bind, place: tuple[str, str] | None) -> bool:
+    """Return whether ``place``, the host and profile of the run's runner, is not that of the process that binds."""
+    return place is not None and place != (item.hostname, item.executor_profile)
 
 
 def _record_updates(conn: Connection, items: Sequence[Bind | Patch], found: Mapping[str, Session]) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, literal_column, select
+from sqlalchemy import ColumnElement, Connection, literal_column, select
 
 from models.core.callers import Caller
 from models.core.errors import NotFound
@@ -74,7 +73,6 @@ TIMEOUT_AT = "timeout_at"
 RUN_COLUMNS = tuple(
     _TIMEOUT_AT.label(TIMEOUT_AT) if field.name == TIMEOUT_AT else runs.c[field.name] for field in fields(Run)
 )
-_IN_ORDER = attrgetter(*(field.name for field in fields(Run)))
 # Build it once: building a statement of so many columns takes longer than reading a row.
 _READ = select(*RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids"))
 _READ_ENDED = _READ.where(runs.c.status.in_(sorted(TERMINAL)))
@@ -84,9 +82,9 @@ _READ_ENDED = _READ.where(runs.c.status.in_(sorted(TERMINAL)))
 RUN_COLUMNS_OF_R = names_of("r", RUN_COLUMNS).replace(f"r.{TIMEOUT_AT}", f"CAST(NULL AS timestamptz) AS {TIMEOUT_AT}")
 
 
-def as_run(row: Row[Any]) -> Run:
-    """Return the object for a row that holds at least ``RUN_COLUMNS``, by name."""
-    return Run(*_IN_ORDER(row))
+def as_run(row: Sequence[Any]) -> Run:
+    """Return the object for a row that begins with ``RUN_COLUMNS``, in their order."""
+    return Run(*row[: len(RUN_COLUMNS)])
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from models.core.callers import Caller
 from models.core.errors import NotFound
@@ -38,7 +38,7 @@ SESSION_COLUMNS_OF_S = names_of("s", SESSION_COLUMNS)
 _READ = select(*SESSION_COLUMNS).where(sessions.c.session_id == any_of("session_ids"))
 
 
-def as_session(row: Row[Any]) -> Session:
+def as_session(row: Sequence[Any]) -> Session:
     """Return the object for a row that begins with ``SESSION_COLUMNS``, in their order."""
     return Session(*row[: len(SESSION_COLUMNS)])
 

@@ -1,31 +1,32 @@
 """Check how a registration relates to the existing row: same process, another process, or duplicate."""
 
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from models.core.limits import DEFAULT_LIMITS
 from models.runners.heartbeat import lost_after, stale_after, told_interval
-from models.runners.register import Registration, Relation, identity, relation_to
+from models.runners.register import Existing, Registration, Relation, identity, relation_to
 
 
-def row(**values: Any) -> Any:
+def row(**values: Any) -> Existing:
     known = {
+        "runner_id": "lnch_1",
+        "registration": 7,
         "registration_uid": "uid-1",
         "instance_id": None,
         "owner": None,
         "executor_type": "autonomous",
         "tags": ["a", "b"],
         "require_matching_tags": False,
-        "told_interval": 60,
+        "sends_tokens": True,
         "lost_at": None,
         "left_at": None,
         "leave_told_at": None,
         "is_stale": False,
     }
-    return SimpleNamespace(**{**known, **values})
+    return Existing(**{**known, **values})
 
 
 def item(**values: Any) -> Registration:
@@ -33,11 +34,11 @@ def item(**values: Any) -> Registration:
     return Registration("host", "/project", "profile", **given)
 
 
-def decide(there: Any, new: Registration) -> Relation:
+def decide(there: Existing, new: Registration) -> Relation:
     return relation_to(there, new)
 
 
-def identified(new: Registration, there: Any) -> str:
+def identified(new: Registration, there: Existing) -> str:
     """Return the runner that registers while this row has the plain id."""
     return identity(new, {new.runner_id: there})
 
