@@ -14,8 +14,8 @@ from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import RunType, SessionStatus
-from models.runs.submission import NewRun
-from models.runs.submit import resume_demands, submit_runs
+from models.runs.submission import NewRun, resume_demands
+from models.runs.submit import submit_runs
 from models.schema.sql import sql
 from models.state.locked_rows import LockedSession
 from models.state.try_locks import try_lock_runs

@@ -4,15 +4,6 @@ import hashlib
 import os
 import threading
 import time
-from typing import NewType
-
-RunId = NewType("RunId", str)
-
-
-SessionId = NewType("SessionId", str)
-
-
-RunnerId = NewType("RunnerId", str)
 
 
 class _Clock:
@@ -53,7 +44,7 @@ def new_id(prefix: str) -> str:
 
 def runner_identity(
     hostname: str, project_dir: str, executor_profile: str, command: str | None, owner: str | None = None
-) -> RunnerId:
+) -> str:
     """Return the id of a runner: the same for the same four properties (PROTOCOL, Nouns).
 
     With an ``owner`` return the id of that owner's runner beside another owner's that has the plain one. The length
@@ -61,4 +52,4 @@ def runner_identity(
     """
     identity = f"{hostname}:{project_dir}:{executor_profile}:{command or ''}"
     prefix, digits = ("", 12) if owner is None else (f"{owner}\x1f", 24)
-    return RunnerId("lnch_" + hashlib.sha256((prefix + identity).encode("utf-8", "replace")).hexdigest()[:digits])
+    return "lnch_" + hashlib.sha256((prefix + identity).encode("utf-8", "replace")).hexdigest()[:digits]

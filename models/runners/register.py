@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from models.claims.parking import drop_polls
 from models.core.errors import DuplicateRunner
-from models.core.ids import RunnerId, runner_identity, uuid7
+from models.core.ids import runner_identity, uuid7
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds
 from models.runners.departure import REPLACED, Ended, end_work, registrations, work_held_by
@@ -50,12 +50,12 @@ class Registration:
     registration_uid: str = field(default_factory=uuid7)
 
     @property
-    def runner_id(self) -> RunnerId:
+    def runner_id(self) -> str:
         """Id that these four properties always give, unless another owner's runner has it."""
         return runner_identity(self.hostname, self.project_dir, self.executor_profile, self.command)
 
     @property
-    def own_id(self) -> RunnerId | None:
+    def own_id(self) -> str | None:
         """Id for this owner in that case; None while authentication is off: there is one owner."""
         if self.owner is None:
             return None
@@ -291,7 +291,7 @@ def _register_round(
         _duplicate(runner_id, item)
         if relations.get(runner_id) is Relation.DUPLICATE
         else Registered(
-            RunnerId(runner_id),
+            runner_id,
             told_interval(item.instance_id, limits),
             renumbered=relations.get(runner_id) in CHANGING,
             parked_at=parked.get(runner_id, frozenset()),

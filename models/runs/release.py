@@ -70,7 +70,8 @@ def release_runs(
         ordinals = [concerned[place] for place in one_round]
         if number:
             refresh_sessions(conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
-        answers = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], limits)
+        answers, moved = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], limits)
+        locked.runs.update(moved)
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
     return results
@@ -84,8 +85,8 @@ def _refusal(known: Mapping[str, Reporter], item: ReleaseRun) -> CoordinatorErro
 
 def _apply(
     conn: Connection, locked: LockedRows, items: Sequence[ReleaseRun], limits: Limits
-) -> list[Reported | CoordinatorError]:
-    """Apply one round: every item is about another session."""
+) -> tuple[list[Reported | CoordinatorError], dict[str, LockedRun]]:
+    """Apply one round, in which every item is about another session; return the answers and the released runs."""
     decisions = {item.run_id: decide(locked.runs[item.run_id], item) for item in items}
     moves = [decision for decision in decisions.values() if isinstance(decision, Move)]
     moved = move_runs(conn, moves)
@@ -94,13 +95,13 @@ def _apply(
         moment = conn.execute(_NOW).scalar_one()
         rows = [session_event(run, "run_released", moment, reason=reasons[run.run_id]) for run in moved.runs.values()]
         record_events(conn, rows)
-    locked.runs.update(moved.runs)
-    stopping = [item for item in items if locked.runs[item.run_id].status == RunStatus.STOPPING]
+    now = locked.runs | moved.runs
+    stopping = [item for item in items if now[item.run_id].status == RunStatus.STOPPING]
     stopped = [
         Report(item.run_id, item.runner_id, Outcome.STOPPED, item.claim_token, caller=item.caller) for item in stopping
     ]
     ended = dict(zip([item.run_id for item in stopping], report_runs(conn, stopped, limits=limits), strict=True))
-    return [ended.get(item.run_id) or _answer(decisions[item.run_id], moved) for item in items]
+    return [ended.get(item.run_id) or _answer(decisions[item.run_id], moved) for item in items], moved.runs
 
 
 def _answer(decision: Decision, moved: Moved) -> Reported | CoordinatorError:

@@ -150,7 +150,8 @@ def report_runs(
         ordinals = [concerned[place] for place in one_round]
         if number:
             refresh_sessions(conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
-        answers = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], known, limits)
+        answers, moved = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], known, limits)
+        locked.runs.update(moved)
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
     newly = {item.runner_id for item in items if item.claim_token and is_reporter(known, item.runner_id, item.subject)}
@@ -166,8 +167,8 @@ def _apply(
     items: Sequence[Report],
     known: dict[str, Reporter],
     limits: Limits,
-) -> list[ReportResult]:
-    """Apply one round: every item is about another session."""
+) -> tuple[list[ReportResult], dict[str, LockedRun]]:
+    """Apply one round, in which every item is about another session; return the answers and the moved runs."""
     stopping = {
         run.session_id
         for run in (locked.runs[item.run_id] for item in items)
@@ -195,11 +196,11 @@ def _apply(
     moved = move_runs(conn, moves)
     update_status_and_record(conn, changes)
     record_acts(conn, _acts(locked, items, decisions, known))
-    locked.runs.update(moved.runs)
-    return [
+    answers: list[ReportResult] = [
         _moved(moved, item.run_id, known[item.runner_id], former) if isinstance(decision, Move) else decision
         for item, decision in zip(items, decisions, strict=True)
     ]
+    return answers, moved.runs
 
 
 def _acts(

@@ -1,11 +1,24 @@
-"""Submissions: the run that a client asks for, what is planned for it, and the answer."""
+"""Submissions: the run that a client asks for, what is planned for it, and the answer. Decisions only."""
 
+import functools
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from models.claims.matching import NO_DEMANDS, Demands
+from models.claims.matching import AUTONOMOUS, NO_DEMANDS, Demands
 from models.core.callers import Caller
+from models.core.errors import (
+    CoordinatorError,
+    NotFound,
+    ParentIsDescendant,
+    ParentOfAnotherOwner,
+    SessionExists,
+    TooDeep,
+)
 from models.core.statuses import RunType
+from models.state.locked_rows import LockedSession
+from models.state.sessions import Session
+from models.state.visibility import Visible, can_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +79,7 @@ class Submitted:
     replayed: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Submission with the values inherited from its session and parent."""
 
@@ -78,3 +91,112 @@ class Plan:
     scope: str | None
     demands: Demands
     session_seq: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LockedState:
+    """Locked rows on which submissions are decided, by id: ``created`` new sessions, ``locked`` others and parents.
+
+    ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
+    """
+
+    created: dict[str, Session]
+    locked: dict[str, LockedSession]
+    ancestors: dict[str, set[str]]
+    heights: dict[str, int]
+    visible: Visible
+    max_depth: int
+
+
+def demands_of_run(item: NewRun, session: LockedSession | None) -> Demands:
+    if item.type is RunType.RESUME and item.affinity and session is not None:
+        return resume_demands(session.hostname, session.executor_profile, item.additional_demands)
+    return _start_demands(item.additional_demands)
+
+
+@functools.lru_cache(1024)
+def _start_demands(additional: Demands) -> Demands:
+    return Demands(executor_type=AUTONOMOUS).merged(additional)
+
+
+def resume_demands(hostname: str | None, executor_profile: str | None, additional: Demands = NO_DEMANDS) -> Demands:
+    """Return the demands of a resume: the session's affinity first, except for a hostname that the request names."""
+    hostname = hostname if additional.hostname is None else additional.hostname
+    affinity = Demands(hostname=hostname, executor_profile=executor_profile)
+    return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(additional)
+
+
+def plan_run(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
+    parent = None if item.parent_session_id is None else state.locked.get(item.parent_session_id)
+    if item.type is RunType.START:
+        if item.own_session not in state.created:
+            return SessionExists(item.own_session)
+        return _refused_parent(item, None, parent, state) or _start(item, parent, state)
+    session = state.locked.get(item.own_session)
+    if session is None or not can_view(item.caller, item.own_session, session.owner, state.visible):
+        return NotFound("session", item.own_session)
+    return _refused_parent(item, session, parent, state) or _resume(item, session, parent)
+
+
+def changes_parent(item: NewRun, session: LockedSession | None) -> bool:
+    """Return whether the item is a resume that is to bring its session another parent."""
+    return session is not None and item.parent_session_id not in {None, session.parent_session_id}
+
+
+def _refused_parent(
+    item: NewRun, session: LockedSession | None, parent: LockedSession | None, state: LockedState
+) -> CoordinatorError | None:
+    """Return why the item's parent may not be one, None when it may; ``session`` is the resumed one."""
+    if item.parent_session_id is None:
+        return None
+    start = item.type is RunType.START
+    if (
+        parent is None
+        or not can_view(item.caller, item.parent_session_id, parent.owner, state.visible)
+        or (start and item.parent_session_id == item.own_session)
+    ):
+        return NotFound("parent session", item.parent_session_id)
+    above = state.ancestors.get(item.parent_session_id, set())
+    if item.own_session in above:
+        return ParentIsDescendant(item.parent_session_id)
+    if session is not None and session.owner != parent.owner:
+        return ParentOfAnotherOwner(item.parent_session_id)
+    deepest = len(above) + state.heights.get(item.own_session, 0)
+    if (start or changes_parent(item, session)) and deepest > state.max_depth:
+        return TooDeep(deepest, state.max_depth)
+    return None
+
+
+def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Plan:
+    return Plan(
+        item,
+        owner=item.caller.owner if parent is None else parent.owner,
+        depth=0 if parent is None else len(state.ancestors[parent.session_id]),
+        agent_name=item.agent_name,
+        project_dir=item.project_dir,
+        scope=_merged(None if parent is None else parent.scope, item.scope),
+        demands=demands_of_run(item, None),
+    )
+
+
+def _resume(item: NewRun, session: LockedSession, parent: LockedSession | None) -> Plan:
+    return Plan(
+        item,
+        owner=session.owner,
+        depth=session.depth,
+        agent_name=item.agent_name if item.agent_name is not None else session.agent_name,
+        project_dir=item.project_dir if item.project_dir is not None else session.project_dir,
+        scope=_merged(session.scope, None if parent is None else parent.scope, item.scope),
+        demands=demands_of_run(item, session),
+        session_seq=session.next_run,
+    )
+
+
+def _merged(*scopes: str | None) -> str | None:
+    """Merge the scopes, later keys over earlier ones: the session's, its parent's latest, the run's own."""
+    given = [scope for scope in scopes if scope is not None]
+    if len(given) < 2:
+        return given[0] if given else None
+    return json.dumps(
+        {key: value for scope in given for key, value in json.loads(scope).items()}, separators=(",", ":")
+    )

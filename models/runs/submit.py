@@ -1,54 +1,103 @@
 """Submits runs: inserts the run, its session when it starts one, and their first events."""
 
-import functools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from models.claims.matching import AUTONOMOUS, NO_DEMANDS, Demands, ensure_profiles
-from models.core.errors import (
-    CoordinatorError,
-    KeyReused,
-    NotFound,
-    ParentIsDescendant,
-    ParentOfAnotherOwner,
-    SessionExists,
-    TooDeep,
-    TooManyDemands,
-)
+from models.claims.matching import Demands, ensure_profiles
+from models.core.errors import CoordinatorError, TooManyDemands
+from models.core.ids import uuid7
 from models.core.rounds import in_rounds_of_many
 from models.core.statuses import RunType
-from models.runs import submit_rows
+from models.runs.idempotency import answer_repeats, drop_keys
 from models.runs.parents import ancestors, heights
-from models.runs.submission import NewRun, Plan, Submitted
+from models.runs.submission import LockedState, NewRun, Plan, Submitted, changes_parent, demands_of_run, plan_run
+from models.schema.columns import array_rows
+from models.schema.sql import sql
+from models.schema.tables import runs, sessions
 from models.state.events_outbox import EventRow, encode, record_events, session_updated
-from models.state.locked_rows import LockedSession
 from models.state.locks import lock_sessions, read_sessions_unlocked
 from models.state.session_status import SessionChange, update_session_status
-from models.state.sessions import Session
+from models.state.sessions import SESSION_COLUMNS_OF_S, Session, as_session
 from models.state.transitions import sessions_updated
-from models.state.visibility import Visible, can_view, find_visible
-
-
-@dataclass(slots=True)
-class LockedState:
-    """Locked rows on which submissions are decided, by id: ``created`` new sessions, ``locked`` others and parents.
-
-    ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
-    """
-
-    created: dict[str, Session]
-    locked: dict[str, LockedSession]
-    ancestors: dict[str, set[str]]
-    heights: dict[str, int]
-    visible: Visible
-    max_depth: int
-
+from models.state.visibility import find_visible
 
 Result = Submitted | CoordinatorError
+
+# Hide by first_event_id the remains of a former session of the same id: its events all have smaller ids.
+_BEGIN = sql(
+    """
+    INSERT INTO sessions AS s ($columns, status, first_event_id, next_run)
+    SELECT $values, $PENDING, e.next_id, 2
+    FROM unnest($arrays) AS n($columns)
+    CROSS JOIN (SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END AS next_id FROM events_id_seq) e
+    ORDER BY n.session_id
+    ON CONFLICT (session_id) DO NOTHING
+    RETURNING $session
+    """,
+    session=SESSION_COLUMNS_OF_S,
+    **array_rows("n", sessions, ["session_id", "incarnation", "owner", "project_dir", "agent_name", "scope"]),
+)
+
+_KNOWN = text("SELECT run_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))")
+
+_DROP_SESSIONS = text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))")
+
+_GIVEN = (
+    "run_id",
+    "session_id",
+    "session_seq",
+    "owner",
+    "type",
+    "agent_name",
+    "parameters",
+    "project_dir",
+    "parent_session_id",
+    "execution_mode",
+    "scope",
+    "demands",
+    "labels",
+    "profile_id",
+    "priority",
+    "max_attempts",
+    "run_timeout_seconds",
+    "no_match_timeout_seconds",
+)
+# Make a start ready unless it is delayed; readiness of a resume is left to update_session_status.
+_INSERT_RUNS = sql(
+    """
+    INSERT INTO runs ($columns, not_before, ready, match_deadline_at)
+    SELECT $values, due.at, n.starts AND (due.at IS NULL OR due.at <= now()),
+        CASE WHEN n.starts AND (due.at IS NULL OR due.at <= now())
+             THEN now() + make_interval(secs => n.no_match_timeout_seconds) END
+    FROM unnest($arrays, CAST(:not_before AS timestamptz[]), CAST(:delay AS double precision[]),
+                CAST(:starts AS boolean[]))
+        AS n($columns, not_before, delay, starts)
+    CROSS JOIN LATERAL (SELECT coalesce(n.not_before, now() + make_interval(secs => n.delay)) AS at) due
+    ORDER BY n.run_id
+    ON CONFLICT (run_id) DO NOTHING
+    RETURNING run_id
+    """,
+    **array_rows("n", runs, _GIVEN),
+)
+
+# Write what a start inherits from its parent, and what a resume changes.
+_FILL = sql(
+    """
+    UPDATE sessions s
+    SET next_run = s.next_run + CASE WHEN f.starts THEN 0 ELSE 1 END, scope = coalesce(CAST(f.scope AS json), s.scope),
+        owner = f.owner, depth = f.depth,
+        parent_session_id = CASE WHEN f.starts THEN f.parent_session_id ELSE s.parent_session_id END
+    FROM unnest(CAST(:sessions AS text[]), CAST(:scopes AS text[]), CAST(:owners AS text[]),
+                CAST(:depths AS integer[]), CAST(:parents AS text[]), CAST(:starts AS boolean[]))
+        AS f(session_id, scope, owner, depth, parent_session_id, starts)
+    WHERE s.session_id = f.session_id AND s.session_id = ANY(CAST(:sessions AS text[]))
+    RETURNING $session
+    """,
+    session=SESSION_COLUMNS_OF_S,
+)
 
 
 def submit_runs(
@@ -82,173 +131,50 @@ def _reads(item: NewRun) -> list[Any]:
 
 def _wanted_demands(conn: Connection, items: Sequence[NewRun]) -> list[Demands]:
     """Return the demands of each item, with the affinity of its session as read before any lock is taken."""
-    resumed = [item.own_session for item in items if item.type is RunType.RESUME]
-    sessions = read_sessions_unlocked(conn, set(resumed))
-    return [_demands(item, sessions.get(item.own_session)) for item in items]
-
-
-def _demands(item: NewRun, session: LockedSession | None) -> Demands:
-    if item.type is RunType.RESUME and item.affinity and session is not None:
-        return resume_demands(session.hostname, session.executor_profile, item.additional_demands)
-    return _start_demands(item.additional_demands)
-
-
-@functools.lru_cache(1024)
-def _start_demands(additional: Demands) -> Demands:
-    return Demands(executor_type=AUTONOMOUS).merged(additional)
-
-
-def resume_demands(hostname: str | None, executor_profile: str | None, additional: Demands = NO_DEMANDS) -> Demands:
-    """Return the demands of a resume: the session's affinity first, except for a hostname that the request names."""
-    hostname = hostname if additional.hostname is None else additional.hostname
-    affinity = Demands(hostname=hostname, executor_profile=executor_profile)
-    return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(additional)
+    resumed = read_sessions_unlocked(conn, {item.own_session for item in items if item.type is RunType.RESUME})
+    return [demands_of_run(item, resumed.get(item.own_session)) for item in items]
 
 
 def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str, int], max_depth: int) -> list[Result]:
-    """Submit items of different sessions and keys: keys, new sessions, locks, runs, history."""
-    results: dict[str, Result] = {}
-    answered = _take_keys(conn, items, results)
-    fresh = [item for item in items if item.run_id not in results]
-    parents = [item.parent_session_id for item in fresh if item.parent_session_id is not None]
+    """Submit items of different sessions and keys: keys, new sessions, locks, plans, runs, history."""
+    answered = answer_repeats(conn, items)
+    fresh = [item for item in items if item.run_id not in answered]
     starts = [item for item in fresh if item.type is RunType.START]
     # Insert new sessions before the locks: of two transactions that insert the same one the second waits with no lock.
-    created = submit_rows.begin_sessions(conn, starts)
-    resumed = [item.own_session for item in fresh if item.type is RunType.RESUME]
+    created = _begin_sessions(conn, starts)
+    state = _lock(conn, fresh, created, max_depth)
+    repeated = _known_runs(conn, [item.run_id for item in starts if item.own_session not in created])
+    decisions = {item.run_id: plan_run(item, state) for item in fresh if item.run_id not in repeated}
+    refused = {run_id: decision for run_id, decision in decisions.items() if not isinstance(decision, Plan)}
+    _forget(conn, [item for item in fresh if item.run_id in refused], created)
+    _write(conn, [plan for plan in decisions.values() if isinstance(plan, Plan)], profiles, created)
+    answers: dict[str, Result] = {**answered, **refused}
+    return [answers.get(item.run_id) or Submitted(item.run_id, item.own_session) for item in items]
+
+
+def _lock(conn: Connection, items: Sequence[NewRun], created: dict[str, Session], max_depth: int) -> LockedState:
+    """Lock resumed sessions and parents, and read what their plans depend on."""
+    resumed = [item.own_session for item in items if item.type is RunType.RESUME]
+    parents = [item.parent_session_id for item in items if item.parent_session_id is not None]
     locked = lock_sessions(conn, {*resumed, *parents})
-    repeated = submit_rows.known_runs(conn, [item.run_id for item in starts if item.own_session not in created])
-    above = ancestors(conn, [p for p in parents if p in locked])
-    moved = [item.own_session for item in fresh if _moves(item, locked.get(item.own_session))]
-    named = [(item.caller, name) for item in fresh for name in (item.own_session, item.parent_session_id or "")]
-    state = LockedState(created, locked, above, heights(conn, moved, max_depth), find_visible(conn, named), max_depth)
-    plans: list[Plan] = []
-    for item in fresh:
-        if item.run_id in repeated:
-            results[item.run_id] = Submitted(item.run_id, item.own_session)
-            continue
-        plan = _plan(item, state)
-        if isinstance(plan, Plan):
-            plans.append(plan)
-        else:
-            results[item.run_id] = plan
-    failed = [item for item in fresh if isinstance(results.get(item.run_id), CoordinatorError)]
-    submit_rows.drop_sessions(conn, [item.own_session for item in failed if item.own_session in created])
-    submit_rows.drop_keys(conn, [item.key for item in failed if item.key is not None and item.key not in answered])
-    _write(conn, plans, profiles, created)
-    results.update({plan.item.run_id: Submitted(plan.item.run_id, plan.item.own_session) for plan in plans})
-    return [results[item.run_id] for item in items]
-
-
-def _take_keys(
-    conn: Connection,
-    items: Sequence[NewRun],
-    results: dict[str, Result],
-) -> set[tuple[str, str]]:
-    """Store the items' idempotency keys; return the keys answered before.
-
-    A second transaction with the same key waits here for the first, and gets its answer.
-    """
-    _answer_by_former_keys(conn, [item for item in items if item.former_key is not None], results)
-    keyed = [item for item in items if item.key is not None and item.run_id not in results]
-    if not keyed:
-        return set()
-    taken = submit_rows.take_keys(conn, keyed)
-    known = submit_rows.read_keys(conn, [item.key for item in keyed if item.key is not None and item.key not in taken])
-    for item in keyed:
-        row = known.get(item.key) if item.key is not None else None
-        if row is None:
-            continue
-        if row.body_hash != (item.body_hash or ""):
-            results[item.run_id] = KeyReused(item.idempotency_key or "")
-        else:
-            results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=row.run_id != item.run_id)
-    return set(known)
-
-
-def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun], results: dict[str, Result]) -> None:
-    """Answer repeats of keys stored before each admin had its own namespace; another body is no repeat."""
-    keys = [key for item in items for key in (item.key, item.former_key) if key is not None]
-    known = submit_rows.read_keys(conn, keys)
-    for item in items:
-        row = known.get(item.former_key) if item.former_key is not None and item.key not in known else None
-        if row is not None and row.body_hash == (item.body_hash or ""):
-            results[item.run_id] = Submitted(row.run_id, row.session_id, replayed=True)
-
-
-def _plan(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
-    parent = None if item.parent_session_id is None else state.locked.get(item.parent_session_id)
-    if item.type is RunType.START:
-        if item.own_session not in state.created:
-            return SessionExists(item.own_session)
-        return _refused_parent(item, None, parent, state) or _start(item, parent, state)
-    session = state.locked.get(item.own_session)
-    if session is None or not can_view(item.caller, item.own_session, session.owner, state.visible):
-        return NotFound("session", item.own_session)
-    return _refused_parent(item, session, parent, state) or _resume(item, session, parent)
-
-
-def _moves(item: NewRun, session: LockedSession | None) -> bool:
-    """Return whether the item is a resume that is to bring its session another parent."""
-    return session is not None and item.parent_session_id not in {None, session.parent_session_id}
-
-
-def _refused_parent(
-    item: NewRun, session: LockedSession | None, parent: LockedSession | None, state: LockedState
-) -> CoordinatorError | None:
-    """Return why the item's parent may not be one, None when it may; ``session`` is the resumed one."""
-    if item.parent_session_id is None:
-        return None
-    start = item.type is RunType.START
-    if (
-        parent is None
-        or not can_view(item.caller, item.parent_session_id, parent.owner, state.visible)
-        or (start and item.parent_session_id == item.own_session)
-    ):
-        return NotFound("parent session", item.parent_session_id)
-    above = state.ancestors.get(item.parent_session_id, set())
-    if item.own_session in above:
-        return ParentIsDescendant(item.parent_session_id)
-    if session is not None and session.owner != parent.owner:
-        return ParentOfAnotherOwner(item.parent_session_id)
-    deepest = len(above) + state.heights.get(item.own_session, 0)
-    if (start or _moves(item, session)) and deepest > state.max_depth:
-        return TooDeep(deepest, state.max_depth)
-    return None
-
-
-def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Plan:
-    return Plan(
-        item,
-        owner=item.caller.owner if parent is None else parent.owner,
-        depth=0 if parent is None else len(state.ancestors[parent.session_id]),
-        agent_name=item.agent_name,
-        project_dir=item.project_dir,
-        scope=_merged(None if parent is None else parent.scope, item.scope),
-        demands=_demands(item, None),
+    moved = [item.own_session for item in items if changes_parent(item, locked.get(item.own_session))]
+    named = [(item.caller, name) for item in items for name in (item.own_session, item.parent_session_id or "")]
+    return LockedState(
+        created,
+        locked,
+        ancestors(conn, [parent for parent in parents if parent in locked]),
+        heights(conn, moved, max_depth),
+        find_visible(conn, named),
+        max_depth,
     )
 
 
-def _resume(item: NewRun, session: LockedSession, parent: LockedSession | None) -> Plan:
-    return Plan(
-        item,
-        owner=session.owner,
-        depth=session.depth,
-        agent_name=item.agent_name if item.agent_name is not None else session.agent_name,
-        project_dir=item.project_dir if item.project_dir is not None else session.project_dir,
-        scope=_merged(session.scope, None if parent is None else parent.scope, item.scope),
-        demands=_demands(item, session),
-        session_seq=session.next_run,
-    )
-
-
-def _merged(*scopes: str | None) -> str | None:
-    """Merge the scopes, later keys over earlier ones: the session's, its parent's latest, the run's own."""
-    given = [scope for scope in scopes if scope is not None]
-    if len(given) < 2:
-        return given[0] if given else None
-    return json.dumps(
-        {key: value for scope in given for key, value in json.loads(scope).items()}, separators=(",", ":")
-    )
+def _forget(conn: Connection, refused: Sequence[NewRun], created: Collection[str]) -> None:
+    """Delete the bare sessions and the keys of refused items."""
+    bare = sorted(item.own_session for item in refused if item.own_session in created)
+    if bare:
+        conn.execute(_DROP_SESSIONS, {"sessions": bare})
+    drop_keys(conn, [item.key for item in refused if item.key is not None])
 
 
 def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], created: dict[str, Session]) -> None:
@@ -256,16 +182,16 @@ def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], cr
         return
     # Add profiles for sessions whose affinity changed after it was read.
     changed = [plan.demands for plan in plans if plan.demands.hash not in profiles]
-    profiles |= ensure_profiles(conn, changed) if changed else {}
-    fresh = submit_rows.insert_runs(conn, plans, [profiles[plan.demands.hash] for plan in plans])
+    profiles = profiles | ensure_profiles(conn, changed) if changed else profiles
+    fresh = _insert_runs(conn, plans, [profiles[plan.demands.hash] for plan in plans])
     written = [plan for plan in plans if plan.item.run_id in fresh]
     resumed = [plan for plan in written if plan.item.own_session not in created]
     filled = [
         plan for plan in written if plan.item.own_session not in created or plan.item.parent_session_id is not None
     ]
-    sessions = {**created, **submit_rows.fill_sessions(conn, filled)}
+    begun = {**created, **_fill_sessions(conn, filled)}
     rows = [
-        session_updated(sessions[plan.item.own_session], "session_created")
+        session_updated(begun[plan.item.own_session], "session_created")
         for plan in written
         if plan.item.own_session in created
     ]
@@ -285,3 +211,77 @@ def _run_created(plan: Plan) -> EventRow:
         "error": None,
     }
     return EventRow("run_updated", item.own_session, encode({"run": shown}), plan.owner, item.run_id)
+
+
+def _begin_sessions(conn: Connection, starts: Sequence[NewRun]) -> dict[str, Session]:
+    """Insert the sessions to be started, without parents; return those whose ids were free."""
+    if not starts:
+        return {}
+    rows = conn.execute(
+        _BEGIN,
+        {
+            "session_id": [item.own_session for item in starts],
+            "incarnation": [uuid7() for _ in starts],
+            "owner": [item.caller.owner for item in starts],
+            "project_dir": [item.project_dir for item in starts],
+            "agent_name": [item.agent_name for item in starts],
+            "scope": [item.scope for item in starts],
+        },
+    )
+    return {row.session_id: as_session(row) for row in rows}
+
+
+def _known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:
+    """Return the runs that exist: a batch that is executed again finds its own."""
+    if not run_ids:
+        return set()
+    return set(conn.execute(_KNOWN, {"run_ids": sorted(run_ids)}).scalars())
+
+
+def _insert_runs(conn: Connection, plans: Sequence[Plan], profile_ids: Sequence[int]) -> set[str]:
+    items = [plan.item for plan in plans]
+    rows = conn.execute(
+        _INSERT_RUNS,
+        {
+            "run_id": [item.run_id for item in items],
+            "session_id": [item.own_session for item in items],
+            "session_seq": [plan.session_seq for plan in plans],
+            "owner": [plan.owner for plan in plans],
+            "type": [item.type.value for item in items],
+            "agent_name": [plan.agent_name for plan in plans],
+            "parameters": [item.parameters for item in items],
+            "project_dir": [plan.project_dir for plan in plans],
+            "parent_session_id": [item.parent_session_id for item in items],
+            "execution_mode": [str(item.execution_mode) for item in items],
+            "scope": [plan.scope for plan in plans],
+            "demands": [plan.demands.as_json() for plan in plans],
+            "labels": [json.dumps(item.labels) if item.labels else None for item in items],
+            "profile_id": list(profile_ids),
+            "priority": [item.priority for item in items],
+            "max_attempts": [item.max_attempts for item in items],
+            "run_timeout_seconds": [item.run_timeout_seconds for item in items],
+            "no_match_timeout_seconds": [item.no_match_timeout_seconds for item in items],
+            "not_before": [item.not_before for item in items],
+            "delay": [item.delay_seconds for item in items],
+            "starts": [item.type.value == "start_session" for item in items],
+        },
+    )
+    return set(rows.scalars())
+
+
+def _fill_sessions(conn: Connection, plans: Sequence[Plan]) -> Mapping[str, Session]:
+    """Update the sessions of resumes and of starts with a parent; return them as they are now."""
+    if not plans:
+        return {}
+    rows = conn.execute(
+        _FILL,
+        {
+            "sessions": [plan.item.own_session for plan in plans],
+            "scopes": [plan.scope for plan in plans],
+            "owners": [plan.owner for plan in plans],
+            "depths": [plan.depth for plan in plans],
+            "parents": [plan.item.parent_session_id for plan in plans],
+            "starts": [plan.item.type.value == "start_session" for plan in plans],
+        },
+    )
+    return {row.session_id: as_session(row) for row in rows}

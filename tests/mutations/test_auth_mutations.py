@@ -18,7 +18,7 @@ import models.runners.heartbeat
 import models.runners.register
 import models.runs.lists
 import models.runs.report
-import models.runs.submit
+import models.runs.submission
 import models.state.locks
 import models.state.runs
 import models.state.sessions
@@ -50,7 +50,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
         (models.state.sessions, can_view, "GET /sessions/{session_id}", True),
         (models.state.runs, can_view, "GET /runs/{run_id}", True),
         (models.feed.append, owner_filter, "POST /sessions/{session_id}/events", None),
-        (models.runs.submit, can_view, "POST /runs", True),
+        (models.runs.submission, can_view, "POST /runs", True),
         (models.state.locks, can_view, "POST /sessions/{session_id}/stop", True),
     ],
     ids=lambda one: one if isinstance(one, str) else "",

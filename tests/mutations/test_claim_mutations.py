@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from models.claims import claim, delivery, dispatch, polls
 from models.feed import append
-from models.runs import report, submit_rows
+from models.runs import idempotency, report
 from models.runs.submit import submit_runs
 from models.state import transitions
 from tests.races import test_claims, test_fencing
@@ -103,5 +103,5 @@ def test_idempotency_key_that_is_only_looked_up_is_noticed(db: DbVerbs, monkeypa
 
     one_run(db)
     db.rows("TRUNCATE runs, sessions, idempotency_keys")
-    monkeypatch.setattr(submit_rows, "take_keys", lambda _, items: {item.key for item in items})
+    monkeypatch.setattr(idempotency, "take_keys", lambda _, items: {item.key for item in items})
     notices(one_run, db)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from models.core.errors import ParentOfAnotherOwner
-from models.runs import parents, report, submit
+from models.runs import parents, report, submission
 from models.state import child_results
 from tests.integration import test_parents
 from tests.races import test_parent_races
@@ -70,11 +70,11 @@ def test_results_that_leave_their_owner_are_noticed(db: DbVerbs, monkeypatch: py
 
 def test_submission_that_does_not_compare_owners_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that sees both sessions could connect them."""
-    refused = submit._refused_parent
+    refused = submission._refused_parent
 
     def lenient(*given: Any) -> Any:
         reason = refused(*given)
         return None if isinstance(reason, ParentOfAnotherOwner) else reason
 
-    monkeypatch.setattr(submit, "_refused_parent", lenient)
+    monkeypatch.setattr(submission, "_refused_parent", lenient)
     notices(test_parents.test_admin_may_not_put_a_session_under_another_owners, db, "accepted")

@@ -10,7 +10,7 @@ from sqlalchemy import ClauseElement, Connection, Engine
 
 from models.claims import claim, delivery, polls
 from models.core.statuses import RunStatus
-from models.runs import submit_rows
+from models.runs import submit
 from models.state import locks, session_status, transitions, try_locks
 from runtime.postgres import sync_engine
 from runtime.settings import Settings
@@ -96,7 +96,7 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
         {"polls": POLLS, "runner_ids": RUNNERS, "forget": 86_400.0, "again": 10.0},
     ),
     "filling sessions": (
-        submit_rows._FILL,
+        submit._FILL,
         {"sessions": SESSIONS, "scopes": NONE, "owners": NONE, "depths": [0] * 2, "parents": NONE, "starts": NO},
     ),
 }
