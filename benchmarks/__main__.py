@@ -9,6 +9,7 @@ from benchmarks import machine
 from benchmarks.cluster import ClusterFailed, scratch_servers
 from benchmarks.figures import Measured, averaged
 from benchmarks.keep import kept
+from benchmarks.peers import command as peers
 from benchmarks.record import record
 from benchmarks.report import Results, fact_lines, line_of, table
 from benchmarks.rows import ROWS, Row
@@ -18,6 +19,8 @@ from devserver.supervisor import ROOT
 
 def main() -> int:
     """Measure the requested rows, by default all; return 1 if one of them could not be measured."""
+    if sys.argv[1:2] == ["peers"]:
+        return peers.main(sys.argv[2:])
     asked = _arguments()
     rows = [row for row in ROWS if not asked.rows or row.name in asked.rows]
     if asked.list:

@@ -61,7 +61,7 @@ class Stage:
         `watch` is read at both ends of the window: its growth a second is added under its names, and its first reading
         as `first_…`. Raises LoadFailed.
         """
-        window = _Window(cluster.processes, watch)
+        window = Window(cluster.processes, watch)
         figures = generate(load, {"urls": cluster.urls, **arguments}, window)
         self.cpu.append(window.cpu)
         return {**figures, **{f"cpu_{name}": share for name, share in window.cpu.items()}, **window.watched}
@@ -78,10 +78,10 @@ class Stage:
         return max(tries, key=lambda figures: figures["rate"])
 
 
-class _Window:
+class Window:
     """Readings at both marks of the generator."""
 
-    def __init__(self, processes: Callable[[], Processes], watch: Callable[[], Figures] | None) -> None:
+    def __init__(self, processes: Callable[[], Processes], watch: Callable[[], Figures] | None = None) -> None:
         self._processes = processes
         self._watch = watch or dict
         self.cpu: dict[str, float] = {}
@@ -99,13 +99,13 @@ class _Window:
             self.watched[f"first_{name}"] = self._first[name]
 
 
-def generate(load: str, job: Mapping[str, Any], window: _Window | None = None) -> dict[str, float]:
+def generate(load: str, job: Mapping[str, Any], window: Window | None = None) -> dict[str, float]:
     """Run one load in a process of its own; return its measurements. Raises LoadFailed."""
     with started(load, job) as generator:
         return measured(load, generator, window)
 
 
-def measured(load: str, generator: "subprocess.Popen[bytes]", window: _Window | None = None) -> dict[str, float]:
+def measured(load: str, generator: "subprocess.Popen[bytes]", window: Window | None = None) -> dict[str, float]:
     """Wait for a started generator; return its measurements. Raises LoadFailed."""
     last = _follow(generator, window)
     if generator.wait() or not last:
@@ -115,10 +115,14 @@ def measured(load: str, generator: "subprocess.Popen[bytes]", window: _Window | 
 
 
 @contextmanager
-def started(load: str, job: Mapping[str, Any]) -> Iterator["subprocess.Popen[bytes]"]:
+def started(
+    load: str,
+    job: Mapping[str, Any],
+    command: Sequence[str] = (sys.executable, "-m", "benchmarks.generator"),
+    env: Mapping[str, str] | None = None,
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a generator with its load; kill it if the block fails."""
-    command = [sys.executable, "-m", "benchmarks.generator"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as generator:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=env) as generator:
         try:
             if generator.stdin:
                 generator.stdin.write(orjson.dumps({"load": load, **job}))
@@ -129,7 +133,7 @@ def started(load: str, job: Mapping[str, Any]) -> Iterator["subprocess.Popen[byt
             raise
 
 
-def _follow(generator: "subprocess.Popen[bytes]", window: _Window | None) -> bytes:
+def _follow(generator: "subprocess.Popen[bytes]", window: Window | None) -> bytes:
     """Pass the generator's marks to the window; return its last line, empty if it ended without one."""
     if generator.stdout is None:
         raise ValueError(generator)

@@ -1,0 +1,66 @@
+"""Comparison with peers as one table. No input or output."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from benchmarks.peers.roster import Guarantees
+from benchmarks.report import short
+
+Figures = Mapping[str, float]
+HEADINGS = (
+    "product",
+    "version",
+    "submissions/s",
+    "whole lives/s",
+    "submit to start, p50 ms",
+    "CPU ms a life",
+    "durable",
+    "fenced owner",
+    "ordered history",
+    "cancel",
+    "remote runners over HTTP",
+)
+FIGURES = ("submissions", "lives", "start_p50_ms", "cpu_ms_a_life")
+
+
+@dataclass
+class Compared:
+    """Figures of one product from each visit, and the failures of the visits that gave none."""
+
+    version: str
+    setup: str
+    guarantees: Guarantees
+    visits: list[Figures] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def table(compared: Mapping[str, Compared]) -> str:
+    """Format all products as a Markdown table with aligned columns, their failures and set-ups below it."""
+    lines = [HEADINGS, *(_cells(name, product) for name, product in compared.items())]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    head, *rows = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    notes = [f"- {name}: {product.setup}" for name, product in compared.items()]
+    failed = [f"- {name}: FAILED: {failure}" for name, product in compared.items() for failure in product.failures]
+    return "\n".join([head, rule, *rows, "", *failed, *notes])
+
+
+def _cells(name: str, product: Compared) -> tuple[str, ...]:
+    known = product.guarantees
+    answers = (known.durable, known.fenced, known.history, known.cancel, known.remote)
+    return (name, product.version, *_figures(product.visits, product.failures), *answers)
+
+
+def _figures(visits: Sequence[Figures], failures: Sequence[str]) -> list[str]:
+    """Return the medians with the least and the most; the first failure when there is no figure."""
+    if not visits:
+        return [f"failed: {failures[0]}" if failures else "not measured", "", "", ""]
+    cells = []
+    for figure in FIGURES:
+        values = [visit[figure] for visit in visits]
+        ends = f" ({short(min(values))} to {short(max(values))})" if len(values) > 1 else ""
+        cells.append(f"{short(median(values))}{ends}")
+    return cells
