@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import psutil
@@ -120,9 +120,11 @@ def started(
     job: Mapping[str, Any],
     command: Sequence[str] = (sys.executable, "-m", "benchmarks.generator"),
     env: Mapping[str, str] | None = None,
+    errors: IO[bytes] | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a generator with its load; kill it if the block fails."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=env) as generator:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, cwd=ROOT, env=env) as generator:
         try:
             if generator.stdin:
                 generator.stdin.write(orjson.dumps({"load": load, **job}))

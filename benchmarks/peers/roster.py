@@ -55,7 +55,7 @@ PEERS: Final = (
     Peer(
         "prefect",
         "one server on Postgres; its REST interface as its workers use it: create_flow_run, get_scheduled_flow_runs,"
-        " set_state three times a life, 64 slots; a start is the accepted claim of a worker that polls without pause"
+        " set_state three times a life, 16 slots; a start is the accepted claim of a worker that polls without pause"
         " (its own polls every 10 s)",
         Guarantees(
             durable="yes: Postgres",

@@ -21,6 +21,8 @@ HEADINGS = (
     "cancel",
     "remote runners over HTTP",
 )
+# Longer reasons are cut in the table; they are below it in full.
+MOST_CELL = 60
 FIGURES = ("submissions", "lives", "start_p50_ms", "cpu_ms_a_life")
 
 
@@ -57,7 +59,7 @@ def _cells(name: str, product: Compared) -> tuple[str, ...]:
 def _figures(visits: Sequence[Figures], failures: Sequence[str]) -> list[str]:
     """Return the medians with the least and the most; the first failure when there is no figure."""
     if not visits:
-        return [f"failed: {failures[0]}" if failures else "not measured", "", "", ""]
+        return [f"FAILED: {failures[0]}"[:MOST_CELL] if failures else "not measured", "", "", ""]
     cells = []
     for figure in FIGURES:
         values = [visit[figure] for visit in visits]

@@ -85,7 +85,7 @@ class _Running:
         url = servers.fresh_database()
         self._ports = [free_port() for _ in range(peer.ports)]
         names = {f"port{number}": str(port) for number, port in enumerate(self._ports)}
-        self._names = {**names, "home": str(directory), "asyncpg_url": url.replace("://", "+asyncpg://", 1)}
+        self._names = {**names, "home": str(directory / "data"), "asyncpg_url": url.replace("://", "+asyncpg://", 1)}
         redis_url = urlunsplit(urlsplit(servers.redis.url)._replace(path=""))
         self._place = Place(url, redis_url, self._ports, PROMPT)
         self._server: list[subprocess.Popen[bytes]] = []
@@ -121,14 +121,17 @@ class _Running:
         """Run one load; return its figures and the percent of one core by part. Raises LoadFailed."""
         window = Window(self._processes)
         limit = arguments.get("seconds", 0) + LOAD_SECONDS
-        with started(name, arguments, self._command("load"), self.child_environment()) as generator:
+        with (
+            self._log(name).open("wb") as log,
+            started(name, arguments, self._command("load"), self.child_environment(), log) as generator,
+        ):
             # A library may hang in a thread, where the load's own limits do not reach.
             timer = Timer(limit, generator.kill)
             timer.start()
             try:
                 figures = measured(name, generator, window)
             except LoadFailed as failed:
-                raise LoadFailed(f"{failed}{self._ended_workers()}") from None
+                raise LoadFailed(f"{failed}: {self._said(name)}{self._ended_workers()}") from None
             finally:
                 timer.cancel()
         return figures, window.cpu
@@ -178,7 +181,7 @@ class _Running:
         return self._directory / f"{name}.log"
 
     def _said(self, name: str) -> str:
-        return reason(self._log(name).read_text(errors="replace"), f"{name} did not start in {START_SECONDS} s")
+        return reason(self._log(name).read_text(errors="replace"), f"{name} said nothing")
 
     def _ended_workers(self) -> str:
         ended = [number for number, worker in enumerate(self._workers) if worker.poll() is not None]

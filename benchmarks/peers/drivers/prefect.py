@@ -6,10 +6,13 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.meter import Meter
-from benchmarks.peers.driver import Driver, Place, measured_alone
+from benchmarks.peers.driver import WARM_UP, Driver, Place, measured_alone
 from benchmarks.peers.drivers.http import Http
 
-SLOTS = 64
+# One server answers some dozen requests a second; more slots would only make each life longer.
+SLOTS = 16
+# Its lives take seconds: windows are so many times as long as the others'.
+LONGER = 3
 # Greatest number of runs that one request may create.
 MOST_CREATED = 100
 POOL = "peer"
@@ -43,7 +46,7 @@ class _Prefect(Driver):
         async with asyncio.TaskGroup() as tasks:
             for _ in range(SLOTS):
                 tasks.create_task(self._slot(fetched, meter))
-            await meter.window(seconds, warm_up=5)
+            await meter.window(LONGER * seconds, warm_up=LONGER * WARM_UP)
             keeper.cancel()
             for _ in range(SLOTS):
                 fetched.put_nowait("")
@@ -51,7 +54,7 @@ class _Prefect(Driver):
 
     async def starts(self, *, samples: int, uncounted: int = 3) -> dict[str, float]:
         """Measure from just before the creation to the accepted claim, by a worker that polls without a pause."""
-        return await measured_alone(self._start, samples // 3, uncounted)
+        return await measured_alone(self._start, samples // LONGER, uncounted)
 
     async def _start(self) -> float:
         began = perf_counter()
