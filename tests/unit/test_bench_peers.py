@@ -9,9 +9,9 @@ from benchmarks.peers import command
 from benchmarks.peers.driver import closed_loop, measured_alone
 from benchmarks.peers.environments import REQUIREMENTS, pinned, reason, versions
 from benchmarks.peers.roster import OUR_GUARANTEES, PEERS, Peer
-from benchmarks.peers.table import HEADINGS, Compared, table
+from benchmarks.peers.table import HEADINGS, Compared, Figures, table
 
-VISITS = [
+VISITS: list[Figures] = [
     {"submissions": 100.0, "lives": 10.0, "start_p50_ms": 7.0, "cpu_ms_a_life": 1.5},
     {"submissions": 300.0, "lives": 30.0, "start_p50_ms": 9.0, "cpu_ms_a_life": 2.5},
     {"submissions": 200.0, "lives": 20.0, "start_p50_ms": 8.0, "cpu_ms_a_life": 2.0},
@@ -23,7 +23,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_table_shows_medians_with_least_and_most() -> None:
-    shown = table({"ours": Compared("1.0", "as deployed", OUR_GUARANTEES, list(VISITS))}).splitlines()
+    shown = table({"ours": Compared("1.0", "as deployed", OUR_GUARANTEES, VISITS)}).splitlines()
     assert cells(shown[0]) == list(HEADINGS)
     assert cells(shown[2])[:6] == [
         "ours",
