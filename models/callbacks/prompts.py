@@ -26,7 +26,6 @@ class ChildResult:
 
     @property
     def text(self) -> str:
-        """Result or error as it stands in the prompt; characters that no client could submit are U+FFFD."""
         if self.outcome == RunStatus.STOPPED:
             return STOPPED
         body = json.loads(self.body)
@@ -41,7 +40,6 @@ class ChildResult:
 
 
 def callback_prompt(results: Sequence[ChildResult]) -> str:
-    """Return the prompt for these results: one, or several together in their order."""
     if len(results) > 1:
         parts = "\n\n---\n\n".join(
             f"### Child: {result.session_id} (status: {result.status})\n\n{result.text}" for result in results

@@ -38,8 +38,6 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class _Parent:
-    """Session that may be resumed, with what its next run inherits."""
-
     session_id: str
     hostname: str | None
     executor_profile: str | None
@@ -184,7 +182,6 @@ def _lock_parents(conn: Connection, read: Mapping[str, _Parent]) -> dict[str, _P
 
 
 def _affinity(session: LockedSession | _Parent) -> tuple[str | None, str | None, int]:
-    """Return what a resume inherits from its session, and the number by which a newer run shows."""
     return session.hostname, session.executor_profile, session.next_run
 
 

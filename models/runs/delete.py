@@ -150,7 +150,6 @@ def _acts(locked: LockedRows, requests: dict[str, DeleteSession]) -> list[Audite
 
 
 def is_alive(locked: LockedRows, session_id: str) -> bool:
-    """Return whether the session has a live process or a run in hand, and must be stopped first."""
     session = locked.sessions[session_id]
     if session.status in _ALIVE or session.runner_id is not None:
         return True

@@ -13,8 +13,6 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """Answer that is stored with a key."""
-
     body_hash: str
     run_id: str
     session_id: str

@@ -68,8 +68,6 @@ class SessionFilter:
 
 @dataclass(frozen=True, slots=True)
 class SessionPage:
-    """Page of sessions; a feed from ``feed_cursor`` on misses no later change of them."""
-
     sessions: list[Session]
     next_cursor: str | None
     feed_cursor: str
@@ -85,7 +83,6 @@ ROW_BYTES = 512
 
 
 def write_key(created_at: datetime, row_id: str) -> str:
-    """Return a cursor: opaque to clients, the last row's place in the order."""
     return base64.urlsafe_b64encode(json.dumps([created_at.isoformat(), row_id]).encode()).decode().rstrip("=")
 
 
@@ -107,8 +104,6 @@ def parse_key(cursor: str) -> PageKey | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed(Generic[Item]):
-    """Listed table: the columns that are shown as ``kind``, and the conditions by the name of their value."""
-
     kind: Callable[[Sequence[Any]], Item]
     table: Table
     row_id: ColumnElement[Any]

@@ -86,7 +86,6 @@ def _refusal(known: Mapping[str, Reporter], item: ReleaseRun) -> CoordinatorErro
 def _apply(
     conn: Connection, locked: LockedRows, items: Sequence[ReleaseRun], limits: Limits
 ) -> tuple[list[Reported | CoordinatorError], dict[str, LockedRun]]:
-    """Apply one round, in which every item is about another session; return the answers and the released runs."""
     decisions = {item.run_id: decide(locked.runs[item.run_id], item) for item in items}
     moves = [decision for decision in decisions.values() if isinstance(decision, Move)]
     moved = move_runs(conn, moves)

@@ -99,8 +99,6 @@ _SENDS_TOKENS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Registration of a runner whose reports are accepted."""
-
     runner_id: str
     registration: int
     owner: str | None
@@ -109,7 +107,6 @@ class Reporter:
 
 
 def reporters(conn: Connection, runner_ids: Collection[str], limits: Limits) -> dict[str, Reporter]:
-    """Return those of the runners whose reports are accepted; no locks."""
     values = {
         "runner_ids": sorted(set(runner_ids)),
         "lost_after": limits.lost_after,
@@ -168,7 +165,6 @@ def _apply(
     known: dict[str, Reporter],
     limits: Limits,
 ) -> tuple[list[ReportResult], dict[str, LockedRun]]:
-    """Apply one round, in which every item is about another session; return the answers and the moved runs."""
     stopping = {
         run.session_id
         for run in (locked.runs[item.run_id] for item in items)
@@ -206,7 +202,6 @@ def _apply(
 def _acts(
     locked: LockedRows, items: Sequence[Report], decisions: Sequence[Decision], known: Mapping[str, Reporter]
 ) -> list[AuditedAct]:
-    """Return the ends that admins reported as a runner of another owner."""
     return [
         act
         for item, decision in zip(items, decisions, strict=True)
@@ -341,7 +336,6 @@ def closes_stop(stop: OpenStop | None, run: LockedRun, report: Report) -> bool:
 
 
 def _change_of_closing(locked: LockedRows, run: LockedRun, report: Report) -> SessionChange:
-    """Return the effect of a refused or repeated end report on a session with an open stop: its process is gone."""
     in_hand = any(other.status in IN_HAND for other in locked.unfinished_of(run.session_id))
     if not in_hand and locked.sessions[run.session_id].runner_id == report.runner_id:
         return idle_stopped(run.session_id)

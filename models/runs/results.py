@@ -61,7 +61,6 @@ def session_status(conn: Connection, caller: Caller, session_id: str) -> str:
 def session_result(
     conn: Connection, caller: Caller, session_id: str
 ) -> Result | NotFound | ResultNotFound | SessionNotFinished:
-    """Return the session's newest result, once it is finished or idle."""
     session = get_session(conn, caller, session_id)
     if isinstance(session, NotFound):
         return session

@@ -67,8 +67,6 @@ class OpenStop:
 
 @dataclass(frozen=True, slots=True)
 class StopPlan:
-    """Effects of one stop, decided on the locked rows of its session; ``open_stop`` is the stop to open, if any."""
-
     answer: Stopped
     moves: list[Move] = field(default_factory=list)
     open_stop: OpenStop | None = None
@@ -103,7 +101,6 @@ _TOLD_INTERVALS = text("SELECT runner_id, told_interval FROM runners WHERE runne
 
 
 def stop_seconds(told_interval: float, limits: Limits) -> float:
-    """Return how many seconds a runner with this heartbeat interval may take to stop something."""
     return float(max(limits.stop_timeout, 3 * told_interval))
 
 
@@ -134,7 +131,6 @@ def close_stops(conn: Connection, session_ids: Collection[str]) -> None:
 
 
 def read_stops(conn: Connection, session_ids: Collection[str]) -> dict[str, OpenStop]:
-    """Return the open stops by session, of sessions that are locked."""
     if not session_ids:
         return {}
     rows = conn.execute(_OPEN_ONES, {"sessions": sorted(session_ids)})
@@ -272,7 +268,6 @@ def _undelivered(run: LockedRun) -> bool:
 
 
 def cancelled(run: LockedRun) -> Move:
-    """Return the move of a run that no process was started for."""
     return Move(run, RunStatus.STOPPED, SessionChange(run.session_id, "stopped", unless_live=True), by_us=True)
 
 

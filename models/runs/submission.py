@@ -59,7 +59,6 @@ class NewRun:
 
     @property
     def key(self) -> tuple[str, str] | None:
-        """Idempotency key with its namespace, that of the caller."""
         return None if self.idempotency_key is None else (self.caller.key_space, self.idempotency_key)
 
     @property
@@ -81,8 +80,6 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Submission with the values inherited from its session and parent."""
-
     item: NewRun
     owner: str | None
     depth: int
@@ -146,7 +143,6 @@ def changes_parent(item: NewRun, session: LockedSession | None) -> bool:
 def _refused_parent(
     item: NewRun, session: LockedSession | None, parent: LockedSession | None, state: LockedState
 ) -> CoordinatorError | None:
-    """Return why the item's parent may not be one, None when it may; ``session`` is the resumed one."""
     if item.parent_session_id is None:
         return None
     start = item.type is RunType.START
@@ -193,7 +189,6 @@ def _resume(item: NewRun, session: LockedSession, parent: LockedSession | None) 
 
 
 def _merged(*scopes: str | None) -> str | None:
-    """Merge the scopes, later keys over earlier ones: the session's, its parent's latest, the run's own."""
     given = [scope for scope in scopes if scope is not None]
     if len(given) < 2:
         return given[0] if given else None

@@ -73,7 +73,6 @@ def end_former_processes(conn: Connection, locked: LockedRows, moves: Sequence[M
 
 
 def end_superseded(conn: Connection, ended: Sequence[tuple[str, str]]) -> None:
-    """Close the superseded stops of these pairs of a runner and a session, which is locked."""
     if ended:
         runners, sessions = [runner_id for runner_id, _ in ended], [session_id for _, session_id in ended]
         conn.execute(_CLOSE, {"runners": runners, "sessions": sessions})
