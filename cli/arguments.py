@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from coordinator_client.types import Demands
+from coordinator_client.types import AdditionalDemands
 from runtime.terminal import stdin_text
 
 
@@ -35,9 +35,9 @@ def pairs(labels: list[str]) -> dict[str, str]:
     return found
 
 
-def demands(hostname: str, project_dir: str, profile: str, tags: list[str]) -> Demands | None:
+def demands(hostname: str, project_dir: str, profile: str, tags: list[str]) -> AdditionalDemands | None:
     """Return the demands on the runner; None without any."""
-    found: Demands = {}
+    found: AdditionalDemands = {}
     if hostname:
         found["hostname"] = hostname
     if project_dir:

@@ -73,7 +73,7 @@ def submit(
     Example: `coordinator submit "count the stars" --tag telescope --wait`
     """
     from cli import arguments, views
-    from coordinator_client.types import RunRequest
+    from coordinator_client.requests import RunRequest
 
     if session and resume:
         raise typer.BadParameter("a session is either new (--session) or resumed (--resume)")

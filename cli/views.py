@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator_client.messages import lines_of
-from coordinator_client.types import Event, Result, Run, RunnerInfo, RunPage, Stopped, Submitted
+from coordinator_client.types import Event, Result, Run, Runner, RunPage, Stopped, Submitted
 from runtime.terminal import printable, printable_line, say, show
 
 _COLOURS = {
@@ -73,7 +73,7 @@ def show_runs(page: RunPage, *, as_json: bool) -> None:
         show(Text(f"more: --cursor {cursor}", style="dim"))
 
 
-def show_runners(runners: Sequence[RunnerInfo], *, as_json: bool) -> None:
+def show_runners(runners: Sequence[Runner], *, as_json: bool) -> None:
     if as_json:
         _show_json({"runners": runners})
         return
@@ -142,7 +142,7 @@ def _details(run: Run) -> list[tuple[str, Text]]:
 
 def _demands(run: Run) -> str:
     """Return the demands as JSON, without the executor type that every run demands."""
-    asked = {key: value for key, value in (run["demands"] or {}).items() if value}
+    asked = {key: value for key, value in run["demands"].items() if value}
     if asked.get("executor_type") == "autonomous":
         del asked["executor_type"]
     return json.dumps(asked, ensure_ascii=False) if asked else ""

@@ -15,8 +15,9 @@ from typing import Any, cast
 from rich.text import Text
 
 from cli.views import status_text
+from coordinator_client.feed import FeedItem
 from coordinator_client.messages import text_of
-from coordinator_client.types import Event, FeedItem
+from coordinator_client.types import Event
 from runtime.terminal import complain, printable, say, show
 
 _LONGEST_TEXT = 200

@@ -15,20 +15,21 @@ from uuid import uuid4
 
 from coordinator_client.backoff import Backoff
 from coordinator_client.errors import Refused, Unreachable
-from coordinator_client.feed import Feed, OnConnection
+from coordinator_client.feed import Feed, FeedItem, OnConnection
+from coordinator_client.requests import RunRequest
 from coordinator_client.runner_calls import RunnerCalls
 from coordinator_client.transport import Transport
 from coordinator_client.types import (
     TERMINAL_STATUSES,
     BatchItem,
     Event,
-    FeedItem,
+    Readiness,
     Result,
     Run,
-    RunnerInfo,
+    Runner,
     RunPage,
-    RunRequest,
     Session,
+    SessionDeleted,
     SessionPage,
     Stopped,
     Submitted,
@@ -249,9 +250,9 @@ class CoordinatorClient(RunnerCalls):
         """Stop all runs of the session and its live process; return the status it led to."""
         return cast("Stopped", await self._call("POST", f"{_session(session_id)}/stop", expects=("session_id",)))
 
-    async def delete_session(self, session_id: str) -> dict[str, Any]:
+    async def delete_session(self, session_id: str) -> SessionDeleted:
         """Delete the session with its runs and events; return the counts. Raises `Refused` 409 while it is active."""
-        return cast("dict[str, Any]", await self._call("DELETE", _session(session_id), expects=("ok",)))
+        return cast("SessionDeleted", await self._call("DELETE", _session(session_id), expects=("ok",)))
 
     def feed(
         self,
@@ -301,9 +302,9 @@ class CoordinatorClient(RunnerCalls):
         feed = Feed(self._transport, query, after=after, patience_seconds=patience_seconds, on_connection=on_connection)
         return feed.items()
 
-    async def runners(self) -> list[RunnerInfo]:
+    async def runners(self) -> list[Runner]:
         """Return all registered runners, each once. Reads pages of 1,000 until they end or a cursor repeats."""
-        found: dict[str, RunnerInfo] = {}
+        found: dict[str, Runner] = {}
         cursor: str | None = None
         used: set[str | None] = set()
         while cursor not in used:
@@ -314,9 +315,9 @@ class CoordinatorClient(RunnerCalls):
             cursor = page.get("next_cursor")
         return list(found.values())
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self) -> Readiness:
         """Return the readiness of the coordinator. Raises `Refused` 503 while it starts or drains."""
-        return cast("dict[str, Any]", await self._call("GET", "/health/ready", expects=("status",)))
+        return cast("Readiness", await self._call("GET", "/health/ready", expects=("status",)))
 
     async def _call(
         self,

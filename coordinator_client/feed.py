@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
 from itertools import cycle
 from time import monotonic
 from typing import Any, TypeAlias
@@ -12,13 +13,26 @@ from httpx_sse import ServerSentEvent
 from coordinator_client.backoff import Backoff
 from coordinator_client.errors import Refused, Unreachable
 from coordinator_client.transport import Transport
-from coordinator_client.types import FeedItem
 
 # The coordinator sends a frame at least every 30 s: a connection that is silent for longer is dead.
 SILENCE_SECONDS = 40.0
 
 # Called with an address and the reason for which it gave no stream, or None when it gave one.
 OnConnection: TypeAlias = Callable[[str, str | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedItem:
+    """Item of the feed (PROTOCOL, Feed). Reading after `id` goes on exactly behind it, on any instance.
+
+    `event` names the kind of `data`. A `reset` says that history was skipped (`data["reason"]`) and precedes an `init`;
+    an `init` replaces everything that the reader has built up. Resuming from the `id` of a `reset` gives that `init`
+    again.
+    """
+
+    id: str
+    event: str
+    data: dict[str, Any]
 
 
 class Feed:

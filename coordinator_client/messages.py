@@ -1,11 +1,10 @@
 """Conversion of events to lines of output, for viewers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from coordinator_client.types import Event
 
-
-def lines_of(events: Iterable[Event]) -> Iterator[tuple[str, str]]:
+def lines_of(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Yield the lines of all messages, each with its role, in the order in which they ended; unfinished ones last.
 
     A text with a `partial` block is continued by the next text of its role; a text that begins with a carriage return
@@ -25,7 +24,7 @@ def lines_of(events: Iterable[Event]) -> Iterator[tuple[str, str]]:
     yield from unfinished.items()
 
 
-def text_of(event: Event) -> str:
+def text_of(event: Mapping[str, Any]) -> str:
     """Return the text of an event's content, blocks joined by line ends; empty without any."""
     match event.get("content"):
         case str(text):
@@ -36,7 +35,7 @@ def text_of(event: Event) -> str:
             return ""
 
 
-def _is_partial(event: Event) -> bool:
+def _is_partial(event: Mapping[str, Any]) -> bool:
     content = event.get("content")
     return isinstance(content, list) and any(
         isinstance(block, dict) and block.get("partial") is True for block in content

@@ -6,14 +6,15 @@ from typing import Any, cast
 from urllib.parse import quote
 from uuid import uuid4
 
+from coordinator_client.requests import Identity
 from coordinator_client.types import (
-    Event,
     HeartbeatAnswer,
-    Identity,
     ItemAnswer,
+    NewEvent,
     PollAnswer,
     Registration,
     Report,
+    RunnerLeaves,
     Session,
 )
 
@@ -89,7 +90,7 @@ class RunnerCalls(ABC):
         path = f"/runner/sessions/{quote(session_id, safe='')}/status"
         await self._call("POST", path, body={"runner_id": runner_id, "status": status}, expects=("ok",))
 
-    async def deregister(self, runner_id: str, *, itself: bool = False) -> dict[str, Any]:
+    async def deregister(self, runner_id: str, *, itself: bool = False) -> RunnerLeaves:
         """Deregister this runner now (`itself`), or order another runner to leave with its next poll.
 
         Raises:
@@ -97,7 +98,7 @@ class RunnerCalls(ABC):
         """
         query = {"self": "true"} if itself else {}
         answer = await self._call("DELETE", f"/runners/{quote(runner_id, safe='')}", query=query, expects=("ok",))
-        return cast("dict[str, Any]", answer)
+        return cast("RunnerLeaves", answer)
 
     async def bind(
         self,
@@ -123,7 +124,7 @@ class RunnerCalls(ABC):
         answer = await self._call("POST", path, body=body, expects=("session",))
         return cast("Session", answer["session"])
 
-    async def append_events(self, session_id: str, events: Sequence[Event]) -> list[ItemAnswer]:
+    async def append_events(self, session_id: str, events: Sequence[NewEvent]) -> list[ItemAnswer]:
         """Append up to 1,000 events; return one item for each, or nothing if the response has none.
 
         Events without an `event_key` get a new one, so that a repeat inside this call stores them once.

@@ -1,105 +1,87 @@
-"""JSON of the API as types, field for field as PROTOCOL.md defines it."""
+"""Types of the HTTP API, made by scripts/client_types.py. Times are ISO 8601 texts in UTC."""
 
-from dataclasses import dataclass, field, fields
-from datetime import datetime
 from typing import Any, Literal, NotRequired, TypedDict
-
-Outcome = Literal["started", "completed", "failed", "stopped", "released"]
 
 TERMINAL_STATUSES = frozenset({"completed", "failed", "stopped"})
 
 
-class Demands(TypedDict, total=False):
-    """Properties that a runner must have to execute a run: given values must be equal, `tags` must all be there."""
+class AdditionalDemands(TypedDict):
+    """Properties that a run demands of a runner: given ones must be equal, all tags must be there."""
 
-    hostname: str
-    project_dir: str
-    executor_profile: str
-    executor_type: str
-    tags: list[str]
+    hostname: NotRequired[str | None]
+    project_dir: NotRequired[str | None]
+    executor_profile: NotRequired[str | None]
+    executor_type: NotRequired[str | None]
+    tags: NotRequired[list[str] | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """Run to submit (PROTOCOL, Submission). Fields that are None are not sent: the coordinator's defaults apply.
-
-    Attributes:
-        parameters: Input of the run: `{"prompt": "..."}`.
-        type: `start_session` begins a session, `resume_session` continues the one of `session_id`.
-        session_id: Id of the session, 1 to 128 characters of `A-Za-z0-9_.:-`; default for a start: a new one.
-        agent_name: Name of the agent; default for a resume: the session's.
-        project_dir: Project directory; default for a resume: the session's.
-        parent_session_id: Session that started this one.
-        scope: Object that the runner gets with the run; merged into the parent session's.
-        execution_mode: How the parent session is told of the end: `async_callback` by a callback, else not at all.
-        additional_demands: Properties that the runner must have.
-        affinity: False resumes the session on any runner, wherever it lives.
-        priority: -100 to 100; higher goes first.
-        not_before: Earliest start: a time, or seconds from now.
-        max_attempts: Starts at most, 1 to 100; used up by lost runners and run timeouts only.
-        run_timeout_seconds: Time limit from the start; then the run is stopped, and retried or failed.
-        no_match_timeout_seconds: Time without a live runner that satisfies the demands after which the run fails.
-        labels: Up to 32 texts to filter lists by.
-    """
-
-    parameters: dict[str, Any]
-    type: Literal["start_session", "resume_session"] = "start_session"
-    session_id: str | None = None
-    agent_name: str | None = None
-    project_dir: str | None = None
-    parent_session_id: str | None = None
-    scope: dict[str, Any] | None = None
-    execution_mode: Literal["sync", "async_poll", "async_callback"] | None = None
-    additional_demands: Demands | None = None
-    affinity: bool | None = None
-    priority: int | None = None
-    not_before: datetime | float | None = None
-    max_attempts: int | None = None
-    run_timeout_seconds: int | None = None
-    no_match_timeout_seconds: int | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-
-    def body(self) -> dict[str, Any]:
-        """Return the JSON object to send."""
-        body = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        if isinstance(self.not_before, datetime):
-            body["not_before"] = self.not_before.astimezone().isoformat()
-        if not self.labels:
-            del body["labels"]
-        return body
+RunStatus = Literal["pending", "claimed", "running", "stopping", "completed", "failed", "stopped"]
 
 
 class Submitted(TypedDict):
-    """Response to a submission."""
+    """Answer to a submission."""
 
     run_id: str
     session_id: str
-    status: str
+    status: RunStatus
 
 
 class BatchItem(TypedDict):
-    """Response to one item of a batch: `code` 200 or 201 with the ids, or 4xx with `detail`."""
+    """Answer to one item of a batch.
+
+    Attributes:
+        detail: Reason, as in `Problem`.
+    """
 
     code: int
     run_id: NotRequired[str]
     session_id: NotRequired[str]
-    status: NotRequired[str]
+    status: NotRequired[RunStatus]
     detail: NotRequired[Any]
 
 
+RunType = Literal["start_session", "resume_session"]
+
+
+ExecutionMode = Literal["sync", "async_poll", "async_callback"]
+
+
+class Demands(TypedDict):
+    """Properties that a run demands of a runner: given ones must be equal, all tags must be there."""
+
+    hostname: NotRequired[str]
+    project_dir: NotRequired[str]
+    executor_profile: NotRequired[str]
+    executor_type: NotRequired[str]
+    tags: list[str]
+
+
 class Run(TypedDict):
-    """Run, as clients see it. Times are ISO 8601 texts."""
+    """Run, as clients see it.
+
+    Attributes:
+        parameters: Input of the run.
+        parent_session_id: Session that started this one.
+        runner_id: Runner that claimed it last.
+        error: Reason of `failed`.
+        completed_at: End, whatever ended it.
+        timeout_at: Time at which it fails if no live runner satisfies its demands by then; null while one does.
+        attempt: Number of starts so far.
+        priority: -100 to 100; higher is claimed first.
+        not_before: Earliest claim.
+        max_attempts: Starts allowed when runners are lost.
+    """
 
     run_id: str
-    type: str
+    type: RunType
     session_id: str
     agent_name: str | None
     parameters: dict[str, Any]
     project_dir: str | None
     parent_session_id: str | None
-    execution_mode: str
-    demands: Demands | None
-    status: str
+    execution_mode: ExecutionMode
+    demands: Demands
+    status: RunStatus
     runner_id: str | None
     error: str | None
     created_at: str
@@ -115,26 +97,66 @@ class Run(TypedDict):
 
 
 class ClaimedRun(Run):
-    """Run, as a poll delivers it: reports and events about it carry `claim_token`, and are refused when it is stale."""
+    """Run, as a poll delivers it; reports and events about it carry `claim_token`, and are refused when it is stale.
 
-    claim_token: str
+    Attributes:
+        scope: Object of the submission, with its parents'.
+        resolved_agent_blueprint: Null until agents exist.
+    """
+
     scope: NotRequired[dict[str, Any] | None]
-    resolved_agent_blueprint: NotRequired[dict[str, Any] | None]
+    resolved_agent_blueprint: NotRequired[Any]
+    claim_token: str
 
 
 class RunPage(TypedDict):
-    """Page of runs, newest first; `next_cursor` is set when there are more."""
+    """Page of runs, newest first.
+
+    Attributes:
+        feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change.
+        next_cursor: Cursor of the next page; absent on the last one.
+    """
 
     runs: list[Run]
-    next_cursor: NotRequired[str | None]
-    feed_cursor: NotRequired[str | None]
+    feed_cursor: NotRequired[str]
+    next_cursor: NotRequired[str]
+
+
+class Result(TypedDict):
+    """Newest `result` event of a session or of a run."""
+
+    result_text: Any
+    result_data: Any
+
+
+SessionStatus = Literal["pending", "running", "idle", "stopping", "finished", "failed", "stopped"]
+
+
+class Stopped(TypedDict):
+    """Answer to a stop.
+
+    Attributes:
+        status: Status after the stop.
+        message: Reason for which nothing changed.
+    """
+
+    ok: bool
+    session_id: str
+    run_id: NotRequired[str]
+    status: RunStatus | SessionStatus
+    message: NotRequired[str]
 
 
 class Session(TypedDict):
-    """Session, as clients see it. Times are ISO 8601 texts."""
+    """Session, as clients see it.
+
+    Attributes:
+        parent_session_id: Session that started this one.
+        depth: Number of ancestors.
+    """
 
     session_id: str
-    status: str
+    status: SessionStatus
     created_at: str
     project_dir: str | None
     agent_name: str | None
@@ -148,106 +170,168 @@ class Session(TypedDict):
 
 
 class SessionPage(TypedDict):
-    """Page of sessions, newest first; `next_cursor` is set when there are more."""
+    """Page of sessions, newest first.
+
+    Attributes:
+        feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change.
+        next_cursor: Cursor of the next page; absent on the last one.
+    """
 
     sessions: list[Session]
-    next_cursor: NotRequired[str | None]
-    feed_cursor: NotRequired[str | None]
+    feed_cursor: NotRequired[str]
+    next_cursor: NotRequired[str]
 
 
-class Result(TypedDict):
-    """Newest result of a session or of a run."""
+class DeletedRows(TypedDict):
+    """Numbers of what a session was deleted with."""
 
-    result_text: str | None
-    result_data: Any
-
-
-class Event(TypedDict, total=False):
-    """Event of a session; `run_id` is None for an event that belongs to none of its runs.
-
-    To append one: `event_key` makes repeating harmless; `claim_token`, else `run_id`, names its run.
-    """
-
-    id: int
-    run_id: str | None
-    event_type: str
-    session_id: str
-    timestamp: str
-    tool_name: str | None
-    tool_input: Any
-    tool_output: Any
-    error: str | None
-    exit_code: int | None
-    reason: str | None
-    role: str | None
-    content: Any
-    result_text: str | None
-    result_data: Any
-    event_key: str
-    claim_token: str
-    truncated: list[str]
+    session: bool
+    events_count: int
+    runs_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class FeedItem:
-    """Item of the feed (PROTOCOL, Feed). Reading after `id` goes on exactly behind it, on any instance.
-
-    `event` names the kind of `data`. A `reset` says that history was skipped (`data["reason"]`) and precedes an `init`;
-    an `init` replaces everything that the reader has built up. Resuming from the `id` of a `reset` gives that `init`
-    again.
-    """
-
-    id: str
-    event: str
-    data: dict[str, Any]
-
-
-class Stopped(TypedDict):
-    """Response to a stop: the status that it led to."""
+class SessionDeleted(TypedDict):
+    """Answer to the deletion of a session."""
 
     ok: bool
     session_id: str
-    status: str
+    deleted: DeletedRows
+
+
+class Event(TypedDict):
+    """Event of a session, as lists show it; the other fields are as the sender sent them, null where it sent none.
+
+    Attributes:
+        feed_cursor: Position in the feed; null until it is numbered.
+        run_id: Null for an event that belongs to none of the session's runs.
+        event_type: `run_start`, `message`, `result` ... or any text up to 64.
+        truncated: Names of fields that the sender shortened or the coordinator left out.
+    """
+
+    id: int
+    feed_cursor: NotRequired[str | None]
     run_id: NotRequired[str | None]
-    message: NotRequired[str | None]
+    event_type: str
+    session_id: str
+    timestamp: Any
+    tool_name: Any
+    tool_input: Any
+    tool_output: Any
+    error: Any
+    exit_code: Any
+    reason: Any
+    role: Any
+    content: Any
+    result_text: Any
+    result_data: Any
+    truncated: NotRequired[list[str]]
+
+
+class NewEvent(TypedDict):
+    """Event to append. Contents are kept as they are, whatever their types.
+
+    Attributes:
+        event_type: `run_start`, `message`, `result` ... or any text up to 64.
+        session_id: As in the URL.
+        timestamp: Kept as sent.
+        truncated: Names of fields that the sender shortened or the coordinator left out.
+        event_key: Up to 64 characters; stored once per session, so a retry is harmless.
+        claim_token: The event belongs to the run of this claim; a stale one is refused (409).
+        run_id: Without claim_token: the run of the session it belongs to; else the one in hand.
+    """
+
+    event_type: str
+    session_id: str
+    timestamp: Any
+    tool_name: NotRequired[Any]
+    tool_input: NotRequired[Any]
+    tool_output: NotRequired[Any]
+    error: NotRequired[Any]
+    exit_code: NotRequired[Any]
+    reason: NotRequired[Any]
+    role: NotRequired[Any]
+    content: NotRequired[Any]
+    result_text: NotRequired[Any]
+    result_data: NotRequired[Any]
+    truncated: NotRequired[list[str]]
+    event_key: NotRequired[str]
+    claim_token: NotRequired[str]
+    run_id: NotRequired[str]
 
 
 class Registration(TypedDict):
-    """Response to a registration."""
+    """Answer to a registration.
+
+    Attributes:
+        poll_timeout_seconds: Longest wait of a poll by default.
+        warning: Reason for which no run can match.
+    """
 
     runner_id: str
     poll_endpoint: str
     poll_timeout_seconds: float
-    heartbeat_interval_seconds: float
+    heartbeat_interval_seconds: int
     warning: NotRequired[str]
 
 
-class PollAnswer(TypedDict, total=False):
-    """Response to a poll: runs, sessions to stop, or the order to leave; empty when its time was up."""
+class Runner(TypedDict):
+    """Registered runner, as clients see it.
 
-    stop_sessions: list[str]
-    deregistered: bool
-    runs: list[ClaimedRun]
+    Attributes:
+        executor: As registered.
+        require_matching_tags: Takes only runs that demand one of its tags.
+        status: A lost runner is `stale` until it is forgotten.
+        capacity: Most runs in hand at once; null: no bound.
+        runs_in_hand: Number of claimed, running and stopping runs.
+        lost: True once its runs were taken away.
+    """
+
+    runner_id: str
+    registered_at: str
+    last_heartbeat: str
+    hostname: str
+    project_dir: str
+    executor_profile: str
+    executor: dict[str, Any] | None
+    tags: list[str]
+    require_matching_tags: bool
+    status: Literal["online", "stale"]
+    seconds_since_heartbeat: float
+    capacity: NotRequired[int | None]
+    runs_in_hand: NotRequired[int]
+    lost: NotRequired[bool]
 
 
-class HeartbeatAnswer(TypedDict):
-    """Response to a heartbeat; `not_yours` names the runs of `holding` that the runner no longer has and has to end."""
+class RunnerLeaves(TypedDict):
+    """Answer to the removal of a runner."""
 
     ok: bool
-    not_yours: NotRequired[list[str]]
+    message: str
+    initiated_by: Literal["self", "external"]
+
+
+class PollAnswer(TypedDict):
+    """Answer to a poll, the first that applies: sessions to stop, the order to leave, runs."""
+
+    run: NotRequired[ClaimedRun]
+    runs: NotRequired[list[ClaimedRun]]
+    stop_sessions: NotRequired[list[str]]
+    deregistered: NotRequired[bool]
+
+
+Outcome = Literal["started", "completed", "failed", "stopped", "released"]
 
 
 class Report(TypedDict):
-    """Report of a runner about a run that it holds.
+    """Report about one run of several. Contents are never refused: another type is kept as its JSON text.
 
     Attributes:
-        run_id: The run.
-        outcome: `started`, `completed`, `failed`, `stopped`, or `released` to return it without a start.
-        claim_token: Token that came with the run; a report with a stale one is refused with 409.
-        error: Reason of `failed`.
-        reason: Reason of `released`.
-        session_status: Status of the session after `completed`.
-        signal: Signal that ended a stopped process.
+        outcome: `released` returns the run without a start.
+        claim_token: The claim's token; a stale one changes nothing (409).
+        error: Reason of `failed`; kept up to 64 KiB, head and tail.
+        reason: Reason for which the runner cannot carry it out.
+        session_status: With `completed`: `idle` when the process stays alive; `finished`.
+        signal: Signal that stopped it.
     """
 
     run_id: str
@@ -259,70 +343,35 @@ class Report(TypedDict):
     signal: NotRequired[str]
 
 
+class HeartbeatAnswer(TypedDict):
+    """Answer to a heartbeat.
+
+    Attributes:
+        not_yours: Runs of `holding` that the runner has no more and must end.
+    """
+
+    ok: bool
+    not_yours: NotRequired[list[str]]
+
+
 class ItemAnswer(TypedDict):
-    """Response to one item of a bulk request: 200, 404 or 409."""
+    """Answer to one item of a list.
+
+    Attributes:
+        code: Status that the item alone would have been answered with.
+        detail: Reason of an error, as in `Problem`.
+    """
 
     code: int
     detail: NotRequired[Any]
 
 
-class RunnerInfo(TypedDict):
-    """Registered runner, as clients see it."""
-
-    runner_id: str
-    registered_at: str
-    last_heartbeat: str
-    hostname: str
-    project_dir: str
-    executor_profile: str
-    executor: dict[str, Any] | None
-    tags: list[str]
-    require_matching_tags: bool
-    status: str
-    seconds_since_heartbeat: float
-    capacity: NotRequired[int | None]
-    runs_in_hand: NotRequired[int]
-    lost: NotRequired[bool]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Registration of a runner. Hostname, project directory, profile and command decide its id, the same every time.
+class Readiness(TypedDict):
+    """Readiness of a process.
 
     Attributes:
-        hostname: Machine of the runner.
-        project_dir: Directory in which it works.
-        executor_profile: Name of its configuration.
-        executor_type: Kind of runner; runs demand `autonomous`.
-        command: Command that it executes.
-        tags: Words that runs may demand.
-        require_matching_tags: Take only runs that demand one of the tags.
-        capacity: Runs that it holds at most; None: no bound.
-        instance_id: Name of this process, new at each start.
+        reason: Reason of a status other than `ready`.
     """
 
-    hostname: str
-    project_dir: str
-    executor_profile: str
-    executor_type: str
-    command: str
-    tags: tuple[str, ...] = ()
-    require_matching_tags: bool = False
-    capacity: int | None = None
-    instance_id: str | None = None
-
-    def body(self) -> dict[str, Any]:
-        """Return the JSON object that a registration sends."""
-        body: dict[str, Any] = {
-            "hostname": self.hostname,
-            "project_dir": self.project_dir,
-            "executor_profile": self.executor_profile,
-            "executor": {"type": self.executor_type, "command": self.command},
-            "tags": list(self.tags),
-            "require_matching_tags": self.require_matching_tags,
-        }
-        if self.capacity is not None:
-            body["capacity"] = self.capacity
-        if self.instance_id is not None:
-            body["instance_id"] = self.instance_id
-        return body
+    status: Literal["ready", "degraded", "starting", "draining"]
+    reason: NotRequired[str]

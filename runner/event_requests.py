@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from coordinator_client.transport import encode
-from coordinator_client.types import Event
+from coordinator_client.types import NewEvent
 
 # Common proxies take bodies of 1 MiB. A request is larger only if it holds a single larger event.
 MOST_REQUEST_BYTES: Final = 900 * 1024
@@ -15,14 +15,14 @@ _MARK_BYTES: Final = 200
 _NAMING: Final = frozenset({"event_type", "session_id", "timestamp", "event_key", "claim_token", "run_id", "role"})
 
 
-def size_of(events: Sequence[Event]) -> int:
+def size_of(events: Sequence[NewEvent]) -> int:
     """Return the bytes of a request with these events."""
     return len(encode(list(events)))
 
 
-def in_requests(events: Sequence[Event], most: int) -> Iterator[list[Event]]:
+def in_requests(events: Sequence[NewEvent], most: int) -> Iterator[list[NewEvent]]:
     """Yield the events in order, in lists of at most `most` bytes; a larger event comes alone."""
-    batch: list[Event] = []
+    batch: list[NewEvent] = []
     size = 2
     for event in events:
         weight = len(encode(event)) + 1
@@ -35,7 +35,7 @@ def in_requests(events: Sequence[Event], most: int) -> Iterator[list[Event]]:
         yield batch
 
 
-def shortened(event: Event, most: int) -> Event:
+def shortened(event: NewEvent, most: int) -> NewEvent:
     """Return the event in at most `most` bytes where possible: texts cut, other fields removed, each named in
     `truncated`.
     """

@@ -3,14 +3,14 @@
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import uuid4
 
 from coordinator_client.transport import encode
-from coordinator_client.types import ClaimedRun, Event, Outcome, Report
+from coordinator_client.types import ClaimedRun, NewEvent, Outcome, Report
 from runner.descendants import Descendants
 from runner.outbox import Outbox
 from runner.output import RunOutput
@@ -30,7 +30,7 @@ class Reporter(Protocol):
 
     async def started(self, run: ClaimedRun) -> bool: ...
     async def bound(self, run: ClaimedRun) -> bool: ...
-    async def happened(self, run: ClaimedRun, events: list[Event]) -> bool: ...
+    async def happened(self, run: ClaimedRun, events: list[NewEvent]) -> bool: ...
     async def ended(self, run: ClaimedRun, report: Report) -> bool: ...
 
 
@@ -123,7 +123,7 @@ class Execution:
             self.end(Reason.LOST)
         return accepted
 
-    async def _send(self, events: list[Event]) -> bool:
+    async def _send(self, events: list[NewEvent]) -> bool:
         return await self._reporter.happened(self.run, events)
 
     async def _execute(self) -> Report | None:
@@ -191,8 +191,8 @@ class Execution:
         tail = self._output.error_tail
         return self._report("failed", error=f"{cause}\n{tail}" if tail else cause)
 
-    async def _tell(self, event_type: str, fields: Event, timestamp: str, size: int) -> None:
-        event: Event = {
+    async def _tell(self, event_type: str, fields: Mapping[str, Any], timestamp: str, size: int) -> None:
+        event = {
             "event_type": event_type,
             "session_id": self.run["session_id"],
             "timestamp": timestamp,
@@ -200,7 +200,7 @@ class Execution:
             **fields,
         }
         self._count += 1
-        await self._outbox.put(event, size + EVENT_SIZE)
+        await self._outbox.put(cast("NewEvent", event), size + EVENT_SIZE)
 
     def _report_ended_by_us(self, exit_code: int) -> Report | None:
         if self._reason is not Reason.STOP:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
-from coordinator_client.types import Event
+from coordinator_client.types import NewEvent
 
 # Waiting events at most; a process that prints more blocks on its pipe until some are accepted.
 MOST_WAITING = 2000
@@ -23,9 +23,9 @@ class Outbox:
     From then on waiting events and later ones are dropped.
     """
 
-    def __init__(self, send: Callable[[list[Event]], Awaitable[bool]]) -> None:
+    def __init__(self, send: Callable[[list[NewEvent]], Awaitable[bool]]) -> None:
         self._send = send
-        self._waiting: deque[tuple[Event, int]] = deque()
+        self._waiting: deque[tuple[NewEvent, int]] = deque()
         self._size = 0
         self._closed = asyncio.Event()
         self._something = asyncio.Event()
@@ -33,7 +33,7 @@ class Outbox:
         self._room.set()
         self.refused = False
 
-    async def put(self, event: Event, size: int) -> None:
+    async def put(self, event: NewEvent, size: int) -> None:
         """Add an event of about `size` bytes; block while too many are waiting."""
         await self._room.wait()
         if self.refused:
@@ -80,8 +80,8 @@ class Outbox:
             except TimeoutError:
                 return
 
-    def _take(self) -> list[Event]:
-        batch: list[Event] = []
+    def _take(self) -> list[NewEvent]:
+        batch: list[NewEvent] = []
         size = 0
         while self._waiting and len(batch) < MOST_AT_ONCE and (not batch or size < MOST_AT_ONCE_SIZE):
             event, event_size = self._waiting.popleft()

@@ -1,19 +1,18 @@
 """Conversion of a process's output to events: lines as messages, the last one perhaps as the result."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from coordinator_client.types import Event
 from runner.lines import Line, LineSplitter, Piece, in_pieces
 from runner.results import ResultFile, checked, refuse_larger, result_of_line
 
 Role = Literal["assistant", "system"]
 # Sends an event: its type, its fields, its time, and its bytes roughly.
-Tell = Callable[[str, Event, str, int], Awaitable[None]]
+Tell = Callable[[str, Mapping[str, Any], str, int], Awaitable[None]]
 
 # Seconds after which an unfinished line, or one that may be the result, is sent all the same.
 SHOW_SECONDS: Final = 0.5

@@ -8,7 +8,7 @@ import structlog
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import CoordinatorError, Refused
-from coordinator_client.types import Identity
+from coordinator_client.requests import Identity
 from runner import clock
 from runner.slots import Slot
 

@@ -11,7 +11,7 @@ import structlog
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import CoordinatorError, Refused, Unreachable, describe
-from coordinator_client.types import ClaimedRun, Event, ItemAnswer, Report
+from coordinator_client.types import ClaimedRun, ItemAnswer, NewEvent, Report
 from runner.event_requests import LEAST_REQUEST_BYTES, MOST_REQUEST_BYTES, in_requests, shortened, size_of
 from runner.registration import RunnerRegistration
 
@@ -67,13 +67,13 @@ class Reporting:
         )
         return answer is not Answer.CLAIM_LOST
 
-    async def happened(self, run: ClaimedRun, events: list[Event]) -> bool:
+    async def happened(self, run: ClaimedRun, events: list[NewEvent]) -> bool:
         """Append events of the run, in order.
 
         A request answered with 413 is halved, down to single events; a single event is shortened, names the cut fields
         in `truncated`, and is preceded by a notice. Events that the coordinator refuses are replaced by a notice.
         """
-        fenced: list[Event] = [{**event, "claim_token": run["claim_token"]} for event in events]
+        fenced: list[NewEvent] = [{**event, "claim_token": run["claim_token"]} for event in events]
         waiting = deque(in_requests(fenced, self._most_bytes))
         while waiting:
             batch = waiting.popleft()
@@ -90,7 +90,7 @@ class Reporting:
                     pass
         return True
 
-    async def _append(self, run: ClaimedRun, events: list[Event]) -> Answer:
+    async def _append(self, run: ClaimedRun, events: list[NewEvent]) -> Answer:
         size = size_of(events)
         return await self._deliver(
             run,
@@ -100,7 +100,7 @@ class Reporting:
             may_be_cut=size > MOST_REQUEST_BYTES,
         )
 
-    def _smaller(self, batch: list[Event]) -> list[list[Event]]:
+    def _smaller(self, batch: list[NewEvent]) -> list[list[NewEvent]]:
         """Split a batch in two; shorten a single event, with a notice before it."""
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -176,7 +176,7 @@ class Reporting:
             return Answer.CLAIM_LOST if refusal.status in {401, 404, 409} else Answer.REFUSED
 
 
-def _notice(event: Event, words: str) -> Event:
+def _notice(event: NewEvent, words: str) -> NewEvent:
     """Return a message of the runner, to be sent before or in place of the event."""
     return {
         "event_type": "message",

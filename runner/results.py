@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator_client.transport import encode
-from coordinator_client.types import Event
+from coordinator_client.types import Result
 from runner.lines import LONGEST_OBJECT, read_object
 
 # The coordinator stores an event up to 16 MiB, its envelope included.
@@ -28,7 +28,7 @@ class ResultFile:
         self._directory = tempfile.mkdtemp(prefix="coordinator-run-")
         self.path = str(Path(self._directory, "result"))
 
-    def read(self) -> Event | None:
+    def read(self) -> Result | None:
         """Return the fields of the result, None when nothing was written. Raises ResultRefused."""
         try:
             data = _read(self.path)
@@ -47,7 +47,7 @@ class ResultFile:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def result_of_line(line: str) -> Event | None:
+def result_of_line(line: str) -> Result | None:
     """Return the fields of the result that a JSON object is; None for any other text. Raises ResultRefused."""
     refuse_larger(len(line.encode(errors="replace")))
     value = read_object(line)
@@ -57,7 +57,7 @@ def result_of_line(line: str) -> Event | None:
     return {"result_text": text if isinstance(text, str) else None, "result_data": value}
 
 
-def checked(fields: Event) -> Event:
+def checked(fields: Result) -> Result:
     """Return the fields if an event can hold them: text grows when it is written as JSON. Raises ResultRefused."""
     refuse_larger(len(encode(fields)), MOST_EVENT_BYTES)
     return fields

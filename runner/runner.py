@@ -13,7 +13,8 @@ import structlog
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import CoordinatorError, Refused
-from coordinator_client.types import ClaimedRun, Identity
+from coordinator_client.requests import Identity
+from coordinator_client.types import ClaimedRun
 from runner.descendants import Descendants
 from runner.executor import Command, Execution, Reason
 from runner.heartbeats import Heartbeats

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
 from app.schemas.base import ClaimToken, Described, Done, MayLack, RunId, RunnerId
 from app.schemas.problems import ItemAnswer
@@ -11,6 +12,7 @@ MOST_HELD = 10_000
 MOST_REPORTS = 1000
 
 
+Outcome = TypeAliasType("Outcome", Literal["started", "completed", "failed", "stopped", "released"])
 ReportedToken = Annotated[
     MayLack[ClaimToken], Field(description="The claim's token; a stale one changes nothing (409)")
 ]
@@ -46,10 +48,7 @@ class Report(Described):
     """Report about one run of several. Contents are never refused: another type is kept as its JSON text."""
 
     run_id: RunId
-    outcome: Annotated[
-        Literal["started", "completed", "failed", "stopped", "released"],
-        Field(description="`released` returns the run without a start"),
-    ]
+    outcome: Annotated[Outcome, Field(description="`released` returns the run without a start")]
     claim_token: ReportedToken = None
     error: ReportedError = None
     reason: ReleaseReason = None

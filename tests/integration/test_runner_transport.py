@@ -9,8 +9,8 @@ import pytest
 
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import Refused, Unreachable
+from coordinator_client.requests import RunRequest
 from coordinator_client.transport import Transport
-from coordinator_client.types import RunRequest
 from testkit.answering_proxy import ANSWERS
 from testkit.ports import own_port
 

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import Refused
-from coordinator_client.types import RunRequest
+from coordinator_client.requests import RunRequest
 from models.core.callers import Role
 from testkit.cluster import Cluster
 from testkit.deployed_runner import DeployedRunner

@@ -13,7 +13,7 @@ from httpcore import AsyncHTTP11Connection
 
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import Refused, Unreachable
-from coordinator_client.types import FeedItem
+from coordinator_client.feed import FeedItem
 from runtime.settings import Settings
 from testkit.cluster import Cluster
 from testkit.feed_follower import sent_data

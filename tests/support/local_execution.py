@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from coordinator_client.types import ClaimedRun, Event, Report
+from coordinator_client.types import ClaimedRun, NewEvent, Report
 from runner.executor import Command, Execution
 
 RUN = cast(
@@ -26,7 +26,7 @@ class Recorder:
     def __init__(self, refuse: str = "") -> None:
         self.refuse = refuse
         self.told: list[str] = []
-        self.events: list[Event] = []
+        self.events: list[NewEvent] = []
         self.reports: list[Report] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -41,7 +41,7 @@ class Recorder:
     async def bound(self, run: ClaimedRun) -> bool:
         return await self._note("bound")
 
-    async def happened(self, run: ClaimedRun, events: list[Event]) -> bool:
+    async def happened(self, run: ClaimedRun, events: list[NewEvent]) -> bool:
         await self.open.wait()
         self.events += events
         return await self._note("events")
@@ -67,14 +67,14 @@ class Recorder:
         return [block["text"] for block in blocks if block.get("notice")]
 
     @property
-    def results(self) -> list[Event]:
+    def results(self) -> list[NewEvent]:
         return [event for event in self.events if event["event_type"] == "result"]
 
 
 class SlowRecorder(Recorder):
     """Coordinator that is slow to answer each request of events."""
 
-    async def happened(self, run: ClaimedRun, events: list[Event]) -> bool:
+    async def happened(self, run: ClaimedRun, events: list[NewEvent]) -> bool:
         await asyncio.sleep(0.02)
         return await super().happened(run, events)
 

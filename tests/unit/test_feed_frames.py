@@ -9,9 +9,8 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
 
-from coordinator_client.feed import Feed
+from coordinator_client.feed import Feed, FeedItem
 from coordinator_client.transport import Transport
-from coordinator_client.types import FeedItem
 
 TEXT = "a\u2028b\u2029c\u0085d ü 😀"
 

@@ -1,10 +1,11 @@
 """Check how output lines are assembled from message events."""
 
+from typing import Any
+
 from coordinator_client.messages import lines_of
-from coordinator_client.types import Event
 
 
-def message(text: str, role: str = "assistant", **block: object) -> Event:
+def message(text: str, role: str = "assistant", **block: object) -> dict[str, Any]:
     return {"event_type": "message", "role": role, "content": [{"type": "text", "text": text, **block}]}
 
 
@@ -29,7 +30,7 @@ def test_unterminated_line_is_shown_last() -> None:
 
 def test_messages_of_other_clients_are_lines() -> None:
     """Accept content that is text, several blocks, or empty; ignore other events."""
-    events: list[Event] = [
+    events: list[dict[str, Any]] = [
         {"event_type": "message", "role": "user", "content": "text"},
         {"event_type": "message", "content": [{"text": "a"}, "b", {"text": "c"}]},
         {"event_type": "message", "role": "user", "content": None},

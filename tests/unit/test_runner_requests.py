@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
-from coordinator_client.types import Identity, RunRequest
+from coordinator_client.requests import Identity, RunRequest
 
 
 def test_submission_holds_given_fields_only() -> None:

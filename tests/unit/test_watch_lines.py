@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cli.watch_views import Notices, line, show_item
-from coordinator_client.types import FeedItem
+from coordinator_client.feed import FeedItem
 
 NOW = datetime(2026, 5, 4, 12, 30, 15, tzinfo=UTC)
 
