@@ -83,7 +83,6 @@ RUN_COLUMNS_OF_R = names_of("r", RUN_COLUMNS).replace(f"r.{TIMEOUT_AT}", f"CAST(
 
 
 def as_run(row: Sequence[Any]) -> Run:
-    """Return the object for a row that begins with ``RUN_COLUMNS``, in their order."""
     return Run(*row[: len(RUN_COLUMNS)])
 
 
@@ -93,7 +92,6 @@ def iso(moment: datetime | None) -> str | None:
 
 
 def read_runs(conn: Connection, run_ids: Sequence[str]) -> dict[str, Run]:
-    """Return the runs by id, without locks; unknown ids are left out."""
     if not run_ids:
         return {}
     rows = conn.execute(_READ, {"run_ids": list(run_ids)})
@@ -111,6 +109,5 @@ def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
 
 
 def runs_ended(conn: Connection, run_ids: Sequence[str]) -> list[Run]:
-    """Return those of the runs that are terminal, for ``?wait=``."""
     rows = conn.execute(_READ_ENDED, {"run_ids": list(run_ids)})
     return [as_run(row) for row in rows]

@@ -44,7 +44,6 @@ def as_session(row: Sequence[Any]) -> Session:
 
 
 def session_json(session: Session) -> dict[str, Any]:
-    """Return the session as the lists and the feed show it."""
     return {
         "session_id": session.session_id,
         "status": session.status,
@@ -62,7 +61,6 @@ def session_json(session: Session) -> dict[str, Any]:
 
 
 def read_sessions(conn: Connection, session_ids: Sequence[str]) -> dict[str, Session]:
-    """Return the sessions by id, without locks; unknown ids are left out."""
     if not session_ids:
         return {}
     rows = conn.execute(_READ, {"session_ids": list(session_ids)})
