@@ -20,7 +20,7 @@ from app.lists.limits import ListLimits
 from app.polls.heartbeats import Heartbeats
 from app.polls.parked import Polls
 from app.polls.run_waiters import RunWaiters
-from app.polls.wakeups import PollWakeups, told_runners
+from app.polls.wakeups import PollWakeups, runners_to_notify
 from app.writes.attempts import Attempts
 from app.writes.dispatch_wakeups import DispatchWakeups
 from app.writes.queues import Verbs
@@ -139,10 +139,10 @@ class Web:
 
     def _wake_polls(self, results: Sequence[Any]) -> None:
         """Wake the polls, here and at other instances, that may have something to receive after a commit."""
-        told = told_runners(results)
-        if told:
-            self.polls.look_again(told)
-            self._poll_wakeups.send(told)
+        runners = runners_to_notify(results)
+        if runners:
+            self.polls.look_again(runners)
+            self._poll_wakeups.send(runners)
 
     def _on_subscribed(self) -> None:
         """Look for what was published before this subscription stood: those messages are lost."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from app.writes.group_commit import GroupCommit
-from models.runners.heartbeat import Heard, Touch
+from models.runners.heartbeat import Touch, Touched
 
 TOUCH_SECONDS: Final = 10.0
 
@@ -16,7 +16,7 @@ RunnerSubject: TypeAlias = tuple[str, str | None]
 class Heartbeats:
     """Writer of runners' heartbeats: touches, in the background, those not touched in the last 10 s."""
 
-    def __init__(self, touches: GroupCommit[Touch, Heard]) -> None:
+    def __init__(self, touches: GroupCommit[Touch, Touched]) -> None:
         self._touches = touches
         self._touched: dict[RunnerSubject, float] = {}
         self._next_sweep = 0.0

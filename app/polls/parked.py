@@ -98,7 +98,7 @@ class Polls:
                 case Action.ANSWER:
                     await self._call(poll, verbs.answer.one(poll.ask))
                 case Action.CLAIM:
-                    await self._call(poll, verbs.claim.one(poll.ask))
+                    await self._call(poll, verbs.claim_parked.one(poll.ask))
                 case Action.CONFIRM:
                     await self._call(poll, self._confirm(poll.take_assigned()))
                 case Action.GIVE_UP:

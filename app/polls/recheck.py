@@ -96,7 +96,9 @@ class Recheck:
         answers = dict(zip(asks, await self._verbs.answer_stops.many((ask, 0) for ask in asks.values()), strict=True))
         rest = [poll_id for poll_id, answer in answers.items() if not isinstance(answer, PollAnswer) or answer.empty]
         if rest:
-            answers.update(zip(rest, await self._verbs.claim.many((asks[poll_id], 0) for poll_id in rest), strict=True))
+            answers.update(
+                zip(rest, await self._verbs.claim_parked.many((asks[poll_id], 0) for poll_id in rest), strict=True)
+            )
         return list(answers.values())
 
     def _pause(self) -> float:

@@ -19,8 +19,8 @@ from runtime.subscriptions import publish_rechecks_async
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
 
-# Runners with news for their polls, each with the instances known to hold such polls.
-Told: TypeAlias = Mapping[str, frozenset[str]]
+# Each runner with the instances known to hold polls of it.
+RunnersToNotify: TypeAlias = Mapping[str, frozenset[str]]
 
 log = logs.log(__name__)
 
@@ -35,13 +35,13 @@ class PollWakeups:
         self._looks = looks
         self._client = async_client(settings.redis_url)
         self._instance = instance
-        self._told: dict[str, frozenset[str]] = {}
+        self._pending: dict[str, frozenset[str]] = {}
         self._due = asyncio.Event()
 
-    def send(self, told: Told) -> None:
+    def send(self, runners: RunnersToNotify) -> None:
         """Wake the polls of these runners soon. Never blocks, never raises."""
-        for runner_id, instances in told.items():
-            self._told[runner_id] = self._told.get(runner_id, frozenset()) | instances
+        for runner_id, instances in runners.items():
+            self._pending[runner_id] = self._pending.get(runner_id, frozenset()) | instances
             self._due.set()
 
     async def send_forever(self) -> None:
@@ -50,9 +50,9 @@ class PollWakeups:
         while True:
             await self._due.wait()
             self._due.clear()
-            told, self._told = self._told, {}
+            runners, self._pending = self._pending, {}
             try:
-                await self._publish(told)
+                await self._publish(runners)
                 failing = False
                 continue
             except FAILED as error:
@@ -63,20 +63,20 @@ class PollWakeups:
                 log.info("poll wake-ups not sent, left to the re-check", error="Postgres does not answer")
             except Exception:
                 log.exception("poll wake-ups not sent, left to the re-check")
-            metrics.POLL_WAKEUPS.labels("failed").inc(len(told))
+            metrics.POLL_WAKEUPS.labels("failed").inc(len(runners))
             await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
     async def close(self) -> None:
         with contextlib.suppress(*FAILED):
             await self._client.aclose()
 
-    async def _publish(self, told: Told) -> None:
+    async def _publish(self, runners: RunnersToNotify) -> None:
         """Notify the instances that the commits named, then those where a poll was parked meanwhile."""
         named: set[tuple[str, str]] = {
-            (instance, runner_id) for runner_id, instances in told.items() for instance in instances
+            (instance, runner_id) for runner_id, instances in runners.items() for instance in instances
         }
         await self._publish_to(named)
-        found = await self._looks.autocommit(poll_holders, list(told))
+        found = await self._looks.autocommit(poll_holders, list(runners))
         await self._publish_to({(instance, runner_id) for instance, ids in found.items() for runner_id in ids} - named)
 
     async def _publish_to(self, pairs: Collection[tuple[str, str]]) -> None:
@@ -89,19 +89,19 @@ class PollWakeups:
         metrics.POLL_WAKEUPS.labels("sent").inc(sum(map(len, holders.values())))
 
 
-def told_runners(results: Sequence[Any]) -> dict[str, frozenset[str]]:
+def runners_to_notify(results: Sequence[Any]) -> RunnersToNotify:
     """Return the runners whose parked polls have news after these results of verbs."""
-    told: dict[str, frozenset[str]] = {}
+    runners: dict[str, frozenset[str]] = {}
     for result in results:
         match result:
             case Undelivered(runner_id=runner_id) | Reported(runner_to_notify=str(runner_id)):
-                told.setdefault(runner_id, frozenset())
+                runners.setdefault(runner_id, frozenset())
             case (
                 Left(runner_id=runner_id, parked_at=instances)
                 | Stopped(runner_to_notify=str(runner_id), parked_at=instances)
                 | Registered(runner_id=runner_id, renumbered=True, parked_at=instances)
             ):
-                told[runner_id] = told.get(runner_id, frozenset()) | instances
+                runners[runner_id] = runners.get(runner_id, frozenset()) | instances
             case _:
                 pass
-    return told
+    return runners

@@ -14,7 +14,7 @@ from models.state.runs import Run
 class PollVerbs:
     answer: GroupCommit[Ask, PollAnswer]
     answer_stops: GroupCommit[Ask, PollAnswer]
-    claim: GroupCommit[Ask, PollAnswer]
+    claim_parked: GroupCommit[Ask, PollAnswer]
     recheck: GroupCommit[Ask, PollAnswer]
     give_up: GroupCommit[str, list[Run]]
     confirm: GroupCommit[Claim, Run]

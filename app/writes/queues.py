@@ -92,7 +92,7 @@ class Verbs:
         self.polls = PollVerbs(
             answer=self._claim_queue("poll", partial(answer_polls, limits=limits), lingers=True),
             answer_stops=self._queue(answer_stops, (), single_statement=True),
-            claim=self._claim_queue("parked", partial(claim_parked, limits=limits)),
+            claim_parked=self._claim_queue("parked", partial(claim_parked, limits=limits)),
             recheck=self._claim_queue("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
             give_up=self._queue(partial(give_up_polls, limits=limits), (), linger=_linger_longer),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), (), single_statement=True),

@@ -31,9 +31,9 @@ _CONFIRM = sql(
           FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[])) AS c(run_id, claim_token)
           JOIN runs r ON r.run_id = c.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
           WHERE r.claim_token = c.claim_token AND r.status = $CLAIMED
-          ORDER BY r.run_id FOR NO KEY UPDATE OF r) held
-    WHERE r.run_id = held.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
-      AND r.claim_token = held.claim_token AND r.status = $CLAIMED
+          ORDER BY r.run_id FOR NO KEY UPDATE OF r) locked
+    WHERE r.run_id = locked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
+      AND r.claim_token = locked.claim_token AND r.status = $CLAIMED
     RETURNING $run
     """,
     run=RUN_COLUMNS_OF_R,

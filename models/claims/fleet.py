@@ -76,14 +76,14 @@ class Fleet:
             return read_demands(conn, _DEMANDS, {"profiles": list(profile_ids)})
 
         self.update(set(state.live), offers, set(state.profiles), demands)
-        shown = set(state.unmatched)
+        stored = set(state.unmatched)
         known = [profile_id for profile_id in self._witness if profile_id not in self._open]
         return Differences(
             matched=[
-                profile_id for profile_id in known if self._witness[profile_id] is not None and profile_id in shown
+                profile_id for profile_id in known if self._witness[profile_id] is not None and profile_id in stored
             ],
             unmatched=[
-                profile_id for profile_id in known if self._witness[profile_id] is None and profile_id not in shown
+                profile_id for profile_id in known if self._witness[profile_id] is None and profile_id not in stored
             ],
         )
 

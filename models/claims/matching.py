@@ -57,9 +57,9 @@ def _written(demands: Demands) -> tuple[str, str]:
     """Return the text of the demands and their hash; cached, since few sets are asked for again and again."""
     named = {name: getattr(demands, name) for name in PROPERTIES}
     tags = sorted(set(demands.tags))
-    shown = {name: value for name, value in named.items() if value is not None} | {"tags": tags}
+    given = {name: value for name, value in named.items() if value is not None} | {"tags": tags}
     digest = hashlib.sha256(json.dumps([*named.values(), tags], separators=(",", ":")).encode()).hexdigest()
-    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")), digest
+    return json.dumps(given, ensure_ascii=False, separators=(",", ":")), digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ _FIND = text("""
 _TOUCH = text("""
     UPDATE demand_profiles p SET last_used_at = now()
     FROM (SELECT profile_id FROM demand_profiles WHERE hash = ANY(CAST(:hashes AS text[]))
-          ORDER BY hash FOR NO KEY UPDATE) held
-    WHERE p.profile_id = held.profile_id
+          ORDER BY hash FOR NO KEY UPDATE) locked
+    WHERE p.profile_id = locked.profile_id
     RETURNING p.hash, p.profile_id
 """)
 

@@ -14,29 +14,29 @@ _ANSWER = text("""
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
             AS a(poll_id, runner_id, registration)
-    ), held AS MATERIALIZED (
+    ), locked AS MATERIALIZED (
         SELECT w.poll_id, w.runner_id, w.registration FROM waiting_polls w
         WHERE w.poll_id = ANY(CAST(:polls AS text[])) ORDER BY w.poll_id FOR UPDATE SKIP LOCKED
     ), chosen AS MATERIALIZED (
-        SELECT DISTINCT ON (held.runner_id) held.runner_id, held.poll_id
-        FROM held JOIN asked USING (poll_id, runner_id, registration)
-        JOIN runners n ON n.runner_id = held.runner_id AND n.registration = held.registration
+        SELECT DISTINCT ON (locked.runner_id) locked.runner_id, locked.poll_id
+        FROM locked JOIN asked USING (poll_id, runner_id, registration)
+        JOIN runners n ON n.runner_id = locked.runner_id AND n.registration = locked.registration
             AND n.runner_id = ANY(CAST(:runner_ids AS text[])) AND n.left_at IS NULL AND n.leave_told_at IS NULL
-        ORDER BY held.runner_id, held.poll_id
+        ORDER BY locked.runner_id, locked.poll_id
     ), due AS MATERIALIZED (
         SELECT c.stop_id FROM stop_commands c
         WHERE c.runner_id = ANY(ARRAY(SELECT runner_id FROM chosen))
           AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))
         ORDER BY c.stop_id FOR UPDATE SKIP LOCKED
-    ), told AS (
+    ), sent AS (
         UPDATE stop_commands c SET sent_at = clock_timestamp() FROM due
         WHERE c.stop_id = due.stop_id AND c.runner_id = ANY(ARRAY(SELECT runner_id FROM chosen))
         RETURNING c.runner_id, c.session_id, c.stop_id
     ), unparked AS (
         DELETE FROM waiting_polls WHERE poll_id = ANY(ARRAY(
-            SELECT poll_id FROM chosen WHERE runner_id IN (SELECT runner_id FROM told)))
+            SELECT poll_id FROM chosen WHERE runner_id IN (SELECT runner_id FROM sent)))
     )
-    SELECT chosen.poll_id, told.session_id FROM told JOIN chosen USING (runner_id) ORDER BY told.stop_id
+    SELECT chosen.poll_id, sent.session_id FROM sent JOIN chosen USING (runner_id) ORDER BY sent.stop_id
 """)
 
 
@@ -63,7 +63,7 @@ def answer_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """Stops, by session, and a leave that count as told to a runner whose client was gone before the first byte."""
+    """Stops, by session, and a leave that count as sent to a runner whose client was gone before the first byte."""
 
     runner_id: str
     sessions: tuple[str, ...] = ()
@@ -79,14 +79,14 @@ _MARK_LEAVES_UNDELIVERED = text("""
 """)
 
 _MARK_STOPS_UNDELIVERED = text("""
-    WITH unheard AS MATERIALIZED (
+    WITH undelivered AS MATERIALIZED (
         SELECT c.stop_id FROM unnest(CAST(:runner_ids AS text[]), CAST(:sessions AS text[])) AS u(runner_id, session_id)
         JOIN stop_commands c ON c.session_id = u.session_id AND c.runner_id = u.runner_id
             AND c.session_id = ANY(CAST(:sessions AS text[]))
         ORDER BY c.stop_id FOR UPDATE OF c
     )
-    UPDATE stop_commands c SET sent_at = NULL FROM unheard
-    WHERE c.stop_id = unheard.stop_id AND c.session_id = ANY(CAST(:sessions AS text[]))
+    UPDATE stop_commands c SET sent_at = NULL FROM undelivered
+    WHERE c.stop_id = undelivered.stop_id AND c.session_id = ANY(CAST(:sessions AS text[]))
 """)
 
 

@@ -34,13 +34,13 @@ class Touch:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """Accepted sign of life; ``not_yours`` names the runs of ``holding`` that the registration does not have."""
+class Touched:
+    """Accepted heartbeat; ``not_yours`` names the runs of ``holding`` that the registration does not have."""
 
     not_yours: tuple[str, ...] = ()
 
 
-TouchResult: TypeAlias = Heard | RunnerNotRegistered
+TouchResult: TypeAlias = Touched | RunnerNotRegistered
 
 
 def told_interval(instance_id: str | None, limits: Limits) -> int:
@@ -175,7 +175,7 @@ def touch_runners(conn: Connection, items: Sequence[Touch], *, limits: Limits = 
         limits=limits,
     )
     return [
-        Heard(tuple(run_id for run_id in item.holding or () if (item.runner_id, run_id) in ended))
+        Touched(tuple(run_id for run_id in item.holding or () if (item.runner_id, run_id) in ended))
         if is_authorised and item.runner_id in known
         else RunnerNotRegistered(item.runner_id)
         for item, is_authorised in zip(items, authorised, strict=True)

@@ -7,7 +7,7 @@ from models.core.errors import RunnerNotRegistered
 from models.core.limits import Limits
 from models.core.statuses import Outcome
 from models.feed.append import NewEvent, append_events
-from models.runners.heartbeat import Heard, Touch, touch_runners
+from models.runners.heartbeat import Touch, Touched, touch_runners
 from models.runners.leave import LeaveRunner, Left, deregister_runners
 from models.runners.listing import list_runners
 from models.runs.report import Reported
@@ -90,7 +90,7 @@ def test_lost_runner_is_online_again_with_next_request_without_its_runs(db: DbVe
     fall_silent(db, runner, LOST)
     counts(db)
     assert db.do(list_runners)[0].lost
-    assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
+    assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Touched()]
     info = db.do(list_runners)[0]
     assert (info.status, info.lost, info.runs_in_hand) == ("online", False, 0)
     assert counts(db) == {}
@@ -190,7 +190,7 @@ def test_deregistered_runner_is_told_by_its_next_poll(db: DbVerbs) -> None:
     runner = db.runner()
     run = running(db, runner)
     assert leave(db, runner, itself=False) == Left(runner.runner_id, "external")
-    assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
+    assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Touched()]
     assert counts(db) == {}
     assert db.answer(poll_request(runner))[0].deregistered
     assert db.do(touch_runners, [Touch(runner.runner_id)]) == [RunnerNotRegistered(runner.runner_id)]
@@ -225,7 +225,7 @@ def test_lost_runner_to_be_deregistered_is_gone_at_once(db: DbVerbs) -> None:
 def beat(db: DbVerbs, runner: Runner, *run_ids: str) -> None:
     """Send a heartbeat with the runs that the runner holds, some time after the last one."""
     pass_time(db, "runners", "counted_beat_at", 10)
-    assert db.do(touch_runners, [Touch(runner.runner_id, run_ids)]) == [Heard()]
+    assert db.do(touch_runners, [Touch(runner.runner_id, run_ids)]) == [Touched()]
 
 
 def test_run_missing_in_two_heartbeats_is_lost(db: DbVerbs) -> None:

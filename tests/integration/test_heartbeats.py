@@ -1,7 +1,7 @@
 """Answers to heartbeats on a real database: which of the named runs no longer belong to the runner."""
 
 from models.claims.delivery import Claim, release_claims
-from models.runners.heartbeat import Heard, Touch, TouchResult, touch_runners
+from models.runners.heartbeat import Touch, Touched, TouchResult, touch_runners
 from models.runners.register import Registration, register_runners
 from tests.support.clocks import counts, fall_silent
 from tests.support.db_verbs import DbVerbs, Runner
@@ -19,7 +19,7 @@ def test_runs_in_hand_are_not_named_in_answer(db: DbVerbs) -> None:
     runner = db.runner()
     waiting, active, stopping = claimed(db, runner), running(db, runner), running(db, runner)
     stop(db, stopping.session_id)
-    assert heartbeat(db, runner, waiting.run_id, active.run_id, stopping.run_id) == Heard()
+    assert heartbeat(db, runner, waiting.run_id, active.run_id, stopping.run_id) == Touched()
 
 
 def test_requeued_reassigned_and_ended_runs_are_named(db: DbVerbs) -> None:
@@ -28,13 +28,13 @@ def test_requeued_reassigned_and_ended_runs_are_named(db: DbVerbs) -> None:
     requeued, ended, held = claimed(db, runner), running(db, runner), running(db, runner)
     db.do(release_claims, [Claim(requeued.run_id, str(requeued.claim_token))])
     accepted(db, ended, "completed")
-    assert heartbeat(db, runner, requeued.run_id, held.run_id, "run_x", ended.run_id) == Heard(
+    assert heartbeat(db, runner, requeued.run_id, held.run_id, "run_x", ended.run_id) == Touched(
         (requeued.run_id, "run_x", ended.run_id)
     )
     (again,) = db.claim(other)
     assert again.run_id == requeued.run_id
-    assert heartbeat(db, runner, requeued.run_id, held.run_id) == Heard((requeued.run_id,))
-    assert heartbeat(db, other, requeued.run_id, held.run_id) == Heard((held.run_id,))
+    assert heartbeat(db, runner, requeued.run_id, held.run_id) == Touched((requeued.run_id,))
+    assert heartbeat(db, other, requeued.run_id, held.run_id) == Touched((held.run_id,))
 
 
 def test_runs_stopped_by_expiry_are_named(db: DbVerbs) -> None:
@@ -45,7 +45,7 @@ def test_runs_stopped_by_expiry_are_named(db: DbVerbs) -> None:
     db.rows("UPDATE runs SET run_deadline_at = clock_timestamp() - interval '1 second'")
     counts(db)
     assert db.run(run.run_id).status == "stopped"
-    assert heartbeat(db, runner, run.run_id) == Heard((run.run_id,))
+    assert heartbeat(db, runner, run.run_id) == Touched((run.run_id,))
 
 
 def test_lost_runner_is_told_which_runs_were_taken(db: DbVerbs) -> None:
@@ -54,7 +54,7 @@ def test_lost_runner_is_told_which_runs_were_taken(db: DbVerbs) -> None:
     again, failed = running(db, runner, max_attempts=2), running(db, runner)
     fall_silent(db, runner, 181)
     counts(db)
-    assert heartbeat(db, runner, again.run_id, failed.run_id) == Heard((again.run_id, failed.run_id))
+    assert heartbeat(db, runner, again.run_id, failed.run_id) == Touched((again.run_id, failed.run_id))
 
 
 def test_reconnected_process_with_another_offer_keeps_its_runs(db: DbVerbs) -> None:
@@ -67,7 +67,7 @@ def test_reconnected_process_with_another_offer_keeps_its_runs(db: DbVerbs) -> N
     other = Registration("host", "/project", "profile", ("t",), executor_type="autonomous", instance_id="one")
     db.do(register_runners, [other])
     assert db.one("SELECT registration FROM runners") > number
-    assert heartbeat(db, runner, run.run_id) == Heard()
+    assert heartbeat(db, runner, run.run_id) == Touched()
 
 
 def test_another_process_of_identity_does_not_have_former_ones_runs(db: DbVerbs) -> None:
@@ -75,7 +75,7 @@ def test_another_process_of_identity_does_not_have_former_ones_runs(db: DbVerbs)
     runner = db.runner()
     run = running(db, runner)
     db.rows("UPDATE runners SET registration = nextval('runner_registration')")
-    assert heartbeat(db, runner, run.run_id) == Heard((run.run_id,))
+    assert heartbeat(db, runner, run.run_id) == Touched((run.run_id,))
 
 
 def test_heartbeats_of_one_batch_are_answered_separately(db: DbVerbs) -> None:
@@ -88,7 +88,7 @@ def test_heartbeats_of_one_batch_are_answered_separately(db: DbVerbs) -> None:
         Touch(runner.runner_id),
         Touch(runner.runner_id, ("run_x", own.run_id)),
     ]
-    assert db.do(touch_runners, touches) == [Heard((foreign.run_id,)), Heard(), Heard(), Heard(("run_x",))]
+    assert db.do(touch_runners, touches) == [Touched((foreign.run_id,)), Touched(), Touched(), Touched(("run_x",))]
 
 
 def test_heartbeat_is_answered_while_runners_row_is_locked(db: DbVerbs) -> None:
@@ -97,4 +97,4 @@ def test_heartbeat_is_answered_while_runners_row_is_locked(db: DbVerbs) -> None:
     run = running(db, runner)
     with db.engine.begin() as connection:
         connection.exec_driver_sql("SELECT 1 FROM runners FOR UPDATE")
-        assert heartbeat(db, runner, run.run_id, "run_x") == Heard(("run_x",))
+        assert heartbeat(db, runner, run.run_id, "run_x") == Touched(("run_x",))

@@ -6,7 +6,7 @@ from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.expiry.duties import record_instance_heartbeat
 from models.expiry.outages import EXPIRY_CLOCK, WEB_CLOCK
-from models.runners.heartbeat import Heard, Touch, touch_runners
+from models.runners.heartbeat import Touch, Touched, touch_runners
 from models.runners.listing import list_runners
 from models.runners.register import Registered, Registration, register_runners
 from runtime.settings import Settings
@@ -136,7 +136,7 @@ def test_first_runner_heard_gives_others_their_whole_window(db: DbVerbs) -> None
     for runner in (first, second):
         fall_silent(db, runner, 200)
     assert counts(db) == {}
-    assert db.do(touch_runners, [Touch(first.runner_id)]) == [Heard()]
+    assert db.do(touch_runners, [Touch(first.runner_id)]) == [Touched()]
     assert counts(db) == {}
     assert outage_kinds(db) == ["runners"]
     assert db.run(run.run_id).status == "running"
@@ -176,7 +176,7 @@ def test_runner_is_not_forgotten_because_of_outage(db: DbVerbs) -> None:
     let_clock_pass(db, WEB_CLOCK, DEFAULT_LIMITS.forget_runner + 50)
     assert db.answer(poll_request(runner))[0].parked
     db.do(record_instance_heartbeat, "web-1")
-    assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
+    assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Touched()]
 
 
 def served_ago(db: DbVerbs, seconds: float) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.polls.wakeups import told_runners
+from app.polls.wakeups import runners_to_notify
 from models.claims.parking import poll_holders
 from models.claims.poll_stops import Undelivered
 from models.claims.polls import answer_polls
@@ -80,7 +80,7 @@ def test_message_names_bounded_number_of_runners(monkeypatch: pytest.MonkeyPatch
 )
 def test_only_runners_with_orders_are_woken(results: Sequence[Any], expected: dict[str, set[str]]) -> None:
     """Wake none on a first registration."""
-    assert told_runners(results) == expected
+    assert runners_to_notify(results) == expected
 
 
 @pytest.mark.parametrize("order", orders((FIND_NOTHING, PARK, CLAIM), (STOP, LOOK)), ids=" | ".join)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models.core.errors import BadCursor, DuplicateRunner, RunnerNotRegistered
-from models.runners.heartbeat import Heard, Touch, touch_runners
+from models.runners.heartbeat import Touch, Touched, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.listing import RunnerPage, list_runners, page_runners
 from models.runners.register import Registered, RegisterResult, Registration, register_runners
@@ -184,7 +184,7 @@ def test_runner_that_left_may_return(db: DbVerbs) -> None:
     db.do(deregister_runners, [LeaveRunner(runner.runner_id, self_initiated=True)])
     renewed = enter(db, replace(item, registration_uid="uid-2"))
     assert renewed.registration > runner.registration
-    assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Heard()]
+    assert db.do(touch_runners, [Touch(runner.runner_id)]) == [Touched()]
 
 
 def test_reconnecting_does_not_cancel_deregistration(db: DbVerbs) -> None:

@@ -28,7 +28,7 @@ def test_reports_not_compared_with_the_claim_are_noticed(db: DbVerbs, monkeypatc
 
 def test_confirmation_without_token_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """An old message would deliver a run that another runner has."""
-    fence = {"r.claim_token = c.claim_token AND ": "", " AND r.claim_token = held.claim_token": ""}
+    fence = {"r.claim_token = c.claim_token AND ": "", " AND r.claim_token = locked.claim_token": ""}
     break_statement(monkeypatch, delivery, "_CONFIRM_RUNS", fence)
     notices(test_fencing.test_old_message_starts_nothing, db)
 

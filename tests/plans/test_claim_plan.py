@@ -190,14 +190,14 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
             "waiting_polls": ("pk_waiting_polls", 0),
         },
     ),
-    "telling stops": (polls._SEND_STOPS, RUNNERS | {"again": 10}, {"stop_commands": ("ix_stop_commands_runner", 4)}),
-    "telling to leave": (polls._SEND_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
-    "holding a parked poll": (
+    "sending stops": (polls._SEND_STOPS, RUNNERS | {"again": 10}, {"stop_commands": ("ix_stop_commands_runner", 4)}),
+    "sending a leave": (polls._SEND_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
+    "locking a parked poll": (
         polls._LOCK_WAITING,
         {"polls": ["waiting_1"]},
         {"waiting_polls": ("pk_waiting_polls", 2)},
     ),
-    "telling stops to parked polls": (
+    "sending stops to parked polls": (
         poll_stops._ANSWER,
         {"polls": ["waiting_2", "waiting_4"], **RUNNERS, "registrations": [2, 4], "again": 10},
         {
@@ -206,12 +206,12 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
             "stop_commands": ("ix_stop_commands_runner", 6),
         },
     ),
-    "untelling stops": (
+    "marking stops undelivered": (
         poll_stops._MARK_STOPS_UNDELIVERED,
         RUNNERS | {"sessions": ["ses_2", "ses_4"]},
         {"stop_commands": ("uq_stop_commands_session_id", 4)},
     ),
-    "untelling a leave": (poll_stops._MARK_LEAVES_UNDELIVERED, RUNNERS, {"runners": ("pk_runners", 4)}),
+    "marking a leave undelivered": (poll_stops._MARK_LEAVES_UNDELIVERED, RUNNERS, {"runners": ("pk_runners", 4)}),
     "holders of polls": (parking._HOLDERS, RUNNERS, {"waiting_polls": ("ix_waiting_polls_runner", 2)}),
     "dropping polls": (parking._DROP, RUNNERS, {"waiting_polls": ("ix_waiting_polls_runner", 4)}),
     "a page of parked polls": (
@@ -219,7 +219,7 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
         {"seen": 86_400, "after": "waiting_2", "most": 5},
         {"waiting_polls": ("pk_waiting_polls", 5)},
     ),
-    "holding some": (dispatch._LOCK_SOME, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
+    "locking some": (dispatch._LOCK_SOME, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
     "unparking": (parking._UNPARK, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
     "finding profiles": (
         matching._FIND,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from models.core.callers import ADMIN
 from models.expiry.expire import expire
-from models.runners.heartbeat import Heard, Touch, touch_runners
+from models.runners.heartbeat import Touch, Touched, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import Registered, Registration, register_runners
 from models.runs.report import report_runs
@@ -125,7 +125,7 @@ def test_of_256_heartbeats_with_one_row_locked_255_are_written(db: DbVerbs) -> N
         one.do(_lock, "SELECT 1 FROM runners WHERE runner_id = :id FOR UPDATE", runners[7].runner_id).result()
         beats = other.do(touch_runners, [Touch(runner.runner_id, ()) for runner in runners])
         assert beats.done(), "it waits for a lock"
-        assert beats.result() == [Heard() for _ in runners]
+        assert beats.result() == [Touched() for _ in runners]
         other.commit()
     assert db.count("runners", "last_seen > now() - interval '10 seconds'") == 255
 
