@@ -1,7 +1,6 @@
 """Record this instance's heartbeat every ~2 s, and those of the runners whose polls it holds."""
 
 import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Final
@@ -16,6 +15,7 @@ from models.claims.parking import leave_instance
 from models.expiry.duties import duty_ages, ping, record_instance_heartbeat
 from models.schema.migrate import schema_fault
 from runtime import logs
+from runtime.loops import jittered, run_forever
 from runtime.names import Actor
 from runtime.redis_probe import RedisProbe
 
@@ -49,30 +49,23 @@ class InstanceHeartbeat:
 
     async def heartbeat_forever(self) -> None:
         """Check the schema until it fits this version, then beat every ~2 s."""
-        while True:
-            try:
-                if self._health.started or await self._started():
-                    await self._beat()
-            except Unavailable:
-                pass
-            except Exception:
-                log.exception("heartbeat failed")
-            pause = BEAT_SECONDS if self._health.started else 0.25
-            await asyncio.sleep(pause * random.uniform(0.9, 1.0))
+        await run_forever(
+            self._check_and_beat,
+            failure="heartbeat failed",
+            every=lambda: jittered(BEAT_SECONDS if self._health.started else 0.25),
+            silent=(Unavailable,),
+        )
 
     async def probe_forever(self) -> None:
         """Probe Redis in a loop of its own, so that a late answer delays no heartbeat and an outage of Postgres no
         probe.
         """
-        while True:
-            fault = None
-            try:
-                fault = await self._redis_probe.look()
-                self._health.note_redis(fault)
-            except Exception:
-                log.exception("Redis probe failed")
-            # Probe every 0.5 s while there is a fault: the subscription may be just about to stand.
-            await asyncio.sleep((BEAT_SECONDS if fault is None else 0.5) * random.uniform(0.9, 1.0))
+        # Probe every 0.5 s while there is a fault: the subscription may be just about to stand.
+        await run_forever(
+            self._probe,
+            failure="Redis probe failed",
+            every=lambda: jittered(BEAT_SECONDS if self._health.redis_fault is None else 0.5),
+        )
 
     async def leave(self) -> None:
         """Delete the waiting rows of this instance, so that dispatch assigns nothing to it."""
@@ -80,6 +73,13 @@ class InstanceHeartbeat:
             await self._pools["writes"].write(_leave, [self._instance])
         except Exception as fault:  # noqa: BLE001 -- rows of a silent instance are deleted by others
             log.info("waiting rows not deleted at shutdown", error=type(fault).__name__)
+
+    async def _check_and_beat(self) -> None:
+        if self._health.started or await self._started():
+            await self._beat()
+
+    async def _probe(self) -> None:
+        self._health.note_redis(await self._redis_probe.look())
 
     async def _started(self) -> bool:
         fault = await self._pools["reads"].read(schema_fault)

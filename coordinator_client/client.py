@@ -14,7 +14,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from coordinator_client.backoff import Backoff
-from coordinator_client.errors import Refused, Unreachable
+from coordinator_client.errors import CallFailed
 from coordinator_client.feed import Feed, FeedItem, OnConnection
 from coordinator_client.requests import RunRequest
 from coordinator_client.runner_calls import RunnerCalls
@@ -344,13 +344,9 @@ class CoordinatorClient(RunnerCalls):
                     seconds=seconds or self._answer_seconds,
                     expects=expects,
                 )
-            except Unreachable as unreachable:
-                pause = max(backoff.pause(), unreachable.retry_after or 0.0)
-                if unreachable.too_large or monotonic() + pause > deadline:
-                    raise
-            except Refused as refused:
-                pause = max(backoff.pause(), refused.retry_after or 0.0)
-                if not refused.passing or monotonic() + pause > deadline:
+            except CallFailed as error:
+                pause = backoff.pause(error.retry_after)
+                if not error.is_transient or monotonic() + pause > deadline:
                     raise
             await asyncio.sleep(pause)
 

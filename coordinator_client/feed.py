@@ -87,7 +87,7 @@ class Feed:
                         if (item := self._take(frame)) is not None:
                             yield item
             except Refused as refused:
-                if not refused.passing and refused.status != 408:
+                if not refused.is_transient and refused.status != 408:
                     raise
                 self._retry_after = max(self._retry_after, refused.retry_after or 0.0)
                 self._failed(url, str(refused))
@@ -118,7 +118,7 @@ class Feed:
             self._failures += 1
             if self._failures % len(self._transport.urls):
                 return
-        pause = max(self._backoff.pause(), self._retry, self._retry_after)
+        pause = self._backoff.pause(max(self._retry, self._retry_after))
         self._retry_after = 0.0
         waited = monotonic() - self._without_since
         if self._failures and self._patience is not None and waited + pause > self._patience:

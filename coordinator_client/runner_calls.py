@@ -49,18 +49,18 @@ class RunnerCalls(ABC):
             "Registration", await self._call("POST", "/runner/register", body=identity.body(), expects=("runner_id",))
         )
 
-    async def poll(self, runner_id: str, *, most: int, seconds: float) -> PollAnswer:
+    async def poll(self, runner_id: str, *, max_runs: int, seconds: float) -> PollAnswer:
         """Wait for runs or orders; return an empty object when the time is up.
 
         Args:
             runner_id: Id that `register` returned.
-            most: Largest number of runs; 0 waits for orders only.
+            max_runs: Largest number of runs; 0 waits for orders only.
             seconds: Longest wait, 0 to 600.
 
         Raises:
             Refused: 401 when the runner is not registered, or not any more.
         """
-        query = {"runner_id": runner_id, "max": most, "wait": seconds}
+        query = {"runner_id": runner_id, "max": max_runs, "wait": seconds}
         expects = ("stop_sessions", "deregistered", "runs")
         answer = await self._call(
             "GET", "/runner/runs", query=query, seconds=seconds + POLL_SLACK_SECONDS, expects=expects
@@ -90,13 +90,13 @@ class RunnerCalls(ABC):
         path = f"/runner/sessions/{quote(session_id, safe='')}/status"
         await self._call("POST", path, body={"runner_id": runner_id, "status": status}, expects=("ok",))
 
-    async def deregister(self, runner_id: str, *, itself: bool = False) -> RunnerLeaves:
-        """Deregister this runner now (`itself`), or order another runner to leave with its next poll.
+    async def deregister(self, runner_id: str, *, is_caller: bool = False) -> RunnerLeaves:
+        """Deregister the calling runner now (`is_caller`), or order another runner to leave with its next poll.
 
         Raises:
             Refused: 404 for an unknown runner.
         """
-        query = {"self": "true"} if itself else {}
+        query = {"self": "true"} if is_caller else {}
         answer = await self._call("DELETE", f"/runners/{quote(runner_id, safe='')}", query=query, expects=("ok",))
         return cast("RunnerLeaves", answer)
 

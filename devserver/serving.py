@@ -297,7 +297,7 @@ async def _all_ready(
             died.cancel()
             supervisor.died.clear()
             for child in children:
-                if child.backoff.failures >= _PATIENCE:
+                if child.restart_delay.failures >= _PATIENCE:
                     path = log_of(data_dir, child.service.name)
                     raise Refused(f"{child.service.name} does not start; {path} ends with:\n{log_since(path, 0)}")
     finally:

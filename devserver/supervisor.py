@@ -66,7 +66,7 @@ class Server(Protocol):
     def stop(self, *, within: float = 10) -> None: ...
 
 
-class Backoff:
+class RestartDelay:
     """Delay before the next start: doubles with each death, until a process has lived for 20 s."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Child:
     def __init__(self, service: Service, supervisor: "Supervisor", *, on_trial: bool = False) -> None:
         self.service = service
         self.ready = asyncio.Event()
-        self.backoff = Backoff()
+        self.restart_delay = RestartDelay()
         self.on_trial = on_trial
         # Name of its pid file; a successor and a predecessor have names of their own beside the current one's.
         self.title = f"{service.name}.next" if on_trial else service.name
@@ -108,7 +108,7 @@ class Child:
         """Start the process again and again until `stop`."""
         name = self.service.name
         while not self._stopping.is_set():
-            self.backoff.born()
+            self.restart_delay.born()
             try:
                 with self._supervisor.starting():
                     self._process = await self._spawn()
@@ -121,7 +121,7 @@ class Child:
                 self.fault = f"ended ({how})"
                 self._failed.set()
                 return
-            delay = self.backoff.died()
+            delay = self.restart_delay.died()
             self._supervisor.say(name, f"ended ({how}); starting it again in {delay:g} s{self.log_hint()}")
             self._supervisor.died.set()
             await self._supervisor.end_strays()
@@ -225,7 +225,7 @@ class KeptServer:
         self.name = name
         self._start = start
         self._supervisor = supervisor
-        self._backoff = Backoff()
+        self._restart_delay = RestartDelay()
         self._starting: asyncio.Future[Server] | None = None
         self._server: Server | None = None
 
@@ -250,11 +250,11 @@ class KeptServer:
             await asyncio.sleep(0.2)
             if self._server and self._server.alive():
                 continue
-            delay = self._backoff.died()
+            delay = self._restart_delay.died()
             self._supervisor.say(self.name, f"ended; starting it again in {delay:g} s")
             await asyncio.sleep(delay)
             try:
-                self._backoff.born()
+                self._restart_delay.born()
                 await self.start()
             except (EmbeddedServerError, OSError) as error:
                 self._supervisor.say(self.name, str(error))

@@ -7,7 +7,7 @@ import structlog
 
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
-from coordinator_client.errors import CoordinatorError, Refused
+from coordinator_client.errors import CallFailed, Refused
 from runner import clock
 from runner.executor import Execution, Reason
 from runner.registration import RunnerRegistration
@@ -45,7 +45,7 @@ class Heartbeats:
 
     async def beat(self) -> None:
         """Send a heartbeat every interval, and at once after a suspension; never returns."""
-        backoff = Backoff(first=0.5, most=5.0)
+        backoff = Backoff(first=0.5, longest=5.0)
         pause = self._registration.heartbeat_seconds
         heard_at, generation = clock.elapsed(), self._registration.generation
         while True:
@@ -64,7 +64,7 @@ class Heartbeats:
                     continue
                 log.warning("heartbeat_refused", reason=str(refused))
                 pause = min(backoff.pause(), self._registration.heartbeat_seconds)
-            except CoordinatorError as error:
+            except CallFailed as error:
                 log.warning("heartbeat_failed", reason=str(error))
                 pause = min(backoff.pause(), self._registration.heartbeat_seconds)
             else:

@@ -7,7 +7,7 @@ import structlog
 
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
-from coordinator_client.errors import CoordinatorError, Refused
+from coordinator_client.errors import CallFailed, Refused
 from coordinator_client.requests import Identity
 from runner import clock
 from runner.slots import Slot
@@ -49,21 +49,21 @@ class RunnerRegistration:
 
         Raises RegistrationRefused when the registration is invalid.
         """
-        backoff = Backoff(first=0.5, most=5.0)
+        backoff = Backoff(first=0.5, longest=5.0)
         while not await self._register():
             if not self._renumbered:
-                await backoff.rest()
+                await backoff.sleep()
 
     async def _register(self) -> bool:
         try:
             answer = await self._client.register(self.identity)
         except Refused as refused:
-            if not refused.passing and refused.status not in {408, 409}:
+            if not refused.is_transient and refused.status not in {408, 409}:
                 raise RegistrationRefused(str(refused)) from None
             log.warning("registration_refused", reason=str(refused))
             self._renumbered = self._renumber(refused)
             return False
-        except CoordinatorError as error:
+        except CallFailed as error:
             self._renumbered = False
             log.warning("registration_failed", reason=str(error))
             return False
@@ -104,21 +104,21 @@ class RunnerRegistration:
     async def leave(self) -> None:
         """Deregister, so that our runs go on elsewhere at once instead of after our silence."""
         self.is_leaving = True
-        backoff = Backoff(first=0.2, most=1.0)
+        backoff = Backoff(first=0.2, longest=1.0)
         try:
             async with asyncio.timeout(DEREGISTER_SECONDS):
                 while not await self._deregister():
-                    await backoff.rest()
+                    await backoff.sleep()
         except TimeoutError:
             log.warning("deregistration_failed", runner_id=self.runner_id)
 
     async def _deregister(self) -> bool:
         try:
-            await self._client.deregister(self.runner_id, itself=True)
+            await self._client.deregister(self.runner_id, is_caller=True)
         except Refused as refused:
-            if refused.passing:
+            if refused.is_transient:
                 return False
-        except CoordinatorError:
+        except CallFailed:
             return False
         if self._slot is not None:
             self._slot.left()

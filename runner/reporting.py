@@ -1,6 +1,5 @@
 """Delivery of reports and events: each is sent until it is accepted, or refused because the claim is lost."""
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -10,7 +9,7 @@ import structlog
 
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
-from coordinator_client.errors import CoordinatorError, Refused, Unreachable, describe
+from coordinator_client.errors import CallFailed, Refused, Unreachable, describe
 from coordinator_client.types import ClaimedRun, ItemAnswer, NewEvent, Report
 from runner.event_requests import LEAST_REQUEST_BYTES, MOST_REQUEST_BYTES, in_requests, shortened, size_of
 from runner.registration import RunnerRegistration
@@ -156,21 +155,21 @@ class Reporting:
                     await self._registration.rejoin(generation)
                     continue
                 refusal = refused
-            except CoordinatorError as error:
+            except CallFailed as error:
                 failures += 1
                 is_cut = may_be_cut and failures >= CUT_OFTEN and self._client.answers > answers
                 if is_cut or (may_be_too_large and isinstance(error, Unreachable) and error.too_large):
                     return Answer.TOO_LARGE
                 log.warning("retrying", what=what, run_id=run["run_id"], reason=str(error))
-                await asyncio.sleep(max(backoff.pause(), getattr(error, "retry_after", None) or 0.0))
+                await backoff.sleep(error.retry_after)
                 continue
             if refusal is None:
                 return Answer.ACCEPTED
             if refusal.status == 413 and may_be_too_large:
                 return Answer.TOO_LARGE
-            if refusal.passing:
+            if refusal.is_transient:
                 log.warning("retrying", what=what, run_id=run["run_id"], reason=str(refusal))
-                await asyncio.sleep(max(backoff.pause(), refusal.retry_after or 0.0))
+                await backoff.sleep(refusal.retry_after)
                 continue
             log.warning("refused", what=what, run_id=run["run_id"], reason=str(refusal))
             return Answer.CLAIM_LOST if refusal.status in {401, 404, 409} else Answer.REFUSED

@@ -12,7 +12,7 @@ import structlog
 
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
-from coordinator_client.errors import CoordinatorError, Refused
+from coordinator_client.errors import CallFailed, Refused
 from coordinator_client.requests import Identity
 from coordinator_client.types import ClaimedRun
 from runner.descendants import Descendants
@@ -99,7 +99,7 @@ class Runner:
             readiness=self._readiness,
         )
         self._pausing: asyncio.Task[None] | None = None
-        self._pauses = Backoff(first=1.0, most=60.0)
+        self._pauses = Backoff(first=1.0, longest=60.0)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._held: dict[asyncio.Task[None], Execution] = {}
         self._asides: set[asyncio.Task[None]] = set()
@@ -180,16 +180,16 @@ class Runner:
                     await self._registration.rejoin(generation)
                     continue
                 log.warning("poll_refused", reason=str(refused))
-                await asyncio.sleep(max(backoff.pause(), refused.retry_after or 0.0))
-            except CoordinatorError as error:
+                await backoff.sleep(refused.retry_after)
+            except CallFailed as error:
                 log.warning("poll_failed", reason=str(error))
-                await asyncio.sleep(backoff.pause())
+                await backoff.sleep()
 
     async def _poll_once(self, most: int) -> None:
         """Poll once; give up when the runner drains, when a full runner has a free slot, or after a suspension."""
         self._woken = False
         poll = asyncio.create_task(
-            self._client.poll(self._registration.runner_id, most=most, seconds=self._registration.poll_seconds)
+            self._client.poll(self._registration.runner_id, max_runs=most, seconds=self._registration.poll_seconds)
         )
         try:
             while not poll.done():
@@ -249,7 +249,7 @@ class Runner:
         """Report that nothing of the session runs here, so that its stop need not wait for the stop deadline."""
 
         async def tell() -> None:
-            with suppress(CoordinatorError):
+            with suppress(CallFailed):
                 await self._client.report_session_status(self._registration.runner_id, session_id, "stopped")
 
         task = asyncio.create_task(tell())
@@ -272,7 +272,7 @@ class Runner:
 
     async def _until_ready(self) -> None:
         while True:
-            await self._pauses.rest()
+            await self._pauses.sleep()
             if self._readiness.check() is None:
                 break
         log.info("resumed")

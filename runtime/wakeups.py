@@ -10,6 +10,7 @@ import redis
 from dramatiq import Message
 
 from runtime.logs import log
+from runtime.loops import run_forever
 from runtime.metrics import WAKEUPS
 from runtime.names import QUEUE_OF, Actor, hint_key, messages_key, queue_key, wakeup_key
 from runtime.redis_client import FAILED, sync_client
@@ -129,23 +130,21 @@ class Wakeups:
         self._notified.set()
 
     async def _send_forever(self) -> None:
-        loop = asyncio.get_running_loop()
-        failing = False
-        while True:
-            await self._notified.wait()
-            self._notified.clear()
-            marked = [actor for actor in Actor if actor in self._marked]
-            self._marked.clear()
-            try:
-                await loop.run_in_executor(self._thread, self._sender.send, *marked)
-                failing = False
-                continue
-            except FAILED as error:
-                for actor in marked:
-                    WAKEUPS.labels(actor, "failed").inc()
-                if not failing:
-                    logger.warning("wake-ups not sent", actors=marked, error=str(error))
-            except Exception:
-                logger.exception("wake-ups not sent", actors=marked)
-            failing = True
-            await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
+        await run_forever(
+            self._send,
+            failure="wake-ups not sent",
+            woken=self._notified,
+            pause_after_failure=PAUSE_AFTER_FAILURE_SECONDS,
+            expected=FAILED,
+        )
+
+    async def _send(self) -> None:
+        self._notified.clear()
+        marked = [actor for actor in Actor if actor in self._marked]
+        self._marked.clear()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._sender.send, *marked)
+        except FAILED:
+            for actor in marked:
+                WAKEUPS.labels(actor, "failed").inc()
+            raise

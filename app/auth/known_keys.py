@@ -4,7 +4,6 @@ Every process reads one number every ~2 s, with or without Redis; when it change
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +17,12 @@ from app.writes.attempts import Attempts, Unavailable
 from app.writes.group_commit import GroupCommit
 from models.auth.keys import LAST_USED_SECONDS, Key, find_keys, key_revision, touch_keys
 from models.core.errors import CoordinatorError
-from runtime import logs
+from runtime.loops import jittered, run_forever
 
 LOOK_SECONDS: Final = 2.5
 # No request can be answered before it is known whether any key was created.
 FIRST_LOOK_SECONDS: Final = 0.1
 MOST_KEYS: Final = 10_000
-
-log = logs.log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +89,17 @@ class KnownKeys:
 
     async def watch_forever(self) -> None:
         """Notice changes of keys within ~2.5 s, and record at most once a minute which ones are used."""
-        while True:
-            try:
-                await self._look()
-                await self._flush()
-            except Unavailable:
-                pass
-            except DBAPIError as fault:
-                log.info("reading API keys failed", error=type(fault.orig).__name__)
-            except Exception:
-                log.exception("watching API keys failed")
-            pause = FIRST_LOOK_SECONDS if self._revision is None else LOOK_SECONDS
-            await asyncio.sleep(pause * random.uniform(0.9, 1.0))
+        await run_forever(
+            self._look_and_flush,
+            failure="watching API keys failed",
+            every=lambda: jittered(FIRST_LOOK_SECONDS if self._revision is None else LOOK_SECONDS),
+            expected=(DBAPIError,),
+            silent=(Unavailable,),
+        )
+
+    async def _look_and_flush(self) -> None:
+        await self._look()
+        await self._flush()
 
     async def _look(self) -> None:
         revision = await self._watch.autocommit(key_revision)

@@ -1,7 +1,6 @@
 """Read the feed once for all clients of a web process, and wake those concerned (ARCHITECTURE, The feed)."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Sequence
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -16,6 +15,7 @@ from models.feed.pages import FeedFilter, FeedPage, read_feed
 from models.feed.sequence import read_head_and_overdue, sequence_feed
 from models.state.cursors import FeedHead
 from runtime import logs, metrics
+from runtime.loops import jittered, run_forever
 from runtime.settings import Settings
 
 T = TypeVar("T")
@@ -127,18 +127,15 @@ class Feed:
 
         Without clients nothing is read, and the check for events without a position is six times rarer.
         """
-        while True:
-            try:
-                await self._read()
-            except Unavailable:
-                # Wake-ups may go on arriving; do not ask a Postgres that is away any more often for them.
-                await asyncio.sleep(LONGEST_PAUSE / 2)
-            except Exception:
-                log.exception("reading the feed failed")
-                await asyncio.sleep(LONGEST_PAUSE)
-            with contextlib.suppress(TimeoutError):
-                pause = self.settings.feed_poll_seconds * (1 if self._clients else SELDOM)
-                await asyncio.wait_for(self._notified.wait(), pause * random.uniform(0.8, 1.0))
+        # Wake-ups may go on arriving; do not ask a Postgres that is away any more often for them.
+        await run_forever(
+            self._read,
+            failure="reading the feed failed",
+            every=lambda: jittered(self.settings.feed_poll_seconds * (1 if self._clients else SELDOM)),
+            woken=self._notified,
+            pause_after_failure=LONGEST_PAUSE / 2,
+            silent=(Unavailable,),
+        )
 
     async def _read(self) -> None:
         if self._buffer is None or self._was_without_clients or not self._notified.is_set():

@@ -54,6 +54,10 @@ class Health:
         (self._away.discard if there else self._away.add)(pool)
         return back
 
+    @property
+    def redis_fault(self) -> str | None:
+        return self._redis
+
     def note_redis(self, fault: str | None) -> None:
         """Set what is wrong with Redis; None: nothing."""
         self._redis = fault

@@ -1,8 +1,6 @@
 """Re-check the waiting polls of this process together, which makes up for every lost message."""
 
 import asyncio
-import contextlib
-import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from app.polls.poll import Event, Poll, State
@@ -10,9 +8,7 @@ from app.writes.attempts import Unavailable
 from app.writes.poll_queues import PollVerbs
 from models.claims.polls import PollAnswer
 from models.core.errors import CoordinatorError
-from runtime import logs
-
-log = logs.log(__name__)
+from runtime.loops import jittered, run_forever
 
 
 class Recheck:
@@ -25,6 +21,7 @@ class Recheck:
         # Polls named by a wake-up since the last look at them.
         self._named: dict[str, Poll] = {}
         self._all_due = False
+        self._next_look = 0.0
         self._nudged = asyncio.Event()
 
     def nudge(self) -> None:
@@ -51,20 +48,21 @@ class Recheck:
 
     async def look_forever(self) -> None:
         now = asyncio.get_running_loop().time
-        next_look = now() + self._pause()
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(next_look):
-                    await self._nudged.wait()
-            self._nudged.clear()
-            everything = self._all_due or now() >= next_look
-            self._all_due = False
-            try:
-                await self.look(everything=everything)
-            except Exception:
-                log.exception("re-check failed")
+        self._next_look = now() + jittered(self._seconds)
+        await run_forever(
+            self._look_at_due, failure="re-check failed", every=lambda: self._next_look - now(), woken=self._nudged
+        )
+
+    async def _look_at_due(self) -> None:
+        now = asyncio.get_running_loop().time
+        self._nudged.clear()
+        everything = self._all_due or now() >= self._next_look
+        self._all_due = False
+        try:
+            await self.look(everything=everything)
+        finally:
             if everything:
-                next_look = now() + self._pause()
+                self._next_look = now() + jittered(self._seconds)
 
     async def look(self, *, everything: bool) -> None:
         """Look once at the polls that wait: at all of them, or at those named by a wake-up."""
@@ -100,6 +98,3 @@ class Recheck:
                 zip(rest, await self._verbs.claim_parked.many((asks[poll_id], 0) for poll_id in rest), strict=True)
             )
         return list(answers.values())
-
-    def _pause(self) -> float:
-        return self._seconds * random.uniform(0.85, 1.0)

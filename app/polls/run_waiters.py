@@ -1,19 +1,15 @@
 """Wait for runs to end (``GET /runs/{id}?wait=``), with one query for all waiting requests."""
 
 import asyncio
-import contextlib
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from app.writes.attempts import Attempts, Unavailable
 from models.state.runs import Run, runs_ended
-from runtime import logs
+from runtime.loops import jittered, run_forever
 
 LOOK_SECONDS: Final = 0.5
 MOST_AT_ONCE: Final = 1000
-
-log = logs.log(__name__)
 
 
 class RunWaiters:
@@ -22,14 +18,12 @@ class RunWaiters:
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
         self._waiting: dict[str, set[asyncio.Future[Run | None]]] = {}
-        self._any_waiting = asyncio.Event()
         self._nudged = asyncio.Event()
 
     async def until_ended(self, run_id: str, seconds: float, gone: asyncio.Future[None]) -> Run | None:
         """Return the run when it is terminal; None when the time is up or the client disconnected."""
         ended: asyncio.Future[Run | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, set()).add(ended)
-        self._any_waiting.set()
         try:
             either: set[asyncio.Future[Any]] = {ended, gone}
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -54,26 +48,19 @@ class RunWaiters:
 
     async def look_forever(self) -> None:
         """Look every 0.5 s while requests wait."""
-        while True:
-            if not self._waiting:
-                self._any_waiting.clear()
-                await self._any_waiting.wait()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), LOOK_SECONDS * random.uniform(0.8, 1.0))
-            self._nudged.clear()
-            run_ids = list(self._waiting)
-            for first in range(0, len(run_ids), MOST_AT_ONCE):
-                await self._look(run_ids[first : first + MOST_AT_ONCE])
+        await run_forever(
+            self._look,
+            failure="looking for ended runs failed",
+            every=lambda: jittered(LOOK_SECONDS),
+            woken=self._nudged,
+            silent=(Unavailable,),
+        )
 
-    async def _look(self, run_ids: Sequence[str]) -> None:
-        try:
-            ended = await self._attempts.autocommit(runs_ended, run_ids)
-        except Unavailable:
-            return
-        except Exception:
-            log.exception("looking for ended runs failed")
-            return
-        for run in ended:
-            for waiter in self._waiting.get(run.run_id, ()):
-                if not waiter.done():
-                    waiter.set_result(run)
+    async def _look(self) -> None:
+        self._nudged.clear()
+        run_ids = list(self._waiting)
+        for first in range(0, len(run_ids), MOST_AT_ONCE):
+            for run in await self._attempts.autocommit(runs_ended, run_ids[first : first + MOST_AT_ONCE]):
+                for waiter in self._waiting.get(run.run_id, ()):
+                    if not waiter.done():
+                        waiter.set_result(run)

@@ -12,7 +12,8 @@ from models.runners.leave import Left
 from models.runners.register import Registered
 from models.runs.report import Reported
 from models.runs.stop import Stopped
-from runtime import logs, metrics
+from runtime import metrics
+from runtime.loops import run_forever
 from runtime.redis_client import FAILED, async_client
 from runtime.settings import Settings
 from runtime.subscriptions import publish_rechecks_async
@@ -21,8 +22,6 @@ PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
 
 # Each runner with the instances known to hold polls of it.
 RunnersToNotify: TypeAlias = Mapping[str, frozenset[str]]
-
-log = logs.log(__name__)
 
 
 class PollWakeups:
@@ -46,25 +45,22 @@ class PollWakeups:
 
     async def send_forever(self) -> None:
         """Send the wake-ups to the other instances that hold polls of the runners."""
-        failing = False
-        while True:
-            await self._due.wait()
-            self._due.clear()
-            runners, self._pending = self._pending, {}
-            try:
-                await self._publish(runners)
-                failing = False
-                continue
-            except FAILED as error:
-                if not failing:
-                    log.warning("poll wake-ups not sent, left to the re-check", error=str(error))
-                failing = True
-            except Unavailable:
-                log.info("poll wake-ups not sent, left to the re-check", error="Postgres does not answer")
-            except Exception:
-                log.exception("poll wake-ups not sent, left to the re-check")
+        await run_forever(
+            self._send,
+            failure="poll wake-ups not sent, left to the re-check",
+            woken=self._due,
+            pause_after_failure=PAUSE_AFTER_FAILURE_SECONDS,
+            expected=(*FAILED, Unavailable),
+        )
+
+    async def _send(self) -> None:
+        self._due.clear()
+        runners, self._pending = self._pending, {}
+        try:
+            await self._publish(runners)
+        except Exception:
             metrics.POLL_WAKEUPS.labels("failed").inc(len(runners))
-            await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
+            raise
 
     async def close(self) -> None:
         with contextlib.suppress(*FAILED):

@@ -6,14 +6,12 @@ from typing import Final
 
 from app.writes.attempts import Attempts, Unavailable
 from models.claims.parking import any_poll_parked
-from runtime import logs
+from runtime.loops import run_forever
 from runtime.names import Actor
 
 # Assume for this long after a look that a poll still waits, but look again once a second.
 WAITING_SECONDS: Final = 5.0
 LOOK_AGAIN_SECONDS: Final = 1.0
-
-log = logs.log(__name__)
 
 
 class DispatchWakeups:
@@ -47,24 +45,20 @@ class DispatchWakeups:
 
     async def look_forever(self) -> None:
         """Look for waiting polls when a wake-up needs to know, once for all wake-ups of the meantime."""
-        now = asyncio.get_running_loop().time
-        while True:
-            await self._due.wait()
-            self._due.clear()
-            owed, self._owed = self._owed, False
-            self._looked_at = now()
-            if not await self._any_poll_waits():
-                self._waiting_until = float("-inf")
-                continue
-            self._waiting_until = now() + WAITING_SECONDS
-            if owed:
-                self._notify(Actor.DISPATCH)
+        await run_forever(
+            self._look, failure="looking for waiting polls failed", woken=self._due, silent=(Unavailable,)
+        )
 
-    async def _any_poll_waits(self) -> bool:
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time
+        self._due.clear()
+        owed, self._owed = self._owed, False
+        self._looked_at = now()
+        # A look that fails proves nothing.
+        any_waits = True
         try:
-            return await self._looks.autocommit(any_poll_parked)
-        except Unavailable:
-            return True
-        except Exception:
-            log.exception("looking for waiting polls failed")
-            return True
+            any_waits = await self._looks.autocommit(any_poll_parked)
+        finally:
+            self._waiting_until = now() + WAITING_SECONDS if any_waits else float("-inf")
+            if any_waits and owed:
+                self._notify(Actor.DISPATCH)

@@ -144,7 +144,7 @@ async def test_error_with_our_header_is_a_coordinators_whatever_its_body() -> No
 async def test_empty_answer_without_header_is_accepted_for_polls_only() -> None:
     """Trust no 204 without the header as the answer to a report."""
     async with listening(always(204, "")) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
-        assert await client.poll("lnch_1", most=1, seconds=0) == {}
+        assert await client.poll("lnch_1", max_runs=1, seconds=0) == {}
         with pytest.raises(Unreachable):
             await client.report("lnch_1", [])
 

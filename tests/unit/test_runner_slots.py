@@ -68,7 +68,7 @@ def test_command_name_is_program_without_path(command: list[str], name: str) -> 
 
 def test_pauses_double_up_to_a_limit_with_jitter() -> None:
     """Choose a random half to whole of each doubled pause."""
-    backoff = Backoff(first=1, most=8)
+    backoff = Backoff(first=1, longest=8)
     pauses = [backoff.pause() for _ in range(2000)]
     assert 0.5 <= pauses[0] <= 1
     assert 1 <= pauses[1] <= 2
@@ -76,6 +76,7 @@ def test_pauses_double_up_to_a_limit_with_jitter() -> None:
     assert len(set(pauses[3:])) > 1
     backoff.reset()
     assert backoff.pause() <= 1
+    assert backoff.pause(at_least=30) == 30
 
 
 @pytest.mark.parametrize(

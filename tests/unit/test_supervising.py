@@ -2,22 +2,22 @@
 
 import pytest
 
-from devserver.supervisor import Backoff, describe
+from devserver.supervisor import RestartDelay, describe
 
 
-def test_backoff_doubles_up_to_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restart_delay_doubles_up_to_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restart it for a process that has lived for a while."""
     now = 100.0
     monkeypatch.setattr("devserver.supervisor.time.monotonic", lambda: now)
-    backoff = Backoff()
+    delay = RestartDelay()
     delays = []
     for _ in range(8):
-        backoff.born()
-        delays.append(backoff.died())
+        delay.born()
+        delays.append(delay.died())
     assert delays == [0.5, 1, 2, 4, 8, 15, 15, 15]
-    backoff.born()
+    delay.born()
     now += 60
-    assert backoff.died() == 0.5
+    assert delay.died() == 0.5
 
 
 def test_exit_is_described_by_signal_name() -> None:
