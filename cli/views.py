@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
+from cli.tables import print_fields, print_table
 from coordinator_client.messages import lines_of
 from coordinator_client.types import Event, Result, Run, Runner, RunPage, Stopped, Submitted
 from runtime.terminal import printable, printable_line, say, show
@@ -57,18 +57,22 @@ def show_runs(page: RunPage, *, as_json: bool) -> None:
     if as_json:
         _show_json(page)
         return
-    table = _table("run", "status", "session", "age", "runner", "attempt", "what")
-    for run in page["runs"]:
-        table.add_row(
+    rows = [
+        (
             run["run_id"],
             status_text(run["status"]),
-            printable(run["session_id"]),
+            run["session_id"],
             age(run["created_at"]),
             run["runner_id"] or "",
             f"{run['attempt']}/{run['max_attempts']}",
             _short(run["error"] or _prompt(run)),
         )
-    show(table if page["runs"] else "no runs")
+        for run in page["runs"]
+    ]
+    if rows:
+        print_table(("run", "status", "session", "age", "runner", "attempt", "what"), rows)
+    else:
+        say("no runs")
     if cursor := page.get("next_cursor"):
         show(Text(f"more: --cursor {cursor}", style="dim"))
 
@@ -77,21 +81,26 @@ def show_runners(runners: Sequence[Runner], *, as_json: bool) -> None:
     if as_json:
         _show_json({"runners": runners})
         return
-    table = _table("runner", "status", "profile", "host", "directory", "tags", "in hand", "heard")
-    for runner in runners:
-        capacity = runner.get("capacity")
-        in_hand = str(runner.get("runs_in_hand", ""))
-        table.add_row(
-            runner["runner_id"],
-            status_text("lost" if runner.get("lost") else runner["status"]),
-            printable(runner["executor_profile"]),
-            printable(runner["hostname"]),
-            _short(runner["project_dir"]),
-            printable(", ".join(runner["tags"] or [])),
-            in_hand if capacity is None else f"{in_hand}/{capacity}",
-            f"{span(runner['seconds_since_heartbeat'])} ago",
-        )
-    show(table if runners else "no runners")
+    if not runners:
+        say("no runners")
+        return
+    head = ("runner", "status", "profile", "host", "directory", "tags", "in hand", "heard")
+    print_table(head, map(_runner_row, runners))
+
+
+def _runner_row(runner: RunnerInfo) -> tuple[str | Text, ...]:
+    capacity = runner.get("capacity")
+    in_hand = str(runner.get("runs_in_hand", ""))
+    return (
+        runner["runner_id"],
+        status_text("lost" if runner.get("lost") else runner["status"]),
+        runner["executor_profile"],
+        runner["hostname"],
+        _short(runner["project_dir"]),
+        ", ".join(runner["tags"] or []),
+        in_hand if capacity is None else f"{in_hand}/{capacity}",
+        f"{span(runner['seconds_since_heartbeat'])} ago",
+    )
 
 
 def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *, as_json: bool) -> None:
@@ -102,24 +111,20 @@ def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *,
         return
     for role, line in lines_of(events or []):
         show(Text(printable(line), style="dim" if role == "system" else ""))
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _details(run):
-        table.add_row(name, value)
+    fields = _details(run)
     if result is not None:
         data = result["result_data"]
         shown = result["result_text"] or (json.dumps(data, indent=2, ensure_ascii=False) if data is not None else "")
-        table.add_row("result", Text(printable(shown)))
-    show(table)
+        fields.append(("result", shown))
+    print_fields(fields)
 
 
-def _details(run: Run) -> list[tuple[str, Text]]:
+def _details(run: Run) -> list[tuple[str, str | Text]]:
     took = ""
     if run["started_at"]:
         end = _time(run["completed_at"]) if run["completed_at"] else datetime.now(UTC)
         took = span((end - _time(run["started_at"])).total_seconds())
-    rows: dict[str, Any] = {
+    rows: dict[str, str | Text | None] = {
         "run": run["run_id"],
         "session": run["session_id"],
         "status": status_text(run["status"]),
@@ -135,9 +140,7 @@ def _details(run: Run) -> list[tuple[str, Text]]:
         "took": took,
         "error": run["error"],
     }
-    return [
-        (name, value if isinstance(value, Text) else Text(printable(value))) for name, value in rows.items() if value
-    ]
+    return [(name, value) for name, value in rows.items() if value]
 
 
 def _demands(run: Run) -> str:
@@ -183,13 +186,6 @@ def _short(text: str) -> str:
 def status_text(status: str) -> Text:
     """Colour the status."""
     return Text(printable_line(status), style=_COLOURS.get(status, ""))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, no_wrap=column in {"run", "runner", "status", "age", "heard"}, overflow="fold")
-    return table
 
 
 def _show_json(value: Any) -> None:

@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-__all__ = ["complain", "complain_of_fault", "fit_streams", "printable", "printable_line", "say", "show", "stdin_text"]
+__all__ = [
+    "complain",
+    "complain_of_fault",
+    "fit_streams",
+    "printable",
+    "printable_line",
+    "say",
+    "show",
+    "stdin_text",
+    "width",
+]
 
-# Wide enough for all columns where the output is no terminal: a pipe wants whole ids, not a neat frame.
-_WIDTH_OF_A_PIPE = 240
+# Wider than any row where the output is no terminal: a pipe wants whole ids and a line for each row.
+_WIDTH_OF_A_PIPE = 100_000
 
 
 def fit_streams() -> None:
@@ -51,8 +61,19 @@ def complain_of_fault() -> None:
 
 
 def show(*shown: "RenderableType", soft_wrap: bool = False) -> None:
-    """Print rich renderables to stdout: coloured on a terminal, wide and plain elsewhere."""
-    _console().print(*shown, soft_wrap=soft_wrap)
+    """Print rich renderables to stdout: coloured on a terminal; elsewhere plain, unfolded, without trailing spaces."""
+    console = _console()
+    if sys.stdout.isatty():
+        console.print(*shown, soft_wrap=soft_wrap)
+        return
+    with console.capture() as captured:
+        console.print(*shown, soft_wrap=soft_wrap)
+    print("\n".join(line.rstrip(" ") for line in captured.get().split("\n")), end="", flush=True)
+
+
+def width() -> int:
+    """Return the columns of the terminal; more than any row needs where stdout is none."""
+    return _console().width
 
 
 def stdin_text() -> str:
