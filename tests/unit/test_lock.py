@@ -92,3 +92,11 @@ def test_separate_lock_is_hashed_and_agrees_with_other(name: str, group: str) ->
     assert {name: PINNED.get(name, found) for name, found in pinned.items()} == pinned
     for requirement in map(Requirement, declared()["dependency-groups"][group]):
         assert requirement.specifier.contains(pinned[requirement.name], prereleases=True)
+
+
+def test_audit_reads_every_lock() -> None:
+    """Ask the patterns of the script, which then finds a new lock by itself."""
+    patterns = re.findall(r"^for lock in ([^;]+);", (ROOT / "scripts/audit").read_text(), re.MULTILINE)[0].split()
+    read = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    ignored = {".venv", ".git"}
+    assert read == {path for path in ROOT.rglob("*.lock") if not ignored & set(path.relative_to(ROOT).parts)}
