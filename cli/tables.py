@@ -11,7 +11,7 @@ from runtime.terminal import printable, printable_line, say, show, width
 
 # Columns that are never folded: their texts are copied or compared.
 _WHOLE: Final = frozenset({"act", "age", "heard", "key id", "role", "run", "runner", "state", "status"})
-# With less room than this for each other column, print a field a line instead.
+# With fewer characters than this for each other column, print a field a line instead.
 _LEAST_FOLDED: Final = 12
 
 
