@@ -88,7 +88,7 @@ def show_runners(runners: Sequence[Runner], *, as_json: bool) -> None:
     print_table(head, map(_runner_row, runners))
 
 
-def _runner_row(runner: RunnerInfo) -> tuple[str | Text, ...]:
+def _runner_row(runner: Runner) -> tuple[str | Text, ...]:
     capacity = runner.get("capacity")
     in_hand = str(runner.get("runs_in_hand", ""))
     return (
