@@ -197,7 +197,7 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
         case Missing():
             return Problem(404, fault.detail)
         case Invalid():
-            return Problem(422, [_shown(entry) for entry in fault.faults])
+            return Problem(422, [_fault_json(entry) for entry in fault.faults])
         case TooLarge():
             return Problem(413, fault.detail)
         case TooMany():
@@ -208,7 +208,7 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
             return Problem(fault.status_code, fault.detail, fault.headers)
         case RequestValidationError():
             return Problem(
-                422, [_shown(Fault(error["type"], tuple(error["loc"]), error["msg"])) for error in fault.errors()]
+                422, [_fault_json(Fault(error["type"], tuple(error["loc"]), error["msg"])) for error in fault.errors()]
             )
         case _:
             raise KeyError(type(fault))
@@ -220,7 +220,7 @@ def item_problem(fault: Exception | CoordinatorError) -> dict[str, Any]:
     return {"code": problem.status, "detail": problem.detail}
 
 
-def _shown(fault: Fault) -> dict[str, Any]:
+def _fault_json(fault: Fault) -> dict[str, Any]:
     return {"type": fault.type, "loc": list(fault.loc), "msg": fault.msg}
 
 

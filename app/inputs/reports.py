@@ -1,17 +1,16 @@
 """Make the arguments of ``report_runs`` from bodies of reports, which are never refused for their content."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from app.http.bodies import Fault, Invalid, Loc
 from app.http.lenient import encode
+from app.schemas.reports import STATUSES_AFTER_RUN
 from models.core.callers import ADMIN, Caller
 from models.core.statuses import Outcome
 from models.core.storable_text import storable
 from models.runs.release import RELEASED, ReleaseRun
 from models.runs.report import Report
-
-SESSION_STATUSES: Final = frozenset({"idle", "finished"})
 
 
 def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome, caller: Caller = ADMIN) -> Report:
@@ -24,7 +23,7 @@ def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Out
         claim_token=_text(body.get("claim_token")),
         error=_text(body.get("error")),
         session_status=session_status
-        if isinstance(session_status, str) and session_status in SESSION_STATUSES
+        if isinstance(session_status, str) and session_status in STATUSES_AFTER_RUN
         else None,
         signal=_text(body.get("signal")),
         caller=caller,

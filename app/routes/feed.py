@@ -96,7 +96,7 @@ class FeedResponse(EventSourceResponse):
         **INVALID,
     },
 )
-async def follow(request: Request, web: Web, caller: Caller) -> Response:
+async def follow_feed(request: Request, web: Web, caller: Caller) -> Response:
     """Follow the feed.
 
     `Last-Event-ID`, or `last_event_id` in the query, resumes exactly after that event, on any instance; without one a

@@ -18,6 +18,6 @@ EMPTY: Final[Responses] = {200: answer("Nothing is registered", list[Any])}
 @router.get("/capabilities", operation_id="listCapabilities", responses=EMPTY)
 @router.get("/mcp-servers", operation_id="listToolServers", responses=EMPTY)
 @router.get("/scripts", operation_id="listScripts", responses=EMPTY)
-async def nothing_registered() -> Response:
+async def read_registry() -> Response:
     """Return an empty list."""
     return Json(b"[]")

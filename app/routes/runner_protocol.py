@@ -57,7 +57,6 @@ REPORTED: Final[Responses] = {
     409: problem("The claim is over, or the transition is not allowed; nothing was changed", STALE),
     **AWAY,
 }
-ENDINGS: Final = frozenset({"finished", "failed", "stopped"})
 
 
 @router.get(
@@ -73,7 +72,7 @@ ENDINGS: Final = frozenset({"finished", "failed", "stopped"})
         **INVALID,
     },
 )
-async def poll(request: Request, web: Web, caller: Caller) -> Response:
+async def poll_runs(request: Request, web: Web, caller: Caller) -> Response:
     """Poll for runs. Held until there are runs or orders, or the time is up (204); never 5xx while Postgres is away."""
     given = request.query_params
     runner_id = RUNNER_ID.of(given)
@@ -121,7 +120,7 @@ async def poll(request: Request, web: Web, caller: Caller) -> Response:
         **AWAY,
     },
 )
-async def register(request: Request, web: Web, caller: Caller) -> Response:
+async def register_runner(request: Request, web: Web, caller: Caller) -> Response:
     """Register a process of a runner. The same four properties make the same runner; 409 while another process of it is
     online.
     """
@@ -165,7 +164,7 @@ async def register(request: Request, web: Web, caller: Caller) -> Response:
         **AWAY,
     },
 )
-async def heartbeat(request: Request, web: Web, caller: Caller) -> Response:
+async def record_heartbeat(request: Request, web: Web, caller: Caller) -> Response:
     """Report that the runner is alive and, with `holding`, which runs it has; the answer names those that it lost."""
     given = await lenient_object(request, web.parser, web.settings.body_bytes)
     holding = given.get("holding")
@@ -186,7 +185,7 @@ async def heartbeat(request: Request, web: Web, caller: Caller) -> Response:
     openapi_extra=body(reports.ReportRuns),
     responses={200: answer("One result per report, in order", reports.ReportResult), **NO_RUNNER, **INVALID, **AWAY},
 )
-async def report_many(request: Request, web: Web, caller: Caller) -> Response:
+async def report_runs(request: Request, web: Web, caller: Caller) -> Response:
     """Report several runs at once, in order; a run may appear twice (started, then completed)."""
     given = await lenient_object(request, web.parser, web.settings.body_bytes, fields_below=2)
     runner_id, items = runner_id_of(given), given.get("reports")
@@ -225,7 +224,7 @@ async def report_many(request: Request, web: Web, caller: Caller) -> Response:
     openapi_extra=body(reports.ReportRun),
     responses=REPORTED,
 )
-async def started(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
+async def report_started(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Report that a run has started: run and session are `running` from now on."""
     return await _report(web, caller, request, run_id, Outcome.STARTED)
 
@@ -236,7 +235,7 @@ async def started(run_id: str, request: Request, web: Web, caller: Caller) -> Re
     openapi_extra=body(reports.ReportRun),
     responses=REPORTED,
 )
-async def completed(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
+async def report_completed(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Report that a run is completed; `session_status` says whether a process stays (`idle`)."""
     return await _report(web, caller, request, run_id, Outcome.COMPLETED)
 
@@ -247,7 +246,7 @@ async def completed(run_id: str, request: Request, web: Web, caller: Caller) -> 
     openapi_extra=body(reports.ReportRun),
     responses=REPORTED,
 )
-async def failed(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
+async def report_failed(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Report that a run failed; `error` says why."""
     return await _report(web, caller, request, run_id, Outcome.FAILED)
 
@@ -258,7 +257,7 @@ async def failed(run_id: str, request: Request, web: Web, caller: Caller) -> Res
     openapi_extra=body(reports.ReportRun),
     responses=REPORTED,
 )
-async def stopped(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
+async def report_stopped(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Report that a run was stopped."""
     return await _report(web, caller, request, run_id, Outcome.STOPPED)
 
@@ -269,7 +268,7 @@ async def stopped(run_id: str, request: Request, web: Web, caller: Caller) -> Re
     openapi_extra=body(reports.ReleaseRun),
     responses={**REPORTED, **INVALID},
 )
-async def released(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
+async def release_run(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Release a run that its runner cannot carry out. No attempt is counted; after ten in a row the run fails."""
     given = await lenient_object(request, web.parser, web.settings.body_bytes)
     item = give_back_of(given, run_id, runner_id_of(given), ("body",), caller)
@@ -291,13 +290,13 @@ async def released(run_id: str, request: Request, web: Web, caller: Caller) -> R
         **AWAY,
     },
 )
-async def session_ended(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
+async def report_session_status(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Report that the session's live process has ended; without effect when the process is another runner's, or a run
     is active.
     """
     given = await lenient_object(request, web.parser, web.settings.body_bytes)
     runner_id, status = runner_id_of(given), given.get("status")
-    if not isinstance(status, str) or status not in ENDINGS:
+    if not isinstance(status, str) or status not in reports.ENDINGS:
         raise BadRequest("Status must be 'finished', 'failed', or 'stopped'")
     web.heartbeats.seen([(runner_id, caller.scope)])
     item = ReportSessionStatus(runner_id, storable(session_id), status, caller)

@@ -93,7 +93,7 @@ async def submit_run(request: Request, web: Web, caller: Caller) -> Response:
     openapi_extra=body(SubmitBatch),
     responses={200: answer("One result per run, in order", BatchResult), **TOO_LARGE, **INVALID, **AWAY},
 )
-async def submit_batch(request: Request, web: Web, caller: Caller) -> Response:
+async def submit_runs(request: Request, web: Web, caller: Caller) -> Response:
     """Submit up to 1000 runs, each with an optional `idempotency_key`; one bad run never fails the others."""
     document = await web.parser.run(parse_strict, await read_body(request, web.settings.batch_bytes))
     bodies = document.value.get("runs") if isinstance(document.value, dict) else None

@@ -88,7 +88,7 @@ async def read_events(session_id: str, request: Request, web: Web, caller: Calle
         **AWAY,
     },
 )
-async def append_event(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
+async def append_events(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Append an event, or a list of at most 1000; an `event_key` that is stored already makes a retry harmless."""
     raw = await read_body(request, web.settings.body_bytes)
     credential = credential_of(request)

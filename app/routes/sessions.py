@@ -98,7 +98,7 @@ async def read_session(session_id: str, web: Web, caller: Caller) -> Response:
     operation_id="getSessionStatus",
     responses={200: answer("`not_existent` for an unknown session", SessionState), **AWAY},
 )
-async def read_status(session_id: str, web: Web, caller: Caller) -> Response:
+async def read_session_status(session_id: str, web: Web, caller: Caller) -> Response:
     """Return the status alone; `not_existent` when there is no such session."""
     return Json({"status": await web.reads.autocommit(session_status, caller, storable(session_id))})
 
@@ -113,7 +113,7 @@ async def read_status(session_id: str, web: Web, caller: Caller) -> Response:
         **AWAY,
     },
 )
-async def read_result(session_id: str, web: Web, caller: Caller) -> Response:
+async def read_session_result(session_id: str, web: Web, caller: Caller) -> Response:
     """Return the newest `result` event, once the session is finished or idle."""
     return Json(result_json(accepted(await web.reads.read(session_result, caller, storable(session_id)))))
 
@@ -127,7 +127,7 @@ async def read_result(session_id: str, web: Web, caller: Caller) -> Response:
         **AWAY,
     },
 )
-async def read_affinity(session_id: str, web: Web, caller: Caller) -> Response:
+async def read_session_affinity(session_id: str, web: Web, caller: Caller) -> Response:
     """Return the place where the session lives; its resumes go there."""
     session = session_json(await _read(web, caller, session_id))
     return Json({"affinity": {name: session[name] for name in Affinity.model_fields}})

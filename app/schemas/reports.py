@@ -1,6 +1,6 @@
 """Define reports and heartbeats of runners, which are never refused for their content (PROTOCOL, Runners)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
 from typing_extensions import TypeAliasType
@@ -17,8 +17,12 @@ ReportedToken = Annotated[
     MayLack[ClaimToken], Field(description="The claim's token; a stale one changes nothing (409)")
 ]
 ReportedError = Annotated[MayLack[str], Field(description="Reason of `failed`; kept up to 64 KiB, head and tail")]
+StatusAfterRun = Literal["idle", "finished"]
+STATUSES_AFTER_RUN: Final = frozenset(get_args(StatusAfterRun))
+Ending = Literal["finished", "failed", "stopped"]
+ENDINGS: Final = frozenset(get_args(Ending))
 ReportedSessionStatus = Annotated[
-    MayLack[Literal["idle", "finished"]],
+    MayLack[StatusAfterRun],
     Field(description="With `completed`: `idle` when the process stays alive; `finished`"),
 ]
 ReportedSignal = Annotated[MayLack[str], Field(description="Signal that stopped it")]
@@ -90,7 +94,7 @@ class ReportSessionStatus(Described):
     """Report that the live process of a session has ended."""
 
     runner_id: ReportingRunner
-    status: Literal["finished", "failed", "stopped"]
+    status: Ending
 
 
 class Accepted(Described):

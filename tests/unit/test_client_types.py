@@ -4,13 +4,16 @@ from datetime import UTC, datetime
 
 from app.schemas.runners import RegisterRunner
 from app.schemas.runs import SubmitRun
+from coordinator_client import types
 from coordinator_client.requests import Identity, RunRequest
-from scripts.client_types import FILE, generated
+from scripts.client_types import FILE, LATER, generated
 
 
 def test_types_of_client_are_those_of_the_models() -> None:
     """Compare coordinator_client/types.py with the output of `.venv/bin/python -m scripts.client_types`."""
     assert FILE.read_text() == generated()
+    for name, _, field in (later.partition(".") for later in LATER):
+        assert field in getattr(types, name).__optional_keys__
 
 
 def test_run_request_has_every_field_of_a_submission() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
@@ -14,9 +14,10 @@ from app.inputs.events import REQUIRED, new_event
 from app.inputs.reports import give_back_of, report_of, report_of_list, runner_id_of
 from app.schemas import events, reports, runners, runs, sessions
 from models.core.callers import ADMIN
-from models.core.statuses import Outcome
+from models.core.statuses import ExecutionMode, Outcome, RunType
 from models.feed.append import Event
 from models.runners.listing import RunnerInfo
+from models.runs.release import RELEASED
 from models.runs.stop import Stopped
 from models.runs.submission import Submitted
 from models.state.events_outbox import EVENT_FIELDS
@@ -129,6 +130,12 @@ def test_reader_of_lenient_body_reads_fields_of_its_model(
     body = Noted(dict.fromkeys(model.model_fields, "x") | {"session_id": "s", "outcome": "failed"})
     read(body)
     assert body.read == set(model.model_fields)
+
+
+def test_closed_sets_of_models_are_those_of_the_core() -> None:
+    assert get_args(reports.Outcome.__value__) == (*Outcome, RELEASED)
+    assert get_args(runs.SubmitRun.model_fields["type"].annotation) == tuple(RunType)
+    assert get_args(runs.SubmitRun.model_fields["execution_mode"].annotation) == tuple(ExecutionMode)
 
 
 def test_event_has_the_stored_fields() -> None:
