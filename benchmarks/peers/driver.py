@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
@@ -165,6 +166,8 @@ async def measured_alone(verb: Callable[[], Awaitable[float]], samples: int, unc
 
 
 async def _load(driver: Driver, job: dict[str, Any]) -> dict[str, float]:
+    # Clients without an asynchronous interface submit from a thread each.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(CLIENTS))
     await driver.open()
     figures: dict[str, float] = await getattr(driver, job.pop("load"))(**job)
     return figures

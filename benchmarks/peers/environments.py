@@ -46,7 +46,7 @@ def installed(peer: Peer) -> Environment:
     version = ".".join(map(str, sys.version_info[:2]))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     directory = _cache() / f"{peer.name}-{version}-{digest}"
-    with locked(directory.with_suffix(".lock"), wait=True):
+    with locked(directory.with_name(f"{directory.name}.lock"), wait=True):
         if not (directory / "complete").exists():
             shutil.rmtree(directory, ignore_errors=True)
             _install(directory, files)
@@ -70,7 +70,7 @@ def pinned(requirements: str) -> dict[str, str]:
 
 def reason(output: str, otherwise: str) -> str:
     """Return the last line of a program's output that says something, shortened."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip() and "complete log" not in line]
     errors = [line for line in lines if re.search(r"error|refused|not found|no such", line, re.IGNORECASE)]
     return (errors or lines or [otherwise])[-1][:200]
 

@@ -79,6 +79,8 @@ def test_drivers_need_no_package_of_ours() -> None:
 def test_reason_is_last_line_that_names_an_error() -> None:
     said = "Collecting x\nERROR: No matching distribution found for x\n\nnotice: update pip\n"
     assert reason(said, "nothing") == "ERROR: No matching distribution found for x"
+    said = "npm error notarget No matching version\nnpm error A complete log of this run can be found in: x\n"
+    assert reason(said, "nothing") == "npm error notarget No matching version"
     assert reason("one\ntwo\n", "nothing") == "two"
     assert reason(" \n", "nothing") == "nothing"
 
