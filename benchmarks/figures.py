@@ -40,7 +40,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GoalResult:
     """Goal with its measured spread, and the raw limit of the same Postgres in the same run if there is one."""
 
     goal: Goal
@@ -74,9 +74,9 @@ class Measured:
     def spread(self, figure: str) -> Spread:
         return Spread.of([figures[figure] for figures in self.repetitions])
 
-    def verdicts(self, goals: Sequence[Goal]) -> list[Verdict]:
+    def verdicts(self, goals: Sequence[Goal]) -> list[GoalResult]:
         """Return one verdict for each goal."""
-        return [Verdict(goal, self.spread(goal.figure), self.limit.get(goal.limit)) for goal in goals]
+        return [GoalResult(goal, self.spread(goal.figure), self.limit.get(goal.limit)) for goal in goals]
 
 
 def averaged(shares: Sequence[Figures]) -> dict[str, float]:

@@ -19,8 +19,10 @@ LIBRARIES = ("fastapi", "uvicorn", "uvloop", "httptools", "sqlalchemy", "psycopg
 def facts(servers: Servers) -> dict[str, str]:
     """Return the facts that a comparison needs, by name, in the order of display."""
     with psycopg.connect(servers.postgres.url) as connection:
-        settings = [f"{name} {_shown(connection, name)}" for name in ("fsync", "synchronous_commit", "shared_buffers")]
-        postgres = f"{_shown(connection, 'server_version')} ({', '.join(settings)})"
+        settings = [
+            f"{name} {_setting(connection, name)}" for name in ("fsync", "synchronous_commit", "shared_buffers")
+        ]
+        postgres = f"{_setting(connection, 'server_version')} ({', '.join(settings)})"
     client = sync_client(servers.redis.url)
     redis = client.info("server")
     client.close()
@@ -59,7 +61,7 @@ def _against(server_load: str) -> dict[str, float]:
     return figures
 
 
-def _shown(connection: "psycopg.Connection[tuple[object, ...]]", name: str) -> str:
+def _setting(connection: "psycopg.Connection[tuple[object, ...]]", name: str) -> str:
     row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
     return str(row[0]) if row else ""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.figures import Goal, Measured, Verdict
+from benchmarks.figures import Goal, GoalResult, Measured
 from benchmarks.rows import ROWS, Row
 
 HEADINGS = (
@@ -93,7 +93,7 @@ def target(goal: Goal) -> str:
     return f"{goal.figure} {goal.sense} {goal.target:,g} {goal.unit}"
 
 
-def _judged(verdict: Verdict) -> tuple[str, ...]:
+def _judged(verdict: GoalResult) -> tuple[str, ...]:
     goal, spread = verdict.goal, verdict.spread
     return (
         f"{goal.figure} {short(spread.middle)} {goal.unit}",

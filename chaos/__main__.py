@@ -48,8 +48,8 @@ def main() -> int:
 
 def _report(result: Result, json_file: Path | None) -> None:
     print()
-    for judgement in result.judgements:
-        print(judgement)
+    for verdict in result.verdicts:
+        print(verdict)
     print(f"seed {result.campaign.seed}: {'every promise held' if result.held else 'BROKEN'}")
     if json_file:
         result.write(json_file)

@@ -17,7 +17,7 @@ from chaos.requests import judge_requests
 from chaos.resources import judge_usage, usage
 from chaos.schedule import schedule
 from chaos.shipped import Shipped
-from chaos.verdict import Judgement, judge
+from chaos.verdict import Verdict, judge
 from chaos.watchers import Watchers, watching
 from testkit.servers import new_directory
 
@@ -43,21 +43,21 @@ class Result:
     """Outcome of a campaign."""
 
     campaign: Campaign
-    judgements: list[Judgement] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def held(self) -> bool:
-        return bool(self.judgements) and all(judgement.held for judgement in self.judgements)
+        return bool(self.verdicts) and all(verdict.held for verdict in self.verdicts)
 
     def write(self, path: Path) -> None:
         """Write the outcome as JSON."""
-        judgements = [{**asdict(judgement), "held": judgement.held} for judgement in self.judgements]
+        verdicts = [{**asdict(verdict), "held": verdict.held} for verdict in self.verdicts]
         kept = {
             "campaign": asdict(self.campaign),
             "held": self.held,
-            "judgements": judgements,
+            "verdicts": verdicts,
             "faults": self.faults,
             "counts": self.counts,
         }
@@ -82,14 +82,14 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
         say("no more faults: waiting until the cluster is quiet")
         shipped.finish()
         settled = _settle(campaign, cluster, load, watchers, say)
-        result.judgements = [
+        result.verdicts = [
             settled,
             *judge(cluster.engine, load.ledger),
             shipped.judge(cluster.engine),
-            Judgement("One history for every client", _seen(watchers), watchers.differences()),
+            Verdict("One history for every client", _seen(watchers), watchers.differences()),
             judge_requests(load.failures(), faults.done, load.ledger, began),
             judge_usage(before, usage(cluster)),
-            Judgement("Faults were done and undone", f"{len(faults.done)} faults", faults.faults_of_faults()),
+            Verdict("Every fault was made and undone", f"{len(faults.done)} faults", faults.faults_of_faults()),
         ]
         result.faults = [done.to_json() for done in faults.done]
         result.counts = _counts(load)
@@ -98,9 +98,9 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
 
 def _settle(
     campaign: Campaign, cluster: ChaosCluster, load: Load, watchers: Watchers, say: Callable[[str], None]
-) -> Judgement:
-    """Let the cluster become quiet, step by step; the judgement lists the steps that took too long."""
-    against: list[str] = []
+) -> Verdict:
+    """Let the cluster become quiet, step by step; the verdict lists the steps that took too long."""
+    findings: list[str] = []
     begun = time.monotonic()
 
     def step(what: str, wait: Callable[[float], object]) -> None:
@@ -109,7 +109,7 @@ def _settle(
             wait(campaign.settle)
         except AssertionError as error:
             fault = f"{what}: {error}"
-            against.append(fault)
+            findings.append(fault)
         say(f"{time.monotonic() - begun:6.1f} s  {fault or what}")
 
     step("every process is well", cluster.until_well)
@@ -127,8 +127,8 @@ def _settle(
             load.resume(session_id)
         step(f"{len(parents)} parents have been resumed", load.until_all_ended)
     step("every client has come to the end of the history", watchers.until_at_the_end)
-    looked_at = f"quiet after {time.monotonic() - begun:.0f} s; {stopped} runs stopped whose only report was lost"
-    return Judgement("It goes on by itself", looked_at, against)
+    checked = f"quiet after {time.monotonic() - begun:.0f} s; {stopped} runs stopped whose only report was lost"
+    return Verdict("The service recovers by itself", checked, findings)
 
 
 def _waiting(cluster: ChaosCluster) -> list[str]:

@@ -1,4 +1,4 @@
-"""Judgement of failed calls: each fault excuses what it must break, where it must break it, and no more.
+"""Verdict on failed calls: each fault excuses what it must break, where it must break it, and no more.
 
 Faults of Redis, workers and clocks excuse nothing. A live web process is never excused a 5xx to a poll, nor any 500.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from chaos.faults import Done
 from chaos.ledger import Failure, Ledger
 from chaos.schedule import BALANCER, POSTGRES, WEBS, Kind
-from chaos.verdict import Judgement
+from chaos.verdict import Verdict
 
 # Seconds after a fault: a killed process restarts, a pool finds its connections dead, a held report gives up.
 AFTERMATH_SECONDS = 25.0
@@ -18,7 +18,7 @@ _BY_ITSELF = {502, 503, 504}
 _CLOSED_BY_THE_CLIENT = "ClosedResourceError"
 
 
-def judge_requests(failures: Iterable[Failure], done: Sequence[Done], ledger: Ledger, began: float) -> Judgement:
+def judge_requests(failures: Iterable[Failure], done: Sequence[Done], ledger: Ledger, began: float) -> Verdict:
     """Judge that every failure has an excuse. ``began``: when the first fault was due."""
     against: dict[str, list[str]] = {}
     failed = 0
@@ -27,8 +27,8 @@ def judge_requests(failures: Iterable[Failure], done: Sequence[Done], ledger: Le
         if not excused(failure, done):
             against.setdefault(str(failure), []).append(failure.at(began))
     lines = [f"{len(times)} x {times[0]}" if len(times) > 1 else times[0] for times in against.values()]
-    looked_at = f"{ledger.answers.total()} answers, {failed} calls failed by what was done to them"
-    return Judgement("No request failed that need not", looked_at, lines)
+    checked = f"{ledger.answers.total()} answers, {failed} calls failed by what was done to them"
+    return Verdict("Only requests that a fault excuses have failed", checked, lines)
 
 
 def excused(failure: Failure, done: Sequence[Done]) -> bool:

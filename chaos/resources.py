@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from chaos.cluster import ChaosCluster
 from chaos.schedule import OURS
-from chaos.verdict import Judgement
+from chaos.verdict import Verdict
 from runtime.redis_client import sync_client
 
 _CONNECTIONS = text("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'coordinator%'")
@@ -52,16 +52,18 @@ def _memory(process: psutil.Process) -> int:
     return 0
 
 
-def judge_usage(before: Usage, after: Usage) -> Judgement:
+def judge_usage(before: Usage, after: Usage) -> Verdict:
     """Judge that nothing has grown beyond what a load fills once."""
-    against = [
+    findings = [
         f"{name} had {before.memory[name]} MiB, has {mib}"
         for name, mib in after.memory.items()
         if mib > before.memory[name] + _MORE_MEMORY
     ]
     for server, then, now in (("Postgres", before.postgres, after.postgres), ("Redis", before.redis, after.redis)):
         if now > then + _MORE_CONNECTIONS:
-            against.append(f"{then} connections to {server} have become {now}")
+            findings.append(f"{then} connections to {server} have become {now}")
     if after.processes != before.processes:
-        against.append(f"processes: {before.processes} have become {after.processes}")
-    return Judgement("Memory, connections and processes are back", f"before {before}; after {after}", against)
+        findings.append(f"processes: {before.processes} have become {after.processes}")
+    return Verdict(
+        "Memory, connections and processes are back at their level", f"before {before}; after {after}", findings
+    )

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 
 from chaos.cluster import signal_all
 from chaos.ledger import Ledger
-from chaos.verdict import Judgement
+from chaos.verdict import Verdict
 from runtime.processes import family
 from testkit.answering_proxy import ANSWERS, answering_proxy
 from testkit.cluster import COMMAND
@@ -100,7 +100,7 @@ class Shipped:
         self._over.set()
         self._submitting.join(60)
 
-    def judge(self, engine: Engine) -> Judgement:
+    def judge(self, engine: Engine) -> Verdict:
         """Judge all its runs, once they have ended."""
         return judge_shipped(engine, self.runs)
 
@@ -137,27 +137,27 @@ class Shipped:
         return False
 
 
-def judge_shipped(engine: Engine, runs: Sequence[str]) -> Judgement:
+def judge_shipped(engine: Engine, runs: Sequence[str]) -> Verdict:
     """Judge that each run completed, and that its last attempt told every line once, in order, and one result."""
     with engine.connect() as connection:
         found = {row.run_id: row for row in connection.execute(_RUNS, {"runs": list(runs)})}
         said: dict[str, list[tuple[str, str]]] = {run_id: [] for run_id in runs}
         for row in connection.execute(_SAID, {"runs": list(runs)}):
             said[row.run_id].append((row.kind, row.line or ""))
-    against: list[str] = []
+    findings: list[str] = []
     for run_id in runs:
         run = found[run_id]
         if run.status != "completed":
-            against.append(f"{run_id} is {run.status}: {run.error}")
+            findings.append(f"{run_id} is {run.status}: {run.error}")
             continue
         begins = f"{run.attempt} line"
         lines = [line for kind, line in said[run_id] if kind == "message" and line.startswith(begins)]
         results = sum(kind == "result" for kind, _ in said[run_id])
         if lines != [f"{begins} {number}" for number in range(LINES)] or results != 1:
-            against.append(f"{run_id} told {lines} and {results} results")
+            findings.append(f"{run_id} told {lines} and {results} results")
     attempts = sum(run.attempt for run in found.values())
-    promise = "Proxies' answers and sleeping machines cost the shipped runner neither run nor line"
-    return Judgement(promise, f"{len(runs)} runs in {attempts} attempts", against)
+    promise = "The shipped runner loses no run and no line behind proxies and on sleeping machines"
+    return Verdict(promise, f"{len(runs)} runs in {attempts} attempts", findings)
 
 
 def child_environment(home: Path) -> dict[str, str]:

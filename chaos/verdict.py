@@ -14,7 +14,7 @@ from chaos.ledger import Delivery, Ledger
 from chaos.mortals import late_losses
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
 
-_SHOWN = 5
+_MOST_FINDINGS = 5
 
 _RUNS = text("SELECT run_id, session_id, status FROM runs")
 _UNFINISHED = text("""
@@ -46,22 +46,22 @@ _CONTENTS = text("""
 
 
 @dataclass
-class Judgement:
-    """Judgement of one promise: what was checked, and what speaks against it."""
+class Verdict:
+    """Verdict on one promise: what was checked, and what speaks against it."""
 
     promise: str
-    looked_at: str
-    against: list[str] = field(default_factory=list)
+    checked: str
+    findings: list[str] = field(default_factory=list)
 
     @property
     def held(self) -> bool:
-        return not self.against
+        return not self.findings
 
     def __str__(self) -> str:
-        lines = [f"{'held  ' if self.held else 'BROKEN'}  {self.promise} ({self.looked_at})"]
-        lines += [f"          {finding}" for finding in self.against[:_SHOWN]]
-        if len(self.against) > _SHOWN:
-            lines.append(f"          and {len(self.against) - _SHOWN} more")
+        lines = [f"{'held  ' if self.held else 'BROKEN'}  {self.promise} ({self.checked})"]
+        lines += [f"          {finding}" for finding in self.findings[:_MOST_FINDINGS]]
+        if len(self.findings) > _MOST_FINDINGS:
+            lines.append(f"          and {len(self.findings) - _MOST_FINDINGS} more")
         return "\n".join(lines)
 
 
@@ -86,9 +86,9 @@ def histories(connection: Connection) -> Iterator[tuple[str, list[Line]]]:
         yield run_id, list(group)
 
 
-def judge(engine: Engine, ledger: Ledger) -> list[Judgement]:
+def judge(engine: Engine, ledger: Ledger) -> list[Verdict]:
     """Judge every promise of the database, after all runs have ended and all writers stopped."""
-    judges: Sequence[Callable[[Connection, Ledger], Judgement]] = (
+    judges: Sequence[Callable[[Connection, Ledger], Verdict]] = (
         nothing_acknowledged_is_lost,
         one_owner,
         tokens_fence,
@@ -97,45 +97,45 @@ def judge(engine: Engine, ledger: Ledger) -> list[Judgement]:
         events_are_told_once,
         children_are_told_once,
     )
-    judgements = []
+    verdicts = []
     for judge_promise in judges:
         with engine.connect() as connection:
-            judgements.append(judge_promise(connection, ledger))
-    return judgements
+            verdicts.append(judge_promise(connection, ledger))
+    return verdicts
 
 
-def nothing_acknowledged_is_lost(connection: Connection, ledger: Ledger) -> Judgement:
+def nothing_acknowledged_is_lost(connection: Connection, ledger: Ledger) -> Verdict:
     """Judge that accepted submissions and runs, those of deleted sessions included, are the same, each once."""
     runs = {row.run_id for row in connection.execute(_RUNS)}
     told = {line.run_id: line.session_id for _, lines in histories(connection) for line in lines[:1]}
     deleted = set(connection.execute(_DELETED).scalars())
     carrying = {row.run_id for row in connection.execute(_CARRYING)}
     accepted = set(ledger.accepted.values())
-    against = list(ledger.contradictions)
-    against += [f"accepted, but unknown: {run_id}" for run_id in accepted - told.keys()]
+    findings = list(ledger.contradictions)
+    findings += [f"accepted, but unknown: {run_id}" for run_id in accepted - told.keys()]
     gone = told.keys() - runs
-    against += [f"gone, and its session was not deleted: {run_id}" for run_id in gone if told[run_id] not in deleted]
-    against += [f"there, and nothing is told of it: {run_id}" for run_id in runs - told.keys()]
+    findings += [f"gone, and its session was not deleted: {run_id}" for run_id in gone if told[run_id] not in deleted]
+    findings += [f"there, and nothing is told of it: {run_id}" for run_id in runs - told.keys()]
     extra = told.keys() - accepted - carrying
-    against += [f"never submitted: {run_id}" for run_id in extra]
-    against += [f"{row.number} runs for the key {row.key}" for row in connection.execute(_KEYS)]
-    against += [f"deleted without a request: {session_id}" for session_id in deleted - ledger.delete_asked]
-    against += [f"a delete was acknowledged and is not told: {session_id}" for session_id in ledger.deleted - deleted]
-    looked_at = f"{len(accepted)} accepted submissions, {len(runs)} runs, {len(deleted)} deleted sessions"
-    return Judgement("Nothing acknowledged is lost, nothing is doubled", looked_at, against)
+    findings += [f"never submitted: {run_id}" for run_id in extra]
+    findings += [f"{row.number} runs for the key {row.key}" for row in connection.execute(_KEYS)]
+    findings += [f"deleted without a request: {session_id}" for session_id in deleted - ledger.delete_asked]
+    findings += [f"a delete was acknowledged and is not told: {session_id}" for session_id in ledger.deleted - deleted]
+    checked = f"{len(accepted)} accepted submissions, {len(runs)} runs, {len(deleted)} deleted sessions"
+    return Verdict("Nothing acknowledged is lost or doubled", checked, findings)
 
 
-def one_owner(connection: Connection, _ledger: Ledger) -> Judgement:
+def one_owner(connection: Connection, _ledger: Ledger) -> Verdict:
     """Judge that each run made allowed transitions only, belonged to one runner at a time, and ended once."""
     status_of = {row.run_id: row.status for row in connection.execute(_RUNS)}
-    against: list[str] = []
+    findings: list[str] = []
     number = claims = 0
     for run_id, lines in histories(connection):
         number += 1
         claims += sum(line.status is RunStatus.CLAIMED for line in lines)
-        against += _faults_of(run_id, lines, status_of.get(run_id))
-    looked_at = f"{claims} claims of {number} runs"
-    return Judgement("One owner at a time, one end of each run", looked_at, against)
+        findings += _faults_of(run_id, lines, status_of.get(run_id))
+    checked = f"{claims} claims of {number} runs"
+    return Verdict("Each run has one owner at a time and ends once", checked, findings)
 
 
 def _faults_of(run_id: str, lines: Sequence[Line], status: str | None) -> Iterator[str]:
@@ -155,7 +155,7 @@ def _faults_of(run_id: str, lines: Sequence[Line], status: str | None) -> Iterat
         yield f"{run_id} is {status}, and was last told to be {lines[-1].status}"
 
 
-def tokens_fence(_connection: Connection, ledger: Ledger) -> Judgement:
+def tokens_fence(_connection: Connection, ledger: Ledger) -> Verdict:
     """Judge that no token was delivered twice, and no report counted after the run went to another runner.
 
     A frozen runner or balancer may read an answer late: a claim made for a poll that was sent after another delivery is
@@ -167,7 +167,7 @@ def tokens_fence(_connection: Connection, ledger: Ledger) -> Judgement:
     doubled = [
         token for token, number in Counter(delivery.token for delivery in ledger.deliveries).items() if number > 1
     ]
-    against = [f"the claim {token} was delivered twice" for token in doubled]
+    findings = [f"the claim {token} was delivered twice" for token in doubled]
     ends: Counter[str] = Counter()
     for report in ledger.reports:
         if report.code != 200:
@@ -176,34 +176,34 @@ def tokens_fence(_connection: Connection, ledger: Ledger) -> Judgement:
         delivered = max(delivery.at for delivery in given[report.run_id] if delivery.token == report.token)
         later = [other for other in given[report.run_id] if delivered < other.asked and other.at < report.begun]
         if later:
-            against.append(f"{report.outcome} of {report.run_id} counted, though {later[0].runner} had it by then")
-    against += [f"{number} reports of an end of {run_id} counted" for run_id, number in ends.items() if number > 1]
-    looked_at = f"{len(ledger.deliveries)} deliveries, {len(ledger.reports)} reports"
-    return Judgement("Tokens fence: no two runners had one run at a time", looked_at, against)
+            findings.append(f"{report.outcome} of {report.run_id} counted, though {later[0].runner} had it by then")
+    findings += [f"{number} reports of an end of {run_id} counted" for run_id, number in ends.items() if number > 1]
+    checked = f"{len(ledger.deliveries)} deliveries, {len(ledger.reports)} reports"
+    return Verdict("Reports of former claims are refused", checked, findings)
 
 
-def nothing_hangs(connection: Connection, _ledger: Ledger) -> Judgement:
+def nothing_hangs(connection: Connection, _ledger: Ledger) -> Verdict:
     """Judge that after the quiet time no run is pending, claimed or running."""
     left = connection.execute(_UNFINISHED).all()
-    against = [f"{row.run_id} is {row.status} with {row.runner_id}, silent for {row.silent} s" for row in left]
-    return Judgement("Nothing stays in hand without a live runner", f"{len(left)} unfinished runs", against)
+    findings = [f"{row.run_id} is {row.status} with {row.runner_id}, silent for {row.silent} s" for row in left]
+    return Verdict("No run stays unfinished without a live runner", f"{len(left)} unfinished runs", findings)
 
 
-def dead_runners_lose_their_runs(connection: Connection, ledger: Ledger) -> Judgement:
+def dead_runners_lose_their_runs(connection: Connection, ledger: Ledger) -> Verdict:
     """Judge the bound: twice the runner's lost window, counted in time in which the coordinator served."""
-    against = late_losses(connection, ledger)
-    return Judgement("Dead runners lose their runs in time", f"{len(ledger.orphaned)} runs of dead runners", against)
+    findings = late_losses(connection, ledger)
+    return Verdict("Dead runners lose their runs in time", f"{len(ledger.orphaned)} runs of dead runners", findings)
 
 
-def events_are_told_once(connection: Connection, ledger: Ledger) -> Judgement:
+def events_are_told_once(connection: Connection, ledger: Ledger) -> Verdict:
     """Judge that each event answered 201 is in the history once, however often it was sent."""
     told = Counter(row.key for row in connection.execute(_CONTENTS))
     written = [key for keys in ledger.events.values() for key in keys]
-    against = [f"the event {key} is told {told[key]} times" for key in written if told[key] != 1]
-    return Judgement("Each event is told once", f"{len(written)} acknowledged events", against)
+    findings = [f"the event {key} is told {told[key]} times" for key in written if told[key] != 1]
+    return Verdict("Each event is on the feed once", f"{len(written)} acknowledged events", findings)
 
 
-def children_are_told_once(connection: Connection, _ledger: Ledger) -> Judgement:
+def children_are_told_once(connection: Connection, _ledger: Ledger) -> Verdict:
     """Judge that each ended child is named in one started run of its parent."""
     prompts: dict[str, list[str]] = {}
     for row in connection.execute(_CARRYING):
@@ -211,10 +211,10 @@ def children_are_told_once(connection: Connection, _ledger: Ledger) -> Judgement
             prompts.setdefault(row.session_id, []).append(row.parameters)
     children = {row.session_id for row in connection.execute(_CHILDREN)}
     told = _headings(prompts)
-    against = [
+    findings = [
         f"the end of {child} was told {told[child]} times" for child in children | told.keys() if told[child] != 1
     ]
-    return Judgement("Each child's end is told once", f"{len(children)} children", against)
+    return Verdict("Each child's end is delivered once", f"{len(children)} children", findings)
 
 
 def _headings(prompts: dict[str, list[str]]) -> Counter[str]:

@@ -19,7 +19,7 @@ def test_cluster_under_load_and_faults_keeps_every_promise(scratch: Path) -> Non
     """Compare the ledger with the database once it is quiet."""
     said: list[str] = []
     result = run(SHORT, new_directory(scratch, "chaos"), said.append)
-    verdict = "\n".join(map(str, result.judgements))
+    verdict = "\n".join(map(str, result.verdicts))
     assert result.held, "\n".join(said) + "\n" + verdict
     assert len(result.faults) == len(schedule(SHORT.seed, SHORT.seconds, gap=SHORT.gap))
 

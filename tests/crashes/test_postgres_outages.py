@@ -15,14 +15,13 @@ from tests.support.traffic import Traffic
 from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.web import PROMPT, WebClient
 
-OUTAGE_SECONDS = 20
 # No run demands its type, so its polls stay empty.
 IDLER = {"hostname": "h", "project_dir": "/", "executor_profile": "idler", "executor": {"type": "idle", "command": "x"}}
 
 
-@pytest.mark.parametrize("way", ["stopped", "killed"])
-def test_service_resumes_after_20_seconds_without_postgres(
-    cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine, way: str
+@pytest.mark.parametrize(("seconds", "way"), [(5, "stopped"), (20, "killed")])
+def test_service_resumes_after_outage_of_postgres(
+    cluster: Cluster, own_postgres: OwnPostgres, own_engine: Engine, seconds: int, way: str
 ) -> None:
     """Meanwhile polls end in 204, reports are held until accepted, and submissions get 503."""
     webs, workers = cluster.start_processes(database_url=own_postgres.url)
@@ -31,7 +30,7 @@ def test_service_resumes_after_20_seconds_without_postgres(
         ledger = traffic.ledger
         idler = httpx.post(f"{webs[0].url}/runner/register", json=IDLER, timeout=30).json()["runner_id"]
         own_engine.dispose()
-        with without_postgres(own_postgres, OUTAGE_SECONDS, way):
+        with without_postgres(own_postgres, seconds, way):
             answers = [httpx.get(f"{web.url}/health/ready", timeout=10) for web in webs]
             polls = [
                 httpx.get(f"{web.url}/runner/runs", params={"runner_id": idler, "wait": 2}, timeout=30) for web in webs

@@ -21,7 +21,7 @@ from chaos.network import Network, network
 from chaos.requests import excused
 from chaos.schedule import Fault, Kind
 from chaos.shipped import LINES, judge_shipped
-from chaos.verdict import Judgement, judge
+from chaos.verdict import Verdict, judge
 from models.core.callers import ADMIN
 from models.feed.append import append_events
 from testkit.removed_events import keep_removed
@@ -49,8 +49,8 @@ def ledger(db: DbVerbs) -> Ledger:
     return ledger
 
 
-def broken(db: DbVerbs, ledger: Ledger) -> list[Judgement]:
-    return [judgement for judgement in judge(db.engine, ledger) if not judgement.held]
+def broken(db: DbVerbs, ledger: Ledger) -> list[Verdict]:
+    return [verdict for verdict in judge(db.engine, ledger) if not verdict.held]
 
 
 def test_faultless_ledger_passes(db: DbVerbs, ledger: Ledger) -> None:
@@ -73,7 +73,7 @@ def invent_a_run(db: DbVerbs, _ledger: Ledger, _run_id: str) -> None:
     accepted(db, running(db), "completed")
 
 
-def answer_a_key_twice(_truth: DbVerbs, ledger: Ledger, _run_id: str) -> None:
+def answer_a_key_twice(_db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
     ledger.accept("key-0", "another run", "another session")
 
 
@@ -107,20 +107,20 @@ def lose_a_dead_runner_late(db: DbVerbs, ledger: Ledger, run_id: str) -> None:
     add_outage(db, "runners", 40, 10)
 
 
-def let_two_report(_truth: DbVerbs, ledger: Ledger, run_id: str) -> None:
+def let_two_report(_db: DbVerbs, ledger: Ledger, run_id: str) -> None:
     ledger.deliveries.append(Delivery(run_id, _TOKEN, "runner-2", 2, 2.5))
 
 
-def deliver_one_claim_twice(_truth: DbVerbs, ledger: Ledger, _run_id: str) -> None:
+def deliver_one_claim_twice(_db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
     ledger.deliveries.append(ledger.deliveries[0])
 
 
-def accept_two_ends(_truth: DbVerbs, ledger: Ledger, run_id: str) -> None:
+def accept_two_ends(_db: DbVerbs, ledger: Ledger, run_id: str) -> None:
     token = next(delivery.token for delivery in ledger.deliveries if delivery.run_id == run_id)
     ledger.reports.append(Report(run_id, token, "failed", 200, 4))
 
 
-def lose_an_event(_truth: DbVerbs, ledger: Ledger, _run_id: str) -> None:
+def lose_an_event(_db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
     ledger.events.setdefault("any", []).append("never written")
 
 
@@ -140,13 +140,13 @@ def forget_a_child(db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
         ("Nothing acknowledged", double_a_key),
         ("Nothing acknowledged", invent_a_run),
         ("Nothing acknowledged", answer_a_key_twice),
-        ("One owner", change_the_owner),
-        ("One owner", end_it_twice),
-        ("Nothing stays", leave_one_running),
+        ("Each run", change_the_owner),
+        ("Each run", end_it_twice),
+        ("No run stays", leave_one_running),
         ("Dead runners", lose_a_dead_runner_late),
-        ("Tokens fence", let_two_report),
-        ("Tokens fence", deliver_one_claim_twice),
-        ("Tokens fence", accept_two_ends),
+        ("Reports of former claims", let_two_report),
+        ("Reports of former claims", deliver_one_claim_twice),
+        ("Reports of former claims", accept_two_ends),
         ("Each event", lose_an_event),
         ("Each child", forget_a_child),
     ],
@@ -310,4 +310,4 @@ def shipped_run(db: DbVerbs, *, lines: int = LINES, results: int = 1, outcome: s
 def test_losses_of_shipped_runner_are_noticed(db: DbVerbs, fields: dict[str, Any], against: int) -> None:
     """Leave out or double a line or a result, or fail a run by a proxy's answer."""
     runs = [shipped_run(db), shipped_run(db, **fields)]
-    assert len(judge_shipped(db.engine, runs).against) == against
+    assert len(judge_shipped(db.engine, runs).findings) == against

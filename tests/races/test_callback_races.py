@@ -173,12 +173,12 @@ def test_callback_actor_skips_locked_parents(db: DbVerbs, held: str) -> None:
 @pytest.mark.parametrize("actors", [2, 8])
 def test_one_of_many_actors_resumes_a_parent(db: DbVerbs, actors: int) -> None:
     """No other actor resumes the parents that it has locked."""
-    families = {parent: [ended_child(db, parent).session_id for _ in range(3)] for parent in _parents(db, 5)}
+    children_of = {parent: [ended_child(db, parent).session_id for _ in range(3)] for parent in _parents(db, 5)}
     passes = call_together([partial(db.do, deliver_results) for _ in range(actors)])
     deliver(db)
-    for parent, children in families.items():
+    for parent, children in children_of.items():
         check_told(db, parent, children)
-    assert sum(len(one.runs) for one in passes) <= len(families)
+    assert sum(len(one.runs) for one in passes) <= len(children_of)
 
 
 @pytest.mark.parametrize("crowd", [8, 32])
