@@ -21,7 +21,7 @@ _UNFINISHED = text("""
     SELECT r.run_id, r.status, r.runner_id, extract(epoch FROM clock_timestamp() - l.last_seen) AS silent
     FROM runs r LEFT JOIN runners l USING (runner_id) WHERE r.completed_at IS NULL
 """)
-# Includes deleted sessions: removed events are kept aside (feed_watchers.keep_removed).
+# Includes deleted sessions: removed events are kept aside (testkit.removed_events).
 _HISTORY = text("""
     SELECT run_id, id, session_id, CAST(frame AS text) AS frame FROM events WHERE kind = 'run_updated'
     UNION ALL

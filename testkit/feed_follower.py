@@ -137,6 +137,8 @@ class Connection:
         raise AssertionError(f"the stream ended after {got}")
 
     def close(self) -> None:
+        # The connection forgets an answer with `Connection: close`, which then holds the socket alone.
+        self.response.close()
         self.http.close()
 
 

@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import Engine
 
 from testkit.cluster import Cluster
+from tests.support.run_history import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.traffic import Traffic
-from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.web import WebClient
 
 

@@ -23,8 +23,14 @@ from testkit.servers import new_directory
 from testkit.up_process import Up
 from testkit.waiting import eventually
 from tests.support.coordination import Coordination
+from tests.support.run_history import (
+    assert_nothing_lost_or_doubled,
+    assert_one_history,
+    claims,
+    finish,
+    reports_refused,
+)
 from tests.support.traffic import Traffic
-from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish, reports_refused
 
 SILENCE_SECONDS = 40.0
 END_SECONDS = 30.0

@@ -12,7 +12,7 @@ from testkit.cluster import Cluster
 from testkit.waiting import eventually_async
 from tests.support.cut_calls import call_bytes, content_of, hold, send_part
 from tests.support.db_verbs import DbVerbs
-from tests.support.verdict import assert_one_history, claims
+from tests.support.run_history import assert_one_history, claims
 from tests.support.web import PROMPT, WebClient
 
 ROUNDS, RUNNERS = 8, 10

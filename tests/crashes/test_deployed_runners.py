@@ -14,7 +14,7 @@ from testkit.waiting import eventually
 from tests.support.coordination import TERMINAL, Coordination
 from tests.support.db_verbs import DbVerbs
 from tests.support.outages import outage, until_renewed_twice, without_postgres
-from tests.support.verdict import assert_one_history, claims
+from tests.support.run_history import assert_one_history, claims
 
 Start = Callable[..., DeployedRunner]
 FREEZE_SECONDS, RESTART_SECONDS = 20, 10

@@ -5,7 +5,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -137,12 +137,11 @@ def in_the_middle_of_a_snapshot(web: WebInThread, db: DbVerbs) -> Iterator[tuple
     to read.
     """
     db.rows(_MANY_SESSIONS, number=SESSIONS)
-    stream = Connection(web.client.url, receive_buffer=4096)
-    messages: list[Message] = []
-    while b"event: init" not in stream.parser.rest:
-        messages.extend(stream.parser.feed(stream.response.read1(4096)))
-    yield stream, messages
-    stream.close()
+    with closing(Connection(web.client.url, receive_buffer=4096)) as stream:
+        messages: list[Message] = []
+        while b"event: init" not in stream.parser.rest:
+            messages.extend(stream.parser.feed(stream.response.read1(4096)))
+        yield stream, messages
 
 
 def test_snapshot_interrupted_by_a_crash_is_completed(

@@ -12,8 +12,8 @@ from testkit.cluster import Cluster
 from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
+from tests.support.run_history import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.traffic import Traffic
-from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.web import PROMPT, WebClient, WebInThread, served, until_ready
 
 # Texts within the statements of a transaction that changes something, and of its repeat.

@@ -11,8 +11,8 @@ from testkit.servers import OwnPostgres
 from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.outages import terminate_backends, without_postgres
+from tests.support.run_history import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.traffic import Traffic
-from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.web import PROMPT, WebClient
 
 # No run demands its type, so its polls stay empty.

@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 from testkit.cluster import Cluster
 from testkit.servers import OwnRedis, redis_client
 from testkit.waiting import eventually
+from tests.support.run_history import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 from tests.support.traffic import Traffic
-from tests.support.verdict import assert_nothing_lost_or_doubled, claims, finish, histories, reports_refused
 
 AWAY: dict[str, tuple[Callable[[OwnRedis], None], Callable[[OwnRedis], None]]] = {
     "killed": (OwnRedis.kill, OwnRedis.start),

@@ -14,8 +14,8 @@ from testkit.cluster import Cluster
 from testkit.servers import OwnRedis, redis_client
 from testkit.waiting import eventually
 from tests.crashes.test_redis_outages import assert_all_well, is_well
+from tests.support.run_history import finish
 from tests.support.traffic import Traffic
-from tests.support.verdict import finish
 
 
 def fill(client: Redis, _server: OwnRedis) -> None:

@@ -6,8 +6,8 @@ from testkit.cluster import Cluster, Process
 from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.outages import until_renewed_twice
+from tests.support.run_history import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.traffic import Traffic
-from tests.support.verdict import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.web import WebClient
 
 

@@ -6,14 +6,14 @@ import pytest
 from sqlalchemy import Engine
 
 from testkit.cluster import Cluster, Process
-from tests.support.traffic import Traffic
-from tests.support.verdict import (
+from tests.support.run_history import (
     assert_nothing_lost_or_doubled,
     claims,
     finish,
     histories,
     reports_refused,
 )
+from tests.support.traffic import Traffic
 
 Harm = Callable[[Process, Traffic], None]
 
