@@ -97,7 +97,6 @@ def confirm_polls(
 
 
 def release_polls(conn: Connection, poll_ids: Sequence[str]) -> None:
-    """Release the runs that are claimed for these polls, which will not answer with them."""
     rows = conn.execute(_OF_POLLS, {"polls": list(poll_ids)}).all()
     if rows:
         release_claims(conn, [Claim(row.run_id, row.claim_token) for row in rows])

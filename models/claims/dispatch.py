@@ -18,8 +18,6 @@ POLLS_A_PAGE: Final = 20_000
 
 @dataclass(slots=True)
 class Assignment:
-    """Claim that a worker made for a poll that another process holds."""
-
     poll_id: str
     run_id: str
     claim_token: str

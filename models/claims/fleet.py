@@ -43,8 +43,6 @@ _DEMANDS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Profiles whose row disagrees with the registrations: matched ones stored as unmatched, and the reverse."""
-
     matched: list[int]
     unmatched: list[int]
 
@@ -94,7 +92,6 @@ class Fleet:
         profiles: AbstractSet[int],
         demands: Callable[[Collection[int]], Mapping[int, Demands]],
     ) -> None:
-        """Update the live registrations and the profiles; ``offers`` and ``demands`` read the new ones."""
         self._left = MOST_COMPARISONS
         for registration in self._offers.keys() - live:
             self._forget(registration)
@@ -169,7 +166,6 @@ class Fleet:
         return None
 
     def offers_but_for_its_tags(self, demands: Demands) -> bool:
-        """Return whether a live registration offers everything, but takes only runs that demand one of its tags."""
         offers = (self._offers[registration] for registration in self._candidates(demands, self._offers.keys()))
         return any(replace(offer, require_matching_tags=False).satisfies(demands) for offer in offers)
 

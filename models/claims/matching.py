@@ -43,18 +43,15 @@ class Demands:
         )
 
     def as_json(self) -> str:
-        """Return the JSON text that the run shows: properties that are set, and the tags."""
         return _written(self)[0]
 
     @property
     def hash(self) -> str:
-        """Hash of the demands, the same for every order of the tags."""
         return _written(self)[1]
 
 
 @functools.lru_cache(1024)
 def _written(demands: Demands) -> tuple[str, str]:
-    """Return the text of the demands and their hash; cached, since few sets are asked for again and again."""
     named = {name: getattr(demands, name) for name in PROPERTIES}
     tags = sorted(set(demands.tags))
     given = {name: value for name, value in named.items() if value is not None} | {"tags": tags}
@@ -73,7 +70,6 @@ class Offer:
     require_matching_tags: bool = False
 
     def satisfies(self, demands: Demands) -> bool:
-        """Return whether this runner may take a run with these demands (PROTOCOL, Demands)."""
         for name in PROPERTIES:
             wanted = getattr(demands, name)
             if wanted is not None and wanted != getattr(self, name):
@@ -254,8 +250,6 @@ _EXISTING = text("SELECT profile_id FROM demand_profiles")
 
 @dataclass(slots=True)
 class _Matches:
-    """Profiles that one registration satisfies, evaluated up to place ``upto`` of the known ones."""
-
     upto: int = 0
     profile_ids: frozenset[int] = frozenset()
     used_at: float = 0.0
@@ -334,7 +328,6 @@ class MatchSets:
             return matches.profile_ids
 
     def _forget(self, conn: Connection, now: float) -> None:
-        """Forget the profiles that upkeep has removed, and registrations that are not asked about any more."""
         with self._lock:
             known = [profile_id for profile_id, _ in self._known]
         # Read the existing ids: a known profile that is missing now was removed, since it was visible before this

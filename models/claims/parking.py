@@ -34,7 +34,6 @@ _LEAVE = text("DELETE FROM waiting_polls WHERE instance = :instance")
 
 
 def park_polls(conn: Connection, idle: Sequence[PollCandidate]) -> None:
-    """Insert a row for each poll; renew ``seen_at`` of one that has a row already."""
     if idle:
         conn.execute(
             _PARK,
@@ -80,5 +79,4 @@ def any_poll_parked(conn: Connection) -> bool:
 
 
 def leave_instance(conn: Connection, instance: str) -> None:
-    """Delete the rows of a process that shuts down."""
     conn.execute(_LEAVE, {"instance": instance})

@@ -249,7 +249,6 @@ def give_up_polls(
 
 
 def _read_states(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, PollState]:
-    """Return the state of each poll, without locks; polls of unknown runners are left out."""
     rows = conn.execute(
         _LOOK,
         {

@@ -87,7 +87,6 @@ class ClaimWatermarks:
                 )
 
     def ranges(self, profile_ids: Collection[int]) -> list[ScanRange]:
-        """Return the ranges to read: all queues of each profile, except below a watermark."""
         with self._lock:
             by_profile: dict[int, list[tuple[int, str]]] = {}
             for (profile_id, priority), watermark in self._watermarks.items():

@@ -22,8 +22,6 @@ ORPHANED = "Runner lost: no sign of life of the run since the coordinator was aw
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """End of one registration: the reason, and whether that process ever sent a claim token."""
-
     reason: str
     sends_tokens: bool
 
@@ -46,7 +44,6 @@ def work_held_by(conn: Connection, runner_ids: Iterable[str]) -> tuple[list[str]
 
 
 def registrations(locked: LockedRows) -> dict[str, set[int]]:
-    """Return the registrations that hold a run or keep a session alive, by runner."""
     numbers: defaultdict[str, set[int]] = defaultdict(set)
     for run in locked.runs.values():
         if run.status in IN_HAND:

@@ -120,7 +120,6 @@ def deregister_runners(
 
 
 def _record_leaves(conn: Connection, existing: Mapping[str, _Existing], items: Sequence[LeaveRunner]) -> None:
-    """Audit the leaves that admins requested for others' runners, once for each runner."""
     acts: dict[str, AuditedAct] = {}
     for item in items:
         owner = existing[item.runner_id].owner
