@@ -39,7 +39,7 @@ from models.core.errors import CoordinatorError, RunnerNotRegistered
 from models.core.statuses import Outcome
 from models.core.storable_text import storable
 from models.runners.heartbeat import Touch
-from models.runners.register import Registration
+from models.runners.registration import Registration
 from models.runs.release import ReleaseRun
 from models.runs.report import Report, Reported
 from models.sessions.bind import ReportSessionStatus

@@ -1,8 +1,7 @@
 """Submits runs: inserts the run, its session when it starts one, and their first events."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
@@ -121,11 +120,11 @@ def submit_runs(
     return [results[place] for place in range(len(items))]
 
 
-def _touches(item: NewRun) -> list[Any]:
+def _touches(item: NewRun) -> list[Hashable]:
     return [item.own_session] if item.key is None else [item.own_session, item.key]
 
 
-def _reads(item: NewRun) -> list[Any]:
+def _reads(item: NewRun) -> list[Hashable]:
     return [] if item.parent_session_id is None else [item.parent_session_id]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from sqlalchemy import Connection, text
 
@@ -144,7 +144,7 @@ def _record_updates(conn: Connection, items: Sequence[Bind | Patch], found: Mapp
     record_events(conn, rows)
 
 
-def _affinity(item: Bind) -> dict[str, Any]:
+def _affinity(item: Bind) -> dict[str, str | None]:
     affinity = {
         "executor_session_id": item.executor_session_id,
         "hostname": item.hostname,
@@ -154,7 +154,9 @@ def _affinity(item: Bind) -> dict[str, Any]:
     return {name: None if value is None else storable(value) for name, value in affinity.items()}
 
 
-def _write(conn: Connection, changes: Sequence[tuple[str, Mapping[str, Any], LockedRun | None]]) -> None:
+def _write(
+    conn: Connection, changes: Sequence[tuple[str, Mapping[str, str | datetime | None], LockedRun | None]]
+) -> None:
     columns = {name: [values.get(name) for _, values, _ in changes] for name in PATCHABLE}
     tokens = [None if run is None else run.claim_token for _, _, run in changes]
     sessions = [session_id for session_id, _, _ in changes]
@@ -166,7 +168,7 @@ def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]
     locked = LockedRows(sessions=lock_sessions(conn, {item.session_id for item in items}))
     shown = find_visible(conn, [(item.caller, item.session_id) for item in items])
     results: list[BindResult] = [NotFound("session", item.session_id) for item in items]
-    wanted: dict[int, dict[str, Any]] = {}
+    wanted: dict[int, dict[str, str | datetime]] = {}
     for ordinal, item in enumerate(items):
         if locked.shows(item.session_id, item.caller, shown):
             values = patch_values(item.values)
@@ -187,14 +189,14 @@ def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]
     return results
 
 
-def patch_values(values: Mapping[str, str | None]) -> dict[str, Any] | Unstorable:
+def patch_values(values: Mapping[str, str | None]) -> dict[str, str | datetime] | Unstorable:
     """Return the values that a patch writes: known names with a value; a time without offset is UTC."""
-    given: dict[str, Any] = {}
+    given: dict[str, str | datetime] = {}
     for name in PATCHABLE:
         value = values.get(name)
         if value is not None:
             given[name] = storable(value)
-    moment = given.get("last_resumed_at")
+    moment = values.get("last_resumed_at")
     if moment is not None:
         try:
             parsed = datetime.fromisoformat(moment)

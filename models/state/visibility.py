@@ -7,7 +7,20 @@ can compute (docs/decisions/0023).
 from collections.abc import Collection, Iterable
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, case, exists, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    TextClause,
+    and_,
+    bindparam,
+    case,
+    exists,
+    or_,
+    select,
+    text,
+)
 
 from models.core.callers import Caller, Role
 from models.schema.sql import sql
@@ -95,7 +108,7 @@ def _of_runners(asked: Iterable[tuple[Caller, str]]) -> list[tuple[str, str]]:
     return sorted({(caller.scope or "", session_id) for caller, session_id in asked if caller.role is Role.RUNNER})
 
 
-def _pairs(conn: Connection, statement: Any, pairs: Collection[tuple[str, str]]) -> Visible:
+def _pairs(conn: Connection, statement: TextClause, pairs: Collection[tuple[str, str]]) -> Visible:
     if not pairs:
         return ()
     values = {"subjects": [subject for subject, _ in pairs], "sessions": [session_id for _, session_id in pairs]}
@@ -158,5 +171,5 @@ def _trees() -> Select[Any]:
     return select(tree.c.session_id)
 
 
-def _same_registration(table: Any) -> ColumnElement[bool]:
+def _same_registration(table: Table) -> ColumnElement[bool]:
     return and_(runners.c.runner_id == table.c.runner_id, runners.c.registration == table.c.registration)

@@ -7,7 +7,8 @@ import pytest
 from models.claims.matching import Demands
 from models.core.callers import ADMIN
 from models.runners.leave import LeaveRunner, deregister_runners
-from models.runners.register import Registration, register_runners
+from models.runners.register import register_runners
+from models.runners.registration import Registration
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from tests.support import clocks
 from tests.support.db_verbs import DbVerbs

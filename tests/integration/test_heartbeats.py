@@ -2,7 +2,8 @@
 
 from models.claims.delivery import Claim, release_claims
 from models.runners.heartbeat import Touch, Touched, TouchResult, touch_runners
-from models.runners.register import Registration, register_runners
+from models.runners.register import register_runners
+from models.runners.registration import Registration
 from tests.support.clocks import counts, fall_silent
 from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import accepted, claimed, running, stop

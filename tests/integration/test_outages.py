@@ -8,7 +8,8 @@ from models.expiry.duties import record_instance_heartbeat
 from models.expiry.outages import EXPIRY_CLOCK, WEB_CLOCK
 from models.runners.heartbeat import Touch, Touched, touch_runners
 from models.runners.listing import list_runners
-from models.runners.register import Registered, Registration, register_runners
+from models.runners.register import Registered, register_runners
+from models.runners.registration import Registration
 from runtime.settings import Settings
 from tests.support.clocks import add_outage, counts, due, fall_silent, pass_time
 from tests.support.db_verbs import DbVerbs, poll_request

@@ -9,7 +9,8 @@ from models.core.errors import BadCursor, DuplicateRunner, RunnerNotRegistered
 from models.runners.heartbeat import Touch, Touched, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.listing import RunnerPage, list_runners, page_runners
-from models.runners.register import Registered, RegisterResult, Registration, register_runners
+from models.runners.register import Registered, RegisterResult, register_runners
+from models.runners.registration import Registration
 from tests.support.clocks import counts, fall_silent, pass_time
 from tests.support.contenders import run_in_threads
 from tests.support.db_verbs import DbVerbs, Runner, poll_request

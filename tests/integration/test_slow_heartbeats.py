@@ -8,7 +8,8 @@ from models.core.callers import ADMIN
 from models.feed.append import NewEvent, append_events
 from models.runners.heartbeat import Touch, touch_runners
 from models.runners.listing import list_runners
-from models.runners.register import Registered, Registration, register_runners
+from models.runners.register import Registered, register_runners
+from models.runners.registration import Registration
 from tests.support.clocks import add_outage, counts, let_time_pass, pass_time, simulate
 from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.reports import claimed, idle, running, stop

@@ -11,7 +11,8 @@ from models.core.callers import ADMIN
 from models.expiry.expire import expire
 from models.runners.heartbeat import Touch, Touched, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
-from models.runners.register import Registered, Registration, register_runners
+from models.runners.register import Registered, register_runners
+from models.runners.registration import Registration
 from models.runs.report import report_runs
 from models.runs.stop import StopSession, stop_sessions
 from models.runs.submit import submit_runs

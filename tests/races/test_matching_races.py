@@ -17,7 +17,8 @@ from models.core.callers import ADMIN
 from models.expiry import match_deadlines
 from models.runners.heartbeat import Touch, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
-from models.runners.register import Registered, Registration, register_runners
+from models.runners.register import Registered, register_runners
+from models.runners.registration import Registration
 from models.state.locks import LockedRows
 from models.state.try_locks import try_lock_runs
 from tests.support.clocks import counts, fall_silent, tick

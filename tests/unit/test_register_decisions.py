@@ -7,7 +7,7 @@ import pytest
 
 from models.core.limits import DEFAULT_LIMITS
 from models.runners.heartbeat import lost_after, stale_after, told_interval
-from models.runners.register import Existing, Registration, Relation, identity, relation_to
+from models.runners.registration import Existing, Registration, Relation, identity, relation_to
 
 
 def row(**values: Any) -> Existing:
