@@ -62,6 +62,8 @@ class Run(TypedDict):
     Attributes:
         parameters: Input of the run.
         parent_session_id: Session that started this one.
+        execution_mode: `async_callback` resumes the parent session with the result; the others leave it to the
+            client to ask.
         runner_id: Runner that claimed it last.
         error: Reason of `failed`.
         completed_at: End, whatever ended it.

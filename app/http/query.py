@@ -24,6 +24,11 @@ class Parameter:
     required: bool = False
 
     @property
+    def bounds(self) -> str:
+        """Return its bounds in words, "" without any."""
+        return ""
+
+    @property
     def schema(self) -> Mapping[str, Any]:
         """Return the JSON schema of its values."""
         return {"type": "string"}
@@ -70,6 +75,10 @@ class Whole(Parameter):
     most: int
 
     @property
+    def bounds(self) -> str:
+        return f"{self.least} to {self.most}"
+
+    @property
     def schema(self) -> Mapping[str, Any]:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
@@ -80,7 +89,7 @@ class Whole(Parameter):
             return None
         if text.isascii() and text.isdigit() and len(text) <= 9 and self.least <= int(text) <= self.most:
             return int(text)
-        raise self._invalid("int_range", f"Should be a whole number from {self.least} to {self.most}")
+        raise self._invalid("int_range", f"Should be a whole number from {self.bounds}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,10 @@ class Seconds(Parameter):
     """Duration, at most ``most`` seconds."""
 
     most: float
+
+    @property
+    def bounds(self) -> str:
+        return f"0 to {self.most:g}"
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -103,7 +116,7 @@ class Seconds(Parameter):
         except ValueError:
             value = -1.0
         if not 0 <= value <= self.most:
-            raise self._invalid("float_range", f"Should be a number of seconds from 0 to {self.most:g}")
+            raise self._invalid("float_range", f"Should be a number of seconds from {self.bounds}")
         return value
 
 

@@ -37,7 +37,7 @@ def query(*parameters: Parameter) -> dict[str, Any]:
                 "name": parameter.name,
                 "in": "query",
                 "required": parameter.required,
-                "description": parameter.description,
+                "description": parameter.description + (f" ({parameter.bounds})" if parameter.bounds else ""),
                 "schema": dict(parameter.schema),
             }
             for parameter in parameters

@@ -26,6 +26,7 @@ from models.core.statuses import ExecutionMode, RunStatus, RunType, SessionStatu
 
 SESSION_ID = r"[A-Za-z0-9_.:-]{1,128}"
 MOST_IN_BATCH = 1000
+MODES = "`async_callback` resumes the parent session with the result; the others leave it to the client to ask"
 
 
 def _absent_if_empty(value: Any) -> Any:
@@ -83,7 +84,7 @@ class SubmitRun(Validated):
         None
     )
     scope: Annotated[dict[str, Any] | None, Field(description="Passed to the runner, inherited by children")] = None
-    execution_mode: Literal["sync", "async_poll", "async_callback"] = "sync"
+    execution_mode: Annotated[Literal["sync", "async_poll", "async_callback"], Field(description=MODES)] = "sync"
     additional_demands: Annotated[
         AdditionalDemands | None,
         Field(description="In addition to the demands of every run; on a resume a `hostname` wins over the session's"),
@@ -169,7 +170,7 @@ class Run(Described):
     parameters: Annotated[dict[str, Any], Field(description="Input of the run", examples=[{"prompt": "Say hello"}])]
     project_dir: Annotated[str | None, Field(examples=[None])]
     parent_session_id: Annotated[SessionId | None, Field(description="Session that started this one", examples=[None])]
-    execution_mode: ExecutionMode
+    execution_mode: Annotated[ExecutionMode, Field(description=MODES)]
     demands: Demands
     status: Annotated[RunStatus, Field(examples=["completed"])]
     runner_id: Annotated[RunnerId | None, Field(description="Runner that claimed it last")]

@@ -14,9 +14,8 @@ class RunStatus(StrEnum):
     STOPPED = "stopped"
 
 
+# Computed in one place: models/state/session_status.py.
 class SessionStatus(StrEnum):
-    """Status of a session, computed in one place: ``models.state.session_status``."""
-
     PENDING = "pending"
     RUNNING = "running"
     IDLE = "idle"
