@@ -107,7 +107,7 @@ PEERS: Final = (
     ),
     Peer(
         "celery",
-        "in process: Redis as broker and for results, acks_late, prefetch 1, track_started, prefork with 8 processes;"
+        "in process: Redis as broker and for results, acks_late, prefetch 1, track_started, 2 workers of 4 processes;"
         " Redis appends to its file and syncs every second",
         Guarantees(
             durable="up to 1 s is lost with Redis's machine",
@@ -117,7 +117,7 @@ PEERS: Final = (
             remote="no: workers need Redis",
         ),
         ("celery", "redis"),
-        workers=1,
+        workers=2,
     ),
     Peer(
         "restate",

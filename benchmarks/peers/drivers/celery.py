@@ -1,12 +1,13 @@
 """Celery on Redis: late acknowledgement, one message reserved at a time, states and results in Redis."""
 
 import asyncio
+import os
 
 from celery import Celery
 
 from benchmarks.peers.driver import Driver, Place, tell_started
 
-CONCURRENCY = 8
+CONCURRENCY = 4
 
 
 class _Celery(Driver):
@@ -28,7 +29,8 @@ class _Celery(Driver):
         self._life = life
 
     def work(self) -> None:
-        self._app.worker_main(["worker", f"--concurrency={CONCURRENCY}", "--loglevel=WARNING"])
+        name = f"--hostname=worker-{os.getpid()}@%h"
+        self._app.worker_main(["worker", name, f"--concurrency={CONCURRENCY}", "--loglevel=WARNING"])
 
     async def submit(self, port: int = 0) -> None:
         await asyncio.to_thread(self._life.apply_async, (self.place.prompt, port))
