@@ -175,8 +175,7 @@ def _lock_with_children(conn: Connection, session_ids: Collection[str]) -> Locke
     locked = lock_runs(conn, run_ids, session_ids, more_sessions=children)
     newer_runs = set(conn.execute(_ITS_RUNS, wanted).scalars()) - locked.runs.keys()
     newer_children = set(conn.execute(_ITS_CHILDREN, wanted).scalars()) - locked.sessions.keys()
-    try_lock_more(conn, locked, newer_runs, newer_children)
-    return locked
+    return try_lock_more(conn, locked, newer_runs, newer_children)
 
 
 def remove_sessions(conn: Connection, locked: LockedRows, chosen: dict[str, DeleteSession]) -> dict[str, Deleted]:

@@ -69,9 +69,11 @@ def release_runs(
     ):
         ordinals = [concerned[place] for place in one_round]
         if number:
-            refresh_sessions(conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
+            locked = refresh_sessions(
+                conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals}
+            )
         answers, moved = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], limits)
-        locked.runs.update(moved)
+        locked = locked.updated(moved, {})
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
     return results
@@ -94,8 +96,9 @@ def _apply(
         moment = conn.execute(_NOW).scalar_one()
         rows = [session_event(run, "run_released", moment, reason=reasons[run.run_id]) for run in moved.runs.values()]
         record_events(conn, rows)
-    now = locked.runs | moved.runs
-    stopping = [item for item in items if now[item.run_id].status == RunStatus.STOPPING]
+    stopping = [
+        item for item in items if (moved.runs.get(item.run_id) or locked.runs[item.run_id]).status == RunStatus.STOPPING
+    ]
     stopped = [
         Report(item.run_id, item.runner_id, Outcome.STOPPED, item.claim_token, caller=item.caller) for item in stopping
     ]

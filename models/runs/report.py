@@ -146,9 +146,11 @@ def report_runs(
     for number, one_round in enumerate(rounds):
         ordinals = [concerned[place] for place in one_round]
         if number:
-            refresh_sessions(conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals})
+            locked = refresh_sessions(
+                conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals}
+            )
         answers, moved = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], known, limits)
-        locked.runs.update(moved)
+        locked = locked.updated(moved, {})
         for ordinal, answer in zip(ordinals, answers, strict=True):
             results[ordinal] = answer
     newly = {item.runner_id for item in items if item.claim_token and is_reporter(known, item.runner_id, item.subject)}

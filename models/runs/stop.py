@@ -152,7 +152,7 @@ def stop_sessions(
     results: list[StopResult] = [NotFound("session", item.session_id) for item in items]
     visible = [place for place, item in enumerate(items) if locked.shows(item.session_id, item.caller, shown)]
 
-    def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
+    def plan(locked: LockedRows, place: int, seconds: Mapping[str, float]) -> StopPlan:
         return plan_session_stop(locked, items[place].session_id, seconds)
 
     places = [(place, items[place].session_id) for place in visible]
@@ -181,7 +181,7 @@ def stop_runs(conn: Connection, items: Sequence[StopRun], *, limits: Limits = DE
         (place, session_id) for place, session_id in found if locked.shows(session_id, items[place].caller, shown)
     ]
 
-    def plan(place: int, seconds: Mapping[str, float]) -> StopPlan:
+    def plan(locked: LockedRows, place: int, seconds: Mapping[str, float]) -> StopPlan:
         return plan_run_stop(locked, locked.runs[items[place].run_id], seconds)
 
     acts: list[AuditedAct] = []
@@ -198,17 +198,18 @@ def _in_rounds(
     conn: Connection,
     locked: LockedRows,
     visible: Sequence[tuple[int, str]],
-    plan: Callable[[int, Mapping[str, float]], StopPlan],
+    plan: Callable[[LockedRows, int, Mapping[str, float]], StopPlan],
     limits: Limits,
 ) -> Iterator[tuple[int, Stopped, bool]]:
     """Carry out the plans, those of one session in turn; yield place, answer and whether it changed anything."""
     seconds = _seconds_by_runner(conn, locked, limits) if visible else {}
     for number, one_round in enumerate(in_rounds(session_id for _, session_id in visible)):
         if number:
-            refresh_sessions(conn, locked, {visible[index][1] for index in one_round})
-        plans = {visible[index][0]: plan(visible[index][0], seconds) for index in one_round}
+            locked = refresh_sessions(conn, locked, {visible[index][1] for index in one_round})
+        plans = {visible[index][0]: plan(locked, visible[index][0], seconds) for index in one_round}
         opened = open_stops(conn, [stop.open_stop for stop in plans.values() if stop.open_stop is not None])
-        locked.runs.update(move_runs(conn, [move for stop in plans.values() for move in stop.moves]).runs)
+        moved = move_runs(conn, [move for stop in plans.values() for move in stop.moves])
+        locked = locked.updated(moved.runs, {})
         update_status_and_record(conn, [stop.change for stop in plans.values() if stop.change is not None])
         for place, stop in plans.items():
             parked_at = opened.get(stop.answer.session_id)

@@ -231,7 +231,7 @@ def report_session_statuses(
     for number, one_round in enumerate(in_rounds(items[ordinal].session_id for ordinal in visible)):
         ordinals = [visible[index] for index in one_round]
         if number:
-            refresh_sessions(conn, locked, {items[ordinal].session_id for ordinal in ordinals})
+            locked = refresh_sessions(conn, locked, {items[ordinal].session_id for ordinal in ordinals})
         end_superseded(conn, [(items[ordinal].runner_id, items[ordinal].session_id) for ordinal in ordinals])
         ending = [items[ordinal] for ordinal in ordinals if ends_process(locked, items[ordinal])]
         close_stops(conn, [item.session_id for item in ending])

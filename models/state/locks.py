@@ -1,6 +1,6 @@
 """Lock runs and sessions, always in the same order."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,12 @@ from models.state.visibility import Visible, can_view
 class LockedRows:
     """Locked runs and sessions, by id. The runs are all unfinished ones of the sessions, and those asked for."""
 
-    runs: dict[str, LockedRun] = field(default_factory=dict)
-    sessions: dict[str, LockedSession] = field(default_factory=dict)
+    runs: Mapping[str, LockedRun] = field(default_factory=dict)
+    sessions: Mapping[str, LockedSession] = field(default_factory=dict)
+
+    def updated(self, runs: Mapping[str, LockedRun], sessions: Mapping[str, LockedSession]) -> "LockedRows":
+        """Return these rows with others added, or in the place of those of the same id."""
+        return LockedRows({**self.runs, **runs}, {**self.sessions, **sessions})
 
     def shows(self, session_id: str, caller: Caller, visible: Visible) -> bool:
         session = self.sessions.get(session_id)
@@ -104,13 +108,13 @@ def lock_runs(
     ]
     if newer:
         unfinished = conn.execute(_UNFINISHED_NOW, {"sessions": newer}).scalars()
-        try_lock_more(conn, locked, set(unfinished) - locked.runs.keys())
+        return try_lock_more(conn, locked, set(unfinished) - locked.runs.keys())
     return locked
 
 
 def try_lock_more(
     conn: Connection, locked: LockedRows, run_ids: Collection[str], session_ids: Collection[str] = ()
-) -> None:
+) -> LockedRows:
     """Lock rows that were added meanwhile: out of order, hence only those that are free.
 
     If one is locked, the transaction has to start over, which is raised as a serialisation failure.
@@ -120,8 +124,7 @@ def try_lock_more(
     if len(rows) < len(set(run_ids)) or len(more) < len(set(session_ids)):
         msg = "rows added meanwhile are locked by another transaction"
         raise SerializationFailure(msg)
-    locked.runs.update(runs_by_id(rows))
-    locked.sessions.update(sessions_by_id(more))
+    return locked.updated(runs_by_id(rows), sessions_by_id(more))
 
 
 def lock_sessions(conn: Connection, session_ids: Collection[str]) -> dict[str, LockedSession]:
@@ -137,5 +140,5 @@ def read_sessions_unlocked(conn: Connection, session_ids: Collection[str]) -> di
     return sessions_by_id(conn.execute(_READ_SESSIONS, {"sessions": sorted(session_ids)}))
 
 
-def refresh_sessions(conn: Connection, locked: LockedRows, session_ids: Collection[str]) -> None:
-    locked.sessions.update(read_sessions_unlocked(conn, session_ids))
+def refresh_sessions(conn: Connection, locked: LockedRows, session_ids: Collection[str]) -> LockedRows:
+    return locked.updated({}, read_sessions_unlocked(conn, session_ids))
