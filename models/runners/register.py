@@ -139,7 +139,6 @@ def _register_round(
     items: Sequence[Registration],
     limits: Limits,
 ) -> list[RegisterResult]:
-    """Register at most one process of each identity."""
     possible_ids = {runner_id for item in items for runner_id in (item.runner_id, item.own_id) if runner_id is not None}
     existing = {
         row.runner_id: Existing(*row)
@@ -222,7 +221,6 @@ def _renew(
 
 
 def _renumber_work(conn: Connection, renumbered: Mapping[str, tuple[Existing, int]]) -> None:
-    """Move the work of the processes to their new numbers; their runs and sessions are locked."""
     numbers = [number for _, number in renumbered.values()]
     for statement in _RENUMBER:
         conn.execute(statement, {"runner_ids": list(renumbered), "numbers": numbers})

@@ -113,7 +113,6 @@ def identity(item: Registration, rows: Mapping[str, Existing]) -> str:
 
 
 def is_open_to(item: Registration, row: Existing) -> bool:
-    """Return whether the registration may be one of the runner that has this row."""
     if item.owner is None or row.owner == item.owner:
         return True
     relation = relation_to(row, item)

@@ -129,13 +129,11 @@ def _reads(item: NewRun) -> list[Hashable]:
 
 
 def _wanted_demands(conn: Connection, items: Sequence[NewRun]) -> list[Demands]:
-    """Return the demands of each item, with the affinity of its session as read before any lock is taken."""
     resumed = read_sessions_unlocked(conn, {item.own_session for item in items if item.type is RunType.RESUME})
     return [demands_of_run(item, resumed.get(item.own_session)) for item in items]
 
 
 def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str, int], max_depth: int) -> list[Result]:
-    """Submit items of different sessions and keys: keys, new sessions, locks, plans, runs, history."""
     answered = answer_repeats(conn, items)
     fresh = [item for item in items if item.run_id not in answered]
     starts = [item for item in fresh if item.type is RunType.START]
@@ -169,7 +167,6 @@ def _lock(conn: Connection, items: Sequence[NewRun], created: dict[str, Session]
 
 
 def _forget(conn: Connection, refused: Sequence[NewRun], created: Collection[str]) -> None:
-    """Delete the bare sessions and the keys of refused items."""
     bare = sorted(item.own_session for item in refused if item.own_session in created)
     if bare:
         conn.execute(_DROP_SESSIONS, {"sessions": bare})
@@ -269,7 +266,6 @@ def _insert_runs(conn: Connection, plans: Sequence[Plan], profile_ids: Sequence[
 
 
 def _fill_sessions(conn: Connection, plans: Sequence[Plan]) -> Mapping[str, Session]:
-    """Update the sessions of resumes and of starts with a parent; return them as they are now."""
     if not plans:
         return {}
     rows = conn.execute(
