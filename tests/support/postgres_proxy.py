@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.support.tcp_server import listening_in_thread
+
 CHUNK_BYTES = 65_536
 # Simple queries, as psycopg sends them: type, length, text and its end.
 BEGIN = re.compile(rb"Q.{4}BEGIN", re.DOTALL)
@@ -167,33 +169,8 @@ def postgres_proxy(url: str) -> Iterator[PostgresProxy]:
     """Start a proxy before the Postgres of this URL, in a thread of its own."""
     parts = urlsplit(url)
     proxy = PostgresProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
-    started, loop = threading.Event(), asyncio.new_event_loop()
-
-    async def listen() -> asyncio.Server:
-        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        user_info, at, _ = parts.netloc.rpartition("@")
+    user_info, at, _ = parts.netloc.rpartition("@")
+    with listening_in_thread(proxy.serve) as address:
         # Refuse TLS, so that statements can be read.
-        proxy.url = urlunsplit(parts._replace(netloc=f"{user_info}{at}127.0.0.1:{port}", query="sslmode=disable"))
-        started.set()
-        return server
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        server = loop.run_until_complete(listen())
-        loop.run_forever()
-        server.close()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.close()
-
-    thread = threading.Thread(target=run, name="postgres proxy", daemon=True)
-    thread.start()
-    started.wait(10)
-    try:
+        proxy.url = urlunsplit(parts._replace(netloc=f"{user_info}{at}{address}", query="sslmode=disable"))
         yield proxy
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)

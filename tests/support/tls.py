@@ -5,7 +5,6 @@ import contextlib
 import datetime as dt
 import ipaddress
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.support.tcp_server import listening_in_thread
 
 # Request of libpq before it begins TLS: length 8, request 80877103.
 SSL_REQUEST = (8).to_bytes(4, "big") + (80_877_103).to_bytes(4, "big")
@@ -63,9 +64,6 @@ def behind_tls(url: str, certificate: Certificate) -> Iterator[str]:
     """Return the URL of the same server behind TLS: Postgres as libpq asks for it, Redis from the first byte."""
     parts = urlsplit(url)
     is_postgres = parts.scheme.startswith("postgres")
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with (
@@ -83,18 +81,10 @@ def behind_tls(url: str, certificate: Certificate) -> Iterator[str]:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
 
-    starting = asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if is_postgres else certificate.context())
-    server = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
-    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     user_info = parts.netloc.rpartition("@")[0]
     scheme = parts.scheme if is_postgres else "rediss"
-    try:
+    with listening_in_thread(serve, None if is_postgres else certificate.context()) as address:
         yield urlunsplit(parts._replace(scheme=scheme, netloc=f"{user_info}@{address}" if user_info else address))
-    finally:
-        asyncio.run_coroutine_threadsafe(_end(server), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,12 +92,3 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         while data := await reader.read(65_536):
             writer.write(data)
             await writer.drain()
-
-
-async def _end(server: asyncio.Server) -> None:
-    server.close()
-    ours = asyncio.current_task()
-    left = [task for task in asyncio.all_tasks() if task is not ours]
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from tests.support.tcp_server import listening
 
 CHUNK_BYTES = 65_536
 
@@ -110,22 +112,6 @@ async def web_proxy(target: str, cut_after: Callable[[], int | None] = lambda: N
     """Start a proxy before the web process at this address."""
     proxy = WebProxy(target, cut_after)
     proxy.flowing.set()
-    connections: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        task.add_done_callback(connections.discard)
-        with suppress(asyncio.CancelledError):
-            await proxy.serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(proxy.serve) as address:
+        proxy.url = f"http://{address}"
         yield proxy
-    finally:
-        server.close()
-        for task in list(connections):
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
