@@ -6,7 +6,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth.permissions import OutagePolicy, permission_of
+from app.auth.outages import OutagePolicy, outage_policy_of
 from app.http.problems import JSON
 from app.lifecycle.drain import Drain
 
@@ -41,5 +41,5 @@ class ShutdownResponse:
         except asyncio.CancelledError:
             if begun or scope["type"] != "http" or not self._drain.draining:
                 raise
-            answer = _NOTHING if permission_of(scope).outage_policy is OutagePolicy.POLL else _ENDING
+            answer = _NOTHING if outage_policy_of(scope) is OutagePolicy.POLL else _ENDING
             await answer(scope, receive, send)

@@ -10,7 +10,8 @@ from starlette.requests import Request
 
 from app.auth.caller_limits import CallerLimits
 from app.auth.callers import UNAUTHENTICATED_ADMIN, Callers, Credential, shown_by
-from app.auth.permissions import OutagePolicy, Permission, permission_of
+from app.auth.outages import OutagePolicy, outage_policy_of
+from app.auth.permissions import permission_of
 from app.http.bodies import Invalid
 from app.http.problems import EmptyPoll, Forbidden, ReconnectLater, Unauthenticated
 from app.http.query import POLL_WAIT
@@ -49,33 +50,29 @@ class Authenticator:
         if self._callers.auth_required is False and TICKET_QUERY not in request.scope["query_string"]:
             request.scope[CREDENTIAL] = UNAUTHENTICATED_ADMIN
             return UNAUTHENTICATED_ADMIN
-        permission = permission_of(request.scope)
+        permission, policy = permission_of(request.scope), outage_policy_of(request.scope)
         is_public = permission.public or (permission.is_about and self._settings.public_docs)
-        credential = PUBLIC_CREDENTIAL if is_public else await self._identified(request, permission)
+        credential = PUBLIC_CREDENTIAL if is_public else await self._identified(request, policy)
         if not permission.allows(credential.caller.role):
             raise Forbidden
-        if request.method == "GET" and not is_public and permission.outage_policy is OutagePolicy.PROMPT:
+        if request.method == "GET" and not is_public and policy is OutagePolicy.PROMPT:
             await self._limits.throttle_read(credential)
         if permission.counted is not None:
             await self._limits.count(credential, permission.counted)
         request.scope[CREDENTIAL] = credential
         return credential
 
-    async def _identified(self, request: Request, permission: Permission) -> Credential:
+    async def _identified(self, request: Request, policy: OutagePolicy) -> Credential:
         """Identify the caller; throttle failed authentications."""
         try:
-            return await self._identify(request, permission)
+            return await self._identify(request, policy)
         except (Unauthenticated, Forbidden):
             await self._limits.throttle_rejection()
             raise
 
-    async def _identify(self, request: Request, permission: Permission) -> Credential:
+    async def _identify(self, request: Request, policy: OutagePolicy) -> Credential:
         shown = shown_by(request, in_query=self._settings.allow_query_tokens)
-        ticket = (
-            request.query_params.get("ticket")
-            if permission.outage_policy is OutagePolicy.STREAM and shown is None
-            else None
-        )
+        ticket = request.query_params.get("ticket") if policy is OutagePolicy.STREAM and shown is None else None
         found = self._callers.recall(shown) if ticket is None else None
         if found is not None:
             return found
@@ -89,20 +86,20 @@ class Authenticator:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            credential = await retry_until(ask, self._patience(request, permission), self._drain.over)
+            credential = await retry_until(ask, self._patience(request, policy), self._drain.over)
         except Unavailable:
-            if permission.outage_policy is OutagePolicy.POLL:
+            if policy is OutagePolicy.POLL:
                 raise EmptyPoll from None
-            if permission.outage_policy is OutagePolicy.STREAM:
+            if policy is OutagePolicy.STREAM:
                 raise ReconnectLater from None
             raise
-        if permission.outage_policy is OutagePolicy.POLL and loop.time() - began > LATE_SECONDS:
+        if policy is OutagePolicy.POLL and loop.time() - began > LATE_SECONDS:
             # The rest of its time may be too short; the runner polls again at once, and is known then.
             raise EmptyPoll
         return credential
 
-    def _patience(self, request: Request, permission: Permission) -> float:
-        match permission.outage_policy:
+    def _patience(self, request: Request, policy: OutagePolicy) -> float:
+        match policy:
             case OutagePolicy.HELD:
                 return self._settings.report_hold_seconds
             case OutagePolicy.POLL:

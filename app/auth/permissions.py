@@ -5,7 +5,7 @@ Endpoints that are not in it are for admins only. The rows that a role sees behi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 from typing import Final
 
 from fastapi.routing import iter_route_contexts
@@ -13,15 +13,6 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import Scope
 
 from models.core.callers import Role
-
-
-class OutagePolicy(Enum):
-    """Response while the caller cannot be authenticated because Postgres or the issuer is down."""
-
-    PROMPT = auto()  # 503 after 5 s
-    HELD = auto()  # 503 after the report hold: it is sent once
-    POLL = auto()  # 204 when its time is up
-    STREAM = auto()  # a stream that ends at once: on anything but 200 a browser gives up for good
 
 
 class Counted(StrEnum):
@@ -43,7 +34,6 @@ class Permission:
     admin: str | None = "all"
     user: str | None = None
     runner: str | None = None
-    outage_policy: OutagePolicy = OutagePolicy.PROMPT
     public: bool = False
     # Describes the service itself: public when COORDINATOR_PUBLIC_DOCS says so.
     is_about: bool = False
@@ -69,11 +59,10 @@ _ABOUT: Final = Permission("yes", "yes", "yes", is_about=True)
 _THINGS: Final = Permission(user=_OWN, runner=_TREES)
 _SUBMISSION: Final = replace(_THINGS, counted=Counted.SUBMISSIONS)
 _CHANGE: Final = replace(_THINGS, counted=Counted.CHANGES)
-_BIND: Final = replace(_CHANGE, outage_policy=OutagePolicy.HELD)
-_EVENT: Final = replace(_THINGS, outage_policy=OutagePolicy.HELD, counted=Counted.EVENTS)
+_EVENT: Final = replace(_THINGS, counted=Counted.EVENTS)
 _RUNNER: Final = Permission(runner=_ITSELF)
 _REGISTRATION: Final = replace(_RUNNER, counted=Counted.REGISTRATIONS)
-_REPORT: Final = Permission(runner=_ITSELF, outage_policy=OutagePolicy.HELD, counted=Counted.REPORTS)
+_REPORT: Final = replace(_RUNNER, counted=Counted.REPORTS)
 
 ADMINS_ONLY: Final = Permission()
 
@@ -89,15 +78,15 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "GET /sessions/{session_id}/status": _THINGS,
     "GET /sessions/{session_id}/result": _THINGS,
     "GET /sessions/{session_id}/affinity": _THINGS,
-    "POST /sessions/{session_id}/bind": _BIND,
+    "POST /sessions/{session_id}/bind": _CHANGE,
     "PATCH /sessions/{session_id}/metadata": _CHANGE,
     "POST /sessions/{session_id}/stop": _CHANGE,
     "DELETE /sessions/{session_id}": _CHANGE,
     "GET /sessions/{session_id}/events": _THINGS,
     "POST /sessions/{session_id}/events": _EVENT,
-    "GET /sse/sessions": Permission(user=_OWN, outage_policy=OutagePolicy.STREAM),
+    "GET /sse/sessions": Permission(user=_OWN),
     "POST /sse/ticket": Permission(user=_OWN, counted=Counted.CHANGES),
-    "GET /runner/runs": Permission(runner=_ITSELF, outage_policy=OutagePolicy.POLL),
+    "GET /runner/runs": _RUNNER,
     "POST /runner/register": _REGISTRATION,
     "POST /runner/heartbeat": _REPORT,
     "POST /runner/runs/report": _REPORT,
@@ -122,9 +111,14 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
 }
 
 
-def permission_of(scope: Scope) -> Permission:
+def endpoint_of(scope: Scope) -> str:
+    """Return the key of a request's route in the table; "" without a route."""
     route = scope.get("route")
-    return PERMISSIONS.get(f"{scope['method']} {route.path}", ADMINS_ONLY) if route is not None else ADMINS_ONLY
+    return f"{scope['method']} {route.path}" if route is not None else ""
+
+
+def permission_of(scope: Scope) -> Permission:
+    return PERMISSIONS.get(endpoint_of(scope), ADMINS_ONLY)
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:

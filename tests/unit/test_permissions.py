@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.auth.outages import _POLICIES
 from app.auth.permissions import ADMINS_ONLY, PERMISSIONS, Permission, access_table, endpoints
 from app.endpoint import Endpoint
 from app.main import create_app
@@ -54,3 +55,7 @@ def test_every_write_route_names_its_limit_and_no_read_does() -> None:
     writes = {name for name in there if not name.startswith(("GET ", "HEAD "))}
     assert len(writes) > 15
     assert {name for name in there if PERMISSIONS.get(name, ADMINS_ONLY).counted is not None} == writes
+
+
+def test_outage_policies_are_of_known_endpoints() -> None:
+    assert set(_POLICIES) <= set(PERMISSIONS)
