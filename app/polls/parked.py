@@ -11,7 +11,7 @@ from app.lifecycle.drain import Drain
 from app.lifecycle.hangup import Client
 from app.polls.clean_up import CleanUps
 from app.polls.heartbeats import RunnerSubject
-from app.polls.poll import Action, Event, Poll, State, result_of
+from app.polls.poll import Poll, PollAction, PollEvent, PollState, result_of
 from app.polls.recheck import Recheck
 from app.writes.poll_queues import PollVerbs
 from models.claims.claim import Ask
@@ -60,11 +60,11 @@ class Polls:
         try:
             return await self._drive(poll)
         except BaseException:
-            poll.handle(Event.GONE)
+            poll.handle(PollEvent.GONE)
             raise
         finally:
             self._dismiss(poll)
-            if poll.state is State.ABANDONED:
+            if poll.state is PollState.ABANDONED:
                 self.clean_ups.start(poll)
 
     def __len__(self) -> int:
@@ -93,25 +93,25 @@ class Polls:
         verbs = self._verbs
         while True:
             if poll.client.has_gone():
-                poll.handle(Event.GONE)
+                poll.handle(PollEvent.GONE)
             match poll.take_action():
-                case Action.ANSWER:
+                case PollAction.ANSWER:
                     await self._call(poll, verbs.answer.one(poll.ask))
-                case Action.CLAIM:
+                case PollAction.CLAIM:
                     await self._call(poll, verbs.claim_parked.one(poll.ask))
-                case Action.CONFIRM:
+                case PollAction.CONFIRM:
                     await self._call(poll, self._confirm(poll.take_assigned()))
-                case Action.GIVE_UP:
+                case PollAction.GIVE_UP:
                     await self._call(poll, self._give_up(poll.ask.poll_id))
-                case Action.REPARK:
+                case PollAction.REPARK:
                     self.recheck.nudge()
-                case Action.SEND:
+                case PollAction.SEND:
                     return poll.answer
-                case Action.SEND_EMPTY:
+                case PollAction.SEND_EMPTY:
                     return None
-                case Action.REFUSE if poll.error is not None:
+                case PollAction.REFUSE if poll.error is not None:
                     raise VerbRefused(poll.error)
-                case Action.DISCONNECT:
+                case PollAction.DISCONNECT:
                     raise Gone
                 case _:
                     await self._wait(poll)
@@ -123,17 +123,17 @@ class Polls:
         either: set[asyncio.Future[Any]] = {task, poll.client.gone}
         await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            poll.handle(Event.GONE if poll.client.gone.done() else Event.LATE)
+            poll.handle(PollEvent.GONE if poll.client.gone.done() else PollEvent.LATE)
             return
         poll.call = None
         poll.note(result_of(task))
 
     async def _wait(self, poll: Poll) -> None:
         """Sleep until there is something to do, or the time is up."""
-        overdue = poll.state is State.OVERDUE
+        overdue = poll.state is PollState.OVERDUE
         end = poll.ends_at + (LATE_SECONDS if overdue else 0.0)
         if asyncio.get_running_loop().time() >= end:
-            poll.handle(Event.LATE if overdue else Event.TIME_UP)
+            poll.handle(PollEvent.LATE if overdue else PollEvent.TIME_UP)
             return
         poll.woken.clear()
         self.recheck.waits(poll)

@@ -16,7 +16,7 @@ from models.claims.polls import PollAnswer
 from models.core.errors import CoordinatorError
 
 
-class State(Enum):
+class PollState(Enum):
     """State of a poll. While it is WAITING its handler is idle, and the re-check may look at it."""
 
     ANSWERING = auto()  # first call: stops, a leave or runs; else it parks
@@ -32,7 +32,7 @@ class State(Enum):
     ABANDONED = auto()  # what is found for it is released
 
 
-class Event(Enum):
+class PollEvent(Enum):
     FOUND = auto()  # results of its call or of the re-check: an answer,
     PARKED = auto()  # a waiting row,
     NOTHING = auto()  # neither,
@@ -45,7 +45,7 @@ class Event(Enum):
     GONE = auto()  # client disconnected, or handler cancelled
 
 
-class Action(Enum):
+class PollAction(Enum):
     """Next action of the handler."""
 
     ANSWER = auto()
@@ -61,99 +61,99 @@ class Action(Enum):
     DISCONNECT = auto()
 
 
-Step: TypeAlias = tuple[State, Action]
+Step: TypeAlias = tuple[PollState, PollAction]
 # Call that looks for a poll; that of the re-check has no result, since it is noted for each poll.
 Call: TypeAlias = asyncio.Future[PollAnswer | CoordinatorError] | asyncio.Future[None]
 
-_ANSWERED: Final[Step] = State.ANSWERED, Action.SEND
-_REFUSED: Final[Step] = State.REFUSED, Action.REFUSE
-_WAIT: Final[Step] = State.WAITING, Action.WAIT
-_GIVE_UP: Final[Step] = State.GIVING_UP, Action.GIVE_UP
-_REPARK: Final[Step] = State.WAITING, Action.REPARK
-_ABANDONED: Final[Step] = State.ABANDONED, Action.CONTINUE
-_TOO_LATE: Final[Step] = State.ABANDONED, Action.SEND_EMPTY
-_GONE: Final[Step] = State.ABANDONED, Action.DISCONNECT
+_ANSWERED: Final[Step] = PollState.ANSWERED, PollAction.SEND
+_REFUSED: Final[Step] = PollState.REFUSED, PollAction.REFUSE
+_WAIT: Final[Step] = PollState.WAITING, PollAction.WAIT
+_GIVE_UP: Final[Step] = PollState.GIVING_UP, PollAction.GIVE_UP
+_REPARK: Final[Step] = PollState.WAITING, PollAction.REPARK
+_ABANDONED: Final[Step] = PollState.ABANDONED, PollAction.CONTINUE
+_TOO_LATE: Final[Step] = PollState.ABANDONED, PollAction.SEND_EMPTY
+_GONE: Final[Step] = PollState.ABANDONED, PollAction.DISCONNECT
 
-_TRANSITIONS: Final[Mapping[State, Mapping[Event, Step]]] = {
-    State.ANSWERING: {
-        Event.FOUND: _ANSWERED,
-        Event.PARKED: (State.CLAIMING, Action.CLAIM),
-        Event.NOTHING: _WAIT,
-        Event.REFUSED: _REFUSED,
-        Event.FAILED: _WAIT,
-        Event.ASSIGNED: (State.ANSWERING, Action.CONTINUE),
-        Event.LATE: _TOO_LATE,
-        Event.GONE: _GONE,
+_TRANSITIONS: Final[Mapping[PollState, Mapping[PollEvent, Step]]] = {
+    PollState.ANSWERING: {
+        PollEvent.FOUND: _ANSWERED,
+        PollEvent.PARKED: (PollState.CLAIMING, PollAction.CLAIM),
+        PollEvent.NOTHING: _WAIT,
+        PollEvent.REFUSED: _REFUSED,
+        PollEvent.FAILED: _WAIT,
+        PollEvent.ASSIGNED: (PollState.ANSWERING, PollAction.CONTINUE),
+        PollEvent.LATE: _TOO_LATE,
+        PollEvent.GONE: _GONE,
     },
-    State.CLAIMING: {
-        Event.FOUND: _ANSWERED,
-        Event.PARKED: _WAIT,
-        Event.NOTHING: _WAIT,
-        Event.REFUSED: _REFUSED,
-        Event.FAILED: _WAIT,
-        Event.ASSIGNED: (State.CLAIMING, Action.CONTINUE),
-        Event.LATE: _TOO_LATE,
-        Event.GONE: _GONE,
+    PollState.CLAIMING: {
+        PollEvent.FOUND: _ANSWERED,
+        PollEvent.PARKED: _WAIT,
+        PollEvent.NOTHING: _WAIT,
+        PollEvent.REFUSED: _REFUSED,
+        PollEvent.FAILED: _WAIT,
+        PollEvent.ASSIGNED: (PollState.CLAIMING, PollAction.CONTINUE),
+        PollEvent.LATE: _TOO_LATE,
+        PollEvent.GONE: _GONE,
     },
-    State.WAITING: {
-        Event.ASSIGNED: (State.CONFIRMING, Action.CONFIRM),
-        Event.RECHECK: (State.RECHECKED, Action.WAIT),
-        Event.TIME_UP: _GIVE_UP,
-        Event.GONE: _GONE,
+    PollState.WAITING: {
+        PollEvent.ASSIGNED: (PollState.CONFIRMING, PollAction.CONFIRM),
+        PollEvent.RECHECK: (PollState.RECHECKED, PollAction.WAIT),
+        PollEvent.TIME_UP: _GIVE_UP,
+        PollEvent.GONE: _GONE,
     },
-    State.RECHECKED: {
-        Event.FOUND: _ANSWERED,
-        Event.PARKED: _WAIT,
-        Event.NOTHING: _WAIT,
-        Event.REFUSED: _REFUSED,
-        Event.FAILED: _WAIT,
-        Event.ASSIGNED: (State.RECHECKED, Action.CONTINUE),
-        Event.TIME_UP: (State.OVERDUE, Action.WAIT),
-        Event.GONE: _GONE,
+    PollState.RECHECKED: {
+        PollEvent.FOUND: _ANSWERED,
+        PollEvent.PARKED: _WAIT,
+        PollEvent.NOTHING: _WAIT,
+        PollEvent.REFUSED: _REFUSED,
+        PollEvent.FAILED: _WAIT,
+        PollEvent.ASSIGNED: (PollState.RECHECKED, PollAction.CONTINUE),
+        PollEvent.TIME_UP: (PollState.OVERDUE, PollAction.WAIT),
+        PollEvent.GONE: _GONE,
     },
-    State.OVERDUE: {
-        Event.FOUND: _ANSWERED,
-        Event.PARKED: _GIVE_UP,
-        Event.NOTHING: _GIVE_UP,
-        Event.REFUSED: _REFUSED,
-        Event.FAILED: _GIVE_UP,
-        Event.ASSIGNED: (State.OVERDUE, Action.CONTINUE),
-        Event.LATE: _TOO_LATE,
-        Event.GONE: _GONE,
+    PollState.OVERDUE: {
+        PollEvent.FOUND: _ANSWERED,
+        PollEvent.PARKED: _GIVE_UP,
+        PollEvent.NOTHING: _GIVE_UP,
+        PollEvent.REFUSED: _REFUSED,
+        PollEvent.FAILED: _GIVE_UP,
+        PollEvent.ASSIGNED: (PollState.OVERDUE, PollAction.CONTINUE),
+        PollEvent.LATE: _TOO_LATE,
+        PollEvent.GONE: _GONE,
     },
-    State.CONFIRMING: {
-        Event.FOUND: _ANSWERED,
-        Event.NOTHING: _REPARK,
-        Event.FAILED: _REPARK,
-        Event.ASSIGNED: (State.CONFIRMING, Action.CONTINUE),
-        Event.LATE: _TOO_LATE,
-        Event.GONE: _GONE,
+    PollState.CONFIRMING: {
+        PollEvent.FOUND: _ANSWERED,
+        PollEvent.NOTHING: _REPARK,
+        PollEvent.FAILED: _REPARK,
+        PollEvent.ASSIGNED: (PollState.CONFIRMING, PollAction.CONTINUE),
+        PollEvent.LATE: _TOO_LATE,
+        PollEvent.GONE: _GONE,
     },
-    State.GIVING_UP: {
-        Event.FOUND: _ANSWERED,
-        Event.NOTHING: (State.EMPTY, Action.SEND_EMPTY),
-        Event.REFUSED: _REFUSED,
+    PollState.GIVING_UP: {
+        PollEvent.FOUND: _ANSWERED,
+        PollEvent.NOTHING: (PollState.EMPTY, PollAction.SEND_EMPTY),
+        PollEvent.REFUSED: _REFUSED,
         # Postgres is away: runs claimed for this poll must not wait for a runner that polls no more.
-        Event.FAILED: _TOO_LATE,
-        Event.ASSIGNED: (State.GIVING_UP, Action.CONTINUE),
-        Event.LATE: _TOO_LATE,
-        Event.GONE: _GONE,
+        PollEvent.FAILED: _TOO_LATE,
+        PollEvent.ASSIGNED: (PollState.GIVING_UP, PollAction.CONTINUE),
+        PollEvent.LATE: _TOO_LATE,
+        PollEvent.GONE: _GONE,
     },
-    State.ANSWERED: {Event.ASSIGNED: (State.ANSWERED, Action.CONTINUE), Event.GONE: _GONE},
-    State.EMPTY: {Event.ASSIGNED: (State.EMPTY, Action.CONTINUE), Event.GONE: _GONE},
-    State.REFUSED: {
-        Event.ASSIGNED: (State.REFUSED, Action.CONTINUE),
-        Event.GONE: (State.REFUSED, Action.CONTINUE),
+    PollState.ANSWERED: {PollEvent.ASSIGNED: (PollState.ANSWERED, PollAction.CONTINUE), PollEvent.GONE: _GONE},
+    PollState.EMPTY: {PollEvent.ASSIGNED: (PollState.EMPTY, PollAction.CONTINUE), PollEvent.GONE: _GONE},
+    PollState.REFUSED: {
+        PollEvent.ASSIGNED: (PollState.REFUSED, PollAction.CONTINUE),
+        PollEvent.GONE: (PollState.REFUSED, PollAction.CONTINUE),
     },
     # The call that was in progress may still find something; the clean-up releases it.
-    State.ABANDONED: {
-        Event.FOUND: _ABANDONED,
-        Event.PARKED: _ABANDONED,
-        Event.NOTHING: _ABANDONED,
-        Event.REFUSED: _ABANDONED,
-        Event.FAILED: _ABANDONED,
-        Event.ASSIGNED: _ABANDONED,
-        Event.GONE: _ABANDONED,
+    PollState.ABANDONED: {
+        PollEvent.FOUND: _ABANDONED,
+        PollEvent.PARKED: _ABANDONED,
+        PollEvent.NOTHING: _ABANDONED,
+        PollEvent.REFUSED: _ABANDONED,
+        PollEvent.FAILED: _ABANDONED,
+        PollEvent.ASSIGNED: _ABANDONED,
+        PollEvent.GONE: _ABANDONED,
     },
 }
 
@@ -161,11 +161,11 @@ _TRANSITIONS: Final[Mapping[State, Mapping[Event, Step]]] = {
 class IllegalTransition(Exception):
     """Event that cannot happen to a poll in this state."""
 
-    def __init__(self, state: State, event: Event) -> None:
+    def __init__(self, state: PollState, event: PollEvent) -> None:
         super().__init__(f"{event.name} in {state.name}")
 
 
-def transition(state: State, event: Event) -> Step:
+def transition(state: PollState, event: PollEvent) -> Step:
     """Return the next state, and the action that its handler takes now. Raises IllegalTransition."""
     try:
         return _TRANSITIONS[state][event]
@@ -183,26 +183,26 @@ class Poll:
     ask: Ask
     ends_at: float
     client: Client
-    state: State = State.ANSWERING
-    action: Action = Action.ANSWER
+    state: PollState = PollState.ANSWERING
+    action: PollAction = PollAction.ANSWER
     answer: PollAnswer | None = None
     error: CoordinatorError | None = None
     assigned: list[Claim] = field(default_factory=list)
     call: Call | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: PollEvent) -> None:
         self._enter(*transition(self.state, event))
-        if self.state is State.WAITING and self.assigned:
-            self._enter(*transition(self.state, Event.ASSIGNED))
+        if self.state is PollState.WAITING and self.assigned:
+            self._enter(*transition(self.state, PollEvent.ASSIGNED))
 
     def end_by(self, moment: float) -> None:
         self.ends_at = min(self.ends_at, moment)
         self.woken.set()
 
-    def take_action(self) -> Action:
+    def take_action(self) -> PollAction:
         """Return the action that is due; each is due once, and then waiting."""
-        action, self.action = self.action, Action.WAIT
+        action, self.action = self.action, PollAction.WAIT
         return action
 
     def take_assigned(self) -> list[Claim]:
@@ -211,7 +211,7 @@ class Poll:
 
     def assign(self, claim: Claim) -> None:
         self.assigned.append(claim)
-        self.handle(Event.ASSIGNED)
+        self.handle(PollEvent.ASSIGNED)
 
     def note(self, result: PollAnswer | CoordinatorError | None) -> None:
         """Note the result of a call or of the re-check; None when it failed."""
@@ -220,20 +220,20 @@ class Poll:
         match result:
             case PollAnswer() if not result.empty:
                 self.answer = result
-                self.handle(Event.FOUND)
+                self.handle(PollEvent.FOUND)
             case PollAnswer():
-                self.handle(Event.PARKED if result.parked else Event.NOTHING)
+                self.handle(PollEvent.PARKED if result.parked else PollEvent.NOTHING)
             case CoordinatorError():
                 self.error = result
-                self.handle(Event.REFUSED)
+                self.handle(PollEvent.REFUSED)
             case None:
-                self.handle(Event.FAILED)
+                self.handle(PollEvent.FAILED)
 
-    def _enter(self, state: State, action: Action) -> None:
+    def _enter(self, state: PollState, action: PollAction) -> None:
         self.state = state
-        if action is not Action.CONTINUE:
+        if action is not PollAction.CONTINUE:
             self.action = action
-            if action is not Action.WAIT:
+            if action is not PollAction.WAIT:
                 self.woken.set()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
-from app.polls.poll import Event, Poll, State
+from app.polls.poll import Poll, PollEvent, PollState
 from app.writes.attempts import Unavailable
 from app.writes.poll_queues import PollVerbs
 from models.claims.polls import PollAnswer
@@ -67,13 +67,13 @@ class Recheck:
     async def look(self, *, everything: bool) -> None:
         """Look once at the polls that wait: at all of them, or at those named by a wake-up."""
         concerned = self._polls if everything else self._named
-        polls = [poll for poll in concerned.values() if poll.state is State.WAITING]
+        polls = [poll for poll in concerned.values() if poll.state is PollState.WAITING]
         if not polls:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for poll in polls:
             poll.call = done
-            poll.handle(Event.RECHECK)
+            poll.handle(PollEvent.RECHECK)
             # A wake-up from here on may belong to a commit after this look.
             self.forget(poll)
         results: Sequence[PollAnswer | CoordinatorError | Unavailable] = [Unavailable()] * len(polls)

@@ -63,7 +63,7 @@ class ReadyRun(NamedTuple):
     excluded_registrations: list[int] | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ClaimPreview:
     """Result of a dry run: the candidates that would get a run, and the ready runs they would choose from.
 
@@ -77,7 +77,7 @@ class ClaimPreview:
     next_after: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Assigned:
     """Claims by poll id; ``retry``: a locked run was skipped while an ask stayed empty."""
 
@@ -235,14 +235,14 @@ def claim_runs(
     processes at once: a run locked by another transaction is skipped. A poll stays empty only if no matching run was
     claimable; ``retry`` means one was locked by another transaction.
     """
-    assigned = Assigned()
     if not poll_candidates:
-        return assigned
+        return Assigned()
     if not candidates:
         attach_profiles(conn, poll_candidates, newest_profile)
     free_capacity = _free_capacity(conn, poll_candidates)
     passed: set[str] = set()
     given: dict[str, tuple[str, Run]] = {}
+    any_skipped = False
     while unsatisfied := [
         poll
         for poll in poll_candidates
@@ -264,12 +264,12 @@ def claim_runs(
                 poll.left += 1
                 if poll.ask.runner_id in free_capacity:
                     free_capacity[poll.ask.runner_id] += 1
-                assigned.retry = True
-    assigned.retry = assigned.retry and any(poll.left == poll.ask.wanted > 0 for poll in poll_candidates)
+                any_skipped = True
+    runs: dict[str, list[Run]] = {}
     for _, (poll_id, run) in sorted(given.items()):
-        assigned.runs.setdefault(poll_id, []).append(run)
+        runs.setdefault(poll_id, []).append(run)
     record_events(conn, [run_updated(run) for _, run in given.values()])
-    return assigned
+    return Assigned(runs, any_skipped and any(poll.left == poll.ask.wanted > 0 for poll in poll_candidates))
 
 
 def _free_capacity(conn: Connection, poll_candidates: Sequence[PollCandidate]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Dispatch of ready runs to the parked polls of all instances: preview which of them can get one, then claim."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -16,14 +16,14 @@ SEEN_SECONDS: Final = 5
 POLLS_A_PAGE: Final = 20_000
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Assignment:
     poll_id: str
     run_id: str
     claim_token: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Dispatched:
     """Assignments of one dispatch pass, by the instance that holds the poll; ``again``: another pass is due."""
 
@@ -77,12 +77,11 @@ def preview_waiting(
     ]
     newest_profile = rows[0].newest_profile or 0
     preview = preview_claims(conn, waiting, limit, newest_profile, limits=limits) if waiting else ClaimPreview()
-    if rows[0].length >= page:
-        preview.next_after = rows[0].last
-        # Continue with the next page: the remaining runs may suit only its polls. Without an assignment ask for no
-        # other pass.
-        preview.more = preview.more or bool(preview.poll_candidates)
-    return preview
+    if rows[0].length < page:
+        return preview
+    # Continue with the next page: the remaining runs may suit only its polls. Without an assignment ask for no other
+    # pass.
+    return replace(preview, next_after=rows[0].last, more=preview.more or bool(preview.poll_candidates))
 
 
 def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
@@ -91,9 +90,8 @@ def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits 
 
     A poll that has ended meanwhile, or whose row its own process holds locked, is left out.
     """
-    done = Dispatched(again=preview.more)
     if not preview.poll_candidates:
-        return done
+        return Dispatched(again=preview.more)
     locked = set(conn.execute(_LOCK_SOME, {"polls": [poll.ask.poll_id for poll in preview.poll_candidates]}).scalars())
     poll_candidates = {poll.ask.poll_id: poll for poll in preview.poll_candidates if poll.ask.poll_id in locked}
     assigned = claim_runs(
@@ -101,8 +99,9 @@ def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits 
     )
     if assigned.runs:
         unpark_polls(conn, assigned.runs)
+    by_instance: dict[str, list[Assignment]] = {}
     for poll_id, claimed in assigned.runs.items():
-        assignments = done.by_instance.setdefault(poll_candidates[poll_id].ask.instance, [])
+        assignments = by_instance.setdefault(poll_candidates[poll_id].ask.instance, [])
         assignments += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
-    done.again = done.again or assigned.retry or len(locked) < len(preview.poll_candidates)
-    return done
+    again = preview.more or assigned.retry or len(locked) < len(preview.poll_candidates)
+    return Dispatched(by_instance, again)

@@ -51,7 +51,7 @@ Answer: TypeAlias = PollAnswer | RunnerNotRegistered
 
 
 @dataclass(frozen=True, slots=True)
-class PollState:
+class PollContext:
     """Registration of a poll's runner, and rows that concern the poll, as they are without locks."""
 
     offer: Offer
@@ -68,8 +68,8 @@ class PollState:
     newest_profile: int | None
 
 
-# Number of the columns of a state, which are followed by those of the offer.
-_STATE_WIDTH: Final = len(fields(PollState)) - 1
+# Number of the columns of a context, which are followed by those of the offer.
+_CONTEXT_WIDTH: Final = len(fields(PollContext)) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +172,11 @@ def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     ``claim_parked`` has to be called next, for what was submitted in between. Repeating a batch finds the runs it
     claimed by their poll id, and what it parked as parked. Errors per ask: RunnerNotRegistered.
     """
-    states = _read_states(conn, asks, limits)
-    if any(state.parked for state in states.values()):
+    contexts = _read_contexts(conn, asks, limits)
+    if any(context.parked for context in contexts.values()):
         # Repeat of a committed batch: a worker may be claiming for these polls at this moment.
         return claim_parked(conn, asks, limits=limits)
-    looked = _answer_without_claim(conn, asks, states, limits)
+    looked = _answer_without_claim(conn, asks, contexts, limits)
     claimed = _claim(conn, looked, looked.open_polls, limits)
     park_polls(conn, [poll for poll in looked.open_polls if claimed[poll.ask.poll_id].parked])
     answers = looked.answers | claimed
@@ -191,7 +191,7 @@ def claim_parked(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFA
     empties the table). Renews ``seen_at``.
     """
     locked = {row.poll_id for row in conn.execute(_LOCK_WAITING, {"polls": [ask.poll_id for ask in asks]})}
-    looked = _answer_without_claim(conn, asks, _read_states(conn, asks, limits), limits)
+    looked = _answer_without_claim(conn, asks, _read_contexts(conn, asks, limits), limits)
     claimed = _claim(conn, looked, [poll for poll in looked.open_polls if poll.ask.poll_id in locked], limits)
     answers = looked.answers | claimed
     done = [ask.poll_id for ask in asks if ask.poll_id in locked and not _waits(answers[ask.poll_id])]
@@ -248,7 +248,7 @@ def give_up_polls(
     return [found.get(poll_id, []) for poll_id in poll_ids]
 
 
-def _read_states(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, PollState]:
+def _read_contexts(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, PollContext]:
     rows = conn.execute(
         _LOOK,
         {
@@ -259,12 +259,13 @@ def _read_states(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[
         },
     )
     return {
-        poll_id: PollState(offer_of(*columns[_STATE_WIDTH:]), *columns[:_STATE_WIDTH]) for poll_id, *columns in rows
+        poll_id: PollContext(offer_of(*columns[_CONTEXT_WIDTH:]), *columns[:_CONTEXT_WIDTH])
+        for poll_id, *columns in rows
     }
 
 
 def _answer_without_claim(
-    conn: Connection, asks: Sequence[Ask], states: Mapping[str, PollState], limits: Limits
+    conn: Connection, asks: Sequence[Ask], contexts: Mapping[str, PollContext], limits: Limits
 ) -> _Looked:
     """Answer the polls that need no claim: unknown runner, replaced process, stop, leave, or a run assigned already.
 
@@ -273,32 +274,32 @@ def _answer_without_claim(
     """
     subjects = {ask.poll_id: ask.subject for ask in asks}
     known = {
-        poll_id: state
-        for poll_id, state in states.items()
-        if not state.gone and acts_for(subjects[poll_id], state.owner)
+        poll_id: context
+        for poll_id, context in contexts.items()
+        if not context.gone and acts_for(subjects[poll_id], context.owner)
     }
     replaced = _replaced(asks, known)
-    live = {poll_id: state for poll_id, state in known.items() if poll_id not in replaced}
+    live = {poll_id: context for poll_id, context in known.items() if poll_id not in replaced}
     stopping = _polls_to_stop(live)
-    interrupted = {*replaced, *stopping, *(poll_id for poll_id, state in live.items() if state.to_leave)}
-    assigned = [poll_id for poll_id, state in known.items() if state.assigned]
+    interrupted = {*replaced, *stopping, *(poll_id for poll_id, context in live.items() if context.to_leave)}
+    assigned = [poll_id for poll_id, context in known.items() if context.assigned]
     released = interrupted.intersection(assigned)
     if released:
         release_polls(conn, sorted(released))
     rest = [poll_id for poll_id in assigned if poll_id not in released]
     assigned_runs = confirm_polls(conn, rest, limits=limits) if rest else {}
-    quiet = sorted({state.runner_id for state in live.values() if state.quiet})
+    quiet = sorted({context.runner_id for context in live.values() if context.quiet})
     if quiet:
         conn.execute(_RENEW_QUIET, {"runner_ids": quiet})
     stops = _send_stops(conn, {live[poll_id].runner_id for poll_id in stopping})
     leaving = _send_leave(
-        conn, {state.runner_id for state in live.values() if state.to_leave and state.runner_id not in stops}
+        conn, {context.runner_id for context in live.values() if context.to_leave and context.runner_id not in stops}
     )
     answers: dict[str, Answer] = {}
     open_polls: dict[str, PollCandidate] = {}
     for ask in asks:
-        state = known.get(ask.poll_id)
-        if state is None:
+        context = known.get(ask.poll_id)
+        if context is None:
             answers[ask.poll_id] = RunnerNotRegistered(ask.runner_id)
             continue
         runs = assigned_runs.get(ask.poll_id, [])
@@ -308,17 +309,17 @@ def _answer_without_claim(
             deregistered=not (stop_sessions or runs) and (ask.poll_id in replaced or ask.runner_id in leaving),
             runs=runs,
             passed_over=ask.poll_id in released,
-            registered_at=ask.registered_at or state.registered_at,
+            registered_at=ask.registered_at or context.registered_at,
         )
-        if answer.empty and not state.to_leave:
-            open_polls[ask.poll_id] = poll_candidate(answer.update(ask), state.offer, state.capacity, state.owner)
+        if answer.empty and not context.to_leave:
+            open_polls[ask.poll_id] = poll_candidate(answer.update(ask), context.offer, context.capacity, context.owner)
         else:
             answers[ask.poll_id] = answer
-    newest_profile = next((state.newest_profile or 0 for state in states.values()), 0)
+    newest_profile = next((context.newest_profile or 0 for context in contexts.values()), 0)
     return _Looked(answers, list(open_polls.values()), released, newest_profile)
 
 
-def _replaced(asks: Sequence[Ask], known: Mapping[str, PollState]) -> set[str]:
+def _replaced(asks: Sequence[Ask], known: Mapping[str, PollContext]) -> set[str]:
     """Return the polls of processes whose registration another process has replaced since they first asked.
 
     A process that registers again as the same instance goes on, also with another offer.
@@ -332,14 +333,14 @@ def _replaced(asks: Sequence[Ask], known: Mapping[str, PollState]) -> set[str]:
     }
 
 
-def _polls_to_stop(live: Mapping[str, PollState]) -> set[str]:
+def _polls_to_stop(live: Mapping[str, PollContext]) -> set[str]:
     """Return for each runner with due stops the poll that gets them: one without an assigned run, if there is any."""
     chosen: dict[str, str] = {}
-    for poll_id, state in live.items():
-        if state.stop_due and (
-            state.runner_id not in chosen or (live[chosen[state.runner_id]].assigned and not state.assigned)
+    for poll_id, context in live.items():
+        if context.stop_due and (
+            context.runner_id not in chosen or (live[chosen[context.runner_id]].assigned and not context.assigned)
         ):
-            chosen[state.runner_id] = poll_id
+            chosen[context.runner_id] = poll_id
     return set(chosen.values())
 
 

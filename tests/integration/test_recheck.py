@@ -72,13 +72,13 @@ CHANGES: dict[str, tuple[Callable[[DbVerbs, Runner], object], str]] = {
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the polls whose details are read one by one."""
     seen: list[str] = []
-    look = polls._read_states
+    look = polls._read_contexts
 
-    def noting(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, polls.PollState]:
+    def noting(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dict[str, polls.PollContext]:
         seen.extend(ask.poll_id for ask in asks)
         return look(conn, asks, limits)
 
-    monkeypatch.setattr(polls, "_read_states", noting)
+    monkeypatch.setattr(polls, "_read_contexts", noting)
     return seen
 
 

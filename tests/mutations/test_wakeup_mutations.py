@@ -7,7 +7,7 @@ import pytest
 
 import app.polls.wakeups
 import workers.poll_wakeups
-from app.polls.poll import Poll, State
+from app.polls.poll import Poll, PollState
 from app.polls.recheck import Recheck
 from app.writes import queues
 from models.claims.polls import answer_polls, claim_parked
@@ -76,7 +76,7 @@ def test_wakeup_forgotten_by_a_busy_poll_is_noticed(
     name = Recheck.name
 
     def name_waiting_ones(self: Recheck, polls: Mapping[str, Poll]) -> None:
-        name(self, {poll_id: poll for poll_id, poll in polls.items() if poll.state is State.WAITING})
+        name(self, {poll_id: poll for poll_id, poll in polls.items() if poll.state is PollState.WAITING})
 
     monkeypatch.setattr(queues, "claim_parked", test_poll_wakeups.held_up(claim_parked))
     monkeypatch.setattr(Recheck, "name", name_waiting_ones)

@@ -9,14 +9,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from app.polls.poll import Action, Event, Poll, State
+from app.polls.poll import Poll, PollAction, PollEvent, PollState
 from models.claims.claim import Ask
 from models.claims.delivery import Claim
 from models.claims.polls import PollAnswer
 from models.core.errors import CoordinatorError, RunnerNotRegistered
 
-CALLS = {Action.ANSWER, Action.CLAIM, Action.CONFIRM, Action.GIVE_UP}
-ENDS = {Action.SEND, Action.SEND_EMPTY, Action.REFUSE, Action.DISCONNECT}
+CALLS = {PollAction.ANSWER, PollAction.CLAIM, PollAction.CONFIRM, PollAction.GIVE_UP}
+ENDS = {PollAction.SEND, PollAction.SEND_EMPTY, PollAction.REFUSE, PollAction.DISCONNECT}
 ROW_LOST, REFUSED, STOP = "its row is lost", "its runner is not registered", "a stop is due"
 FINDS = st.sampled_from(["", "", "", ROW_LOST, REFUSED, STOP])
 SELDOM = st.sampled_from([False] * 5 + [True])
@@ -34,11 +34,11 @@ class PollLife(RuleBasedStateMachine):
         self.claimed: list[str] = []
         self.messages: list[str] = []
         self.confirming: list[Claim] = []
-        self.call: Action | None = None
+        self.call: PollAction | None = None
         self.rechecking = False
         # Result of the call or re-check in progress, once it is committed; None: it failed.
         self.committed: list[PollAnswer | CoordinatorError | None] = []
-        self.ends: list[Action] = []
+        self.ends: list[PollAction] = []
         self.sent: PollAnswer | None = None
         self.found: list[PollAnswer] = []
         self.handler_acts()
@@ -55,15 +55,15 @@ class PollLife(RuleBasedStateMachine):
             if action in CALLS:
                 assert not self.rechecking, "two calls at a time"
                 self.call = action
-                self.confirming = self.poll.take_assigned() if action is Action.CONFIRM else []
+                self.confirming = self.poll.take_assigned() if action is PollAction.CONFIRM else []
             elif action in ENDS:
                 self.end(action)
-            elif action is Action.WAIT:
+            elif action is PollAction.WAIT:
                 return
 
-    def end(self, action: Action) -> None:
+    def end(self, action: PollAction) -> None:
         self.ends.append(action)
-        if action is Action.SEND:
+        if action is PollAction.SEND:
             self.sent = self.poll.answer
 
     @precondition(lambda self: self.in_progress() and not self.committed)
@@ -95,9 +95,9 @@ class PollLife(RuleBasedStateMachine):
         if finds == ROW_LOST:
             # Crash restart of Postgres: the table is unlogged.
             self.row = False
-        if self.call is Action.CONFIRM:
+        if self.call is PollAction.CONFIRM:
             return PollAnswer(runs=runs([claim.run_id for claim in self.confirming if claim.run_id in self.claimed]))
-        if self.call is Action.GIVE_UP:
+        if self.call is PollAction.GIVE_UP:
             self.row = False
             return PollAnswer(runs=runs(self.claimed))
         if finds == REFUSED and not self.claimed:
@@ -108,7 +108,7 @@ class PollLife(RuleBasedStateMachine):
             self.row = self.stop_due = False
             self.claimed.clear()
             return PollAnswer(stop_sessions=["ses_1"])
-        if run_is_ready and not self.claimed and (self.row or self.call is Action.ANSWER):
+        if run_is_ready and not self.claimed and (self.row or self.call is PollAction.ANSWER):
             self.claim()
         self.row = not self.claimed
         return PollAnswer(runs=runs(self.claimed), parked=self.row)
@@ -125,12 +125,12 @@ class PollLife(RuleBasedStateMachine):
             self.found.append(result)
         self.poll.note(result)
 
-    @precondition(lambda self: self.poll.state is State.WAITING)
+    @precondition(lambda self: self.poll.state is PollState.WAITING)
     @rule()
     def recheck_begins(self) -> None:
         assert not self.in_progress(), "two calls at a time"
         self.rechecking = True
-        self.poll.handle(Event.RECHECK)
+        self.poll.handle(PollEvent.RECHECK)
 
     @precondition(lambda self: self.row)
     @rule()
@@ -145,25 +145,25 @@ class PollLife(RuleBasedStateMachine):
         if not handler_is_slow:
             self.handler_acts()
 
-    @precondition(lambda self: self.poll.state in {State.WAITING, State.RECHECKED})
+    @precondition(lambda self: self.poll.state in {PollState.WAITING, PollState.RECHECKED})
     @rule(happens=SELDOM)
     def time_is_up(self, *, happens: bool) -> None:
         if happens:
-            self.poll.handle(Event.TIME_UP)
+            self.poll.handle(PollEvent.TIME_UP)
             self.handler_acts()
 
-    @precondition(lambda self: not self.ends and (self.call is not None or self.poll.state is State.OVERDUE))
+    @precondition(lambda self: not self.ends and (self.call is not None or self.poll.state is PollState.OVERDUE))
     @rule(happens=SELDOM)
     def call_comes_too_late(self, *, happens: bool) -> None:
         if happens:
-            self.poll.handle(Event.LATE)
+            self.poll.handle(PollEvent.LATE)
             self.end(self.poll.take_action())
 
     @precondition(lambda self: not self.ends)
     @rule(happens=SELDOM)
     def client_disconnects(self, *, happens: bool) -> None:
         if happens:
-            self.poll.handle(Event.GONE)
+            self.poll.handle(PollEvent.GONE)
             self.end(self.poll.take_action())
 
     @precondition(lambda self: self.ends)
@@ -178,17 +178,17 @@ class PollLife(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let the poll end and its clean-up work: no assigned run is left to a poll that is over."""
-        if not self.ends and self.poll.state in {State.WAITING, State.RECHECKED}:
-            self.poll.handle(Event.TIME_UP)
+        if not self.ends and self.poll.state in {PollState.WAITING, PollState.RECHECKED}:
+            self.poll.handle(PollEvent.TIME_UP)
         while self.in_progress() or not self.ends:
             if self.in_progress():
                 result = self.committed[0] if self.committed else self.effect(run_is_ready=False, finds="")
                 self.end_call(result)
             if not self.ends:
                 self.handler_acts()
-            if not self.ends and self.poll.state is State.WAITING and not self.in_progress():
-                self.poll.handle(Event.TIME_UP)
-        abandoned = self.poll.state is State.ABANDONED
+            if not self.ends and self.poll.state is PollState.WAITING and not self.in_progress():
+                self.poll.handle(PollEvent.TIME_UP)
+        abandoned = self.poll.state is PollState.ABANDONED
         assert all(answer is (self.poll.answer if abandoned else self.sent) for answer in self.found), "not sent"
         # The clean-up gives up the poll once more and releases what is claimed for it.
         assert abandoned or set(self.claimed) <= set(ids(self.sent)), "lost"

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import create_app
-from app.polls.poll import State
+from app.polls.poll import PollState
 from runtime.settings import Settings
 from server.http_server import BoundedHttp, Server
 from testkit.ports import own_port
@@ -137,7 +137,7 @@ class WebInThread:
         polls = self.app.state.web.polls
 
         def parked() -> bool:
-            return len([poll for poll in list(polls._polls.values()) if poll.state is State.WAITING]) >= number
+            return len([poll for poll in list(polls._polls.values()) if poll.state is PollState.WAITING]) >= number
 
         eventually(parked, what=f"{number} parked polls")
 

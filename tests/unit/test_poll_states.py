@@ -4,29 +4,29 @@ import itertools
 
 import pytest
 
-from app.polls.poll import Action, Event, IllegalTransition, State, transition
+from app.polls.poll import IllegalTransition, PollAction, PollEvent, PollState, transition
 
-CALLS = (State.ANSWERING, State.CLAIMING, State.CONFIRMING, State.GIVING_UP)
-ENDS = (State.ANSWERED, State.EMPTY, State.REFUSED, State.ABANDONED)
-RESULTS = (Event.FOUND, Event.PARKED, Event.NOTHING, Event.REFUSED, Event.FAILED)
+CALLS = (PollState.ANSWERING, PollState.CLAIMING, PollState.CONFIRMING, PollState.GIVING_UP)
+ENDS = (PollState.ANSWERED, PollState.EMPTY, PollState.REFUSED, PollState.ABANDONED)
+RESULTS = (PollEvent.FOUND, PollEvent.PARKED, PollEvent.NOTHING, PollEvent.REFUSED, PollEvent.FAILED)
 
-SEND = (State.ANSWERED, Action.SEND)
-REFUSE = (State.REFUSED, Action.REFUSE)
-WAIT = (State.WAITING, Action.WAIT)
-REPARK = (State.WAITING, Action.REPARK)
-GIVE_UP = (State.GIVING_UP, Action.GIVE_UP)
-SEND_EMPTY = (State.ABANDONED, Action.SEND_EMPTY)
-DISCONNECT = (State.ABANDONED, Action.DISCONNECT)
+SEND = (PollState.ANSWERED, PollAction.SEND)
+REFUSE = (PollState.REFUSED, PollAction.REFUSE)
+WAIT = (PollState.WAITING, PollAction.WAIT)
+REPARK = (PollState.WAITING, PollAction.REPARK)
+GIVE_UP = (PollState.GIVING_UP, PollAction.GIVE_UP)
+SEND_EMPTY = (PollState.ABANDONED, PollAction.SEND_EMPTY)
+DISCONNECT = (PollState.ABANDONED, PollAction.DISCONNECT)
 
 # Columns: found, parked, nothing, refused, failed.
 BY_RESULT = {
-    State.ANSWERING: (SEND, (State.CLAIMING, Action.CLAIM), WAIT, REFUSE, WAIT),
-    State.CLAIMING: (SEND, WAIT, WAIT, REFUSE, WAIT),
-    State.RECHECKED: (SEND, WAIT, WAIT, REFUSE, WAIT),
-    State.OVERDUE: (SEND, GIVE_UP, GIVE_UP, REFUSE, GIVE_UP),
-    State.CONFIRMING: (SEND, None, REPARK, None, REPARK),
-    State.GIVING_UP: (SEND, None, (State.EMPTY, Action.SEND_EMPTY), REFUSE, SEND_EMPTY),
-    State.ABANDONED: ((State.ABANDONED, Action.CONTINUE),) * 5,
+    PollState.ANSWERING: (SEND, (PollState.CLAIMING, PollAction.CLAIM), WAIT, REFUSE, WAIT),
+    PollState.CLAIMING: (SEND, WAIT, WAIT, REFUSE, WAIT),
+    PollState.RECHECKED: (SEND, WAIT, WAIT, REFUSE, WAIT),
+    PollState.OVERDUE: (SEND, GIVE_UP, GIVE_UP, REFUSE, GIVE_UP),
+    PollState.CONFIRMING: (SEND, None, REPARK, None, REPARK),
+    PollState.GIVING_UP: (SEND, None, (PollState.EMPTY, PollAction.SEND_EMPTY), REFUSE, SEND_EMPTY),
+    PollState.ABANDONED: ((PollState.ABANDONED, PollAction.CONTINUE),) * 5,
 }
 
 EXPECTED = {
@@ -36,22 +36,24 @@ EXPECTED = {
         for event, step in zip(RESULTS, steps, strict=True)
         if step is not None
     },
-    **{(state, Event.ASSIGNED): (state, Action.CONTINUE) for state in State},
-    (State.WAITING, Event.ASSIGNED): (State.CONFIRMING, Action.CONFIRM),
-    (State.WAITING, Event.RECHECK): (State.RECHECKED, Action.WAIT),
-    (State.WAITING, Event.TIME_UP): GIVE_UP,
-    (State.RECHECKED, Event.TIME_UP): (State.OVERDUE, Action.WAIT),
-    **{(state, Event.LATE): SEND_EMPTY for state in (*CALLS, State.OVERDUE)},
-    **{(state, Event.GONE): DISCONNECT for state in State},
-    (State.REFUSED, Event.GONE): (State.REFUSED, Action.CONTINUE),
-    (State.ABANDONED, Event.GONE): (State.ABANDONED, Action.CONTINUE),
+    **{(state, PollEvent.ASSIGNED): (state, PollAction.CONTINUE) for state in PollState},
+    (PollState.WAITING, PollEvent.ASSIGNED): (PollState.CONFIRMING, PollAction.CONFIRM),
+    (PollState.WAITING, PollEvent.RECHECK): (PollState.RECHECKED, PollAction.WAIT),
+    (PollState.WAITING, PollEvent.TIME_UP): GIVE_UP,
+    (PollState.RECHECKED, PollEvent.TIME_UP): (PollState.OVERDUE, PollAction.WAIT),
+    **{(state, PollEvent.LATE): SEND_EMPTY for state in (*CALLS, PollState.OVERDUE)},
+    **{(state, PollEvent.GONE): DISCONNECT for state in PollState},
+    (PollState.REFUSED, PollEvent.GONE): (PollState.REFUSED, PollAction.CONTINUE),
+    (PollState.ABANDONED, PollEvent.GONE): (PollState.ABANDONED, PollAction.CONTINUE),
 }
 
 
 @pytest.mark.parametrize(
-    ("state", "event"), list(itertools.product(State, Event)), ids=lambda value: value.name.lower().replace("_", "-")
+    ("state", "event"),
+    list(itertools.product(PollState, PollEvent)),
+    ids=lambda value: value.name.lower().replace("_", "-"),
 )
-def test_transition_of_every_state_by_every_event(state: State, event: Event) -> None:
+def test_transition_of_every_state_by_every_event(state: PollState, event: PollEvent) -> None:
     if (state, event) in EXPECTED:
         assert transition(state, event) == EXPECTED[state, event]
     else:
@@ -62,4 +64,4 @@ def test_transition_of_every_state_by_every_event(state: State, event: Event) ->
 def test_poll_that_is_over_takes_no_further_action_but_to_disconnect() -> None:
     after = {transition(state, event) for (state, event) in EXPECTED if state in ENDS}
     assert {state for state, _ in after} <= set(ENDS)
-    assert {action for _, action in after} == {Action.CONTINUE, Action.DISCONNECT}
+    assert {action for _, action in after} == {PollAction.CONTINUE, PollAction.DISCONNECT}
