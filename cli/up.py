@@ -39,7 +39,7 @@ def up(
     import asyncio
 
     from devserver.serving import Wanted, serve
-    from devserver.supervisor import Refused
+    from devserver.supervisor import CannotServe
     from runtime.processes import exit_now
     from runtime.settings import load_settings
 
@@ -61,7 +61,7 @@ def up(
     )
     try:
         code = asyncio.run(serve(wanted))
-    except (Refused, OSError) as error:
+    except (CannotServe, OSError) as error:
         complain(error)
         code = 1
     exit_now(code)

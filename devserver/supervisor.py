@@ -29,7 +29,7 @@ def own_command(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "cli.main", *arguments)
 
 
-class Refused(Exception):
+class CannotServe(Exception):
     """Raised when serving is impossible; the message says why and what to do."""
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from devserver.load_balancer import balancer, configuration, find_caddy
-from devserver.supervisor import Refused
+from devserver.supervisor import CannotServe
 from runtime.settings import Settings
 from testkit.feed_follower import open_stream
 from testkit.ports import own_port
@@ -184,5 +184,5 @@ def test_missing_caddy_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path
     """Print one sentence before any start."""
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Refused, match=r"extra \[lb\]"):
+    with pytest.raises(CannotServe, match=r"extra \[lb\]"):
         find_caddy()

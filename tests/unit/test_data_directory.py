@@ -7,7 +7,7 @@ import pytest
 
 from devserver.rolling import lock_of
 from devserver.serving import make_private
-from devserver.supervisor import Refused
+from devserver.supervisor import CannotServe
 
 
 def mode(path: Path) -> int:
@@ -33,7 +33,7 @@ def test_open_directory_with_foreign_files_is_refused(tmp_path: Path) -> None:
     """`--data ~` must not change the mode of a home directory; once its user has closed it, it is accepted."""
     tmp_path.chmod(0o755)
     (tmp_path / "letter").touch()
-    with pytest.raises(Refused, match="chmod 700"):
+    with pytest.raises(CannotServe, match="chmod 700"):
         make_private(tmp_path)
     assert mode(tmp_path) == 0o755
     tmp_path.chmod(0o700)
