@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -34,6 +35,7 @@ class EventRow:
 
 
 EVENT_COLUMNS = tuple(field.name for field in fields(EventRow))
+_values_of = attrgetter(*EVENT_COLUMNS)
 _RECORD = sql(
     """
     INSERT INTO events ($columns)
@@ -51,7 +53,8 @@ def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
     Call it once the rows of the change are locked, so that ids are in causal order (promise 3).
     """
     if rows:
-        conn.execute(_RECORD, {name: [getattr(row, name) for row in rows] for name in EVENT_COLUMNS})
+        columns = zip(*map(_values_of, rows), strict=True)
+        conn.execute(_RECORD, {name: list(values) for name, values in zip(EVENT_COLUMNS, columns, strict=True)})
 
 
 def encode(frame: dict[str, Any]) -> str:
